@@ -1,0 +1,136 @@
+"""Where a stack keeps its files, and how a command finds the stack that is up.
+
+A *home* is one folder per user. In it every stack has a folder of its own by name: its record (`stack.json`, who runs
+and where it listens), its log, and one state folder a layer. RAM lies in shared memory when there is room, because a
+memory bus on a disk is written back by the kernel all the time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lamina_kit.errors import DataLoss, FailedPrecondition
+
+PORTS = {
+    "hardware": 50051,
+    "mmu": 50052,
+    "hypervisor": 50053,
+    "vswitch": 50054,
+    "container-runtime": 50055,
+    "orchestrator": 50056,
+}
+"""TCP port of each layer while `lamina up` runs."""
+
+LAYERS = tuple(PORTS)
+"""The layers in the order of their ports."""
+
+SHARED_MEMORY = Path("/dev/shm")
+LEAST_SHARED_MEMORY = 512 << 20
+
+
+def home() -> Path:
+    """Returns the folder of all stacks: `$LAMINA_HOME`, else the XDG state folder of the user."""
+    chosen = os.environ.get("LAMINA_HOME")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "lamina"
+
+
+@dataclass(frozen=True)
+class StackRecord:
+    """What a running stack writes down for the commands that talk to it."""
+
+    name: str
+    pid: int
+    start_ticks: int
+    """Start time of the process in kernel ticks since boot: with the pid it names one process, never a successor."""
+    host: str
+    targets: dict[str, str] = field(default_factory=dict)
+    """gRPC target of each layer."""
+    engines: dict[str, str] = field(default_factory=dict)
+    topology: str = "embedded"
+    clock: str = "real"
+    version: str = ""
+
+    def is_alive(self) -> bool:
+        """Says whether the process that wrote the record still runs."""
+        return start_ticks(self.pid) == self.start_ticks
+
+
+def stack_dir(name: str = "default") -> Path:
+    """Returns the folder of the stack `name`."""
+    return home() / name
+
+
+def record_path(name: str = "default") -> Path:
+    """Returns the path of a stack's record."""
+    return stack_dir(name) / "stack.json"
+
+
+def write_record(record: StackRecord) -> None:
+    """Writes a stack's record so that a reader sees all of it or nothing."""
+    path = record_path(record.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps(asdict(record), indent=2, sort_keys=True) + "\n")
+    scratch.replace(path)
+
+
+def read_record(name: str = "default") -> StackRecord | None:
+    """Returns the record of a stack, or None when none is written.
+
+    Raises:
+        DataLoss: `STACK_RECORD_MALFORMED`, the file is not what a stack writes.
+    """
+    path = record_path(name)
+    try:
+        return StackRecord(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise DataLoss(
+            f"the record of stack {name!r} cannot be read: {error}",
+            reason="STACK_RECORD_MALFORMED",
+            next_step=f"delete {path} after making sure that no `lamina` process runs",
+        ) from error
+
+
+def running(name: str = "default") -> StackRecord:
+    """Returns the record of the stack `name`, which must be up.
+
+    Raises:
+        FailedPrecondition: `STACK_NOT_UP`, no stack of that name runs.
+    """
+    record = read_record(name)
+    if record is None or not record.is_alive():
+        raise FailedPrecondition(
+            f"no stack is up under the name {name!r}",
+            reason="STACK_NOT_UP",
+            next_step="start one with `lamina up`",
+        )
+    return record
+
+
+def start_ticks(pid: int) -> int:
+    """Returns when a process started, in kernel ticks since boot, or -1 when there is none. Source: proc(5), field 22."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return -1
+    fields = text.rpartition(")")[2].split()
+    return -1 if fields[0] == "Z" else int(fields[19])
+
+
+def bus_dir(state_dir: Path) -> Path:
+    """Returns the folder for a memory bus: shared memory when it has room, else the stack's own folder."""
+    try:
+        room = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return state_dir
+    if room.f_bavail * room.f_frsize < LEAST_SHARED_MEMORY or not os.access(SHARED_MEMORY, os.W_OK):
+        return state_dir
+    return SHARED_MEMORY
