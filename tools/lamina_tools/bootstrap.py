@@ -127,7 +127,7 @@ def must(command: list[str], name: str) -> None:
 
 def progress_line(line: str) -> str | None:
     """Returns what a line of pip's output means to someone who waits, or None when it means nothing to them."""
-    if match := re.match(r"\s*Downloading (\S+?)-\S*?\.(?:whl|tar\.gz)\S* \((.+)\)", line):
+    if match := re.match(r"\s*Downloading (\S+?)-\S*?\.(?:whl|tar\.gz)\S* \((.+ MB)\)", line):  # small ones are quick
         return f"downloading {match[1].rpartition('/')[2]} ({match[2]})"
     if match := re.match(r"Installing collected packages: (.+)", line):
         return f"installing {match[1].count(',') + 1} packages"
@@ -190,17 +190,17 @@ def repair(venv: Path, root: Path, lock: int, progress: Progress) -> None:
 def install(root: Path, venv: Path, extras: str, lock: int, progress: Progress) -> None:
     """Installs the project and what it needs, then stamps the environment."""
     make(venv, progress)
-    stamps = EXTRAS[extras]
-    if any(line == requirements(root, venv) for line in read_stamp(venv, extras)[1:]):
-        pass  # only settings of tools changed since
-    else:
+    only_settings_changed = read_stamp(venv, extras)[1:] == [requirements(root, venv)]
+    if not only_settings_changed:
         interrupted = (venv / MARK).exists()
         (venv / MARK).touch()
+        for name in EXTRAS["dev"]:
+            (venv / f".lamina-{name}").unlink(missing_ok=True)  # neither holds while pip is at work
         progress.say(f"installing Lamina and what it needs ({extras}); this happens once and takes about half a minute")
         pip(venv, root, arguments_for(venv, extras), lock, progress)
         if interrupted:
             repair(venv, root, lock, progress)
-    for name in stamps:
+    for name in EXTRAS[extras]:
         write_stamp(root, venv, name)
     (venv / MARK).unlink(missing_ok=True)
     progress.say("the environment is ready")
@@ -211,7 +211,8 @@ def main(arguments: list[str]) -> int:
     root, venv, extras = Path(arguments[0]), Path(arguments[1]), arguments[2]
     progress = Progress()
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        progress.say(f"Lamina is made for Linux on x86-64; on {platform.system()} {platform.machine()} parts may not run")
+        here = f"{platform.system()} {platform.machine()}"
+        progress.say(f"Lamina is made for Linux on x86-64; on {here} parts of it may not run")
     try:
         with turn(venv, progress) as lock:
             if (venv / "pyvenv.cfg").exists() and read_stamp(venv, extras)[:1] == [checksum(root, venv)]:

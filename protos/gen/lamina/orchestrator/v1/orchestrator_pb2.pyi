@@ -787,7 +787,7 @@ class ReadPodLogsResponse(_message.Message):
     stream: Global___ReadPodLogsResponse.Stream.ValueType
     """Where they were written."""
     time_ns: _builtins.int
-    """When they were written, in nanoseconds since the stack's start. 0 when the runtime did not say."""
+    """When they were written, Unix time in nanoseconds. 0 when the runtime did not say."""
     def __init__(
         self,
         *,

@@ -1,0 +1,117 @@
+"""How a command reaches the layers of a stack that is up, and what becomes of an error on the way."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lamina_cli import home, output
+from lamina_kit.errors import LaminaError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from lamina_kit.trace import Recorder
+
+StubT = TypeVar("StubT")
+Work = Callable[["Client", argparse.Namespace], Awaitable[int | None]]
+
+
+class Client:
+    """Channels to the six layers of one stack, opened when first used."""
+
+    def __init__(self, targets: dict[str, str]) -> None:
+        self.targets = targets
+        self._channels: dict[str, Any] = {}
+
+    def channel(self, layer: str) -> Any:
+        """Returns the channel to a layer."""
+        from lamina_kit.service import connect
+
+        if layer not in self._channels:
+            self._channels[layer] = connect(self.targets[layer])
+        return self._channels[layer]
+
+    def stub(self, layer: str, stub_class: Callable[[Any], StubT]) -> StubT:
+        """Returns a stub of a layer's service."""
+        return stub_class(self.channel(layer))
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+
+
+def add_options(parser: argparse.ArgumentParser, *, lists: bool = False) -> None:
+    """Adds the options that every command has which talks to a stack."""
+    parser.add_argument("--stack", default="default", metavar="NAME", help="which stack (default: default)")
+    parser.add_argument("--trace", action="store_true", help="record this call in every layer and print the trace's id")
+    if lists:
+        add_form(parser)
+
+
+def add_form(parser: argparse.ArgumentParser) -> None:
+    """Adds `-o table|json`."""
+    parser.add_argument(
+        "-o", "--output", choices=("table", "json"), default="table", help="table for people, json for programs"
+    )
+
+
+def command(parser: argparse.ArgumentParser, work: Work, *, lists: bool = False) -> None:
+    """Makes `work` what the parser runs, with a client of the stack that is up."""
+    add_options(parser, lists=lists)
+    parser.set_defaults(run=lambda args: _run(work, args))
+
+
+def _run(work: Work, args: argparse.Namespace) -> int:
+    return guarded(lambda: asyncio.run(_with_client(work, args)))
+
+
+def guarded(body: Callable[[], int]) -> int:
+    """Runs `body` and turns its errors into a message with the next step and exit status 1."""
+    try:
+        return body()
+    except LaminaError as problem:
+        output.error(problem)
+        return 1
+
+
+async def _with_client(work: Work, args: argparse.Namespace) -> int:
+    record = home.running(args.stack)
+    async with Client(record.targets) as client:
+        if not args.trace:
+            return await attempt(work(client, args))
+        from lamina_kit import trace
+
+        with trace.begin(f"lamina {args.word}", recorder()) as context:
+            print(f"trace {context.trace_id}; print it with `lamina trace {context.trace_id}`", file=sys.stderr)
+            return await attempt(work(client, args))
+
+
+def recorder() -> Recorder:
+    """Returns a recorder for the command's own spans; its ids are random, since a command starts its own traces."""
+    from lamina_kit.clock import RealClock
+    from lamina_kit.rng import Rng
+    from lamina_kit.trace import Recorder, SpanRing
+
+    return Recorder("cli", RealClock(), Rng(int.from_bytes(os.urandom(8))), SpanRing())
+
+
+async def attempt(work: Awaitable[int | None]) -> int:
+    """Awaits a command's work; a gRPC error becomes the Lamina error that it carries."""
+    import grpc
+
+    from lamina_kit.status import from_rpc_error
+
+    try:
+        return await work or 0
+    except grpc.aio.AioRpcError as failure:
+        raise from_rpc_error(failure) from failure

@@ -1,0 +1,52 @@
+"""`lamina apply`: makes the objects of a manifest exist as written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lamina_cli.client import Client, command
+from lamina_cli.words import word
+from lamina_kit.errors import NotFound
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("-f", "--filename", required=True, help="manifest in YAML or JSON; - reads standard input")
+    parser.add_argument("-n", "--namespace", default="default", help="namespace of objects that name none")
+    parser.add_argument("--dry-run", action="store_true", help="check and answer, and write nothing")
+    command(parser, apply)
+
+
+def read_manifest(name: str) -> str:
+    """Returns the text of a manifest.
+
+    Raises:
+        NotFound: `FILE_UNREADABLE`, the file cannot be read.
+    """
+    if name == "-":
+        return sys.stdin.read()
+    try:
+        return Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFound(
+            f"the manifest {name} cannot be read: {error}",
+            reason="FILE_UNREADABLE",
+            next_step="check the path, for example `lamina apply -f examples/hello.yaml`",
+        ) from error
+
+
+async def apply(client: Client, args: argparse.Namespace) -> None:
+    """Applies a manifest."""
+    from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+
+    stub = client.stub("orchestrator", orchestrator_pb2_grpc.ObjectsStub)
+    response = await stub.ApplyObjects(
+        orchestrator_pb2.ApplyObjectsRequest(
+            manifest=read_manifest(args.filename), dry_run=args.dry_run, default_namespace=args.namespace
+        )
+    )
+    for result in response.results:
+        action = word(orchestrator_pb2.AppliedObject.Action, result.action)
+        print(f"{result.object.kind.lower()}/{result.object.name} {action}{' (dry run)' if args.dry_run else ''}")

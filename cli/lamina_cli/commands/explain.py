@@ -1,0 +1,52 @@
+"""`lamina explain`: tells why a layer did what it did to an object."""
+
+from __future__ import annotations
+
+import argparse
+
+from lamina_cli import output
+from lamina_cli.client import Client, command
+from lamina_cli.home import LAYERS
+from lamina_kit.errors import NotFound
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("object", help="resource name, for example namespaces/default/pods/hello-1 or hosts/h1/frames/9")
+    parser.add_argument("--layer", choices=LAYERS, help="ask only this layer (default: all)")
+    command(parser, explain, lists=True)
+
+
+async def explain(client: Client, args: argparse.Namespace) -> None:
+    """Prints the decisions about an object, newest first within each layer."""
+    import grpc
+
+    from lamina.common.v1 import layer_pb2, layer_pb2_grpc
+
+    decisions: list[layer_pb2.Event] = []
+    for layer in [args.layer] if args.layer else LAYERS:
+        stub = client.stub(layer, layer_pb2_grpc.LayerStub)
+        try:
+            decisions += (await stub.Explain(layer_pb2.ExplainRequest(object=args.object))).decisions
+        except grpc.aio.AioRpcError as failure:
+            # A layer that never decided about the object has nothing to say; another one may.
+            if failure.code() != grpc.StatusCode.NOT_FOUND:
+                raise
+    if not decisions:
+        raise NotFound(
+            f"no layer recorded a decision about {args.object}",
+            reason="NOTHING_RECORDED",
+            next_step="check the name: lists with `-o json` show full resource names",
+        )
+    output.show(
+        decisions,
+        ("TIME", "LAYER", "EVENT", "RULE", "INPUTS"),
+        lambda item: (
+            output.duration(item.time_ns),
+            item.layer,
+            item.event,
+            item.rule,
+            " ".join(f"{entry.key}={entry.value}" for entry in item.inputs),
+        ),
+        form=args.output,
+    )

@@ -1,0 +1,116 @@
+"""`lamina image`: imports, lists and deletes container images."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tarfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from lamina_cli import output
+from lamina_cli.client import Client, command
+from lamina_cli.paging import collect
+from lamina_kit.errors import NotFound
+
+if TYPE_CHECKING:
+    from lamina.container_runtime.v1 import container_runtime_pb2
+    from lamina.container_runtime.v1.container_runtime_pb2_grpc import ImagesAsyncStub
+
+CHUNK = 1 << 20
+SHORT_DIGEST = len("sha256:") + 12
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the sub-commands."""
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    load = verbs.add_parser("import", help="import an OCI image layout (folder or tar) or a docker-archive")
+    load.add_argument("path", help="folder or tar file; `docker save IMAGE` makes one")
+    load.add_argument("--name", default="", help="reference to give it, for example lamina.local/hello:latest")
+    command(load, import_image, lists=True)
+    command(verbs.add_parser("list", help="list images"), images, lists=True)
+    delete = verbs.add_parser("delete", help="delete an image or one of its names")
+    delete.add_argument("reference", help="reference or digest")
+    command(delete, delete_image)
+
+
+def _images(client: Client) -> ImagesAsyncStub:
+    from lamina.container_runtime.v1 import container_runtime_pb2_grpc
+
+    return client.stub("container-runtime", container_runtime_pb2_grpc.ImagesStub)
+
+
+def open_image(path: str) -> BinaryIO:
+    """Opens an image for reading as a tar stream; a folder (an unpacked OCI layout) is packed on the way.
+
+    Raises:
+        NotFound: `FILE_UNREADABLE`, there is no such file or folder.
+    """
+    try:
+        if not Path(path).is_dir():
+            return Path(path).open("rb")
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            for file in sorted(Path(path).rglob("*")):
+                if file.is_file():
+                    tar.add(file, arcname=str(file.relative_to(path)))
+    except OSError as error:
+        raise NotFound(
+            f"the image {path} cannot be read: {error}",
+            reason="FILE_UNREADABLE",
+            next_step="give a folder or tar with an OCI image layout, or the output of `docker save`",
+        ) from error
+    packed.seek(0)
+    return packed
+
+
+async def send(stub: ImagesAsyncStub, source: BinaryIO, reference: str) -> container_runtime_pb2.ImportImageResponse:
+    """Sends an image to the runtime in pieces. Returns what was imported."""
+    from lamina.container_runtime.v1 import container_runtime_pb2 as pb
+
+    async def pieces() -> AsyncIterator[container_runtime_pb2.ImportImageRequest]:
+        yield pb.ImportImageRequest(start=pb.ImportStart(reference=reference))
+        while chunk := source.read(CHUNK):
+            yield pb.ImportImageRequest(chunk=chunk)
+
+    return await stub.ImportImage(pieces())
+
+
+HEADERS = ("REFERENCE", "DIGEST", "SIZE", "LAYERS")
+
+
+def row(image: container_runtime_pb2.Image) -> tuple[object, ...]:
+    """Returns the cells of an image."""
+    return (
+        ", ".join(image.references) or "-",
+        image.digest[:SHORT_DIGEST],
+        output.size(image.size_bytes),
+        len(image.layers),
+    )
+
+
+async def import_image(client: Client, args: argparse.Namespace) -> None:
+    """Imports an image."""
+    with open_image(args.path) as source:
+        response = await send(_images(client), source, args.name)
+    output.show(response.images, HEADERS, row, form=args.output)
+
+
+async def images(client: Client, args: argparse.Namespace) -> None:
+    """Lists images."""
+    from lamina.container_runtime.v1 import container_runtime_pb2 as pb
+
+    listed = await collect(_images(client).ListImages, pb.ListImagesRequest(), "images")
+    output.show(listed, HEADERS, row, form=args.output)
+
+
+async def delete_image(client: Client, args: argparse.Namespace) -> None:
+    """Deletes an image."""
+    from lamina.container_runtime.v1 import container_runtime_pb2 as pb
+
+    done = await _images(client).DeleteImage(pb.DeleteImageRequest(reference=args.reference))
+    for reference in done.removed_references:
+        print(f"untagged {reference}")
+    if done.image_deleted:
+        print(f"deleted the image and {output.size(done.freed_bytes)}")

@@ -1,0 +1,248 @@
+"""`lamina vswitch`: switches, port groups, ports and MAC tables."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from lamina_cli import output
+from lamina_cli.client import Client, command
+from lamina_cli.commands.mmu import full_name
+from lamina_cli.paging import collect
+from lamina_cli.words import last, word
+
+if TYPE_CHECKING:
+    from lamina.vswitch.v1.vswitch_pb2_grpc import PortsAsyncStub, SwitchesAsyncStub
+
+NS = 10**9
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the sub-commands."""
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    command(verbs.add_parser("switches", help="list switches"), switches, lists=True)
+    for verb, text, work in (
+        ("create-switch", "create a switch", create_switch),
+        ("delete-switch", "delete a switch", delete_switch),
+        ("groups", "list the port groups of a switch", groups),
+        ("ports", "list the ports of a switch", ports),
+        ("macs", "show the MAC table of a switch", macs),
+        ("flush", "forget the learned addresses of a switch", flush),
+    ):
+        sub = verbs.add_parser(verb, help=text)
+        sub.add_argument("switch", help="name of the switch")
+        command(sub, work, lists=True)
+    group = verbs.add_parser("create-group", help="create a port group")
+    group.add_argument("switch", help="name of the switch")
+    group.add_argument("group", help="name of the port group")
+    group.add_argument("--vlan", type=int, default=0, help="VLAN, 0 for none (default 0)")
+    command(group, create_group)
+    port = verbs.add_parser("create-port", help="create a port")
+    port.add_argument("switch", help="name of the switch")
+    port.add_argument("port", help="name of the port")
+    port.add_argument("--group", default="", help="name of its port group")
+    command(port, create_port)
+    for verb, text, work in (
+        ("delete-port", "delete a port", delete_port),
+        ("counters", "show a port's counters and drops by reason", counters),
+    ):
+        sub = verbs.add_parser(verb, help=text)
+        sub.add_argument("port", help="SWITCH/PORT or the full name")
+        command(sub, work, lists=True)
+    trace = verbs.add_parser("trace-frame", help="tell what the switch would do with a frame, without sending it")
+    trace.add_argument("port", help="port where it comes in: SWITCH/PORT or the full name")
+    trace.add_argument("frame", help="the frame in hexadecimal")
+    command(trace, trace_frame, lists=True)
+
+
+def _switches(client: Client) -> SwitchesAsyncStub:
+    from lamina.vswitch.v1 import vswitch_pb2_grpc
+
+    return client.stub("vswitch", vswitch_pb2_grpc.SwitchesStub)
+
+
+def _ports(client: Client) -> PortsAsyncStub:
+    from lamina.vswitch.v1 import vswitch_pb2_grpc
+
+    return client.stub("vswitch", vswitch_pb2_grpc.PortsStub)
+
+
+async def _port_name(client: Client, text: str) -> str:
+    if text.count("/") != 1:
+        return text
+    switch, _, port = text.partition("/")
+    return f"{await full_name(client, 'switches', switch)}/ports/{port}"
+
+
+async def switches(client: Client, args: argparse.Namespace) -> None:
+    """Lists switches."""
+    from lamina.vswitch.v1 import vswitch_pb2
+
+    output.show(
+        await collect(_switches(client).ListSwitches, vswitch_pb2.ListSwitchesRequest(), "switches"),
+        ("SWITCH", "MTU", "PORTS", "MACS", "LIMIT", "MOVES", "AGEING"),
+        lambda item: (
+            last(item.name),
+            item.mtu_bytes,
+            item.port_count,
+            item.mac_entry_count,
+            item.mac_table_limit,
+            item.mac_move_count,
+            f"{item.mac_ageing_seconds} s",
+        ),
+        form=args.output,
+    )
+
+
+async def create_switch(client: Client, args: argparse.Namespace) -> None:
+    """Creates a switch."""
+    from lamina.vswitch.v1 import vswitch_pb2
+
+    made = await _switches(client).CreateSwitch(vswitch_pb2.CreateSwitchRequest(switch_id=args.switch))
+    print(made.name)
+
+
+async def delete_switch(client: Client, args: argparse.Namespace) -> None:
+    """Deletes a switch."""
+    from lamina.vswitch.v1 import vswitch_pb2
+
+    name = await full_name(client, "switches", args.switch)
+    await _switches(client).DeleteSwitch(vswitch_pb2.DeleteSwitchRequest(name=name))
+    print(f"deleted {name}")
+
+
+async def groups(client: Client, args: argparse.Namespace) -> None:
+    """Lists port groups."""
+    from lamina.vswitch.v1 import vswitch_pb2
+
+    request = vswitch_pb2.ListPortGroupsRequest(parent=await full_name(client, "switches", args.switch))
+    output.show(
+        await collect(_switches(client).ListPortGroups, request, "port_groups"),
+        ("GROUP", "VLAN", "PORTS"),
+        lambda item: (last(item.name), item.vlan_id or "-", item.port_count),
+        form=args.output,
+    )
+
+
+async def create_group(client: Client, args: argparse.Namespace) -> None:
+    """Creates a port group."""
+    from lamina.vswitch.v1 import vswitch_pb2
+
+    request = vswitch_pb2.CreatePortGroupRequest(
+        parent=await full_name(client, "switches", args.switch),
+        port_group_id=args.group,
+        port_group=vswitch_pb2.PortGroup(vlan_id=args.vlan),
+    )
+    print((await _switches(client).CreatePortGroup(request)).name)
+
+
+async def ports(client: Client, args: argparse.Namespace) -> None:
+    """Lists ports."""
+    from lamina.vswitch.v1 import vswitch_pb2
+
+    request = vswitch_pb2.ListPortsRequest(parent=await full_name(client, "switches", args.switch))
+    output.show(
+        await collect(_ports(client).ListPorts, request, "ports"),
+        ("PORT", "GROUP", "VLAN", "STATE", "LINK", "OWNER"),
+        lambda item: (
+            last(item.name),
+            last(item.port_group) or "-",
+            item.vlan_id or "-",
+            word(vswitch_pb2.Port.State, item.state),
+            word(vswitch_pb2.Link, item.link),
+            item.owner or "-",
+        ),
+        form=args.output,
+    )
+
+
+async def create_port(client: Client, args: argparse.Namespace) -> None:
+    """Creates a port."""
+    from lamina.vswitch.v1 import vswitch_pb2
+
+    parent = await full_name(client, "switches", args.switch)
+    group = args.group if "/" in args.group or not args.group else f"{parent}/portGroups/{args.group}"
+    request = vswitch_pb2.CreatePortRequest(
+        parent=parent, port_id=args.port, port=vswitch_pb2.Port(port_group=group)
+    )
+    print((await _ports(client).CreatePort(request)).name)
+
+
+async def delete_port(client: Client, args: argparse.Namespace) -> None:
+    """Deletes a port."""
+    from lamina.vswitch.v1 import vswitch_pb2
+
+    name = await _port_name(client, args.port)
+    await _ports(client).DeletePort(vswitch_pb2.DeletePortRequest(name=name))
+    print(f"deleted {name}")
+
+
+async def macs(client: Client, args: argparse.Namespace) -> None:
+    """Shows a MAC table."""
+    from lamina.vswitch.v1 import vswitch_pb2
+
+    request = vswitch_pb2.ListMacEntriesRequest(parent=await full_name(client, "switches", args.switch))
+    output.show(
+        await collect(_switches(client).ListMacEntries, request, "mac_entries"),
+        ("MAC", "VLAN", "PORT", "TYPE", "AGE"),
+        lambda item: (
+            item.mac_address,
+            item.vlan_id or "-",
+            last(item.port),
+            word(vswitch_pb2.MacEntry.Type, item.type),
+            f"{item.age_ns // NS} s",
+        ),
+        form=args.output,
+    )
+
+
+async def flush(client: Client, args: argparse.Namespace) -> None:
+    """Forgets learned addresses."""
+    from lamina.vswitch.v1 import vswitch_pb2
+
+    request = vswitch_pb2.FlushMacTableRequest(name=await full_name(client, "switches", args.switch))
+    done = await _switches(client).FlushMacTable(request)
+    print(f"forgot {done.flushed_entries} addresses")
+
+
+async def counters(client: Client, args: argparse.Namespace) -> None:
+    """Shows a port's counters."""
+    from lamina.vswitch.v1 import vswitch_pb2
+
+    found = await _ports(client).GetPortCounters(
+        vswitch_pb2.GetPortCountersRequest(port=await _port_name(client, args.port))
+    )
+    if args.output == "json":
+        output.as_json(found)
+        return
+    rows = [
+        ("received", f"{found.received_frames:,} frames, {output.size(found.received_bytes)}"),
+        ("sent", f"{found.sent_frames:,} frames, {output.size(found.sent_bytes)}"),
+        ("flooded", f"{found.flooded_frames:,} frames"),
+        *((f"dropped: {word(vswitch_pb2.DropReason, drop.reason)}", f"{drop.frames:,} frames") for drop in found.drops),
+    ]
+    output.table(("PORT", last(found.port)), rows)
+
+
+async def trace_frame(client: Client, args: argparse.Namespace) -> None:
+    """Tells what the switch would do with a frame."""
+    from lamina.vswitch.v1 import vswitch_pb2
+    from lamina_kit.errors import InvalidArgument, Violation
+
+    try:
+        frame = bytes.fromhex(args.frame)
+    except ValueError as error:
+        raise InvalidArgument(
+            "the frame is not hexadecimal",
+            reason="FRAME_MALFORMED",
+            violations=[Violation("frame", str(error))],
+            next_step="give the bytes as pairs of hexadecimal digits, for example ffffffffffff0200000000010806",
+        ) from error
+    request = vswitch_pb2.TraceFrameRequest(port=await _port_name(client, args.port), frame=frame)
+    found = await _ports(client).TraceFrame(request)
+    if args.output == "json":
+        output.as_json(found)
+        return
+    output.table(("STAGE", "RULE", "DETAIL"), ((step.stage, step.rule, step.detail) for step in found.steps))
+    verdict = word(vswitch_pb2.TraceFrameResponse.Verdict, found.verdict)
+    print(f"{verdict}: {', '.join(last(port) for port in found.output_ports) or 'nowhere'}")

@@ -1,0 +1,223 @@
+"""Chapters 3 to 5: a deployment of three replicas, its memory, and its healing and scaling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lamina_cli import objects, output
+from lamina_cli.client import Client, recorder
+from lamina_cli.demo import cluster
+from lamina_cli.demo.images import Built
+from lamina_cli.demo.story import Story
+from lamina_cli.paging import collect
+from lamina_cli.words import last
+
+DEPLOYMENT = "hello"
+REPLICAS = 3
+POD_NAME = "io.kubernetes.pod.name"
+SIGKILL = 9
+FRAME_SHIFT = 12
+
+
+@dataclass(frozen=True)
+class Running:
+    """A pod's first process: who it is to the runtime, and its address space."""
+
+    pod: str
+    container: str
+    pid: int
+    space: str
+    context: str
+
+
+async def deploy(story: Story, client: Client, built: Built, manifest: str) -> str:
+    """Applies the deployment and shows that its pods run the program. Returns the id of the apply's trace."""
+    from lamina.orchestrator.v1 import orchestrator_pb2 as pb
+    from lamina.orchestrator.v1 import orchestrator_pb2_grpc as services
+    from lamina_kit import trace
+
+    story.chapter(f"A deployment of {REPLICAS} replicas: scheduled, started, demand-paged, printing")
+    stub = client.stub("orchestrator", services.ObjectsStub)
+    with trace.begin("lamina apply", recorder()) as context:
+        await stub.ApplyObjects(pb.ApplyObjectsRequest(manifest=manifest))
+    pods = await cluster.until(client, "Pod", cluster.ready_pods(REPLICAS), f"{REPLICAS} pods to be ready")
+    show_pods(story, pods)
+    story.equal(f"{REPLICAS} pods are ready", len(pods), REPLICAS)
+    placed = [value["spec"].get("nodeName") for value in pods.values()]
+    story.check("the scheduler placed each on a node", all(placed), str(placed))
+    for name in sorted(pods):
+        text = await cluster.first_line(client, name)
+        story.show(f"{name}: {text}")
+        story.check(
+            "its log is the program's own output, with the pod's name in it",
+            name in text and told_by(built.elf, text, name),
+            repr(text),
+        )
+    await show_processes(story, client)
+    return context.trace_id
+
+
+def told_by(elf: bytes, text: str, name: str) -> bool:
+    """Says whether a line was made of strings that stand in the program: the pieces around the pod's name."""
+    pieces = [piece for piece in text.split(name)[0].split() if piece.isalpha()]
+    return bool(pieces) and all(piece.encode() in elf for piece in pieces)
+
+
+def show_pods(story: Story, pods: cluster.Objects) -> None:
+    """Prints the pods as `lamina get pods` does."""
+    kind = objects.kind_of("pod")
+    story.table(("NAME", *kind.headers), ((name, *kind.row(value)) for name, value in sorted(pods.items())))
+
+
+async def running(client: Client) -> list[Running]:
+    """Returns the first process of each running container of the deployment's pods, by pod."""
+    from lamina.container_runtime.v1 import container_runtime_pb2 as pb
+    from lamina.container_runtime.v1 import container_runtime_pb2_grpc as services
+
+    stub = client.stub("container-runtime", services.ContainersStub)
+    found = []
+    for container in await collect(stub.ListContainers, pb.ListContainersRequest(), "containers"):
+        labels = {label.key: label.value for label in container.labels}
+        if container.state != pb.Container.STATE_RUNNING or POD_NAME not in labels:
+            continue
+        listed = await stub.ListProcesses(pb.ListProcessesRequest(container=container.name))
+        process = listed.processes[0]
+        found.append(Running(labels[POD_NAME], container.name, process.pid, process.space, process.context))
+    return sorted(found, key=lambda item: item.pod)
+
+
+async def show_processes(story: Story, client: Client) -> None:
+    """Shows the pods' processes with their spaces and what they cost."""
+    from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
+
+    spaces = client.stub("mmu", mmu_pb2_grpc.SpacesStub)
+    rows = []
+    for process in await running(client):
+        space = await spaces.GetSpace(mmu_pb2.GetSpaceRequest(name=process.space))
+        rows.append((process.pod, last(process.space), space))
+    story.table(
+        ("POD", "SPACE", "PAGE TABLE ROOT", "RESIDENT", "TABLES", "MINOR FAULTS", "COW FAULTS"),
+        (
+            (
+                pod,
+                name,
+                f"{space.root_address:#x}",
+                output.size(space.resident_pages << FRAME_SHIFT),
+                space.table_frames,
+                space.minor_faults,
+                space.cow_faults,
+            )
+            for pod, name, space in rows
+        ),
+    )
+    roots = {space.root_address for _, _, space in rows}
+    story.equal("each has an address space of its own", len(roots), REPLICAS)
+    story.check(
+        "its pages came by faults, on demand",
+        all(0 < space.resident_pages <= space.minor_faults for _, _, space in rows),
+        ", ".join(f"{space.resident_pages} pages, {space.minor_faults} faults" for _, _, space in rows),
+    )
+
+
+async def isolation(story: Story, client: Client) -> None:
+    """Shows one virtual address in two pods: data in different frames, program text in the same one."""
+    story.chapter("The same virtual address in two pods")
+    first, second = (await running(client))[:2]
+    data, text = await addresses(client, first)
+    for address, what in ((data, "data"), (text, "text")):
+        one, other = await explain(client, first, address), await explain(client, second, address)
+        story.show(f"{address:#x} ({what})")
+        story.table(
+            ("POD", "PAGE", "OFFSET", "FRAME", "ENTRY", "BITS"),
+            (
+                (
+                    process.pod,
+                    f"{where.page_number:#x}",
+                    f"{where.offset:#x}",
+                    f"{where.frame:#x}",
+                    f"{where.steps[-1].entry:#x}",
+                    " ".join(where.steps[-1].bits),
+                )
+                for process, where in ((first, one), (second, other))
+            ),
+        )
+        if what == "data":
+            story.check("each pod has it in a frame of its own", 0 != one.frame != other.frame != 0, hex(one.frame))
+        else:
+            story.check("both share the frame of the program's text", one.frame == other.frame != 0, hex(other.frame))
+        await in_ram(story, client, [*one.steps, *other.steps])
+
+
+async def addresses(client: Client, process: Running) -> tuple[int, int]:
+    """Returns an address of data that was written and one of program text, both in RAM."""
+    from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
+
+    stub = client.stub("mmu", mmu_pb2_grpc.SpacesStub)
+    mappings = (await stub.ListMappings(mmu_pb2.ListMappingsRequest(name=process.space))).mappings
+    data = next(item for item in mappings if item.protection.write and item.resident_pages and not item.grows_down)
+    text = next(item for item in mappings if item.protection.execute and item.resident_pages)
+    return await resident(stub, process, data), await resident(stub, process, text)
+
+
+async def resident(stub: Any, process: Running, mapping: Any) -> int:
+    """Returns the first address of a mapping whose page is in RAM."""
+    from lamina.mmu.v1 import mmu_pb2
+
+    for address in range(mapping.start, mapping.end, 1 << FRAME_SHIFT):
+        where = await stub.Translate(mmu_pb2.TranslateRequest(name=process.space, address=address))
+        if where.residency == mmu_pb2.TranslateResponse.RESIDENCY_RAM:
+            return address
+    return int(mapping.start)
+
+
+async def explain(client: Client, process: Running, address: int) -> Any:
+    """Returns the MMU's explanation of an address of a process."""
+    from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
+
+    stub = client.stub("mmu", mmu_pb2_grpc.SpacesStub)
+    return await stub.Translate(mmu_pb2.TranslateRequest(name=process.space, address=address))
+
+
+async def in_ram(story: Story, client: Client, steps: list[Any]) -> None:
+    """Checks that each entry of a walk stands in RAM, read through the hardware and not through the MMU."""
+    from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
+
+    memory = client.stub("hardware", hardware_pb2_grpc.MemoryStub)
+    same = 0
+    for step in steps:
+        read = await memory.ReadMemory(hardware_pb2.ReadMemoryRequest(address=step.entry_address, size_bytes=8))
+        same += int.from_bytes(read.data, "little") == step.entry
+    story.equal(f"all {len(steps)} table entries on the way are bytes in the host's RAM", same, len(steps))
+
+
+async def healing(story: Story, client: Client) -> None:
+    """Kills a process, waits for its successor, and scales."""
+    from lamina.container_runtime.v1 import container_runtime_pb2 as pb
+    from lamina.container_runtime.v1 import container_runtime_pb2_grpc as services
+
+    story.chapter("A process is killed and replaced; the deployment is scaled to 5 and back to 2")
+    victim = (await running(client))[0]
+    stub = client.stub("container-runtime", services.ContainersStub)
+    await stub.KillContainer(pb.KillContainerRequest(name=victim.container, signal=SIGKILL, pid=victim.pid))
+    story.show(f"killed process {victim.pid} of {victim.pod} (space {last(victim.space)})")
+
+    def healed(pods: cluster.Objects) -> bool:
+        pod = pods.get(victim.pod)
+        statuses = pod.get("status", {}).get("containerStatuses", []) if pod else []
+        return cluster.ready_pods(REPLICAS)(pods) and (not statuses or statuses[0]["restartCount"] > 0)
+
+    pods = await cluster.until(client, "Pod", healed, "the killed process to be replaced")
+    show_pods(story, pods)
+    spaces = [item.space for item in await running(client)]
+    story.check(
+        f"the orchestrator noticed and replaced it: {REPLICAS} run again, in spaces that are not the dead one's",
+        len(spaces) == REPLICAS and victim.space not in spaces,
+        str(spaces),
+    )
+    for replicas in (5, 2):
+        await cluster.scale(client, DEPLOYMENT, replicas)
+        pods = await cluster.until(client, "Pod", cluster.ready_pods(replicas), f"{replicas} pods")
+        show_pods(story, pods)
+        count = len(await running(client))
+        story.equal(f"scaled to {replicas}: as many processes run on the modelled cores", count, replicas)

@@ -1,0 +1,101 @@
+"""The ordered event log of a layer, and the decisions in it.
+
+Every layer writes what happens to its objects into one log: position, time, object, event, cause. A *decision* (victim
+page, output port, node chosen …) also names the rule and the inputs that decided it; `Explain` returns those. The same
+seed and configuration give the same log, byte for byte, so `json_lines` is what two runs are compared by.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+
+from lamina_kit.clock import Clock
+
+MAX_EVENTS = 50_000
+
+
+@dataclass(frozen=True)
+class EventRecord:
+    """One entry. `sequence` counts from 1 without gaps; `time_ns` is since the stack's start; inputs ordered by key."""
+
+    sequence: int
+    time_ns: int
+    host: str
+    layer: str
+    object: str
+    event: str
+    cause: str
+    rule: str
+    inputs: tuple[tuple[str, str], ...]
+
+
+class EventLog:
+    """The latest 50,000 events of one layer on one host."""
+
+    def __init__(self, layer: str, host: str, clock: Clock, limit: int = MAX_EVENTS) -> None:
+        self._layer = layer
+        self._host = host
+        self._clock = clock
+        self._events: deque[EventRecord] = deque(maxlen=limit)
+        self._sequence = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def record(self, object: str, event: str, *, cause: str = "", rule: str = "", **inputs: object) -> EventRecord:
+        """Appends what happened to `object` (a resource name): `event` as `noun.verb`, for example `page.evicted`.
+
+        `cause` names the trace or object that led to it. With a `rule` the entry is a decision, and `inputs` are what
+        decided; without, they are details. Inputs are kept as text: give integers and names, not floats or sets.
+        """
+        self._sequence += 1
+        entry = EventRecord(
+            sequence=self._sequence,
+            time_ns=self._clock.now_ns(),
+            host=self._host,
+            layer=self._layer,
+            object=object,
+            event=event,
+            cause=cause,
+            rule=rule,
+            inputs=tuple(sorted((key, str(value)) for key, value in inputs.items())),
+        )
+        self._events.append(entry)
+        return entry
+
+    def list(self, object: str = "", *, after: int = 0, limit: int = 100) -> list[EventRecord]:
+        """Returns up to `limit` events behind position `after`, oldest first; of one object, or of all."""
+        chosen = (
+            entry for entry in self._events if entry.sequence > after and (not object or entry.object == object)
+        )
+        return list(islice(chosen, limit))
+
+    def decisions(self, object: str, limit: int = 20) -> list[EventRecord]:
+        """Returns up to `limit` decisions about `object`, newest first."""
+        chosen = (entry for entry in reversed(self._events) if entry.rule and entry.object == object)
+        return list(islice(chosen, limit))
+
+    def json_lines(self) -> str:
+        """Returns the log as one JSON object a line, keys in one fixed order."""
+        return "".join(
+            json.dumps(
+                {
+                    "sequence": entry.sequence,
+                    "time_ns": entry.time_ns,
+                    "host": entry.host,
+                    "layer": entry.layer,
+                    "object": entry.object,
+                    "event": entry.event,
+                    "cause": entry.cause,
+                    "rule": entry.rule,
+                    "inputs": dict(entry.inputs),
+                },
+                ensure_ascii=True,
+                separators=(",", ":"),
+            )
+            + "\n"
+            for entry in self._events
+        )

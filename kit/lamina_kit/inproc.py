@@ -1,0 +1,337 @@
+"""gRPC in one process: generated code, unchanged, without sockets.
+
+    server = LocalServer()
+    add_SpacesServicer_to_server(servicer, server)
+    stub = SpacesStub(LocalChannel(server))
+
+Both ends behave as those of `grpc.aio` do, and one suite (`tests/contract/kit`) runs over both. Messages are serialized
+both ways, so nothing is aliased; each call runs in a task of its own with a context of its own, so nothing of the
+caller but its metadata reaches the handler, and a deadline or a cancellation does. Time is the running loop's, whatever
+loop that is; there are no threads. The pieces: `rpc.py` (state, handler's end), `calls.py` (caller's end), `pipe.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import grpc
+from grpc.aio import AbortError
+
+from lamina_kit import trace
+from lamina_kit.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from lamina_kit.errors import Unimplemented
+from lamina_kit.pipe import Pipe
+from lamina_kit.rpc import MAX_MESSAGE, LocalContext, Pairs, pairs, too_large
+
+Wrap = Callable[[str, Any], Any]
+"""Takes a method (`/pkg.Service/Method`) and its handler; returns the handler to use in its place."""
+
+DEFAULT_TIMEOUT_S = 30.0
+"""Deadline of a unary call whose caller gives none."""
+
+_INTERNAL = grpc.StatusCode.INTERNAL
+
+
+class LocalServer(grpc.aio.Server):
+    """Handlers of one service, called by `LocalChannel`s of the same event loop.
+
+    `wrap` is applied to every handler, as interceptors are on a socket server (`interceptor.py`).
+    """
+
+    def __init__(self, wrap: Wrap | None = None) -> None:
+        self._wrap = wrap
+        self._handlers: dict[str, Any] = {}
+        self._generic: list[Any] = []
+        self._context = contextvars.copy_context()
+        self._active: dict[LocalContext, None] = {}
+        self._stopped = False
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
+        """Registers the methods of a generated servicer."""
+        for method, handler in method_handlers.items():
+            self._add(f"/{service_name}/{method}", handler)
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[Any]) -> None:
+        """Registers handlers that are asked method by method."""
+        self._generic.extend(generic_rpc_handlers)
+
+    def handler(self, method: str) -> Any | None:
+        """Returns the handler of `/pkg.Service/Method`, or None."""
+        found = self._handlers.get(method)
+        if found is None:
+            details = SimpleNamespace(method=method, invocation_metadata=())
+            for generic in self._generic:
+                if (handler := generic.service(details)) is not None:
+                    return self._add(method, handler)
+        return found
+
+    def _add(self, method: str, handler: Any) -> Any:
+        self._handlers[method] = self._wrap(method, handler) if self._wrap else handler
+        return self._handlers[method]
+
+    # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, rpc: LocalContext, handler: Any, request: bytes | None) -> None:
+        """Starts a call's handler in its own task; a request is given when the method takes one."""
+        self._active[rpc] = None
+        rpc.task = rpc.loop.create_task(self._run(rpc, handler, request), context=self._context.copy())
+
+    async def _run(self, rpc: LocalContext, handler: Any, raw: bytes | None) -> None:
+        rpc.started = True
+        try:
+            argument = rpc.requests_of() if raw is None else handler.request_deserializer(raw)
+            if handler.response_streaming:
+                await _stream(handler.stream_stream if raw is None else handler.unary_stream, argument, rpc)
+                rpc.finish()
+            else:
+                behaviour = handler.stream_unary if raw is None else handler.unary_unary
+                rpc.finish(await behaviour(argument, rpc), unary=True)
+        except AbortError:
+            rpc.conclude(_INTERNAL, "The handler raised AbortError without calling abort.")
+        except asyncio.CancelledError:
+            rpc.conclude(grpc.StatusCode.CANCELLED, "The handler was cancelled.")
+        except Exception as error:
+            rpc.conclude(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}")
+        finally:
+            self._active.pop(rpc, None)
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def stopped(self) -> bool:
+        """Whether new calls are refused."""
+        return self._stopped
+
+    async def start(self) -> None:
+        """Takes calls again after `stop`; a new server takes them at once."""
+        self._stopped = False
+
+    async def stop(self, grace: float | None) -> None:
+        """Refuses new calls, waits up to `grace` seconds for those that run, and cancels the rest."""
+        self._stopped = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (grace or 0.0)
+        for rpc in list(self._active):
+            if rpc.task is not None and deadline > loop.time():
+                await _wait(rpc.task, deadline - loop.time())
+        for rpc in list(self._active):
+            rpc.give_up(grpc.StatusCode.UNAVAILABLE, "The in-process server has stopped.")
+            if not rpc.started:
+                self._active.pop(rpc, None)
+            elif rpc.task is not None:
+                await _wait(rpc.task, None)
+
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Returns at once whether the server runs: an in-process server ends with its process."""
+        return not self._stopped
+
+    def add_insecure_port(self, address: str) -> NoReturn:
+        """Refuses: this server has no ports."""
+        raise Unimplemented(
+            f"An in-process server cannot listen on {address}.",
+            reason="LOCAL_WITHOUT_PORTS",
+            next_step="Use lamina_kit.service.serve.",
+        )
+
+    def add_secure_port(self, address: str, server_credentials: Any) -> NoReturn:
+        """Refuses: this server has no ports."""
+        self.add_insecure_port(address)
+
+
+async def _stream(behaviour: Any, argument: Any, context: LocalContext) -> None:
+    """Runs a handler of a response stream in either style: one that yields, or one that writes to its context."""
+    result = behaviour(argument, context)
+    if not hasattr(result, "__aiter__"):
+        await result
+        return
+    try:
+        async for response in result:
+            await context.write(response)
+    finally:
+        if hasattr(result, "aclose"):
+            await result.aclose()
+
+
+async def _wait(task: asyncio.Task[None], timeout: float | None) -> None:
+    """Waits for a task to end, without cancelling it and without its result."""
+    ended = asyncio.get_running_loop().create_future()
+
+    def note(_: asyncio.Task[None]) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    if task.done():
+        return
+    task.add_done_callback(note)
+    try:
+        async with asyncio.timeout(timeout):
+            await ended
+    except TimeoutError:
+        return
+    finally:
+        task.remove_done_callback(note)
+
+
+class LocalChannel(grpc.aio.Channel):
+    """A channel to a `LocalServer`: give it to a generated stub.
+
+    A unary call without `timeout=` gets the default deadline. The current trace travels in `traceparent`.
+    """
+
+    def __init__(self, server: LocalServer, default_timeout_s: float | None = DEFAULT_TIMEOUT_S) -> None:
+        self._server = server
+        self._default_timeout = default_timeout_s
+        self._closed = False
+
+    def unary_unary(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, _registered_method: Any = False
+    ) -> Any:
+        """Returns what a stub calls for one request and one response."""
+
+        def call(
+            request: Any,
+            *,
+            timeout: float | None = None,
+            metadata: Any = None,
+            credentials: Any = None,
+            wait_for_ready: bool | None = None,
+            compression: Any = None,
+        ) -> UnaryUnaryCall:
+            raw = request_serializer(request) if request_serializer else request
+            if timeout is None:
+                timeout = self._default_timeout
+            return UnaryUnaryCall(
+                self._open(method, metadata, timeout, raw, False, False), response_deserializer or bytes
+            )
+
+        return call
+
+    def unary_stream(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, _registered_method: Any = False
+    ) -> Any:
+        """Returns what a stub calls for one request and a stream of responses."""
+
+        def call(
+            request: Any,
+            *,
+            timeout: float | None = None,
+            metadata: Any = None,
+            credentials: Any = None,
+            wait_for_ready: bool | None = None,
+            compression: Any = None,
+        ) -> UnaryStreamCall:
+            raw = request_serializer(request) if request_serializer else request
+            return UnaryStreamCall(
+                self._open(method, metadata, timeout, raw, False, True), response_deserializer or bytes
+            )
+
+        return call
+
+    def stream_unary(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, _registered_method: Any = False
+    ) -> Any:
+        """Returns what a stub calls for a stream of requests and one response."""
+
+        def call(
+            request_iterator: Any = None,
+            timeout: float | None = None,
+            metadata: Any = None,
+            credentials: Any = None,
+            wait_for_ready: bool | None = None,
+            compression: Any = None,
+        ) -> StreamUnaryCall:
+            rpc = self._open(method, metadata, timeout, None, True, False)
+            opened = StreamUnaryCall(rpc, response_deserializer or bytes)
+            opened._send(request_serializer or bytes, request_iterator)
+            return opened
+
+        return call
+
+    def stream_stream(
+        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, _registered_method: Any = False
+    ) -> Any:
+        """Returns what a stub calls for streams both ways."""
+
+        def call(
+            request_iterator: Any = None,
+            timeout: float | None = None,
+            metadata: Any = None,
+            credentials: Any = None,
+            wait_for_ready: bool | None = None,
+            compression: Any = None,
+        ) -> StreamStreamCall:
+            rpc = self._open(method, metadata, timeout, None, True, True)
+            opened = StreamStreamCall(rpc, response_deserializer or bytes)
+            opened._send(request_serializer or bytes, request_iterator)
+            return opened
+
+        return call
+
+    def _open(
+        self,
+        method: str,
+        metadata: Any,
+        timeout: float | None,
+        raw: bytes | None,
+        streams_in: bool,
+        streams_out: bool,
+    ) -> LocalContext:
+        """Begins a call; one that cannot begin ends at once with the status that says why."""
+        loop = asyncio.get_running_loop()
+        handler = self._server.handler(method)
+        rpc = LocalContext(method, self._outgoing(metadata), loop, timeout, handler or _NOBODY)
+        if streams_in:
+            rpc.requests = Pipe(loop)
+        if streams_out:
+            rpc.responses = Pipe(loop)
+        if self._closed:
+            rpc.conclude(grpc.StatusCode.CANCELLED, "Channel closed!")
+        elif self._server.stopped:
+            rpc.conclude(grpc.StatusCode.UNAVAILABLE, "The in-process server has stopped.")
+        elif handler is None:
+            rpc.conclude(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        elif bool(handler.request_streaming) != streams_in or bool(handler.response_streaming) != streams_out:
+            rpc.conclude(grpc.StatusCode.UNIMPLEMENTED, "The method has another kind of call.")
+        elif timeout is not None and timeout <= 0:
+            rpc.give_up(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        elif raw is not None and len(raw) > MAX_MESSAGE:
+            rpc.conclude(grpc.StatusCode.RESOURCE_EXHAUSTED, too_large(len(raw)))
+        else:
+            self._server.begin(rpc, handler, raw)
+        return rpc
+
+    def _outgoing(self, metadata: Any) -> Pairs:
+        given = pairs(metadata)
+        context = trace.current()
+        if context is None or any(key == trace.HEADER for key, _ in given):
+            return given
+        return (*given, (trace.HEADER, context.header))
+
+    async def __aenter__(self) -> LocalChannel:
+        return self
+
+    async def __aexit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Refuses further calls on this channel; those that run go on, and end with their call objects."""
+        self._closed = True
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Returns READY, or SHUTDOWN once closed."""
+        return grpc.ChannelConnectivity.SHUTDOWN if self._closed else grpc.ChannelConnectivity.READY
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Returns at once when the state is another one; otherwise waits for ever: nothing changes by itself."""
+        if self.get_state() is last_observed_state:
+            await asyncio.get_running_loop().create_future()
+
+    async def channel_ready(self) -> None:
+        """Returns at once."""
+
+
+_NOBODY = SimpleNamespace(response_serializer=bytes, request_deserializer=bytes)

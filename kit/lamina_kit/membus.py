@@ -1,0 +1,389 @@
+"""The memory bus: the RAM of a host as one sparse file that every service on the host maps.
+
+Layout of the file, all parts page aligned:
+
+    ┌─ 0 ───────────┬─ 4096 ─────────────┬─ state_offset ──────────┬─ ram_offset ────┬─ run_offset ──────┐
+    │ header        │ ring of frames     │ state words             │ RAM             │ run pages         │
+    │ (words below) │ whose code is stale│ uint32 a frame          │ 2 MiB aligned   │ 4096 bytes each   │
+    └───────────────┴────────────────────┴─────────────────────────┴─────────────────┴───────────────────┘
+
+Host physical address `pa` is byte `ram_offset + pa` of the file. No guest address can reach the other parts: every
+method takes addresses within RAM and checks them (`OutOfRange` `ADDRESS_OUTSIDE_RAM`).
+
+The state word of a frame tells its several writers about each other:
+
+    bit 0      EXEC     code of this frame may be translated in a core
+    bit 1      WRITE    a core may hold a writable mapping of it
+    bit 2      DIRTY    written since `collect_dirty` last asked (device and swap writes too)
+    bit 3      QUEUED   already in the ring of stale code
+    bits 8–23           pins: copies and DMA in flight; a pinned frame is neither evicted nor freed
+
+A write stores the bytes first and then marks the frame, so a core that drains the ring afterwards translates the new
+bytes. Cores set EXEC themselves when they fetch from a frame; they drain the ring before each run. When the ring
+overflows the drainer is told to drop `ALL` translated code. One process, the hardware service, drains.
+
+Entries of page tables change by `cas64` alone; see `atomics.py` for why. Mapping a bus loads numba (0.3 s).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import mmap
+import os
+import struct
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Final, Literal
+
+from lamina_kit.errors import (
+    AlreadyExists,
+    DataLoss,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    OutOfRange,
+    ResourceExhausted,
+)
+from lamina_kit.paging import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+
+EXEC = 1 << 0
+WRITE = 1 << 1
+DIRTY = 1 << 2
+QUEUED = 1 << 3
+PIN_SHIFT = 8
+PIN_MASK = 0xFFFF << PIN_SHIFT
+
+RING_OFFSET = PAGE_SIZE
+RING_SLOTS = 4096
+RAM_ALIGNMENT = 2 << 20
+MAX_SIZE = 1 << 44
+MAX_RUN_PAGES = 1 << 20
+
+_MAGIC = int.from_bytes(b"LAMINARM", "little")
+_VERSION = 1
+_HEADER = struct.Struct("<8Q")  # magic, version, file size, RAM size, RAM offset, state offset, run offset, run pages
+_HEAD_WORD, _TAIL_WORD, _ALL_WORD = 128 // 8, 192 // 8, 256 // 8
+_ZEROS = bytes(PAGE_SIZE)
+
+
+class Everything(enum.Enum):
+    """The answer of `drain_code_writes` when too much was written to list it."""
+
+    ALL = "all"
+
+
+ALL: Final = Everything.ALL
+
+
+def _up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+class MemoryBus:
+    """One mapping of a host's RAM file.
+
+    `size` is the RAM in bytes, `frames` in frames; `base` is the address of RAM's byte 0 in this process (with
+    `ram_offset` its place in the file), `state_base` that of the state words and `head_base` that of the header, for
+    compiled code. A bus is a context manager; closing it while somebody holds a `view` of it unmaps when the last view
+    is gone.
+    """
+
+    def __init__(self, path: Path, file: int) -> None:
+        """Maps an open file whose header was checked; use `create` or `open`."""
+        from lamina_kit import atomics  # numba: 0.3 s that only those pay who map RAM
+
+        self.path = path
+        self._atomics: ModuleType = atomics
+        self._map = mmap.mmap(file, os.fstat(file).st_size, mmap.MAP_SHARED)
+        _, _, _, self.size, self.ram_offset, self.state_offset, self.run_offset, self.run_pages = _HEADER.unpack_from(
+            self._map
+        )
+        self.frames = self.size >> PAGE_SHIFT
+        self._view = memoryview(self._map)
+        self._words = self._view.cast("Q")
+        self._ram_word = self.ram_offset >> 3
+        self._states = self._view[self.state_offset : self.state_offset + 4 * self.frames].cast("I")
+        self.head_base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self.base = self.head_base + self.ram_offset
+        self.state_base = self.head_base + self.state_offset
+        self._drained = atomics.np.zeros(RING_SLOTS, dtype="int64")
+
+    @classmethod
+    def create(cls, path: Path | str, size_bytes: int, run_pages: int = 4096, *, reset: bool = False) -> MemoryBus:
+        """Makes a bus of `size_bytes` zeros (a multiple of 4096, up to 16 TiB, stored sparsely) and maps it.
+
+        An existing file is `AlreadyExists` `BUS_EXISTS`, unless `reset` is given and it is a bus of the same size:
+        then a fresh file takes its place, as a reboot empties RAM; who still maps the old one keeps it.
+        """
+        path = Path(path)
+        if not 0 < size_bytes <= MAX_SIZE or size_bytes & PAGE_MASK:
+            raise InvalidArgument(
+                f"A RAM of {size_bytes} bytes is not possible.",
+                reason="RAM_SIZE_INVALID",
+                next_step=f"Give a multiple of {PAGE_SIZE} up to {MAX_SIZE}.",
+            )
+        if not 0 <= run_pages <= MAX_RUN_PAGES:
+            raise InvalidArgument(f"{run_pages} run pages are not within 0 to {MAX_RUN_PAGES}.", reason="RUN_PAGES_INVALID")
+        if path.exists():
+            _check_replaceable(path, size_bytes, reset)
+        fresh = path.with_name(path.name + ".new")
+        _write_empty(fresh, size_bytes, run_pages)
+        os.replace(fresh, path)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> MemoryBus:
+        """Maps an existing bus.
+
+        Raises `NotFound` `BUS_NOT_FOUND`, `FailedPrecondition` `BUS_FOREIGN` (not a bus, or of another version) or
+        `DataLoss` `BUS_TRUNCATED`.
+        """
+        path = Path(path)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise NotFound(
+                f"There is no memory bus at {path}.",
+                reason="BUS_NOT_FOUND",
+                next_step="Start the hardware service of this host first; it makes the file.",
+            ) from None
+        try:
+            _read_size(path, file)
+            return cls(path, file)
+        finally:
+            os.close(file)
+
+    def __enter__(self) -> MemoryBus:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends this mapping; the file stays. Idempotent."""
+        self._states.release()
+        self._words.release()
+        self._view.release()
+        try:
+            self._map.close()
+        except BufferError:
+            return  # somebody still holds a view; the map ends with it
+
+    # ── bytes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def read(self, pa: int, n: int) -> bytes:
+        """Returns a copy of `n` bytes at `pa`."""
+        if pa < 0 or n < 0 or pa + n > self.size:
+            raise self._outside(pa, n)
+        start = self.ram_offset + pa
+        return bytes(self._view[start : start + n])
+
+    def write(self, pa: int, data: bytes | bytearray | memoryview) -> None:
+        """Stores `data` at `pa`, marks its frames dirty and queues those that were executed."""
+        n = len(data) if not isinstance(data, memoryview) else data.nbytes
+        if pa < 0 or pa + n > self.size:
+            raise self._outside(pa, n)
+        if not n:
+            return
+        start = self.ram_offset + pa
+        self._view[start : start + n] = data.cast("B") if isinstance(data, memoryview) else data
+        self._mark(pa >> PAGE_SHIFT, (pa + n - 1) >> PAGE_SHIFT)
+
+    def view(self, pa: int, n: int) -> memoryview:
+        """Returns a read-only view of `n` bytes at `pa`; it changes as RAM changes."""
+        if pa < 0 or n < 0 or pa + n > self.size:
+            raise self._outside(pa, n)
+        start = self.ram_offset + pa
+        return self._view[start : start + n].toreadonly()
+
+    def zero(self, frame: int) -> None:
+        """Fills a frame with zeros."""
+        self.write(frame << PAGE_SHIFT, _ZEROS)
+
+    def copy_frame(self, src: int, dst: int) -> None:
+        """Copies frame `src` to frame `dst`."""
+        self.write(dst << PAGE_SHIFT, self.view(src << PAGE_SHIFT, PAGE_SIZE))
+
+    # ── words ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def load64(self, pa: int) -> int:
+        """Returns the 8 bytes at `pa` (a multiple of 8) as one undivided little-endian load."""
+        if pa < 0 or pa & 7 or pa + 8 > self.size:
+            raise self._bad_word(pa)
+        return self._words[self._ram_word + (pa >> 3)]
+
+    def store64(self, pa: int, value: int) -> None:
+        """Stores 8 bytes at `pa` (a multiple of 8). For entries of tables in use take `cas64`."""
+        if pa < 0 or pa & 7 or pa + 8 > self.size:
+            raise self._bad_word(pa)
+        self._words[self._ram_word + (pa >> 3)] = value
+        self._mark(pa >> PAGE_SHIFT, pa >> PAGE_SHIFT)
+
+    def cas64(self, pa: int, expected: int, new: int) -> int:
+        """Stores `new` at `pa` (a multiple of 8) when `expected` is there; returns what was there.
+
+        A result equal to `expected` means that it swapped. Atomic across all processes that map the bus.
+        """
+        if pa < 0 or pa & 7 or pa + 8 > self.size:
+            raise self._bad_word(pa)
+        found: int = self._atomics.swap64(self.base + pa, expected, new)
+        if found == expected:
+            self._mark(pa >> PAGE_SHIFT, pa >> PAGE_SHIFT)
+        return found
+
+    # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def pin(self, frame: int) -> None:
+        """Adds a pin: the frame is neither evicted nor freed until `unpin`. At most 65,535 at once."""
+        if self._atomics.change_pins(self._state_address(frame), True) < 0:
+            raise ResourceExhausted(
+                f"Frame {frame:#x} is pinned 65535 times already.",
+                reason="PIN_LIMIT",
+                next_step="Wait for copies and DMA in flight to end.",
+            )
+
+    def unpin(self, frame: int) -> None:
+        """Takes a pin away. Without a pin to take it is `Internal` `PIN_UNDERFLOW`."""
+        if self._atomics.change_pins(self._state_address(frame), False) < 0:
+            raise Internal(f"Frame {frame:#x} was unpinned more often than pinned.", reason="PIN_UNDERFLOW")
+
+    def pins(self, frame: int) -> int:
+        """Returns how many pins the frame has now."""
+        return (self.state(frame) & PIN_MASK) >> PIN_SHIFT
+
+    def state(self, frame: int) -> int:
+        """Returns the frame's state word."""
+        if not 0 <= frame < self.frames:
+            raise self._outside(frame << PAGE_SHIFT, PAGE_SIZE)
+        return self._states[frame]
+
+    def set_exec(self, frame: int) -> None:
+        """Says that a core may hold translated code of the frame. Compiled walkers do it themselves."""
+        self._atomics.change_state(self._state_address(frame), 0xFFFF_FFFF, EXEC)
+
+    def clear_exec(self, frame: int) -> None:
+        """Says that no core holds translated code or a fetch mapping of the frame any more."""
+        self._atomics.change_state(self._state_address(frame), 0xFFFF_FFFF & ~EXEC, 0)
+
+    def drain_code_writes(self) -> list[int] | Literal[Everything.ALL]:
+        """Takes and returns the executed frames that were written since the last call, oldest first.
+
+        `ALL` when the ring overflowed: then every translation must go. Only the hardware service calls this.
+        """
+        if self._words[_HEAD_WORD] == self._words[_TAIL_WORD] and not self._words[_ALL_WORD]:
+            return []
+        taken = self._atomics.drain_code_writes(self.head_base, self._drained)
+        return ALL if taken < 0 else [int(frame) for frame in self._drained[:taken]]
+
+    def collect_dirty(self, first: int, count: int) -> list[int]:
+        """Returns the frames among `count` from `first` that were written, in order, and clears their DIRTY bits.
+
+        Each write is reported by exactly one call: the bit is taken atomically.
+        """
+        if first < 0 or count < 0 or first + count > self.frames:
+            raise self._outside(first << PAGE_SHIFT, count << PAGE_SHIFT)
+        out = self._atomics.np.empty(count, dtype="int64")
+        found = self._atomics.collect_dirty(self.head_base, first, count, out)
+        return [int(frame) for frame in out[:found]]
+
+    def run_page(self, index: int) -> memoryview:
+        """Returns run page `index`, 4096 writable bytes beyond RAM; `runpage.RunPage` gives them their meaning."""
+        if not 0 <= index < self.run_pages:
+            raise OutOfRange(
+                f"Run page {index} does not exist; this bus has {self.run_pages}.", reason="RUN_PAGE_OUTSIDE"
+            )
+        start = self.run_offset + index * PAGE_SIZE
+        return self._view[start : start + PAGE_SIZE]
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _mark(self, first: int, last: int) -> None:
+        if first == last and self._states[first] & (DIRTY | EXEC) == DIRTY:
+            return  # the usual case costs no call
+        self._atomics.mark_written(self.head_base, first, last - first + 1)
+
+    def _state_address(self, frame: int) -> int:
+        if not 0 <= frame < self.frames:
+            raise self._outside(frame << PAGE_SHIFT, PAGE_SIZE)
+        return self.state_base + 4 * frame
+
+    def _bad_word(self, pa: int) -> OutOfRange | InvalidArgument:
+        if pa & 7 and 0 <= pa < self.size:
+            return InvalidArgument(f"{pa:#x} is not the address of an aligned 8-byte word.", reason="ADDRESS_MISALIGNED")
+        return self._outside(pa, 8)
+
+    def _outside(self, pa: int, n: int) -> OutOfRange:
+        return OutOfRange(
+            f"{n} bytes at {pa:#x} do not lie within the RAM of {self.size:#x} bytes.",
+            reason="ADDRESS_OUTSIDE_RAM",
+            next_step="Check the address against the size that the hardware reports.",
+            address=f"{pa:#x}",
+            size=n,
+        )
+
+
+def _write_empty(path: Path, size_bytes: int, run_pages: int) -> None:
+    """Writes an all-zero bus with its header to `path`."""
+    frames = size_bytes >> PAGE_SHIFT
+    state_offset = RING_OFFSET + RING_SLOTS * 8
+    ram_offset = _up(state_offset + 4 * frames, RAM_ALIGNMENT)
+    run_offset = ram_offset + size_bytes
+    total = run_offset + run_pages * PAGE_SIZE
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(file, total)
+        header = _HEADER.pack(_MAGIC, _VERSION, total, size_bytes, ram_offset, state_offset, run_offset, run_pages)
+        os.pwrite(file, header, 0)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise ResourceExhausted(
+            f"A RAM file of {total} bytes cannot be made at {path}: {error.strerror}.",
+            reason="BUS_NO_ROOM",
+            next_step="Choose a file system that takes sparse files of this size, or less RAM.",
+        ) from error
+    finally:
+        os.close(file)
+
+
+def _read_size(path: Path, file: int) -> int:
+    """Returns the RAM size that the header of an open file states, after checking the file against it."""
+    raw = os.pread(file, _HEADER.size, 0)
+    actual = os.fstat(file).st_size
+    magic, version, total, size, *_ = _HEADER.unpack(raw.ljust(_HEADER.size, b"\0"))
+    if magic != _MAGIC or version != _VERSION:
+        raise FailedPrecondition(
+            f"{path} is not a Lamina memory bus of version {_VERSION}.",
+            reason="BUS_FOREIGN",
+            next_step="Name the file that this version's hardware service made, or remove it.",
+        )
+    if actual < total or len(raw) < _HEADER.size:
+        raise DataLoss(
+            f"The memory bus {path} has {actual} bytes where its header says {total}.",
+            reason="BUS_TRUNCATED",
+            next_step="Start the host again; it makes a new file.",
+        )
+    return size
+
+
+def _check_replaceable(path: Path, size_bytes: int, reset: bool) -> None:
+    """Raises unless the file at `path` is a bus of this size that the caller wants emptied."""
+    if reset:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = _read_size(path, file)
+        finally:
+            os.close(file)
+        if size == size_bytes:
+            return
+        problem = f"holds {size} bytes of RAM, not {size_bytes}"
+    else:
+        problem = "is there already"
+    raise AlreadyExists(
+        f"The memory bus {path} {problem}.",
+        reason="BUS_EXISTS",
+        next_step="Open it, reset one of the same size, or remove the file of a host that is down.",
+    )

@@ -1,0 +1,88 @@
+"""One direction of an in-process stream: serialized messages from one writer to one reader, bounded.
+
+A writer that is 64 messages or 256 KiB ahead waits for the reader, as a stream on a socket makes it wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+MAX_AHEAD = 64
+MAX_BYTES_AHEAD = 256 << 10
+
+
+class Pipe:
+    """Messages in flight. `put` and `get` wait; `close` lets the reader finish what is there, `abort` does not."""
+
+    __slots__ = ("_bytes", "_loop", "_messages", "_readers", "_writers", "aborted", "closed")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._messages: deque[bytes] = deque()
+        self._bytes = 0
+        self._readers: deque[asyncio.Future[None]] = deque()
+        self._writers: deque[asyncio.Future[None]] = deque()
+        self.closed = False
+        self.aborted = False
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is left to read and nothing will come."""
+        return self.closed and not self._messages
+
+    async def put(self, message: bytes) -> bool:
+        """Appends a message once there is room; returns False when the pipe was closed instead."""
+        while not self.closed and (len(self._messages) >= MAX_AHEAD or self._bytes >= MAX_BYTES_AHEAD):
+            await self._wait(self._writers)
+        if self.closed:
+            return False
+        self._messages.append(message)
+        self._bytes += len(message)
+        self._wake(self._readers)
+        return True
+
+    async def get(self) -> bytes | None:
+        """Returns the next message; None at the end."""
+        while not self._messages:
+            if self.closed:
+                return None
+            await self._wait(self._readers)
+        message = self._messages.popleft()
+        self._bytes -= len(message)
+        self._wake(self._writers)
+        return message
+
+    def close(self) -> None:
+        """Ends the stream behind the messages that are there. Idempotent."""
+        self.closed = True
+        while self._readers or self._writers:
+            self._wake(self._readers)
+            self._wake(self._writers)
+
+    def abort(self) -> None:
+        """Ends the stream at once and forgets what is there. Idempotent."""
+        self._messages.clear()
+        self._bytes = 0
+        self.aborted = True
+        self.close()
+
+    async def _wait(self, line: deque[asyncio.Future[None]]) -> None:
+        waiter = self._loop.create_future()
+        line.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter in line:
+                line.remove(waiter)
+            elif not self.closed:
+                self._wake(line)  # it was this one's turn: let the next have it
+            raise
+
+    @staticmethod
+    def _wake(line: deque[asyncio.Future[None]]) -> None:
+        while line:
+            waiter = line.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return

@@ -1,0 +1,188 @@
+"""Lengths and fields of x86-64 instructions, from their bytes.
+
+The core charges whole blocks when it enters them. When it leaves one early (a fault, a port access) it counts how many
+instructions were behind it, and for that it must know where each begins. Long mode with 64-bit code only; encodings
+that the emulator does not know (EVEX) decode to length 0.
+
+`decode` packs what it found into one word:
+
+    bits 0–7 length · 8–15 opcode · 16–23 map (0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A) · 24–31 ModRM · 32–39 REX ·
+    40–47 prefixes seen (PREFIX_… bits)
+
+Source: Intel SDM vol. 2, chapter 2 and appendix A.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lamina_hardware.io.native import compiled, load8
+
+PREFIX_66 = np.uint64(1)
+PREFIX_F2 = np.uint64(2)
+PREFIX_F3 = np.uint64(4)
+PREFIX_67 = np.uint64(8)
+PREFIX_LOCK = np.uint64(16)
+
+MAX_LENGTH = 15
+
+# What follows an opcode: ModRM in bit 4, and one of these kinds of immediate.
+_NONE, _IMM8, _IMM16, _IMMZ, _IMMV, _MOFFS, _IMM24, _GROUP8, _GROUPZ, _INVALID = range(10)
+_MODRM = 16
+_PREFIX = 32
+
+
+def _one_byte() -> list[int]:
+    """Returns the table of the one-byte opcodes in 64-bit mode."""
+    table = [_INVALID] * 256
+    for base in range(0, 0x40, 8):
+        table[base : base + 6] = [_MODRM, _MODRM, _MODRM, _MODRM, _IMM8, _IMMZ]
+    for code in (0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3, *range(0x40, 0x50)):
+        table[code] = _PREFIX
+    spans: list[tuple[int, int, int]] = [
+        (0x50, 0x5F, _NONE), (0x63, 0x63, _MODRM), (0x68, 0x68, _IMMZ), (0x69, 0x69, _MODRM | _IMMZ),
+        (0x6A, 0x6A, _IMM8), (0x6B, 0x6B, _MODRM | _IMM8), (0x6C, 0x6F, _NONE), (0x70, 0x7F, _IMM8),
+        (0x80, 0x80, _MODRM | _IMM8), (0x81, 0x81, _MODRM | _IMMZ), (0x83, 0x83, _MODRM | _IMM8),
+        (0x84, 0x8F, _MODRM), (0x90, 0x99, _NONE), (0x9B, 0x9F, _NONE), (0xA0, 0xA3, _MOFFS), (0xA4, 0xA7, _NONE),
+        (0xA8, 0xA8, _IMM8), (0xA9, 0xA9, _IMMZ), (0xAA, 0xAF, _NONE), (0xB0, 0xB7, _IMM8), (0xB8, 0xBF, _IMMV),
+        (0xC0, 0xC1, _MODRM | _IMM8), (0xC2, 0xC2, _IMM16), (0xC3, 0xC3, _NONE), (0xC6, 0xC6, _MODRM | _IMM8),
+        (0xC7, 0xC7, _MODRM | _IMMZ), (0xC8, 0xC8, _IMM24), (0xC9, 0xC9, _NONE), (0xCA, 0xCA, _IMM16),
+        (0xCB, 0xCC, _NONE), (0xCD, 0xCD, _IMM8), (0xCF, 0xCF, _NONE), (0xD0, 0xD3, _MODRM), (0xD7, 0xD7, _NONE),
+        (0xD8, 0xDF, _MODRM), (0xE0, 0xE7, _IMM8), (0xE8, 0xE9, _IMMZ), (0xEB, 0xEB, _IMM8), (0xEC, 0xEF, _NONE),
+        (0xF1, 0xF1, _NONE), (0xF4, 0xF5, _NONE), (0xF6, 0xF6, _MODRM | _GROUP8), (0xF7, 0xF7, _MODRM | _GROUPZ),
+        (0xF8, 0xFD, _NONE), (0xFE, 0xFF, _MODRM),
+    ]  # fmt: skip
+    for first, last, kind in spans:
+        table[first : last + 1] = [kind] * (last - first + 1)
+    return table
+
+
+def _two_byte() -> list[int]:
+    """Returns the table of the opcodes after 0F."""
+    table = [_MODRM] * 256
+    for code in (0x04, 0x0A, 0x0C, *range(0x24, 0x28), 0x36, 0x39, *range(0x3B, 0x40), 0xA6, 0xA7):
+        table[code] = _INVALID
+    for code in (*range(0x05, 0x0A), 0x0B, 0x0E, *range(0x30, 0x36), 0x37, 0x77, *range(0xA0, 0xA3), *range(0xA8, 0xAB)):
+        table[code] = _NONE
+    for code in range(0xC8, 0xD0):
+        table[code] = _NONE
+    for code in (0x0F, *range(0x70, 0x74), 0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5, 0xC6):
+        table[code] = _MODRM | _IMM8
+    for code in range(0x80, 0x90):
+        table[code] = _IMMZ
+    return table
+
+
+_ONE = np.array(_one_byte(), dtype=np.uint8)
+_TWO = np.array(_two_byte(), dtype=np.uint8)
+
+_0, _1, _2, _3, _4, _5, _7, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8))
+_LIMIT = np.uint64(MAX_LENGTH)
+
+
+@compiled("uint64(uint64, uint64)")
+def _memory_operand(code: int, at: int) -> int:
+    """Returns how many bytes ModRM at `code + at`, SIB and displacement take."""
+    modrm = load8(code + at)
+    mod = modrm >> np.uint64(6)
+    rm = modrm & _7
+    if mod == _3:
+        return _1
+    size = _1
+    base = rm
+    if rm == _4:
+        base = load8(code + at + _1) & _7
+        size += _1
+    if mod == _1:
+        return size + _1
+    if mod == _2 or base == _5:
+        return size + _4
+    return size
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64)")
+def _immediate(kind: int, prefixes: int, rex: int, modrm: int) -> int:
+    """Returns the length of the immediate of this kind."""
+    z = _2 if (prefixes & PREFIX_66) != _0 and (rex & _8) == _0 else _4
+    if kind == np.uint64(_IMM8):
+        return _1
+    if kind == np.uint64(_IMM16):
+        return _2
+    if kind == np.uint64(_IMMZ):
+        return z
+    if kind == np.uint64(_IMMV):
+        return _8 if (rex & _8) != _0 else z
+    if kind == np.uint64(_MOFFS):
+        return _4 if (prefixes & PREFIX_67) != _0 else _8
+    if kind == np.uint64(_IMM24):
+        return _3
+    group = ((modrm >> _3) & _7) < _2
+    if kind == np.uint64(_GROUP8):
+        return _1 if group else _0
+    if kind == np.uint64(_GROUPZ):
+        return z if group else _0
+    return _0
+
+
+@compiled("uint64(uint64)")
+def decode(code: int) -> int:
+    """Returns the packed description of the instruction whose 15 bytes at most start at address `code`; 0: none."""
+    at = _0
+    rex = _0
+    prefixes = _0
+    byte = load8(code)
+    while _ONE[byte] == _PREFIX and at < _LIMIT:
+        if byte & np.uint64(0xF0) == np.uint64(0x40):
+            rex = byte
+        else:
+            rex = _0
+            if byte == np.uint64(0x66):
+                prefixes |= PREFIX_66
+            elif byte == np.uint64(0xF2):
+                prefixes |= PREFIX_F2
+            elif byte == np.uint64(0xF3):
+                prefixes |= PREFIX_F3
+            elif byte == np.uint64(0x67):
+                prefixes |= PREFIX_67
+            elif byte == np.uint64(0xF0):
+                prefixes |= PREFIX_LOCK
+        at += _1
+        byte = load8(code + at)
+    table = _0
+    if byte == np.uint64(0xC4) or byte == np.uint64(0xC5):
+        table = load8(code + at + _1) & np.uint64(0x1F) if byte == np.uint64(0xC4) else _1
+        at += _2 if byte == np.uint64(0xC4) else _1
+        at += _1
+        byte = load8(code + at)
+    elif byte == np.uint64(0x0F):
+        at += _1
+        byte = load8(code + at)
+        table = _1
+        if byte == np.uint64(0x38) or byte == np.uint64(0x3A):
+            table = _2 if byte == np.uint64(0x38) else _3
+            at += _1
+            byte = load8(code + at)
+    at += _1
+    if table == _0:
+        kind = np.uint64(_ONE[byte])
+    elif table == _1:
+        kind = np.uint64(_TWO[byte])
+    elif table == _2:
+        kind = np.uint64(_MODRM)
+    elif table == _3:
+        kind = np.uint64(_MODRM | _IMM8)
+    else:
+        return _0
+    if kind == np.uint64(_INVALID) or kind == np.uint64(_PREFIX):
+        return _0
+    modrm = _0
+    if (kind & np.uint64(_MODRM)) != _0:
+        modrm = load8(code + at)
+        control = table == _1 and byte >= np.uint64(0x20) and byte <= np.uint64(0x23)
+        at += _1 if control else _memory_operand(code, at)
+    at += _immediate(kind & np.uint64(15), prefixes, rex, modrm)
+    if at > _LIMIT:
+        return _0
+    return (
+        at | byte << _8 | table << np.uint64(16) | modrm << np.uint64(24) | rex << np.uint64(32) | prefixes << np.uint64(40)
+    )

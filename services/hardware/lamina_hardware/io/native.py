@@ -1,0 +1,141 @@
+"""Plain loads, stores and native calls for compiled code.
+
+A core's compiled functions work on addresses: the control block, RAM, the emulator's registers. These intrinsics turn
+into single machine instructions; nothing is checked here, so whoever computes an address has checked its bounds.
+Atomic forms live in `lamina_kit.atomics`.
+
+Functions of the emulator are called through addresses that stand in the control block, not through names, so compiled
+code can be cached on disk and loaded where the library lies elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from lamina_kit import atomics  # chooses numba's cache before numba is imported
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import cfunc, njit, types  # type: ignore[import-untyped]
+from numba.extending import intrinsic  # type: ignore[import-untyped]
+
+F = TypeVar("F", bound=Callable[..., Any])
+_I1, _I8, _I16, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+
+cas32 = atomics.cas32
+cas64 = atomics.cas64
+or32 = atomics.or32
+mark_written = atomics.mark_written
+
+
+def compiled(signature: str) -> Callable[[F], F]:
+    """Compiles a function for calls from compiled code and from Python; the result is cached on disk."""
+    return cast(Callable[[F], F], njit(signature, cache=True, inline="never"))
+
+
+def inlined(signature: str) -> Callable[[F], F]:
+    """Compiles a small function that the optimizer may copy into its callers."""
+    return cast(Callable[[F], F], njit(signature, cache=True))
+
+
+def released(signature: str) -> Callable[[F], F]:
+    """Compiles a function that gives up the GIL while it runs."""
+    return cast(Callable[[F], F], njit(signature, cache=True, nogil=True))
+
+
+def callback(signature: str) -> Callable[[F], F]:
+    """Compiles a function that the emulator calls; its C address is the result's `address`."""
+    return cast(Callable[[F], F], cfunc(signature, cache=True))
+
+
+def _load(width: Any) -> Any:
+    @intrinsic
+    def load(typing: Any, address: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            value = builder.load(builder.inttoptr(arguments[0], width.as_pointer()), align=1)
+            return value if width is _I64 else builder.zext(value, _I64)
+
+        return types.uint64(types.uint64), emit
+
+    return load
+
+
+def _store(width: Any) -> Any:
+    @intrinsic
+    def store(typing: Any, address: Any, value: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            narrow = arguments[1] if width is _I64 else builder.trunc(arguments[1], width)
+            builder.store(narrow, builder.inttoptr(arguments[0], width.as_pointer()), align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.uint64, types.uint64), emit
+
+    return store
+
+
+load8, load16, load32, load64 = _load(_I8), _load(_I16), _load(_I32), _load(_I64)
+store8, store16, store32, store64 = _store(_I8), _store(_I16), _store(_I32), _store(_I64)
+
+
+@intrinsic
+def word(typing: Any, block: Any, index: Any) -> Any:
+    """Returns word `index` of the control block at `block`."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = builder.add(arguments[0], builder.shl(arguments[1], ir.Constant(_I64, 3)))
+        return builder.load(builder.inttoptr(address, _I64.as_pointer()))
+
+    return types.uint64(types.uint64, types.uint64), emit
+
+
+@intrinsic
+def put(typing: Any, block: Any, index: Any, value: Any) -> Any:
+    """Stores word `index` of the control block at `block`."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = builder.add(arguments[0], builder.shl(arguments[1], ir.Constant(_I64, 3)))
+        builder.store(arguments[2], builder.inttoptr(address, _I64.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64, types.uint64), emit
+
+
+def _call(count: int) -> Any:
+    """Returns an intrinsic that calls the C function at an address with `count` 64-bit arguments."""
+    kind = ir.FunctionType(_I64, [_I64] * count)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), list(arguments[1:]))
+
+    def typed(*kinds: Any) -> Any:
+        return types.uint64(*([types.uint64] * (count + 1))), emit
+
+    if count == 1:
+
+        @intrinsic
+        def call1(typing: Any, function: Any, a: Any) -> Any:
+            return typed()
+
+        return call1
+    if count == 3:
+
+        @intrinsic
+        def call3(typing: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
+            return typed()
+
+        return call3
+    if count == 4:
+
+        @intrinsic
+        def call4(typing: Any, function: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+            return typed()
+
+        return call4
+
+    @intrinsic
+    def call5(typing: Any, function: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
+        return typed()
+
+    return call5
+
+
+call1, call3, call4, call5 = _call(1), _call(3), _call(4), _call(5)

@@ -1,0 +1,70 @@
+"""The exit ledger: every VM exit, by vCPU, reason and particulars, with the host time spent on it. Pure.
+
+The number of rows is bounded: particulars are names that the hypervisor chooses, and a guest that invents new ones
+(ports, MSRs, CPUID leaves) is counted under `unknown` or `other`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lamina_kit.runpage import ExitReason
+
+MAX_ROWS = 512
+"""Rows of one VM; what would exceed them is counted under the qualifier `other`."""
+
+SERIAL_OUTPUT = "out 0x3f8 thr"
+"""Qualifier of an exit that sends one byte."""
+
+
+@dataclass(frozen=True, order=True)
+class ExitKind:
+    """What a row counts."""
+
+    vcpu: int
+    reason: ExitReason
+    qualifier: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as shown."""
+
+    kind: ExitKind
+    count: int
+    host_time_ns: int
+
+
+class ExitLedger:
+    """The ledger of one VM since its power-on."""
+
+    def __init__(self) -> None:
+        self._rows: dict[ExitKind, list[int]] = {}
+        self.instructions = 0
+
+    def record(self, vcpu: int, reason: ExitReason, qualifier: str, host_time_ns: int) -> None:
+        """Counts one exit."""
+        kind = ExitKind(vcpu, reason, qualifier)
+        row = self._rows.get(kind)
+        if row is None:
+            if len(self._rows) >= MAX_ROWS:
+                kind = ExitKind(vcpu, reason, "other")
+            row = self._rows.setdefault(kind, [0, 0])
+        row[0] += 1
+        row[1] += host_time_ns
+
+    def rows(self) -> list[Row]:
+        """Returns the rows by vCPU, reason and qualifier."""
+        return [Row(kind, count, time) for kind, (count, time) in sorted(self._rows.items())]
+
+    def total(self) -> int:
+        """Returns the number of all exits."""
+        return sum(count for count, _ in self._rows.values())
+
+    def total_host_time_ns(self) -> int:
+        """Returns the host time of all exits."""
+        return sum(time for _, time in self._rows.values())
+
+    def count(self, qualifier: str) -> int:
+        """Returns the number of exits of one qualifier over all vCPUs."""
+        return sum(count for kind, (count, _) in self._rows.items() if kind.qualifier == qualifier)

@@ -1,0 +1,65 @@
+"""What an operation of the MMU asks the shell for in its middle. Pure.
+
+Beside these, `lamina_kit.effects.WaitFor` waits for one of the keys below. While an effect is performed other
+operations run: what was looked up before is looked up again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from lamina_kit.effects import Effect
+
+ANSWER_NS = 1_000_000_000
+"""How long a holder may leave a revocation or a request for accessed bits unanswered (1 s), then it is fenced."""
+
+
+@dataclass(frozen=True)
+class Shootdown(Effect):
+    """Drops translations from every core; when it is performed no core uses the old ones. Result: None.
+
+    `root` is the physical address of a root table (or `eptp` that of a holder's second stage); `ranges` are (address,
+    bytes), page aligned, none meaning all addresses.
+    """
+
+    root: int
+    ranges: tuple[tuple[int, int], ...] = ()
+    eptp: int = 0
+
+
+@dataclass(frozen=True)
+class Answer(Effect):
+    """Waits until `key` is woken, at most `within_ns`. Result: what the waker gave; None when time ran out."""
+
+    key: Hashable
+    within_ns: int = ANSWER_NS
+
+
+def frame_key(frame: int) -> tuple[str, int]:
+    """Returns the key that is woken when `frame` is in transit no longer."""
+    return ("frame", frame)
+
+
+def fault_key(space: int, vpn: int) -> tuple[str, int, int]:
+    """Returns the key that is woken when the fault that works on a page of a space is done."""
+    return ("fault", space, vpn)
+
+
+def request_key(request: str) -> tuple[str, str]:
+    """Returns the key that is woken when the first call with a request id is done."""
+    return ("request", request)
+
+
+def outbox_key(hold: int) -> tuple[str, int]:
+    """Returns the key that is woken when a holder's outbox has something new."""
+    return ("outbox", hold)
+
+
+def answer_key(hold: int, sequence: int) -> tuple[str, int, int]:
+    """Returns the key that is woken when a holder answers."""
+    return ("answer", hold, sequence)
+
+
+PRESSURE = ("pressure",)
+"""The key that is woken when free frames fall below the low watermark."""

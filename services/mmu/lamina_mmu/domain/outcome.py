@@ -1,0 +1,69 @@
+"""How faults end, and the record of how they got there. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Outcome(IntEnum):
+    """How a fault ends; the numbers are those of the contract's `FaultResponse.Outcome`."""
+
+    ZERO_FILLED = 1
+    OBJECT_MAPPED = 2
+    COPIED = 3
+    SWAPPED_IN = 4
+    SPURIOUS = 5
+    SEGMENTATION_FAULT = 6
+    OUT_OF_MEMORY = 7
+
+
+REFUSED = (Outcome.SEGMENTATION_FAULT, Outcome.OUT_OF_MEMORY)
+
+
+class FaultStep(NamedTuple):
+    """One step: what was done, particulars for people, and when (ns since the stack's start)."""
+
+    step: str
+    detail: str
+    time_ns: int
+
+
+class Trail:
+    """Collects the steps of one fault. A fault that nobody asked to see the steps of has no trail."""
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self._now_ns = now_ns
+        self.steps: list[FaultStep] = []
+
+    def add(self, step: str, detail: str) -> None:
+        """Appends a step that happened now."""
+        self.steps.append(FaultStep(step, detail, self._now_ns()))
+
+
+@dataclass(slots=True)
+class FaultResult:
+    """How a fault ended. `frame` and `entry` only when the access is possible now."""
+
+    outcome: Outcome
+    frame: int = 0
+    entry: int = 0
+    steps: list[FaultStep] = field(default_factory=list)
+    limit_group: int = 0
+    victim_space: int = 0
+
+    @property
+    def refused(self) -> bool:
+        """Returns whether the access is not possible."""
+        return self.outcome in REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class ReclaimResult:
+    """What a reclaim pushed out: `pages` left RAM, of which `written` went to swap. `busy`: others were at it."""
+
+    pages: int = 0
+    written: int = 0
+    busy: int = 0

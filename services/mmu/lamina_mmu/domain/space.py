@@ -1,0 +1,66 @@
+"""An address space: its mappings, its table, its counters. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from lamina_mmu.domain.four_level import FourLevelTable
+from lamina_mmu.domain.handles import Handle
+from lamina_mmu.domain.sparse import SparseTable
+from lamina_mmu.domain.vmas import VmaList
+
+
+class Kind(IntEnum):
+    """What a space is for; the numbers are those of the contract's `Space.Kind`."""
+
+    PROCESS = 1
+    GUEST_RAM = 2
+
+
+@dataclass(slots=True)
+class Space:
+    """One space. `group` is the id of the group that is charged; `closing` spaces take no new work.
+
+    `holder` is the hold that has pages of it in a table of its own (0: none). `owner` and `epoch` name the session
+    that it belongs to (empty: none).
+    """
+
+    kind: Kind
+    group: int
+    label: str
+    table: FourLevelTable | SparseTable
+    owner: str = ""
+    epoch: int = 0
+    id: int = 0
+    generation: int = 0
+    number: int = 0
+    closing: bool = False
+    holder: int = 0
+    vmas: VmaList = field(default_factory=VmaList)
+    resident: int = 0
+    swapped: int = 0
+    minor_faults: int = 0
+    major_faults: int = 0
+    cow_faults: int = 0
+    refused_faults: int = 0
+
+    @property
+    def handle(self) -> Handle:
+        """Returns the handle of this life of the space."""
+        return Handle(self.id, self.generation)
+
+    @property
+    def root_address(self) -> int:
+        """Returns what CR3 holds; 0 for a VM's RAM."""
+        return self.table.root_address if isinstance(self.table, FourLevelTable) else 0
+
+    @property
+    def table_frames(self) -> int:
+        """Returns how many frames the page tables take."""
+        return self.table.frames if isinstance(self.table, FourLevelTable) else 0
+
+    @property
+    def weight(self) -> int:
+        """Returns the pages that its end would set free, RAM, swap and tables: what an OOM victim is chosen by."""
+        return self.resident + self.swapped + self.table_frames

@@ -1,0 +1,174 @@
+"""The mappings of one space, in order, never overlapping: lookup, choice of addresses, splitting, merging. Pure.
+
+    0        floor                                                                 TOP
+    ├──────────┼──[text][data][heap ▶]      ·  gap  ·     [lib][lib]    [guard][◀ stack]┤
+                                             ◀── chosen from the top down
+
+Addresses are chosen as Linux does: the highest gap that fits, below `CHOICE_TOP`; a mapping that grows downwards keeps
+its whole reservation and `GUARD_GAP` below it free of chosen ones.
+Source: mmap(2); Linux Documentation/admin-guide/kernel-parameters.txt (stack_guard_gap).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+from lamina_kit.errors import ResourceExhausted
+from lamina_kit.paging import PAGE_SIZE, USER_END
+
+from lamina_mmu.domain.vma import Vma
+
+GUARD_GAP = 256 * PAGE_SIZE
+"""Bytes that stay unmapped below a mapping that grows downwards (1 MiB)."""
+MAX_MAPPINGS = 65_530
+"""Most mappings of one space. Source: Linux, vm.max_map_count."""
+CHOICE_TOP = USER_END - (1 << 30)
+"""Chosen mappings end at or below this address; the GiB above is for a stack with a fixed address."""
+LOWEST = 0x1_0000
+"""Chosen mappings start at or above this address. Source: Linux, vm.mmap_min_addr."""
+
+
+class VmaList:
+    """Mappings sorted by address."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._vmas: list[Vma] = []
+
+    def __iter__(self) -> Iterator[Vma]:
+        return iter(tuple(self._vmas))
+
+    def __len__(self) -> int:
+        return len(self._vmas)
+
+    def at(self, address: int) -> Vma | None:
+        """Returns the mapping that covers `address`."""
+        position = bisect_right(self._starts, address) - 1
+        if position >= 0 and address < self._vmas[position].end:
+            return self._vmas[position]
+        return None
+
+    def within(self, start: int, end: int) -> list[Vma]:
+        """Returns the mappings that overlap the range, ascending."""
+        first = bisect_right(self._starts, start) - 1
+        if first < 0 or self._vmas[first].end <= start:
+            first += 1
+        return self._vmas[first : bisect_left(self._starts, end)]
+
+    def covers(self, start: int, end: int) -> int:
+        """Returns the first address of the range that no mapping covers; `end` when all are covered."""
+        for vma in self.within(start, end):
+            if vma.start > start:
+                break
+            start = vma.end
+        return min(start, end)
+
+    def growable(self, address: int) -> Vma | None:
+        """Returns the mapping above `address` as it would be, grown down to hold it; None when nothing may grow so."""
+        position = bisect_right(self._starts, address)
+        if position == len(self._vmas):
+            return None
+        vma = self._vmas[position]
+        start = address & -PAGE_SIZE
+        if not vma.grows_down or start < vma.floor:
+            return None
+        if position and self._vmas[position - 1].end + GUARD_GAP > start:
+            return None
+        return vma.grown(start)
+
+    def grow(self, grown: Vma) -> None:
+        """Puts a mapping that `growable` returned in the place of what it grew from."""
+        position = bisect_right(self._starts, grown.start)
+        self._starts[position] = grown.start
+        self._vmas[position] = grown
+
+    def choose(self, size: int, lowest: int = LOWEST) -> int:
+        """Returns the highest free range of `size` bytes below `CHOICE_TOP`; ADDRESS_SPACE_FULL when there is none."""
+        top = CHOICE_TOP
+        for vma in reversed(self._vmas):
+            if top - vma.end >= size:
+                break
+            guard = GUARD_GAP if vma.grows_down else 0
+            top = min(top, vma.reserved_start - guard)
+        if top - size < lowest:
+            raise ResourceExhausted(
+                f"The space has no free range of {size} bytes.",
+                reason="ADDRESS_SPACE_FULL",
+                next_step="Unmap something, or map less at once.",
+            )
+        return top - size
+
+    def insert(self, vma: Vma) -> None:
+        """Adds a mapping to a free range and merges it with its neighbours where they continue each other."""
+        self.check_room(1)
+        position = bisect_left(self._starts, vma.start)
+        self._put(position, position, [vma])
+        self._merge(position)
+
+    def remove(self, start: int, end: int) -> list[Vma]:
+        """Removes the range, splitting mappings at its ends; returns what was removed, ascending."""
+        removed: list[Vma] = []
+        kept: list[Vma] = []
+        touched = self.within(start, end)
+        if not touched:
+            return removed
+        first = bisect_left(self._starts, touched[0].start)
+        for vma in touched:
+            low, high = max(start, vma.start), min(end, vma.end)
+            if vma.start < low:
+                kept.append(vma.cut(vma.start, low))
+            if high < vma.end:
+                kept.append(vma.cut(high, vma.end))
+            removed.append(vma.cut(low, high))
+        self.check_room(len(kept) - len(touched))
+        self._put(first, first + len(touched), kept)
+        return removed
+
+    def protect(self, start: int, end: int, rights: int) -> list[Vma]:
+        """Changes the rights of a range that is covered; returns its parts as they were, ascending."""
+        before: list[Vma] = []
+        after: list[Vma] = []
+        touched = self.within(start, end)
+        first = bisect_left(self._starts, touched[0].start)
+        for vma in touched:
+            low, high = max(start, vma.start), min(end, vma.end)
+            if vma.start < low:
+                after.append(vma.cut(vma.start, low))
+            before.append(vma.cut(low, high))
+            after.append(before[-1].with_rights(rights))
+            if high < vma.end:
+                after.append(vma.cut(high, vma.end))
+        self.check_room(len(after) - len(touched))
+        self._put(first, first + len(touched), after)
+        for position in range(first + len(after), first - 1, -1):
+            self._merge_pair(position)
+        return before
+
+    def check_room(self, more: int) -> None:
+        """Refuses when `more` mappings would be too many."""
+        if len(self._vmas) + more > MAX_MAPPINGS:
+            raise ResourceExhausted(
+                f"The space has {len(self._vmas)} mappings; {MAX_MAPPINGS} is the limit.",
+                reason="TOO_MANY_MAPPINGS",
+                next_step="Unmap something, or map larger ranges with the same rights.",
+            )
+
+    def _put(self, first: int, end: int, vmas: list[Vma]) -> None:
+        self._vmas[first:end] = vmas
+        self._starts[first:end] = [vma.start for vma in vmas]
+
+    def _merge(self, position: int) -> None:
+        self._merge_pair(position + 1)
+        self._merge_pair(position)
+
+    def _merge_pair(self, position: int) -> None:
+        """Merges the mapping at `position` into the one before it, if they continue each other."""
+        if not 0 < position < len(self._vmas):
+            return
+        below, above = self._vmas[position - 1], self._vmas[position]
+        if above.continues(below):
+            merged = Vma(
+                below.start, above.end, below.rights, below.shared, below.object, below.offset, below.label
+            )
+            self._put(position - 1, position + 1, [merged])

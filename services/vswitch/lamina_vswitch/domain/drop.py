@@ -1,0 +1,36 @@
+"""Why frames go nowhere. Every frame that enters a switch is delivered, or counted under one of these."""
+
+from __future__ import annotations
+
+import enum
+
+
+class DropReason(enum.IntEnum):
+    """Reason for a drop; the numbers are those of the contract's enum of the same name."""
+
+    RUNT = 1
+    OVERSIZE = 2
+    VLAN_TRUNCATED = 3
+    VLAN_MISMATCH = 4
+    LINK_DOWN = 5
+    SOURCE_INVALID = 6
+    LINK_LOCAL = 7
+    SAME_PORT = 8
+    NO_DESTINATION = 9
+    DESTINATION_DOWN = 10
+    QUEUE_FULL = 11
+
+
+EXPLANATION = {
+    DropReason.RUNT: "shorter than an Ethernet header",
+    DropReason.OVERSIZE: "longer than the MTU of the switch allows",
+    DropReason.VLAN_TRUNCATED: "announces an 802.1Q tag and ends before it does",
+    DropReason.VLAN_MISMATCH: "tagged with a VLAN that the port is not in",
+    DropReason.LINK_DOWN: "came from a port that is not up",
+    DropReason.SOURCE_INVALID: "source address is zero or a group address",
+    DropReason.LINK_LOCAL: "destination is a link-local address, which bridges do not forward",
+    DropReason.SAME_PORT: "destination is behind the port that the frame came from",
+    DropReason.NO_DESTINATION: "no other port of the VLAN is up",
+    DropReason.DESTINATION_DOWN: "static entry names a port that is not up or not in the VLAN",
+    DropReason.QUEUE_FULL: "queue of the receiving port is full",
+}

@@ -1,0 +1,168 @@
+"""The forwarding database (fdb): which address is behind which port, in which VLAN, since when.
+
+Ageing is closed-form. An entry is alive while `now - seen < ageing`; nothing runs when it dies. A dead entry answers as
+if it were not there, and its place is taken back when a new address needs one: a heap holds, for every dynamic entry, a
+time at which it was last known to be alive. That time is never later than the true one, so when the top of the heap is
+alive, everything is. Refreshing an entry does not touch the heap, which keeps the common case at one store; an entry
+that turns out younger than its place in the heap is put back once per ageing period.
+
+Source: IEEE 802.1Q-2022, 8.8; Linux net/bridge/br_fdb.c (an entry expires at `updated + ageing <= now`).
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+class Learned(enum.Enum):
+    """What came of learning one source address."""
+
+    NEW = "new"
+    REFRESHED = "refreshed"
+    MOVED = "moved"
+    FULL = "full"
+    STATIC = "static"
+    STATIC_ELSEWHERE = "static_elsewhere"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One entry: port slot, time last seen in nanoseconds, whether it is static, serial number of its making."""
+
+    port: int
+    seen_ns: int
+    static: bool
+    serial: int
+
+
+class Fdb:
+    """Entries of one switch, at most `limit`, static ones included.
+
+    `version` changes whenever the answer to a lookup may have changed for another reason than the passing of time.
+    """
+
+    def __init__(self, ageing_ns: int, limit: int) -> None:
+        self.ageing_ns = ageing_ns
+        self.limit = limit
+        self.version = 0
+        self._vlans: dict[int, dict[bytes, Entry]] = {}
+        self._size = 0
+        self._serial = 0
+        self._heap: list[tuple[int, int, int, bytes]] = []
+
+    def lookup(self, vlan: int, mac: bytes, now_ns: int) -> Entry | None:
+        """Return the live entry of an address, or None."""
+        table = self._vlans.get(vlan)
+        entry = table.get(mac) if table is not None else None
+        return entry if entry is not None and self._alive(entry, now_ns) else None
+
+    def would_learn(self, vlan: int, mac: bytes, port: int, now_ns: int) -> Learned:
+        """Return what `learn` would, without changing what any lookup answers."""
+        entry = self.lookup(vlan, mac, now_ns)
+        if entry is None:
+            return Learned.FULL if self.count(now_ns) >= self.limit else Learned.NEW
+        if entry.static:
+            return Learned.STATIC if entry.port == port else Learned.STATIC_ELSEWHERE
+        return Learned.REFRESHED if entry.port == port else Learned.MOVED
+
+    def learn(self, vlan: int, mac: bytes, port: int, now_ns: int) -> Learned:
+        """Note that `mac` was seen as a source at `port`. A full table learns nothing; static entries never change."""
+        table = self._vlans.get(vlan)
+        entry = table.get(mac) if table is not None else None
+        if entry is None or not self._alive(entry, now_ns):
+            if self.count(now_ns) >= self.limit:
+                return Learned.FULL
+            self._insert(vlan, mac, port, now_ns, static=False)
+            return Learned.NEW
+        if entry.static:
+            return Learned.STATIC if entry.port == port else Learned.STATIC_ELSEWHERE
+        entry.seen_ns = now_ns
+        if entry.port == port:
+            return Learned.REFRESHED
+        entry.port = port
+        self.version += 1
+        return Learned.MOVED
+
+    def add_static(self, vlan: int, mac: bytes, port: int, now_ns: int) -> bool:
+        """Make a static entry in place of a dynamic one. Return False, and change nothing, when the table is full."""
+        if self.lookup(vlan, mac, now_ns) is None and self.count(now_ns) >= self.limit:
+            return False
+        self.remove(vlan, mac)
+        self._insert(vlan, mac, port, now_ns, static=True)
+        return True
+
+    def remove(self, vlan: int, mac: bytes) -> bool:
+        """Forget one entry. Return whether there was one."""
+        table = self._vlans.get(vlan)
+        if table is None or table.pop(mac, None) is None:
+            return False
+        self._size -= 1
+        self.version += 1
+        if not table:
+            del self._vlans[vlan]
+        return True
+
+    def flush(self, now_ns: int, *, vlan: int | None = None, port: int | None = None, static: bool = False) -> int:
+        """Forget the dynamic entries (and, when asked, the static ones) of a VLAN, a port, or all. Return how many."""
+        self.count(now_ns)
+        doomed = [
+            (number, mac)
+            for number, table in self._vlans.items()
+            if vlan is None or number == vlan
+            for mac, entry in table.items()
+            if (port is None or entry.port == port) and (static or not entry.static)
+        ]
+        for number, mac in doomed:
+            self.remove(number, mac)
+        self._rebuild_heap()
+        return len(doomed)
+
+    def count(self, now_ns: int) -> int:
+        """Return how many entries are alive, taking back the places of the dead. Amortized O(log n) an entry."""
+        heap = self._heap
+        horizon = now_ns - self.ageing_ns
+        while heap and heap[0][0] <= horizon:
+            _, serial, vlan, mac = heapq.heappop(heap)
+            entry = self._vlans.get(vlan, {}).get(mac)
+            if entry is None or entry.serial != serial:
+                continue
+            if entry.seen_ns > horizon:
+                heapq.heappush(heap, (entry.seen_ns, serial, vlan, mac))
+            else:
+                self.remove(vlan, mac)
+        return self._size
+
+    def entries(self, now_ns: int) -> Iterator[tuple[int, bytes, Entry]]:
+        """Yield (vlan, mac, entry) of all live entries, ordered by VLAN, then by address."""
+        for vlan in sorted(self._vlans):
+            table = self._vlans[vlan]
+            for mac in sorted(table):
+                if self._alive(table[mac], now_ns):
+                    yield vlan, mac, table[mac]
+
+    def _alive(self, entry: Entry, now_ns: int) -> bool:
+        return entry.static or now_ns - entry.seen_ns < self.ageing_ns
+
+    def _insert(self, vlan: int, mac: bytes, port: int, now_ns: int, *, static: bool) -> None:
+        self._serial += 1
+        self.version += 1
+        self._size += 1
+        self._vlans.setdefault(vlan, {})[mac] = Entry(port, now_ns, static, self._serial)
+        if static:
+            return
+        heapq.heappush(self._heap, (now_ns, self._serial, vlan, mac))
+        if len(self._heap) > 2 * self._size + 64:
+            self._rebuild_heap()
+
+    def _rebuild_heap(self) -> None:
+        """Drop places in the heap whose entries are gone, so that it stays within twice the table."""
+        self._heap = [
+            (entry.seen_ns, entry.serial, vlan, mac)
+            for vlan, table in self._vlans.items()
+            for mac, entry in table.items()
+            if not entry.static
+        ]
+        heapq.heapify(self._heap)

@@ -1,0 +1,96 @@
+"""The head of an Ethernet frame: bounds first, then addresses, 802.1Q tag and EtherType.
+
+    byte   0         6         12      14
+           +---------+---------+-------+----------------
+           |   dst   |   src   | type  | payload …          untagged
+           +---------+---------+-------+----------------
+    byte   0         6         12      14      16      18
+           +---------+---------+-------+-------+-------+--------
+           |   dst   |   src   | 0x8100|  TCI  | type  | payload …   802.1Q; TCI = priority:3, DEI:1, VLAN id:12
+           +---------+---------+-------+-------+-------+--------
+
+Frames carry neither preamble nor frame check sequence. An 802.1ad tag (0x88a8) is payload here: it passes untouched.
+Source: IEEE 802.3-2022, 3.1.1; IEEE 802.1Q-2022, 9.6.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lamina_vswitch.domain.drop import DropReason
+
+HEADER_BYTES = 14
+TAG_BYTES = 4
+TPID_8021Q = b"\x81\x00"
+VLAN_ID_MASK = 0x0FFF
+GROUP_BIT = 0x01
+ZERO_MAC = bytes(6)
+LINK_LOCAL_PREFIX = b"\x01\x80\xc2\x00\x00"
+MAX_FRAME_BYTES = 65535
+
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Parsed head of a frame.
+
+    `dst` and `src` are 6 bytes, `ethertype` is 0 to 65535 and lies behind the tag, `tag_vid` is the VLAN id of the tag,
+    0 to 4095 (0: priority tag), or None for an untagged frame.
+    """
+
+    dst: bytes
+    src: bytes
+    ethertype: int
+    tag_vid: int | None
+
+
+def parse(frame: bytes, mtu_bytes: int) -> Header | DropReason:
+    """Return the head of `frame`, or the reason why a switch with this MTU has to drop it. Never raises."""
+    size = len(frame)
+    if size < HEADER_BYTES:
+        return DropReason.RUNT
+    tagged = frame[12:14] == TPID_8021Q
+    if size > mtu_bytes + HEADER_BYTES + (TAG_BYTES if tagged else 0):
+        return DropReason.OVERSIZE
+    if not tagged:
+        return Header(frame[0:6], frame[6:12], int.from_bytes(frame[12:14], "big"), None)
+    if size < HEADER_BYTES + TAG_BYTES:
+        return DropReason.VLAN_TRUNCATED
+    vid = int.from_bytes(frame[14:16], "big") & VLAN_ID_MASK
+    return Header(frame[0:6], frame[6:12], int.from_bytes(frame[16:18], "big"), vid)
+
+
+def untagged(frame: bytes) -> bytes:
+    """Return a tagged frame without its 802.1Q tag. The frame has been parsed, so the tag is complete."""
+    return frame[:12] + frame[HEADER_BYTES + 2 :]
+
+
+def is_group(mac: bytes) -> bool:
+    """Tell whether an address is a multicast address or the broadcast address."""
+    return bool(mac[0] & GROUP_BIT)
+
+
+def is_station(mac: bytes) -> bool:
+    """Tell whether an address can belong to one station: not zero and not a group address."""
+    return not mac[0] & GROUP_BIT and mac != ZERO_MAC
+
+
+def is_link_local(mac: bytes) -> bool:
+    """Tell whether a bridge without spanning tree must keep frames to this address on their link.
+
+    01:80:c2:00:00:00 (spanning tree) is forwarded, as Linux does when it runs no spanning tree itself; :01 to :0f are
+    not. Source: IEEE 802.1Q-2022, table 8-1; Linux net/bridge/br_input.c, br_handle_frame.
+    """
+    return mac[:5] == LINK_LOCAL_PREFIX and 0 < mac[5] < 16
+
+
+def format_mac(mac: bytes) -> str:
+    """Return `02:00:00:00:00:01` for six bytes."""
+    return mac.hex(":")
+
+
+def parse_mac(text: str) -> bytes | None:
+    """Return the six bytes of `02:00:00:00:00:01`, or None when the text is not an address."""
+    return bytes.fromhex(text.replace(":", "")) if _MAC.fullmatch(text) else None

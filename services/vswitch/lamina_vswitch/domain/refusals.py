@@ -1,0 +1,59 @@
+"""The catalog's refusals: one function an error, so that the same mistake always reads the same."""
+
+from __future__ import annotations
+
+from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
+
+
+def unknown(kind: str, name: str) -> NotFound:
+    """Return the error for a name that nothing has; `kind` is `switch`, `port_group`, `port` or `mac_entry`."""
+    words = kind.replace("_", " ")
+    return NotFound(
+        f"{name} does not exist.",
+        reason=f"{kind.upper()}_UNKNOWN",
+        next_step=f"Check the name against the list of {words}s." if kind != "mac_entry" else "List the MAC entries.",
+        name=name,
+    )
+
+
+def exists(kind: str, name: str) -> AlreadyExists:
+    """Return the error for a name that is taken."""
+    return AlreadyExists(
+        f"{name} exists already.",
+        reason=f"{kind.upper()}_EXISTS",
+        next_step="Choose another id, or use what is there.",
+        name=name,
+    )
+
+
+def over_limit(kind: str, limit: int) -> ResourceExhausted:
+    """Return the error for one object too many."""
+    return ResourceExhausted(
+        f"The host has {limit} of kind {kind} already, as many as its configuration allows.",
+        reason=f"{kind.upper()}_LIMIT",
+        next_step=f"Delete a {kind}, or raise the limit in the configuration.",
+        limit=limit,
+    )
+
+
+def in_use(kind: str, name: str, ports: int) -> FailedPrecondition:
+    """Return the error for something that still has ports."""
+    return FailedPrecondition(
+        f"{name} has {ports} ports.",
+        reason=f"{kind.upper()}_IN_USE",
+        next_step="Delete those ports, or move them to another group." if kind == "port_group" else "Delete its ports "
+        "first, or set force.",
+        name=name,
+        ports=ports,
+    )
+
+
+def stale(slot: int, generation: int) -> FailedPrecondition:
+    """Return the error for a handle whose port is gone."""
+    return FailedPrecondition(
+        f"No port has the handle {slot}, generation {generation}: the port is gone.",
+        reason="HANDLE_STALE",
+        next_step="Look the port up by its name and use the handle found there.",
+        id=slot,
+        generation=generation,
+    )

@@ -1,0 +1,89 @@
+"""A switch and its ports, as the data plane sees them: port slots, VLANs, links, and who is flooded to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lamina_vswitch.domain.counters import Counters
+from lamina_vswitch.domain.fdb import Fdb
+
+
+@dataclass(slots=True)
+class Port:
+    """One port. `slot` is its number in the host's port table, from 1; `vlan` is its access VLAN, 0 to 4094."""
+
+    slot: int
+    name: str
+    vlan: int
+    link_up: bool = True
+    attached: bool = False
+    counters: Counters = field(default_factory=Counters)
+
+    @property
+    def up(self) -> bool:
+        """Whether frames may enter and leave here."""
+        return self.link_up and self.attached
+
+
+class Switch:
+    """One learning switch. All changes to its ports go through it, because it caches who is flooded to."""
+
+    def __init__(self, name: str, mtu_bytes: int, ageing_ns: int, mac_limit: int) -> None:
+        self.name = name
+        self.mtu_bytes = mtu_bytes
+        self.fdb = Fdb(ageing_ns, mac_limit)
+        self.ports: dict[int, Port] = {}
+        self.mac_moves = 0
+        self.mac_refusals = 0
+        self._flood: dict[int, tuple[int, ...]] = {}
+
+    def add_port(self, port: Port) -> None:
+        """Add a port; its slot is not in use."""
+        self.ports[port.slot] = port
+        self._flood.clear()
+
+    def remove_port(self, slot: int, now_ns: int) -> None:
+        """Remove a port with all entries that name it."""
+        del self.ports[slot]
+        self.fdb.flush(now_ns, port=slot, static=True)
+        self._flood.clear()
+
+    def set_link(self, slot: int, up: bool, now_ns: int) -> bool:
+        """Plug the cable in or out. Return whether that changed anything."""
+        port = self.ports[slot]
+        changed = port.link_up != up
+        port.link_up = up
+        if changed:
+            self._topology_changed(port, now_ns)
+        return changed
+
+    def set_attached(self, slot: int, attached: bool, now_ns: int) -> None:
+        """Give the port a carrier or take it away."""
+        port = self.ports[slot]
+        port.attached = attached
+        self._topology_changed(port, now_ns)
+
+    def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
+        """Move the port to another VLAN."""
+        port = self.ports[slot]
+        if port.vlan != vlan:
+            port.vlan = vlan
+            self._topology_changed(port, now_ns, moved=True)
+
+    def flood_ports(self, port: Port) -> tuple[int, ...]:
+        """Return the slots of the other ports of the VLAN that are up, in ascending order."""
+        slots = self._flood.get(port.slot)
+        if slots is None:
+            slots = tuple(
+                slot
+                for slot in sorted(self.ports)
+                if slot != port.slot and self.ports[slot].vlan == port.vlan and self.ports[slot].up
+            )
+            self._flood[port.slot] = slots
+        return slots
+
+    def _topology_changed(self, port: Port, now_ns: int, *, moved: bool = False) -> None:
+        """Forget what was learned behind a port that went down or moved, as Linux does when a carrier is lost."""
+        self._flood.clear()
+        if moved or not port.up:
+            self.fdb.flush(now_ns, port=port.slot)

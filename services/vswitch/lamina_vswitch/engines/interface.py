@@ -1,0 +1,192 @@
+"""What an engine of the vswitch layer is, and what the layer asks of the world outside.
+
+Vocabulary. A *switch* is one learning bridge, named by its resource name. A *port* is one socket of a switch; its
+*slot* is its number in the host's port table, from 1, small and reused. A *sink* is where an engine puts the frames for
+whoever is attached to a port. The *fdb* (forwarding database) is the MAC table. A *frame* is a complete Ethernet frame
+without preamble and frame check sequence, as immutable bytes. Times are nanoseconds since the stack's start, given by
+the caller; they never go back.
+
+Capabilities that an engine may name (the contract suite asks for them before it tests them):
+
+- `access-vlan`   ports belong to one VLAN, and VLANs are separate
+- `learning`      addresses are learned per VLAN, age and move
+- `static-mac`    entries that users make, which learning does not move
+- `trace-frame`   `trace` tells what would happen to a frame
+
+Preconditions. Slots and switch names that are passed to an engine exist in it, but for `add_*`, where they do not; the
+catalog sees to that. Values lie within the ranges of `domain/definition.py`. Frames may be any bytes at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from lamina_vswitch.domain.counters import Counters
+from lamina_vswitch.domain.definition import (
+    Origin,
+    PortDefinition,
+    PortGroupDefinition,
+    StaticEntry,
+    SwitchDefinition,
+)
+from lamina_vswitch.domain.sampling import Notice
+from lamina_vswitch.domain.trace import Trace
+
+
+class FrameSink(Protocol):
+    """Whoever is attached to a port. Its methods return at once and never call the engine."""
+
+    def deliver(self, frames: Sequence[bytes]) -> int:
+        """Take frames in order; return how many were taken. The rest, at the tail, is lost."""
+
+    def link_changed(self, up: bool) -> None:
+        """Learn that the link was switched."""
+
+    def removed(self) -> None:
+        """Learn that the port is gone; nothing is delivered any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MacEntryView:
+    """One live entry: VLAN, six bytes of address, port slot, whether static, age in nanoseconds (0 if static)."""
+
+    vlan: int
+    mac: bytes
+    slot: int
+    static: bool
+    age_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchTally:
+    """Live entries now; moves, and frames from addresses that found the table full, since the switch was added."""
+
+    mac_entries: int
+    mac_moves: int
+    mac_refusals: int
+
+
+class SwitchEngine(Protocol):
+    """The data plane of a host's switches."""
+
+    name: ClassVar[str]
+    capabilities: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Return why the engine cannot run here; empty when it can."""
+
+    def __init__(self, notice: Callable[[Notice], None]) -> None:
+        """`notice` is called with what belongs into the event log; it returns at once and never calls the engine."""
+
+    def add_switch(self, name: str, switch: SwitchDefinition) -> None:
+        """Make a switch without ports."""
+
+    def remove_switch(self, name: str) -> None:
+        """Remove a switch that has no ports."""
+
+    def add_port(self, switch: str, slot: int, name: str, vlan: int, link_up: bool) -> None:
+        """Make a port, detached."""
+
+    def remove_port(self, slot: int, now_ns: int) -> None:
+        """Remove a port and all MAC entries that name it; its sink learns of it."""
+
+    def set_link(self, slot: int, up: bool, now_ns: int) -> None:
+        """Switch the link; the sink learns of a change, and a port that goes down loses its dynamic entries."""
+
+    def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
+        """Move a port to another access VLAN; it loses its dynamic entries if that is a change."""
+
+    def attach(self, slot: int, sink: FrameSink, now_ns: int) -> None:
+        """Give the port a carrier. Raises FailedPrecondition `PORT_ATTACHED` when another sink holds it."""
+
+    def detach(self, slot: int, sink: FrameSink, now_ns: int) -> None:
+        """Take the carrier away; the port's dynamic entries are forgotten. Does nothing if `sink` is not attached."""
+
+    def transmit(self, slot: int, frames: Sequence[bytes], now_ns: int) -> int:
+        """Switch frames that the device behind a port sent; return how many were dropped at this port. Never raises."""
+
+    def trace(self, slot: int, frame: bytes, now_ns: int) -> Trace:
+        """Return what would happen to a frame, and change nothing. Needs `trace-frame`."""
+
+    def counters(self, slot: int) -> Counters:
+        """Return a copy of the counters of a port."""
+
+    def attached(self, slot: int) -> bool:
+        """Return whether a sink is attached."""
+
+    def tally(self, switch: str, now_ns: int) -> SwitchTally:
+        """Return the numbers of a switch."""
+
+    def mac_entries(self, switch: str, now_ns: int) -> list[MacEntryView]:
+        """Return the live entries, ordered by VLAN, then by address."""
+
+    def mac_entry(self, switch: str, vlan: int, mac: bytes, now_ns: int) -> MacEntryView | None:
+        """Return one live entry, or None."""
+
+    def add_static(self, switch: str, vlan: int, mac: bytes, slot: int, now_ns: int) -> None:
+        """Make a static entry. Raises ResourceExhausted `MAC_TABLE_FULL`. Needs `static-mac`."""
+
+    def remove_mac(self, switch: str, vlan: int, mac: bytes, now_ns: int) -> bool:
+        """Forget a live entry of either kind; return whether there was one."""
+
+    def flush(self, switch: str, vlan: int | None, slot: int | None, now_ns: int) -> int:
+        """Forget live dynamic entries of a VLAN, a port, both, or all; return how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Everything that a store holds, each list in the order in which it was made."""
+
+    switches: list[tuple[SwitchDefinition, Origin]]
+    port_groups: list[tuple[PortGroupDefinition, Origin]]
+    ports: list[tuple[PortDefinition, Origin]]
+    static_entries: list[StaticEntry]
+
+
+class DefinitionStore(Protocol):
+    """Keeps definitions through `kill -9`. Every method is one transaction.
+
+    Raises Unavailable `STORE_UNAVAILABLE` when the disk refuses, DataLoss `STORE_CORRUPT` when what it holds is broken.
+    """
+
+    def load(self) -> Recorded:
+        """Return everything."""
+
+    def next_epoch(self) -> int:
+        """Count this start of the service and return the number, from 1."""
+
+    def add_switch(self, switch: SwitchDefinition, origin: Origin) -> None:
+        """Record a switch."""
+
+    def remove_switch(self, switch: str) -> None:
+        """Forget a switch with everything in it."""
+
+    def add_port_group(self, group: PortGroupDefinition, origin: Origin) -> None:
+        """Record a port group."""
+
+    def remove_port_group(self, group: PortGroupDefinition) -> None:
+        """Forget a port group."""
+
+    def claim_slot(self) -> tuple[int, int]:
+        """Return the lowest free slot and its next generation, both from 1. `add_port` takes it."""
+
+    def add_port(self, port: PortDefinition, origin: Origin) -> None:
+        """Record a port and take its slot."""
+
+    def update_port(self, port: PortDefinition) -> None:
+        """Record a port's new group and link."""
+
+    def remove_port(self, port: PortDefinition) -> None:
+        """Forget a port and the static entries that name it; its slot becomes free."""
+
+    def put_static_entry(self, entry: StaticEntry) -> None:
+        """Record a static entry."""
+
+    def remove_static_entry(self, switch: str, vlan: int, mac: bytes) -> None:
+        """Forget a static entry if there is one."""
+
+    def close(self) -> None:
+        """Close the database."""

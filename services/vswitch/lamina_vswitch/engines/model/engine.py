@@ -1,0 +1,166 @@
+"""The `model` engine: the switches of a host in this process, without privileges, deterministic."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from lamina_kit.errors import FailedPrecondition, ResourceExhausted
+
+from lamina_vswitch.domain.counters import Counters
+from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.fdb import Entry
+from lamina_vswitch.domain.forward import forward
+from lamina_vswitch.domain.sampling import Notice, Sampler
+from lamina_vswitch.domain.topology import Port, Switch
+from lamina_vswitch.domain.trace import Trace, trace
+from lamina_vswitch.engines.interface import FrameSink, MacEntryView, SwitchTally
+from lamina_vswitch.engines.model.notices import Notices
+
+NS_PER_SECOND = 1_000_000_000
+
+
+class ModelEngine:
+    """Switches as Python objects. One writer: every method runs to its end before another begins."""
+
+    name: ClassVar[str] = "model"
+    capabilities: ClassVar[tuple[str, ...]] = ("access-vlan", "learning", "static-mac", "trace-frame")
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Return nothing: this engine runs wherever Python does."""
+        return []
+
+    def __init__(self, notice: Callable[[Notice], None]) -> None:
+        self._switches: dict[str, Switch] = {}
+        self._switch_of: dict[int, Switch] = {}
+        self._sinks: dict[int, FrameSink] = {}
+        self._sampler = Sampler()
+        self._notices = Notices(self._sampler, notice)
+
+    def add_switch(self, name: str, switch: SwitchDefinition) -> None:
+        """Make a switch without ports."""
+        ageing_ns = switch.ageing_seconds * NS_PER_SECOND
+        self._switches[name] = Switch(name, switch.mtu_bytes, ageing_ns, switch.mac_limit)
+
+    def remove_switch(self, name: str) -> None:
+        """Remove a switch that has no ports."""
+        del self._switches[name]
+        self._sampler.forget(name)
+
+    def add_port(self, switch: str, slot: int, name: str, vlan: int, link_up: bool) -> None:
+        """Make a port, detached."""
+        self._switches[switch].add_port(Port(slot, name, vlan, link_up))
+        self._switch_of[slot] = self._switches[switch]
+
+    def remove_port(self, slot: int, now_ns: int) -> None:
+        """Remove a port and all MAC entries that name it; its sink learns of it."""
+        self._sampler.forget(self._port(slot).name)
+        self._switch_of.pop(slot).remove_port(slot, now_ns)
+        sink = self._sinks.pop(slot, None)
+        if sink is not None:
+            sink.removed()
+
+    def set_link(self, slot: int, up: bool, now_ns: int) -> None:
+        """Switch the link; the sink learns of a change."""
+        changed = self._switch_of[slot].set_link(slot, up, now_ns)
+        sink = self._sinks.get(slot)
+        if changed and sink is not None:
+            sink.link_changed(up)
+
+    def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
+        """Move a port to another access VLAN."""
+        self._switch_of[slot].set_vlan(slot, vlan, now_ns)
+
+    def attach(self, slot: int, sink: FrameSink, now_ns: int) -> None:
+        """Give the port a carrier. Raises FailedPrecondition `PORT_ATTACHED` when another sink holds it."""
+        if slot in self._sinks:
+            raise FailedPrecondition(
+                f"{self._port(slot).name} has a stream attached already.",
+                reason="PORT_ATTACHED",
+                next_step="End that stream first, or attach to another port.",
+                port=self._port(slot).name,
+            )
+        self._sinks[slot] = sink
+        self._switch_of[slot].set_attached(slot, True, now_ns)
+
+    def detach(self, slot: int, sink: FrameSink, now_ns: int) -> None:
+        """Take the carrier away. Nothing happens if `sink` is not the one that is attached."""
+        if self._sinks.get(slot) is sink:
+            del self._sinks[slot]
+            self._switch_of[slot].set_attached(slot, False, now_ns)
+
+    def transmit(self, slot: int, frames: Sequence[bytes], now_ns: int) -> int:
+        """Switch a batch and put each copy in the queue of its port; return how many were dropped on the way in."""
+        switch = self._switch_of[slot]
+        port = switch.ports[slot]
+        result = forward(switch, port, frames, now_ns)
+        for target in sorted(result.deliveries):
+            self._deliver(switch.ports[target], result.deliveries[target], now_ns)
+        self._notices.forwarded(switch, port, result, now_ns)
+        return sum(len(dropped) for dropped in result.drops.values())
+
+    def _deliver(self, port: Port, frames: list[bytes], now_ns: int) -> None:
+        taken = self._sinks[port.slot].deliver(frames)
+        if taken == len(frames):
+            port.counters.sent(frames)
+            return
+        port.counters.sent(frames[:taken])
+        port.counters.dropped(DropReason.QUEUE_FULL, len(frames) - taken)
+        self._notices.dropped(port, DropReason.QUEUE_FULL, frames[taken:], now_ns)
+
+    def trace(self, slot: int, frame: bytes, now_ns: int) -> Trace:
+        """Return what would happen to a frame, and change nothing."""
+        return trace(self._switch_of[slot], self._port(slot), frame, now_ns)
+
+    def counters(self, slot: int) -> Counters:
+        """Return a copy of the counters of a port."""
+        return copy.deepcopy(self._port(slot).counters)
+
+    def attached(self, slot: int) -> bool:
+        """Return whether a sink is attached."""
+        return slot in self._sinks
+
+    def tally(self, switch: str, now_ns: int) -> SwitchTally:
+        """Return the numbers of a switch."""
+        chosen = self._switches[switch]
+        return SwitchTally(chosen.fdb.count(now_ns), chosen.mac_moves, chosen.mac_refusals)
+
+    def mac_entries(self, switch: str, now_ns: int) -> list[MacEntryView]:
+        """Return the live entries, ordered by VLAN, then by address."""
+        fdb = self._switches[switch].fdb
+        return [_view(vlan, mac, entry, now_ns) for vlan, mac, entry in fdb.entries(now_ns)]
+
+    def mac_entry(self, switch: str, vlan: int, mac: bytes, now_ns: int) -> MacEntryView | None:
+        """Return one live entry, or None."""
+        entry = self._switches[switch].fdb.lookup(vlan, mac, now_ns)
+        return None if entry is None else _view(vlan, mac, entry, now_ns)
+
+    def add_static(self, switch: str, vlan: int, mac: bytes, slot: int, now_ns: int) -> None:
+        """Make a static entry. Raises ResourceExhausted `MAC_TABLE_FULL`."""
+        fdb = self._switches[switch].fdb
+        if not fdb.add_static(vlan, mac, slot, now_ns):
+            raise ResourceExhausted(
+                f"The MAC table of {switch} holds {fdb.limit} entries, its limit.",
+                reason="MAC_TABLE_FULL",
+                next_step="Flush the table or delete an entry.",
+                switch=switch,
+            )
+
+    def remove_mac(self, switch: str, vlan: int, mac: bytes, now_ns: int) -> bool:
+        """Forget a live entry of either kind; return whether there was one."""
+        fdb = self._switches[switch].fdb
+        return fdb.lookup(vlan, mac, now_ns) is not None and fdb.remove(vlan, mac)
+
+    def flush(self, switch: str, vlan: int | None, slot: int | None, now_ns: int) -> int:
+        """Forget live dynamic entries of a VLAN, a port, both, or all; return how many."""
+        return self._switches[switch].fdb.flush(now_ns, vlan=vlan, port=slot)
+
+    def _port(self, slot: int) -> Port:
+        return self._switch_of[slot].ports[slot]
+
+
+def _view(vlan: int, mac: bytes, entry: Entry, now_ns: int) -> MacEntryView:
+    return MacEntryView(vlan, mac, entry.port, entry.static, 0 if entry.static else now_ns - entry.seen_ns)

@@ -1,0 +1,188 @@
+"""Engines against the naive switch: random topologies, frames, time, links, VLAN moves, flushes and static entries."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.engines.model.engine import ModelEngine
+
+
+def _sibling(name: str) -> ModuleType:
+    """Load a module that lies beside this one; test folders are not packages."""
+    spec = importlib.util.spec_from_file_location(f"vswitch_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+oracle = _sibling("oracle")
+
+SWITCH = "hosts/h1/switches/s1"
+PORTS = 5
+AGEING_S = 2
+NS = 1_000_000_000
+
+STATIONS = [bytes.fromhex(f"0200000000{n:02x}") for n in range(1, 6)]
+ODD = [b"\xff" * 6, bytes.fromhex("01005e000001"), bytes.fromhex("0180c2000000"), bytes.fromhex("0180c200000e"), bytes(6)]
+MAC = st.sampled_from(STATIONS * 3 + ODD)
+TAG = st.sampled_from([b"", b"", b"", b"\x81\x00\x00\x00", b"\x81\x00\xe0\x0a", b"\x81\x00\x00\x14", b"\x88\xa8\x00\x0a"])
+PAYLOAD = st.sampled_from([b"\x08\x00" + bytes(46), b"\x86\xdd", b"\x08\x00" + bytes(562), b"\x08\x00" + bytes(577)])
+WELL_FORMED = st.tuples(MAC, MAC, TAG, PAYLOAD).map(b"".join)
+GARBAGE = st.binary(max_size=24)
+CUT = st.tuples(WELL_FORMED, st.integers(0, 20)).map(lambda pair: pair[0][: pair[1]])
+FRAME = st.one_of(WELL_FORMED, WELL_FORMED, WELL_FORMED, GARBAGE, CUT)
+SLOT = st.integers(1, PORTS)
+VLAN = st.sampled_from([0, 10, 20])
+
+
+class Sink:
+    """Takes everything."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def deliver(self, frames: list[bytes]) -> int:
+        """Keep the frames."""
+        self.frames.extend(frames)
+        return len(frames)
+
+    def link_changed(self, up: bool) -> None:
+        """Ignore the link: the oracle's state says what it is."""
+
+    def removed(self) -> None:
+        """Ports are not removed here."""
+
+
+class SwitchAgainstOracle(RuleBasedStateMachine):
+    """Does the same to both and compares what came out, what was dropped, and what was learned."""
+
+    @initialize(vlans=st.lists(VLAN, min_size=PORTS, max_size=PORTS), limit=st.integers(1, 6))
+    def build(self, vlans: list[int], limit: int) -> None:
+        """Make five ports, attached."""
+        self.now = 0
+        self.engine = ModelEngine(lambda notice: None)
+        self.engine.add_switch(SWITCH, SwitchDefinition("s1", 576, AGEING_S, limit))
+        self.naive = oracle.NaiveSwitch(576, AGEING_S * NS, limit)
+        self.sinks = {slot: Sink() for slot in range(1, PORTS + 1)}
+        for slot, vlan in enumerate(vlans, start=1):
+            self.engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", vlan, True)
+            self.engine.attach(slot, self.sinks[slot], 0)
+            self.naive.ports[slot] = oracle.NaivePort(vlan, attached=True)
+
+    @rule(slot=SLOT, frames=st.lists(FRAME, max_size=12))
+    def send(self, slot: int, frames: list[bytes]) -> None:
+        """Send a batch."""
+        self.engine.transmit(slot, frames, self.now)
+        for frame in frames:
+            self.naive.send(slot, frame, self.now)
+
+    @rule(slot=SLOT, frame=FRAME, times=st.integers(1, 4))
+    def repeat(self, slot: int, frame: bytes, times: int) -> None:
+        """Send the same frame several times in a batch, which is where a flow cache would go wrong."""
+        self.send(slot, [frame] * times)
+
+    @rule(step=st.sampled_from([1, NS - 1, NS, 2 * NS - 1, 2 * NS]))
+    def wait(self, step: int) -> None:
+        """Let time pass; 2 s is the ageing time."""
+        self.now += step
+
+    @rule(slot=SLOT, up=st.booleans())
+    def set_link(self, slot: int, up: bool) -> None:
+        """Pull or plug a cable."""
+        self.engine.set_link(slot, up, self.now)
+        self.naive.ports[slot].link_up = up
+        if not up:
+            self.naive.forget(slot)
+
+    @rule(slot=SLOT)
+    def toggle_carrier(self, slot: int) -> None:
+        """Detach what is attached, or the other way round."""
+        port = self.naive.ports[slot]
+        port.attached = not port.attached
+        if port.attached:
+            self.engine.attach(slot, self.sinks[slot], self.now)
+        else:
+            self.engine.detach(slot, self.sinks[slot], self.now)
+            self.naive.forget(slot)
+
+    @rule(slot=SLOT, vlan=VLAN)
+    def move(self, slot: int, vlan: int) -> None:
+        """Move a port to another VLAN."""
+        if self.naive.ports[slot].vlan != vlan:
+            self.naive.forget(slot)
+        self.naive.ports[slot].vlan = vlan
+        self.engine.set_vlan(slot, vlan, self.now)
+
+    @rule(slot=SLOT, mac=st.sampled_from(STATIONS))
+    def fix(self, slot: int, mac: bytes) -> None:
+        """Make a static entry if there is room."""
+        self.naive.age(self.now)
+        vlan = self.naive.ports[slot].vlan
+        if (vlan, mac) in self.naive.table or len(self.naive.table) < self.naive.limit:
+            self.naive.table[vlan, mac] = (slot, 0, True)
+            self.engine.add_static(SWITCH, vlan, mac, slot, self.now)
+
+    @rule(vlan=st.one_of(st.none(), VLAN), slot=st.one_of(st.none(), SLOT))
+    def flush(self, vlan: int | None, slot: int | None) -> None:
+        """Forget, and agree on how much there was."""
+        self.naive.age(self.now)
+        doomed = [
+            key
+            for key, (port, _, static) in self.naive.table.items()
+            if not static and vlan in (None, key[0]) and slot in (None, port)
+        ]
+        for key in doomed:
+            del self.naive.table[key]
+        assert self.engine.flush(SWITCH, vlan, slot, self.now) == len(doomed)
+
+    @rule(slot=SLOT, frame=FRAME)
+    def trace(self, slot: int, frame: bytes) -> None:
+        """A trace foretells what sending the frame then does, and changes nothing itself."""
+        before = self.engine.mac_entries(SWITCH, self.now)
+        told = self.engine.trace(slot, frame, self.now)
+        assert self.engine.mac_entries(SWITCH, self.now) == before
+        sizes = {port: len(sink.frames) for port, sink in self.sinks.items()}
+        self.send(slot, [frame])
+        reached = [port for port, sink in self.sinks.items() if len(sink.frames) > sizes[port]]
+        assert list(told.decision.outputs) == reached
+        assert all(self.sinks[port].frames[-1] == told.frame for port in reached)
+        assert (told.decision.drop is None) == bool(reached)
+
+    @invariant()
+    def outputs_agree(self) -> None:
+        """The same frames came out of every port in the same order, and the same were dropped for the same reasons."""
+        for slot, port in getattr(self, "naive", oracle.NaiveSwitch(0, 0, 0)).ports.items():
+            assert self.sinks[slot].frames == port.out
+            counters = self.engine.counters(slot)
+            assert {reason.name: count for reason, count in counters.drops_by_reason()} == port.drops
+            assert counters.sent_frames == len(port.out)
+            assert counters.sent_bytes == sum(map(len, port.out))
+            assert DropReason.QUEUE_FULL not in counters.drops
+
+    @invariant()
+    def tables_agree(self) -> None:
+        """Both learned the same."""
+        if not hasattr(self, "naive"):
+            return
+        self.naive.age(self.now)
+        wanted = [
+            (vlan, mac, port, static, 0 if static else self.now - seen)
+            for (vlan, mac), (port, seen, static) in sorted(self.naive.table.items())
+        ]
+        found = [(e.vlan, e.mac, e.slot, e.static, e.age_ns) for e in self.engine.mac_entries(SWITCH, self.now)]
+        assert found == wanted
+        assert self.engine.tally(SWITCH, self.now).mac_entries == len(wanted)
+
+
+TestSwitchAgainstOracle = SwitchAgainstOracle.TestCase
+TestSwitchAgainstOracle.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

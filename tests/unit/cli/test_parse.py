@@ -1,0 +1,44 @@
+"""What people type."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from lamina_cli import parse
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4096", 4096), ("64M", 64 << 20), ("8GiB", 8 << 30), ("1 k", 1024), ("2tib", 2 << 40)]
+)
+def test_sizes_are_read(text: str, size: int) -> None:
+    """A whole number with a binary unit is a size."""
+    assert parse.size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5G", "8 gallons", "0x10", "9" * 30])
+def test_other_words_are_no_sizes(text: str) -> None:
+    """What is not a size is refused by name."""
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a size"):
+        parse.size(text)
+
+
+@pytest.mark.parametrize(("text", "address"), [("0x1000", 0x1000), ("4096", 4096), ("0xffffffffffffffff", 2**64 - 1)])
+def test_addresses_are_read(text: str, address: int) -> None:
+    """Hexadecimal and decimal addresses of 64 bits are read."""
+    assert parse.address(text) == address
+
+
+@pytest.mark.parametrize("text", ["-1", "0x10000000000000000", "here"])
+def test_other_words_are_no_addresses(text: str) -> None:
+    """What is no address of 64 bits is refused."""
+    with pytest.raises(argparse.ArgumentTypeError):
+        parse.address(text)
+
+
+def test_pairs_need_a_key() -> None:
+    """`key=value` splits at the first equals sign; without a key it is refused."""
+    assert parse.pair("a=b=c") == ("a", "b=c")
+    with pytest.raises(argparse.ArgumentTypeError, match="key=value"):
+        parse.pair("=b")
