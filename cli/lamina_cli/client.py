@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lamina_cli import home, output
@@ -22,15 +22,18 @@ Work = Callable[["Client", argparse.Namespace], Awaitable[int | None]]
 
 
 class Client:
-    """Channels to the six layers of one stack, opened when first used."""
+    """Channels to the six layers of one stack: those given, and others opened to `targets` when first used."""
 
-    def __init__(self, targets: dict[str, str]) -> None:
+    def __init__(self, targets: Mapping[str, str], channels: Mapping[str, Any] | None = None) -> None:
         self.targets = targets
+        self._given = dict(channels or {})
         self._channels: dict[str, Any] = {}
 
     def channel(self, layer: str) -> Any:
-        """Returns the channel to a layer."""
-        from lamina_kit.service import connect
+        """Returns the channel to a layer. A channel that was given stays open when the client closes."""
+        if layer in self._given:
+            return self._given[layer]
+        from lamina_kit.channel import connect
 
         if layer not in self._channels:
             self._channels[layer] = connect(self.targets[layer])
@@ -109,9 +112,9 @@ async def attempt(work: Awaitable[int | None]) -> int:
     """Awaits a command's work; a gRPC error becomes the Lamina error that it carries."""
     import grpc
 
-    from lamina_kit.status import from_rpc_error
+    from lamina_kit.status import rpc_error
 
     try:
         return await work or 0
     except grpc.aio.AioRpcError as failure:
-        raise from_rpc_error(failure) from failure
+        raise rpc_error(failure) from failure

@@ -116,7 +116,7 @@ def running(name: str = "default") -> StackRecord:
 
 
 def start_ticks(pid: int) -> int:
-    """Returns when a process started, in kernel ticks since boot, or -1 when there is none. Source: proc(5), field 22."""
+    """Returns when a process started, in ticks since boot, or -1 when there is none. Source: proc(5), field 22."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

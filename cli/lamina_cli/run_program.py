@@ -21,7 +21,7 @@ from lamina_kit.errors import NotFound
 
 if TYPE_CHECKING:
     from lamina.container_runtime.v1 import container_runtime_pb2
-    from lamina.container_runtime.v1.container_runtime_pb2_grpc import ContainersAsyncStub
+    from lamina.container_runtime.v1.container_runtime_pb2_grpc import ContainersStub
 
 SIGNAL_EXIT = 128
 
@@ -109,7 +109,7 @@ async def import_program(client: Client, path: str, program: bytes) -> container
     return response.images[0]
 
 
-async def follow(containers: ContainersAsyncStub, name: str) -> int:
+async def follow(containers: ContainersStub, name: str) -> int:
     """Starts a container, passes on what it writes, and returns its exit code; interrupts are passed in as SIGINT."""
     from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 
@@ -137,7 +137,7 @@ async def follow(containers: ContainersAsyncStub, name: str) -> int:
     return ended.exit_code
 
 
-async def print_logs(containers: ContainersAsyncStub, name: str, *, follow: bool) -> None:
+async def print_logs(containers: ContainersStub, name: str, *, follow: bool) -> None:
     """Prints what a container wrote, standard error to standard error."""
     from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 

@@ -10,6 +10,7 @@ from lamina_cli.output import duration
 
 if TYPE_CHECKING:
     from lamina.common.v1 import layer_pb2
+
     from lamina_cli.client import Client
 
 MOST_ALIKE = 3
@@ -61,7 +62,8 @@ def _draw(children: dict[str, list[layer_pb2.Span]], parent: str, indent: str, l
 
 def _thin(spans: list[layer_pb2.Span]) -> tuple[list[layer_pb2.Span], list[layer_pb2.Span]]:
     seen: dict[tuple[str, str], int] = {}
-    shown, hidden = [], []
+    shown: list[layer_pb2.Span] = []
+    hidden: list[layer_pb2.Span] = []
     for span in spans:
         key = (span.layer, span.name)
         seen[key] = seen.get(key, 0) + 1

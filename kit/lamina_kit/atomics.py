@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 
 def _choose_cache() -> None:
@@ -29,11 +29,10 @@ def _choose_cache() -> None:
 _choose_cache()
 
 import numpy as np  # noqa: E402 (numba reads NUMBA_CACHE_DIR when it is imported)
-from llvmlite import ir  # type: ignore[import-untyped]  # noqa: E402
-from numba import njit, types  # type: ignore[import-untyped]  # noqa: E402
-from numba.extending import intrinsic  # type: ignore[import-untyped]  # noqa: E402
+from llvmlite import ir  # noqa: E402
+from numba import njit, types  # noqa: E402
+from numba.extending import intrinsic  # noqa: E402
 
-F = TypeVar("F", bound=Callable[..., Any])
 _U32 = ir.IntType(32)
 _U64 = ir.IntType(64)
 
@@ -55,12 +54,20 @@ _PAGE_WORDS = 4
 _SPINS = 1000
 
 
-def _intrinsic(function: F) -> F:
-    return cast(F, intrinsic(function))
+def numbers(count: int) -> Any:
+    """Returns room for `count` frame numbers, as the entry points below fill it."""
+    return np.zeros(count, dtype=np.int64)
 
 
-def _compiled(signature: str) -> Callable[[F], F]:
-    return cast(Callable[[F], F], njit(signature, cache=True))
+def _intrinsic(emitter: Callable[..., Any]) -> Any:
+    """Makes an intrinsic. To the type checker it is anything: its Python form is never called."""
+    return intrinsic(emitter)
+
+
+def _compiled(signature: str) -> Callable[[Callable[..., Any]], Any]:
+    """Compiles for one signature, or loads what was compiled before."""
+    compile_one: Callable[[Callable[..., Any]], Any] = njit(signature, cache=True)
+    return compile_one
 
 
 def _pointer(builder: Any, address: Any, kind: Any) -> Any:
@@ -234,7 +241,7 @@ def collect_dirty(head: int, first: int, count: int, out: Any) -> int:
 
 
 @_compiled("int64(uint64, boolean)")
-def change_pins(state: int, more: bool) -> int:
+def change_pins(state: int, more: bool) -> Any:
     """Adds or takes one pin in the state word at `state`; returns the new count, or -1 when it would leave 0…65535."""
     while True:
         word = load32(state)
@@ -247,7 +254,7 @@ def change_pins(state: int, more: bool) -> int:
 
 
 @_compiled("uint32(uint64, uint32, uint32)")
-def change_state(state: int, keep: int, put: int) -> int:
+def change_state(state: int, keep: int, put: int) -> Any:
     """Keeps the bits `keep` of the state word at `state`, sets `put`; returns what was there before."""
     while True:
         word = load32(state)
@@ -257,6 +264,6 @@ def change_state(state: int, keep: int, put: int) -> int:
 
 
 @_compiled("uint64(uint64, uint64, uint64)")
-def swap64(address: int, expected: int, new: int) -> int:
+def swap64(address: int, expected: int, new: int) -> Any:
     """Stores `new` when `expected` is at `address` (a multiple of 8); returns what was there before."""
     return cas64(address, expected, new)

@@ -33,7 +33,7 @@ async def drive(step: Step[T], perform: Callable[[Effect], Awaitable[Any]]) -> T
         while True:
             try:
                 result = await perform(effect)
-            except BaseException as error:  # noqa: BLE001 (handed to the step, which decides)
+            except BaseException as error:
                 effect = step.throw(error)
             else:
                 effect = step.send(result)

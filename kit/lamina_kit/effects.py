@@ -45,7 +45,7 @@ class WaitFor(Effect):
     key: Hashable
 
 
-class NeedFault(Exception):  # noqa: N818 (not an error: it says what the step must ask for)
+class NeedFault(Exception):
     """A user address is not mapped as an access needs it: the caller has the page faulted in and tries again.
 
     `va` is the first byte that could not be reached; `write` says what the access wanted.

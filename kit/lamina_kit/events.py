@@ -7,6 +7,7 @@ seed and configuration give the same log, byte for byte, so `json_lines` is what
 
 from __future__ import annotations
 
+import builtins
 import json
 from collections import deque
 from dataclasses import dataclass
@@ -66,17 +67,15 @@ class EventLog:
         self._events.append(entry)
         return entry
 
-    def list(self, object: str = "", *, after: int = 0, limit: int = 100) -> list[EventRecord]:
-        """Returns up to `limit` events behind position `after`, oldest first; of one object, or of all."""
-        chosen = (
-            entry for entry in self._events if entry.sequence > after and (not object or entry.object == object)
-        )
-        return list(islice(chosen, limit))
-
-    def decisions(self, object: str, limit: int = 20) -> list[EventRecord]:
+    def decisions(self, object: str, limit: int = 20) -> builtins.list[EventRecord]:
         """Returns up to `limit` decisions about `object`, newest first."""
         chosen = (entry for entry in reversed(self._events) if entry.rule and entry.object == object)
-        return list(islice(chosen, limit))
+        return builtins.list(islice(chosen, limit))
+
+    def list(self, object: str = "", *, after: int = 0, limit: int = 100) -> builtins.list[EventRecord]:
+        """Returns up to `limit` events behind position `after`, oldest first; of one object, or of all."""
+        chosen = (entry for entry in self._events if entry.sequence > after and (not object or entry.object == object))
+        return builtins.list(islice(chosen, limit))
 
     def json_lines(self) -> str:
         """Returns the log as one JSON object a line, keys in one fixed order."""

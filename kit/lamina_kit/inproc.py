@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -55,7 +55,7 @@ class LocalServer(grpc.aio.Server):
         for method, handler in method_handlers.items():
             self._add(f"/{service_name}/{method}", handler)
 
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[Any]) -> None:
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[Any]) -> None:
         """Registers handlers that are asked method by method."""
         self._generic.extend(generic_rpc_handlers)
 
@@ -125,7 +125,7 @@ class LocalServer(grpc.aio.Server):
             elif rpc.task is not None:
                 await _wait(rpc.task, None)
 
-    async def wait_for_termination(self, timeout: float | None = None) -> bool:
+    async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 (grpc.aio has it)
         """Returns at once whether the server runs: an in-process server ends with its process."""
         return not self._stopped
 
@@ -156,7 +156,7 @@ async def _stream(behaviour: Any, argument: Any, context: LocalContext) -> None:
             await result.aclose()
 
 
-async def _wait(task: asyncio.Task[None], timeout: float | None) -> None:
+async def _wait(task: asyncio.Task[None], limit_s: float | None) -> None:
     """Waits for a task to end, without cancelling it and without its result."""
     ended = asyncio.get_running_loop().create_future()
 
@@ -168,7 +168,7 @@ async def _wait(task: asyncio.Task[None], timeout: float | None) -> None:
         return
     task.add_done_callback(note)
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(limit_s):
             await ended
     except TimeoutError:
         return
@@ -188,7 +188,11 @@ class LocalChannel(grpc.aio.Channel):
         self._closed = False
 
     def unary_unary(
-        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, _registered_method: Any = False
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: Any = False,
     ) -> Any:
         """Returns what a stub calls for one request and one response."""
 
@@ -211,7 +215,11 @@ class LocalChannel(grpc.aio.Channel):
         return call
 
     def unary_stream(
-        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, _registered_method: Any = False
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: Any = False,
     ) -> Any:
         """Returns what a stub calls for one request and a stream of responses."""
 
@@ -232,7 +240,11 @@ class LocalChannel(grpc.aio.Channel):
         return call
 
     def stream_unary(
-        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, _registered_method: Any = False
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: Any = False,
     ) -> Any:
         """Returns what a stub calls for a stream of requests and one response."""
 
@@ -252,7 +264,11 @@ class LocalChannel(grpc.aio.Channel):
         return call
 
     def stream_stream(
-        self, method: str, request_serializer: Any = None, response_deserializer: Any = None, _registered_method: Any = False
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: Any = False,
     ) -> Any:
         """Returns what a stub calls for streams both ways."""
 

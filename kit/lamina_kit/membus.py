@@ -97,9 +97,8 @@ class MemoryBus:
         self.path = path
         self._atomics: ModuleType = atomics
         self._map = mmap.mmap(file, os.fstat(file).st_size, mmap.MAP_SHARED)
-        _, _, _, self.size, self.ram_offset, self.state_offset, self.run_offset, self.run_pages = _HEADER.unpack_from(
-            self._map
-        )
+        header: tuple[int, ...] = _HEADER.unpack_from(self._map)
+        self.size, self.ram_offset, self.state_offset, self.run_offset, self.run_pages = header[3:]
         self.frames = self.size >> PAGE_SHIFT
         self._view = memoryview(self._map)
         self._words = self._view.cast("Q")
@@ -108,7 +107,7 @@ class MemoryBus:
         self.head_base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.base = self.head_base + self.ram_offset
         self.state_base = self.head_base + self.state_offset
-        self._drained = atomics.np.zeros(RING_SLOTS, dtype="int64")
+        self._drained = atomics.numbers(RING_SLOTS)
 
     @classmethod
     def create(cls, path: Path | str, size_bytes: int, run_pages: int = 4096, *, reset: bool = False) -> MemoryBus:
@@ -125,7 +124,9 @@ class MemoryBus:
                 next_step=f"Give a multiple of {PAGE_SIZE} up to {MAX_SIZE}.",
             )
         if not 0 <= run_pages <= MAX_RUN_PAGES:
-            raise InvalidArgument(f"{run_pages} run pages are not within 0 to {MAX_RUN_PAGES}.", reason="RUN_PAGES_INVALID")
+            raise InvalidArgument(
+                f"{run_pages} run pages are not within 0 to {MAX_RUN_PAGES}.", reason="RUN_PAGES_INVALID"
+            )
         if path.exists():
             _check_replaceable(path, size_bytes, reset)
         fresh = path.with_name(path.name + ".new")
@@ -286,7 +287,7 @@ class MemoryBus:
         """
         if first < 0 or count < 0 or first + count > self.frames:
             raise self._outside(first << PAGE_SHIFT, count << PAGE_SHIFT)
-        out = self._atomics.np.empty(count, dtype="int64")
+        out = self._atomics.numbers(count)
         found = self._atomics.collect_dirty(self.head_base, first, count, out)
         return [int(frame) for frame in out[:found]]
 
@@ -313,7 +314,9 @@ class MemoryBus:
 
     def _bad_word(self, pa: int) -> OutOfRange | InvalidArgument:
         if pa & 7 and 0 <= pa < self.size:
-            return InvalidArgument(f"{pa:#x} is not the address of an aligned 8-byte word.", reason="ADDRESS_MISALIGNED")
+            return InvalidArgument(
+                f"{pa:#x} is not the address of an aligned 8-byte word.", reason="ADDRESS_MISALIGNED"
+            )
         return self._outside(pa, 8)
 
     def _outside(self, pa: int, n: int) -> OutOfRange:
@@ -353,7 +356,8 @@ def _read_size(path: Path, file: int) -> int:
     """Returns the RAM size that the header of an open file states, after checking the file against it."""
     raw = os.pread(file, _HEADER.size, 0)
     actual = os.fstat(file).st_size
-    magic, version, total, size, *_ = _HEADER.unpack(raw.ljust(_HEADER.size, b"\0"))
+    header: tuple[int, ...] = _HEADER.unpack(raw.ljust(_HEADER.size, b"\0"))
+    magic, version, total, size = header[:4]
     if magic != _MAGIC or version != _VERSION:
         raise FailedPrecondition(
             f"{path} is not a Lamina memory bus of version {_VERSION}.",

@@ -159,7 +159,7 @@ def is_canonical(va: int) -> bool:
 
 def is_user(va: int, size: int = 1) -> bool:
     """Returns whether `size` bytes at `va` lie in the user half, without wrapping."""
-    return 0 <= va and 0 <= size and va + size <= USER_END
+    return va >= 0 and size >= 0 and va + size <= USER_END
 
 
 def split32(va: int) -> tuple[int, int]:

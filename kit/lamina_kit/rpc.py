@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import grpc
-from grpc.aio import AbortError, AioRpcError, EOF, Metadata, UsageError
+from grpc.aio import EOF, AbortError, AioRpcError, Metadata, UsageError
 
 from lamina_kit.pipe import Pipe
 
@@ -36,7 +36,9 @@ def pairs(metadata: Iterable[tuple[str, str | bytes]] | None) -> Pairs:
         if key != key.lower() or not key.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise ValueError(f"metadata was invalid: the key {key!r}")
         if isinstance(value, bytes) != key.endswith("-bin"):
-            raise ValueError(f"metadata was invalid: the value of {key!r} must be {'bytes' if key.endswith('-bin') else 'text'}")
+            raise ValueError(
+                f"metadata was invalid: the value of {key!r} must be {'bytes' if key.endswith('-bin') else 'text'}"
+            )
     return result
 
 
@@ -278,9 +280,7 @@ class LocalContext(Rpc, grpc.aio.ServicerContext[Any, Any]):
             self.response = raw
         self.conclude(code, self._status_details)
 
-    async def abort(
-        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()
-    ) -> NoReturn:
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:
         """Ends the call with a status by raising `grpc.aio.AbortError`, which handlers let pass."""
         if code is _OK:
             raise UsageError("A call cannot be aborted with OK.")

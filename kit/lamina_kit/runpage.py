@@ -99,7 +99,7 @@ class ExitReason(enum.IntEnum):
     TIMESTAMP = 14
     """RDTSC or RDTSCP that the page's counter does not answer; rip is behind it."""
     RANDOM = 15
-    """RDRAND or RDSEED; rip is behind it; `access_register` is the general register to fill, `access_size` its bytes."""
+    """RDRAND or RDSEED; rip is behind it; `access_register` is the register to fill, `access_size` its bytes."""
 
 
 ACCESS_READ = 1
@@ -149,7 +149,7 @@ class ExitRecord:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment register: `limit` in bytes, `attributes` as in VMX access rights (type, S, DPL, P, …, unusable 1 << 16)."""
+    """A segment register: `limit` in bytes, `attributes` as VMX access rights (type, S, DPL, P …; 1 << 16 unusable)."""
 
     selector: int
     base: int
@@ -256,7 +256,9 @@ class RunPage:
     tsc_aux = _word(TSC_OFFSET + 0x10, "What RDTSCP puts into ECX.")
     tsc_answered = _word(TSC_OFFSET + 0x18, "1: the core answers RDTSC from this page; 0: it exits.")
 
-    event = _word(TSC_OFFSET + 0x20, "Event to deliver through the IDT: vector | kind | EVENT_VALID; the core clears it.")
+    event = _word(
+        TSC_OFFSET + 0x20, "Event to deliver through the IDT: vector | kind | EVENT_VALID; the core clears it."
+    )
     event_error_code = _word(TSC_OFFSET + 0x28, "Error code of an injected exception.")
 
     def clear(self) -> None:
@@ -293,7 +295,8 @@ class RunPage:
         """Returns the CPUID leaves that the core answers without an exit."""
         count = min(self.words[_CPUID_COUNT_WORD], CPUID_ENTRIES)
         return tuple(
-            CpuidEntry(*_CPUID.unpack_from(self.view, CPUID_OFFSET + position * _CPUID.size)) for position in range(count)
+            CpuidEntry(*_CPUID.unpack_from(self.view, CPUID_OFFSET + position * _CPUID.size))
+            for position in range(count)
         )
 
     def set_cpuid(self, entries: tuple[CpuidEntry, ...]) -> None:

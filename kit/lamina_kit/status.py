@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 from lamina_kit.errors import CLASSES, Internal, LaminaError, Unavailable, Violation
 

@@ -12,6 +12,7 @@ call allocates none, since two spans cost more than a call.
 
 from __future__ import annotations
 
+import builtins
 import contextvars
 import re
 from collections import deque
@@ -106,7 +107,7 @@ class SpanRing:
         """Keeps a span."""
         self._spans.append(span)
 
-    def list(self, trace_id: str = "") -> list[SpanRecord]:
+    def list(self, trace_id: str = "") -> builtins.list[SpanRecord]:
         """Returns the spans of one trace, or all; in the order of their start, an outer one before an inner."""
         chosen = [span for span in self._spans if not trace_id or span.trace_id == trace_id]
         return sorted(chosen, key=lambda span: (span.start_time_ns, -span.duration_ns))
@@ -187,6 +188,10 @@ class Span:
         """Adds attributes that were not known at the start."""
         self._attributes.update(attributes)
 
+    def end_as(self, status: str) -> None:
+        """Gives the span another status than `OK`, for work that failed without raising."""
+        self.status = status
+
 
 class _Unrecorded:
     """Stands for every span of an unsampled trace; there is one."""
@@ -202,6 +207,9 @@ class _Unrecorded:
         """Records nothing."""
 
     def set(self, **attributes: object) -> None:
+        """Records nothing."""
+
+    def end_as(self, status: str) -> None:
         """Records nothing."""
 
 

@@ -12,7 +12,7 @@ from lamina_kit.errors import NotFound
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("object", help="resource name, for example namespaces/default/pods/hello-1 or hosts/h1/frames/9")
+    parser.add_argument("object", help="resource name, for example namespaces/default/pods/hello-1")
     parser.add_argument("--layer", choices=LAYERS, help="ask only this layer (default: all)")
     command(parser, explain, lists=True)
 
@@ -20,7 +20,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 async def explain(client: Client, args: argparse.Namespace) -> None:
     """Prints the decisions about an object, newest first within each layer."""
     import grpc
-
     from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 
     decisions: list[layer_pb2.Event] = []

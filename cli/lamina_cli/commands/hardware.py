@@ -11,7 +11,7 @@ from lamina_cli.paging import collect
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
-    from lamina.hardware.v1.hardware_pb2_grpc import CpuAsyncStub, HostsAsyncStub, MemoryAsyncStub
+    from lamina.hardware.v1.hardware_pb2_grpc import CpuStub, HostsStub, MemoryStub
 
 BYTES_A_ROW = 16
 
@@ -35,19 +35,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(walk, translate, lists=True)
 
 
-def _hosts(client: Client) -> HostsAsyncStub:
+def _hosts(client: Client) -> HostsStub:
     from lamina.hardware.v1 import hardware_pb2_grpc
 
     return client.stub("hardware", hardware_pb2_grpc.HostsStub)
 
 
-def _cpu(client: Client) -> CpuAsyncStub:
+def _cpu(client: Client) -> CpuStub:
     from lamina.hardware.v1 import hardware_pb2_grpc
 
     return client.stub("hardware", hardware_pb2_grpc.CpuStub)
 
 
-def _memory(client: Client) -> MemoryAsyncStub:
+def _memory(client: Client) -> MemoryStub:
     from lamina.hardware.v1 import hardware_pb2_grpc
 
     return client.stub("hardware", hardware_pb2_grpc.MemoryStub)

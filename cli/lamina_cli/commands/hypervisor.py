@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from lamina.hypervisor.v1 import hypervisor_pb2
-    from lamina.hypervisor.v1.hypervisor_pb2_grpc import VirtualMachinesAsyncStub
+    from lamina.hypervisor.v1.hypervisor_pb2_grpc import VirtualMachinesStub
 
 CHUNK = 1 << 20
 DEFAULT_MEMORY = 64 << 20
@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(walk, translate, lists=True)
 
 
-def _machines(client: Client) -> VirtualMachinesAsyncStub:
+def _machines(client: Client) -> VirtualMachinesStub:
     from lamina.hypervisor.v1 import hypervisor_pb2_grpc
 
     return client.stub("hypervisor", hypervisor_pb2_grpc.VirtualMachinesStub)
@@ -120,7 +120,7 @@ def kernel_bytes(path: str | None) -> bytes:
         ) from error
 
 
-async def upload(stub: VirtualMachinesAsyncStub, kernel: bytes) -> str:
+async def upload(stub: VirtualMachinesStub, kernel: bytes) -> str:
     """Sends a kernel in pieces. Returns its digest."""
     from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 

@@ -16,7 +16,7 @@ from lamina_kit.errors import NotFound
 
 if TYPE_CHECKING:
     from lamina.container_runtime.v1 import container_runtime_pb2
-    from lamina.container_runtime.v1.container_runtime_pb2_grpc import ImagesAsyncStub
+    from lamina.container_runtime.v1.container_runtime_pb2_grpc import ImagesStub
 
 CHUNK = 1 << 20
 SHORT_DIGEST = len("sha256:") + 12
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(delete, delete_image)
 
 
-def _images(client: Client) -> ImagesAsyncStub:
+def _images(client: Client) -> ImagesStub:
     from lamina.container_runtime.v1 import container_runtime_pb2_grpc
 
     return client.stub("container-runtime", container_runtime_pb2_grpc.ImagesStub)
@@ -65,7 +65,7 @@ def open_image(path: str) -> BinaryIO:
     return packed
 
 
-async def send(stub: ImagesAsyncStub, source: BinaryIO, reference: str) -> container_runtime_pb2.ImportImageResponse:
+async def send(stub: ImagesStub, source: BinaryIO, reference: str) -> container_runtime_pb2.ImportImageResponse:
     """Sends an image to the runtime in pieces. Returns what was imported."""
     from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 

@@ -12,7 +12,7 @@ from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
     from lamina.mmu.v1 import mmu_pb2
-    from lamina.mmu.v1.mmu_pb2_grpc import FramesAsyncStub, GroupsAsyncStub, ObjectsAsyncStub, SpacesAsyncStub
+    from lamina.mmu.v1.mmu_pb2_grpc import FramesStub, GroupsStub, ObjectsStub, SpacesStub
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,25 +42,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(reclaim, reclaim_pages, lists=True)
 
 
-def _spaces(client: Client) -> SpacesAsyncStub:
+def _spaces(client: Client) -> SpacesStub:
     from lamina.mmu.v1 import mmu_pb2_grpc
 
     return client.stub("mmu", mmu_pb2_grpc.SpacesStub)
 
 
-def _objects(client: Client) -> ObjectsAsyncStub:
+def _objects(client: Client) -> ObjectsStub:
     from lamina.mmu.v1 import mmu_pb2_grpc
 
     return client.stub("mmu", mmu_pb2_grpc.ObjectsStub)
 
 
-def _frames(client: Client) -> FramesAsyncStub:
+def _frames(client: Client) -> FramesStub:
     from lamina.mmu.v1 import mmu_pb2_grpc
 
     return client.stub("mmu", mmu_pb2_grpc.FramesStub)
 
 
-def _groups(client: Client) -> GroupsAsyncStub:
+def _groups(client: Client) -> GroupsStub:
     from lamina.mmu.v1 import mmu_pb2_grpc
 
     return client.stub("mmu", mmu_pb2_grpc.GroupsStub)

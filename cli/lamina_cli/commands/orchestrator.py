@@ -10,7 +10,7 @@ from lamina_cli.commands import apply, delete, get, logs, scale
 from lamina_cli.commands.get import get as get_objects
 
 if TYPE_CHECKING:
-    from lamina.orchestrator.v1.orchestrator_pb2_grpc import NodesAsyncStub
+    from lamina.orchestrator.v1.orchestrator_pb2_grpc import NodesStub
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         command(sub, work)
 
 
-def _nodes(client: Client) -> NodesAsyncStub:
+def _nodes(client: Client) -> NodesStub:
     from lamina.orchestrator.v1 import orchestrator_pb2_grpc
 
     return client.stub("orchestrator", orchestrator_pb2_grpc.NodesStub)

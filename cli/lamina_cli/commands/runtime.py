@@ -12,7 +12,7 @@ from lamina_cli.paging import collect
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
-    from lamina.container_runtime.v1.container_runtime_pb2_grpc import ContainersAsyncStub, SandboxesAsyncStub
+    from lamina.container_runtime.v1.container_runtime_pb2_grpc import ContainersStub, SandboxesStub
 
 SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15, "CONT": 18, "STOP": 19}
 
@@ -53,13 +53,13 @@ def signal_number(text: str) -> int:
     return number
 
 
-def _containers(client: Client) -> ContainersAsyncStub:
+def _containers(client: Client) -> ContainersStub:
     from lamina.container_runtime.v1 import container_runtime_pb2_grpc
 
     return client.stub("container-runtime", container_runtime_pb2_grpc.ContainersStub)
 
 
-def _sandboxes(client: Client) -> SandboxesAsyncStub:
+def _sandboxes(client: Client) -> SandboxesStub:
     from lamina.container_runtime.v1 import container_runtime_pb2_grpc
 
     return client.stub("container-runtime", container_runtime_pb2_grpc.SandboxesStub)

@@ -12,7 +12,7 @@ from lamina_cli.paging import collect
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
-    from lamina.vswitch.v1.vswitch_pb2_grpc import PortsAsyncStub, SwitchesAsyncStub
+    from lamina.vswitch.v1.vswitch_pb2_grpc import PortsStub, SwitchesStub
 
 NS = 10**9
 
@@ -55,13 +55,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(trace, trace_frame, lists=True)
 
 
-def _switches(client: Client) -> SwitchesAsyncStub:
+def _switches(client: Client) -> SwitchesStub:
     from lamina.vswitch.v1 import vswitch_pb2_grpc
 
     return client.stub("vswitch", vswitch_pb2_grpc.SwitchesStub)
 
 
-def _ports(client: Client) -> PortsAsyncStub:
+def _ports(client: Client) -> PortsStub:
     from lamina.vswitch.v1 import vswitch_pb2_grpc
 
     return client.stub("vswitch", vswitch_pb2_grpc.PortsStub)
@@ -227,6 +227,7 @@ async def counters(client: Client, args: argparse.Namespace) -> None:
 async def trace_frame(client: Client, args: argparse.Namespace) -> None:
     """Tells what the switch would do with a frame."""
     from lamina.vswitch.v1 import vswitch_pb2
+
     from lamina_kit.errors import InvalidArgument, Violation
 
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli.client import Client
@@ -109,7 +109,7 @@ async def exchange(story: Story, client: Client) -> None:
         plug.close()
 
 
-def show_macs(story: Story, macs: list[vswitch_pb2.MacEntry]) -> None:
+def show_macs(story: Story, macs: Iterable[vswitch_pb2.MacEntry]) -> None:
     """Prints the MAC table."""
     from lamina.vswitch.v1 import vswitch_pb2 as pb
 

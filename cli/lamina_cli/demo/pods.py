@@ -35,6 +35,7 @@ async def deploy(story: Story, client: Client, built: Built, manifest: str) -> s
     """Applies the deployment and shows that its pods run the program. Returns the id of the apply's trace."""
     from lamina.orchestrator.v1 import orchestrator_pb2 as pb
     from lamina.orchestrator.v1 import orchestrator_pb2_grpc as services
+
     from lamina_kit import trace
 
     story.chapter(f"A deployment of {REPLICAS} replicas: scheduled, started, demand-paged, printing")

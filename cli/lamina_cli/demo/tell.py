@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 from lamina_cli import span_tree
 from lamina_cli.client import Client
 from lamina_cli.demo import frames, guest, host, images, pods, swapping
@@ -41,11 +38,3 @@ async def one_trace(story: Story, client: Client, trace_id: str) -> None:
         set(TOUCHED) <= set(layers),
         ", ".join(layers),
     )
-
-
-def example(name: str) -> str:
-    """Returns the text of a file under `examples/`, from the checkout or from the installed package."""
-    for folder in (Path(__file__).resolve().parents[3] / "examples", Path(sys.prefix) / "share" / "lamina" / "examples"):
-        if (folder / name).is_file():
-            return (folder / name).read_text()
-    raise FileNotFoundError(f"examples/{name} is neither in the checkout nor in the installed package")

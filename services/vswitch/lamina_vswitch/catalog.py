@@ -188,7 +188,7 @@ class Catalog:
     def create_port(self, wanted: PortDefinition, request_id: str) -> PortDefinition:
         """Create a port in a free slot, or return what the same request made before; slot and generation are ours."""
         self.switch(wanted.switch)
-        self.port_group(wanted.switch, wanted.port_group)
+        self.vlan(wanted)
         key = (wanted.switch, wanted.port)
         origin = Origin(request_id, repr(("port", *key, wanted.port_group, wanted.link_up, wanted.owner)))
         if self._requests.replayed("port", key, origin):
@@ -224,6 +224,10 @@ class Catalog:
             raise stale(slot, generation)
         return port
 
+    def vlan(self, port: PortDefinition) -> int:
+        """Return the access VLAN of a port: that of its group, or 0."""
+        return self.port_group(port.switch, port.port_group).vlan if port.port_group else 0
+
     def ports(self, switch: str) -> list[PortDefinition]:
         """Return the ports of a switch, ordered by id."""
         self.switch(switch)
@@ -232,13 +236,13 @@ class Catalog:
     def update_port(self, port: PortDefinition, now_ns: int) -> PortDefinition:
         """Give an existing port a new group or link."""
         old = self.port(port.switch, port.port)
-        group = self.port_group(port.switch, port.port_group)
+        vlan = self.vlan(port)
         if port == old:
             return old
         self.store.update_port(port)
         self._ports[port.switch, port.port] = port
         self._slots[port.slot] = port
-        self.engine.set_vlan(port.slot, group.vlan, now_ns)
+        self.engine.set_vlan(port.slot, vlan, now_ns)
         self.engine.set_link(port.slot, port.link_up, now_ns)
         self._note(self.port_name(port.switch, port.port), "port.updated", group=port.port_group, link_up=port.link_up)
         return port
@@ -259,9 +263,8 @@ class Catalog:
     # Bookkeeping
 
     def _plug(self, port: PortDefinition) -> None:
-        vlan = self._groups[port.switch, port.port_group].vlan
         name = self.port_name(port.switch, port.port)
-        self.engine.add_port(self.switch_name(port.switch), port.slot, name, vlan, port.link_up)
+        self.engine.add_port(self.switch_name(port.switch), port.slot, name, self.vlan(port), port.link_up)
         self._ports[port.switch, port.port] = port
         self._slots[port.slot] = port
 

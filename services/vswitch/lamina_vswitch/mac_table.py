@@ -29,7 +29,7 @@ class MacTables:
         """Make a static entry for `mac` at a port, in the VLAN of the port's group."""
         self._catalog.switch(switch)
         chosen = self._catalog.port(switch, port)
-        vlan = self._catalog.port_group(switch, chosen.port_group).vlan
+        vlan = self._catalog.vlan(chosen)
         engine, name = self._catalog.engine, self._catalog.switch_name(switch)
         found = engine.mac_entry(name, vlan, mac, now_ns)
         if found is not None and found.static:

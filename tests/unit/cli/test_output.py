@@ -6,8 +6,8 @@ import io
 import json
 
 import pytest
-
 from lamina.mmu.v1 import mmu_pb2
+
 from lamina_cli import output
 from lamina_kit.errors import InvalidArgument, Violation
 

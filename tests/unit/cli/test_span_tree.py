@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lamina.common.v1 import layer_pb2
+
 from lamina_cli import span_tree
 
 

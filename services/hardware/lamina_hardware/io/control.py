@@ -57,7 +57,7 @@ STOP_D = np.uint64(44)
 # What a walk that failed found.
 FAULT = np.uint64(50)  # FAULT_…
 FAULT_VA = np.uint64(51)
-FAULT_CODE = np.uint64(52)  # page-fault error code
+FAULT_CODE = np.uint64(52)  # page-fault error code; for FAULT_EPT one of FAULT_IN_…
 FAULT_GPA = np.uint64(53)
 FAULT_ACCESS = np.uint64(54)  # ACCESS_…
 
@@ -94,6 +94,9 @@ FAULT_NONE = np.uint64(0)
 FAULT_PAGE = np.uint64(1)
 FAULT_EPT = np.uint64(2)
 FAULT_CANONICAL = np.uint64(3)
+
+FAULT_IN_TABLE = np.uint64(0)  # the second stage refused the address of a guest table entry
+FAULT_IN_PAGE = np.uint64(1)  # it refused the address that the guest tables gave; its offset within the page is missing
 
 ACCESS_READ = np.uint64(1)
 ACCESS_WRITE = np.uint64(2)

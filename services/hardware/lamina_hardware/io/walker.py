@@ -31,6 +31,8 @@ from lamina_hardware.io.control import (
     FAULT_CODE,
     FAULT_EPT,
     FAULT_GPA,
+    FAULT_IN_PAGE,
+    FAULT_IN_TABLE,
     FAULT_NONE,
     FAULT_PAGE,
     FAULT_VA,
@@ -145,10 +147,11 @@ def _page_fault(block: int, va: int, code: int) -> int:
 
 
 @inlined("uint64(uint64, uint64, uint64, uint64, uint64)")
-def _table_address(block: int, gpa: int, access: int, va: int, effect: int) -> int:
-    """Returns the physical address of the guest table page at `gpa`, plus 1; 0: second-stage fault."""
+def _table_page(block: int, gpa: int, access: int, va: int, effect: int) -> int:
+    """Returns the physical address of the table page that holds the entry at `gpa`, plus 1; 0: second-stage fault."""
     if word(block, EPTP) == _0:
-        return gpa + _1
+        return (gpa & _FRAME) + _1
+    put(block, FAULT_CODE, FAULT_IN_TABLE)
     page = second_stage(block, gpa, access, va, effect)
     return _0 if page == _0 else (page & _FRAME) + _1
 
@@ -191,13 +194,14 @@ def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: i
     rights = _RW | _US
     shift = _39
     while True:
-        place = _table_address(block, table, ACCESS_READ, va, effect)
+        entry_gpa = table + ((va >> (shift - _3)) & _INDEX)
+        place = _table_page(block, entry_gpa, ACCESS_READ, va, effect)
         if place == _0:
             return FAULT_EPT
         place -= _1
         if place + _PAGE > size:
             return _page_fault(block, va, code | CODE_P | CODE_R)
-        entry_pa = place + ((va >> (shift - _3)) & _INDEX)
+        entry_pa = place | (entry_gpa & _OFFSET)
         entry = load64(ram + entry_pa)
         if (entry & _P) == _0:
             return _page_fault(block, va, code)
@@ -212,7 +216,7 @@ def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: i
         if leaf and access == ACCESS_WRITE:
             wanted |= _D
         if effect != NO_EFFECT and wanted != entry:
-            if _table_address(block, table, ACCESS_WRITE, va, effect) == _0:
+            if _table_page(block, entry_gpa, ACCESS_WRITE, va, effect) == _0:
                 return FAULT_EPT
             if cas64(ram + entry_pa, entry, wanted) != entry:
                 continue
@@ -230,6 +234,7 @@ def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: i
     if (rights >> _63) == _0:
         out |= RIGHT_EXECUTE
     if word(block, EPTP) != _0:
+        put(block, FAULT_CODE, FAULT_IN_PAGE)
         host = second_stage(block, page, access, va, effect)
         if host == _0:
             return FAULT_EPT

@@ -75,8 +75,8 @@ class Holder:
             installed += 1
         return installed
 
-    def refused(self, position: int) -> None:
-        """Notes a refusal; who asked is told by the caller."""
+    def passed(self, position: int) -> None:
+        """Notes a message that changes no page: the opening, a refusal."""
         self._advance(position)
 
     def revoked(self, position: int, pages: Iterable[Gpa], *, write_only: bool) -> Revoked:

@@ -43,14 +43,18 @@ class LruPolicy:
         self._append(frame, group)
 
     def remove(self, frame: int) -> None:
-        """Takes `frame` out of its list."""
+        """Takes `frame` out of its list; a frame in no list is passed over."""
+        if not self._stamp[frame]:
+            return
         group = self._group[frame]
         self._counts[group] -= 1
         self._unlink(frame, group)
         self._stamp[frame] = 0
 
     def accessed(self, frame: int) -> None:
-        """Moves `frame` to the tail of its group's list."""
+        """Moves `frame` to the tail of its group's list; a frame in no list stays out."""
+        if not self._stamp[frame]:
+            return
         group = self._group[frame]
         self._unlink(frame, group)
         self._append(frame, group)

@@ -42,6 +42,12 @@ class VmaList:
     def __len__(self) -> int:
         return len(self._vmas)
 
+    def copy(self) -> VmaList:
+        """Returns a list of the same mappings."""
+        made = VmaList()
+        made._starts, made._vmas = list(self._starts), list(self._vmas)
+        return made
+
     def at(self, address: int) -> Vma | None:
         """Returns the mapping that covers `address`."""
         position = bisect_right(self._starts, address) - 1

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina_kit.errors import Aborted, InvalidArgument, Violation
-
 from lamina_orchestrator.domain import kinds
 from lamina_orchestrator.domain.defaults import with_defaults, with_tolerations
 from lamina_orchestrator.domain.kinds import Kind

@@ -6,7 +6,6 @@ import difflib
 from dataclasses import dataclass
 
 from lamina_kit.errors import InvalidArgument, Violation
-
 from lamina_orchestrator.domain.objects import Key, Object, name_of, namespace_of
 
 

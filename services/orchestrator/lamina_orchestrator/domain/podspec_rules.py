@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 from lamina_kit.errors import Violation
-
 from lamina_orchestrator.domain.naming import is_label
 from lamina_orchestrator.domain.quantity import parse_quantity
 from lamina_orchestrator.domain.schema import forbidden, invalid, required, unsupported

@@ -135,8 +135,6 @@ def _phase(spec: dict[str, Any], record: PodRecord, initialized: bool) -> str:
 def _shower(
     pod: Object, record: PodRecord, now_ns: int, initialized: bool
 ) -> Callable[[dict[str, Any], bool], dict[str, Any]]:
-    spec = spec_of(pod)
-
     def show(container: dict[str, Any], init: bool) -> dict[str, Any]:
         known = record.container(container["name"])
         run = known.current
@@ -156,7 +154,6 @@ def _shower(
             shown["containerID"] = f"lamina://{run.name}"
         return shown
 
-    assert spec
     return show
 
 

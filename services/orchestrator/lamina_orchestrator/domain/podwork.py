@@ -134,7 +134,8 @@ def _start(spec: dict[str, Any], container: dict[str, Any], record: PodRecord, n
         ready_ns = max(ready_ns, known.crash.ready_at(run.finished_ns))
     if ready_ns > now_ns:
         return Wait(ready_ns)
-    return StartContainer(container, _attempt(run), (known.previous.name,) if known.previous and run else ())
+    restarts = run is not None and run.state == EXITED
+    return StartContainer(container, _attempt(run), (known.previous.name,) if known.previous and restarts else ())
 
 
 def _attempt(run: ContainerState | None) -> int:

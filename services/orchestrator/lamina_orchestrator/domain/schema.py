@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina_kit.errors import InvalidArgument, Violation
-
 from lamina_orchestrator.domain.quantity import canonical_quantity
 from lamina_orchestrator.domain.timestamps import parse_time
 from lamina_orchestrator.domain.yamltext import Decimal

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina_kit.errors import InvalidArgument
-
 from lamina_orchestrator.domain import kinds
 from lamina_orchestrator.domain.kinds import Kind
 from lamina_orchestrator.domain.objects import Object

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from lamina_kit.errors import Violation
-
 from lamina_orchestrator.domain import kinds
 from lamina_orchestrator.domain.kinds import Kind
 from lamina_orchestrator.domain.naming import is_label, is_subdomain

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+
 from lamina_kit.errors import InvalidArgument
 
 MAX_BYTES = 1 << 20

@@ -56,7 +56,10 @@ class PortGroupDefinition:
 
 @dataclass(frozen=True, slots=True)
 class PortDefinition:
-    """A port: slot in the host's port table from 1, generation of that slot from 1, owner (empty: persistent)."""
+    """A port: slot in the host's port table from 1, generation of that slot from 1.
+
+    An empty `port_group` is none, so the port is in VLAN 0; an empty `owner` makes the port persistent.
+    """
 
     switch: str
     port: str

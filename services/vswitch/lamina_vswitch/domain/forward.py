@@ -112,7 +112,7 @@ def _repeatable(decision: Decision) -> bool:
     header = decision.header
     return (
         header is not None
-        and True
+        and header.tag_vid is None
         and decision.learned not in (Learned.FULL, Learned.STATIC_ELSEWHERE)
     )
 

@@ -35,7 +35,7 @@ CREATE TABLE port_groups (
     UNIQUE (switch, port_group));
 CREATE TABLE slots (slot INTEGER PRIMARY KEY, generation INTEGER NOT NULL);
 CREATE TABLE ports (
-    sequence INTEGER PRIMARY KEY, switch TEXT NOT NULL, port TEXT NOT NULL, port_group TEXT NOT NULL,
+    sequence INTEGER PRIMARY KEY, switch TEXT NOT NULL, port TEXT NOT NULL, port_group TEXT,
     link_up INTEGER NOT NULL, owner TEXT NOT NULL, slot INTEGER UNIQUE NOT NULL REFERENCES slots (slot),
     request_id TEXT NOT NULL, content TEXT NOT NULL, UNIQUE (switch, port),
     FOREIGN KEY (switch) REFERENCES switches (switch) ON DELETE CASCADE,
@@ -172,7 +172,10 @@ class SqliteStore:
             self._db.execute(
                 "INSERT INTO ports (switch, port, port_group, link_up, owner, slot, request_id, content) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (port.switch, port.port, port.port_group, port.link_up, port.owner, port.slot, *_columns(origin)),
+                (
+                    *(port.switch, port.port, port.port_group or None, port.link_up, port.owner, port.slot),
+                    *_columns(origin),
+                ),
             )
 
     def update_port(self, port: PortDefinition) -> None:
@@ -180,7 +183,7 @@ class SqliteStore:
         with self._transaction():
             self._db.execute(
                 "UPDATE ports SET port_group = ?, link_up = ? WHERE switch = ? AND port = ?",
-                (port.port_group, port.link_up, port.switch, port.port),
+                (port.port_group or None, port.link_up, port.switch, port.port),
             )
 
     def remove_port(self, port: PortDefinition) -> None:
@@ -224,7 +227,7 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.IntegrityError:
         raise
-    except sqlite3.OperationalError as error:
+    except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:  # the latter: the database is closed
         raise _unavailable(path, error) from error
     except sqlite3.DatabaseError as error:
         raise DataLoss(
@@ -246,7 +249,7 @@ def _unavailable(path: Path, error: Exception) -> Unavailable:
 
 def _port(row: tuple[Any, ...]) -> tuple[PortDefinition, Origin]:
     switch, port, group, link_up, owner, slot, generation, request_id, content = row
-    return PortDefinition(switch, port, group, bool(link_up), owner, slot, generation), Origin(request_id, content)
+    return PortDefinition(switch, port, group or "", bool(link_up), owner, slot, generation), Origin(request_id, content)
 
 
 def _columns(origin: Origin) -> tuple[str, str]:

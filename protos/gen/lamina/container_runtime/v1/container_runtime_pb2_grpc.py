@@ -76,7 +76,8 @@ class ImagesServicer:
         Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` names both digests, `ARCHIVE_MALFORMED` names the entry,
         `ARCHIVE_LIMIT` names the bound that was passed, `PATH_ESCAPES` for an entry that points outside its layer,
         `COMPRESSION_UNSUPPORTED` (zstd; the caller exports with gzip), `PLATFORM_UNSUPPORTED` when the archive holds no
-        linux/amd64 image, `REFERENCE_MALFORMED`, `REFERENCE_AMBIGUOUS` for a reference with several images; DATA_LOSS `STORE_CORRUPT` when a stored blob is not what its name says.
+        linux/amd64 image, `REFERENCE_MALFORMED`, `REFERENCE_AMBIGUOUS` for a reference with several images; DATA_LOSS
+        `STORE_CORRUPT` when a stored blob is not what its name says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -242,13 +242,13 @@ class Port(_message.Message):
     name: _builtins.str
     """Name, `hosts/{host}/switches/{switch}/ports/{port}`. Output only."""
     port_group: _builtins.str
-    """Port group of the same switch, as a resource name. Required."""
+    """Port group of the same switch, as a resource name. Empty: in no group, and so in VLAN 0."""
     link: Global___Link.ValueType
     """Link that is wanted. Unspecified means up."""
     state: Global___Port.State.ValueType
     """State. Output only."""
     vlan_id: _builtins.int
-    """Access VLAN of the port group, 0 to 4094. Output only."""
+    """Access VLAN, 0 to 4094: that of the port group, or 0. Output only."""
     owner: _builtins.str
     """Owner of the session that the port belongs to. Empty for a persistent port. Output only."""
     @_builtins.property
@@ -316,7 +316,7 @@ class MacEntry(_message.Message):
     mac_address: _builtins.str
     """Address as `02:00:00:00:00:01`. Required."""
     vlan_id: _builtins.int
-    """VLAN, 0 to 4094. Output only: it is the VLAN of the port's group."""
+    """VLAN, 0 to 4094. Output only: for a static entry it is the VLAN that the port is in when the entry is made."""
     port: _builtins.str
     """Port behind which the address is, as a resource name. Required."""
     type: Global___MacEntry.Type.ValueType
@@ -714,7 +714,7 @@ class TraceFrameResponse(_message.Message):
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___TraceStep]:
-        """Rules in the order in which they were applied; the last one decided."""
+        """Rules in the order in which they were applied. The one before the steps of stage `output` decided."""
 
     def __init__(
         self,
@@ -1379,7 +1379,7 @@ class UpdatePortRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change: `link`, `port_group`. Absent or empty changes both, and leaves one that is unset as it is."""
+        """Fields to change: `link`, `port_group`. Absent or empty changes those that are set in `port`."""
 
     def __init__(
         self,

@@ -17,8 +17,9 @@ class SwitchesStub:
     """Makes switches and port groups, and shows and edits what the switches learned.
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
-    by that. A port group is a named set of port settings (today the access VLAN); every port is in one group. Two groups
-    with the same VLAN share a broadcast domain, two with different VLANs never see each other's frames.
+    by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
+    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the untagged
+    network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
@@ -99,8 +100,9 @@ class SwitchesServicer:
     """Makes switches and port groups, and shows and edits what the switches learned.
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
-    by that. A port group is a named set of port settings (today the access VLAN); every port is in one group. Two groups
-    with the same VLAN share a broadcast domain, two with different VLANs never see each other's frames.
+    by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
+    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the untagged
+    network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
@@ -253,8 +255,9 @@ class PortsStub:
 
     Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED` when the same request
     id came with another request; NOT_FOUND `SWITCH_UNKNOWN` or `PORT_GROUP_UNKNOWN`; ALREADY_EXISTS `PORT_EXISTS`;
-    FAILED_PRECONDITION `SESSION_UNKNOWN` when the named session is not open; RESOURCE_EXHAUSTED `PORT_LIMIT` when the
-    host has as many ports as its configuration allows.
+    FAILED_PRECONDITION `SESSION_REQUIRED` when the named session is not open; ABORTED `SESSION_EPOCH_STALE` when a newer
+    session of its owner is (the caller stops); RESOURCE_EXHAUSTED `PORT_LIMIT` when the host has as many ports as its
+    configuration allows.
     """
     GetPort: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.GetPortRequest, _vswitch_pb2.Port]
     """Returns a port.
@@ -267,8 +270,9 @@ class PortsStub:
     Errors: NOT_FOUND `SWITCH_UNKNOWN`; INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
     """
     UpdatePort: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.UpdatePortRequest, _vswitch_pb2.Port]
-    """Changes the link or the port group of a port. Both forget the port's dynamic MAC entries when they change anything.
+    """Changes the link or the port group of a port.
 
+    The dynamic MAC entries of a port whose link goes down, or that comes into another VLAN, are forgotten.
     Idempotent. Errors: NOT_FOUND `PORT_UNKNOWN` or `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a mask that names an
     unknown or output field, or a bad value.
     """
@@ -323,8 +327,9 @@ class PortsServicer:
 
         Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED` when the same request
         id came with another request; NOT_FOUND `SWITCH_UNKNOWN` or `PORT_GROUP_UNKNOWN`; ALREADY_EXISTS `PORT_EXISTS`;
-        FAILED_PRECONDITION `SESSION_UNKNOWN` when the named session is not open; RESOURCE_EXHAUSTED `PORT_LIMIT` when the
-        host has as many ports as its configuration allows.
+        FAILED_PRECONDITION `SESSION_REQUIRED` when the named session is not open; ABORTED `SESSION_EPOCH_STALE` when a newer
+        session of its owner is (the caller stops); RESOURCE_EXHAUSTED `PORT_LIMIT` when the host has as many ports as its
+        configuration allows.
         """
 
     def GetPort(
@@ -352,8 +357,9 @@ class PortsServicer:
         request: _vswitch_pb2.UpdatePortRequest,
         context: _aio.ServicerContext[_vswitch_pb2.UpdatePortRequest, _abc.Awaitable[_vswitch_pb2.Port]],
     ) -> _abc.Awaitable[_vswitch_pb2.Port]:
-        """Changes the link or the port group of a port. Both forget the port's dynamic MAC entries when they change anything.
+        """Changes the link or the port group of a port.
 
+        The dynamic MAC entries of a port whose link goes down, or that comes into another VLAN, are forgotten.
         Idempotent. Errors: NOT_FOUND `PORT_UNKNOWN` or `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a mask that names an
         unknown or output field, or a bad value.
         """

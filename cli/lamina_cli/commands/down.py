@@ -1,0 +1,39 @@
+"""`lamina down`: stops the stack."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+
+from lamina_cli import home
+from lamina_cli.client import guarded
+from lamina_cli.progress import Line
+from lamina_kit.errors import DeadlineExceeded
+
+PATIENCE_SECONDS = 20.0
+LOOK_SECONDS = 0.05
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments."""
+    parser.add_argument("--stack", default="default", metavar="NAME", help="which stack (default: default)")
+    parser.set_defaults(run=lambda args: guarded(lambda: down(args)))
+
+
+def down(args: argparse.Namespace) -> int:
+    """Tells the stack to stop and waits until it has."""
+    record = home.running(args.stack)
+    with Line(f"stopping stack {args.stack}"):
+        os.kill(record.pid, signal.SIGTERM)
+        end = time.monotonic() + PATIENCE_SECONDS
+        while record.is_alive():
+            if time.monotonic() > end:
+                raise DeadlineExceeded(
+                    f"process {record.pid} of stack {args.stack!r} has not stopped within {PATIENCE_SECONDS:.0f} s",
+                    reason="STACK_WILL_NOT_STOP",
+                    next_step=f"its log is {home.stack_dir(args.stack) / 'log'}; `kill -9 {record.pid}` ends it",
+                )
+            time.sleep(LOOK_SECONDS)
+    return 0

@@ -1,0 +1,184 @@
+"""The service that every layer serves beside its own, `lamina.common.v1.Layer`, and the state behind it.
+
+`service.local` and `service.serve` register it for every layer: a layer's own `register` does not.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from lamina.common.v1 import layer_pb2, layer_pb2_grpc
+
+from lamina_kit.checks import Checks
+from lamina_kit.clock import Clock
+from lamina_kit.errors import InvalidArgument, NotFound
+from lamina_kit.events import EventLog, EventRecord
+from lamina_kit.rng import Rng
+from lamina_kit.session import REVISION, Sessions, check_revision
+from lamina_kit.trace import Recorder, SpanRecord, SpanRing
+
+SERVICE_NAME = "lamina.common.v1.Layer"
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+MAX_DECISIONS = 100
+DEFAULT_DECISIONS = 20
+
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+_REVISION = re.compile(r"[0-9]{1,5}\.[0-9]{1,5}")
+_MAX_OBJECT = 1024
+
+
+@dataclass
+class LayerState:
+    """What a layer says of itself and keeps for others to look at.
+
+    `boot_id` identifies the start of the host's hardware; layers above hardware set it from their handshake below.
+    """
+
+    layer: str
+    host: str
+    clock: Clock
+    rng: Rng
+    engine: str = "model"
+    boot_id: str = ""
+    capabilities: tuple[str, ...] = ()
+    revision: str = REVISION
+    spans: SpanRing = field(default_factory=SpanRing)
+    events: EventLog = field(init=False)
+    sessions: Sessions = field(init=False)
+    recorder: Recorder = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.events = EventLog(self.layer, self.host, self.clock)
+        self.sessions = Sessions(self.clock)
+        self.recorder = Recorder(self.layer, self.clock, self.rng.child(f"{self.host}/{self.layer}/trace"), self.spans)
+
+
+@functools.cache
+def version() -> str:
+    """Returns the version of the installed Lamina distribution; `0+source` when it runs from a bare checkout."""
+    try:
+        return metadata.version("lamina")
+    except metadata.PackageNotFoundError:
+        return "0+source"
+
+
+class LayerServicer(layer_pb2_grpc.LayerServicer):
+    """Serves a `LayerState`."""
+
+    def __init__(self, state: LayerState) -> None:
+        self._state = state
+
+    async def Handshake(self, request: layer_pb2.HandshakeRequest, context: Any) -> layer_pb2.HandshakeResponse:
+        """Checks the caller's revision and introduces this layer."""
+        with Checks() as check:
+            check.that(0 < len(request.caller) <= 63, "caller", "is not 1 to 63 characters")
+            check.that(_REVISION.fullmatch(request.revision) is not None, "revision", "is not MAJOR.MINOR")
+        check_revision(request.revision, request.caller)
+        state = self._state
+        return layer_pb2.HandshakeResponse(
+            layer=state.layer,
+            revision=state.revision,
+            engine=state.engine,
+            host=state.host,
+            boot_id=state.boot_id,
+            capabilities=sorted(state.capabilities),
+            version=version(),
+        )
+
+    async def OpenSession(
+        self, request: layer_pb2.OpenSessionRequest, context: Any
+    ) -> AsyncIterator[layer_pb2.SessionEvent]:
+        """Holds a session for as long as the stream lives."""
+        held = self._state.sessions.hold(request.owner, request.epoch)
+        try:
+            async for kind, number in held:
+                if kind == "opened":
+                    yield layer_pb2.SessionEvent(opened=layer_pb2.SessionOpened(adopted_objects=number))
+                else:
+                    yield layer_pb2.SessionEvent(replaced=layer_pb2.SessionReplaced(epoch=number))
+        finally:
+            await held.aclose()  # type: ignore[attr-defined]
+
+    async def ListSpans(self, request: layer_pb2.ListSpansRequest, context: Any) -> layer_pb2.ListSpansResponse:
+        """Lists recorded spans."""
+        with Checks() as check:
+            check.that(
+                not request.trace_id or _TRACE_ID.fullmatch(request.trace_id) is not None,
+                "trace_id",
+                "is not 32 lower-case hexadecimal digits",
+            )
+        spans = self._state.spans.list(request.trace_id)
+        return layer_pb2.ListSpansResponse(spans=[_span(span) for span in spans])
+
+    async def ListEvents(self, request: layer_pb2.ListEventsRequest, context: Any) -> layer_pb2.ListEventsResponse:
+        """Lists a page of the event log."""
+        with Checks() as check:
+            check.that(request.page_size >= 0, "page_size", f"is {request.page_size}, below 0")
+            check.max_bytes("object", request.object, _MAX_OBJECT)
+        size = min(request.page_size or DEFAULT_PAGE, MAX_PAGE)
+        found = self._state.events.list(request.object, after=_position(request.page_token), limit=size + 1)
+        token = str(found[size - 1].sequence) if len(found) > size else ""
+        return layer_pb2.ListEventsResponse(events=[_event(entry) for entry in found[:size]], next_page_token=token)
+
+    async def Explain(self, request: layer_pb2.ExplainRequest, context: Any) -> layer_pb2.ExplainResponse:
+        """Returns the decisions about one object."""
+        with Checks() as check:
+            check.that(bool(request.object), "object", "is empty")
+            check.max_bytes("object", request.object, _MAX_OBJECT)
+            check.range("page_size", request.page_size, 0, MAX_DECISIONS)
+        found = self._state.events.decisions(request.object, request.page_size or DEFAULT_DECISIONS)
+        if not found:
+            raise NotFound(
+                f"The {self._state.layer} layer has recorded no decision about {request.object}.",
+                reason="NOTHING_RECORDED",
+                next_step="Check the name, or ask the layer that decided; old decisions are forgotten.",
+                object=request.object,
+            )
+        return layer_pb2.ExplainResponse(decisions=[_event(entry) for entry in found])
+
+
+def _position(token: str) -> int:
+    """Returns the log position that a page token of ours stands for."""
+    if not token:
+        return 0
+    if not (token.isascii() and token.isdigit() and len(token) <= 18):
+        raise InvalidArgument("page_token was not issued by this layer.", reason="PAGE_TOKEN_INVALID")
+    return int(token)
+
+
+def _attributes(entries: Sequence[tuple[str, str]]) -> list[layer_pb2.Attribute]:
+    return [layer_pb2.Attribute(key=key, value=value) for key, value in entries]
+
+
+def _span(span: SpanRecord) -> layer_pb2.Span:
+    return layer_pb2.Span(
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        parent_span_id=span.parent_span_id,
+        layer=span.layer,
+        name=span.name,
+        start_time_ns=span.start_time_ns,
+        duration_ns=span.duration_ns,
+        status=span.status,
+        attributes=_attributes(span.attributes),
+    )
+
+
+def _event(entry: EventRecord) -> layer_pb2.Event:
+    return layer_pb2.Event(
+        sequence=entry.sequence,
+        time_ns=entry.time_ns,
+        host=entry.host,
+        layer=entry.layer,
+        object=entry.object,
+        event=entry.event,
+        cause=entry.cause,
+        rule=entry.rule,
+        inputs=_attributes(entry.inputs),
+    )

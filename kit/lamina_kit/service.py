@@ -1,0 +1,201 @@
+"""What a layer is to the rest, and how it is served: in process, and on sockets.
+
+    service = MmuService(environment)               # a layer's server.py
+    await service.start()
+    channel = local(service, environment.layer)     # for the layers above, in the same process
+    served = await serve(service, ["127.0.0.1:50052", "unix:/run/mmu.sock"], environment.layer)
+    …
+    await served.stop(); await service.stop()
+
+Both register, beside the layer's own services, the common `Layer` service, gRPC health and reflection, and put
+`interceptor.Guard` around every handler. Starting and stopping the service itself is the composer's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from lamina.common.v1 import layer_pb2_grpc
+
+from lamina_kit.channel import OPTIONS, Channel, check_target, connect
+from lamina_kit.clock import Clock
+from lamina_kit.errors import FailedPrecondition, InvalidArgument
+from lamina_kit.inproc import LocalChannel, LocalServer
+from lamina_kit.interceptor import Guard
+from lamina_kit.layer import SERVICE_NAME, LayerServicer, LayerState
+from lamina_kit.membus import MemoryBus
+from lamina_kit.rng import Rng
+
+__all__ = ["Channel", "Environment", "Served", "Service", "connect", "local", "serve"]
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+class Service(Protocol):
+    """What a layer's `server.py` builds from an `Environment`."""
+
+    layer: str
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the layer's own servicers: `add_XServicer_to_server(…, server)` for each. Not `Layer`, not health."""
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """Full names of the layer's own services, for health and reflection."""
+
+    async def start(self) -> None:
+        """Opens what the service needs: sessions below, files, recovery. Called once, before the first call."""
+
+    async def stop(self) -> None:
+        """Drains and closes. Idempotent."""
+
+
+@dataclass
+class Environment:
+    """All that a service has from outside; the shell builds it.
+
+    `channels` are keyed by layer (`hardware`, `mmu` …) and hold the layers below only; `bus_path` is the host's memory
+    bus where the service runs on that host; `config` is the layer's own typed configuration.
+    """
+
+    host: str
+    clock: Clock
+    rng: Rng
+    state_dir: Path
+    layer: LayerState
+    channels: Mapping[str, Channel] = field(default_factory=dict)
+    bus_path: Path | None = None
+    bus: MemoryBus | None = None
+    config: Any = None
+
+
+def local(service: Service, layer: LayerState) -> LocalChannel:
+    """Returns an in-process channel to a service."""
+    server = LocalServer(Guard(layer.recorder).wrap)
+    _register(service, layer, server)
+    return LocalChannel(server)
+
+
+@dataclass
+class Served:
+    """A service on sockets. `addresses` are what clients connect to, in the order asked for; `ports` those of TCP."""
+
+    server: grpc.aio.Server
+    health: health.aio.HealthServicer
+    addresses: tuple[str, ...]
+    ports: tuple[int, ...]
+
+    async def stop(self, grace_s: float = 1.0) -> None:
+        """Tells health watchers, refuses new calls, gives running ones `grace_s` seconds, then cancels them."""
+        await self.health.enter_graceful_shutdown()
+        await self.server.stop(grace_s)
+
+    async def wait(self) -> None:
+        """Returns when the server has stopped."""
+        await self.server.wait_for_termination()
+
+
+async def serve(service: Service, addresses: Sequence[str], layer: LayerState) -> Served:
+    """Serves a service on `addresses`: `HOST:PORT` (port 0: any free one) and `unix:/path`.
+
+    Raises `InvalidArgument` for a malformed address and `FailedPrecondition` `PORT_IN_USE`, `SOCKET_IN_USE` or
+    `ADDRESS_UNUSABLE` for one that cannot be listened on; then it listens on none.
+    """
+    for address in addresses:
+        check_target(address)
+    server = grpc.aio.server(
+        interceptors=[Guard(layer.recorder)],
+        options=[*OPTIONS, ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 5000)],
+    )
+    health_servicer = _register(service, layer, server)
+    bound = tuple(_bind(server, address, service.layer) for address in addresses)
+    await server.start()
+    ports = tuple(int(address.rpartition(":")[2]) for address in bound if not address.startswith("unix:"))
+    return Served(server, health_servicer, bound, ports)
+
+
+def _register(service: Service, layer: LayerState, server: grpc.aio.Server) -> health.aio.HealthServicer:
+    """Adds the layer's services and the common ones."""
+    service.register(server)
+    layer_pb2_grpc.add_LayerServicer_to_server(LayerServicer(layer), server)
+    names = (*service.service_names, SERVICE_NAME)
+    servicer = health.aio.HealthServicer()
+    serving: dict[str, Any] = vars(servicer)["_server_status"]
+    serving.update(dict.fromkeys(names, _SERVING))  # its own `set` is a coroutine, for watchers that none are yet
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return servicer
+
+
+def _bind(server: grpc.aio.Server, address: str, layer: str) -> str:
+    """Makes the server listen on one address; returns the address with its real port."""
+    if address.startswith("unix:"):
+        path = Path(address.removeprefix("unix://").removeprefix("unix:"))
+        _check_socket_free(path, layer)
+        address = f"unix:{path}"
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise _unusable(address, layer) from error
+    if address.startswith("unix:"):
+        os.chmod(path, 0o600)
+        return address
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _check_socket_free(path: Path, layer: str) -> None:
+    """Raises when somebody listens on the UNIX socket at `path`; gRPC would silently take it over."""
+    if not path.parent.is_dir():
+        raise FailedPrecondition(
+            f"The folder of the UNIX socket {path} does not exist.",
+            reason="ADDRESS_UNUSABLE",
+            next_step="Make it, or choose another state directory.",
+        )
+    if not path.exists():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except OSError:
+            return  # a socket that a dead process left behind; gRPC replaces it
+    raise FailedPrecondition(
+        f"The {layer} service cannot listen on {path}: somebody does already.",
+        reason="SOCKET_IN_USE",
+        next_step=f"Stop the other one (lamina down), or set LAMINA_{layer.upper().replace('-', '_')}_LISTEN.",
+    )
+
+
+def _unusable(address: str, layer: str) -> FailedPrecondition | InvalidArgument:
+    """Returns why nobody can listen on `address`, found by trying it with a plain socket."""
+    variable = f"LAMINA_{layer.upper().replace('-', '_')}_LISTEN"
+    host, _, port = address.rpartition(":")
+    try:
+        for family, kind, number, _, where in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, number) as probe:
+                probe.bind(where)
+        detail = "the address cannot be listened on"
+    except socket.gaierror:
+        return InvalidArgument(f"{address} names no host that is known here.", reason="ADDRESS_INVALID")
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            return FailedPrecondition(
+                f"The {layer} service cannot listen on {address}: port {port} is in use.",
+                reason="PORT_IN_USE",
+                next_step=f"Stop what uses it, or choose another port: {variable}={host}:PORT.",
+                port=port,
+            )
+        detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return FailedPrecondition(
+        f"The {layer} service cannot listen on {address}: {detail}.",
+        reason="ADDRESS_UNUSABLE",
+        next_step=f"Choose another address: {variable}=HOST:PORT.",
+    )

@@ -1,0 +1,51 @@
+"""A container as the kernel sees it: its namespaces, its limits and its console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from lamina_container_runtime.engines.model.kernel.inode import DirectoryInode
+from lamina_container_runtime.engines.model.kernel.pids import PidNamespace
+
+if TYPE_CHECKING:
+    from lamina_container_runtime.engines.model.kernel.kernel import Kernel
+    from lamina_container_runtime.engines.model.kernel.process import Process
+
+
+class Console(Protocol):
+    """Where standard output and standard error go."""
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Takes bytes of `stdout` or `stderr`."""
+
+
+@dataclass
+class KernelContainer:
+    """One running container.
+
+    `hostname` is the UTS namespace, `pids` the PID namespace, `root` the mount namespace. `memory_group` and `run_group`
+    name its groups in the layers below; `memory_limit` is what /proc/meminfo shows (0: the host's).
+    """
+
+    kernel: Kernel
+    container_id: str
+    hostname: str
+    pids: PidNamespace
+    root: DirectoryInode
+    console: Console
+    memory_group: str
+    run_group: str
+    memory_limit: int = 0
+    init: Process | None = None
+    oom_killed: bool = False
+    on_exit: Callable[[int], None] | None = None
+    """Called once with the exit status of process 1 when all processes are gone."""
+    domains: int = 0
+    enosys_seen: dict[int, None] = field(default_factory=dict)
+
+    def next_domain(self) -> str:
+        """Returns a fresh coherence domain."""
+        self.domains += 1
+        return f"{self.container_id}-{self.domains}"

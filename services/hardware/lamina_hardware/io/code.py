@@ -1,0 +1,114 @@
+"""The code that a core runs, as bytes: where it lies, how many instructions a stretch has; compiled."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lamina_hardware.io import unicorn_layout as at
+from lamina_hardware.io.control import (
+    ACCESS_EXECUTE,
+    ENV,
+    FAULT,
+    FAULT_CODE,
+    FAULT_GPA,
+    FAULT_NONE,
+    FAULT_VA,
+    RAM_BASE,
+    SCRATCH,
+    WALK_PA,
+)
+from lamina_hardware.io.decoder import PREFIX_F2, PREFIX_F3, decode
+from lamina_hardware.io.native import compiled, load8, load32, load64, put, store8, store64, word
+from lamina_hardware.io.walker import NO_EFFECT, walk
+
+_0, _1, _3, _8 = np.uint64(0), np.uint64(1), np.uint64(3), np.uint64(8)
+_OFFSET = np.uint64(4095)
+_WINDOW = np.uint64(15)
+_LAST_WHOLE = np.uint64(4096 - 15)
+_BUFFER = np.uint64(32)  # bytes into the scratch words
+_BYTE = np.uint64(0xFF)
+_NO_WP_NO_SMAP = np.uint64(0)
+
+
+@compiled("uint64(uint64, uint64)")
+def _peek(block: int, va: int) -> int:
+    """Returns the address of the byte at `va` in this process, looked up without effects; 0: not mapped for fetches."""
+    kind, code, gpa, where = word(block, FAULT), word(block, FAULT_CODE), word(block, FAULT_GPA), word(block, FAULT_VA)
+    env = word(block, ENV)
+    user = _1 if (load32(env + at.HFLAGS) & at.HF_CPL) == _3 else _0
+    ended = walk(block, load64(env + at.CR3), va, ACCESS_EXECUTE, user, _NO_WP_NO_SMAP, _NO_WP_NO_SMAP, NO_EFFECT)
+    put(block, FAULT, kind)
+    put(block, FAULT_CODE, code)
+    put(block, FAULT_GPA, gpa)
+    put(block, FAULT_VA, where)
+    if ended != FAULT_NONE:
+        return _0
+    return word(block, RAM_BASE) + word(block, WALK_PA) + (va & _OFFSET)
+
+
+@compiled("uint64(uint64, uint64)")
+def code_at(block: int, va: int) -> int:
+    """Returns the address of 15 readable bytes of code at `va`; 0: nothing is mapped there.
+
+    Code that crosses a page is copied together; bytes of an unmapped second page read as 0.
+    """
+    place = _peek(block, va)
+    if place == _0 or (va & _OFFSET) <= _LAST_WHOLE:
+        return place
+    first = np.uint64(4096) - (va & _OFFSET)
+    second = _peek(block, va + first)
+    buffer = word(block, SCRATCH) + _BUFFER
+    i = _0
+    while i < _WINDOW:
+        if i < first:
+            store8(buffer + i, load8(place + i))
+        else:
+            store8(buffer + i, load8(second + i - first) if second != _0 else _0)
+        i += _1
+    return buffer
+
+
+@compiled("uint64(uint64, uint64, uint64)")
+def count_between(block: int, start: int, end: int) -> int:
+    """Returns how many instructions begin in [start, end), which is a stretch of straight code."""
+    count = _0
+    at_va = start
+    while at_va < end:
+        place = code_at(block, at_va)
+        if place == _0:
+            return count
+        length = decode(place) & _BYTE
+        if length == _0:
+            return count + _1
+        at_va += length
+        count += _1
+    return count
+
+
+@compiled("uint64(uint64, uint64)")
+def leave_after(block: int, out_size: int) -> int:
+    """Moves RIP behind the instruction at RIP; returns 1 for an INS, on which RIP stays.
+
+    `out_size` is not 0 for OUT and OUTS; one repetition of an OUTS moves RSI and RCX on as the instruction would, and
+    RIP moves only when none is left.
+    """
+    env = word(block, ENV)
+    rip = load64(env + at.EIP)
+    place = code_at(block, rip)
+    found = decode(place) if place != _0 else _1
+    opcode = (found >> _8) & _BYTE
+    table = (found >> np.uint64(16)) & _BYTE
+    prefixes = found >> np.uint64(40)
+    if table == _0 and (opcode == np.uint64(0x6C) or opcode == np.uint64(0x6D)):
+        return _1
+    if table == _0 and (opcode == np.uint64(0x6E) or opcode == np.uint64(0x6F)):
+        step = out_size if load32(env + at.DF) == _1 else _0 - out_size
+        source = env + at.REGS + np.uint64(6 * 8)
+        store64(source, load64(source) + step)
+        if (prefixes & (PREFIX_F2 | PREFIX_F3)) != _0:
+            count = env + at.REGS + _8
+            store64(count, load64(count) - _1)
+            if load64(count) != _0:
+                return _0
+    store64(env + at.EIP, rip + (found & _BYTE))
+    return _0

@@ -1,0 +1,89 @@
+"""VM exits: why a core gave a vCPU back, and where the particulars stand in its run page. Pure.
+
+`Reason` has the numbers of the hardware contract's `ExitReason`. The exit record is read word by word, because the
+dispatcher needs two or three of its seventeen.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, fields
+
+from lamina_kit.runpage import EXIT_OFFSET, ExitRecord, RunPage
+
+
+class Reason(enum.IntEnum):
+    """Why a run ended; see `lamina.hardware.v1.ExitReason`."""
+
+    UNSPECIFIED = 0
+    SYSCALL = 1
+    PAGE_FAULT = 2
+    EXCEPTION = 3
+    IO = 4
+    HLT = 5
+    CPUID = 6
+    EPT_VIOLATION = 7
+    BUDGET = 8
+    HYPERCALL = 9
+    MSR = 10
+    SHUTDOWN = 11
+    CANCELED = 12
+    REFUSED = 13
+    TIMESTAMP = 14
+    RANDOM = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One run of a vCPU. Times in nanoseconds; `detail` only for `REFUSED`."""
+
+    reason: Reason
+    instructions: int
+    run_ns: int
+    wait_ns: int
+    core: int
+    detail: str = ""
+
+
+_WORD = {field.name: (EXIT_OFFSET >> 3) + number for number, field in enumerate(fields(ExitRecord))}
+
+VECTOR = _WORD["vector"]
+ERROR_CODE = _WORD["error_code"]
+ADDRESS = _WORD["address"]
+GPA = _WORD["gpa"]
+ACCESS = _WORD["access"]
+ACCESS_SIZE = _WORD["access_size"]
+ACCESS_VALUE = _WORD["access_value"]
+ACCESS_REGISTER = _WORD["access_register"]
+PORT = _WORD["port"]
+IO_SIZE = _WORD["io_size"]
+IO_DIRECTION = _WORD["io_direction"]
+IO_DATA = _WORD["io_data"]
+IO_COUNT = _WORD["io_count"]
+LENGTH = _WORD["instruction_length"]
+
+OUT = 1
+"""Value of the direction word for OUT, and for WRMSR."""
+
+READ, WRITE, EXECUTE = 1, 2, 3
+"""Values of the access word."""
+
+ACCESS_NAMES = {READ: "read", WRITE: "write", EXECUTE: "execute"}
+
+_SIZE_MASK = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFF_FFFF, 8: 0xFFFF_FFFF_FFFF_FFFF}
+
+
+def merge(old: int, value: int, size: int) -> int:
+    """Returns a 64-bit register after `size` bytes of it were written: 1 and 2 bytes keep the rest, 4 clear it."""
+    mask = _SIZE_MASK[size]
+    return value & mask if size >= 4 else old & ~mask | value & mask
+
+
+def narrow(value: int, size: int) -> int:
+    """Returns the lowest `size` bytes of a value."""
+    return value & _SIZE_MASK[size]
+
+
+def set_register(page: RunPage, number: int, value: int, size: int) -> None:
+    """Writes `size` bytes of general register `number` (hardware order)."""
+    page.gpr[number] = merge(page.gpr[number], value, size)

@@ -1,0 +1,65 @@
+"""One virtual processor: its registers' page, its state, and where its time went. Pure."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from lamina_hypervisor.domain.injection import Event
+from lamina_hypervisor.domain.msr import MsrFile
+from lamina_hypervisor.domain.slices import SliceEnd, SliceTimer
+from lamina_kit.runpage import RunPage
+
+
+class VcpuState(enum.Enum):
+    """What a vCPU does."""
+
+    RUNNABLE = "runnable"
+    HALTED = "halted"
+    WAITING_MEMORY = "waiting for memory"
+    PAUSED = "paused"
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class Context:
+    """An execution context of the hardware layer."""
+
+    id: int
+    generation: int
+    run_page: int
+
+
+@dataclass
+class Times:
+    """Where a vCPU's time went, in nanoseconds."""
+
+    run: int = 0
+    steal: int = 0
+    halt: int = 0
+    memory_wait: int = 0
+
+
+@dataclass
+class Vcpu:
+    """One vCPU. `pending` are events to deliver before the next run; `woken` remembers a wake-up during a run."""
+
+    number: int
+    context: Context
+    page: RunPage
+    timer: SliceTimer
+    msrs: MsrFile = field(default_factory=MsrFile)
+    state: VcpuState = VcpuState.RUNNABLE
+    times: Times = field(default_factory=Times)
+    pending: Event | None = None
+    running: bool = False
+    woken: bool = False
+    last_core: int = -1
+    exits: int = 0
+    instructions: int = 0
+    interrupts: int = 0
+
+    def stand(self, state: VcpuState, end: SliceEnd) -> None:
+        """Leaves the core for another state; the slice ends."""
+        self.state = state
+        self.timer.close(end)

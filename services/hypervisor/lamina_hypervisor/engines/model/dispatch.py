@@ -1,0 +1,218 @@
+"""The exit dispatcher: what each VM exit means, and what happens with the vCPU then. Pure.
+
+A handler reads the run page, answers the guest by writing registers to it, and returns what comes next together with
+the qualifier under which the exit ledger counts the exit.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from lamina_hypervisor.domain import boot, cpuid, exits, msr
+from lamina_hypervisor.domain.exits import Reason
+from lamina_hypervisor.domain.injection import GENERAL_PROTECTION, IF, Event
+from lamina_hypervisor.domain.registers import snapshot
+from lamina_hypervisor.domain.vcpu import Vcpu
+from lamina_hypervisor.domain.vm import Verdict
+from lamina_hypervisor.engines.model.machine import ModelMachine
+from lamina_kit.runpage import DIRTY_CONTROL, DIRTY_GPRS, DIRTY_MSRS, DIRTY_RIP, DIRTY_SEGMENTS, RunPage
+
+
+class Next(enum.Enum):
+    """What comes after an exit."""
+
+    RESUME = "resume"
+    OUTPUT = "resume, and the serial log has grown"
+    EXPIRED = "resume in a new slice"
+    YIELD = "give the rest of the slice away"
+    STOPPED = "look at what the vCPU was stopped for"
+    HALT = "wait for an interrupt"
+    OFF = "off"
+    MEMORY = "get the page that the exit record names"
+    WAKE = "wake the vCPU that RBX names"
+    END = "the machine ends"
+
+
+Handled = tuple[Next, str]
+
+CALL_POWER_OFF, CALL_YIELD, CALL_WAKE = 0, 1, 2
+NO_SUCH_CALL, NOT_PERMITTED = -1000 & (1 << 64) - 1, -1 & (1 << 64) - 1
+_MASK64 = (1 << 64) - 1
+_LONG_MODE = 0x500
+"""LME and LMA: a guest cannot leave long mode."""
+_WITH_ERROR_CODE = (8, 10, 11, 12, 13, 14, 17, 21)
+
+_MSR_WORDS = {
+    msr.STAR: ("star", DIRTY_MSRS),
+    msr.LSTAR: ("lstar", DIRTY_MSRS),
+    msr.SFMASK: ("sfmask", DIRTY_MSRS),
+    msr.KERNEL_GS_BASE: ("kernel_gs_base", DIRTY_MSRS),
+    msr.TSC_AUX: ("tsc_aux", DIRTY_MSRS),
+    msr.FS_BASE: ("fs_base", DIRTY_SEGMENTS),
+    msr.GS_BASE: ("gs_base", DIRTY_SEGMENTS),
+}
+
+
+class Dispatcher:
+    """Handles exits of all VMs of one engine."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[Reason, Callable[[ModelMachine, Vcpu, int], Handled]] = {
+            Reason.IO: self._io,
+            Reason.HLT: self._hlt,
+            Reason.CPUID: self._cpuid,
+            Reason.EPT_VIOLATION: self._ept_violation,
+            Reason.BUDGET: lambda machine, vcpu, now: (Next.EXPIRED, ""),
+            Reason.CANCELED: lambda machine, vcpu, now: (Next.STOPPED, ""),
+            Reason.HYPERCALL: self._hypercall,
+            Reason.MSR: self._msr,
+            Reason.TIMESTAMP: self._timestamp,
+            Reason.RANDOM: self._random,
+            Reason.PAGE_FAULT: self._page_fault,
+            Reason.EXCEPTION: self._exception,
+            Reason.SHUTDOWN: self._shutdown,
+        }
+
+    def handle(self, machine: ModelMachine, vcpu: Vcpu, reason: Reason, detail: str, now_ns: int) -> Handled:
+        """Returns what comes next and the ledger's qualifier. A reason without a handler ends the machine."""
+        handler = self._handlers.get(reason)
+        if handler is None:
+            machine.end(Verdict("CORE_REFUSED", f"The core returned {reason.name} {detail}.".strip(), crashed=True))
+            return Next.END, detail.lower()
+        return handler(machine, vcpu, now_ns)
+
+    def _io(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        words = vcpu.page.words
+        port, size = words[exits.PORT], words[exits.IO_SIZE]
+        out = words[exits.IO_DIRECTION] == exits.OUT
+        qualifier = machine.ports.qualifier(port, write=out)
+        if not out:
+            vcpu.page.rax = exits.merge(vcpu.page.rax, machine.ports.read(port, size), size)
+            vcpu.page.dirty |= DIRTY_GPRS
+            return Next.RESUME, qualifier
+        machine.ports.write(port, size, words[exits.IO_DATA])
+        output = machine.serial.take_output()
+        if not output:
+            return Next.RESUME, qualifier
+        machine.serial_log.append(output)
+        return (Next.OUTPUT if machine.followers else Next.RESUME), qualifier
+
+    def _hlt(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        return (Next.HALT, "interrupts on") if vcpu.page.rflags & IF else (Next.OFF, "interrupts off")
+
+    def _cpuid(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        page = vcpu.page
+        leaf = page.rax & 0xFFFF_FFFF
+        page.rax, page.rbx, page.rcx, page.rdx = cpuid.answer(leaf, vcpu.number, machine.vm.definition.vcpu_count)
+        page.dirty |= DIRTY_GPRS
+        return Next.RESUME, f"leaf {leaf:#x}"
+
+    def _ept_violation(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        return Next.MEMORY, exits.ACCESS_NAMES.get(vcpu.page.words[exits.ACCESS], "read")
+
+    def _hypercall(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        page = vcpu.page
+        number = page.rax
+        page.dirty |= DIRTY_GPRS
+        if page.cpl != 0:
+            page.rax = NOT_PERMITTED
+            return Next.RESUME, "not permitted"
+        if number == CALL_POWER_OFF:
+            machine.end(Verdict("GUEST_POWER_OFF", f"vCPU {vcpu.number} asked for power off."))
+            return Next.END, "power off"
+        if number == CALL_YIELD:
+            page.rax = 0
+            return Next.YIELD, "yield"
+        if number == CALL_WAKE and page.rbx < len(machine.vcpus):
+            page.rax = 0
+            return Next.WAKE, "wake"
+        page.rax = NO_SUCH_CALL
+        return Next.RESUME, "unknown"
+
+    def _msr(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        page = vcpu.page
+        number = page.rcx & 0xFFFF_FFFF
+        if page.words[exits.IO_DIRECTION] == exits.OUT:
+            value = (page.rdx & 0xFFFF_FFFF) << 32 | page.rax & 0xFFFF_FFFF
+            allowed = _write_msr(vcpu, number, value)
+            qualifier = f"write {msr.name(number)}"
+        else:
+            found = _read_msr(vcpu, number, now_ns - machine.start_ns)
+            allowed = found is not None
+            if found is not None:
+                page.rax, page.rdx = found & 0xFFFF_FFFF, found >> 32
+                page.dirty |= DIRTY_GPRS
+            qualifier = f"read {msr.name(number)}"
+        if not allowed:
+            return _fault(vcpu, Event(GENERAL_PROTECTION, 0)), qualifier
+        return Next.RESUME, qualifier
+
+    def _timestamp(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        page = vcpu.page
+        ticks = now_ns - machine.start_ns
+        page.rax, page.rdx = ticks & 0xFFFF_FFFF, ticks >> 32
+        page.dirty |= DIRTY_GPRS
+        return Next.RESUME, ""
+
+    def _random(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        words = vcpu.page.words
+        size = words[exits.ACCESS_SIZE] or 8
+        exits.set_register(vcpu.page, words[exits.ACCESS_REGISTER] & 15, machine.rng.getrandbits(64), size)
+        vcpu.page.rflags = vcpu.page.rflags & ~0x8D5 | 1
+        vcpu.page.dirty |= DIRTY_GPRS | DIRTY_RIP
+        return Next.RESUME, ""
+
+    def _page_fault(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        words = vcpu.page.words
+        vcpu.pending = Event(14, words[exits.ERROR_CODE])
+        return Next.RESUME, "injected"
+
+    def _exception(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        words = vcpu.page.words
+        vector = words[exits.VECTOR]
+        vcpu.pending = Event(vector, words[exits.ERROR_CODE] if vector in _WITH_ERROR_CODE else None)
+        return Next.RESUME, f"vector {vector}"
+
+    def _shutdown(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        registers = snapshot(vcpu.page)
+        detail = (
+            f"vCPU {vcpu.number} had an exception that it could not deliver: rip {registers.rip:#x}, "
+            f"rsp {registers.general[7]:#x}, cr2 {registers.cr2:#x}, cr3 {registers.cr3:#x}."
+        )
+        machine.end(Verdict("TRIPLE_FAULT", detail, crashed=True, registers=registers))
+        return Next.END, ""
+
+
+def _fault(vcpu: Vcpu, event: Event) -> Next:
+    """Makes the instruction that just ended fault instead: RIP goes back onto it."""
+    page = vcpu.page
+    page.rip = page.rip - (page.words[exits.LENGTH] or 2) & _MASK64
+    page.dirty |= DIRTY_RIP
+    vcpu.pending = event
+    return Next.RESUME
+
+
+def _read_msr(vcpu: Vcpu, number: int, ticks: int) -> int | None:
+    page = vcpu.page
+    if number in _MSR_WORDS:
+        return int(getattr(page, _MSR_WORDS[number][0]))
+    if number == msr.EFER:
+        return int(page.efer)
+    return ticks if number == msr.TSC else vcpu.msrs.read(number)
+
+
+def _write_msr(vcpu: Vcpu, number: int, value: int) -> bool:
+    page: RunPage = vcpu.page
+    if number == msr.EFER:
+        if value & ~boot.EFER:
+            return False
+        page.efer = value | boot.EFER & _LONG_MODE
+        page.dirty |= DIRTY_CONTROL
+        return True
+    if number not in _MSR_WORDS:
+        return vcpu.msrs.write(number, value)
+    word, group = _MSR_WORDS[number]
+    setattr(page, word, value)
+    page.dirty |= group
+    return True

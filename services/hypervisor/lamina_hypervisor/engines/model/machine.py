@@ -1,0 +1,104 @@
+"""A VM with power, as the model engine keeps it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from lamina_hypervisor.domain.addresses import Gpa, Gva
+from lamina_hypervisor.domain.ept import Ept
+from lamina_hypervisor.domain.guest_ram import GuestRam, HostMemory
+from lamina_hypervisor.domain.holder import Holder
+from lamina_hypervisor.domain.injection import Injector
+from lamina_hypervisor.domain.ledger import ExitLedger
+from lamina_hypervisor.domain.ports import PortBus
+from lamina_hypervisor.domain.serial import Serial
+from lamina_hypervisor.domain.serial_log import SerialLog
+from lamina_hypervisor.domain.vcpu import Vcpu
+from lamina_hypervisor.domain.vm import Verdict, Vm
+from lamina_hypervisor.domain.walk import Access, Walk, walk
+from lamina_hypervisor.engines.effects import Space
+from lamina_kit.rng import Rng
+
+SERIAL_REGISTERS = 8
+
+
+class Host(HostMemory, Protocol):
+    """The host's RAM with its run pages; the kit's memory bus is one."""
+
+    def run_page(self, index: int) -> memoryview:
+        """Returns a run page, 4096 writable bytes."""
+
+
+class ModelMachine:
+    """A VM with power. Made by `power_on`, which fills it in bit by bit: what is None was not made yet."""
+
+    def __init__(self, vm: Vm, host: Host, ept: Ept, rng: Rng, start_ns: int) -> None:
+        self.vm = vm
+        self.host = host
+        self.rng = rng
+        self.start_ns = start_ns
+        self.ept = ept
+        self.holder = Holder(ept)
+        self.ram = GuestRam(host, ept)
+        self.injector = Injector(host, ept, self.ram)
+        self.ledger = ExitLedger()
+        self.serial = Serial()
+        self.serial_log = SerialLog()
+        self.ports = PortBus()
+        for port in vm.definition.serial_ports:
+            self.ports.attach(port, SERIAL_REGISTERS, self.serial)
+        self.vcpus: list[Vcpu] = []
+        self.verdict: Verdict | None = None
+        self.paused = False
+        self.standing = 0
+        self.followers = 0
+        self.space: Space | None = None
+        self.run_group = ""
+        self.holding = False
+
+    @property
+    def name(self) -> str:
+        """Name of the VM."""
+        return self.vm.name
+
+    @property
+    def owner(self) -> str:
+        """What the MMU is told about who owns the EPT's frames."""
+        return f"hypervisor vm {self.vm.definition.vm_id} ept"
+
+    @property
+    def eptp(self) -> int:
+        """Address of the EPT's root in host RAM."""
+        return self.ept.root << 12
+
+    @property
+    def mapped_pages(self) -> int:
+        """Guest pages that the EPT maps."""
+        return self.ept.mapped
+
+    @property
+    def table_frames(self) -> int:
+        """Frames that the EPT's tables use."""
+        return len(self.ept.tables)
+
+    def pages(self, start: Gpa) -> Iterator[tuple[Gpa, int]]:
+        """Yields (address, EPT entry) of the pages mapped from `start` on, by address."""
+        return self.ept.pages(start)
+
+    def translate(self, vcpu: int, gva: Gva, access: Access) -> Walk:
+        """Returns the walk of an address by the tables of one vCPU, without side effects."""
+        return walk(self.host, self.ept, self.vcpus[vcpu].page.cr3, gva, access)
+
+    def end(self, verdict: Verdict) -> None:
+        """Sets the verdict, unless one is set already."""
+        if self.verdict is None:
+            self.verdict = verdict
+
+    def vcpu_key(self, number: int) -> tuple[str, str, str]:
+        """Returns the key that a vCPU waits for while it stands."""
+        return ("vcpu", self.name, str(number))
+
+    def standing_key(self) -> tuple[str, str]:
+        """Returns the key that a pause waits for."""
+        return ("standing", self.name)

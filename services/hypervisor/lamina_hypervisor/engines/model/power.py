@@ -1,0 +1,122 @@
+"""Power on and power off: what a VM is made of in the layers below, and how it is given back. Pure.
+
+    tables (EPT)  ──▶  space (guest RAM)  ──▶  hold  ──▶  kernel and boot tables  ──▶  run group  ──▶  contexts
+
+Power off goes the other way: no core may use the EPT when its frames are freed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lamina_hypervisor.domain import boot
+from lamina_hypervisor.domain.addresses import Frame, Gpa, Hpa
+from lamina_hypervisor.domain.elf import Kernel
+from lamina_hypervisor.domain.ept import Ept
+from lamina_hypervisor.domain.slices import SliceEnd, SliceLedger, SliceTimer
+from lamina_hypervisor.domain.vcpu import Context, Vcpu, VcpuState
+from lamina_hypervisor.domain.vm import Vm
+from lamina_hypervisor.engines import effects
+from lamina_hypervisor.engines.model.machine import Host, ModelMachine
+from lamina_kit.effects import Effect, Step
+from lamina_kit.errors import LaminaError
+from lamina_kit.rng import Rng
+from lamina_kit.runpage import DIRTY_ALL, RunPage, Segment
+
+FIRST_TABLES = 8
+"""Table frames that a VM starts with: the root and enough for its first gigabyte's upper levels."""
+
+WRITE_BYTES = 1 << 20
+"""Bytes written to guest RAM at once."""
+
+_FLAT = 0xFFFF_FFFF
+
+
+def build(host: Host, slices: SliceLedger, rng: Rng, vm: Vm, kernel: Kernel, now_ns: int) -> Step[ModelMachine]:
+    """Makes everything that a VM needs; on an error, what was made is given back and the error goes on."""
+    definition = vm.definition
+    owner = f"hypervisor vm {definition.vm_id} ept"
+    frames: list[Frame] = yield effects.AllocateTables(owner, definition.memory_group, FIRST_TABLES)
+    ept = Ept(host, frames[0])
+    ept.add_tables(frames[1:])
+    machine = ModelMachine(vm, host, ept, rng, now_ns)
+    try:
+        yield from _make_ram(machine, kernel)
+        yield from _make_vcpus(machine, slices, kernel)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from release(machine)
+        raise
+    return machine
+
+
+def release(machine: ModelMachine) -> Step[list[LaminaError]]:
+    """Gives back whatever the machine has; returns the errors of layers that have lost it already."""
+    errors: list[LaminaError] = []
+    for vcpu in machine.vcpus:
+        vcpu.stand(VcpuState.OFF, SliceEnd.STOPPED)
+    for effect in list(_parts(machine)):
+        try:
+            yield effect
+        except LaminaError as error:
+            errors.append(error)
+    machine.space, machine.run_group, machine.holding = None, "", False
+    return errors
+
+
+def _parts(machine: ModelMachine) -> Iterator[Effect]:
+    """Yields what gives each part back, in the order in which that is safe."""
+    for vcpu in machine.vcpus:
+        yield effects.DeleteContext(vcpu.context)
+    if machine.holding:
+        yield effects.CloseHold(machine.name)
+    if machine.space is not None:
+        yield effects.DeleteSpace(machine.space)
+    yield effects.FreeTables(machine.owner, tuple(machine.ept.all_table_frames()))
+    if machine.run_group:
+        yield effects.DeleteRunGroup(machine.run_group)
+
+
+def _make_ram(machine: ModelMachine, kernel: Kernel) -> Step[None]:
+    definition = machine.vm.definition
+    label = f"vm {definition.vm_id} ram"
+    machine.space = yield effects.CreateSpace(definition.memory_bytes, definition.memory_group, label)
+    assert machine.space is not None
+    yield effects.OpenHold(machine.name, machine.space)
+    machine.holding = True
+    for piece in boot.pieces(kernel, definition.memory_bytes, definition.vcpu_count, definition.command_line):
+        for at in range(0, len(piece.data), WRITE_BYTES):
+            yield effects.WriteRam(machine.space, Gpa(piece.gpa + at), piece.data[at : at + WRITE_BYTES])
+
+
+def _make_vcpus(machine: ModelMachine, slices: SliceLedger, kernel: Kernel) -> Step[None]:
+    definition = machine.vm.definition
+    machine.run_group = yield effects.CreateRunGroup(definition.vm_id, definition.run_weight)
+    for number in range(definition.vcpu_count):
+        label = f"vm {definition.vm_id} vcpu {number}"
+        context: Context = yield effects.CreateContext(machine.run_group, machine.name, Hpa(machine.eptp), label)
+        page = RunPage(machine.host.run_page(context.run_page))
+        set_start(page, boot.registers(kernel, number), number)
+        machine.vcpus.append(Vcpu(number, context, page, SliceTimer(slices, machine.name, number)))
+
+
+def set_start(page: RunPage, start: boot.BootRegisters, number: int) -> None:
+    """Writes the registers of the boot protocol into a run page."""
+    for register in range(16):
+        page.gpr[register] = 0
+    page.rip, page.rsp, page.rdi, page.rsi = start.rip, start.rsp, start.rdi, start.rsi
+    page.rflags, page.cpl = boot.RFLAGS, 0
+    page.cr0, page.cr2, page.cr3, page.cr4, page.cr8, page.efer = boot.CR0, 0, boot.PML4, boot.CR4, 0, boot.EFER
+    page.star = page.lstar = page.sfmask = page.kernel_gs_base = 0
+    page.gdtr_base, page.gdtr_limit, page.idtr_base, page.idtr_limit = boot.GDT, 23, 0, 0
+    page.set_segment("cs", Segment(boot.CODE_SELECTOR, 0, _FLAT, boot.CODE_ATTRIBUTES))
+    for name in ("ss", "ds", "es", "fs", "gs"):
+        page.set_segment(name, Segment(boot.DATA_SELECTOR, 0, _FLAT, boot.DATA_ATTRIBUTES))
+    page.set_segment("ldtr", Segment(0, 0, 0, boot.UNUSABLE))
+    page.set_segment("tr", Segment(0, 0, 0xFFFF, boot.BUSY_TSS))
+    page.fxsave[:] = bytes(len(page.fxsave))
+    page.fxsave[0:2] = (0x037F).to_bytes(2, "little")
+    page.fxsave[24:32] = (0x0000_FFFF_0000_1F80).to_bytes(8, "little")
+    page.tsc_answered, page.tsc_aux = 0, number
+    page.dirty = DIRTY_ALL

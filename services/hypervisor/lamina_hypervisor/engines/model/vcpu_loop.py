@@ -1,0 +1,176 @@
+"""The life of a vCPU: deliver what is pending, run, handle the exit, and again. Pure.
+
+            ┌────────────── paused: stand until resumed
+            ▼
+    ──▶ deliver ──▶ Run ──▶ exit ──▶ dispatcher ──┬─▶ again
+            ▲                                     ├─▶ wait for memory ──▶ again
+            └──────────── woken ◀── halted ◀──────┴─▶ off, or the machine ends
+"""
+
+from __future__ import annotations
+
+from lamina_hypervisor.domain import boot, exits
+from lamina_hypervisor.domain.addresses import Gpa, Gva
+from lamina_hypervisor.domain.exits import Ran, Reason
+from lamina_hypervisor.domain.guest_ram import NeedPage
+from lamina_hypervisor.domain.injection import IF, DeliveryFault, Event
+from lamina_hypervisor.domain.registers import snapshot
+from lamina_hypervisor.domain.slices import SliceEnd
+from lamina_hypervisor.domain.vcpu import Vcpu, VcpuState
+from lamina_hypervisor.domain.vm import Verdict
+from lamina_hypervisor.domain.walk import Access, Outcome
+from lamina_hypervisor.engines import effects
+from lamina_hypervisor.engines.interface import serial_key
+from lamina_hypervisor.engines.model.dispatch import Dispatcher, Next
+from lamina_hypervisor.engines.model.machine import ModelMachine
+from lamina_hypervisor.engines.model.memory import fault_in
+from lamina_kit.clock import Clock
+from lamina_kit.effects import Step, WaitFor
+from lamina_kit.errors import LaminaError, ResourceExhausted
+
+WINDOW_BUDGET = 20_000
+"""Instructions of a run while an interrupt waits for the guest to enable interrupts."""
+
+_STI = 0xFB
+
+
+class VcpuLoop:
+    """Runs vCPUs of any machine of one engine."""
+
+    def __init__(self, clock: Clock, dispatcher: Dispatcher) -> None:
+        self._clock = clock
+        self._dispatcher = dispatcher
+
+    def run(self, machine: ModelMachine, vcpu: Vcpu) -> Step[None]:
+        """Runs a vCPU until it is off or the machine ends. A layer below that fails ends the machine."""
+        try:
+            while machine.verdict is None and vcpu.state is not VcpuState.OFF:
+                if machine.paused:
+                    yield from self._stand(machine, vcpu)
+                elif vcpu.state is VcpuState.HALTED:
+                    yield from self._sleep(machine, vcpu)
+                else:
+                    yield from self._turn(machine, vcpu)
+        except LaminaError as error:
+            reason = "OUT_OF_MEMORY" if isinstance(error, ResourceExhausted) else "HOST_UNAVAILABLE"
+            machine.end(Verdict(reason, f"vCPU {vcpu.number}: {error}", crashed=True))
+        finally:
+            vcpu.running = False
+
+    def _turn(self, machine: ModelMachine, vcpu: Vcpu) -> Step[None]:
+        """One run and its exit."""
+        budget = 0
+        if vcpu.pending is not None or (vcpu.number == 0 and machine.serial.interrupt):
+            budget = yield from self._deliver(machine, vcpu)
+            if machine.verdict is not None:
+                return
+        vcpu.running = True
+        ran: Ran = yield effects.Run(vcpu.context, budget)
+        vcpu.running = False
+        left = self._clock.now_ns()
+        self._account(vcpu, ran, left)
+        following, qualifier = self._dispatcher.handle(machine, vcpu, ran.reason, ran.detail, left)
+        if following is not Next.RESUME:
+            yield from self._follow(machine, vcpu, following)
+        machine.ledger.record(vcpu.number, ran.reason, qualifier, self._clock.now_ns() - left)
+        machine.ledger.instructions += ran.instructions
+
+    def _account(self, vcpu: Vcpu, ran: Ran, now_ns: int) -> None:
+        vcpu.exits += 1
+        vcpu.instructions += ran.instructions
+        vcpu.times.run += ran.run_ns
+        vcpu.times.steal += ran.wait_ns
+        if ran.reason is not Reason.REFUSED:
+            vcpu.last_core = ran.core
+            vcpu.timer.ran(now_ns, ran.core, ran.run_ns, ran.wait_ns, ran.instructions)
+
+    def _follow(self, machine: ModelMachine, vcpu: Vcpu, following: Next) -> Step[None]:
+        """Does what an exit asks for beyond going on."""
+        if following is Next.MEMORY:
+            words = vcpu.page.words
+            yield from self._memory(machine, vcpu, Gpa(words[exits.GPA]), words[exits.ACCESS])
+        elif following is Next.OUTPUT:
+            yield effects.Wake(serial_key(machine.name))
+        elif following is Next.EXPIRED:
+            vcpu.timer.close(SliceEnd.EXPIRED)
+        elif following is Next.YIELD:
+            vcpu.timer.close(SliceEnd.YIELDED)
+        elif following in (Next.STOPPED, Next.END):
+            vcpu.timer.close(SliceEnd.STOPPED)
+        elif following is Next.HALT:
+            vcpu.stand(VcpuState.HALTED, SliceEnd.HALTED)
+        elif following is Next.OFF:
+            self._off(machine, vcpu)
+        elif following is Next.WAKE:
+            target = machine.vcpus[vcpu.page.rbx]
+            target.woken = True
+            yield effects.Wake(machine.vcpu_key(target.number))
+
+    def _off(self, machine: ModelMachine, vcpu: Vcpu) -> None:
+        vcpu.stand(VcpuState.OFF, SliceEnd.HALTED)
+        if all(other.state is VcpuState.OFF for other in machine.vcpus):
+            machine.end(Verdict("HALTED", "Every vCPU executed HLT with interrupts disabled."))
+
+    def _memory(self, machine: ModelMachine, vcpu: Vcpu, gpa: Gpa, access: int) -> Step[None]:
+        began = self._clock.now_ns()
+        if (yield from fault_in(machine, vcpu, gpa, access)):
+            vcpu.times.memory_wait += self._clock.now_ns() - began
+
+    def _stand(self, machine: ModelMachine, vcpu: Vcpu) -> Step[None]:
+        """Stands while the machine is paused."""
+        before = vcpu.state
+        vcpu.stand(VcpuState.PAUSED, SliceEnd.STOPPED)
+        machine.standing += 1
+        yield effects.Wake(machine.standing_key())
+        while machine.paused and machine.verdict is None:
+            yield WaitFor(machine.vcpu_key(vcpu.number))
+        machine.standing -= 1
+        vcpu.state = before
+
+    def _sleep(self, machine: ModelMachine, vcpu: Vcpu) -> Step[None]:
+        """Waits, halted, for an interrupt or a wake-up."""
+        began = self._clock.now_ns()
+        while machine.verdict is None and not machine.paused:
+            if vcpu.woken or (vcpu.number == 0 and machine.serial.interrupt):
+                vcpu.woken = False
+                vcpu.state = VcpuState.RUNNABLE
+                break
+            yield WaitFor(machine.vcpu_key(vcpu.number))
+        vcpu.times.halt += self._clock.now_ns() - began
+
+    def _deliver(self, machine: ModelMachine, vcpu: Vcpu) -> Step[int]:
+        """Delivers the pending exception, or else the serial interrupt; returns the budget of the next run."""
+        page = vcpu.page
+        if vcpu.pending is None:
+            if not page.rflags & IF:
+                return WINDOW_BUDGET
+            if self._in_shadow(machine, vcpu):
+                return 1
+        event = vcpu.pending or Event(boot.SERIAL_VECTOR)
+        while machine.verdict is None:
+            try:
+                machine.injector.deliver(page, event)
+            except NeedPage as need:
+                yield from self._memory(machine, vcpu, need.gpa, exits.WRITE if need.write else exits.READ)
+            except DeliveryFault as fault:
+                self._crash(machine, vcpu, event, fault)
+            else:
+                vcpu.interrupts += vcpu.pending is None
+                vcpu.pending = None
+                return 0
+        return 0
+
+    def _in_shadow(self, machine: ModelMachine, vcpu: Vcpu) -> bool:
+        """Whether the instruction before RIP may be STI: then the next one runs before an interrupt is taken.
+
+        Without this, an interrupt between STI and HLT would be handled before the HLT, which then sleeps for ever.
+        """
+        found = machine.translate(vcpu.number, Gva(vcpu.page.rip - 1), Access())
+        if found.outcome is not Outcome.TRANSLATED or found.hpa is None:
+            return False
+        return machine.host.read(found.hpa, 1)[0] == _STI
+
+    def _crash(self, machine: ModelMachine, vcpu: Vcpu, event: Event, fault: DeliveryFault) -> None:
+        registers = snapshot(vcpu.page)
+        detail = f"vCPU {vcpu.number} at rip {registers.rip:#x} has event {event.vector:#x} and cannot take it: {fault}."
+        machine.end(Verdict("UNHANDLED_EXCEPTION", detail, crashed=True, registers=registers))

@@ -1,0 +1,37 @@
+"""What the domain may have from outside, as ports that the shell fills. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+from lamina_mmu.domain.ram import Ram
+from lamina_mmu.domain.swap import SwapStore
+
+
+class Journal(Protocol):
+    """The ordered event log of the layer; with a `rule` the entry is a decision that `Explain` returns."""
+
+    def __call__(self, object: str, event: str, *, cause: str = "", rule: str = "", **inputs: object) -> object:
+        """Appends what happened to `object`."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """RAM, swap, time (ns since the stack's start), the event log, and the way to wake steps that wait for a key."""
+
+    host: str
+    ram: Ram
+    swap: SwapStore
+    now_ns: Callable[[], int]
+    record: Journal
+    wake: Callable[[Hashable, object], object]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be chosen: the replacement policy; how many frames of RAM are used (0: all of them)."""
+
+    policy: str = "lru"
+    frames: int = 0

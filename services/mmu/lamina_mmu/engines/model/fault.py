@@ -1,0 +1,319 @@
+"""Resolving a fault: the document's seven steps.
+
+    1 the access    2 the entry is not enough    3 the core raises #PF    4 the handler (here)
+    5 judged:  first touch ─▶ a zeroed frame, or a page of the object       ─┐
+               swapped out ─▶ a frame, read from the slot                    ├─▶ 6 the entry is written
+               write to a shared page ─▶ copied, or handed to its last user ─┘
+               no mapping, or not these rights ─▶ segmentation fault
+               nothing left to reclaim ─▶ out of memory
+    7 the instruction runs again
+
+`attempt` does all of it in one change when it can. When a frame must be made free, or another operation works on the
+page, it says so (Short, Busy), the fault yields, and starts over from the look-ups.
+"""
+
+from __future__ import annotations
+
+from lamina_kit.effects import Step, WaitFor
+from lamina_kit.paging import PAGE_MASK, PAGE_SHIFT, USER_END
+
+from lamina_mmu.domain.effects import fault_key, frame_key
+from lamina_mmu.domain.entry import (
+    EXECUTE,
+    READ,
+    WRITE,
+    frame_of,
+    is_swap,
+    is_transit,
+    leaf,
+    permits,
+    rights_allow,
+    slot_of,
+    transit,
+)
+from lamina_mmu.domain.four_level import FourLevelTable
+from lamina_mmu.domain.frames import BUSY, Use
+from lamina_mmu.domain.handles import Handle
+from lamina_mmu.domain.outcome import FaultResult, Outcome, Trail
+from lamina_mmu.domain.space import Space
+from lamina_mmu.domain.table import exchange, update
+from lamina_mmu.domain.vma import Vma
+from lamina_mmu.engines.model.machine import Busy, Machine, Short
+from lamina_mmu.engines.model.objects import object_frame
+from lamina_mmu.engines.model.reclaim import make_room, oom_victim
+from lamina_mmu.engines.model.swapping import swap_in
+from lamina_mmu.engines.model.withdraw import Taken, withdraw
+
+ACCESS_NAMES = {READ: "read", WRITE: "write", EXECUTE: "execute"}
+
+
+def fault(
+    m: Machine, handle: Handle, address: int, access: int, trail: Trail | None = None, force: bool = False
+) -> Step[FaultResult]:
+    """Makes `access` to `address` possible, or says why it is not.
+
+    With `force` the rights of the mapping are ignored, as a debugger's writes do (private mappings only).
+    """
+    work = _Fault(m, handle, address, access, trail, force)
+    try:
+        while True:
+            try:
+                result = work.attempt()
+                if result is None:
+                    yield from work.copy()
+                    continue
+            except Busy as busy:
+                work.note("page.awaited", f"another operation has the page: {busy.key}")
+                yield WaitFor(busy.key)
+                continue
+            except Short as short:
+                work.claim()
+                work.note("frame.missing", f"{short.group.name} has no frame to give")
+                if (yield from make_room(m, short.group, work.cause())):
+                    continue
+                result = work.out_of_memory(short)
+            return result
+    finally:
+        work.close()
+
+
+class _Fault:
+    """One fault at work. What it found is valid until its next yield."""
+
+    def __init__(
+        self, m: Machine, handle: Handle, address: int, access: int, trail: Trail | None, force: bool
+    ) -> None:
+        self.m, self.handle, self.address, self.access, self.trail, self.force = m, handle, address, access, trail, force
+        self.vpn = address >> PAGE_SHIFT
+        self.outcome = Outcome.SPURIOUS
+        self.claimed = False
+        self.space: Space
+        self.vma: Vma
+        self.entry = 0
+
+    def note(self, step: str, detail: str) -> None:
+        """Adds a step to the trail, if somebody wants to see it."""
+        if self.trail is not None:
+            self.trail.add(step, detail)
+
+    def cause(self) -> str:
+        """Returns the page as the cause of what is evicted for it."""
+        return self.m.names.page(self.space.number, self.vpn)
+
+    def claim(self) -> None:
+        """Makes other faults on the page wait until this one is done."""
+        if not self.claimed:
+            self.m.faulting.add(fault_key(self.space.id, self.vpn))
+            self.claimed = True
+
+    def close(self) -> None:
+        """Lets the other faults on the page go on."""
+        if self.claimed:
+            key = fault_key(self.space.id, self.vpn)
+            self.m.faulting.discard(key)
+            self.m.ports.wake(key, None)
+
+    # ── judging ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def attempt(self) -> FaultResult | None:
+        """Resolves the fault in one change; None when the page must be copied, which takes a yield."""
+        m = self.m
+        self.space = space = m.spaces.get(self.handle)
+        first = self.trail is not None and not self.trail.steps
+        if first:
+            self.note_entry()
+        vma = self.find_vma()
+        if vma is None:
+            return self.segmentation_fault("no mapping covers the address")
+        self.vma = vma
+        if not rights_allow(vma.rights, self.access) and not (self.force and not vma.shared):
+            return self.segmentation_fault(f"the mapping does not allow to {ACCESS_NAMES[self.access]}")
+        if first:
+            self.note("vma.found", f"{vma.start:#x}-{vma.end:#x} {vma.label}: the address is valid")
+        self.entry = entry = space.table.load(self.vpn)
+        if is_transit(entry):
+            raise Busy(frame_key(frame_of(entry)))
+        if m.faulting and not self.claimed and fault_key(space.id, self.vpn) in m.faulting:
+            raise Busy(fault_key(space.id, self.vpn))
+        if not entry:
+            self.build_tables()
+            return self.first_touch()
+        if is_swap(entry):
+            entry = self.read_swap()
+        if self.access == WRITE and self.must_copy(entry):
+            return None
+        return self.finish(entry)
+
+    def find_vma(self) -> Vma | None:
+        """Returns the mapping that covers the address, grown down to it if it may."""
+        if self.address >= USER_END:
+            return None
+        vmas = self.space.vmas
+        vma = vmas.at(self.address)
+        if vma is None:
+            vma = vmas.growable(self.address)
+            if vma is not None:
+                vmas.grow(vma)
+                self.note("vma.grown", f"{vma.label or 'the mapping'} now begins at {vma.start:#x}")
+        return vma
+
+    def must_copy(self, entry: int) -> bool:
+        """Returns whether a write to a page in RAM needs a copy; hands a page over to its last user."""
+        m = self.m
+        if not entry & (1 << 9):
+            return False
+        frame = frame_of(entry)
+        frames = m.frames
+        if frames.flags[frame] & BUSY:
+            raise Busy(frame_key(frame))
+        slot = frames.slot[frame] - 1
+        if frames.use[frame] != Use.ANONYMOUS or frames.refs[frame] > 1 or (slot >= 0 and m.swap.refs[slot]):
+            return True
+        right = leaf(frame, self.vma.rights, False)
+        update(self.space.table, self.vpn, 1 << 9, right & ~(frame << PAGE_SHIFT))
+        self.outcome = Outcome.COPIED if self.outcome == Outcome.SPURIOUS else self.outcome
+        self.note("page.taken_over", f"frame {frame} has no other user")
+        return False
+
+    # ── filling ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def build_tables(self) -> None:
+        """Attaches the tables that are missing on the way to the page."""
+        m, table = self.m, self.space.table
+        while table.missing(self.vpn):
+            assert isinstance(table, FourLevelTable)
+            frame = m.take(Use.TABLE, self.space.group, self.space.id)
+            m.ram.zero(frame)
+            m.keep(frame)
+            table.attach(self.vpn, frame)
+            self.note("table.allocated", f"frame {frame}")
+
+    def first_touch(self) -> FaultResult | None:
+        """Maps a page that has no entry yet."""
+        m, vma = self.m, self.vma
+        if not vma.object:
+            frame = m.take(Use.ANONYMOUS, self.space.group)
+            self.note("frame.allocated", f"frame {frame} from the free list")
+            m.ram.zero(frame)
+            self.note("page.zeroed", f"frame {frame}")
+            m.policy.add(frame, self.space.group)
+            self.outcome = Outcome.ZERO_FILLED
+            return self.install(frame, cow=False)
+        entity = m.objects.slot(vma.object)
+        page = vma.object_page(self.vpn)
+        if page >= entity.pages:
+            return self.segmentation_fault(f"page {page} is beyond the end of object o-{entity.number}")
+        frame, found = object_frame(m, entity, page)
+        self.note("object.page", f"page {page} of o-{entity.number} is in frame {frame} ({found})")
+        self.outcome = Outcome.SWAPPED_IN if found == "read from swap" else Outcome.OBJECT_MAPPED
+        result = self.install(frame, cow=not vma.shared)
+        return None if self.access == WRITE and not vma.shared else result
+
+    def read_swap(self) -> int:
+        """Brings a page back from swap; returns its new entry."""
+        m, slot = self.m, slot_of(self.entry)
+        frame, was_read = swap_in(m, slot, self.space.group)
+        self.note("page.read", f"frame {frame} from slot {slot}" if was_read else f"frame {frame} still holds slot {slot}")
+        m.swap.refs[slot] -= 1
+        self.space.swapped -= 1
+        shared = m.swap.refs[slot] > 0 or m.frames.refs[frame] > 0
+        self.outcome = Outcome.SWAPPED_IN
+        entry = leaf(frame, self.vma.rights, shared)
+        exchange(self.space.table, self.vpn, entry)
+        m.note_mapped(self.space, self.vpn, frame)
+        return entry
+
+    def install(self, frame: int, cow: bool) -> FaultResult:
+        """Writes the entry for a page that had none."""
+        entry = leaf(frame, self.vma.rights, cow)
+        exchange(self.space.table, self.vpn, entry)
+        self.m.note_mapped(self.space, self.vpn, frame)
+        return self.finish(entry)
+
+    def copy(self) -> Step[None]:
+        """Gives the space a frame of its own with the shared page's content. The page is in transit meanwhile."""
+        m, space, vpn = self.m, self.space, self.vpn
+        entry = space.table.load(vpn)
+        old = frame_of(entry)
+        new = m.take(Use.ANONYMOUS, space.group)
+        m.keep(new)
+        self.note("frame.allocated", f"frame {new} from the free list")
+        m.set_busy(old, True)
+        entry = exchange(space.table, vpn, transit(entry))
+        done = False
+        try:
+            yield from withdraw(m, [Taken(space.id, vpn, entry)])
+            self.note("translations.dropped", f"no core and no holder uses frame {old} for this page")
+            m.ram.copy_frame(old, new)
+            m.soil(new)
+            vma = space.vmas.at(self.address)
+            rights = vma.rights if vma is not None else 0
+            exchange(space.table, vpn, leaf(new, rights, False))
+            m.note_mapped(space, vpn, new)
+            m.note_unmapped(space, vpn, old, entry)
+            m.policy.add(new, space.group)
+            done = True
+            self.outcome = Outcome.COPIED if self.outcome != Outcome.SWAPPED_IN else self.outcome
+            self.note("page.copied", f"frame {old} to frame {new}")
+        finally:
+            if not done:
+                exchange(space.table, vpn, entry)
+            m.set_busy(old, False)
+            if done:
+                m.drop(old)
+            m.drop(new)
+
+    # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def finish(self, entry: int) -> FaultResult:
+        """Returns the result for a page in RAM whose entry allows the access."""
+        m, space = self.m, self.space
+        table = space.table
+        if not self.force and not permits(entry, self.access):
+            right = leaf(frame_of(entry), self.vma.rights, False)
+            update(table, self.vpn, 1 << 63, right & ~(1 << 63) | right & (1 << 63))
+        entry = table.load(self.vpn)
+        self.count()
+        if self.trail is None:
+            return FaultResult(self.outcome, frame_of(entry), entry)
+        self.note("entry.written", f"{entry:#x} at page {self.vpn:#x}")
+        self.note("access.restarted", f"the {ACCESS_NAMES[self.access]} runs again and finds frame {frame_of(entry)}")
+        return FaultResult(self.outcome, frame_of(entry), entry, self.trail.steps)
+
+    def count(self) -> None:
+        """Adds the fault to the space's counters."""
+        space = self.space
+        if self.outcome == Outcome.SWAPPED_IN:
+            space.major_faults += 1
+        elif self.outcome == Outcome.COPIED:
+            space.cow_faults += 1
+        elif self.outcome != Outcome.SPURIOUS:
+            space.minor_faults += 1
+
+    def segmentation_fault(self, why: str) -> FaultResult:
+        """Refuses the access."""
+        self.space.refused_faults += 1
+        self.note("access.refused", why)
+        page = self.m.names.page(self.space.number, self.vpn)
+        self.m.record(page, "fault.refused", rule="segmentation fault", access=ACCESS_NAMES[self.access], why=why)
+        return FaultResult(Outcome.SEGMENTATION_FAULT, steps=self.trail.steps if self.trail else [])
+
+    def out_of_memory(self, short: Short) -> FaultResult:
+        """Gives up: names the group at its limit and the space in it that holds most."""
+        self.note("memory.exhausted", f"nothing in {short.group.name} can be reclaimed")
+        victim = oom_victim(self.m, short.group, self.cause())
+        steps = self.trail.steps if self.trail else []
+        return FaultResult(Outcome.OUT_OF_MEMORY, steps=steps, limit_group=short.group.id, victim_space=victim)
+
+    def note_entry(self) -> None:
+        """Notes the steps before the handler: the access, what the core found, the exception."""
+        entry = self.space.table.load(self.vpn)
+        self.note(
+            "access.attempted",
+            f"{ACCESS_NAMES[self.access]} at {self.address:#x}: page {self.vpn:#x}, offset {self.address & PAGE_MASK:#x}",
+        )
+        self.note("table.checked", f"entry {entry:#x}, P = {entry & 1}")
+        self.note("fault.raised", "page not present" if not entry & 1 else "the entry does not allow it")
+        self.note("handler.entered", f"space s-{self.space.number}")
+
+

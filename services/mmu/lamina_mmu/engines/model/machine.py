@@ -1,0 +1,246 @@
+"""The state of the model engine, and the small transitions that all operations are made of.
+
+Each method here is one indivisible change: it yields nothing. Invariants that hold whenever an operation yields:
+
+    refs(frame) = entries that name it (rmap) + 1 for an object's page + operations in progress that keep it
+    dirty(frame) not set and no D bit anywhere  ⇒  the content equals the frame's swap slot, or zeros without one
+    an entry says TRANSIT  ⇔  exactly one operation in progress will replace it, and wakes the frame's key then
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from lamina_kit.errors import InvalidArgument
+from lamina_kit.paging import DIRTY as D_BIT
+
+from lamina_mmu.domain.effects import PRESSURE
+from lamina_mmu.domain.entry import is_swap, slot_of
+from lamina_mmu.domain.frames import BUSY, DIRTY, FrameTable, Use
+from lamina_mmu.domain.group import Group, GroupTree
+from lamina_mmu.domain.handles import HandleTable
+from lamina_mmu.domain.hold import Hold, Message
+from lamina_mmu.domain.lru import LruPolicy
+from lamina_mmu.domain.names import Names
+from lamina_mmu.domain.object import MemoryObject
+from lamina_mmu.domain.policy import ReplacementPolicy
+from lamina_mmu.domain.ports import Ports, Settings
+from lamina_mmu.domain.requests import RequestLog
+from lamina_mmu.domain.rmap import ReverseMap
+from lamina_mmu.domain.space import Space
+from lamina_mmu.domain.swap import SwapArea
+
+POLICIES: dict[str, type[LruPolicy]] = {"lru": LruPolicy}
+
+
+class Short(Exception):  # noqa: N818 (not an error: it says what must be made room in)
+    """No frame can be had: `group` is at its limit (the root group: RAM is full)."""
+
+    def __init__(self, group: Group) -> None:
+        super().__init__(group.name)
+        self.group = group
+
+
+class Busy(Exception):  # noqa: N818 (not an error: it says what must be waited for)
+    """Another operation works on the page: wait for `key`, then look again."""
+
+    def __init__(self, key: Hashable) -> None:
+        super().__init__(str(key))
+        self.key = key
+
+
+class Machine:
+    """All state of one host's memory."""
+
+    def __init__(self, ports: Ports, settings: Settings) -> None:
+        if settings.policy not in POLICIES:
+            raise InvalidArgument(
+                f"There is no replacement policy {settings.policy}.",
+                reason="POLICY_UNKNOWN",
+                next_step=f"Choose one of: {', '.join(POLICIES)}.",
+            )
+        self.ports = ports
+        self.ram = ports.ram
+        self.record = ports.record
+        self.names = Names(ports.host)
+        count = min(settings.frames or ports.ram.frames, ports.ram.frames)
+        self.frames = FrameTable(count)
+        self.rmap = ReverseMap(count)
+        self.policy: ReplacementPolicy = POLICIES[settings.policy](count)
+        self.swap = SwapArea(ports.swap)
+        self.groups = GroupTree()
+        self.spaces: HandleTable[Space] = HandleTable("space", "s", "SPACE_UNKNOWN")
+        self.objects: HandleTable[MemoryObject] = HandleTable("object", "o", "OBJECT_UNKNOWN")
+        self.holds: dict[int, Hold] = {}
+        self.requests = RequestLog()
+        self.allocations: dict[int, tuple[str, str, int]] = {}
+        self.faulting: set[tuple[str, int, int]] = set()
+        self.dropped = 0
+        self.low = min(max(32, count // 256), count // 8)
+        self.high = 2 * self.low
+        self._last_hold = 0
+        self._last_allocation = 0
+
+    # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def take(self, use: Use, group: int, owner: int = 0, index: int = 0) -> int:
+        """Takes a frame and charges it to `group`; raises Short. Its content is undefined, its refs are 0."""
+        over = self.groups.over(group)
+        if over is not None:
+            raise Short(over)
+        frames = self.frames
+        if frames.limbo:
+            self.settle()
+        frame = frames.take(use, group, owner, index)
+        if not frame:
+            raise Short(self.groups.root)
+        self.groups.charge(group, 1)
+        if frames.free < self.low:
+            self.ports.wake(PRESSURE, None)
+        return frame
+
+    def settle(self) -> None:
+        """Makes the frames free whose last pin went after their page was given up."""
+        for frame in self.frames.limbo:
+            if not self.ram.pins(frame):
+                self.frames.settle(frame)
+
+    def release(self, frame: int) -> None:
+        """Gives a frame back that nothing refers to, with its copy in swap if no entry needs that."""
+        self.policy.remove(frame)
+        self.forget_copy(frame)
+        self.groups.charge(self.frames.group[frame], -1)
+        self.frames.give_back(frame, self.ram.pins(frame) > 0)
+
+    def keep(self, frame: int) -> None:
+        """Adds a reference."""
+        self.frames.refs[frame] += 1
+
+    def drop(self, frame: int) -> None:
+        """Takes a reference away; the last one releases the frame."""
+        refs = self.frames.refs
+        refs[frame] -= 1
+        if not refs[frame]:
+            self.release(frame)
+
+    def soil(self, frame: int) -> None:
+        """Notes that the content of a frame differs from what swap has of it."""
+        self.frames.flags[frame] |= DIRTY
+
+    def set_busy(self, frame: int, busy: bool) -> None:
+        """Marks a frame as in transit; unmarking wakes who waits for it."""
+        flags = self.frames.flags
+        if busy:
+            flags[frame] |= BUSY
+        else:
+            flags[frame] &= ~BUSY & 0xFF
+            self.ports.wake(("frame", frame), None)
+
+    # ── pages of spaces ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def note_mapped(self, space: Space, vpn: int, frame: int) -> None:
+        """Accounts for an entry of `space` that names `frame` from now on."""
+        self.rmap.add(frame, space.id, vpn)
+        self.frames.refs[frame] += 1
+        space.resident += 1
+
+    def note_unmapped(self, space: Space, vpn: int, frame: int, entry: int) -> None:
+        """Accounts for an entry that names `frame` no longer; the reference stays with the caller, who drops it.
+
+        `entry` is the last value of the entry: a D bit in it must not be lost.
+        """
+        self.rmap.remove(frame, space.id, vpn)
+        space.resident -= 1
+        if entry & D_BIT:
+            self.soil(frame)
+
+    def drop_slot(self, slot: int) -> None:
+        """Takes an entry's reference to a swap slot away; a slot that nobody needs is freed."""
+        swap = self.swap
+        swap.refs[slot] -= 1
+        if not swap.refs[slot] and not swap.frame[slot]:
+            self._free_slot(slot)
+
+    # ── swap ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def take_slot(self, group: int) -> int:
+        """Takes a swap slot and charges it to `group`; -1 when swap is full or forbidden."""
+        if not self.swap_room(group):
+            return -1
+        slot = self.swap.take(group)
+        self.groups.charge_swap(group, 1)
+        return slot
+
+    def swap_room(self, group: int) -> bool:
+        """Returns whether a slot can be had for `group`, if need be one that merely repeats a page in RAM."""
+        over = self.groups.swap_over(group)
+        if over is None and self.swap.free:
+            return True
+        members = {level.id for level in (over or self.groups.root).subtree()}
+        for slot in self.swap.cached_only(self.swap.count):
+            frame = self.swap.frame[slot]
+            if self.swap.group[slot] in members and not self.frames.flags[frame] & BUSY:
+                self.soil(frame)
+                self.forget_copy(frame)
+                return self.groups.swap_over(group) is None and self.swap.free > 0
+        return False
+
+    def remember_copy(self, frame: int, slot: int) -> None:
+        """Notes that `slot` holds the same bytes as `frame`, which is clean from now on."""
+        self.frames.slot[frame] = slot + 1
+        self.swap.frame[slot] = frame
+        self.frames.flags[frame] &= ~DIRTY & 0xFF
+
+    def forget_copy(self, frame: int) -> None:
+        """Cuts a frame off its swap slot; the slot is freed when no entry names it."""
+        slot = self.frames.slot[frame] - 1
+        if slot < 0:
+            return
+        self.frames.slot[frame] = 0
+        self.swap.frame[slot] = 0
+        if not self.swap.refs[slot]:
+            self._free_slot(slot)
+
+    def _free_slot(self, slot: int) -> None:
+        self.groups.charge_swap(self.swap.group[slot], -1)
+        self.swap.give_back(slot)
+
+    # ── objects, holds, allocations ──────────────────────────────────────────────────────────────────────────────
+
+    def free_object(self, entity: MemoryObject) -> None:
+        """Frees an object that is deleted and mapped nowhere."""
+        for number, live in entity.table.leaves(0, entity.pages):
+            for offset in live.nonzero()[0].tolist():
+                entry = int(live[offset])
+                entity.table.cas(number * 512 + offset, entry, 0)
+                if is_swap(entry):
+                    self.drop_slot(slot_of(entry))
+                else:
+                    self.drop(entry >> 12 & (1 << 40) - 1)
+        self.groups.get(entity.group).members -= 1
+        self.objects.remove(entity)
+        self.record(self.names.object(entity.number), "object.freed")
+
+    def unlink_object(self, object_id: int, pages: int) -> None:
+        """Accounts for `pages` of an object that are mapped no longer."""
+        entity = self.objects.slot(object_id)
+        entity.mappings -= pages
+        if entity.closing and not entity.mappings:
+            self.free_object(entity)
+
+    def post(self, hold: Hold, message: Message) -> None:
+        """Says something to a holder."""
+        hold.post(message)
+        self.ports.wake(("outbox", hold.id), None)
+
+    def add_hold(self, hold: Hold) -> None:
+        """Registers a hold under a new id."""
+        self._last_hold += 1
+        hold.id = self._last_hold
+        self.holds[hold.id] = hold
+
+    def add_allocation(self, owner: str, session: str, epoch: int) -> int:
+        """Registers who allocates frames; returns the id for their owner column."""
+        self._last_allocation += 1
+        self.allocations[self._last_allocation] = (owner, session, epoch)
+        return self._last_allocation

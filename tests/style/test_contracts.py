@@ -1,0 +1,64 @@
+"""What the contracts promise, the layers serve; what the layers answer, the contracts name."""
+
+from __future__ import annotations
+
+import pytest
+from lamina_tools import contracts, rpc_reference
+from lamina_tools.style import promises
+from lamina_tools.style.source import Source
+from lamina_tools.tree import LAYERS, ROOT, Layer, python_files
+
+
+@pytest.fixture(scope="module")
+def packages() -> dict[str, rpc_reference.Package]:
+    """Returns the packages of the contracts by name."""
+    found = rpc_reference.packages(contracts.image(ROOT), set(contracts.proto_files(ROOT)))
+    return {package.name: package for package in found}
+
+
+def sources_of(folder: str) -> list[Source]:
+    """Returns the Python files below a folder."""
+    return [source for path in python_files(ROOT, folder) if (source := Source.read(ROOT, path))]
+
+
+def promises_of(layer: Layer) -> list[str]:
+    """Returns the texts of the contracts that a layer serves, its own and the one that all serve, and its README."""
+    protos = ROOT / "protos/lamina"
+    folders = (protos / layer.package.removeprefix("lamina_"), protos / "common")
+    paths = [path for folder in folders for path in sorted(folder.rglob("*.proto"))]
+    paths.append(ROOT / layer.folder / "README.md")
+    return [path.read_text() for path in paths if path.exists()]
+
+
+def test_every_rpc_says_how_it_fails(packages: dict[str, rpc_reference.Package]) -> None:
+    """The comment of every RPC names the codes with which it fails, or says that it does not."""
+    findings = list(promises.rpcs_say_how_they_fail(packages.values()))
+    assert not findings, "\n".join(findings)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+def test_every_rpc_is_served(layer: Layer, packages: dict[str, rpc_reference.Package]) -> None:
+    """Every RPC of a layer's contract is defined by a servicer of that layer."""
+    package = packages[f"lamina.{layer.package.removeprefix('lamina_')}.v1"]
+    findings = list(promises.contract_is_served(package, sources_of(str(layer.folder))))
+    assert not findings, "\n".join(findings)
+
+
+def test_the_common_service_is_served(packages: dict[str, rpc_reference.Package]) -> None:
+    """Every RPC of the service that all layers serve is defined in the kit."""
+    findings = list(promises.contract_is_served(packages["lamina.common.v1"], sources_of("kit")))
+    assert not findings, "\n".join(findings)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+def test_every_reason_is_promised(layer: Layer) -> None:
+    """Every reason that a layer's code gives is named in its contracts, or in its README if it is one of the start."""
+    findings = list(promises.reasons_are_promised(promises_of(layer), sources_of(str(layer.folder))))
+    assert not findings, "\n".join(findings)
+
+
+def test_every_rpc_is_in_the_reference(packages: dict[str, rpc_reference.Package]) -> None:
+    """The committed reference has an entry for every RPC that is served."""
+    index = (ROOT / "docs/rpc.md").read_text()
+    calls = [f"{s.name}.{m.name}" for package in packages.values() for s in package.services for m in s.methods]
+    assert [call for call in calls if f"[{call}](" not in index] == []

@@ -1,0 +1,17 @@
+"""The rules for Python code, over every folder of code."""
+
+from __future__ import annotations
+
+import pytest
+from lamina_tools.style import layers, modules, tests_of_ours
+from lamina_tools.style.source import Rule, Source, apply
+from lamina_tools.tree import CODE_AREAS, ROOT, python_files
+
+
+@pytest.mark.parametrize("rule", [*modules.RULES, *layers.RULES, *tests_of_ours.RULES], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("area", CODE_AREAS)
+def test_code_follows_the_rules(area: str, rule: Rule) -> None:
+    """No file of a folder breaks a rule of the house."""
+    sources = [source for path in python_files(ROOT, area) if (source := Source.read(ROOT, path))]
+    findings = apply(rule, sources)
+    assert not findings, "\n".join([str(rule.__doc__), *findings])
