@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
+
 from lamina_kit import trace
 from lamina_kit.channel import Channel, connect
 from lamina_kit.clock import RealClock
@@ -67,7 +68,8 @@ class Peer(Bench):
 
     def register(self, server: Any) -> None:
         """Adds the methods of `Answers` as `bench.Layer`."""
-        layer_pb2_grpc.add_LayerServicer_to_server(Answers(), _Renamed(server))
+        add: Any = layer_pb2_grpc.add_LayerServicer_to_server
+        add(Answers(), _Renamed(server))
 
 
 class _Renamed:

@@ -104,8 +104,8 @@ class Stack:
             bus_path=self._bus_path(),
         )
         variables = {**os.environ, **self.settings.overrides}
-        config_type = typing.get_type_hints(build)["config"]
-        service = build(environment, configuration.load(layer, config_type, self.settings.config_file, variables))
+        settings = configuration.load(layer, config_type(build), self.settings.config_file, variables)
+        service = build(environment, settings)
         self._services[layer] = service
         self._states[layer] = state
         await service.start()
@@ -162,6 +162,14 @@ def builder(layer: str) -> Callable[..., Any]:
         reason="LAYER_NOT_INSTALLED",
         next_step="install Lamina again: `./run` does it when the checkout changed",
     )
+
+
+def config_type(build: Callable[..., Any]) -> type[Any]:
+    """Returns the dataclass that a layer's `build` takes as its `config`, which its signature names."""
+    hint = typing.get_type_hints(build)["config"]
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not type(None)]
+    found: type[Any] = kinds[0]
+    return found
 
 
 @asynccontextmanager

@@ -171,7 +171,8 @@ class _StreamRequest(LocalCall):
     _half_closed: bool
     _written: bool
 
-    def _send(self, serialize: Callable[[Any], bytes], source: AsyncIterable[Any] | Iterable[Any] | None) -> None:
+    def send(self, serialize: Callable[[Any], bytes], source: AsyncIterable[Any] | Iterable[Any] | None) -> None:
+        """Begins sending from `source`, or by `write` when there is none; the channel calls it once."""
         self._serialize = serialize
         self._half_closed = False
         self._written = source is None

@@ -14,7 +14,7 @@ import grpc
 from lamina_kit import trace
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.inproc import DEFAULT_TIMEOUT_S
-from lamina_kit.rpc import MAX_MESSAGE
+from lamina_kit.rpc import MAX_MESSAGE, pairs
 
 Channel: TypeAlias = grpc.aio.Channel
 """What a stub is built on: a `LocalChannel` or one of `connect`."""
@@ -164,11 +164,9 @@ def _streaming(invoke: Any) -> Any:
 
 
 def _traced(metadata: Any) -> Any:
-    """Returns the metadata with the current trace, unless they name one."""
+    """Returns the metadata with the current trace, unless they name one; malformed ones are a `ValueError`."""
+    given = pairs(metadata)
     context = trace.current()
-    if context is None:
-        return metadata
-    given = tuple(metadata or ())
-    if any(key == trace.HEADER for key, _ in given):
+    if context is None or any(key == trace.HEADER for key, _ in given):
         return given
     return (*given, (trace.HEADER, context.header))

@@ -25,7 +25,7 @@ from lamina_kit import trace
 from lamina_kit.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
 from lamina_kit.errors import Unimplemented
 from lamina_kit.pipe import Pipe
-from lamina_kit.rpc import MAX_MESSAGE, LocalContext, Pairs, pairs, too_large
+from lamina_kit.rpc import MAX_MESSAGE, LocalContext, Pairs, Route, pairs, too_large
 
 Wrap = Callable[[str, Any], Any]
 """Takes a method (`/pkg.Service/Method`) and its handler; returns the handler to use in its place."""
@@ -48,7 +48,7 @@ class LocalServer(grpc.aio.Server):
         self._generic: list[Any] = []
         self._context = contextvars.copy_context()
         self._active: dict[LocalContext, None] = {}
-        self._stopped = False
+        self.stopped = False
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
         """Registers the methods of a generated servicer."""
@@ -73,23 +73,26 @@ class LocalServer(grpc.aio.Server):
         self._handlers[method] = self._wrap(method, handler) if self._wrap else handler
         return self._handlers[method]
 
+    def route(self, method: str) -> Route:
+        """Returns the method taken apart; one that this server does not have has no kind."""
+        return Route(method, self.handler(method))
+
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def begin(self, rpc: LocalContext, handler: Any, request: bytes | None) -> None:
+    def begin(self, rpc: LocalContext, route: Route, request: bytes | None) -> None:
         """Starts a call's handler in its own task; a request is given when the method takes one."""
         self._active[rpc] = None
-        rpc.task = rpc.loop.create_task(self._run(rpc, handler, request), context=self._context.copy())
+        rpc.task = rpc.loop.create_task(self._run(rpc, route, request), context=self._context.copy())
 
-    async def _run(self, rpc: LocalContext, handler: Any, raw: bytes | None) -> None:
+    async def _run(self, rpc: LocalContext, route: Route, raw: bytes | None) -> None:
         rpc.started = True
         try:
-            argument = rpc.requests_of() if raw is None else handler.request_deserializer(raw)
-            if handler.response_streaming:
-                await _stream(handler.stream_stream if raw is None else handler.unary_stream, argument, rpc)
+            argument = rpc.requests_of() if raw is None else route.deserialize(raw)
+            if rpc.responses is not None:
+                await _stream(route.behaviour, argument, rpc)
                 rpc.finish()
             else:
-                behaviour = handler.stream_unary if raw is None else handler.unary_unary
-                rpc.finish(await behaviour(argument, rpc), unary=True)
+                rpc.finish(await route.behaviour(argument, rpc), unary=True)
         except AbortError:
             rpc.conclude(_INTERNAL, "The handler raised AbortError without calling abort.")
         except asyncio.CancelledError:
@@ -101,18 +104,13 @@ class LocalServer(grpc.aio.Server):
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def stopped(self) -> bool:
-        """Whether new calls are refused."""
-        return self._stopped
-
     async def start(self) -> None:
         """Takes calls again after `stop`; a new server takes them at once."""
-        self._stopped = False
+        self.stopped = False
 
     async def stop(self, grace: float | None) -> None:
         """Refuses new calls, waits up to `grace` seconds for those that run, and cancels the rest."""
-        self._stopped = True
+        self.stopped = True
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (grace or 0.0)
         for rpc in list(self._active):
@@ -127,7 +125,7 @@ class LocalServer(grpc.aio.Server):
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 (grpc.aio has it)
         """Returns at once whether the server runs: an in-process server ends with its process."""
-        return not self._stopped
+        return not self.stopped
 
     def add_insecure_port(self, address: str) -> NoReturn:
         """Refuses: this server has no ports."""
@@ -186,6 +184,7 @@ class LocalChannel(grpc.aio.Channel):
         self._server = server
         self._default_timeout = default_timeout_s
         self._closed = False
+        self._routes: dict[str, Route] = {}
 
     def unary_unary(
         self,
@@ -195,22 +194,12 @@ class LocalChannel(grpc.aio.Channel):
         _registered_method: Any = False,
     ) -> Any:
         """Returns what a stub calls for one request and one response."""
+        serialize, deserialize = request_serializer or bytes, response_deserializer or bytes
 
-        def call(
-            request: Any,
-            *,
-            timeout: float | None = None,
-            metadata: Any = None,
-            credentials: Any = None,
-            wait_for_ready: bool | None = None,
-            compression: Any = None,
-        ) -> UnaryUnaryCall:
-            raw = request_serializer(request) if request_serializer else request
+        def call(request: Any, *, timeout: float | None = None, metadata: Any = None, **_rest: Any) -> UnaryUnaryCall:
             if timeout is None:
                 timeout = self._default_timeout
-            return UnaryUnaryCall(
-                self._open(method, metadata, timeout, raw, False, False), response_deserializer or bytes
-            )
+            return UnaryUnaryCall(self._open(method, metadata, timeout, serialize(request), _UNARY_UNARY), deserialize)
 
         return call
 
@@ -222,19 +211,11 @@ class LocalChannel(grpc.aio.Channel):
         _registered_method: Any = False,
     ) -> Any:
         """Returns what a stub calls for one request and a stream of responses."""
+        serialize, deserialize = request_serializer or bytes, response_deserializer or bytes
 
-        def call(
-            request: Any,
-            *,
-            timeout: float | None = None,
-            metadata: Any = None,
-            credentials: Any = None,
-            wait_for_ready: bool | None = None,
-            compression: Any = None,
-        ) -> UnaryStreamCall:
-            raw = request_serializer(request) if request_serializer else request
+        def call(request: Any, *, timeout: float | None = None, metadata: Any = None, **_rest: Any) -> UnaryStreamCall:
             return UnaryStreamCall(
-                self._open(method, metadata, timeout, raw, False, True), response_deserializer or bytes
+                self._open(method, metadata, timeout, serialize(request), _UNARY_STREAM), deserialize
             )
 
         return call
@@ -247,18 +228,13 @@ class LocalChannel(grpc.aio.Channel):
         _registered_method: Any = False,
     ) -> Any:
         """Returns what a stub calls for a stream of requests and one response."""
+        serialize, deserialize = request_serializer or bytes, response_deserializer or bytes
 
         def call(
-            request_iterator: Any = None,
-            timeout: float | None = None,
-            metadata: Any = None,
-            credentials: Any = None,
-            wait_for_ready: bool | None = None,
-            compression: Any = None,
+            request_iterator: Any = None, timeout: float | None = None, metadata: Any = None, **_rest: Any
         ) -> StreamUnaryCall:
-            rpc = self._open(method, metadata, timeout, None, True, False)
-            opened = StreamUnaryCall(rpc, response_deserializer or bytes)
-            opened._send(request_serializer or bytes, request_iterator)
+            opened = StreamUnaryCall(self._open(method, metadata, timeout, None, _STREAM_UNARY), deserialize)
+            opened.send(serialize, request_iterator)
             return opened
 
         return call
@@ -271,54 +247,54 @@ class LocalChannel(grpc.aio.Channel):
         _registered_method: Any = False,
     ) -> Any:
         """Returns what a stub calls for streams both ways."""
+        serialize, deserialize = request_serializer or bytes, response_deserializer or bytes
 
         def call(
-            request_iterator: Any = None,
-            timeout: float | None = None,
-            metadata: Any = None,
-            credentials: Any = None,
-            wait_for_ready: bool | None = None,
-            compression: Any = None,
+            request_iterator: Any = None, timeout: float | None = None, metadata: Any = None, **_rest: Any
         ) -> StreamStreamCall:
-            rpc = self._open(method, metadata, timeout, None, True, True)
-            opened = StreamStreamCall(rpc, response_deserializer or bytes)
-            opened._send(request_serializer or bytes, request_iterator)
+            opened = StreamStreamCall(self._open(method, metadata, timeout, None, _STREAM_STREAM), deserialize)
+            opened.send(serialize, request_iterator)
             return opened
 
         return call
 
     def _open(
-        self,
-        method: str,
-        metadata: Any,
-        timeout: float | None,
-        raw: bytes | None,
-        streams_in: bool,
-        streams_out: bool,
+        self, method: str, metadata: Any, timeout: float | None, raw: bytes | None, kind: tuple[bool, bool]
     ) -> LocalContext:
-        """Begins a call; one that cannot begin ends at once with the status that says why."""
+        """Begins a call of a kind (streams in, streams out); one that cannot begin ends at once with its status."""
         loop = asyncio.get_running_loop()
-        handler = self._server.handler(method)
-        rpc = LocalContext(method, self._outgoing(metadata), loop, timeout, handler or _NOBODY)
+        route = self._routes.get(method) or self._find(method)
+        rpc = LocalContext(route, self._outgoing(metadata), loop, timeout)
+        streams_in, streams_out = kind
         if streams_in:
             rpc.requests = Pipe(loop)
         if streams_out:
             rpc.responses = Pipe(loop)
-        if self._closed:
-            rpc.conclude(grpc.StatusCode.CANCELLED, "Channel closed!")
-        elif self._server.stopped:
-            rpc.conclude(grpc.StatusCode.UNAVAILABLE, "The in-process server has stopped.")
-        elif handler is None:
-            rpc.conclude(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
-        elif bool(handler.request_streaming) != streams_in or bool(handler.response_streaming) != streams_out:
-            rpc.conclude(grpc.StatusCode.UNIMPLEMENTED, "The method has another kind of call.")
+        if self._closed or self._server.stopped or route.kind != kind:
+            rpc.conclude(*self._refusal(route))
         elif timeout is not None and timeout <= 0:
             rpc.give_up(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         elif raw is not None and len(raw) > MAX_MESSAGE:
             rpc.conclude(grpc.StatusCode.RESOURCE_EXHAUSTED, too_large(len(raw)))
         else:
-            self._server.begin(rpc, handler, raw)
+            self._server.begin(rpc, route, raw)
         return rpc
+
+    def _find(self, method: str) -> Route:
+        route = self._server.route(method)
+        if route.kind is not None:
+            self._routes[method] = route
+        return route
+
+    def _refusal(self, route: Route) -> tuple[grpc.StatusCode, str]:
+        """Returns the status of a call that cannot begin."""
+        if self._closed:
+            return grpc.StatusCode.CANCELLED, "Channel closed!"
+        if self._server.stopped:
+            return grpc.StatusCode.UNAVAILABLE, "The in-process server has stopped."
+        if route.kind is None:
+            return grpc.StatusCode.UNIMPLEMENTED, "Method not found!"
+        return grpc.StatusCode.UNIMPLEMENTED, "The method has another kind of call."
 
     def _outgoing(self, metadata: Any) -> Pairs:
         given = pairs(metadata)
@@ -350,4 +326,4 @@ class LocalChannel(grpc.aio.Channel):
         """Returns at once."""
 
 
-_NOBODY = SimpleNamespace(response_serializer=bytes, request_deserializer=bytes)
+_UNARY_UNARY, _UNARY_STREAM, _STREAM_UNARY, _STREAM_STREAM = (False, False), (False, True), (True, False), (True, True)

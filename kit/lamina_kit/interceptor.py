@@ -45,12 +45,15 @@ class Guard(grpc.aio.ServerInterceptor):
         method: str = handler_call_details.method
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
-            known = (handler, self.wrap(method, handler))
+            known = (handler, self._around(method, handler, True))
             self._wrapped[method] = known
         return known[1]
 
     def wrap(self, method: str, handler: Any) -> Any:
-        """Returns a handler that does the above around `handler`, for a `LocalServer`."""
+        """Returns the wrapped handler of a method, for a `LocalServer`, whose channels see to the deadline."""
+        return self._around(method, handler, False)
+
+    def _around(self, method: str, handler: Any, limited: bool) -> Any:
         codecs = (handler.request_deserializer, handler.response_serializer)
         if handler.response_streaming and handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(self._streaming(method, handler.stream_stream), *codecs)
@@ -58,7 +61,7 @@ class Guard(grpc.aio.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(self._streaming(method, handler.unary_stream), *codecs)
         if handler.request_streaming:
             return grpc.stream_unary_rpc_method_handler(self._unary(method, handler.stream_unary, False), *codecs)
-        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, True), *codecs)
+        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, limited), *codecs)
 
     def _unary(self, method: str, behaviour: Behaviour, limited: bool) -> Behaviour:
         call = behaviour if inspect.iscoroutinefunction(behaviour) else _as_coroutine(behaviour)
@@ -99,7 +102,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _enter(self, context: Any) -> bool:
         """Makes the call's trace the current one; returns whether it is sampled."""
-        current = trace.from_metadata(context.invocation_metadata()) or self._recorder.new_root(False)
+        current = trace.from_metadata(context.invocation_metadata()) or self._recorder.new_root()
         trace.enter(current, self._recorder)
         return current.sampled
 

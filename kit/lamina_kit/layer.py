@@ -19,7 +19,8 @@ from lamina_kit.clock import Clock
 from lamina_kit.errors import InvalidArgument, NotFound
 from lamina_kit.events import EventLog, EventRecord
 from lamina_kit.rng import Rng
-from lamina_kit.session import REVISION, Sessions, check_revision
+from lamina_kit.session import REVISION, check_revision
+from lamina_kit.sessions import Sessions
 from lamina_kit.trace import Recorder, SpanRecord, SpanRing
 
 SERVICE_NAME = "lamina.common.v1.Layer"

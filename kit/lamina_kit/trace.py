@@ -55,6 +55,22 @@ class TraceContext:
         return f"TraceContext({self.header})"
 
 
+class _LateRoot(TraceContext):
+    """The context of a new, unsampled trace, whose ids are drawn when somebody asks for them; most calls never do."""
+
+    __slots__ = ("_recorder",)
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.sampled = False
+
+    def __getattr__(self, name: str) -> str:
+        if name in ("trace_id", "span_id", "header"):
+            TraceContext.__init__(self, self._recorder.new_trace_id(), self._recorder.new_span_id(), False)
+        value: str = object.__getattribute__(self, name)
+        return value
+
+
 def parse(header: str | bytes) -> TraceContext | None:
     """Returns the context in a `traceparent` value, or None when it is malformed.
 
@@ -122,9 +138,13 @@ class Recorder:
         self.ring = ring
         self._rng = rng
 
-    def new_root(self, sampled: bool) -> TraceContext:
-        """Returns the context of a new trace."""
-        return TraceContext(f"{self._rng.getrandbits(128) | 1:032x}", self.new_span_id(), sampled)
+    def new_root(self) -> TraceContext:
+        """Returns the context of a new, unsampled trace."""
+        return _LateRoot(self)
+
+    def new_trace_id(self) -> str:
+        """Returns 32 hexadecimal digits, not all zero."""
+        return f"{self._rng.getrandbits(128) | 1:032x}"
 
     def new_span_id(self) -> str:
         """Returns 16 hexadecimal digits, not all zero."""
@@ -228,17 +248,16 @@ def span(name: str, **attributes: object) -> AbstractContextManager[Span | _Unre
 @contextmanager
 def begin(name: str, recorder: Recorder, *, sampled: bool = True, **attributes: object) -> Iterator[TraceContext]:
     """Starts a trace: calls made inside belong to it. When sampled, its root span is recorded too."""
-    root = TraceContext(recorder.new_root(sampled).trace_id, "", sampled)
+    root = TraceContext(recorder.new_trace_id(), "", sampled)
     recorder_token = _recorder.set(recorder)
     try:
         if sampled:
             with Span(recorder, root, name, attributes) as whole:
                 yield whole._own
         else:
-            context = recorder.new_root(False)
-            token = _context.set(context)
+            token = _context.set(TraceContext(root.trace_id, recorder.new_span_id(), False))
             try:
-                yield context
+                yield _context.get() or root
             finally:
                 _context.reset(token)
     finally:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
 from lamina_tools import contracts, rpc_reference
 from lamina_tools.style import promises
 from lamina_tools.style.source import Source
+from lamina_tools.style.verdict import expect_none
 from lamina_tools.tree import LAYERS, ROOT, Layer, python_files
 
 
@@ -32,29 +34,25 @@ def promises_of(layer: Layer) -> list[str]:
 
 def test_every_rpc_says_how_it_fails(packages: dict[str, rpc_reference.Package]) -> None:
     """The comment of every RPC names the codes with which it fails, or says that it does not."""
-    findings = list(promises.rpcs_say_how_they_fail(packages.values()))
-    assert not findings, "\n".join(findings)
+    expect_none(promises.rpcs_say_how_they_fail(packages.values()))
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 def test_every_rpc_is_served(layer: Layer, packages: dict[str, rpc_reference.Package]) -> None:
     """Every RPC of a layer's contract is defined by a servicer of that layer."""
     package = packages[f"lamina.{layer.package.removeprefix('lamina_')}.v1"]
-    findings = list(promises.contract_is_served(package, sources_of(str(layer.folder))))
-    assert not findings, "\n".join(findings)
+    expect_none(promises.contract_is_served(package, sources_of(str(layer.folder))))
 
 
 def test_the_common_service_is_served(packages: dict[str, rpc_reference.Package]) -> None:
     """Every RPC of the service that all layers serve is defined in the kit."""
-    findings = list(promises.contract_is_served(packages["lamina.common.v1"], sources_of("kit")))
-    assert not findings, "\n".join(findings)
+    expect_none(promises.contract_is_served(packages["lamina.common.v1"], sources_of("kit")))
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 def test_every_reason_is_promised(layer: Layer) -> None:
     """Every reason that a layer's code gives is named in its contracts, or in its README if it is one of the start."""
-    findings = list(promises.reasons_are_promised(promises_of(layer), sources_of(str(layer.folder))))
-    assert not findings, "\n".join(findings)
+    expect_none(promises.reasons_are_promised(promises_of(layer), sources_of(str(layer.folder))))
 
 
 def test_every_rpc_is_in_the_reference(packages: dict[str, rpc_reference.Package]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+
 from lamina_tools.style import layers, modules, tests_of_ours
 from lamina_tools.style.source import Rule, Source, apply
+from lamina_tools.style.verdict import expect_none
 from lamina_tools.tree import CODE_AREAS, ROOT, python_files
 
 
@@ -13,5 +15,4 @@ from lamina_tools.tree import CODE_AREAS, ROOT, python_files
 def test_code_follows_the_rules(area: str, rule: Rule) -> None:
     """No file of a folder breaks a rule of the house."""
     sources = [source for path in python_files(ROOT, area) if (source := Source.read(ROOT, path))]
-    findings = apply(rule, sources)
-    assert not findings, "\n".join([str(rule.__doc__), *findings])
+    expect_none(apply(rule, sources), rule.__doc__)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from lamina_tools.style import texts
 from lamina_tools.style.pages import links_lead_somewhere
 from lamina_tools.style.source import Rule, Source, apply
+from lamina_tools.style.verdict import expect_none
 from lamina_tools.tree import ROOT, files
 
 GENERATED = (Path("protos/gen"), Path("docs/rpc"))
@@ -22,12 +24,10 @@ def sources() -> list[Source]:
 @pytest.mark.parametrize("rule", texts.RULES, ids=lambda rule: rule.__name__)
 def test_texts_follow_the_rules(rule: Rule) -> None:
     """No text of the tree breaks a rule of the house."""
-    findings = apply(rule, sources())
-    assert not findings, "\n".join([str(rule.__doc__), *findings])
+    expect_none(apply(rule, sources()), rule.__doc__)
 
 
 def test_links_lead_somewhere() -> None:
     """Every relative link of every page leads to a file of the tree."""
     pages = [source for path in files(ROOT) if path.suffix == ".md" and (source := Source.read(ROOT, path))]
-    findings = [finding for page in pages for finding in links_lead_somewhere(ROOT, page)]
-    assert not findings, "\n".join(findings)
+    expect_none(finding for page in pages for finding in links_lead_somewhere(ROOT, page))

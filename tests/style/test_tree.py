@@ -9,8 +9,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from lamina_tools import documents, systems_table
 from lamina_tools.style.pages import layer_readme
+from lamina_tools.style.verdict import expect_none
 from lamina_tools.tree import CODE_AREAS, LAYERS, PRUNED, ROOT, SOURCE_ROOTS, Layer, files, python_files
 
 LARGEST = 512 * 1024
@@ -26,8 +28,7 @@ def project() -> dict[str, dict[str, object]]:
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 def test_every_layer_has_a_readme_in_three_parts(layer: Layer) -> None:
     """A layer's README explains the concept, then its files in reading order, then three calls."""
-    findings = layer_readme(ROOT, layer)
-    assert not findings, "\n".join(findings)
+    expect_none(layer_readme(ROOT, layer))
 
 
 def test_nothing_ignored_is_tracked() -> None:
@@ -99,7 +100,7 @@ def test_entry_points_lead_to_files(layer: Layer, project: dict[str, dict[str, o
 
 def test_every_system_has_its_row() -> None:
     """docs/systems.md has one row for each system, and what the rows name exists."""
-    assert systems_table.findings(ROOT) == []
+    expect_none(systems_table.findings(ROOT))
 
 
 def test_decisions_have_their_own_numbers() -> None:

@@ -78,6 +78,13 @@ def write_stamp(root: Path, venv: Path, name: str) -> None:
     scratch.replace(target)
 
 
+def is_ready(root: Path, venv: Path, extras: str) -> bool:
+    """Says whether an environment works and its stamp says that it is finished."""
+    if not (venv / "pyvenv.cfg").exists() or read_stamp(venv, extras)[:1] != [checksum(root, venv)]:
+        return False
+    return runs(venv / "bin" / "python", "import sys")
+
+
 @contextlib.contextmanager
 def turn(venv: Path, progress: Progress) -> Iterator[int]:
     """Waits until no other set-up works on this environment; yields the descriptor that holds the lock.
@@ -168,10 +175,11 @@ def arguments_for(venv: Path, extras: str) -> list[str]:
 
 
 DAMAGED = """
-import importlib.metadata as metadata
-for found in metadata.distributions():
-    lost = [f for f in found.files or () if f.suffix in (".py", ".so") and not f.locate().exists()]
-    if found.metadata["Name"] and (found.files is None or lost):
+import csv, importlib.metadata
+for found in importlib.metadata.distributions():
+    record = [row[0] for row in csv.reader((found.read_text("RECORD") or "").splitlines()) if row]
+    lost = [path for path in record if path.endswith((".py", ".so")) and not found.locate_file(path).exists()]
+    if found.metadata["Name"] and (lost or not record):
         print(found.metadata["Name"] + "==" + found.version)
 """
 """Prints each package of the environment that lacks files which its own record names."""
@@ -215,7 +223,7 @@ def main(arguments: list[str]) -> int:
         progress.say(f"Lamina is made for Linux on x86-64; on {here} parts of it may not run")
     try:
         with turn(venv, progress) as lock:
-            if (venv / "pyvenv.cfg").exists() and read_stamp(venv, extras)[:1] == [checksum(root, venv)]:
+            if is_ready(root, venv, extras):
                 return 0  # the one that we waited for has done it
             install(root, venv, extras, lock, progress)
     except SetupFailed as failure:

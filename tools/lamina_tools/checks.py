@@ -6,6 +6,7 @@ are any. `./run check STEP …` runs only some.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,9 @@ from lamina_tools import contracts, documents, generate, systems_table
 from lamina_tools.tree import LAYERS, ROOT, python_files
 
 Findings = list[str]
+
+BANNER = re.compile(r"[-─-▟▲▶◀▼ ]*")
+"""Lines of a tool's output that are drawn, or empty."""
 
 
 def tool(*arguments: str) -> Findings:
@@ -45,7 +49,7 @@ def imports() -> Findings:
     if done.returncode == 0:
         return []
     _, _, broken = done.stdout.partition("Broken contracts\n")
-    return [line for line in (broken or done.stdout).splitlines() if line.strip(" -")]
+    return [line for line in (broken or done.stdout).splitlines() if not BANNER.fullmatch(line)]
 
 
 def contract_rules() -> Findings:
@@ -73,7 +77,7 @@ def tables() -> Findings:
 
 def style() -> Findings:
     """Runs the style tests."""
-    return tool("pytest", "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "tests/style")
+    return tool("pytest", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider", "tests/style")
 
 
 STEPS: dict[str, Callable[[], Findings]] = {

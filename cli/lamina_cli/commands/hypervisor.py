@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina_cli import output, parse, walks
+from lamina_cli.assets import asset
 from lamina_cli.client import Client, command
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
@@ -107,9 +108,9 @@ def kernel_bytes(path: str | None) -> bytes:
         NotFound: `FILE_UNREADABLE`.
     """
     if path is None:
-        from lamina_cli.guests import guest_kernel
+        from lamina_cli import guest_kernel
 
-        return guest_kernel()
+        return guest_kernel.compile(asset("guests/kernel"))
     try:
         return Path(path).read_bytes()
     except OSError as error:

@@ -93,7 +93,7 @@ async def ledger(story: Story, stub: Any, name: str) -> None:
     )
 
 
-SERIAL_OUTPUT = "out 0x3f8"
+SERIAL_OUTPUT = "out 0x3f8 thr"
 """How the ledger names the exits that write a byte to the serial port."""
 
 

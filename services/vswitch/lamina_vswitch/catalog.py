@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from lamina_kit.errors import LaminaError
-
 from lamina_vswitch.domain.definition import (
     PORT_GROUP_NAME,
     PORT_NAME,
@@ -25,7 +24,7 @@ from lamina_vswitch.domain.definition import (
 from lamina_vswitch.domain.refusals import exists, in_use, over_limit, stale, unknown
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.sampling import Notice
-from lamina_vswitch.engines.interface import DefinitionStore, SwitchEngine
+from lamina_vswitch.engines.interface import DefinitionStore, FrameSink, SwitchEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +250,16 @@ class Catalog:
         """Delete a port with its MAC entries."""
         self.store.remove_port(port)
         self._unplug(port, now_ns)
+
+    def attach(self, port: PortDefinition, sink: FrameSink, now_ns: int) -> None:
+        """Give a port a carrier."""
+        self.engine.attach(port.slot, sink, now_ns)
+        self._note(self.port_name(port.switch, port.port), "port.attached", slot=port.slot)
+
+    def detach(self, port: PortDefinition, sink: FrameSink, now_ns: int) -> None:
+        """Take the carrier away; nothing happens when the port is gone."""
+        if self._slots.get(port.slot) is not None and self.engine.detach(port.slot, sink, now_ns):
+            self._note(self.port_name(port.switch, port.port), "port.detached", slot=port.slot)
 
     def owners(self) -> list[str]:
         """Return the owners of ports that belong to sessions, ordered."""

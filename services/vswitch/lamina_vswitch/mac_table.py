@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lamina_kit.errors import AlreadyExists
-
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.definition import MAC_ENTRY_NAME, StaticEntry, mac_entry_id
 from lamina_vswitch.domain.refusals import unknown

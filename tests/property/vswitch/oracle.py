@@ -1,4 +1,4 @@
-"""A switch as one would write it on a napkin: a dict, one frame at a time, nothing cached. The oracle of the engines."""
+"""A switch as one would write it on a napkin: a dict, one frame at a time, nothing cached. The engines' oracle."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.frame import Header, parse

@@ -10,6 +10,7 @@ from types import ModuleType
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.engines.model.engine import ModelEngine
@@ -33,9 +34,9 @@ AGEING_S = 2
 NS = 1_000_000_000
 
 STATIONS = [bytes.fromhex(f"0200000000{n:02x}") for n in range(1, 5)]
-ODD = [b"\xff" * 6, bytes.fromhex("01005e000001"), bytes.fromhex("0180c2000000"), bytes.fromhex("0180c200000e"), bytes(6)]
+ODD = [bytes.fromhex(mac) for mac in ("ffffffffffff", "01005e000001", "0180c2000000", "0180c200000e", "000000000000")]
 MAC = st.sampled_from(STATIONS * 3 + ODD)
-TAG = st.sampled_from([b"", b"", b"", b"\x81\x00\x00\x00", b"\x81\x00\xe0\x0a", b"\x81\x00\x00\x14", b"\x88\xa8\x00\x0a"])
+TAG = st.sampled_from(["", "", "", "81000000", "8100e00a", "81000014", "88a8000a"]).map(bytes.fromhex)
 PAYLOAD = st.sampled_from([b"\x08\x00" + bytes(46), b"\x86\xdd", b"\x08\x00" + bytes(562), b"\x08\x00" + bytes(577)])
 WELL_FORMED = st.tuples(MAC, MAC, TAG, PAYLOAD).map(b"".join)
 GARBAGE = st.binary(max_size=24)
@@ -97,11 +98,32 @@ class SwitchAgainstOracle(RuleBasedStateMachine):
         """Send few kinds of frames many times in a batch, which is where a flow cache would go wrong."""
         self.send(slot, [kinds[pick % len(kinds)] for pick in picks])
 
-    @rule(slot=SLOT, pair=st.permutations(STATIONS[:3]), sizes=st.lists(st.sampled_from([46, 576, 577]), min_size=3))
-    def converse(self, slot: int, pair: list[bytes], sizes: list[int]) -> None:
-        """Send a conversation whose two stations are behind one port."""
-        heads = [pair[0] + pair[1] + b"\x08\x00", pair[1] + pair[0] + b"\x08\x00"]
-        self.send(slot, [heads[turn % 2] + bytes(size) for turn, size in enumerate(sizes)])
+    @rule(
+        slots=st.permutations(range(1, PORTS + 1)),
+        pair=st.permutations(STATIONS),
+        pause=st.sampled_from([0, 0, 1, NS, 2 * NS - 1, 2 * NS]),
+        variants=st.lists(st.tuples(TAG, st.sampled_from([46, 576, 577]), st.sampled_from([10**4, 12, 13, 14, 17]))),
+        one_port=st.booleans(),
+    )
+    def converse(
+        self,
+        slots: list[int],
+        pair: list[bytes],
+        pause: int,
+        variants: list[tuple[bytes, int, int]],
+        one_port: bool,
+    ) -> None:
+        """Let two stations meet, wait, and talk in every form; both may be behind one port. Short cuts live here."""
+        near, far = slots[0], slots[0 if one_port else 1]
+        self.send(near, [b"\xff" * 6 + pair[0] + b"\x08\x00"])
+        self.send(far, [pair[0] + pair[1] + b"\x08\x00"])
+        self.now += pause
+        heads = [pair[1] + pair[0], pair[0] + pair[1]]
+        frames = [
+            (heads[one_port and turn % 2] + tag + b"\x08\x00" + bytes(size))[:cut]
+            for turn, (tag, size, cut) in enumerate(variants)
+        ]
+        self.send(near, frames)
 
     @rule(step=st.sampled_from([1, NS - 1, NS, 2 * NS - 1, 2 * NS]))
     def wait(self, step: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from lamina_vswitch.domain.fdb import Fdb, Learned
 
 A = bytes.fromhex("020000000001")
@@ -135,5 +137,5 @@ def test_the_version_changes_when_an_answer_does() -> None:
     ):
         act()
         versions.append(fdb.version)
-    changes = [after != before for before, after in zip(versions, versions[1:], strict=False)]
+    changes = [after != before for before, after in pairwise(versions)]
     assert changes == [True, False, True, True]

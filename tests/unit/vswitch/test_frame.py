@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.frame import (
     Header,
@@ -82,7 +83,9 @@ def test_addresses_are_written_and_read() -> None:
     assert parse_mac("02:AB:00:00:00:01") == bytes.fromhex("02ab00000001")
 
 
-@pytest.mark.parametrize("text", ["", "02:00:00:00:00", "02-00-00-00-00-01", "020000000001", "02:00:00:00:00:0g", "x" * 99])
+@pytest.mark.parametrize(
+    "text", ["", "02:00:00:00:00", "02-00-00-00-00-01", "020000000001", "02:00:00:00:00:0g", "x" * 99]
+)
 def test_malformed_addresses_are_refused(text: str) -> None:
     """Only six pairs of hexadecimal digits with colons are an address."""
     assert parse_mac(text) is None

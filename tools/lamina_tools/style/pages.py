@@ -67,7 +67,8 @@ def links_lead_somewhere(root: Path, page: Source) -> Iterator[str]:
     for number, line in enumerate(page.lines, 1):
         if line.lstrip().startswith("```"):
             fenced = not fenced
-        for target in re.findall(r"\]\(([^)\s]+)\)", "" if fenced else line):
+        written = "" if fenced else re.sub(r"`[^`]*`", "", line)  # code is no link
+        for target in re.findall(r"\]\(([^)\s]+)\)", written):
             path = target.partition("#")[0]
             elsewhere = not path or "://" in path or path.startswith("mailto:")
             if not elsewhere and not (root / page.path.parent / path).exists():

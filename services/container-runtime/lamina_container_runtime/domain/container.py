@@ -9,10 +9,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from lamina_kit.errors import FailedPrecondition
-
 from lamina_container_runtime.domain.resources import Resources
 from lamina_container_runtime.domain.sandbox import Pairs
+from lamina_kit.errors import FailedPrecondition
 
 
 class ContainerState(enum.Enum):
@@ -101,7 +100,7 @@ class ContainerEvent:
 
 
 def check_transition(container: ContainerRecord, to: ContainerState) -> None:
-    """Raises `FailedPrecondition` `CONTAINER_NOT_CREATED` or `CONTAINER_NOT_RUNNING` when the table has no such edge."""
+    """Raises `FailedPrecondition` `CONTAINER_NOT_CREATED` or `CONTAINER_NOT_RUNNING` for an edge that is not there."""
     if to in TRANSITIONS[container.state]:
         return
     wanted = "created" if to is ContainerState.RUNNING else "running"

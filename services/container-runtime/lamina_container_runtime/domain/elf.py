@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.paging import PAGE_MASK, USER_END, page_down, page_up
@@ -27,7 +28,7 @@ Read = Callable[[int, int], bytes]
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
-_MACHINES = {3: "i386", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S/390", 40: "ARM", 183: "AArch64", 243: "RISC-V"}
+_MACHINES = {3: "i386", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S/390", 40: "ARM", 183: "AArch64", 243: "RV64"}
 _TYPES = {0: "none", 1: "a relocatable object", 4: "a core dump"}
 _PT_LOAD, _PT_INTERP, _PT_PHDR, _PT_GNU_STACK = 1, 3, 6, 0x6474E551
 _PF_X, _PF_W, _PF_R = 1, 2, 4
@@ -152,7 +153,7 @@ def _program(entries: list[tuple[int, ...]], entry: int, relocatable: bool, tabl
     if not segments:
         raise _malformed("it has no segment to load")
     segments.sort(key=lambda segment: segment.vaddr)
-    for lower, upper in zip(segments, segments[1:], strict=False):
+    for lower, upper in pairwise(segments):
         if lower.vaddr + lower.mem_size > upper.vaddr:
             raise _malformed(f"its segments at {lower.vaddr:#x} and {upper.vaddr:#x} overlap")
     if not headers:

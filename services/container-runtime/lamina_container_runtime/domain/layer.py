@@ -65,7 +65,7 @@ class LayerNode:
 
 
 def split_path(path: str) -> tuple[str, ...]:
-    """Returns the parts of an entry's path; () for the root. `PATH_ESCAPES` when it climbs, `ARCHIVE_LIMIT` when huge."""
+    """Returns the parts of an entry's path, () for the root; `PATH_ESCAPES` or `ARCHIVE_LIMIT` for a bad one."""
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
     if ".." in parts or "\0" in path:
         raise InvalidArgument(

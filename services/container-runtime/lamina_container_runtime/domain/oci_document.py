@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lamina_container_runtime.domain import digest as digests
 from lamina_kit.checks import shown
 from lamina_kit.errors import InvalidArgument
-
-from lamina_container_runtime.domain import digest as digests
 
 MAX_DOCUMENT = 4 << 20
 MAX_LAYERS = 128
@@ -107,8 +106,10 @@ def parse_config(data: bytes, where: str) -> ImageSettings:
     rootfs = _object(document.get("rootfs"), f"{where} rootfs")
     diff_ids = _list(rootfs.get("diff_ids"), f"{where} rootfs.diff_ids", MAX_LAYERS)
     labels = _object(run.get("Labels") or {}, f"{where} config.Labels")
+    system = _text(document.get("os"), f"{where} os")
+    machine = _text(document.get("architecture"), f"{where} architecture")
     return ImageSettings(
-        platform=f"{_text(document.get('os'), f'{where} os')}/{_text(document.get('architecture'), f'{where} architecture')}",
+        platform=f"{system}/{machine}",
         run=RunConfig(
             entrypoint=_words(run.get("Entrypoint"), f"{where} config.Entrypoint"),
             cmd=_words(run.get("Cmd"), f"{where} config.Cmd"),

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import re
 
+from lamina_container_runtime.domain import digest as digests
 from lamina_kit.checks import shown
 from lamina_kit.errors import InvalidArgument, Violation
-
-from lamina_container_runtime.domain import digest as digests
 
 MAX_LENGTH = 255
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"

@@ -15,6 +15,7 @@ from lamina_hardware.io.control import (
     FAULT_VA,
     RAM_BASE,
     SCRATCH,
+    STOP_E,
     WALK_PA,
 )
 from lamina_hardware.io.decoder import PREFIX_F2, PREFIX_F3, decode
@@ -94,6 +95,7 @@ def leave_after(block: int, out_size: int) -> int:
     """
     env = word(block, ENV)
     rip = load64(env + at.EIP)
+    put(block, STOP_E, _0)
     place = code_at(block, rip)
     found = decode(place) if place != _0 else _1
     opcode = (found >> _8) & _BYTE
@@ -109,6 +111,7 @@ def leave_after(block: int, out_size: int) -> int:
             count = env + at.REGS + _8
             store64(count, load64(count) - _1)
             if load64(count) != _0:
+                put(block, STOP_E, rip)
                 return _0
     store64(env + at.EIP, rip + (found & _BYTE))
     return _0

@@ -21,6 +21,7 @@ CPU = np.uint64(5)  # CPUState*; walker core only
 ENV = np.uint64(6)  # CPUX86State*; walker core only
 JUMP_CACHE = np.uint64(7)  # address of tb_jmp_cache; walker core only
 SCRATCH = np.uint64(8)  # address of 64 bytes in this block for out-parameters
+INVALID_ADDRESS = np.uint64(9)  # address of the word that holds the address of the last failed access
 F_START = np.uint64(10)
 F_STOP = np.uint64(11)
 F_CONTROL = np.uint64(12)
@@ -53,6 +54,7 @@ STOP_A = np.uint64(41)
 STOP_B = np.uint64(42)
 STOP_C = np.uint64(43)
 STOP_D = np.uint64(44)
+STOP_E = np.uint64(45)
 
 # What a walk that failed found.
 FAULT = np.uint64(50)  # FAULT_…
@@ -78,13 +80,14 @@ SCRATCH_WORDS = 100  # ten words
 
 REQUEST_CANCEL = np.uint64(1)
 REQUEST_PAUSE = np.uint64(2)
+REQUEST_EVENT = np.uint64(4)  # an external interrupt waits for RFLAGS.IF
 
 STOP_NONE = np.uint64(0)
 STOP_BUDGET = np.uint64(1)
 STOP_REQUEST = np.uint64(2)
 STOP_SYSCALL = np.uint64(3)
 STOP_INTERRUPT = np.uint64(4)  # A vector, B error code, C 1 for INT n
-STOP_IO = np.uint64(5)  # A port, B size, C direction (1 out), D data
+STOP_IO = np.uint64(5)  # A port, B size, C direction (1 out), D data, E RIP of an OUTS with repetitions left
 STOP_CPUID = np.uint64(6)
 STOP_TIMESTAMP = np.uint64(7)
 STOP_INVALID = np.uint64(8)

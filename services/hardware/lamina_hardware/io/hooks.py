@@ -21,6 +21,7 @@ from lamina_hardware.io.control import (
     BLOCK_COUNT,
     BLOCK_PC,
     BLOCK_SIZE,
+    BUDGET,
     BUS_HEAD,
     CODE_DROPS,
     CONSUMED,
@@ -32,12 +33,14 @@ from lamina_hardware.io.control import (
     F_INVALIDATE,
     F_LEAVE,
     F_STOP,
+    FAULT_ACCESS,
     FAULT_NONE,
     FILLS,
     INTERCEPT_CPUID,
     JUMP_CACHE,
     LIMIT,
     REQUEST,
+    REQUEST_EVENT,
     RESUME_IN,
     RIGHT_EXECUTE,
     RIGHT_READ,
@@ -93,6 +96,7 @@ _STATE_DIRTY = np.uint64(4)
 
 _TYPE_WRITE = np.uint64(17)
 _TYPE_FETCH = np.uint64(18)
+_FLAG_IF = np.uint64(1 << 9)
 _FLAG_AC = np.uint64(1 << 18)
 _GENERAL_PROTECTION = np.uint64(13)
 
@@ -179,6 +183,7 @@ def on_fill(engine: int, va: int, kind: int, out: int, block: int) -> bool:
         access = ACCESS_EXECUTE
     if walk_live(block, va, access, SET_BITS) != FAULT_NONE:
         put(block, WALK_FAULTS, word(block, WALK_FAULTS) + _1)
+        put(block, FAULT_ACCESS, access)
         return False
     page = word(block, WALK_PA)
     rights = word(block, WALK_RIGHTS)
@@ -214,12 +219,17 @@ def _count_slowly(block: int, pc: int, size: int, found: int) -> int:
     return count_between(block, pc, pc + size)
 
 
-@compiled("uint64(uint64, uint64)")
-def _refuse(block: int, consumed: int) -> int:
-    """Decides about a block that does not fit; returns 1 when the core stops before it."""
-    if word(block, REQUEST) != _0:
+@compiled("uint64(uint64, uint64, uint64)")
+def _refuse(block: int, consumed: int, count: int) -> int:
+    """Decides about a block that does not fit or comes up while someone wants something; 1: the core stops before it.
+
+    A pending external interrupt stops the core at the first block at which RFLAGS.IF is set.
+    """
+    request = word(block, REQUEST)
+    may_interrupt = (load64(word(block, ENV) + at.EFLAGS) & _FLAG_IF) != _0
+    if (request & ~REQUEST_EVENT) != _0 or (request != _0 and may_interrupt):
         put(block, STOP, STOP_REQUEST)
-    elif consumed == _0:
+    elif consumed == _0 or consumed + count <= word(block, BUDGET):
         return _0
     else:
         put(block, STOP, STOP_BUDGET)
@@ -241,7 +251,7 @@ def on_block(engine: int, pc: int, size: int, block: int) -> None:
     else:
         count = _count_slowly(block, pc, bytes_, found)
     consumed = word(block, CONSUMED)
-    if consumed + count > word(block, LIMIT) and _refuse(block, consumed) != _0:
+    if consumed + count > word(block, LIMIT) and _refuse(block, consumed, count) != _0:
         return
     put(block, CONSUMED, consumed + count)
     put(block, BLOCK_PC, pc)

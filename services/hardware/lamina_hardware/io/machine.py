@@ -18,7 +18,7 @@ from lamina_kit import runpage
 from lamina_kit.runpage import ExitReason
 
 from lamina_hardware.io import unicorn_layout as at
-from lamina_hardware.io.answers import retired
+from lamina_hardware.io.answers import answer_timestamp, retired
 from lamina_hardware.io.code import code_at
 from lamina_hardware.io.control import (
     ACCESS_EXECUTE,
@@ -44,9 +44,12 @@ from lamina_hardware.io.control import (
     FAULT_PAGE,
     FAULT_VA,
     INTERCEPT_SYSCALL,
+    INVALID_ADDRESS,
     LIMIT,
     REQUEST,
     REQUEST_CANCEL,
+    REQUEST_EVENT,
+    REQUEST_PAUSE,
     RUN_PAGE,
     STOP,
     STOP_A,
@@ -55,6 +58,7 @@ from lamina_hardware.io.control import (
     STOP_C,
     STOP_CPUID,
     STOP_D,
+    STOP_E,
     STOP_INTERRUPT,
     STOP_INVALID,
     STOP_IO,
@@ -65,7 +69,7 @@ from lamina_hardware.io.control import (
 )
 from lamina_hardware.io.decoder import decode
 from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver, enter_syscall
-from lamina_hardware.io.native import call1, call5, compiled, load16, load32, load64, put, released, store32, store64, word
+from lamina_hardware.io.native import call1, call5, cas64, compiled, load32, load64, put, released, store32, store64, word
 from lamina_hardware.io.registers import flags, load, store
 
 _0, _1, _2, _3, _8, _16 = (np.uint64(n) for n in (0, 1, 2, 3, 8, 16))
@@ -101,6 +105,7 @@ _DOUBLE_FAULT, _INVALID_OPCODE, _PROTECTION, _PAGE = (np.uint64(n) for n in (8, 
 _WITH_CODE = np.uint64(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21)
 _CONTRIBUTORY = np.uint64(1 << 0 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13)
 _NO_VECTOR = np.uint64(255)
+_SOFTWARE = np.uint64(0xFFFF_FFFF & ~(1 << 1 | 1 << 3 | 1 << 4))  # all but INT1, INT3 and INTO, which have opcodes
 
 
 @compiled("uint64(uint64, uint64, uint64)")
@@ -151,8 +156,8 @@ def _keep_event(block: int, vector: int, code: int, has_code: int) -> int:
     return _second_stage_exit(block)
 
 
-@compiled("uint64(uint64, uint64, uint64)")
-def _second_vector(first: int, second: int, before: int) -> int:
+@compiled("uint64(uint64, uint64)")
+def _second_vector(first: int, second: int) -> int:
     """Returns the vector that two exceptions make together (table 7-5); _NO_VECTOR means shutdown."""
     if first == _DOUBLE_FAULT:
         return _NO_VECTOR
@@ -190,7 +195,7 @@ def _raise(block: int, vector: int, code: int, software: int) -> int:
         software = _0
         second = (result >> _2) & np.uint64(0x3FFF)
         code = result >> _16
-        vector = _second_vector(first, second, _0)
+        vector = _second_vector(first, second)
         if vector == _DOUBLE_FAULT:
             code = _0
         first = vector
@@ -235,8 +240,15 @@ def _interrupt_exit(block: int) -> int:
             return _msr_exit(block)
         _settle(block, _0)
         return SHUTDOWN
-    _settle(block, _1 if software != _0 else _0)
-    return _raise(block, vector, word(block, STOP_B), software)
+    code = word(block, STOP_B)
+    if software != _0 and vector < np.uint64(32) and (_SOFTWARE & word(block, EXCEPTIONS)) >> vector & _1 != _0:
+        # INT n must not pass for the exception of that number: it is refused, as by a gate of level 0.
+        store64(word(block, ENV) + at.EIP, load64(word(block, ENV) + at.EIP) - _2)
+        code = vector << _3 | _2
+        vector = _PROTECTION
+        software = _0
+    _settle(block, _0)
+    return _raise(block, vector, code, software)
 
 
 @compiled("uint64(uint64)")
@@ -254,6 +266,10 @@ def _invalid_exit(block: int) -> int:
             _settle(block, _1)
             store64(env + at.EIP, rip + length)
             return HYPERCALL
+        if opcode == _1 and modrm == np.uint64(0xF9):
+            _settle(block, _1)
+            store64(env + at.EIP, rip + length)
+            return GO_ON if answer_timestamp(block, _1) != _0 else TIMESTAMP
         if opcode == np.uint64(0xC7) and modrm >= np.uint64(0xF0):
             _settle(block, _1)
             rex = (found >> np.uint64(32)) & _BYTE
@@ -283,7 +299,8 @@ def _syscall_exit(block: int) -> int:
 
 @compiled("uint64(uint64)")
 def _io_exit(block: int) -> int:
-    _settle(block, _1)
+    before = load64(word(block, ENV) + at.EIP)
+    _settle(block, _1 if word(block, STOP_E) == before else _0)
     _record(block, _PORT, word(block, STOP_A))
     _record(block, _IO_SIZE, word(block, STOP_B))
     _record(block, _IO_DIRECTION, word(block, STOP_C))
@@ -292,19 +309,22 @@ def _io_exit(block: int) -> int:
     return IO
 
 
-@compiled("uint64(uint64, uint64, uint64)")
-def _classify(block: int, error: int, full_address: int) -> int:
+@compiled("uint64(uint64)")
+def _classify(block: int) -> int:
     """Decides what a stop of the emulator means: GO_ON, or the reason to leave."""
     stop = word(block, STOP)
     if word(block, FAULT) != FAULT_NONE and stop == STOP_NONE:
         fetch = word(block, FAULT_ACCESS) == ACCESS_EXECUTE
         if not fetch:
             _settle(block, _0)
-        return _fault_exit(block, full_address)
+        return _fault_exit(block, load64(word(block, INVALID_ADDRESS)))
     if stop == STOP_BUDGET:
         return STOPPED
     if stop == STOP_REQUEST:
-        return CANCELED if word(block, REQUEST) & REQUEST_CANCEL != _0 else PAUSED
+        request = word(block, REQUEST)
+        if request & REQUEST_CANCEL != _0:
+            return CANCELED
+        return PAUSED if request & REQUEST_PAUSE != _0 else GO_ON
     if stop == STOP_SYSCALL:
         return _syscall_exit(block)
     if stop == STOP_INTERRUPT:
@@ -312,11 +332,25 @@ def _classify(block: int, error: int, full_address: int) -> int:
     if stop == STOP_IO:
         return _io_exit(block)
     if stop == STOP_CPUID or stop == STOP_TIMESTAMP:
-        _settle(block, _1)
+        _settle(block, _0)
         return CPUID if stop == STOP_CPUID else TIMESTAMP
     if stop == STOP_INVALID:
         return _invalid_exit(block)
     return HLT
+
+
+@compiled("uint64(uint64)")
+def _event_taken(block: int) -> int:
+    """Ends the search for a moment to deliver an event: the core runs at full speed again."""
+    place = block + REQUEST * _8
+    while True:
+        old = load64(place)
+        if cas64(place, old, old & ~REQUEST_EVENT) == old:
+            break
+    put(block, LIMIT, word(block, BUDGET))
+    if load64(place) != _0:
+        put(block, LIMIT, _0)
+    return GO_ON
 
 
 @compiled("uint64(uint64)")
@@ -325,7 +359,7 @@ def _deliver_event(block: int) -> int:
     page = word(block, RUN_PAGE)
     event = load64(page + _EVENT)
     if event & _EVENT_VALID == _0:
-        return GO_ON
+        return _event_taken(block) if word(block, REQUEST) & REQUEST_EVENT != _0 else GO_ON
     vector = event & _BYTE
     if event & _EVENT_KIND == _0:
         if flags(block) & _FLAG_IF == _0:
@@ -336,7 +370,7 @@ def _deliver_event(block: int) -> int:
             store64(page + _EVENT, event)
             return _second_stage_exit(block)
         if result == DELIVERED:
-            return GO_ON
+            return _event_taken(block)
         return _raise(block, (result >> _2) & np.uint64(0x3FFF), result >> _16, _0)
     store64(page + _EVENT, _0)
     code = load64(page + _EVENT_CODE)
@@ -345,12 +379,12 @@ def _deliver_event(block: int) -> int:
         return GO_ON
     if result == SECOND_STAGE:
         return _keep_event(block, vector, code, _1 if event & _EVENT_ERROR_CODE != _0 else _0)
-    second = _second_vector(vector, (result >> _2) & np.uint64(0x3FFF), _0)
+    second = _second_vector(vector, (result >> _2) & np.uint64(0x3FFF))
     return _raise(block, second, _0 if second == _DOUBLE_FAULT else result >> _16, _0)
 
 
-@compiled("uint64(uint64, uint64)")
-def _emulate(block: int, invalid_address: int) -> int:
+@compiled("uint64(uint64)")
+def _emulate(block: int) -> int:
     """Runs the emulator until it stops, once; returns GO_ON or a reason."""
     env = word(block, ENV)
     put(block, STOP, STOP_NONE)
@@ -361,29 +395,27 @@ def _emulate(block: int, invalid_address: int) -> int:
     store32(env + at.OLD_EXCEPTION, at.NO_EXCEPTION)
     guest = at.HF_GUEST if word(block, EPTP) != _0 else _0
     store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~at.HF_GUEST) | guest)
-    error = call5(word(block, F_START), word(block, ENGINE), load64(env + at.EIP), _0, _0, _0)
-    return _classify(block, error, load64(invalid_address))
+    call5(word(block, F_START), word(block, ENGINE), load64(env + at.EIP), _0, _0, _0)
+    return _classify(block)
 
 
-@compiled("uint64(uint64, uint64)")
-def _window_opens(block: int, before: int) -> int:
-    """Returns 1 when an external interrupt waits for RFLAGS.IF, so the run must stop at the next chance."""
-    return _0
+@released("uint64(uint64, uint64, uint64)")
+def run(block: int, everything: int, flush: int) -> int:
+    """Runs the context in RUN_PAGE for at most BUDGET instructions; returns the reason, also in the exit record.
 
-
-@released("uint64(uint64, uint64, uint64, uint64)")
-def run(block: int, everything: int, flush: int, invalid_address: int) -> int:
-    """Runs the context in RUN_PAGE for at most BUDGET instructions; returns the reason, also in the exit record."""
+    `everything` loads all registers whatever the dirty word says; `flush` empties the TLB first. PAUSED means that
+    someone wanted the core for a moment: the same run goes on by calling again with CONSUMED as it stands.
+    """
     if load(block, everything) != _0 or flush != _0:
         call1(word(block, F_FLUSH), word(block, CPU))
     _clear_record(block)
-    reason = _deliver_event(block)
+    reason = GO_ON
     while reason == GO_ON:
-        reason = _emulate(block, invalid_address)
-        if reason == GO_ON and word(block, CONSUMED) >= word(block, LIMIT):
-            reason = STOPPED if word(block, REQUEST) == _0 else PAUSED
-            if word(block, REQUEST) & REQUEST_CANCEL != _0:
-                reason = CANCELED
+        reason = _deliver_event(block)
+        if reason == GO_ON:
+            reason = _emulate(block)
+        if reason == GO_ON and word(block, CONSUMED) >= word(block, BUDGET):
+            reason = STOPPED
     store(block)
     _record(block, _REASON, reason)
     _record(block, _RIP, load64(word(block, ENV) + at.EIP))

@@ -2,7 +2,7 @@
 
 Every vCPU starts at the kernel's entry point in 64-bit long mode, ring 0, interrupts disabled, with
 
-    RDI = guest physical address of the boot information, RSI = number of the vCPU, RSP = top of a 4 KiB stack of its own
+    RDI = guest physical address of the boot information, RSI = number of the vCPU, RSP = top of a stack of its own
 
 and a page table that maps guest RAM one to one with 2 MiB pages. What the hypervisor puts into guest RAM for it:
 

@@ -1,8 +1,8 @@
 """What CPUID tells a guest: a 64-bit processor with what the cores have, and that a hypervisor is there. Pure.
 
 Leaf 0 vendor `LaminaVirt64` · leaf 1 features and vCPU number · leaf 0x40000000 hypervisor vendor `LaminaLamina` ·
-leaf 0x80000001 and up: long mode, names, address sizes. Leaves that do not exist read zero, as AMD has it (Intel repeats
-the last leaf). Source: Intel SDM vol. 2, CPUID; the hypervisor range as Linux, KVM and Xen use it.
+leaf 0x80000001 and up: long mode, names, address sizes. Leaves that do not exist read zero, as AMD has it (Intel
+repeats the last leaf). Source: Intel SDM vol. 2, CPUID; the hypervisor range as Linux, KVM and Xen use it.
 """
 
 from __future__ import annotations

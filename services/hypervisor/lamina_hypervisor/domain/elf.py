@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lamina_hypervisor.domain.addresses import Gpa, Gva
 from lamina_kit.errors import InvalidArgument
@@ -63,7 +64,7 @@ def parse_kernel(image: bytes) -> Kernel:
     if ident[:4] != _MAGIC[:4]:
         raise _malformed(f"it starts with {ident[:4]!r}, not with the mark of ELF")
     if ident[:7] != _MAGIC or machine != _X86_64:
-        raise _malformed(f"it is for machine {machine} with class {ident[4]}, not a 64-bit x86-64 (machine 62, class 2)")
+        raise _malformed(f"it is for machine {machine}, class {ident[4]}, not for 64-bit x86-64 (machine 62, class 2)")
     if kind != _EXECUTABLE:
         raise _malformed(f"it is of type {kind}, not a static executable (type 2)")
     if size != _PROGRAM.size or not 0 < count <= MAX_SEGMENTS or at > len(image) - size * count:
@@ -101,7 +102,7 @@ def _load_segments(image: bytes, at: int, count: int) -> list[LoadSegment]:
 def _checked(entry: Gva, segments: list[LoadSegment]) -> Kernel:
     if not segments:
         raise _malformed("it has nothing to load")
-    for before, after in zip(segments, segments[1:], strict=False):
+    for before, after in pairwise(segments):
         if before.end > after.gpa:
             raise _malformed(f"its segments at {before.gpa:#x} and {after.gpa:#x} overlap")
     if not any(segment.gpa <= entry < segment.end for segment in segments):

@@ -166,7 +166,7 @@ class Ept:
             return None
         return Hpa((entry & ADDR_MASK) | (gpa & paging.PAGE_MASK))
 
-    def pages(self, start: Gpa = Gpa(0)) -> Iterator[tuple[Gpa, int]]:
+    def pages(self, start: Gpa) -> Iterator[tuple[Gpa, int]]:
         """Yields (gpa, entry) of every mapped page from `start` on, by address."""
         for gpa in sorted(page for page in self._held if page >= start):
             yield gpa, self.entry(gpa)

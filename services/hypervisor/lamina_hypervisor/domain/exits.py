@@ -1,43 +1,20 @@
-"""VM exits: why a core gave a vCPU back, and where the particulars stand in its run page. Pure.
+"""VM exits: how a run ended, and where the particulars stand in the vCPU's run page. Pure.
 
-`Reason` has the numbers of the hardware contract's `ExitReason`. The exit record is read word by word, because the
-dispatcher needs two or three of its seventeen.
+The exit record is read word by word, because the dispatcher needs two or three of its seventeen.
 """
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass, fields
 
-from lamina_kit.runpage import EXIT_OFFSET, ExitRecord, RunPage
-
-
-class Reason(enum.IntEnum):
-    """Why a run ended; see `lamina.hardware.v1.ExitReason`."""
-
-    UNSPECIFIED = 0
-    SYSCALL = 1
-    PAGE_FAULT = 2
-    EXCEPTION = 3
-    IO = 4
-    HLT = 5
-    CPUID = 6
-    EPT_VIOLATION = 7
-    BUDGET = 8
-    HYPERCALL = 9
-    MSR = 10
-    SHUTDOWN = 11
-    CANCELED = 12
-    REFUSED = 13
-    TIMESTAMP = 14
-    RANDOM = 15
+from lamina_kit.runpage import EXIT_OFFSET, ExitReason, ExitRecord, RunPage
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
     """One run of a vCPU. Times in nanoseconds; `detail` only for `REFUSED`."""
 
-    reason: Reason
+    reason: ExitReason
     instructions: int
     run_ns: int
     wait_ns: int
@@ -64,6 +41,9 @@ LENGTH = _WORD["instruction_length"]
 
 OUT = 1
 """Value of the direction word for OUT, and for WRMSR."""
+
+IF = 1 << 9
+"""The interrupt flag in RFLAGS."""
 
 READ, WRITE, EXECUTE = 1, 2, 3
 """Values of the access word."""

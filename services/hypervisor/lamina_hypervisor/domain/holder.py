@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from lamina_hypervisor.domain.addresses import Frame, Gpa
 from lamina_hypervisor.domain.ept import Ept, PageBits
@@ -19,9 +20,15 @@ from lamina_kit.errors import Internal
 
 
 @dataclass(frozen=True)
-class Grant:
-    """A page, with the rights that it may have in the EPT."""
+class Opened:
+    """The hold is open."""
 
+
+@dataclass(frozen=True)
+class Granted:
+    """A page is granted; `sequence` is the want's."""
+
+    sequence: int
     gpa: Gpa
     frame: Frame
     writable: bool
@@ -29,10 +36,30 @@ class Grant:
 
 
 @dataclass(frozen=True)
-class Revoked:
-    """What a revocation took: the bits of the pages that were held, by address."""
+class Refused:
+    """A page is refused, and why, in UPPER_SNAKE."""
 
-    bits: tuple[PageBits, ...]
+    sequence: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """Pages, or the right to write them, are taken back."""
+
+    revocation: int
+    pages: tuple[Gpa, ...]
+    write_only: bool
+
+
+@dataclass(frozen=True)
+class Age:
+    """The accessed bits are asked for."""
+
+    sequence: int
+
+
+HoldMessage: TypeAlias = Opened | Granted | Refused | Revocation | Age
 
 
 class Holder:
@@ -41,7 +68,7 @@ class Holder:
     def __init__(self, ept: Ept) -> None:
         self.ept = ept
         self._position = 0
-        self._waiting: dict[Gpa, Grant] = {}
+        self._waiting: dict[Gpa, Granted] = {}
         self.voided = 0
 
     @property
@@ -49,7 +76,7 @@ class Holder:
         """Number of grants that wait for a table."""
         return len(self._waiting)
 
-    def granted(self, position: int, grant: Grant) -> bool:
+    def granted(self, position: int, grant: Granted) -> bool:
         """Takes a grant; returns whether it is installed (otherwise it waits for `tables_lacking` tables)."""
         self._advance(position)
         if self.ept.tables_lacking(grant.gpa):
@@ -79,8 +106,11 @@ class Holder:
         """Notes a message that changes no page: the opening, a refusal."""
         self._advance(position)
 
-    def revoked(self, position: int, pages: Iterable[Gpa], *, write_only: bool) -> Revoked:
-        """Takes pages, or their right to be written, out of the table, and voids grants of them that wait."""
+    def revoked(self, position: int, pages: Iterable[Gpa], *, write_only: bool) -> tuple[PageBits, ...]:
+        """Takes pages, or their right to be written, out of the table, and voids grants of them that wait.
+
+        Returns the bits of the pages that were held, by address.
+        """
         self._advance(position)
         bits = []
         for gpa in sorted(set(pages)):
@@ -89,14 +119,14 @@ class Holder:
             taken = self.ept.revoke(gpa, write_only=write_only)
             if taken is not None:
                 bits.append(taken)
-        return Revoked(tuple(bits))
+        return tuple(bits)
 
     def aged(self, position: int) -> tuple[PageBits, ...]:
         """Returns the bits of all pages held and clears the accessed ones."""
         self._advance(position)
         return tuple(self.ept.take_ages())
 
-    def _install(self, grant: Grant) -> None:
+    def _install(self, grant: Granted) -> None:
         self.ept.install(grant.gpa, grant.frame, writable=grant.writable, executable=grant.executable)
 
     def _advance(self, position: int) -> None:

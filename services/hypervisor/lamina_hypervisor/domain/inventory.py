@@ -30,6 +30,10 @@ class Inventory:
         self._vms[vm.name] = vm
         self._generations[vm.slot] = max(vm.generation, self._generations.get(vm.slot, 0))
 
+    def remember(self, slot: int, generation: int) -> None:
+        """Notes that a slot was used up to a generation, by VMs that are gone."""
+        self._generations[slot] = max(generation, self._generations.get(slot, 0))
+
     def create(self, definition: Definition, request_id: str, wall_ns: int) -> tuple[Vm, bool]:
         """Returns (VM, whether it is new). Repeating a `request_id` returns what it made.
 

@@ -61,7 +61,7 @@ class Serial:
         """Appends bytes from outside; returns `pending_input`. Takes all or, `SERIAL_INPUT_FULL`, nothing."""
         if len(self._input) + len(data) > INPUT_LIMIT:
             raise ResourceExhausted(
-                f"The guest has {len(self._input)} bytes of serial input unread; {len(data)} more exceed {INPUT_LIMIT}.",
+                f"The guest has {len(self._input)} bytes of serial input unread; {len(data)} more are too many.",
                 reason="SERIAL_INPUT_FULL",
                 next_step="Wait until the guest reads, then write again.",
             )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from lamina_hypervisor.domain.injection import Event
 from lamina_hypervisor.domain.msr import MsrFile
+from lamina_hypervisor.domain.registers import Registers, snapshot
 from lamina_hypervisor.domain.slices import SliceEnd, SliceTimer
 from lamina_kit.runpage import RunPage
 
@@ -42,7 +42,7 @@ class Times:
 
 @dataclass
 class Vcpu:
-    """One vCPU. `pending` are events to deliver before the next run; `woken` remembers a wake-up during a run."""
+    """One vCPU. `woken` remembers a wake-up while it runs."""
 
     number: int
     context: Context
@@ -51,13 +51,23 @@ class Vcpu:
     msrs: MsrFile = field(default_factory=MsrFile)
     state: VcpuState = VcpuState.RUNNABLE
     times: Times = field(default_factory=Times)
-    pending: Event | None = None
     running: bool = False
     woken: bool = False
     last_core: int = -1
     exits: int = 0
     instructions: int = 0
     interrupts: int = 0
+    final: Registers | None = None
+
+    @property
+    def registers(self) -> Registers:
+        """The registers as of the latest exit; the last ones once the run page is given back."""
+        return self.final or snapshot(self.page)
+
+    def retire(self) -> None:
+        """Keeps the last registers and stands without power."""
+        self.final = self.registers
+        self.stand(VcpuState.OFF, SliceEnd.STOPPED)
 
     def stand(self, state: VcpuState, end: SliceEnd) -> None:
         """Leaves the core for another state; the slice ends."""

@@ -6,12 +6,14 @@ them over the hardware's and the MMU's contracts, tests perform them on fakes. H
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lamina_hypervisor.domain.addresses import Frame, Gpa, Hpa
 from lamina_hypervisor.domain.ept import PageBits
+from lamina_hypervisor.domain.holder import HoldMessage
 from lamina_hypervisor.domain.vcpu import Context
-from lamina_kit.effects import Effect
+from lamina_kit.effects import Effect, Step
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,14 @@ class DeleteSpace(Effect):
 
 @dataclass(frozen=True, slots=True)
 class OpenHold(Effect):
-    """Opens the stream of grants and revocations; from here on the VM's messages come to `Engine.receive`."""
+    """Opens the stream of grants and revocations.
+
+    Each message of it is given to `receive` with its position, in order, one after the other.
+    """
 
     vm: str
     space: Space
+    receive: Callable[[int, HoldMessage], Step[None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,16 @@ An engine is synchronous: its steps are generators that yield the effects of `ef
 
 - `power_on` comes first; its machine is handed to every other method. When it raises, nothing is left behind.
 - While a machine has power, one driver runs `run_vcpu` for each vCPU, and every message of the hold stream is given to
-  `receive` in the stream's order, one after the other.
+  the `receive` of the `OpenHold` effect in the stream's order, one after the other.
 - When a machine's verdict is set, or to end it, the drivers are stopped and `power_off` runs, once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from lamina_hypervisor.domain.addresses import Frame, Gpa, Gva
+from lamina_hypervisor.domain.addresses import Gpa, Gva
 from lamina_hypervisor.domain.elf import Kernel
 from lamina_hypervisor.domain.ledger import ExitLedger
 from lamina_hypervisor.domain.serial import Serial
@@ -34,49 +33,6 @@ from lamina_hypervisor.domain.walk import Access, Walk
 from lamina_hypervisor.engines.effects import Space
 from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The hold is open."""
-
-
-@dataclass(frozen=True)
-class Granted:
-    """A page is granted; `sequence` is the want's."""
-
-    sequence: int
-    gpa: Gpa
-    frame: Frame
-    writable: bool
-    executable: bool
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A page is refused, and why, in UPPER_SNAKE."""
-
-    sequence: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Revocation:
-    """Pages, or the right to write them, are taken back."""
-
-    revocation: int
-    pages: tuple[Gpa, ...]
-    write_only: bool
-
-
-@dataclass(frozen=True)
-class Age:
-    """The accessed bits are asked for."""
-
-    sequence: int
-
-
-HoldMessage = Opened | Granted | Refused | Revocation | Age
 
 
 class Machine(Protocol):
@@ -138,9 +94,6 @@ class Engine(Protocol):
     def run_vcpu(self, machine: Machine, number: int) -> Step[None]:
         """Runs one vCPU until it is off or the machine's verdict is set."""
 
-    def receive(self, machine: Machine, position: int, message: HoldMessage) -> Step[None]:
-        """Handles one message of the hold stream. A leaf: it edits the EPT, shoots translations down and answers."""
-
     def write_serial(self, machine: Machine, data: bytes) -> Step[int]:
         """Feeds the serial port and interrupts vCPU 0; returns the bytes that the guest has not read yet."""
 
@@ -157,3 +110,8 @@ class Engine(Protocol):
 def serial_key(vm: str) -> tuple[str, str]:
     """Returns the key that readers of a VM's serial log wait for."""
     return ("serial", vm)
+
+
+def standing_key(vm: str) -> tuple[str, str]:
+    """Returns the key that a pause of a VM waits for."""
+    return ("standing", vm)

@@ -12,19 +12,21 @@ Source: Intel SDM vol. 3, 5.5.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
 from lamina_kit.errors import Internal
 from lamina_kit.paging import ENTRIES, LEVELS, PAGE_SHIFT, PAGE_SIZE, PRESENT, index
-
 from lamina_mmu.domain.entry import TABLE, frame_of
 from lamina_mmu.domain.ram import Ram
 from lamina_mmu.domain.table import leaf_numbers
 
 
-class Visit(NamedTuple):
-    """One entry on the way of a walk."""
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One entry on the way of a walk: level of the table, index in it, where the entry is and what it holds."""
 
     level: int
     index: int
@@ -156,5 +158,3 @@ class FourLevelTable:
             del self._children[above]
             freed += self._detach(*above)
         return freed
-
-

@@ -12,9 +12,10 @@ the same arrays (plain integers, three times faster than numpy's).
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+
 from lamina_kit.errors import OutOfRange
 
 
@@ -38,7 +39,7 @@ BUSY = 2
 def column(count: int, kind: Any) -> tuple[Any, memoryview]:
     """Returns a lazily backed array of `count` zeros and a memoryview of it for scalar access."""
     array = np.zeros(count, kind)
-    return array, memoryview(array)
+    return array, memoryview(cast(Any, array))
 
 
 class FrameTable:
@@ -125,6 +126,6 @@ class FrameTable:
         self.by_use[Use.FREE] += 1
         self._freed.append(frame)
 
-    def used(self) -> Any:
-        """Returns the numbers of all frames given out, ascending, as an array."""
-        return np.flatnonzero(self.uses[: self._fresh])
+    def used(self, use: Use) -> Any:
+        """Returns the numbers of all frames of one use but FREE, ascending, as an array."""
+        return np.flatnonzero(self.uses[: self._fresh] == use)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
 from lamina_kit.paging import PAGE_SIZE
+from lamina_mmu.domain.session import NOBODY, Session
 
 ROOT = "root"
 """Last name part of the root group, which has no limits of its own."""
@@ -37,14 +38,18 @@ class Group:
     oom_events: int = 0
     reclaimed: int = 0
     members: int = 0
-    owner: str = ""
-    epoch: int = 0
+    session: Session = NOBODY
     children: list[Group] = field(default_factory=list)
 
     @property
     def limit(self) -> int | None:
         """Returns the most pages of RAM; None without a limit."""
         return None if self.max_bytes is None else self.max_bytes // PAGE_SIZE
+
+    @property
+    def is_empty(self) -> bool:
+        """Returns whether nothing is in it: no group, space or object, no page in RAM or swap."""
+        return not (self.children or self.members or self.usage or self.swap_usage)
 
     @property
     def path(self) -> list[Group]:
@@ -99,7 +104,7 @@ class GroupTree:
     def delete(self, group: Group) -> None:
         """Removes an empty group; GROUP_IN_USE while anything is charged to it, belongs to it or lies under it."""
         parent = group.parent
-        if parent is None or group.children or group.members or group.usage or group.swap_usage:
+        if parent is None or not group.is_empty:
             why = "it is the root" if parent is None else f"{len(group.children)} groups, {group.members} spaces and "
             why += "" if parent is None else f"objects and {group.usage + group.swap_usage} pages are in it"
             raise FailedPrecondition(

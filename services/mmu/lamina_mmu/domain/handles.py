@@ -33,7 +33,7 @@ class Entry(Protocol):
 
 
 class HandleTable(Generic[E]):
-    """Objects of one kind. `noun` and `prefix` name them: `space`, `s` → `s-1`; `unknown` is the reason of NOT_FOUND."""
+    """Objects of one kind. `noun` and `prefix` name them (`space`, `s` → `s-1`); `unknown`: the reason of NOT_FOUND."""
 
     def __init__(self, noun: str, prefix: str, unknown: str) -> None:
         self._noun, self._prefix, self._unknown = noun, prefix, unknown

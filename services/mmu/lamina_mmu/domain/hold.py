@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from lamina_kit.errors import FailedPrecondition, LaminaError
-
 from lamina_mmu.domain.outcome import Outcome
 
 BATCH = 4096

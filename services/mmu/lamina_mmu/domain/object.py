@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lamina_kit.paging import PAGE_SHIFT, page_up
-
 from lamina_mmu.domain.handles import Handle
+from lamina_mmu.domain.session import NOBODY, Session
 from lamina_mmu.domain.sparse import SparseTable
 
 
@@ -22,8 +22,7 @@ class MemoryObject:
     size: int
     group: int
     label: str
-    owner: str = ""
-    epoch: int = 0
+    session: Session = NOBODY
     id: int = 0
     generation: int = 0
     number: int = 0

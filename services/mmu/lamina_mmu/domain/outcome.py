@@ -45,13 +45,16 @@ class Trail:
 
 @dataclass(slots=True)
 class FaultResult:
-    """How a fault ended. `frame` and `entry` only when the access is possible now."""
+    """How a fault ended. `frame` and `entry` only when the access is possible now.
+
+    When memory ran out: the name of the group at its limit, and the number of the space to kill (0: there is none).
+    """
 
     outcome: Outcome
     frame: int = 0
     entry: int = 0
     steps: list[FaultStep] = field(default_factory=list)
-    limit_group: int = 0
+    limit_group: str = ""
     victim_space: int = 0
 
     @property
@@ -62,7 +65,10 @@ class FaultResult:
 
 @dataclass(frozen=True, slots=True)
 class ReclaimResult:
-    """What a reclaim pushed out: `pages` left RAM, of which `written` went to swap. `busy`: others were at it."""
+    """What a reclaim pushed out: `pages` left RAM, of which `written` went to swap.
+
+    `busy` pages could not go just then (another operation had them, or a pin came in between): trying again may help.
+    """
 
     pages: int = 0
     written: int = 0

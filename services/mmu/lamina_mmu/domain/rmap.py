@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from lamina_kit.errors import Internal
 
+from lamina_kit.errors import Internal
 from lamina_mmu.domain.frames import column
 
 _FIRST_CAPACITY = 1024
@@ -27,14 +27,16 @@ class ReverseMap:
         self._heads, self._head = column(frames, np.int32)
         self._free: list[int] = []
         self._used = 1
-        self._allocate(_FIRST_CAPACITY)
+        self._spaces, self._space = column(_FIRST_CAPACITY, np.int32)
+        self._vpns, self._vpn = column(_FIRST_CAPACITY, np.int64)
+        self._nexts, self._next = column(_FIRST_CAPACITY, np.int32)
 
-    def _allocate(self, capacity: int) -> None:
-        old = (self._spaces, self._vpns, self._nexts) if self._used > 1 else ()
-        self._spaces, self._space = column(capacity, np.int32)
-        self._vpns, self._vpn = column(capacity, np.int64)
-        self._nexts, self._next = column(capacity, np.int32)
-        for new, previous in zip((self._spaces, self._vpns, self._nexts), old, strict=False):
+    def _double(self) -> None:
+        old = self._spaces, self._vpns, self._nexts
+        self._spaces, self._space = column(2 * len(old[0]), np.int32)
+        self._vpns, self._vpn = column(2 * len(old[0]), np.int64)
+        self._nexts, self._next = column(2 * len(old[0]), np.int32)
+        for new, previous in zip((self._spaces, self._vpns, self._nexts), old, strict=True):
             new[: len(previous)] = previous
 
     def add(self, frame: int, space: int, vpn: int) -> None:
@@ -44,7 +46,7 @@ class ReverseMap:
         else:
             node = self._used
             if node == len(self._space):
-                self._allocate(2 * node)
+                self._double()
             self._used += 1
         self._space[node] = space
         self._vpn[node] = vpn
@@ -59,7 +61,7 @@ class ReverseMap:
                 self.add(frame, space, vpn)
             return
         while self._used + count > len(self._space):
-            self._allocate(2 * len(self._space))
+            self._double()
         nodes = np.arange(self._used, self._used + count, dtype=np.int32)
         self._used += count
         self._spaces[nodes] = space

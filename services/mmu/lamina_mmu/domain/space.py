@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from lamina_mmu.domain.four_level import FourLevelTable
 from lamina_mmu.domain.handles import Handle
+from lamina_mmu.domain.session import NOBODY, Session
 from lamina_mmu.domain.sparse import SparseTable
 from lamina_mmu.domain.vmas import VmaList
 
@@ -22,16 +23,14 @@ class Kind(IntEnum):
 class Space:
     """One space. `group` is the id of the group that is charged; `closing` spaces take no new work.
 
-    `holder` is the hold that has pages of it in a table of its own (0: none). `owner` and `epoch` name the session
-    that it belongs to (empty: none).
+    `holder` is the hold that has pages of it in a table of its own (0: none). `session` is what it belongs to.
     """
 
     kind: Kind
     group: int
     label: str
     table: FourLevelTable | SparseTable
-    owner: str = ""
-    epoch: int = 0
+    session: Session = NOBODY
     id: int = 0
     generation: int = 0
     number: int = 0

@@ -46,8 +46,12 @@ class SparseTable:
         for number in leaf_numbers(self._leaves, first, end):
             yield number, self._leaves[number][0]
 
-    def prune(self, first: int, end: int) -> None:
-        """Drops the arrays in the range that hold nothing any more."""
+    def prune(self, first: int, end: int) -> list[int]:
+        """Drops the arrays in the range that hold nothing any more; no frames were used for them."""
         for number in leaf_numbers(self._leaves, first, end):
             if not np.any(self._leaves[number][0]):
                 del self._leaves[number]
+        return []
+
+    def close(self) -> None:
+        """Does nothing: it holds no view into RAM."""

@@ -15,8 +15,8 @@ import zlib
 from typing import Protocol
 
 import numpy as np
-from lamina_kit.errors import DataLoss
 
+from lamina_kit.errors import DataLoss
 from lamina_mmu.domain.frames import column
 
 
@@ -31,9 +31,6 @@ class SwapStore(Protocol):
 
     def read(self, slot: int, /) -> bytes:
         """Returns the 4096 bytes stored last."""
-
-    def discard(self, slot: int, /) -> None:
-        """Says that the content of a slot is not needed any more."""
 
 
 class SwapArea:
@@ -76,7 +73,6 @@ class SwapArea:
         self._used[slot] = 0
         self.frame[slot] = 0
         self.refs[slot] = 0
-        self._store.discard(slot)
         self._freed.append(slot)
         self.free += 1
 
@@ -99,7 +95,7 @@ class SwapArea:
             raise DataLoss(
                 f"The page in swap slot {slot} is not what was written there.",
                 reason="SWAP_CORRUPT",
-                next_step="The page is lost: end the process or VM that owns it, and check the disk under the swap file.",
+                next_step="The page is lost: end the process or VM that owns it, and check the disk of the swap file.",
                 slot=slot,
             )
         self.read_back += 1

@@ -1,4 +1,4 @@
-"""What the MMU needs of a page table, whatever holds it: bytes in RAM (`four_level.py`) or the MMU (`sparse.py`). Pure."""
+"""What the MMU needs of a page table, be it bytes in RAM (`four_level.py`) or its own (`sparse.py`). Pure."""
 
 from __future__ import annotations
 

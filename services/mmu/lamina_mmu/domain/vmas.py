@@ -16,7 +16,6 @@ from collections.abc import Iterator
 
 from lamina_kit.errors import ResourceExhausted
 from lamina_kit.paging import PAGE_SIZE, USER_END
-
 from lamina_mmu.domain.vma import Vma
 
 GUARD_GAP = 256 * PAGE_SIZE
@@ -174,7 +173,5 @@ class VmaList:
             return
         below, above = self._vmas[position - 1], self._vmas[position]
         if above.continues(below):
-            merged = Vma(
-                below.start, above.end, below.rights, below.shared, below.object, below.offset, below.label
-            )
+            merged = Vma(below.start, above.end, below.rights, below.shared, below.object, below.offset, below.label)
             self._put(position - 1, position + 1, [merged])

@@ -36,6 +36,10 @@ class Backoff:
         return Backoff(min(2 * self.delay_ns, LIMIT_NS), ended_ns)
 
 
+NONE = Backoff()
+"""No try was made: the first one does not wait."""
+
+
 def after_tries(count: int, ended_ns: int) -> Backoff:
     """The back-off of a container of which only the number of restarts is known, after a restart of ours."""
     if count <= 0:

@@ -100,7 +100,10 @@ class _Rollout:
             return self._status()
         recreate = spec_of(self.deployment)["strategy"]["type"] == "Recreate"
         stopping = recreate and any(has_pods(found) for found in self.old)
-        if recreate and (shrunk := self._resize({name_of(found): 0 for found in self.old}, "Recreate: old pods go first")):
+        shrunk = (
+            self._resize({name_of(found): 0 for found in self.old}, "Recreate: old pods go first") if recreate else []
+        )
+        if shrunk:
             return shrunk + self._status()
         if self.new is None:
             return self._status() if stopping else self._create(is_taken)

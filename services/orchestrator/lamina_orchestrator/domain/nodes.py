@@ -142,7 +142,7 @@ def _explain(node: Object, status: str, reason: str, text: str, beat: Heartbeat,
 
 
 def evict(node: Object | None, pods: Sequence[Object], now_ns: int) -> list[Action]:
-    """Deletes the pods that may not stay on a node: for ever if it is gone, after their tolerations if it is tainted."""
+    """Deletes pods that may not stay on a node: at once if it is gone, after their tolerations if it is tainted."""
     if node is None:
         rule = "its node is gone"
         return [action for pod in pods for action in _removal(pod, rule, grace=0)]

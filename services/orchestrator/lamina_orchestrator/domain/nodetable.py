@@ -20,6 +20,7 @@ from lamina_orchestrator.domain.quantity import millis, units
 Column = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 CAP = 1 << 56
+MAX_COLUMNS = 1024
 DEFAULT_MILLIS = 100
 DEFAULT_BYTES = 200 << 20
 """What a pod without requests counts as when nodes are scored, so that such pods spread too (as in Kubernetes)."""
@@ -117,6 +118,8 @@ class NodeTable:
         self._refresh()
         known = self._masks.get(signature)
         if known is None:
+            if len(self._masks) >= MAX_COLUMNS:
+                self._masks.clear()
             known = np.array([value(self._nodes[name]) for name in self.names], np.int64)
             self._masks[signature] = known
         return known

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from lamina_orchestrator.domain.backoff import Backoff, after_tries
+from lamina_orchestrator.domain.backoff import NONE, Backoff, after_tries
 from lamina_orchestrator.domain.containers import CREATED, EXITED, REMOVED, RUNNING, ContainerState, SandboxState
 
 _RANK = {CREATED: 0, RUNNING: 1, EXITED: 2, REMOVED: 3}
@@ -32,8 +32,8 @@ class ContainerRecord:
 
     current: ContainerState | None = None
     previous: ContainerState | None = None
-    crash: Backoff = Backoff()
-    start: Backoff = Backoff()
+    crash: Backoff = NONE
+    start: Backoff = NONE
     trouble: Trouble | None = None
 
     @property
@@ -44,14 +44,14 @@ class ContainerRecord:
 
 @dataclass(frozen=True, slots=True)
 class PodRecord:
-    """A pod on its node. `seen_ns` is when the node took it up; `stopped` says that its sandbox was stopped for good."""
+    """A pod on its node. `seen_ns` is when the node took it up; `trouble` keeps work on the sandbox waiting."""
 
     uid: str
     seen_ns: int
     sandbox: SandboxState | None = None
     sandbox_attempts: int = 0
     containers: Mapping[str, ContainerRecord] = field(default_factory=dict)
-    sandbox_backoff: Backoff = Backoff()
+    sandbox_backoff: Backoff = NONE
     trouble: Trouble | None = None
 
     def container(self, name: str) -> ContainerRecord:

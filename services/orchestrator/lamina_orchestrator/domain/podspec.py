@@ -48,14 +48,14 @@ def sandbox_spec(pod: Object, attempt: int) -> SandboxSpec:
     return SandboxSpec(name_of(pod), namespace_of(pod), uid_of(pod), attempt, hostname, labels)
 
 
-def container_spec(pod: Object, container: dict[str, Any], attempt: int) -> ContainerSpec:
-    """A container of a pod as the runtime creates it."""
+def container_spec(pod: Object, container: dict[str, Any], attempt: int, image: str) -> ContainerSpec:
+    """A container of a pod as the runtime creates it; `image` is the runtime's name of the resolved image."""
     variables = environment(pod, container)
     labels = {**_identity(pod), CONTAINER_NAME: container["name"], RESTART_COUNT: str(attempt)}
     return ContainerSpec(
         name=container["name"],
         attempt=attempt,
-        image=container["image"],
+        image=image,
         command=tuple(expand(word, variables) for word in container.get("command") or ()),
         args=tuple(expand(word, variables) for word in container.get("args") or ()),
         env=tuple(f"{name}={value}" for name, value in variables.items()),

@@ -82,8 +82,8 @@ def qos_class(spec: dict[str, Any]) -> str:
         amounts = [parse_quantity(text) for text in (*requests.values(), *limits.values())]
         best_effort = best_effort and not any(amounts)
         for name in ("cpu", "memory"):
-            same = name in limits and name in requests and parse_quantity(limits[name]) == parse_quantity(requests[name])
-            guaranteed = guaranteed and same and parse_quantity(limits[name]) > 0
+            asked, most = (parse_quantity(part.get(name, "0")) for part in (requests, limits))
+            guaranteed = guaranteed and asked == most > 0
     return "BestEffort" if best_effort else "Guaranteed" if guaranteed else "Burstable"
 
 
@@ -101,7 +101,8 @@ def pod_status(pod: Object, record: PodRecord, now_ns: int) -> dict[str, Any]:
     phase = phase_of(pod)
     if phase not in TERMINAL:
         phase = FAILED if init_failed else _phase(spec, record, initialized)
-    status: dict[str, Any] = {**before, "phase": phase, "startTime": rfc3339(record.seen_ns)}
+    started = before.get("startTime") or rfc3339(record.seen_ns)
+    status: dict[str, Any] = {**before, "phase": phase, "startTime": started}
     shown = _shower(pod, record, now_ns, initialized)
     if spec.get("initContainers"):
         status["initContainerStatuses"] = [shown(container, True) for container in spec["initContainers"]]
@@ -206,7 +207,9 @@ def _conditions(
     why = "PodCompleted" if done else "ContainersNotReady"
     text = "" if done or ready else f"containers with unready status: [{' '.join(unready)}]"
     reason = "" if ready else why
-    start, init_text = ("", "") if initialized else ("ContainersNotInitialized", "init containers have not all succeeded")
+    start, init_text = "ContainersNotInitialized", "init containers have not all succeeded"
+    if initialized:
+        start = init_text = ""
     made = with_condition(before, "PodScheduled", "True", now_ns)
     made = with_condition(made, "Initialized", "True" if initialized else "False", now_ns, start, init_text)
     made = with_condition(made, "ContainersReady", "True" if ready else "False", now_ns, reason, text)

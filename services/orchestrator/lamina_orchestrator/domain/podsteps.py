@@ -123,7 +123,7 @@ def _start_container(node: str, pod: Object, work: StartContainer, sandbox: str)
     try:
         for old in work.discard:
             yield RemoveContainerCall(node, old)
-        spec = container_spec(pod, work.container, work.attempt)
+        spec = container_spec(pod, work.container, work.attempt, image.name)
         created: ContainerState = yield CreateContainerCall(node, sandbox, uid_of(pod), spec)
         reason = "RunContainerError"
         started: ContainerState = yield StartContainerCall(node, created.name)

@@ -27,7 +27,7 @@ def parse_quantity(text: str) -> int:
         numerator, power = mantissa << _BINARY[suffix], scale + 9
     else:
         numerator, power = mantissa, scale + 9 + _exponent(suffix)
-    nanos = numerator * 10**power if power >= 0 else -(-numerator // 10**-power)
+    nanos = numerator * int(10**power) if power >= 0 else -(-numerator // int(10**-power))
     if nanos > _LIMIT:
         raise ValueError("must be at most 9223372036854775807")
     return -nanos if sign == "-" else nanos

@@ -135,8 +135,8 @@ def scaled_sizes(bounds: Bounds, new: Share | None, everyone: Sequence[Share], b
     if new and new.replicas == bounds.replicas == new.desired == new.available:
         return {share.name: 0 for share in active if share.name != new.name}
     add = bounds.most - sum(share.replicas for share in active)
-    newest_first = add > 0
-    order = sorted(active, key=lambda share: (-share.replicas, (-1 if newest_first else 1) * share.created_ns, share.name))
+    age = -1 if add > 0 else 1
+    order = sorted(active, key=lambda share: (-share.replicas, age * share.created_ns, share.name))
     sizes: dict[str, int] = {}
     added = 0
     for share in order:

@@ -231,7 +231,7 @@ def shown(value: Any) -> str:
     """A value in an error message, quoted as Kubernetes does and cut to 80 characters."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, int) or isinstance(value, Decimal):
+    if isinstance(value, int | Decimal):
         return str(value)[:MAX_SHOWN]
     if isinstance(value, str):
         return f'"{value[:MAX_SHOWN]}{"…" if len(value) > MAX_SHOWN else ""}"'

@@ -19,7 +19,7 @@ from lamina_orchestrator.domain.selectors import is_label_key, is_label_value, l
 MAX_ANNOTATIONS = 256 * 1024
 _LABEL_RULE = "must be lower-case letters, digits and '-', at most 63, beginning and ending with a letter or digit"
 _NAME_RULE = (
-    "must be lower-case letters, digits, '-' and '.', at most 253, each part beginning and ending with a letter or digit"
+    "must be lower-case letters, digits, '-' and '.', at most 253, each part starting and ending with a letter or digit"
 )
 
 

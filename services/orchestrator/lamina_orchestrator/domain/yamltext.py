@@ -107,8 +107,8 @@ class _Document:
         self._add(done.value, done.count, event, counted=True)
 
     def _alias(self, event: yaml.AliasEvent) -> None:
-        if event.anchor not in self.anchors:
-            raise malformed(f"{_at(event)}: alias *{event.anchor[:64]} stands before its anchor ends, or has none")
+        if event.anchor is None or event.anchor not in self.anchors:
+            raise malformed(f"{_at(event)}: alias *{str(event.anchor)[:64]} stands before its anchor ends, or has none")
         value, count = self.anchors[event.anchor]
         self._add(value, count, event)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Entry, Learned
@@ -31,8 +31,7 @@ class Rule(enum.Enum):
     KNOWN_UNICAST = "lookup.known_unicast"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Where a frame goes, and what was found on the way.
 
     Exactly one of `outputs` (port slots, ascending) and `drop` is given. `header` is None when the frame could not be
@@ -49,7 +48,7 @@ class Decision:
     @property
     def flooded(self) -> bool:
         """Whether the frame goes to every other port of its VLAN."""
-        return self.drop is None and self.rule in (Rule.GROUP, Rule.UNKNOWN_UNICAST)
+        return self.drop is None and (self.rule is Rule.GROUP or self.rule is Rule.UNKNOWN_UNICAST)
 
 
 def decide(switch: Switch, port: Port, frame: bytes, now_ns: int, learn: Learn) -> Decision:
@@ -62,7 +61,7 @@ def decide(switch: Switch, port: Port, frame: bytes, now_ns: int, learn: Learn) 
     header = parse(frame, switch.mtu_bytes)
     if isinstance(header, DropReason):
         return Decision(Rule.PARSE_REFUSED, drop=header)
-    if header.tag_vid not in (None, 0, port.vlan):
+    if header.tag_vid and header.tag_vid != port.vlan:
         return Decision(Rule.VLAN_MISMATCH, drop=DropReason.VLAN_MISMATCH, header=header)
     if not is_station(header.src):
         return Decision(Rule.SOURCE_INVALID, drop=DropReason.SOURCE_INVALID, header=header)

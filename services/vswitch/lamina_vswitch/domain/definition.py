@@ -83,3 +83,8 @@ class StaticEntry:
 def mac_entry_id(vlan: int, mac: bytes) -> str:
     """Return the last part of an entry's name: `v100-020000000001`."""
     return f"v{vlan}-{mac.hex()}"
+
+
+def mac_entry_key(vlan: int, mac: bytes) -> str:
+    """Return a text by which entries sort as they are listed: by VLAN, then by address."""
+    return f"{vlan:04d}-{mac.hex()}"

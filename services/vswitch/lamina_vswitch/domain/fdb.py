@@ -42,12 +42,14 @@ class Fdb:
     """Entries of one switch, at most `limit`, static ones included.
 
     `version` changes whenever the answer to a lookup may have changed for another reason than the passing of time.
+    `moved_from` is the port at which the address that moved last was before.
     """
 
     def __init__(self, ageing_ns: int, limit: int) -> None:
         self.ageing_ns = ageing_ns
         self.limit = limit
         self.version = 0
+        self.moved_from = 0
         self._vlans: dict[int, dict[bytes, Entry]] = {}
         self._size = 0
         self._serial = 0
@@ -82,9 +84,26 @@ class Fdb:
         entry.seen_ns = now_ns
         if entry.port == port:
             return Learned.REFRESHED
-        entry.port = port
+        self.moved_from, entry.port = entry.port, port
         self.version += 1
         return Learned.MOVED
+
+    def known_route(self, vlan: int, dst: bytes, src: bytes, port: int, now_ns: int) -> int:
+        """Return the port of `dst` if both addresses are known and nothing about them is news, else 0.
+
+        That is: `src` is a live dynamic entry at `port`, which is refreshed, and `dst` one at another port.
+        """
+        table = self._vlans.get(vlan)
+        if table is None:
+            return 0
+        source, target = table.get(src), table.get(dst)
+        if source is None or target is None or source.static or target.static:
+            return 0
+        oldest = now_ns - self.ageing_ns
+        if source.port != port or target.port == port or source.seen_ns <= oldest or target.seen_ns <= oldest:
+            return 0
+        source.seen_ns = now_ns
+        return target.port
 
     def add_static(self, vlan: int, mac: bytes, port: int, now_ns: int) -> bool:
         """Make a static entry in place of a dynamic one. Return False, and change nothing, when the table is full."""

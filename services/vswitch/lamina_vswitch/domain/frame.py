@@ -16,7 +16,7 @@ Source: IEEE 802.3-2022, 3.1.1; IEEE 802.1Q-2022, 9.6.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lamina_vswitch.domain.drop import DropReason
 
@@ -32,8 +32,7 @@ MAX_FRAME_BYTES = 65535
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """Parsed head of a frame.
 
     `dst` and `src` are 6 bytes, `ethertype` is 0 to 65535 and lies behind the tag, `tag_vid` is the VLAN id of the tag,

@@ -38,11 +38,11 @@ def over_limit(kind: str, limit: int) -> ResourceExhausted:
 
 def in_use(kind: str, name: str, ports: int) -> FailedPrecondition:
     """Return the error for something that still has ports."""
+    move = "Delete those ports, or move them to another group."
     return FailedPrecondition(
         f"{name} has {ports} ports.",
         reason=f"{kind.upper()}_IN_USE",
-        next_step="Delete those ports, or move them to another group." if kind == "port_group" else "Delete its ports "
-        "first, or set force.",
+        next_step=move if kind == "port_group" else "Delete its ports first, or set force.",
         name=name,
         ports=ports,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lamina_kit.errors import InvalidArgument
-
 from lamina_vswitch.domain.definition import Origin
 
 

@@ -102,8 +102,8 @@ class SwitchEngine(Protocol):
     def attach(self, slot: int, sink: FrameSink, now_ns: int) -> None:
         """Give the port a carrier. Raises FailedPrecondition `PORT_ATTACHED` when another sink holds it."""
 
-    def detach(self, slot: int, sink: FrameSink, now_ns: int) -> None:
-        """Take the carrier away; the port's dynamic entries are forgotten. Does nothing if `sink` is not attached."""
+    def detach(self, slot: int, sink: FrameSink, now_ns: int) -> bool:
+        """Take the carrier away; the port's dynamic entries are forgotten. False: `sink` was not attached here."""
 
     def transmit(self, slot: int, frames: Sequence[bytes], now_ns: int) -> int:
         """Switch frames that the device behind a port sent; return how many were dropped at this port. Never raises."""

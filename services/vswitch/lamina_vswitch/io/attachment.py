@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lamina_kit.errors import Aborted
-
 from lamina_vswitch.domain.ring import FrameRing
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from lamina_kit.errors import DataLoss, Unavailable
-
 from lamina_vswitch.domain.definition import (
     Origin,
     PortDefinition,
@@ -48,27 +47,30 @@ CREATE TABLE static_entries (
 
 
 class SqliteStore:
-    """A `DefinitionStore` in one file. Made by `open`; used from one thread."""
+    """A `DefinitionStore` in one file; used from one thread, between `open` and `close`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._db = connection
+    def __init__(self, path: Path) -> None:
         self._path = path
+        self._connection: sqlite3.Connection | None = None
 
-    @classmethod
-    def open(cls, path: Path) -> SqliteStore:
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise _unavailable(self._path, "it is not open")
+        return self._connection
+
+    def open(self) -> None:
         """Open the database, or make it. Raises DataLoss `STORE_CORRUPT` and Unavailable `STORE_UNAVAILABLE`."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
-            raise _unavailable(path, error) from error
-        store = cls(connection, path)
+            raise _unavailable(self._path, error) from error
         try:
-            store._prepare()
+            self._prepare()
         except BaseException:
-            connection.close()
+            self.close()
             raise
-        return store
 
     def _prepare(self) -> None:
         with _errors(self._path):
@@ -86,8 +88,10 @@ class SqliteStore:
                 )
 
     def close(self) -> None:
-        """Close the database."""
-        self._db.close()
+        """Close the database. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def load(self) -> Recorded:
         """Return everything, each list in the order in which it was made."""
@@ -227,7 +231,7 @@ def _errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.IntegrityError:
         raise
-    except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:  # the latter: the database is closed
+    except sqlite3.OperationalError as error:
         raise _unavailable(path, error) from error
     except sqlite3.DatabaseError as error:
         raise DataLoss(
@@ -238,7 +242,7 @@ def _errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _unavailable(path: Path, error: Exception) -> Unavailable:
+def _unavailable(path: Path, error: Exception | str) -> Unavailable:
     return Unavailable(
         f"The database {path} cannot be used: {error}.",
         reason="STORE_UNAVAILABLE",
@@ -249,7 +253,8 @@ def _unavailable(path: Path, error: Exception) -> Unavailable:
 
 def _port(row: tuple[Any, ...]) -> tuple[PortDefinition, Origin]:
     switch, port, group, link_up, owner, slot, generation, request_id, content = row
-    return PortDefinition(switch, port, group or "", bool(link_up), owner, slot, generation), Origin(request_id, content)
+    definition = PortDefinition(switch, port, group or "", bool(link_up), owner, slot, generation)
+    return definition, Origin(request_id, content)
 
 
 def _columns(origin: Origin) -> tuple[str, str]:

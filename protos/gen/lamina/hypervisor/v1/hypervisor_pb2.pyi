@@ -161,7 +161,7 @@ class VirtualMachine(_message.Message):
     stop_reason: _builtins.str
     """Why the VM has no power, in UPPER_SNAKE: `CREATED`, `POWERED_OFF`, `HALTED`, `GUEST_POWER_OFF`, `TRIPLE_FAULT`,
     `UNHANDLED_EXCEPTION`, `GUEST_ADDRESS_OUTSIDE_RAM`, `OUT_OF_MEMORY`, `MEMORY_FENCED`, `CORE_REFUSED`,
-    `HOST_UNAVAILABLE`, `HYPERVISOR_STOPPED` or `HYPERVISOR_RESTARTED`. Empty while it has power. Output only.
+    `HOST_UNAVAILABLE`, `START_FAILED`, `HYPERVISOR_STOPPED`, `HYPERVISOR_RESTARTED` or `INTERNAL`. Empty while it has power. Output only.
     """
     stop_detail: _builtins.str
     """Particulars of `stop_reason`, for people. Output only."""

@@ -146,7 +146,8 @@ class VirtualMachinesServicer:
     def CreateVirtualMachine(self, request, context):
         """Creates a VM without power.
 
-        Idempotent by `request_id`. Errors: ALREADY_EXISTS `VM_EXISTS`; INVALID_ARGUMENT with one violation a field;
+        Idempotent by `request_id`. Errors: ALREADY_EXISTS `VM_EXISTS`; INVALID_ARGUMENT with one violation a field,
+        `REQUEST_ID_REUSED` for a request id that made another VM;
         INVALID_ARGUMENT `KERNEL_MALFORMED` for a kernel that cannot be loaded into the given memory; NOT_FOUND
         `IMAGE_UNKNOWN` for a digest that was not uploaded; RESOURCE_EXHAUSTED `TOO_MANY_VMS` at 1024.
         """

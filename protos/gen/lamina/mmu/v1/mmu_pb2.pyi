@@ -210,7 +210,7 @@ class ListSpacesResponse(_message.Message):
     """Token of the next page. Empty at the end."""
     @_builtins.property
     def spaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Space]:
-        """In the order of their names."""
+        """In the order of their creation."""
 
     def __init__(
         self,
@@ -540,8 +540,14 @@ class ListMappingsRequest(_message.Message):
 
     HANDLE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the space. Used when there is no handle."""
+    page_size: _builtins.int
+    """Most to return, 0 to 1000. 0 means 1000."""
+    page_token: _builtins.str
+    """Token of an earlier response."""
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Handle."""
@@ -551,10 +557,12 @@ class ListMappingsRequest(_message.Message):
         *,
         handle: _handle_pb2.Handle | None = ...,
         name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -567,6 +575,9 @@ class ListMappingsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAPPINGS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty at the end."""
     @_builtins.property
     def mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mapping]:
         """By address."""
@@ -575,10 +586,11 @@ class ListMappingsResponse(_message.Message):
         self,
         *,
         mappings: _abc.Iterable[Global___Mapping] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -862,7 +874,9 @@ class WriteSpaceRequest(_message.Message):
     data: _builtins.bytes
     """1 byte to 4 MiB."""
     force: _builtins.bool
-    """Whether the rights of mappings are ignored, as a debugger's or a loader's writes are."""
+    """Whether the rights of private mappings are ignored, as a debugger's or a loader's writes are. The write goes to the
+    space's own copy of the page; the rights of the mapping stay.
+    """
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Space."""
@@ -1130,6 +1144,12 @@ class HoldOpen(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HANDLE_FIELD_NUMBER: _builtins.int
+    EPTP_FIELD_NUMBER: _builtins.int
+    eptp: _builtins.int
+    """Physical address of the root of the holder's second-stage table, a frame that `AllocateFrames` gave out. With it a
+    holder that is fenced, or whose stream breaks, loses its translations at once: the MMU clears the root's entries and
+    shoots them down. 0: the holder itself sees to that.
+    """
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Space, of kind `KIND_GUEST_RAM`."""
@@ -1138,10 +1158,11 @@ class HoldOpen(_message.Message):
         self,
         *,
         handle: _handle_pb2.Handle | None = ...,
+        eptp: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eptp", b"eptp", "handle", b"handle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1217,7 +1238,7 @@ class HoldAges(_message.Message):
     """Of the request."""
     @_builtins.property
     def pages(self) -> _containers.RepeatedCompositeFieldContainer[Global___PageBits]:
-        """The bits of each page that the holder has, by address; the holder cleared the accessed bits."""
+        """The bits of each page asked for that the holder has, by address; the holder cleared the accessed bits."""
 
     def __init__(
         self,
@@ -1421,7 +1442,7 @@ class HoldRevocation(_message.Message):
     """Whether only the right to write is taken."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Pages by address, page aligned."""
+        """Pages by address, page aligned, at most 4096."""
 
     def __init__(
         self,
@@ -1440,21 +1461,27 @@ Global___HoldRevocation: _TypeAlias = HoldRevocation  # noqa: Y015
 
 @_typing.final
 class HoldAge(_message.Message):
-    """Asks for the accessed bits of all pages held."""
+    """Asks for the accessed bits of pages, to be cleared with the answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Returned with the answer."""
+    """Returned with the answer. Numbers of ages and revocations are one series."""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Pages asked for, by address, page aligned, at most 4096. An answer may hold others too; those are passed over."""
+
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
+        addresses: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1656,7 +1683,7 @@ class ListObjectsResponse(_message.Message):
     """Token of the next page. Empty at the end."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
-        """In the order of their names."""
+        """In the order of their creation."""
 
     def __init__(
         self,
@@ -1885,6 +1912,9 @@ class Frame(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     PINS_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    MAPPING_COUNT_FIELD_NUMBER: _builtins.int
+    DIRTY_FIELD_NUMBER: _builtins.int
+    SWAP_SLOT_FIELD_NUMBER: _builtins.int
     frame: _builtins.int
     """Frame number."""
     use: Global___Frame.Use.ValueType
@@ -1894,10 +1924,16 @@ class Frame(_message.Message):
     pins: _builtins.int
     """Pins: accesses in progress that keep it in place."""
     owner: _builtins.str
-    """Owner of an allocated frame. Empty otherwise."""
+    """Owner of an allocated frame, object of an object's page, space of a table. Empty otherwise."""
+    mapping_count: _builtins.int
+    """At how many places it is mapped."""
+    dirty: _builtins.bool
+    """Whether its content differs from what swap has of it, as far as is known without asking holders."""
+    swap_slot: _builtins.int
+    """Swap slot that holds a copy of it, from 0. Absent without one."""
     @_builtins.property
     def mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___FrameMapping]:
-        """Where it is mapped (the reverse map), by space and address."""
+        """Where it is mapped (the reverse map), the newest first, at most 1000."""
 
     def __init__(
         self,
@@ -1908,12 +1944,17 @@ class Frame(_message.Message):
         group: _builtins.str = ...,
         pins: _builtins.int = ...,
         owner: _builtins.str = ...,
+        mapping_count: _builtins.int = ...,
+        dirty: _builtins.bool = ...,
+        swap_slot: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_swap_slot", b"_swap_slot", "swap_slot", b"swap_slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame", b"frame", "group", b"group", "mappings", b"mappings", "owner", b"owner", "pins", b"pins", "use", b"use"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_swap_slot", b"_swap_slot", "dirty", b"dirty", "frame", b"frame", "group", b"group", "mapping_count", b"mapping_count", "mappings", b"mappings", "owner", b"owner", "pins", b"pins", "swap_slot", b"swap_slot", "use", b"use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__swap_slot: _TypeAlias = _typing.Literal["swap_slot"]  # noqa: Y015
+    _WhichOneofArgType__swap_slot: _TypeAlias = _typing.Literal["_swap_slot", b"_swap_slot"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__swap_slot) -> _WhichOneofReturnType__swap_slot | None: ...
 
 Global___Frame: _TypeAlias = Frame  # noqa: Y015
 
@@ -2198,7 +2239,7 @@ class ListGroupsResponse(_message.Message):
     """Token of the next page. Empty at the end."""
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]:
-        """In the order of their names."""
+        """In the order of their creation."""
 
     def __init__(
         self,

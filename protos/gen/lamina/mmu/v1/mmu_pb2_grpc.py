@@ -136,9 +136,9 @@ class SpacesServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSpaces(self, request, context):
-        """Lists spaces in the order of their names.
+        """Lists spaces in the order of their creation.
 
-        Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,8 +166,9 @@ class SpacesServicer:
     def MapRange(self, request, context):
         """Maps a range: from here on accesses to it fault pages in. Nothing is allocated.
 
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for unaligned or non-canonical ranges; ALREADY_EXISTS
-        `RANGE_IN_USE` for a fixed address in use without `replace`; NOT_FOUND `OBJECT_UNKNOWN`; RESOURCE_EXHAUSTED
+        Errors: FAILED_PRECONDITION `HANDLE_STALE` (of the space or the object); INVALID_ARGUMENT for unaligned ranges,
+        `ADDRESS_NOT_MAPPABLE` for a fixed one outside the lower half (a process never maps page 0); ALREADY_EXISTS
+        `RANGE_IN_USE` for a fixed address in use without `replace`; RESOURCE_EXHAUSTED
         `ADDRESS_SPACE_FULL` and `TOO_MANY_MAPPINGS` (65,530, as Linux has it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -195,7 +196,7 @@ class SpacesServicer:
     def ListMappings(self, request, context):
         """Lists the mappings of a space by address, as /proc/PID/maps does.
 
-        Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`.
+        Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -215,7 +216,7 @@ class SpacesServicer:
         """Reads a space's bytes, faulting pages in.
 
         Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BAD_ADDRESS` naming the first bad address;
-        INVALID_ARGUMENT for a size over 4 MiB.
+        RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`; INVALID_ARGUMENT for a size over 4 MiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -254,9 +255,14 @@ class SpacesServicer:
         ordered stream (ADR 0002).
 
         The first request opens the stream for one space. A grant that is older than a revocation of its range is void. A
-        holder that leaves a revocation unanswered for 1 s is fenced: the stream ends with ABORTED `HOLDER_FENCED`.
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`; ALREADY_EXISTS `SPACE_HELD` when another holder has
-        the space.
+        holder that leaves a revocation or an age unanswered for 1 s is fenced: the stream ends with ABORTED
+        `HOLDER_FENCED`. When the stream ends, however it does, all grants are void. The stream ends with OK when the space
+        is deleted or the holder half-closes.
+
+        Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`, `QUESTION_UNKNOWN` for
+        an answer that was not asked for; ALREADY_EXISTS `SPACE_HELD` when another holder has the space; INVALID_ARGUMENT
+        `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`; RESOURCE_EXHAUSTED `TOO_MANY_WANTS` for
+        more than 1024 wants without an answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -828,9 +834,9 @@ class ObjectsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListObjects(self, request, context):
-        """Lists objects in the order of their names.
+        """Lists objects in the order of their creation.
 
-        Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1241,6 +1247,8 @@ class Frames:
 
 class GroupsStub:
     """Manages memory groups: the limits and accounts of memory, as memory cgroups are.
+
+    The root group, `hosts/{host}/memoryGroups/root`, is always there and has no limits of its own.
     """
 
     def __init__(self, channel):
@@ -1278,12 +1286,15 @@ class GroupsStub:
 
 class GroupsServicer:
     """Manages memory groups: the limits and accounts of memory, as memory cgroups are.
+
+    The root group, `hosts/{host}/memoryGroups/root`, is always there and has no limits of its own.
     """
 
     def CreateGroup(self, request, context):
         """Creates a group.
 
-        Idempotent by `request_id`. Errors: ALREADY_EXISTS `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent;
+        The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: ALREADY_EXISTS
+        `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent;
         INVALID_ARGUMENT for a limit out of range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -1300,9 +1311,9 @@ class GroupsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListGroups(self, request, context):
-        """Lists groups in the order of their names.
+        """Lists groups in the order of their creation, the root group first.
 
-        Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1311,7 +1322,7 @@ class GroupsServicer:
     def UpdateGroup(self, request, context):
         """Changes a group's limit. Usage above a lower limit is reclaimed before the call returns, as far as it can be.
 
-        Errors: NOT_FOUND `GROUP_UNKNOWN`; INVALID_ARGUMENT for a limit out of range.
+        Errors: NOT_FOUND `GROUP_UNKNOWN`; INVALID_ARGUMENT for a limit out of range; FAILED_PRECONDITION `GROUP_IS_ROOT`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1364,6 +1375,8 @@ def add_GroupsServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Groups:
     """Manages memory groups: the limits and accounts of memory, as memory cgroups are.
+
+    The root group, `hosts/{host}/memoryGroups/root`, is always there and has no limits of its own.
     """
 
     @staticmethod

@@ -27,9 +27,9 @@ class SpacesStub:
     Errors: NOT_FOUND `SPACE_UNKNOWN` for a name; FAILED_PRECONDITION `HANDLE_STALE` for a handle.
     """
     ListSpaces: _aio.UnaryUnaryMultiCallable[_mmu_pb2.ListSpacesRequest, _mmu_pb2.ListSpacesResponse]
-    """Lists spaces in the order of their names.
+    """Lists spaces in the order of their creation.
 
-    Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
     """
     DeleteSpace: _aio.UnaryUnaryMultiCallable[_mmu_pb2.DeleteSpaceRequest, _mmu_pb2.DeleteSpaceResponse]
     """Deletes a space: revokes what holders have, frees its frames, tables and swap slots.
@@ -45,8 +45,9 @@ class SpacesStub:
     MapRange: _aio.UnaryUnaryMultiCallable[_mmu_pb2.MapRangeRequest, _mmu_pb2.MapRangeResponse]
     """Maps a range: from here on accesses to it fault pages in. Nothing is allocated.
 
-    Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for unaligned or non-canonical ranges; ALREADY_EXISTS
-    `RANGE_IN_USE` for a fixed address in use without `replace`; NOT_FOUND `OBJECT_UNKNOWN`; RESOURCE_EXHAUSTED
+    Errors: FAILED_PRECONDITION `HANDLE_STALE` (of the space or the object); INVALID_ARGUMENT for unaligned ranges,
+    `ADDRESS_NOT_MAPPABLE` for a fixed one outside the lower half (a process never maps page 0); ALREADY_EXISTS
+    `RANGE_IN_USE` for a fixed address in use without `replace`; RESOURCE_EXHAUSTED
     `ADDRESS_SPACE_FULL` and `TOO_MANY_MAPPINGS` (65,530, as Linux has it).
     """
     UnmapRange: _aio.UnaryUnaryMultiCallable[_mmu_pb2.UnmapRangeRequest, _mmu_pb2.UnmapRangeResponse]
@@ -62,7 +63,7 @@ class SpacesStub:
     ListMappings: _aio.UnaryUnaryMultiCallable[_mmu_pb2.ListMappingsRequest, _mmu_pb2.ListMappingsResponse]
     """Lists the mappings of a space by address, as /proc/PID/maps does.
 
-    Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`.
+    Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
     Fault: _aio.UnaryUnaryMultiCallable[_mmu_pb2.FaultRequest, _mmu_pb2.FaultResponse]
     """Resolves a fault: makes the access possible, or says why it is not.
@@ -74,7 +75,7 @@ class SpacesStub:
     """Reads a space's bytes, faulting pages in.
 
     Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BAD_ADDRESS` naming the first bad address;
-    INVALID_ARGUMENT for a size over 4 MiB.
+    RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`; INVALID_ARGUMENT for a size over 4 MiB.
     """
     WriteSpace: _aio.UnaryUnaryMultiCallable[_mmu_pb2.WriteSpaceRequest, _mmu_pb2.WriteSpaceResponse]
     """Writes a space's bytes, faulting pages in and copying shared ones.
@@ -97,9 +98,14 @@ class SpacesStub:
     ordered stream (ADR 0002).
 
     The first request opens the stream for one space. A grant that is older than a revocation of its range is void. A
-    holder that leaves a revocation unanswered for 1 s is fenced: the stream ends with ABORTED `HOLDER_FENCED`.
-    Errors: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`; ALREADY_EXISTS `SPACE_HELD` when another holder has
-    the space.
+    holder that leaves a revocation or an age unanswered for 1 s is fenced: the stream ends with ABORTED
+    `HOLDER_FENCED`. When the stream ends, however it does, all grants are void. The stream ends with OK when the space
+    is deleted or the holder half-closes.
+
+    Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`, `QUESTION_UNKNOWN` for
+    an answer that was not asked for; ALREADY_EXISTS `SPACE_HELD` when another holder has the space; INVALID_ARGUMENT
+    `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`; RESOURCE_EXHAUSTED `TOO_MANY_WANTS` for
+    more than 1024 wants without an answer.
     """
 
 class SpacesServicer:
@@ -131,9 +137,9 @@ class SpacesServicer:
         request: _mmu_pb2.ListSpacesRequest,
         context: _aio.ServicerContext[_mmu_pb2.ListSpacesRequest, _abc.Awaitable[_mmu_pb2.ListSpacesResponse]],
     ) -> _abc.Awaitable[_mmu_pb2.ListSpacesResponse]:
-        """Lists spaces in the order of their names.
+        """Lists spaces in the order of their creation.
 
-        Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
 
     def DeleteSpace(
@@ -164,8 +170,9 @@ class SpacesServicer:
     ) -> _abc.Awaitable[_mmu_pb2.MapRangeResponse]:
         """Maps a range: from here on accesses to it fault pages in. Nothing is allocated.
 
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for unaligned or non-canonical ranges; ALREADY_EXISTS
-        `RANGE_IN_USE` for a fixed address in use without `replace`; NOT_FOUND `OBJECT_UNKNOWN`; RESOURCE_EXHAUSTED
+        Errors: FAILED_PRECONDITION `HANDLE_STALE` (of the space or the object); INVALID_ARGUMENT for unaligned ranges,
+        `ADDRESS_NOT_MAPPABLE` for a fixed one outside the lower half (a process never maps page 0); ALREADY_EXISTS
+        `RANGE_IN_USE` for a fixed address in use without `replace`; RESOURCE_EXHAUSTED
         `ADDRESS_SPACE_FULL` and `TOO_MANY_MAPPINGS` (65,530, as Linux has it).
         """
 
@@ -196,7 +203,7 @@ class SpacesServicer:
     ) -> _abc.Awaitable[_mmu_pb2.ListMappingsResponse]:
         """Lists the mappings of a space by address, as /proc/PID/maps does.
 
-        Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`.
+        Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
 
     def Fault(
@@ -218,7 +225,7 @@ class SpacesServicer:
         """Reads a space's bytes, faulting pages in.
 
         Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BAD_ADDRESS` naming the first bad address;
-        INVALID_ARGUMENT for a size over 4 MiB.
+        RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`; INVALID_ARGUMENT for a size over 4 MiB.
         """
 
     def WriteSpace(
@@ -261,9 +268,14 @@ class SpacesServicer:
         ordered stream (ADR 0002).
 
         The first request opens the stream for one space. A grant that is older than a revocation of its range is void. A
-        holder that leaves a revocation unanswered for 1 s is fenced: the stream ends with ABORTED `HOLDER_FENCED`.
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`; ALREADY_EXISTS `SPACE_HELD` when another holder has
-        the space.
+        holder that leaves a revocation or an age unanswered for 1 s is fenced: the stream ends with ABORTED
+        `HOLDER_FENCED`. When the stream ends, however it does, all grants are void. The stream ends with OK when the space
+        is deleted or the holder half-closes.
+
+        Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`, `QUESTION_UNKNOWN` for
+        an answer that was not asked for; ALREADY_EXISTS `SPACE_HELD` when another holder has the space; INVALID_ARGUMENT
+        `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`; RESOURCE_EXHAUSTED `TOO_MANY_WANTS` for
+        more than 1024 wants without an answer.
         """
 
 def add_SpacesServicer_to_server(servicer: SpacesServicer, server: _aio.Server) -> None: ...
@@ -289,9 +301,9 @@ class ObjectsStub:
     Errors: NOT_FOUND `OBJECT_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`.
     """
     ListObjects: _aio.UnaryUnaryMultiCallable[_mmu_pb2.ListObjectsRequest, _mmu_pb2.ListObjectsResponse]
-    """Lists objects in the order of their names.
+    """Lists objects in the order of their creation.
 
-    Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
     """
     DeleteObject: _aio.UnaryUnaryMultiCallable[_mmu_pb2.DeleteObjectRequest, _mmu_pb2.DeleteObjectResponse]
     """Deletes an object. Mappings keep its pages until they go.
@@ -338,9 +350,9 @@ class ObjectsServicer:
         request: _mmu_pb2.ListObjectsRequest,
         context: _aio.ServicerContext[_mmu_pb2.ListObjectsRequest, _abc.Awaitable[_mmu_pb2.ListObjectsResponse]],
     ) -> _abc.Awaitable[_mmu_pb2.ListObjectsResponse]:
-        """Lists objects in the order of their names.
+        """Lists objects in the order of their creation.
 
-        Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
 
     def DeleteObject(
@@ -430,13 +442,17 @@ class FramesServicer:
 def add_FramesServicer_to_server(servicer: FramesServicer, server: _aio.Server) -> None: ...
 
 class GroupsStub:
-    """Manages memory groups: the limits and accounts of memory, as memory cgroups are."""
+    """Manages memory groups: the limits and accounts of memory, as memory cgroups are.
+
+    The root group, `hosts/{host}/memoryGroups/root`, is always there and has no limits of its own.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateGroup: _aio.UnaryUnaryMultiCallable[_mmu_pb2.CreateGroupRequest, _mmu_pb2.Group]
     """Creates a group.
 
-    Idempotent by `request_id`. Errors: ALREADY_EXISTS `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent;
+    The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: ALREADY_EXISTS
+    `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent;
     INVALID_ARGUMENT for a limit out of range.
     """
     GetGroup: _aio.UnaryUnaryMultiCallable[_mmu_pb2.GetGroupRequest, _mmu_pb2.Group]
@@ -445,14 +461,14 @@ class GroupsStub:
     Errors: NOT_FOUND `GROUP_UNKNOWN`.
     """
     ListGroups: _aio.UnaryUnaryMultiCallable[_mmu_pb2.ListGroupsRequest, _mmu_pb2.ListGroupsResponse]
-    """Lists groups in the order of their names.
+    """Lists groups in the order of their creation, the root group first.
 
-    Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
     """
     UpdateGroup: _aio.UnaryUnaryMultiCallable[_mmu_pb2.UpdateGroupRequest, _mmu_pb2.Group]
     """Changes a group's limit. Usage above a lower limit is reclaimed before the call returns, as far as it can be.
 
-    Errors: NOT_FOUND `GROUP_UNKNOWN`; INVALID_ARGUMENT for a limit out of range.
+    Errors: NOT_FOUND `GROUP_UNKNOWN`; INVALID_ARGUMENT for a limit out of range; FAILED_PRECONDITION `GROUP_IS_ROOT`.
     """
     DeleteGroup: _aio.UnaryUnaryMultiCallable[_mmu_pb2.DeleteGroupRequest, _mmu_pb2.DeleteGroupResponse]
     """Deletes an empty group.
@@ -461,7 +477,10 @@ class GroupsStub:
     """
 
 class GroupsServicer:
-    """Manages memory groups: the limits and accounts of memory, as memory cgroups are."""
+    """Manages memory groups: the limits and accounts of memory, as memory cgroups are.
+
+    The root group, `hosts/{host}/memoryGroups/root`, is always there and has no limits of its own.
+    """
 
     def CreateGroup(
         self,
@@ -470,7 +489,8 @@ class GroupsServicer:
     ) -> _abc.Awaitable[_mmu_pb2.Group]:
         """Creates a group.
 
-        Idempotent by `request_id`. Errors: ALREADY_EXISTS `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent;
+        The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: ALREADY_EXISTS
+        `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent;
         INVALID_ARGUMENT for a limit out of range.
         """
 
@@ -489,9 +509,9 @@ class GroupsServicer:
         request: _mmu_pb2.ListGroupsRequest,
         context: _aio.ServicerContext[_mmu_pb2.ListGroupsRequest, _abc.Awaitable[_mmu_pb2.ListGroupsResponse]],
     ) -> _abc.Awaitable[_mmu_pb2.ListGroupsResponse]:
-        """Lists groups in the order of their names.
+        """Lists groups in the order of their creation, the root group first.
 
-        Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
 
     def UpdateGroup(
@@ -501,7 +521,7 @@ class GroupsServicer:
     ) -> _abc.Awaitable[_mmu_pb2.Group]:
         """Changes a group's limit. Usage above a lower limit is reclaimed before the call returns, as far as it can be.
 
-        Errors: NOT_FOUND `GROUP_UNKNOWN`; INVALID_ARGUMENT for a limit out of range.
+        Errors: NOT_FOUND `GROUP_UNKNOWN`; INVALID_ARGUMENT for a limit out of range; FAILED_PRECONDITION `GROUP_IS_ROOT`.
         """
 
     def DeleteGroup(

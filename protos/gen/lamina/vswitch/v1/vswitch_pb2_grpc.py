@@ -35,7 +35,9 @@ class SwitchesStub:
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
-    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
+    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
+    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def __init__(self, channel):
@@ -116,7 +118,9 @@ class SwitchesServicer:
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
-    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
+    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
+    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def CreateSwitch(self, request, context):
@@ -316,7 +320,9 @@ class Switches:
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
-    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
+    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
+    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     @staticmethod
@@ -651,7 +657,9 @@ class PortsStub:
     A port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
     is freed when the session expires; a port created without one is persistent.
 
-    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
+    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
+    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def __init__(self, channel):
@@ -709,7 +717,9 @@ class PortsServicer:
     A port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
     is freed when the session expires; a port created without one is persistent.
 
-    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
+    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
+    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def CreatePort(self, request, context):
@@ -784,7 +794,8 @@ class PortsServicer:
         Errors: INVALID_ARGUMENT `ATTACH_NOT_OPENED` when the first message is not `open`, `ATTACH_MESSAGE_INVALID` for a
         second `open` or an empty message, `BATCH_TOO_LARGE` for more than 4096 frames in a batch; FAILED_PRECONDITION
         `HANDLE_STALE` when the port of the handle is gone (the caller looks the port up by name), `PORT_ATTACHED` when
-        another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted meanwhile.
+        another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted meanwhile;
+        UNAVAILABLE `SERVICE_STOPPING` when the service stops (the caller attaches again, with the same handle).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -859,7 +870,9 @@ class Ports:
     A port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
     is freed when the session expires; a port created without one is persistent.
 
-    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
+    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
+    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     @staticmethod

@@ -23,7 +23,9 @@ class SwitchesStub:
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
-    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
+    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
+    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -106,7 +108,9 @@ class SwitchesServicer:
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
-    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
+    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
+    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def CreateSwitch(
@@ -246,7 +250,9 @@ class PortsStub:
     A port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
     is freed when the session expires; a port created without one is persistent.
 
-    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
+    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
+    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -298,7 +304,8 @@ class PortsStub:
     Errors: INVALID_ARGUMENT `ATTACH_NOT_OPENED` when the first message is not `open`, `ATTACH_MESSAGE_INVALID` for a
     second `open` or an empty message, `BATCH_TOO_LARGE` for more than 4096 frames in a batch; FAILED_PRECONDITION
     `HANDLE_STALE` when the port of the handle is gone (the caller looks the port up by name), `PORT_ATTACHED` when
-    another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted meanwhile.
+    another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted meanwhile;
+    UNAVAILABLE `SERVICE_STOPPING` when the service stops (the caller attaches again, with the same handle).
     """
     TraceFrame: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.TraceFrameRequest, _vswitch_pb2.TraceFrameResponse]
     """Returns what the switch would do with a frame, and by which rules, without sending it, learning from it or counting
@@ -315,7 +322,9 @@ class PortsServicer:
     A port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
     is freed when the session expires; a port created without one is persistent.
 
-    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
+    Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
+    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def CreatePort(
@@ -400,7 +409,8 @@ class PortsServicer:
         Errors: INVALID_ARGUMENT `ATTACH_NOT_OPENED` when the first message is not `open`, `ATTACH_MESSAGE_INVALID` for a
         second `open` or an empty message, `BATCH_TOO_LARGE` for more than 4096 frames in a batch; FAILED_PRECONDITION
         `HANDLE_STALE` when the port of the handle is gone (the caller looks the port up by name), `PORT_ATTACHED` when
-        another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted meanwhile.
+        another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted meanwhile;
+        UNAVAILABLE `SERVICE_STOPPING` when the service stops (the caller attaches again, with the same handle).
         """
 
     def TraceFrame(

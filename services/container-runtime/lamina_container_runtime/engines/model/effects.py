@@ -10,10 +10,9 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lamina_container_runtime.domain.resources import Resources
 from lamina_kit.effects import Effect, Step
 from lamina_kit.runpage import RunPage
-
-from lamina_container_runtime.domain.resources import Resources
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.thread import Thread

@@ -10,13 +10,22 @@ import enum
 from collections.abc import Callable
 
 from lamina_hypervisor.domain import boot, cpuid, exits, msr
-from lamina_hypervisor.domain.exits import Reason
-from lamina_hypervisor.domain.injection import GENERAL_PROTECTION, IF, Event
 from lamina_hypervisor.domain.registers import snapshot
 from lamina_hypervisor.domain.vcpu import Vcpu
 from lamina_hypervisor.domain.vm import Verdict
 from lamina_hypervisor.engines.model.machine import ModelMachine
-from lamina_kit.runpage import DIRTY_CONTROL, DIRTY_GPRS, DIRTY_MSRS, DIRTY_RIP, DIRTY_SEGMENTS, RunPage
+from lamina_kit.runpage import (
+    DIRTY_CONTROL,
+    DIRTY_GPRS,
+    DIRTY_MSRS,
+    DIRTY_RIP,
+    DIRTY_SEGMENTS,
+    EVENT_ERROR_CODE,
+    EVENT_EXCEPTION,
+    EVENT_VALID,
+    ExitReason,
+    RunPage,
+)
 
 
 class Next(enum.Enum):
@@ -41,7 +50,7 @@ NO_SUCH_CALL, NOT_PERMITTED = -1000 & (1 << 64) - 1, -1 & (1 << 64) - 1
 _MASK64 = (1 << 64) - 1
 _LONG_MODE = 0x500
 """LME and LMA: a guest cannot leave long mode."""
-_WITH_ERROR_CODE = (8, 10, 11, 12, 13, 14, 17, 21)
+_GENERAL_PROTECTION = 13
 
 _MSR_WORDS = {
     msr.STAR: ("star", DIRTY_MSRS),
@@ -58,23 +67,23 @@ class Dispatcher:
     """Handles exits of all VMs of one engine."""
 
     def __init__(self) -> None:
-        self._handlers: dict[Reason, Callable[[ModelMachine, Vcpu, int], Handled]] = {
-            Reason.IO: self._io,
-            Reason.HLT: self._hlt,
-            Reason.CPUID: self._cpuid,
-            Reason.EPT_VIOLATION: self._ept_violation,
-            Reason.BUDGET: lambda machine, vcpu, now: (Next.EXPIRED, ""),
-            Reason.CANCELED: lambda machine, vcpu, now: (Next.STOPPED, ""),
-            Reason.HYPERCALL: self._hypercall,
-            Reason.MSR: self._msr,
-            Reason.TIMESTAMP: self._timestamp,
-            Reason.RANDOM: self._random,
-            Reason.PAGE_FAULT: self._page_fault,
-            Reason.EXCEPTION: self._exception,
-            Reason.SHUTDOWN: self._shutdown,
+        self._handlers: dict[ExitReason, Callable[[ModelMachine, Vcpu, int], Handled]] = {
+            ExitReason.IO: self._io,
+            ExitReason.HLT: self._hlt,
+            ExitReason.CPUID: self._cpuid,
+            ExitReason.EPT_VIOLATION: self._ept_violation,
+            ExitReason.BUDGET: lambda machine, vcpu, now: (Next.EXPIRED, ""),
+            ExitReason.CANCELED: lambda machine, vcpu, now: (Next.STOPPED, ""),
+            ExitReason.HYPERCALL: self._hypercall,
+            ExitReason.MSR: self._msr,
+            ExitReason.TIMESTAMP: self._timestamp,
+            ExitReason.RANDOM: self._random,
+            ExitReason.PAGE_FAULT: self._exception,
+            ExitReason.EXCEPTION: self._exception,
+            ExitReason.SHUTDOWN: self._shutdown,
         }
 
-    def handle(self, machine: ModelMachine, vcpu: Vcpu, reason: Reason, detail: str, now_ns: int) -> Handled:
+    def handle(self, machine: ModelMachine, vcpu: Vcpu, reason: ExitReason, detail: str, now_ns: int) -> Handled:
         """Returns what comes next and the ledger's qualifier. A reason without a handler ends the machine."""
         handler = self._handlers.get(reason)
         if handler is None:
@@ -88,8 +97,7 @@ class Dispatcher:
         out = words[exits.IO_DIRECTION] == exits.OUT
         qualifier = machine.ports.qualifier(port, write=out)
         if not out:
-            vcpu.page.rax = exits.merge(vcpu.page.rax, machine.ports.read(port, size), size)
-            vcpu.page.dirty |= DIRTY_GPRS
+            self._answer_in(vcpu.page, machine.ports.read(port, size), size)
             return Next.RESUME, qualifier
         machine.ports.write(port, size, words[exits.IO_DATA])
         output = machine.serial.take_output()
@@ -98,8 +106,16 @@ class Dispatcher:
         machine.serial_log.append(output)
         return (Next.OUTPUT if machine.followers else Next.RESUME), qualifier
 
+    @staticmethod
+    def _answer_in(page: RunPage, value: int, size: int) -> None:
+        """Gives what was read to the guest: to RAX, or, for an INS, to the core, which stores it in memory."""
+        page.words[exits.IO_DATA] = value
+        if not page.words[exits.ADDRESS]:
+            page.rax = exits.merge(page.rax, value, size)
+            page.dirty |= DIRTY_GPRS
+
     def _hlt(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
-        return (Next.HALT, "interrupts on") if vcpu.page.rflags & IF else (Next.OFF, "interrupts off")
+        return (Next.HALT, "interrupts on") if vcpu.page.rflags & exits.IF else (Next.OFF, "interrupts off")
 
     def _cpuid(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
         page = vcpu.page
@@ -145,7 +161,7 @@ class Dispatcher:
                 page.dirty |= DIRTY_GPRS
             qualifier = f"read {msr.name(number)}"
         if not allowed:
-            return _fault(vcpu, Event(GENERAL_PROTECTION, 0)), qualifier
+            return _general_protection(vcpu), qualifier
         return Next.RESUME, qualifier
 
     def _timestamp(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
@@ -163,16 +179,12 @@ class Dispatcher:
         vcpu.page.dirty |= DIRTY_GPRS | DIRTY_RIP
         return Next.RESUME, ""
 
-    def _page_fault(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
-        words = vcpu.page.words
-        vcpu.pending = Event(14, words[exits.ERROR_CODE])
-        return Next.RESUME, "injected"
-
     def _exception(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
-        words = vcpu.page.words
-        vector = words[exits.VECTOR]
-        vcpu.pending = Event(vector, words[exits.ERROR_CODE] if vector in _WITH_ERROR_CODE else None)
-        return Next.RESUME, f"vector {vector}"
+        vector = vcpu.page.words[exits.VECTOR]
+        registers = snapshot(vcpu.page)
+        detail = f"vCPU {vcpu.number} at rip {registers.rip:#x} has event {vector:#x} and no table to take it through."
+        machine.end(Verdict("UNHANDLED_EXCEPTION", detail, crashed=True, registers=registers))
+        return Next.END, f"vector {vector}"
 
     def _shutdown(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
         registers = snapshot(vcpu.page)
@@ -184,12 +196,13 @@ class Dispatcher:
         return Next.END, ""
 
 
-def _fault(vcpu: Vcpu, event: Event) -> Next:
-    """Makes the instruction that just ended fault instead: RIP goes back onto it."""
+def _general_protection(vcpu: Vcpu) -> Next:
+    """Makes the two-byte instruction that just ended raise #GP instead: RIP goes back onto it."""
     page = vcpu.page
-    page.rip = page.rip - (page.words[exits.LENGTH] or 2) & _MASK64
+    page.rip = page.rip - 2 & _MASK64
+    page.event = _GENERAL_PROTECTION | EVENT_EXCEPTION | EVENT_ERROR_CODE | EVENT_VALID
+    page.event_error_code = 0
     page.dirty |= DIRTY_RIP
-    vcpu.pending = event
     return Next.RESUME
 
 

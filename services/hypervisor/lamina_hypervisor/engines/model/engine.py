@@ -9,10 +9,9 @@ from lamina_hypervisor.domain.slices import SliceLedger
 from lamina_hypervisor.domain.vcpu import VcpuState
 from lamina_hypervisor.domain.vm import Vm
 from lamina_hypervisor.engines import effects
-from lamina_hypervisor.engines.interface import HoldMessage
+from lamina_hypervisor.engines.interface import standing_key
 from lamina_hypervisor.engines.model.dispatch import Dispatcher
 from lamina_hypervisor.engines.model.machine import Host, ModelMachine
-from lamina_hypervisor.engines.model.memory import receive
 from lamina_hypervisor.engines.model.power import build, release
 from lamina_hypervisor.engines.model.vcpu_loop import VcpuLoop
 from lamina_kit.clock import Clock
@@ -47,10 +46,6 @@ class ModelEngine:
         """Runs one vCPU until it is off or the machine's verdict is set."""
         return self._loop.run(machine, machine.vcpus[number])
 
-    def receive(self, machine: ModelMachine, position: int, message: HoldMessage) -> Step[None]:
-        """Handles one message of the hold stream."""
-        return receive(machine, position, message)
-
     def write_serial(self, machine: ModelMachine, data: bytes) -> Step[int]:
         """Feeds the serial port and interrupts vCPU 0."""
         pending = machine.serial.feed(data)
@@ -69,7 +64,7 @@ class ModelEngine:
             if vcpu.running:
                 yield effects.Kick(vcpu.context)
         while machine.verdict is None and machine.standing < self._powered(machine):
-            yield WaitFor(machine.standing_key())
+            yield WaitFor(standing_key(machine.name))
 
     def resume(self, machine: ModelMachine) -> Step[None]:
         """Lets all vCPUs go on."""

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from lamina_hypervisor.domain.addresses import Gpa, Gva
-from lamina_hypervisor.domain.ept import Ept
-from lamina_hypervisor.domain.guest_ram import GuestRam, HostMemory
+from lamina_hypervisor.domain.ept import Ept, TableMemory
 from lamina_hypervisor.domain.holder import Holder
-from lamina_hypervisor.domain.injection import Injector
 from lamina_hypervisor.domain.ledger import ExitLedger
 from lamina_hypervisor.domain.ports import PortBus
 from lamina_hypervisor.domain.serial import Serial
@@ -23,8 +21,11 @@ from lamina_kit.rng import Rng
 SERIAL_REGISTERS = 8
 
 
-class Host(HostMemory, Protocol):
+class Host(TableMemory, Protocol):
     """The host's RAM with its run pages; the kit's memory bus is one."""
+
+    def read(self, pa: int, n: int) -> bytes:
+        """Returns `n` bytes at `pa`."""
 
     def run_page(self, index: int) -> memoryview:
         """Returns a run page, 4096 writable bytes."""
@@ -40,8 +41,6 @@ class ModelMachine:
         self.start_ns = start_ns
         self.ept = ept
         self.holder = Holder(ept)
-        self.ram = GuestRam(host, ept)
-        self.injector = Injector(host, ept, self.ram)
         self.ledger = ExitLedger()
         self.serial = Serial()
         self.serial_log = SerialLog()
@@ -98,7 +97,3 @@ class ModelMachine:
     def vcpu_key(self, number: int) -> tuple[str, str, str]:
         """Returns the key that a vCPU waits for while it stands."""
         return ("vcpu", self.name, str(number))
-
-    def standing_key(self) -> tuple[str, str]:
-        """Returns the key that a pause waits for."""
-        return ("standing", self.name)

@@ -1,10 +1,10 @@
 """Guest memory on demand: EPT violations become wants; grants and revocations edit the EPT. Pure.
 
-    vCPU: violation at gpa ──▶ Want ──────────────▶ MMU
-                                                     │ finds or makes the page (zero, swap, copy)
-    vCPU: runs again ◀── EPT entry by CAS ◀── Grant ─┘
+vCPU: violation at gpa ──▶ Want ──────────────▶ MMU
+                                                 │ finds or makes the page (zero, swap, copy)
+vCPU: runs again ◀── EPT entry by CAS ◀── Grant ─┘
 
-    MMU: needs a frame ──▶ Revocation ──▶ EPT entry cleared by CAS ──▶ shootdown ──▶ acknowledgement with A and D
+MMU: needs a frame ──▶ Revocation ──▶ EPT entry cleared by CAS ──▶ shootdown ──▶ acknowledgement with A and D
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from __future__ import annotations
 from lamina_hypervisor.domain import exits
 from lamina_hypervisor.domain.addresses import Frame, Gpa, Hpa, page_of
 from lamina_hypervisor.domain.ept import PageBits
-from lamina_hypervisor.domain.holder import Grant
+from lamina_hypervisor.domain.holder import Age, Granted, HoldMessage, Revocation
 from lamina_hypervisor.domain.slices import SliceEnd
 from lamina_hypervisor.domain.vcpu import Vcpu, VcpuState
 from lamina_hypervisor.domain.vm import Verdict
 from lamina_hypervisor.engines import effects
-from lamina_hypervisor.engines.interface import Age, Granted, HoldMessage, Revocation
 from lamina_hypervisor.engines.model.machine import ModelMachine
 from lamina_kit.effects import Step
 from lamina_kit.paging import EPT_R, EPT_W, EPT_X
@@ -49,12 +48,11 @@ def fault_in(machine: ModelMachine, vcpu: Vcpu, gpa: Gpa, access: int) -> Step[b
 def receive(machine: ModelMachine, position: int, message: HoldMessage) -> Step[None]:
     """Handles one message of the hold stream. A leaf: nothing in here waits for a vCPU."""
     if isinstance(message, Granted):
-        grant = Grant(message.gpa, message.frame, message.writable, message.executable)
-        machine.holder.granted(position, grant)
+        machine.holder.granted(position, message)
     elif isinstance(message, Revocation):
-        revoked = machine.holder.revoked(position, message.pages, write_only=message.write_only)
-        yield from _shoot(machine, revoked.bits)
-        yield effects.Acknowledge(machine.name, message.revocation, revoked.bits)
+        bits = machine.holder.revoked(position, message.pages, write_only=message.write_only)
+        yield from _shoot(machine, bits)
+        yield effects.Acknowledge(machine.name, message.revocation, bits)
     elif isinstance(message, Age):
         bits = machine.holder.aged(position)
         if any(page.accessed for page in bits):

@@ -8,16 +8,18 @@ Power off goes the other way: no core may use the EPT when its frames are freed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from lamina_hypervisor.domain import boot
 from lamina_hypervisor.domain.addresses import Frame, Gpa, Hpa
 from lamina_hypervisor.domain.elf import Kernel
 from lamina_hypervisor.domain.ept import Ept
-from lamina_hypervisor.domain.slices import SliceEnd, SliceLedger, SliceTimer
-from lamina_hypervisor.domain.vcpu import Context, Vcpu, VcpuState
+from lamina_hypervisor.domain.slices import SliceLedger, SliceTimer
+from lamina_hypervisor.domain.vcpu import Context, Vcpu
 from lamina_hypervisor.domain.vm import Vm
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.model.machine import Host, ModelMachine
+from lamina_hypervisor.engines.model.memory import receive
 from lamina_kit.effects import Effect, Step
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
@@ -55,7 +57,7 @@ def release(machine: ModelMachine) -> Step[list[LaminaError]]:
     """Gives back whatever the machine has; returns the errors of layers that have lost it already."""
     errors: list[LaminaError] = []
     for vcpu in machine.vcpus:
-        vcpu.stand(VcpuState.OFF, SliceEnd.STOPPED)
+        vcpu.retire()
     for effect in list(_parts(machine)):
         try:
             yield effect
@@ -83,7 +85,7 @@ def _make_ram(machine: ModelMachine, kernel: Kernel) -> Step[None]:
     label = f"vm {definition.vm_id} ram"
     machine.space = yield effects.CreateSpace(definition.memory_bytes, definition.memory_group, label)
     assert machine.space is not None
-    yield effects.OpenHold(machine.name, machine.space)
+    yield effects.OpenHold(machine.name, machine.space, partial(receive, machine))
     machine.holding = True
     for piece in boot.pieces(kernel, definition.memory_bytes, definition.vcpu_count, definition.command_line):
         for at in range(0, len(piece.data), WRITE_BYTES):
@@ -118,5 +120,5 @@ def set_start(page: RunPage, start: boot.BootRegisters, number: int) -> None:
     page.fxsave[:] = bytes(len(page.fxsave))
     page.fxsave[0:2] = (0x037F).to_bytes(2, "little")
     page.fxsave[24:32] = (0x0000_FFFF_0000_1F80).to_bytes(8, "little")
-    page.tsc_answered, page.tsc_aux = 0, number
+    page.tsc_answered, page.tsc_aux, page.event, page.event_error_code = 0, number, 0, 0
     page.dirty = DIRTY_ALL

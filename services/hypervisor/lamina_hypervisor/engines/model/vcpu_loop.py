@@ -1,32 +1,30 @@
 """The life of a vCPU: deliver what is pending, run, handle the exit, and again. Pure.
 
-            ┌────────────── paused: stand until resumed
-            ▼
-    ──▶ deliver ──▶ Run ──▶ exit ──▶ dispatcher ──┬─▶ again
-            ▲                                     ├─▶ wait for memory ──▶ again
-            └──────────── woken ◀── halted ◀──────┴─▶ off, or the machine ends
+        ┌────────────── paused: stand until resumed
+        ▼
+──▶ deliver ──▶ Run ──▶ exit ──▶ dispatcher ──┬─▶ again
+        ▲                                     ├─▶ wait for memory ──▶ again
+        └──────────── woken ◀── halted ◀──────┴─▶ off, or the machine ends
 """
 
 from __future__ import annotations
 
 from lamina_hypervisor.domain import boot, exits
 from lamina_hypervisor.domain.addresses import Gpa, Gva
-from lamina_hypervisor.domain.exits import Ran, Reason
-from lamina_hypervisor.domain.guest_ram import NeedPage
-from lamina_hypervisor.domain.injection import IF, DeliveryFault, Event
-from lamina_hypervisor.domain.registers import snapshot
+from lamina_hypervisor.domain.exits import Ran
 from lamina_hypervisor.domain.slices import SliceEnd
 from lamina_hypervisor.domain.vcpu import Vcpu, VcpuState
 from lamina_hypervisor.domain.vm import Verdict
 from lamina_hypervisor.domain.walk import Access, Outcome
 from lamina_hypervisor.engines import effects
-from lamina_hypervisor.engines.interface import serial_key
+from lamina_hypervisor.engines.interface import serial_key, standing_key
 from lamina_hypervisor.engines.model.dispatch import Dispatcher, Next
 from lamina_hypervisor.engines.model.machine import ModelMachine
 from lamina_hypervisor.engines.model.memory import fault_in
 from lamina_kit.clock import Clock
 from lamina_kit.effects import Step, WaitFor
 from lamina_kit.errors import LaminaError, ResourceExhausted
+from lamina_kit.runpage import EVENT_EXTERNAL, EVENT_VALID, ExitReason
 
 WINDOW_BUDGET = 20_000
 """Instructions of a run while an interrupt waits for the guest to enable interrupts."""
@@ -59,11 +57,7 @@ class VcpuLoop:
 
     def _turn(self, machine: ModelMachine, vcpu: Vcpu) -> Step[None]:
         """One run and its exit."""
-        budget = 0
-        if vcpu.pending is not None or (vcpu.number == 0 and machine.serial.interrupt):
-            budget = yield from self._deliver(machine, vcpu)
-            if machine.verdict is not None:
-                return
+        budget = self._interrupt(machine, vcpu) if vcpu.number == 0 and machine.serial.interrupt else 0
         vcpu.running = True
         ran: Ran = yield effects.Run(vcpu.context, budget)
         vcpu.running = False
@@ -80,7 +74,7 @@ class VcpuLoop:
         vcpu.instructions += ran.instructions
         vcpu.times.run += ran.run_ns
         vcpu.times.steal += ran.wait_ns
-        if ran.reason is not Reason.REFUSED:
+        if ran.reason is not ExitReason.REFUSED:
             vcpu.last_core = ran.core
             vcpu.timer.ran(now_ns, ran.core, ran.run_ns, ran.wait_ns, ran.instructions)
 
@@ -121,7 +115,7 @@ class VcpuLoop:
         before = vcpu.state
         vcpu.stand(VcpuState.PAUSED, SliceEnd.STOPPED)
         machine.standing += 1
-        yield effects.Wake(machine.standing_key())
+        yield effects.Wake(standing_key(machine.name))
         while machine.paused and machine.verdict is None:
             yield WaitFor(machine.vcpu_key(vcpu.number))
         machine.standing -= 1
@@ -138,26 +132,17 @@ class VcpuLoop:
             yield WaitFor(machine.vcpu_key(vcpu.number))
         vcpu.times.halt += self._clock.now_ns() - began
 
-    def _deliver(self, machine: ModelMachine, vcpu: Vcpu) -> Step[int]:
-        """Delivers the pending exception, or else the serial interrupt; returns the budget of the next run."""
+    def _interrupt(self, machine: ModelMachine, vcpu: Vcpu) -> int:
+        """Gives the core the serial interrupt if the guest can take it; returns the budget of the next run."""
         page = vcpu.page
-        if vcpu.pending is None:
-            if not page.rflags & IF:
-                return WINDOW_BUDGET
-            if self._in_shadow(machine, vcpu):
-                return 1
-        event = vcpu.pending or Event(boot.SERIAL_VECTOR)
-        while machine.verdict is None:
-            try:
-                machine.injector.deliver(page, event)
-            except NeedPage as need:
-                yield from self._memory(machine, vcpu, need.gpa, exits.WRITE if need.write else exits.READ)
-            except DeliveryFault as fault:
-                self._crash(machine, vcpu, event, fault)
-            else:
-                vcpu.interrupts += vcpu.pending is None
-                vcpu.pending = None
-                return 0
+        if page.event & EVENT_VALID:
+            return 0
+        if not page.rflags & exits.IF:
+            return WINDOW_BUDGET
+        if self._in_shadow(machine, vcpu):
+            return 1
+        page.event = boot.SERIAL_VECTOR | EVENT_EXTERNAL | EVENT_VALID
+        vcpu.interrupts += 1
         return 0
 
     def _in_shadow(self, machine: ModelMachine, vcpu: Vcpu) -> bool:
@@ -169,8 +154,3 @@ class VcpuLoop:
         if found.outcome is not Outcome.TRANSLATED or found.hpa is None:
             return False
         return machine.host.read(found.hpa, 1)[0] == _STI
-
-    def _crash(self, machine: ModelMachine, vcpu: Vcpu, event: Event, fault: DeliveryFault) -> None:
-        registers = snapshot(vcpu.page)
-        detail = f"vCPU {vcpu.number} at rip {registers.rip:#x} has event {event.vector:#x} and cannot take it: {fault}."
-        machine.end(Verdict("UNHANDLED_EXCEPTION", detail, crashed=True, registers=registers))

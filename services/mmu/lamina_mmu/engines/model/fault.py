@@ -15,8 +15,7 @@ page, it says so (Short, Busy), the fault yields, and starts over from the look-
 from __future__ import annotations
 
 from lamina_kit.effects import Step, WaitFor
-from lamina_kit.paging import PAGE_MASK, PAGE_SHIFT, USER_END
-
+from lamina_kit.paging import COW, NX, PAGE_MASK, PAGE_SHIFT, USER_END
 from lamina_mmu.domain.effects import fault_key, frame_key
 from lamina_mmu.domain.entry import (
     EXECUTE,
@@ -80,10 +79,15 @@ def fault(
 class _Fault:
     """One fault at work. What it found is valid until its next yield."""
 
-    def __init__(
-        self, m: Machine, handle: Handle, address: int, access: int, trail: Trail | None, force: bool
-    ) -> None:
-        self.m, self.handle, self.address, self.access, self.trail, self.force = m, handle, address, access, trail, force
+    def __init__(self, m: Machine, handle: Handle, address: int, access: int, trail: Trail | None, force: bool) -> None:
+        self.m, self.handle, self.address, self.access, self.trail, self.force = (
+            m,
+            handle,
+            address,
+            access,
+            trail,
+            force,
+        )
         self.vpn = address >> PAGE_SHIFT
         self.outcome = Outcome.SPURIOUS
         self.claimed = False
@@ -160,7 +164,7 @@ class _Fault:
     def must_copy(self, entry: int) -> bool:
         """Returns whether a write to a page in RAM needs a copy; hands a page over to its last user."""
         m = self.m
-        if not entry & (1 << 9):
+        if not entry & COW:
             return False
         frame = frame_of(entry)
         frames = m.frames
@@ -169,8 +173,7 @@ class _Fault:
         slot = frames.slot[frame] - 1
         if frames.use[frame] != Use.ANONYMOUS or frames.refs[frame] > 1 or (slot >= 0 and m.swap.refs[slot]):
             return True
-        right = leaf(frame, self.vma.rights, False)
-        update(self.space.table, self.vpn, 1 << 9, right & ~(frame << PAGE_SHIFT))
+        update(self.space.table, self.vpn, COW, leaf(frame, self.vma.rights, False))
         self.outcome = Outcome.COPIED if self.outcome == Outcome.SPURIOUS else self.outcome
         self.note("page.taken_over", f"frame {frame} has no other user")
         return False
@@ -188,7 +191,7 @@ class _Fault:
             table.attach(self.vpn, frame)
             self.note("table.allocated", f"frame {frame}")
 
-    def first_touch(self) -> FaultResult | None:
+    def first_touch(self) -> FaultResult:
         """Maps a page that has no entry yet."""
         m, vma = self.m, self.vma
         if not vma.object:
@@ -203,17 +206,30 @@ class _Fault:
         page = vma.object_page(self.vpn)
         if page >= entity.pages:
             return self.segmentation_fault(f"page {page} is beyond the end of object o-{entity.number}")
-        frame, found = object_frame(m, entity, page)
-        self.note("object.page", f"page {page} of o-{entity.number} is in frame {frame} ({found})")
-        self.outcome = Outcome.SWAPPED_IN if found == "read from swap" else Outcome.OBJECT_MAPPED
-        result = self.install(frame, cow=not vma.shared)
-        return None if self.access == WRITE and not vma.shared else result
+        frame, was_read = object_frame(m, entity, page)
+        how = "read from swap" if was_read else "in RAM"
+        self.note("object.page", f"page {page} of o-{entity.number} is in frame {frame} ({how})")
+        if self.access == WRITE and not vma.shared:
+            return self.private_copy(frame)
+        self.outcome = Outcome.SWAPPED_IN if was_read else Outcome.OBJECT_MAPPED
+        return self.install(frame, cow=not vma.shared)
+
+    def private_copy(self, source: int) -> FaultResult:
+        """Maps a copy of an object's page that the space never saw: a write comes first, so nothing is taken away."""
+        m = self.m
+        frame = m.take(Use.ANONYMOUS, self.space.group)
+        m.ram.copy_frame(source, frame)
+        m.soil(frame)
+        m.policy.add(frame, self.space.group)
+        self.note("page.copied", f"frame {source} to frame {frame}")
+        self.outcome = Outcome.COPIED
+        return self.install(frame, cow=False)
 
     def read_swap(self) -> int:
         """Brings a page back from swap; returns its new entry."""
         m, slot = self.m, slot_of(self.entry)
         frame, was_read = swap_in(m, slot, self.space.group)
-        self.note("page.read", f"frame {frame} from slot {slot}" if was_read else f"frame {frame} still holds slot {slot}")
+        self.note("page.read", f"frame {frame} {'from' if was_read else 'still holds'} slot {slot}")
         m.swap.refs[slot] -= 1
         self.space.swapped -= 1
         shared = m.swap.refs[slot] > 0 or m.frames.refs[frame] > 0
@@ -267,11 +283,9 @@ class _Fault:
 
     def finish(self, entry: int) -> FaultResult:
         """Returns the result for a page in RAM whose entry allows the access."""
-        m, space = self.m, self.space
-        table = space.table
+        table = self.space.table
         if not self.force and not permits(entry, self.access):
-            right = leaf(frame_of(entry), self.vma.rights, False)
-            update(table, self.vpn, 1 << 63, right & ~(1 << 63) | right & (1 << 63))
+            update(table, self.vpn, NX, leaf(frame_of(entry), self.vma.rights, bool(entry & COW)))
         entry = table.load(self.vpn)
         self.count()
         if self.trail is None:
@@ -303,17 +317,13 @@ class _Fault:
         self.note("memory.exhausted", f"nothing in {short.group.name} can be reclaimed")
         victim = oom_victim(self.m, short.group, self.cause())
         steps = self.trail.steps if self.trail else []
-        return FaultResult(Outcome.OUT_OF_MEMORY, steps=steps, limit_group=short.group.id, victim_space=victim)
+        return FaultResult(Outcome.OUT_OF_MEMORY, steps=steps, limit_group=short.group.name, victim_space=victim)
 
     def note_entry(self) -> None:
         """Notes the steps before the handler: the access, what the core found, the exception."""
         entry = self.space.table.load(self.vpn)
-        self.note(
-            "access.attempted",
-            f"{ACCESS_NAMES[self.access]} at {self.address:#x}: page {self.vpn:#x}, offset {self.address & PAGE_MASK:#x}",
-        )
+        place = f"{self.address:#x}: page {self.vpn:#x}, offset {self.address & PAGE_MASK:#x}"
+        self.note("access.attempted", f"{ACCESS_NAMES[self.access]} at {place}")
         self.note("table.checked", f"entry {entry:#x}, P = {entry & 1}")
         self.note("fault.raised", "page not present" if not entry & 1 else "the entry does not allow it")
         self.note("handler.entered", f"space s-{self.space.number}")
-
-

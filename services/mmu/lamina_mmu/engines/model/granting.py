@@ -5,7 +5,6 @@ from __future__ import annotations
 from lamina_kit.effects import Step
 from lamina_kit.errors import AlreadyExists, InvalidArgument, ResourceExhausted
 from lamina_kit.paging import NX, PAGE_SHIFT, PAGE_SIZE, RW
-
 from lamina_mmu.domain.entry import HELD, frame_of
 from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.handles import Handle

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from lamina_kit.effects import Step
 from lamina_kit.errors import Aborted, LaminaError
 from lamina_kit.paging import DIRTY, PAGE_SIZE, RW
-
 from lamina_mmu.domain.effects import Answer, Shootdown, answer_key, outbox_key
 from lamina_mmu.domain.entry import HELD, frame_of, is_present
 from lamina_mmu.domain.hold import BATCH, Age, Hold, Message, PageBits, Question, Revocation

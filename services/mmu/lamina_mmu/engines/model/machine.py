@@ -10,12 +10,12 @@ Each method here is one indivisible change: it yields nothing. Invariants that h
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.paging import DIRTY as D_BIT
-
 from lamina_mmu.domain.effects import PRESSURE
-from lamina_mmu.domain.entry import is_swap, slot_of
+from lamina_mmu.domain.entry import frame_of, is_swap, slot_of
 from lamina_mmu.domain.frames import BUSY, DIRTY, FrameTable, Use
 from lamina_mmu.domain.group import Group, GroupTree
 from lamina_mmu.domain.handles import HandleTable
@@ -27,13 +27,14 @@ from lamina_mmu.domain.policy import ReplacementPolicy
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.requests import RequestLog
 from lamina_mmu.domain.rmap import ReverseMap
+from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.swap import SwapArea
 
 POLICIES: dict[str, type[LruPolicy]] = {"lru": LruPolicy}
 
 
-class Short(Exception):  # noqa: N818 (not an error: it says what must be made room in)
+class Short(Exception):
     """No frame can be had: `group` is at its limit (the root group: RAM is full)."""
 
     def __init__(self, group: Group) -> None:
@@ -41,12 +42,21 @@ class Short(Exception):  # noqa: N818 (not an error: it says what must be made r
         self.group = group
 
 
-class Busy(Exception):  # noqa: N818 (not an error: it says what must be waited for)
+class Busy(Exception):
     """Another operation works on the page: wait for `key`, then look again."""
 
     def __init__(self, key: Hashable) -> None:
         super().__init__(str(key))
         self.key = key
+
+
+@dataclass(slots=True)
+class Allocation:
+    """Who allocated frames in one call, and how many of them are left."""
+
+    owner: str
+    session: Session
+    frames: int
 
 
 class Machine:
@@ -73,7 +83,7 @@ class Machine:
         self.objects: HandleTable[MemoryObject] = HandleTable("object", "o", "OBJECT_UNKNOWN")
         self.holds: dict[int, Hold] = {}
         self.requests = RequestLog()
-        self.allocations: dict[int, tuple[str, str, int]] = {}
+        self.allocations: dict[int, Allocation] = {}
         self.faulting: set[tuple[str, int, int]] = set()
         self.dropped = 0
         self.low = min(max(32, count // 256), count // 8)
@@ -216,7 +226,7 @@ class Machine:
                 if is_swap(entry):
                     self.drop_slot(slot_of(entry))
                 else:
-                    self.drop(entry >> 12 & (1 << 40) - 1)
+                    self.drop(frame_of(entry))
         self.groups.get(entity.group).members -= 1
         self.objects.remove(entity)
         self.record(self.names.object(entity.number), "object.freed")
@@ -239,8 +249,17 @@ class Machine:
         hold.id = self._last_hold
         self.holds[hold.id] = hold
 
-    def add_allocation(self, owner: str, session: str, epoch: int) -> int:
+    def add_allocation(self, owner: str, session: Session, frames: int) -> int:
         """Registers who allocates frames; returns the id for their owner column."""
         self._last_allocation += 1
-        self.allocations[self._last_allocation] = (owner, session, epoch)
+        self.allocations[self._last_allocation] = Allocation(owner, session, frames)
         return self._last_allocation
+
+    def drop_allocated(self, frame: int) -> None:
+        """Frees a frame that was allocated."""
+        number = self.frames.owner[frame]
+        allocation = self.allocations[number]
+        allocation.frames -= 1
+        if not allocation.frames:
+            del self.allocations[number]
+        self.drop(frame)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from lamina_kit.effects import Step
 from lamina_kit.paging import PAGE_SHIFT, PAGE_SIZE, PRESENT
-
 from lamina_mmu.domain.effects import Shootdown
 from lamina_mmu.domain.entry import HELD, frame_of
 from lamina_mmu.domain.four_level import FourLevelTable

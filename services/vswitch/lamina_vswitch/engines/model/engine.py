@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
-
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
@@ -86,11 +85,13 @@ class ModelEngine:
         self._sinks[slot] = sink
         self._switch_of[slot].set_attached(slot, True, now_ns)
 
-    def detach(self, slot: int, sink: FrameSink, now_ns: int) -> None:
-        """Take the carrier away. Nothing happens if `sink` is not the one that is attached."""
-        if self._sinks.get(slot) is sink:
-            del self._sinks[slot]
-            self._switch_of[slot].set_attached(slot, False, now_ns)
+    def detach(self, slot: int, sink: FrameSink, now_ns: int) -> bool:
+        """Take the carrier away. False: `sink` was not attached here."""
+        if self._sinks.get(slot) is not sink:
+            return False
+        del self._sinks[slot]
+        self._switch_of[slot].set_attached(slot, False, now_ns)
+        return True
 
     def transmit(self, slot: int, frames: Sequence[bytes], now_ns: int) -> int:
         """Switch a batch and put each copy in the queue of its port; return how many were dropped on the way in."""

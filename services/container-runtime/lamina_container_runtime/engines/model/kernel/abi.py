@@ -45,7 +45,7 @@ _STAT = struct.Struct("<QQQIIIIQqqqQQQQQQqqq")
 _TIMESPEC = struct.Struct("<qq")
 
 
-class Errno(Exception):  # noqa: N818 (it is a result of a system call, as the field calls it)
+class Errno(Exception):
     """A system call fails with this error number."""
 
     def __init__(self, number: int) -> None:

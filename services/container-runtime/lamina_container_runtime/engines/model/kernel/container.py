@@ -25,8 +25,8 @@ class Console(Protocol):
 class KernelContainer:
     """One running container.
 
-    `hostname` is the UTS namespace, `pids` the PID namespace, `root` the mount namespace. `memory_group` and `run_group`
-    name its groups in the layers below; `memory_limit` is what /proc/meminfo shows (0: the host's).
+    `hostname` is the UTS namespace, `pids` the PID namespace, `root` the mount namespace. `memory_group` and
+    `run_group` name its groups in the layers below; `memory_limit` is what /proc/meminfo shows (0: the host's).
     """
 
     kernel: Kernel

@@ -9,8 +9,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from lamina_kit.effects import Step
-
 from lamina_container_runtime.engines.model.kernel.abi import (
     O_ACCMODE,
     O_APPEND,
@@ -24,6 +22,7 @@ from lamina_container_runtime.engines.model.kernel.abi import (
 )
 from lamina_container_runtime.engines.model.kernel.inode import DirectoryInode, FileInode, Inode
 from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
+from lamina_kit.effects import Step
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.thread import Thread

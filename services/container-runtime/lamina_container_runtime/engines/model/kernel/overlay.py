@@ -5,8 +5,8 @@
     lowerdir   layer 1   (base)                                ─┘  the name, or a whiteout of it, decides
 
 A directory is the union of the directories of its name down to the first opaque one. A file is the topmost one; it is
-copied up when it is first changed. Removing a name that a lower layer has leaves a whiteout. Inodes of lower objects are
-made when their directory is first looked into, so a container pays only for what it visits.
+copied up when it is first changed. Removing a name that a lower layer has leaves a whiteout. Inodes of lower objects
+are made when their directory is first looked into, so a container pays only for what it visits.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from lamina_container_runtime.domain.layer import (
     DIRECTORY,
     FIFO,
     FILE,
-    OPAQUE_MARK,
     SYMLINK,
     WHITEOUT_PREFIX,
     LayerEntry,
     LayerNode,
 )
 from lamina_container_runtime.engines.model.kernel.abi import S_IFBLK, S_IFCHR, S_IFIFO, makedev
+from lamina_container_runtime.engines.model.kernel.fifo import FifoInode
 from lamina_container_runtime.engines.model.kernel.inode import (
     DeviceInode,
     DirectoryInode,
@@ -230,9 +230,10 @@ def _object_of(fs: OverlayFileSystem, node: LayerNode) -> Inode:
     entry = node.entry
     if entry.kind == SYMLINK:
         return SymlinkInode(fs, entry.target, entry.uid, entry.gid)
-    if entry.kind in (CHARACTER, BLOCK, FIFO):
-        kind = {CHARACTER: S_IFCHR, BLOCK: S_IFBLK, FIFO: S_IFIFO}[entry.kind]
-        return DeviceInode(fs, entry.mode, makedev(*entry.device), kind)
+    if entry.kind == FIFO:
+        return FifoInode(fs, entry.mode, entry.uid, entry.gid)
+    if entry.kind in (CHARACTER, BLOCK):
+        return DeviceInode(fs, entry.mode, makedev(*entry.device), S_IFCHR if entry.kind == CHARACTER else S_IFBLK)
     return OverlayFile(fs, node)
 
 

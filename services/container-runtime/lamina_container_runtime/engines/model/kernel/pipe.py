@@ -11,8 +11,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from lamina_kit.effects import Step
-
 from lamina_container_runtime.engines.model.kernel.abi import (
     O_WRONLY,
     PIPE_BUF,
@@ -29,6 +27,7 @@ from lamina_container_runtime.engines.model.kernel.inode import Inode
 from lamina_container_runtime.engines.model.kernel.openfile import OpenFile
 from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.waiting import wait
+from lamina_kit.effects import Step
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.thread import Thread

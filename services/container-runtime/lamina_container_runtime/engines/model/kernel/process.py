@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lamina_container_runtime.engines.model.kernel.abi import SIGCHLD, SIGCONT, SIGKILL, SIGSTOP
 from lamina_container_runtime.engines.model.kernel.address_space import AddressSpace
 from lamina_container_runtime.engines.model.kernel.fdtable import FdTable
+from lamina_container_runtime.engines.model.kernel.inode import Inode
 from lamina_container_runtime.engines.model.kernel.resolve import View
 from lamina_container_runtime.engines.model.kernel.signals import (
     CLD_CONTINUED,
@@ -57,10 +58,10 @@ class Process:
         self.view = view
         self.children: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
-        self.group = parent.group if parent else pid
-        self.session = parent.session if parent else pid
-        self.umask = parent.umask if parent else 0o022
-        self.nice = parent.nice if parent else 0
+        self.group: int = parent.group if parent else pid
+        self.session: int = parent.session if parent else pid
+        self.umask: int = parent.umask if parent else 0o022
+        self.nice: int = parent.nice if parent else 0
         self.handlers = Handlers()
         self.pending = Pending()
         self.state = ProcessState.ALIVE
@@ -78,9 +79,12 @@ class Process:
         self.threads_changed = WaitQueue()
         self.exec_done = False
         self.cmdline: tuple[str, ...] = ()
-        self.name = ""
+        self.environment: tuple[bytes, ...] = ()
+        self.executable_inode: Inode | None = None
+        self.name: str = ""
         self.start_time_ns = container.kernel.clock.wall_ns()
         self.alarm_deadline = 0
+        self.alarm_interval = 0
         self.alarm_turn = 0
         self.syscalls = 0
         self.faults = 0

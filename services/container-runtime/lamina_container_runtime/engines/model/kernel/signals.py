@@ -3,8 +3,9 @@
     send ──▶ ignored? dropped ──▶ pending ──▶ blocked? waits ──▶ on the way to user mode: handler, or default action
                                                                  (terminate, ignore, stop, continue)
 
-SIGKILL and SIGSTOP cannot be handled, blocked or ignored. The first process of a PID namespace only gets signals that it
-has a handler for, except from outside (SIGKILL, SIGSTOP) and for its own faults. Source: signal(7), pid_namespaces(7).
+SIGKILL and SIGSTOP cannot be handled, blocked or ignored. The first process of a PID namespace only gets signals that
+it has a handler for, except from outside (SIGKILL, SIGSTOP) and for its own faults.
+Source: signal(7), pid_namespaces(7).
 """
 
 from __future__ import annotations
@@ -102,6 +103,11 @@ class Handlers:
         """Returns whether a signal does nothing when it arrives."""
         handler = self.get(signal).handler
         return handler == SIG_IGN or (handler == SIG_DFL and default_action(signal) is Action.IGNORE)
+
+    def mask(self, *, ignored: bool) -> int:
+        """Returns a bit for each signal that is ignored, or for each that has a handler."""
+        set_ones = [(number, entry.handler) for number, entry in self.table.items() if entry.handler != SIG_DFL]
+        return sum(1 << (number - 1) for number, handler in set_ones if (handler == SIG_IGN) is ignored)
 
     def for_exec(self) -> Handlers:
         """Returns what exec leaves: handlers become defaults, ignored signals stay ignored."""

@@ -9,14 +9,16 @@ import errno
 import struct
 from typing import TYPE_CHECKING, Protocol
 
+from lamina_container_runtime.engines.model.effects import Access, FaultIn, FaultOutcome, FaultResult
+from lamina_container_runtime.engines.model.kernel.abi import Errno
+from lamina_container_runtime.engines.model.kernel.process import ProcessState
+from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.effects import NeedFault, Step
 from lamina_kit.errors import InvalidArgument, OutOfRange
 
-from lamina_container_runtime.engines.model.effects import Access, FaultIn, FaultOutcome
-from lamina_container_runtime.engines.model.kernel.abi import Errno
-
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.address_space import AddressSpace
+    from lamina_container_runtime.engines.model.kernel.kernel import Kernel
     from lamina_container_runtime.engines.model.kernel.thread import Thread
 
 PIECE = 1 << 20
@@ -59,11 +61,7 @@ def _read_piece(thread: Thread, space: AddressSpace, va: int, count: int) -> Ste
 
 def write(thread: Thread, va: int, data: bytes) -> Step[None]:
     """Stores bytes at `va`; EFAULT."""
-    yield from write_to(thread, thread.memory, va, data)
-
-
-def write_to(thread: Thread, space: AddressSpace, va: int, data: bytes) -> Step[None]:
-    """Stores bytes in an address space that need not be the thread's own (exec fills the new one); EFAULT."""
+    space = thread.memory
     memory = thread.kernel.memory
     for offset in range(0, len(data), PIECE):
         piece = data[offset : offset + PIECE]
@@ -75,6 +73,18 @@ def write_to(thread: Thread, space: AddressSpace, va: int, data: bytes) -> Step[
                 yield from fault_in(thread, space, fault)
             except OutOfRange:
                 raise Errno(errno.EFAULT) from None
+
+
+def fill(kernel: Kernel, space: AddressSpace, va: int, data: bytes) -> Step[None]:
+    """Stores the first bytes of a space that no thread runs in yet; ENOMEM when there is no memory for them."""
+    while True:
+        try:
+            kernel.memory.write(space.root, va, data)
+            return
+        except NeedFault as fault:
+            result = yield FaultIn(space.space, fault.va, Access.WRITE)
+            if result.outcome is not FaultOutcome.RESOLVED:
+                raise Errno(errno.ENOMEM) from None
 
 
 def cstring(thread: Thread, va: int, limit: int = 4096) -> Step[str]:
@@ -123,10 +133,24 @@ def vector(thread: Thread, va: int, budget: int) -> Step[tuple[list[bytes], int]
 def fault_in(thread: Thread, space: AddressSpace, fault: NeedFault) -> Step[None]:
     """Makes one access possible; EFAULT when it is not allowed or no memory can be had (the thread is killed then)."""
     thread.process.faults += 1
-    result = yield FaultIn(space.space, fault.va, Access.WRITE if fault.write else Access.READ)
-    if result.outcome is FaultOutcome.REFUSED:
+    access = Access.WRITE if fault.write else Access.READ
+    if not (yield from resolve_fault(thread, space, fault.va, access)):
         raise Errno(errno.EFAULT)
-    if result.outcome is FaultOutcome.OUT_OF_MEMORY:
-        thread.kernel.out_of_memory(thread, result)
+
+
+def resolve_fault(thread: Thread, space: AddressSpace, va: int, access: Access) -> Step[bool]:
+    """Asks the MMU for a page. Returns False when the access is not allowed, or the thread dies of lack of memory.
+
+    Without memory the process that the MMU names is killed, and the fault is tried again when it has ended.
+    """
+    while True:
+        result: FaultResult = yield FaultIn(space.space, va, access)
+        if result.outcome is FaultOutcome.RESOLVED:
+            return True
+        if result.outcome is FaultOutcome.REFUSED:
+            return False
+        victim = thread.kernel.out_of_memory(thread, result)
         if thread.must_die:
-            raise Errno(errno.EFAULT)
+            return False
+        if victim.state is ProcessState.ALIVE:
+            yield from wait(thread, (victim.ended,), "memory", killable_only=True)

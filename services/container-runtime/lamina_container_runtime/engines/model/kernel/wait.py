@@ -43,8 +43,10 @@ class WaitQueue:
     def __init__(self) -> None:
         self._waiters: list[Waiter] = []
 
-    def __len__(self) -> int:
-        return len(self._waiters)
+    @property
+    def pending(self) -> int:
+        """How many wait and were not woken yet."""
+        return sum(waiter.reason is None for waiter in self._waiters)
 
     def add(self, waiter: Waiter) -> None:
         """Enters a waiter."""

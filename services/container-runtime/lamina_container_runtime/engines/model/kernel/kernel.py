@@ -1,0 +1,95 @@
+"""The container kernel: one per runtime, many containers in it.
+
+It is an operating system's kernel without a machine of its own: programs run on the hardware layer's cores, their
+memory is the MMU's, and it answers their system calls. All of it is pure: steps that yield effects, resumed by the
+shell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from lamina_container_runtime.engines.model.effects import FaultResult
+from lamina_container_runtime.engines.model.kernel.abi import SIGKILL
+from lamina_container_runtime.engines.model.kernel.futex import Futexes
+from lamina_container_runtime.engines.model.kernel.mainloop import run_thread
+from lamina_container_runtime.engines.model.kernel.objects import Objects
+from lamina_container_runtime.engines.model.kernel.user import Memory
+from lamina_kit.clock import Clock
+from lamina_kit.effects import Step
+from lamina_kit.rng import Rng
+
+if TYPE_CHECKING:
+    from lamina_container_runtime.engines.model.kernel.container import KernelContainer
+    from lamina_container_runtime.engines.model.kernel.process import Process
+    from lamina_container_runtime.engines.model.kernel.thread import Thread
+
+
+class Recorder(Protocol):
+    """Writes the layer's event log (`lamina_kit.events.EventLog.record`)."""
+
+    def __call__(self, object: str, event: str, *, cause: str = "", rule: str = "", **inputs: object) -> object:
+        """Appends an event; with a rule, a decision."""
+
+
+class Kernel:
+    """What all containers of this runtime share.
+
+    `kick` stops a thread that is on a core, without waiting; `name_of` gives the resource name of a container, for
+    events.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        rng: Rng,
+        memory: Memory,
+        kick: Callable[[Thread], None],
+        record: Recorder,
+        name_of: Callable[[str], str],
+        total_memory: int = 8 << 30,
+        cores: int = 1,
+    ) -> None:
+        self.clock = clock
+        self.rng = rng
+        self.memory = memory
+        self.kick = kick
+        self.record = record
+        self.name_of = name_of
+        self.total_memory = total_memory
+        self.cores = cores
+        self.containers: dict[str, KernelContainer] = {}
+        self.objects = Objects()
+        self.futexes = Futexes()
+
+    def run_thread(self, thread: Thread) -> Step[None]:
+        """Returns the step that is the life of a thread."""
+        return run_thread(thread)
+
+    def out_of_memory(self, thread: Thread, result: FaultResult) -> Process:
+        """Kills the process that the MMU names, or the one that faulted, and returns it."""
+        victim = self.process_of_space(result.victim) or thread.process
+        container = victim.container
+        container.oom_killed = True
+        self.record(
+            self.name_of(container.container_id),
+            "process.oom_killed",
+            rule="mmu.victim" if victim is not thread.process else "faulting process",
+            pid=victim.pid,
+            program=victim.name,
+            group=result.group,
+            victim_space=result.victim,
+        )
+        victim.exit_group(SIGKILL)
+        return victim
+
+    def process_of_space(self, name: str) -> Process | None:
+        """Returns the process that lives in an address space, by its resource name."""
+        if not name:
+            return None
+        for _, container in sorted(self.containers.items()):
+            for process in container.pids.ordered():
+                if process.threads and process.memory.space.name == name:
+                    return process
+        return None

@@ -1,0 +1,86 @@
+"""Memory objects of file contents: what makes processes of one program share its frames.
+
+A segment becomes an object of its own pages: the bytes of the file around it, and zeroes behind its file part when its
+memory part is longer (the rest of the bss is anonymous). Objects are found by what their bytes are: the digest of a
+layer's file, or the version of a file of an upper layer. The least recently used ones are given back to the MMU; the
+pages that processes map stay.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+from lamina_container_runtime.domain.elf import Segment
+from lamina_container_runtime.engines.model.effects import CreateObject, DeleteObject, ObjectRef
+from lamina_container_runtime.engines.model.kernel.inode import FileInode
+from lamina_container_runtime.engines.model.kernel.overlay import OverlayFile
+from lamina_kit.effects import Step
+from lamina_kit.paging import page_down, page_up
+
+if TYPE_CHECKING:
+    from lamina_container_runtime.engines.model.kernel.container import KernelContainer
+    from lamina_container_runtime.engines.model.kernel.loader import Executable
+
+MAX_BYTES = 256 << 20
+
+
+class Objects:
+    """The memory objects that the kernel keeps at hand, at most `limit` bytes of them."""
+
+    def __init__(self, limit: int = MAX_BYTES) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[Hashable, tuple[ObjectRef, int]] = OrderedDict()
+        self._bytes = 0
+
+    def segment(
+        self, container: KernelContainer, executable: Executable, number: int, segment: Segment
+    ) -> Step[ObjectRef]:
+        """Returns the object with the file part of a segment."""
+        file = executable.file
+        start = page_down(segment.offset)
+        lead = segment.offset - start
+        size = page_up(lead + segment.file_size)
+        end = segment.offset + segment.file_size if segment.mem_size > segment.file_size else start + size
+        key = (*content_key(container, file), "segment", number)
+        return (yield from self._get(key, file, start, end - start, size, executable.path))
+
+    def pages(self, container: KernelContainer, file: FileInode, path: str, offset: int, size: int) -> Step[ObjectRef]:
+        """Returns an object with `size` bytes of a file from `offset` (page aligned), for a private mapping of it."""
+        key = (*content_key(container, file), "pages", offset, size)
+        return (yield from self._get(key, file, offset, size, page_up(size), path))
+
+    def _get(
+        self, key: Hashable, file: FileInode, offset: int, count: int, size: int, label: str
+    ) -> Step[ObjectRef]:
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+        data = file.read(offset, count)
+        made: ObjectRef = yield CreateObject(size, data, "", label[-255:])
+        if key in self._kept:
+            yield DeleteObject(made)
+            return self._kept[key][0]
+        self._kept[key] = (made, size)
+        self._bytes += size
+        while self._bytes > self._limit and len(self._kept) > 1:
+            _, (old, old_size) = self._kept.popitem(last=False)
+            self._bytes -= old_size
+            yield DeleteObject(old)
+        return made
+
+    def forget_container(self, container: KernelContainer) -> Step[None]:
+        """Deletes the objects of files of a container's upper layer."""
+        mine = [key for key in self._kept if isinstance(key, tuple) and key[0] == container.container_id]
+        for key in mine:
+            memory_object, size = self._kept.pop(key)
+            self._bytes -= size
+            yield DeleteObject(memory_object)
+
+
+def content_key(container: KernelContainer, file: FileInode) -> tuple[Hashable, ...]:
+    """Returns what identifies the bytes of a file: a digest, or container, inode and version."""
+    if isinstance(file, OverlayFile) and file.data is None:
+        return ("", file.digest)
+    return (container.container_id, file.fs.device, file.ino, file.version)

@@ -1,0 +1,38 @@
+"""Configuration of the hardware layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lamina_kit.checks import Checks
+
+MAX_CORES = 256
+MAX_MEMORY = 1 << 44
+
+
+@dataclass(frozen=True)
+class HardwareConfig:
+    """The machine. Environment variables: LAMINA_HARDWARE_CORES and so on.
+
+    `memory_bytes` is RAM, stored sparsely, a multiple of 2 MiB; `run_pages` limits the execution contexts;
+    `core_path` is `walker`, `portable`, or `auto`: the walker when its self-test passes. `threads` false keeps all
+    execution on the event loop and counts CPU time in instructions. Slices are in instructions.
+    """
+
+    cores: int = 4
+    memory_bytes: int = 8 << 30
+    run_pages: int = 4096
+    core_path: Literal["auto", "walker", "portable"] = "auto"
+    threads: bool = True
+    inline_instructions: int = 100_000
+    slice_instructions: int = 5_000_000
+
+    def __post_init__(self) -> None:
+        with Checks("CONFIG_OUT_OF_RANGE") as check:
+            check.range("hardware.cores", self.cores, 1, MAX_CORES)
+            check.range("hardware.memory_bytes", self.memory_bytes, 2 << 20, MAX_MEMORY)
+            check.aligned("hardware.memory_bytes", self.memory_bytes, 2 << 20)
+            check.range("hardware.run_pages", self.run_pages, 1, 1 << 20)
+            check.range("hardware.inline_instructions", self.inline_instructions, 4096, 1 << 30)
+            check.range("hardware.slice_instructions", self.slice_instructions, 4096, 1 << 40)

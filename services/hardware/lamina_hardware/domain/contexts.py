@@ -1,0 +1,122 @@
+"""Execution contexts and the table that hands out their handles. Pure.
+
+A context lives in a slot; slots are reused, generations are not, so a handle to a context that is gone is refused even
+when its slot serves another. Slot n owns run page n - 1 of the memory bus.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lamina_kit.errors import FailedPrecondition, ResourceExhausted
+
+from lamina_hardware.domain.counts import Counts
+
+ALL_EXCEPTIONS = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Slot, from 1, and which of the contexts that had it, from 1."""
+
+    id: int
+    generation: int
+
+
+class ContextState(enum.Enum):
+    """IDLE: nobody asked it to run. READY: it waits for a core. RUNNING: a core has it."""
+
+    IDLE = "idle"
+    READY = "ready"
+    RUNNING = "running"
+
+
+@dataclass(slots=True)
+class Context:
+    """One hardware thread's state, but for its registers, which are in its run page.
+
+    `key` identifies it for the life of the host and never comes again. `domain` is the coherence domain's key.
+    `owner` is the session that made it, empty for none. `kicked` makes its next run end at once.
+    """
+
+    handle: Handle
+    key: int
+    group: str
+    domain: str
+    eptp: int
+    exceptions: int
+    cpuid: bool
+    syscall: bool
+    label: str
+    owner: str
+    state: ContextState = ContextState.IDLE
+    kicked: bool = False
+    last_core: int = -1
+    counts: Counts = field(default_factory=Counts)
+
+    @property
+    def run_page(self) -> int:
+        """Index of the run page on the memory bus."""
+        return self.handle.id - 1
+
+
+class ContextTable:
+    """All contexts of a host, by handle."""
+
+    def __init__(self, capacity: int) -> None:
+        self._slots: list[Context | None] = []
+        self._generations: list[int] = []
+        self._free: list[int] = []
+        self._capacity = capacity
+        self._next_key = 1
+
+    def __len__(self) -> int:
+        return len(self._slots) - len(self._free)
+
+    def create(self, make: Callable[[Handle, int], Context]) -> Context:
+        """Puts a context into the lowest free slot; `make` gets its handle and key.
+
+        Raises `ResourceExhausted` `RUN_PAGES_EXHAUSTED` when every run page of the bus is in use.
+        """
+        if self._free:
+            slot = min(self._free)
+            self._free.remove(slot)
+        elif len(self._slots) < self._capacity:
+            self._slots.append(None)
+            self._generations.append(0)
+            slot = len(self._slots)
+        else:
+            raise ResourceExhausted(
+                f"All {self._capacity} run pages of this host are in use.",
+                reason="RUN_PAGES_EXHAUSTED",
+                next_step="Delete contexts that are no longer needed, or start the host with more run pages.",
+            )
+        self._generations[slot - 1] += 1
+        context = make(Handle(slot, self._generations[slot - 1]), self._next_key)
+        self._next_key += 1
+        self._slots[slot - 1] = context
+        return context
+
+    def get(self, handle: Handle) -> Context:
+        """Returns the context of a handle. Raises `FailedPrecondition` `HANDLE_STALE`."""
+        if 0 < handle.id <= len(self._slots):
+            context = self._slots[handle.id - 1]
+            if context is not None and context.handle.generation == handle.generation:
+                return context
+        raise FailedPrecondition(
+            f"No context has the handle {handle.id}.{handle.generation}.",
+            reason="HANDLE_STALE",
+            next_step="It was deleted, or the host rebooted; make a new context.",
+            handle=f"{handle.id}.{handle.generation}",
+        )
+
+    def remove(self, context: Context) -> None:
+        """Frees the slot of a context."""
+        self._slots[context.handle.id - 1] = None
+        self._free.append(context.handle.id)
+
+    def list(self) -> list[Context]:
+        """Returns all contexts in the order of their slots."""
+        return [context for context in self._slots if context is not None]

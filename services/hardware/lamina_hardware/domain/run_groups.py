@@ -1,0 +1,195 @@
+"""Run groups: the tree of shares, as cpu cgroups are. Pure.
+
+Each group has a *virtual run time*: its CPU time divided by its weight. Among siblings the one that is furthest behind
+runs next, so over time siblings that always want to run get CPU time in the ratio of their weights. A group that wakes
+up starts where its siblings are, so nobody saves up. The contexts that lie directly in a group count together as one
+more child of weight 100.
+
+A quota limits the CPU time of a group in each period; one that used it up is throttled until the next. What it used
+beyond the quota is taken off the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
+
+ROOT = ""
+DEFAULT_WEIGHT = 100
+DEFAULT_PERIOD_NS = 100_000_000
+_SCALE = 10_000
+
+
+@dataclass(slots=True)
+class Share:
+    """A competitor among siblings: a group, or the contexts directly in one."""
+
+    weight: int = DEFAULT_WEIGHT
+    virtual_ns: int = 0
+    active: int = 0
+
+    def charge(self, ns: int) -> None:
+        """Adds CPU time."""
+        self.virtual_ns += ns * _SCALE // self.weight
+
+
+@dataclass(slots=True)
+class RunGroup:
+    """A node. `cores` empty means all that the parent has. Times are CPU time in nanoseconds."""
+
+    name: str
+    parent: str
+    share: Share
+    quota_ns: int = 0
+    period_ns: int = DEFAULT_PERIOD_NS
+    cores: frozenset[int] = frozenset()
+    owner: str = ""
+    own: Share = field(default_factory=Share)
+    floor_ns: int = 0
+    used_ns: int = 0
+    throttled_ns: int = 0
+    throttled_since: int | None = None
+    window_start: int = 0
+    window_used: int = 0
+    contexts: int = 0
+
+    def roll(self, now: int) -> None:
+        """Moves to the period that `now` lies in; debt stays."""
+        if not self.quota_ns or now < self.window_start + self.period_ns:
+            return
+        passed = (now - self.window_start) // self.period_ns
+        self.window_start += passed * self.period_ns
+        self.window_used = max(0, self.window_used - passed * self.quota_ns)
+        if self.throttled_since is not None and self.window_used < self.quota_ns:
+            self.throttled_ns += self.window_start - self.throttled_since
+            self.throttled_since = None
+
+    def is_throttled(self, now: int) -> bool:
+        """Returns whether the quota of this period is used up."""
+        self.roll(now)
+        return bool(self.quota_ns) and self.window_used >= self.quota_ns
+
+    def charge(self, ns: int, now: int) -> bool:
+        """Adds CPU time; returns whether that throttled the group."""
+        self.used_ns += ns
+        self.share.charge(ns)
+        if not self.quota_ns:
+            return False
+        if not self.window_used and now >= self.window_start + self.period_ns:
+            self.window_start = now - ns
+        self.roll(now)
+        self.window_used += ns
+        if self.window_used >= self.quota_ns and self.throttled_since is None:
+            self.throttled_since = now
+            return True
+        return False
+
+
+class RunGroups:
+    """The tree. The root always exists and has no limits."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, RunGroup] = {ROOT: RunGroup(ROOT, ROOT, Share())}
+        self._children: dict[str, list[str]] = {ROOT: []}
+
+    def create(self, group: RunGroup) -> RunGroup:
+        """Adds a group. Raises `NotFound` `RUN_GROUP_UNKNOWN` (parent) or `AlreadyExists` `RUN_GROUP_EXISTS`."""
+        self.get(group.parent)
+        if group.name in self._groups:
+            raise AlreadyExists(
+                f"The run group {group.name} exists.",
+                reason="RUN_GROUP_EXISTS",
+                next_step="Choose another name, or use that one.",
+            )
+        self._groups[group.name] = group
+        self._children[group.name] = []
+        self._children[group.parent].append(group.name)
+        return group
+
+    def get(self, name: str) -> RunGroup:
+        """Returns a group. Raises `NotFound` `RUN_GROUP_UNKNOWN`."""
+        group = self._groups.get(name)
+        if group is None:
+            raise NotFound(
+                f"There is no run group {name}.", reason="RUN_GROUP_UNKNOWN", next_step="List the run groups."
+            )
+        return group
+
+    def delete(self, name: str) -> None:
+        """Removes an empty group. Raises `NotFound`, or `FailedPrecondition` `RUN_GROUP_IN_USE`."""
+        group = self.get(name)
+        if group.contexts or self._children[name] or name == ROOT:
+            raise FailedPrecondition(
+                f"The run group {name or '(root)'} has {group.contexts} contexts and {len(self._children[name])} groups.",
+                reason="RUN_GROUP_IN_USE",
+                next_step="Delete what is in it first.",
+            )
+        del self._groups[name], self._children[name]
+        self._children[group.parent].remove(name)
+
+    def list(self) -> list[RunGroup]:
+        """Returns all groups but the root, in the order of their names."""
+        return [self._groups[name] for name in sorted(self._groups) if name != ROOT]
+
+    def children(self, name: str) -> list[RunGroup]:
+        """Returns the groups directly under one, in the order of their creation."""
+        return [self._groups[child] for child in self._children[name]]
+
+    def path(self, name: str) -> Iterator[RunGroup]:
+        """Yields a group and its ancestors, the root last."""
+        group = self._groups[name]
+        while True:
+            yield group
+            if group.name == ROOT:
+                return
+            group = self._groups[group.parent]
+
+    def activate(self, name: str) -> None:
+        """Notes that a context of a group wants to run; a share that slept starts where its siblings are."""
+        first = self._groups[name]
+        self._wake(first.own, first)
+        for group in self.path(name):
+            if group.name != ROOT:
+                self._wake(group.share, self._groups[group.parent])
+
+    def deactivate(self, name: str) -> None:
+        """Notes that a context of a group no longer wants to run."""
+        self._groups[name].own.active -= 1
+        for group in self.path(name):
+            group.share.active -= group.name != ROOT
+
+    def charge(self, name: str, ns: int, now: int) -> list[RunGroup]:
+        """Adds CPU time of a context to its group and all above; returns those that it throttled."""
+        self._groups[name].own.charge(ns)
+        return [group for group in self.path(name) if group.charge(ns, now)]
+
+    def throttled(self, name: str, now: int) -> RunGroup | None:
+        """Returns the group on the path to the root whose quota is used up, if there is one."""
+        return next((group for group in self.path(name) if group.is_throttled(now)), None)
+
+    def allows(self, name: str, core: int) -> bool:
+        """Returns whether every group on the path lets a context run on this core."""
+        return all(not group.cores or core in group.cores for group in self.path(name))
+
+    def next_of(self, ready: dict[str, int]) -> str:
+        """Returns the group whose contexts run next, of those in `ready` (group → how many): furthest behind first."""
+        at = self._groups[ROOT]
+        while True:
+            choices: list[tuple[int, str, Share, RunGroup | None]] = []
+            if at.name in ready:
+                choices.append((at.own.virtual_ns, "", at.own, None))
+            for child in self.children(at.name):
+                if any(child.name == group.name for name in ready for group in self.path(name)):
+                    choices.append((child.share.virtual_ns, child.name, child.share, child))
+            virtual_ns, _, _, chosen = min(choices, key=lambda choice: choice[:2])
+            at.floor_ns = max(at.floor_ns, virtual_ns)
+            if chosen is None:
+                return at.name
+            at = chosen
+
+    def _wake(self, share: Share, parent: RunGroup) -> None:
+        if not share.active:
+            share.virtual_ns = max(share.virtual_ns, parent.floor_ns)
+        share.active += 1

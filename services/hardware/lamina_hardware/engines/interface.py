@@ -1,0 +1,125 @@
+"""What a hardware engine is, and what a core is.
+
+Vocabulary
+    context     the architectural state of one hardware thread, with its run page; it runs on one core at a time
+    run         one stretch of execution: from a `Cpu.Run` request to its response
+    grant       a core given to a context for at most one slice; a long run is many grants
+    slice       the most that one grant lasts when others wait
+    run group   a node in the host's tree of shares
+    domain      (coherence domain) contexts that share writable memory; the modelled cores run one of them at a time
+    root        physical address of a first-stage table (CR3) or of a second-stage one (EPTP)
+
+`CoreEngine` is one core; `HostEngine` is the whole host, with arbitration. The model engine builds a `HostEngine` over
+any cores; the two core engines of this package are the walker core and the portable core. Both pass the same contract
+suite; where they may differ is said in `CoreEngine.capabilities`.
+
+Capabilities
+    exact-budget     a run stops at a block boundary at or before its budget, and counts every instruction
+    error-codes      exceptions other than page faults carry their error code
+    msr-exits        RDMSR and WRMSR of registers that the run page does not hold exit
+    own-idt          exceptions and interrupts that are not intercepted go through the context's own IDT
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(slots=True)
+class CoreRun:
+    """What a core needs to run a context once.
+
+    `context` identifies it for as long as the engine lives; `moved` says that it, or another of its domain, ran
+    elsewhere since it last ran here. `budget` is in instructions, 0 for none; `consumed` counts what this run has
+    behind it already. `exceptions` has a bit for each vector that exits.
+    """
+
+    context: int
+    run_page: int
+    eptp: int = 0
+    exceptions: int = (1 << 32) - 1
+    cpuid: bool = False
+    syscall: bool = True
+    budget: int = 0
+    consumed: int = 0
+    moved: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """How a core stopped: `reason` is a `lamina_kit.runpage.ExitReason`; `instructions` counts from the run's begin.
+
+    `paused` means that the core was only asked to stop for a moment: `reason` is then nothing, and the run goes on.
+    """
+
+    reason: int
+    instructions: int
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CoreCounters:
+    """What a core counted since it was made."""
+
+    tlb_fills: int = 0
+    walk_faults: int = 0
+    code_invalidations: int = 0
+
+
+class CoreEngine(Protocol):
+    """One core. `run` is called from one thread at a time; `cancel` and `pause` from any."""
+
+    path: str
+    capabilities: tuple[str, ...]
+
+    def run(self, work: CoreRun) -> Stopped:
+        """Runs a context until it exits, its budget is used up, or someone asks it to stop.
+
+        Registers come from the run page (those marked dirty, or all when the core held another context) and go back
+        to it, with the exit record. At least one instruction runs unless a fault or a request prevents it.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Makes the run in progress, or the next one, end with CANCELED at its next block."""
+        ...
+
+    def pause(self) -> None:
+        """Makes the run in progress stop at its next block, to be continued."""
+        ...
+
+    def holds(self, root: int, eptp: int) -> bool:
+        """Returns whether the TLB may hold translations of these roots (0 means any, but not both)."""
+        ...
+
+    def flush(self) -> None:
+        """Empties the TLB before the next instruction that a later `run` executes."""
+        ...
+
+    def drop_code(self, frames: Iterable[int] | None) -> None:
+        """Drops translated code of these frames, or all of it (None), before the next instruction."""
+        ...
+
+    def forget(self, context: int) -> None:
+        """Forgets a context that was deleted."""
+        ...
+
+    def counters(self) -> CoreCounters:
+        """Returns what the core counted."""
+        ...
+
+    def close(self) -> None:
+        """Frees the core. Idempotent."""
+        ...
+
+
+@dataclass(slots=True)
+class CorePath:
+    """Which core engine was chosen, and why, for people."""
+
+    name: str
+    reason: str
+    capabilities: tuple[str, ...]
+    make: Callable[[], CoreEngine] = field(repr=False)

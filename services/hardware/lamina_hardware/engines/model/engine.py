@@ -1,0 +1,161 @@
+"""The model engine: contexts, run groups and arbitration over modelled cores. Pure; `io/dispatcher.py` drives it.
+
+The dispatcher asks for grants, lets cores run them, and reports how they stopped; this engine decides what that means:
+the run ends, or it waits again.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lamina_kit.errors import FailedPrecondition
+from lamina_kit.runpage import ExitReason
+
+from lamina_hardware.domain.arbiter import Arbiter, Grant, Run
+from lamina_hardware.domain.contexts import Context, ContextState, ContextTable, Handle
+from lamina_hardware.domain.counts import Counts
+from lamina_hardware.domain.run_groups import RunGroup, RunGroups
+from lamina_hardware.engines.interface import CoreRun, Stopped
+
+_CANCELED = int(ExitReason.CANCELED)
+_BUDGET = int(ExitReason.BUDGET)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that ended: what its response says."""
+
+    run: Run
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContextWish:
+    """What a caller wants of a new context; names are checked."""
+
+    group: str
+    domain: str
+    eptp: int
+    exceptions: int
+    cpuid: bool
+    syscall: bool
+    label: str
+    owner: str
+
+
+class ModelEngine:
+    """The host's decisions. Times are nanoseconds of the host's clock, given by the caller."""
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Returns why this engine cannot run here."""
+        wanted = [name for name in ("unicorn", "numba") if importlib.util.find_spec(name) is None]
+        return [f"The Python package {name} is not installed; the modelled cores need it." for name in wanted]
+
+    def __init__(self, cores: int, run_pages: int) -> None:
+        self.groups = RunGroups()
+        self.contexts = ContextTable(run_pages)
+        self.arbiter = Arbiter(cores, self.groups)
+        self.core_counts = [Counts() for _ in range(cores)]
+
+    def create_context(self, wish: ContextWish) -> Context:
+        """Makes a context. Raises `NotFound` `RUN_GROUP_UNKNOWN` or `ResourceExhausted` `RUN_PAGES_EXHAUSTED`."""
+        self.groups.get(wish.group)
+
+        def make(handle: Handle, key: int) -> Context:
+            domain = f"{wish.owner}:{wish.domain}" if wish.domain else f"#{key}"
+            return Context(
+                handle, key, wish.group, domain, wish.eptp, wish.exceptions, wish.cpuid, wish.syscall, wish.label,
+                wish.owner,
+            )  # fmt: skip
+
+        context = self.contexts.create(make)
+        self.arbiter.join(context)
+        return context
+
+    def remove_context(self, context: Context) -> None:
+        """Forgets a context that does not run."""
+        self.arbiter.leave(context)
+        self.contexts.remove(context)
+
+    def begin(self, handle: Handle, budget: int, sequence: int, tag: object, now: int) -> Run:
+        """Begins a run. Raises `FailedPrecondition` `HANDLE_STALE` or `CONTEXT_BUSY`."""
+        context = self.contexts.get(handle)
+        if context.state is not ContextState.IDLE:
+            raise FailedPrecondition(
+                f"The context {handle.id}.{handle.generation} runs already.",
+                reason="CONTEXT_BUSY",
+                next_step="Wait for the response of the run before.",
+            )
+        run = self.arbiter.begin(context, budget, sequence, tag, now)
+        if context.kicked:
+            context.kicked = False
+            run.cancelled = True
+        return run
+
+    def work(self, grant: Grant, slice_instructions: int) -> CoreRun:
+        """Returns what the granted core has to do, for at most `slice_instructions`."""
+        run, context = grant.run, grant.run.context
+        end = run.consumed + slice_instructions
+        run.final = bool(run.budget) and run.budget <= end
+        return CoreRun(
+            context=context.key,
+            run_page=context.run_page,
+            eptp=context.eptp,
+            exceptions=context.exceptions,
+            cpuid=context.cpuid,
+            syscall=context.syscall,
+            budget=run.budget if run.final else end,
+            consumed=run.consumed,
+            moved=grant.moved,
+        )
+
+    def settle(self, run: Run, stopped: Stopped, run_ns: int, now: int) -> tuple[Ended | None, list[RunGroup]]:
+        """Takes the core back; returns how the run ended (None: it waits again) and the groups that were throttled."""
+        counts = self.core_counts[run.core]
+        counts.instructions += stopped.instructions - run.consumed
+        counts.run_time_ns += run_ns
+        throttled = self.arbiter.settle(run, stopped.instructions, run_ns, now)
+        if run.cancelled and (stopped.paused or stopped.reason == _BUDGET):
+            return self._end(run, _CANCELED, now), throttled
+        if stopped.paused or (stopped.reason == _BUDGET and not run.final):
+            self.arbiter.requeue(run, now)
+            return None, throttled
+        return self._end(run, stopped.reason, now), throttled
+
+    def cancel(self, context: Context, now: int) -> Ended | Run | None:
+        """Cancels the run of a context.
+
+        Returns the end of one that waited, the run of one that is on a core (the dispatcher stops it), or None when it
+        was idle: then its next run ends at once.
+        """
+        run = self.arbiter.find(context)
+        if run is None:
+            context.kicked = True
+            return None
+        run.cancelled = True
+        return run if context.state is ContextState.RUNNING else self._end(run, _CANCELED, now)
+
+    def end_cancelled(self, run: Run, now: int) -> Ended:
+        """Ends a run that was cancelled before it had a core."""
+        return self._end(run, _CANCELED, now)
+
+    def owned(self, owner: str) -> list[Context]:
+        """Returns the contexts that a session's owner made."""
+        return [context for context in self.contexts.list() if context.owner == owner]
+
+    def totals(self, read: Callable[[int], Counts]) -> Counts:
+        """Returns the counters over all cores; `read` gives those of one."""
+        total = Counts()
+        for core in range(len(self.core_counts)):
+            total.add(read(core))
+        return total
+
+    def _end(self, run: Run, reason: int, now: int) -> Ended:
+        self.arbiter.end(run, now)
+        run.context.counts.exits[reason] += 1
+        if run.core >= 0:
+            self.core_counts[run.core].exits[reason] += 1
+        return Ended(run, reason)

@@ -1,0 +1,280 @@
+"""Drives the model engine: gives its grants to cores, on the event loop or on their threads, and delivers the ends.
+
+    begin ─► grant ─┬─► first slice, inline: at most INLINE instructions on the event loop ─┐
+                    └─► later slices, on the core's thread                                  ├─► settle ─► end or wait
+                    ▲                                                                       │              again
+                    └───────────────────────────────────────────────────────────────────────┘
+
+A short run never leaves the event loop: a hop to a thread and back costs as much as 20,000 instructions. Without
+threads (a virtual clock) all slices run on the loop, and CPU time is counted in instructions.
+
+What a core must forget (translations, translated code) is kept here and handed over while it is idle; a core that runs
+is paused for it. ADR 0001 and 0004.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from lamina_kit.clock import Clock
+from lamina_kit.errors import FailedPrecondition
+from lamina_kit.membus import ALL, MemoryBus
+
+from lamina_hardware.domain.arbiter import Grant, Run
+from lamina_hardware.domain.contexts import Context, Handle
+from lamina_hardware.domain.counts import Counts
+from lamina_hardware.domain.run_groups import RunGroup
+from lamina_hardware.engines.interface import CoreEngine, Stopped
+from lamina_hardware.engines.model.engine import Ended, ModelEngine
+from lamina_hardware.io.core_threads import CoreThread
+
+Deliver = Callable[[Ended], None]
+Throttled = Callable[[RunGroup], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long grants last, in instructions, and whether cores have threads."""
+
+    inline_instructions: int = 100_000
+    slice_instructions: int = 5_000_000
+    threads: bool = True
+    ns_per_instruction: int = 1
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What a core must do before its next instruction."""
+
+    flush: bool = False
+    drop: set[int] | None = field(default_factory=set)  # None: all
+
+
+class Dispatcher:
+    """All cores of one host. Lives on one event loop."""
+
+    def __init__(
+        self, engine: ModelEngine, cores: list[CoreEngine], bus: MemoryBus, clock: Clock, pace: Pace, throttled: Throttled
+    ) -> None:
+        self.engine = engine
+        self._cores = cores
+        self._bus = bus
+        self._clock = clock
+        self._pace = pace
+        self._throttled = throttled
+        self._pending = [_Pending() for _ in cores]
+        self._waiters: list[list[asyncio.Future[None]]] = [[] for _ in cores]
+        self._threads: list[CoreThread] = []
+        self._timer: asyncio.Task[None] | None = None
+        self._shootdowns = [0] * len(cores)
+        self._stopping = False
+
+    def start(self) -> None:
+        """Starts the cores' threads, if they are to have any."""
+        self._loop = asyncio.get_running_loop()
+        if self._pace.threads:
+            self._threads = [
+                CoreThread(number, core, self._clock.now_ns, self._loop, self._finished)
+                for number, core in enumerate(self._cores)
+            ]
+
+    async def stop(self) -> None:
+        """Cancels all runs, ends the threads and frees the cores. Idempotent."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for context in self.engine.contexts.list():
+            self.stop_run(context)
+        await asyncio.gather(*(self._idle(core) for core in range(len(self._cores))))
+        for thread in self._threads:
+            thread.stop()
+        for core in self._cores:
+            core.close()
+
+    # ── runs ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, handle: Handle, budget: int, sequence: int, deliver: Deliver) -> Run:
+        """Begins a run; `deliver` is called with its end, perhaps before this returns.
+
+        Raises `FailedPrecondition` `HANDLE_STALE`, `CONTEXT_BUSY` or `HOST_STOPPING`.
+        """
+        if self._stopping:
+            raise FailedPrecondition("The host stops.", reason="HOST_STOPPING", next_step="Start it again.")
+        run = self.engine.begin(handle, budget, sequence, deliver, self._clock.now_ns())
+        if run.cancelled:
+            self._deliver(self.engine.end_cancelled(run, self._clock.now_ns()))
+        else:
+            self._dispatch(run)
+        return run
+
+    def cancel(self, context: Context) -> bool:
+        """Cancels the run of a context, now or its next; returns whether it ran or waited."""
+        found = self.engine.cancel(context, self._clock.now_ns())
+        if isinstance(found, Ended):
+            self._deliver(found)
+        elif found is not None:
+            self._cores[found.core].cancel()
+        return found is not None
+
+    def stop_run(self, context: Context) -> bool:
+        """Cancels the run of a context if it has one; returns whether it had."""
+        return self.engine.arbiter.find(context) is not None and self.cancel(context)
+
+    async def remove(self, context: Context) -> None:
+        """Stops a context and forgets it."""
+        run = self.engine.arbiter.find(context)
+        if run is not None:
+            self.cancel(context)
+            if run.core >= 0 and self.engine.arbiter.running[run.core] is run:
+                await self._idle(run.core)
+        for core in self._cores:
+            core.forget(context.key)
+        self.engine.remove_context(context)
+
+    # ── forgetting ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def shootdown(self, root: int, eptp: int) -> int:
+        """Empties the TLB of every core that may hold something of these roots; returns how many did.
+
+        When it returns no core uses the old translations.
+        """
+        held = [number for number, core in enumerate(self._cores) if core.holds(root, eptp)]
+        for number in held:
+            self._pending[number].flush = True
+            self._shootdowns[number] += 1
+        await asyncio.gather(*(self._pause(number) for number in held if self._is_out(number)))
+        return len(held)
+
+    async def drop_written_code(self) -> None:
+        """Drops translated code of frames that were written; when it returns no core runs the old code."""
+        self._collect_code_writes()
+        busy = [number for number in range(len(self._cores)) if self._is_out(number)]
+        await asyncio.gather(*(self._pause(number) for number in busy if self._pending[number].drop != set()))
+
+    def counts(self, core: int) -> Counts:
+        """Returns the counters of one core."""
+        total = Counts()
+        total.add(self.engine.core_counts[core])
+        counted = self._cores[core].counters()
+        total.tlb_fills = counted.tlb_fills
+        total.walk_faults = counted.walk_faults
+        total.code_invalidations = counted.code_invalidations
+        total.shootdowns = self._shootdowns[core]
+        return total
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _is_out(self, core: int) -> bool:
+        return self.engine.arbiter.running[core] is not None
+
+    async def _pause(self, core: int) -> None:
+        self._cores[core].pause()
+        await self._idle(core)
+
+    async def _idle(self, core: int) -> None:
+        """Returns once the core has stopped what it runs now."""
+        if self._is_out(core):
+            waiter = self._loop.create_future()
+            self._waiters[core].append(waiter)
+            await waiter
+
+    def _dispatch(self, fresh: Run | None = None) -> None:
+        """Grants cores until nothing more can run; the fresh run's first slice runs here and now."""
+        arbiter = self.engine.arbiter
+        while (grant := arbiter.grant(self._clock.now_ns())) is not None:
+            if grant.run is fresh:
+                fresh = None
+                self._run_here(grant, self._pace.inline_instructions)
+            elif self._threads:
+                self._prepare(grant.core)
+                self._threads[grant.core].run(self.engine.work(grant, self._pace.slice_instructions))
+            else:
+                self._loop.call_soon(self._run_later, grant)
+        if arbiter.others_wait() and self._timer is None and not self._stopping:
+            self._set_timer()
+
+    def _run_here(self, grant: Grant, limit: int) -> None:
+        """Runs one slice on the event loop."""
+        self._prepare(grant.core)
+        work = self.engine.work(grant, limit)
+        began = self._clock.now_ns()
+        stopped = self._cores[grant.core].run(work)
+        if self._threads:
+            took = self._clock.now_ns() - began
+        else:
+            took = (stopped.instructions - work.consumed) * self._pace.ns_per_instruction
+        self._settle(grant.run, stopped, took)
+
+    def _run_later(self, grant: Grant) -> None:
+        if grant.run.cancelled:
+            self._cores[grant.core].cancel()
+        self._run_here(grant, self._pace.slice_instructions)
+        self._dispatch()
+
+    def _finished(self, core: int, outcome: Stopped | BaseException, took: int) -> None:
+        """Takes the report of a core's thread."""
+        run = self.engine.arbiter.running[core]
+        assert run is not None, "a core reported without a grant"
+        if isinstance(outcome, BaseException):
+            raise outcome
+        self._settle(run, outcome, took)
+        self._dispatch()
+
+    def _settle(self, run: Run, stopped: Stopped, took: int) -> None:
+        core = run.core
+        ended, throttled = self.engine.settle(run, stopped, took, self._clock.now_ns())
+        for group in throttled:
+            self._throttled(group)
+        waiters, self._waiters[core] = self._waiters[core], []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if ended is not None:
+            self._deliver(ended)
+
+    def _deliver(self, ended: Ended) -> None:
+        deliver = ended.run.tag
+        assert callable(deliver), "a run without a receiver"
+        deliver(ended)
+
+    def _prepare(self, core: int) -> None:
+        """Hands an idle core what it must forget before its next instruction."""
+        self._collect_code_writes()
+        pending = self._pending[core]
+        if pending.flush:
+            self._cores[core].flush()
+            pending.flush = False
+        if pending.drop is None or pending.drop:
+            self._cores[core].drop_code(pending.drop)
+            pending.drop = set()
+
+    def _collect_code_writes(self) -> None:
+        """Takes the frames whose code is stale off the bus, for every core."""
+        frames = self._bus.drain_code_writes()
+        if frames is ALL:
+            for pending in self._pending:
+                pending.drop = None
+        elif frames:
+            self._note_stale(frames)
+
+    def _note_stale(self, frames: Iterable[int]) -> None:
+        for pending in self._pending:
+            if pending.drop is not None:
+                pending.drop.update(frames)
+        for frame in frames:
+            self._bus.clear_exec(frame)
+
+    def _set_timer(self) -> None:
+        """Wakes up when a throttled group may go on."""
+        when = self.engine.arbiter.next_period(self._clock.now_ns())
+        if when is not None:
+            self._timer = self._loop.create_task(self._wake_at(when))
+
+    async def _wake_at(self, when: int) -> None:
+        await self._clock.sleep_ns(max(0, when - self._clock.now_ns()))
+        self._timer = None
+        self._dispatch()

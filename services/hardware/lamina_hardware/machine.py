@@ -1,0 +1,179 @@
+"""The machine behind the service: RAM, cores, contexts, run groups, and whose they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lamina.common.v1 import handle_pb2
+from lamina.hardware.v1 import hardware_pb2 as pb
+from lamina_kit.checks import Checks
+from lamina_kit.engines import load_engine
+from lamina_kit.errors import NotFound
+from lamina_kit.membus import MemoryBus
+from lamina_kit.service import Environment
+
+from lamina_hardware import convert
+from lamina_hardware.config import HardwareConfig
+from lamina_hardware.domain.contexts import Context, Handle
+from lamina_hardware.domain.run_groups import RunGroup
+from lamina_hardware.engines.interface import CorePath
+from lamina_hardware.engines.model.engine import ModelEngine
+from lamina_hardware.io.core_path import choose
+from lamina_hardware.io.dispatcher import Dispatcher, Pace
+from lamina_hardware.io.reset import reset_registers
+from lamina_hardware.memory import HostMemory
+from lamina_hardware.names import Names
+
+_MAX_RANGES = 4096
+_MAX_REQUESTS = 4096
+
+
+class Machine:
+    """One host. Everything exists from `start` to `stop`."""
+
+    memory: HostMemory
+    dispatcher: Dispatcher
+    bus: MemoryBus
+    path: CorePath
+
+    def __init__(self, environment: Environment, config: HardwareConfig) -> None:
+        self._environment = environment
+        self._config = config
+        self.names = Names(environment.host)
+        self.clock = environment.clock
+        engine_class = load_engine("hardware", environment.layer.engine)
+        self.engine: ModelEngine = engine_class(config.cores, config.run_pages)
+        self._requests: dict[str, tuple[str, Any]] = {}
+        self._running = False
+
+    async def start(self) -> None:
+        """Makes RAM and cores; a new start of the machine has a new boot id."""
+        environment, config = self._environment, self._config
+        assert environment.bus_path is not None, "the hardware layer needs a path for its memory bus"
+        layer = environment.layer
+        layer.boot_id = environment.rng.id("boot")
+        self.bus = MemoryBus.create(environment.bus_path, config.memory_bytes, config.run_pages, reset=True)
+        environment.bus = self.bus
+        self.path = choose(config.core_path, environment.state_dir, self.bus)
+        layer.capabilities = self.path.capabilities
+        cores = [self.path.make() for _ in range(config.cores)]
+        pace = Pace(config.inline_instructions, config.slice_instructions, config.threads)
+        self.dispatcher = Dispatcher(self.engine, cores, self.bus, environment.clock, pace, self._note_throttled)
+        self.dispatcher.start()
+        self.memory = HostMemory(self.bus, layer.boot_id)
+        layer.sessions.adopted = lambda owner: len(self.engine.owned(owner))
+        layer.sessions.on_broken(lambda owner, epoch: self._stop_owned(owner))
+        layer.sessions.on_expired(lambda owner, epoch: self._free_owned(owner))
+        layer.events.record(
+            self.names.format_host(), "core_path.chosen", rule=self.path.name, reason=self.path.reason, cores=config.cores
+        )
+        self._running = True
+
+    async def stop(self) -> None:
+        """Stops all runs and frees the cores; the RAM file stays."""
+        if self._running:
+            self._running = False
+            await self.dispatcher.stop()
+            self.bus.close()
+
+    def describe(self) -> pb.Host:
+        """Returns the host as a message."""
+        return pb.Host(
+            name=self.names.format_host(),
+            boot_id=self._environment.layer.boot_id,
+            engine=self._environment.layer.engine,
+            core_count=self._config.cores,
+            memory_bytes=self._config.memory_bytes,
+            core_path=self.path.name,
+            core_path_reason=self.path.reason,
+            counters=convert.counters(self.engine.totals(self.dispatcher.counts)),
+        )
+
+    def list_cores(self) -> list[pb.Core]:
+        """Returns the cores as messages."""
+        arbiter = self.engine.arbiter
+        return [
+            convert.core(n, run, arbiter.lost[n], self.dispatcher.counts(n), self.names)
+            for n, run in enumerate(arbiter.running)
+        ]
+
+    def owner(self, context: Any) -> str:
+        """Returns the owner whose session a call names; empty for none."""
+        key = self._environment.layer.sessions.find(context)
+        return key.owner if key is not None else ""
+
+    def create_run_group(self, request: pb.CreateRunGroupRequest, owner: str) -> RunGroup:
+        """Makes a run group, once for a request id."""
+        known = self._known(request.request_id, "group")
+        if isinstance(known, RunGroup):
+            return known
+        wish = convert.run_group_wish(request, self.names, self._config.cores, owner, self.clock.now_ns())
+        group = self.engine.groups.create(wish)
+        self._remember(request.request_id, "group", group)
+        return group
+
+    def find_run_group(self, name: str) -> RunGroup:
+        """Returns a run group by its resource name. Raises `NotFound` `RUN_GROUP_UNKNOWN`."""
+        if not name:
+            raise NotFound("The root run group has no name.", reason="RUN_GROUP_UNKNOWN", next_step="Name a group.")
+        return self.engine.groups.get(self.names.run_group(name))
+
+    def create_context(self, request: pb.CreateContextRequest, owner: str) -> Context:
+        """Makes a context with reset registers, once for a request id."""
+        known = self._known(request.request_id, "context")
+        if isinstance(known, Context):
+            return known
+        made = self.engine.create_context(convert.context_wish(request.context, self.names, self.bus.size, owner))
+        reset_registers(self.bus.run_page(made.run_page), ring=0 if made.eptp else 3)
+        self._remember(request.request_id, "context", made)
+        return made
+
+    def find_context(self, message: handle_pb2.Handle) -> Context:
+        """Returns a context. Raises `FailedPrecondition` `HANDLE_STALE`."""
+        return self.engine.contexts.get(Handle(message.id, message.generation))
+
+    def check_shootdown(self, request: pb.ShootdownRequest) -> None:
+        """Raises `InvalidArgument` for a malformed shootdown."""
+        with Checks() as check:
+            check.that(len(request.ranges) <= _MAX_RANGES, "ranges", f"has more than {_MAX_RANGES} entries")
+            check.that(bool(request.root or request.eptp), "root", "and eptp are both 0")
+            for entry in request.ranges:
+                check.aligned("ranges.start", entry.start, 4096)
+                check.range("ranges.size_bytes", entry.size_bytes, 0, 1 << 62)
+
+    def _known(self, request_id: str, kind: str) -> Any:
+        with Checks() as check:
+            check.max_bytes("request_id", request_id, 128)
+        found = self._requests.get(request_id) if request_id else None
+        return found[1] if found is not None and found[0] == kind else None
+
+    def _remember(self, request_id: str, kind: str, made: Any) -> None:
+        if request_id:
+            self._requests[request_id] = (kind, made)
+            while len(self._requests) > _MAX_REQUESTS:
+                del self._requests[next(iter(self._requests))]
+
+    def _stop_owned(self, owner: str) -> None:
+        """Stops the contexts of an owner whose session broke, at once."""
+        for context in self.engine.owned(owner):
+            if self.dispatcher.stop_run(context):
+                name = self.names.format_context(context.key)
+                self._environment.layer.events.record(name, "context.stopped", rule="session broke", owner=owner)
+
+    async def _free_owned(self, owner: str) -> None:
+        """Frees what an owner that did not come back has left."""
+        for context in self.engine.owned(owner):
+            await self.dispatcher.remove(context)
+        for group in reversed(self.engine.groups.list()):
+            if group.owner == owner and not group.contexts and not self.engine.groups.children(group.name):
+                self.engine.groups.delete(group.name)
+
+    def _note_throttled(self, group: RunGroup) -> None:
+        self._environment.layer.events.record(
+            self.names.format_run_group(group.name),
+            "run_group.throttled",
+            rule="quota used up in this period",
+            used_ns=group.window_used,
+            quota_ns=group.quota_ns,
+            period_ns=group.period_ns,
+        )

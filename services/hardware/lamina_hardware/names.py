@@ -1,0 +1,56 @@
+"""Resource names of this layer."""
+
+from __future__ import annotations
+
+from lamina_kit.errors import NotFound
+from lamina_kit.names import Pattern
+
+HOST = Pattern("hosts/{host}")
+CORE = Pattern("hosts/{host}/cores/{core}")
+RUN_GROUP = Pattern("hosts/{host}/runGroups/{run_group}")
+CONTEXT = Pattern("hosts/{host}/contexts/{context}")
+
+
+class Names:
+    """Formats and parses the names of one host's objects."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+    def check_host(self, name: str) -> None:
+        """Raises `NotFound` `HOST_UNKNOWN` when a name is of another host; empty means this one."""
+        if name and HOST.parse(name)["host"] != self.host:
+            raise NotFound(
+                f"This service drives hosts/{self.host}, not {name}.",
+                reason="HOST_UNKNOWN",
+                next_step="Call the hardware service of that host.",
+            )
+
+    def run_group(self, name: str, field: str = "name") -> str:
+        """Returns the id in a run group's name; empty stays empty and means the root."""
+        if not name:
+            return ""
+        ids = RUN_GROUP.parse(name, field)
+        if ids["host"] != self.host:
+            raise NotFound(
+                f"{name} is a run group of another host.",
+                reason="RUN_GROUP_UNKNOWN",
+                next_step=f"Use run groups of hosts/{self.host}.",
+            )
+        return ids["run_group"]
+
+    def format_run_group(self, run_group: str) -> str:
+        """Returns a run group's name; that of the root is empty."""
+        return RUN_GROUP.format(host=self.host, run_group=run_group) if run_group else ""
+
+    def format_context(self, key: int) -> str:
+        """Returns a context's name."""
+        return CONTEXT.format(host=self.host, context=f"c-{key}")
+
+    def format_core(self, core: int) -> str:
+        """Returns a core's name."""
+        return CORE.format(host=self.host, core=str(core))
+
+    def format_host(self) -> str:
+        """Returns the host's name."""
+        return HOST.format(host=self.host)

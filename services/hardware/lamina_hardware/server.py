@@ -1,0 +1,163 @@
+"""The hardware layer as a service: parses requests, calls the machine, converts the answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+from lamina.hardware.v1 import hardware_pb2 as pb
+from lamina.hardware.v1 import hardware_pb2_grpc as rpc
+from lamina_kit.service import Environment, Service
+
+from lamina_hardware import convert
+from lamina_hardware.config import HardwareConfig
+from lamina_hardware.machine import Machine
+from lamina_hardware.paging import page
+from lamina_hardware.runs import RunStream
+
+Context = aio.ServicerContext[Any, Any]
+
+
+def build(environment: Environment, config: HardwareConfig) -> Service:
+    """Returns the service; `start` makes the memory bus at `environment.bus_path` and the cores."""
+    return HardwareService(environment, config)
+
+
+class HardwareService:
+    """The machine of one host."""
+
+    layer = "hardware"
+    service_names = ("lamina.hardware.v1.Hosts", "lamina.hardware.v1.Memory", "lamina.hardware.v1.Cpu")
+
+    def __init__(self, environment: Environment, config: HardwareConfig) -> None:
+        self.machine = Machine(environment, config)
+
+    def register(self, server: aio.Server) -> None:
+        """Adds the layer's services to a server."""
+        rpc.add_HostsServicer_to_server(HostsServicer(self.machine), server)
+        rpc.add_MemoryServicer_to_server(MemoryServicer(self.machine), server)
+        rpc.add_CpuServicer_to_server(CpuServicer(self.machine), server)
+
+    async def start(self) -> None:
+        """Powers the machine on."""
+        await self.machine.start()
+
+    async def stop(self) -> None:
+        """Powers the machine off. Idempotent."""
+        await self.machine.stop()
+
+
+class HostsServicer(rpc.HostsServicer):
+    """Serves `lamina.hardware.v1.Hosts`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._m = machine
+
+    async def GetHost(self, request: pb.GetHostRequest, context: Context) -> pb.Host:
+        """Returns the host."""
+        self._m.names.check_host(request.name)
+        return self._m.describe()
+
+    async def GetTime(self, request: pb.GetTimeRequest, context: Context) -> pb.Time:
+        """Returns the host's time."""
+        clock = self._m.clock
+        return pb.Time(now_ns=clock.now_ns(), wall_time_ns=clock.wall_ns(), mode=getattr(clock, "mode", "real"))
+
+
+class MemoryServicer(rpc.MemoryServicer):
+    """Serves `lamina.hardware.v1.Memory`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._m = machine
+
+    async def MapMemory(self, request: pb.MapMemoryRequest, context: Context) -> pb.MapMemoryResponse:
+        """Returns the extents of a range."""
+        return self._m.memory.extents(request.address, request.size_bytes)
+
+    async def ReadMemory(self, request: pb.ReadMemoryRequest, context: Context) -> pb.ReadMemoryResponse:
+        """Returns bytes of RAM."""
+        return pb.ReadMemoryResponse(data=self._m.memory.read(request.address, request.size_bytes))
+
+    async def WriteMemory(self, request: pb.WriteMemoryRequest, context: Context) -> pb.WriteMemoryResponse:
+        """Writes bytes to RAM."""
+        self._m.memory.write(request.address, request.data)
+        await self._m.dispatcher.drop_written_code()
+        return pb.WriteMemoryResponse()
+
+
+class CpuServicer(rpc.CpuServicer):
+    """Serves `lamina.hardware.v1.Cpu`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._m = machine
+
+    async def ListCores(self, request: pb.ListCoresRequest, context: Context) -> pb.ListCoresResponse:
+        """Lists the cores."""
+        return pb.ListCoresResponse(cores=self._m.list_cores())
+
+    async def CreateRunGroup(self, request: pb.CreateRunGroupRequest, context: Context) -> pb.RunGroup:
+        """Creates a run group."""
+        group = self._m.create_run_group(request, self._m.owner(context))
+        return convert.run_group(group, self._m.names)
+
+    async def GetRunGroup(self, request: pb.GetRunGroupRequest, context: Context) -> pb.RunGroup:
+        """Returns a run group."""
+        return convert.run_group(self._m.find_run_group(request.name), self._m.names)
+
+    async def ListRunGroups(self, request: pb.ListRunGroupsRequest, context: Context) -> pb.ListRunGroupsResponse:
+        """Lists run groups."""
+        found, token = page(self._m.engine.groups.list(), lambda g: g.name, request.page_size, request.page_token)
+        return pb.ListRunGroupsResponse(
+            run_groups=[convert.run_group(group, self._m.names) for group in found], next_page_token=token
+        )
+
+    async def DeleteRunGroup(self, request: pb.DeleteRunGroupRequest, context: Context) -> pb.DeleteRunGroupResponse:
+        """Deletes a run group."""
+        self._m.engine.groups.delete(self._m.find_run_group(request.name).name)
+        return pb.DeleteRunGroupResponse()
+
+    async def CreateContext(self, request: pb.CreateContextRequest, context: Context) -> pb.Context:
+        """Creates a context."""
+        made = self._m.create_context(request, self._m.owner(context))
+        return convert.context(made, self._m.names)
+
+    async def GetContext(self, request: pb.GetContextRequest, context: Context) -> pb.Context:
+        """Returns a context."""
+        return convert.context(self._m.find_context(request.handle), self._m.names)
+
+    async def ListContexts(self, request: pb.ListContextsRequest, context: Context) -> pb.ListContextsResponse:
+        """Lists contexts."""
+        contexts = self._m.engine.contexts.list()
+        found, token = page(contexts, lambda c: f"{c.handle.id:08d}", request.page_size, request.page_token)
+        return pb.ListContextsResponse(
+            contexts=[convert.context(entry, self._m.names) for entry in found], next_page_token=token
+        )
+
+    async def DeleteContext(self, request: pb.DeleteContextRequest, context: Context) -> pb.DeleteContextResponse:
+        """Deletes a context."""
+        await self._m.dispatcher.remove(self._m.find_context(request.handle))
+        return pb.DeleteContextResponse()
+
+    async def Run(
+        self, request_iterator: AsyncIterator[pb.RunRequest], context: Context
+    ) -> AsyncIterator[pb.RunResponse]:
+        """Runs contexts."""
+        async for response in RunStream(self._m.dispatcher).serve(request_iterator):
+            yield response
+
+    async def KickContext(self, request: pb.KickContextRequest, context: Context) -> pb.KickContextResponse:
+        """Stops a context."""
+        found = self._m.find_context(request.handle)
+        return pb.KickContextResponse(was_active=self._m.dispatcher.cancel(found))
+
+    async def Shootdown(self, request: pb.ShootdownRequest, context: Context) -> pb.ShootdownResponse:
+        """Drops translations."""
+        self._m.check_shootdown(request)
+        return pb.ShootdownResponse(cores=await self._m.dispatcher.shootdown(request.root, request.eptp))
+
+    async def Translate(self, request: pb.TranslateRequest, context: Context) -> pb.TranslateResponse:
+        """Walks page tables."""
+        wanted = convert.access(request.access)
+        found = self._m.memory.translate(request.root, request.eptp, request.address, wanted, request.user)
+        return convert.walk(found)

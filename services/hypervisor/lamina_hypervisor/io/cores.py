@@ -1,0 +1,161 @@
+"""The cores, over the hardware layer's `Cpu` contract: run groups, contexts, runs, shootdowns.
+
+Each context has a run stream of its own: one request out, one response back, nothing to tell apart. Closing it stops
+the run that is under way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from lamina.common.v1 import handle_pb2
+from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
+
+from lamina_hypervisor.domain.exits import Ran
+from lamina_hypervisor.domain.vcpu import Context
+from lamina_hypervisor.engines import effects
+from lamina_kit.errors import AlreadyExists, LaminaError, Unavailable
+from lamina_kit.paging import PAGE_SIZE
+from lamina_kit.runpage import ExitReason
+from lamina_kit.session import OwnerSession
+from lamina_kit.status import rpc_error
+
+ROOT_GROUP = "hypervisor"
+"""The run group under which all VMs' groups hang."""
+
+MAX_RANGES = 4096
+"""Ranges of one shootdown; more drop everything of the EPT."""
+
+_REASONS = {int(reason): reason for reason in ExitReason}
+
+
+@dataclass
+class _Line:
+    """A context's run stream and the one request object that is sent again and again."""
+
+    call: Any
+    request: hardware_pb2.RunRequest
+
+
+class Cores:
+    """Performs the core effects of the engine. Calls name the session, so that the hardware cleans up after us."""
+
+    def __init__(self, channel: grpc.aio.Channel, session: OwnerSession) -> None:
+        self._stub = hardware_pb2_grpc.CpuStub(channel)
+        self._session = session
+        self._lines: dict[tuple[int, int], _Line] = {}
+        self._root = ""
+        self._groups = 0
+
+    async def open(self) -> None:
+        """Makes the run group of this layer, or finds the one of an earlier start."""
+        group = hardware_pb2.RunGroup(weight=100)
+        request = hardware_pb2.CreateRunGroupRequest(run_group_id=ROOT_GROUP, run_group=group)
+        try:
+            self._root = (await self._call(self._stub.CreateRunGroup, request)).name
+        except AlreadyExists:
+            listed = await self._call(self._stub.ListRunGroups, hardware_pb2.ListRunGroupsRequest(page_size=1000))
+            self._root = next(g.name for g in listed.run_groups if g.name.endswith(f"/runGroups/{ROOT_GROUP}"))
+
+    async def create_run_group(self, effect: effects.CreateRunGroup) -> str:
+        """Makes a VM's run group; returns its name, which no earlier start used."""
+        self._groups += 1
+        group_id = f"{effect.vm_id[:36]}-{self._session.epoch}-{self._groups}"
+        group = hardware_pb2.RunGroup(parent=self._root, weight=effect.weight)
+        request = hardware_pb2.CreateRunGroupRequest(run_group_id=group_id, run_group=group)
+        return str((await self._call(self._stub.CreateRunGroup, request)).name)
+
+    async def delete_run_group(self, effect: effects.DeleteRunGroup) -> None:
+        """Deletes a VM's run group."""
+        await self._call(self._stub.DeleteRunGroup, hardware_pb2.DeleteRunGroupRequest(name=effect.name))
+
+    async def create_context(self, effect: effects.CreateContext) -> Context:
+        """Makes an execution context that exits for CPUID and delivers exceptions and SYSCALL inside the guest."""
+        context = hardware_pb2.Context(
+            run_group=effect.run_group,
+            coherence_domain=effect.domain,
+            eptp=effect.eptp,
+            intercepts=hardware_pb2.Intercepts(exceptions=0, cpuid=True, syscall=False),
+            label=effect.label,
+        )
+        made = await self._call(self._stub.CreateContext, hardware_pb2.CreateContextRequest(context=context))
+        return Context(made.handle.id, made.handle.generation, made.run_page)
+
+    async def delete_context(self, effect: effects.DeleteContext) -> None:
+        """Deletes a context and closes its run stream."""
+        line = self._lines.pop(_key(effect.context), None)
+        if line is not None:
+            line.call.cancel()
+        request = hardware_pb2.DeleteContextRequest(handle=_handle(effect.context))
+        await self._call(self._stub.DeleteContext, request)
+
+    async def run(self, effect: effects.Run) -> Ran:
+        """Runs a context until it exits."""
+        line = self._lines.get(_key(effect.context)) or self._open_line(effect.context)
+        line.request.budget_instructions = effect.budget
+        line.request.sequence += 1
+        try:
+            await line.call.write(line.request)
+            response = await line.call.read()
+        except grpc.aio.AioRpcError as error:
+            self._lines.pop(_key(effect.context), None)
+            raise rpc_error(error) from error
+        if response is grpc.aio.EOF:
+            self._lines.pop(_key(effect.context), None)
+            raise Unavailable(
+                "The hardware layer closed a run stream.",
+                reason="RUN_STREAM_CLOSED",
+                next_step="Look at the hardware layer's log; start the VM again once it serves.",
+            )
+        return Ran(
+            _REASONS.get(response.reason, ExitReason.NONE),
+            response.instructions,
+            response.run_time_ns,
+            response.wait_time_ns,
+            response.core,
+            response.detail,
+        )
+
+    async def kick(self, effect: effects.Kick) -> None:
+        """Makes a running context exit."""
+        await self._call(self._stub.KickContext, hardware_pb2.KickContextRequest(handle=_handle(effect.context)))
+
+    async def shootdown(self, effect: effects.Shootdown) -> None:
+        """Drops translations of guest pages from all cores."""
+        pages = effect.pages if len(effect.pages) <= MAX_RANGES else ()
+        ranges = [hardware_pb2.AddressRange(start=page, size_bytes=PAGE_SIZE) for page in pages]
+        await self._call(self._stub.Shootdown, hardware_pb2.ShootdownRequest(eptp=effect.eptp, ranges=ranges))
+
+    async def close(self) -> None:
+        """Closes what is open and deletes this layer's run group, as far as the hardware still answers."""
+        for line in self._lines.values():
+            line.call.cancel()
+        self._lines.clear()
+        await self._call(self._stub.DeleteRunGroup, hardware_pb2.DeleteRunGroupRequest(name=self._root))
+
+    def _open_line(self, context: Context) -> _Line:
+        call = self._stub.Run(metadata=self._session.metadata)
+        line = self._lines[_key(context)] = _Line(call, hardware_pb2.RunRequest(handle=_handle(context)))
+        return line
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        return await called(method, request, self._session)
+
+
+async def called(method: Any, request: Any, session: OwnerSession) -> Any:
+    """Calls a method of a layer below in the name of this layer's session; its error becomes a `LaminaError`."""
+    try:
+        return await method(request, metadata=session.metadata)
+    except grpc.aio.AioRpcError as error:
+        failed: LaminaError = rpc_error(error)
+        raise failed from error
+
+
+def _key(context: Context) -> tuple[int, int]:
+    return context.id, context.generation
+
+
+def _handle(context: Context) -> handle_pb2.Handle:
+    return handle_pb2.Handle(id=context.id, generation=context.generation)

@@ -1,0 +1,248 @@
+"""Guest memory, over the MMU's contract: spaces, table frames, and the hold of each VM.
+
+The MMU's messages on a hold stream are handled strictly in order: each is given to the engine, and only when the engine
+has done with it does the vCPU that asked go on. Writing never waits for reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from lamina.common.v1 import access_pb2, handle_pb2
+from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
+
+from lamina_hypervisor.domain import exits
+from lamina_hypervisor.domain.addresses import Frame, Gpa
+from lamina_hypervisor.domain.ept import PageBits
+from lamina_hypervisor.domain.holder import Age, Granted, HoldMessage, Opened, Refused, Revocation
+from lamina_hypervisor.engines import effects
+from lamina_hypervisor.engines.effects import Space
+from lamina_hypervisor.io.cores import called
+from lamina_kit.errors import LaminaError, Unavailable
+from lamina_kit.session import OwnerSession
+from lamina_kit.status import rpc_error
+
+Deliver = Callable[[int, HoldMessage], Awaitable[None]]
+Lost = Callable[[LaminaError], None]
+
+_ACCESS = {
+    exits.READ: access_pb2.ACCESS_READ,
+    exits.WRITE: access_pb2.ACCESS_WRITE,
+    exits.EXECUTE: access_pb2.ACCESS_EXECUTE,
+}
+
+
+class GuestMemory:
+    """Performs the memory effects of the engine."""
+
+    def __init__(self, channel: grpc.aio.Channel, session: OwnerSession) -> None:
+        self._spaces = mmu_pb2_grpc.SpacesStub(channel)
+        self._frames = mmu_pb2_grpc.FramesStub(channel)
+        self._session = session
+        self._holds: dict[str, Hold] = {}
+
+    async def create_space(self, effect: effects.CreateSpace) -> Space:
+        """Makes guest RAM: a space with one mapping from address 0."""
+        kind = mmu_pb2.Space.KIND_GUEST_RAM
+        space = mmu_pb2.Space(kind=kind, group=effect.group, label=effect.label)
+        made = await self._call(self._spaces.CreateSpace, mmu_pb2.CreateSpaceRequest(space=space))
+        result = Space(made.handle.id, made.handle.generation, made.name)
+        try:
+            await self._call(self._spaces.MapRange, _map_request(result, effect))
+        except LaminaError:
+            await self.delete_space(effects.DeleteSpace(result))
+            raise
+        return result
+
+    async def delete_space(self, effect: effects.DeleteSpace) -> None:
+        """Frees guest RAM."""
+        await self._call(self._spaces.DeleteSpace, mmu_pb2.DeleteSpaceRequest(handle=_handle(effect.space)))
+
+    async def write_ram(self, effect: effects.WriteRam) -> None:
+        """Writes bytes to guest RAM."""
+        request = mmu_pb2.WriteSpaceRequest(
+            handle=_handle(effect.space), address=effect.gpa, data=effect.data, force=True
+        )
+        await self._call(self._spaces.WriteSpace, request)
+
+    async def allocate_tables(self, effect: effects.AllocateTables) -> list[Frame]:
+        """Allocates zeroed frames for tables."""
+        request = mmu_pb2.AllocateFramesRequest(count=effect.count, owner=effect.owner, group=effect.group)
+        answer = await self._call(self._frames.AllocateFrames, request)
+        return [Frame(frame) for frame in answer.frames]
+
+    async def free_tables(self, effect: effects.FreeTables) -> None:
+        """Gives frames back."""
+        request = mmu_pb2.FreeFramesRequest(frames=effect.frames, owner=effect.owner)
+        await self._call(self._frames.FreeFrames, request)
+
+    async def open_hold(self, vm: str, space: Space, deliver: Deliver, lost: Lost) -> None:
+        """Opens a VM's hold; returns once the MMU has confirmed it."""
+        hold = Hold(self._spaces.Hold(metadata=self._session.metadata), deliver, lost)
+        await hold.open(space)
+        self._holds[vm] = hold
+
+    async def close_hold(self, effect: effects.CloseHold) -> None:
+        """Closes a VM's hold."""
+        hold = self._holds.pop(effect.vm, None)
+        if hold is not None:
+            await hold.close()
+
+    async def want(self, effect: effects.Want) -> str:
+        """Asks for a page; returns "" once it was granted and handled, or the reason of the refusal."""
+        return await self._hold(effect.vm).want(effect.gpa, effect.access)
+
+    async def acknowledge(self, effect: effects.Acknowledge) -> None:
+        """Answers a revocation."""
+        answer = mmu_pb2.HoldAcknowledge(revocation=effect.revocation, pages=_bits(effect.bits))
+        await self._hold(effect.vm).send(mmu_pb2.HoldRequest(acknowledge=answer))
+
+    async def send_ages(self, effect: effects.SendAges) -> None:
+        """Answers a request for accessed bits."""
+        answer = mmu_pb2.HoldAges(sequence=effect.sequence, pages=_bits(effect.bits))
+        await self._hold(effect.vm).send(mmu_pb2.HoldRequest(ages=answer))
+
+    async def close(self) -> None:
+        """Closes all holds."""
+        for vm in sorted(self._holds):
+            await self._holds.pop(vm).close()
+
+    def _hold(self, vm: str) -> Hold:
+        hold = self._holds.get(vm)
+        if hold is None:
+            raise Unavailable(f"The hold of {vm} is closed.", reason="HOLD_CLOSED", next_step="Start the VM again.")
+        return hold
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        return await called(method, request, self._session)
+
+
+class Hold:
+    """One hold stream. `lost` is called once when the MMU ends it, never for `close`."""
+
+    def __init__(self, call: Any, deliver: Deliver, lost: Lost) -> None:
+        self._call = call
+        self._deliver = deliver
+        self._lost = lost
+        self._wants: dict[int, asyncio.Future[str]] = {}
+        self._sequence = 0
+        self._reader: asyncio.Task[None] | None = None
+
+    async def open(self, space: Space) -> None:
+        """Sends the opening and waits for its confirmation."""
+        try:
+            await self._call.write(mmu_pb2.HoldRequest(open=mmu_pb2.HoldOpen(handle=_handle(space))))
+            first = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise rpc_error(error) from error
+        if first is grpc.aio.EOF:
+            raise _ended()
+        await self._handle(first)
+        self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    async def send(self, request: mmu_pb2.HoldRequest) -> None:
+        """Writes one message."""
+        try:
+            await self._call.write(request)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise _ended() from error
+
+    async def want(self, gpa: Gpa, access: int) -> str:
+        """Asks for a page and waits for the answer."""
+        self._sequence += 1
+        sequence = self._sequence
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._wants[sequence] = answer
+        want = mmu_pb2.HoldWant(sequence=sequence, address=gpa, access=_ACCESS[access])
+        try:
+            await self.send(mmu_pb2.HoldRequest(want=want))
+            return await answer
+        finally:
+            self._wants.pop(sequence, None)
+
+    async def close(self) -> None:
+        """Ends the stream without a word to `lost`."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        self._call.cancel()
+        self._fail(_ended())
+
+    async def _read(self) -> None:
+        error: LaminaError
+        try:
+            while (response := await self._call.read()) is not grpc.aio.EOF:
+                await self._handle(response)
+            error = _ended()
+        except grpc.aio.AioRpcError as ended:
+            error = rpc_error(ended)
+        except LaminaError as failed:
+            error = failed
+        self._fail(error)
+        self._call.cancel()
+        self._lost(error)
+
+    async def _handle(self, response: mmu_pb2.HoldResponse) -> None:
+        message = parse(response)
+        await self._deliver(response.position, message)
+        if isinstance(message, Granted):
+            self._answer(message.sequence, "")
+        elif isinstance(message, Refused):
+            self._answer(message.sequence, message.reason)
+
+    def _answer(self, sequence: int, reason: str) -> None:
+        waiter = self._wants.get(sequence)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(reason)
+
+    def _fail(self, error: LaminaError) -> None:
+        for waiter in self._wants.values():
+            if not waiter.done():
+                waiter.set_exception(error)
+
+
+def parse(response: mmu_pb2.HoldResponse) -> HoldMessage:
+    """Returns what the MMU says."""
+    kind = response.WhichOneof("response")
+    if kind == "grant":
+        grant = response.grant
+        return Granted(grant.sequence, Gpa(grant.address), Frame(grant.frame), grant.writable, grant.executable)
+    if kind == "refusal":
+        outcome = mmu_pb2.FaultResponse.Outcome.Name(response.refusal.outcome)
+        return Refused(response.refusal.sequence, outcome.removeprefix("OUTCOME_"))
+    if kind == "revocation":
+        taken = response.revocation
+        return Revocation(taken.revocation, tuple(Gpa(address) for address in taken.addresses), taken.write_only)
+    if kind == "age":
+        return Age(response.age.sequence)
+    return Opened()
+
+
+def _map_request(space: Space, effect: effects.CreateSpace) -> mmu_pb2.MapRangeRequest:
+    return mmu_pb2.MapRangeRequest(
+        handle=_handle(space),
+        address=0,
+        size_bytes=effect.memory_bytes,
+        protection=mmu_pb2.Protection(read=True, write=True, execute=True),
+        fixed=True,
+        label=effect.label,
+    )
+
+
+def _bits(pages: tuple[PageBits, ...]) -> list[mmu_pb2.PageBits]:
+    return [mmu_pb2.PageBits(address=page.gpa, accessed=page.accessed, dirty=page.dirty) for page in pages]
+
+
+def _handle(space: Space) -> handle_pb2.Handle:
+    return handle_pb2.Handle(id=space.id, generation=space.generation)
+
+
+def _ended() -> Unavailable:
+    return Unavailable(
+        "The memory layer ended the hold of a VM.",
+        reason="HOLD_ENDED",
+        next_step="Look at the memory layer's log; start the VM again once it serves.",
+    )

@@ -1,0 +1,112 @@
+"""What an engine shows of its objects: plain values, detached from its state. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lamina_mmu.domain.four_level import Visit
+from lamina_mmu.domain.frames import Use
+from lamina_mmu.domain.handles import Handle
+from lamina_mmu.domain.space import Kind
+from lamina_mmu.domain.vma import Vma
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceView:
+    """A space. `group` is the last part of its group's name; counters as the contract's `Space` states them."""
+
+    number: int
+    handle: Handle
+    kind: Kind
+    group: str
+    root_address: int
+    label: str
+    resident: int
+    swapped: int
+    table_frames: int
+    minor_faults: int
+    major_faults: int
+    cow_faults: int
+    refused_faults: int
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectView:
+    """A memory object."""
+
+    number: int
+    handle: Handle
+    size: int
+    group: str
+    label: str
+    resident: int
+    swapped: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """A memory group. Limits in bytes (None: no limit), the rest in pages; `number` orders groups by creation."""
+
+    number: int
+    name: str
+    parent: str
+    max_bytes: int | None
+    swap_max_bytes: int | None
+    usage: int
+    swap_usage: int
+    peak: int
+    max_events: int
+    oom_events: int
+    reclaimed: int
+
+
+@dataclass(frozen=True, slots=True)
+class MappingView:
+    """A mapping with its object's number (0: anonymous) and its pages in RAM and in swap."""
+
+    vma: Vma
+    object: int
+    resident: int
+    swapped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """An address explained. `slot` is -1 outside swap; `frame` 0 outside RAM; `mapping` None outside mappings."""
+
+    address: int
+    mapping: MappingView | None
+    visits: tuple[Visit, ...] = ()
+    frame: int = 0
+    slot: int = -1
+    cow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FrameView:
+    """A frame. `mappings` are (space number, page number), at most as many as were asked for, of `mapping_count`."""
+
+    frame: int
+    use: Use
+    mappings: tuple[tuple[int, int], ...]
+    mapping_count: int
+    group: str
+    pins: int
+    owner: str
+    dirty: bool
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryView:
+    """The state of a host's memory, in frames and slots; `uses` by use, in the order of the uses."""
+
+    total: int
+    free: int
+    uses: tuple[tuple[Use, int], ...]
+    swap_slots: int
+    free_swap_slots: int
+    swapped_out: int
+    swapped_in: int
+    dropped: int
+    policy: str

@@ -1,0 +1,86 @@
+"""Changing memory groups, and pushing pages out on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from lamina_kit.effects import Step
+from lamina_kit.errors import FailedPrecondition
+from lamina_kit.paging import USER_END
+from lamina_mmu.domain.entry import frame_of, in_ram
+from lamina_mmu.domain.frames import Use
+from lamina_mmu.domain.group import Group
+from lamina_mmu.domain.outcome import ReclaimResult
+from lamina_mmu.domain.session import Session
+from lamina_mmu.domain.space import Space
+from lamina_mmu.domain.table import entries
+from lamina_mmu.engines.model.machine import Machine
+from lamina_mmu.engines.model.reclaim import BATCH, reclaim, reclaim_group
+
+
+def create_group(m: Machine, name: str, parent: Group, limits: Mapping[str, int | None], session: Session) -> Group:
+    """Makes a group under `parent`."""
+    group = m.groups.create(name, parent, limits.get("max_bytes"), limits.get("swap_max_bytes"))
+    group.session = session
+    m.record(m.names.group(name), "group.created", cause=session.owner, parent=parent.name, **dict[str, Any](limits))
+    return group
+
+
+def delete_group(m: Machine, group: Group) -> None:
+    """Removes an empty group."""
+    m.groups.delete(group)
+    m.record(m.names.group(group.name), "group.deleted")
+
+
+def update_group(m: Machine, group: Group, limits: Mapping[str, int | None]) -> Step[None]:
+    """Sets limits (`max_bytes`, `swap_max_bytes`; None: no limit) and reclaims what lies above a lower one."""
+    if group.parent is None:
+        raise FailedPrecondition(
+            "The root group has no limits of its own.",
+            reason="GROUP_IS_ROOT",
+            next_step="Limit a group below it.",
+        )
+    for name, value in limits.items():
+        setattr(group, name, value)
+    m.record(m.names.group(group.name), "group.updated", **dict[str, Any](limits))
+    while group.limit is not None and group.usage > group.limit:
+        result = yield from reclaim_group(m, group, group.usage - group.limit, "limit lowered")
+        if not result.pages and not result.busy:
+            break
+
+
+def reclaim_on_demand(m: Machine, space: Space | None, group: Group, pages: int) -> Step[ReclaimResult]:
+    """Pushes up to `pages` out of a space, or of a group and all under it."""
+    gone = written = 0
+    while gone < pages:
+        if space is None:
+            result = yield from reclaim_group(m, group, pages - gone, "asked for")
+        else:
+            mine = partial(_pages_of, m, space)
+            result = yield from reclaim(m, mine, len(mine()), pages - gone, "asked for")
+        gone += result.pages
+        written += result.written
+        if not result.pages and not result.busy:
+            break
+    return ReclaimResult(gone, written)
+
+
+def _pages_of(m: Machine, space: Space) -> list[int]:
+    """Returns the frames that a space maps and that may leave RAM, the oldest access first."""
+    found: list[int] = []
+    for _, some in entries(space.table, 0, USER_END >> 12):
+        found += [frame_of(entry) for entry in some.tolist() if in_ram(entry)]
+    unique = dict.fromkeys(frame for frame in found if m.frames.use[frame] in (Use.ANONYMOUS, Use.OBJECT))
+    return sorted(unique, key=m.policy.age, reverse=True)
+
+
+def reclaim_ahead(m: Machine) -> Step[None]:
+    """Brings the free frames back over the high watermark, so that faults find one at once."""
+    while m.frames.free < m.high:
+        pages = max(BATCH, m.high - m.frames.free)
+        pages = max(1, min(pages, m.policy.population([group.id for group in m.groups.ordered()]) // 4))
+        result = yield from reclaim_group(m, m.groups.root, pages, "free frames below the watermark")
+        if not result.pages and not result.busy:
+            return

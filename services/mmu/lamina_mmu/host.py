@@ -1,0 +1,146 @@
+"""The shell around one host's engine: opens RAM and swap, drives steps, frees what expired sessions owned."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+from lamina.common.v1 import layer_pb2_grpc
+from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
+
+from lamina_kit.driver import Performer, drive
+from lamina_kit.effects import Step, WaitFor
+from lamina_kit.engines import load_engine
+from lamina_kit.errors import FailedPrecondition, LaminaError
+from lamina_kit.membus import MemoryBus
+from lamina_kit.paging import PAGE_SHIFT
+from lamina_kit.service import Environment
+from lamina_kit.session import handshake
+from lamina_kit.status import rpc_error
+from lamina_mmu.config import MmuConfig
+from lamina_mmu.domain.effects import PRESSURE
+from lamina_mmu.domain.names import Names
+from lamina_mmu.domain.ports import Ports, Settings
+from lamina_mmu.domain.session import NOBODY, Session
+from lamina_mmu.engines.interface import MmuEngine
+from lamina_mmu.io.performer import performer
+from lamina_mmu.io.swap_file import SwapFile
+
+T = TypeVar("T")
+
+SWAP_FILE = "swap"
+
+
+class MmuHost:
+    """What the servicers work with. `engine` and `perform` exist between `start` and `stop`."""
+
+    engine: MmuEngine
+    perform: Performer
+
+    def __init__(self, environment: Environment, config: MmuConfig) -> None:
+        self._environment = environment
+        self._config = config
+        self._engine_class: type[MmuEngine] = load_engine("mmu", environment.layer.engine)
+        environment.layer.capabilities = self._engine_class.capabilities
+        self.name = environment.host
+        self.names = Names(environment.host)
+        self._bus: MemoryBus | None = None
+        self._swap: SwapFile | None = None
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._started = False
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Shakes hands with the hardware, maps its RAM, opens the swap file, makes the engine."""
+        environment, config = self._environment, self._config
+        channel = environment.channels.get("hardware")
+        if channel is None:
+            raise FailedPrecondition(
+                "The MMU has no hardware below it.",
+                reason="HARDWARE_REQUIRED",
+                next_step="Start the hardware service first, and give the MMU a channel to it.",
+            )
+        bus = environment.bus or await self._open_bus(channel)
+        environment.state_dir.mkdir(parents=True, exist_ok=True)
+        self._swap = SwapFile(environment.state_dir / SWAP_FILE, config.swap_bytes >> PAGE_SHIFT)
+        self.perform = performer(environment.clock, hardware_pb2_grpc.CpuStub(channel))
+        events = environment.layer.events
+        now_ns, wake = environment.clock.now_ns, self.perform.wake
+        ports = Ports(environment.host, bus, self._swap, now_ns, events.record, wake)
+        self.engine = self._engine_class(ports, Settings(config.policy, config.memory_bytes >> PAGE_SHIFT))
+        sessions = environment.layer.sessions
+        sessions.adopted = self.engine.owned
+        sessions.on_expired(self._expire)
+        self._started = True
+        self.spawn(self._keep_ahead())
+
+    async def stop(self) -> None:
+        """Cancels what is at work, and closes RAM and swap."""
+        for task in list(self._tasks):
+            task.cancel()
+        for task in list(self._tasks):
+            await asyncio.gather(task, return_exceptions=True)
+        if self._started:
+            self._started = False
+            self.engine.close()
+        if self._bus is not None:
+            self._bus.close()
+            self._bus = None
+        if self._swap is not None:
+            self._swap.close()
+
+    async def _open_bus(self, channel: grpc.aio.Channel) -> MemoryBus:
+        """Returns the host's RAM, as the hardware says where it is."""
+        try:
+            answer = await handshake(layer_pb2_grpc.LayerStub(channel), "mmu")
+            self._environment.layer.boot_id = answer.boot_id
+            request = hardware_pb2.MapMemoryRequest()
+            mapped = await hardware_pb2_grpc.MemoryStub(channel).MapMemory(request)
+        except grpc.aio.AioRpcError as error:
+            raise rpc_error(error) from error
+        if len(mapped.extents) != 1 or mapped.extents[0].address:
+            raise FailedPrecondition(
+                f"The hardware has its RAM in {len(mapped.extents)} extents; the MMU maps one that begins at 0.",
+                reason="RAM_NOT_MAPPABLE",
+                next_step="Run the MMU on hardware whose RAM is one memory bus file.",
+            )
+        self._bus = MemoryBus.open(self._environment.bus_path or Path(mapped.extents[0].path))
+        return self._bus
+
+    # ── work ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def drive(self, step: Step[T]) -> T:
+        """Runs a step of the engine; a cancelled caller ends it where it waits, and it puts back what it began."""
+        return await drive(step, self.perform)
+
+    async def finish(self, step: Step[T]) -> T:
+        """Runs a step that must come to its end once begun, whether its caller waits for it or not."""
+        return await asyncio.shield(self.spawn(drive(step, self.perform)))
+
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        """Runs work in a task that `stop` cancels."""
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(work)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        return task
+
+    def session(self, context: Any) -> Session:
+        """Returns the session that a call names."""
+        found = self._environment.layer.sessions.find(context)
+        return Session(found.owner, found.epoch) if found is not None else NOBODY
+
+    async def _expire(self, owner: str, epoch: int) -> None:
+        await self.finish(self.engine.expire(owner, epoch))
+
+    async def _keep_ahead(self) -> None:
+        """Frees frames ahead of need whenever they become few."""
+        while True:
+            await self.perform(WaitFor(PRESSURE))
+            try:
+                await self.drive(self.engine.reclaim_ahead())
+            except LaminaError as error:
+                record = self._environment.layer.events.record
+                record(self.names.group("root"), "reclaim.failed", reason=error.reason, message=error.message)

@@ -1,0 +1,75 @@
+"""What is to be looked at: keys of controllers, each at most once, and times at which to look again.
+
+Nothing is polled: an entry is there because something changed or because a time came at which something can change.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+from lamina_orchestrator.domain.objects import Key
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Item:
+    """One object to be looked at by one controller."""
+
+    controller: str
+    key: Key
+
+
+class WorkQueue:
+    """First in, first out, without duplicates; with timers."""
+
+    def __init__(self) -> None:
+        self._ready: dict[Item, None] = {}
+        self._timers: list[tuple[int, int, Item]] = []
+        self._due: dict[Item, int] = {}
+        self._sequence = 0
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def add(self, controller: str, key: Key) -> None:
+        """Queues an object; one that is queued already keeps its place."""
+        self._ready[Item(controller, key)] = None
+
+    def add_at(self, controller: str, key: Key, at_ns: int) -> None:
+        """Queues an object at a time; of several times for one object the earliest counts."""
+        item = Item(controller, key)
+        known = self._due.get(item)
+        if known is not None and known <= at_ns:
+            return
+        self._sequence += 1
+        self._due[item] = at_ns
+        heapq.heappush(self._timers, (at_ns, self._sequence, item))
+
+    def forget(self, controller: str, key: Key) -> None:
+        """Drops the timer of an object that is gone."""
+        self._due.pop(Item(controller, key), None)
+
+    def advance(self, now_ns: int) -> None:
+        """Queues what is due."""
+        while self._timers and self._timers[0][0] <= now_ns:
+            at_ns, _, item = heapq.heappop(self._timers)
+            if self._due.get(item) == at_ns:
+                del self._due[item]
+                self._ready[item] = None
+
+    def pop(self) -> Item | None:
+        """Takes the next object out, or None."""
+        if not self._ready:
+            return None
+        item = next(iter(self._ready))
+        del self._ready[item]
+        return item
+
+    def next_due(self) -> int:
+        """When the next timer is due; 0 if there is none."""
+        while self._timers:
+            at_ns, _, item = self._timers[0]
+            if self._due.get(item) == at_ns:
+                return at_ns
+            heapq.heappop(self._timers)
+        return 0

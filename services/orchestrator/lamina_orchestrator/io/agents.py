@@ -1,0 +1,102 @@
+"""Node agents: one stream a node, opened by us, on which its runtime tells what its containers do.
+
+An agent lists what the node holds, then follows its changes. When the stream breaks it says so and tries again after a
+growing pause; it never polls a stream that stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from lamina_kit.clock import Clock
+from lamina_kit.errors import LaminaError, Unavailable
+
+from lamina_orchestrator.domain.timestamps import SECOND
+from lamina_orchestrator.engines.interface import ContainerSeen, Input, NodeAnswers, NodeSilent
+from lamina_orchestrator.io.runtime import Runtime
+
+FIRST_PAUSE_NS = SECOND
+LONGEST_PAUSE_NS = 10 * SECOND
+
+Connector = Callable[[str], Runtime]
+"""Makes the runtime of an address; raises InvalidArgument for one that it cannot reach by design."""
+
+
+class Agents:
+    """The agents of all nodes. `post` takes their news; `connector` makes runtimes from addresses."""
+
+    def __init__(self, connector: Connector, clock: Clock, post: Callable[[Input], None]) -> None:
+        self._connector = connector
+        self._clock = clock
+        self._post = post
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._up: dict[str, Runtime] = {}
+
+    def runtime_of(self, node: str) -> Runtime:
+        """The runtime of a node that answers. Raises Unavailable `NODE_UNREACHABLE`."""
+        runtime = self._up.get(node)
+        if runtime is None:
+            raise Unavailable(
+                f"The container runtime of node {node} does not answer.",
+                reason="NODE_UNREACHABLE",
+                next_step="Try again when the node is Ready.",
+            )
+        return runtime
+
+    def connect(self, node: str, address: str) -> None:
+        """Starts the agent of a node."""
+        self._tasks[node] = asyncio.get_running_loop().create_task(self._follow(node, address))
+
+    async def disconnect(self, node: str) -> None:
+        """Stops the agent of a node."""
+        self._up.pop(node, None)
+        task = self._tasks.pop(node, None)
+        if task is not None:
+            await _ended(task)
+
+    async def stop(self) -> None:
+        """Stops all agents."""
+        for node in list(self._tasks):
+            await self.disconnect(node)
+
+    async def _follow(self, node: str, address: str) -> None:
+        pause = FIRST_PAUSE_NS
+        while True:
+            try:
+                runtime = self._connector(address)
+            except LaminaError as error:
+                self._post(NodeSilent(node, str(error)))
+                return
+            try:
+                await self._session(node, runtime)
+                why = "its stream of container changes ended"
+                pause = FIRST_PAUSE_NS
+            except LaminaError as error:
+                why = error.message
+            finally:
+                answered = self._up.pop(node, None) is not None
+                await runtime.close()
+            self._post(NodeSilent(node, why))
+            pause = FIRST_PAUSE_NS if answered else min(2 * pause, LONGEST_PAUSE_NS)
+            await self._clock.sleep_ns(pause)
+
+    async def _session(self, node: str, runtime: Runtime) -> None:
+        await runtime.hello()
+        sandboxes = await runtime.list_sandboxes()
+        containers, revision = await runtime.list_containers()
+        self._up[node] = runtime
+        self._post(NodeAnswers(node, tuple(sandboxes), tuple(containers)))
+        async for state in runtime.watch_containers(revision):
+            self._post(ContainerSeen(node, state))
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancels a task and waits for its end; an error that ended it before is raised."""
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            raise

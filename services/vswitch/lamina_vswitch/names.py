@@ -1,0 +1,51 @@
+"""Resource names of this host: ids out of names. A name of another host is a name that nothing here has."""
+
+from __future__ import annotations
+
+import re
+
+from lamina_kit.errors import InvalidArgument
+from lamina_kit.names import Pattern
+from lamina_vswitch.domain.definition import MAC_ENTRY_NAME, PORT_GROUP_NAME, PORT_NAME, SWITCH_NAME
+from lamina_vswitch.domain.refusals import unknown
+
+_MAC_ENTRY_ID = re.compile(r"v(0|[1-9][0-9]{0,3})-([0-9a-f]{12})")
+
+
+class Names:
+    """Parses the names that requests carry."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def switch(self, name: str, field: str = "name") -> str:
+        """Return the switch id of a switch's name."""
+        return self._ids("switch", SWITCH_NAME, name, field)[0]
+
+    def port_group(self, name: str, field: str = "name") -> tuple[str, str]:
+        """Return switch id and port group id."""
+        switch, port_group = self._ids("port_group", PORT_GROUP_NAME, name, field)
+        return switch, port_group
+
+    def port(self, name: str, field: str = "name") -> tuple[str, str]:
+        """Return switch id and port id."""
+        switch, port = self._ids("port", PORT_NAME, name, field)
+        return switch, port
+
+    def mac_entry(self, name: str, field: str = "name") -> tuple[str, int, bytes]:
+        """Return switch id, VLAN and address."""
+        switch, entry = self._ids("mac_entry", MAC_ENTRY_NAME, name, field)
+        match = _MAC_ENTRY_ID.fullmatch(entry)
+        if match is None:
+            raise InvalidArgument(
+                f"{field} ends in {entry!r}, which is not v{{vlan}}-{{mac}}, for example v100-020000000001.",
+                reason="NAME_MALFORMED",
+                next_step="Take names of MAC entries from ListMacEntries.",
+            )
+        return switch, int(match[1]), bytes.fromhex(match[2])
+
+    def _ids(self, kind: str, pattern: Pattern, name: str, field: str) -> list[str]:
+        host, *ids = pattern.parse(name, field).values()
+        if host != self._host:
+            raise unknown(kind, name)
+        return ids
