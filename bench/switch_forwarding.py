@@ -145,7 +145,7 @@ async def attach_rate(channel: Any, batch: int, seconds: float) -> float:
     ports = [
         await stub.CreatePort(pb.CreatePortRequest(parent=SWITCH, port_id=f"b{batch}-{side}")) for side in ("a", "b")
     ]
-    calls = [stub.Attach() for _ in ports]
+    calls: list[Any] = [stub.Attach() for _ in ports]
     for call, port in zip(calls, ports, strict=True):
         opened = pb.AttachOpen(handle=port.handle, queue_frames=1 << 16)
         await call.write(pb.AttachRequest(open=opened))

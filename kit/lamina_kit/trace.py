@@ -97,7 +97,10 @@ def from_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> TraceCo
 
 @dataclass(frozen=True)
 class SpanRecord:
-    """One finished span; times in nanoseconds since the stack's start, attributes ordered by key."""
+    """One finished span; times in nanoseconds since the stack's start, attributes ordered by key.
+
+    `order` counts the starts of a layer's spans: in virtual time many start in the same nanosecond.
+    """
 
     trace_id: str
     span_id: str
@@ -108,6 +111,7 @@ class SpanRecord:
     duration_ns: int
     status: str
     attributes: tuple[tuple[str, str], ...]
+    order: int
 
 
 class SpanRing:
@@ -124,9 +128,9 @@ class SpanRing:
         self._spans.append(span)
 
     def list(self, trace_id: str = "") -> builtins.list[SpanRecord]:
-        """Returns the spans of one trace, or all; in the order of their start, an outer one before an inner."""
+        """Returns the spans of one trace, or all, in the order of their start."""
         chosen = [span for span in self._spans if not trace_id or span.trace_id == trace_id]
-        return sorted(chosen, key=lambda span: (span.start_time_ns, -span.duration_ns))
+        return sorted(chosen, key=lambda span: span.order)
 
 
 class Recorder:
@@ -137,6 +141,12 @@ class Recorder:
         self.clock = clock
         self.ring = ring
         self._rng = rng
+        self._started = 0
+
+    def next_order(self) -> int:
+        """Returns the number of the span that starts now."""
+        self._started += 1
+        return self._started
 
     def new_root(self) -> TraceContext:
         """Returns the context of a new, unsampled trace."""
@@ -169,7 +179,7 @@ def enter(context: TraceContext | None, recorder: Recorder) -> None:
 class Span:
     """A span in progress, as a context manager; leaving it by an error notes the error's code as its status."""
 
-    __slots__ = ("_attributes", "_name", "_own", "_parent", "_recorder", "_start", "_token", "status")
+    __slots__ = ("_attributes", "_name", "_order", "_own", "_parent", "_recorder", "_start", "_token", "status")
 
     def __init__(self, recorder: Recorder, parent: TraceContext, name: str, attributes: dict[str, object]) -> None:
         self._recorder = recorder
@@ -181,6 +191,7 @@ class Span:
 
     def __enter__(self) -> Span:
         self._token = _context.set(self._own)
+        self._order = self._recorder.next_order()
         self._start = self._recorder.clock.now_ns()
         return self
 
@@ -201,6 +212,7 @@ class Span:
                 duration_ns=self._recorder.clock.now_ns() - self._start,
                 status=self.status,
                 attributes=tuple(sorted((key, str(value)) for key, value in self._attributes.items())),
+                order=self._order,
             )
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from lamina_tools.style import layers, modules, tests_of_ours
@@ -10,9 +12,14 @@ from lamina_tools.style.verdict import expect_none
 from lamina_tools.tree import CODE_AREAS, ROOT, python_files
 
 
+@functools.cache
+def sources(area: str) -> tuple[Source, ...]:
+    """Returns the Python files of a folder, read once for all rules."""
+    return tuple(source for path in python_files(ROOT, area) if (source := Source.read(ROOT, path)))
+
+
 @pytest.mark.parametrize("rule", [*modules.RULES, *layers.RULES, *tests_of_ours.RULES], ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("area", CODE_AREAS)
 def test_code_follows_the_rules(area: str, rule: Rule) -> None:
     """No file of a folder breaks a rule of the house."""
-    sources = [source for path in python_files(ROOT, area) if (source := Source.read(ROOT, path))]
-    expect_none(apply(rule, sources), rule.__doc__)
+    expect_none(apply(rule, sources(area)), rule.__doc__)

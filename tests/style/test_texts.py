@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from lamina_tools.tree import ROOT, files
 GENERATED = (Path("protos/gen"), Path("docs/rpc"))
 
 
-def sources() -> list[Source]:
-    """Returns the written texts of the tree."""
+@functools.cache
+def sources() -> tuple[Source, ...]:
+    """Returns the written texts of the tree, read once for all rules."""
     paths = [path for path in files(ROOT) if not any(path.is_relative_to(folder) for folder in GENERATED)]
-    return [source for path in paths if (source := Source.read(ROOT, path))]
+    return tuple(source for path in paths if (source := Source.read(ROOT, path)))
 
 
 @pytest.mark.parametrize("rule", texts.RULES, ids=lambda rule: rule.__name__)

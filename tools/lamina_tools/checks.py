@@ -77,7 +77,7 @@ def tables() -> Findings:
 
 def style() -> Findings:
     """Runs the style tests."""
-    return tool("pytest", "-q", "--no-header", "--no-summary", "-p", "no:cacheprovider", "tests/style")
+    return tool("pytest", "-q", "--no-header", "-rN", "-p", "no:cacheprovider", "tests/style")
 
 
 STEPS: dict[str, Callable[[], Findings]] = {

@@ -77,6 +77,7 @@ class VswitchService:
     async def stop(self) -> None:
         """End the streams and close the store. Idempotent."""
         self._streams.stop()
+        self._environment.layer.sessions.close()
         if self._grace is not None:
             self._grace.cancel()
         hardware, self._hardware = self._hardware, None

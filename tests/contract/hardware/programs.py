@@ -22,7 +22,7 @@ CODE: dict[str, bytes] = {
     #       cvtsi2sd xmm0, rax
     #       sqrtsd xmm1, xmm0
     #       mulsd xmm1, xmm1
-    #       cvtsd2si rcx, xmm1
+    #       cvtsd2si r9, xmm1
     #       mov rdx, 0x4008000000000000
     #       movq xmm2, rdx
     #       addsd xmm2, xmm2
@@ -32,7 +32,7 @@ CODE: dict[str, bytes] = {
     #       fadd st(0), st(0)
     #       syscall
     "arithmetic": bytes.fromhex(
-        "48c7c006000000486bc00748c7c3ffffffff48c1eb20f2480f2ac0f20f51c8f20f59c9f2480f2dc948ba000000000000"
+        "48c7c006000000486bc00748c7c3ffffffff48c1eb20f2480f2ac0f20f51c8f20f59c9f24c0f2dc948ba000000000000"
         "084066480f6ed2f20f58d266480f7ed2f3480fb8f3d9e8d8c00f05"
     ),
     # syscall_loop: SYSCALL for ever

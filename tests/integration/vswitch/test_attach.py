@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from lamina.common.v1 import handle_pb2, layer_pb2
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 
@@ -98,7 +99,7 @@ async def test_the_link_is_told_and_obeyed(start: Any, device: Any) -> None:
     a.send([frame(B, A)])
     await b.receive(1)
     down = await running.ports.UpdatePort(
-        pb.UpdatePortRequest(port=pb.Port(name=ports[0].name, link=pb.LINK_DOWN), update_mask={"paths": ["link"]})
+        pb.UpdatePortRequest(port=pb.Port(name=ports[0].name, link=pb.LINK_DOWN), update_mask=FieldMask(paths=["link"]))
     )
     assert down.state == pb.Port.STATE_DOWN
     assert (await a.next()).link.link == pb.LINK_DOWN

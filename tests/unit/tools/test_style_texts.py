@@ -26,6 +26,7 @@ FOUND = [
 RIGHT = [
     (texts.nothing_is_unfinished, PAGE, "mktemp XXXXXX; autodoc; a method of todos"),
     (texts.nothing_is_unfinished, PAGE, "isinstance(error, NotImplementedError)"),
+    (texts.nothing_is_unfinished, "tests/contract/kit/conftest.py", "raise NotImplementedError"),
     (texts.no_place_of_one_machine, PAGE, "upperdir=/var/x/work/main and /workers/main"),
     (texts.no_registry, PAGE, "the image docker.io/library/busybox:1.36"),
     (texts.no_registry, "services/container-runtime/lamina_container_runtime/domain/reference.py", '"docker.io"'),

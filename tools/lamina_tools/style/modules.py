@@ -85,11 +85,11 @@ def _handler(source: Source, handler: ast.ExceptHandler) -> Iterator[str]:
     ):
         yield source.finding(handler, "an error is swallowed; use contextlib.suppress(…) and say why, or handle it")
     elif dotted(handler.type) == "BaseException" and not any(
-        isinstance(node, ast.Raise) or (isinstance(node, ast.Attribute) and node.attr in ("throw", "set_exception"))
+        isinstance(node, ast.Raise) or (isinstance(node, ast.Name) and node.id == handler.name)
         for statement in handler.body
         for node in ast.walk(statement)
     ):
-        yield source.finding(handler, "BaseException is caught and not raised again; cancellation gets lost")
+        yield source.finding(handler, "BaseException is caught, not raised again and not handed on")
 
 
 def nothing_is_left_out(source: Source) -> Iterator[str]:

@@ -50,7 +50,9 @@ def _lines(source: Source, pattern: re.Pattern[str], text: str) -> Iterator[str]
 
 def nothing_is_unfinished(source: Source) -> Iterator[str]:
     """No text speaks of work that is not done; what a layer cannot do yet is said in issues and in docs/systems.md."""
-    yield from _lines(source, UNFINISHED, "{!r} speaks of work that is not done; do it, or leave it out")
+    for finding in _lines(source, UNFINISHED, "{!r} speaks of work that is not done; do it, or leave it out"):
+        if "raise NotImplementedError" not in finding or source.path.parts[0] != "tests":  # tests raise what they test
+            yield finding
 
 
 def no_place_of_one_machine(source: Source) -> Iterator[str]:

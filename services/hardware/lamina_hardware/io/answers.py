@@ -17,6 +17,9 @@ _LOW = np.uint64(0xFFFF_FFFF)
 PAGE_EXIT_DATA = np.uint64(runpage.EXIT_OFFSET + 12 * 8)
 """Word `io_data` of the exit record: where a holder puts what an INS reads."""
 
+PAGE_INPUT_WAITS = np.uint64(runpage.ENGINE_OFFSET + 0x28)
+"""Word of the engine's own: 1 when the INS at RIP was reported, and takes the holder's answer when it runs again."""
+
 _PAGE_TSC = np.uint64(runpage.TSC_OFFSET)
 _PAGE_CPUID = np.uint64(runpage.CPUID_OFFSET)
 _PAGE_CPUID_COUNT = np.uint64(runpage.CPUID_OFFSET - 8)

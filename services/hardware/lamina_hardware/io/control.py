@@ -37,7 +37,7 @@ EPTP = np.uint64(21)  # root of its second stage, 0 for one stage
 EXCEPTIONS = np.uint64(22)  # vectors that exit, one bit each
 INTERCEPT_CPUID = np.uint64(23)
 INTERCEPT_SYSCALL = np.uint64(24)
-RESUME_IN = np.uint64(25)  # 1: the INS at RIP takes its data from the exit record
+INPUT = np.uint64(25)  # what the holder answered to the INS at RIP, if one waits
 
 # Budget, in instructions. A block is entered when CONSUMED + its count stays within LIMIT.
 CONSUMED = np.uint64(30)

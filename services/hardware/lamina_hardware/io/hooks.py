@@ -36,12 +36,12 @@ from lamina_hardware.io.control import (
     FAULT_ACCESS,
     FAULT_NONE,
     FILLS,
+    INPUT,
     INTERCEPT_CPUID,
     JUMP_CACHE,
     LIMIT,
     REQUEST,
     REQUEST_EVENT,
-    RESUME_IN,
     RIGHT_EXECUTE,
     RIGHT_READ,
     RIGHT_WRITE,
@@ -82,7 +82,7 @@ from lamina_hardware.io.native import (
     store64,
     word,
 )
-from lamina_hardware.io.answers import PAGE_EXIT_DATA, answer_cpuid, answer_timestamp
+from lamina_hardware.io.answers import PAGE_INPUT_WAITS, answer_cpuid, answer_timestamp
 from lamina_hardware.io.walker import CR4_SMAP, NO_EFFECT, SET_BITS, walk
 
 _0, _1, _2, _3, _4, _6, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 6, 8))
@@ -327,11 +327,12 @@ def on_out(engine: int, port: int, size: int, data: int, block: int) -> None:
 def on_in(engine: int, port: int, size: int, block: int) -> int:
     """Ends the run behind IN; an INS ends it on itself and takes the holder's data when it runs again."""
     _port_denied(block)
-    if word(block, RESUME_IN) != _0:
-        put(block, RESUME_IN, _0)
-        return np.uint32(load64(word(block, RUN_PAGE) + PAGE_EXIT_DATA))
+    waiting = word(block, RUN_PAGE) + PAGE_INPUT_WAITS
+    if load64(waiting) != _0:
+        store64(waiting, _0)
+        return np.uint32(word(block, INPUT))
     if leave_after(block, _0) != _0:
-        put(block, RESUME_IN, _1)
+        store64(waiting, _1)
     _port_exit(block, np.uint64(port), np.uint64(size), _0, _0)
     return np.uint32(0)
 

@@ -18,7 +18,7 @@ from lamina_kit import runpage
 from lamina_kit.runpage import ExitReason
 
 from lamina_hardware.io import unicorn_layout as at
-from lamina_hardware.io.answers import answer_timestamp, retired
+from lamina_hardware.io.answers import PAGE_EXIT_DATA, answer_timestamp, retired
 from lamina_hardware.io.code import code_at
 from lamina_hardware.io.control import (
     ACCESS_EXECUTE,
@@ -30,6 +30,7 @@ from lamina_hardware.io.control import (
     ENV,
     EPTP,
     EXCEPTIONS,
+    INPUT,
     F_FLUSH,
     CPU,
     F_START,
@@ -267,9 +268,11 @@ def _invalid_exit(block: int) -> int:
             store64(env + at.EIP, rip + length)
             return HYPERCALL
         if opcode == _1 and modrm == np.uint64(0xF9):
-            _settle(block, _1)
+            _settle(block, _0)
+            answered = answer_timestamp(block, _1)
+            put(block, CONSUMED, word(block, CONSUMED) + _1)
             store64(env + at.EIP, rip + length)
-            return GO_ON if answer_timestamp(block, _1) != _0 else TIMESTAMP
+            return GO_ON if answered != _0 else TIMESTAMP
         if opcode == np.uint64(0xC7) and modrm >= np.uint64(0xF0):
             _settle(block, _1)
             rex = (found >> np.uint64(32)) & _BYTE
@@ -408,6 +411,7 @@ def run(block: int, everything: int, flush: int) -> int:
     """
     if load(block, everything) != _0 or flush != _0:
         call1(word(block, F_FLUSH), word(block, CPU))
+    put(block, INPUT, load64(word(block, RUN_PAGE) + PAGE_EXIT_DATA))
     _clear_record(block)
     reason = GO_ON
     while reason == GO_ON:

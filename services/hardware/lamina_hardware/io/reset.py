@@ -27,7 +27,7 @@ def reset_registers(view: memoryview, ring: int) -> None:
     for name in ("ss", "ds", "es", "fs", "gs"):
         page.set_segment(name, Segment(data if name == "ss" else 0, 0, _FLAT, _DATA | level))
     page.set_segment("tr", Segment(0, 0, 0xFFFF, _TSS))
-    page.set_segment("ldtr", Segment(0, 0, 0xFFFF, _LDT))
+    page.set_segment("ldtr", Segment(0, 0, 0, _LDT))
     struct.pack_into("<H", page.fxsave, 0, 0x37F)
     struct.pack_into("<I", page.fxsave, 24, 0x1F80)
     page.dirty = runpage.DIRTY_ALL

@@ -175,8 +175,6 @@ class UnicornCore:
         event = ctypes.c_uint64.from_address(page + _EVENT).value
         if event & runpage.EVENT_VALID and not event & runpage.EVENT_EXCEPTION:
             self._ask(int(control.REQUEST_EVENT))
-        if everything:
-            put(control.RESUME_IN, 0)
         flush = everything or self._flush_wanted
         if self._all_stale or self._stale:
             self._drop_code()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from lamina_kit import log
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError, Unavailable
-
 from lamina_orchestrator.domain.timestamps import SECOND
 from lamina_orchestrator.engines.interface import ContainerSeen, Input, NodeAnswers, NodeSilent
 from lamina_orchestrator.io.runtime import Runtime
@@ -31,7 +31,9 @@ class Agents:
         self._clock = clock
         self._post = post
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending: dict[asyncio.Task[None], None] = {}
         self._up: dict[str, Runtime] = {}
+        self._log = log.logger("orchestrator")
 
     def runtime_of(self, node: str) -> Runtime:
         """The runtime of a node that answers. Raises Unavailable `NODE_UNREACHABLE`."""
@@ -48,38 +50,45 @@ class Agents:
         """Starts the agent of a node."""
         self._tasks[node] = asyncio.get_running_loop().create_task(self._follow(node, address))
 
-    async def disconnect(self, node: str) -> None:
-        """Stops the agent of a node."""
+    def disconnect(self, node: str) -> None:
+        """Stops the agent of a node; it ends by itself soon after."""
         self._up.pop(node, None)
         task = self._tasks.pop(node, None)
         if task is not None:
-            await _ended(task)
+            task.cancel()
+            self._ending[task] = None
+            task.add_done_callback(lambda done: self._ending.pop(done, None))
 
     async def stop(self) -> None:
-        """Stops all agents."""
+        """Stops all agents and waits for their end."""
         for node in list(self._tasks):
-            await self.disconnect(node)
+            self.disconnect(node)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def _follow(self, node: str, address: str) -> None:
         pause = FIRST_PAUSE_NS
         while True:
-            try:
-                runtime = self._connector(address)
-            except LaminaError as error:
-                self._post(NodeSilent(node, str(error)))
-                return
-            try:
-                await self._session(node, runtime)
-                why = "its stream of container changes ended"
-                pause = FIRST_PAUSE_NS
-            except LaminaError as error:
-                why = error.message
-            finally:
-                answered = self._up.pop(node, None) is not None
-                await runtime.close()
+            why = await self._once(node, address)
+            answered = self._up.pop(node, None) is not None
             self._post(NodeSilent(node, why))
             pause = FIRST_PAUSE_NS if answered else min(2 * pause, LONGEST_PAUSE_NS)
             await self._clock.sleep_ns(pause)
+
+    async def _once(self, node: str, address: str) -> str:
+        """One connection from beginning to end; returns why it ended."""
+        runtime: Runtime | None = None
+        try:
+            runtime = self._connector(address)
+            await self._session(node, runtime)
+        except LaminaError as error:
+            return error.message
+        except Exception as error:
+            self._log.exception("agent.failed", node=node, address=address)
+            return f"{type(error).__name__}: {error}"
+        finally:
+            if runtime is not None:
+                await runtime.close()
+        return "its stream of container changes ended"
 
     async def _session(self, node: str, runtime: Runtime) -> None:
         await runtime.hello()
@@ -89,14 +98,3 @@ class Agents:
         self._post(NodeAnswers(node, tuple(sandboxes), tuple(containers)))
         async for state in runtime.watch_containers(revision):
             self._post(ContainerSeen(node, state))
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Cancels a task and waits for its end; an error that ended it before is raised."""
-    task.cancel()
-    try:
-        await task
-    except asyncio.CancelledError:
-        current = asyncio.current_task()
-        if current is not None and current.cancelling():
-            raise

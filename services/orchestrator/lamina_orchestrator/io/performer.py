@@ -9,7 +9,6 @@ from typing import Any
 from lamina_kit.driver import drive
 from lamina_kit.effects import Effect, Step
 from lamina_kit.errors import Internal, NotFound
-
 from lamina_orchestrator.domain.containers import ContainerState
 from lamina_orchestrator.domain.podsteps import Outcome
 from lamina_orchestrator.domain.runtime_effects import (

@@ -11,8 +11,7 @@ from collections import deque
 
 from lamina_kit import log, trace
 from lamina_kit.clock import Clock
-from lamina_kit.errors import LaminaError
-
+from lamina_kit.errors import Internal, LaminaError
 from lamina_orchestrator.domain.podsteps import WorkFailed
 from lamina_orchestrator.engines.interface import Connect, Disconnect, Engine, Input, Outgoing, RunStep, StepDone
 from lamina_orchestrator.io.agents import Agents, Connector
@@ -42,7 +41,13 @@ class Writer:
         self._wake.set()
 
     def poke(self) -> None:
-        """Says that a caller wrote something."""
+        """Says that a caller wrote something. Raises Internal `WRITER_STOPPED` when nobody will act on it."""
+        if self._main is None or self._main.done():
+            raise Internal(
+                "The orchestrator's writer has stopped: what was written is stored, but nothing acts on it.",
+                reason="WRITER_STOPPED",
+                next_step="Look at the orchestrator's log, and restart it.",
+            )
         self._wake.set()
 
     def start(self) -> None:
@@ -64,12 +69,19 @@ class Writer:
         return not self._inbox and not self._wake.is_set() and not self._tasks
 
     async def _run(self) -> None:
+        try:
+            await self._turns()
+        except Exception:
+            self._log.exception("writer.stopped")
+            raise
+
+    async def _turns(self) -> None:
         while True:
             self._wake.clear()
             self._take_inbox()
             settled = self._engine.settle(self._clock.wall_ns())
             for effect in settled.effects:
-                await self._perform(effect)
+                self._perform(effect)
             if settled.unfinished:
                 await asyncio.sleep(0)
                 continue
@@ -82,7 +94,7 @@ class Writer:
             try:
                 self._engine.feed(event, self._clock.wall_ns())
             except LaminaError as error:
-                self._log.error("input not recorded", event=type(event).__name__, reason=error.reason, error=str(error))
+                self._log.error("input.unrecorded", kind=type(event).__name__, reason=error.reason, error=str(error))
 
     def _set_timer(self, at_ns: int) -> None:
         if self._timer is not None and (not self._timer.done()) and self._timer_ns == at_ns:
@@ -98,11 +110,11 @@ class Writer:
         await self._clock.sleep_ns(at_ns - self._clock.wall_ns())
         self._wake.set()
 
-    async def _perform(self, effect: Outgoing) -> None:
+    def _perform(self, effect: Outgoing) -> None:
         if isinstance(effect, Connect):
             self.agents.connect(effect.node, effect.address)
         elif isinstance(effect, Disconnect):
-            await self.agents.disconnect(effect.node)
+            self.agents.disconnect(effect.node)
         else:
             task = asyncio.get_running_loop().create_task(self._step(effect))
             self._tasks[task] = None
@@ -113,7 +125,7 @@ class Writer:
         try:
             with trace.span(effect.name, object=effect.pod.resource_name, node=effect.node):
                 outcome = await self._performer.run(effect.step)
-        except Exception as error:  # noqa: BLE001 (logged; the pod's worker has to go on)
-            self._log.exception("step failed", step=effect.name, pod=effect.pod.resource_name)
+        except Exception as error:  # the pod's worker has to go on
+            self._log.exception("step.failed", step=effect.name, pod=effect.pod.resource_name)
             outcome = WorkFailed("InternalError", f"{type(error).__name__}: {error}")
         self.post(StepDone(effect.node, effect.uid, effect.name, outcome))

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 
+_LIST_CALLS = {
+    "switch": "ListSwitches",
+    "port_group": "ListPortGroups",
+    "port": "ListPorts",
+    "mac_entry": "ListMacEntries",
+}
+
 
 def unknown(kind: str, name: str) -> NotFound:
     """Return the error for a name that nothing has; `kind` is `switch`, `port_group`, `port` or `mac_entry`."""
-    words = kind.replace("_", " ")
     return NotFound(
         f"{name} does not exist.",
         reason=f"{kind.upper()}_UNKNOWN",
-        next_step=f"Check the name against the list of {words}s." if kind != "mac_entry" else "List the MAC entries.",
+        next_step=f"Compare the name with what {_LIST_CALLS[kind]} returns.",
         name=name,
     )
 
@@ -29,7 +35,7 @@ def exists(kind: str, name: str) -> AlreadyExists:
 def over_limit(kind: str, limit: int) -> ResourceExhausted:
     """Return the error for one object too many."""
     return ResourceExhausted(
-        f"The host has {limit} of kind {kind} already, as many as its configuration allows.",
+        f"No further {kind} can be made: the host's configuration allows {limit}.",
         reason=f"{kind.upper()}_LIMIT",
         next_step=f"Delete a {kind}, or raise the limit in the configuration.",
         limit=limit,

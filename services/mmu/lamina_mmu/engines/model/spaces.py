@@ -61,9 +61,14 @@ def delete_space(m: Machine, space: Space) -> Step[None]:
     From the first moment its handle is stale; operations that are at work on its pages are waited for.
     """
     space.closing = True
+    settled = False
     try:
         while (key := transit_within(space, 0, USER_END)) is not None:
             yield WaitFor(key)
+        settled = True
+    finally:
+        space.closing = settled
+    try:
         yield from clear(m, space, space.vmas.remove(0, USER_END))
         hold = m.holds.get(space.holder)
         if hold is not None:

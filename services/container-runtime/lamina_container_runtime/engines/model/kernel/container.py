@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lamina_container_runtime.engines.model.kernel.inode import DirectoryInode
 from lamina_container_runtime.engines.model.kernel.pids import PidNamespace
+from lamina_kit.effects import Step
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.kernel import Kernel
@@ -40,8 +41,10 @@ class KernelContainer:
     memory_limit: int = 0
     init: Process | None = None
     oom_killed: bool = False
-    on_exit: Callable[[int], None] | None = None
-    """Called once with the exit status of process 1 when all processes are gone."""
+    lost: bool = False
+    """Whether a layer below failed under it."""
+    on_exit: Callable[[int], Step[None]] | None = None
+    """The step that runs once, with the exit status of process 1, when all processes are gone."""
     domains: int = 0
     enosys_seen: dict[int, None] = field(default_factory=dict)
 

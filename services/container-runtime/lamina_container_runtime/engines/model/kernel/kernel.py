@@ -8,6 +8,7 @@ shell.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 from lamina_container_runtime.engines.model.effects import FaultResult
@@ -33,11 +34,16 @@ class Recorder(Protocol):
         """Appends an event; with a rule, a decision."""
 
 
+def _no_span(name: str, **attributes: object) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
 class Kernel:
     """What all containers of this runtime share.
 
     `kick` stops a thread that is on a core, without waiting; `name_of` gives the resource name of a container, for
-    events.
+    events; `span` times a piece of work when its trace is sampled. `total_memory` (bytes) and `cores` are what programs
+    are told of the host.
     """
 
     def __init__(
@@ -48,8 +54,7 @@ class Kernel:
         kick: Callable[[Thread], None],
         record: Recorder,
         name_of: Callable[[str], str],
-        total_memory: int = 8 << 30,
-        cores: int = 1,
+        span: Callable[..., AbstractContextManager[object]] = _no_span,
     ) -> None:
         self.clock = clock
         self.rng = rng
@@ -57,8 +62,9 @@ class Kernel:
         self.kick = kick
         self.record = record
         self.name_of = name_of
-        self.total_memory = total_memory
-        self.cores = cores
+        self.span = span
+        self.total_memory = 8 << 30
+        self.cores = 1
         self.containers: dict[str, KernelContainer] = {}
         self.objects = Objects()
         self.futexes = Futexes()

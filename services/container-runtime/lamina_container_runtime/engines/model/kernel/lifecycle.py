@@ -259,7 +259,7 @@ def _container_ended(init: Process, status: int) -> Step[None]:
     yield from container.kernel.objects.forget_container(container)
     container.kernel.containers.pop(container.container_id, None)
     if container.on_exit is not None:
-        container.on_exit(status)
+        yield from container.on_exit(status)
 
 
 def reap(process: Process) -> None:

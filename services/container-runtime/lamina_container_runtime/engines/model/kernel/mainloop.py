@@ -82,6 +82,7 @@ def run_thread(thread: Thread) -> Step[None]:
             reason=error.reason,
             message=error.message,
         )
+        thread.process.container.lost = True
         thread.process.exit_group(SIGKILL)
     except Interrupted:
         thread.process.exit_group(SIGKILL)
@@ -102,9 +103,9 @@ def _answer(thread: Thread) -> Step[None]:
         thread.process.force_signal(thread, SignalInfo(signal, code, address=address))
     elif reason == ExitReason.CPUID:
         _cpuid(page, record)
-    elif reason == ExitReason.RDTSC:
+    elif reason == ExitReason.TIMESTAMP:
         _timestamp(thread, page, record)
-    elif reason == ExitReason.RDRAND:
+    elif reason == ExitReason.RANDOM:
         _random(thread, page, record)
     else:
         # I/O, HLT, MSR, VMCALL and control registers are privileged: at ring 3 they raise #GP.

@@ -56,7 +56,11 @@ def dispatch(thread: Thread) -> Step[None]:
         arguments = (page.rdi, page.rsi, page.rdx, page.r10, page.r8, page.r9)[: call.arity]
         try:
             outcome = call.function(thread, *arguments)
-            result = outcome if outcome is None or isinstance(outcome, int) else (yield from outcome)
+            if outcome is None or isinstance(outcome, int):
+                result = outcome
+            else:
+                with thread.kernel.span(call.span, pid=process.pid, program=process.name):
+                    result = yield from outcome
         except Interrupted as error:
             thread.interrupted = (number, error.restartable)
             result = -errno.EINTR

@@ -17,10 +17,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Call:
-    """A system call: its function and how many arguments it takes beside the thread."""
+    """A system call: its function, how many arguments it takes beside the thread, and the name of its spans."""
 
     function: Callable[..., Any]
     arity: int
+    span: str
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Calls:
         def enter(function: F) -> F:
             arity = function.__code__.co_argcount - 1
             for name in names:
-                self.table[name] = Call(function, arity)
+                self.table[name] = Call(function, arity, f"syscall {name}")
             return function
 
         return enter

@@ -1,0 +1,43 @@
+"""Where runtimes are reached: an address becomes a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lamina_kit.channel import Channel, check_target, connect
+from lamina_kit.errors import InvalidArgument
+from lamina_orchestrator.io.runtime import Runtime
+from lamina_orchestrator.io.runtime_client import RuntimeClient
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+class ChannelConnector:
+    """Makes runtimes from the names of channels that this process was given, from UNIX sockets, and from loopback.
+
+    Other addresses are refused: traffic beyond this host needs mutual TLS, which such an address does not give.
+    """
+
+    def __init__(self, channels: Mapping[str, Channel]) -> None:
+        self._channels = channels
+
+    def check(self, address: str) -> None:
+        """Raises InvalidArgument `ADDRESS_UNSUPPORTED`, `ADDRESS_INVALID` or `SOCKET_PATH_TOO_LONG`."""
+        if address in self._channels:
+            return
+        check_target(address)
+        if not address.startswith("unix:") and address.rpartition(":")[0] not in _LOOPBACK:
+            known = ", ".join(sorted(self._channels)) or "none"
+            raise InvalidArgument(
+                f"The runtime address {address[:100]} is neither a known channel, a UNIX socket nor loopback.",
+                reason="ADDRESS_UNSUPPORTED",
+                next_step=f"Give unix:/PATH, 127.0.0.1:PORT or a known channel ({known}).",
+            )
+
+    def __call__(self, address: str) -> Runtime:
+        """The runtime of an address."""
+        self.check(address)
+        channel = self._channels.get(address)
+        if channel is not None:
+            return RuntimeClient(channel)
+        return RuntimeClient(connect(address), owned=True)

@@ -1,0 +1,85 @@
+"""Runs the `lamina` command as people do, on a stack of the tests' own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LAYER_COUNT = 6
+FIRST_PORT = 51000
+STEP = 10
+
+
+@dataclass(frozen=True)
+class Lamina:
+    """The command with a home of its own."""
+
+    home: Path
+
+    def run(self, *words: str, expect: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Runs one command, which has to end with the status `expect`. Returns what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "lamina_cli.main", *words],
+            capture_output=True,
+            text=True,
+            input=stdin,
+            timeout=120,
+            env={**os.environ, "LAMINA_HOME": str(self.home)},
+        )
+        assert done.returncode == expect, f"{words}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *words: str) -> Any:
+        """Runs a command with `-o json`. Returns what it printed."""
+        return json.loads(self.run(*words, "-o", "json").stdout)
+
+
+def free_ports() -> int:
+    """Returns the first of six ports in a row that nobody listens on."""
+    for first in range(FIRST_PORT + os.getpid() % 1000 * STEP, 65000, STEP):
+        if all(is_free(first + offset) for offset in range(LAYER_COUNT)):
+            return first
+    raise AssertionError("no six free ports in a row")
+
+
+def is_free(port: int) -> bool:
+    """Says whether nobody listens on a port of loopback."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.fixture
+def ports() -> int:
+    """The first of six free ports."""
+    return free_ports()
+
+
+@pytest.fixture
+def lamina(tmp_path: Path) -> Iterator[Lamina]:
+    """The command with an empty home; a stack that the test left up is stopped."""
+    command = Lamina(tmp_path)
+    yield command
+    if (tmp_path / "default" / "stack.json").exists():
+        command.run("down")
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lamina]:
+    """The command with a stack that is up for the tests of a module."""
+    command = Lamina(tmp_path_factory.mktemp("home"))
+    command.run("up", "--port", str(free_ports()))
+    yield command
+    command.run("down")

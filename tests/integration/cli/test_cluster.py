@@ -1,0 +1,95 @@
+"""Manifests, programs and images of the user's, through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lamina_cli.assets import asset
+from lamina_cli.demo import images
+
+READY_TRIES = 200
+
+
+@pytest.fixture(scope="module")
+def hello(up: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A stack that has the images of the example programs."""
+    folder = tmp_path_factory.mktemp("images")
+    for name in images.PROGRAMS:
+        built = images.build(name)
+        (folder / f"{name}.tar").write_bytes(built.layout)
+        up.run("image", "import", str(folder / f"{name}.tar"), "--name", built.reference)
+    return up
+
+
+def until_pods(lamina: Any, count: int) -> list[str]:
+    """Returns the names of the pods once `count` of them run and no others exist."""
+    for _ in range(READY_TRIES):
+        pods = lamina.json("get", "pods")
+        running = [pod for pod in pods if pod["status"].get("phase") == "Running"]
+        if len(running) == len(pods) == count and not any(pod["metadata"].get("deletionTimestamp") for pod in pods):
+            return [pod["metadata"]["name"] for pod in pods]
+    raise AssertionError(f"{count} pods do not run: {json.dumps(pods)[:2000]}")
+
+
+def test_a_manifest_lives_through_apply_scale_and_delete(hello: Any) -> None:
+    """apply, get, logs, scale and delete do on a manifest what they say."""
+    manifest = str(asset("examples/hello.yaml"))
+    assert "deployment/hello created" in hello.run("apply", "-f", manifest).stdout
+    names = until_pods(hello, 3)
+    assert "unchanged" in hello.run("apply", "-f", manifest).stdout
+    for name in names:
+        assert name in hello.run("logs", name).stdout
+    assert "scaled to 1" in hello.run("scale", "deploy/hello", "--replicas", "1").stdout
+    until_pods(hello, 1)
+    hello.run("delete", "deploy/hello")
+    until_pods(hello, 0)
+
+
+def test_a_traced_apply_prints_as_a_tree(hello: Any) -> None:
+    """`--trace` names the trace, and `trace` prints its spans."""
+    done = hello.run("apply", "-f", str(asset("examples/hello.yaml")), "--trace", "--dry-run")
+    trace_id = done.stderr.split()[1].rstrip(";")
+    assert "ApplyObjects" in hello.run("trace", trace_id).stdout
+
+
+def test_a_malformed_manifest_names_its_field(hello: Any) -> None:
+    """A manifest with a wrong value is refused whole, with the path of the field."""
+    text = asset("examples/hello.yaml").read_text().replace("replicas: 3", "replicas: -3")
+    done = hello.run("apply", "-f", "-", stdin=text, expect=1)
+    assert "spec.replicas" in done.stderr
+
+
+def test_an_unknown_object_is_not_found(hello: Any) -> None:
+    """A name that no object has ends with NOT_FOUND."""
+    assert "NOT_FOUND" in hello.run("get", "deploy/nobody", expect=1).stderr
+
+
+def test_a_program_runs_with_its_own_exit_code(hello: Any, tmp_path: Path) -> None:
+    """`runtime run` passes on output and exit code, and leaves no container behind."""
+    program = tmp_path / "counter"
+    program.write_bytes(images.build("counter").elf)
+    done = hello.run("runtime", "run", str(program), "3", "7", expect=7)
+    assert len(done.stdout.splitlines()) >= 3
+    assert hello.json("runtime", "containers") == []
+
+
+@pytest.mark.parametrize("content", [b"", b"#!/bin/sh\necho hi\n", b"\x7fELF\x02\x01\x01" + b"\0" * 20])
+def test_a_program_that_is_none_is_refused(hello: Any, tmp_path: Path, content: bytes) -> None:
+    """A file that is no static x86-64 ELF ends with a message and no traceback."""
+    program = tmp_path / "program"
+    program.write_bytes(content)
+    done = hello.run("runtime", "run", str(program), expect=1)
+    assert "error:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_image_is_refused(hello: Any, tmp_path: Path) -> None:
+    """A tar that is no image is refused with a reason."""
+    broken = tmp_path / "broken.tar"
+    broken.write_bytes(b"not a tar" * 100)
+    done = hello.run("image", "import", str(broken), expect=1)
+    assert "INVALID_ARGUMENT" in done.stderr

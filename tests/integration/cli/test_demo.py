@@ -1,0 +1,23 @@
+"""The main job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def test_the_demo_holds(lamina: Any) -> None:
+    """The demo tells all nine chapters, and every check in it holds."""
+    done = lamina.run("demo", "--seed", "7")
+    assert "✗" not in done.stdout
+    assert all(f"\n{chapter}. " in done.stdout for chapter in range(1, 10))
+    last = done.stdout.strip().splitlines()[-1].split()
+    assert last[0] == last[2]
+
+
+def test_a_program_runs_without_a_stack(lamina: Any, tmp_path: Any) -> None:
+    """`runtime run` starts a private stack when none is up."""
+    from lamina_cli.demo import images
+
+    program = tmp_path / "counter"
+    program.write_bytes(images.build("counter").elf)
+    assert lamina.run("runtime", "run", str(program), "2", "0").stdout.strip()

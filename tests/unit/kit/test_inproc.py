@@ -1,0 +1,279 @@
+"""What is particular to the in-process channel: its loop, its life, its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+
+from lamina_kit.errors import Unimplemented
+from lamina_kit.inproc import LocalChannel, LocalServer
+from lamina_kit.pipe import MAX_AHEAD, MAX_BYTES_AHEAD, Pipe
+
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+class Handlers:
+    """Handlers without an interceptor around them."""
+
+    def __init__(self) -> None:
+        self.cancelled: list[str] = []
+
+    async def Echo(self, request: StringValue, context: Any) -> StringValue:
+        """Returns what came."""
+        return StringValue(value=f"{request.value} {VARIABLE.get()}".strip())
+
+    async def Crash(self, request: StringValue, context: Any) -> StringValue:
+        """Raises what gRPC does not know."""
+        raise RuntimeError("boom")
+
+    async def Sleep(self, request: StringValue, context: Any) -> StringValue:
+        """Sleeps for the given seconds on the loop."""
+        try:
+            await asyncio.sleep(float(request.value))
+        except asyncio.CancelledError:
+            self.cancelled.append(request.value)
+            raise
+        return request
+
+    async def Count(self, request: StringValue, context: Any) -> AsyncIterator[StringValue]:
+        """Yields for ever."""
+        try:
+            while True:
+                yield request
+        finally:
+            self.cancelled.append("count")
+
+
+def connected() -> tuple[Handlers, LocalServer, LocalChannel]:
+    """Returns handlers, their server and a channel to it."""
+    handlers, server = Handlers(), LocalServer()
+    unary: Any = grpc.unary_unary_rpc_method_handler
+    stream: Any = grpc.unary_stream_rpc_method_handler
+    codecs = (StringValue.FromString, StringValue.SerializeToString)
+    methods = {name: unary(getattr(handlers, name), *codecs) for name in ("Echo", "Crash", "Sleep")}
+    server.add_registered_method_handlers("t.T", {**methods, "Count": stream(handlers.Count, *codecs)})
+    return handlers, server, LocalChannel(server)
+
+
+def method(channel: LocalChannel, name: str, kind: str = "unary_unary") -> Any:
+    """Returns what a stub calls."""
+    return getattr(channel, kind)(f"/t.T/{name}", StringValue.SerializeToString, StringValue.FromString)
+
+
+def text(value: str) -> StringValue:
+    """Returns a message."""
+    return StringValue(value=value)
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    """Never waits: when nothing is ready, the loop's time jumps to its next timer."""
+
+    def __init__(self, loop: JumpingLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        """Returns what is ready now."""
+        ready = super().select(0)
+        if not ready and timeout:
+            self._loop.now += timeout
+        return ready
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """An event loop in virtual time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(_JumpingSelector(self))
+
+    def time(self) -> float:
+        """Returns virtual seconds."""
+        return self.now
+
+
+def test_deadlines_are_the_loop_s_own_time() -> None:
+    """On a loop in virtual time a day passes in an instant, and deadlines pass with it."""
+    loop = JumpingLoop()
+
+    async def work() -> tuple[str, grpc.StatusCode, list[str]]:
+        handlers, _, channel = connected()
+        day = await method(channel, "Sleep")(text("86400"), timeout=100_000)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await method(channel, "Sleep")(text("86400"))
+        await asyncio.sleep(0)
+        return day.value, caught.value.code(), handlers.cancelled
+
+    start = time.perf_counter()
+    outcome = loop.run_until_complete(work())
+    loop.close()
+    assert outcome == ("86400", grpc.StatusCode.DEADLINE_EXCEEDED, ["86400"])
+    assert loop.now == pytest.approx(86430)
+    assert time.perf_counter() - start < 10
+
+
+async def test_the_caller_s_context_does_not_leak() -> None:
+    """A handler sees the server's context variables, not those of whoever calls."""
+    _, _, channel = connected()
+    VARIABLE.set("caller")
+    assert (await method(channel, "Echo")(text("x"))).value == "x unset"
+
+
+async def test_without_an_interceptor_a_crash_is_grpc_s_unknown() -> None:
+    """A bare server says what grpc.aio says."""
+    _, _, channel = connected()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await method(channel, "Crash")(text(""))
+    assert caught.value.code() is grpc.StatusCode.UNKNOWN
+    assert "RuntimeError" in str(caught.value.details())
+
+
+async def test_a_method_called_as_another_kind_is_refused() -> None:
+    """A stream method is not called for one response, nor the other way round."""
+    _, _, channel = connected()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await method(channel, "Count")(text(""))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(grpc.aio.AioRpcError):
+        await method(channel, "Echo", "unary_stream")(text("")).read()
+
+
+async def test_a_stopped_server_is_unavailable() -> None:
+    """Stopping refuses new calls and cancels those that run; starting takes calls again."""
+    handlers, server, channel = connected()
+    running = method(channel, "Sleep")(text("100"))
+    stream = method(channel, "Count", "unary_stream")(text("x"))
+    await stream.read()
+    assert await server.wait_for_termination() is not False
+    await server.stop(0)
+    for call in (running, method(channel, "Echo")(text("x"))):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert sorted(handlers.cancelled) == ["100", "count"]
+    await server.start()
+    assert (await method(channel, "Echo")(text("again"))).value.startswith("again")
+
+
+def test_stopping_gives_running_calls_their_grace() -> None:
+    """A call that ends within the grace ends well; one that does not is cancelled then."""
+    loop = JumpingLoop()
+
+    async def work() -> list[Any]:
+        _, server, channel = connected()
+        calls = [method(channel, "Sleep")(text(seconds), timeout=1000) for seconds in ("5", "50")]
+        await asyncio.sleep(1)
+        await server.stop(10)
+        return [await call.code() for call in calls]
+
+    assert loop.run_until_complete(work()) == [grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE]
+    loop.close()
+
+
+async def test_leaving_a_stream_early_cancels_it_at_once() -> None:
+    """Dropping the call object is enough; no garbage collection is waited for."""
+    handlers, _, channel = connected()
+    async for _ in method(channel, "Count", "unary_stream")(text("x")):
+        break
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert handlers.cancelled == ["count"]
+
+
+async def test_a_cancelled_caller_need_not_wait_for_the_handler() -> None:
+    """A handler that takes its time to clean up does not hold its caller."""
+    handlers, _, channel = connected()
+    task = asyncio.ensure_future(_awaited(method(channel, "Sleep")(text("100"))))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    assert handlers.cancelled == ["100"]
+
+
+async def test_the_local_server_has_no_ports() -> None:
+    """Asking it to listen says what to use instead."""
+    server = LocalServer()
+    with pytest.raises(Unimplemented, match="serve"):
+        server.add_insecure_port("127.0.0.1:0")
+    with pytest.raises(Unimplemented):
+        server.add_secure_port("127.0.0.1:0", None)
+
+
+async def test_the_channel_says_its_state() -> None:
+    """READY from the start, SHUTDOWN once closed; nothing else ever happens to it."""
+    _, _, channel = connected()
+    async with channel:
+        await channel.channel_ready()
+        assert channel.get_state() is grpc.ChannelConnectivity.READY
+        await channel.wait_for_state_change(grpc.ChannelConnectivity.IDLE)
+    assert channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN
+
+
+async def test_a_pipe_is_bounded_by_messages_and_bytes() -> None:
+    """A writer that is ahead waits until the reader takes something."""
+    pipe = Pipe(asyncio.get_running_loop())
+    for _ in range(MAX_AHEAD):
+        assert await pipe.put(b"x")
+    waiting = asyncio.ensure_future(pipe.put(b"y"))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert await pipe.get() == b"x"
+    assert await waiting
+    large = Pipe(asyncio.get_running_loop())
+    assert await large.put(bytes(MAX_BYTES_AHEAD))
+    blocked = asyncio.ensure_future(large.put(b"z"))
+    await asyncio.sleep(0)
+    assert not blocked.done()
+    large.abort()
+    assert not await blocked and large.drained
+
+
+async def test_a_closed_pipe_delivers_what_is_there() -> None:
+    """After `close` the reader gets the rest and then the end; a writer is told."""
+    pipe = Pipe(asyncio.get_running_loop())
+    await pipe.put(b"a")
+    pipe.close()
+    assert not await pipe.put(b"b")
+    assert [await pipe.get(), await pipe.get(), await pipe.get()] == [b"a", None, None]
+
+
+async def test_a_reader_that_gives_up_loses_no_message() -> None:
+    """A cancelled reader passes its turn to the next."""
+    pipe = Pipe(asyncio.get_running_loop())
+    first, second = asyncio.ensure_future(pipe.get()), asyncio.ensure_future(pipe.get())
+    await asyncio.sleep(0)
+    await pipe.put(b"m")
+    first.cancel()
+    assert await second == b"m"
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+def test_importing_the_kit_is_quick() -> None:
+    """`import lamina_kit` takes no time, and its pure modules load neither gRPC nor numba nor protobuf."""
+    code = (
+        "import sys, time; start = time.perf_counter(); import lamina_kit; took = time.perf_counter() - start;"
+        "import lamina_kit.errors, lamina_kit.names, lamina_kit.checks, lamina_kit.effects, lamina_kit.runpage;"
+        "import lamina_kit.paging, lamina_kit.rng, lamina_kit.clock, lamina_kit.engines, lamina_kit.config;"
+        "heavy = {'grpc', 'numba', 'numpy', 'google.protobuf', 'structlog'} & set(sys.modules);"
+        "raise SystemExit(f'{took} {heavy}' if heavy or took > 0.05 else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+async def _awaited(call: Any) -> Any:
+    return await call
