@@ -60,9 +60,9 @@ async def deploy(story: Story, client: Client, built: Built, manifest: str) -> s
 
 
 def told_by(elf: bytes, text: str, name: str) -> bool:
-    """Says whether a line was made of strings that stand in the program: the pieces around the pod's name."""
-    pieces = [piece for piece in text.split(name)[0].split() if piece.isalpha()]
-    return bool(pieces) and all(piece.encode() in elf for piece in pieces)
+    """Says whether what a line says before the pod's name stands in the program."""
+    said = text.partition(name)[0]
+    return bool(said) and said.encode() in elf
 
 
 def show_pods(story: Story, pods: cluster.Objects) -> None:

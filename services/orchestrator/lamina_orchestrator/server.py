@@ -47,7 +47,8 @@ class OrchestratorService:
             toleration_seconds=config.toleration_seconds,
         )
         environment.layer.capabilities = engine.capabilities
-        channels = ChannelConnector(environment.channels)
+        below = environment.channels
+        channels = ChannelConnector({name: below[name] for name in below if name.startswith(RUNTIME_CHANNEL)})
         check: Callable[[str], None] = channels.check if connector is None else _any_address
         recorder = environment.layer.recorder
         self.cluster = Cluster(engine, environment.clock, connector or channels, check, recorder)

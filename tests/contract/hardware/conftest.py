@@ -78,6 +78,7 @@ class Bench:
         self.bus = environment.bus
         self.hosts, self.memory, self.cpu = rpc.HostsStub(channel), rpc.MemoryStub(channel), rpc.CpuStub(channel)
         self._next = 0x10_0000
+        self.channel = channel
         self.stream = self.cpu.Run()
         self._sequence = 0
 

@@ -16,6 +16,7 @@ from lamina.hardware.v1 import hardware_pb2_grpc
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 from lamina.hypervisor.v1 import hypervisor_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2_grpc
+
 from lamina_cli.guest_kernel import compile as compile_kernel
 from lamina_cli.stack import builder
 from lamina_hardware.config import HardwareConfig

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
+
 from lamina_hypervisor.config import HypervisorConfig
 from lamina_hypervisor.io.store import Store
 from lamina_kit.service import connect, serve
@@ -100,7 +102,10 @@ async def test_an_abandoned_reader_costs_nothing(lab: Any) -> None:
     await call.read()
     call.cancel()
     assert "on" in await lab.command(name, "echo on")
-    (machine,) = [lab.services["hypervisor"]._hypervisor.machine(name)]
+    machine = lab.services["hypervisor"]._hypervisor.machine(name)
+    async with asyncio.timeout(5):
+        while machine.followers:
+            await asyncio.sleep(0)
     assert machine.followers == 0
     assert len(await lab.serial(name)) > len(output)
     await lab.stop_vm(name)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from lamina_hypervisor.domain.addresses import Frame
 from lamina_hypervisor.domain.elf import Kernel, parse_kernel
 from lamina_hypervisor.domain.exits import Ran

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+
 from lamina_hypervisor.domain import boot
 from lamina_hypervisor.domain.elf import Kernel
 from lamina_kit import paging

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from lamina_hypervisor.domain.inventory import Inventory
 from lamina_hypervisor.domain.registers import Registers
 from lamina_hypervisor.domain.vm import TRANSITIONS, Definition, Event, State, Verdict, Vm

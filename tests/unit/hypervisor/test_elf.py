@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
+
 from lamina_hypervisor.domain.addresses import Gpa
 from lamina_hypervisor.domain.elf import check_fits, parse_kernel
 from lamina_kit.errors import InvalidArgument
@@ -46,7 +47,9 @@ def patched(image: bytes, at: int, layout: str, value: int) -> bytes:
         (64 + 40, "<Q", 1 << 50, "not possible"),
     ],
 )
-def test_a_wrong_image_is_refused_with_its_cause(make_image: Make, at: int, layout: str, value: int, cause: str) -> None:
+def test_a_wrong_image_is_refused_with_its_cause(
+    make_image: Make, at: int, layout: str, value: int, cause: str
+) -> None:
     """Every field that could mislead the loader is checked, and the message says which it was."""
     with pytest.raises(InvalidArgument, match=cause) as caught:
         parse_kernel(patched(make_image(), at, layout, value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from lamina_hypervisor.domain.addresses import Frame, Gpa
 from lamina_hypervisor.domain.ept import EPT_WRITE_BACK, Ept
 from lamina_kit.errors import Internal

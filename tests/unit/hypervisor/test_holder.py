@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from lamina_hypervisor.domain.addresses import Frame, Gpa
 from lamina_hypervisor.domain.ept import Ept
 from lamina_hypervisor.domain.holder import Granted, Holder

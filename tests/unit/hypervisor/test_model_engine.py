@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from lamina_hypervisor.domain import msr
 from lamina_hypervisor.domain.addresses import Gpa
 from lamina_hypervisor.domain.holder import Age, Granted, Revocation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lamina_hypervisor.domain.ports import PortBus
 from lamina_hypervisor.domain.serial import Serial
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+
 from lamina_hypervisor.domain import cpuid, exits, msr
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lamina_hypervisor.domain.serial import INPUT_LIMIT, Serial
 from lamina_hypervisor.domain.serial_log import PIECE, SerialLog
 from lamina_kit.errors import OutOfRange, ResourceExhausted

@@ -40,13 +40,13 @@ def command_of(run: RunConfig, command: tuple[str, ...], args: tuple[str, ...]) 
     return run.entrypoint + (args or run.cmd)
 
 
-def environment_of(run: RunConfig, added: tuple[str, ...], hostname: str) -> tuple[str, ...]:
-    """Returns the environment: the image's, with the creator's keys over it, then HOSTNAME, PATH and HOME if unset."""
+def environment_of(run: RunConfig, added: tuple[str, ...], hostname: str, home: str) -> tuple[str, ...]:
+    """Returns the environment: the image's, with the creator's keys over it, then PATH, HOSTNAME and HOME if unset."""
     values: dict[str, str] = {}
     for pair in (*run.env, *added):
         key, _, value = pair.partition("=")
         values[key] = value
     values.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     values.setdefault("HOSTNAME", hostname)
-    values.setdefault("HOME", "/root")
+    values.setdefault("HOME", home or "/root")
     return tuple(f"{key}={value}" for key, value in values.items())

@@ -70,7 +70,7 @@ from lamina_hardware.io.control import (
 )
 from lamina_hardware.io.decoder import decode
 from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver, enter_syscall
-from lamina_hardware.io.native import call1, call5, cas64, compiled, load32, load64, put, released, store32, store64, word
+from lamina_hardware.io.native import call1, call5, cas64, compiled, load8, load32, load64, put, released, store32, store64, word
 from lamina_hardware.io.registers import flags, load, store
 
 _0, _1, _2, _3, _8, _16 = (np.uint64(n) for n in (0, 1, 2, 3, 8, 16))
@@ -105,6 +105,7 @@ GO_ON = np.uint64(0)
 _DOUBLE_FAULT, _INVALID_OPCODE, _PROTECTION, _PAGE = (np.uint64(n) for n in (8, 6, 13, 14))
 _WITH_CODE = np.uint64(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21)
 _CONTRIBUTORY = np.uint64(1 << 0 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13)
+_OPCODE_INT3, _OPCODE_INT1 = np.uint64(0xCC), np.uint64(0xF1)
 _NO_VECTOR = np.uint64(255)
 _SOFTWARE = np.uint64(0xFFFF_FFFF & ~(1 << 1 | 1 << 3 | 1 << 4))  # all but INT1, INT3 and INTO, which have opcodes
 
@@ -170,6 +171,17 @@ def _second_vector(first: int, second: int) -> int:
     return second
 
 
+@compiled("uint64(uint64)")
+def _take_back(block: int) -> int:
+    """Puts RIP back on an INT that was refused; it did not run."""
+    env = word(block, ENV)
+    place = code_at(block, load64(env + at.EIP) - _1)
+    short = place != _0 and (load8(place) == _OPCODE_INT3 or load8(place) == _OPCODE_INT1)
+    store64(env + at.EIP, load64(env + at.EIP) - (_1 if short else _2))
+    put(block, CONSUMED, word(block, CONSUMED) - _1)
+    return _0
+
+
 @compiled("uint64(uint64, uint64, uint64, uint64)")
 def _raise(block: int, vector: int, code: int, software: int) -> int:
     """Exits for an exception that is intercepted, or delivers it; returns GO_ON or a reason."""
@@ -193,7 +205,9 @@ def _raise(block: int, vector: int, code: int, software: int) -> int:
             return GO_ON
         if result == SECOND_STAGE:
             return _keep_event(block, vector, code, has_code)
-        software = _0
+        if software != _0:
+            _take_back(block)
+            software = _0
         second = (result >> _2) & np.uint64(0x3FFF)
         code = result >> _16
         vector = _second_vector(first, second)

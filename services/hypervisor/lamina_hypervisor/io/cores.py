@@ -129,11 +129,12 @@ class Cores:
         await self._call(self._stub.Shootdown, hardware_pb2.ShootdownRequest(eptp=effect.eptp, ranges=ranges))
 
     async def close(self) -> None:
-        """Closes what is open and deletes this layer's run group, as far as the hardware still answers."""
+        """Closes what is open and deletes this layer's run group, unless a newer start of this layer has it now."""
         for line in self._lines.values():
             line.call.cancel()
         self._lines.clear()
-        await self._call(self._stub.DeleteRunGroup, hardware_pb2.DeleteRunGroupRequest(name=self._root))
+        if not self._session.stale:
+            await self._call(self._stub.DeleteRunGroup, hardware_pb2.DeleteRunGroupRequest(name=self._root))
 
     def _open_line(self, context: Context) -> _Line:
         call = self._stub.Run(metadata=self._session.metadata)

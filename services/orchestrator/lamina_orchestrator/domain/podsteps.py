@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lamina_kit.effects import Step
-from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError, NotFound
+from lamina_kit.errors import FailedPrecondition, Internal, InvalidArgument, LaminaError, NotFound
 from lamina_orchestrator.domain.containers import ContainerState, Image, SandboxState
 from lamina_orchestrator.domain.objects import Object, uid_of
 from lamina_orchestrator.domain.podspec import container_spec, sandbox_spec
@@ -100,7 +100,7 @@ def step_of(node: str, pod: Object | None, work: Work, sandbox: str) -> Step[Out
         return _stop_containers(node, work)
     if isinstance(work, StopSandbox | RemoveSandbox):
         return _end_sandbox(node, work)
-    raise TypeError(f"{type(work).__name__} is no work for a runtime")
+    raise Internal(f"{type(work).__name__} is no work for a runtime.", reason="WORK_UNKNOWN")
 
 
 def _run_sandbox(node: str, pod: Object, work: RunSandbox) -> Step[Outcome]:

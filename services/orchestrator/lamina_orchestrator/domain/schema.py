@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from lamina_kit.errors import InvalidArgument, Violation
 from lamina_orchestrator.domain.quantity import canonical_quantity
@@ -20,16 +20,15 @@ from lamina_orchestrator.domain.yamltext import Decimal
 MAX_SHOWN = 80
 
 
-class Type:
-    """A type of the language; `check` appends violations and returns the normalised value."""
+class Type(Protocol):
+    """A type of the language."""
 
     def check(self, value: Any, path: str, found: list[Violation]) -> Any:
-        """Checks one value that is not null."""
-        raise AssertionError(type(self).__name__)
+        """Appends the violations of a value that is not null, and returns the value normalised."""
 
 
 @dataclass(frozen=True, slots=True)
-class Text(Type):
+class Text:
     """A string, of at most `limit` characters, one of `choices` if there are any."""
 
     limit: int = 1 << 18
@@ -46,7 +45,7 @@ class Text(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class Integer(Type):
+class Integer:
     """An integer between `low` and `high`, inclusive."""
 
     low: int = -(2**31)
@@ -63,7 +62,7 @@ class Integer(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class Boolean(Type):
+class Boolean:
     """true or false."""
 
     def check(self, value: Any, path: str, found: list[Violation]) -> Any:
@@ -73,7 +72,7 @@ class Boolean(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class Amount(Type):
+class Amount:
     """A quantity that is not negative, given as a string or a number; comes back in canonical form."""
 
     def check(self, value: Any, path: str, found: list[Violation]) -> Any:
@@ -91,7 +90,7 @@ class Amount(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class IntegerOrPercent(Type):
+class IntegerOrPercent:
     """A non-negative integer, or a percentage such as `25%`."""
 
     def check(self, value: Any, path: str, found: list[Violation]) -> Any:
@@ -106,7 +105,7 @@ class IntegerOrPercent(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class Moment(Type):
+class Moment:
     """An RFC 3339 time stamp."""
 
     def check(self, value: Any, path: str, found: list[Violation]) -> Any:
@@ -118,7 +117,7 @@ class Moment(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class Only(Type):
+class Only:
     """A known field of which one value, Kubernetes' default, is served."""
 
     value: Any
@@ -130,7 +129,7 @@ class Only(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class Opaque(Type):
+class Opaque:
     """Any JSON without fractions, which integers and quantities never need."""
 
     def check(self, value: Any, path: str, found: list[Violation]) -> Any:
@@ -146,7 +145,7 @@ class Opaque(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class MapOf(Type):
+class MapOf:
     """An object with free keys and values of one type."""
 
     item: Type
@@ -160,7 +159,7 @@ class MapOf(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class ListOf(Type):
+class ListOf:
     """A list of one type. With `key`, no two items have the same value in that field."""
 
     item: Type
@@ -195,7 +194,7 @@ class ListOf(Type):
 
 
 @dataclass(frozen=True, slots=True)
-class Struct(Type):
+class Struct:
     """An object with known fields. `unserved` are Kubernetes fields that are refused because nothing acts on them."""
 
     fields: Mapping[str, Type]

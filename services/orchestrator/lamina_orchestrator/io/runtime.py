@@ -1,7 +1,7 @@
 """The port to a node's container runtime.
 
-Implementations: `runtime_client` (the contract lamina.container_runtime.v1), `memory_runtime` (no processes). They
-raise errors of `lamina_kit.errors`; `Unavailable` when the runtime cannot be reached.
+`runtime_client` implements it over the contract lamina.container_runtime.v1. Implementations raise errors of
+`lamina_kit.errors`; `Unavailable` when the runtime cannot be reached.
 """
 
 from __future__ import annotations

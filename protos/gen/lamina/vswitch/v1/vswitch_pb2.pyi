@@ -128,8 +128,8 @@ class Switch(_message.Message):
     name: _builtins.str
     """Name, `hosts/{host}/switches/{switch}`. Output only."""
     mtu_bytes: _builtins.int
-    """Largest payload of a frame in bytes, 576 to 9000. 0 means 1500. A frame may be 14 bytes of header longer, and 4 more
-    if it carries an 802.1Q tag.
+    """Largest payload of a frame in bytes, 576 to 9000. 0 means 1500. A frame may be 14 bytes of header longer, and 4
+    more if it carries an 802.1Q tag.
     """
     mac_ageing_seconds: _builtins.int
     """Seconds for which a learned address is kept after its last frame, 1 to 1000000. 0 means 300."""

@@ -30,14 +30,14 @@ class SwitchesStub:
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
     by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
-    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the untagged
-    network.
+    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the
+    untagged network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
-    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
-    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def __init__(self, channel):
@@ -113,14 +113,14 @@ class SwitchesServicer:
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
     by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
-    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the untagged
-    network.
+    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the
+    untagged network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
-    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
-    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def CreateSwitch(self, request, context):
@@ -211,9 +211,9 @@ class SwitchesServicer:
     def CreateMacEntry(self, request, context):
         """Creates a static entry; a dynamic one for the same address and VLAN is replaced.
 
-        A static entry does not age and is not moved by learning. Idempotent for the same port. Errors: INVALID_ARGUMENT for
-        an address that is malformed, zero or a group address, or a port of another switch; NOT_FOUND `SWITCH_UNKNOWN` or
-        `PORT_UNKNOWN`; ALREADY_EXISTS `MAC_ENTRY_EXISTS` when a static entry names another port; RESOURCE_EXHAUSTED
+        A static entry does not age and is not moved by learning. Idempotent for the same port. Errors: INVALID_ARGUMENT
+        for an address that is malformed, zero or a group address, or a port of another switch; NOT_FOUND `SWITCH_UNKNOWN`
+        or `PORT_UNKNOWN`; ALREADY_EXISTS `MAC_ENTRY_EXISTS` when a static entry names another port; RESOURCE_EXHAUSTED
         `MAC_TABLE_FULL` (the caller flushes the table or deletes an entry).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -315,14 +315,14 @@ class Switches:
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
     by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
-    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the untagged
-    network.
+    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the
+    untagged network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
-    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
-    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     @staticmethod
@@ -653,13 +653,13 @@ class Switches:
 class PortsStub:
     """Makes ports and moves frames through them.
 
-    A port is up while its link is up and something is attached to it. Frames enter and leave at attached ports only.
-    A port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
+    A port is up while its link is up and something is attached to it. Frames enter and leave at attached ports only. A
+    port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
     is freed when the session expires; a port created without one is persistent.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
-    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
-    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def __init__(self, channel):
@@ -713,13 +713,13 @@ class PortsStub:
 class PortsServicer:
     """Makes ports and moves frames through them.
 
-    A port is up while its link is up and something is attached to it. Frames enter and leave at attached ports only.
-    A port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
+    A port is up while its link is up and something is attached to it. Frames enter and leave at attached ports only. A
+    port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
     is freed when the session expires; a port created without one is persistent.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
-    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
-    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def CreatePort(self, request, context):
@@ -727,9 +727,9 @@ class PortsServicer:
 
         Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED` when the same request
         id came with another request; NOT_FOUND `SWITCH_UNKNOWN` or `PORT_GROUP_UNKNOWN`; ALREADY_EXISTS `PORT_EXISTS`;
-        FAILED_PRECONDITION `SESSION_REQUIRED` when the named session is not open; ABORTED `SESSION_EPOCH_STALE` when a newer
-        session of its owner is (the caller stops); RESOURCE_EXHAUSTED `PORT_LIMIT` when the host has as many ports as its
-        configuration allows.
+        FAILED_PRECONDITION `SESSION_REQUIRED` when the named session is not open; ABORTED `SESSION_EPOCH_STALE` when a
+        newer session of its owner is (the caller stops); RESOURCE_EXHAUSTED `PORT_LIMIT` when the host has as many ports
+        as its configuration allows.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -785,17 +785,18 @@ class PortsServicer:
     def Attach(self, request_iterator, context):
         """Plugs the caller into a port: batches of frames travel both ways for as long as the stream lives.
 
-        The first message in is `open`; the first message out is `opened`. After that the caller sends `frames` and receives
-        `frames`, `link` and, when asked for, `completion`. Frames for the caller wait in a bounded queue; what does not
-        fit is dropped, counted as `DROP_REASON_QUEUE_FULL` at the port and reported in `dropped_frames` of the next batch.
-        When the caller ends its side, the queued frames are delivered, the stream ends with OK and the port is detached:
-        its carrier is gone and its dynamic MAC entries are forgotten. Bad frames never end the stream; they are counted.
+        The first message in is `open`; the first message out is `opened`. After that the caller sends `frames` and
+        receives `frames`, `link` and, when asked for, `completion`. Frames for the caller wait in a bounded queue; what
+        does not fit is dropped, counted as `DROP_REASON_QUEUE_FULL` at the port and reported in `dropped_frames` of the
+        next batch. When the caller ends its side, the queued frames are delivered, the stream ends with OK and the port is
+        detached: its carrier is gone and its dynamic MAC entries are forgotten. Bad frames never end the stream; they are
+        counted.
 
         Errors: INVALID_ARGUMENT `ATTACH_NOT_OPENED` when the first message is not `open`, `ATTACH_MESSAGE_INVALID` for a
         second `open` or an empty message, `BATCH_TOO_LARGE` for more than 4096 frames in a batch; FAILED_PRECONDITION
         `HANDLE_STALE` when the port of the handle is gone (the caller looks the port up by name), `PORT_ATTACHED` when
-        another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted meanwhile;
-        UNAVAILABLE `SERVICE_STOPPING` when the service stops (the caller attaches again, with the same handle).
+        another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted
+        meanwhile; UNAVAILABLE `SERVICE_STOPPING` when the service stops (the caller attaches again, with the same handle).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -866,13 +867,13 @@ def add_PortsServicer_to_server(servicer, server):
 class Ports:
     """Makes ports and moves frames through them.
 
-    A port is up while its link is up and something is attached to it. Frames enter and leave at attached ports only.
-    A port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
+    A port is up while its link is up and something is attached to it. Frames enter and leave at attached ports only. A
+    port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
     is freed when the session expires; a port created without one is persistent.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
-    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
-    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     @staticmethod

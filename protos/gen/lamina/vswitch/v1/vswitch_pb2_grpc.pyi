@@ -18,14 +18,14 @@ class SwitchesStub:
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
     by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
-    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the untagged
-    network.
+    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the
+    untagged network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
-    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
-    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -81,9 +81,9 @@ class SwitchesStub:
     CreateMacEntry: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.CreateMacEntryRequest, _vswitch_pb2.MacEntry]
     """Creates a static entry; a dynamic one for the same address and VLAN is replaced.
 
-    A static entry does not age and is not moved by learning. Idempotent for the same port. Errors: INVALID_ARGUMENT for
-    an address that is malformed, zero or a group address, or a port of another switch; NOT_FOUND `SWITCH_UNKNOWN` or
-    `PORT_UNKNOWN`; ALREADY_EXISTS `MAC_ENTRY_EXISTS` when a static entry names another port; RESOURCE_EXHAUSTED
+    A static entry does not age and is not moved by learning. Idempotent for the same port. Errors: INVALID_ARGUMENT
+    for an address that is malformed, zero or a group address, or a port of another switch; NOT_FOUND `SWITCH_UNKNOWN`
+    or `PORT_UNKNOWN`; ALREADY_EXISTS `MAC_ENTRY_EXISTS` when a static entry names another port; RESOURCE_EXHAUSTED
     `MAC_TABLE_FULL` (the caller flushes the table or deletes an entry).
     """
     DeleteMacEntry: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.DeleteMacEntryRequest, _vswitch_pb2.DeleteMacEntryResponse]
@@ -103,14 +103,14 @@ class SwitchesServicer:
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
     by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
-    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the untagged
-    network.
+    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the
+    untagged network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
-    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
-    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def CreateSwitch(
@@ -214,9 +214,9 @@ class SwitchesServicer:
     ) -> _abc.Awaitable[_vswitch_pb2.MacEntry]:
         """Creates a static entry; a dynamic one for the same address and VLAN is replaced.
 
-        A static entry does not age and is not moved by learning. Idempotent for the same port. Errors: INVALID_ARGUMENT for
-        an address that is malformed, zero or a group address, or a port of another switch; NOT_FOUND `SWITCH_UNKNOWN` or
-        `PORT_UNKNOWN`; ALREADY_EXISTS `MAC_ENTRY_EXISTS` when a static entry names another port; RESOURCE_EXHAUSTED
+        A static entry does not age and is not moved by learning. Idempotent for the same port. Errors: INVALID_ARGUMENT
+        for an address that is malformed, zero or a group address, or a port of another switch; NOT_FOUND `SWITCH_UNKNOWN`
+        or `PORT_UNKNOWN`; ALREADY_EXISTS `MAC_ENTRY_EXISTS` when a static entry names another port; RESOURCE_EXHAUSTED
         `MAC_TABLE_FULL` (the caller flushes the table or deletes an entry).
         """
 
@@ -246,13 +246,13 @@ def add_SwitchesServicer_to_server(servicer: SwitchesServicer, server: _aio.Serv
 class PortsStub:
     """Makes ports and moves frames through them.
 
-    A port is up while its link is up and something is attached to it. Frames enter and leave at attached ports only.
-    A port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
+    A port is up while its link is up and something is attached to it. Frames enter and leave at attached ports only. A
+    port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
     is freed when the session expires; a port created without one is persistent.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
-    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
-    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -261,9 +261,9 @@ class PortsStub:
 
     Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED` when the same request
     id came with another request; NOT_FOUND `SWITCH_UNKNOWN` or `PORT_GROUP_UNKNOWN`; ALREADY_EXISTS `PORT_EXISTS`;
-    FAILED_PRECONDITION `SESSION_REQUIRED` when the named session is not open; ABORTED `SESSION_EPOCH_STALE` when a newer
-    session of its owner is (the caller stops); RESOURCE_EXHAUSTED `PORT_LIMIT` when the host has as many ports as its
-    configuration allows.
+    FAILED_PRECONDITION `SESSION_REQUIRED` when the named session is not open; ABORTED `SESSION_EPOCH_STALE` when a
+    newer session of its owner is (the caller stops); RESOURCE_EXHAUSTED `PORT_LIMIT` when the host has as many ports
+    as its configuration allows.
     """
     GetPort: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.GetPortRequest, _vswitch_pb2.Port]
     """Returns a port.
@@ -295,17 +295,18 @@ class PortsStub:
     Attach: _aio.StreamStreamMultiCallable[_vswitch_pb2.AttachRequest, _vswitch_pb2.AttachResponse]
     """Plugs the caller into a port: batches of frames travel both ways for as long as the stream lives.
 
-    The first message in is `open`; the first message out is `opened`. After that the caller sends `frames` and receives
-    `frames`, `link` and, when asked for, `completion`. Frames for the caller wait in a bounded queue; what does not
-    fit is dropped, counted as `DROP_REASON_QUEUE_FULL` at the port and reported in `dropped_frames` of the next batch.
-    When the caller ends its side, the queued frames are delivered, the stream ends with OK and the port is detached:
-    its carrier is gone and its dynamic MAC entries are forgotten. Bad frames never end the stream; they are counted.
+    The first message in is `open`; the first message out is `opened`. After that the caller sends `frames` and
+    receives `frames`, `link` and, when asked for, `completion`. Frames for the caller wait in a bounded queue; what
+    does not fit is dropped, counted as `DROP_REASON_QUEUE_FULL` at the port and reported in `dropped_frames` of the
+    next batch. When the caller ends its side, the queued frames are delivered, the stream ends with OK and the port is
+    detached: its carrier is gone and its dynamic MAC entries are forgotten. Bad frames never end the stream; they are
+    counted.
 
     Errors: INVALID_ARGUMENT `ATTACH_NOT_OPENED` when the first message is not `open`, `ATTACH_MESSAGE_INVALID` for a
     second `open` or an empty message, `BATCH_TOO_LARGE` for more than 4096 frames in a batch; FAILED_PRECONDITION
     `HANDLE_STALE` when the port of the handle is gone (the caller looks the port up by name), `PORT_ATTACHED` when
-    another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted meanwhile;
-    UNAVAILABLE `SERVICE_STOPPING` when the service stops (the caller attaches again, with the same handle).
+    another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted
+    meanwhile; UNAVAILABLE `SERVICE_STOPPING` when the service stops (the caller attaches again, with the same handle).
     """
     TraceFrame: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.TraceFrameRequest, _vswitch_pb2.TraceFrameResponse]
     """Returns what the switch would do with a frame, and by which rules, without sending it, learning from it or counting
@@ -318,13 +319,13 @@ class PortsStub:
 class PortsServicer:
     """Makes ports and moves frames through them.
 
-    A port is up while its link is up and something is attached to it. Frames enter and leave at attached ports only.
-    A port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
+    A port is up while its link is up and something is attached to it. Frames enter and leave at attached ports only. A
+    port created by a call that names a session in the metadata key `lamina-session` belongs to that session's owner and
     is freed when the session expires; a port created without one is persistent.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
-    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries later)
-    and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
     """
 
     def CreatePort(
@@ -336,9 +337,9 @@ class PortsServicer:
 
         Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED` when the same request
         id came with another request; NOT_FOUND `SWITCH_UNKNOWN` or `PORT_GROUP_UNKNOWN`; ALREADY_EXISTS `PORT_EXISTS`;
-        FAILED_PRECONDITION `SESSION_REQUIRED` when the named session is not open; ABORTED `SESSION_EPOCH_STALE` when a newer
-        session of its owner is (the caller stops); RESOURCE_EXHAUSTED `PORT_LIMIT` when the host has as many ports as its
-        configuration allows.
+        FAILED_PRECONDITION `SESSION_REQUIRED` when the named session is not open; ABORTED `SESSION_EPOCH_STALE` when a
+        newer session of its owner is (the caller stops); RESOURCE_EXHAUSTED `PORT_LIMIT` when the host has as many ports
+        as its configuration allows.
         """
 
     def GetPort(
@@ -400,17 +401,18 @@ class PortsServicer:
     ) -> _abc.AsyncIterator[_vswitch_pb2.AttachResponse]:
         """Plugs the caller into a port: batches of frames travel both ways for as long as the stream lives.
 
-        The first message in is `open`; the first message out is `opened`. After that the caller sends `frames` and receives
-        `frames`, `link` and, when asked for, `completion`. Frames for the caller wait in a bounded queue; what does not
-        fit is dropped, counted as `DROP_REASON_QUEUE_FULL` at the port and reported in `dropped_frames` of the next batch.
-        When the caller ends its side, the queued frames are delivered, the stream ends with OK and the port is detached:
-        its carrier is gone and its dynamic MAC entries are forgotten. Bad frames never end the stream; they are counted.
+        The first message in is `open`; the first message out is `opened`. After that the caller sends `frames` and
+        receives `frames`, `link` and, when asked for, `completion`. Frames for the caller wait in a bounded queue; what
+        does not fit is dropped, counted as `DROP_REASON_QUEUE_FULL` at the port and reported in `dropped_frames` of the
+        next batch. When the caller ends its side, the queued frames are delivered, the stream ends with OK and the port is
+        detached: its carrier is gone and its dynamic MAC entries are forgotten. Bad frames never end the stream; they are
+        counted.
 
         Errors: INVALID_ARGUMENT `ATTACH_NOT_OPENED` when the first message is not `open`, `ATTACH_MESSAGE_INVALID` for a
         second `open` or an empty message, `BATCH_TOO_LARGE` for more than 4096 frames in a batch; FAILED_PRECONDITION
         `HANDLE_STALE` when the port of the handle is gone (the caller looks the port up by name), `PORT_ATTACHED` when
-        another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted meanwhile;
-        UNAVAILABLE `SERVICE_STOPPING` when the service stops (the caller attaches again, with the same handle).
+        another stream holds the port (the caller ends that one); ABORTED `PORT_DELETED` when the port is deleted
+        meanwhile; UNAVAILABLE `SERVICE_STOPPING` when the service stops (the caller attaches again, with the same handle).
         """
 
     def TraceFrame(

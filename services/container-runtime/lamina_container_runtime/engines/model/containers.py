@@ -93,7 +93,7 @@ class Containers:
                 next_step="Give a command.",
             )
         ids = self._user_of(root, spec.user or image.run.user)
-        environment = environment_of(image.run, (*((f"HOME={ids.home}",) if ids.home else ()), *spec.env), sandbox.hostname)
+        environment = environment_of(image.run, spec.env, sandbox.hostname, ids.home)
         cwd = spec.working_dir or image.run.working_dir or "/"
         command = Command(argv, environment, cwd, Credentials(ids.uid, ids.gid, ids.groups))
         container_id = self._fresh_id()

@@ -1,8 +1,7 @@
 """A container runtime without processes: containers live as long as their image's profile says.
 
-For tests, and for clusters in which only the control plane matters. It behaves as a real one at the port: images have
-to be there, starting takes time, SIGTERM is obeyed or not, restarts of the runtime keep or lose containers, and calls
-fail while it is away.
+It behaves as a real one at the port: images have to be there, starting takes time, SIGTERM is obeyed or not, restarts
+of the runtime keep or lose containers, and calls fail while it is away.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class _Running:
     life: asyncio.Task[None] | None = None
 
 
-class MemoryRuntime:
+class FakeRuntime:
     """A runtime; see `runtime.Runtime`. `host` is part of the names that it gives."""
 
     def __init__(self, clock: Clock, host: str = "h1") -> None:

@@ -1,4 +1,4 @@
-"""A clock that stands still until it is told to go on: for tests and for stepped clusters."""
+"""A clock that stands still until it is told to go on: it gives everything ready many turns first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TURNS = 200
 """Turns of the event loop that everything ready is given before time goes on."""
 
 
-class ManualClock:
+class SteppedClock:
     """Time in integer nanoseconds that only `advance` moves; sleepers wake in the order of their times."""
 
     def __init__(self, wall_ns: int = START_WALL_NS) -> None:

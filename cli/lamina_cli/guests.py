@@ -1,0 +1,21 @@
+"""Compiles the guest programs, `guests/NAME.c`, to static ELF files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lamina_cli.assets import asset
+from lamina_cli.compiler import compile_static
+
+LIBRARY = ("lib/start.S", "lib/memory.c")
+
+
+def compile_program(name: str, folder: Path | None = None) -> bytes:
+    """Returns the ELF of `NAME.c` in `folder`, `guests/` by default.
+
+    Raises:
+        NotFound: `ASSET_MISSING`, there is no such program.
+        InvalidArgument: `GUEST_SOURCE_WRONG`, with what the compiler says.
+    """
+    sources = folder if folder is not None else asset(f"guests/{name}.c").parent
+    return compile_static(sources, [*LIBRARY, f"{name}.c"])
