@@ -198,12 +198,16 @@ class Hypervisor:
                 if data:
                     offset = at + len(data)
                     yield at, data
-                elif follow and machine.verdict is None:
+                elif follow and self._has_power(machine):
                     await self._runner.perform(WaitFor(serial_key(name)))
                 else:
                     return
         finally:
             machine.followers -= follow
+
+    def _has_power(self, machine: Machine) -> bool:
+        """Whether this is a VM's present power-on, and not over yet."""
+        return self._machines.get(machine.vm.name) is machine and machine.vm.state not in WITHOUT_POWER
 
     def _move(self, vm: Vm, event: Event, *, rule: str = "", cause: str = "", **inputs: object) -> None:
         """Moves a VM to its next state, writes that down, and logs it."""

@@ -261,7 +261,7 @@ def _matrix() -> list[Any]:
     return [
         pytest.param((name, path), id=f"{name}-{path}")
         for name in engines_of("hardware")
-        for path in ("walker",)
+        for path in ("walker", "portable")
     ]
 
 

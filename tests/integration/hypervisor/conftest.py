@@ -1,10 +1,9 @@
-"""Hardware, MMU and hypervisor in this process, one stack a module, and helpers to boot and talk to guests."""
+"""One host a module."""
 
 from __future__ import annotations
 
-import asyncio
+import importlib.util
 import shutil
-import struct
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -12,165 +11,24 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from lamina.hardware.v1 import hardware_pb2_grpc
-from lamina.hypervisor.v1 import hypervisor_pb2 as pb
-from lamina.hypervisor.v1 import hypervisor_pb2_grpc
-from lamina.mmu.v1 import mmu_pb2_grpc
 
-from lamina_cli.guest_kernel import compile as compile_kernel
-from lamina_cli.stack import builder
-from lamina_hardware.config import HardwareConfig
-from lamina_hypervisor.config import HypervisorConfig
-from lamina_kit.clock import RealClock
-from lamina_kit.inproc import LocalChannel
-from lamina_kit.layer import LayerState
-from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, Service, local
-from lamina_mmu.config import MmuConfig
-
-ROOT = Path(__file__).parents[3]
-PROMPT = b"> "
-PATIENCE_S = 30
-
-
-class Lab:
-    """A host with three layers. `services` and `channels` by layer."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.clock = RealClock()
-        self.rng = Rng(7)
-        self.services: dict[str, Service] = {}
-        self.states: dict[str, LayerState] = {}
-        self.channels: dict[str, LocalChannel] = {}
-        self.kernel = b""
-        self._made = 0
-
-    async def start(self) -> None:
-        """Starts hardware (4 cores, 256 MiB), MMU and hypervisor."""
-        self.kernel = await asyncio.to_thread(compile_kernel, ROOT / "guests" / "kernel")
-        await self.layer("hardware", HardwareConfig(cores=4, memory_bytes=256 << 20, run_pages=64))
-        await self.layer("mmu", MmuConfig(swap_bytes=256 << 20))
-        await self.layer("hypervisor", HypervisorConfig())
-
-    async def layer(self, name: str, config: Any) -> Service:
-        """Starts one layer on top of those that run; one that runs already is replaced."""
-        state = LayerState(name, "h1", self.clock, self.rng.child(f"{name}-state"))
-        (self.folder / name).mkdir(exist_ok=True)
-        below = {layer: channel for layer, channel in self.channels.items() if layer != name}
-        environment = Environment(
-            host="h1", clock=self.clock, rng=self.rng.child(name), state_dir=self.folder / name, layer=state,
-            channels=below, bus_path=self.folder / "h1.ram",
-        )  # fmt: skip
-        service: Service = builder(name)(environment, config)
-        await service.start()
-        self.services[name], self.states[name] = service, state
-        self.channels[name] = local(service, state)
-        return service
-
-    async def stop(self) -> None:
-        """Stops the layers from the top down."""
-        for name in reversed(list(self.services)):
-            await self.services.pop(name).stop()
-
-    @property
-    def vms(self) -> Any:
-        """The hypervisor's stub."""
-        return hypervisor_pb2_grpc.VirtualMachinesStub(self.channels["hypervisor"])
-
-    @property
-    def cpu(self) -> Any:
-        """The hardware's stub for cores."""
-        return hardware_pb2_grpc.CpuStub(self.channels["hardware"])
-
-    def mmu(self, service: str) -> Any:
-        """One of the MMU's stubs: `Spaces`, `Frames` or `Groups`."""
-        return getattr(mmu_pb2_grpc, f"{service}Stub")(self.channels["mmu"])
-
-    async def create(self, kernel: bytes | None = None, memory: int = 64 << 20, **fields: Any) -> str:
-        """Creates a VM with a new name; returns the name."""
-        self._made += 1
-        vm = pb.VirtualMachine(memory_bytes=memory, **fields)
-        made = await self.vms.CreateVirtualMachine(
-            pb.CreateVirtualMachineRequest(
-                vm_id=f"vm-{self._made}", virtual_machine=vm, kernel=self.kernel if kernel is None else kernel
-            )
-        )
-        return str(made.name)
-
-    async def start_vm(self, name: str) -> Any:
-        """Starts a VM."""
-        return await self.vms.StartVirtualMachine(pb.StartVirtualMachineRequest(name=name))
-
-    async def stop_vm(self, name: str) -> Any:
-        """Stops a VM."""
-        return await self.vms.StopVirtualMachine(pb.StopVirtualMachineRequest(name=name))
-
-    async def get(self, name: str) -> Any:
-        """Returns a VM."""
-        return await self.vms.GetVirtualMachine(pb.GetVirtualMachineRequest(name=name))
-
-    async def boot(self, **fields: Any) -> tuple[str, bytes]:
-        """Creates and starts a VM; returns its name and its serial output up to the prompt."""
-        name = await self.create(**fields)
-        await self.start_vm(name)
-        return name, await self.until(name, PROMPT)
-
-    async def until(self, name: str, end: bytes, offset: int = 0) -> bytes:
-        """Returns serial output from `offset` until it ends with `end`."""
-        output = b""
-        call = self.vms.ReadSerial(pb.ReadSerialRequest(name=name, follow=True, offset=offset))
-        async with asyncio.timeout(PATIENCE_S):
-            async for piece in call:
-                output += piece.data
-                if output.endswith(end):
-                    break
-        call.cancel()
-        return output
-
-    async def serial(self, name: str) -> bytes:
-        """Returns all serial output so far."""
-        return b"".join([piece.data async for piece in self.vms.ReadSerial(pb.ReadSerialRequest(name=name))])
-
-    async def command(self, name: str, line: str) -> str:
-        """Types a line at the prompt; returns what the guest answers up to the next prompt."""
-        offset = len(await self.serial(name))
-        await self.vms.WriteSerial(pb.WriteSerialRequest(name=name, data=line.encode() + b"\n"))
-        return (await self.until(name, PROMPT, offset)).decode()
-
-    async def ended(self, name: str) -> Any:
-        """Waits until a VM has no power by itself; returns it."""
-        async with asyncio.timeout(PATIENCE_S):
-            async for _ in self.vms.ReadSerial(pb.ReadSerialRequest(name=name, follow=True)):
-                continue
-            while (vm := await self.get(name)).state not in (
-                pb.VirtualMachine.STATE_STOPPED,
-                pb.VirtualMachine.STATE_CRASHED,
-            ):
-                await asyncio.sleep(0)
-        return vm
-
-
-def make_kernel(code: bytes) -> bytes:
-    """Returns an ELF kernel whose code runs at 1 MiB."""
-    start = 64 + 56
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01" + bytes(9), 2, 62, 1, 0x100000, 64, 0, 0, 64, 56, 1, 0, 0, 0
-    )
-    return header + struct.pack("<IIQQQQQQ", 1, 7, start, 0x100000, 0x100000, len(code), len(code), 0x1000) + code
+_FILE = importlib.util.spec_from_file_location("hypervisor_lab", Path(__file__).with_name("lab.py"))
+assert _FILE is not None and _FILE.loader is not None
+_LAB = importlib.util.module_from_spec(_FILE)
+_FILE.loader.exec_module(_LAB)
 
 
 @pytest.fixture
 def kernel_of() -> Callable[[bytes], bytes]:
     """Makes kernels of a few instructions."""
-    return make_kernel
+    return _LAB.make_kernel  # type: ignore[no-any-return]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def lab() -> AsyncIterator[Lab]:
+async def lab() -> AsyncIterator[Any]:
     """A running host."""
     folder = Path(tempfile.mkdtemp(prefix="lamina-hv-"))
-    made = Lab(folder)
+    made = _LAB.Lab(folder)
     try:
         await made.start()
         yield made

@@ -145,7 +145,7 @@ async def test_the_hypervisor_and_the_core_walk_alike(lab: Any) -> None:
 async def test_a_translation_ends_where_the_core_s_would(
     lab: Any, address: int, access: Any, user: bool, outcome: str
 ) -> None:
-    """A null pointer, a user's access to the kernel, a write to read-only code, a page never touched, a wild pointer."""
+    """Null pointer, user's access to the kernel, write to read-only code, page never touched, wild pointer."""
     name, _ = await lab.boot()
     request = pb.TranslateAddressRequest(name=name, address=address, access=access, user=user)
     found = await lab.vms.TranslateAddress(request)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import grpc
 import pytest
+from lamina.hardware.v1 import hardware_pb2
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2
 
@@ -76,8 +78,6 @@ async def test_everything_is_given_back(lab: Any) -> None:
     async def inventory() -> tuple[Any, ...]:
         memory = await lab.mmu("Frames").GetMemory(mmu_pb2.GetMemoryRequest())
         spaces = await lab.mmu("Spaces").ListSpaces(mmu_pb2.ListSpacesRequest())
-        from lamina.hardware.v1 import hardware_pb2
-
         contexts = await lab.cpu.ListContexts(hardware_pb2.ListContextsRequest())
         groups = await lab.cpu.ListRunGroups(hardware_pb2.ListRunGroupsRequest())
         return (
@@ -103,8 +103,9 @@ async def test_a_vm_that_does_not_fit_leaves_nothing(lab: Any) -> None:
     )
     before = await lab.mmu("Frames").GetMemory(mmu_pb2.GetMemoryRequest())
     name = await lab.create(memory_group=group.name)
-    with pytest.raises(Exception, match="NO_FREE_FRAME|limit|frame"):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
         await lab.start_vm(name)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     vm = await lab.get(name)
     assert (vm.state, vm.stop_reason) == (pb.VirtualMachine.STATE_STOPPED, "START_FAILED")
     after = await lab.mmu("Frames").GetMemory(mmu_pb2.GetMemoryRequest())

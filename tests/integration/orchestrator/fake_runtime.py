@@ -76,6 +76,11 @@ class FakeRuntime:
         found = [self._containers[name].state for name in sorted(self._containers)]
         return [one for one in found if not state or one.state == state]
 
+    @property
+    def history(self) -> list[ContainerState]:
+        """Every change of a container, oldest first."""
+        return [state for _, state in self._events]
+
     def spec_of(self, name: str) -> ContainerSpec:
         """What a container was created from."""
         return self._containers[name].spec

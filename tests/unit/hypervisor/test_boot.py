@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 import pytest
 
@@ -62,4 +63,4 @@ def test_each_vcpu_has_its_number_and_its_stack(kernel: Kernel) -> None:
     starts = [boot.registers(kernel, number) for number in range(16)]
     assert [start.rsi for start in starts] == list(range(16))
     assert {start.rdi for start in starts} == {boot.INFO}
-    assert [b.rsp - a.rsp for a, b in zip(starts, starts[1:], strict=False)] == [4096] * 15
+    assert [b.rsp - a.rsp for a, b in pairwise(starts)] == [4096] * 15

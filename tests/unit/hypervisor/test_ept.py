@@ -109,7 +109,7 @@ def test_a_bit_that_a_core_sets_meanwhile_is_not_lost(ept: Ept, world: Any) -> N
     ept.install(Gpa(0x1000), Frame(7), writable=True, executable=True)
     address = ept.walk(Gpa(0x1000))[-1].address
     plain = world.ram.cas64
-    raced = []
+    raced: list[int] = []
 
     def cas64(pa: int, expected: int, new: int) -> int:
         if pa == address and not raced:

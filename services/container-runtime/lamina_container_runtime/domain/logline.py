@@ -17,7 +17,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class LogLine:
-    """One entry: Unix time in nanoseconds, `stdout` or `stderr`, content without its newline, and whether it goes on."""
+    """One entry: Unix time in nanoseconds, `stdout` or `stderr`, content without newline, whether it goes on."""
 
     time_ns: int
     stream: str

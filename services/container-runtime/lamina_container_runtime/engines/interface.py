@@ -23,19 +23,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from lamina_container_runtime.domain.container import ContainerEvent, ContainerRecord, ContainerSpec
 from lamina_container_runtime.domain.image import ImageRecord
 from lamina_container_runtime.domain.layer import LayerNode
 from lamina_container_runtime.domain.process_info import ProcessInfo
 from lamina_container_runtime.domain.sandbox import SandboxRecord, SandboxSpec
+from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_kit.clock import Clock
 from lamina_kit.effects import Step
 from lamina_kit.rng import Rng
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
 
 
 class Repository(Protocol):

@@ -16,7 +16,7 @@ from lamina_container_runtime.domain import digest as digests
 from lamina_container_runtime.domain import oci_document as oci
 from lamina_container_runtime.domain.oci_document import Descriptor, ImageSettings
 from lamina_container_runtime.io.blobs import BlobStore, BlobWriter
-from lamina_container_runtime.io.unpack import plain_stream
+from lamina_container_runtime.io.unpack import MAX_LAYER_BYTES, plain_stream
 from lamina_kit.checks import shown
 from lamina_kit.errors import InvalidArgument
 
@@ -165,6 +165,12 @@ class Archive:
     def _copy(self, name: str, expected: str, size: int | None) -> str:
         """Copies a member into the store and returns its digest, checked when one is expected."""
         member, file = self._member(name)
+        if member.size > MAX_LAYER_BYTES:
+            raise InvalidArgument(
+                f"{shown(name)} has {member.size} bytes, more than {MAX_LAYER_BYTES}.",
+                reason="ARCHIVE_LIMIT",
+                next_step="Use a smaller image.",
+            )
         if size is not None and member.size != size:
             raise _malformed(name, f"has {member.size} bytes, not {size}")
         writer: BlobWriter = self._store.writer()

@@ -18,7 +18,7 @@ from typing import IO
 
 from lamina_container_runtime.domain import logline
 from lamina_container_runtime.domain.logline import LogLine
-from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
+from lamina_container_runtime.domain.wait import WaitQueue
 
 MAX_BYTES = 256 << 20
 _BLOCK = 1 << 16
@@ -104,7 +104,7 @@ class LogStore:
         except FileNotFoundError:
             return [], offset
         end = data.rfind(b"\n") + 1
-        return [logline.parse(line) for line in data[:end].splitlines()], offset + end
+        return [logline.parse(line) for line in data[:end].split(b"\n")[:-1]], offset + end
 
     def offset_of_tail(self, container_id: str, lines: int) -> int:
         """Returns the offset in the file at which the last `lines` full lines begin."""
@@ -133,14 +133,13 @@ def _tail_offset(file: IO[bytes], lines: int) -> int:
     end = file.seek(0, os.SEEK_END)
     if lines <= 0:
         return end
-    wanted = lines + 1
+    found = 0
     for position in _newlines_backwards(file, end):
         start = position + 1
-        if start == end or not _is_full(file, position):
-            continue
-        wanted -= 1
-        if wanted <= 1:
-            return start
+        if start < end and _is_full(file, position):
+            found += 1
+            if found == lines:
+                return start
     return 0
 
 

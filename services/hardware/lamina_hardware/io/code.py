@@ -32,7 +32,7 @@ _NO_WP_NO_SMAP = np.uint64(0)
 
 
 @compiled("uint64(uint64, uint64)")
-def _peek(block: int, va: int) -> int:
+def peek(block: int, va: int) -> int:
     """Returns the address of the byte at `va` in this process, looked up without effects; 0: not mapped for fetches."""
     kind, code, gpa, where = word(block, FAULT), word(block, FAULT_CODE), word(block, FAULT_GPA), word(block, FAULT_VA)
     env = word(block, ENV)
@@ -53,11 +53,11 @@ def code_at(block: int, va: int) -> int:
 
     Code that crosses a page is copied together; bytes of an unmapped second page read as 0.
     """
-    place = _peek(block, va)
+    place = peek(block, va)
     if place == _0 or (va & _OFFSET) <= _LAST_WHOLE:
         return place
     first = np.uint64(4096) - (va & _OFFSET)
-    second = _peek(block, va + first)
+    second = peek(block, va + first)
     buffer = word(block, SCRATCH) + _BUFFER
     i = _0
     while i < _WINDOW:

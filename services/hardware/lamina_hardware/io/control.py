@@ -18,7 +18,7 @@ STATE_BASE = np.uint64(2)
 BUS_HEAD = np.uint64(3)
 ENGINE = np.uint64(4)  # uc_engine*
 CPU = np.uint64(5)  # CPUState*; walker core only
-ENV = np.uint64(6)  # CPUX86State*; walker core only
+ENV = np.uint64(6)  # the register file: CPUX86State*, or the portable core's own copy of the same layout
 JUMP_CACHE = np.uint64(7)  # address of tb_jmp_cache; walker core only
 SCRATCH = np.uint64(8)  # address of 64 bytes in this block for out-parameters
 INVALID_ADDRESS = np.uint64(9)  # address of the word that holds the address of the last failed access
@@ -27,7 +27,6 @@ F_STOP = np.uint64(11)
 F_CONTROL = np.uint64(12)
 F_REG_READ = np.uint64(13)
 F_REG_WRITE = np.uint64(14)
-F_FLUSH = np.uint64(15)
 F_INVALIDATE = np.uint64(16)
 F_LEAVE = np.uint64(17)
 
@@ -72,9 +71,24 @@ FILLS = np.uint64(70)
 WALK_FAULTS = np.uint64(71)
 CODE_DROPS = np.uint64(72)
 
-# Mirrors of registers, for the portable core.
-MIRROR_CR3 = np.uint64(80)
-MIRROR_CPL = np.uint64(81)
+# The portable core.
+PORTABLE = np.uint64(80)  # 1 in a portable core
+SPECIAL = np.uint64(81)  # 1: the block that runs has instructions that exit before they run
+F_READ_MANY = np.uint64(82)
+F_WRITE_MANY = np.uint64(83)
+F_RESTORE = np.uint64(84)
+TEMPLATE_0 = np.uint64(85)  # a saved context of the emulator at ring 0
+TEMPLATE_3 = np.uint64(86)  # and at ring 3
+PULL_IDS = np.uint64(87)  # arrays of register numbers and of where in ENV they go, and how many
+PULL_PLACES = np.uint64(88)
+PULL_COUNT = np.uint64(89)
+PUSH_IDS = np.uint64(90)
+PUSH_PLACES = np.uint64(91)
+PUSH_COUNT = np.uint64(92)
+LOOK_IDS = np.uint64(93)  # those that a walk needs
+LOOK_PLACES = np.uint64(94)
+LOOK_COUNT = np.uint64(95)
+MSR_PAIRS = np.uint64(96)  # (number, value) pairs of the MSRs
 
 SCRATCH_WORDS = 100  # ten words
 
@@ -91,7 +105,8 @@ STOP_IO = np.uint64(5)  # A port, B size, C direction (1 out), D data, E RIP of 
 STOP_CPUID = np.uint64(6)
 STOP_TIMESTAMP = np.uint64(7)
 STOP_INVALID = np.uint64(8)
-STOP_CODE_WRITE = np.uint64(9)  # portable core: a frame of translated code is about to be written
+STOP_CODE_WRITE = np.uint64(9)  # portable core: the frame A, of translated code, is about to be written
+STOP_SPECIAL = np.uint64(10)  # portable core: the instruction at RIP is to be done by hand
 
 FAULT_NONE = np.uint64(0)
 FAULT_PAGE = np.uint64(1)

@@ -72,6 +72,45 @@ _read = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_v
 _write = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(("uc_reg_write", uclib))
 
 
+_context_alloc = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(("uc_context_alloc", uclib))
+_context_save = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(("uc_context_save", uclib))
+_context_free = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(("uc_context_free", uclib))
+_unhook = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)(("uc_hook_del", uclib))
+_stop = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(("uc_emu_stop", uclib))
+_start = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t
+)(("uc_emu_start", uclib))
+
+
+class _Table(ctypes.Structure):
+    """A descriptor table register (uc_x86_mmr)."""
+
+    _fields_ = (
+        ("selector", ctypes.c_uint16),
+        ("base", ctypes.c_uint64),
+        ("limit", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    )
+
+
+class _Pair(ctypes.Structure):
+    """A model-specific register (uc_x86_msr)."""
+
+    _fields_ = (("number", ctypes.c_uint32), ("value", ctypes.c_uint64))
+
+
+class _Entry(ctypes.Structure):
+    """What a TLB fill answers (uc_tlb_entry)."""
+
+    _fields_ = (("address", ctypes.c_uint64), ("rights", ctypes.c_int))
+
+
+_FILL = ctypes.CFUNCTYPE(
+    ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(_Entry), ctypes.c_void_p
+)
+_INTERRUPT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+
+
 def peek(address: int, size: int) -> bytes | None:
     """Returns bytes of this process, or None where nothing is mapped, without ever crashing."""
     file = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
@@ -91,7 +130,7 @@ class Emulator:
         out = ctypes.c_void_p()
         _check(_open(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64, ctypes.byref(out)), "uc_open")
         self.address: int = out.value or 0
-        self._kept: list[Any] = []
+        self._saved: list[int] = []
         self._control(_CONTROL_MODEL, ctypes.c_int(CPU_MODEL))
 
     def map(self, guest: int, size: int, host: int) -> None:
@@ -102,8 +141,8 @@ class Emulator:
         """Turns the emulator's own page walker off."""
         self._control(_CONTROL_TLB_MODE, ctypes.c_int(unicorn_const.UC_TLB_VIRTUAL))
 
-    def hook(self, kind: int, callback: int, data: int, instruction: int | None = None) -> None:
-        """Registers the compiled function at address `callback`, with `data` as its last argument."""
+    def hook(self, kind: int, callback: int, data: int, instruction: int | None = None) -> int:
+        """Registers the compiled function at address `callback`, with `data` as its last argument; returns a handle."""
         handle = ctypes.c_size_t()
         extra = () if instruction is None else (ctypes.c_int(instruction),)
         error = uclib.uc_hook_add(
@@ -117,6 +156,7 @@ class Emulator:
             *extra,
         )
         _check(error, "uc_hook_add")
+        return handle.value
 
     def read(self, register: int) -> int:
         """Returns a 64-bit register."""
@@ -130,11 +170,41 @@ class Emulator:
 
     def write_msr(self, number: int, value: int) -> None:
         """Writes a model-specific register."""
+        _check(_write(self.address, x86_const.UC_X86_REG_MSR, ctypes.byref(_Pair(number, value))), "uc_reg_write")
 
-        class Pair(ctypes.Structure):
-            _fields_ = [("number", ctypes.c_uint32), ("value", ctypes.c_uint64)]
+    def write_table(self, register: int, base: int, limit: int) -> None:
+        """Writes GDTR or IDTR."""
+        value = _Table(0, base, limit, 0)
+        _check(_write(self.address, register, ctypes.byref(value)), "uc_reg_write")
 
-        _check(_write(self.address, x86_const.UC_X86_REG_MSR, ctypes.byref(Pair(number, value))), "uc_reg_write")
+    def save(self) -> int:
+        """Saves the registers; returns the address of what `uc_context_restore` takes. It lives as long as this."""
+        out = ctypes.c_void_p()
+        _check(_context_alloc(self.address, ctypes.byref(out)), "uc_context_alloc")
+        self._saved.append(out.value or 0)
+        _check(_context_save(self.address, out), "uc_context_save")
+        return out.value or 0
+
+    def run_identity(self, address: int) -> None:
+        """Runs from `address` to an instruction that stops, with every address translated to itself."""
+
+        def fill(engine: int, page: int, kind: int, out: Any, data: int) -> bool:
+            out[0].address, out[0].rights = page, _ALL_RIGHTS
+            return True
+
+        def stop(engine: int, vector: int, data: int) -> None:
+            _stop(self.address)
+
+        kept = (_FILL(fill), _INTERRUPT(stop))
+        hooks = [
+            self.hook(HOOK_FILL, ctypes.cast(kept[0], ctypes.c_void_p).value or 0, 0),
+            self.hook(HOOK_INTERRUPT, ctypes.cast(kept[1], ctypes.c_void_p).value or 0, 0),
+        ]
+        _check(_start(self.address, address, 0, 0, 0), "uc_emu_start")
+        for hook in hooks:
+            _check(_unhook(self.address, hook), "uc_hook_del")
+        self.flush_tlb()
+        self.flush_code()
 
     def flush_tlb(self) -> None:
         """Drops all translations of addresses."""
@@ -147,6 +217,9 @@ class Emulator:
     def close(self) -> None:
         """Frees the engine. Idempotent."""
         if self.address:
+            for saved in self._saved:
+                _context_free(saved)
+            self._saved.clear()
             _close(self.address)
             self.address = 0
 

@@ -10,44 +10,34 @@ blocks, where the block being entered was just looked up; when another stands th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba  # type: ignore[import-untyped]
 import numpy as np
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.code import code_at, count_between, leave_after
 from lamina_hardware.io.control import (
-    ACCESS_EXECUTE,
-    ACCESS_READ,
-    ACCESS_WRITE,
     BLOCK_COUNT,
     BLOCK_PC,
     BLOCK_SIZE,
     BUDGET,
-    BUS_HEAD,
-    CODE_DROPS,
     CONSUMED,
     CPU,
     ENGINE,
     ENV,
     F_CONTROL,
-    F_FLUSH,
-    F_INVALIDATE,
     F_LEAVE,
     F_STOP,
-    FAULT_ACCESS,
-    FAULT_NONE,
-    FILLS,
     INPUT,
     INTERCEPT_CPUID,
     JUMP_CACHE,
     LIMIT,
     REQUEST,
     REQUEST_EVENT,
-    RIGHT_EXECUTE,
-    RIGHT_READ,
-    RIGHT_WRITE,
     RUN_PAGE,
     SCRATCH,
-    STATE_BASE,
     STOP,
     STOP_A,
     STOP_B,
@@ -62,42 +52,34 @@ from lamina_hardware.io.control import (
     STOP_REQUEST,
     STOP_SYSCALL,
     STOP_TIMESTAMP,
-    WALK_FAULTS,
-    WALK_PA,
-    WALK_RIGHTS,
 )
 from lamina_hardware.io.native import (
     call1,
-    call3,
     call4,
-    callback,
-    cas32,
     compiled,
     load16,
     load32,
     load64,
-    mark_written,
     put,
-    store32,
     store64,
     word,
 )
 from lamina_hardware.io.answers import PAGE_INPUT_WAITS, answer_cpuid, answer_timestamp
-from lamina_hardware.io.walker import CR4_SMAP, NO_EFFECT, SET_BITS, walk
+from lamina_hardware.io.fill import fill
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def callback(signature: str) -> Callable[[F], F]:
+    """Compiles a function that the emulator calls; its C address is the result's `address`."""
+    return cast(Callable[[F], F], numba.cfunc(signature, cache=True))
+
 
 _0, _1, _2, _3, _4, _6, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 6, 8))
 _12 = np.uint64(12)
-_PAGE = np.uint64(4096)
-_PAGE_MASK = ~np.uint64(4095)
 
-_STATE_EXEC = np.uint64(1)
-_STATE_WRITE = np.uint64(2)
-_STATE_DIRTY = np.uint64(4)
 
-_TYPE_WRITE = np.uint64(17)
-_TYPE_FETCH = np.uint64(18)
 _FLAG_IF = np.uint64(1 << 9)
-_FLAG_AC = np.uint64(1 << 18)
 _GENERAL_PROTECTION = np.uint64(13)
 
 _REQUEST_BLOCK = np.uint64(0xC800_0008)  # UC_CTL_TB_REQUEST_CACHE, two arguments, read and write
@@ -105,100 +87,10 @@ _HASH_PAGE = np.uint64(4096 - 64)
 _HASH_ADDRESS = np.uint64(63)
 
 
-@compiled("uint64(uint64, uint64, uint64, uint64)")
-def walk_live(block: int, va: int, access: int, effect: int) -> int:
-    """Walks with the registers as they stand in the emulator now."""
-    env = word(block, ENV)
-    user = _1 if (load32(env + at.HFLAGS) & at.HF_CPL) == _3 else _0
-    cr4 = load64(env + at.CR4)
-    if (load64(env + at.EFLAGS) & _FLAG_AC) != _0:
-        cr4 &= ~CR4_SMAP
-    return walk(block, load64(env + at.CR3), va, access, user, load64(env + at.CR0), cr4, effect)
-
-
-@compiled("uint64(uint64, uint64, uint64)")
-def _change_state(state: int, keep: int, bits: int) -> int:
-    """Keeps and sets bits of a frame's state word; returns what was there."""
-    while True:
-        old = load32(state)
-        new = (old & keep) | bits
-        if old == new or np.uint64(cas32(state, np.uint32(old), np.uint32(new))) == old:
-            return old
-
-
-@compiled("uint64(uint64, uint64, uint64)")
-def _fetch_rights(block: int, state: int, rights: int) -> int:
-    """Makes a frame one of code: no writable translation of it stays."""
-    old = load32(state)
-    if (old & (_STATE_EXEC | _STATE_WRITE)) != _STATE_EXEC:
-        old = _change_state(state, ~_STATE_WRITE, _STATE_EXEC)
-        if (old & _STATE_WRITE) != _0:
-            call1(word(block, F_FLUSH), word(block, CPU))
-    return rights & (RIGHT_READ | RIGHT_EXECUTE)
-
-
-@compiled("uint64(uint64, uint64)")
-def _runs_in(block: int, page: int) -> int:
-    """Returns whether the instruction that runs now lies in this physical page."""
-    here = load64(word(block, ENV) + at.EIP)
-    if walk_live(block, here, ACCESS_EXECUTE, NO_EFFECT) != FAULT_NONE:
-        return _0
-    return _1 if word(block, WALK_PA) == page else _0
-
-
-@compiled("uint64(uint64, uint64, uint64, uint64)")
-def _write_rights(block: int, state: int, page: int, rights: int) -> int:
-    """Makes a frame one of data: no translated code of it stays, at this core or another.
-
-    When the code that writes lies in the same frame the page stays executable, and the emulator itself drops the blocks
-    that each store hits, even the one that is running.
-    """
-    old = load32(state)
-    frame = page >> _12
-    if (old & _STATE_EXEC) == _0:
-        if (old & (_STATE_WRITE | _STATE_DIRTY)) != (_STATE_WRITE | _STATE_DIRTY):
-            _change_state(state, ~_0, _STATE_WRITE)
-            mark_written(word(block, BUS_HEAD), frame, _1)
-        return rights & (RIGHT_READ | RIGHT_WRITE)
-    mark_written(word(block, BUS_HEAD), frame, _1)
-    if _runs_in(block, page) != _0:
-        _change_state(state, ~_0, _STATE_WRITE)
-        return rights
-    call3(word(block, F_INVALIDATE), word(block, ENGINE), page, page + _PAGE)
-    call1(word(block, F_FLUSH), word(block, CPU))
-    put(block, CODE_DROPS, word(block, CODE_DROPS) + _1)
-    _change_state(state, ~_STATE_EXEC, _STATE_WRITE)
-    return rights & (RIGHT_READ | RIGHT_WRITE)
-
-
 @callback("boolean(uint64, uint64, int32, uint64, uint64)")
 def on_fill(engine: int, va: int, kind: int, out: int, block: int) -> bool:
     """Fills the TLB for one page, or notes the fault."""
-    put(block, FILLS, word(block, FILLS) + _1)
-    sort = np.uint64(kind)
-    access = ACCESS_READ
-    if sort == _TYPE_WRITE:
-        access = ACCESS_WRITE
-    elif sort == _TYPE_FETCH:
-        access = ACCESS_EXECUTE
-    if walk_live(block, va, access, SET_BITS) != FAULT_NONE:
-        put(block, WALK_FAULTS, word(block, WALK_FAULTS) + _1)
-        put(block, FAULT_ACCESS, access)
-        return False
-    page = word(block, WALK_PA)
-    rights = word(block, WALK_RIGHTS)
-    state = word(block, STATE_BASE) + ((page >> _12) << _2)
-    if access == ACCESS_EXECUTE:
-        rights = _fetch_rights(block, state, rights)
-    elif access == ACCESS_WRITE:
-        rights = _write_rights(block, state, page, rights)
-    else:
-        rights &= RIGHT_READ | RIGHT_WRITE
-        if (load32(state) & (_STATE_EXEC | _STATE_WRITE | _STATE_DIRTY)) != (_STATE_WRITE | _STATE_DIRTY):
-            rights = RIGHT_READ
-    store64(out, page)
-    store32(out + _8, rights)
-    return True
+    return fill(block, va, np.uint64(kind), out) != _0
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")

@@ -13,6 +13,10 @@ Source: Intel SDM vol. 3, 7.15 (interrupt 8, table 7-5).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba  # type: ignore[import-untyped]
 import numpy as np
 from lamina_kit import runpage
 from lamina_kit.runpage import ExitReason
@@ -31,8 +35,6 @@ from lamina_hardware.io.control import (
     EPTP,
     EXCEPTIONS,
     INPUT,
-    F_FLUSH,
-    CPU,
     F_START,
     FAULT,
     FAULT_ACCESS,
@@ -45,8 +47,8 @@ from lamina_hardware.io.control import (
     FAULT_PAGE,
     FAULT_VA,
     INTERCEPT_SYSCALL,
-    INVALID_ADDRESS,
     LIMIT,
+    PORTABLE,
     REQUEST,
     REQUEST_CANCEL,
     REQUEST_EVENT,
@@ -56,6 +58,7 @@ from lamina_hardware.io.control import (
     STOP_A,
     STOP_B,
     STOP_BUDGET,
+    STOP_CODE_WRITE,
     STOP_C,
     STOP_CPUID,
     STOP_D,
@@ -65,13 +68,25 @@ from lamina_hardware.io.control import (
     STOP_IO,
     STOP_NONE,
     STOP_REQUEST,
+    STOP_SPECIAL,
     STOP_SYSCALL,
     STOP_TIMESTAMP,
 )
 from lamina_hardware.io.decoder import decode
 from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver, enter_syscall
-from lamina_hardware.io.native import call1, call5, cas64, compiled, load8, load32, load64, put, released, store32, store64, word
+from lamina_hardware.io.by_hand import finish_by_hand, full_address
+from lamina_hardware.io.exchange import pull, push
+from lamina_hardware.io.fill import drop_code, flush_tlb
+from lamina_hardware.io.native import call5, cas64, compiled, load8, load32, load64, put, store32, store64, word
 from lamina_hardware.io.registers import flags, load, store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def released(signature: str) -> Callable[[F], F]:
+    """Compiles a function that gives up the GIL while it runs."""
+    return cast(Callable[[F], F], numba.njit(signature, cache=True, nogil=True))
+
 
 _0, _1, _2, _3, _8, _16 = (np.uint64(n) for n in (0, 1, 2, 3, 8, 16))
 _BYTE = np.uint64(0xFF)
@@ -334,7 +349,7 @@ def _classify(block: int) -> int:
         fetch = word(block, FAULT_ACCESS) == ACCESS_EXECUTE
         if not fetch:
             _settle(block, _0)
-        return _fault_exit(block, load64(word(block, INVALID_ADDRESS)))
+        return _fault_exit(block, full_address(block))
     if stop == STOP_BUDGET:
         return STOPPED
     if stop == STOP_REQUEST:
@@ -353,6 +368,13 @@ def _classify(block: int) -> int:
         return CPUID if stop == STOP_CPUID else TIMESTAMP
     if stop == STOP_INVALID:
         return _invalid_exit(block)
+    if stop == STOP_SPECIAL:
+        _settle(block, _0)
+        return GO_ON
+    if stop == STOP_CODE_WRITE:
+        _settle(block, _0)
+        drop_code(block)
+        return GO_ON
     return HLT
 
 
@@ -412,7 +434,13 @@ def _emulate(block: int) -> int:
     store32(env + at.OLD_EXCEPTION, at.NO_EXCEPTION)
     guest = at.HF_GUEST if word(block, EPTP) != _0 else _0
     store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~at.HF_GUEST) | guest)
+    if word(block, PORTABLE) == _0:
+        call5(word(block, F_START), word(block, ENGINE), load64(env + at.EIP), _0, _0, _0)
+        return _classify(block)
+    push(block)
     call5(word(block, F_START), word(block, ENGINE), load64(env + at.EIP), _0, _0, _0)
+    pull(block)
+    finish_by_hand(block)
     return _classify(block)
 
 
@@ -424,7 +452,7 @@ def run(block: int, everything: int, flush: int) -> int:
     someone wanted the core for a moment: the same run goes on by calling again with CONSUMED as it stands.
     """
     if load(block, everything) != _0 or flush != _0:
-        call1(word(block, F_FLUSH), word(block, CPU))
+        flush_tlb(block)
     put(block, INPUT, load64(word(block, RUN_PAGE) + PAGE_EXIT_DATA))
     _clear_record(block)
     reason = GO_ON

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from lamina_kit import atomics  # chooses numba's cache before numba is imported
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import cfunc, njit, types  # type: ignore[import-untyped]
+from numba import njit, types  # type: ignore[import-untyped]
 from numba.extending import intrinsic  # type: ignore[import-untyped]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,16 +35,6 @@ def compiled(signature: str) -> Callable[[F], F]:
 def inlined(signature: str) -> Callable[[F], F]:
     """Compiles a small function that the optimizer may copy into its callers."""
     return cast(Callable[[F], F], njit(signature, cache=True))
-
-
-def released(signature: str) -> Callable[[F], F]:
-    """Compiles a function that gives up the GIL while it runs."""
-    return cast(Callable[[F], F], njit(signature, cache=True, nogil=True))
-
-
-def callback(signature: str) -> Callable[[F], F]:
-    """Compiles a function that the emulator calls; its C address is the result's `address`."""
-    return cast(Callable[[F], F], cfunc(signature, cache=True))
 
 
 def _load(width: Any) -> Any:
@@ -116,6 +106,13 @@ def _call(count: int) -> Any:
             return typed()
 
         return call1
+    if count == 2:
+
+        @intrinsic
+        def call2(typing: Any, function: Any, a: Any, b: Any) -> Any:
+            return typed()
+
+        return call2
     if count == 3:
 
         @intrinsic
@@ -138,4 +135,4 @@ def _call(count: int) -> Any:
     return call5
 
 
-call1, call3, call4, call5 = _call(1), _call(3), _call(4), _call(5)
+call1, call2, call3, call4, call5 = _call(1), _call(2), _call(3), _call(4), _call(5)

@@ -12,7 +12,7 @@ import numpy as np
 from lamina_kit import runpage
 
 from lamina_hardware.io import unicorn_layout as at
-from lamina_hardware.io.control import ENGINE, ENV, F_REG_READ, F_REG_WRITE, RUN_PAGE, SCRATCH
+from lamina_hardware.io.control import ENGINE, ENV, F_REG_READ, F_REG_WRITE, PORTABLE, RUN_PAGE, SCRATCH
 from lamina_hardware.io.native import (
     call3,
     compiled,
@@ -69,6 +69,7 @@ _REG_MXCSR = np.uint64(249)
 _REG_MSR = np.uint64(248)
 
 _MSR_EFER = np.uint64(0xC000_0080)
+_FLAG_DF = np.uint64(1 << 10)
 _FLAGS_FIXED = np.uint64(2)
 _FX_MASK = np.uint64(0xFFFF)
 
@@ -98,14 +99,21 @@ def write_register(block: int, number: int, value: int) -> int:
 
 @compiled("uint64(uint64)")
 def flags(block: int) -> int:
-    """Returns RFLAGS."""
+    """Returns RFLAGS. The emulator keeps the arithmetic flags apart; the portable core's copy is whole."""
+    if word(block, PORTABLE) != _0:
+        return load64(word(block, ENV) + at.EFLAGS) | _FLAGS_FIXED
     return read_register(block, _REG_EFLAGS) | _FLAGS_FIXED
 
 
 @compiled("uint64(uint64, uint64)")
 def set_flags(block: int, value: int) -> int:
     """Sets RFLAGS."""
-    return write_register(block, _REG_EFLAGS, value | _FLAGS_FIXED)
+    if word(block, PORTABLE) == _0:
+        return write_register(block, _REG_EFLAGS, value | _FLAGS_FIXED)
+    env = word(block, ENV)
+    store64(env + at.EFLAGS, value | _FLAGS_FIXED)
+    store32(env + at.DF, _1 if value & _FLAG_DF == _0 else ~_0)
+    return _0
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64, uint64, uint64)")
@@ -137,6 +145,13 @@ def _load_control(block: int, page: int) -> int:
     """Loads CR0, CR2, CR3, CR4 and EFER; returns whether the TLB must be flushed."""
     env = word(block, ENV)
     flush = _0
+    if word(block, PORTABLE) != _0:
+        store64(env + at.CR0, load64(page + PAGE_CR0))
+        store64(env + at.CR2, load64(page + PAGE_CR2))
+        store64(env + at.CR3, load64(page + PAGE_CR3))
+        store64(env + at.CR4, load64(page + PAGE_CR4))
+        store64(env + at.EFER, load64(page + PAGE_EFER))
+        return _1
     if load64(env + at.CR0) != load64(page + PAGE_CR0):
         write_register(block, _REG_CR0, load64(page + PAGE_CR0))
         flush = _1
@@ -239,9 +254,12 @@ def _load_fpu(block: int, page: int) -> int:
     """Loads x87 and SSE state from the FXSAVE area. Source: Intel SDM vol. 1, table 10-2."""
     env = word(block, ENV)
     area = page + PAGE_FX
+    if word(block, PORTABLE) != _0:
+        store16(env + at.FPU_CONTROL, load16(area))
+        store32(env + at.MXCSR, load32(area + _24) & _FX_MASK)
     if load16(env + at.FPU_CONTROL) != load16(area):
         write_register(block, _REG_FPCW, load16(area))
-    if load32(env + at.MXCSR) != load32(area + _24):
+    if load32(env + at.MXCSR) != load32(area + _24) & _FX_MASK:
         write_register(block, _REG_MXCSR, load32(area + _24) & _FX_MASK)
     status = load16(area + _2)
     top = (status >> np.uint64(11)) & _7

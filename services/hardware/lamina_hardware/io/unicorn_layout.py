@@ -74,7 +74,6 @@ JUMP_CACHE_IN_CPU = 312
 INVALID_ADDRESS_IN_ENGINE = 1416
 
 # Exported functions that are not part of the API.
-SYMBOL_FLUSH = "tlb_flush_x86_64"
 SYMBOL_INVALIDATE = "tb_invalidate_phys_range_x86_64"
 SYMBOL_LEAVE = "cpu_loop_exit_noexc_x86_64"
 

@@ -39,12 +39,16 @@ class SetStatus:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Delete an object gracefully, as its owner would; `grace_seconds` None means the object's own period."""
+    """Delete an object gracefully, as its owner would; `grace_seconds` None means the object's own period.
+
+    `foreground` lets it wait for what it owns.
+    """
 
     key: Key
     uid: str
     why: str
     grace_seconds: int | None = None
+    foreground: bool = False
 
 
 @dataclass(frozen=True, slots=True)

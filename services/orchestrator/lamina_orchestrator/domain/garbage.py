@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lamina_orchestrator.domain.actions import Action, Decide, Remove, Replace
-from lamina_orchestrator.domain.kinds import kind_of
+from lamina_orchestrator.domain.kinds import POD, kind_of
 from lamina_orchestrator.domain.objects import (
     Object,
     finalizers_of,
@@ -56,10 +56,13 @@ def finalize_owner(owner: Object, dependents: Sequence[Object]) -> list[Action]:
     blocking = [obj for obj in dependents if _blocks(obj, uid_of(owner))]
     if not blocking:
         return [_without_finalizer(owner, FOREGROUND)]
-    waiting = [obj for obj in dependents if not is_deleting(obj)]
-    return [
-        Remove(kind_of(obj).key(namespace_of(obj), name_of(obj)), uid_of(obj), "foreground deletion") for obj in waiting
-    ]
+    return [_remove(obj) for obj in dependents if not is_deleting(obj)]
+
+
+def _remove(obj: Object) -> Action:
+    kind = kind_of(obj)
+    key = kind.key(namespace_of(obj), name_of(obj))
+    return Remove(key, uid_of(obj), "foreground deletion", foreground=kind != POD)  # pods own nothing to wait for
 
 
 def _blocks(obj: Object, owner_uid: str) -> bool:

@@ -18,6 +18,7 @@ from lamina_orchestrator.domain.schema import (
     Opaque,
     Struct,
     Text,
+    Type,
 )
 
 _COUNT = Integer(0)
@@ -233,7 +234,7 @@ _LEASE_SPEC = Struct(
     }
 )
 
-_EVENT_FIELDS = {
+_EVENT_FIELDS: dict[str, Type] = {
     "involvedObject": Opaque(),
     "reason": Text(128),
     "message": Text(1024),
@@ -252,7 +253,7 @@ _EVENT_FIELDS = {
 
 
 def _shape(spec: Struct | None, required: tuple[str, ...] = ("metadata",)) -> Struct:
-    fields = {"apiVersion": Text(), "kind": Text(), "metadata": METADATA, "status": Opaque()}
+    fields: dict[str, Type] = {"apiVersion": Text(), "kind": Text(), "metadata": METADATA, "status": Opaque()}
     return Struct({**fields, "spec": spec} if spec else fields, required=required)
 
 

@@ -58,14 +58,17 @@ class Image(_message.Message):
     LAYERS_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
     IMPORT_TIME_NS_FIELD_NUMBER: _builtins.int
+    MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `hosts/{host}/images/{image}`, where the last part is the hexadecimal digest of the configuration."""
     digest: _builtins.str
-    """Digest of the manifest, `sha256:` and 64 hexadecimal digits."""
+    """Digest of the configuration, by which container engines know an image: `sha256:` and 64 hexadecimal digits."""
     size_bytes: _builtins.int
     """Bytes of its configuration and its layers as stored."""
     import_time_ns: _builtins.int
     """When it was imported, Unix time in nanoseconds."""
+    manifest_digest: _builtins.str
+    """Digest of the manifest; that of the configuration for an image from a docker-archive, which has no manifest."""
     @_builtins.property
     def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """References that name the image, normalised, in alphabetical order."""
@@ -88,10 +91,11 @@ class Image(_message.Message):
         layers: _abc.Iterable[_builtins.str] | None = ...,
         config: Global___ImageConfig | None = ...,
         import_time_ns: _builtins.int = ...,
+        manifest_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "digest", b"digest", "import_time_ns", b"import_time_ns", "layers", b"layers", "name", b"name", "references", b"references", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "digest", b"digest", "import_time_ns", b"import_time_ns", "layers", b"layers", "manifest_digest", b"manifest_digest", "name", b"name", "references", b"references", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -520,7 +524,7 @@ class Resources(_message.Message):
     suffice the container is killed (exit code 137, reason `OOMKilled`).
     """
     swap_limit_bytes: _builtins.int
-    """Most bytes of swap beside that. 0 means none."""
+    """Most bytes of swap beside that. 0 means none when there is a limit on memory, and no limit otherwise."""
     def __init__(
         self,
         *,

@@ -10,6 +10,7 @@ from lamina_container_runtime.domain.container import ContainerRecord, Container
 from lamina_container_runtime.domain.image import command_of, environment_of
 from lamina_container_runtime.domain.sandbox import SandboxRecord
 from lamina_container_runtime.domain.user_spec import UserIds
+from lamina_container_runtime.domain.wait import Waiter, WaitQueue, Woken
 from lamina_container_runtime.engines.interface import Logs, Ports
 from lamina_container_runtime.engines.model.effects import CreateGroups, DeleteGroups, Wait
 from lamina_container_runtime.engines.model.events import Changes
@@ -22,7 +23,6 @@ from lamina_container_runtime.engines.model.kernel.inode import DirectoryInode, 
 from lamina_container_runtime.engines.model.kernel.kernel import Kernel
 from lamina_container_runtime.engines.model.kernel.pids import PidNamespace
 from lamina_container_runtime.engines.model.kernel.resolve import View, resolve
-from lamina_container_runtime.engines.model.kernel.wait import Waiter, WaitQueue, Woken
 from lamina_container_runtime.engines.model.sandboxes import Sandboxes, request_id_reused
 from lamina_kit.effects import Step
 from lamina_kit.errors import (

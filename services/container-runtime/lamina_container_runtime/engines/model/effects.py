@@ -15,8 +15,8 @@ from lamina_kit.effects import Effect, Step
 from lamina_kit.runpage import RunPage
 
 if TYPE_CHECKING:
+    from lamina_container_runtime.domain.wait import Waiter
     from lamina_container_runtime.engines.model.kernel.thread import Thread
-    from lamina_container_runtime.engines.model.kernel.wait import Waiter
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from lamina_container_runtime.domain import container as states
 from lamina_container_runtime.domain.container import ContainerEvent, ContainerRecord, ContainerSpec, ContainerState
 from lamina_container_runtime.domain.process_info import ProcessInfo
 from lamina_container_runtime.domain.sandbox import SandboxRecord, SandboxSpec
+from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.interface import Ports
 from lamina_container_runtime.engines.model.containers import Containers
 from lamina_container_runtime.engines.model.kernel.kernel import Kernel
-from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
 from lamina_container_runtime.engines.model.process_list import list_processes
 from lamina_container_runtime.engines.model.sandboxes import Sandboxes
 from lamina_kit.effects import Step

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from lamina_container_runtime.domain.container import ContainerEvent, ContainerRecord, EventType
-from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
+from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_kit.errors import OutOfRange
 
 KEPT = 10_000

@@ -69,7 +69,7 @@ def _shoot(machine: ModelMachine, bits: tuple[PageBits, ...]) -> Step[None]:
 
 def _settle(machine: ModelMachine) -> Step[None]:
     """Gets the tables that waiting grants need, and some ahead."""
-    while machine.holder.tables_lacking() or machine.ept.spare < TABLES_AHEAD:
+    while machine.holder.waiting or machine.ept.spare < TABLES_AHEAD:
         count = machine.holder.tables_lacking() + TABLES_AHEAD
         group = machine.vm.definition.memory_group
         frames: list[Frame] = yield effects.AllocateTables(machine.owner, group, count)

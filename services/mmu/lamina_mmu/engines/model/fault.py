@@ -258,7 +258,7 @@ class _Fault:
         entry = exchange(space.table, vpn, transit(entry))
         done = False
         try:
-            yield from withdraw(m, [])
+            yield from withdraw(m, [Taken(space.id, vpn, entry)])
             self.note("translations.dropped", f"no core and no holder uses frame {old} for this page")
             m.ram.copy_frame(old, new)
             m.soil(new)

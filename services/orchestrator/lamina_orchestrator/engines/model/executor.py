@@ -123,7 +123,8 @@ class Executor:
         if obj is None or uid_of(obj) != action.uid:
             return
         kind = kind_of_resource(action.key.resource)
-        marked = deletion.mark(kind, obj, now_ns, deletion.BACKGROUND_POLICY, action.grace_seconds)
+        policy = deletion.FOREGROUND_POLICY if action.foreground else deletion.BACKGROUND_POLICY
+        marked = deletion.mark(kind, obj, now_ns, policy, action.grace_seconds)
         if marked is None:
             self._ledger.remove(action.key)
         elif marked is not obj:

@@ -9,9 +9,9 @@ import errno
 import struct
 from typing import TYPE_CHECKING
 
+from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel import user
 from lamina_container_runtime.engines.model.kernel.abi import Errno
-from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.effects import Step
 

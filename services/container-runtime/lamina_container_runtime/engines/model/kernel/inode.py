@@ -9,8 +9,8 @@ import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.abi import S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, Errno
-from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
 
 MAX_FILE = 1 << 40
 

@@ -12,6 +12,7 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from lamina_container_runtime.domain.wait import Waiter
 from lamina_container_runtime.engines.model.effects import (
     ContextRef,
     CreateContext,
@@ -49,7 +50,6 @@ from lamina_container_runtime.engines.model.kernel.signals import (
     SignalInfo,
 )
 from lamina_container_runtime.engines.model.kernel.thread import Thread
-from lamina_container_runtime.engines.model.kernel.wait import Waiter
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.effects import Step
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.abi import (
     O_ACCMODE,
     O_APPEND,
@@ -21,7 +22,6 @@ from lamina_container_runtime.engines.model.kernel.abi import (
     Errno,
 )
 from lamina_container_runtime.engines.model.kernel.inode import DirectoryInode, FileInode, Inode
-from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
 from lamina_kit.effects import Step
 
 if TYPE_CHECKING:

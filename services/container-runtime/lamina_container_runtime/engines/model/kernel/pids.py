@@ -9,8 +9,8 @@ import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.abi import Errno
-from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.process import Process

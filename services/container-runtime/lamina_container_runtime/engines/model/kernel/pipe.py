@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.abi import (
     O_WRONLY,
     PIPE_BUF,
@@ -25,7 +26,6 @@ from lamina_container_runtime.engines.model.kernel.abi import (
 )
 from lamina_container_runtime.engines.model.kernel.inode import Inode
 from lamina_container_runtime.engines.model.kernel.openfile import OpenFile
-from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.effects import Step
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
+from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.abi import SIGCHLD, SIGCONT, SIGKILL, SIGSTOP
 from lamina_container_runtime.engines.model.kernel.address_space import AddressSpace
 from lamina_container_runtime.engines.model.kernel.fdtable import FdTable
@@ -22,7 +23,6 @@ from lamina_container_runtime.engines.model.kernel.signals import (
     Pending,
     SignalInfo,
 )
-from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.container import KernelContainer

@@ -42,12 +42,14 @@ class Found:
     """Where a path leads: its directory, its last part and its inode, which is None when nothing has that name.
 
     `must_be_directory` says that the path ends in a slash. For the root and for paths that end in a dot, `name` is "".
+    `magic` is the true path of what a magic link led to.
     """
 
     parent: DirectoryInode
     name: str
     inode: Inode | None
     must_be_directory: bool = False
+    magic: str = ""
 
     def existing(self) -> Inode:
         """Returns the inode; ENOENT when there is none, ENOTDIR when a slash asks for a directory and it is none."""
@@ -116,7 +118,7 @@ def _follow(view: View, here: DirectoryInode, link: SymlinkInode, parts: list[st
     if isinstance(link, MagicLink):
         target = link.follow()
         if target is not None:
-            return Found(here, found.name, target, found.must_be_directory)
+            return Found(here, found.name, target, found.must_be_directory, link.target)
     if not link.target:
         raise Errno(errno.ENOENT)
     if len(link.target) >= PATH_MAX:
@@ -161,6 +163,8 @@ def path_of(directory: DirectoryInode, root: DirectoryInode) -> str:
 
 def location_of(found: Found, root: DirectoryInode) -> str:
     """Returns the path of what was found, for /proc/PID/fd and /proc/PID/exe."""
+    if found.magic:
+        return found.magic
     if isinstance(found.inode, DirectoryInode):
         return path_of(found.inode, root)
     above = path_of(found.parent, root)

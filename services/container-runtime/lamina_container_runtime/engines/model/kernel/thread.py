@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lamina_container_runtime.domain.wait import Waiter, WaitQueue, Woken
 from lamina_container_runtime.engines.model.effects import ContextRef
 from lamina_container_runtime.engines.model.kernel.signals import Pending
-from lamina_container_runtime.engines.model.kernel.wait import Waiter, WaitQueue, Woken
 from lamina_kit.runpage import RunPage
 
 if TYPE_CHECKING:

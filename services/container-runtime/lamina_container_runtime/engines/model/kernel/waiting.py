@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lamina_container_runtime.domain.wait import Waiter, WaitQueue, Woken
 from lamina_container_runtime.engines.model.effects import Wait
 from lamina_container_runtime.engines.model.kernel.abi import Interrupted
-from lamina_container_runtime.engines.model.kernel.wait import Waiter, WaitQueue, Woken
 from lamina_kit.effects import Step
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel import user
 from lamina_container_runtime.engines.model.kernel.abi import (
     POLLERR,
@@ -22,7 +23,6 @@ from lamina_container_runtime.engines.model.kernel.abi import (
     unpack_timespec,
 )
 from lamina_container_runtime.engines.model.kernel.signals import UNBLOCKABLE
-from lamina_container_runtime.engines.model.kernel.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step

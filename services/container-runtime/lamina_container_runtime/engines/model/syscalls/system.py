@@ -199,6 +199,18 @@ def set_robust_list(thread: Thread, head: int, size: int) -> int:
     return 0
 
 
+@CALLS.add("rseq", "clone3")
+def not_offered(thread: Thread) -> int:
+    """Newer calls that programs try first and do without."""
+    raise Errno(errno.ENOSYS)
+
+
+@CALLS.add("socket", "socketpair")
+def socket(thread: Thread) -> int:
+    """Sockets: no address family is there."""
+    raise Errno(errno.EAFNOSUPPORT)
+
+
 @CALLS.add("sethostname", "setdomainname", "mount", "umount2", "pivot_root", "reboot", "unshare", "setns")
 def not_permitted(thread: Thread) -> int:
     """What needs a capability that containers do not have."""

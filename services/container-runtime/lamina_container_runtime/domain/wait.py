@@ -1,4 +1,4 @@
-"""Waiting and waking: the kernel's wait queues.
+"""Waiting and waking: wait queues.
 
 A step that has to wait enters its waiter into the queues of what it waits for and yields `Wait`. Whoever changes such a
 thing wakes the queue; the first reason that comes wins, and the step looks at everything again.

@@ -1,0 +1,156 @@
+"""VM exits per second through the hypervisor, and boot time to the prompt, beside bare Unicorn in the same run.
+
+    python bench/vm_exits.py [--exits 20000] [--rounds 5]
+
+The guest sends bytes to its serial port in a loop of three instructions. Embedded, each is one exit: core, hardware
+layer, `Cpu.Run` stream, hypervisor, serial device, ledger, and back. The peer is the same loop on a bare emulator whose
+OUT hook is a Python function that appends the byte, once letting the emulator go on and once stopping it, as an exit
+does. Rounds are interleaved; only the ratios mean much on a shared machine. The aim is at most 15 µs an exit and a boot
+in under 0.2 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import struct
+import time
+from typing import Any
+
+from lamina.hypervisor.v1 import hypervisor_pb2 as pb
+from lamina.hypervisor.v1 import hypervisor_pb2_grpc
+
+from lamina_cli import guest_kernel
+from lamina_cli.assets import asset
+from lamina_cli.stack import private_stack
+
+AIM_EXIT_US = 15.0
+AIM_BOOT_S = 0.2
+KERNEL_AT = 0x100000
+MEMORY = 64 << 20
+PROMPT = b"> "
+STOPPED = pb.VirtualMachine.STATE_STOPPED
+
+
+def loop(exits: int) -> bytes:
+    """Returns code that sends `exits` bytes to port 0x3f8 and halts."""
+    setup = b"\xb9" + struct.pack("<I", exits) + b"\x66\xba\xf8\x03\xb0x"  # mov ecx, n; mov dx, 0x3f8; mov al, 'x'
+    return setup + b"\xee\xff\xc9\x75\xfb" + b"\xfa\xf4"  # again: out dx, al; dec ecx; jnz again; cli; hlt
+
+
+def elf(code: bytes) -> bytes:
+    """Returns a kernel image of that code."""
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01" + bytes(9), 2, 62, 1, KERNEL_AT, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
+    size = len(code)
+    return header + struct.pack("<IIQQQQQQ", 1, 7, 120, KERNEL_AT, KERNEL_AT, size, size, 0x1000) + code
+
+
+def bare(exits: int, stop: bool) -> float:
+    """Returns microseconds an OUT on a bare emulator; with `stop` each one leaves it and enters it again."""
+    from importlib import import_module
+
+    unicorn: Any = import_module("unicorn")
+    x86_const: Any = import_module("unicorn.x86_const")
+    uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+    uc.mem_map(KERNEL_AT, 0x1000)
+    code = loop(exits)
+    uc.mem_write(KERNEL_AT, code)
+    sent = bytearray()
+
+    def out(machine: Any, port: int, size: int, value: int, data: Any) -> None:
+        sent.append(value & 0xFF)
+        if stop:
+            machine.emu_stop()
+
+    uc.hook_add(unicorn.UC_HOOK_INSN, out, None, 1, 0, x86_const.UC_X86_INS_OUT)
+    end = KERNEL_AT + len(code) - 1
+    began = time.perf_counter()
+    at = KERNEL_AT
+    while at < end - 1 and len(sent) < exits:
+        uc.emu_start(at, end)
+        at = uc.reg_read(x86_const.UC_X86_REG_RIP)
+    return (time.perf_counter() - began) / exits * 1e6
+
+
+class Guests:
+    """VMs on an embedded stack."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+
+    async def define(self, vm_id: str, kernel: bytes) -> str:
+        """Creates a VM; returns its name."""
+        vm = pb.VirtualMachine(memory_bytes=MEMORY)
+        request = pb.CreateVirtualMachineRequest(vm_id=vm_id, virtual_machine=vm, kernel=kernel)
+        return str((await self._stub.CreateVirtualMachine(request)).name)
+
+    async def run(self, name: str, until: bytes = b"") -> float:
+        """Starts a VM and follows its serial port to its end, or to `until`; returns the seconds that took."""
+        began = time.perf_counter()
+        await self._stub.StartVirtualMachine(pb.StartVirtualMachineRequest(name=name))
+        output = b""
+        call = self._stub.ReadSerial(pb.ReadSerialRequest(name=name, follow=True))
+        async for piece in call:
+            output += piece.data
+            if until and output.endswith(until):
+                break
+        took = time.perf_counter() - began
+        call.cancel()
+        await self._stub.StopVirtualMachine(pb.StopVirtualMachineRequest(name=name))
+        return took
+
+    async def exits(self, name: str) -> tuple[float, float]:
+        """Runs a VM to its halt without a reader; returns microseconds an exit, in all and in the dispatcher."""
+        began = time.perf_counter()
+        await self._stub.StartVirtualMachine(pb.StartVirtualMachineRequest(name=name))
+        request = pb.GetVirtualMachineRequest(name=name)
+        while (await self._stub.GetVirtualMachine(request)).state != STOPPED:  # noqa: ASYNC110 (a follower costs)
+            await asyncio.sleep(0.005)
+        took = time.perf_counter() - began
+        ledger = await self._stub.GetExitLedger(pb.GetExitLedgerRequest(name=name))
+        return took / ledger.total_exits * 1e6, ledger.total_host_time_ns / ledger.total_exits / 1e3
+
+
+async def measure(exits: int, rounds: int) -> None:
+    """Prints the medians of all rounds."""
+    whole, host, hook, stopping, boots = [], [], [], [], []
+    async with private_stack() as stack:
+        guests = Guests(stack.client().stub("hypervisor", hypervisor_pb2_grpc.VirtualMachinesStub))
+        sender = await guests.define("sender", elf(loop(exits)))
+        kernel = await guests.define("kernel", guest_kernel.compile(asset("guests/kernel")))
+        for _ in range(rounds):
+            each, dispatcher = await guests.exits(sender)
+            whole.append(each)
+            host.append(dispatcher)
+            hook.append(bare(exits, stop=False))
+            stopping.append(bare(exits, stop=True))
+            boots.append(await guests.run(kernel, PROMPT))
+    exit_us, stop_us, boot_s = map(statistics.median, (whole, stopping, boots))
+    print(f"an exit through the hypervisor, embedded   {exit_us:8.1f} µs   {1e6 / exit_us:10,.0f} a second")
+    print(f"  of which the hypervisor's dispatcher     {statistics.median(host):8.1f} µs")
+    print(f"bare Unicorn, Python hook, going on        {statistics.median(hook):8.1f} µs")
+    print(f"bare Unicorn, Python hook, stop and start  {stop_us:8.1f} µs   ratio {exit_us / stop_us:.1f}")
+    print(f"guest kernel, power-on to prompt           {boot_s * 1e3:8.1f} ms")
+    print(f"aims: exit ≤ {AIM_EXIT_US:g} µs {verdict(exit_us <= AIM_EXIT_US)}, boot < {AIM_BOOT_S:g} s", end=" ")
+    print(verdict(boot_s < AIM_BOOT_S))
+
+
+def verdict(met: bool) -> str:
+    """Returns the word for an aim that is met or not."""
+    return "met" if met else "missed"
+
+
+def main() -> None:
+    """Reads the arguments and measures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--exits", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    asyncio.run(measure(given.exits, given.rounds))
+
+
+if __name__ == "__main__":
+    main()

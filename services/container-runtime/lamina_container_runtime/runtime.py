@@ -1,0 +1,235 @@
+"""The shell around the engine: opens files, sessions and RAM below it, drives its steps, feeds streams."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import grpc
+from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
+
+from lamina_container_runtime.config import ContainerRuntimeConfig
+from lamina_container_runtime.domain.container import ContainerEvent, EventType
+from lamina_container_runtime.domain.image import ImageRecord
+from lamina_container_runtime.domain.logline import LogLine
+from lamina_container_runtime.domain.names import Names
+from lamina_container_runtime.domain.wait import Waiter, WaitQueue
+from lamina_container_runtime.engines.interface import Engine, Ports
+from lamina_container_runtime.engines.model.effects import Wait
+from lamina_container_runtime.io.database import Database
+from lamina_container_runtime.io.images import ImageStore
+from lamina_container_runtime.io.logs import LogStore
+from lamina_container_runtime.io.lower import Lower
+from lamina_container_runtime.io.performer import Performer
+from lamina_kit import trace
+from lamina_kit.channel import Channel
+from lamina_kit.effects import Step
+from lamina_kit.engines import load_engine
+from lamina_kit.errors import FailedPrecondition, ResourceExhausted
+from lamina_kit.membus import MemoryBus
+from lamina_kit.service import Environment
+from lamina_kit.session import OwnerSession
+from lamina_kit.status import rpc_error
+from lamina_kit.usermem import UserMemory
+
+T = TypeVar("T")
+WATCH_LAG = 4096
+"""Most events that a watcher may be behind."""
+
+
+class Runtime:
+    """What the servicers work with. The parts exist between `start` and `stop`."""
+
+    engine: Engine
+    images: ImageStore
+    logs: LogStore
+    performer: Performer
+
+    def __init__(self, environment: Environment, config: ContainerRuntimeConfig) -> None:
+        self._environment = environment
+        self._config = config
+        self._engine_class: Any = load_engine("container-runtime", environment.layer.engine)
+        environment.layer.capabilities = self._engine_class.capabilities
+        self.names = Names(environment.host)
+        self.clock = environment.clock
+        self._importing = asyncio.Lock()
+        self._bus: MemoryBus | None = None
+        self._database: Database | None = None
+        self._sessions: list[OwnerSession] = []
+        self._running = False
+
+    async def start(self) -> None:
+        """Opens the state, shakes hands below, makes the engine and reconciles what the last start left."""
+        environment = self._environment
+        folder = environment.state_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        self._database = Database(folder / "runtime.db")
+        epoch = self._database.next_epoch()
+        hardware, mmu = self._channel("hardware"), self._channel("mmu")
+        sessions = (await self._open_session(hardware, epoch), await self._open_session(mmu, epoch))
+        environment.layer.boot_id = sessions[0].handshake.boot_id
+        self._bus = environment.bus or await self._open_bus(hardware)
+        record = environment.layer.events.record
+        lower = Lower(hardware, mmu, sessions, self._bus, record)
+        self.performer = Performer(lower, self.clock, environment.layer.recorder)
+        self.images = ImageStore(folder / "images", self._database)
+        self.logs = LogStore(folder / "logs", self.clock.wall_ns, self._log_full)
+        self.engine = self._engine_class(self._ports(self._database, self._bus, epoch))
+        host = await lower.host()
+        self.engine.describe_host(host.memory_bytes, host.core_count)
+        self._running = True
+        await self.performer.drive(self.engine.recover())
+
+    async def stop(self) -> None:
+        """Ends all containers' tasks and closes everything. Idempotent."""
+        if self._running:
+            self._running = False
+            await self.performer.stop()
+            self.logs.close_all()
+            self.images.close()
+        for session in self._sessions:
+            await session.close()
+        self._sessions.clear()
+        if self._bus is not None and self._bus is not self._environment.bus:
+            self._bus.close()
+        self._bus = None
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    async def drive(self, step: Step[T]) -> T:
+        """Runs a step of the engine to its end, also when the caller goes away."""
+        return await self.performer.drive(step)
+
+    async def drive_cancellable(self, step: Step[T]) -> T:
+        """Runs a step that only waits; it ends with its caller."""
+        return await self.performer.drive_cancellable(step)
+
+    async def import_image(self, file: IO[bytes], reference: str) -> list[ImageRecord]:
+        """Imports an archive. The work is done on a thread when time is real, so that containers go on meanwhile."""
+        now = self.clock.wall_ns()
+        async with self._importing:
+            if getattr(self.clock, "mode", "real") == "real":
+                return await asyncio.to_thread(self.images.import_archive, file, reference, now)
+            return self.images.import_archive(file, reference, now)
+
+    def spool(self) -> IO[bytes]:
+        """Returns a temporary file below the state directory for an archive that arrives."""
+        return tempfile.TemporaryFile(dir=self._environment.state_dir)
+
+    def delete_image(self, reference: str) -> tuple[tuple[str, ...], bool, int]:
+        """Deletes an image or a reference; `FailedPrecondition` `IMAGE_IN_USE` while a container was made from it."""
+        doomed = self.images.will_delete_image(reference)
+        users = [item.container_id for item in self.engine.containers() if doomed and item.image_id == doomed.image_id]
+        if users:
+            raise FailedPrecondition(
+                f"The image {reference} is used by {len(users)} containers, the first being {users[0]}.",
+                reason="IMAGE_IN_USE",
+                next_step="Remove these containers first.",
+            )
+        return self.images.delete(reference)
+
+    async def watch(self, revision: int) -> AsyncIterator[ContainerEvent]:
+        """Yields the changes after a revision, for ever; `ResourceExhausted` `WATCH_TOO_SLOW` for who lags behind.
+
+        From revision 0 every container comes first, as it is now.
+        """
+        if not revision:
+            revision = self.engine.revision()
+            for record in sorted(self.engine.containers(), key=lambda item: item.revision):
+                yield ContainerEvent(record.revision, EventType.CREATED, record, record.create_time_ns)
+        while True:
+            events = self.engine.events_after(revision)
+            if len(events) > WATCH_LAG:
+                raise ResourceExhausted(
+                    f"The watcher is {len(events)} events behind.",
+                    reason="WATCH_TOO_SLOW",
+                    next_step="List the containers and watch from the list's revision.",
+                )
+            for change in events:
+                revision = change.revision
+                yield change
+            if not events:
+                await self._woken(self.engine.changed())
+
+    async def read_logs(self, container_id: str, *, follow: bool, tail: int | None) -> AsyncIterator[LogLine]:
+        """Yields the entries of a container's log, and with `follow` what comes until it exits."""
+        offset = 0 if tail is None else self.logs.offset_of_tail(container_id, tail)
+        while True:
+            more = follow and self.logs.is_open(container_id)
+            lines, offset = self.logs.read(container_id, offset)
+            for line in lines:
+                yield line
+            if lines:
+                continue
+            if not more:
+                return
+            await self._woken(self.logs.queue(container_id))
+
+    async def _woken(self, queue: WaitQueue) -> None:
+        waiter = Waiter()
+        queue.add(waiter)
+        try:
+            await self.performer(Wait(waiter, None))
+        finally:
+            queue.remove(waiter)
+
+    def _ports(self, database: Database, bus: MemoryBus, epoch: int) -> Ports:
+        environment = self._environment
+        return Ports(
+            host=environment.host,
+            clock=self.clock,
+            rng=environment.rng.child(f"container-runtime/{epoch}"),
+            memory=UserMemory(bus),
+            kick=self.performer.kick,
+            record=environment.layer.events.record,
+            span=trace.span,
+            repository=database,
+            images=self.images,
+            logs=self.logs,
+            upper_limit_bytes=self._config.upper_limit_bytes,
+            max_sandboxes=self._config.max_sandboxes,
+        )
+
+    def _channel(self, layer: str) -> Channel:
+        channel = self._environment.channels.get(layer)
+        if channel is None:
+            raise FailedPrecondition(
+                f"The container runtime has no {layer} layer below it.",
+                reason="LAYER_REQUIRED",
+                next_step=f"Start the {layer} service first, and give the runtime a channel to it.",
+            )
+        return channel
+
+    async def _open_session(self, channel: Channel, epoch: int) -> OwnerSession:
+        owner = f"{self._environment.host}/container-runtime"
+        session = await OwnerSession.open(channel, owner, epoch, self.clock)
+        session.on_reopened(lambda: self._note_epoch(session.epoch))
+        self._sessions.append(session)
+        return session
+
+    async def _open_bus(self, channel: Channel) -> MemoryBus:
+        """Returns the host's RAM, as the hardware says where it is."""
+        try:
+            mapped = await hardware_pb2_grpc.MemoryStub(channel).MapMemory(hardware_pb2.MapMemoryRequest())
+        except grpc.aio.AioRpcError as error:
+            raise rpc_error(error) from error
+        if len(mapped.extents) != 1 or mapped.extents[0].address:
+            raise FailedPrecondition(
+                f"The hardware has its RAM in {len(mapped.extents)} extents; the runtime maps one that begins at 0.",
+                reason="RAM_NOT_MAPPABLE",
+                next_step="Run the runtime on hardware whose RAM is one memory bus file.",
+            )
+        return MemoryBus.open(self._environment.bus_path or Path(mapped.extents[0].path))
+
+    def _note_epoch(self, epoch: int) -> None:
+        if self._database is not None:
+            self._database.put_epoch(epoch)
+
+    def _log_full(self, container_id: str) -> None:
+        self._environment.layer.events.record(
+            self.names.container(container_id), "log.full", rule="a log holds at most 256 MiB"
+        )

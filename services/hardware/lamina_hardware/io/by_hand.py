@@ -1,0 +1,194 @@
+"""Instructions that the portable core does itself, and what it must work out after a stop; compiled.
+
+The portable core cannot leave the emulator in the middle of an instruction. It stops in front of those that exit
+(`portable_hooks.py` finds them when it enters a block), and here does what the instruction does, on its own register
+file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lamina_hardware.io import unicorn_layout as at
+from lamina_hardware.io.answers import PAGE_INPUT_WAITS, answer_cpuid, answer_timestamp
+from lamina_hardware.io.code import code_at, leave_after
+from lamina_hardware.io.control import (
+    BLOCK_PC,
+    ENV,
+    FAULT_VA,
+    INTERCEPT_CPUID,
+    INVALID_ADDRESS,
+    PORTABLE,
+    RUN_PAGE,
+    STOP,
+    STOP_A,
+    STOP_B,
+    STOP_C,
+    STOP_CPUID,
+    STOP_D,
+    STOP_E,
+    STOP_INTERRUPT,
+    STOP_IO,
+    STOP_SPECIAL,
+    STOP_TIMESTAMP,
+)
+from lamina_hardware.io.decoder import PREFIX_66, PREFIX_F2, PREFIX_F3, decode
+from lamina_hardware.io.native import compiled, load8, load32, load64, put, store64, word
+from lamina_hardware.io.operand import access_in
+
+_0, _1, _2, _3, _4, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 8))
+_12, _16 = np.uint64(12), np.uint64(16)
+_BYTE = np.uint64(0xFF)
+_WORD = np.uint64(0xFFFF)
+_LOW = np.uint64(0xFFFF_FFFF)
+_PAGE = ~np.uint64(4095)
+_GENERAL_PROTECTION = np.uint64(13)
+
+PLAIN, PORT_IN, PORT_OUT, STRING_IN, STRING_OUT, LEAF, CLOCK, CLOCK_AUX, READ_MSR, WRITE_MSR = (
+    np.uint64(n) for n in range(10)
+)
+"""Kinds of instructions; all but PLAIN may be done by hand."""
+
+
+@compiled("uint64(uint64)")
+def kind_of(found: int) -> int:
+    """Returns the kind of a decoded instruction."""
+    opcode = (found >> _8) & _BYTE
+    table = (found >> _16) & _BYTE
+    if table == _0:
+        if opcode == np.uint64(0x6C) or opcode == np.uint64(0x6D):
+            return STRING_IN
+        if opcode == np.uint64(0x6E) or opcode == np.uint64(0x6F):
+            return STRING_OUT
+        port = opcode & np.uint64(0xF6)
+        if port == np.uint64(0xE4):
+            return PORT_OUT if opcode & _2 != _0 else PORT_IN
+        return PLAIN
+    if table == _1:
+        if opcode == np.uint64(0xA2):
+            return LEAF
+        if opcode == np.uint64(0x31):
+            return CLOCK
+        if opcode == np.uint64(0x32):
+            return READ_MSR
+        if opcode == np.uint64(0x30):
+            return WRITE_MSR
+        if opcode == _1 and (found >> np.uint64(24)) & _BYTE == np.uint64(0xF9):
+            return CLOCK_AUX
+    return PLAIN
+
+
+@compiled("uint64(uint64)")
+def may_use_ports(block: int) -> int:
+    """Returns whether the privilege level is within IOPL."""
+    env = word(block, ENV)
+    return _1 if (load32(env + at.HFLAGS) & at.HF_CPL) <= ((load64(env + at.EFLAGS) >> _12) & _3) else _0
+
+
+@compiled("uint64(uint64)")
+def _refuse_port(block: int) -> int:
+    put(block, STOP, STOP_INTERRUPT)
+    put(block, STOP_A, _GENERAL_PROTECTION)
+    put(block, STOP_B, _0)
+    put(block, STOP_C, _0)
+    return _0
+
+
+@compiled("uint64(uint64, uint64, uint64)")
+def _do_port(block: int, found: int, kind: int) -> int:
+    """Reports IN, OUT or INS."""
+    env = word(block, ENV)
+    opcode = (found >> _8) & _BYTE
+    size = _1
+    if opcode & _1 != _0:
+        size = _2 if (found >> np.uint64(40)) & PREFIX_66 != _0 else _4
+    port = load64(env + at.REGS + _2 * _8) & _WORD
+    if kind != STRING_IN and opcode & _8 == _0:
+        port = load8(code_at(block, load64(env + at.EIP)) + (found & _BYTE) - _1)
+    data = _0
+    if kind == PORT_OUT:
+        data = load64(env + at.REGS) & (_LOW if size == _4 else (_WORD if size == _2 else _BYTE))
+    leave_after(block, _0)
+    if kind == STRING_IN:
+        store64(word(block, RUN_PAGE) + PAGE_INPUT_WAITS, _1)
+    put(block, STOP, STOP_IO)
+    put(block, STOP_A, port)
+    put(block, STOP_B, size)
+    put(block, STOP_C, _1 if kind == PORT_OUT else _0)
+    put(block, STOP_D, data)
+    return _0
+
+
+@compiled("uint64(uint64)")
+def _do_special(block: int) -> int:
+    """Does the instruction at RIP; changes STOP to what it means, or leaves it when nothing exits."""
+    env = word(block, ENV)
+    found = decode(code_at(block, load64(env + at.EIP)))
+    kind = kind_of(found)
+    if kind == PORT_IN or kind == PORT_OUT or kind == STRING_IN or kind == STRING_OUT:
+        if may_use_ports(block) == _0:
+            return _refuse_port(block)
+        return _do_port(block, found, kind)
+    if kind == LEAF:
+        if word(block, INTERCEPT_CPUID) != _0 or answer_cpuid(block) == _0:
+            put(block, STOP, STOP_CPUID)
+    elif kind == CLOCK or kind == CLOCK_AUX:
+        aux = _1 if kind == CLOCK_AUX else _0
+        if answer_timestamp(block, aux) == _0:
+            put(block, STOP, STOP_TIMESTAMP)
+            put(block, STOP_A, aux)
+    else:
+        put(block, STOP, STOP_INTERRUPT)
+        put(block, STOP_A, at.VMEXIT_MSR)
+        put(block, STOP_B, _1 if kind == WRITE_MSR else _0)
+        put(block, STOP_C, _0)
+        return _0
+    return leave_after(block, _0)
+
+
+@compiled("uint64(uint64)")
+def finish_by_hand(block: int) -> int:
+    """Completes a stop of the portable core on its register file, which holds the emulator's registers."""
+    env = word(block, ENV)
+    stop = word(block, STOP)
+    if stop == STOP_SPECIAL:
+        return _do_special(block)
+    if stop == STOP_IO:  # an OUTS that the emulator did: with no repetition left RIP goes behind it
+        rip = load64(env + at.EIP)
+        if rip == word(block, BLOCK_PC):
+            found = decode(code_at(block, rip))
+            repeats = (found >> np.uint64(40)) & (PREFIX_F2 | PREFIX_F3) != _0
+            if repeats and load64(env + at.REGS + _8) == _0:
+                store64(env + at.EIP, rip + (found & _BYTE))
+            else:
+                put(block, STOP_E, rip)
+    if stop == STOP_INTERRUPT:
+        put(block, STOP_C, _was_software(block))
+    return _0
+
+
+@compiled("uint64(uint64)")
+def _was_software(block: int) -> int:
+    """Returns whether the instruction that ran last is an INT: the API tells the vector alone."""
+    start = word(block, BLOCK_PC)
+    if load64(word(block, ENV) + at.EIP) == start:
+        return _0
+    place = code_at(block, start)
+    found = decode(place) if place != _0 else _0
+    opcode = (found >> _8) & _BYTE
+    is_int = opcode == np.uint64(0xCC) or opcode == np.uint64(0xCD) or opcode == np.uint64(0xF1)
+    return _1 if (found >> _16) & _BYTE == _0 and is_int else _0
+
+
+@compiled("uint64(uint64)")
+def full_address(block: int) -> int:
+    """Returns the address, to the byte, of the access that failed."""
+    if word(block, PORTABLE) == _0:
+        return load64(word(block, INVALID_ADDRESS))
+    page = word(block, FAULT_VA) & _PAGE
+    env = word(block, ENV)
+    rip = load64(env + at.EIP)
+    if rip & _PAGE == page:
+        return rip
+    place = code_at(block, rip)
+    return access_in(env, place, rip, page) if place != _0 else page

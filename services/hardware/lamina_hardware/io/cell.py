@@ -1,0 +1,176 @@
+"""What both core engines share: one emulator, its control block, and the contract of `CoreEngine`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+
+import numpy as np
+from lamina_kit import runpage
+from lamina_kit.errors import FailedPrecondition
+from lamina_kit.membus import MemoryBus
+from numpy.typing import NDArray
+
+from lamina_hardware.engines.interface import CoreCounters, CoreRun, Stopped
+from lamina_hardware.io import control, emulator, machine
+from lamina_hardware.io import unicorn_layout as layout
+from lamina_hardware.io.emulator import Emulator
+
+_PAUSED = int(machine.PAUSED)
+_MANY_FRAMES = 64
+_EVENT = runpage.TSC_OFFSET + 0x20
+_FRAME = 0x000F_FFFF_FFFF_F000
+
+
+class CoreCell:
+    """One core without its callbacks. Only `cancel` and `pause` may be called from another thread."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self.engine = Emulator()
+        self._block: NDArray[np.uint64] = np.zeros(control.WORDS, dtype=np.uint64)
+        self._words = memoryview(self._block).cast("B").cast("Q")
+        self.address = self._block.ctypes.data
+        self._resident: int | None = None
+        self._pages: dict[int, int] = {}
+        self._bus = bus
+        self._stale: set[int] = set()
+        self._all_stale = False
+        self._flush_wanted = False
+
+    def _put(self, index: np.uint64, value: int) -> None:
+        self._words[int(index)] = value
+
+    def _get(self, index: np.uint64) -> int:
+        return self._words[int(index)]
+
+    def wire(self, bus: MemoryBus, env: int, cpu: int) -> None:
+        """Fills in where RAM, registers and the emulator's functions are."""
+        for index, value in (
+            (control.RAM_BASE, bus.base),
+            (control.RAM_SIZE, bus.size),
+            (control.STATE_BASE, bus.state_base),
+            (control.BUS_HEAD, bus.head_base),
+            (control.ENGINE, self.engine.address),
+            (control.CPU, cpu),
+            (control.ENV, env),
+            (control.SCRATCH, self.address + control.SCRATCH_WORDS * 8),
+            (control.F_START, emulator.function("uc_emu_start")),
+            (control.F_STOP, emulator.function("uc_emu_stop")),
+            (control.F_CONTROL, emulator.function("uc_ctl")),
+            (control.F_REG_READ, emulator.function("uc_reg_read")),
+            (control.F_REG_WRITE, emulator.function("uc_reg_write")),
+        ):
+            self._put(index, value)
+
+    def require(self, index: np.uint64, value: int, what: str) -> None:
+        """Puts an address that must not be 0 into the block."""
+        if not value:
+            raise FailedPrecondition(
+                f"The emulator lacks {what}, which the walker core uses.",
+                reason="CORE_LAYOUT_UNKNOWN",
+                next_step=f"Install unicorn {layout.UNICORN_VERSION}, or set core_path to `portable`.",
+            )
+        self._put(index, value)
+
+    def run(self, work: CoreRun) -> Stopped:
+        """See `CoreEngine.run`."""
+        page = self._pages.get(work.run_page)
+        if page is None:
+            view = self._bus.run_page(work.run_page)
+            page = self._pages[work.run_page] = ctypes.addressof(ctypes.c_char.from_buffer(view))
+        everything = self._resident != work.context or work.moved
+        self._resident = work.context
+        words = self._words
+        words[_RUN_PAGE] = page
+        words[_EPTP] = work.eptp
+        words[_EXCEPTIONS] = work.exceptions
+        words[_CPUID] = work.cpuid
+        words[_SYSCALL] = work.syscall
+        words[_CONSUMED] = work.consumed
+        words[_BUDGET] = budget = work.budget or control.NO_LIMIT
+        if ctypes.c_uint64.from_address(page + _EVENT).value & _EVENT_BITS == runpage.EVENT_VALID:
+            self._ask(int(control.REQUEST_EVENT))
+        words[_LIMIT] = 0 if words[_REQUEST] else budget
+        flush = everything or self._flush_wanted
+        if self._all_stale or self._stale:
+            self._drop_stale()
+            flush = True
+        self._flush_wanted = False
+        reason = machine.run(self.address, int(everything), int(flush))
+        words[_REQUEST] = 0
+        return Stopped(reason, words[_CONSUMED], reason == _PAUSED)
+
+    def _ask(self, request: int) -> None:
+        self._words[_REQUEST] |= request
+        self._words[_LIMIT] = 0
+
+    def cancel(self) -> None:
+        """See `CoreEngine.cancel`."""
+        self._ask(int(control.REQUEST_CANCEL))
+
+    def pause(self) -> None:
+        """See `CoreEngine.pause`."""
+        self._ask(int(control.REQUEST_PAUSE))
+
+    def holds(self, root: int, eptp: int) -> bool:
+        """See `CoreEngine.holds`."""
+        if self._resident is None or eptp != self._get(control.EPTP):
+            return False
+        if eptp or not root:
+            return True
+        cr3 = ctypes.c_uint64.from_address(self._get(control.ENV) + int(layout.CR3)).value
+        return (cr3 ^ root) & _FRAME == 0
+
+    def flush(self) -> None:
+        """See `CoreEngine.flush`."""
+        self._flush_wanted = True
+
+    def drop_code(self, frames: Iterable[int] | None) -> None:
+        """See `CoreEngine.drop_code`."""
+        if frames is None:
+            self._all_stale = True
+        else:
+            self._stale.update(frames)
+
+    def _drop_stale(self) -> None:
+        self._put(control.CODE_DROPS, self._get(control.CODE_DROPS) + len(self._stale))
+        if self._all_stale or len(self._stale) > _MANY_FRAMES:
+            self.engine.flush_code()
+        else:
+            self.drop_frames(sorted(self._stale))
+        self._stale.clear()
+        self._all_stale = False
+
+    def drop_frames(self, frames: Iterable[int]) -> None:
+        """Drops translated code of these frames now."""
+        self.engine.flush_code()
+
+    def forget(self, context: int) -> None:
+        """See `CoreEngine.forget`."""
+        if self._resident == context:
+            self._resident = None
+
+    def counters(self) -> CoreCounters:
+        """See `CoreEngine.counters`."""
+        return CoreCounters(self._get(control.FILLS), self._get(control.WALK_FAULTS), self._get(control.CODE_DROPS))
+
+    def close(self) -> None:
+        """See `CoreEngine.close`."""
+        self.engine.close()
+
+
+_RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONSUMED, _BUDGET, _LIMIT, _REQUEST = (
+    int(index)
+    for index in (
+        control.RUN_PAGE,
+        control.EPTP,
+        control.EXCEPTIONS,
+        control.INTERCEPT_CPUID,
+        control.INTERCEPT_SYSCALL,
+        control.CONSUMED,
+        control.BUDGET,
+        control.LIMIT,
+        control.REQUEST,
+    )
+)
+_EVENT_BITS = runpage.EVENT_VALID | runpage.EVENT_EXCEPTION

@@ -1,0 +1,184 @@
+"""TLB fills: a walk, and what it means for the frame that it found; compiled.
+
+Translated code and writable mappings exclude each other, frame by frame, through the frame's state word on the memory
+bus: a fetch takes the right to write away, a write drops translated code. A TLB entry that allows both would be slow,
+and cores do not see each other's stores. Only code that writes into its own frame keeps both rights; there the emulator
+itself watches each store.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lamina_hardware.io import unicorn_layout as at
+from lamina_hardware.io.code import peek
+from lamina_hardware.io.control import (
+    ACCESS_EXECUTE,
+    ACCESS_READ,
+    ACCESS_WRITE,
+    BUS_HEAD,
+    CODE_DROPS,
+    ENGINE,
+    ENV,
+    F_CONTROL,
+    F_INVALIDATE,
+    FAULT_ACCESS,
+    FAULT_NONE,
+    FILLS,
+    PORTABLE,
+    RAM_BASE,
+    RIGHT_EXECUTE,
+    RIGHT_READ,
+    RIGHT_WRITE,
+    STATE_BASE,
+    STOP,
+    STOP_A,
+    STOP_CODE_WRITE,
+    WALK_FAULTS,
+    WALK_PA,
+    WALK_RIGHTS,
+)
+from lamina_hardware.io.native import (
+    call3,
+    call4,
+    cas32,
+    compiled,
+    load32,
+    load64,
+    mark_written,
+    put,
+    store32,
+    store64,
+    word,
+)
+from lamina_hardware.io.walker import CR4_SMAP, SET_BITS, walk
+
+_0, _1, _2, _3, _8, _12 = (np.uint64(n) for n in (0, 1, 2, 3, 8, 12))
+_PAGE = np.uint64(4096)
+_PAGE_MASK = ~np.uint64(4095)
+
+_STATE_EXEC = np.uint64(1)
+_STATE_WRITE = np.uint64(2)
+_STATE_DIRTY = np.uint64(4)
+
+_TYPE_WRITE = np.uint64(17)
+_TYPE_FETCH = np.uint64(18)
+_FLAG_AC = np.uint64(1 << 18)
+_FLUSH_TLB = np.uint64(0x4000_000B)  # UC_CTL_TLB_FLUSH, write
+_FLUSH_CODE = np.uint64(0x4000_000A)  # UC_CTL_TB_FLUSH, write
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64)")
+def walk_live(block: int, va: int, access: int, effect: int) -> int:
+    """Walks with the registers as they stand in the register file now."""
+    env = word(block, ENV)
+    user = _1 if (load32(env + at.HFLAGS) & at.HF_CPL) == _3 else _0
+    cr4 = load64(env + at.CR4)
+    if (load64(env + at.EFLAGS) & _FLAG_AC) != _0:
+        cr4 &= ~CR4_SMAP
+    return walk(block, load64(env + at.CR3), va, access, user, load64(env + at.CR0), cr4, effect)
+
+
+@compiled("uint64(uint64)")
+def flush_tlb(block: int) -> int:
+    """Drops every translation of an address."""
+    return call4(word(block, F_CONTROL), word(block, ENGINE), _FLUSH_TLB, _0, _0)
+
+
+@compiled("uint64(uint64)")
+def flush_code(block: int) -> int:
+    """Drops all translated code; not for use inside a callback."""
+    return call4(word(block, F_CONTROL), word(block, ENGINE), _FLUSH_CODE, _0, _0)
+
+
+@compiled("uint64(uint64, uint64, uint64)")
+def change_state(state: int, keep: int, bits: int) -> int:
+    """Keeps and sets bits of a frame's state word; returns what was there."""
+    while True:
+        old = load32(state)
+        new = (old & keep) | bits
+        if old == new or np.uint64(cas32(state, np.uint32(old), np.uint32(new))) == old:
+            return old
+
+
+@compiled("uint64(uint64, uint64, uint64)")
+def _fetch_rights(block: int, state: int, rights: int) -> int:
+    """Makes a frame one of code: no writable translation of it stays."""
+    old = load32(state)
+    if (old & (_STATE_EXEC | _STATE_WRITE)) != _STATE_EXEC:
+        old = change_state(state, ~_STATE_WRITE, _STATE_EXEC)
+        if (old & _STATE_WRITE) != _0:
+            flush_tlb(block)
+    return rights & (RIGHT_READ | RIGHT_EXECUTE)
+
+
+@compiled("uint64(uint64, uint64)")
+def _runs_in(block: int, page: int) -> int:
+    """Returns whether the instruction that runs now lies in this physical page."""
+    place = peek(block, load64(word(block, ENV) + at.EIP))
+    return _1 if place != _0 and ((place - word(block, RAM_BASE)) & _PAGE_MASK) == page else _0
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64)")
+def _write_rights(block: int, state: int, page: int, rights: int) -> int:
+    """Makes a frame one of data; returns 0 when the core must stop first to drop translated code."""
+    old = load32(state)
+    frame = page >> _12
+    if (old & _STATE_EXEC) == _0:
+        if (old & (_STATE_WRITE | _STATE_DIRTY)) != (_STATE_WRITE | _STATE_DIRTY):
+            change_state(state, ~_0, _STATE_WRITE)
+            mark_written(word(block, BUS_HEAD), frame, _1)
+        return rights & (RIGHT_READ | RIGHT_WRITE)
+    mark_written(word(block, BUS_HEAD), frame, _1)
+    if _runs_in(block, page) != _0:
+        change_state(state, ~_0, _STATE_WRITE)
+        return rights
+    put(block, CODE_DROPS, word(block, CODE_DROPS) + _1)
+    if word(block, PORTABLE) != _0:
+        put(block, STOP, STOP_CODE_WRITE)
+        put(block, STOP_A, state)
+        return _0
+    call3(word(block, F_INVALIDATE), word(block, ENGINE), page, page + _PAGE)
+    flush_tlb(block)
+    change_state(state, ~_STATE_EXEC, _STATE_WRITE)
+    return rights & (RIGHT_READ | RIGHT_WRITE)
+
+
+@compiled("uint64(uint64)")
+def drop_code(block: int) -> int:
+    """Does what a portable core stopped for at STOP_CODE_WRITE: the frame becomes one of data."""
+    flush_code(block)
+    flush_tlb(block)
+    change_state(word(block, STOP_A), ~_STATE_EXEC, _STATE_WRITE)
+    return _0
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64)")
+def fill(block: int, va: int, kind: int, out: int) -> int:
+    """Looks a page up for the TLB; returns 0 with the fault or the stop in the block."""
+    put(block, FILLS, word(block, FILLS) + _1)
+    access = ACCESS_READ
+    if kind == _TYPE_WRITE:
+        access = ACCESS_WRITE
+    elif kind == _TYPE_FETCH:
+        access = ACCESS_EXECUTE
+    if walk_live(block, va, access, SET_BITS) != FAULT_NONE:
+        put(block, WALK_FAULTS, word(block, WALK_FAULTS) + _1)
+        put(block, FAULT_ACCESS, access)
+        return _0
+    page = word(block, WALK_PA)
+    rights = word(block, WALK_RIGHTS)
+    state = word(block, STATE_BASE) + ((page >> _12) << _2)
+    if access == ACCESS_EXECUTE:
+        rights = _fetch_rights(block, state, rights)
+    elif access == ACCESS_WRITE:
+        rights = _write_rights(block, state, page, rights)
+        if rights == _0:
+            return _0
+    else:
+        rights &= RIGHT_READ | RIGHT_WRITE
+        if (load32(state) & (_STATE_EXEC | _STATE_WRITE | _STATE_DIRTY)) != (_STATE_WRITE | _STATE_DIRTY):
+            rights = RIGHT_READ
+    store64(out, page)
+    store32(out + _8, rights)
+    return _1

@@ -1,0 +1,199 @@
+"""What the emulator calls in a portable core; compiled.
+
+Only documented callbacks and functions are used. A callback on every instruction makes the emulator look for a stop
+after each, so the core stops exactly, and counts exactly; that is also what makes this core slow. Blocks are still the
+unit at which a budget ends, so both cores stop at the same places.
+"""
+
+from __future__ import annotations
+
+import numba  # type: ignore[import-untyped]  # noqa: F401 (compiles when imported; `lamina_tools.warm` looks for it)
+import numpy as np
+
+from lamina_hardware.io import unicorn_layout as at
+from lamina_hardware.io.answers import PAGE_INPUT_WAITS
+from lamina_hardware.io.by_hand import (
+    LEAF,
+    PLAIN,
+    READ_MSR,
+    STRING_IN,
+    STRING_OUT,
+    WRITE_MSR,
+    kind_of,
+    may_use_ports,
+)
+from lamina_hardware.io.code import code_at
+from lamina_hardware.io.control import (
+    BLOCK_COUNT,
+    BLOCK_PC,
+    BLOCK_SIZE,
+    BUDGET,
+    CONSUMED,
+    ENGINE,
+    ENV,
+    F_STOP,
+    INPUT,
+    LIMIT,
+    REQUEST,
+    REQUEST_EVENT,
+    RUN_PAGE,
+    SPECIAL,
+    STOP,
+    STOP_A,
+    STOP_B,
+    STOP_BUDGET,
+    STOP_C,
+    STOP_D,
+    STOP_E,
+    STOP_INTERRUPT,
+    STOP_IO,
+    STOP_NONE,
+    STOP_REQUEST,
+    STOP_SPECIAL,
+)
+from lamina_hardware.io.decoder import PREFIX_F2, PREFIX_F3, decode
+from lamina_hardware.io.exchange import MSR_NUMBERS, look, pull
+from lamina_hardware.io.fill import fill
+from lamina_hardware.io.hooks import callback
+from lamina_hardware.io.native import call1, compiled, load32, load64, put, store64, word
+
+_0, _1, _2, _3, _8, _16 = (np.uint64(n) for n in (0, 1, 2, 3, 8, 16))
+_BYTE = np.uint64(0xFF)
+_LOW = np.uint64(0xFFFF_FFFF)
+_FLAG_IF = np.uint64(1 << 9)
+_KEPT = np.array([*MSR_NUMBERS, 0xC000_0100, 0xC000_0101], dtype=np.uint64)
+
+
+@callback("boolean(uint64, uint64, int32, uint64, uint64)")
+def on_fill_portable(engine: int, va: int, kind: int, out: int, block: int) -> bool:
+    """Fills the TLB for one page, or notes the fault."""
+    look(block)
+    return fill(block, va, np.uint64(kind), out) != _0
+
+
+@compiled("uint64(uint64, uint64, uint64)")
+def _survey(block: int, pc: int, size: int) -> int:
+    """Returns how many instructions a block has; notes whether one of them may have to be done by hand."""
+    count = _0
+    special = _0
+    at_va = pc
+    while at_va < pc + size:
+        place = code_at(block, at_va)
+        found = decode(place) if place != _0 else _0
+        count += _1
+        if found == _0:
+            break
+        if kind_of(found) != PLAIN:
+            special = _1
+        at_va += found & _BYTE
+    put(block, SPECIAL, special)
+    return count
+
+
+@callback("void(uint64, uint64, uint32, uint64)")
+def on_block_portable(engine: int, pc: int, size: int, block: int) -> None:
+    """Stops before a block that does not fit into the budget."""
+    if word(block, STOP) != STOP_NONE:
+        return
+    look(block)
+    count = _survey(block, pc, np.uint64(size))
+    consumed = word(block, CONSUMED)
+    if consumed + count <= word(block, LIMIT):
+        return
+    request = word(block, REQUEST)
+    may_interrupt = (load64(word(block, ENV) + at.EFLAGS) & _FLAG_IF) != _0
+    if (request & ~REQUEST_EVENT) != _0 or (request != _0 and may_interrupt):
+        put(block, STOP, STOP_REQUEST)
+    elif consumed == _0 or consumed + count <= word(block, BUDGET):
+        return
+    else:
+        put(block, STOP, STOP_BUDGET)
+    call1(word(block, F_STOP), word(block, ENGINE))
+
+
+@compiled("uint64(uint64)")
+def _leaves_itself(found: int) -> int:
+    """Returns whether an instruction can be followed by itself: a jump, or one that repeats."""
+    opcode = (found >> _8) & _BYTE
+    table = (found >> _16) & _BYTE
+    if (found >> np.uint64(40)) & (PREFIX_F2 | PREFIX_F3) != _0:
+        return _1
+    if table == _1:
+        return _1 if opcode & np.uint64(0xF0) == np.uint64(0x80) else _0
+    short = opcode & np.uint64(0xF0) == np.uint64(0x70)
+    loops = opcode >= np.uint64(0xE0) and opcode <= np.uint64(0xEB)
+    returns = opcode == np.uint64(0xC3) or opcode == np.uint64(0xC2) or opcode == np.uint64(0xCF)
+    return _1 if short or loops or returns or opcode == np.uint64(0xFF) else _0
+
+
+@compiled("uint64(uint64, uint64)")
+def _by_hand(block: int, pc: int) -> int:
+    """Returns whether the instruction at `pc` is to be done by hand."""
+    env = word(block, ENV)
+    found = decode(code_at(block, pc))
+    kind = kind_of(found)
+    if kind == PLAIN:
+        return _0
+    pull(block)
+    if kind == STRING_IN:
+        return _0 if load64(word(block, RUN_PAGE) + PAGE_INPUT_WAITS) != _0 else _1
+    if kind == STRING_OUT:
+        return may_use_ports(block) ^ _1
+    if kind == READ_MSR or kind == WRITE_MSR:
+        if load32(env + at.HFLAGS) & at.HF_CPL != _0:
+            return _0
+        number = load64(env + at.REGS + _8) & _LOW
+        for known in _KEPT:
+            if known == number:
+                return _0
+    return _1
+
+
+@callback("void(uint64, uint64, uint32, uint64)")
+def on_code(engine: int, pc: int, size: int, block: int) -> None:
+    """Counts an instruction; stops in front of one that is to be done by hand.
+
+    An instruction that begins twice in a row without being able to follow itself was begun again by the emulator,
+    because it wrote over its own block; it counts once.
+    """
+    if word(block, STOP) != STOP_NONE:
+        return
+    again = pc == word(block, BLOCK_PC) and word(block, BLOCK_COUNT) != _0
+    if again and _leaves_itself(decode(code_at(block, pc))) == _0:
+        return
+    put(block, CONSUMED, word(block, CONSUMED) + _1)
+    put(block, BLOCK_PC, pc)
+    put(block, BLOCK_COUNT, _1)
+    put(block, BLOCK_SIZE, np.uint64(size))
+    if word(block, SPECIAL) != _0 and _by_hand(block, pc) != _0:
+        put(block, STOP, STOP_SPECIAL)
+        call1(word(block, F_STOP), word(block, ENGINE))
+
+
+@callback("void(uint64, uint32, uint64)")
+def on_interrupt_portable(engine: int, vector: int, block: int) -> None:
+    """Ends the run at an exception or INT n; the API tells the vector alone."""
+    if word(block, STOP) == STOP_NONE:
+        put(block, STOP, STOP_INTERRUPT)
+        put(block, STOP_A, np.uint64(vector))
+        put(block, STOP_B, _0)
+    call1(word(block, F_STOP), word(block, ENGINE))
+
+
+@callback("void(uint64, uint32, int32, uint32, uint64)")
+def on_out_portable(engine: int, port: int, size: int, data: int, block: int) -> None:
+    """Ends the run behind one repetition of OUTS; other port accesses are done by hand."""
+    put(block, STOP, STOP_IO)
+    put(block, STOP_A, np.uint64(port))
+    put(block, STOP_B, np.uint64(size))
+    put(block, STOP_C, _1)
+    put(block, STOP_D, np.uint64(data))
+    put(block, STOP_E, _0)
+    call1(word(block, F_STOP), word(block, ENGINE))
+
+
+@callback("uint32(uint64, uint32, int32, uint64)")
+def on_in_portable(engine: int, port: int, size: int, block: int) -> int:
+    """Gives an INS that was reported before the holder's answer."""
+    store64(word(block, RUN_PAGE) + PAGE_INPUT_WAITS, _0)
+    return np.uint32(word(block, INPUT))
