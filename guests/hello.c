@@ -6,9 +6,15 @@
 
 volatile long beats = 1;
 
+static void stop(int signal) {
+    print("stopping\n");
+    leave(0);
+}
+
 int main(int argc, char **argv) {
     struct utsname host;
     if (syscall3(SYS_uname, (long)&host, 0, 0) < 0) return 1;
+    on_signal(SIGTERM, stop);
     print("Hello from ");
     print(host.nodename);
     print(", process ");

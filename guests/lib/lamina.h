@@ -8,8 +8,11 @@
 typedef unsigned long size_t;
 typedef long ssize_t;
 
-enum { SYS_write = 1, SYS_nanosleep = 35, SYS_getpid = 39, SYS_uname = 63 };
+enum {
+    SYS_write = 1, SYS_rt_sigaction = 13, SYS_nanosleep = 35, SYS_getpid = 39, SYS_uname = 63, SYS_exit_group = 231
+};
 enum { STDOUT = 1, STDERR = 2 };
+enum { SIGTERM = 15 };
 
 struct timespec { long tv_sec; long tv_nsec; };
 struct utsname { char sysname[65], nodename[65], release[65], version[65], machine[65], domainname[65]; };
@@ -19,6 +22,17 @@ static long syscall3(long number, long first, long second, long third) {
     asm volatile("syscall"
                  : "=a"(result)
                  : "a"(number), "D"(first), "S"(second), "d"(third)
+                 : "rcx", "r11", "memory");
+    return result;
+}
+
+/* System calls with four arguments pass the last one in r10. */
+static long syscall4(long number, long first, long second, long third, long fourth) {
+    long result;
+    register long last asm("r10") = fourth;
+    asm volatile("syscall"
+                 : "=a"(result)
+                 : "a"(number), "D"(first), "S"(second), "d"(third), "r"(last)
                  : "rcx", "r11", "memory");
     return result;
 }
@@ -72,6 +86,27 @@ static long number_of(const char *text) {
 static void sleep_seconds(long seconds) {
     struct timespec span = { seconds, 0 };
     syscall3(SYS_nanosleep, (long)&span, 0, 0);
+}
+
+struct sigaction { void (*handler)(int); unsigned long flags; void (*restorer)(void); unsigned long mask; };
+
+enum { SA_RESTORER = 0x04000000 };
+
+extern void restore_signal(void);
+
+/* Has `handler` called on a signal. The first process of a container needs one for SIGTERM: by default the kernel lets
+ * no signal but SIGKILL end a namespace's first process. Source: pid_namespaces(7). */
+static long on_signal(int signal, void (*handler)(int)) {
+    struct sigaction action;
+    action.handler = handler;
+    action.flags = SA_RESTORER;
+    action.restorer = restore_signal;
+    action.mask = 0;
+    return syscall4(SYS_rt_sigaction, signal, (long)&action, 0, sizeof action.mask);
+}
+
+static void leave(int code) {
+    syscall3(SYS_exit_group, code, 0, 0);
 }
 
 #endif

@@ -10,3 +10,10 @@ _start:
     mov $231, %rax              /* exit_group */
     syscall
     hlt
+
+/* Where a signal handler returns to. Source: sigreturn(2). */
+    .globl restore_signal
+restore_signal:
+    mov $15, %rax               /* rt_sigreturn */
+    syscall
+    hlt

@@ -1,7 +1,7 @@
 """Atomic operations on shared memory, for compiled code and for Python.
 
-The *intrinsics* (`load32`, `load64`, `store64`, `or32`, `and32`, `cas32`, `cas64`, `add64`) are called from other
-numba functions, such as a core's page walker; each becomes one locked instruction. The *entry points* below them are
+The *intrinsics* (`load32`, `load64`, `store64`, `or32`, `and32`, `cas32`, `cas64`, `add64`, `fence`) are called from
+other numba functions, such as a core's page walker; each becomes one instruction. The *entry points* below them are
 compiled once, cached on disk and called by `membus.py`. Addresses are absolute in this process; nothing is checked
 here: whoever calls has checked the bounds. All are sequentially consistent and hold across processes.
 
@@ -159,6 +159,17 @@ def add64(typing: Any, address: Any, value: Any) -> Any:
     return types.uint64(types.uint64, types.uint64), emit
 
 
+@_intrinsic
+def fence(typing: Any) -> Any:
+    """Makes every store before it visible before any load behind it."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
 @_compiled("void(uint64, uint64)")
 def push_code_write(head: int, frame: int) -> None:
     """Appends `frame` to the ring of a bus whose header is at `head`; sets the all flag when the ring is full.
@@ -166,7 +177,6 @@ def push_code_write(head: int, frame: int) -> None:
     The caller has set QUEUED. On overflow QUEUED is cleared before the all flag is set: a writer that saw QUEUED and
     so did not append has written before that moment, hence before whoever consumes the flag drops all code.
     """
-    state = np.uint64(0)
     while True:
         position = load64(head + HEAD)
         if position - load64(head + TAIL) >= SLOTS:
@@ -182,6 +192,7 @@ def push_code_write(head: int, frame: int) -> None:
 @_compiled("void(uint64, uint64, uint64)")
 def mark_written(head: int, first: int, count: int) -> None:
     """Sets DIRTY on `count` frames from `first`; queues those that were executed and are not queued yet."""
+    fence()  # the bytes come first: a core that sets EXEC after this load fetches the new ones
     states = head + load64(head + np.uint64(40))
     for frame in range(np.uint64(first), np.uint64(first) + np.uint64(count)):
         address = states + np.uint64(frame) * np.uint64(4)

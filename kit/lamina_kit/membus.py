@@ -304,7 +304,7 @@ class MemoryBus:
 
     def _mark(self, first: int, last: int) -> None:
         if first == last and self._states[first] & (DIRTY | EXEC) == DIRTY:
-            return  # the usual case costs no call
+            return  # the usual case costs no call; the interpreter's own work orders it behind the store of the bytes
         self._atomics.mark_written(self.head_base, first, last - first + 1)
 
     def _state_address(self, frame: int) -> int:

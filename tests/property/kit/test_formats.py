@@ -8,12 +8,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_kit import config, trace
-from lamina_kit.errors import InvalidArgument
+from lamina_kit.errors import FailedPrecondition, InvalidArgument
 from lamina_kit.names import Pattern
 from lamina_kit.paging import bit_names, decode, index, is_canonical, swap_entry, swap_slot
 from lamina_kit.runpage import ExitRecord, RunPage, Segment
@@ -143,10 +142,8 @@ def test_whatever_a_run_page_holds_it_is_read(data: st.DataObject) -> None:
         raw[0:8] = bytes(RunPage(memoryview(bytearray(4096))).view[0:8])
     try:
         page = RunPage(memoryview(raw))
-    except Exception as error:
-        with pytest.raises(type(error)):
-            raise
-        assert getattr(error, "reason", "") == "RUN_PAGE_FOREIGN"
+    except FailedPrecondition as error:
+        assert error.reason == "RUN_PAGE_FOREIGN"
         return
     record: Any = page.load_exit()
     assert 0 <= record.reason < 2**64 and len(page.cpuid()) <= 32

@@ -40,9 +40,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     classes = {"model": Working, "broken": Broken}
     monkeypatch.setattr(metadata.EntryPoint, "load", lambda point: classes[point.name])
-    monkeypatch.setattr(
-        engines.metadata, "entry_points", lambda group: points if group == engines.GROUP + "hardware" else []
-    )
+    monkeypatch.setattr(metadata, "entry_points", lambda group: points if group == points[0].group else [])
 
 
 @pytest.mark.usefixtures("installed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import selectors
 import subprocess
@@ -39,7 +40,7 @@ class Handlers:
     async def Sleep(self, request: StringValue, context: Any) -> StringValue:
         """Sleeps for the given seconds on the loop."""
         try:
-            await asyncio.sleep(float(request.value))
+            await passed(float(request.value))
         except asyncio.CancelledError:
             self.cancelled.append(request.value)
             raise
@@ -68,6 +69,15 @@ def connected() -> tuple[Handlers, LocalServer, LocalChannel]:
 def method(channel: LocalChannel, name: str, kind: str = "unary_unary") -> Any:
     """Returns what a stub calls."""
     return getattr(channel, kind)(f"/t.T/{name}", StringValue.SerializeToString, StringValue.FromString)
+
+
+async def passed(seconds: float) -> None:
+    """Returns when so much of the loop's own time has passed."""
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+    loop.call_later(seconds, over.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await over
 
 
 def text(value: str) -> StringValue:
@@ -154,8 +164,9 @@ async def test_a_stopped_server_is_unavailable() -> None:
     running = method(channel, "Sleep")(text("100"))
     stream = method(channel, "Count", "unary_stream")(text("x"))
     await stream.read()
-    assert await server.wait_for_termination() is not False
+    assert await server.wait_for_termination(0.001)
     await server.stop(0)
+    assert not await server.wait_for_termination()
     for call in (running, method(channel, "Echo")(text("x"))):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
@@ -172,7 +183,7 @@ def test_stopping_gives_running_calls_their_grace() -> None:
     async def work() -> list[Any]:
         _, server, channel = connected()
         calls = [method(channel, "Sleep")(text(seconds), timeout=1000) for seconds in ("5", "50")]
-        await asyncio.sleep(1)
+        await passed(1)
         await server.stop(10)
         return [await call.code() for call in calls]
 

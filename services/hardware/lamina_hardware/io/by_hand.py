@@ -42,7 +42,7 @@ _BYTE = np.uint64(0xFF)
 _WORD = np.uint64(0xFFFF)
 _LOW = np.uint64(0xFFFF_FFFF)
 _PAGE = ~np.uint64(4095)
-_GENERAL_PROTECTION = np.uint64(13)
+_DOUBLE_FAULT, _GENERAL_PROTECTION = np.uint64(8), np.uint64(13)
 
 PLAIN, PORT_IN, PORT_OUT, STRING_IN, STRING_OUT, LEAF, CLOCK, CLOCK_AUX, READ_MSR, WRITE_MSR = (
     np.uint64(n) for n in range(10)
@@ -147,6 +147,34 @@ def _do_special(block: int) -> int:
 
 
 @compiled("uint64(uint64)")
+def _was_software(block: int) -> int:
+    """Returns whether the instruction that ran last is an INT: the API tells the vector alone."""
+    start = word(block, BLOCK_PC)
+    if load64(word(block, ENV) + at.EIP) == start:
+        return _0
+    place = code_at(block, start)
+    found = decode(place) if place != _0 else _0
+    opcode = (found >> _8) & _BYTE
+    is_int = opcode == np.uint64(0xCC) or opcode == np.uint64(0xCD) or opcode == np.uint64(0xF1)
+    return _1 if (found >> _16) & _BYTE == _0 and is_int else _0
+
+
+@compiled("uint64(uint64)")
+def _single_fault(block: int) -> int:
+    """Returns which exception the emulator reported as a double fault.
+
+    It believes that an exception is being handled already, and the API cannot tell it otherwise; so each of the
+    contributory ones arrives as vector 8. Of those a division raises #DE, and all else #GP.
+    """
+    place = code_at(block, load64(word(block, ENV) + at.EIP))
+    found = decode(place) if place != _0 else _0
+    opcode = (found >> _8) & _BYTE
+    group = (found >> np.uint64(27)) & np.uint64(7)
+    is_unary = (found >> _16) & _BYTE == _0 and (opcode == np.uint64(0xF6) or opcode == np.uint64(0xF7))
+    return _0 if is_unary and group >= np.uint64(6) else _GENERAL_PROTECTION
+
+
+@compiled("uint64(uint64)")
 def finish_by_hand(block: int) -> int:
     """Completes a stop of the portable core on its register file, which holds the emulator's registers."""
     env = word(block, ENV)
@@ -164,20 +192,9 @@ def finish_by_hand(block: int) -> int:
                 put(block, STOP_E, rip)
     if stop == STOP_INTERRUPT:
         put(block, STOP_C, _was_software(block))
+        if word(block, STOP_A) == _DOUBLE_FAULT:
+            put(block, STOP_A, _single_fault(block))
     return _0
-
-
-@compiled("uint64(uint64)")
-def _was_software(block: int) -> int:
-    """Returns whether the instruction that ran last is an INT: the API tells the vector alone."""
-    start = word(block, BLOCK_PC)
-    if load64(word(block, ENV) + at.EIP) == start:
-        return _0
-    place = code_at(block, start)
-    found = decode(place) if place != _0 else _0
-    opcode = (found >> _8) & _BYTE
-    is_int = opcode == np.uint64(0xCC) or opcode == np.uint64(0xCD) or opcode == np.uint64(0xF1)
-    return _1 if (found >> _16) & _BYTE == _0 and is_int else _0
 
 
 @compiled("uint64(uint64)")

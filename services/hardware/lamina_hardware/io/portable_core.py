@@ -1,7 +1,8 @@
 """The portable core: the same machine on the emulator's public interface alone.
 
 It runs where the walker core's self-test fails: another build of the emulator, another architecture. It is slower by
-one to two orders of magnitude, and cannot tell the error code of exceptions other than page faults.
+one to two orders of magnitude, and cannot tell the error code of exceptions other than page faults, nor #TS, #NP and
+#SS from #GP.
 """
 
 from __future__ import annotations

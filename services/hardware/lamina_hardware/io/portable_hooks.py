@@ -135,6 +135,9 @@ def _by_hand(block: int, pc: int) -> int:
     if kind == PLAIN:
         return _0
     pull(block)
+    repeats = (found >> np.uint64(40)) & (PREFIX_F2 | PREFIX_F3) != _0
+    if (kind == STRING_IN or kind == STRING_OUT) and repeats and load64(env + at.REGS + _8) == _0:
+        return _0
     if kind == STRING_IN:
         return _0 if load64(word(block, RUN_PAGE) + PAGE_INPUT_WAITS) != _0 else _1
     if kind == STRING_OUT:

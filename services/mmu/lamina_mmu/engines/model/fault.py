@@ -68,7 +68,7 @@ def fault(
             except Short as short:
                 work.claim()
                 work.note("frame.missing", f"{short.group.name} has no frame to give")
-                if (yield from make_room(m, short.group, work.cause())):
+                if (yield from work.make_room(short)):
                     continue
                 result = work.out_of_memory(short)
             return result
@@ -91,6 +91,7 @@ class _Fault:
         self.vpn = address >> PAGE_SHIFT
         self.outcome = Outcome.SPURIOUS
         self.claimed = False
+        self.source = 0
         self.space: Space
         self.vma: Vma
         self.entry = 0
@@ -110,6 +111,20 @@ class _Fault:
             self.m.faulting.add(fault_key(self.space.id, self.vpn))
             self.claimed = True
 
+    def make_room(self, short: Short) -> Step[bool]:
+        """Reclaims from the group at its limit; returns whether it is worth trying again.
+
+        The page that is to be copied stays in RAM meanwhile: otherwise it could be the one that is evicted, for ever.
+        """
+        m, source = self.m, self.source
+        if source:
+            m.keep(source)
+        try:
+            return (yield from make_room(m, short.group, self.cause()))
+        finally:
+            if source:
+                m.drop(source)
+
     def close(self) -> None:
         """Lets the other faults on the page go on."""
         if self.claimed:
@@ -122,6 +137,7 @@ class _Fault:
     def attempt(self) -> FaultResult | None:
         """Resolves the fault in one change; None when the page must be copied, which takes a yield."""
         m = self.m
+        self.source = 0
         self.space = space = m.spaces.get(self.handle)
         first = self.trail is not None and not self.trail.steps
         if first:
@@ -216,7 +232,7 @@ class _Fault:
 
     def private_copy(self, source: int) -> FaultResult:
         """Maps a copy of an object's page that the space never saw: a write comes first, so nothing is taken away."""
-        m = self.m
+        m, self.source = self.m, source
         frame = m.take(Use.ANONYMOUS, self.space.group)
         m.ram.copy_frame(source, frame)
         m.soil(frame)
@@ -250,7 +266,7 @@ class _Fault:
         """Gives the space a frame of its own with the shared page's content. The page is in transit meanwhile."""
         m, space, vpn = self.m, self.space, self.vpn
         entry = space.table.load(vpn)
-        old = frame_of(entry)
+        self.source = old = frame_of(entry)
         new = m.take(Use.ANONYMOUS, space.group)
         m.keep(new)
         self.note("frame.allocated", f"frame {new} from the free list")

@@ -21,7 +21,7 @@ from lamina_container_runtime.engines.model.kernel.resolve import View, resolve
 from lamina_container_runtime.engines.model.kernel.thread import Thread
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.effects import Step
-from lamina_kit.errors import InvalidArgument, LaminaError, NotFound
+from lamina_kit.errors import InvalidArgument, LaminaError, NotFound, ResourceExhausted
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.container import KernelContainer
@@ -48,7 +48,7 @@ def start(container: KernelContainer, command: Command) -> Step[Process]:
     view.cwd = _working_directory(view, command.cwd)
     executable = _find(view, command)
     environment = [text.encode(errors="surrogateescape") for text in command.environment]
-    pid = container.pids.allocate()
+    pid = _first_pid(container)
     try:
         try:
             loaded = yield from load(kernel, container, executable, environment, command.who, label_of(container, pid))
@@ -113,7 +113,24 @@ def _find(view: View, command: Command) -> Executable:
     )
 
 
+def _first_pid(container: KernelContainer) -> int:
+    try:
+        return container.pids.allocate()
+    except Errno as error:
+        raise ResourceExhausted(
+            f"The sandbox of {container.container_id} has {container.pids.limit.tasks} tasks, as many as it may have.",
+            reason="PIDS_LIMIT",
+            next_step="Run the sandbox with a higher pids_limit, or stop what runs in it.",
+        ) from error
+
+
 def _refused(name: str, error: Errno) -> LaminaError:
+    if error.number == errno.ENOMEM:
+        return ResourceExhausted(
+            f"There is not enough memory to load the program {name}.",
+            reason="MEMORY_LIMIT",
+            next_step="Raise the memory limit of the container or of its sandbox.",
+        )
     return InvalidArgument(
         f"The program {name} cannot be executed: {error}.",
         reason="PROGRAM_NOT_EXECUTABLE",

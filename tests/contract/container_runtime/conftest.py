@@ -1,0 +1,31 @@
+"""Fixtures of the runtime's contract suite: it runs once for each engine that is registered and can run here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lamina_kit.engines import engines_of
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from runtime_stack import Stack, running  # noqa: E402
+
+
+@pytest.fixture(params=sorted(engines_of("container-runtime")))
+def engine(request: pytest.FixtureRequest) -> str:
+    """Returns the name of an engine; skips one that cannot run here with the reason that it gives."""
+    reasons = engines_of("container-runtime")[request.param].missing()
+    if reasons:
+        pytest.skip("; ".join(reasons))
+    return str(request.param)
+
+
+@pytest.fixture
+async def stack(engine: str, short_dir: Path) -> AsyncIterator[Stack]:
+    """Returns a runtime on real layers below."""
+    async with running(short_dir, engine) as made:
+        yield made
