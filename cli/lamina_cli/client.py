@@ -80,6 +80,9 @@ def _run(work: Work, args: argparse.Namespace) -> int:
 
 def guarded(body: Callable[[], int]) -> int:
     """Runs `body` and turns its errors into a message with the next step and exit status 1."""
+    from lamina_kit.log import configure
+
+    configure(level="warning")
     try:
         return body()
     except LaminaError as problem:

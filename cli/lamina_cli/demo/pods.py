@@ -12,6 +12,7 @@ from lamina_cli.demo.images import Built
 from lamina_cli.demo.story import Story
 from lamina_cli.paging import collect
 from lamina_cli.words import last
+from lamina_kit.errors import NotFound
 
 DEPLOYMENT = "hello"
 REPLICAS = 3
@@ -151,25 +152,35 @@ async def isolation(story: Story, client: Client) -> None:
 
 
 async def addresses(client: Client, process: Running) -> tuple[int, int]:
-    """Returns an address of data that was written and one of program text, both in RAM."""
+    """Returns an address of data that the program has written, and one of its text; both pages are in RAM."""
     from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 
     stub = client.stub("mmu", mmu_pb2_grpc.SpacesStub)
     mappings = (await stub.ListMappings(mmu_pb2.ListMappingsRequest(name=process.space))).mappings
-    data = next(item for item in mappings if item.protection.write and item.resident_pages and not item.grows_down)
-    text = next(item for item in mappings if item.protection.execute and item.resident_pages)
-    return await resident(stub, process, data), await resident(stub, process, text)
+    writable = [item for item in mappings if item.protection.write and not item.grows_down]
+    executable = [item for item in mappings if item.protection.execute]
+    return await in_memory(client, process, writable, written=True), await in_memory(client, process, executable)
 
 
-async def resident(stub: Any, process: Running, mapping: Any) -> int:
-    """Returns the first address of a mapping whose page is in RAM."""
+async def in_memory(client: Client, process: Running, mappings: list[Any], *, written: bool = False) -> int:
+    """Returns the first page of some mappings that is in RAM; with `written`, that is the process's own copy.
+
+    Raises:
+        NotFound: `NOTHING_RESIDENT`, there is none.
+    """
     from lamina.mmu.v1 import mmu_pb2
 
-    for address in range(mapping.start, mapping.end, 1 << FRAME_SHIFT):
-        where = await stub.Translate(mmu_pb2.TranslateRequest(name=process.space, address=address))
-        if where.residency == mmu_pb2.TranslateResponse.RESIDENCY_RAM:
-            return address
-    return int(mapping.start)
+    for mapping in mappings:
+        for address in range(mapping.start, mapping.end, 1 << FRAME_SHIFT):
+            where = await explain(client, process, address)
+            resident = where.residency == mmu_pb2.TranslateResponse.RESIDENCY_RAM
+            if resident and not (written and where.copy_on_write):
+                return address
+    raise NotFound(
+        f"no page of {len(mappings)} mappings of {process.pod} is in RAM",
+        reason="NOTHING_RESIDENT",
+        next_step=f"`lamina mmu maps {process.space}` shows what is mapped",
+    )
 
 
 async def explain(client: Client, process: Running, address: int) -> Any:

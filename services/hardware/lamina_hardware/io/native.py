@@ -10,7 +10,9 @@ code can be cached on disk and loaded where the library lies elsewhere.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from lamina_kit import atomics  # chooses numba's cache before numba is imported
@@ -20,6 +22,26 @@ from numba.extending import intrinsic  # type: ignore[import-untyped]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _I1, _I8, _I16, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+
+
+
+def _forget_stale_code() -> None:
+    """Deletes compiled functions that are older than a source they may call: numba looks at one file only.
+
+    Where NUMBA_CACHE_DIR is set whoever set it sees to that.
+    """
+    here = Path(__file__).parent
+    cache = here / "__pycache__"
+    if "NUMBA_CACHE_DIR" in os.environ or not os.access(cache, os.W_OK):
+        return
+    sources = [*here.glob("*.py"), Path(atomics.__file__), Path(atomics.__file__).with_name("runpage.py")]
+    newest = max(source.stat().st_mtime for source in sources)
+    for compiled_file in cache.glob("*.nb[ic]"):
+        if compiled_file.stat().st_mtime < newest:
+            compiled_file.unlink(missing_ok=True)
+
+
+_forget_stale_code()
 
 cas32 = atomics.cas32
 cas64 = atomics.cas64

@@ -37,7 +37,7 @@ def evict(m: Machine, frames: list[int], population: int, cause: str) -> Step[Re
     open_victims = list(victims)
     gone = written = 0
     try:
-        yield from withdraw(m, [])
+        yield from withdraw(m, [page for victim in victims for page in victim.taken])
         for victim in victims:
             before = m.swap.written
             out = not m.ram.pins(victim.frame) and _push_out(m, victim, population, cause)
