@@ -1,6 +1,7 @@
 """The clock port. `Clock` is what everything below the shell sees of time.
 
 Times are integer nanoseconds since the stack's start. Wall time exists for people only: it is shown, never compared.
+`docs/adr/0005-time.md` says how time flows through the stack.
 """
 
 from __future__ import annotations

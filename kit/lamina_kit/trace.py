@@ -8,6 +8,8 @@ call allocates none, since two spans cost more than a call.
         await stub.Create(request)                      # every layer on the way records its spans
     with trace.span("fault.swap_in", frame=frame):      # inside a handler; free of charge when unsampled
         ...
+
+`docs/adr/0006-causes.md` says how causes travel where no call does.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     run_program.configure(verbs.add_parser("run", help="run a static x86-64 Linux program of yours"))
     command(verbs.add_parser("containers", help="list containers"), containers, lists=True)
     command(verbs.add_parser("sandboxes", help="list sandboxes"), sandboxes, lists=True)
-    command(verbs.add_parser("ps", help="list processes"), processes, lists=True)
+    ps = verbs.add_parser("ps", help="list processes")
+    ps.add_argument("container", nargs="?", default="", help="name of a container (default: all that run)")
+    command(ps, processes, lists=True)
     command(verbs.add_parser("images", help="list images"), images, lists=True)
     logs = verbs.add_parser("logs", help="print what a container wrote")
     logs.add_argument("container", help="name of the container")
@@ -114,11 +116,20 @@ async def sandboxes(client: Client, args: argparse.Namespace) -> None:
 
 
 async def processes(client: Client, args: argparse.Namespace) -> None:
-    """Lists processes."""
+    """Lists the processes of one container, or of all that run."""
     from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 
+    stub = _containers(client)
+    if args.container:
+        names = [await find(client, args.container)]
+    else:
+        request = pb.ListContainersRequest(state=pb.Container.STATE_RUNNING)
+        names = [item.name for item in await collect(stub.ListContainers, request, "containers")]
+    listed = []
+    for name in names:
+        listed += await collect(stub.ListProcesses, pb.ListProcessesRequest(container=name), "processes")
     output.show(
-        await collect(_containers(client).ListProcesses, pb.ListProcessesRequest(), "processes"),
+        listed,
         ("PID", "PPID", "STATE", "SPACE", "CONTEXT", "SYSCALLS", "FAULTS", "INSTRUCTIONS", "CONTAINER", "COMMAND"),
         lambda item: (
             item.pid,

@@ -7,6 +7,7 @@ its state.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from lamina_hypervisor.domain import boot, elf
@@ -38,6 +39,7 @@ class Hypervisor:
         self._events = events
         self._clock = clock
         self._machines: dict[str, Machine] = {}
+        self._starting: dict[str, asyncio.Task[Vm]] = {}
         self._runner: Runner
 
     def attach(self, runner: Runner) -> None:
@@ -83,9 +85,18 @@ class Hypervisor:
     # ── power ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self, name: str) -> Vm:
-        """Gives a VM power; returns when its vCPUs run. On an error it is stopped again."""
+        """Gives a VM power; returns when its vCPUs run. On an error it is stopped again.
+
+        A caller who gives up does not stop half-way what was begun: the VM starts, or fails to, all the same.
+        """
         vm = self.inventory.get(name)
         self._move(vm, Event.START)
+        starting = asyncio.get_running_loop().create_task(self._start(vm), name=f"{name}/start")
+        self._starting[name] = starting
+        starting.add_done_callback(lambda _: self._starting.pop(name, None))
+        return await asyncio.shield(starting)
+
+    async def _start(self, vm: Vm) -> Vm:
         try:
             kernel = elf.parse_kernel(self.images.get(vm.definition.kernel_digest))
             machine = await self._runner.power_on(vm, kernel)
@@ -93,7 +104,7 @@ class Hypervisor:
             vm.verdict = Verdict("START_FAILED", str(error) or type(error).__name__)
             self._move(vm, Event.FAILED, rule="what a VM needs could not be had", cause=vm.verdict.detail)
             raise
-        self._machines[name] = machine
+        self._machines[vm.name] = machine
         vm.start_time_ns = self._clock.wall_ns()
         vm.verdict = Verdict("", "")
         self._move(vm, Event.STARTED)
@@ -137,6 +148,7 @@ class Hypervisor:
 
     async def close(self) -> None:
         """Takes all power away, when this service stops."""
+        await asyncio.gather(*self._starting.values(), return_exceptions=True)
         for name in self._runner.names():
             verdict = Verdict("HYPERVISOR_STOPPED", "The hypervisor service stopped.")
             await self._runner.end(self.inventory.get(name), verdict)

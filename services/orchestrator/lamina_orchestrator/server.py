@@ -41,7 +41,7 @@ class OrchestratorService:
         self._store = _store(environment, config)
         engine = ModelEngine(
             self._store,
-            environment.rng.child(LAYER),
+            environment.rng.child(f"{LAYER}/{self._store.revision}"),  # a start of the same seed draws new names
             LayerJournal(environment.layer),
             history=config.history_revisions,
             toleration_seconds=config.toleration_seconds,

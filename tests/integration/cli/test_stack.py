@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def test_every_layer_is_healthy(up: Any) -> None:
 @pytest.mark.parametrize("layer", SERVICES)
 def test_grpcurl_lists_and_describes_each_layer(up: Any, layer: str) -> None:
     """grpcurl, without any file of ours, lists a layer's services and describes one."""
-    grpcurl = shutil.which("grpcurl")
+    grpcurl = shutil.which("grpcurl", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if grpcurl is None:
         pytest.skip("grpcurl is not installed")
     address = {row["layer"]: row["address"] for row in up.json("status")["layers"]}[layer]

@@ -113,7 +113,7 @@ def xorshift(vcpu: int, rounds: int) -> int:
 
 
 async def test_five_vcpus_share_four_cores(lab: Any) -> None:
-    """VMs of 2, 1 and 2 vCPUs compute at once: every result is right, every vCPU had slices, none longer than 10 ms."""
+    """VMs of 2, 1 and 2 vCPUs compute at once: every result is right and every vCPU had its slices of a core."""
     names = [(await lab.boot(vcpu_count=count))[0] for count in (2, 1, 2)]
     answers = await asyncio.gather(*(lab.command(name, "compute 20000") for name in names))
     for answer, count in zip(answers, (2, 1, 2), strict=True):

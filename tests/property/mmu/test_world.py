@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lamina_kit.errors import LaminaError
+from lamina_mmu.domain.effects import Shootdown
 from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.outcome import Outcome
 from lamina_mmu.domain.session import NOBODY
@@ -51,12 +52,51 @@ class Play(World):
         self.run(self.engine.map_range(guest.handle, MapSpec(0, 16 * PAGE, 7, fixed=True)))
         self.guest = guest.handle
         self.guest_words: dict[int, int] = {}
-        self.holder = Holder(self, self.engine.open_hold(guest.handle, 0, "vm"))
+        self.holder = self.hold()
         self.oom = self.done = 0
+        self.pinned: list[int] = []
+
+    def hold(self) -> Holder:
+        """Opens a hold, with a root that the MMU can empty."""
+        self.eptp = self.run(self.engine.allocate_frames(1, "vm", "", NOBODY, ""))[0] * PAGE
+        return Holder(self, self.engine.open_hold(self.guest, self.eptp, "vm"))
+
+    def shoot(self, effect: Shootdown) -> None:
+        """Drops translations, of the guest too."""
+        if effect.eptp:
+            assert effect.eptp == self.eptp
+            self.holder.table.clear()
+        super().shoot(effect)
 
     def serve_holders(self) -> bool:
-        """Lets the one holder answer."""
-        return self.holder.step()
+        """Lets the one holder answer; one that is silent runs out of time. One that was fenced begins anew."""
+        if self.holder.step():
+            return True
+        waiting = [task for task in self.tasks if task.key and task.key[0] == "answer"]
+        if waiting and self.holder.silent:
+            self.wake(self.rng.choice(waiting).key, None)
+            return True
+        return False
+
+    def change_holder(self) -> None:
+        """Makes the holder silent, ends its hold, or, when it was fenced or ended, begins a new one."""
+        if self.m.spaces.slot(self.guest.id).holder == 0:
+            self.engine.free_frames([self.eptp // PAGE], "vm")
+            self.holder = self.hold()
+        elif self.rng.random() < 0.5:
+            self.holder.silent = True
+        else:
+            self.start(self.engine.end_hold(self.holder.hold, None))
+
+    def pin(self) -> None:
+        """Pins a page for a device, or lets the pinned one go."""
+        if self.pinned:
+            self.ram.pinned.pop(self.pinned.pop())
+            return
+        frame = self.rng.randrange(1, self.ram.frames)
+        if self.m.frames.use[frame] in (1, 2):
+            self.ram.pinned[frame] = 1
+            self.pinned.append(frame)
 
     # ── what may happen ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -74,14 +114,18 @@ class Play(World):
             self.remap(self.rng.choice(free))
         elif choice < 0.08:
             self.start(self.engine.reclaim(None, self.rng.choice(["", "small"]), self.rng.randint(1, 6)))
-        elif choice < 0.25:
+        elif choice < 0.09:
+            self.pin()
+        elif choice < 0.095:
+            self.change_holder()
+        elif choice < 0.26:
             self.guest_touch()
         elif free:
             for _ in range(3):
                 self.touch(self.rng.choice(free))
         for _ in range(self.rng.randint(0, 14)):
             if self.rng.random() < 0.5:
-                self.holder.step()
+                self.serve_holders()
             else:
                 self.turn()
         self.done += 1
@@ -194,6 +238,8 @@ class Play(World):
         address = self.rng.randrange(16) * PAGE + self.rng.choice([0, 8, 4088])
         write = self.rng.random() < 0.6
         pa = self.holder.access(address, write)
+        if pa is None and self.holder.hold.closing:
+            return
         if pa is None:
             self.start(self.engine.want(self.holder.hold, 1, address, 2 if write else 1))
             return
@@ -204,6 +250,9 @@ class Play(World):
     def finish(self) -> None:
         """Lets everything end, compares all memory with the oracles, checks the books, ends all, and checks again."""
         self.settle()
+        for frame in self.pinned:
+            del self.ram.pinned[frame]
+        self.m.settle()
         self.check()
         for program in self.programs:
             for address, value in program.words.items():
@@ -214,8 +263,8 @@ class Play(World):
         self.check()
         for program in self.programs:
             self.run(self.engine.delete_space(program.handle))
-        self.run(self.engine.end_hold(self.holder.hold, None))
         self.run(self.engine.delete_space(self.guest))
+        self.engine.free_frames([self.eptp // PAGE], "vm")
         self.engine.delete_object(self.sea.handle)
         self.check()
         assert self.m.frames.free == self.m.frames.count - 1

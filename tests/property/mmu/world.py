@@ -113,7 +113,7 @@ class World:
         self.engine = ModelEngine(ports, Settings())
         self.m = self.engine.machine
         self.tasks: list[Task] = []
-        self.tlb: dict[tuple[int, int], tuple[int, bool]] = {}
+        self.tlb: dict[tuple[int, int, int], tuple[int, bool]] = {}
         self.shootdowns = 0
 
     def now(self) -> int:
@@ -196,17 +196,18 @@ class World:
     def shoot(self, effect: Shootdown) -> None:
         """Drops translations."""
         self.shootdowns += 1
-        for root, vpn in list(self.tlb):
+        for core, root, vpn in list(self.tlb):
             address = vpn * PAGE
             if root == effect.root and (
                 not effect.ranges or any(start <= address < start + size for start, size in effect.ranges)
             ):
-                del self.tlb[root, vpn]
+                del self.tlb[core, root, vpn]
 
     def translate(self, root: int, address: int, write: bool) -> int | None:
-        """Returns the physical address as a core would find it: its TLB first, then the tables; None: page fault."""
+        """Returns the physical address as one of two cores finds it: its TLB, then the tables; None: page fault."""
         vpn = address // PAGE
-        known = self.tlb.get((root, vpn))
+        core = self.rng.randrange(2)
+        known = self.tlb.get((core, root, vpn))
         if known is not None and (known[1] or not write):
             return known[0] * PAGE + address % PAGE
         table = root
@@ -218,7 +219,7 @@ class World:
             bits = 0x20 | (0x40 if write and shift == 12 else 0)
             assert self.ram.cas64(place, entry, entry | bits) == entry
             table = entry & 0x000F_FFFF_FFFF_F000
-        self.tlb[root, vpn] = (table // PAGE, bool(entry & 2) and bool(write or entry & 0x40))
+        self.tlb[core, root, vpn] = (table // PAGE, bool(entry & 2) and bool(write or entry & 0x40))
         return table + address % PAGE
 
     def store64(self, pa: int, value: int) -> None:

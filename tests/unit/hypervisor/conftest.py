@@ -85,7 +85,7 @@ class World:
         self.engine = ModelEngine(self.ram, self.clock, Rng(1), self.slices)
         self.log: list[Effect] = []
         self.script: list[Callable[[RunPage], Ran]] = []
-        self.fail: dict[type[Effect], Exception] = {}
+        self.fail: dict[type[Effect], BaseException] = {}
         self.refusal = ""
         self.position = 1
         self.receive: Any = None
@@ -102,7 +102,7 @@ class World:
                 except Stuck:
                     step.close()
                     raise
-                except Exception as error:
+                except BaseException as error:
                     effect = step.throw(error)
                 else:
                     effect = step.send(result)

@@ -11,7 +11,7 @@ from lamina_hypervisor.domain.registers import Registers
 from lamina_hypervisor.domain.vm import TRANSITIONS, Definition, Event, State, Verdict, Vm
 from lamina_hypervisor.io.images import Images, digest_of
 from lamina_hypervisor.io.store import Store
-from lamina_kit.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
+from lamina_kit.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 
 
 def definition(vm_id: str = "web-1", memory: int = 16 << 20) -> Definition:
@@ -144,6 +144,17 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     store._db.execute("UPDATE vms SET definition = '{'")
     with pytest.raises(DataLoss, match="hosts/h1/vms/a"):
         store.load()
+
+
+def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
+    """A file that is no database, and a folder that is not there, have names of their own."""
+    (tmp_path / "vms.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(DataLoss) as broken:
+        Store(tmp_path / "vms.sqlite")
+    assert broken.value.reason == "STORE_CORRUPT"
+    with pytest.raises(Unavailable) as missing:
+        Store(tmp_path / "nowhere" / "vms.sqlite")
+    assert missing.value.reason == "STORE_UNAVAILABLE"
 
 
 def test_an_image_is_kept_once_under_its_digest(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,15 @@ def test_a_failed_power_on_leaves_nothing_behind(world: Any, make_machine: Make,
     assert [sorted(effect.frames) for effect in freed] == [[1, 2, 3, 4, 5, 6, 7, 8]]
     assert len(world.performed(effects.DeleteSpace)) == (kind is not effects.CreateSpace)
     assert len(world.performed(effects.DeleteRunGroup)) == (kind is effects.CreateContext)
+
+
+def test_a_cancelled_power_on_leaves_nothing_behind(world: Any, make_machine: Make) -> None:
+    """Being cancelled in the middle gives the parts back as an error does."""
+    world.fail[effects.WriteRam] = asyncio.CancelledError()
+    with pytest.raises(asyncio.CancelledError):
+        make_machine()
+    kinds = [type(effect).__name__ for effect in world.log]
+    assert kinds[-3:] == ["CloseHold", "DeleteSpace", "FreeTables"]
 
 
 def test_power_off_frees_frames_when_no_core_can_use_them(world: Any, make_machine: Make) -> None:

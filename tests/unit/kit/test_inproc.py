@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import selectors
 import subprocess
@@ -75,9 +74,11 @@ async def passed(seconds: float) -> None:
     """Returns when so much of the loop's own time has passed."""
     loop = asyncio.get_running_loop()
     over = loop.create_future()
-    loop.call_later(seconds, over.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
+    timer = loop.call_later(seconds, over.set_result, None)
+    try:
         await over
+    finally:
+        timer.cancel()
 
 
 def text(value: str) -> StringValue:

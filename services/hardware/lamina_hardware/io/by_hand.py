@@ -60,7 +60,7 @@ def kind_of(found: int) -> int:
             return STRING_IN
         if opcode == np.uint64(0x6E) or opcode == np.uint64(0x6F):
             return STRING_OUT
-        port = opcode & np.uint64(0xF6)
+        port = opcode & np.uint64(0xF4)
         if port == np.uint64(0xE4):
             return PORT_OUT if opcode & _2 != _0 else PORT_IN
         return PLAIN

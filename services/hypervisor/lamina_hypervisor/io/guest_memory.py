@@ -7,6 +7,7 @@ has done with it does the vCPU that asked go on. Writing never waits for reading
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -71,8 +72,19 @@ class GuestMemory:
     async def allocate_tables(self, effect: effects.AllocateTables) -> list[Frame]:
         """Allocates zeroed frames for tables."""
         request = mmu_pb2.AllocateFramesRequest(count=effect.count, owner=effect.owner, group=effect.group)
-        answer = await self._call(self._frames.AllocateFrames, request)
+        call = asyncio.ensure_future(self._call(self._frames.AllocateFrames, request))
+        try:
+            answer = await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await self._give_back(call, effect.owner)
+            raise
         return [Frame(frame) for frame in answer.frames]
+
+    async def _give_back(self, call: asyncio.Future[Any], owner: str) -> None:
+        """Frees the frames of an allocation whose caller was cancelled while it was under way."""
+        answer = (await asyncio.gather(call, return_exceptions=True))[0]
+        if not isinstance(answer, BaseException):
+            await self.free_tables(effects.FreeTables(owner, tuple(Frame(frame) for frame in answer.frames)))
 
     async def free_tables(self, effect: effects.FreeTables) -> None:
         """Gives frames back."""
@@ -141,7 +153,7 @@ class Hold:
         if first is grpc.aio.EOF:
             raise _ended()
         await self._handle(first)
-        self._reader = asyncio.get_running_loop().create_task(self._read())
+        self._reader = asyncio.get_running_loop().create_task(self._read(), context=contextvars.Context())
 
     async def send(self, request: mmu_pb2.HoldRequest) -> None:
         """Writes one message."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -46,13 +47,15 @@ class Runner:
         return powered.machine
 
     def let_go(self, vm: Vm) -> None:
-        """Starts the vCPUs of a machine that was made."""
+        """Starts the vCPUs of a machine that was made, in a context of their own: no caller's trace follows them."""
         powered = self._powered[vm.name]
         loop = asyncio.get_running_loop()
         for vcpu in powered.machine.vcpus:
             name = f"{vm.name}/vcpus/{vcpu.number}"
-            powered.tasks.append(loop.create_task(self._vcpu(powered, vcpu.number), name=name))
-        powered.watcher = loop.create_task(self._watch(powered), name=f"{vm.name}/watcher")
+            work = self._vcpu(powered, vcpu.number)
+            powered.tasks.append(loop.create_task(work, name=name, context=contextvars.Context()))
+        watch = self._watch(powered)
+        powered.watcher = loop.create_task(watch, name=f"{vm.name}/watcher", context=contextvars.Context())
 
     async def end(self, vm: Vm, verdict: Verdict) -> None:
         """Takes the power away for `verdict`, unless another one fell before; returns when all is given back."""

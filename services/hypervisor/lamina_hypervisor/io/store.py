@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from lamina_hypervisor.domain.registers import Registers
 from lamina_hypervisor.domain.vm import Definition, State, Verdict, Vm
-from lamina_kit.errors import DataLoss
+from lamina_kit.errors import DataLoss, Unavailable
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -42,10 +44,11 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
+        with self._guarded():
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Closes the database. Idempotent."""
@@ -64,10 +67,9 @@ class Store:
 
     def save_epoch(self, epoch: int) -> None:
         """Records that an epoch is in use; a lower one than recorded changes nothing."""
-        self._db.execute(
-            "INSERT INTO meta VALUES ('epoch', ?) ON CONFLICT (key) DO UPDATE SET value = max(value, excluded.value)",
-            (epoch,),
-        )
+        statement = "INSERT INTO meta VALUES ('epoch', ?) ON CONFLICT (key) DO UPDATE SET value = max(value, ?)"
+        with self._guarded():
+            self._db.execute(statement, (epoch, epoch))
 
     def save(self, vm: Vm) -> None:
         """Writes a VM as it is."""
@@ -76,14 +78,15 @@ class Store:
             vm.name, vm.slot, vm.generation, json.dumps(asdict(vm.definition)), vm.create_time_ns, vm.request_id,
             vm.state.value, vm.verdict.reason, vm.verdict.detail, registers, vm.start_time_ns,
         )  # fmt: skip
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.execute(f"INSERT OR REPLACE INTO vms ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
-        self._db.execute("INSERT OR REPLACE INTO slots VALUES (?, ?)", (vm.slot, vm.generation))
-        self._db.execute("COMMIT")
+        with self._guarded(), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(f"INSERT OR REPLACE INTO vms ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
+            self._db.execute("INSERT OR REPLACE INTO slots VALUES (?, ?)", (vm.slot, vm.generation))
 
     def delete(self, vm: Vm) -> None:
         """Forgets a VM; its slot's generation stays."""
-        self._db.execute("DELETE FROM vms WHERE name = ?", (vm.name,))
+        with self._guarded():
+            self._db.execute("DELETE FROM vms WHERE name = ?", (vm.name,))
 
     def generations(self) -> list[tuple[int, int]]:
         """Returns (slot, latest generation) of every slot that was ever used."""
@@ -94,6 +97,24 @@ class Store:
         """Returns all VMs by name. A row that cannot be read is `DataLoss` `VM_RECORD_CORRUPT`."""
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM vms ORDER BY name").fetchall()
         return [self._vm(row) for row in rows]
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Turns what SQLite raises into the errors of this layer."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise Unavailable(
+                f"The database {self._path.name} of the VMs cannot be used: {error}.",
+                reason="STORE_UNAVAILABLE",
+                next_step="Make its folder writable and make room, then try again.",
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise DataLoss(
+                f"The database {self._path.name} of the VMs is broken: {error}.",
+                reason="STORE_CORRUPT",
+                next_step="Restore it from a copy, or remove it and define the VMs again.",
+            ) from error
 
     def _vm(self, row: tuple[str, int, int, str, int, str, str, str, str, str, int]) -> Vm:
         name, slot, generation, definition, created, request_id, state, reason, detail, registers, started = row

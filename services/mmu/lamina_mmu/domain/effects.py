@@ -61,5 +61,10 @@ def answer_key(hold: int, sequence: int) -> tuple[str, int, int]:
     return ("answer", hold, sequence)
 
 
+def ended_key(hold: int) -> tuple[str, int]:
+    """Returns the key that is woken when a hold has ended."""
+    return ("ended", hold)
+
+
 PRESSURE = ("pressure",)
 """The key that is woken when free frames fall below the low watermark."""

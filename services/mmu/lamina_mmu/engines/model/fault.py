@@ -187,7 +187,7 @@ class _Fault:
         if frames.flags[frame] & BUSY:
             raise Busy(frame_key(frame))
         slot = frames.slot[frame] - 1
-        if frames.use[frame] != Use.ANONYMOUS or frames.refs[frame] > 1 or False:
+        if frames.use[frame] != Use.ANONYMOUS or frames.refs[frame] > 1 or (slot >= 0 and m.swap.refs[slot]):
             return True
         update(self.space.table, self.vpn, COW, leaf(frame, self.vma.rights, False))
         self.outcome = Outcome.COPIED if self.outcome == Outcome.SPURIOUS else self.outcome

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lamina_kit.effects import Step
+from lamina_kit.effects import Step, WaitFor
 from lamina_kit.errors import Aborted, LaminaError
 from lamina_kit.paging import DIRTY, PAGE_SIZE, RW
-from lamina_mmu.domain.effects import Answer, Shootdown, answer_key, outbox_key
+from lamina_mmu.domain.effects import Answer, Shootdown, answer_key, ended_key, outbox_key
 from lamina_mmu.domain.entry import HELD, frame_of, is_present
 from lamina_mmu.domain.hold import BATCH, Age, Hold, Message, PageBits, Question, Revocation
 from lamina_mmu.domain.space import Space
@@ -25,8 +25,10 @@ ALL_PAGES = 1 << 36
 def acknowledge(m: Machine, hold: Hold, number: int, bits: Sequence[PageBits]) -> None:
     """Takes a holder's answer to a revocation or an age: dirty pages are noted, whoever waits goes on.
 
-    Bits of pages that were not asked for are passed over.
+    Bits of pages that were not asked for are passed over, and so is an answer that comes after the hold's end.
     """
+    if hold.closing and number not in hold.asked:
+        return
     question = hold.answered(number)
     for page in bits:
         frame = question.pages.get(page.address)
@@ -52,8 +54,14 @@ def sample(m: Machine, hold: Hold, pages: Sequence[tuple[int, int]]) -> Step[set
 def _ask(
     m: Machine, hold: Hold, pages: Sequence[tuple[int, int]], message: Callable[[int, tuple[int, ...]], Message]
 ) -> Step[set[int]]:
-    """Asks in parts of BATCH pages, all at once, and waits for every answer; returns the addresses accessed."""
+    """Asks in parts of BATCH pages, all at once, and waits for every answer; returns the addresses accessed.
+
+    A hold that is ending is not asked but waited for: until its second stage is empty its pages may still be written.
+    """
     if hold.closing:
+        for _, frame in pages:
+            m.soil(frame)
+        yield from _until_ended(m, hold)
         return set()
     questions: list[tuple[int, Question]] = []
     for start in range(0, len(pages), BATCH):
@@ -88,9 +96,7 @@ def end_hold(m: Machine, hold: Hold, error: LaminaError | None = None) -> Step[N
     Every page that it could write counts as written. A hold that is ending already is waited for.
     """
     if hold.closing:
-        for question in list(hold.asked.values()):
-            while not question.done:
-                yield Answer(("ended", hold.id))
+        yield from _until_ended(m, hold)
         return
     hold.closing = True
     hold.ended = error
@@ -100,6 +106,11 @@ def end_hold(m: Machine, hold: Hold, error: LaminaError | None = None) -> Step[N
             yield Shootdown(0, eptp=hold.eptp)
     finally:
         _settle(m, hold)
+
+
+def _until_ended(m: Machine, hold: Hold) -> Step[None]:
+    while hold.id in m.holds:
+        yield WaitFor(ended_key(hold.id))
 
 
 def _empty_root(m: Machine, eptp: int) -> None:
@@ -121,7 +132,7 @@ def _settle(m: Machine, hold: Hold) -> None:
             m.soil(frame)
         m.ports.wake(answer_key(hold.id, number), True)
     hold.asked.clear()
-    m.ports.wake(("ended", hold.id), True)
+    m.ports.wake(ended_key(hold.id), None)
     m.ports.wake(outbox_key(hold.id), None)
     reason = hold.ended.reason if hold.ended else "CLOSED"
     m.record(m.names.space(space.number), "hold.ended", hold=hold.id, reason=reason)
