@@ -100,11 +100,9 @@ async def import_program(client: Client, path: str, program: bytes) -> container
     """Imports a program as an image. Returns the image."""
     from lamina.container_runtime.v1 import container_runtime_pb2_grpc as services
 
-    from lamina_cli.commands.image import send
-    from lamina_kit.oci import Config, File, build_image
+    from lamina_cli.commands.image import one_program, send
 
-    name = Path(path).name
-    layout = build_image([File(name, program, mode=0o755)], Config(entrypoint=(f"/{name}",)))
+    layout = one_program(Path(path).name, program)
     response = await send(client.stub("container-runtime", services.ImagesStub), io.BytesIO(layout), "")
     return response.images[0]
 

@@ -180,11 +180,13 @@ class _StreamRequest(LocalCall):
             self._rpc.poller = self._rpc.loop.create_task(_feed(self._rpc, serialize, source))
 
     async def write(self, request: Any) -> None:
-        """Sends a message, waiting while the server is far behind; raises when the call has ended."""
+        """Sends a message, waiting while the server is far behind; raises when the call has ended.
+
+        A message for a handler that has returned is dropped: the status, behind the responses, says how it ended.
+        """
         if not self._written:
             raise UsageError(_MIXED)
-        if self._rpc.settled or self._rpc.concluded:
-            await self._rpc.until_settled()
+        if self._rpc.settled:
             self._raise_for_status()
             raise asyncio.InvalidStateError("RPC already finished.")
         if self._half_closed:
@@ -194,8 +196,7 @@ class _StreamRequest(LocalCall):
         except asyncio.CancelledError:
             self.cancel()
             raise
-        if not sent:
-            await self._rpc.until_settled()
+        if not sent and self._rpc.settled:
             self._raise_for_status()
 
     async def done_writing(self) -> None:

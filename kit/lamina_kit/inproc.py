@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -33,6 +34,10 @@ Wrap = Callable[[str, Any], Any]
 DEFAULT_TIMEOUT_S = 30.0
 """Deadline of a unary call whose caller gives none."""
 
+CLEANUP_S = 5.0
+"""How long a cancelled handler may clean up before `stop` goes on without it."""
+
+_LOG = logging.getLogger(__name__)
 _INTERNAL = grpc.StatusCode.INTERNAL
 
 
@@ -83,6 +88,7 @@ class LocalServer(grpc.aio.Server):
     def begin(self, rpc: LocalContext, route: Route, request: bytes | None) -> None:
         """Starts a call's handler in its own task; a request is given when the method takes one."""
         self._active[rpc] = None
+        rpc.active = self._active
         rpc.task = rpc.loop.create_task(self._run(rpc, route, request), context=self._context.copy())
 
     async def _run(self, rpc: LocalContext, route: Route, raw: bytes | None) -> None:
@@ -99,6 +105,7 @@ class LocalServer(grpc.aio.Server):
         except asyncio.CancelledError:
             rpc.conclude(grpc.StatusCode.CANCELLED, "The handler was cancelled.")
         except Exception as error:
+            _LOG.exception("the handler of %s, or its codecs, failed", route.method)
             rpc.conclude(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}")
         finally:
             self._active.pop(rpc, None)
@@ -120,10 +127,10 @@ class LocalServer(grpc.aio.Server):
                 await _wait(rpc.task, deadline - loop.time())
         for rpc in list(self._active):
             rpc.give_up(grpc.StatusCode.UNAVAILABLE, "The in-process server has stopped.")
-            if not rpc.started:
-                self._active.pop(rpc, None)
-            elif rpc.task is not None:
-                await _wait(rpc.task, None)
+            if rpc.started and rpc.task is not None:
+                await _wait(rpc.task, CLEANUP_S)
+        for rpc in self._active:
+            _LOG.error("the handler of %s does not end though it was cancelled", rpc.method)
         self._terminated.set()
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 (grpc.aio has it)
@@ -162,7 +169,7 @@ async def _stream(behaviour: Any, argument: Any, context: LocalContext) -> None:
             await result.aclose()
 
 
-async def _wait(task: asyncio.Task[None], limit_s: float | None) -> None:
+async def _wait(task: asyncio.Task[None], limit_s: float) -> None:
     """Waits for a task to end, without cancelling it and without its result."""
     ended = asyncio.get_running_loop().create_future()
 
@@ -204,7 +211,15 @@ class LocalChannel(grpc.aio.Channel):
         """Returns what a stub calls for one request and one response."""
         serialize, deserialize = request_serializer or bytes, response_deserializer or bytes
 
-        def call(request: Any, *, timeout: float | None = None, metadata: Any = None, **_rest: Any) -> UnaryUnaryCall:
+        def call(
+            request: Any,
+            *,
+            timeout: float | None = None,
+            metadata: Any = None,
+            credentials: Any = None,
+            wait_for_ready: Any = None,
+            compression: Any = None,
+        ) -> UnaryUnaryCall:
             if timeout is None:
                 timeout = self._default_timeout
             return UnaryUnaryCall(self._open(method, metadata, timeout, serialize(request), _UNARY_UNARY), deserialize)
@@ -221,7 +236,15 @@ class LocalChannel(grpc.aio.Channel):
         """Returns what a stub calls for one request and a stream of responses."""
         serialize, deserialize = request_serializer or bytes, response_deserializer or bytes
 
-        def call(request: Any, *, timeout: float | None = None, metadata: Any = None, **_rest: Any) -> UnaryStreamCall:
+        def call(
+            request: Any,
+            *,
+            timeout: float | None = None,
+            metadata: Any = None,
+            credentials: Any = None,
+            wait_for_ready: Any = None,
+            compression: Any = None,
+        ) -> UnaryStreamCall:
             return UnaryStreamCall(
                 self._open(method, metadata, timeout, serialize(request), _UNARY_STREAM), deserialize
             )
@@ -239,7 +262,12 @@ class LocalChannel(grpc.aio.Channel):
         serialize, deserialize = request_serializer or bytes, response_deserializer or bytes
 
         def call(
-            request_iterator: Any = None, timeout: float | None = None, metadata: Any = None, **_rest: Any
+            request_iterator: Any = None,
+            timeout: float | None = None,
+            metadata: Any = None,
+            credentials: Any = None,
+            wait_for_ready: Any = None,
+            compression: Any = None,
         ) -> StreamUnaryCall:
             opened = StreamUnaryCall(self._open(method, metadata, timeout, None, _STREAM_UNARY), deserialize)
             opened.send(serialize, request_iterator)
@@ -258,7 +286,12 @@ class LocalChannel(grpc.aio.Channel):
         serialize, deserialize = request_serializer or bytes, response_deserializer or bytes
 
         def call(
-            request_iterator: Any = None, timeout: float | None = None, metadata: Any = None, **_rest: Any
+            request_iterator: Any = None,
+            timeout: float | None = None,
+            metadata: Any = None,
+            credentials: Any = None,
+            wait_for_ready: Any = None,
+            compression: Any = None,
         ) -> StreamStreamCall:
             opened = StreamStreamCall(self._open(method, metadata, timeout, None, _STREAM_STREAM), deserialize)
             opened.send(serialize, request_iterator)

@@ -75,7 +75,7 @@ class Guard(grpc.aio.ServerInterceptor):
                     async with asyncio.timeout(self._timeout):
                         return await work
                 return await work
-            except (grpc.aio.AbortError, grpc.aio.UsageError):
+            except grpc.aio.AbortError:
                 raise
             except (Exception, asyncio.CancelledError) as error:
                 await self._fail(name, context, error)
@@ -93,7 +93,7 @@ class Guard(grpc.aio.ServerInterceptor):
                     await self._spanned(name, writes, argument, context)
                 else:
                     await writes(argument, context)
-            except (grpc.aio.AbortError, grpc.aio.UsageError):
+            except grpc.aio.AbortError:
                 raise
             except (Exception, asyncio.CancelledError) as error:
                 await self._fail(name, context, error)

@@ -1,13 +1,7 @@
 """The memory bus: the RAM of a host as one sparse file that every service on the host maps.
 
-Layout of the file, all parts page aligned:
-
-    ┌─ 0 ───────────┬─ 4096 ─────────────┬─ state_offset ──────────┬─ ram_offset ────┬─ run_offset ──────┐
-    │ header        │ ring of frames     │ state words             │ RAM             │ run pages         │
-    │ (words below) │ whose code is stale│ uint32 a frame          │ 2 MiB aligned   │ 4096 bytes each   │
-    └───────────────┴────────────────────┴─────────────────────────┴─────────────────┴───────────────────┘
-
-Host physical address `pa` is byte `ram_offset + pa` of the file. No guest address can reach the other parts: every
+Host physical address `pa` is byte `ram_offset + pa` of the file (`busfile.py` shows the
+parts). No guest address can reach the other parts: every
 method takes addresses within RAM and checks them (`OutOfRange` `ADDRESS_OUTSIDE_RAM`).
 
 The state word of a frame tells its several writers about each other:
@@ -31,22 +25,23 @@ import ctypes
 import enum
 import mmap
 import os
-import struct
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Final, Literal
 
-from lamina_kit.errors import (
-    AlreadyExists,
-    DataLoss,
-    FailedPrecondition,
-    Internal,
-    InvalidArgument,
-    NotFound,
-    OutOfRange,
-    ResourceExhausted,
+from lamina_kit.busfile import (
+    ALL_OFFSET,
+    HEAD_OFFSET,
+    RING_SLOTS,
+    TAIL_OFFSET,
+    make,
+    open_file,
+    plan,
+    read_layout,
+    refusal,
 )
-from lamina_kit.paging import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from lamina_kit.errors import Internal, InvalidArgument, OutOfRange, ResourceExhausted
+from lamina_kit.paging import PAGE_SHIFT, PAGE_SIZE
 
 EXEC = 1 << 0
 WRITE = 1 << 1
@@ -55,16 +50,7 @@ QUEUED = 1 << 3
 PIN_SHIFT = 8
 PIN_MASK = 0xFFFF << PIN_SHIFT
 
-RING_OFFSET = PAGE_SIZE
-RING_SLOTS = 4096
-RAM_ALIGNMENT = 2 << 20
-MAX_SIZE = 1 << 44
-MAX_RUN_PAGES = 1 << 20
-
-_MAGIC = int.from_bytes(b"LAMINARM", "little")
-_VERSION = 1
-_HEADER = struct.Struct("<8Q")  # magic, version, file size, RAM size, RAM offset, state offset, run offset, run pages
-_HEAD_WORD, _TAIL_WORD, _ALL_WORD = 128 // 8, 192 // 8, 256 // 8
+_HEAD_WORD, _TAIL_WORD, _ALL_WORD = HEAD_OFFSET >> 3, TAIL_OFFSET >> 3, ALL_OFFSET >> 3
 _ZEROS = bytes(PAGE_SIZE)
 
 
@@ -77,10 +63,6 @@ class Everything(enum.Enum):
 ALL: Final = Everything.ALL
 
 
-def _up(value: int, unit: int) -> int:
-    return -(-value // unit) * unit
-
-
 class MemoryBus:
     """One mapping of a host's RAM file.
 
@@ -91,15 +73,20 @@ class MemoryBus:
     """
 
     def __init__(self, path: Path, file: int) -> None:
-        """Maps an open file whose header was checked; use `create` or `open`."""
+        """Maps an open file, which may be closed afterwards; use `create` or `open`."""
         from lamina_kit import atomics  # numba: 0.3 s that only those pay who map RAM
 
+        layout = read_layout(path, file)
+        try:
+            self._map = mmap.mmap(file, layout.total, mmap.MAP_SHARED)
+        except OSError as error:
+            raise refusal(path, error) from error
         self.path = path
+        self.size = layout.size
+        self.frames = layout.size >> PAGE_SHIFT
+        self.ram_offset, self.state_offset, self.run_offset = layout.ram_offset, layout.state_offset, layout.run_offset
+        self.run_pages = layout.run_pages
         self._atomics: ModuleType = atomics
-        self._map = mmap.mmap(file, os.fstat(file).st_size, mmap.MAP_SHARED)
-        header: tuple[int, ...] = _HEADER.unpack_from(self._map)
-        self.size, self.ram_offset, self.state_offset, self.run_offset, self.run_pages = header[3:]
-        self.frames = self.size >> PAGE_SHIFT
         self._view = memoryview(self._map)
         self._words = self._view.cast("Q")
         self._ram_word = self.ram_offset >> 3
@@ -116,22 +103,7 @@ class MemoryBus:
         An existing file is `AlreadyExists` `BUS_EXISTS`, unless `reset` is given and it is a bus of the same size:
         then a fresh file takes its place, as a reboot empties RAM; who still maps the old one keeps it.
         """
-        path = Path(path)
-        if not 0 < size_bytes <= MAX_SIZE or size_bytes & PAGE_MASK:
-            raise InvalidArgument(
-                f"A RAM of {size_bytes} bytes is not possible.",
-                reason="RAM_SIZE_INVALID",
-                next_step=f"Give a multiple of {PAGE_SIZE} up to {MAX_SIZE}.",
-            )
-        if not 0 <= run_pages <= MAX_RUN_PAGES:
-            raise InvalidArgument(
-                f"{run_pages} run pages are not within 0 to {MAX_RUN_PAGES}.", reason="RUN_PAGES_INVALID"
-            )
-        if path.exists():
-            _check_replaceable(path, size_bytes, reset)
-        fresh = path.with_name(path.name + ".new")
-        _write_empty(fresh, size_bytes, run_pages)
-        os.replace(fresh, path)
+        make(Path(path), plan(size_bytes, run_pages), reset=reset)
         return cls.open(path)
 
     @classmethod
@@ -139,20 +111,11 @@ class MemoryBus:
         """Maps an existing bus.
 
         Raises `NotFound` `BUS_NOT_FOUND`, `FailedPrecondition` `BUS_FOREIGN` (not a bus, or of another version) or
-        `DataLoss` `BUS_TRUNCATED`.
+        `BUS_UNUSABLE`, or `DataLoss` `BUS_TRUNCATED`.
         """
-        path = Path(path)
+        file = open_file(Path(path))
         try:
-            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise NotFound(
-                f"There is no memory bus at {path}.",
-                reason="BUS_NOT_FOUND",
-                next_step="Start the hardware service of this host first; it makes the file.",
-            ) from None
-        try:
-            _read_size(path, file)
-            return cls(path, file)
+            return cls(Path(path), file)
         finally:
             os.close(file)
 
@@ -327,67 +290,3 @@ class MemoryBus:
             address=f"{pa:#x}",
             size=n,
         )
-
-
-def _write_empty(path: Path, size_bytes: int, run_pages: int) -> None:
-    """Writes an all-zero bus with its header to `path`."""
-    frames = size_bytes >> PAGE_SHIFT
-    state_offset = RING_OFFSET + RING_SLOTS * 8
-    ram_offset = _up(state_offset + 4 * frames, RAM_ALIGNMENT)
-    run_offset = ram_offset + size_bytes
-    total = run_offset + run_pages * PAGE_SIZE
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.ftruncate(file, total)
-        header = _HEADER.pack(_MAGIC, _VERSION, total, size_bytes, ram_offset, state_offset, run_offset, run_pages)
-        os.pwrite(file, header, 0)
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise ResourceExhausted(
-            f"A RAM file of {total} bytes cannot be made at {path}: {error.strerror}.",
-            reason="BUS_NO_ROOM",
-            next_step="Choose a file system that takes sparse files of this size, or less RAM.",
-        ) from error
-    finally:
-        os.close(file)
-
-
-def _read_size(path: Path, file: int) -> int:
-    """Returns the RAM size that the header of an open file states, after checking the file against it."""
-    raw = os.pread(file, _HEADER.size, 0)
-    actual = os.fstat(file).st_size
-    header: tuple[int, ...] = _HEADER.unpack(raw.ljust(_HEADER.size, b"\0"))
-    magic, version, total, size = header[:4]
-    if magic != _MAGIC or version != _VERSION:
-        raise FailedPrecondition(
-            f"{path} is not a Lamina memory bus of version {_VERSION}.",
-            reason="BUS_FOREIGN",
-            next_step="Name the file that this version's hardware service made, or remove it.",
-        )
-    if actual < total or len(raw) < _HEADER.size:
-        raise DataLoss(
-            f"The memory bus {path} has {actual} bytes where its header says {total}.",
-            reason="BUS_TRUNCATED",
-            next_step="Start the host again; it makes a new file.",
-        )
-    return size
-
-
-def _check_replaceable(path: Path, size_bytes: int, reset: bool) -> None:
-    """Raises unless the file at `path` is a bus of this size that the caller wants emptied."""
-    if reset:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            size = _read_size(path, file)
-        finally:
-            os.close(file)
-        if size == size_bytes:
-            return
-        problem = f"holds {size} bytes of RAM, not {size_bytes}"
-    else:
-        problem = "is there already"
-    raise AlreadyExists(
-        f"The memory bus {path} {problem}.",
-        reason="BUS_EXISTS",
-        next_step="Open it, reset one of the same size, or remove the file of a host that is down.",
-    )

@@ -59,8 +59,11 @@ def too_large(size: int) -> str:
     return f"Received message larger than max ({size} vs. {MAX_MESSAGE})"
 
 
+_NONE_ACTIVE: dict[Any, None] = {}
+
+
 class Rpc:
-    """The state of one call.
+    """The state of one call. `active` are the calls of its server, where it is listed while its handler runs.
 
     What most calls never touch is a default of the class, which makes a call cheaper to begin.
     """
@@ -88,6 +91,7 @@ class Rpc:
         self.method = method
         self.metadata = metadata
         self.loop = loop
+        self.active: dict[Any, None] = _NONE_ACTIVE
         if timeout is not None:
             self.deadline = deadline = loop.time() + timeout
             self.timer = loop.call_at(deadline, self._deadline_passed)
@@ -146,6 +150,8 @@ class Rpc:
             self._call_back(self._server_callbacks)
         if self.task is not None:
             self.task.cancel()
+            if not self.started:
+                self.active.pop(self, None)  # its coroutine will not run at all
         self.settle()
         return True
 

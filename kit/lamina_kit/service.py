@@ -28,7 +28,7 @@ from lamina.common.v1 import layer_pb2_grpc
 
 from lamina_kit.channel import OPTIONS, Channel, check_target, connect
 from lamina_kit.clock import Clock
-from lamina_kit.errors import FailedPrecondition, InvalidArgument
+from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError
 from lamina_kit.inproc import LocalChannel, LocalServer
 from lamina_kit.interceptor import Guard
 from lamina_kit.layer import SERVICE_NAME, LayerServicer, LayerState
@@ -117,7 +117,12 @@ async def serve(service: Service, addresses: Sequence[str], layer: LayerState) -
         options=[*OPTIONS, ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 5000)],
     )
     health_servicer = _register(service, layer, server)
-    bound = tuple(_bind(server, address, service.layer) for address in addresses)
+    try:
+        bound = tuple(_bind(server, address, service.layer) for address in addresses)
+    except LaminaError:
+        await server.start()  # gRPC gives back the addresses before the one that failed only if it was started
+        await server.stop(None)
+        raise
     await server.start()
     ports = tuple(int(address.rpartition(":")[2]) for address in bound if not address.startswith("unix:"))
     return Served(server, health_servicer, bound, ports)
@@ -170,13 +175,19 @@ def _check_socket_free(path: Path, layer: str) -> None:
     raise FailedPrecondition(
         f"The {layer} service cannot listen on {path}: somebody does already.",
         reason="SOCKET_IN_USE",
-        next_step=f"Stop the other one (lamina down), or set LAMINA_{layer.upper().replace('-', '_')}_LISTEN.",
+        next_step=f"Stop the other one (lamina down), or set {_variable(layer)}.",
     )
 
 
 def _unusable(address: str, layer: str) -> FailedPrecondition | InvalidArgument:
     """Returns why nobody can listen on `address`, found by trying it with a plain socket."""
-    variable = f"LAMINA_{layer.upper().replace('-', '_')}_LISTEN"
+    variable = _variable(layer)
+    if address.startswith("unix:"):
+        return FailedPrecondition(
+            f"The {layer} service cannot listen on {address}: something that is no socket is there, or no right to it.",
+            reason="ADDRESS_UNUSABLE",
+            next_step=f"Remove it, or choose another address: {variable}=unix:/PATH.",
+        )
     host, _, port = address.rpartition(":")
     try:
         for family, kind, number, _, where in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM):
@@ -199,3 +210,8 @@ def _unusable(address: str, layer: str) -> FailedPrecondition | InvalidArgument:
         reason="ADDRESS_UNUSABLE",
         next_step=f"Choose another address: {variable}=HOST:PORT.",
     )
+
+
+def _variable(layer: str) -> str:
+    """Returns the environment variable that says where a layer listens."""
+    return f"LAMINA_{layer.upper().replace('-', '_')}_LISTEN"

@@ -21,10 +21,11 @@ from lamina_kit.errors import CLASSES, Internal, LaminaError, Unavailable, Viola
 DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "lamina"
 
-_MAX_MESSAGE = 1000
+_MAX_MESSAGE = 800
 _MAX_VALUE = 256
-_MAX_ENTRIES = 16
-_MAX_DETAILS = 4096
+_MAX_KEY = 63
+_MAX_INFO = 1800
+_MAX_DETAILS = 3500
 _NEXT_STEP = "next_step"
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,61}[A-Z0-9]")
 _BY_CODE = {error.code: error for error in CLASSES}
@@ -32,7 +33,9 @@ _TOO_LARGE = "message larger than max"
 
 
 def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    """Returns text that UTF-8 can say in at most `limit` bytes."""
+    raw = text.encode("utf-8", "replace")
+    return raw.decode() if len(raw) <= limit else raw[: limit - 3].decode("utf-8", "ignore") + "…"
 
 
 def grpc_code(error: LaminaError) -> grpc.StatusCode:
@@ -41,26 +44,36 @@ def grpc_code(error: LaminaError) -> grpc.StatusCode:
 
 
 def to_status(error: LaminaError) -> Any:
-    """Returns the `google.rpc.Status` of an error, at most 4 KiB."""
+    """Returns the `google.rpc.Status` of an error, at most 3.5 KiB: base64 and the text itself come on top."""
     status = status_pb2.Status(code=grpc_code(error).value[0], message=_cut(str(error), _MAX_MESSAGE))
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
-    for key, value in list(error.metadata.items())[:_MAX_ENTRIES]:
-        info.metadata[_cut(key, 63)] = _cut(value, _MAX_VALUE)
     if error.next_step:
         info.metadata[_NEXT_STEP] = _cut(error.next_step, _MAX_VALUE)
+    room = _MAX_INFO - info.ByteSize()
+    for key, value in error.metadata.items():
+        short_key, short_value = _cut(key, _MAX_KEY), _cut(value, _MAX_VALUE)
+        room -= len(short_key.encode()) + len(short_value.encode()) + 8
+        if room < 0:
+            break
+        info.metadata[short_key] = short_value
     status.details.add().Pack(info)
     if error.violations:
-        wrong = error_details_pb2.BadRequest()
-        room = _MAX_DETAILS - status.ByteSize() - 64
-        for violation in error.violations:
-            entry = error_details_pb2.BadRequest.FieldViolation(
-                field=_cut(violation.field, _MAX_VALUE), description=_cut(violation.description, _MAX_VALUE)
-            )
-            if wrong.ByteSize() + entry.ByteSize() > room:
-                break
-            wrong.field_violations.append(entry)
-        status.details.add().Pack(wrong)
+        status.details.add().Pack(_wrong_fields(error, _MAX_DETAILS - status.ByteSize() - 64))
     return status
+
+
+def _wrong_fields(error: LaminaError, room: int) -> Any:
+    """Returns the violations of an error as a `BadRequest`, as many as fit into `room` bytes."""
+    wrong = error_details_pb2.BadRequest()
+    for violation in error.violations:
+        entry = error_details_pb2.BadRequest.FieldViolation(
+            field=_cut(violation.field, _MAX_VALUE), description=_cut(violation.description, _MAX_VALUE)
+        )
+        room -= entry.ByteSize() + 8
+        if room < 0:
+            break
+        wrong.field_violations.append(entry)
+    return wrong
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: LaminaError) -> None:

@@ -117,12 +117,11 @@ class UserMemory:
         table = root & ADDR_MASK
         for level in range(LEVELS, 0, -1):
             entry_address = table + 8 * index(va, level)
-            leaf = level == 1
             while True:
                 entry = self._load(entry_address)
                 if entry & need != need:
                     raise NeedFault(va, write)
-                leaf = leaf or (level < LEVELS and bool(entry & PS))
+                leaf = level == 1 or (level < LEVELS and bool(entry & PS))
                 wanted = entry | ACCESSED | (DIRTY if leaf and write else 0)
                 if wanted == entry or self._bus.cas64(entry_address, entry, wanted) == entry:
                     break

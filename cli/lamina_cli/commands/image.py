@@ -29,6 +29,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     load.add_argument("path", help="folder or tar file; `docker save IMAGE` makes one")
     load.add_argument("--name", default="", help="reference to give it, for example lamina.local/hello:latest")
     command(load, import_image, lists=True)
+    build = verbs.add_parser("build", help="make an image of one program and import it")
+    build.add_argument("program", help="a static x86-64 ELF, or a C source beside lib/ as guests/hello.c is")
+    build.add_argument("--name", default="", help="reference (default: lamina.local/PROGRAM:latest)")
+    build.add_argument("-w", "--write", metavar="FILE", help="write the image to a file too, as a tar of an OCI layout")
+    command(build, build_image, lists=True)
     command(verbs.add_parser("list", help="list images"), images, lists=True)
     delete = verbs.add_parser("delete", help="delete an image or one of its names")
     delete.add_argument("reference", help="reference or digest")
@@ -94,6 +99,53 @@ async def import_image(client: Client, args: argparse.Namespace) -> None:
     """Imports an image."""
     with open_image(args.path) as source:
         response = await send(_images(client), source, args.name)
+    output.show(response.images, HEADERS, row, form=args.output)
+
+
+def program_bytes(path: str) -> bytes:
+    """Returns a program: the file as it is, or what a C source compiles to.
+
+    Raises:
+        NotFound: `FILE_UNREADABLE`.
+        InvalidArgument: `GUEST_SOURCE_WRONG`, with what the compiler says.
+    """
+    try:
+        program = Path(path).read_bytes()
+    except OSError as error:
+        raise NotFound(
+            f"the program {path} cannot be read: {error}",
+            reason="FILE_UNREADABLE",
+            next_step="give a static x86-64 ELF file or a C source",
+        ) from error
+    if Path(path).suffix != ".c":
+        return program
+    from lamina_cli.guests import compile_program
+
+    return compile_program(Path(path).stem, Path(path).absolute().parent)
+
+
+def one_program(name: str, program: bytes, reference: str = "") -> bytes:
+    """Returns the image of one program, `/NAME`, with an empty `/tmp` beside it, as a tar of an OCI layout."""
+    from lamina_kit.oci import Config, File
+    from lamina_kit.oci import build_image as pack
+
+    files = [File(name, program, mode=0o755), File("tmp", kind="directory", mode=0o1777)]
+    return pack(files, Config(entrypoint=(f"/{name}",)), reference=reference)
+
+
+def write_image(path: str | None, layout: bytes) -> None:
+    """Writes an image to a file, when one is asked for."""
+    if path:
+        Path(path).write_bytes(layout)
+
+
+async def build_image(client: Client, args: argparse.Namespace) -> None:
+    """Makes an image of one program and imports it."""
+    name = Path(args.program).name.removesuffix(".c")
+    reference = args.name or f"lamina.local/{name}:latest"
+    layout = one_program(name, program_bytes(args.program), reference)
+    write_image(args.write, layout)
+    response = await send(_images(client), io.BytesIO(layout), reference)
     output.show(response.images, HEADERS, row, form=args.output)
 
 

@@ -34,13 +34,12 @@ class Built:
 
 def build(name: str) -> Built:
     """Compiles `guests/NAME.c` and packs it."""
+    from lamina_cli.commands.image import one_program
     from lamina_cli.guests import compile_program
-    from lamina_kit.oci import Config, File, build_image
 
     elf = compile_program(name)
     reference = REFERENCE.format(name=name)
-    layout = build_image([File(name, elf, mode=0o755)], Config(entrypoint=(f"/{name}",)), reference=reference)
-    return Built(name, elf, layout)
+    return Built(name, elf, one_program(name, elf, reference))
 
 
 async def images(story: Story, client: Client) -> dict[str, Built]:

@@ -200,6 +200,8 @@ class Hypervisor:
 
     async def read_serial(self, name: str, offset: int, follow: bool) -> AsyncIterator[tuple[int, bytes]]:
         """Yields (offset, bytes) of a VM's serial log; with `follow` until the VM has no power."""
+        if follow and name in self._starting:
+            await asyncio.gather(asyncio.shield(self._starting[name]), return_exceptions=True)
         machine = self.machine(name)
         if machine is None:
             return

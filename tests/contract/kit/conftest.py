@@ -94,6 +94,7 @@ class Peer:
                 reason="REQUEST_INVALID",
                 violations=[Violation("a.b", "is empty"), Violation("c", "is ünsound")],
             )
+        context.set_trailing_metadata((("kept", "yes"),))
         raise NotFound("No vm web-1 on h1.", reason="VM_NOT_FOUND", next_step="List them.", vm="web-1", host="h1")
 
     async def Crash(self, request: StringValue, context: Any) -> StringValue:

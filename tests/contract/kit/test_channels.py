@@ -304,7 +304,8 @@ async def test_an_error_arrives_with_all_it_says(wire: Any) -> None:
     error = await failure(wire.uu("Fail")(text("")))
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert error.details() == "No vm web-1 on h1. List them."
-    assert any(key == "grpc-status-details-bin" for key, _ in error.trailing_metadata() or ())
+    trailing = tuple(error.trailing_metadata() or ())
+    assert any(key == "grpc-status-details-bin" for key, _ in trailing) and ("kept", "yes") in trailing
     back = status.rpc_error(error)
     assert isinstance(back, NotFound)
     assert (back.reason, back.message, back.next_step) == ("VM_NOT_FOUND", "No vm web-1 on h1.", "List them.")

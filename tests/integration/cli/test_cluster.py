@@ -15,14 +15,19 @@ READY_TRIES = 200
 
 
 @pytest.fixture(scope="module")
-def hello(up: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def hello(up: Any) -> Any:
     """A stack that has the images of the example programs."""
-    folder = tmp_path_factory.mktemp("images")
     for name in images.PROGRAMS:
-        built = images.build(name)
-        (folder / f"{name}.tar").write_bytes(built.layout)
-        up.run("image", "import", str(folder / f"{name}.tar"), "--name", built.reference)
+        up.run("image", "build", str(asset(f"guests/{name}.c")))
     return up
+
+
+def test_an_image_that_was_written_is_imported_again(hello: Any, tmp_path: Path) -> None:
+    """The same program gives the same image, as a file and after an import."""
+    archive = tmp_path / "image.tar"
+    built = hello.json("image", "build", str(asset("guests/counter.c")), "-w", str(archive))
+    imported = hello.json("image", "import", str(archive))
+    assert [image["digest"] for image in built] == [image["digest"] for image in imported]
 
 
 def until_pods(lamina: Any, count: int) -> list[str]:

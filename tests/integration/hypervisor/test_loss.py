@@ -50,7 +50,7 @@ async def test_a_start_goes_on_when_its_caller_gives_up(lab: Any) -> None:
 async def test_a_memory_layer_that_goes_takes_its_vms_with_it(lab: Any) -> None:
     """Without memory there is no VM: it is crashed with that reason, and the service still answers."""
     name, _ = await lab.boot()
-    await lab.services.pop("mmu").stop()
+    await lab.channels["mmu"]._server.stop(0)  # as a process that ends: every call breaks
     vm = await lab.ended(name)
     assert (vm.state, vm.stop_reason) == (pb.VirtualMachine.STATE_CRASHED, "HOST_UNAVAILABLE")
     listed = await lab.vms.ListVirtualMachines(pb.ListVirtualMachinesRequest())

@@ -255,6 +255,8 @@ class Holder:
         assert position == self.position + 1, "a gap on the stream"
         self.position = position
         if isinstance(message, Grant):
+            if self.world.ram.load64(self.hold.eptp):
+                return True  # the root is void: the compare-and-swap that would build a way to the page fails
             old = self.table.get(message.address)
             dirty = old is not None and old[0] == message.frame and old[3]
             self.table[message.address] = [message.frame, message.writable, True, dirty]

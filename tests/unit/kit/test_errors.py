@@ -70,16 +70,19 @@ def test_the_status_is_google_s() -> None:
     assert (wrong.field_violations[0].field, wrong.field_violations[0].description) == ("f", "d")
 
 
-def test_huge_errors_are_cut_to_fit_a_trailer() -> None:
+@pytest.mark.parametrize("letter", ["m", "가", "\ud800"])
+def test_huge_errors_are_cut_to_fit_a_trailer(letter: str) -> None:
     """However much an error says, its status stays within what gRPC carries."""
     error = InvalidArgument(
-        "m" * 100_000,
+        letter * 100_000,
         reason="REQUEST_INVALID",
-        next_step="n" * 10_000,
-        violations=[Violation("f" * 10_000, "d" * 10_000) for _ in range(100)],
-        **{f"key{number}": "v" * 10_000 for number in range(100)},
+        next_step=letter * 10_000,
+        violations=[Violation(letter * 10_000, letter * 10_000) for _ in range(100)],
+        **{f"key{number}": letter * 10_000 for number in range(100)},
     )
-    assert len(status.to_status(error).SerializeToString()) <= 8192
+    wire = status.to_status(error)
+    escaped = sum(1 if 0x20 <= byte < 0x7F else 3 for byte in wire.message.encode())
+    assert len(wire.SerializeToString()) * 4 / 3 + escaped < 8000
     assert status.rpc_error(carried(error)).reason == "REQUEST_INVALID"
 
 

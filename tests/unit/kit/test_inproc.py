@@ -215,6 +215,43 @@ async def test_a_cancelled_caller_need_not_wait_for_the_handler() -> None:
     assert handlers.cancelled == ["100"]
 
 
+async def test_a_call_that_never_began_leaves_nothing_behind() -> None:
+    """A call cancelled before its handler's first step is forgotten by the server, which can then stop."""
+    _, server, channel = connected()
+    call = method(channel, "Sleep")(text("100"))
+    assert call.cancel()
+    async with asyncio.timeout(5):
+        await server.stop(0)
+    assert await call.code() is grpc.StatusCode.CANCELLED
+
+
+async def test_writing_to_a_handler_that_has_returned_does_not_block() -> None:
+    """Whoever writes on while responses are unread gets through, and learns from the status how it ended."""
+    server = LocalServer()
+
+    async def once(requests: Any, context: Any) -> None:
+        await context.write(text("only"))
+
+    make: Any = grpc.stream_stream_rpc_method_handler
+    handler = make(once, StringValue.FromString, StringValue.SerializeToString)
+    server.add_registered_method_handlers("t.T", {"Once": handler})
+    call = method(LocalChannel(server), "Once", "stream_stream")()
+    async with asyncio.timeout(5):
+        for _ in range(200):
+            await call.write(text("x"))
+        assert (await call.read()).value == "only"
+        assert await call.read() is grpc.aio.EOF
+    with pytest.raises(asyncio.InvalidStateError):
+        await call.write(text("x"))
+
+
+async def test_an_unknown_option_of_a_call_is_refused() -> None:
+    """A misspelt option does not vanish."""
+    _, _, channel = connected()
+    with pytest.raises(TypeError):
+        method(channel, "Echo")(text(""), time_out=1)
+
+
 async def test_the_local_server_has_no_ports() -> None:
     """Asking it to listen says what to use instead."""
     server = LocalServer()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina_kit import membus
+from lamina_kit import busfile
 from lamina_kit.errors import (
     AlreadyExists,
     DataLoss,
@@ -185,7 +185,7 @@ def test_a_compare_and_swap_on_code_is_seen(bus: MemoryBus) -> None:
 
 def test_the_ring_overflows_into_everything(path: Path) -> None:
     """More executed frames than the ring holds: all code must go, then single frames are listed again."""
-    frames = membus.RING_SLOTS + 10
+    frames = busfile.RING_SLOTS + 10
     with MemoryBus.create(path, frames * PAGE_SIZE, run_pages=0) as bus:
         for frame in range(frames):
             bus.set_exec(frame)
@@ -291,6 +291,29 @@ def test_a_truncated_bus_is_data_loss(bus: MemoryBus, path: Path) -> None:
     with pytest.raises(DataLoss) as caught:
         MemoryBus.open(path)
     assert caught.value.reason == "BUS_TRUNCATED"
+
+
+def test_a_header_that_lies_is_foreign(bus: MemoryBus, path: Path) -> None:
+    """Offsets that this version would not write are not believed: they would lead out of the file."""
+    bus.close()
+    raw = path.read_bytes()[:64]
+    for word in range(2, 8):
+        with path.open("r+b") as file:
+            file.write(raw[: 8 * word] + (1 << 40).to_bytes(8, "little") + raw[8 * word + 8 :])
+        with pytest.raises(FailedPrecondition) as caught:
+            MemoryBus.open(path)
+        assert caught.value.reason == "BUS_FOREIGN"
+
+
+def test_a_place_that_cannot_be_used_says_why(path: Path) -> None:
+    """A folder in the file's place, and a folder that does not exist."""
+    path.mkdir()
+    with pytest.raises(FailedPrecondition) as caught:
+        MemoryBus.open(path)
+    assert caught.value.reason == "BUS_UNUSABLE"
+    with pytest.raises(FailedPrecondition) as caught:
+        MemoryBus.create(path / "none" / "ram", SIZE)
+    assert caught.value.reason == "BUS_UNUSABLE"
 
 
 def test_a_missing_bus_says_who_makes_it(path: Path) -> None:

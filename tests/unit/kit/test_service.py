@@ -89,6 +89,18 @@ async def test_a_busy_port_is_refused(state: LayerState) -> None:
     assert str(port) in caught.value.message and "LAMINA_VSWITCH_LISTEN" in caught.value.next_step
 
 
+async def test_when_one_address_fails_none_is_kept(state: LayerState, short_dir: Path) -> None:
+    """A service that cannot listen everywhere listens nowhere."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        busy = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(FailedPrecondition):
+            await serve(Silent(), [f"unix:{short_dir}/a", busy], state)
+    served = await serve(Silent(), [f"unix:{short_dir}/a"], state)
+    await served.stop(0)
+
+
 async def test_two_services_do_not_share_a_port(state: LayerState) -> None:
     """gRPC would let both bind it; each caller would reach either."""
     served = await serve(Silent(), ["127.0.0.1:0"], state)
@@ -137,10 +149,12 @@ async def test_malformed_addresses_are_refused(state: LayerState, address: str, 
 
 async def test_unusable_addresses_say_why(state: LayerState, short_dir: Path) -> None:
     """An address of another machine, and a socket in a folder that does not exist."""
-    for address in ("192.0.2.1:0", f"unix:{short_dir}/none/a"):
+    (short_dir / "file").write_text("not a socket")
+    for address in ("192.0.2.1:0", f"unix:{short_dir}/none/a", f"unix:{short_dir}/file"):
         with pytest.raises(FailedPrecondition) as caught:
             await serve(Silent(), [address], state)
         assert caught.value.reason == "ADDRESS_UNUSABLE"
+    assert (short_dir / "file").read_text() == "not a socket"
 
 
 def test_the_longest_path_is_accepted() -> None:

@@ -7,8 +7,8 @@ from lamina_kit import runpage
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.code import count_between
-from lamina_hardware.io.control import BLOCK_COUNT, BLOCK_PC, CONSUMED, ENV, RUN_PAGE
-from lamina_hardware.io.native import compiled, load32, load64, store64, word
+from lamina_hardware.io.control import BLOCK_COUNT, BLOCK_PC, CONSUMED, ENV, RUN_PAGE, L_ANSWER_CPUID, L_ANSWER_TIMESTAMP, L_RETIRED
+from lamina_hardware.io.native import compiled, linked, load32, load64, store64, word
 
 _0, _1, _2, _3, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 8))
 _32 = np.uint64(32)
@@ -36,7 +36,7 @@ def _has_subleaves(leaf: int) -> int:
     return _0
 
 
-@compiled("uint64(uint64)")
+@linked(L_ANSWER_CPUID)
 def answer_cpuid(block: int) -> int:
     """Puts the page's answer to the leaf in EAX (and ECX) into the registers; returns 0 when it has none."""
     env = word(block, ENV)
@@ -57,7 +57,7 @@ def answer_cpuid(block: int) -> int:
     return _0
 
 
-@compiled("uint64(uint64)")
+@linked(L_RETIRED)
 def retired(block: int) -> int:
     """Returns how many instructions this run has behind it when the one at RIP begins."""
     left = word(block, BLOCK_COUNT)
@@ -67,7 +67,7 @@ def retired(block: int) -> int:
     return word(block, CONSUMED) - left + done
 
 
-@compiled("uint64(uint64, uint64)")
+@linked(L_ANSWER_TIMESTAMP)
 def answer_timestamp(block: int, with_aux: int) -> int:
     """Puts the page's counter, advanced by the instructions of this run, into EDX:EAX; returns 0 when it has none."""
     page = word(block, RUN_PAGE)

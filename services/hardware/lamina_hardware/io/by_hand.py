@@ -13,6 +13,8 @@ from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import PAGE_INPUT_WAITS, answer_cpuid, answer_timestamp
 from lamina_hardware.io.code import code_at, leave_after
 from lamina_hardware.io.control import (
+    L_FINISH_BY_HAND,
+    L_FULL_ADDRESS,
     BLOCK_PC,
     ENV,
     FAULT_VA,
@@ -33,7 +35,7 @@ from lamina_hardware.io.control import (
     STOP_TIMESTAMP,
 )
 from lamina_hardware.io.decoder import PREFIX_66, PREFIX_F2, PREFIX_F3, decode
-from lamina_hardware.io.native import compiled, load8, load32, load64, put, store64, word
+from lamina_hardware.io.native import compiled, linked, load8, load32, load64, put, store64, word
 from lamina_hardware.io.operand import access_in
 
 _0, _1, _2, _3, _4, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 8))
@@ -123,7 +125,7 @@ def _do_port(block: int, found: int, kind: int) -> int:
 def _do_special(block: int) -> int:
     """Does the instruction at RIP; changes STOP to what it means, or leaves it when nothing exits."""
     env = word(block, ENV)
-    found = decode(code_at(block, load64(env + at.EIP)))
+    found = decode(block, code_at(block, load64(env + at.EIP)))
     kind = kind_of(found)
     if kind == PORT_IN or kind == PORT_OUT or kind == STRING_IN or kind == STRING_OUT:
         if may_use_ports(block) == _0:
@@ -153,7 +155,7 @@ def _was_software(block: int) -> int:
     if load64(word(block, ENV) + at.EIP) == start:
         return _0
     place = code_at(block, start)
-    found = decode(place) if place != _0 else _0
+    found = decode(block, place) if place != _0 else _0
     opcode = (found >> _8) & _BYTE
     is_int = opcode == np.uint64(0xCC) or opcode == np.uint64(0xCD) or opcode == np.uint64(0xF1)
     return _1 if (found >> _16) & _BYTE == _0 and is_int else _0
@@ -167,14 +169,14 @@ def _single_fault(block: int) -> int:
     contributory ones arrives as vector 8. Of those a division raises #DE, and all else #GP.
     """
     place = code_at(block, load64(word(block, ENV) + at.EIP))
-    found = decode(place) if place != _0 else _0
+    found = decode(block, place) if place != _0 else _0
     opcode = (found >> _8) & _BYTE
     group = (found >> np.uint64(27)) & np.uint64(7)
     is_unary = (found >> _16) & _BYTE == _0 and (opcode == np.uint64(0xF6) or opcode == np.uint64(0xF7))
     return _0 if is_unary and group >= np.uint64(6) else _GENERAL_PROTECTION
 
 
-@compiled("uint64(uint64)")
+@linked(L_FINISH_BY_HAND)
 def finish_by_hand(block: int) -> int:
     """Completes a stop of the portable core on its register file, which holds the emulator's registers."""
     env = word(block, ENV)
@@ -184,7 +186,7 @@ def finish_by_hand(block: int) -> int:
     if stop == STOP_IO:  # an OUTS that the emulator did: with no repetition left RIP goes behind it
         rip = load64(env + at.EIP)
         if rip == word(block, BLOCK_PC):
-            found = decode(code_at(block, rip))
+            found = decode(block, code_at(block, rip))
             repeats = (found >> np.uint64(40)) & (PREFIX_F2 | PREFIX_F3) != _0
             if repeats and load64(env + at.REGS + _8) == _0:
                 store64(env + at.EIP, rip + (found & _BYTE))
@@ -197,7 +199,7 @@ def finish_by_hand(block: int) -> int:
     return _0
 
 
-@compiled("uint64(uint64)")
+@linked(L_FULL_ADDRESS)
 def full_address(block: int) -> int:
     """Returns the address, to the byte, of the access that failed."""
     if word(block, PORTABLE) == _0:
@@ -208,4 +210,4 @@ def full_address(block: int) -> int:
     if rip & _PAGE == page:
         return rip
     place = code_at(block, rip)
-    return access_in(env, place, rip, page) if place != _0 else page
+    return access_in(block, place, rip, page) if place != _0 else page

@@ -12,7 +12,7 @@ from lamina_kit.membus import MemoryBus
 from numpy.typing import NDArray
 
 from lamina_hardware.engines.interface import CoreCounters, CoreRun, Stopped
-from lamina_hardware.io import control, emulator, machine
+from lamina_hardware.io import control, emulator, machine, native
 from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.emulator import Emulator
 
@@ -61,6 +61,8 @@ class CoreCell:
             (control.F_REG_WRITE, emulator.function("uc_reg_write")),
         ):
             self._put(index, value)
+        for slot, link in native.LINKS.items():
+            self._words[slot] = link
 
     def require(self, index: np.uint64, value: int, what: str) -> None:
         """Puts an address that must not be 0 into the block."""

@@ -6,6 +6,9 @@ import numpy as np
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.control import (
+    L_CODE_AT,
+    L_COUNT_BETWEEN,
+    L_LEAVE_AFTER,
     ACCESS_EXECUTE,
     ENV,
     FAULT,
@@ -19,7 +22,7 @@ from lamina_hardware.io.control import (
     WALK_PA,
 )
 from lamina_hardware.io.decoder import PREFIX_F2, PREFIX_F3, decode
-from lamina_hardware.io.native import compiled, load8, load32, load64, put, store8, store64, word
+from lamina_hardware.io.native import compiled, linked, load8, load32, load64, put, store8, store64, word
 from lamina_hardware.io.walker import NO_EFFECT, walk
 
 _0, _1, _3, _8 = np.uint64(0), np.uint64(1), np.uint64(3), np.uint64(8)
@@ -47,7 +50,7 @@ def peek(block: int, va: int) -> int:
     return word(block, RAM_BASE) + word(block, WALK_PA) + (va & _OFFSET)
 
 
-@compiled("uint64(uint64, uint64)")
+@linked(L_CODE_AT)
 def code_at(block: int, va: int) -> int:
     """Returns the address of 15 readable bytes of code at `va`; 0: nothing is mapped there.
 
@@ -69,7 +72,7 @@ def code_at(block: int, va: int) -> int:
     return buffer
 
 
-@compiled("uint64(uint64, uint64, uint64)")
+@linked(L_COUNT_BETWEEN)
 def count_between(block: int, start: int, end: int) -> int:
     """Returns how many instructions begin in [start, end), which is a stretch of straight code."""
     count = _0
@@ -78,7 +81,7 @@ def count_between(block: int, start: int, end: int) -> int:
         place = code_at(block, at_va)
         if place == _0:
             return count
-        length = decode(place) & _BYTE
+        length = decode(block, place) & _BYTE
         if length == _0:
             return count + _1
         at_va += length
@@ -86,7 +89,7 @@ def count_between(block: int, start: int, end: int) -> int:
     return count
 
 
-@compiled("uint64(uint64, uint64)")
+@linked(L_LEAVE_AFTER)
 def leave_after(block: int, out_size: int) -> int:
     """Moves RIP behind the instruction at RIP; returns 1 for an INS, on which RIP stays.
 
@@ -97,7 +100,7 @@ def leave_after(block: int, out_size: int) -> int:
     rip = load64(env + at.EIP)
     put(block, STOP_E, _0)
     place = code_at(block, rip)
-    found = decode(place) if place != _0 else _1
+    found = decode(block, place) if place != _0 else _1
     opcode = (found >> _8) & _BYTE
     table = (found >> np.uint64(16)) & _BYTE
     prefixes = found >> np.uint64(40)

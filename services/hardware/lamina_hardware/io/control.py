@@ -92,6 +92,26 @@ MSR_PAIRS = np.uint64(96)  # (number, value) pairs of the MSRs
 
 SCRATCH_WORDS = 100  # ten words
 
+# Addresses of linked functions (`native.linked`).
+L_WALK = np.uint64(110)
+L_DECODE = np.uint64(111)
+L_CODE_AT = np.uint64(112)
+L_COUNT_BETWEEN = np.uint64(113)
+L_LEAVE_AFTER = np.uint64(114)
+L_LOAD = np.uint64(115)
+L_STORE = np.uint64(116)
+L_ANSWER_CPUID = np.uint64(117)
+L_ANSWER_TIMESTAMP = np.uint64(118)
+L_RETIRED = np.uint64(119)
+L_DELIVER = np.uint64(120)
+L_ENTER_SYSCALL = np.uint64(121)
+L_PULL = np.uint64(122)
+L_PUSH = np.uint64(123)
+L_LOOK = np.uint64(124)
+L_FINISH_BY_HAND = np.uint64(125)
+L_FULL_ADDRESS = np.uint64(126)
+L_FILL = np.uint64(127)
+
 REQUEST_CANCEL = np.uint64(1)
 REQUEST_PAUSE = np.uint64(2)
 REQUEST_EVENT = np.uint64(4)  # an external interrupt waits for RFLAGS.IF

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lamina_hardware.io.native import compiled, load8
+from lamina_hardware.io.control import L_DECODE
+from lamina_hardware.io.native import compiled, linked, load8
 
 PREFIX_66 = np.uint64(1)
 PREFIX_F2 = np.uint64(2)
@@ -124,8 +125,8 @@ def _immediate(kind: int, prefixes: int, rex: int, modrm: int) -> int:
     return _0
 
 
-@compiled("uint64(uint64)")
-def decode(code: int) -> int:
+@linked(L_DECODE)
+def decode(block: int, code: int) -> int:
     """Returns the packed description of the instruction whose 15 bytes at most start at address `code`; 0: none."""
     at = _0
     rex = _0

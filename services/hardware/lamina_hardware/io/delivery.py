@@ -12,6 +12,8 @@ import numpy as np
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.control import (
+    L_DELIVER,
+    L_ENTER_SYSCALL,
     ACCESS_READ,
     ACCESS_WRITE,
     BUS_HEAD,
@@ -25,7 +27,7 @@ from lamina_hardware.io.control import (
     RAM_BASE,
     WALK_PA,
 )
-from lamina_hardware.io.native import compiled, load32, load64, mark_written, put, store8, store32, store64, word, load8
+from lamina_hardware.io.native import compiled, linked, load32, load64, mark_written, put, store8, store32, store64, word, load8
 from lamina_hardware.io.registers import DATA_ATTRIBUTES, CODE_ATTRIBUTES, flags, set_flags, set_segment
 from lamina_hardware.io.walker import SET_BITS, walk
 
@@ -177,7 +179,7 @@ def _enter(block: int, gate: int, offset: int, descriptor: int, code: int, has_c
     return DELIVERED
 
 
-@compiled("uint64(uint64, uint64, uint64, uint64, uint64)")
+@linked(L_DELIVER)
 def deliver(block: int, vector: int, code: int, has_code: int, software: int) -> int:
     """Takes one event through the IDT; returns DELIVERED, SECOND_STAGE or REFUSED with the exception that came up."""
     env = word(block, ENV)
@@ -214,7 +216,7 @@ def deliver(block: int, vector: int, code: int, has_code: int, software: int) ->
     return _enter(block, gate, offset, descriptor, code, has_code)
 
 
-@compiled("uint64(uint64)")
+@linked(L_ENTER_SYSCALL)
 def enter_syscall(block: int) -> int:
     """Does what SYSCALL does after RIP has moved behind it: goes to LSTAR at level 0."""
     env = word(block, ENV)

@@ -11,6 +11,9 @@ import numpy as np
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.control import (
+    L_PULL,
+    L_PUSH,
+    L_LOOK,
     ENGINE,
     ENV,
     F_READ_MANY,
@@ -29,7 +32,7 @@ from lamina_hardware.io.control import (
     TEMPLATE_0,
     TEMPLATE_3,
 )
-from lamina_hardware.io.native import call2, call4, compiled, load8, load16, load32, load64, store8, store32, store64, word
+from lamina_hardware.io.native import call2, call4, compiled, linked, load8, load16, load32, load64, store8, store32, store64, word
 from lamina_hardware.io.registers import CODE_ATTRIBUTES, DATA_ATTRIBUTES
 
 _0, _1, _2, _3, _8, _16 = (np.uint64(n) for n in (0, 1, 2, 3, 8, 16))
@@ -65,7 +68,7 @@ def _set_level(env: int, cpl: int) -> int:
     return _0
 
 
-@compiled("uint64(uint64)")
+@linked(L_LOOK)
 def look(block: int) -> int:
     """Brings in the registers that a walk and an instruction fetch depend on."""
     env = word(block, ENV)
@@ -79,7 +82,7 @@ def look(block: int) -> int:
     return _set_level(env, load32(env + at.SEGMENTS + at.SEGMENT_STRIDE) & _3)
 
 
-@compiled("uint64(uint64)")
+@linked(L_PULL)
 def pull(block: int) -> int:
     """Brings all registers in."""
     env = word(block, ENV)
@@ -110,7 +113,7 @@ def pull(block: int) -> int:
     return _set_level(env, load32(env + at.SEGMENTS + at.SEGMENT_STRIDE) & _3)
 
 
-@compiled("uint64(uint64)")
+@linked(L_PUSH)
 def push(block: int) -> int:
     """Gives all registers to the emulator, at the level that the register file has."""
     env = word(block, ENV)

@@ -13,6 +13,7 @@ import numpy as np
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.code import peek
 from lamina_hardware.io.control import (
+    L_FILL,
     ACCESS_EXECUTE,
     ACCESS_READ,
     ACCESS_WRITE,
@@ -42,7 +43,7 @@ from lamina_hardware.io.native import (
     call3,
     call4,
     cas32,
-    compiled,
+    compiled, linked,
     load32,
     load64,
     mark_written,
@@ -153,7 +154,7 @@ def drop_code(block: int) -> int:
     return _0
 
 
-@compiled("uint64(uint64, uint64, uint64, uint64)")
+@linked(L_FILL)
 def fill(block: int, va: int, kind: int, out: int) -> int:
     """Looks a page up for the TLB; returns 0 with the fault or the stop in the block."""
     put(block, FILLS, word(block, FILLS) + _1)

@@ -160,7 +160,7 @@ def _second_stage_exit(block: int) -> int:
     _record(block, _ACCESS, word(block, FAULT_ACCESS))
     place = code_at(block, load64(word(block, ENV) + at.EIP))
     if place != _0:
-        _record(block, _LENGTH, decode(place) & _BYTE)
+        _record(block, _LENGTH, decode(block, place) & _BYTE)
     return EPT_VIOLATION
 
 
@@ -287,7 +287,7 @@ def _invalid_exit(block: int) -> int:
     env = word(block, ENV)
     rip = load64(env + at.EIP)
     place = code_at(block, rip)
-    found = decode(place) if place != _0 else _0
+    found = decode(block, place) if place != _0 else _0
     opcode = (found >> _8) & _BYTE
     modrm = (found >> np.uint64(24)) & _BYTE
     length = found & _BYTE

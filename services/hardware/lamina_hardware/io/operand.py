@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from lamina_hardware.io import unicorn_layout as at
+from lamina_hardware.io.control import ENV
 from lamina_hardware.io.decoder import PREFIX_67, decode
-from lamina_hardware.io.native import compiled, load8, load32, load64
+from lamina_hardware.io.native import compiled, load8, load32, load64, word
 
 _0, _1, _2, _3, _4, _5, _7, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8))
 _BYTE = np.uint64(0xFF)
@@ -112,13 +113,14 @@ def modrm_address(env: int, code: int, found: int, next_rip: int) -> int:
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
-def access_in(env: int, code: int, rip: int, page: int) -> int:
+def access_in(block: int, code: int, rip: int, page: int) -> int:
     """Returns the lowest address in `page` that the instruction at `code` accesses, or the page's own.
 
     Tried in turn: the ModRM operand, an absolute one, the stack below and above RSP, RSI and RDI. An access that
     begins on the page before is at the page's first byte.
     """
-    found = decode(code)
+    env = word(block, ENV)
+    found = decode(block, code)
     mask = ~np.uint64(4095)
     table = (found >> np.uint64(16)) & _BYTE
     opcode = (found >> _8) & _BYTE

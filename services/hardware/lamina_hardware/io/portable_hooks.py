@@ -79,7 +79,7 @@ def _survey(block: int, pc: int, size: int) -> int:
     at_va = pc
     while at_va < pc + size:
         place = code_at(block, at_va)
-        found = decode(place) if place != _0 else _0
+        found = decode(block, place) if place != _0 else _0
         count += _1
         if found == _0:
             break
@@ -130,7 +130,7 @@ def _leaves_itself(found: int) -> int:
 def _by_hand(block: int, pc: int) -> int:
     """Returns whether the instruction at `pc` is to be done by hand."""
     env = word(block, ENV)
-    found = decode(code_at(block, pc))
+    found = decode(block, code_at(block, pc))
     kind = kind_of(found)
     if kind == PLAIN:
         return _0
@@ -162,7 +162,7 @@ def on_code(engine: int, pc: int, size: int, block: int) -> None:
     if word(block, STOP) != STOP_NONE:
         return
     again = pc == word(block, BLOCK_PC) and word(block, BLOCK_COUNT) != _0
-    if again and _leaves_itself(decode(code_at(block, pc))) == _0:
+    if again and _leaves_itself(decode(block, code_at(block, pc))) == _0:
         return
     put(block, CONSUMED, word(block, CONSUMED) + _1)
     put(block, BLOCK_PC, pc)

@@ -12,10 +12,10 @@ import numpy as np
 from lamina_kit import runpage
 
 from lamina_hardware.io import unicorn_layout as at
-from lamina_hardware.io.control import ENGINE, ENV, F_REG_READ, F_REG_WRITE, PORTABLE, RUN_PAGE, SCRATCH
+from lamina_hardware.io.control import ENGINE, ENV, F_REG_READ, F_REG_WRITE, PORTABLE, RUN_PAGE, SCRATCH, L_LOAD, L_STORE
 from lamina_hardware.io.native import (
     call3,
-    compiled,
+    compiled, linked,
     load8,
     load16,
     load32,
@@ -306,7 +306,7 @@ def _store_fpu(env: int, page: int) -> int:
     return _0
 
 
-@compiled("uint64(uint64, uint64)")
+@linked(L_LOAD)
 def load(block: int, everything: int) -> int:
     """Loads what the holder changed (or all of it) into the core; returns 1 when the TLB must be flushed."""
     page = word(block, RUN_PAGE)
@@ -343,7 +343,7 @@ def load(block: int, everything: int) -> int:
     return flush
 
 
-@compiled("uint64(uint64)")
+@linked(L_STORE)
 def store(block: int) -> int:
     """Writes all registers to the run page."""
     page = word(block, RUN_PAGE)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from lamina_hardware.io.control import (
+    L_WALK,
     ACCESS_EXECUTE,
     ACCESS_READ,
     ACCESS_WRITE,
@@ -45,7 +46,7 @@ from lamina_hardware.io.control import (
     WALK_PA,
     WALK_RIGHTS,
 )
-from lamina_hardware.io.native import cas64, compiled, inlined, load32, load64, mark_written, put, word
+from lamina_hardware.io.native import cas64, compiled, linked, inlined, load32, load64, mark_written, put, word
 
 _0 = np.uint64(0)
 _1 = np.uint64(1)
@@ -174,7 +175,7 @@ def _refused(entry: int, rights: int, access: int, user: int, cr0: int, cr4: int
     return _0
 
 
-@compiled("uint64(uint64, uint64, uint64, uint64, uint64, uint64, uint64, uint64)")
+@linked(L_WALK)
 def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: int, effect: int) -> int:
     """Translates `va` for one access; returns FAULT_NONE with WALK_PA and WALK_RIGHTS in the block, or the fault.
 

@@ -159,7 +159,9 @@ class Hold:
         """Writes one message."""
         try:
             await self._call.write(request)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+        except grpc.aio.AioRpcError as error:
+            raise rpc_error(error) from error
+        except asyncio.InvalidStateError as error:
             raise _ended() from error
 
     async def want(self, gpa: Gpa, access: int) -> str:

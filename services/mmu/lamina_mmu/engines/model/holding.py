@@ -18,6 +18,8 @@ from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.table import entries, update
 from lamina_mmu.engines.model.machine import Machine
 
+VOID = 1 << 11
+"""An EPT entry that is not present and not 0. Source: Intel SDM vol. 3, 30.3.2 (R, W, X clear; bit 11 ignored)."""
 ALL_PAGES = 1 << 36
 """End of every space's page numbers."""
 
@@ -102,7 +104,7 @@ def end_hold(m: Machine, hold: Hold, error: LaminaError | None = None) -> Step[N
     hold.ended = error
     try:
         if hold.eptp:
-            _empty_root(m, hold.eptp)
+            _void_root(m, hold.eptp)
             yield Shootdown(0, eptp=hold.eptp)
     finally:
         _settle(m, hold)
@@ -113,11 +115,14 @@ def _until_ended(m: Machine, hold: Hold) -> Step[None]:
         yield WaitFor(ended_key(hold.id))
 
 
-def _empty_root(m: Machine, eptp: int) -> None:
-    """Clears every entry of a holder's root table, so that its cores translate nothing any more."""
+def _void_root(m: Machine, eptp: int) -> None:
+    """Voids every entry of a holder's root table, so that its cores translate nothing any more.
+
+    A grant that the holder has yet to read cannot be installed either: its compare-and-swap from 0 fails.
+    """
     for address in range(eptp, eptp + PAGE_SIZE, 8):
         entry = m.ram.load64(address)
-        while entry and (found := m.ram.cas64(address, entry, 0)) != entry:
+        while (found := m.ram.cas64(address, entry, VOID)) != entry:
             entry = found
 
 
