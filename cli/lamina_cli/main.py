@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that `lamina --help` answers
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
@@ -53,6 +54,8 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0 done, 1 refused or failed, 2 misused, 130 interrupted."""
+    # gRPC's own lines on standard error say less than our errors do; who wants them sets the variable.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(words).parse_args(words)
     try:

@@ -140,6 +140,7 @@ class Stack:
         self._served.clear()
         for layer in reversed(list(self._services)):
             await self._services.pop(layer).stop()
+            self._states.pop(layer).sessions.close()
         for channel in self.channels.values():
             await channel.close()
         self.channels.clear()

@@ -196,10 +196,15 @@ class LocalChannel(grpc.aio.Channel):
     """
 
     def __init__(self, server: LocalServer, default_timeout_s: float | None = DEFAULT_TIMEOUT_S) -> None:
-        self.server = server
+        self._server = server
         self._default_timeout = default_timeout_s
         self._closed = False
         self._routes: dict[str, Route] = {}
+
+    @property
+    def server(self) -> LocalServer:
+        """The server at the other end, for whoever composes both: stopping it is what a process's death looks like."""
+        return self._server
 
     def unary_unary(
         self,
@@ -311,18 +316,18 @@ class LocalChannel(grpc.aio.Channel):
             rpc.requests = Pipe(loop)
         if streams_out:
             rpc.responses = Pipe(loop)
-        if self._closed or self.server.stopped or route.kind != kind:
+        if self._closed or self._server.stopped or route.kind != kind:
             rpc.conclude(*self._refusal(route))
         elif timeout is not None and timeout <= 0:
             rpc.give_up(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         elif raw is not None and len(raw) > MAX_MESSAGE:
             rpc.conclude(grpc.StatusCode.RESOURCE_EXHAUSTED, too_large(len(raw)))
         else:
-            self.server.begin(rpc, route, raw)
+            self._server.begin(rpc, route, raw)
         return rpc
 
     def _find(self, method: str) -> Route:
-        route = self.server.route(method)
+        route = self._server.route(method)
         if route.kind is not None:
             self._routes[method] = route
         return route
@@ -331,7 +336,7 @@ class LocalChannel(grpc.aio.Channel):
         """Returns the status of a call that cannot begin."""
         if self._closed:
             return grpc.StatusCode.CANCELLED, "Channel closed!"
-        if self.server.stopped:
+        if self._server.stopped:
             return grpc.StatusCode.UNAVAILABLE, "The in-process server has stopped."
         if route.kind is None:
             return grpc.StatusCode.UNIMPLEMENTED, "Method not found!"

@@ -290,6 +290,10 @@ class LocalContext(Rpc, grpc.aio.ServicerContext[Any, Any]):
                 self.conclude(grpc.StatusCode.RESOURCE_EXHAUSTED, too_large(len(raw)))
                 return
             self.response = raw
+            if self.requests is None and self._server_callbacks is None:
+                self.concluded = True  # the usual end of most calls, without the detours of `conclude`
+                self.settle()
+                return
         self.conclude(code, self._status_details)
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Any = ()) -> NoReturn:

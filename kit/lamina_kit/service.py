@@ -175,18 +175,17 @@ def _check_socket_free(path: Path, layer: str) -> None:
     raise FailedPrecondition(
         f"The {layer} service cannot listen on {path}: somebody does already.",
         reason="SOCKET_IN_USE",
-        next_step=f"Stop the other one (lamina down), or set {_variable(layer)}.",
+        next_step="Stop the other one with `lamina down`, or serve elsewhere.",
     )
 
 
 def _unusable(address: str, layer: str) -> FailedPrecondition | InvalidArgument:
     """Returns why nobody can listen on `address`, found by trying it with a plain socket."""
-    variable = _variable(layer)
     if address.startswith("unix:"):
         return FailedPrecondition(
             f"The {layer} service cannot listen on {address}: something that is no socket is there, or no right to it.",
             reason="ADDRESS_UNUSABLE",
-            next_step=f"Remove it, or choose another address: {variable}=unix:/PATH.",
+            next_step="Remove it, or choose another path.",
         )
     host, _, port = address.rpartition(":")
     try:
@@ -201,17 +200,12 @@ def _unusable(address: str, layer: str) -> FailedPrecondition | InvalidArgument:
             return FailedPrecondition(
                 f"The {layer} service cannot listen on {address}: port {port} is in use.",
                 reason="PORT_IN_USE",
-                next_step=f"Stop what uses it, or choose another port: {variable}={host}:PORT.",
+                next_step="Stop what uses it, or choose other ports: `lamina up --port PORT`.",
                 port=port,
             )
         detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return FailedPrecondition(
         f"The {layer} service cannot listen on {address}: {detail}.",
         reason="ADDRESS_UNUSABLE",
-        next_step=f"Choose another address: {variable}=HOST:PORT.",
+        next_step="Choose another address.",
     )
-
-
-def _variable(layer: str) -> str:
-    """Returns the environment variable that says where a layer listens."""
-    return f"LAMINA_{layer.upper().replace('-', '_')}_LISTEN"

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
+from lamina.mmu.v1 import mmu_pb2
 
 from lamina_hypervisor.config import HypervisorConfig
+from lamina_hypervisor.engines import effects
 from lamina_kit.service import connect, serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -47,10 +49,31 @@ async def test_a_start_goes_on_when_its_caller_gives_up(lab: Any) -> None:
     await lab.stop_vm(name)
 
 
+async def test_a_holder_that_does_not_answer_is_fenced(lab: Any) -> None:
+    """When a revocation stays unanswered for a second the VM loses its memory, and says so; its host goes on."""
+    name, _ = await lab.boot()
+    space = await lab.mmu("Spaces").GetSpace(mmu_pb2.GetSpaceRequest(name=(await lab.get(name)).space))
+    perform = lab.services["hypervisor"]._hypervisor._runner.perform
+
+    async def say_nothing(effect: effects.Acknowledge) -> None:
+        """Keeps the acknowledgement."""
+
+    perform.on(effects.Acknowledge, say_nothing)
+    try:
+        await lab.mmu("Spaces").Reclaim(mmu_pb2.ReclaimRequest(handle=space.handle, pages=4))
+        vm = await lab.ended(name)
+    finally:
+        perform.on(effects.Acknowledge, lab.services["hypervisor"]._memory.acknowledge)
+    assert (vm.state, vm.stop_reason) == (pb.VirtualMachine.STATE_CRASHED, "MEMORY_FENCED")
+    other, output = await lab.boot()
+    assert output.endswith(b"> ")
+    await lab.stop_vm(other)
+
+
 async def test_a_memory_layer_that_goes_takes_its_vms_with_it(lab: Any) -> None:
     """Without memory there is no VM: it is crashed with that reason, and the service still answers."""
     name, _ = await lab.boot()
-    await lab.channels["mmu"]._server.stop(0)  # as a process that ends: every call breaks
+    await lab.channels["mmu"].server.stop(0)  # as a process that ends: every call breaks
     vm = await lab.ended(name)
     assert (vm.state, vm.stop_reason) == (pb.VirtualMachine.STATE_CRASHED, "HOST_UNAVAILABLE")
     listed = await lab.vms.ListVirtualMachines(pb.ListVirtualMachinesRequest())

@@ -95,7 +95,7 @@ class Cluster:
         await self.run()
         return answer
 
-    async def list(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
+    async def all_of(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
         """All objects of a kind, decoded."""
         page = await self.objects.ListObjects(pb.ListObjectsRequest(kind=kind, page_size=1000, **fields))
         return [json.loads(one.json) for one in page.objects]
@@ -133,7 +133,7 @@ class Cluster:
 
     async def reasons(self) -> list[str]:
         """Reasons of all Events, in the order in which they last happened."""
-        events = await self.list("Event")
+        events = await self.all_of("Event")
         return [event["reason"] for event in sorted(events, key=lambda event: event["lastTimestamp"])]
 
     async def decisions(self, name: str) -> list[Any]:

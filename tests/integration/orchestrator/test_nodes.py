@@ -21,14 +21,14 @@ def ready(node: dict[str, object]) -> str:
 
 async def where(cluster: Cluster) -> dict[str, str]:
     """Node of each pod that is not being deleted."""
-    pods = [pod for pod in await cluster.list("Pod") if "deletionTimestamp" not in pod["metadata"]]
+    pods = [pod for pod in await cluster.all_of("Pod") if "deletionTimestamp" not in pod["metadata"]]
     return {pod["metadata"]["name"]: pod["spec"].get("nodeName", "") for pod in pods}
 
 
 async def test_local_host_is_a_ready_node(tmp_path: Path) -> None:
     """The local host is a node of the configured capacity, Ready once its runtime answered."""
     async with started(tmp_path, node_cpu_millicores=2500, node_memory_bytes=1 << 30) as cluster:
-        (node,) = await cluster.list("Node")
+        (node,) = await cluster.all_of("Node")
         assert node["metadata"]["name"] == "h1"
         assert node["status"]["capacity"] == {"cpu": "2500m", "memory": "1048576Ki", "pods": "110"}
         assert ready(node) == "True"
@@ -78,11 +78,11 @@ async def test_returning_node_finishes_what_was_decided(tmp_path: Path) -> None:
         assert lost
         cluster.runtimes["h2"].go_away()
         await cluster.run(60)
-        assert len(await cluster.list("Pod")) == 3 + lost
+        assert len(await cluster.all_of("Pod")) == 3 + lost
         cluster.runtimes["h2"].come_back()
         await cluster.run(60)
         assert ready(await cluster.get("Node", "h2")) == "True"
-        assert len(await cluster.list("Pod")) == 3
+        assert len(await cluster.all_of("Pod")) == 3
         assert cluster.running("h2") == []
 
 
@@ -110,7 +110,7 @@ async def test_restarted_runtime_gets_its_pods_again(tmp_path: Path) -> None:
         await cluster.run(60)
         assert await where(cluster) == names
         assert len(cluster.running()) == 3
-        counts = [pod["status"]["containerStatuses"][0]["restartCount"] for pod in await cluster.list("Pod")]
+        counts = [pod["status"]["containerStatuses"][0]["restartCount"] for pod in await cluster.all_of("Pod")]
         assert counts == [1, 1, 1]
 
 
@@ -147,10 +147,10 @@ async def test_pending_pod_starts_when_there_is_room(tmp_path: Path) -> None:
     async with started(tmp_path) as cluster:
         await cluster.apply(pod_manifest("first", container=big))
         await cluster.apply(pod_manifest("second", container=big))
-        assert phases(await cluster.list("Pod")) == ["Running", "Pending"]
+        assert phases(await cluster.all_of("Pod")) == ["Running", "Pending"]
         assert "FailedScheduling" in await cluster.reasons()
         await cluster.delete("Pod", "first")
-        assert phases(await cluster.list("Pod")) == ["Running"]
+        assert phases(await cluster.all_of("Pod")) == ["Running"]
 
 
 async def test_pods_spread_over_nodes(tmp_path: Path) -> None:

@@ -145,8 +145,8 @@ async def test_apply_is_all_or_nothing(tmp_path: Path) -> None:
         answer = await cluster.apply(dry_run=True)
         assert answer.results[0].action == pb.AppliedObject.ACTION_CREATED
         assert answer.results[0].object.resource_version == 0
-        assert [one["metadata"]["name"] for one in await cluster.list("Namespace")].count("good") == 0
-        assert await cluster.list("Deployment") == []
+        assert [one["metadata"]["name"] for one in await cluster.all_of("Namespace")].count("good") == 0
+        assert await cluster.all_of("Deployment") == []
 
 
 async def test_optimistic_concurrency(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ async def test_finalizers_hold_a_pod(tmp_path: Path) -> None:
         await cluster.run(5)
         assert (await cluster.get("Namespace", "held"))["metadata"]["deletionTimestamp"]
         await cluster.patch("Namespace", "held", metadata={"finalizers": None})
-        names = [one["metadata"]["name"] for one in await cluster.list("Namespace")]
+        names = [one["metadata"]["name"] for one in await cluster.all_of("Namespace")]
         assert "held" not in names
 
 
@@ -303,12 +303,12 @@ async def test_selectors_choose(tmp_path: Path) -> None:
     async with started(tmp_path) as cluster:
         await cluster.apply()
         await cluster.apply(pod_manifest("alone"))
-        assert len(await cluster.list("Pod", label_selector="app=hello")) == 3
-        assert len(await cluster.list("Pod", label_selector="app notin (hello)")) == 1
-        assert len(await cluster.list("Pod", label_selector="!app")) == 1
-        assert len(await cluster.list("Pod", field_selector="spec.nodeName=h1,metadata.name!=alone")) == 3
-        assert len(await cluster.list("Pod", field_selector="status.phase=Pending")) == 0
-        events = await cluster.list("Event", field_selector="involvedObject.name=alone")
+        assert len(await cluster.all_of("Pod", label_selector="app=hello")) == 3
+        assert len(await cluster.all_of("Pod", label_selector="app notin (hello)")) == 1
+        assert len(await cluster.all_of("Pod", label_selector="!app")) == 1
+        assert len(await cluster.all_of("Pod", field_selector="spec.nodeName=h1,metadata.name!=alone")) == 3
+        assert len(await cluster.all_of("Pod", field_selector="status.phase=Pending")) == 0
+        events = await cluster.all_of("Event", field_selector="involvedObject.name=alone")
         assert {event["reason"] for event in events} == {"Scheduled", "Pulled", "Created", "Started"}
 
 

@@ -26,7 +26,7 @@ async def test_three_replicas_run(tmp_path: Path) -> None:
     async with started(tmp_path) as cluster:
         answer = await cluster.apply()
         assert [result.action for result in answer.results] == [pb.AppliedObject.ACTION_CREATED]
-        assert phases(await cluster.list("Pod")) == ["Running"] * 3
+        assert phases(await cluster.all_of("Pod")) == ["Running"] * 3
         status = (await cluster.get("Deployment", "hello"))["status"]
         assert (status["readyReplicas"], status["availableReplicas"], status["updatedReplicas"]) == (3, 3, 3)
         assert len(cluster.running()) == 3
@@ -40,7 +40,7 @@ async def test_a_killed_container_is_restarted(tmp_path: Path) -> None:
         cluster.runtime.kill(victim.name, 137, "OOMKilled")
         await cluster.run()
         assert len(cluster.running()) == 3
-        statuses = [pod["status"]["containerStatuses"][0] for pod in await cluster.list("Pod")]
+        statuses = [pod["status"]["containerStatuses"][0] for pod in await cluster.all_of("Pod")]
         restarted = next(status for status in statuses if status["restartCount"])
         assert restarted["restartCount"] == 1
         assert restarted["lastState"]["terminated"]["exitCode"] == 137
@@ -52,14 +52,14 @@ async def test_a_deleted_pod_is_replaced(tmp_path: Path) -> None:
     async with started(tmp_path) as cluster:
         cluster.has_image(stop_ns=5 * SECOND)
         await cluster.apply()
-        before = [pod["metadata"]["name"] for pod in await cluster.list("Pod")]
+        before = [pod["metadata"]["name"] for pod in await cluster.all_of("Pod")]
         answer = await cluster.delete("Pod", before[0])
         assert not answer.gone
-        pods = await cluster.list("Pod")
+        pods = await cluster.all_of("Pod")
         assert len(pods) == 4
         assert len([pod for pod in pods if "deletionTimestamp" in pod["metadata"]]) == 1
         await cluster.run(5)
-        names = [pod["metadata"]["name"] for pod in await cluster.list("Pod")]
+        names = [pod["metadata"]["name"] for pod in await cluster.all_of("Pod")]
         assert len(names) == 3
         assert before[0] not in names
 
@@ -68,11 +68,11 @@ async def test_scaling_up_and_down(tmp_path: Path) -> None:
     """Scaling to five and back to two leaves the two oldest pods."""
     async with started(tmp_path) as cluster:
         await cluster.apply()
-        oldest = sorted(pod["metadata"]["name"] for pod in await cluster.list("Pod"))
+        oldest = sorted(pod["metadata"]["name"] for pod in await cluster.all_of("Pod"))
         await cluster.scale("hello", 5)
         assert len(cluster.running()) == 5
         await cluster.scale("hello", 2)
-        left = [pod["metadata"]["name"] for pod in await cluster.list("Pod")]
+        left = [pod["metadata"]["name"] for pod in await cluster.all_of("Pod")]
         assert len(left) == len(cluster.running()) == 2
         assert set(left) < set(oldest)
 
@@ -82,8 +82,8 @@ async def test_deleting_takes_everything_along(tmp_path: Path) -> None:
     async with started(tmp_path) as cluster:
         await cluster.apply()
         assert (await cluster.delete("Deployment", "hello")).gone
-        assert await cluster.list("ReplicaSet") == []
-        assert await cluster.list("Pod") == []
+        assert await cluster.all_of("ReplicaSet") == []
+        assert await cluster.all_of("Pod") == []
         assert cluster.runtime.containers() == []
         assert cluster.runtime.sandboxes == {}
 
@@ -92,14 +92,14 @@ async def test_orphans_stay_and_are_adopted(tmp_path: Path) -> None:
     """Deletion that orphans leaves the pods running, and a new Deployment of the same selector adopts them."""
     async with started(tmp_path) as cluster:
         await cluster.apply()
-        before = {pod["metadata"]["uid"] for pod in await cluster.list("Pod")}
+        before = {pod["metadata"]["uid"] for pod in await cluster.all_of("Pod")}
         await cluster.delete("Deployment", "hello", propagation=pb.PROPAGATION_ORPHAN)
         assert len(cluster.running()) == 3
-        (left,) = await cluster.list("ReplicaSet")
+        (left,) = await cluster.all_of("ReplicaSet")
         assert "ownerReferences" not in left["metadata"]
         await cluster.apply()
-        assert {pod["metadata"]["uid"] for pod in await cluster.list("Pod")} == before
-        (adopted,) = await cluster.list("ReplicaSet")
+        assert {pod["metadata"]["uid"] for pod in await cluster.all_of("Pod")} == before
+        (adopted,) = await cluster.all_of("ReplicaSet")
         assert adopted["metadata"]["ownerReferences"][0]["kind"] == "Deployment"
 
 
@@ -113,7 +113,7 @@ async def test_foreground_deletion_waits_for_dependents(tmp_path: Path) -> None:
         marked = await cluster.get("Deployment", "hello")
         assert marked["metadata"]["finalizers"] == ["foregroundDeletion"]
         await cluster.run(15)
-        assert await cluster.list("Deployment") == []
+        assert await cluster.all_of("Deployment") == []
         assert cluster.running() == []
 
 
@@ -127,11 +127,11 @@ async def test_rolling_update_keeps_pods_available(tmp_path: Path) -> None:
         for _ in range(20):
             status = (await cluster.get("Deployment", "hello"))["status"]
             assert status["availableReplicas"] >= 3
-            assert len([pod for pod in await cluster.list("Pod") if "deletionTimestamp" not in pod["metadata"]]) <= 5
+            assert len([pod for pod in await cluster.all_of("Pod") if "deletionTimestamp" not in pod["metadata"]]) <= 5
             await cluster.run()
         images = [run.image for run in cluster.running()]
         assert images == ["lamina.local/hello:2"] * 4
-        sets = await cluster.list("ReplicaSet")
+        sets = await cluster.all_of("ReplicaSet")
         revisions = {s["metadata"]["annotations"]["deployment.kubernetes.io/revision"] for s in sets}
         assert revisions == {"1", "2"}
         assert sorted(s["spec"]["replicas"] for s in sets) == [0, 4]
@@ -191,7 +191,7 @@ async def test_init_containers_run_first(tmp_path: Path) -> None:
         assert [run.container for run in cluster.running()] == ["two"]
         await cluster.run(5)
         assert [run.container for run in cluster.running()] == ["main"]
-        assert phases(await cluster.list("Pod")) == ["Running"]
+        assert phases(await cluster.all_of("Pod")) == ["Running"]
 
 
 async def test_missing_image_is_waited_for(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ async def test_missing_image_is_waited_for(tmp_path: Path) -> None:
         assert "import it there" in pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"]
         cluster.has_image("nowhere/x:1")
         await cluster.run(11)
-        assert phases(await cluster.list("Pod")) == ["Running"]
+        assert phases(await cluster.all_of("Pod")) == ["Running"]
 
 
 async def test_pod_gets_its_environment(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ async def test_namespace_takes_its_content_along(tmp_path: Path) -> None:
         await cluster.delete("Namespace", "team")
         assert (await cluster.get("Namespace", "team"))["status"]["phase"] == "Terminating"
         await cluster.run(10)
-        names = [namespace["metadata"]["name"] for namespace in await cluster.list("Namespace")]
+        names = [namespace["metadata"]["name"] for namespace in await cluster.all_of("Namespace")]
         assert "team" not in names
         assert cluster.running() == []
 
@@ -284,8 +284,8 @@ async def test_restart_takes_up_where_it_was(tmp_path: Path) -> None:
     after = [run.name for run in cluster.running()]
     assert before[1:] == after[:2]
     assert len(after) == 3
-    assert phases(await cluster.list("Pod")) == ["Running"] * 3
-    status = [pod["status"]["containerStatuses"][0]["restartCount"] for pod in await cluster.list("Pod")]
+    assert phases(await cluster.all_of("Pod")) == ["Running"] * 3
+    status = [pod["status"]["containerStatuses"][0]["restartCount"] for pod in await cluster.all_of("Pod")]
     assert sorted(status) == [0, 0, 1]
     await cluster.stop()
 
@@ -313,7 +313,7 @@ async def test_trace_is_inherited(tmp_path: Path) -> None:
         await cluster.objects.ApplyObjects(request, metadata=(("traceparent", header),))
         await cluster.run()
         for kind in ("Deployment", "ReplicaSet", "Pod"):
-            for obj in await cluster.list(kind):
+            for obj in await cluster.all_of(kind):
                 assert trace_id in obj["metadata"]["annotations"]["lamina.dev/traceparent"]
         names = {span.name for span in cluster.layer.spans.list(trace_id)}
         assert {"deployment.reconcile", "pod.schedule", "pod.RunSandbox", "pod.StartContainer"} <= names
@@ -323,5 +323,5 @@ async def test_unsampled_apply_leaves_no_trace(tmp_path: Path) -> None:
     """An ordinary apply writes no trace annotation and records no span."""
     async with started(tmp_path) as cluster:
         await cluster.apply()
-        assert "lamina.dev/traceparent" not in json.dumps(await cluster.list("Pod"))
+        assert "lamina.dev/traceparent" not in json.dumps(await cluster.all_of("Pod"))
         assert len(cluster.layer.spans) == 0

@@ -93,7 +93,7 @@ class Model:
 
     def age(self) -> None:
         expected = [(gpa, page.accessed, page.dirty) for gpa, page in sorted(self.pages.items())]
-        assert [(bits.gpa, bits.accessed, bits.dirty) for bits in self.ept.take_ages()] == expected
+        assert [(bits.gpa, bits.accessed, bits.dirty) for bits in self.ept.take_ages(PAGES)] == expected
         for page in self.pages.values():
             page.accessed = False
 

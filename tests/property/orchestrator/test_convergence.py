@@ -10,9 +10,9 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lamina.orchestrator.v1 import orchestrator_pb2 as pb
+from tests.integration.orchestrator.cluster import HELLO, Cluster, started
 
 from lamina_kit.errors import Unavailable
-from tests.integration.orchestrator.cluster import HELLO, Cluster, started
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ async def happen(cluster: Cluster, what: Happening, wanted: dict[str, object]) -
             node, run = running[what.which % len(running)]
             cluster.runtimes[node].kill(run.name, what.code)
     elif isinstance(what, DeletePod):
-        names = [pod["metadata"]["name"] for pod in await cluster.list("Pod")]
+        names = [pod["metadata"]["name"] for pod in await cluster.all_of("Pod")]
         if names:
             await cluster.delete("Pod", names[what.which % len(names)])
     elif isinstance(what, Silence):
@@ -130,7 +130,7 @@ async def live(plan: list[Happening]) -> None:
 
 async def check(cluster: Cluster, wanted: dict[str, object]) -> None:
     """Everything is as asked for, above and below, and nothing is left over."""
-    pods = await cluster.list("Pod")
+    pods = await cluster.all_of("Pod")
     running = [run for node in NODES for run in cluster.running(node)]
     assert len(pods) == len(running) == wanted["replicas"]
     assert {pod["metadata"]["uid"] for pod in pods} == {run.pod_uid for run in running}
@@ -164,7 +164,7 @@ def test_requests_are_never_overcommitted(count: int, millicores: int, megabytes
                 await cluster.apply(manifest)
                 free = {"h1": [4000, 8192, 110], "h2": [1500, 3072, 4]}
                 pods = (await cluster.objects.ListObjects(pb.ListObjectsRequest(kind="Pod"))).objects
-                listed = await cluster.list("Pod")
+                listed = await cluster.all_of("Pod")
                 for pod in listed:
                     if node := pod["spec"].get("nodeName"):
                         free[node] = [a - b for a, b in zip(free[node], (millicores, megabytes, 1), strict=True)]

@@ -8,7 +8,7 @@ import pytest
 
 from lamina_hypervisor.domain.addresses import Frame, Gpa
 from lamina_hypervisor.domain.ept import EPT_WRITE_BACK, Ept
-from lamina_kit.errors import Internal
+from lamina_kit.errors import Internal, Unavailable
 from lamina_kit.paging import EPT_A, EPT_D, EPT_R, EPT_W, EPT_X
 
 
@@ -93,15 +93,16 @@ def test_taking_the_right_to_write_leaves_the_page(ept: Ept) -> None:
 
 def test_ages_come_by_address_and_clear_accessed_bits_only(ept: Ept) -> None:
     """The accessed bit is taken, the dirty bit stays until the page goes."""
+    pages = [Gpa(0x3000), Gpa(0x9000), Gpa(0x1000)]
     for gpa in (0x3000, 0x1000):
         ept.install(Gpa(gpa), Frame(gpa >> 12), writable=True, executable=True)
     entry = ept.entry(Gpa(0x3000))
     ept._memory.cas64(ept.walk(Gpa(0x3000))[-1].address, entry, entry | EPT_A | EPT_D)
-    assert [(bits.gpa, bits.accessed, bits.dirty) for bits in ept.take_ages()] == [
+    assert [(bits.gpa, bits.accessed, bits.dirty) for bits in ept.take_ages(pages)] == [
         (0x1000, False, False),
         (0x3000, True, True),
     ]
-    assert [(bits.gpa, bits.accessed, bits.dirty) for bits in ept.take_ages()][1] == (0x3000, False, True)
+    assert [(bits.gpa, bits.accessed, bits.dirty) for bits in ept.take_ages(pages)][1] == (0x3000, False, True)
 
 
 def test_a_bit_that_a_core_sets_meanwhile_is_not_lost(ept: Ept, world: Any) -> None:
@@ -126,3 +127,13 @@ def test_addresses_beyond_48_bits_are_not_mapped(ept: Ept) -> None:
     """An address that four levels cannot hold has no walk."""
     assert ept.walk(Gpa(1 << 48)) == []
     assert ept.translate(Gpa(1 << 50)) is None
+
+
+def test_a_table_that_was_closed_takes_no_more_pages(ept: Ept, world: Any) -> None:
+    """The MMU fills the root of a holder that was silent with 0x800; a late grant finds no way into such a table."""
+    for index in range(512):
+        world.ram.store(0x1000 + 8 * index, 0x800)
+    with pytest.raises(Unavailable) as caught:
+        ept.install(Gpa(0x1000), Frame(7), writable=True, executable=True)
+    assert caught.value.reason == "EPT_CLOSED"
+    assert (ept.mapped, ept.all_table_frames()) == (0, list(range(1, 10)))

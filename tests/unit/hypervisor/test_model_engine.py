@@ -323,8 +323,8 @@ def test_ages_are_sampled_and_translations_dropped(world: Any, make_machine: Mak
     leaf = machine.ept.walk(Gpa(0x5000))[-1]
     world.ram.store(leaf.address, leaf.entry | EPT_A)
     world.log.clear()
-    world.say(Age(8))
-    world.say(Age(9))
+    world.say(Age(8, (Gpa(0x5000), Gpa(0x6000))))
+    world.say(Age(9, (Gpa(0x5000),)))
     kinds = [type(effect).__name__ for effect in world.log]
     assert kinds == ["Shootdown", "SendAges", "SendAges"]
     assert [effect.bits[0].accessed for effect in world.performed(effects.SendAges)] == [True, False]

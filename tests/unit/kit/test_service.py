@@ -86,7 +86,7 @@ async def test_a_busy_port_is_refused(state: LayerState) -> None:
         with pytest.raises(FailedPrecondition) as caught:
             await serve(Silent(), [f"127.0.0.1:{port}"], state)
     assert caught.value.reason == "PORT_IN_USE" and caught.value.metadata["port"] == str(port)
-    assert str(port) in caught.value.message and "LAMINA_VSWITCH_LISTEN" in caught.value.next_step
+    assert str(port) in caught.value.message and "lamina up --port" in caught.value.next_step
 
 
 async def test_when_one_address_fails_none_is_kept(state: LayerState, short_dir: Path) -> None:

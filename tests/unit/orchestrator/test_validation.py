@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.unit.orchestrator.objects_made import deployment, made, pod, template
 
 from lamina_kit.errors import Aborted, InvalidArgument
 from lamina_orchestrator.domain.admission import shaped, update
 from lamina_orchestrator.domain.kinds import DEPLOYMENT, NODE, POD, kind_named
-from tests.unit.orchestrator.objects_made import deployment, made, pod, template
 
 
 def violations(kind: Any, **parts: Any) -> list[str]:
@@ -116,7 +116,8 @@ def test_defaults_are_filled_in() -> None:
 
 def test_null_is_absent() -> None:
     """A field given as null is as if it were not given."""
-    checked = shaped(POD, {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "b", "env": None}]}}, "n")
+    container = {"name": "a", "image": "b", "env": None}
+    checked = shaped(POD, {"metadata": {"name": "p"}, "spec": {"containers": [container]}}, "n")
     assert "env" not in checked["spec"]["containers"][0]
 
 

@@ -432,6 +432,7 @@ def _emulate(block: int) -> int:
     put(block, BLOCK_SIZE, _0)
     put(block, BLOCK_COUNT, _0)
     store32(env + at.OLD_EXCEPTION, at.NO_EXCEPTION)
+    store32(env + at.EXCEPTION_IS_INT, _0)
     guest = at.HF_GUEST if word(block, EPTP) != _0 else _0
     store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~at.HF_GUEST) | guest)
     if word(block, PORTABLE) == _0:

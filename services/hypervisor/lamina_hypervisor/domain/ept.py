@@ -21,7 +21,7 @@ from typing import Protocol
 
 from lamina_hypervisor.domain.addresses import Frame, Gpa, Hpa, frame_address
 from lamina_kit import paging
-from lamina_kit.errors import Internal
+from lamina_kit.errors import Internal, Unavailable
 from lamina_kit.paging import ADDR_MASK, EPT_A, EPT_D, EPT_R, EPT_W, EPT_X
 
 EPT_WRITE_BACK = 6 << 3
@@ -128,10 +128,10 @@ class Ept:
             del self._held[gpa]
         return PageBits(gpa, bool(old & EPT_A), bool(old & EPT_D))
 
-    def take_ages(self) -> list[PageBits]:
-        """Returns the bits of every mapped page by address and clears the accessed bits; dirty bits stay."""
+    def take_ages(self, pages: Iterable[Gpa]) -> list[PageBits]:
+        """Returns the bits of those pages that are mapped, by address; clears the accessed bits, dirty bits stay."""
         ages = []
-        for gpa in sorted(self._held):
+        for gpa in sorted(set(pages)):
             slot = self._find(gpa)
             if slot is not None:
                 old = self._exchange(slot, ~EPT_A)
@@ -185,10 +185,10 @@ class Ept:
             address = Hpa(table + 8 * paging.index(gpa, level))
             entry = self._memory.load64(address)
             if not entry & EPT_R:
-                frame = self._spare.pop(0)
-                entry = frame_address(frame) | _TABLE_RIGHTS
-                self._memory.cas64(address, 0, entry)
-                self.tables.append(frame)
+                entry = frame_address(self._spare[0]) | _TABLE_RIGHTS
+                if self._memory.cas64(address, 0, entry) != 0:
+                    raise _taken_away(self.root)
+                self.tables.append(self._spare.pop(0))
             table = Hpa(entry & ADDR_MASK)
         return Hpa(table + 8 * paging.index(gpa, 1))
 
@@ -198,3 +198,12 @@ class Ept:
             old = self._memory.load64(slot)
             if self._memory.cas64(slot, old, old & keep) == old:
                 return old
+
+
+def _taken_away(root: Frame) -> Unavailable:
+    """Returns the error for a table whose free entries are not 0: the MMU has closed it to a holder that was silent."""
+    return Unavailable(
+        f"The EPT with its root in frame {root} was closed by the memory layer.",
+        reason="EPT_CLOSED",
+        next_step="Start the VM again; the service was too slow to answer a revocation.",
+    )

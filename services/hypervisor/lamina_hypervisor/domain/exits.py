@@ -30,14 +30,11 @@ ADDRESS = _WORD["address"]
 GPA = _WORD["gpa"]
 ACCESS = _WORD["access"]
 ACCESS_SIZE = _WORD["access_size"]
-ACCESS_VALUE = _WORD["access_value"]
 ACCESS_REGISTER = _WORD["access_register"]
 PORT = _WORD["port"]
 IO_SIZE = _WORD["io_size"]
 IO_DIRECTION = _WORD["io_direction"]
 IO_DATA = _WORD["io_data"]
-IO_COUNT = _WORD["io_count"]
-LENGTH = _WORD["instruction_length"]
 
 OUT = 1
 """Value of the direction word for OUT, and for WRMSR."""

@@ -54,9 +54,10 @@ class Revocation:
 
 @dataclass(frozen=True)
 class Age:
-    """The accessed bits are asked for."""
+    """The accessed bits of pages are asked for."""
 
     sequence: int
+    pages: tuple[Gpa, ...]
 
 
 HoldMessage: TypeAlias = Opened | Granted | Refused | Revocation | Age
@@ -121,10 +122,10 @@ class Holder:
                 bits.append(taken)
         return tuple(bits)
 
-    def aged(self, position: int) -> tuple[PageBits, ...]:
-        """Returns the bits of all pages held and clears the accessed ones."""
+    def aged(self, position: int, pages: Iterable[Gpa]) -> tuple[PageBits, ...]:
+        """Returns the bits of those pages that are held, by address, and clears the accessed ones."""
         self._advance(position)
-        return tuple(self.ept.take_ages())
+        return tuple(self.ept.take_ages(pages))
 
     def _install(self, grant: Granted) -> None:
         self.ept.install(grant.gpa, grant.frame, writable=grant.writable, executable=grant.executable)

@@ -100,11 +100,13 @@ class DeleteSpace(Effect):
 class OpenHold(Effect):
     """Opens the stream of grants and revocations.
 
-    Each message of it is given to `receive` with its position, in order, one after the other.
+    Each message of it is given to `receive` with its position, in order, one after the other. The MMU is told the root
+    of the EPT, so that it can take all translations away when this service is silent.
     """
 
     vm: str
     space: Space
+    eptp: Hpa
     receive: Callable[[int, HoldMessage], Step[None]]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -91,11 +92,11 @@ class GuestMemory:
         request = mmu_pb2.FreeFramesRequest(frames=effect.frames, owner=effect.owner)
         await self._call(self._frames.FreeFrames, request)
 
-    async def open_hold(self, vm: str, space: Space, deliver: Deliver, lost: Lost) -> None:
+    async def open_hold(self, effect: effects.OpenHold, deliver: Deliver, lost: Lost) -> None:
         """Opens a VM's hold; returns once the MMU has confirmed it."""
         hold = Hold(self._spaces.Hold(metadata=self._session.metadata), deliver, lost)
-        await hold.open(space)
-        self._holds[vm] = hold
+        await hold.open(effect.space, effect.eptp)
+        self._holds[effect.vm] = hold
 
     async def close_hold(self, effect: effects.CloseHold) -> None:
         """Closes a VM's hold."""
@@ -110,12 +111,12 @@ class GuestMemory:
     async def acknowledge(self, effect: effects.Acknowledge) -> None:
         """Answers a revocation."""
         answer = mmu_pb2.HoldAcknowledge(revocation=effect.revocation, pages=_bits(effect.bits))
-        await self._hold(effect.vm).send(mmu_pb2.HoldRequest(acknowledge=answer))
+        self._hold(effect.vm).send(mmu_pb2.HoldRequest(acknowledge=answer))
 
     async def send_ages(self, effect: effects.SendAges) -> None:
         """Answers a request for accessed bits."""
         answer = mmu_pb2.HoldAges(sequence=effect.sequence, pages=_bits(effect.bits))
-        await self._hold(effect.vm).send(mmu_pb2.HoldRequest(ages=answer))
+        self._hold(effect.vm).send(mmu_pb2.HoldRequest(ages=answer))
 
     async def close(self) -> None:
         """Closes all holds."""
@@ -133,7 +134,10 @@ class GuestMemory:
 
 
 class Hold:
-    """One hold stream. `lost` is called once when the MMU ends it, never for `close`."""
+    """One hold stream. `lost` is called once when the MMU ends it, never for `close`.
+
+    Whoever has something to say puts it into the outbox, which one task writes: a stream takes one write at a time.
+    """
 
     def __init__(self, call: Any, deliver: Deliver, lost: Lost) -> None:
         self._call = call
@@ -141,28 +145,28 @@ class Hold:
         self._lost = lost
         self._wants: dict[int, asyncio.Future[str]] = {}
         self._sequence = 0
-        self._reader: asyncio.Task[None] | None = None
+        self._outbox: asyncio.Queue[mmu_pb2.HoldRequest] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended: LaminaError | None = None
 
-    async def open(self, space: Space) -> None:
+    async def open(self, space: Space, eptp: int) -> None:
         """Sends the opening and waits for its confirmation."""
         try:
-            await self._call.write(mmu_pb2.HoldRequest(open=mmu_pb2.HoldOpen(handle=_handle(space))))
+            await self._call.write(mmu_pb2.HoldRequest(open=mmu_pb2.HoldOpen(handle=_handle(space), eptp=eptp)))
             first = await self._call.read()
         except grpc.aio.AioRpcError as error:
             raise rpc_error(error) from error
         if first is grpc.aio.EOF:
             raise _ended()
         await self._handle(first)
-        self._reader = asyncio.get_running_loop().create_task(self._read(), context=contextvars.Context())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(work, context=contextvars.Context()) for work in (self._read(), self._write())]
 
-    async def send(self, request: mmu_pb2.HoldRequest) -> None:
-        """Writes one message."""
-        try:
-            await self._call.write(request)
-        except grpc.aio.AioRpcError as error:
-            raise rpc_error(error) from error
-        except asyncio.InvalidStateError as error:
-            raise _ended() from error
+    def send(self, request: mmu_pb2.HoldRequest) -> None:
+        """Has one message written, behind those that were sent before."""
+        if self._ended is not None:
+            raise self._ended
+        self._outbox.put_nowait(request)
 
     async def want(self, gpa: Gpa, access: int) -> str:
         """Asks for a page and waits for the answer."""
@@ -172,20 +176,21 @@ class Hold:
         self._wants[sequence] = answer
         want = mmu_pb2.HoldWant(sequence=sequence, address=gpa, access=_ACCESS[access])
         try:
-            await self.send(mmu_pb2.HoldRequest(want=want))
+            self.send(mmu_pb2.HoldRequest(want=want))
             return await answer
         finally:
             self._wants.pop(sequence, None)
 
     async def close(self) -> None:
         """Ends the stream without a word to `lost`."""
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._call.cancel()
         self._fail(_ended())
 
     async def _read(self) -> None:
+        """Hands what the MMU says to the engine, message by message; its end is the end of the hold."""
         error: LaminaError
         try:
             while (response := await self._call.read()) is not grpc.aio.EOF:
@@ -198,6 +203,12 @@ class Hold:
         self._fail(error)
         self._call.cancel()
         self._lost(error)
+
+    async def _write(self) -> None:
+        """Writes the outbox. When the stream is broken the reader meets the same end, and says why."""
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while True:
+                await self._call.write(await self._outbox.get())
 
     async def _handle(self, response: mmu_pb2.HoldResponse) -> None:
         message = parse(response)
@@ -213,6 +224,7 @@ class Hold:
             waiter.set_result(reason)
 
     def _fail(self, error: LaminaError) -> None:
+        self._ended = error
         for waiter in self._wants.values():
             if not waiter.done():
                 waiter.set_exception(error)
@@ -231,7 +243,7 @@ def parse(response: mmu_pb2.HoldResponse) -> HoldMessage:
         taken = response.revocation
         return Revocation(taken.revocation, tuple(Gpa(address) for address in taken.addresses), taken.write_only)
     if kind == "age":
-        return Age(response.age.sequence)
+        return Age(response.age.sequence, tuple(Gpa(address) for address in response.age.addresses))
     return Opened()
 
 

@@ -18,8 +18,7 @@ def bind(clock: Clock, cores: Cores, memory: GuestMemory, hold_lost: Callable[[s
 
     async def open_hold(effect: effects.OpenHold) -> None:
         await memory.open_hold(
-            effect.vm,
-            effect.space,
+            effect,
             lambda position, message: drive(effect.receive(position, message), perform),
             lambda error: hold_lost(effect.vm, error),
         )

@@ -1,7 +1,7 @@
 """What the scheduler knows of nodes: capacities and what is taken, as columns over the nodes in the order of names.
 
-All amounts are integers: CPU in thousandths of a core, memory in bytes. Columns are int64; amounts are capped at 2**56
-when they enter, so no sum or product below overflows.
+All amounts are integers: CPU in thousandths of a core, memory in bytes. Columns are int64; capacities are capped at
+2**56 when they enter and demands at twice that, which fits nowhere, so no sum or product below overflows.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def demand_of(pod: Object) -> Demand:
     """The demand of a pod."""
     cpu, memory = requested(spec_of(pod))
     owner = controller_of(pod)
-    return Demand(min(cpu, CAP), min(memory, CAP), owner["uid"] if owner else "")
+    return Demand(min(cpu, 2 * CAP), min(memory, 2 * CAP), owner["uid"] if owner else "")
 
 
 class NodeTable:

@@ -77,7 +77,8 @@ class ImagesServicer:
         `ARCHIVE_LIMIT` names the bound that was passed, `PATH_ESCAPES` for an entry that points outside its layer,
         `COMPRESSION_UNSUPPORTED` (zstd; the caller exports with gzip), `PLATFORM_UNSUPPORTED` when the archive holds no
         linux/amd64 image, `REFERENCE_MALFORMED`, `REFERENCE_AMBIGUOUS` for a reference with several images; DATA_LOSS
-        `STORE_CORRUPT` when a stored blob is not what its name says.
+        `STORE_CORRUPT` when a stored blob is not what its name says; RESOURCE_EXHAUSTED `STORE_FULL` when the disk is full;
+        INVALID_ARGUMENT `REQUEST_INVALID` for messages out of order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -615,7 +616,8 @@ class ContainersServicer:
         (not found) or 126 (cannot be executed), as shells report it, and the call fails. Errors: NOT_FOUND
         `CONTAINER_UNKNOWN`, `PROGRAM_NOT_FOUND`; FAILED_PRECONDITION `CONTAINER_NOT_CREATED` for one that was started
         before, `SANDBOX_NOT_READY`; INVALID_ARGUMENT `PROGRAM_NOT_EXECUTABLE`, `ELF_TRUNCATED`, `ELF_MALFORMED`,
-        `ELF_FOREIGN`, `ELF_DYNAMIC`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`, `MEMORY_LIMIT`, `PIDS_LIMIT`.
+        `ELF_FOREIGN`, `ELF_DYNAMIC`, `WORKING_DIR_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`, `MEMORY_LIMIT`,
+        `PIDS_LIMIT`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

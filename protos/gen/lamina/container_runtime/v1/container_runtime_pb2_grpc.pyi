@@ -29,7 +29,8 @@ class ImagesStub:
     `ARCHIVE_LIMIT` names the bound that was passed, `PATH_ESCAPES` for an entry that points outside its layer,
     `COMPRESSION_UNSUPPORTED` (zstd; the caller exports with gzip), `PLATFORM_UNSUPPORTED` when the archive holds no
     linux/amd64 image, `REFERENCE_MALFORMED`, `REFERENCE_AMBIGUOUS` for a reference with several images; DATA_LOSS
-    `STORE_CORRUPT` when a stored blob is not what its name says.
+    `STORE_CORRUPT` when a stored blob is not what its name says; RESOURCE_EXHAUSTED `STORE_FULL` when the disk is full;
+    INVALID_ARGUMENT `REQUEST_INVALID` for messages out of order.
     """
     GetImage: _aio.UnaryUnaryMultiCallable[_container_runtime_pb2.GetImageRequest, _container_runtime_pb2.Image]
     """Returns one image.
@@ -69,7 +70,8 @@ class ImagesServicer:
         `ARCHIVE_LIMIT` names the bound that was passed, `PATH_ESCAPES` for an entry that points outside its layer,
         `COMPRESSION_UNSUPPORTED` (zstd; the caller exports with gzip), `PLATFORM_UNSUPPORTED` when the archive holds no
         linux/amd64 image, `REFERENCE_MALFORMED`, `REFERENCE_AMBIGUOUS` for a reference with several images; DATA_LOSS
-        `STORE_CORRUPT` when a stored blob is not what its name says.
+        `STORE_CORRUPT` when a stored blob is not what its name says; RESOURCE_EXHAUSTED `STORE_FULL` when the disk is full;
+        INVALID_ARGUMENT `REQUEST_INVALID` for messages out of order.
         """
 
     def GetImage(
@@ -217,7 +219,8 @@ class ContainersStub:
     (not found) or 126 (cannot be executed), as shells report it, and the call fails. Errors: NOT_FOUND
     `CONTAINER_UNKNOWN`, `PROGRAM_NOT_FOUND`; FAILED_PRECONDITION `CONTAINER_NOT_CREATED` for one that was started
     before, `SANDBOX_NOT_READY`; INVALID_ARGUMENT `PROGRAM_NOT_EXECUTABLE`, `ELF_TRUNCATED`, `ELF_MALFORMED`,
-    `ELF_FOREIGN`, `ELF_DYNAMIC`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`, `MEMORY_LIMIT`, `PIDS_LIMIT`.
+    `ELF_FOREIGN`, `ELF_DYNAMIC`, `WORKING_DIR_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`, `MEMORY_LIMIT`,
+    `PIDS_LIMIT`.
     """
     StopContainer: _aio.UnaryUnaryMultiCallable[_container_runtime_pb2.StopContainerRequest, _container_runtime_pb2.Container]
     """Stops a container: SIGTERM to its first process, and SIGKILL to all of them when the grace period is over. Returns
@@ -301,7 +304,8 @@ class ContainersServicer:
         (not found) or 126 (cannot be executed), as shells report it, and the call fails. Errors: NOT_FOUND
         `CONTAINER_UNKNOWN`, `PROGRAM_NOT_FOUND`; FAILED_PRECONDITION `CONTAINER_NOT_CREATED` for one that was started
         before, `SANDBOX_NOT_READY`; INVALID_ARGUMENT `PROGRAM_NOT_EXECUTABLE`, `ELF_TRUNCATED`, `ELF_MALFORMED`,
-        `ELF_FOREIGN`, `ELF_DYNAMIC`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`, `MEMORY_LIMIT`, `PIDS_LIMIT`.
+        `ELF_FOREIGN`, `ELF_DYNAMIC`, `WORKING_DIR_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`, `MEMORY_LIMIT`,
+        `PIDS_LIMIT`.
         """
 
     def StopContainer(

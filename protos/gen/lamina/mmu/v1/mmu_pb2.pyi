@@ -1147,8 +1147,9 @@ class HoldOpen(_message.Message):
     EPTP_FIELD_NUMBER: _builtins.int
     eptp: _builtins.int
     """Physical address of the root of the holder's second-stage table, a frame that `AllocateFrames` gave out. With it a
-    holder that is fenced, or whose stream breaks, loses its translations at once: the MMU clears the root's entries and
-    shoots them down. 0: the holder itself sees to that.
+    holder that is fenced, or whose stream ends, loses its translations at once: the MMU sets all entries of the root to
+    0x800 (not present, not 0), so that a holder that adds tables by compare-and-swap from 0 fails, and shoots them down.
+    A new hold takes a new root. 0: the holder itself sees to all that.
     """
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:

@@ -54,7 +54,7 @@ def receive(machine: ModelMachine, position: int, message: HoldMessage) -> Step[
         yield from _shoot(machine, bits)
         yield effects.Acknowledge(machine.name, message.revocation, bits)
     elif isinstance(message, Age):
-        bits = machine.holder.aged(position)
+        bits = machine.holder.aged(position, message.pages)
         if any(page.accessed for page in bits):
             yield effects.Shootdown(Hpa(machine.eptp), ())
         yield effects.SendAges(machine.name, message.sequence, bits)

@@ -85,7 +85,7 @@ def _make_ram(machine: ModelMachine, kernel: Kernel) -> Step[None]:
     label = f"vm {definition.vm_id} ram"
     machine.space = yield effects.CreateSpace(definition.memory_bytes, definition.memory_group, label)
     assert machine.space is not None
-    yield effects.OpenHold(machine.name, machine.space, partial(receive, machine))
+    yield effects.OpenHold(machine.name, machine.space, Hpa(machine.eptp), partial(receive, machine))
     machine.holding = True
     for piece in boot.pieces(kernel, definition.memory_bytes, definition.vcpu_count, definition.command_line):
         for at in range(0, len(piece.data), WRITE_BYTES):

@@ -1,0 +1,208 @@
+"""Checks everything undocumented that the walker core relies on; run in a process of its own.
+
+    python -m lamina_hardware.io.selftest       prints `ok`, or one line that says what differs
+
+A wrong guess about the emulator could crash the process that makes it, so this one may crash. `core_path.py` starts it
+once for each build of the emulator and remembers the verdict.
+
+First each register offset is compared with what the public API says; then small programs must do what the manual says
+about counts, faults, ports, changed code, intercepts and delivery.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+from lamina_kit import runpage
+from lamina_kit.membus import MemoryBus
+from lamina_kit.runpage import ExitReason, RunPage
+from unicorn import x86_const
+
+from lamina_hardware.engines.interface import CoreRun
+from lamina_hardware.io import unicorn_layout as layout
+from lamina_hardware.io.emulator import Emulator
+from lamina_hardware.io.reset import reset_registers
+from lamina_hardware.io.unicorn_core import UnicornCore, find_state
+
+_TEXT, _DATA = 0x400000, 0x600000
+_ROOT, _TEXT_FRAME, _DATA_FRAME, _EPT = 0x1000, 0x10000, 0x11000, 0x8000
+
+
+class Difference(Exception):
+    """Something is not as the walker core believes."""
+
+
+def _expect(found: object, wanted: object, what: str) -> None:
+    if found != wanted:
+        raise Difference(f"{what} is {found!r}, not {wanted!r}")
+
+
+def _register_checks() -> Iterator[tuple[int, int, int, str]]:
+    """Yields (register, value to write, offset of its copy, name) for registers of up to 64 bits."""
+    for name, offset in (
+        ("CR2", layout.CR2),
+        ("CR3", layout.CR3),
+        ("FPCW", layout.FPU_CONTROL),
+        ("FS_BASE", layout.SEGMENTS + 4 * layout.SEGMENT_STRIDE + 8),
+        ("GS_BASE", layout.SEGMENTS + 5 * layout.SEGMENT_STRIDE + 8),
+    ):
+        yield getattr(x86_const, f"UC_X86_REG_{name}"), 0x27F if name == "FPCW" else 0x1234_5000, int(offset), name
+
+
+def check_offsets() -> None:
+    """Compares offsets of the register file with the public API."""
+    engine = Emulator()
+    engine.use_own_tlb()
+    engine.write_msr(0xC000_0080, 0xD01)
+    _, env = find_state(engine)
+    for register, value, offset, name in _register_checks():
+        engine.write(register, value)
+        size = 2 if name == "FPCW" else 8
+        _expect(ctypes.string_at(env + offset, size), value.to_bytes(size, "little"), f"the copy of {name}")
+    for number, msr, offset in (
+        (1, 0xC000_0081, layout.STAR),
+        (2, 0xC000_0082, layout.LSTAR),
+        (3, 0xC000_0083, layout.CSTAR),
+        (4, 0xC000_0084, layout.SFMASK),
+        (5, 0xC000_0102, layout.KERNEL_GS_BASE),
+        (6, 0x277, layout.PAT),
+        (7, 0x175, layout.SYSENTER_ESP),
+        (8, 0x176, layout.SYSENTER_EIP),
+        (9, 0xC000_0103, layout.TSC_AUX),
+    ):
+        engine.write_msr(msr, 0x1_0000_0000 * number + number)
+        found = struct.unpack("<Q", ctypes.string_at(env + int(offset), 8))[0]
+        _expect(found, 0x1_0000_0000 * number + number, f"the copy of MSR {msr:#x}")
+    _expect(struct.unpack("<Q", ctypes.string_at(env + int(layout.EFER), 8))[0], 0xD01, "the copy of EFER")
+    for register, offset in ((x86_const.UC_X86_REG_GDTR, layout.GDTR), (x86_const.UC_X86_REG_IDTR, layout.IDTR)):
+        engine.write_table(register, 0x1111_2222_3333, 0x77)
+        base, limit = struct.unpack("<QI", ctypes.string_at(env + int(offset) + 8, 12))
+        _expect((base, limit), (0x1111_2222_3333, 0x77), "the copy of a table register")
+    engine.close()
+
+
+class Bench:
+    """One core with a page of text, a page of data, and one context."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bus = MemoryBus.create(folder / "ram", 4 << 20, run_pages=2)
+        self.core = UnicornCore(self.bus)
+        for va, frame, first in ((_TEXT, _TEXT_FRAME, 0x2000), (_DATA, _DATA_FRAME, 0x2000)):
+            self.bus.store64(_ROOT, first | 7)
+            self.bus.store64(first, 0x3007)
+            self.bus.store64(0x3000 + (va >> 21) * 8, 0x4000 + (va >> 21) * 0x1000 & 0x7000 | 7)
+            table = self.bus.load64(0x3000 + (va >> 21) * 8) & ~0xFFF
+            self.bus.store64(table + (va >> 12 & 511) * 8, frame | 7)
+        self.page = RunPage(self.bus.run_page(0))
+
+    def run(self, code: str, *, ring: int = 3, eptp: int = 0, budget: int = 0, **registers: int) -> runpage.ExitRecord:
+        """Runs machine code from its begin; returns the exit record."""
+        self.core.drop_code(None)
+        self.bus.write(_TEXT_FRAME, bytes.fromhex(code).ljust(64, b"\x90"))
+        self.bus.drain_code_writes()
+        reset_registers(self.page.view, ring)
+        self.page.cr3, self.page.rip = _ROOT, _TEXT
+        for name, value in registers.items():
+            setattr(self.page, name, value)
+        self.core.run(CoreRun(1, 0, eptp=eptp, budget=budget))
+        return self.page.load_exit()
+
+    def identity_ept(self) -> int:
+        """Builds an EPT that maps the first gigabyte to itself."""
+        self.bus.store64(_EPT, 0x9007)
+        self.bus.store64(0x9000, 0x87)
+        return _EPT
+
+
+def _counts(bench: Bench) -> None:
+    record = bench.run("b9e8030000" "ffc9" "75fc" "0f05")
+    _expect((record.reason, record.instructions_retired), (ExitReason.SYSCALL, 2002), "a counted loop")
+    record = bench.run("b9e8030000" "ffc9" "75fc" "0f05", budget=1000)
+    _expect((record.reason, record.instructions_retired), (ExitReason.BUDGET, 999), "a budget")
+
+
+def _faults(bench: Bench) -> None:
+    record = bench.run("90" "48a10301700000000000")
+    found = (record.reason, record.address, record.error_code, record.rip, record.instructions_retired)
+    _expect(found, (ExitReason.PAGE_FAULT, 0x700103, 4, _TEXT + 1, 1), "a page fault")
+    record = bench.run("b834120000" "8ed8")
+    found = (record.reason, record.vector, record.error_code, record.rip)
+    _expect(found, (ExitReason.EXCEPTION, 13, 0x1234, _TEXT + 5), "a general protection fault")
+    record = bench.run("fa")
+    _expect((record.reason, record.vector), (ExitReason.EXCEPTION, 13), "a second fault")
+    record = bench.run("cd80")
+    _expect((record.reason, record.vector, record.rip), (ExitReason.EXCEPTION, 0x80, _TEXT + 2), "INT n")
+
+
+def _ports(bench: Bench) -> None:
+    record = bench.run("e680" "bb77000000" "0f05", rflags=0x3002, rax=0x41, rbx=1)
+    found = (record.reason, record.port, record.io_data, record.rip, bench.page.rbx)
+    _expect(found, (ExitReason.IO, 0x80, 0x41, _TEXT + 2, 1), "a port write")
+    record = bench.run("ec" "0f05", rdx=0x60)
+    _expect((record.reason, record.vector, record.rip), (ExitReason.EXCEPTION, 13, _TEXT), "a port read at ring 3")
+
+
+def _changed_code(bench: Bench) -> None:
+    code = "bf00006000" "31db" "b9e8030000" "c607b8" "894f01" "c64705c3" "ffd7" "4801c3" "ffc9" "75ed" "0f05"
+    record = bench.run(code, rsp=_DATA + 0x1000)
+    found = (record.reason, bench.page.rbx, record.instructions_retired)
+    _expect(found, (ExitReason.SYSCALL, 500_500, 3 + 9 * 1000 + 1), "code that is written again and again")
+    record = bench.run("488d3d07000000" "c70722220000" "b811110000" "0f05")
+    found = (record.reason, bench.page.rax, record.instructions_retired)
+    _expect(found, (ExitReason.SYSCALL, 0x2222, 4), "code that changes its next instruction")
+
+
+def _intercepts(bench: Bench) -> None:
+    eptp = bench.identity_ept()
+    record = bench.run("b910000000" "0f32" "f4", ring=0, eptp=eptp)
+    _expect((record.reason, record.io_direction, record.rip), (ExitReason.MSR, 0, _TEXT + 7), "RDMSR")
+    record = bench.run("b9810000c0" "0f32" "f4", ring=0, eptp=eptp, star=0x55)
+    _expect((record.reason, bench.page.rax), (ExitReason.HLT, 0x55), "RDMSR of STAR")
+    record = bench.run("0fa2" "f4", ring=0, eptp=eptp)
+    _expect((record.reason, record.rip), (ExitReason.CPUID, _TEXT + 2), "CPUID")
+    record = bench.run("0f31" "f4")
+    _expect((record.reason, record.rip), (ExitReason.TIMESTAMP, _TEXT + 2), "RDTSC")
+    record = bench.run("480fc7f1" "0f05")
+    _expect((record.reason, record.access_register), (ExitReason.RANDOM, 1), "RDRAND")
+
+
+def _state(bench: Bench) -> None:
+    code = "66480f6ec0" "66440f6fc8" "d9e8" "d9eb" "480fbae000" "0f05"
+    record = bench.run(code, rax=0x1122_3344_5566_7789)
+    fx = bytes(bench.page.fxsave)
+    _expect(record.reason, ExitReason.SYSCALL, "the end of a program with SSE and x87")
+    _expect(fx[160 + 16 * 9 : 168 + 16 * 9].hex(), "8977665544332211", "XMM9")
+    _expect(fx[32:42].hex() + fx[48:58].hex(), "35c26821a2da0fc9004000000000000000" + "80ff3f", "ST0 and ST1")
+    _expect((fx[4], bench.page.rflags & 1, bench.page.r11 & 1), (0xC0, 1, 1), "tags and flags")
+    _expect(bench.page.segment("cs").attributes & 0x60, 0x60, "the level of CS")
+
+
+CHECKS: tuple[Callable[[Bench], None], ...] = (_counts, _faults, _ports, _changed_code, _intercepts, _state)
+
+
+def main() -> int:
+    """Runs all checks; prints the verdict."""
+    version = metadata.version("unicorn")
+    try:
+        _expect(version, layout.UNICORN_VERSION, "the version of unicorn")
+        check_offsets()
+        with tempfile.TemporaryDirectory(prefix="lamina-selftest-") as folder:
+            bench = Bench(Path(folder))
+            for check in CHECKS:
+                check(bench)
+            bench.core.close()
+    except Difference as difference:
+        print(difference)
+        return 1
+    print("ok")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
