@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lamina.common.v1 import access_pb2, handle_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
-from lamina_kit.checks import Checks
 
 from lamina_hardware.domain.arbiter import Run
 from lamina_hardware.domain.contexts import ALL_EXCEPTIONS, Context, ContextState, Handle
@@ -13,13 +12,14 @@ from lamina_hardware.domain.run_groups import DEFAULT_PERIOD_NS, DEFAULT_WEIGHT,
 from lamina_hardware.domain.walk import Access, Outcome, Walk
 from lamina_hardware.engines.model.engine import ContextWish, Ended
 from lamina_hardware.names import Names
+from lamina_kit.checks import Checks
 
 _STATES = {
     ContextState.IDLE: pb.Context.STATE_IDLE,
     ContextState.READY: pb.Context.STATE_READY,
     ContextState.RUNNING: pb.Context.STATE_RUNNING,
 }
-_ACCESSES = {
+_ACCESSES: dict[int, Access] = {
     access_pb2.ACCESS_UNSPECIFIED: Access.READ,
     access_pb2.ACCESS_READ: Access.READ,
     access_pb2.ACCESS_WRITE: Access.WRITE,

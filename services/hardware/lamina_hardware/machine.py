@@ -6,11 +6,6 @@ from typing import Any
 
 from lamina.common.v1 import handle_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
-from lamina_kit.checks import Checks
-from lamina_kit.engines import load_engine
-from lamina_kit.errors import NotFound
-from lamina_kit.membus import MemoryBus
-from lamina_kit.service import Environment
 
 from lamina_hardware import convert
 from lamina_hardware.config import HardwareConfig
@@ -23,6 +18,11 @@ from lamina_hardware.io.dispatcher import Dispatcher, Pace
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.memory import HostMemory
 from lamina_hardware.names import Names
+from lamina_kit.checks import Checks
+from lamina_kit.engines import load_engine
+from lamina_kit.errors import NotFound
+from lamina_kit.membus import MemoryBus
+from lamina_kit.service import Environment
 
 _MAX_RANGES = 4096
 _MAX_REQUESTS = 4096
@@ -64,9 +64,8 @@ class Machine:
         layer.sessions.adopted = lambda owner: len(self.engine.owned(owner))
         layer.sessions.on_broken(lambda owner, epoch: self._stop_owned(owner))
         layer.sessions.on_expired(lambda owner, epoch: self._free_owned(owner))
-        layer.events.record(
-            self.names.format_host(), "core_path.chosen", rule=self.path.name, reason=self.path.reason, cores=config.cores
-        )
+        host, path = self.names.format_host(), self.path
+        layer.events.record(host, "core_path.chosen", rule=path.name, reason=path.reason, cores=config.cores)
         self._running = True
 
     async def stop(self) -> None:
@@ -164,7 +163,7 @@ class Machine:
         """Frees what an owner that did not come back has left."""
         for context in self.engine.owned(owner):
             await self.dispatcher.remove(context)
-        for group in reversed(self.engine.groups.list()):
+        for group in reversed(self.engine.groups.entries()):
             if group.owner == owner and not group.contexts and not self.engine.groups.children(group.name):
                 self.engine.groups.delete(group.name)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lamina.hardware.v1 import hardware_pb2 as pb
+
+from lamina_hardware.domain.walk import Access, Memory, Walk, translate
 from lamina_kit.checks import Checks
 from lamina_kit.errors import OutOfRange
 from lamina_kit.membus import MemoryBus
-
-from lamina_hardware.domain.walk import Access, Memory, Walk, translate
 
 MAX_TRANSFER = 4 << 20
 

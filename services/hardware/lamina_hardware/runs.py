@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from lamina.hardware.v1 import hardware_pb2 as pb
-from lamina_kit.errors import FailedPrecondition, InvalidArgument
 
 from lamina_hardware import convert
 from lamina_hardware.domain.arbiter import Run
 from lamina_hardware.engines.model.engine import Ended
 from lamina_hardware.io.dispatcher import Dispatcher
+from lamina_kit.errors import FailedPrecondition, InvalidArgument
 
 
 class RunStream:

@@ -8,13 +8,13 @@ from typing import Any
 from grpc import aio
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
-from lamina_kit.service import Environment, Service
 
 from lamina_hardware import convert
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.machine import Machine
 from lamina_hardware.paging import page
 from lamina_hardware.runs import RunStream
+from lamina_kit.service import Environment, Service
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -107,7 +107,7 @@ class CpuServicer(rpc.CpuServicer):
 
     async def ListRunGroups(self, request: pb.ListRunGroupsRequest, context: Context) -> pb.ListRunGroupsResponse:
         """Lists run groups."""
-        found, token = page(self._m.engine.groups.list(), lambda g: g.name, request.page_size, request.page_token)
+        found, token = page(self._m.engine.groups.entries(), lambda g: g.name, request.page_size, request.page_token)
         return pb.ListRunGroupsResponse(
             run_groups=[convert.run_group(group, self._m.names) for group in found], next_page_token=token
         )
@@ -128,7 +128,7 @@ class CpuServicer(rpc.CpuServicer):
 
     async def ListContexts(self, request: pb.ListContextsRequest, context: Context) -> pb.ListContextsResponse:
         """Lists contexts."""
-        contexts = self._m.engine.contexts.list()
+        contexts = self._m.engine.contexts.entries()
         found, token = page(contexts, lambda c: f"{c.handle.id:08d}", request.page_size, request.page_token)
         return pb.ListContextsResponse(
             contexts=[convert.context(entry, self._m.names) for entry in found], next_page_token=token

@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lamina.common.v1 import handle_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
+
+from lamina_hardware.config import HardwareConfig
+from lamina_hardware.server import build
 from lamina_kit.clock import RealClock
 from lamina_kit.engines import engines_of
 from lamina_kit.layer import LayerState
 from lamina_kit.membus import MemoryBus
 from lamina_kit.rng import Rng
-from lamina_kit.runpage import DIRTY_ALL, DIRTY_RIP, ExitRecord, RunPage, Segment
+from lamina_kit.runpage import DIRTY_ALL, ExitRecord, RunPage
 from lamina_kit.service import Environment, local
-
-from lamina_hardware.config import HardwareConfig
-from lamina_hardware.server import build
 
 _FILE = importlib.util.spec_from_file_location("hardware_programs", Path(__file__).with_name("programs.py"))
 assert _FILE is not None and _FILE.loader is not None
@@ -123,7 +122,8 @@ class Bench:
         """Runs a context once on the bench's stream."""
         self._sequence += 1
         await self.begin(context, budget, self._sequence)
-        response: pb.RunResponse = await self.stream.read()
+        response = await self.stream.read()
+        assert isinstance(response, pb.RunResponse)
         assert response.sequence == self._sequence
         return response
 
@@ -258,11 +258,8 @@ class Guest(Process):
 
 
 def _matrix() -> list[Any]:
-    return [
-        pytest.param((name, path), id=f"{name}-{path}")
-        for name in engines_of("hardware")
-        for path in ("walker", "portable")
-    ]
+    names = engines_of("hardware")
+    return [pytest.param((name, path), id=f"{name}-{path}") for name in names for path in ("walker", "portable")]
 
 
 async def power_on(folder: Path, engine: str, clock: Any = None, **config: Any) -> tuple[Any, Bench]:
@@ -304,6 +301,3 @@ def power(variant: tuple[str, str], tmp_path: Path) -> Callable[..., Any]:
         return await power_on(tmp_path, engine, clock, core_path=path, **config)
 
     return on
-
-
-__all__ = ["DIRTY_RIP", "Bench", "Guest", "Process", "Segment", "handle_pb2"]

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from lamina.common.v1 import handle_pb2, layer_pb2, layer_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2 as pb
+
 from lamina_kit.runpage import ExitReason
 
 
@@ -153,7 +154,7 @@ async def test_a_kick_stops_a_run(bench: Any, eventually: Callable[..., Any]) ->
     response = await bench.stream.read()
     assert (response.reason, response.sequence) == (pb.EXIT_REASON_CANCELED, 9)
     assert process.page.load_exit().reason == ExitReason.CANCELED
-    assert response.instructions >= process.page.rax & ~0 >= response.instructions // 5
+    assert response.instructions >= process.page.rax >= response.instructions // 5
     assert await state_of(bench, process) == pb.Context.STATE_IDLE
 
 
@@ -221,13 +222,11 @@ async def test_closing_the_stream_stops_its_runs(bench: Any, eventually: Callabl
     await bench.begin(process.context)
     await turns(5)
     bench.stream.cancel()
-    engine = bench.environment.layer
 
     def idle() -> bool:
-        return process.page.exit_reason == ExitReason.CANCELED
+        return int(process.page.exit_reason) == ExitReason.CANCELED
 
     await eventually(idle, "the context stops")
-    assert engine.layer == "hardware"
     bench.stream = bench.cpu.Run()
     assert (await process.run(10)).reason == ExitReason.BUDGET
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from lamina_kit.runpage import ExitReason
 
 TEXT = 0x400000
@@ -19,7 +20,7 @@ async def total(process: Any, budget: int) -> tuple[int, int, int]:
         slices += 1
         if record.reason != ExitReason.BUDGET:
             return instructions, slices, record.reason
-        assert 0 < record.instructions_retired
+        assert record.instructions_retired > 0
 
 
 @pytest.mark.parametrize("program", ["count", "mixed_loop", "patch_loop"])

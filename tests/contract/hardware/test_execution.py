@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lamina.hardware.v1 import hardware_pb2 as pb
+
 from lamina_kit.runpage import DIRTY_FPU, DIRTY_GPRS, CpuidEntry, ExitReason
 
 TEXT, DATA = 0x400000, 0x600000
@@ -179,9 +180,12 @@ async def test_hypercalls_exit_behind_themselves(bench: Any) -> None:
 
 async def test_unknown_msrs_exit(bench: Any) -> None:
     """RDMSR and WRMSR of a register that the page does not hold exit behind themselves, with the value written."""
+    before = await bench.process("int80")
+    await before.run()
     guest = await bench.guest("msr")
     record = await guest.run()
     assert (record.reason, record.io_direction, guest.page.rcx) == (ExitReason.MSR, 0, 0x10)
+    assert record.rip == 0xFFFF_8000_0000_0007
     guest.page.rax, guest.page.rdx = 0xAAAA_BBBB, 0x1
     guest.page.dirty = DIRTY_GPRS
     record = await guest.run()

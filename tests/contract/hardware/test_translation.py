@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from lamina.common.v1 import access_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
+
 from lamina_kit.runpage import DIRTY_CONTROL, DIRTY_GPRS, DIRTY_RIP, ExitReason
 
 TEXT, DATA, FREE = 0x400000, 0x600000, 0x70_0000
@@ -176,7 +177,8 @@ async def test_translate_shows_every_entry(bench: Any) -> None:
     process = await bench.process()
     frame = bench.frames()
     process.tables.map(FREE, frame)
-    request = pb.TranslateRequest(root=process.tables.root, address=FREE + 0x45, access=access_pb2.ACCESS_WRITE, user=True)
+    wish = {"root": process.tables.root, "address": FREE + 0x45, "user": True}
+    request = pb.TranslateRequest(access=access_pb2.ACCESS_WRITE, **wish)
     answer = await bench.cpu.Translate(request)
     assert answer.outcome == pb.TranslateResponse.OUTCOME_TRANSLATED
     assert (answer.physical_address, answer.page_size_bytes) == (frame + 0x45, 4096)
@@ -218,7 +220,7 @@ async def test_a_guest_table_without_backing_is_a_violation_too(bench: Any) -> N
 
 
 async def test_both_stages_keep_accessed_and_dirty(bench: Any) -> None:
-    """A and D are set in the guest's entry and in the EPT's, D in the latter for the page and for the tables written."""
+    """A and D are set in the guest's entry and in the EPT's, there D for the page and for the tables written."""
     guest = await bench.guest("kernel_enter_user")
     guest.gate(0x80, "handler_hlt", 0x400, 3)
     guest.user("user_fault")
@@ -274,9 +276,8 @@ async def test_a_guest_changes_its_address_space(bench: Any) -> None:
     bench.bus.write(guest.host_of(root), bench.bus.read(guest.host_of(guest.tables.root), 4096))
     low = 3 << 39
     guest.tables.map(low, first)
-    other = type(guest.tables).__new__(type(guest.tables))
-    other.bus, other._frames, other._host_of, other.root = bench.bus, guest.gpa_frames, guest.host_of, root
-    other.map(low, second)
+    guest.tables.root = root
+    guest.tables.map(low, second)
     guest.page.rdi, guest.page.rsi = low, root
     assert (await guest.run()).reason == ExitReason.HLT
     assert (guest.page.rbx, guest.page.rcx, guest.page.cr3) == (11, 22, root)

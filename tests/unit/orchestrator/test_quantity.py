@@ -29,7 +29,8 @@ def test_malformed_quantities_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [("0.5", "500m"), ("1000m", "1"), ("1024Mi", "1Gi"), ("1.5Gi", "1536Mi"), ("1500Ki", "1500Ki"), ("512", "512"),
-     ("0.5Ki", "512"), ("12e6", "12e6"), ("1000k", "1M"), ("0", "0"), ("0Gi", "0"), ("0.0001", "100u")],
+     ("0.5Ki", "512"), ("12e6", "12e6"), ("1000k", "1M"), ("0", "0"), ("0Gi", "0"), ("0.0001", "100u"),
+     ("218.214035Mi", "228814k")],
 )  # fmt: skip
 def test_canonical_form_is_kubernetes_own(text: str, wanted: str) -> None:
     """A quantity is written in the form in which Kubernetes writes it, and that form is stable."""

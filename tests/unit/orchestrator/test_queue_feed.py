@@ -26,6 +26,20 @@ def test_queue_is_first_in_first_out_without_duplicates() -> None:
     assert [queue.pop(), queue.pop(), queue.pop()] == [Item("x", A), Item("x", B), None]
 
 
+def test_counting_controllers_come_last() -> None:
+    """Items of the controllers that come last are taken out apart, and count as work."""
+    queue = WorkQueue(last=["count"])
+    queue.add("count", A)
+    queue.add("x", A)
+    assert len(queue) == 2
+    assert (queue.pop(), queue.pop(), queue.pop_last(), queue.pop_last()) == (
+        Item("x", A),
+        None,
+        Item("count", A),
+        None,
+    )
+
+
 def test_timers_keep_the_earliest() -> None:
     """Of several times for one object the earliest counts, and it fires once."""
     queue = WorkQueue()

@@ -10,9 +10,8 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lamina_kit.errors import FailedPrecondition, ResourceExhausted
-
 from lamina_hardware.domain.counts import Counts
+from lamina_kit.errors import FailedPrecondition, ResourceExhausted
 
 ALL_EXCEPTIONS = (1 << 32) - 1
 
@@ -117,6 +116,6 @@ class ContextTable:
         self._slots[context.handle.id - 1] = None
         self._free.append(context.handle.id)
 
-    def list(self) -> list[Context]:
+    def entries(self) -> list[Context]:
         """Returns all contexts in the order of their slots."""
         return [context for context in self._slots if context is not None]

@@ -121,15 +121,16 @@ class RunGroups:
         """Removes an empty group. Raises `NotFound`, or `FailedPrecondition` `RUN_GROUP_IN_USE`."""
         group = self.get(name)
         if group.contexts or self._children[name] or name == ROOT:
+            held = f"{group.contexts} contexts and {len(self._children[name])} groups"
             raise FailedPrecondition(
-                f"The run group {name or '(root)'} has {group.contexts} contexts and {len(self._children[name])} groups.",
+                f"The run group {name or '(root)'} has {held}.",
                 reason="RUN_GROUP_IN_USE",
                 next_step="Delete what is in it first.",
             )
         del self._groups[name], self._children[name]
         self._children[group.parent].remove(name)
 
-    def list(self) -> list[RunGroup]:
+    def entries(self) -> list[RunGroup]:
         """Returns all groups but the root, in the order of their names."""
         return [self._groups[name] for name in sorted(self._groups) if name != ROOT]
 

@@ -175,11 +175,15 @@ def _through_ept(memory: Memory, eptp: int, gpa: int, access: Access, walk: Walk
     raise AssertionError("level 1 is always a leaf")
 
 
-def _fault(walk: Walk, code: int) -> None:
+def _fault(walk: Walk, code: int) -> int | None:
+    """Ends a walk in a page fault; returns None."""
     walk.outcome = Outcome.PAGE_FAULT
     walk.error_code = code
+    return None
 
 
-def _violation(walk: Walk, gpa: int) -> None:
+def _violation(walk: Walk, gpa: int) -> int | None:
+    """Ends a walk in an EPT violation; returns None."""
     walk.outcome = Outcome.EPT_VIOLATION
     walk.gpa = gpa
+    return None

@@ -7,19 +7,17 @@ file.
 
 from __future__ import annotations
 
-import numpy as np
-
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import PAGE_INPUT_WAITS, answer_cpuid, answer_timestamp
 from lamina_hardware.io.code import code_at, leave_after
 from lamina_hardware.io.control import (
-    L_FINISH_BY_HAND,
-    L_FULL_ADDRESS,
     BLOCK_PC,
     ENV,
     FAULT_VA,
     INTERCEPT_CPUID,
     INVALID_ADDRESS,
+    L_FINISH_BY_HAND,
+    L_FULL_ADDRESS,
     PORTABLE,
     RUN_PAGE,
     STOP,
@@ -35,60 +33,60 @@ from lamina_hardware.io.control import (
     STOP_TIMESTAMP,
 )
 from lamina_hardware.io.decoder import PREFIX_66, PREFIX_F2, PREFIX_F3, decode
-from lamina_hardware.io.native import compiled, linked, load8, load32, load64, put, store64, word
+from lamina_hardware.io.native import Word, compiled, linked, load8, load32, load64, put, store64, u64, word
 from lamina_hardware.io.operand import access_in
 
-_0, _1, _2, _3, _4, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 8))
-_12, _16 = np.uint64(12), np.uint64(16)
-_BYTE = np.uint64(0xFF)
-_WORD = np.uint64(0xFFFF)
-_LOW = np.uint64(0xFFFF_FFFF)
-_PAGE = ~np.uint64(4095)
-_DOUBLE_FAULT, _GENERAL_PROTECTION = np.uint64(8), np.uint64(13)
+_0, _1, _2, _3, _4, _8 = (u64(n) for n in (0, 1, 2, 3, 4, 8))
+_12, _16 = u64(12), u64(16)
+_BYTE = u64(0xFF)
+_WORD = u64(0xFFFF)
+_LOW = u64(0xFFFF_FFFF)
+_PAGE = ~u64(4095)
+_DOUBLE_FAULT, _GENERAL_PROTECTION = u64(8), u64(13)
 
 PLAIN, PORT_IN, PORT_OUT, STRING_IN, STRING_OUT, LEAF, CLOCK, CLOCK_AUX, READ_MSR, WRITE_MSR = (
-    np.uint64(n) for n in range(10)
+    u64(n) for n in range(10)
 )
 """Kinds of instructions; all but PLAIN may be done by hand."""
 
 
 @compiled("uint64(uint64)")
-def kind_of(found: int) -> int:
+def kind_of(found: int) -> Word:
     """Returns the kind of a decoded instruction."""
     opcode = (found >> _8) & _BYTE
     table = (found >> _16) & _BYTE
     if table == _0:
-        if opcode == np.uint64(0x6C) or opcode == np.uint64(0x6D):
+        if opcode == u64(0x6C) or opcode == u64(0x6D):
             return STRING_IN
-        if opcode == np.uint64(0x6E) or opcode == np.uint64(0x6F):
+        if opcode == u64(0x6E) or opcode == u64(0x6F):
             return STRING_OUT
-        port = opcode & np.uint64(0xF4)
-        if port == np.uint64(0xE4):
+        port = opcode & u64(0xF4)
+        if port == u64(0xE4):
             return PORT_OUT if opcode & _2 != _0 else PORT_IN
         return PLAIN
     if table == _1:
-        if opcode == np.uint64(0xA2):
+        if opcode == u64(0xA2):
             return LEAF
-        if opcode == np.uint64(0x31):
+        if opcode == u64(0x31):
             return CLOCK
-        if opcode == np.uint64(0x32):
+        if opcode == u64(0x32):
             return READ_MSR
-        if opcode == np.uint64(0x30):
+        if opcode == u64(0x30):
             return WRITE_MSR
-        if opcode == _1 and (found >> np.uint64(24)) & _BYTE == np.uint64(0xF9):
+        if opcode == _1 and (found >> u64(24)) & _BYTE == u64(0xF9):
             return CLOCK_AUX
     return PLAIN
 
 
 @compiled("uint64(uint64)")
-def may_use_ports(block: int) -> int:
+def may_use_ports(block: int) -> Word:
     """Returns whether the privilege level is within IOPL."""
     env = word(block, ENV)
     return _1 if (load32(env + at.HFLAGS) & at.HF_CPL) <= ((load64(env + at.EFLAGS) >> _12) & _3) else _0
 
 
 @compiled("uint64(uint64)")
-def _refuse_port(block: int) -> int:
+def _refuse_port(block: int) -> Word:
     put(block, STOP, STOP_INTERRUPT)
     put(block, STOP_A, _GENERAL_PROTECTION)
     put(block, STOP_B, _0)
@@ -97,13 +95,13 @@ def _refuse_port(block: int) -> int:
 
 
 @compiled("uint64(uint64, uint64, uint64)")
-def _do_port(block: int, found: int, kind: int) -> int:
+def _do_port(block: int, found: int, kind: int) -> Word:
     """Reports IN, OUT or INS."""
     env = word(block, ENV)
     opcode = (found >> _8) & _BYTE
     size = _1
     if opcode & _1 != _0:
-        size = _2 if (found >> np.uint64(40)) & PREFIX_66 != _0 else _4
+        size = _2 if (found >> u64(40)) & PREFIX_66 != _0 else _4
     port = load64(env + at.REGS + _2 * _8) & _WORD
     if kind != STRING_IN and opcode & _8 == _0:
         port = load8(code_at(block, load64(env + at.EIP)) + (found & _BYTE) - _1)
@@ -122,19 +120,19 @@ def _do_port(block: int, found: int, kind: int) -> int:
 
 
 @compiled("uint64(uint64)")
-def _do_special(block: int) -> int:
+def _do_special(block: int) -> Word:
     """Does the instruction at RIP; changes STOP to what it means, or leaves it when nothing exits."""
     env = word(block, ENV)
     found = decode(block, code_at(block, load64(env + at.EIP)))
     kind = kind_of(found)
-    if kind == PORT_IN or kind == PORT_OUT or kind == STRING_IN or kind == STRING_OUT:
+    if kind in (PORT_IN, PORT_OUT, STRING_IN, STRING_OUT):
         if may_use_ports(block) == _0:
             return _refuse_port(block)
         return _do_port(block, found, kind)
     if kind == LEAF:
         if word(block, INTERCEPT_CPUID) != _0 or answer_cpuid(block) == _0:
             put(block, STOP, STOP_CPUID)
-    elif kind == CLOCK or kind == CLOCK_AUX:
+    elif kind in (CLOCK, CLOCK_AUX):
         aux = _1 if kind == CLOCK_AUX else _0
         if answer_timestamp(block, aux) == _0:
             put(block, STOP, STOP_TIMESTAMP)
@@ -149,7 +147,7 @@ def _do_special(block: int) -> int:
 
 
 @compiled("uint64(uint64)")
-def _was_software(block: int) -> int:
+def _was_software(block: int) -> Word:
     """Returns whether the instruction that ran last is an INT: the API tells the vector alone."""
     start = word(block, BLOCK_PC)
     if load64(word(block, ENV) + at.EIP) == start:
@@ -157,12 +155,12 @@ def _was_software(block: int) -> int:
     place = code_at(block, start)
     found = decode(block, place) if place != _0 else _0
     opcode = (found >> _8) & _BYTE
-    is_int = opcode == np.uint64(0xCC) or opcode == np.uint64(0xCD) or opcode == np.uint64(0xF1)
+    is_int = opcode == u64(0xCC) or opcode == u64(0xCD) or opcode == u64(0xF1)
     return _1 if (found >> _16) & _BYTE == _0 and is_int else _0
 
 
 @compiled("uint64(uint64)")
-def _single_fault(block: int) -> int:
+def _single_fault(block: int) -> Word:
     """Returns which exception the emulator reported as a double fault.
 
     It believes that an exception is being handled already, and the API cannot tell it otherwise; so each of the
@@ -171,13 +169,13 @@ def _single_fault(block: int) -> int:
     place = code_at(block, load64(word(block, ENV) + at.EIP))
     found = decode(block, place) if place != _0 else _0
     opcode = (found >> _8) & _BYTE
-    group = (found >> np.uint64(27)) & np.uint64(7)
-    is_unary = (found >> _16) & _BYTE == _0 and (opcode == np.uint64(0xF6) or opcode == np.uint64(0xF7))
-    return _0 if is_unary and group >= np.uint64(6) else _GENERAL_PROTECTION
+    group = (found >> u64(27)) & u64(7)
+    is_unary = (found >> _16) & _BYTE == _0 and (opcode == u64(0xF6) or opcode == u64(0xF7))
+    return _0 if is_unary and group >= u64(6) else _GENERAL_PROTECTION
 
 
 @linked(L_FINISH_BY_HAND)
-def finish_by_hand(block: int) -> int:
+def finish_by_hand(block: int) -> Word:
     """Completes a stop of the portable core on its register file, which holds the emulator's registers."""
     env = word(block, ENV)
     stop = word(block, STOP)
@@ -187,7 +185,7 @@ def finish_by_hand(block: int) -> int:
         rip = load64(env + at.EIP)
         if rip == word(block, BLOCK_PC):
             found = decode(block, code_at(block, rip))
-            repeats = (found >> np.uint64(40)) & (PREFIX_F2 | PREFIX_F3) != _0
+            repeats = (found >> u64(40)) & (PREFIX_F2 | PREFIX_F3) != _0
             if repeats and load64(env + at.REGS + _8) == _0:
                 store64(env + at.EIP, rip + (found & _BYTE))
             else:
@@ -200,7 +198,7 @@ def finish_by_hand(block: int) -> int:
 
 
 @linked(L_FULL_ADDRESS)
-def full_address(block: int) -> int:
+def full_address(block: int) -> Word:
     """Returns the address, to the byte, of the access that failed."""
     if word(block, PORTABLE) == _0:
         return load64(word(block, INVALID_ADDRESS))

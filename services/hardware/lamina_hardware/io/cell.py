@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-from lamina_kit import runpage
-from lamina_kit.errors import FailedPrecondition
-from lamina_kit.membus import MemoryBus
 from numpy.typing import NDArray
 
 from lamina_hardware.engines.interface import CoreCounters, CoreRun, Stopped
-from lamina_hardware.io import control, emulator, machine, native
+from lamina_hardware.io import control, emulator, exits, machine, native
 from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.emulator import Emulator
+from lamina_kit import runpage
+from lamina_kit.errors import FailedPrecondition
+from lamina_kit.membus import MemoryBus
 
-_PAUSED = int(machine.PAUSED)
+_PAUSED = int(exits.PAUSED)
 _MANY_FRAMES = 64
 _EVENT = runpage.TSC_OFFSET + 0x20
 _FRAME = 0x000F_FFFF_FFFF_F000
@@ -28,7 +29,7 @@ class CoreCell:
     def __init__(self, bus: MemoryBus) -> None:
         self.engine = Emulator()
         self._block: NDArray[np.uint64] = np.zeros(control.WORDS, dtype=np.uint64)
-        self._words = memoryview(self._block).cast("B").cast("Q")
+        self._words = memoryview(self._block.data).cast("B").cast("Q")
         self.address = self._block.ctypes.data
         self._resident: int | None = None
         self._pages: dict[int, int] = {}
@@ -37,10 +38,10 @@ class CoreCell:
         self._all_stale = False
         self._flush_wanted = False
 
-    def _put(self, index: np.uint64, value: int) -> None:
+    def _put(self, index: Any, value: int) -> None:
         self._words[int(index)] = value
 
-    def _get(self, index: np.uint64) -> int:
+    def _get(self, index: Any) -> int:
         return self._words[int(index)]
 
     def wire(self, bus: MemoryBus, env: int, cpu: int) -> None:
@@ -64,7 +65,7 @@ class CoreCell:
         for slot, link in native.LINKS.items():
             self._words[slot] = link
 
-    def require(self, index: np.uint64, value: int, what: str) -> None:
+    def require(self, index: Any, value: int, what: str) -> None:
         """Puts an address that must not be 0 into the block."""
         if not value:
             raise FailedPrecondition(

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.control import (
-    L_CODE_AT,
-    L_COUNT_BETWEEN,
-    L_LEAVE_AFTER,
     ACCESS_EXECUTE,
     ENV,
     FAULT,
@@ -16,26 +11,29 @@ from lamina_hardware.io.control import (
     FAULT_GPA,
     FAULT_NONE,
     FAULT_VA,
+    L_CODE_AT,
+    L_COUNT_BETWEEN,
+    L_LEAVE_AFTER,
     RAM_BASE,
     SCRATCH,
     STOP_E,
     WALK_PA,
 )
 from lamina_hardware.io.decoder import PREFIX_F2, PREFIX_F3, decode
-from lamina_hardware.io.native import compiled, linked, load8, load32, load64, put, store8, store64, word
+from lamina_hardware.io.native import Word, compiled, linked, load8, load32, load64, put, store8, store64, u64, word
 from lamina_hardware.io.walker import NO_EFFECT, walk
 
-_0, _1, _3, _8 = np.uint64(0), np.uint64(1), np.uint64(3), np.uint64(8)
-_OFFSET = np.uint64(4095)
-_WINDOW = np.uint64(15)
-_LAST_WHOLE = np.uint64(4096 - 15)
-_BUFFER = np.uint64(32)  # bytes into the scratch words
-_BYTE = np.uint64(0xFF)
-_NO_WP_NO_SMAP = np.uint64(0)
+_0, _1, _3, _8 = u64(0), u64(1), u64(3), u64(8)
+_OFFSET = u64(4095)
+_WINDOW = u64(15)
+_LAST_WHOLE = u64(4096 - 15)
+_BUFFER = u64(32)  # bytes into the scratch words
+_BYTE = u64(0xFF)
+_NO_WP_NO_SMAP = u64(0)
 
 
 @compiled("uint64(uint64, uint64)")
-def peek(block: int, va: int) -> int:
+def peek(block: int, va: int) -> Word:
     """Returns the address of the byte at `va` in this process, looked up without effects; 0: not mapped for fetches."""
     kind, code, gpa, where = word(block, FAULT), word(block, FAULT_CODE), word(block, FAULT_GPA), word(block, FAULT_VA)
     env = word(block, ENV)
@@ -51,7 +49,7 @@ def peek(block: int, va: int) -> int:
 
 
 @linked(L_CODE_AT)
-def code_at(block: int, va: int) -> int:
+def code_at(block: int, va: int) -> Word:
     """Returns the address of 15 readable bytes of code at `va`; 0: nothing is mapped there.
 
     Code that crosses a page is copied together; bytes of an unmapped second page read as 0.
@@ -59,7 +57,7 @@ def code_at(block: int, va: int) -> int:
     place = peek(block, va)
     if place == _0 or (va & _OFFSET) <= _LAST_WHOLE:
         return place
-    first = np.uint64(4096) - (va & _OFFSET)
+    first = u64(4096) - (va & _OFFSET)
     second = peek(block, va + first)
     buffer = word(block, SCRATCH) + _BUFFER
     i = _0
@@ -73,7 +71,7 @@ def code_at(block: int, va: int) -> int:
 
 
 @linked(L_COUNT_BETWEEN)
-def count_between(block: int, start: int, end: int) -> int:
+def count_between(block: int, start: int, end: int) -> Word:
     """Returns how many instructions begin in [start, end), which is a stretch of straight code."""
     count = _0
     at_va = start
@@ -90,7 +88,7 @@ def count_between(block: int, start: int, end: int) -> int:
 
 
 @linked(L_LEAVE_AFTER)
-def leave_after(block: int, out_size: int) -> int:
+def leave_after(block: int, out_size: int) -> Word:
     """Moves RIP behind the instruction at RIP; returns 1 for an INS, on which RIP stays.
 
     `out_size` is not 0 for OUT and OUTS; one repetition of an OUTS moves RSI and RCX on as the instruction would, and
@@ -102,13 +100,13 @@ def leave_after(block: int, out_size: int) -> int:
     place = code_at(block, rip)
     found = decode(block, place) if place != _0 else _1
     opcode = (found >> _8) & _BYTE
-    table = (found >> np.uint64(16)) & _BYTE
-    prefixes = found >> np.uint64(40)
-    if table == _0 and (opcode == np.uint64(0x6C) or opcode == np.uint64(0x6D)):
+    table = (found >> u64(16)) & _BYTE
+    prefixes = found >> u64(40)
+    if table == _0 and (opcode == u64(0x6C) or opcode == u64(0x6D)):
         return _1
-    if table == _0 and (opcode == np.uint64(0x6E) or opcode == np.uint64(0x6F)):
+    if table == _0 and (opcode == u64(0x6E) or opcode == u64(0x6F)):
         step = out_size if load32(env + at.DF) == _1 else _0 - out_size
-        source = env + at.REGS + np.uint64(6 * 8)
+        source = env + at.REGS + u64(6 * 8)
         store64(source, load64(source) + step)
         if (prefixes & (PREFIX_F2 | PREFIX_F3)) != _0:
             count = env + at.REGS + _8

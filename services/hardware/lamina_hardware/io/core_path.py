@@ -14,13 +14,14 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import unicorn
-from lamina_kit.errors import FailedPrecondition
-from lamina_kit.membus import MemoryBus
 
 from lamina_hardware.engines.interface import CorePath
+from lamina_kit.errors import FailedPrecondition
+from lamina_kit.membus import MemoryBus
 
 _FILE = "walker-selftest.json"
 _LIMIT_S = 300
@@ -52,7 +53,7 @@ def choose(wanted: str, state_dir: Path, bus: MemoryBus) -> CorePath:
         raise FailedPrecondition(
             f"The walker core cannot run here: {verdict.reason}.",
             reason="CORE_SELFTEST_FAILED",
-            next_step="Set LAMINA_HARDWARE_CORE_PATH=portable, which is slower, or install the pinned version of unicorn.",
+            next_step="Set LAMINA_HARDWARE_CORE_PATH=portable, which is slower, or install the pinned unicorn.",
         )
     return _portable(f"the walker core's self-test failed: {verdict.reason}", bus)
 
@@ -95,8 +96,7 @@ def run_selftest() -> Verdict:
         done = subprocess.run(
             [sys.executable, "-m", "lamina_hardware.io.selftest"],
             env={**os.environ, "PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=_LIMIT_S,
             check=False,
@@ -105,7 +105,7 @@ def run_selftest() -> Verdict:
         return Verdict(False, f"it did not end within {_LIMIT_S} s")
     last = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1][:_SHOWN]
     if done.returncode == 0 and last == "ok":
-        return Verdict(True, f"self-test passed with unicorn {unicorn.__version__}")
+        return Verdict(True, f"self-test passed with unicorn {metadata.version('unicorn')}")
     if done.returncode < 0:
         return Verdict(False, f"it was killed by signal {-done.returncode}")
     return Verdict(False, last)
@@ -113,9 +113,10 @@ def run_selftest() -> Verdict:
 
 def _cache_folder() -> Path:
     """Returns the folder where compiled code is kept: the verdict belongs with it."""
-    from numba import config  # type: ignore[import-untyped]
+    from numba import config
 
-    return Path(config.CACHE_DIR) if config.CACHE_DIR else Path(__file__).with_name("__pycache__")
+    chosen = str(getattr(config, "CACHE_DIR", ""))
+    return Path(chosen) if chosen else Path(__file__).with_name("__pycache__")
 
 
 def _load(file: Path, key: str) -> Verdict | None:

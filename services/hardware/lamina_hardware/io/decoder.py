@@ -17,13 +17,13 @@ from __future__ import annotations
 import numpy as np
 
 from lamina_hardware.io.control import L_DECODE
-from lamina_hardware.io.native import compiled, linked, load8
+from lamina_hardware.io.native import Word, compiled, linked, load8, u64
 
-PREFIX_66 = np.uint64(1)
-PREFIX_F2 = np.uint64(2)
-PREFIX_F3 = np.uint64(4)
-PREFIX_67 = np.uint64(8)
-PREFIX_LOCK = np.uint64(16)
+PREFIX_66 = u64(1)
+PREFIX_F2 = u64(2)
+PREFIX_F3 = u64(4)
+PREFIX_67 = u64(8)
+PREFIX_LOCK = u64(16)
 
 MAX_LENGTH = 15
 
@@ -63,9 +63,9 @@ def _two_byte() -> list[int]:
     table = [_MODRM] * 256
     for code in (0x04, 0x0A, 0x0C, *range(0x24, 0x28), 0x36, 0x39, *range(0x3B, 0x40), 0xA6, 0xA7):
         table[code] = _INVALID
-    for code in (*range(0x05, 0x0A), 0x0B, 0x0E, *range(0x30, 0x36), 0x37, 0x77, *range(0xA0, 0xA3), *range(0xA8, 0xAB)):
+    for code in (*range(0x05, 0x0A), 0x0B, 0x0E, *range(0x30, 0x36), 0x37, 0x77, *range(0xA0, 0xA3)):
         table[code] = _NONE
-    for code in range(0xC8, 0xD0):
+    for code in (*range(0xA8, 0xAB), *range(0xC8, 0xD0)):
         table[code] = _NONE
     for code in (0x0F, *range(0x70, 0x74), 0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5, 0xC6):
         table[code] = _MODRM | _IMM8
@@ -77,15 +77,15 @@ def _two_byte() -> list[int]:
 _ONE = np.array(_one_byte(), dtype=np.uint8)
 _TWO = np.array(_two_byte(), dtype=np.uint8)
 
-_0, _1, _2, _3, _4, _5, _7, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8))
-_LIMIT = np.uint64(MAX_LENGTH)
+_0, _1, _2, _3, _4, _5, _7, _8 = (u64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8))
+_LIMIT = u64(MAX_LENGTH)
 
 
 @compiled("uint64(uint64, uint64)")
-def _memory_operand(code: int, at: int) -> int:
+def _memory_operand(code: int, at: int) -> Word:
     """Returns how many bytes ModRM at `code + at`, SIB and displacement take."""
     modrm = load8(code + at)
-    mod = modrm >> np.uint64(6)
+    mod = modrm >> u64(6)
     rm = modrm & _7
     if mod == _3:
         return _1
@@ -102,88 +102,87 @@ def _memory_operand(code: int, at: int) -> int:
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
-def _immediate(kind: int, prefixes: int, rex: int, modrm: int) -> int:
+def _immediate(kind: int, prefixes: int, rex: int, modrm: int) -> Word:
     """Returns the length of the immediate of this kind."""
     z = _2 if (prefixes & PREFIX_66) != _0 and (rex & _8) == _0 else _4
-    if kind == np.uint64(_IMM8):
+    if kind == u64(_IMM8):
         return _1
-    if kind == np.uint64(_IMM16):
+    if kind == u64(_IMM16):
         return _2
-    if kind == np.uint64(_IMMZ):
+    if kind == u64(_IMMZ):
         return z
-    if kind == np.uint64(_IMMV):
+    if kind == u64(_IMMV):
         return _8 if (rex & _8) != _0 else z
-    if kind == np.uint64(_MOFFS):
+    if kind == u64(_MOFFS):
         return _4 if (prefixes & PREFIX_67) != _0 else _8
-    if kind == np.uint64(_IMM24):
+    if kind == u64(_IMM24):
         return _3
     group = ((modrm >> _3) & _7) < _2
-    if kind == np.uint64(_GROUP8):
+    if kind == u64(_GROUP8):
         return _1 if group else _0
-    if kind == np.uint64(_GROUPZ):
+    if kind == u64(_GROUPZ):
         return z if group else _0
     return _0
 
 
 @linked(L_DECODE)
-def decode(block: int, code: int) -> int:
+def decode(block: int, code: int) -> Word:
     """Returns the packed description of the instruction whose 15 bytes at most start at address `code`; 0: none."""
     at = _0
     rex = _0
     prefixes = _0
     byte = load8(code)
     while _ONE[byte] == _PREFIX and at < _LIMIT:
-        if byte & np.uint64(0xF0) == np.uint64(0x40):
+        if byte & u64(0xF0) == u64(0x40):
             rex = byte
         else:
             rex = _0
-            if byte == np.uint64(0x66):
+            if byte == u64(0x66):
                 prefixes |= PREFIX_66
-            elif byte == np.uint64(0xF2):
+            elif byte == u64(0xF2):
                 prefixes |= PREFIX_F2
-            elif byte == np.uint64(0xF3):
+            elif byte == u64(0xF3):
                 prefixes |= PREFIX_F3
-            elif byte == np.uint64(0x67):
+            elif byte == u64(0x67):
                 prefixes |= PREFIX_67
-            elif byte == np.uint64(0xF0):
+            elif byte == u64(0xF0):
                 prefixes |= PREFIX_LOCK
         at += _1
         byte = load8(code + at)
     table = _0
-    if byte == np.uint64(0xC4) or byte == np.uint64(0xC5):
-        table = load8(code + at + _1) & np.uint64(0x1F) if byte == np.uint64(0xC4) else _1
-        at += _2 if byte == np.uint64(0xC4) else _1
+    if byte == u64(0xC4) or byte == u64(0xC5):
+        table = load8(code + at + _1) & u64(0x1F) if byte == u64(0xC4) else _1
+        at += _2 if byte == u64(0xC4) else _1
         at += _1
         byte = load8(code + at)
-    elif byte == np.uint64(0x0F):
+    elif byte == u64(0x0F):
         at += _1
         byte = load8(code + at)
         table = _1
-        if byte == np.uint64(0x38) or byte == np.uint64(0x3A):
-            table = _2 if byte == np.uint64(0x38) else _3
+        if byte == u64(0x38) or byte == u64(0x3A):
+            table = _2 if byte == u64(0x38) else _3
             at += _1
             byte = load8(code + at)
     at += _1
     if table == _0:
-        kind = np.uint64(_ONE[byte])
+        kind = u64(_ONE[byte])
     elif table == _1:
-        kind = np.uint64(_TWO[byte])
+        kind = u64(_TWO[byte])
     elif table == _2:
-        kind = np.uint64(_MODRM)
+        kind = u64(_MODRM)
     elif table == _3:
-        kind = np.uint64(_MODRM | _IMM8)
+        kind = u64(_MODRM | _IMM8)
     else:
         return _0
-    if kind == np.uint64(_INVALID) or kind == np.uint64(_PREFIX):
+    if kind == u64(_INVALID) or kind == u64(_PREFIX):
         return _0
     modrm = _0
-    if (kind & np.uint64(_MODRM)) != _0:
+    if (kind & u64(_MODRM)) != _0:
         modrm = load8(code + at)
-        control = table == _1 and byte >= np.uint64(0x20) and byte <= np.uint64(0x23)
+        control = table == _1 and byte >= u64(0x20) and byte <= u64(0x23)
         at += _1 if control else _memory_operand(code, at)
-    at += _immediate(kind & np.uint64(15), prefixes, rex, modrm)
+    at += _immediate(kind & u64(15), prefixes, rex, modrm)
     if at > _LIMIT:
         return _0
-    return (
-        at | byte << _8 | table << np.uint64(16) | modrm << np.uint64(24) | rex << np.uint64(32) | prefixes << np.uint64(40)
-    )
+    where = at | byte << _8 | table << u64(16) | modrm << u64(24)
+    return where | rex << u64(32) | prefixes << u64(40)

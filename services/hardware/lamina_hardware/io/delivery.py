@@ -8,55 +8,67 @@ Source: Intel SDM vol. 3, 7.14 (64-bit interrupt handling), 7.8 (task state), vo
 
 from __future__ import annotations
 
-import numpy as np
-
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.control import (
-    L_DELIVER,
-    L_ENTER_SYSCALL,
     ACCESS_READ,
     ACCESS_WRITE,
     BUS_HEAD,
     ENV,
     FAULT,
-    FAULT_GPA,
-    FAULT_IN_PAGE,
     FAULT_CODE,
     FAULT_EPT,
+    FAULT_GPA,
+    FAULT_IN_PAGE,
     FAULT_NONE,
+    L_DELIVER,
+    L_ENTER_SYSCALL,
     RAM_BASE,
     WALK_PA,
 )
-from lamina_hardware.io.native import compiled, linked, load32, load64, mark_written, put, store8, store32, store64, word, load8
-from lamina_hardware.io.registers import DATA_ATTRIBUTES, CODE_ATTRIBUTES, flags, set_flags, set_segment
+from lamina_hardware.io.native import (
+    Word,
+    compiled,
+    linked,
+    load8,
+    load32,
+    load64,
+    mark_written,
+    put,
+    store8,
+    store32,
+    store64,
+    u64,
+    word,
+)
+from lamina_hardware.io.registers import CODE_ATTRIBUTES, DATA_ATTRIBUTES, flags, set_flags, set_segment
 from lamina_hardware.io.walker import SET_BITS, walk
 
-_0, _1, _2, _3, _4, _5, _7, _8, _16 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8, 16))
-_OFFSET = np.uint64(4095)
-_LOW = np.uint64(0xFFFF_FFFF)
+_0, _1, _2, _3, _4, _5, _7, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8, 16))
+_OFFSET = u64(4095)
+_LOW = u64(0xFFFF_FFFF)
 
-DELIVERED = np.uint64(0)
-SECOND_STAGE = np.uint64(1)
-REFUSED = np.uint64(2)
+DELIVERED = u64(0)
+SECOND_STAGE = u64(1)
+REFUSED = u64(2)
 """REFUSED + 4 · vector | error code << 16: another exception came up on the way."""
 
-_INVALID_TSS, _STACK, _PROTECTION, _PAGE_FAULT, _NOT_PRESENT = (np.uint64(n) for n in (10, 12, 13, 14, 11))
-_GATE_INTERRUPT, _GATE_TRAP = np.uint64(0xE), np.uint64(0xF)
+_INVALID_TSS, _STACK, _PROTECTION, _PAGE_FAULT, _NOT_PRESENT = (u64(n) for n in (10, 12, 13, 14, 11))
+_GATE_INTERRUPT, _GATE_TRAP = u64(0xE), u64(0xF)
 _IDT_ERROR = _2
 _EXTERNAL = _1
-_FLAGS_CLEARED = np.uint64((1 << 8) | (1 << 14) | (1 << 16) | (1 << 17))  # TF NT RF VM
-_FLAG_IF = np.uint64(1 << 9)
-_FLAG_RF = np.uint64(1 << 16)
-_STAR_SHIFT = np.uint64(32)
+_FLAGS_CLEARED = u64((1 << 8) | (1 << 14) | (1 << 16) | (1 << 17))  # TF NT RF VM
+_FLAG_IF = u64(1 << 9)
+_FLAG_RF = u64(1 << 16)
+_STAR_SHIFT = u64(32)
 
 
 @compiled("uint64(uint64, uint64, uint64)")
-def _refused(block: int, vector: int, code: int) -> int:
+def _refused(block: int, vector: int, code: int) -> Word:
     return REFUSED | vector << _2 | code << _16
 
 
 @compiled("uint64(uint64, uint64, uint64)")
-def _place(block: int, va: int, access: int) -> int:
+def _place(block: int, va: int, access: int) -> Word:
     """Returns this process's address of a byte of the guest as its kernel sees it; 0 with the fault in the block."""
     env = word(block, ENV)
     put(block, FAULT, FAULT_NONE)
@@ -67,12 +79,12 @@ def _place(block: int, va: int, access: int) -> int:
         return _0
     page = word(block, WALK_PA)
     if access == ACCESS_WRITE:
-        mark_written(word(block, BUS_HEAD), page >> np.uint64(12), _1)
+        mark_written(word(block, BUS_HEAD), page >> u64(12), _1)
     return word(block, RAM_BASE) + page + (va & _OFFSET)
 
 
 @compiled("uint64(uint64, uint64, uint64)")
-def _access_failed(block: int, va: int, code: int) -> int:
+def _access_failed(block: int, va: int, code: int) -> Word:
     """Returns what a failed access of a delivery means: a second-stage exit, #PF, or #GP."""
     if word(block, FAULT) == FAULT_EPT:
         return SECOND_STAGE
@@ -83,12 +95,12 @@ def _access_failed(block: int, va: int, code: int) -> int:
 
 
 @compiled("uint64(uint64, uint64)")
-def _read64(block: int, va: int) -> int:
+def _read64(block: int, va: int) -> Word:
     """Returns 8 bytes of the guest at `va`; the fault is in the block when they cannot be read."""
     place = _place(block, va, ACCESS_READ)
     if place == _0:
         return _0
-    if (va & _OFFSET) <= np.uint64(4088):
+    if (va & _OFFSET) <= u64(4088):
         return load64(place)
     value = _0
     i = _0
@@ -102,10 +114,10 @@ def _read64(block: int, va: int) -> int:
 
 
 @compiled("uint64(uint64, uint64, uint64)")
-def _push(block: int, va: int, value: int) -> int:
+def _push(block: int, va: int, value: int) -> Word:
     """Stores 8 bytes on the guest's stack; returns 0, with the fault in the block, when it cannot."""
     i = _0
-    if (va & _OFFSET) <= np.uint64(4088):
+    if (va & _OFFSET) <= u64(4088):
         place = _place(block, va, ACCESS_WRITE)
         if place == _0:
             return _0
@@ -115,37 +127,37 @@ def _push(block: int, va: int, value: int) -> int:
         place = _place(block, va + i, ACCESS_WRITE)
         if place == _0:
             return _0
-        store8(place, (value >> (i << _3)) & np.uint64(255))
+        store8(place, (value >> (i << _3)) & u64(255))
         i += _1
     return _1
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
-def _stack(block: int, gate: int, level: int, cpl: int) -> int:
+def _stack(block: int, gate: int, level: int, cpl: int) -> Word:
     """Returns the stack pointer that a gate switches to; the fault is in the block when the TSS cannot be read."""
     env = word(block, ENV)
     ist = (gate >> _STAR_SHIFT) & _7
     tss = load64(env + at.TR + _8)
     if ist != _0:
-        return _read64(block, tss + np.uint64(36) + (ist - _1) * _8)
+        return _read64(block, tss + u64(36) + (ist - _1) * _8)
     if level != cpl:
         return _read64(block, tss + _4 + level * _8)
     return load64(env + at.REGS + _4 * _8)
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64, uint64, uint64)")
-def _enter(block: int, gate: int, offset: int, descriptor: int, code: int, has_code: int) -> int:
+def _enter(block: int, gate: int, offset: int, descriptor: int, code: int, has_code: int) -> Word:
     """Switches to the gate's code, level and stack and pushes the frame."""
     env = word(block, ENV)
     cpl = load32(env + at.HFLAGS) & at.HF_CPL
-    level = (descriptor >> np.uint64(45)) & _3
-    selector = (gate >> _16) & np.uint64(0xFFFC)
+    level = (descriptor >> u64(45)) & _3
+    selector = (gate >> _16) & u64(0xFFFC)
     top = _stack(block, gate, level, cpl)
     if word(block, FAULT) != _0:
         return _access_failed(block, load64(env + at.TR + _8), selector)
     old_flags = flags(block)
-    top &= ~np.uint64(15)
-    base = top - (np.uint64(48) if has_code != _0 else np.uint64(40))
+    top &= ~u64(15)
+    base = top - (u64(48) if has_code != _0 else u64(40))
     place = base
     if has_code != _0:
         if _push(block, place, code) == _0:
@@ -155,17 +167,17 @@ def _enter(block: int, gate: int, offset: int, descriptor: int, code: int, has_c
     while i < _5:
         value = load64(env + at.EIP)
         if i == _1:
-            value = load32(env + at.SEGMENTS + at.SEGMENT_STRIDE) & np.uint64(0xFFFF)
+            value = load32(env + at.SEGMENTS + at.SEGMENT_STRIDE) & u64(0xFFFF)
         elif i == _2:
             value = old_flags
         elif i == _3:
             value = load64(env + at.REGS + _4 * _8)
         elif i == _4:
-            value = load32(env + at.SEGMENTS + _2 * at.SEGMENT_STRIDE) & np.uint64(0xFFFF)
+            value = load32(env + at.SEGMENTS + _2 * at.SEGMENT_STRIDE) & u64(0xFFFF)
         if _push(block, place + i * _8, value) == _0:
             return _access_failed(block, place + i * _8, _0)
         i += _1
-    attributes = (descriptor >> np.uint64(40)) & np.uint64(0xF0FF)
+    attributes = (descriptor >> u64(40)) & u64(0xF0FF)
     set_segment(env, _1, selector | level, _0, _LOW, attributes)
     if level != cpl:
         set_segment(env, _2, level, _0, _LOW, DATA_ATTRIBUTES | level << _5)
@@ -173,19 +185,19 @@ def _enter(block: int, gate: int, offset: int, descriptor: int, code: int, has_c
     store64(env + at.REGS + _4 * _8, base)
     store64(env + at.EIP, offset)
     cleared = _FLAGS_CLEARED
-    if ((gate >> np.uint64(40)) & np.uint64(15)) == _GATE_INTERRUPT:
+    if ((gate >> u64(40)) & u64(15)) == _GATE_INTERRUPT:
         cleared |= _FLAG_IF
     set_flags(block, old_flags & ~cleared)
     return DELIVERED
 
 
 @linked(L_DELIVER)
-def deliver(block: int, vector: int, code: int, has_code: int, software: int) -> int:
+def deliver(block: int, vector: int, code: int, has_code: int, software: int) -> Word:
     """Takes one event through the IDT; returns DELIVERED, SECOND_STAGE or REFUSED with the exception that came up."""
     env = word(block, ENV)
     put(block, FAULT, FAULT_NONE)
     error = vector * _8 | _IDT_ERROR | (_0 if software != _0 else _EXTERNAL)
-    if vector * _16 + np.uint64(15) > load32(env + at.IDTR + _16):
+    if vector * _16 + u64(15) > load32(env + at.IDTR + _16):
         return _refused(block, _PROTECTION, error)
     entry = load64(env + at.IDTR + _8) + vector * _16
     gate = _read64(block, entry)
@@ -194,36 +206,36 @@ def deliver(block: int, vector: int, code: int, has_code: int, software: int) ->
     high = _read64(block, entry + _8)
     if word(block, FAULT) != _0:
         return _access_failed(block, entry + _8, error)
-    kind = (gate >> np.uint64(40)) & np.uint64(0x1F)
+    kind = (gate >> u64(40)) & u64(0x1F)
     cpl = load32(env + at.HFLAGS) & at.HF_CPL
-    if (kind != _GATE_INTERRUPT and kind != _GATE_TRAP) or (software != _0 and ((gate >> np.uint64(45)) & _3) < cpl):
+    if (kind != _GATE_INTERRUPT and kind != _GATE_TRAP) or (software != _0 and ((gate >> u64(45)) & _3) < cpl):
         return _refused(block, _PROTECTION, error)
-    if (gate >> np.uint64(47)) & _1 == _0:
+    if (gate >> u64(47)) & _1 == _0:
         return _refused(block, _NOT_PRESENT, error)
-    selector = (gate >> _16) & np.uint64(0xFFFC)
+    selector = (gate >> _16) & u64(0xFFFC)
     if selector == _0 or selector + _7 > load32(env + at.GDTR + _16):
         return _refused(block, _PROTECTION, selector)
     descriptor = _read64(block, load64(env + at.GDTR + _8) + selector)
     if word(block, FAULT) != _0:
         return _access_failed(block, load64(env + at.GDTR + _8) + selector, selector)
-    is_code = (descriptor >> np.uint64(43)) & _3 == _3
-    is_long = (descriptor >> np.uint64(53)) & _3 == _1
-    if not is_code or not is_long or ((descriptor >> np.uint64(45)) & _3) > cpl:
+    is_code = (descriptor >> u64(43)) & _3 == _3
+    is_long = (descriptor >> u64(53)) & _3 == _1
+    if not is_code or not is_long or ((descriptor >> u64(45)) & _3) > cpl:
         return _refused(block, _PROTECTION, selector)
-    if (descriptor >> np.uint64(47)) & _1 == _0:
+    if (descriptor >> u64(47)) & _1 == _0:
         return _refused(block, _NOT_PRESENT, selector)
-    offset = (gate & np.uint64(0xFFFF)) | ((gate >> _STAR_SHIFT) & np.uint64(0xFFFF_0000)) | high << _STAR_SHIFT
+    offset = (gate & u64(0xFFFF)) | ((gate >> _STAR_SHIFT) & u64(0xFFFF_0000)) | high << _STAR_SHIFT
     return _enter(block, gate, offset, descriptor, code, has_code)
 
 
 @linked(L_ENTER_SYSCALL)
-def enter_syscall(block: int) -> int:
+def enter_syscall(block: int) -> Word:
     """Does what SYSCALL does after RIP has moved behind it: goes to LSTAR at level 0."""
     env = word(block, ENV)
     old = flags(block)
     store64(env + at.REGS + _8, load64(env + at.EIP))
-    store64(env + at.REGS + np.uint64(88), old & ~_FLAG_RF)
-    selector = (load64(env + at.STAR) >> _STAR_SHIFT) & np.uint64(0xFFFC)
+    store64(env + at.REGS + u64(88), old & ~_FLAG_RF)
+    selector = (load64(env + at.STAR) >> _STAR_SHIFT) & u64(0xFFFC)
     set_segment(env, _1, selector, _0, _LOW, CODE_ATTRIBUTES)
     set_segment(env, _2, selector + _8, _0, _LOW, DATA_ATTRIBUTES)
     store32(env + at.HFLAGS, load32(env + at.HFLAGS) & ~at.HF_CPL)

@@ -18,10 +18,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from lamina_kit.clock import Clock
-from lamina_kit.errors import FailedPrecondition
-from lamina_kit.membus import ALL, MemoryBus
-
 from lamina_hardware.domain.arbiter import Grant, Run
 from lamina_hardware.domain.contexts import Context, Handle
 from lamina_hardware.domain.counts import Counts
@@ -29,6 +25,9 @@ from lamina_hardware.domain.run_groups import RunGroup
 from lamina_hardware.engines.interface import CoreEngine, Stopped
 from lamina_hardware.engines.model.engine import Ended, ModelEngine
 from lamina_hardware.io.core_threads import CoreThread
+from lamina_kit.clock import Clock
+from lamina_kit.errors import FailedPrecondition
+from lamina_kit.membus import ALL, MemoryBus
 
 Deliver = Callable[[Ended], None]
 Throttled = Callable[[RunGroup], None]
@@ -56,7 +55,13 @@ class Dispatcher:
     """All cores of one host. Lives on one event loop."""
 
     def __init__(
-        self, engine: ModelEngine, cores: list[CoreEngine], bus: MemoryBus, clock: Clock, pace: Pace, throttled: Throttled
+        self,
+        engine: ModelEngine,
+        cores: list[CoreEngine],
+        bus: MemoryBus,
+        clock: Clock,
+        pace: Pace,
+        throttled: Throttled,
     ) -> None:
         self.engine = engine
         self._cores = cores
@@ -87,7 +92,7 @@ class Dispatcher:
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
-        for context in self.engine.contexts.list():
+        for context in self.engine.contexts.entries():
             self.stop_run(context)
         await asyncio.gather(*(self._idle(core) for core in range(len(self._cores))))
         for thread in self._threads:

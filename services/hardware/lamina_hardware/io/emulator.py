@@ -10,9 +10,10 @@ import ctypes
 import os
 from typing import Any, Final
 
-from lamina_kit.errors import Internal
 from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_py3.unicorn import uclib
+
+from lamina_kit.errors import Internal
 
 HOOK_INTERRUPT: Final = unicorn_const.UC_HOOK_INTR
 HOOK_INSTRUCTION: Final = unicorn_const.UC_HOOK_INSN
@@ -51,6 +52,7 @@ GENERAL_REGISTERS: Final = (
 )
 """The general registers in hardware order."""
 
+DATA_RIGHTS: Final = unicorn_const.UC_PROT_READ | unicorn_const.UC_PROT_WRITE
 _ALL_RIGHTS: Final = unicorn_const.UC_PROT_ALL
 
 
@@ -108,6 +110,7 @@ class _Entry(ctypes.Structure):
 _FILL = ctypes.CFUNCTYPE(
     ctypes.c_bool, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(_Entry), ctypes.c_void_p
 )
+_SYSCALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 _INTERRUPT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 
 
@@ -131,11 +134,12 @@ class Emulator:
         _check(_open(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64, ctypes.byref(out)), "uc_open")
         self.address: int = out.value or 0
         self._saved: list[int] = []
+        self._plain: list[Any] = []
         self._control(_CONTROL_MODEL, ctypes.c_int(CPU_MODEL))
 
-    def map(self, guest: int, size: int, host: int) -> None:
+    def map(self, guest: int, size: int, host: int, rights: int = _ALL_RIGHTS) -> None:
         """Shows `size` bytes at address `host` of this process to the engine at physical address `guest`."""
-        _check(_map(self.address, guest, size, _ALL_RIGHTS, host), "uc_mem_map_ptr")
+        _check(_map(self.address, guest, size, rights, host), "uc_mem_map_ptr")
 
     def use_own_tlb(self) -> None:
         """Turns the emulator's own page walker off."""
@@ -205,6 +209,17 @@ class Emulator:
             _check(_unhook(self.address, hook), "uc_hook_del")
         self.flush_tlb()
         self.flush_code()
+
+    def run_plain(self, address: int) -> None:
+        """Runs from `address` with the emulator's own translation until SYSCALL ends it; for comparison only."""
+        if not self._plain:
+
+            def stop(engine: int, data: int) -> None:
+                _stop(self.address)
+
+            self._plain.append(_SYSCALL(stop))
+            self.hook(HOOK_INSTRUCTION, ctypes.cast(self._plain[0], ctypes.c_void_p).value or 0, 0, SYSCALL)
+        _check(_start(self.address, address, 0, 0, 0), "uc_emu_start")
 
     def flush_tlb(self) -> None:
         """Drops all translations of addresses."""

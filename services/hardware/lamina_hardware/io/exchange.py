@@ -11,14 +11,14 @@ import numpy as np
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.control import (
-    L_PULL,
-    L_PUSH,
-    L_LOOK,
     ENGINE,
     ENV,
     F_READ_MANY,
     F_RESTORE,
     F_WRITE_MANY,
+    L_LOOK,
+    L_PULL,
+    L_PUSH,
     LOOK_COUNT,
     LOOK_IDS,
     LOOK_PLACES,
@@ -32,11 +32,26 @@ from lamina_hardware.io.control import (
     TEMPLATE_0,
     TEMPLATE_3,
 )
-from lamina_hardware.io.native import call2, call4, compiled, linked, load8, load16, load32, load64, store8, store32, store64, word
+from lamina_hardware.io.native import (
+    Word,
+    call2,
+    call4,
+    compiled,
+    linked,
+    load8,
+    load16,
+    load32,
+    load64,
+    store8,
+    store32,
+    store64,
+    u64,
+    word,
+)
 from lamina_hardware.io.registers import CODE_ATTRIBUTES, DATA_ATTRIBUTES
 
-_0, _1, _2, _3, _8, _16 = (np.uint64(n) for n in (0, 1, 2, 3, 8, 16))
-_FLAG_DF = np.uint64(1 << 10)
+_0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
+_FLAG_DF = u64(1 << 10)
 
 # MSRs in the order of their pairs, and where each goes in the register file.
 MSR_NUMBERS = (
@@ -53,23 +68,23 @@ _MSR_PLACES = np.array(
     ],
     dtype=np.uint64,
 )  # fmt: skip
-_MSRS = np.uint64(len(MSR_NUMBERS))
-PAIR_BYTES = np.uint64(16)
-TAG_OFFSET = np.uint64(len(MSR_NUMBERS) * 16)  # behind the pairs: the FPU tag word, two bits a register
+_MSRS = u64(len(MSR_NUMBERS))
+PAIR_BYTES = u64(16)
+TAG_OFFSET = u64(len(MSR_NUMBERS) * 16)  # behind the pairs: the FPU tag word, two bits a register
 
 
 @compiled("uint64(uint64, uint64)")
-def _set_level(env: int, cpl: int) -> int:
+def _set_level(env: int, cpl: int) -> Word:
     """Derives what the API does not tell from the privilege level: it is that of CS."""
-    level = cpl << np.uint64(5)
-    store32(env + at.SEGMENTS + at.SEGMENT_STRIDE + np.uint64(20), (CODE_ATTRIBUTES | level) << _8)
-    store32(env + at.SEGMENTS + _2 * at.SEGMENT_STRIDE + np.uint64(20), (DATA_ATTRIBUTES | level) << _8)
+    level = cpl << u64(5)
+    store32(env + at.SEGMENTS + at.SEGMENT_STRIDE + u64(20), (CODE_ATTRIBUTES | level) << _8)
+    store32(env + at.SEGMENTS + _2 * at.SEGMENT_STRIDE + u64(20), (DATA_ATTRIBUTES | level) << _8)
     store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~at.HF_CPL) | cpl)
     return _0
 
 
 @linked(L_LOOK)
-def look(block: int) -> int:
+def look(block: int) -> Word:
     """Brings in the registers that a walk and an instruction fetch depend on."""
     env = word(block, ENV)
     call4(
@@ -83,7 +98,7 @@ def look(block: int) -> int:
 
 
 @linked(L_PULL)
-def pull(block: int) -> int:
+def pull(block: int) -> Word:
     """Brings all registers in."""
     env = word(block, ENV)
     call4(
@@ -108,13 +123,13 @@ def pull(block: int) -> int:
         store8(env + at.FPU_TAGS + i, _1 if (tags >> (i * _2)) & _3 == _3 else _0)
         i += _1
     status = load16(env + at.FPU_STATUS)
-    store32(env + at.FPU_TOP, (status >> np.uint64(11)) & np.uint64(7))
+    store32(env + at.FPU_TOP, (status >> u64(11)) & u64(7))
     store32(env + at.DF, _1 if load64(env + at.EFLAGS) & _FLAG_DF == _0 else ~_0)
     return _set_level(env, load32(env + at.SEGMENTS + at.SEGMENT_STRIDE) & _3)
 
 
 @linked(L_PUSH)
-def push(block: int) -> int:
+def push(block: int) -> Word:
     """Gives all registers to the emulator, at the level that the register file has."""
     env = word(block, ENV)
     cpl = load32(env + at.HFLAGS) & at.HF_CPL
@@ -132,9 +147,9 @@ def push(block: int) -> int:
         tags |= (load8(env + at.FPU_TAGS + i) * _3) << (i * _2)
         i += _1
     store64(pairs + TAG_OFFSET, tags)
-    status = load16(env + at.FPU_STATUS) & ~np.uint64(0x3800)
-    top = (load32(env + at.FPU_TOP) & np.uint64(7)) << np.uint64(11)
-    store8(env + at.FPU_STATUS, (status | top) & np.uint64(255))
+    status = load16(env + at.FPU_STATUS) & ~u64(0x3800)
+    top = (load32(env + at.FPU_TOP) & u64(7)) << u64(11)
+    store8(env + at.FPU_STATUS, (status | top) & u64(255))
     store8(env + at.FPU_STATUS + _1, (status | top) >> _8)
     return call4(
         word(block, F_WRITE_MANY),

@@ -13,7 +13,6 @@ import numpy as np
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.code import peek
 from lamina_hardware.io.control import (
-    L_FILL,
     ACCESS_EXECUTE,
     ACCESS_READ,
     ACCESS_WRITE,
@@ -26,6 +25,7 @@ from lamina_hardware.io.control import (
     FAULT_ACCESS,
     FAULT_NONE,
     FILLS,
+    L_FILL,
     PORTABLE,
     RAM_BASE,
     RIGHT_EXECUTE,
@@ -40,37 +40,40 @@ from lamina_hardware.io.control import (
     WALK_RIGHTS,
 )
 from lamina_hardware.io.native import (
+    Word,
     call3,
     call4,
     cas32,
-    compiled, linked,
+    compiled,
+    linked,
     load32,
     load64,
     mark_written,
     put,
     store32,
     store64,
+    u64,
     word,
 )
 from lamina_hardware.io.walker import CR4_SMAP, SET_BITS, walk
 
-_0, _1, _2, _3, _8, _12 = (np.uint64(n) for n in (0, 1, 2, 3, 8, 12))
-_PAGE = np.uint64(4096)
-_PAGE_MASK = ~np.uint64(4095)
+_0, _1, _2, _3, _8, _12 = (u64(n) for n in (0, 1, 2, 3, 8, 12))
+_PAGE = u64(4096)
+_PAGE_MASK = ~u64(4095)
 
-_STATE_EXEC = np.uint64(1)
-_STATE_WRITE = np.uint64(2)
-_STATE_DIRTY = np.uint64(4)
+_STATE_EXEC = u64(1)
+_STATE_WRITE = u64(2)
+_STATE_DIRTY = u64(4)
 
-_TYPE_WRITE = np.uint64(17)
-_TYPE_FETCH = np.uint64(18)
-_FLAG_AC = np.uint64(1 << 18)
-_FLUSH_TLB = np.uint64(0x4000_000B)  # UC_CTL_TLB_FLUSH, write
-_FLUSH_CODE = np.uint64(0x4000_000A)  # UC_CTL_TB_FLUSH, write
+_TYPE_WRITE = u64(17)
+_TYPE_FETCH = u64(18)
+_FLAG_AC = u64(1 << 18)
+_FLUSH_TLB = u64(0x4000_000B)  # UC_CTL_TLB_FLUSH, write
+_FLUSH_CODE = u64(0x4000_000A)  # UC_CTL_TB_FLUSH, write
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
-def walk_live(block: int, va: int, access: int, effect: int) -> int:
+def walk_live(block: int, va: int, access: int, effect: int) -> Word:
     """Walks with the registers as they stand in the register file now."""
     env = word(block, ENV)
     user = _1 if (load32(env + at.HFLAGS) & at.HF_CPL) == _3 else _0
@@ -81,29 +84,29 @@ def walk_live(block: int, va: int, access: int, effect: int) -> int:
 
 
 @compiled("uint64(uint64)")
-def flush_tlb(block: int) -> int:
+def flush_tlb(block: int) -> Word:
     """Drops every translation of an address."""
     return call4(word(block, F_CONTROL), word(block, ENGINE), _FLUSH_TLB, _0, _0)
 
 
 @compiled("uint64(uint64)")
-def flush_code(block: int) -> int:
+def flush_code(block: int) -> Word:
     """Drops all translated code; not for use inside a callback."""
     return call4(word(block, F_CONTROL), word(block, ENGINE), _FLUSH_CODE, _0, _0)
 
 
 @compiled("uint64(uint64, uint64, uint64)")
-def change_state(state: int, keep: int, bits: int) -> int:
+def change_state(state: int, keep: int, bits: int) -> Word:
     """Keeps and sets bits of a frame's state word; returns what was there."""
     while True:
         old = load32(state)
         new = (old & keep) | bits
-        if old == new or np.uint64(cas32(state, np.uint32(old), np.uint32(new))) == old:
+        if old == new or u64(cas32(state, np.uint32(old), np.uint32(new))) == old:
             return old
 
 
 @compiled("uint64(uint64, uint64, uint64)")
-def _fetch_rights(block: int, state: int, rights: int) -> int:
+def _fetch_rights(block: int, state: int, rights: int) -> Word:
     """Makes a frame one of code: no writable translation of it stays."""
     old = load32(state)
     if (old & (_STATE_EXEC | _STATE_WRITE)) != _STATE_EXEC:
@@ -114,14 +117,14 @@ def _fetch_rights(block: int, state: int, rights: int) -> int:
 
 
 @compiled("uint64(uint64, uint64)")
-def _runs_in(block: int, page: int) -> int:
+def _runs_in(block: int, page: int) -> Word:
     """Returns whether the instruction that runs now lies in this physical page."""
     place = peek(block, load64(word(block, ENV) + at.EIP))
     return _1 if place != _0 and ((place - word(block, RAM_BASE)) & _PAGE_MASK) == page else _0
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
-def _write_rights(block: int, state: int, page: int, rights: int) -> int:
+def _write_rights(block: int, state: int, page: int, rights: int) -> Word:
     """Makes a frame one of data; returns 0 when the core must stop first to drop translated code."""
     old = load32(state)
     frame = page >> _12
@@ -146,7 +149,7 @@ def _write_rights(block: int, state: int, page: int, rights: int) -> int:
 
 
 @compiled("uint64(uint64)")
-def drop_code(block: int) -> int:
+def drop_code(block: int) -> Word:
     """Does what a portable core stopped for at STOP_CODE_WRITE: the frame becomes one of data."""
     flush_code(block)
     flush_tlb(block)
@@ -155,7 +158,7 @@ def drop_code(block: int) -> int:
 
 
 @linked(L_FILL)
-def fill(block: int, va: int, kind: int, out: int) -> int:
+def fill(block: int, va: int, kind: int, out: int) -> Word:
     """Looks a page up for the TLB; returns 0 with the fault or the stop in the block."""
     put(block, FILLS, word(block, FILLS) + _1)
     access = ACCESS_READ

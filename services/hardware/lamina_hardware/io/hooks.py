@@ -11,12 +11,13 @@ blocks, where the block being entered was just looked up; when another stands th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-import numba  # type: ignore[import-untyped]
+import numba
 import numpy as np
 
 from lamina_hardware.io import unicorn_layout as at
+from lamina_hardware.io.answers import PAGE_INPUT_WAITS, answer_cpuid, answer_timestamp
 from lamina_hardware.io.code import code_at, count_between, leave_after
 from lamina_hardware.io.control import (
     BLOCK_COUNT,
@@ -53,7 +54,9 @@ from lamina_hardware.io.control import (
     STOP_SYSCALL,
     STOP_TIMESTAMP,
 )
+from lamina_hardware.io.fill import fill
 from lamina_hardware.io.native import (
+    Word,
     call1,
     call4,
     compiled,
@@ -62,39 +65,36 @@ from lamina_hardware.io.native import (
     load64,
     put,
     store64,
+    u64,
     word,
 )
-from lamina_hardware.io.answers import PAGE_INPUT_WAITS, answer_cpuid, answer_timestamp
-from lamina_hardware.io.fill import fill
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-def callback(signature: str) -> Callable[[F], F]:
+def callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
     """Compiles a function that the emulator calls; its C address is the result's `address`."""
-    return cast(Callable[[F], F], numba.cfunc(signature, cache=True))
+    return cast(Callable[[Callable[..., Any]], Any], numba.cfunc(signature, cache=True))
 
 
-_0, _1, _2, _3, _4, _6, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 6, 8))
-_12 = np.uint64(12)
+_0, _1, _2, _3, _4, _6, _8 = (u64(n) for n in (0, 1, 2, 3, 4, 6, 8))
+_12 = u64(12)
 
 
-_FLAG_IF = np.uint64(1 << 9)
-_GENERAL_PROTECTION = np.uint64(13)
+_FLAG_IF = u64(1 << 9)
+_GENERAL_PROTECTION = u64(13)
 
-_REQUEST_BLOCK = np.uint64(0xC800_0008)  # UC_CTL_TB_REQUEST_CACHE, two arguments, read and write
-_HASH_PAGE = np.uint64(4096 - 64)
-_HASH_ADDRESS = np.uint64(63)
+_REQUEST_BLOCK = u64(0xC800_0008)  # UC_CTL_TB_REQUEST_CACHE, two arguments, read and write
+_HASH_PAGE = u64(4096 - 64)
+_HASH_ADDRESS = u64(63)
 
 
 @callback("boolean(uint64, uint64, int32, uint64, uint64)")
-def on_fill(engine: int, va: int, kind: int, out: int, block: int) -> bool:
+def on_fill(engine: int, va: int, kind: int, out: int, block: int) -> Word:
     """Fills the TLB for one page, or notes the fault."""
-    return fill(block, va, np.uint64(kind), out) != _0
+    return fill(block, va, u64(kind), out) != _0
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
-def _count_slowly(block: int, pc: int, size: int, found: int) -> int:
+def _count_slowly(block: int, pc: int, size: int, found: int) -> Word:
     """Returns the instruction count of the block at `pc` when the emulator's table does not show it at once."""
     if found != _0 and load64(found) == pc and (load32(found + at.TB_CFLAGS) & at.TB_COUNT_LIMIT) == _1:
         # A block of one instruction is made when code has just overwritten its own block: that one was left early.
@@ -106,13 +106,13 @@ def _count_slowly(block: int, pc: int, size: int, found: int) -> int:
     scratch = word(block, SCRATCH)
     store64(scratch + _8, _0)
     call4(word(block, F_CONTROL), word(block, ENGINE), _REQUEST_BLOCK, pc, scratch)
-    if load16(scratch + np.uint64(10)) == size:
+    if load16(scratch + u64(10)) == size:
         return load16(scratch + _8)
     return count_between(block, pc, pc + size)
 
 
 @compiled("uint64(uint64, uint64, uint64)")
-def _refuse(block: int, consumed: int, count: int) -> int:
+def _refuse(block: int, consumed: int, count: int) -> Word:
     """Decides about a block that does not fit or comes up while someone wants something; 1: the core stops before it.
 
     A pending external interrupt stops the core at the first block at which RFLAGS.IF is set.
@@ -132,7 +132,7 @@ def _refuse(block: int, consumed: int, count: int) -> int:
 @callback("void(uint64, uint64, uint32, uint64)")
 def on_block(engine: int, pc: int, size: int, block: int) -> None:
     """Charges a block, or stops before it."""
-    bytes_ = np.uint64(size)
+    bytes_ = u64(size)
     mixed = pc ^ (pc >> _6)
     place = ((mixed >> _6) & _HASH_PAGE) | (mixed & _HASH_ADDRESS)
     found = load64(word(block, JUMP_CACHE) + place * _8)
@@ -164,28 +164,28 @@ def on_interrupt(engine: int, vector: int, block: int) -> None:
     env = word(block, ENV)
     if word(block, STOP) == STOP_NONE:
         put(block, STOP, STOP_INTERRUPT)
-        put(block, STOP_A, np.uint64(vector))
+        put(block, STOP_A, u64(vector))
         put(block, STOP_B, load32(env + at.ERROR_CODE))
         put(block, STOP_C, load32(env + at.EXCEPTION_IS_INT))
     call1(word(block, F_STOP), word(block, ENGINE))
 
 
 @callback("boolean(uint64, uint64)")
-def on_invalid(engine: int, block: int) -> bool:
+def on_invalid(engine: int, block: int) -> Word:
     """Ends the run on an instruction that the emulator does not execute (VMCALL, RDRAND, UD2 and undefined ones)."""
     put(block, STOP, STOP_INVALID)
     return False
 
 
 @compiled("uint64(uint64)")
-def _leave(block: int) -> int:
+def _leave(block: int) -> Word:
     """Leaves the emulator's inner loop at once; RIP stays as it is. Does not return to its caller."""
     call1(word(block, F_STOP), word(block, ENGINE))
     return call1(word(block, F_LEAVE), word(block, CPU))
 
 
 @compiled("uint64(uint64)")
-def _port_denied(block: int) -> int:
+def _port_denied(block: int) -> Word:
     """Raises #GP when CPL is above IOPL; does not return then."""
     env = word(block, ENV)
     if (load32(env + at.HFLAGS) & at.HF_CPL) <= ((load64(env + at.EFLAGS) >> _12) & _3):
@@ -198,7 +198,7 @@ def _port_denied(block: int) -> int:
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64, uint64)")
-def _port_exit(block: int, port: int, size: int, out: int, data: int) -> int:
+def _port_exit(block: int, port: int, size: int, out: int, data: int) -> Word:
     put(block, STOP, STOP_IO)
     put(block, STOP_A, port)
     put(block, STOP_B, size)
@@ -211,12 +211,12 @@ def _port_exit(block: int, port: int, size: int, out: int, data: int) -> int:
 def on_out(engine: int, port: int, size: int, data: int, block: int) -> None:
     """Ends the run behind OUT, or behind one repetition of OUTS."""
     _port_denied(block)
-    leave_after(block, np.uint64(size))
-    _port_exit(block, np.uint64(port), np.uint64(size), _1, np.uint64(data))
+    leave_after(block, u64(size))
+    _port_exit(block, u64(port), u64(size), _1, u64(data))
 
 
 @callback("uint32(uint64, uint32, int32, uint64)")
-def on_in(engine: int, port: int, size: int, block: int) -> int:
+def on_in(engine: int, port: int, size: int, block: int) -> Word:
     """Ends the run behind IN; an INS ends it on itself and takes the holder's data when it runs again."""
     _port_denied(block)
     waiting = word(block, RUN_PAGE) + PAGE_INPUT_WAITS
@@ -225,12 +225,12 @@ def on_in(engine: int, port: int, size: int, block: int) -> int:
         return np.uint32(word(block, INPUT))
     if leave_after(block, _0) != _0:
         store64(waiting, _1)
-    _port_exit(block, np.uint64(port), np.uint64(size), _0, _0)
+    _port_exit(block, u64(port), u64(size), _0, _0)
     return np.uint32(0)
 
 
 @callback("int32(uint64, uint64)")
-def on_cpuid(engine: int, block: int) -> int:
+def on_cpuid(engine: int, block: int) -> Word:
     """Answers CPUID from the run page, or ends the run behind it."""
     if word(block, INTERCEPT_CPUID) == _0 and answer_cpuid(block) != _0:
         return np.int32(1)
@@ -241,10 +241,10 @@ def on_cpuid(engine: int, block: int) -> int:
 
 
 @callback("int32(uint64, uint64)")
-def on_timestamp(engine: int, block: int) -> int:
+def on_timestamp(engine: int, block: int) -> Word:
     """Answers RDTSC and RDTSCP from the run page, or ends the run behind it."""
     code = code_at(block, load64(word(block, ENV) + at.EIP))
-    with_aux = code != _0 and load16(code) == np.uint64(0x010F)
+    with_aux = code != _0 and load16(code) == u64(0x010F)
     if answer_timestamp(block, _1 if with_aux else _0) != _0:
         return np.int32(1)
     leave_after(block, _0)

@@ -13,16 +13,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
+
+import numpy as np
+from llvmlite import ir
+from numba import cfunc, njit, types
+from numba.extending import intrinsic as _untyped_intrinsic
 
 from lamina_kit import atomics  # chooses numba's cache before numba is imported
-import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import cfunc, njit, types  # type: ignore[import-untyped]
-from numba.extending import intrinsic  # type: ignore[import-untyped]
 
 F = TypeVar("F", bound=Callable[..., Any])
-_I1, _I8, _I16, _I32, _I64 = ir.IntType(1), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+
+Word: TypeAlias = Any
+"""A 64-bit machine word, as compiled code sees it: numba gives it its type, not Python."""
+
+u64: Any = np.uint64
+"""Makes a constant that is a 64-bit word in compiled code; a plain literal would be signed."""
+intrinsic: Callable[[Callable[..., Any]], Any] = _untyped_intrinsic
+_I8, _I16, _I32, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
 
 
@@ -163,7 +171,7 @@ LINKS: dict[int, int] = {}
 _kept: list[Any] = []
 
 
-def linked(slot: np.uint64) -> Callable[[F], F]:
+def linked(slot: Word) -> Callable[[F], F]:
     """Compiles a function on its own; compiled callers reach it through word `slot` of their control block.
 
     Functions that call each other directly are optimized together, again and again for each caller: linked ones are
@@ -175,7 +183,7 @@ def linked(slot: np.uint64) -> Callable[[F], F]:
         count = function.__code__.co_argcount
         made = cfunc(f"uint64({', '.join(['uint64'] * count)})", cache=True)(function)
         _kept.append(made)
-        LINKS[int(slot)] = made.address
+        LINKS[int(slot)] = int(made.address or 0)
 
         def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             place = builder.add(arguments[0], ir.Constant(_I64, int(slot) * 8))

@@ -8,56 +8,54 @@ Source: Intel SDM vol. 2, 2.1.5 and 2.2.1 (addressing forms).
 
 from __future__ import annotations
 
-import numpy as np
-
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.control import ENV
 from lamina_hardware.io.decoder import PREFIX_67, decode
-from lamina_hardware.io.native import compiled, load8, load32, load64, word
+from lamina_hardware.io.native import Word, compiled, load8, load32, load64, u64, word
 
-_0, _1, _2, _3, _4, _5, _7, _8 = (np.uint64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8))
-_BYTE = np.uint64(0xFF)
-_LOW = np.uint64(0xFFFF_FFFF)
-_FS, _GS = np.uint64(0x64), np.uint64(0x65)
-_RSP, _RBP, _RSI, _RDI = np.uint64(4), np.uint64(5), np.uint64(6), np.uint64(7)
+_0, _1, _2, _3, _4, _5, _7, _8 = (u64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8))
+_BYTE = u64(0xFF)
+_LOW = u64(0xFFFF_FFFF)
+_FS, _GS = u64(0x64), u64(0x65)
+_RSP, _RBP, _RSI, _RDI = u64(4), u64(5), u64(6), u64(7)
 
 
 @compiled("uint64(uint64, uint64)")
-def _register(env: int, number: int) -> int:
+def _register(env: int, number: int) -> Word:
     return load64(env + at.REGS + number * _8)
 
 
 @compiled("uint64(uint64)")
-def _signed8(value: int) -> int:
-    return value if value < np.uint64(128) else value | ~_BYTE
+def _signed8(value: int) -> Word:
+    return value if value < u64(128) else value | ~_BYTE
 
 
 @compiled("uint64(uint64)")
-def _signed32(value: int) -> int:
-    return value if value < np.uint64(1 << 31) else value | ~_LOW
+def _signed32(value: int) -> Word:
+    return value if value < u64(1 << 31) else value | ~_LOW
 
 
 @compiled("uint64(uint64, uint64)")
-def _segment_base(env: int, code: int) -> int:
+def _segment_base(env: int, code: int) -> Word:
     """Returns the base that a segment prefix in front of the opcode selects."""
     i = _0
     base = _0
-    while i < np.uint64(14):
+    while i < u64(14):
         byte = load8(code + i)
         if byte == _FS:
             base = load64(env + at.SEGMENTS + _4 * at.SEGMENT_STRIDE + _8)
         elif byte == _GS:
             base = load64(env + at.SEGMENTS + _5 * at.SEGMENT_STRIDE + _8)
         elif (
-            byte != np.uint64(0x66)
-            and byte != np.uint64(0x67)
-            and byte != np.uint64(0xF0)
-            and byte != np.uint64(0xF2)
-            and byte != np.uint64(0xF3)
-            and byte != np.uint64(0x2E)
-            and byte != np.uint64(0x36)
-            and byte != np.uint64(0x3E)
-            and byte != np.uint64(0x26)
+            byte != u64(0x66)
+            and byte != u64(0x67)
+            and byte != u64(0xF0)
+            and byte != u64(0xF2)
+            and byte != u64(0xF3)
+            and byte != u64(0x2E)
+            and byte != u64(0x36)
+            and byte != u64(0x3E)
+            and byte != u64(0x26)
         ):
             return base
         i += _1
@@ -65,12 +63,12 @@ def _segment_base(env: int, code: int) -> int:
 
 
 @compiled("uint64(uint64, uint64)")
-def _opcode_place(code: int, found: int) -> int:
+def _opcode_place(code: int, found: int) -> Word:
     """Returns the offset of the ModRM byte, given that `found` says there is one."""
     opcode = (found >> _8) & _BYTE
-    modrm = (found >> np.uint64(24)) & _BYTE
+    modrm = (found >> u64(24)) & _BYTE
     i = _0
-    while i < np.uint64(14):
+    while i < u64(14):
         if load8(code + i) == opcode and load8(code + i + _1) == modrm:
             return i + _1
         i += _1
@@ -78,12 +76,12 @@ def _opcode_place(code: int, found: int) -> int:
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
-def modrm_address(env: int, code: int, found: int, next_rip: int) -> int:
+def modrm_address(env: int, code: int, found: int, next_rip: int) -> Word:
     """Returns the effective address of the ModRM operand of the instruction at `code`."""
     place = _opcode_place(code, found)
     modrm = load8(code + place)
-    rex = (found >> np.uint64(32)) & _BYTE
-    mod, rm = modrm >> np.uint64(6), modrm & _7
+    rex = (found >> u64(32)) & _BYTE
+    mod, rm = modrm >> u64(6), modrm & _7
     after = place + _1
     address = _0
     base = rm | (rex & _1) << _3
@@ -92,7 +90,7 @@ def modrm_address(env: int, code: int, found: int, next_rip: int) -> int:
         after += _1
         index = ((sib >> _3) & _7) | ((rex >> _1) & _1) << _3
         if index != _4:
-            address = _register(env, index) << (sib >> np.uint64(6))
+            address = _register(env, index) << (sib >> u64(6))
         rm = sib & _7
         base = rm | (rex & _1) << _3
         if rm == _5 and mod == _0:
@@ -107,13 +105,13 @@ def modrm_address(env: int, code: int, found: int, next_rip: int) -> int:
         address += _signed8(load8(code + after))
     elif mod == _2:
         address += _signed32(load32(code + after))
-    if (found >> np.uint64(40)) & PREFIX_67 != _0:
+    if (found >> u64(40)) & PREFIX_67 != _0:
         address &= _LOW
     return address + _segment_base(env, code)
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
-def access_in(block: int, code: int, rip: int, page: int) -> int:
+def access_in(block: int, code: int, rip: int, page: int) -> Word:
     """Returns the lowest address in `page` that the instruction at `code` accesses, or the page's own.
 
     Tried in turn: the ModRM operand, an absolute one, the stack below and above RSP, RSI and RDI. An access that
@@ -121,16 +119,16 @@ def access_in(block: int, code: int, rip: int, page: int) -> int:
     """
     env = word(block, ENV)
     found = decode(block, code)
-    mask = ~np.uint64(4095)
-    table = (found >> np.uint64(16)) & _BYTE
+    mask = ~u64(4095)
+    table = (found >> u64(16)) & _BYTE
     opcode = (found >> _8) & _BYTE
     length = found & _BYTE
-    modrm = (found >> np.uint64(24)) & _BYTE
-    if modrm < np.uint64(0xC0):
+    modrm = (found >> u64(24)) & _BYTE
+    if modrm < u64(0xC0):
         address = modrm_address(env, code, found, rip + length)
         if address & mask == page:
             return address
-    if table == _0 and opcode >= np.uint64(0xA0) and opcode <= np.uint64(0xA3):
+    if table == _0 and opcode >= u64(0xA0) and opcode <= u64(0xA3):
         address = load64(code + length - _8) + _segment_base(env, code)
         if address & mask == page:
             return address

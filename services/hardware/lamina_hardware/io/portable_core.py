@@ -8,16 +8,17 @@ one to two orders of magnitude, and cannot tell the error code of exceptions oth
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-from lamina_kit.errors import Internal
-from lamina_kit.membus import MemoryBus
 from numpy.typing import NDArray
 from unicorn import x86_const
 
 from lamina_hardware.io import control, emulator, exchange, hooks, portable_hooks
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.cell import CoreCell
+from lamina_kit.errors import Internal
+from lamina_kit.membus import MemoryBus
 
 _STUB = 1 << 46
 """Physical and virtual address of the page with the code that goes to ring 3; far above any RAM."""
@@ -32,7 +33,7 @@ class PortableCore(CoreCell):
     """One core on the portable path."""
 
     path = "portable"
-    capabilities = ("exact-budget", "msr-exits", "own-idt")
+    capabilities: tuple[str, ...] = ("exact-budget", "msr-exits", "own-idt")
 
     def __init__(self, bus: MemoryBus) -> None:
         super().__init__(bus)
@@ -123,7 +124,7 @@ class PortableCore(CoreCell):
         looked = [selectors[1], controls[0], controls[2], controls[3], flags, rip]
         self._list(control.LOOK_IDS, control.LOOK_PLACES, control.LOOK_COUNT, looked)
 
-    def _list(self, ids: np.uint64, places: np.uint64, count: np.uint64, entries: list[tuple[int, int]]) -> None:
+    def _list(self, ids: Any, places: Any, count: Any, entries: list[tuple[int, int]]) -> None:
         numbers = np.array([number for number, _ in entries], dtype=np.int32)
         addresses = np.array([address for _, address in entries], dtype=np.uint64)
         self._kept += [numbers, addresses]

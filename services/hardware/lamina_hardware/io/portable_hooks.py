@@ -7,13 +7,12 @@ unit at which a budget ends, so both cores stop at the same places.
 
 from __future__ import annotations
 
-import numba  # type: ignore[import-untyped]  # noqa: F401 (compiles when imported; `lamina_tools.warm` looks for it)
+import numba  # noqa: F401 (compiles when imported; `lamina_tools.warm` looks for it)
 import numpy as np
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import PAGE_INPUT_WAITS
 from lamina_hardware.io.by_hand import (
-    LEAF,
     PLAIN,
     READ_MSR,
     STRING_IN,
@@ -55,24 +54,24 @@ from lamina_hardware.io.decoder import PREFIX_F2, PREFIX_F3, decode
 from lamina_hardware.io.exchange import MSR_NUMBERS, look, pull
 from lamina_hardware.io.fill import fill
 from lamina_hardware.io.hooks import callback
-from lamina_hardware.io.native import call1, compiled, load32, load64, put, store64, word
+from lamina_hardware.io.native import Word, call1, compiled, load32, load64, put, store64, u64, word
 
-_0, _1, _2, _3, _8, _16 = (np.uint64(n) for n in (0, 1, 2, 3, 8, 16))
-_BYTE = np.uint64(0xFF)
-_LOW = np.uint64(0xFFFF_FFFF)
-_FLAG_IF = np.uint64(1 << 9)
+_0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
+_BYTE = u64(0xFF)
+_LOW = u64(0xFFFF_FFFF)
+_FLAG_IF = u64(1 << 9)
 _KEPT = np.array([*MSR_NUMBERS, 0xC000_0100, 0xC000_0101], dtype=np.uint64)
 
 
 @callback("boolean(uint64, uint64, int32, uint64, uint64)")
-def on_fill_portable(engine: int, va: int, kind: int, out: int, block: int) -> bool:
+def on_fill_portable(engine: int, va: int, kind: int, out: int, block: int) -> Word:
     """Fills the TLB for one page, or notes the fault."""
     look(block)
-    return fill(block, va, np.uint64(kind), out) != _0
+    return fill(block, va, u64(kind), out) != _0
 
 
 @compiled("uint64(uint64, uint64, uint64)")
-def _survey(block: int, pc: int, size: int) -> int:
+def _survey(block: int, pc: int, size: int) -> Word:
     """Returns how many instructions a block has; notes whether one of them may have to be done by hand."""
     count = _0
     special = _0
@@ -96,7 +95,7 @@ def on_block_portable(engine: int, pc: int, size: int, block: int) -> None:
     if word(block, STOP) != STOP_NONE:
         return
     look(block)
-    count = _survey(block, pc, np.uint64(size))
+    count = _survey(block, pc, u64(size))
     consumed = word(block, CONSUMED)
     if consumed + count <= word(block, LIMIT):
         return
@@ -112,22 +111,22 @@ def on_block_portable(engine: int, pc: int, size: int, block: int) -> None:
 
 
 @compiled("uint64(uint64)")
-def _leaves_itself(found: int) -> int:
+def _leaves_itself(found: int) -> Word:
     """Returns whether an instruction can be followed by itself: a jump, or one that repeats."""
     opcode = (found >> _8) & _BYTE
     table = (found >> _16) & _BYTE
-    if (found >> np.uint64(40)) & (PREFIX_F2 | PREFIX_F3) != _0:
+    if (found >> u64(40)) & (PREFIX_F2 | PREFIX_F3) != _0:
         return _1
     if table == _1:
-        return _1 if opcode & np.uint64(0xF0) == np.uint64(0x80) else _0
-    short = opcode & np.uint64(0xF0) == np.uint64(0x70)
-    loops = opcode >= np.uint64(0xE0) and opcode <= np.uint64(0xEB)
-    returns = opcode == np.uint64(0xC3) or opcode == np.uint64(0xC2) or opcode == np.uint64(0xCF)
-    return _1 if short or loops or returns or opcode == np.uint64(0xFF) else _0
+        return _1 if opcode & u64(0xF0) == u64(0x80) else _0
+    short = opcode & u64(0xF0) == u64(0x70)
+    loops = opcode >= u64(0xE0) and opcode <= u64(0xEB)
+    returns = opcode == u64(0xC3) or opcode == u64(0xC2) or opcode == u64(0xCF)
+    return _1 if short or loops or returns or opcode == u64(0xFF) else _0
 
 
 @compiled("uint64(uint64, uint64)")
-def _by_hand(block: int, pc: int) -> int:
+def _by_hand(block: int, pc: int) -> Word:
     """Returns whether the instruction at `pc` is to be done by hand."""
     env = word(block, ENV)
     found = decode(block, code_at(block, pc))
@@ -135,14 +134,14 @@ def _by_hand(block: int, pc: int) -> int:
     if kind == PLAIN:
         return _0
     pull(block)
-    repeats = (found >> np.uint64(40)) & (PREFIX_F2 | PREFIX_F3) != _0
-    if (kind == STRING_IN or kind == STRING_OUT) and repeats and load64(env + at.REGS + _8) == _0:
+    repeats = (found >> u64(40)) & (PREFIX_F2 | PREFIX_F3) != _0
+    if kind in (STRING_IN, STRING_OUT) and repeats and load64(env + at.REGS + _8) == _0:
         return _0
     if kind == STRING_IN:
         return _0 if load64(word(block, RUN_PAGE) + PAGE_INPUT_WAITS) != _0 else _1
     if kind == STRING_OUT:
         return may_use_ports(block) ^ _1
-    if kind == READ_MSR or kind == WRITE_MSR:
+    if kind in (READ_MSR, WRITE_MSR):
         if load32(env + at.HFLAGS) & at.HF_CPL != _0:
             return _0
         number = load64(env + at.REGS + _8) & _LOW
@@ -167,7 +166,7 @@ def on_code(engine: int, pc: int, size: int, block: int) -> None:
     put(block, CONSUMED, word(block, CONSUMED) + _1)
     put(block, BLOCK_PC, pc)
     put(block, BLOCK_COUNT, _1)
-    put(block, BLOCK_SIZE, np.uint64(size))
+    put(block, BLOCK_SIZE, u64(size))
     if word(block, SPECIAL) != _0 and _by_hand(block, pc) != _0:
         put(block, STOP, STOP_SPECIAL)
         call1(word(block, F_STOP), word(block, ENGINE))
@@ -178,7 +177,7 @@ def on_interrupt_portable(engine: int, vector: int, block: int) -> None:
     """Ends the run at an exception or INT n; the API tells the vector alone."""
     if word(block, STOP) == STOP_NONE:
         put(block, STOP, STOP_INTERRUPT)
-        put(block, STOP_A, np.uint64(vector))
+        put(block, STOP_A, u64(vector))
         put(block, STOP_B, _0)
     call1(word(block, F_STOP), word(block, ENGINE))
 
@@ -187,16 +186,16 @@ def on_interrupt_portable(engine: int, vector: int, block: int) -> None:
 def on_out_portable(engine: int, port: int, size: int, data: int, block: int) -> None:
     """Ends the run behind one repetition of OUTS; other port accesses are done by hand."""
     put(block, STOP, STOP_IO)
-    put(block, STOP_A, np.uint64(port))
-    put(block, STOP_B, np.uint64(size))
+    put(block, STOP_A, u64(port))
+    put(block, STOP_B, u64(size))
     put(block, STOP_C, _1)
-    put(block, STOP_D, np.uint64(data))
+    put(block, STOP_D, u64(data))
     put(block, STOP_E, _0)
     call1(word(block, F_STOP), word(block, ENGINE))
 
 
 @callback("uint32(uint64, uint32, int32, uint64)")
-def on_in_portable(engine: int, port: int, size: int, block: int) -> int:
+def on_in_portable(engine: int, port: int, size: int, block: int) -> Word:
     """Gives an INS that was reported before the holder's answer."""
     store64(word(block, RUN_PAGE) + PAGE_INPUT_WAITS, _0)
     return np.uint32(word(block, INPUT))

@@ -8,80 +8,90 @@ that the contract does not name (SYSENTER, CSTAR, PAT).
 
 from __future__ import annotations
 
-import numpy as np
-from lamina_kit import runpage
-
 from lamina_hardware.io import unicorn_layout as at
-from lamina_hardware.io.control import ENGINE, ENV, F_REG_READ, F_REG_WRITE, PORTABLE, RUN_PAGE, SCRATCH, L_LOAD, L_STORE
+from lamina_hardware.io.control import (
+    ENGINE,
+    ENV,
+    F_REG_READ,
+    F_REG_WRITE,
+    L_LOAD,
+    L_STORE,
+    PORTABLE,
+    RUN_PAGE,
+    SCRATCH,
+)
 from lamina_hardware.io.native import (
+    Word,
     call3,
-    compiled, linked,
+    compiled,
+    linked,
     load8,
     load16,
     load32,
     load64,
-    put,
     store8,
     store16,
     store32,
     store64,
+    u64,
     word,
 )
+from lamina_kit import runpage
 
-_0, _1, _2, _3, _7, _8, _16 = (np.uint64(n) for n in (0, 1, 2, 3, 7, 8, 16))
-_24 = np.uint64(24)
+_0, _1, _2, _3, _7, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 7, 8, 16))
+_24 = u64(24)
 
-PAGE_DIRTY = np.uint64(0x008)
-PAGE_CPL = np.uint64(0x010)
-PAGE_GPR = np.uint64(runpage.GPR_OFFSET)
-PAGE_RIP = np.uint64(runpage.RIP_OFFSET)
-PAGE_RFLAGS = np.uint64(runpage.RIP_OFFSET + 8)
-PAGE_CR0 = np.uint64(runpage.CONTROL_OFFSET)
-PAGE_CR2 = np.uint64(runpage.CONTROL_OFFSET + 0x08)
-PAGE_CR3 = np.uint64(runpage.CONTROL_OFFSET + 0x10)
-PAGE_CR4 = np.uint64(runpage.CONTROL_OFFSET + 0x18)
-PAGE_EFER = np.uint64(runpage.CONTROL_OFFSET + 0x28)
-PAGE_STAR = np.uint64(runpage.CONTROL_OFFSET + 0x30)
-PAGE_LSTAR = np.uint64(runpage.CONTROL_OFFSET + 0x38)
-PAGE_SFMASK = np.uint64(runpage.CONTROL_OFFSET + 0x40)
-PAGE_KERNEL_GS = np.uint64(runpage.CONTROL_OFFSET + 0x48)
-PAGE_GDTR = np.uint64(runpage.TABLES_OFFSET)
-PAGE_IDTR = np.uint64(runpage.TABLES_OFFSET + 0x10)
-PAGE_SEGMENTS = np.uint64(runpage.SEGMENTS_OFFSET)
-PAGE_FX = np.uint64(runpage.FXSAVE_OFFSET)
-PAGE_TSC_AUX = np.uint64(runpage.TSC_OFFSET + 0x10)
-PAGE_ENGINE = np.uint64(runpage.ENGINE_OFFSET)
+PAGE_DIRTY = u64(0x008)
+PAGE_CPL = u64(0x010)
+PAGE_GPR = u64(runpage.GPR_OFFSET)
+PAGE_RIP = u64(runpage.RIP_OFFSET)
+PAGE_RFLAGS = u64(runpage.RIP_OFFSET + 8)
+PAGE_CR0 = u64(runpage.CONTROL_OFFSET)
+PAGE_CR2 = u64(runpage.CONTROL_OFFSET + 0x08)
+PAGE_CR3 = u64(runpage.CONTROL_OFFSET + 0x10)
+PAGE_CR4 = u64(runpage.CONTROL_OFFSET + 0x18)
+PAGE_EFER = u64(runpage.CONTROL_OFFSET + 0x28)
+PAGE_STAR = u64(runpage.CONTROL_OFFSET + 0x30)
+PAGE_LSTAR = u64(runpage.CONTROL_OFFSET + 0x38)
+PAGE_SFMASK = u64(runpage.CONTROL_OFFSET + 0x40)
+PAGE_KERNEL_GS = u64(runpage.CONTROL_OFFSET + 0x48)
+PAGE_GDTR = u64(runpage.TABLES_OFFSET)
+PAGE_IDTR = u64(runpage.TABLES_OFFSET + 0x10)
+PAGE_SEGMENTS = u64(runpage.SEGMENTS_OFFSET)
+PAGE_FX = u64(runpage.FXSAVE_OFFSET)
+PAGE_TSC_AUX = u64(runpage.TSC_OFFSET + 0x10)
+PAGE_ENGINE = u64(runpage.ENGINE_OFFSET)
 
-DIRTY_GPRS = np.uint64(runpage.DIRTY_GPRS)
-DIRTY_RIP = np.uint64(runpage.DIRTY_RIP)
-DIRTY_CONTROL = np.uint64(runpage.DIRTY_CONTROL)
-DIRTY_MSRS = np.uint64(runpage.DIRTY_MSRS)
-DIRTY_SEGMENTS = np.uint64(runpage.DIRTY_SEGMENTS)
-DIRTY_FPU = np.uint64(runpage.DIRTY_FPU)
-DIRTY_ALL = np.uint64(runpage.DIRTY_ALL)
+DIRTY_GPRS = u64(runpage.DIRTY_GPRS)
+DIRTY_RIP = u64(runpage.DIRTY_RIP)
+DIRTY_CONTROL = u64(runpage.DIRTY_CONTROL)
+DIRTY_MSRS = u64(runpage.DIRTY_MSRS)
+DIRTY_SEGMENTS = u64(runpage.DIRTY_SEGMENTS)
+DIRTY_FPU = u64(runpage.DIRTY_FPU)
+DIRTY_ALL = u64(runpage.DIRTY_ALL)
 
 # Registers of the public API, by number (unicorn.x86_const).
-_REG_EFLAGS = np.uint64(253)
-_REG_CR0 = np.uint64(50)
-_REG_CR4 = np.uint64(54)
-_REG_FPCW = np.uint64(246)
-_REG_MXCSR = np.uint64(249)
-_REG_MSR = np.uint64(248)
+_REG_EFLAGS = u64(253)
+_REG_CR0 = u64(50)
+_REG_CR4 = u64(54)
+_REG_FPCW = u64(246)
+_REG_MXCSR = u64(249)
+_REG_MSR = u64(248)
 
-_MSR_EFER = np.uint64(0xC000_0080)
-_FLAG_DF = np.uint64(1 << 10)
-_FLAGS_FIXED = np.uint64(2)
-_FX_MASK = np.uint64(0xFFFF)
+_MSR_EFER = u64(0xC000_0080)
+_FLAG_DF = u64(1 << 10)
+_FLAGS_FIXED = u64(2)
+_FX_MASK = u64(0xFFFF)
 
 # Segments that a context at each level has unless its holder sets others: flat 64-bit code, flat data.
-CODE_ATTRIBUTES = np.uint64(0xA09B)
-DATA_ATTRIBUTES = np.uint64(0xC093)
-USER_CODE, USER_DATA = np.uint64(0x33), np.uint64(0x2B)
-KERNEL_CODE, KERNEL_DATA = np.uint64(0x08), np.uint64(0x10)
+CODE_ATTRIBUTES = u64(0xA09B)
+DATA_ATTRIBUTES = u64(0xC093)
+USER_CODE, USER_DATA = u64(0x33), u64(0x2B)
+KERNEL_CODE, KERNEL_DATA = u64(0x08), u64(0x10)
 
 
 @compiled("uint64(uint64, uint64)")
-def read_register(block: int, number: int) -> int:
+def read_register(block: int, number: int) -> Word:
     """Returns a register through the public API."""
     scratch = word(block, SCRATCH)
     store64(scratch, _0)
@@ -90,7 +100,7 @@ def read_register(block: int, number: int) -> int:
 
 
 @compiled("uint64(uint64, uint64, uint64)")
-def write_register(block: int, number: int, value: int) -> int:
+def write_register(block: int, number: int, value: int) -> Word:
     """Writes a register through the public API, with the side effects that the emulator attaches to it."""
     scratch = word(block, SCRATCH)
     store64(scratch, value)
@@ -98,7 +108,7 @@ def write_register(block: int, number: int, value: int) -> int:
 
 
 @compiled("uint64(uint64)")
-def flags(block: int) -> int:
+def flags(block: int) -> Word:
     """Returns RFLAGS. The emulator keeps the arithmetic flags apart; the portable core's copy is whole."""
     if word(block, PORTABLE) != _0:
         return load64(word(block, ENV) + at.EFLAGS) | _FLAGS_FIXED
@@ -106,7 +116,7 @@ def flags(block: int) -> int:
 
 
 @compiled("uint64(uint64, uint64)")
-def set_flags(block: int, value: int) -> int:
+def set_flags(block: int, value: int) -> Word:
     """Sets RFLAGS."""
     if word(block, PORTABLE) == _0:
         return write_register(block, _REG_EFLAGS, value | _FLAGS_FIXED)
@@ -117,31 +127,31 @@ def set_flags(block: int, value: int) -> int:
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64, uint64, uint64)")
-def set_segment(env: int, number: int, selector: int, base: int, limit: int, attributes: int) -> int:
+def set_segment(env: int, number: int, selector: int, base: int, limit: int, attributes: int) -> Word:
     """Sets a segment register (0 ES … 5 GS) with everything that it caches; `attributes` are VMX access rights."""
     place = env + at.SEGMENTS + number * at.SEGMENT_STRIDE
     store32(place, selector)
     store64(place + _8, base)
     store32(place + _16, limit)
-    store32(place + np.uint64(20), (attributes & np.uint64(0xF0FF)) << _8)
+    store32(place + u64(20), (attributes & u64(0xF0FF)) << _8)
     return _0
 
 
 @compiled("uint64(uint64, uint64)")
-def set_level(env: int, cpl: int) -> int:
+def set_level(env: int, cpl: int) -> Word:
     """Sets the privilege level with flat code and stack segments."""
     user = cpl == _3
-    level = cpl << np.uint64(5)
+    level = cpl << u64(5)
     code = USER_CODE if user else KERNEL_CODE
     data = USER_DATA if user else KERNEL_DATA
-    set_segment(env, _1, code, _0, np.uint64(0xFFFF_FFFF), CODE_ATTRIBUTES | level)
-    set_segment(env, _2, data, _0, np.uint64(0xFFFF_FFFF), DATA_ATTRIBUTES | level)
+    set_segment(env, _1, code, _0, u64(0xFFFF_FFFF), CODE_ATTRIBUTES | level)
+    set_segment(env, _2, data, _0, u64(0xFFFF_FFFF), DATA_ATTRIBUTES | level)
     store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~at.HF_CPL) | cpl)
     return _0
 
 
 @compiled("uint64(uint64, uint64)")
-def _load_control(block: int, page: int) -> int:
+def _load_control(block: int, page: int) -> Word:
     """Loads CR0, CR2, CR3, CR4 and EFER; returns whether the TLB must be flushed."""
     env = word(block, ENV)
     flush = _0
@@ -172,7 +182,7 @@ def _load_control(block: int, page: int) -> int:
 
 
 @compiled("uint64(uint64, uint64)")
-def _load_msrs(env: int, page: int) -> int:
+def _load_msrs(env: int, page: int) -> Word:
     store64(env + at.STAR, load64(page + PAGE_STAR))
     store64(env + at.LSTAR, load64(page + PAGE_LSTAR))
     store64(env + at.SFMASK, load64(page + PAGE_SFMASK))
@@ -182,13 +192,13 @@ def _load_msrs(env: int, page: int) -> int:
     store32(env + at.SYSENTER_CS, load64(own))
     store64(env + at.SYSENTER_ESP, load64(own + _8))
     store64(env + at.SYSENTER_EIP, load64(own + _16))
-    store64(env + at.CSTAR, load64(own + np.uint64(24)))
-    store64(env + at.PAT, load64(own + np.uint64(32)))
+    store64(env + at.CSTAR, load64(own + u64(24)))
+    store64(env + at.PAT, load64(own + u64(32)))
     return _0
 
 
 @compiled("uint64(uint64, uint64)")
-def _store_msrs(env: int, page: int) -> int:
+def _store_msrs(env: int, page: int) -> Word:
     store64(page + PAGE_STAR, load64(env + at.STAR))
     store64(page + PAGE_LSTAR, load64(env + at.LSTAR))
     store64(page + PAGE_SFMASK, load64(env + at.SFMASK))
@@ -198,15 +208,15 @@ def _store_msrs(env: int, page: int) -> int:
     store64(own, load32(env + at.SYSENTER_CS))
     store64(own + _8, load64(env + at.SYSENTER_ESP))
     store64(own + _16, load64(env + at.SYSENTER_EIP))
-    store64(own + np.uint64(24), load64(env + at.CSTAR))
-    store64(own + np.uint64(32), load64(env + at.PAT))
+    store64(own + u64(24), load64(env + at.CSTAR))
+    store64(own + u64(32), load64(env + at.PAT))
     return _0
 
 
 @compiled("uint64(uint64)")
-def _segment_place(number: int) -> int:
+def _segment_place(number: int) -> Word:
     """Returns where in CPUX86State segment `number` (0 ES … 5 GS, 6 LDTR, 7 TR) lies."""
-    if number == np.uint64(6):
+    if number == u64(6):
         return at.LDTR
     if number == _7:
         return at.TR
@@ -214,14 +224,14 @@ def _segment_place(number: int) -> int:
 
 
 @compiled("uint64(uint64, uint64)")
-def _load_segments(env: int, page: int) -> int:
+def _load_segments(env: int, page: int) -> Word:
     number = _0
     while number < _8:
         source = page + PAGE_SEGMENTS + number * _24
         place = env + _segment_place(number)
         store64(place + _8, load64(source))
         store32(place + _16, load32(source + _8))
-        store32(place + np.uint64(20), (load32(source + np.uint64(12)) & np.uint64(0xF0FF)) << _8)
+        store32(place + u64(20), (load32(source + u64(12)) & u64(0xF0FF)) << _8)
         store32(place, load32(source + _16))
         number += _1
     store64(env + at.GDTR + _8, load64(page + PAGE_GDTR))
@@ -232,14 +242,14 @@ def _load_segments(env: int, page: int) -> int:
 
 
 @compiled("uint64(uint64, uint64)")
-def _store_segments(env: int, page: int) -> int:
+def _store_segments(env: int, page: int) -> Word:
     number = _0
     while number < _8:
         target = page + PAGE_SEGMENTS + number * _24
         place = env + _segment_place(number)
         store64(target, load64(place + _8))
         store32(target + _8, load32(place + _16))
-        store32(target + np.uint64(12), (load32(place + np.uint64(20)) >> _8) & np.uint64(0xF0FF))
+        store32(target + u64(12), (load32(place + u64(20)) >> _8) & u64(0xF0FF))
         store32(target + _16, load32(place))
         number += _1
     store64(page + PAGE_GDTR, load64(env + at.GDTR + _8))
@@ -250,7 +260,7 @@ def _store_segments(env: int, page: int) -> int:
 
 
 @compiled("uint64(uint64, uint64)")
-def _load_fpu(block: int, page: int) -> int:
+def _load_fpu(block: int, page: int) -> Word:
     """Loads x87 and SSE state from the FXSAVE area. Source: Intel SDM vol. 1, table 10-2."""
     env = word(block, ENV)
     area = page + PAGE_FX
@@ -262,52 +272,52 @@ def _load_fpu(block: int, page: int) -> int:
     if load32(env + at.MXCSR) != load32(area + _24) & _FX_MASK:
         write_register(block, _REG_MXCSR, load32(area + _24) & _FX_MASK)
     status = load16(area + _2)
-    top = (status >> np.uint64(11)) & _7
-    store16(env + at.FPU_STATUS, status & ~np.uint64(0x3800))
+    top = (status >> u64(11)) & _7
+    store16(env + at.FPU_STATUS, status & ~u64(0x3800))
     store32(env + at.FPU_TOP, top)
-    valid = load8(area + np.uint64(4))
+    valid = load8(area + u64(4))
     i = _0
     while i < _8:
         store8(env + at.FPU_TAGS + i, ((valid >> i) & _1) ^ _1)
         place = env + at.FPU_REGISTERS + ((top + i) & _7) * _16
-        store64(place, load64(area + np.uint64(32) + i * _16))
-        store64(place + _8, load64(area + np.uint64(40) + i * _16))
+        store64(place, load64(area + u64(32) + i * _16))
+        store64(place + _8, load64(area + u64(40) + i * _16))
         i += _1
     i = _0
     while i < _16:
-        store64(env + at.XMM + i * at.XMM_STRIDE, load64(area + np.uint64(160) + i * _16))
-        store64(env + at.XMM + i * at.XMM_STRIDE + _8, load64(area + np.uint64(168) + i * _16))
+        store64(env + at.XMM + i * at.XMM_STRIDE, load64(area + u64(160) + i * _16))
+        store64(env + at.XMM + i * at.XMM_STRIDE + _8, load64(area + u64(168) + i * _16))
         i += _1
     return _0
 
 
 @compiled("uint64(uint64, uint64)")
-def _store_fpu(env: int, page: int) -> int:
+def _store_fpu(env: int, page: int) -> Word:
     area = page + PAGE_FX
     top = load32(env + at.FPU_TOP) & _7
     store16(area, load16(env + at.FPU_CONTROL))
-    store16(area + _2, (load16(env + at.FPU_STATUS) & ~np.uint64(0x3800)) | (top << np.uint64(11)))
+    store16(area + _2, (load16(env + at.FPU_STATUS) & ~u64(0x3800)) | (top << u64(11)))
     store32(area + _24, load32(env + at.MXCSR))
-    store32(area + np.uint64(28), _FX_MASK)
+    store32(area + u64(28), _FX_MASK)
     valid = _0
     i = _0
     while i < _8:
         valid |= (load8(env + at.FPU_TAGS + i) ^ _1) << i
         place = env + at.FPU_REGISTERS + ((top + i) & _7) * _16
-        store64(area + np.uint64(32) + i * _16, load64(place))
-        store64(area + np.uint64(40) + i * _16, load16(place + _8))
+        store64(area + u64(32) + i * _16, load64(place))
+        store64(area + u64(40) + i * _16, load16(place + _8))
         i += _1
-    store8(area + np.uint64(4), valid)
+    store8(area + u64(4), valid)
     i = _0
     while i < _16:
-        store64(area + np.uint64(160) + i * _16, load64(env + at.XMM + i * at.XMM_STRIDE))
-        store64(area + np.uint64(168) + i * _16, load64(env + at.XMM + i * at.XMM_STRIDE + _8))
+        store64(area + u64(160) + i * _16, load64(env + at.XMM + i * at.XMM_STRIDE))
+        store64(area + u64(168) + i * _16, load64(env + at.XMM + i * at.XMM_STRIDE + _8))
         i += _1
     return _0
 
 
 @linked(L_LOAD)
-def load(block: int, everything: int) -> int:
+def load(block: int, everything: int) -> Word:
     """Loads what the holder changed (or all of it) into the core; returns 1 when the TLB must be flushed."""
     page = word(block, RUN_PAGE)
     env = word(block, ENV)
@@ -329,7 +339,7 @@ def load(block: int, everything: int) -> int:
         _load_msrs(env, page)
     if (dirty & DIRTY_SEGMENTS) != _0:
         _load_segments(env, page)
-        if load32(page + PAGE_SEGMENTS + np.uint64(36)) == _0:  # CS without attributes: the holder set none
+        if load32(page + PAGE_SEGMENTS + u64(36)) == _0:  # CS without attributes: the holder set none
             set_level(env, load64(page + PAGE_CPL) & _3)
     if (dirty & DIRTY_RIP) != _0:
         store64(env + at.EIP, load64(page + PAGE_RIP))
@@ -344,7 +354,7 @@ def load(block: int, everything: int) -> int:
 
 
 @linked(L_STORE)
-def store(block: int) -> int:
+def store(block: int) -> Word:
     """Writes all registers to the run page."""
     page = word(block, RUN_PAGE)
     env = word(block, ENV)

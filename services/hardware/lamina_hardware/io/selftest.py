@@ -19,9 +19,6 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
-from lamina_kit import runpage
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import ExitReason, RunPage
 from unicorn import x86_const
 
 from lamina_hardware.engines.interface import CoreRun
@@ -29,6 +26,9 @@ from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.emulator import Emulator
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.io.unicorn_core import UnicornCore, find_state
+from lamina_kit import runpage
+from lamina_kit.membus import MemoryBus
+from lamina_kit.runpage import ExitReason, RunPage
 
 _TEXT, _DATA = 0x400000, 0x600000
 _ROOT, _TEXT_FRAME, _DATA_FRAME, _EPT = 0x1000, 0x10000, 0x11000, 0x8000
@@ -132,8 +132,8 @@ def _faults(bench: Bench) -> None:
     found = (record.reason, record.address, record.error_code, record.rip, record.instructions_retired)
     _expect(found, (ExitReason.PAGE_FAULT, 0x700103, 4, _TEXT + 1, 1), "a page fault")
     record = bench.run("b834120000" "8ed8")
-    found = (record.reason, record.vector, record.error_code, record.rip)
-    _expect(found, (ExitReason.EXCEPTION, 13, 0x1234, _TEXT + 5), "a general protection fault")
+    protection = (record.reason, record.vector, record.error_code, record.rip)
+    _expect(protection, (ExitReason.EXCEPTION, 13, 0x1234, _TEXT + 5), "a general protection fault")
     record = bench.run("fa")
     _expect((record.reason, record.vector), (ExitReason.EXCEPTION, 13), "a second fault")
     record = bench.run("cd80")

@@ -6,16 +6,17 @@ One instance a core. It keeps no context between runs beyond what it may skip lo
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterable
 
 import numpy as np
-from lamina_kit.errors import FailedPrecondition
-from lamina_kit.membus import MemoryBus
 
-from lamina_hardware.io import control, emulator, hooks
+from lamina_hardware.io import block_hook, control, emulator, hooks
 from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.cell import CoreCell
 from lamina_hardware.io.emulator import Emulator
+from lamina_kit.errors import FailedPrecondition
+from lamina_kit.membus import MemoryBus
 
 _PRIVATE = 1 << 46
 """Physical address of the core's private pages: far above any RAM, so the walker never yields it."""
@@ -53,11 +54,17 @@ def find_state(engine: Emulator) -> tuple[int, int]:
     )
 
 
+@functools.cache
+def _block_hook() -> int:
+    """Returns the address of the block callback, which all cores share."""
+    return block_hook.build(int(hooks.on_block.address))
+
+
 class UnicornCore(CoreCell):
     """One core on the walker path."""
 
     path = "walker"
-    capabilities = ("error-codes", "exact-budget", "msr-exits", "own-idt")
+    capabilities: tuple[str, ...] = ("error-codes", "exact-budget", "msr-exits", "own-idt")
 
     def __init__(self, bus: MemoryBus) -> None:
         super().__init__(bus)
@@ -100,7 +107,7 @@ class UnicornCore(CoreCell):
     def _register_hooks(self) -> None:
         hook = self.engine.hook
         hook(emulator.HOOK_FILL, hooks.on_fill.address, self.address)
-        hook(emulator.HOOK_BLOCK, hooks.on_block.address, self.address)
+        hook(emulator.HOOK_BLOCK, _block_hook(), self.address)
         hook(emulator.HOOK_INTERRUPT, hooks.on_interrupt.address, self.address)
         hook(emulator.HOOK_INVALID, hooks.on_invalid.address, self.address)
         for instruction, callback in (

@@ -9,63 +9,63 @@ Source: unicorn 2.1.4, qemu/target/i386/cpu.h, qemu/include/exec/exec-all.h, qem
 
 from __future__ import annotations
 
-import numpy as np
+from lamina_hardware.io.native import u64
 
 UNICORN_VERSION = "2.1.4"
 
 # CPUX86State. The first words are the 16 general registers in hardware order.
-REGS = np.uint64(0)
-EIP = np.uint64(128)
-EFLAGS = np.uint64(136)
-DF = np.uint64(172)
-HFLAGS = np.uint64(176)
-SEGMENTS = np.uint64(184)  # ES CS SS DS FS GS, then LDTR at 328 and TR at 352
-SEGMENT_STRIDE = np.uint64(24)  # selector u32 @0, base u64 @8, limit u32 @16, flags u32 @20
-LDTR = np.uint64(328)
-TR = np.uint64(352)
-GDTR = np.uint64(376)
-IDTR = np.uint64(400)
-CR0 = np.uint64(424)
-CR2 = np.uint64(440)
-CR3 = np.uint64(448)
-CR4 = np.uint64(456)
-FPU_TOP = np.uint64(604)
-FPU_STATUS = np.uint64(608)
-FPU_CONTROL = np.uint64(610)
-FPU_TAGS = np.uint64(612)
-FPU_REGISTERS = np.uint64(624)
-MXCSR = np.uint64(816)
-XMM = np.uint64(824)
-XMM_STRIDE = np.uint64(64)
-ERROR_CODE = np.uint64(5384)
-EXCEPTION_IS_INT = np.uint64(5388)
-OLD_EXCEPTION = np.uint64(5496)
-VMCB = np.uint64(5504)
-INTERCEPTS = np.uint64(5520)
+REGS = u64(0)
+EIP = u64(128)
+EFLAGS = u64(136)
+DF = u64(172)
+HFLAGS = u64(176)
+SEGMENTS = u64(184)  # ES CS SS DS FS GS, then LDTR at 328 and TR at 352
+SEGMENT_STRIDE = u64(24)  # selector u32 @0, base u64 @8, limit u32 @16, flags u32 @20
+LDTR = u64(328)
+TR = u64(352)
+GDTR = u64(376)
+IDTR = u64(400)
+CR0 = u64(424)
+CR2 = u64(440)
+CR3 = u64(448)
+CR4 = u64(456)
+FPU_TOP = u64(604)
+FPU_STATUS = u64(608)
+FPU_CONTROL = u64(610)
+FPU_TAGS = u64(612)
+FPU_REGISTERS = u64(624)
+MXCSR = u64(816)
+XMM = u64(824)
+XMM_STRIDE = u64(64)
+ERROR_CODE = u64(5384)
+EXCEPTION_IS_INT = u64(5388)
+OLD_EXCEPTION = u64(5496)
+VMCB = u64(5504)
+INTERCEPTS = u64(5520)
 
-EFER = np.uint64(592)
-SYSENTER_CS = np.uint64(4800)
-SYSENTER_ESP = np.uint64(4808)
-SYSENTER_EIP = np.uint64(4816)
-STAR = np.uint64(4824)
-LSTAR = np.uint64(4840)
-CSTAR = np.uint64(4848)
-SFMASK = np.uint64(4856)
-KERNEL_GS_BASE = np.uint64(4864)
-TSC_AUX = np.uint64(4896)
-PAT = np.uint64(5280)
-NO_EXCEPTION = np.uint64(0xFFFF_FFFF)
+EFER = u64(592)
+SYSENTER_CS = u64(4800)
+SYSENTER_ESP = u64(4808)
+SYSENTER_EIP = u64(4816)
+STAR = u64(4824)
+LSTAR = u64(4840)
+CSTAR = u64(4848)
+SFMASK = u64(4856)
+KERNEL_GS_BASE = u64(4864)
+TSC_AUX = u64(4896)
+PAT = u64(5280)
+NO_EXCEPTION = u64(0xFFFF_FFFF)
 
 # hflags
-HF_CPL = np.uint64(3)
-HF_GUEST = np.uint64(1 << 21)
+HF_CPL = u64(3)
+HF_GUEST = u64(1 << 21)
 
 # The translation block that `tb_jmp_cache` points to.
-TB_PC = np.uint64(0)
-TB_SIZE = np.uint64(20)
-TB_COUNT = np.uint64(22)
-TB_CFLAGS = np.uint64(24)
-TB_COUNT_LIMIT = np.uint64(0x7FFF)
+TB_PC = u64(0)
+TB_SIZE = u64(20)
+TB_COUNT = u64(22)
+TB_CFLAGS = u64(24)
+TB_COUNT_LIMIT = u64(0x7FFF)
 
 # Distances between structures.
 ENV_IN_CPU = 0x8A50
@@ -78,9 +78,9 @@ SYMBOL_INVALIDATE = "tb_invalidate_phys_range_x86_64"
 SYMBOL_LEAVE = "cpu_loop_exit_noexc_x86_64"
 
 # Exit codes of the intercepts that arrive as interrupts: 0x100 + SVM exit code.
-VMEXIT = np.uint64(0x100)
-VMEXIT_MSR = np.uint64(0x17C)
-VMEXIT_SHUTDOWN = np.uint64(0x17F)
-INTERCEPT_MSR = np.uint64(1 << 0x1C)
-INTERCEPT_SHUTDOWN = np.uint64(1 << 0x1F)
+VMEXIT = u64(0x100)
+VMEXIT_MSR = u64(0x17C)
+VMEXIT_SHUTDOWN = u64(0x17F)
+INTERCEPT_MSR = u64(1 << 0x1C)
+INTERCEPT_SHUTDOWN = u64(1 << 0x1F)
 VMCB_MSR_BITMAP = 0x48

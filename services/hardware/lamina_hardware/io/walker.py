@@ -8,19 +8,16 @@ against the size of RAM before it is used, so no guest can reach anything else, 
          │     │              │            │           │         │        address; with an EPT each arrow first goes
          │    EPT            EPT          EPT         EPT       EPT       through the four levels of the second stage
 
-A and D are set as the hardware does, by compare-and-swap: A in every entry that the walk uses, D in the leaf of a write.
-An entry that changes under the walk is read again. The right to write is withheld until D is set, so that the first
-store comes back here. In the EPT, A is bit 8 and D bit 9, always kept (as with EPTP bit 6).
+A and D are set as the hardware does, by compare-and-swap: A in every entry that the walk uses, D in the leaf of a
+write. An entry that changes under the walk is read again. The right to write is withheld until D is set, so that the
+first store comes back here. In the EPT, A is bit 8 and D bit 9, always kept (as with EPTP bit 6).
 
 Sources: Intel SDM vol. 3, 5.5 (four-level paging), 5.7 (error codes), 5.8 (accessed and dirty), 30.3 (EPT).
 """
 
 from __future__ import annotations
 
-import numpy as np
-
 from lamina_hardware.io.control import (
-    L_WALK,
     ACCESS_EXECUTE,
     ACCESS_READ,
     ACCESS_WRITE,
@@ -37,6 +34,7 @@ from lamina_hardware.io.control import (
     FAULT_NONE,
     FAULT_PAGE,
     FAULT_VA,
+    L_WALK,
     RAM_BASE,
     RAM_SIZE,
     RIGHT_EXECUTE,
@@ -46,49 +44,61 @@ from lamina_hardware.io.control import (
     WALK_PA,
     WALK_RIGHTS,
 )
-from lamina_hardware.io.native import cas64, compiled, linked, inlined, load32, load64, mark_written, put, word
+from lamina_hardware.io.native import (
+    Word,
+    cas64,
+    compiled,
+    inlined,
+    linked,
+    load32,
+    load64,
+    mark_written,
+    put,
+    u64,
+    word,
+)
 
-_0 = np.uint64(0)
-_1 = np.uint64(1)
-_3 = np.uint64(3)
-_7 = np.uint64(7)
-_12 = np.uint64(12)
-_39 = np.uint64(39)
-_9 = np.uint64(9)
-_21 = np.uint64(21)
-_30 = np.uint64(30)
-_63 = np.uint64(63)
-_INDEX = np.uint64(511 << 3)
-_PAGE = np.uint64(4096)
-_OFFSET = np.uint64(4095)
-_FRAME = np.uint64(0x000F_FFFF_FFFF_F000)
+_0 = u64(0)
+_1 = u64(1)
+_3 = u64(3)
+_7 = u64(7)
+_12 = u64(12)
+_39 = u64(39)
+_9 = u64(9)
+_21 = u64(21)
+_30 = u64(30)
+_63 = u64(63)
+_INDEX = u64(511 << 3)
+_PAGE = u64(4096)
+_OFFSET = u64(4095)
+_FRAME = u64(0x000F_FFFF_FFFF_F000)
 
-_P, _RW, _US, _A, _D, _PS = (np.uint64(1 << bit) for bit in (0, 1, 2, 5, 6, 7))
-_EPT_A, _EPT_D = np.uint64(1 << 8), np.uint64(1 << 9)
-_CANONICAL_TOP = np.uint64(0x1_FFFF)
-_GPA_END = np.uint64(48)
+_P, _RW, _US, _A, _D, _PS = (u64(1 << bit) for bit in (0, 1, 2, 5, 6, 7))
+_EPT_A, _EPT_D = u64(1 << 8), u64(1 << 9)
+_CANONICAL_TOP = u64(0x1_FFFF)
+_GPA_END = u64(48)
 
-CODE_P, CODE_W, CODE_U, CODE_R, CODE_I = (np.uint64(1 << bit) for bit in range(5))
+CODE_P, CODE_W, CODE_U, CODE_R, CODE_I = (u64(1 << bit) for bit in range(5))
 
-CR0_WP = np.uint64(1 << 16)
-CR4_SMEP = np.uint64(1 << 20)
-CR4_SMAP = np.uint64(1 << 21)
+CR0_WP = u64(1 << 16)
+CR4_SMEP = u64(1 << 20)
+CR4_SMAP = u64(1 << 21)
 
-NO_EFFECT = np.uint64(0)
-SET_BITS = np.uint64(1)
+NO_EFFECT = u64(0)
+SET_BITS = u64(1)
 
 
 @inlined("uint64(uint64, uint64)")
-def _set_bits(block: int, entry_pa: int) -> int:
+def _set_bits(block: int, entry_pa: int) -> Word:
     """Marks the frame of a table entry that the walker changed as written, for the dirty log."""
     frame = entry_pa >> _12
-    if load32(word(block, STATE_BASE) + (frame << np.uint64(2))) & np.uint64(4) == _0:
+    if load32(word(block, STATE_BASE) + (frame << u64(2))) & u64(4) == _0:
         mark_written(word(block, BUS_HEAD), frame, _1)
     return _0
 
 
 @inlined("uint64(uint64, uint64, uint64, uint64)")
-def _second_stage_fault(block: int, gpa: int, va: int, access: int) -> int:
+def _second_stage_fault(block: int, gpa: int, va: int, access: int) -> Word:
     put(block, FAULT, FAULT_EPT)
     put(block, FAULT_GPA, gpa)
     put(block, FAULT_VA, va)
@@ -97,7 +107,7 @@ def _second_stage_fault(block: int, gpa: int, va: int, access: int) -> int:
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64, uint64)")
-def second_stage(block: int, gpa: int, access: int, va: int, effect: int) -> int:
+def second_stage(block: int, gpa: int, access: int, va: int, effect: int) -> Word:
     """Translates `gpa` through the EPT for one kind of access.
 
     Returns page address | rights, or 0 with the fault in the block. `va` is only reported.
@@ -140,7 +150,7 @@ def second_stage(block: int, gpa: int, access: int, va: int, effect: int) -> int
 
 
 @inlined("uint64(uint64, uint64, uint64)")
-def _page_fault(block: int, va: int, code: int) -> int:
+def _page_fault(block: int, va: int, code: int) -> Word:
     put(block, FAULT, FAULT_PAGE)
     put(block, FAULT_VA, va)
     put(block, FAULT_CODE, code)
@@ -148,7 +158,7 @@ def _page_fault(block: int, va: int, code: int) -> int:
 
 
 @inlined("uint64(uint64, uint64, uint64, uint64, uint64)")
-def _table_page(block: int, gpa: int, access: int, va: int, effect: int) -> int:
+def _table_page(block: int, gpa: int, access: int, va: int, effect: int) -> Word:
     """Returns the physical address of the table page that holds the entry at `gpa`, plus 1; 0: second-stage fault."""
     if word(block, EPTP) == _0:
         return (gpa & _FRAME) + _1
@@ -158,7 +168,7 @@ def _table_page(block: int, gpa: int, access: int, va: int, effect: int) -> int:
 
 
 @inlined("uint64(uint64, uint64, uint64, uint64, uint64, uint64)")
-def _refused(entry: int, rights: int, access: int, user: int, cr0: int, cr4: int) -> int:
+def _refused(entry: int, rights: int, access: int, user: int, cr0: int, cr4: int) -> Word:
     """Returns whether the rights collected over a walk (RW, US, and NX in bit 63) refuse the access."""
     page_is_user = (rights & _US) != _0
     if user != _0 and not page_is_user:
@@ -175,14 +185,31 @@ def _refused(entry: int, rights: int, access: int, user: int, cr0: int, cr4: int
     return _0
 
 
+@inlined("uint64(uint64, uint64, uint64, uint64, uint64, uint64, uint64)")
+def _reach(block: int, va: int, page: int, allowed: int, access: int, effect: int, code: int) -> Word:
+    """Takes the page that the first stage gave through the second, and stores the result."""
+    if word(block, EPTP) != _0:
+        put(block, FAULT_CODE, FAULT_IN_PAGE)
+        host = second_stage(block, page, access, va, effect)
+        if host == _0:
+            return FAULT_EPT
+        allowed &= host & _7
+        page = host & _FRAME
+    elif page + _PAGE > word(block, RAM_SIZE):
+        return _page_fault(block, va, code | CODE_P | CODE_R)
+    put(block, WALK_PA, page)
+    put(block, WALK_RIGHTS, allowed)
+    return FAULT_NONE
+
+
 @linked(L_WALK)
-def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: int, effect: int) -> int:
+def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: int, effect: int) -> Word:
     """Translates `va` for one access; returns FAULT_NONE with WALK_PA and WALK_RIGHTS in the block, or the fault.
 
     `access` is ACCESS_…; `user` is 1 at CPL 3; `cr4` has SMAP already taken out when RFLAGS.AC allows; `effect` is
     SET_BITS, or NO_EFFECT to look without touching A and D.
     """
-    top = va >> np.uint64(47)
+    top = va >> u64(47)
     if top != _0 and top != _CANONICAL_TOP:
         put(block, FAULT, FAULT_CANONICAL)
         put(block, FAULT_VA, va)
@@ -227,22 +254,11 @@ def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: i
             break
         table = entry & _FRAME
         shift -= _9
+    allowed = RIGHT_READ
+    if (wanted & _D) != _0 and ((rights & _RW) != _0 or (user == _0 and (cr0 & CR0_WP) == _0)):
+        allowed |= RIGHT_WRITE
+    if (rights >> _63) == _0:
+        allowed |= RIGHT_EXECUTE
     mask = (_1 << shift) - _1
     page = ((entry & _FRAME) & ~mask) | (va & mask & ~_OFFSET)
-    out = RIGHT_READ
-    if (wanted & _D) != _0 and ((rights & _RW) != _0 or (user == _0 and (cr0 & CR0_WP) == _0)):
-        out |= RIGHT_WRITE
-    if (rights >> _63) == _0:
-        out |= RIGHT_EXECUTE
-    if word(block, EPTP) != _0:
-        put(block, FAULT_CODE, FAULT_IN_PAGE)
-        host = second_stage(block, page, access, va, effect)
-        if host == _0:
-            return FAULT_EPT
-        out &= host & _7
-        page = host & _FRAME
-    elif page + _PAGE > size:
-        return _page_fault(block, va, code | CODE_P | CODE_R)
-    put(block, WALK_PA, page)
-    put(block, WALK_RIGHTS, out)
-    return FAULT_NONE
+    return _reach(block, va, page, allowed, access, effect, code)

@@ -142,7 +142,7 @@ def _image_reason(work: StartContainer, error: LaminaError) -> str:
 
 def _image_message(reference: str, error: LaminaError) -> str:
     if isinstance(error, NotFound):
-        return f'image "{reference}" is not on the node; import it there: {error.message}'
+        return f'image "{reference}" is not on the node; import it there'
     return f'failed to resolve image "{reference}": {error.message}'
 
 

@@ -47,6 +47,8 @@ def _exponent(suffix: str) -> int:
 def canonical_quantity(text: str) -> str:
     """The form in which Kubernetes writes the quantity: `0.5` → `500m`, `1024Mi` → `1Gi`, `1.5Gi` → `1536Mi`.
 
+    The form of a form is itself. (Kubernetes writes a binary quantity that is no multiple of 1024 without a suffix, and
+    reads that as a decimal one; here it is decimal at once, or reading an object back would change it.)
     Raises ValueError as `parse_quantity` does.
     """
     nanos = parse_quantity(text)
@@ -62,7 +64,7 @@ def _binary(units: int) -> str:
     power = 60
     while power and units % (1 << power):
         power -= 10
-    return f"{units >> power}{_BINARY_SUFFIX.get(power, '')}"
+    return f"{units >> power}{_BINARY_SUFFIX[power]}" if power else _scaled(units * NANO, "")
 
 
 def _scaled(nanos: int, exponent: str) -> str:

@@ -146,14 +146,15 @@ def _deciding_rule(rank: tuple[int, ...], following: tuple[int, ...] | None) -> 
 
 def _status(replica_set: Object, active: list[Object], selector: Selector, now_ns: int) -> list[Action]:
     spec = spec_of(replica_set)
-    wanted = (spec["template"].get("metadata") or {}).get("labels") or {}
+    wanted = ((spec["template"].get("metadata") or {}).get("labels") or {}).items()
     minimum = int(spec.get("minReadySeconds", 0))
-    moments = [moment for pod in active if (moment := available_at(pod, minimum)) is not None]
+    ready = [pod for pod in active if is_ready(pod)]
+    moments = [moment for pod in ready if (moment := available_at(pod, minimum)) is not None] if minimum else []
     status: dict[str, Any] = {
         "replicas": len(active),
-        "fullyLabeledReplicas": sum(1 for pod in active if wanted.items() <= labels_of(pod).items()),
-        "readyReplicas": sum(1 for pod in active if is_ready(pod)),
-        "availableReplicas": sum(1 for moment in moments if moment <= now_ns),
+        "fullyLabeledReplicas": sum(1 for pod in active if wanted <= labels_of(pod).items()),
+        "readyReplicas": len(ready),
+        "availableReplicas": sum(1 for moment in moments if moment <= now_ns) if minimum else len(ready),
         "observedGeneration": int(metadata(replica_set).get("generation", 1)),
     }
     made: list[Action] = []

@@ -14,6 +14,8 @@ from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_kit.errors import OutOfRange
 
 KEPT = 10_000
+FIRST_REVISION = 1
+"""The revision before any change: a watcher's 0 means the beginning, so no list may show 0."""
 
 
 class Changes:
@@ -22,7 +24,7 @@ class Changes:
     def __init__(self, kept: Iterable[ContainerEvent], revision: int, store: Callable[[ContainerEvent], None]) -> None:
         self._events: deque[ContainerEvent] = deque(kept, maxlen=KEPT)
         self._store = store
-        self.revision = revision
+        self.revision = max(revision, FIRST_REVISION)
         self.queue = WaitQueue()
 
     def add(self, kind: EventType, container: ContainerRecord, time_ns: int) -> ContainerRecord:

@@ -10,14 +10,13 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lamina_kit.errors import FailedPrecondition
-from lamina_kit.runpage import ExitReason
-
 from lamina_hardware.domain.arbiter import Arbiter, Grant, Run
 from lamina_hardware.domain.contexts import Context, ContextState, ContextTable, Handle
 from lamina_hardware.domain.counts import Counts
 from lamina_hardware.domain.run_groups import RunGroup, RunGroups
 from lamina_hardware.engines.interface import CoreRun, Stopped
+from lamina_kit.errors import FailedPrecondition
+from lamina_kit.runpage import ExitReason
 
 _CANCELED = int(ExitReason.CANCELED)
 _BUDGET = int(ExitReason.BUDGET)
@@ -144,7 +143,7 @@ class ModelEngine:
 
     def owned(self, owner: str) -> list[Context]:
         """Returns the contexts that a session's owner made."""
-        return [context for context in self.contexts.list() if context.owner == owner]
+        return [context for context in self.contexts.entries() if context.owner == owner]
 
     def totals(self, read: Callable[[int], Counts]) -> Counts:
         """Returns the counters over all cores; `read` gives those of one."""

@@ -162,7 +162,7 @@ class _Fault:
             entry = self.read_swap()
         if self.access == WRITE and self.must_copy(entry):
             return None
-        return self.finish(entry)
+        return self.finish()
 
     def find_vma(self) -> Vma | None:
         """Returns the mapping that covers the address, grown down to it if it may."""
@@ -260,7 +260,7 @@ class _Fault:
         entry = leaf(frame, self.vma.rights, cow)
         exchange(self.space.table, self.vpn, entry)
         self.m.note_mapped(self.space, self.vpn, frame)
-        return self.finish(entry)
+        return self.finish()
 
     def copy(self) -> Step[None]:
         """Gives the space a frame of its own with the shared page's content. The page is in transit meanwhile."""
@@ -297,12 +297,13 @@ class _Fault:
 
     # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def finish(self, entry: int) -> FaultResult:
-        """Returns the result for a page in RAM whose entry allows the access."""
+    def finish(self) -> FaultResult:
+        """Returns the result for a page in RAM; an entry that lags behind its mapping's rights is brought up to them."""
         table = self.space.table
+        entry = table.load(self.vpn)
         if not self.force and not permits(entry, self.access):
             update(table, self.vpn, NX, leaf(frame_of(entry), self.vma.rights, bool(entry & COW)))
-        entry = table.load(self.vpn)
+            entry = table.load(self.vpn)
         self.count()
         if self.trail is None:
             return FaultResult(self.outcome, frame_of(entry), entry)

@@ -7,6 +7,7 @@ same order whatever happened before.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import attrgetter
 
 from lamina_orchestrator.domain.kinds import POD, Kind
 from lamina_orchestrator.domain.objects import Key, Object, annotations_of, namespace_of, spec_of, uid_of
@@ -15,27 +16,38 @@ from lamina_orchestrator.domain.ownership import controller_of, owners_of
 REQUEST_ID = "lamina.dev/request-id"
 
 
+_ORDER = attrgetter("resource", "namespace", "name")
+
+
 class Index:
-    """Keys by a text."""
+    """Keys by a text. Their order is kept until a key is added or dropped."""
 
     def __init__(self) -> None:
         self._keys: dict[str, dict[Key, None]] = {}
+        self._ordered: dict[str, list[Key]] = {}
 
     def add(self, text: str, key: Key) -> None:
         """Files a key."""
         self._keys.setdefault(text, {})[key] = None
+        self._ordered.pop(text, None)
 
     def drop(self, text: str, key: Key) -> None:
         """Takes a key out."""
         keys = self._keys.get(text)
         if keys is not None:
             keys.pop(key, None)
+            self._ordered.pop(text, None)
             if not keys:
                 del self._keys[text]
 
     def keys(self, text: str) -> list[Key]:
-        """The keys under a text, ordered."""
-        return sorted(self._keys.get(text, ()))
+        """The keys under a text, ordered; not to be changed."""
+        if text not in self._keys:
+            return []
+        found = self._ordered.get(text)
+        if found is None:
+            found = self._ordered[text] = sorted(self._keys[text], key=_ORDER)
+        return found
 
 
 class Cache:
@@ -61,10 +73,11 @@ class Cache:
     def put(self, key: Key, obj: Object) -> Object | None:
         """Takes in a new version; returns the one before, or None."""
         before = self._objects.get(key)
-        if before is not None:
-            self._unfile(key, before)
         self._objects[key] = obj
-        self._file(key, obj)
+        if before is None or _filing(before) != _filing(obj):
+            if before is not None:
+                self._unfile(key, before)
+            self._file(key, obj)
         return before
 
     def drop(self, key: Key) -> Object | None:
@@ -76,7 +89,7 @@ class Cache:
 
     def of_kind(self, kind: Kind) -> list[Object]:
         """All objects of a kind, ordered by key."""
-        return self._all(sorted(self._resources.get(kind.resource, ())))
+        return self._all(sorted(self._resources.get(kind.resource, ()), key=_ORDER))
 
     def in_namespace(self, namespace: str) -> list[Object]:
         """All objects in a namespace, ordered by key."""
@@ -84,7 +97,7 @@ class Cache:
 
     def everything(self) -> list[Object]:
         """All objects, ordered by key."""
-        return self._all(sorted(self._objects))
+        return self._all(sorted(self._objects, key=_ORDER))
 
     def by_uid(self, uid: str) -> Object | None:
         """The object of that uid, or None."""
@@ -101,9 +114,9 @@ class Cache:
 
     def candidates(self, kind: Kind, owner: Object) -> list[Object]:
         """Objects of a kind that the owner controls, and those of its namespace without controller."""
-        keys = {key for key in self._owned.keys(uid_of(owner)) if key.resource == kind.resource}
-        keys.update(self._loose.keys(f"{kind.resource}/{namespace_of(owner)}"))
-        return self._all(sorted(keys))
+        owned = [key for key in self._owned.keys(uid_of(owner)) if key.resource == kind.resource]
+        loose = self._loose.keys(f"{kind.resource}/{namespace_of(owner)}")
+        return self._all(sorted({*owned, *loose}, key=_ORDER) if loose else owned)
 
     def pods_on(self, node: str) -> list[Object]:
         """Pods bound to a node, ordered by key."""
@@ -145,3 +158,8 @@ class Cache:
         request_id = annotations_of(obj).get(REQUEST_ID)
         if request_id:
             self._requests.pop(request_id, None)
+
+
+def _filing(obj: Object) -> tuple[object, ...]:
+    """What the indices file an object by."""
+    return uid_of(obj), owners_of(obj), spec_of(obj).get("nodeName"), annotations_of(obj).get(REQUEST_ID)

@@ -2,7 +2,8 @@
 
 It does no I/O of its own: the store is given, runtimes are reached through effects, and time comes with every call.
 Order of work: what changed queues keys (`dispatch`), controllers turn keys into actions (`controllers`), the executor
-writes them (`executor`), which changes objects … until nothing is left. Then the scheduler places one pod, and so on.
+writes them (`executor`), which changes objects … until nothing is left. Then the scheduler places pods, and last come
+the controllers that count pods and sets, each once for all that changed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from lamina_kit.errors import ResourceExhausted
 from lamina_kit.rng import Rng
 from lamina_orchestrator.domain import kinds, namespaces
 from lamina_orchestrator.domain.admission import Admission, shaped
-from lamina_orchestrator.domain.kinds import NAMESPACE, NODE, Kind
+from lamina_orchestrator.domain.kinds import DEPLOYMENT, NAMESPACE, NODE, REPLICA_SET, Kind
 from lamina_orchestrator.domain.nodes import ADDRESS, capacity, new_node
 from lamina_orchestrator.domain.objects import (
     Key,
@@ -85,7 +86,7 @@ class ModelEngine:
         self._now = 0
         self._journal = journal
         self._ledger = Ledger(store, history)
-        self._queue = WorkQueue()
+        self._queue = WorkQueue(last=[kind.resource for kind in (REPLICA_SET, DEPLOYMENT, NAMESPACE)])
         self._scheduling = Scheduling()
         self._links = NodeLinks()
         self._workers = PodWorkers(self._ledger.cache.by_uid)
@@ -156,12 +157,9 @@ class ModelEngine:
         return Settled(effects, self._queue.next_due(), unfinished)
 
     def _turn(self, now_ns: int) -> bool:
-        item = self._queue.pop()
+        item = self._queue.pop() or self._unplaced() or self._queue.pop_last()
         if item is None:
-            key = self._scheduling.next()
-            if key is None:
-                return False
-            item = Item("place", key)
+            return False
         try:
             again = self._executor.execute(self._controllers.run(item, now_ns), now_ns)
         except ResourceExhausted as error:
@@ -170,6 +168,10 @@ class ModelEngine:
         if again:
             self._queue.add_at(item.controller, item.key, again)
         return True
+
+    def _unplaced(self) -> Item | None:
+        key = self._scheduling.next()
+        return Item("place", key) if key is not None else None
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Calls back after every change: watchers have something to read."""

@@ -1,11 +1,13 @@
 """What is to be looked at: keys of controllers, each at most once, and times at which to look again.
 
 Nothing is polled: an entry is there because something changed or because a time came at which something can change.
+Controllers that look at many objects at once come last: a thousand changed pods are counted once, not a thousand times.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from lamina_orchestrator.domain.objects import Key
@@ -20,20 +22,25 @@ class Item:
 
 
 class WorkQueue:
-    """First in, first out, without duplicates; with timers."""
+    """First in, first out, without duplicates; with timers. Items of the controllers named `last` come after others."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: Collection[str] = ()) -> None:
         self._ready: dict[Item, None] = {}
+        self._last: dict[Item, None] = {}
+        self._counting = frozenset(last)
         self._timers: list[tuple[int, int, Item]] = []
         self._due: dict[Item, int] = {}
         self._sequence = 0
 
     def __len__(self) -> int:
-        return len(self._ready)
+        return len(self._ready) + len(self._last)
 
     def add(self, controller: str, key: Key) -> None:
         """Queues an object; one that is queued already keeps its place."""
-        self._ready[Item(controller, key)] = None
+        self._add(Item(controller, key))
+
+    def _add(self, item: Item) -> None:
+        (self._last if item.controller in self._counting else self._ready)[item] = None
 
     def add_at(self, controller: str, key: Key, at_ns: int) -> None:
         """Queues an object at a time; of several times for one object the earliest counts."""
@@ -55,15 +62,15 @@ class WorkQueue:
             at_ns, _, item = heapq.heappop(self._timers)
             if self._due.get(item) == at_ns:
                 del self._due[item]
-                self._ready[item] = None
+                self._add(item)
 
     def pop(self) -> Item | None:
-        """Takes the next object out, or None."""
-        if not self._ready:
-            return None
-        item = next(iter(self._ready))
-        del self._ready[item]
-        return item
+        """Takes the next object out that does not come last, or None."""
+        return _first(self._ready)
+
+    def pop_last(self) -> Item | None:
+        """Takes the next object out of those that come last, or None."""
+        return _first(self._last)
 
     def next_due(self) -> int:
         """When the next timer is due; 0 if there is none."""
@@ -73,3 +80,11 @@ class WorkQueue:
                 return at_ns
             heapq.heappop(self._timers)
         return 0
+
+
+def _first(items: dict[Item, None]) -> Item | None:
+    if not items:
+        return None
+    item = next(iter(items))
+    del items[item]
+    return item

@@ -1,0 +1,365 @@
+"""What a stop of the emulator means: an exit with its record, or something that the core handles itself; compiled.
+
+Exceptions that the context does not intercept are delivered through its own IDT. An exception on the way to a handler
+becomes a double fault by the table of the manual, one on the way to that a shutdown.
+
+Source: Intel SDM vol. 3, 7.15 (interrupt 8, table 7-5).
+"""
+
+from __future__ import annotations
+
+from lamina_hardware.io import unicorn_layout as at
+from lamina_hardware.io.answers import answer_timestamp, retired
+from lamina_hardware.io.by_hand import full_address
+from lamina_hardware.io.code import code_at
+from lamina_hardware.io.control import (
+    ACCESS_EXECUTE,
+    BLOCK_COUNT,
+    BLOCK_SIZE,
+    CONSUMED,
+    ENV,
+    EXCEPTIONS,
+    FAULT,
+    FAULT_ACCESS,
+    FAULT_CANONICAL,
+    FAULT_CODE,
+    FAULT_EPT,
+    FAULT_GPA,
+    FAULT_IN_PAGE,
+    FAULT_NONE,
+    FAULT_VA,
+    INTERCEPT_SYSCALL,
+    L_CLASSIFY,
+    REQUEST,
+    REQUEST_CANCEL,
+    REQUEST_PAUSE,
+    RUN_PAGE,
+    STOP,
+    STOP_A,
+    STOP_B,
+    STOP_BUDGET,
+    STOP_C,
+    STOP_CODE_WRITE,
+    STOP_CPUID,
+    STOP_D,
+    STOP_E,
+    STOP_INTERRUPT,
+    STOP_INVALID,
+    STOP_IO,
+    STOP_NONE,
+    STOP_REQUEST,
+    STOP_SPECIAL,
+    STOP_SYSCALL,
+    STOP_TIMESTAMP,
+)
+from lamina_hardware.io.decoder import decode
+from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver, enter_syscall
+from lamina_hardware.io.fill import drop_code
+from lamina_hardware.io.native import (
+    Word,
+    compiled,
+    linked,
+    load8,
+    load32,
+    load64,
+    put,
+    store64,
+    u64,
+    word,
+)
+from lamina_hardware.io.registers import flags
+from lamina_kit import runpage
+from lamina_kit.runpage import ExitReason
+
+_0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
+_BYTE = u64(0xFF)
+_OFFSET = u64(4095)
+_FLAG_IF = u64(1 << 9)
+_EFER_SCE = _1
+
+_EXIT = u64(runpage.EXIT_OFFSET)
+_EVENT = u64(runpage.TSC_OFFSET + 0x20)
+_EVENT_CODE = u64(runpage.TSC_OFFSET + 0x28)
+_EVENT_VALID = u64(runpage.EVENT_VALID)
+_EVENT_ERROR_CODE = u64(runpage.EVENT_ERROR_CODE)
+_EVENT_KIND = u64(7 << 8)
+_EVENT_EXCEPTION = u64(runpage.EVENT_EXCEPTION)
+_NO_REGISTER = u64(runpage.NO_REGISTER)
+
+# Words of the exit record, in the order of `runpage.ExitRecord`.
+(REASON, _VECTOR, _ERROR_CODE, _ADDRESS, _GPA, _ACCESS, _ACCESS_SIZE, _ACCESS_VALUE, _ACCESS_REGISTER, _PORT, _IO_SIZE,
+ _IO_DIRECTION, _IO_DATA, _IO_COUNT, _LENGTH, RIP, RETIRED) = (u64(n) for n in range(17))  # fmt: skip
+_RECORD_WORDS = u64(17)
+
+SYSCALL, PAGE_FAULT, EXCEPTION, IO, HLT, CPUID, EPT_VIOLATION, STOPPED, HYPERCALL, MSR, SHUTDOWN, CANCELED = (
+    u64(int(ExitReason(n))) for n in range(1, 13)
+)
+TIMESTAMP, RANDOM = u64(int(ExitReason.TIMESTAMP)), u64(int(ExitReason.RANDOM))
+PAUSED = u64(255)
+"""Not an exit: the core was asked to pause and goes on with the same run."""
+
+GO_ON = u64(0)
+
+DOUBLE_FAULT, _INVALID_OPCODE, _PROTECTION, _PAGE = (u64(n) for n in (8, 6, 13, 14))
+_WITH_CODE = u64(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21)
+_CONTRIBUTORY = u64(1 << 0 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13)
+_OPCODE_INT3, _OPCODE_INT1 = u64(0xCC), u64(0xF1)
+_NO_VECTOR = u64(255)
+_SOFTWARE = u64(0xFFFF_FFFF & ~(1 << 1 | 1 << 3 | 1 << 4))  # all but INT1, INT3 and INTO, which have opcodes
+
+
+@compiled("uint64(uint64, uint64, uint64)")
+def record(block: int, index: int, value: int) -> Word:
+    """Stores one word of the exit record."""
+    store64(word(block, RUN_PAGE) + _EXIT + index * _8, value)
+    return _0
+
+
+@compiled("uint64(uint64)")
+def clear_record(block: int) -> Word:
+    """Empties the exit record."""
+    i = _0
+    while i < _RECORD_WORDS:
+        record(block, i, _0)
+        i += _1
+    return record(block, _ACCESS_REGISTER, _NO_REGISTER)
+
+
+@compiled("uint64(uint64, uint64)")
+def settle(block: int, extra: int) -> Word:
+    """Takes back what was charged for instructions that did not run; `extra` counts the one that ended the run."""
+    if word(block, BLOCK_COUNT) != _0:
+        put(block, CONSUMED, retired(block) + extra)
+        put(block, BLOCK_COUNT, _0)
+        put(block, BLOCK_SIZE, _0)
+    return _0
+
+
+@compiled("uint64(uint64)")
+def second_stage_exit(block: int) -> Word:
+    """Fills the exit record for an EPT violation."""
+    va = word(block, FAULT_VA)
+    gpa = word(block, FAULT_GPA)
+    record(block, _GPA, gpa)
+    record(block, _ADDRESS, va)
+    record(block, _ACCESS, word(block, FAULT_ACCESS))
+    place = code_at(block, load64(word(block, ENV) + at.EIP))
+    if place != _0:
+        record(block, _LENGTH, decode(block, place) & _BYTE)
+    return EPT_VIOLATION
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64)")
+def keep_event(block: int, vector: int, code: int, has_code: int) -> Word:
+    """Puts an event back into the run page, to be delivered when the second stage has what it lacks."""
+    page = word(block, RUN_PAGE)
+    store64(page + _EVENT, vector | _EVENT_EXCEPTION | _EVENT_VALID | (_EVENT_ERROR_CODE if has_code != _0 else _0))
+    store64(page + _EVENT_CODE, code)
+    return second_stage_exit(block)
+
+
+@compiled("uint64(uint64, uint64)")
+def second_vector(first: int, second: int) -> Word:
+    """Returns the vector that two exceptions make together (table 7-5); _NO_VECTOR means shutdown."""
+    if first == DOUBLE_FAULT:
+        return _NO_VECTOR
+    hard = (_CONTRIBUTORY >> second) & _1 != _0
+    if first == _PAGE and (second == _PAGE or hard):
+        return DOUBLE_FAULT
+    if first < u64(32) and (_CONTRIBUTORY >> first) & _1 != _0 and hard:
+        return DOUBLE_FAULT
+    return second
+
+
+@compiled("uint64(uint64)")
+def _take_back(block: int) -> Word:
+    """Puts RIP back on an INT that was refused; it did not run."""
+    env = word(block, ENV)
+    place = code_at(block, load64(env + at.EIP) - _1)
+    short = place != _0 and (load8(place) == _OPCODE_INT3 or load8(place) == _OPCODE_INT1)
+    store64(env + at.EIP, load64(env + at.EIP) - (_1 if short else _2))
+    put(block, CONSUMED, word(block, CONSUMED) - _1)
+    return _0
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64)")
+def raise_exception(block: int, vector: int, code: int, software: int) -> Word:
+    """Exits for an exception that is intercepted, or delivers it; returns GO_ON or a reason."""
+    first = vector
+    while True:
+        if vector == _NO_VECTOR:
+            return SHUTDOWN
+        has_code = (_WITH_CODE >> vector) & _1 if vector < u64(32) and software == _0 else _0
+        if vector < u64(32) and (word(block, EXCEPTIONS) >> vector) & _1 != _0:
+            record(block, _VECTOR, vector)
+            record(block, _ERROR_CODE, code)
+            if vector == _PAGE:
+                record(block, _ADDRESS, load64(word(block, ENV) + at.CR2))
+                return PAGE_FAULT
+            return EXCEPTION
+        if vector >= u64(32) and software != _0 and load32(word(block, ENV) + at.IDTR + _16) == _0:
+            record(block, _VECTOR, vector)
+            return EXCEPTION
+        result = deliver(block, vector, code, has_code, software)
+        if result == DELIVERED:
+            return GO_ON
+        if result == SECOND_STAGE:
+            return keep_event(block, vector, code, has_code)
+        if software != _0:
+            _take_back(block)
+            software = _0
+        second = (result >> _2) & u64(0x3FFF)
+        code = result >> _16
+        vector = second_vector(first, second)
+        if vector == DOUBLE_FAULT:
+            code = _0
+        first = vector
+
+
+@compiled("uint64(uint64, uint64)")
+def _fault_exit(block: int, full_address: int) -> Word:
+    """Handles a walk that failed; `full_address` is the address with its offset within the page."""
+    fault = word(block, FAULT)
+    env = word(block, ENV)
+    if fault == FAULT_EPT:
+        put(block, FAULT_VA, full_address)
+        if word(block, FAULT_CODE) == FAULT_IN_PAGE:
+            put(block, FAULT_GPA, word(block, FAULT_GPA) | (full_address & _OFFSET))
+        return second_stage_exit(block)
+    if fault == FAULT_CANONICAL:
+        return raise_exception(block, _PROTECTION, _0, _0)
+    store64(env + at.CR2, full_address)
+    return raise_exception(block, _PAGE, word(block, FAULT_CODE), _0)
+
+
+@compiled("uint64(uint64)")
+def _msr_exit(block: int) -> Word:
+    env = word(block, ENV)
+    writes = word(block, STOP_B) & _1
+    record(block, _IO_DIRECTION, writes)
+    if writes != _0:
+        low = load64(env + at.REGS) & u64(0xFFFF_FFFF)
+        record(block, _IO_DATA, low | load64(env + at.REGS + _16) << u64(32))
+    store64(env + at.EIP, load64(env + at.EIP) + _2)
+    return MSR
+
+
+@compiled("uint64(uint64)")
+def _interrupt_exit(block: int) -> Word:
+    """Handles a vector that the emulator raised."""
+    vector = word(block, STOP_A)
+    software = word(block, STOP_C)
+    if vector >= at.VMEXIT:
+        if vector == at.VMEXIT_MSR:
+            settle(block, _1)
+            return _msr_exit(block)
+        settle(block, _0)
+        return SHUTDOWN
+    code = word(block, STOP_B)
+    if software != _0 and vector < u64(32) and (_SOFTWARE & word(block, EXCEPTIONS)) >> vector & _1 != _0:
+        # INT n must not pass for the exception of that number: it is refused, as by a gate of level 0.
+        store64(word(block, ENV) + at.EIP, load64(word(block, ENV) + at.EIP) - _2)
+        code = vector << _3 | _2
+        vector = _PROTECTION
+        software = _0
+    settle(block, _0)
+    return raise_exception(block, vector, code, software)
+
+
+@compiled("uint64(uint64)")
+def _invalid_exit(block: int) -> Word:
+    """Tells hypercalls and requests for randomness from undefined instructions."""
+    env = word(block, ENV)
+    rip = load64(env + at.EIP)
+    place = code_at(block, rip)
+    found = decode(block, place) if place != _0 else _0
+    opcode = (found >> _8) & _BYTE
+    modrm = (found >> u64(24)) & _BYTE
+    length = found & _BYTE
+    if (found >> _16) & _BYTE == _1:
+        if opcode == _1 and (modrm == u64(0xC1) or modrm == u64(0xD9)):
+            settle(block, _1)
+            store64(env + at.EIP, rip + length)
+            return HYPERCALL
+        if opcode == _1 and modrm == u64(0xF9):
+            settle(block, _0)
+            answered = answer_timestamp(block, _1)
+            put(block, CONSUMED, word(block, CONSUMED) + _1)
+            store64(env + at.EIP, rip + length)
+            return GO_ON if answered != _0 else TIMESTAMP
+        if opcode == u64(0xC7) and modrm >= u64(0xF0):
+            settle(block, _1)
+            rex = (found >> u64(32)) & _BYTE
+            narrow = (found >> u64(40)) & _1 != _0
+            record(block, _ACCESS_REGISTER, (modrm & u64(7)) | (rex & _1) << _3)
+            record(block, _ACCESS_SIZE, _8 if rex & _8 != _0 else (_2 if narrow else u64(4)))
+            store64(env + at.EIP, rip + length)
+            return RANDOM
+    settle(block, _0)
+    return raise_exception(block, _INVALID_OPCODE, _0, _0)
+
+
+@compiled("uint64(uint64)")
+def _syscall_exit(block: int) -> Word:
+    env = word(block, ENV)
+    if load64(env + at.EFER) & _EFER_SCE == _0:
+        store64(env + at.EIP, load64(env + at.EIP) - _2)
+        settle(block, _0)
+        return raise_exception(block, _INVALID_OPCODE, _0, _0)
+    if word(block, INTERCEPT_SYSCALL) == _0:
+        enter_syscall(block)
+        return GO_ON
+    store64(env + at.REGS + _8, load64(env + at.EIP))
+    store64(env + at.REGS + u64(88), flags(block))
+    return SYSCALL
+
+
+@compiled("uint64(uint64)")
+def _io_exit(block: int) -> Word:
+    before = load64(word(block, ENV) + at.EIP)
+    settle(block, _1 if word(block, STOP_E) == before else _0)
+    record(block, _PORT, word(block, STOP_A))
+    record(block, _IO_SIZE, word(block, STOP_B))
+    record(block, _IO_DIRECTION, word(block, STOP_C))
+    record(block, _IO_DATA, word(block, STOP_D))
+    record(block, _IO_COUNT, _1)
+    return IO
+
+
+@linked(L_CLASSIFY)
+def classify(block: int) -> Word:
+    """Decides what a stop of the emulator means: GO_ON, or the reason to leave."""
+    stop = word(block, STOP)
+    if word(block, FAULT) != FAULT_NONE and stop == STOP_NONE:
+        fetch = word(block, FAULT_ACCESS) == ACCESS_EXECUTE
+        if not fetch:
+            settle(block, _0)
+        return _fault_exit(block, full_address(block))
+    if stop == STOP_BUDGET:
+        return STOPPED
+    if stop == STOP_REQUEST:
+        request = word(block, REQUEST)
+        if request & REQUEST_CANCEL != _0:
+            return CANCELED
+        return PAUSED if request & REQUEST_PAUSE != _0 else GO_ON
+    if stop == STOP_SYSCALL:
+        return _syscall_exit(block)
+    if stop == STOP_INTERRUPT:
+        return _interrupt_exit(block)
+    if stop == STOP_IO:
+        return _io_exit(block)
+    if stop in (STOP_CPUID, STOP_TIMESTAMP):
+        settle(block, _0)
+        return CPUID if stop == STOP_CPUID else TIMESTAMP
+    if stop == STOP_INVALID:
+        return _invalid_exit(block)
+    if stop == STOP_SPECIAL:
+        settle(block, _0)
+        return GO_ON
+    if stop == STOP_CODE_WRITE:
+        settle(block, _0)
+        drop_code(block)
+        return GO_ON
+    return HLT
+
+

@@ -1,0 +1,233 @@
+"""Three walkers agree: the compiled one that fills TLBs, the domain's that explains, and a plain dict."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lamina_hardware.domain.walk import Access, Memory, Outcome, translate
+from lamina_hardware.io import control, native, walker
+from lamina_kit.membus import MemoryBus
+
+RAM = 8 << 20
+Pages = dict[int, tuple[int, bool, bool, bool, bool]]
+"""Virtual page → (frame, present, writable, user, no-execute)."""
+P, RW, US, A, D, PS, NX = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7, 1 << 63
+ADDRESS = 0x000F_FFFF_FFFF_F000
+ACCESSES = (Access.READ, Access.WRITE, Access.EXECUTE)
+_WALK = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 8)
+_CR0_WP = 1 << 16
+_OUTCOMES = {
+    0: Outcome.TRANSLATED, 1: Outcome.PAGE_FAULT, 2: Outcome.EPT_VIOLATION, 3: Outcome.NOT_CANONICAL,
+}  # fmt: skip
+
+
+class Compiled:
+    """The compiled walker over one RAM."""
+
+    def __init__(self, bus: MemoryBus) -> None:
+        self.bus = bus
+        self.block = np.zeros(control.WORDS, dtype=np.uint64)
+        for index, value in (
+            (control.RAM_BASE, bus.base),
+            (control.RAM_SIZE, bus.size),
+            (control.STATE_BASE, bus.state_base),
+            (control.BUS_HEAD, bus.head_base),
+        ):
+            self.block[int(index)] = value
+        for slot, address in native.LINKS.items():
+            self.block[slot] = address
+        self._walk = _WALK(native.LINKS[int(control.L_WALK)])
+        assert walker.walk is not None
+
+    def get(self, index: np.uint64) -> int:
+        """Returns a word of the control block."""
+        return int(self.block[int(index)])
+
+    def walk(self, root: int, eptp: int, va: int, access: Access, user: bool, effect: bool) -> Outcome:
+        """Walks; results are in the block."""
+        self.block[int(control.EPTP)] = eptp
+        kind = ACCESSES.index(access) + 1
+        return _OUTCOMES[
+            self._walk(self.block.ctypes.data, root, va, kind, int(user), _CR0_WP, 0, int(effect))
+        ]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compiled]:
+    """Returns the compiled walker over 8 MiB of RAM."""
+    folder: Path = tmp_path_factory.mktemp("walkers")
+    bus = MemoryBus.create(folder / "ram", RAM, run_pages=1)
+    yield Compiled(bus)
+    bus.close()
+
+
+class Builder:
+    """Writes tables into RAM from a dict of pages."""
+
+    def __init__(self, bus: MemoryBus, first: int) -> None:
+        self.bus = bus
+        self._next = first
+
+    def frame(self) -> int:
+        """Returns a zeroed frame."""
+        address, self._next = self._next, self._next + 4096
+        self.bus.write(address, bytes(4096))
+        return address
+
+    def place(self, root: int, va: int, level: int, above: int) -> int:
+        """Returns where the entry of `va` at `level` lies, making tables with the bits `above`."""
+        table = root
+        for step in range(4, level, -1):
+            place = table + (va >> (12 + 9 * (step - 1)) & 511) * 8
+            if not self.bus.load64(place) & 7:
+                self.bus.store64(place, self.frame() | above)
+            table = self.bus.load64(place) & ADDRESS
+        return table + (va >> (12 + 9 * (level - 1)) & 511) * 8
+
+
+frames = st.integers(0, (RAM >> 12) + 3)
+pages = st.dictionaries(
+    st.integers(0, 7).map(lambda n: 0x7FFF_0000_0000 + n * 0x1000),
+    st.tuples(st.integers(0, (RAM >> 12) + 3), st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+    max_size=8,
+)
+wishes = st.lists(
+    st.tuples(st.integers(0, 0x8FFF), st.sampled_from(ACCESSES), st.booleans()), min_size=1, max_size=12
+)
+relaxed = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@relaxed
+@given(mapped=pages, wanted=wishes)
+def test_one_stage(compiled: Compiled, mapped: Pages, wanted: list[tuple[int, Access, bool]]) -> None:
+    """Outcome, address, error code, A and D of one-stage walks are what a dict of pages says."""
+    bus = compiled.bus
+    build = Builder(bus, 0x10_0000)
+    root = build.frame()
+    entries: dict[int, int] = {}
+    for va, (frame, present, writable, user, no_execute) in mapped.items():
+        entries[va] = build.place(root, va, 1, P | RW | US)
+        bits = P * present | RW * writable | US * user | NX * no_execute
+        bus.store64(entries[va], frame << 12 | bits)
+    dirty: set[int] = set()
+    memory = Memory(bus.load64, bus.size)
+    for offset, access, user in wanted:
+        va = 0x7FFF_0000_0000 + offset
+        outcome, pa, code = naive(mapped, va, access, user)
+        found = translate(memory, root, 0, va, access, user)
+        assert (found.outcome, found.error_code) == (outcome, code)
+        assert compiled.walk(root, 0, va, access, user, True) is outcome
+        page = va & ~0xFFF
+        if outcome is Outcome.TRANSLATED:
+            assert found.pa == pa
+            assert compiled.get(control.WALK_PA) == pa & ~0xFFF
+            dirty |= {page} if access is Access.WRITE else set()
+            assert bool(bus.load64(entries[page]) & D) == (page in dirty)
+            assert bus.load64(entries[page]) & A
+            allowed = compiled.get(control.WALK_RIGHTS)
+            assert bool(allowed & 2) == (page in dirty and mapped[page][2])
+            assert bool(allowed & 4) == (not mapped[page][4])
+        else:
+            assert compiled.get(control.FAULT_CODE) == code
+
+
+def naive(mapped: Pages, va: int, access: Access, user: bool) -> tuple[Outcome, int, int]:
+    """Says what an access does, from the dict alone."""
+    code = 2 * (access is Access.WRITE) | 4 * user | 16 * (access is Access.EXECUTE)
+    frame, present, writable, for_user, no_execute = mapped.get(va & ~0xFFF, (0, False, False, False, False))
+    if not present:
+        return Outcome.PAGE_FAULT, 0, code
+    if (user and not for_user) or (access is Access.WRITE and not writable):
+        return Outcome.PAGE_FAULT, 0, code | 1
+    if access is Access.EXECUTE and no_execute:
+        return Outcome.PAGE_FAULT, 0, code | 1
+    if frame >= RAM >> 12:
+        return Outcome.PAGE_FAULT, 0, code | 9
+    return Outcome.TRANSLATED, frame << 12 | (va & 0xFFF), 0
+
+
+@relaxed
+@given(
+    mapped=pages,
+    backed=st.dictionaries(frames, st.tuples(frames, st.integers(0, 7))),
+    wanted=wishes,
+)
+def test_two_stages(
+    compiled: Compiled,
+    mapped: Pages,
+    backed: dict[int, tuple[int, int]],
+    wanted: list[tuple[int, Access, bool]],
+) -> None:
+    """With a second stage the page also needs backing with the right; the compiled and the domain's walker agree."""
+    bus = compiled.bus
+    build = Builder(bus, 0x10_0000)
+    root, ept = build.frame(), build.frame()
+    for va, (frame, present, writable, user, no_execute) in mapped.items():
+        bits = P * present | RW * writable | US * user | NX * no_execute
+        bus.store64(build.place(root, va, 1, P | RW | US), frame << 12 | bits)
+    tables = range(0x10_0000, build._next, 4096)
+    backing = {gpa >> 12: (gpa >> 12, 7) for gpa in tables}
+    backing.update({frame: host for frame, host in backed.items() if frame not in backing})
+    for frame, (host, rights) in backing.items():
+        bus.store64(build.place(ept, frame << 12, 1, 7), host << 12 | rights)
+    memory = Memory(bus.load64, bus.size)
+    for offset, access, user in wanted:
+        va = 0x7FFF_0000_0000 + offset
+        outcome, gpa, code = naive(mapped, va, access, user)
+        if outcome is Outcome.PAGE_FAULT and code & 8:
+            entry = mapped[va & ~0xFFF]
+            outcome, gpa, code = Outcome.TRANSLATED, entry[0] << 12 | va & 0xFFF, 0
+        found = translate(memory, root, ept, va, access, user)
+        if outcome is Outcome.TRANSLATED:
+            host, rights = backing.get(gpa >> 12, (0, 0))
+            need = {Access.READ: 1, Access.WRITE: 2, Access.EXECUTE: 4}[access]
+            if not rights & need or host >= RAM >> 12:
+                outcome = Outcome.EPT_VIOLATION
+            else:
+                assert found.pa == host << 12 | gpa & 0xFFF
+        assert (found.outcome, found.error_code) == (outcome, code if outcome is Outcome.PAGE_FAULT else 0)
+        assert compiled.walk(root, ept, va, access, user, False) is outcome
+        if outcome is Outcome.TRANSLATED:
+            assert compiled.get(control.WALK_PA) == found.pa & ~0xFFF
+
+
+@relaxed
+@given(
+    words=st.lists(
+        st.one_of(
+            st.integers(0, 2**64 - 1),
+            st.builds(lambda frame, bits: frame << 12 | bits, st.integers(0, 31), st.integers(0, 0xFFF)),
+            st.builds(lambda frame: frame << 12 | 0xA7, st.integers(0, 2**40 - 1)),
+        ),
+        min_size=8,
+        max_size=64,
+    ),
+    places=st.lists(st.integers(0, 32 * 512 - 1), min_size=8, max_size=64),
+    vas=st.lists(st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 2**24)), min_size=1, max_size=8),
+    two=st.booleans(),
+)
+def test_garbage_reaches_nothing(
+    compiled: Compiled, words: list[int], places: list[int], vas: list[int], two: bool
+) -> None:
+    """Whatever bytes the tables hold, both walkers agree, and neither leaves RAM."""
+    bus = compiled.bus
+    bus.write(0, bytes(32 * 4096))
+    for place, value in zip(places, words, strict=False):
+        bus.store64(place * 8, value)
+    memory = Memory(bus.load64, bus.size)
+    for va in vas:
+        for access in ACCESSES:
+            found = translate(memory, 0x1000, 0x2000 if two else 0, va, access, True)
+            assert compiled.walk(0x1000, 0x2000 if two else 0, va, access, True, False) is found.outcome
+            if found.outcome is Outcome.TRANSLATED:
+                assert compiled.get(control.WALK_PA) == found.pa & ~0xFFF
+                assert found.pa < RAM
+            if found.outcome is Outcome.PAGE_FAULT:
+                assert compiled.get(control.FAULT_CODE) == found.error_code
