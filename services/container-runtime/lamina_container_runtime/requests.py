@@ -20,9 +20,7 @@ MAX_ARCHIVE = 16 << 30
 MAX_CHUNK = 1 << 20
 
 
-async def receive_archive(
-    requests: AsyncIterator[pb.ImportImageRequest], file: IO[bytes]
-) -> tuple[str, int]:
+async def receive_archive(requests: AsyncIterator[pb.ImportImageRequest], file: IO[bytes]) -> tuple[str, int]:
     """Writes an archive that arrives in chunks to `file`; returns the reference asked for and the bytes read."""
     reference: str | None = None
     size = 0

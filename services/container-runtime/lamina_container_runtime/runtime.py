@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import IO, Any, TypeVar
-
-import grpc
-from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 
 from lamina_container_runtime.config import ContainerRuntimeConfig
 from lamina_container_runtime.domain.container import ContainerEvent, EventType
@@ -20,20 +16,17 @@ from lamina_container_runtime.domain.wait import Waiter, WaitQueue
 from lamina_container_runtime.engines.interface import Engine, Ports
 from lamina_container_runtime.engines.model.effects import Wait
 from lamina_container_runtime.io.database import Database
+from lamina_container_runtime.io.host import Host, HostMemory
 from lamina_container_runtime.io.images import ImageStore
 from lamina_container_runtime.io.logs import LogStore
 from lamina_container_runtime.io.lower import Lower
 from lamina_container_runtime.io.performer import Performer
 from lamina_kit import trace
-from lamina_kit.channel import Channel
 from lamina_kit.effects import Step
 from lamina_kit.engines import load_engine
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
 from lamina_kit.membus import MemoryBus
 from lamina_kit.service import Environment
-from lamina_kit.session import OwnerSession
-from lamina_kit.status import rpc_error
-from lamina_kit.usermem import UserMemory
 
 T = TypeVar("T")
 WATCH_LAG = 4096
@@ -56,9 +49,8 @@ class Runtime:
         self.names = Names(environment.host)
         self.clock = environment.clock
         self._importing = asyncio.Lock()
-        self._bus: MemoryBus | None = None
+        self._host: Host | None = None
         self._database: Database | None = None
-        self._sessions: list[OwnerSession] = []
         self._running = False
 
     async def start(self) -> None:
@@ -66,22 +58,21 @@ class Runtime:
         environment = self._environment
         folder = environment.state_dir
         folder.mkdir(parents=True, exist_ok=True)
-        self._database = Database(folder / "runtime.db")
-        epoch = self._database.next_epoch()
-        hardware, mmu = self._channel("hardware"), self._channel("mmu")
-        sessions = (await self._open_session(hardware, epoch), await self._open_session(mmu, epoch))
-        environment.layer.boot_id = sessions[0].handshake.boot_id
-        self._bus = environment.bus or await self._open_bus(hardware)
-        record = environment.layer.events.record
-        lower = Lower(hardware, mmu, sessions, self._bus, record)
+        database = self._database = Database(folder / "runtime.db")
+        epoch = database.next_epoch()
+        host = self._host = Host(environment, database.put_epoch)
+        bus = await host.open(epoch)
+        lower = Lower(host.hardware, host.mmu, host.sessions, bus, environment.layer.events.record)
+        memory = HostMemory(bus)
         self.performer = Performer(lower, self.clock, environment.layer.recorder)
-        self.images = ImageStore(folder / "images", self._database)
+        self.images = ImageStore(folder / "images", database)
         self.logs = LogStore(folder / "logs", self.clock.wall_ns, self._log_full)
-        self.engine = self._engine_class(self._ports(self._database, self._bus, epoch))
-        host = await lower.host()
-        self.engine.describe_host(host.memory_bytes, host.core_count)
+        self.engine = self._engine_class(self._ports(database, memory, epoch))
+        described = await lower.host()
+        self.engine.describe_host(described.memory_bytes, described.core_count)
         self._running = True
         await self.performer.drive(self.engine.recover())
+        host.on_reboot = lambda bus: self._rebooted(bus, lower, memory)
 
     async def stop(self) -> None:
         """Ends all containers' tasks and closes everything. Idempotent."""
@@ -90,12 +81,9 @@ class Runtime:
             await self.performer.stop()
             self.logs.close_all()
             self.images.close()
-        for session in self._sessions:
-            await session.close()
-        self._sessions.clear()
-        if self._bus is not None and self._bus is not self._environment.bus:
-            self._bus.close()
-        self._bus = None
+        if self._host is not None:
+            await self._host.close()
+            self._host = None
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -177,13 +165,13 @@ class Runtime:
         finally:
             queue.remove(waiter)
 
-    def _ports(self, database: Database, bus: MemoryBus, epoch: int) -> Ports:
+    def _ports(self, database: Database, memory: HostMemory, epoch: int) -> Ports:
         environment = self._environment
         return Ports(
             host=environment.host,
             clock=self.clock,
             rng=environment.rng.child(f"container-runtime/{epoch}"),
-            memory=UserMemory(bus),
+            memory=memory,
             kick=self.performer.kick,
             record=environment.layer.events.record,
             span=trace.span,
@@ -194,40 +182,10 @@ class Runtime:
             max_sandboxes=self._config.max_sandboxes,
         )
 
-    def _channel(self, layer: str) -> Channel:
-        channel = self._environment.channels.get(layer)
-        if channel is None:
-            raise FailedPrecondition(
-                f"The container runtime has no {layer} layer below it.",
-                reason="LAYER_REQUIRED",
-                next_step=f"Start the {layer} service first, and give the runtime a channel to it.",
-            )
-        return channel
-
-    async def _open_session(self, channel: Channel, epoch: int) -> OwnerSession:
-        owner = f"{self._environment.host}/container-runtime"
-        session = await OwnerSession.open(channel, owner, epoch, self.clock)
-        session.on_reopened(lambda: self._note_epoch(session.epoch))
-        self._sessions.append(session)
-        return session
-
-    async def _open_bus(self, channel: Channel) -> MemoryBus:
-        """Returns the host's RAM, as the hardware says where it is."""
-        try:
-            mapped = await hardware_pb2_grpc.MemoryStub(channel).MapMemory(hardware_pb2.MapMemoryRequest())
-        except grpc.aio.AioRpcError as error:
-            raise rpc_error(error) from error
-        if len(mapped.extents) != 1 or mapped.extents[0].address:
-            raise FailedPrecondition(
-                f"The hardware has its RAM in {len(mapped.extents)} extents; the runtime maps one that begins at 0.",
-                reason="RAM_NOT_MAPPABLE",
-                next_step="Run the runtime on hardware whose RAM is one memory bus file.",
-            )
-        return MemoryBus.open(self._environment.bus_path or Path(mapped.extents[0].path))
-
-    def _note_epoch(self, epoch: int) -> None:
-        if self._database is not None:
-            self._database.put_epoch(epoch)
+    def _rebooted(self, bus: MemoryBus, lower: Lower, memory: HostMemory) -> None:
+        lower.use(bus)
+        memory.use(bus)
+        self.engine.host_rebooted()
 
     def _log_full(self, container_id: str) -> None:
         self._environment.layer.events.record(

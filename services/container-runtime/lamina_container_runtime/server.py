@@ -71,9 +71,7 @@ class ImagesServicer(rpc.ImagesServicer):
         with self._r.spool() as file:
             reference, size = await receive_archive(request_iterator, file)
             images = await self._r.import_image(file, reference)
-        return pb.ImportImageResponse(
-            images=[convert.image(image, self._r.names) for image in images], read_bytes=size
-        )
+        return pb.ImportImageResponse(images=[convert.image(image, self._r.names) for image in images], read_bytes=size)
 
     async def GetImage(self, request: pb.GetImageRequest, context: Context) -> pb.Image:
         """Returns an image."""
@@ -82,9 +80,7 @@ class ImagesServicer(rpc.ImagesServicer):
 
     async def ListImages(self, request: pb.ListImagesRequest, context: Context) -> pb.ListImagesResponse:
         """Lists images."""
-        found, token = page(
-            self._r.images.all(), lambda image: image.image_id, request.page_size, request.page_token
-        )
+        found, token = page(self._r.images.all(), lambda image: image.image_id, request.page_size, request.page_token)
         return pb.ListImagesResponse(
             images=[convert.image(image, self._r.names) for image in found], next_page_token=token
         )
@@ -167,9 +163,7 @@ class ContainersServicer(rpc.ContainersServicer):
         self._r.engine.kill_container(container_id, request.signal or 9, request.pid)
         return pb.KillContainerResponse()
 
-    async def RemoveContainer(
-        self, request: pb.RemoveContainerRequest, context: Context
-    ) -> pb.RemoveContainerResponse:
+    async def RemoveContainer(self, request: pb.RemoveContainerRequest, context: Context) -> pb.RemoveContainerResponse:
         """Removes a container."""
         await self._r.drive(self._r.engine.remove_container(self._r.names.container_id(request.name)))
         return pb.RemoveContainerResponse()
@@ -179,16 +173,12 @@ class ContainersServicer(rpc.ContainersServicer):
         record = self._r.engine.container(self._r.names.container_id(request.name))
         return convert.container(record, self._r.names)
 
-    async def ListContainers(
-        self, request: pb.ListContainersRequest, context: Context
-    ) -> pb.ListContainersResponse:
+    async def ListContainers(self, request: pb.ListContainersRequest, context: Context) -> pb.ListContainersResponse:
         """Lists containers."""
         matching = matching_containers(request, self._r.names, self._r.engine)
         found, token = page(matching, lambda item: item.container_id, request.page_size, request.page_token)
         messages = [convert.container(item, self._r.names) for item in found]
-        return pb.ListContainersResponse(
-            containers=messages, next_page_token=token, revision=self._r.engine.revision()
-        )
+        return pb.ListContainersResponse(containers=messages, next_page_token=token, revision=self._r.engine.revision())
 
     async def WaitContainer(self, request: pb.WaitContainerRequest, context: Context) -> pb.Container:
         """Waits for a container."""

@@ -17,7 +17,8 @@ class HardwareConfig:
 
     `memory_bytes` is RAM, stored sparsely, a multiple of 2 MiB; `run_pages` limits the execution contexts;
     `core_path` is `walker`, `portable`, or `auto`: the walker when its self-test passes. `threads` false keeps all
-    execution on the event loop and counts CPU time in instructions. Slices are in instructions.
+    execution on the event loop and counts CPU time in instructions. Slices are in instructions of the walker core;
+    those of the portable core are shorter.
     """
 
     cores: int = 4
@@ -34,5 +35,5 @@ class HardwareConfig:
             check.range("hardware.memory_bytes", self.memory_bytes, 2 << 20, MAX_MEMORY)
             check.aligned("hardware.memory_bytes", self.memory_bytes, 2 << 20)
             check.range("hardware.run_pages", self.run_pages, 1, 1 << 20)
-            check.range("hardware.inline_instructions", self.inline_instructions, 4096, 1 << 30)
-            check.range("hardware.slice_instructions", self.slice_instructions, 4096, 1 << 40)
+            check.range("hardware.inline_instructions", self.inline_instructions, 8192, 1 << 30)
+            check.range("hardware.slice_instructions", self.slice_instructions, 8192, 1 << 40)

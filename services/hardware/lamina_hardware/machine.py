@@ -24,6 +24,9 @@ from lamina_kit.errors import NotFound
 from lamina_kit.membus import MemoryBus
 from lamina_kit.service import Environment
 
+PORTABLE_SLOWDOWN = 20
+"""How much shorter slices are on the portable core, so that they last about as long."""
+
 _MAX_RANGES = 4096
 _MAX_REQUESTS = 4096
 
@@ -57,8 +60,12 @@ class Machine:
         self.path = choose(config.core_path, environment.state_dir, self.bus)
         layer.capabilities = self.path.capabilities
         cores = [self.path.make() for _ in range(config.cores)]
-        pace = Pace(config.inline_instructions, config.slice_instructions, config.threads)
-        self.dispatcher = Dispatcher(self.engine, cores, self.bus, environment.clock, pace, self._note_throttled)
+        threads = config.threads and getattr(environment.clock, "mode", "real") != "virtual"
+        slowdown = PORTABLE_SLOWDOWN if self.path.name == "portable" else 1
+        pace = Pace(config.inline_instructions // slowdown, config.slice_instructions // slowdown, threads)
+        self.dispatcher = Dispatcher(
+            self.engine, cores, self.bus, environment.clock, pace, self._note_throttled, self._note_lost
+        )
         self.dispatcher.start()
         self.memory = HostMemory(self.bus, layer.boot_id)
         layer.sessions.adopted = lambda owner: len(self.engine.owned(owner))
@@ -104,7 +111,7 @@ class Machine:
     def create_run_group(self, request: pb.CreateRunGroupRequest, owner: str) -> RunGroup:
         """Makes a run group, once for a request id."""
         known = self._known(request.request_id, "group")
-        if isinstance(known, RunGroup):
+        if isinstance(known, RunGroup) and known in self.engine.groups.entries():
             return known
         wish = convert.run_group_wish(request, self.names, self._config.cores, owner, self.clock.now_ns())
         group = self.engine.groups.create(wish)
@@ -120,7 +127,7 @@ class Machine:
     def create_context(self, request: pb.CreateContextRequest, owner: str) -> Context:
         """Makes a context with reset registers, once for a request id."""
         known = self._known(request.request_id, "context")
-        if isinstance(known, Context):
+        if isinstance(known, Context) and known in self.engine.contexts.entries():
             return known
         made = self.engine.create_context(convert.context_wish(request.context, self.names, self.bus.size, owner))
         reset_registers(self.bus.run_page(made.run_page), ring=0 if made.eptp else 3)
@@ -166,6 +173,11 @@ class Machine:
         for group in reversed(self.engine.groups.entries()):
             if group.owner == owner and not group.contexts and not self.engine.groups.children(group.name):
                 self.engine.groups.delete(group.name)
+
+    def _note_lost(self, core: int, error: BaseException) -> None:
+        self._environment.layer.events.record(
+            self.names.format_core(core), "core.lost", rule="its thread failed", error=repr(error)
+        )
 
     def _note_throttled(self, group: RunGroup) -> None:
         self._environment.layer.events.record(

@@ -23,20 +23,19 @@ class RunStream:
         self._done: deque[pb.RunResponse] = deque()
         self._runs: dict[int, Run] = {}
         self._wake: asyncio.Future[None] | None = None
-        self._ended = False
-        self._error: BaseException | None = None
 
     async def serve(self, requests: AsyncIterator[pb.RunRequest]) -> AsyncIterator[pb.RunResponse]:
         """Yields responses until the requests have ended and every run has."""
         loop = asyncio.get_running_loop()
         reader = loop.create_task(self._read(requests))
+        reader.add_done_callback(lambda _: self._notify())
         try:
             while True:
                 while self._done:
                     yield self._done.popleft()
-                if self._error is not None:
-                    raise self._error
-                if self._ended and not self._runs:
+                if reader.done() and (error := reader.exception()) is not None:
+                    raise error
+                if reader.done() and not self._runs:
                     return
                 self._wake = loop.create_future()
                 await self._wake
@@ -46,14 +45,8 @@ class RunStream:
 
     async def _read(self, requests: AsyncIterator[pb.RunRequest]) -> None:
         """Begins a run for each request."""
-        try:
-            async for request in requests:
-                self._begin(request)
-        except InvalidArgument as error:
-            self._error = error
-        finally:
-            self._ended = True
-            self._notify()
+        async for request in requests:
+            self._begin(request)
 
     def _begin(self, request: pb.RunRequest) -> None:
         if request.budget_instructions < 0:

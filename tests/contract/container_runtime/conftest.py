@@ -12,7 +12,7 @@ from lamina_kit.engines import engines_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from runtime_stack import Stack, running  # noqa: E402
+from runtime_stack import Stack, running
 
 
 @pytest.fixture(params=sorted(engines_of("container-runtime")))

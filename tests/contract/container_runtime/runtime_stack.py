@@ -21,12 +21,12 @@ from lamina_container_runtime.server import ContainerRuntimeService
 from lamina_container_runtime.server import build as build_runtime
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build as build_hardware
+from lamina_kit.channel import Channel, connect
 from lamina_kit.clock import RealClock
-from lamina_kit.inproc import LocalChannel
 from lamina_kit.layer import LayerState
 from lamina_kit.oci import Config, File, build_image
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, Service, local
+from lamina_kit.service import Environment, Served, Service, local, serve
 from lamina_mmu.config import MmuConfig
 from lamina_mmu.server import build as build_mmu
 
@@ -69,19 +69,28 @@ class Stack:
     engine: str = "model"
     clock: Any = field(default_factory=RealClock)
     services: list[Service] = field(default_factory=list)
-    channels: dict[str, LocalChannel] = field(default_factory=dict)
+    channels: dict[str, Channel] = field(default_factory=dict)
     states: dict[str, LayerState] = field(default_factory=dict)
     names: int = 0
+    starts: int = 0
+    sockets: bool = False
+    """Whether the layers talk over UNIX sockets, as in the split topology."""
+    served: list[Served] = field(default_factory=list)
 
     async def start(self, runtime: ContainerRuntimeConfig | None = None, memory_bytes: int = 512 << 20) -> None:
         """Starts the layers bottom up."""
+        await self.add_host(memory_bytes)
+        await self.add("container-runtime", build_runtime, runtime or ContainerRuntimeConfig())
+
+    async def add_host(self, memory_bytes: int) -> None:
+        """Starts what is below the runtime."""
         await self.add("hardware", build_hardware, HardwareConfig(cores=2, memory_bytes=memory_bytes))
         await self.add("mmu", build_mmu, MmuConfig(swap_bytes=32 << 20))
-        await self.add("container-runtime", build_runtime, runtime or ContainerRuntimeConfig())
 
     async def add(self, layer: str, build: Any, config: Any) -> None:
         """Starts one layer over those that are there."""
-        rng = Rng(f"test/{layer}/{len(self.services)}")
+        self.starts += 1
+        rng = Rng(f"test/{layer}/{self.starts}")
         state = LayerState(layer, "h1", self.clock, rng)
         state.engine = self.engine
         folder = self.folder / layer
@@ -99,16 +108,38 @@ class Stack:
         await service.start()
         self.services.append(service)
         self.states[layer] = state
-        self.channels[layer] = local(service, state)
+        if self.sockets:
+            address = f"unix:{self.folder}/{layer}.sock"
+            self.served.append(await serve(service, [address], state))
+            self.channels[layer] = connect(address)
+        else:
+            self.channels[layer] = local(service, state)
 
     async def restart_runtime(self) -> None:
         """Stops the runtime without telling its containers, and starts it anew on the same state."""
         await self.services.pop().stop()
         await self.add("container-runtime", build_runtime, ContainerRuntimeConfig())
 
+    async def reboot_host(self) -> None:
+        """Takes the host's power away and gives it back: new hardware and MMU on the sockets of the old ones."""
+        runtime, runtime_served = self.services.pop(), self.served.pop()
+        while self.services:
+            await self.served.pop().stop(0)
+            await self.services.pop().stop()
+        await self.add_host(512 << 20)
+        self.services.append(runtime)
+        self.served.append(runtime_served)
+
+    def has_rebooted(self, sessions: int) -> bool:
+        """Returns whether the runtime noticed the reboot on so many sessions."""
+        events = self.states["container-runtime"].events.list(limit=1000)
+        return sum(event.event == "host.rebooted" for event in events) >= sessions
+
     async def stop(self) -> None:
         """Stops the layers top down."""
         while self.services:
+            if self.served:
+                await self.served.pop().stop(0)
             await self.services.pop().stop()
 
     @property
@@ -211,9 +242,11 @@ class Stack:
 
 
 @asynccontextmanager
-async def running(folder: Path, engine: str = "model", **settings: Any) -> AsyncIterator[Stack]:
+async def running(
+    folder: Path, engine: str = "model", *, sockets: bool = False, **settings: Any
+) -> AsyncIterator[Stack]:
     """Runs a stack for the length of a `with` block."""
-    stack = Stack(folder, engine)
+    stack = Stack(folder, engine, sockets=sockets)
     try:
         await stack.start(**settings)
         yield stack

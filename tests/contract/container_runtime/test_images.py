@@ -49,7 +49,8 @@ def docker_archive(*tags: str, layer: bytes | None = None) -> bytes:
     ).encode()
     name = f"{digest_of(config)[7:]}.json"
     manifest = [{"Config": name, "RepoTags": list(tags), "Layers": ["abc/layer.tar"]}]
-    return build_layer([File(name, config), File("abc/layer.tar", plain), File("manifest.json", json.dumps(manifest).encode())])
+    index = File("manifest.json", json.dumps(manifest).encode())
+    return build_layer([File(name, config), File("abc/layer.tar", plain), index])
 
 
 async def refused(stack: Stack, archive: bytes, reference: str = "") -> LaminaError:
@@ -110,8 +111,8 @@ async def test_wrong_digests_are_refused_with_both(stack: Stack) -> None:
 
 async def test_a_layer_that_is_not_its_diff_id_is_refused(stack: Stack) -> None:
     """The plain layer must have the digest that the configuration names."""
-    archive = docker_archive(layer=build_layer([MOTD]))
-    archive = rewrite(archive, lambda name, data: build_layer([File("x", b"y")]) if name.endswith("layer.tar") else data)
+    other = build_layer([File("x", b"y")])
+    archive = rewrite(docker_archive(), lambda name, data: other if name.endswith("layer.tar") else data)
     assert (await refused(stack, archive)).reason == "DIGEST_MISMATCH"
 
 

@@ -20,7 +20,8 @@ async def test_sandbox_is_ready_with_groups_below(stack: Stack) -> None:
     group = await groups.GetGroup(mmu_pb2.GetGroupRequest(name=sandbox.memory_group))
     assert group.max_bytes == 64 << 20
     image = await stack.import_image(image_of("writer"))
-    name = await stack.create(image, "/writer", "1", sandbox=sandbox, resources=pb.Resources(memory_limit_bytes=1 << 20))
+    own = pb.Resources(memory_limit_bytes=1 << 20)
+    name = await stack.create(image, "/writer", "1", sandbox=sandbox, resources=own)
     container = await stack.containers.GetContainer(pb.GetContainerRequest(name=name))
     inner = await groups.GetGroup(mmu_pb2.GetGroupRequest(name=container.memory_group))
     assert (inner.parent, inner.max_bytes) == (sandbox.memory_group, 1 << 20)

@@ -24,6 +24,11 @@ async def refusal(call: Any) -> LaminaError:
     return status.rpc_error(refused.value)
 
 
+def in_file(extent: Any, size: int) -> bytes:
+    """Returns the first bytes of an extent, from its file."""
+    return Path(extent.path).read_bytes()[extent.offset : extent.offset + size]
+
+
 async def test_the_host_describes_itself(bench: Any, variant: tuple[str, str]) -> None:
     """GetHost gives sizes, engine, core path with its reason, and counters that grow."""
     host = await bench.hosts.GetHost(pb.GetHostRequest(name="hosts/h1"))
@@ -62,8 +67,7 @@ async def test_memory_is_read_and_written(bench: Any) -> None:
     answer = await bench.memory.ReadMemory(pb.ReadMemoryRequest(address=0x5000, size_bytes=5))
     assert answer.data == b"hello"
     extent = (await bench.memory.MapMemory(pb.MapMemoryRequest(address=0x5000, size_bytes=4096))).extents[0]
-    whole = Path(extent.path).read_bytes() if extent.offset < 1 << 24 else b""
-    assert whole[extent.offset : extent.offset + 5] == b"hello"
+    assert in_file(extent, 5) == b"hello"
 
 
 @pytest.mark.parametrize(("address", "size", "code"), [
@@ -127,6 +131,12 @@ async def test_contexts_are_objects(bench: Any) -> None:
     request = pb.CreateContextRequest(context=pb.Context(label="one"), request_id="r1")
     made = await bench.cpu.CreateContext(request)
     assert await bench.cpu.CreateContext(request) == made
+    gone = pb.CreateContextRequest(request_id="r2")
+    handle = (await bench.cpu.CreateContext(gone)).handle
+    await bench.cpu.DeleteContext(pb.DeleteContextRequest(handle=handle))
+    again = await bench.cpu.CreateContext(gone)
+    assert (again.handle.id, again.handle.generation) == (handle.id, handle.generation + 1)
+    await bench.cpu.DeleteContext(pb.DeleteContextRequest(handle=again.handle))
     await bench.cpu.CreateContext(pb.CreateContextRequest())
     listed = await bench.cpu.ListContexts(pb.ListContextsRequest(page_size=1))
     assert [entry.label for entry in listed.contexts] == ["one"]

@@ -72,7 +72,7 @@ class Holder:
 
     async def _read(self) -> None:
         try:
-            async for response in self.call:
+            while (response := await self.call.read()) is not grpc.aio.EOF:
                 await self._take(response)
             self.status = grpc.StatusCode.OK
         except grpc.aio.AioRpcError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,13 @@ def bus(tmp_path: Path) -> Any:
 
 def test_the_verdict_is_kept(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The self-test runs once; its verdict is read from the state directory afterwards."""
-    runs = []
-    monkeypatch.setattr(core_path, "run_selftest", lambda: runs.append(1) or Verdict(True, "passed"))
+    runs: list[int] = []
+
+    def run() -> Verdict:
+        runs.append(1)
+        return Verdict(True, "passed")
+
+    monkeypatch.setattr(core_path, "run_selftest", run)
     assert examine(alone) == examine(alone) == Verdict(True, "passed")
     assert runs == [1]
     monkeypatch.setattr(core_path, "fingerprint", lambda: "another library")
@@ -64,10 +70,6 @@ def test_passing_means_walker(alone: Path, bus: MemoryBus, monkeypatch: pytest.M
 
 def test_a_crash_is_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     """A self-test that is killed by a signal fails with that signal's number."""
-    monkeypatch.setattr(core_path.sys, "executable", "/bin/sh")
-
-    class Done:
-        returncode, stdout, stderr = -11, "", ""
-
-    monkeypatch.setattr(core_path.subprocess, "run", lambda *arguments, **options: Done())
+    crashed: subprocess.CompletedProcess[str] = subprocess.CompletedProcess([], -11, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: crashed)
     assert core_path.run_selftest() == Verdict(False, "it was killed by signal 11")

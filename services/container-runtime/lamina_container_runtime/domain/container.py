@@ -1,7 +1,7 @@
 """A container as the runtime keeps it, and the states it goes through.
 
-    CREATED ──start──▶ RUNNING ──exit──▶ EXITED
-       └───────────────stop, start fails────▲
+CREATED ──start──▶ RUNNING ──exit──▶ EXITED
+   └───────────────stop, start fails────▲
 """
 
 from __future__ import annotations

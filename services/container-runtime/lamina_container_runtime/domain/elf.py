@@ -175,9 +175,7 @@ def _segment(flags: int, offset: int, vaddr: int, file_size: int, mem_size: int,
         raise _malformed(f"its segment at {vaddr:#x} has the offset {offset:#x}, which is not congruent modulo 4096")
     if align & (align - 1):
         raise _malformed(f"its segment at {vaddr:#x} has the alignment {align:#x}, which is no power of two")
-    return Segment(
-        offset, vaddr, file_size, mem_size, bool(flags & _PF_R), bool(flags & _PF_W), bool(flags & _PF_X)
-    )
+    return Segment(offset, vaddr, file_size, mem_size, bool(flags & _PF_R), bool(flags & _PF_W), bool(flags & _PF_X))
 
 
 def _truncated(why: str) -> InvalidArgument:

@@ -34,7 +34,7 @@ def normalise(reference: str, field: str = "reference") -> str:
     if "@" in reference and not digests.is_digest(digest):
         raise _malformed(reference, field, "has something behind @ that is not a SHA-256 digest")
     name, tag = _split_tag(name)
-    if tag and not _TAG.fullmatch(tag):
+    if tag is not None and not _TAG.fullmatch(tag):
         raise _malformed(reference, field, "has a malformed tag")
     registry, path = _split_registry(name)
     if not _HOST.fullmatch(registry) or not _PATH.fullmatch(path):
@@ -44,9 +44,9 @@ def normalise(reference: str, field: str = "reference") -> str:
     return f"{registry}/{path}:{tag or 'latest'}"
 
 
-def _split_tag(name: str) -> tuple[str, str]:
+def _split_tag(name: str) -> tuple[str, str | None]:
     head, colon, tail = name.rpartition(":")
-    return (head, tail) if colon and "/" not in tail else (name, "")
+    return (head, tail) if colon and "/" not in tail else (name, None)
 
 
 def _split_registry(name: str) -> tuple[str, str]:

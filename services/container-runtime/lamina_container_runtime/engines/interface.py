@@ -124,6 +124,9 @@ class Engine(Protocol):
     def recover(self) -> Step[None]:
         """Reconciles what is recorded with what is there: containers that were running died with the old runtime."""
 
+    def host_rebooted(self) -> None:
+        """Notes that the layers below started anew: nothing that was made there is left."""
+
     def run_sandbox(self, spec: SandboxSpec, request_id: str) -> Step[SandboxRecord]:
         """Creates a sandbox and makes it ready."""
 

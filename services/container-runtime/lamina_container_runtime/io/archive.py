@@ -118,9 +118,7 @@ class Archive:
             if settings.platform != PLATFORM:
                 continue
             if len(settings.diff_ids) != len(image.layers):
-                raise _malformed(
-                    image.config, f"has {len(settings.diff_ids)} diff_ids for {len(image.layers)} layers"
-                )
+                raise _malformed(image.config, f"has {len(settings.diff_ids)} diff_ids for {len(image.layers)} layers")
             digest = self._store.put(data)
             name = image.config.removesuffix(".json").rpartition("/")[2]
             if digests.is_digest(f"sha256:{name}"):

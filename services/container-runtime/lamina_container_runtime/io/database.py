@@ -60,9 +60,7 @@ class Database:
     def next_epoch(self) -> int:
         """Counts this start of the runtime and returns its number, from 1."""
         with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO meta VALUES ('epoch', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
-            )
+            connection.execute("INSERT INTO meta VALUES ('epoch', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1")
             (epoch,) = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
         return int(epoch)
 
@@ -119,9 +117,7 @@ class Database:
     def put_image(self, record: ImageRecord) -> None:
         """Stores an image."""
         with self._transaction() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO images VALUES (?, ?)", (record.image_id, codec.dumps(record))
-            )
+            connection.execute("INSERT OR REPLACE INTO images VALUES (?, ?)", (record.image_id, codec.dumps(record)))
 
     def delete_image(self, image_id: str) -> None:
         """Forgets an image."""

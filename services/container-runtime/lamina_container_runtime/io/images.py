@@ -83,9 +83,7 @@ class ImageStore:
 
     def layers(self, image: ImageRecord) -> Sequence[LayerNode]:
         """Returns the trees of an image's layers, lowest first; one that is missing is unpacked again."""
-        return [
-            self._tree(stored, diff_id) for stored, diff_id in zip(image.layers, image.diff_ids, strict=True)
-        ]
+        return [self._tree(stored, diff_id) for stored, diff_id in zip(image.layers, image.diff_ids, strict=True)]
 
     def read(self, digest: str, offset: int, count: int) -> bytes:
         """Returns bytes of a file of a layer."""
@@ -192,10 +190,7 @@ class ImageStore:
         if not dead:
             return freed
         kept_files = {
-            entry.digest
-            for record in self.all()
-            for tree in self.layers(record)
-            for entry in layers.entries_of(tree)
+            entry.digest for record in self.all() for tree in self.layers(record) for entry in layers.entries_of(tree)
         }
         for diff_id in dead:
             for digest in sorted({entry.digest for entry in self._entries(diff_id)} - kept_files - {""}):

@@ -76,6 +76,10 @@ class Lower:
         self._bus = bus
         self._record = record
 
+    def use(self, bus: MemoryBus) -> None:
+        """Goes on with another memory bus: the host has rebooted."""
+        self._bus = bus
+
     @property
     def hardware_metadata(self) -> tuple[tuple[str, str], ...]:
         """The call metadata that name this runtime's session with the hardware."""
@@ -157,9 +161,7 @@ class Lower:
         """Makes a memory object and fills it; it is deleted again when that fails."""
         wanted = mmu_pb2.Object(size_bytes=effect.size, group=effect.group, label=_label(effect.label))
         made = await self._call(
-            self._objects.CreateObject(
-                mmu_pb2.CreateObjectRequest(object=wanted), metadata=self._mmu_session.metadata
-            )
+            self._objects.CreateObject(mmu_pb2.CreateObjectRequest(object=wanted), metadata=self._mmu_session.metadata)
         )
         found = ObjectRef(made.name, Handle(made.handle.id, made.handle.generation))
         if effect.data:

@@ -96,7 +96,7 @@ class Performer:
 
     def _ended(self, number: int, label: str, task: asyncio.Task[Any]) -> None:
         del self._tasks[number]
-        if not task.cancelled() and task.exception() is not None and label not in ("call", "kick"):
+        if not task.cancelled() and task.exception() is not None and label != "call":
             self._log.error("task.failed", task=label, exc_info=task.exception())
 
     async def _spawn(self, effect: Spawn) -> None:

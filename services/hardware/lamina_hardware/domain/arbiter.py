@@ -16,7 +16,7 @@ from lamina_hardware.domain.contexts import Context, ContextState
 from lamina_hardware.domain.run_groups import RunGroup, RunGroups
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Run:
     """One run in progress. `budget` 0 means none. Times in nanoseconds; `ready_since` is when it began to wait.
 
@@ -89,14 +89,15 @@ class Arbiter:
         eligible = [run for run in self._ready if self._may_run(run, idle, now)] if idle else []
         if not eligible:
             return None
+        if len(eligible) == 1:
+            self.groups.note_alone(eligible[0].context.group)
+            return self._take(eligible[0], self._core_for(eligible[0].context, idle), now)
         ready: dict[str, int] = {}
         for run in eligible:
             ready[run.context.group] = ready.get(run.context.group, 0) + 1
         group = self.groups.next_of(ready)
         chosen = min((run for run in eligible if run.context.group == group), key=lambda run: run.order)
-        allowed = [core for core in idle if self.groups.allows(group, core)]
-        core = chosen.context.last_core if chosen.context.last_core in allowed else allowed[0]
-        return self._take(chosen, core, now)
+        return self._take(chosen, self._core_for(chosen.context, idle), now)
 
     def settle(self, run: Run, consumed: int, run_ns: int, now: int) -> list[RunGroup]:
         """Takes a core back from a run and charges its time; returns the groups that this throttled."""
@@ -145,6 +146,12 @@ class Arbiter:
         if context.domain in self._domain_busy or self.groups.throttled(context.group, now):
             return False
         return any(self.groups.allows(context.group, core) for core in idle)
+
+    def _core_for(self, context: Context, idle: list[int]) -> int:
+        """Returns the core that a context had last when it is idle and allowed, or else the lowest that is."""
+        if context.last_core in idle and self.groups.allows(context.group, context.last_core):
+            return context.last_core
+        return next(core for core in idle if self.groups.allows(context.group, core))
 
     def _take(self, run: Run, core: int, now: int) -> Grant:
         context = run.context

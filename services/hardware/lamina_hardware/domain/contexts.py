@@ -32,7 +32,7 @@ class ContextState(enum.Enum):
     RUNNING = "running"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Context:
     """One hardware thread's state, but for its registers, which are in its run page.
 

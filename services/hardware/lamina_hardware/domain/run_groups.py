@@ -11,8 +11,8 @@ beyond the quota is taken off the next one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
 
@@ -35,7 +35,7 @@ class Share:
         self.virtual_ns += ns * _SCALE // self.weight
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RunGroup:
     """A node. `cores` empty means all that the parent has. Times are CPU time in nanoseconds."""
 
@@ -93,6 +93,7 @@ class RunGroups:
     def __init__(self) -> None:
         self._groups: dict[str, RunGroup] = {ROOT: RunGroup(ROOT, ROOT, Share())}
         self._children: dict[str, list[str]] = {ROOT: []}
+        self._paths: dict[str, tuple[RunGroup, ...]] = {ROOT: (self._groups[ROOT],)}
 
     def create(self, group: RunGroup) -> RunGroup:
         """Adds a group. Raises `NotFound` `RUN_GROUP_UNKNOWN` (parent) or `AlreadyExists` `RUN_GROUP_EXISTS`."""
@@ -106,6 +107,7 @@ class RunGroups:
         self._groups[group.name] = group
         self._children[group.name] = []
         self._children[group.parent].append(group.name)
+        self._paths[group.name] = (group, *self._paths[group.parent])
         return group
 
     def get(self, name: str) -> RunGroup:
@@ -127,7 +129,7 @@ class RunGroups:
                 reason="RUN_GROUP_IN_USE",
                 next_step="Delete what is in it first.",
             )
-        del self._groups[name], self._children[name]
+        del self._groups[name], self._children[name], self._paths[name]
         self._children[group.parent].remove(name)
 
     def entries(self) -> list[RunGroup]:
@@ -138,14 +140,9 @@ class RunGroups:
         """Returns the groups directly under one, in the order of their creation."""
         return [self._groups[child] for child in self._children[name]]
 
-    def path(self, name: str) -> Iterator[RunGroup]:
-        """Yields a group and its ancestors, the root last."""
-        group = self._groups[name]
-        while True:
-            yield group
-            if group.name == ROOT:
-                return
-            group = self._groups[group.parent]
+    def path(self, name: str) -> tuple[RunGroup, ...]:
+        """Returns a group and its ancestors, the root last."""
+        return self._paths[name]
 
     def activate(self, name: str) -> None:
         """Notes that a context of a group wants to run; a share that slept starts where its siblings are."""
@@ -189,6 +186,13 @@ class RunGroups:
             if chosen is None:
                 return at.name
             at = chosen
+
+    def note_alone(self, name: str) -> None:
+        """Notes that a group runs without competition: what `next_of` would note on its way to the only choice."""
+        path = self._paths[name]
+        path[0].floor_ns = max(path[0].floor_ns, path[0].own.virtual_ns)
+        for group, parent in pairwise(path):
+            parent.floor_ns = max(parent.floor_ns, group.share.virtual_ns)
 
     def _wake(self, share: Share, parent: RunGroup) -> None:
         if not share.active:

@@ -54,6 +54,7 @@ STOP_B = u64(42)
 STOP_C = u64(43)
 STOP_D = u64(44)
 STOP_E = u64(45)
+STOP_ERROR = u64(46)  # what the emulator itself returned; not 0 without a reason of ours is a defect
 
 # What a walk that failed found.
 FAULT = u64(50)  # FAULT_…

@@ -31,6 +31,7 @@ from lamina_kit.membus import ALL, MemoryBus
 
 Deliver = Callable[[Ended], None]
 Throttled = Callable[[RunGroup], None]
+Lost = Callable[[int, BaseException], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Dispatcher:
         clock: Clock,
         pace: Pace,
         throttled: Throttled,
+        lost: Lost,
     ) -> None:
         self.engine = engine
         self._cores = cores
@@ -69,6 +71,7 @@ class Dispatcher:
         self._clock = clock
         self._pace = pace
         self._throttled = throttled
+        self._lost = lost
         self._pending = [_Pending() for _ in cores]
         self._waiters: list[list[asyncio.Future[None]]] = [[] for _ in cores]
         self._threads: list[CoreThread] = []
@@ -225,9 +228,17 @@ class Dispatcher:
         run = self.engine.arbiter.running[core]
         assert run is not None, "a core reported without a grant"
         if isinstance(outcome, BaseException):
-            raise outcome
-        self._settle(run, outcome, took)
+            self._lose(core, run, outcome, took)
+        else:
+            self._settle(run, outcome, took)
         self._dispatch()
+
+    def _lose(self, core: int, run: Run, error: BaseException, took: int) -> None:
+        """Takes a core whose thread failed out of service; its run ends as cancelled."""
+        self._lost(core, error)
+        self.engine.arbiter.lost[core] = True
+        run.cancelled = True
+        self._settle(run, Stopped(0, run.consumed, paused=True), took)
 
     def _settle(self, run: Run, stopped: Stopped, took: int) -> None:
         core = run.core

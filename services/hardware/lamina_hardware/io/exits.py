@@ -43,6 +43,7 @@ from lamina_hardware.io.control import (
     STOP_CPUID,
     STOP_D,
     STOP_E,
+    STOP_ERROR,
     STOP_INTERRUPT,
     STOP_INVALID,
     STOP_IO,
@@ -360,6 +361,10 @@ def classify(block: int) -> Word:
         settle(block, _0)
         drop_code(block)
         return GO_ON
+    error = word(block, STOP_ERROR) & u64(0xFFFF_FFFF)
+    if error != _0:
+        record(block, _VECTOR, error)
+        return SHUTDOWN
     return HLT
 
 

@@ -37,6 +37,7 @@ from lamina_hardware.io.control import (
     REQUEST_EVENT,
     RUN_PAGE,
     STOP,
+    STOP_ERROR,
     STOP_NONE,
 )
 from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver
@@ -151,10 +152,10 @@ def _emulate(block: int) -> Word:
     guest = at.HF_GUEST if word(block, EPTP) != _0 else _0
     store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~at.HF_GUEST) | guest)
     if word(block, PORTABLE) == _0:
-        call5(word(block, F_START), word(block, ENGINE), load64(env + at.EIP), _0, _0, _0)
+        put(block, STOP_ERROR, call5(word(block, F_START), word(block, ENGINE), load64(env + at.EIP), _0, _0, _0))
         return classify(block)
     push(block)
-    call5(word(block, F_START), word(block, ENGINE), load64(env + at.EIP), _0, _0, _0)
+    put(block, STOP_ERROR, call5(word(block, F_START), word(block, ENGINE), load64(env + at.EIP), _0, _0, _0))
     pull(block)
     finish_by_hand(block)
     return classify(block)

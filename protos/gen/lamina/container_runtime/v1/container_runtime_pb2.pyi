@@ -1252,7 +1252,7 @@ class ContainerEvent(_message.Message):
     CONTAINER_FIELD_NUMBER: _builtins.int
     TIME_NS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """Counts changes, from 1. Grows across restarts of the runtime."""
+    """Counts changes, from 2: 1 is the revision before any change. Grows across restarts of the runtime."""
     type: Global___ContainerEvent.Type.ValueType
     """What happened."""
     time_ns: _builtins.int

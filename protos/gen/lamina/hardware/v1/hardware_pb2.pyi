@@ -40,7 +40,10 @@ class _ExitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExitReason
     EXIT_REASON_EXCEPTION: _ExitReason.ValueType  # 3
     """Another exception. The exit record holds vector and error code; RIP is where the architecture puts it."""
     EXIT_REASON_IO: _ExitReason.ValueType  # 4
-    """A port access. The exit record holds port, size, direction and data; RIP is behind the instruction."""
+    """A port access. The exit record holds port, size, direction and data; RIP is behind the instruction. For IN the
+    caller writes the answer to RAX. INS exits on itself, once for each item: the caller writes the answer to `io_data`
+    of the exit record, and the next run takes it. OUTS exits once for each item too.
+    """
     EXIT_REASON_HLT: _ExitReason.ValueType  # 5
     """The context executed HLT. RIP is behind it."""
     EXIT_REASON_CPUID: _ExitReason.ValueType  # 6
@@ -54,7 +57,7 @@ class _ExitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExitReason
     EXIT_REASON_MSR: _ExitReason.ValueType  # 10
     """RDMSR or WRMSR. RIP is behind it; the exit record holds the number and, for a write, the value."""
     EXIT_REASON_SHUTDOWN: _ExitReason.ValueType  # 11
-    """An exception occurred that cannot be delivered (triple fault)."""
+    """An exception occurred that cannot be delivered (triple fault). The context cannot go on as it is."""
     EXIT_REASON_CANCELED: _ExitReason.ValueType  # 12
     """The run was cancelled: kicked, deleted, its session broke, or its stream closed."""
     EXIT_REASON_REFUSED: _ExitReason.ValueType  # 13
@@ -76,7 +79,10 @@ EXIT_REASON_PAGE_FAULT: ExitReason.ValueType  # 2
 EXIT_REASON_EXCEPTION: ExitReason.ValueType  # 3
 """Another exception. The exit record holds vector and error code; RIP is where the architecture puts it."""
 EXIT_REASON_IO: ExitReason.ValueType  # 4
-"""A port access. The exit record holds port, size, direction and data; RIP is behind the instruction."""
+"""A port access. The exit record holds port, size, direction and data; RIP is behind the instruction. For IN the
+caller writes the answer to RAX. INS exits on itself, once for each item: the caller writes the answer to `io_data`
+of the exit record, and the next run takes it. OUTS exits once for each item too.
+"""
 EXIT_REASON_HLT: ExitReason.ValueType  # 5
 """The context executed HLT. RIP is behind it."""
 EXIT_REASON_CPUID: ExitReason.ValueType  # 6
@@ -90,7 +96,7 @@ EXIT_REASON_HYPERCALL: ExitReason.ValueType  # 9
 EXIT_REASON_MSR: ExitReason.ValueType  # 10
 """RDMSR or WRMSR. RIP is behind it; the exit record holds the number and, for a write, the value."""
 EXIT_REASON_SHUTDOWN: ExitReason.ValueType  # 11
-"""An exception occurred that cannot be delivered (triple fault)."""
+"""An exception occurred that cannot be delivered (triple fault). The context cannot go on as it is."""
 EXIT_REASON_CANCELED: ExitReason.ValueType  # 12
 """The run was cancelled: kicked, deleted, its session broke, or its stream closed."""
 EXIT_REASON_REFUSED: ExitReason.ValueType  # 13
@@ -846,7 +852,9 @@ class Context(_message.Message):
     coherence_domain: _builtins.str
     """Contexts that share writable memory share a domain; empty means a domain of its own."""
     eptp: _builtins.int
-    """Root of the second stage (EPT), a physical address, page aligned. 0 means one stage."""
+    """Root of the second stage (EPT), a physical address, page aligned. 0 means one stage. Accessed and dirty bits are
+    kept in its entries.
+    """
     run_page: _builtins.int
     """Index of the run page on the memory bus. Output only."""
     state: Global___Context.State.ValueType
@@ -897,8 +905,8 @@ class Intercepts(_message.Message):
     CPUID_FIELD_NUMBER: _builtins.int
     SYSCALL_FIELD_NUMBER: _builtins.int
     exceptions: _builtins.int
-    """Exceptions that exit, one bit a vector. Those left out are delivered through the context's own IDT. A context at
-    ring 3 without an IDT intercepts all: set all 32 bits.
+    """Exceptions that exit, one bit a vector, 32 bits. Those left out are delivered through the context's own IDT. A
+    context at ring 3 without an IDT intercepts all. When the whole message is left out: all exceptions and SYSCALL.
     """
     cpuid: _builtins.bool
     """Whether CPUID exits. Otherwise it is answered from the run page's table, and a leaf that is not there exits."""

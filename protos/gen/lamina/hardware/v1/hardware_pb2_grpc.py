@@ -431,7 +431,7 @@ class CpuServicer:
     def ListRunGroups(self, request, context):
         """Lists run groups in the order of their names.
 
-        Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -449,7 +449,10 @@ class CpuServicer:
     def CreateContext(self, request, context):
         """Creates an execution context: the architectural state of one hardware thread, with a run page for it on the bus.
 
-        The context belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: NOT_FOUND
+        Its run page is written: 64-bit long mode with flat segments and SSE, all registers 0, at ring 3 with one stage and
+        at ring 0 with two; the caller sets RIP, CR3, the stack and what else it wants, and marks what it set as dirty. The
+        context belongs to the caller's session, if the call names one: when the session breaks its run ends at once, and
+        when the owner does not come back the context is freed. Idempotent by `request_id`. Errors: NOT_FOUND
         `RUN_GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `RUN_PAGES_EXHAUSTED` when the bus has no run page left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -468,7 +471,7 @@ class CpuServicer:
     def ListContexts(self, request, context):
         """Lists contexts in the order of their handles.
 
-        Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -490,10 +493,14 @@ class CpuServicer:
         Registers go in and come out through the context's run page, and so does the exit record (ADR 0001); the messages
         carry only who, how long and why. A run waits for a core by the shares of its run group; contexts of one coherence
         domain never run at the same time. A run that is refused ends with a response whose reason is
-        `EXIT_REASON_REFUSED` and whose `detail` names the cause (a stale handle, a context that runs already); the stream
-        goes on. Closing the stream stops every run begun on it.
+        `EXIT_REASON_REFUSED` and whose `detail` names the cause: `HANDLE_STALE`, `CONTEXT_BUSY` (it runs already) or
+        `HOST_STOPPING`; the stream goes on. Closing the stream stops every run begun on it.
 
-        Errors: INVALID_ARGUMENT for a negative budget (ends the stream).
+        A budget is kept exactly: the run ends before the first block of instructions that does not fit into it. Only a
+        block with which a run begins may be larger than the budget. A program retires the same instructions however it is
+        cut into runs, whatever else runs on the core.
+
+        Errors: INVALID_ARGUMENT `BUDGET_NEGATIVE` for a negative budget (ends the stream).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -511,8 +518,11 @@ class CpuServicer:
     def Shootdown(self, request, context):
         """Drops translations from every core's TLB. When it returns, no core uses the old ones.
 
-        Whoever takes a right away in a page table or an EPT calls this before it counts on the change. Errors:
-        INVALID_ARGUMENT for more than 4096 ranges.
+        Whoever takes a right away in a page table or an EPT calls this before it counts on the change; so does who reads
+        and clears dirty bits or the dirty log, or a core that holds a writable translation would not set them again. A
+        core that runs stops for a moment and goes on; its caller sees nothing of it.
+
+        Errors: INVALID_ARGUMENT when both roots are 0, or for more than 4096 ranges.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

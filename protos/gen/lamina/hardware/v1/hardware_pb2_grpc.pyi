@@ -133,7 +133,7 @@ class CpuStub:
     ListRunGroups: _aio.UnaryUnaryMultiCallable[_hardware_pb2.ListRunGroupsRequest, _hardware_pb2.ListRunGroupsResponse]
     """Lists run groups in the order of their names.
 
-    Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
     """
     DeleteRunGroup: _aio.UnaryUnaryMultiCallable[_hardware_pb2.DeleteRunGroupRequest, _hardware_pb2.DeleteRunGroupResponse]
     """Deletes an empty run group.
@@ -143,7 +143,10 @@ class CpuStub:
     CreateContext: _aio.UnaryUnaryMultiCallable[_hardware_pb2.CreateContextRequest, _hardware_pb2.Context]
     """Creates an execution context: the architectural state of one hardware thread, with a run page for it on the bus.
 
-    The context belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: NOT_FOUND
+    Its run page is written: 64-bit long mode with flat segments and SSE, all registers 0, at ring 3 with one stage and
+    at ring 0 with two; the caller sets RIP, CR3, the stack and what else it wants, and marks what it set as dirty. The
+    context belongs to the caller's session, if the call names one: when the session breaks its run ends at once, and
+    when the owner does not come back the context is freed. Idempotent by `request_id`. Errors: NOT_FOUND
     `RUN_GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `RUN_PAGES_EXHAUSTED` when the bus has no run page left.
     """
     GetContext: _aio.UnaryUnaryMultiCallable[_hardware_pb2.GetContextRequest, _hardware_pb2.Context]
@@ -154,7 +157,7 @@ class CpuStub:
     ListContexts: _aio.UnaryUnaryMultiCallable[_hardware_pb2.ListContextsRequest, _hardware_pb2.ListContextsResponse]
     """Lists contexts in the order of their handles.
 
-    Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
     """
     DeleteContext: _aio.UnaryUnaryMultiCallable[_hardware_pb2.DeleteContextRequest, _hardware_pb2.DeleteContextResponse]
     """Deletes a context. One that runs is stopped first and its run ends with `EXIT_REASON_CANCELED`.
@@ -168,10 +171,14 @@ class CpuStub:
     Registers go in and come out through the context's run page, and so does the exit record (ADR 0001); the messages
     carry only who, how long and why. A run waits for a core by the shares of its run group; contexts of one coherence
     domain never run at the same time. A run that is refused ends with a response whose reason is
-    `EXIT_REASON_REFUSED` and whose `detail` names the cause (a stale handle, a context that runs already); the stream
-    goes on. Closing the stream stops every run begun on it.
+    `EXIT_REASON_REFUSED` and whose `detail` names the cause: `HANDLE_STALE`, `CONTEXT_BUSY` (it runs already) or
+    `HOST_STOPPING`; the stream goes on. Closing the stream stops every run begun on it.
 
-    Errors: INVALID_ARGUMENT for a negative budget (ends the stream).
+    A budget is kept exactly: the run ends before the first block of instructions that does not fit into it. Only a
+    block with which a run begins may be larger than the budget. A program retires the same instructions however it is
+    cut into runs, whatever else runs on the core.
+
+    Errors: INVALID_ARGUMENT `BUDGET_NEGATIVE` for a negative budget (ends the stream).
     """
     KickContext: _aio.UnaryUnaryMultiCallable[_hardware_pb2.KickContextRequest, _hardware_pb2.KickContextResponse]
     """Makes a running or waiting context exit with `EXIT_REASON_CANCELED`; one that is idle exits at its next run.
@@ -181,8 +188,11 @@ class CpuStub:
     Shootdown: _aio.UnaryUnaryMultiCallable[_hardware_pb2.ShootdownRequest, _hardware_pb2.ShootdownResponse]
     """Drops translations from every core's TLB. When it returns, no core uses the old ones.
 
-    Whoever takes a right away in a page table or an EPT calls this before it counts on the change. Errors:
-    INVALID_ARGUMENT for more than 4096 ranges.
+    Whoever takes a right away in a page table or an EPT calls this before it counts on the change; so does who reads
+    and clears dirty bits or the dirty log, or a core that holds a writable translation would not set them again. A
+    core that runs stops for a moment and goes on; its caller sees nothing of it.
+
+    Errors: INVALID_ARGUMENT when both roots are 0, or for more than 4096 ranges.
     """
     Translate: _aio.UnaryUnaryMultiCallable[_hardware_pb2.TranslateRequest, _hardware_pb2.TranslateResponse]
     """Walks the page tables as a core would, without side effects, and returns every entry visited.
@@ -231,7 +241,7 @@ class CpuServicer:
     ) -> _abc.Awaitable[_hardware_pb2.ListRunGroupsResponse]:
         """Lists run groups in the order of their names.
 
-        Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
 
     def DeleteRunGroup(
@@ -251,7 +261,10 @@ class CpuServicer:
     ) -> _abc.Awaitable[_hardware_pb2.Context]:
         """Creates an execution context: the architectural state of one hardware thread, with a run page for it on the bus.
 
-        The context belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: NOT_FOUND
+        Its run page is written: 64-bit long mode with flat segments and SSE, all registers 0, at ring 3 with one stage and
+        at ring 0 with two; the caller sets RIP, CR3, the stack and what else it wants, and marks what it set as dirty. The
+        context belongs to the caller's session, if the call names one: when the session breaks its run ends at once, and
+        when the owner does not come back the context is freed. Idempotent by `request_id`. Errors: NOT_FOUND
         `RUN_GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `RUN_PAGES_EXHAUSTED` when the bus has no run page left.
         """
 
@@ -272,7 +285,7 @@ class CpuServicer:
     ) -> _abc.Awaitable[_hardware_pb2.ListContextsResponse]:
         """Lists contexts in the order of their handles.
 
-        Errors: INVALID_ARGUMENT for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
 
     def DeleteContext(
@@ -296,10 +309,14 @@ class CpuServicer:
         Registers go in and come out through the context's run page, and so does the exit record (ADR 0001); the messages
         carry only who, how long and why. A run waits for a core by the shares of its run group; contexts of one coherence
         domain never run at the same time. A run that is refused ends with a response whose reason is
-        `EXIT_REASON_REFUSED` and whose `detail` names the cause (a stale handle, a context that runs already); the stream
-        goes on. Closing the stream stops every run begun on it.
+        `EXIT_REASON_REFUSED` and whose `detail` names the cause: `HANDLE_STALE`, `CONTEXT_BUSY` (it runs already) or
+        `HOST_STOPPING`; the stream goes on. Closing the stream stops every run begun on it.
 
-        Errors: INVALID_ARGUMENT for a negative budget (ends the stream).
+        A budget is kept exactly: the run ends before the first block of instructions that does not fit into it. Only a
+        block with which a run begins may be larger than the budget. A program retires the same instructions however it is
+        cut into runs, whatever else runs on the core.
+
+        Errors: INVALID_ARGUMENT `BUDGET_NEGATIVE` for a negative budget (ends the stream).
         """
 
     def KickContext(
@@ -319,8 +336,11 @@ class CpuServicer:
     ) -> _abc.Awaitable[_hardware_pb2.ShootdownResponse]:
         """Drops translations from every core's TLB. When it returns, no core uses the old ones.
 
-        Whoever takes a right away in a page table or an EPT calls this before it counts on the change. Errors:
-        INVALID_ARGUMENT for more than 4096 ranges.
+        Whoever takes a right away in a page table or an EPT calls this before it counts on the change; so does who reads
+        and clears dirty bits or the dirty log, or a core that holds a writable translation would not set them again. A
+        core that runs stops for a moment and goes on; its caller sees nothing of it.
+
+        Errors: INVALID_ARGUMENT when both roots are 0, or for more than 4096 ranges.
         """
 
     def Translate(

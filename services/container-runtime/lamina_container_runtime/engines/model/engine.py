@@ -73,6 +73,12 @@ class ModelEngine:
         return
         yield
 
+    def host_rebooted(self) -> None:
+        """Ends the use of all sandboxes: their groups are gone. Their containers end by themselves, as runs fail."""
+        self.kernel.objects.forget_all()
+        for sandbox in self._sandboxes.all():
+            self._sandboxes.set_not_ready(sandbox)
+
     def run_sandbox(self, spec: SandboxSpec, request_id: str) -> Step[SandboxRecord]:
         """Creates a sandbox and makes it ready."""
         return (yield from self._sandboxes.run(spec, request_id))

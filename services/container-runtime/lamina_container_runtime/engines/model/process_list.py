@@ -27,8 +27,7 @@ def list_processes(container: KernelContainer) -> Iterator[ProcessInfo]:
 def _info(container: KernelContainer, process: Process) -> ProcessInfo:
     first = next((process.threads[tid] for tid in sorted(process.threads)), None)
     counts = sorted(
-        (name_of(number), count, process.unsupported.get(number, 0))
-        for number, count in process.syscall_counts.items()
+        (name_of(number), count, process.unsupported.get(number, 0)) for number, count in process.syscall_counts.items()
     )
     return ProcessInfo(
         pid=process.pid,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from dataclasses import dataclass
 
 U64 = (1 << 64) - 1
 MAX_RW = 0x7FFF_F000
@@ -29,6 +30,8 @@ CLONE_VM, CLONE_FS, CLONE_FILES, CLONE_SIGHAND, CLONE_VFORK = 0x100, 0x200, 0x40
 CLONE_THREAD, CLONE_SETTLS, CLONE_PARENT_SETTID = 0x10000, 0x80000, 0x100000
 CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = 0x200000, 0x1000000
 PATH_MAX = 4096
+TASK_SIZE = (1 << 47) - 4096
+"""Address behind the last one of a program: the topmost page of the user half is never mapped."""
 PIPE_BUF = 4096
 
 SIGHUP, SIGINT, SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGKILL = 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -45,12 +48,23 @@ _STAT = struct.Struct("<QQQIIIIQqqqQQQQQQqqq")
 _TIMESPEC = struct.Struct("<qq")
 
 
+@dataclass(frozen=True)
+class ErrnoName:
+    """The name of an error number, for example `ENOENT`: what the span of a failed system call shows as its status."""
+
+    name: str
+
+
 class Errno(Exception):
     """A system call fails with this error number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(errno.errorcode.get(number, str(number)))
         self.number = number
+
+    def code(self) -> ErrnoName:
+        """Returns its name."""
+        return ErrnoName(str(self))
 
 
 class Interrupted(Errno):

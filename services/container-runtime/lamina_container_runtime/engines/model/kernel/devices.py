@@ -125,4 +125,3 @@ def open_device(inode: DeviceInode, flags: int, path: str) -> OpenFile:
 def open_null(container: KernelContainer) -> OpenFile:
     """Returns what standard input is when nothing is attached."""
     return NullFile(DeviceInode(container.root.fs, 0o666, NULL), O_RDWR, "/dev/null")
-

@@ -1,8 +1,8 @@
 """How processes begin and end: start, clone, exec, exit, and waiting for children.
 
-    start ─▶ alive ─clone─▶ child        exec replaces the program, not the process
-               │
-               └─ exit, signal ─▶ zombie ─wait by the parent─▶ gone      (orphans are adopted by process 1)
+start ─▶ alive ─clone─▶ child        exec replaces the program, not the process
+           │
+           └─ exit, signal ─▶ zombie ─wait by the parent─▶ gone      (orphans are adopted by process 1)
 """
 
 from __future__ import annotations

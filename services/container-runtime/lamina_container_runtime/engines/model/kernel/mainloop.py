@@ -1,10 +1,10 @@
 """The life of a thread in the kernel: run it, answer its exit, look at its signals, run it again.
 
-    ┌─▶ signals ─▶ Run ─▶ SYSCALL ─▶ the call's step ─────────┐
-    │                 ├─▶ #PF ─▶ FaultIn, or SIGSEGV ─────────┤
-    │                 ├─▶ #DE #UD #GP … ─▶ SIGFPE SIGILL … ───┤
-    │                 └─▶ CPUID, RDTSC, RDRAND ─▶ the answer ─┤
-    └─────────────────────────────────────────────────────────┘
+┌─▶ signals ─▶ Run ─▶ SYSCALL ─▶ the call's step ─────────┐
+│                 ├─▶ #PF ─▶ FaultIn, or SIGSEGV ─────────┤
+│                 ├─▶ #DE #UD #GP … ─▶ SIGFPE SIGILL … ───┤
+│                 └─▶ CPUID, RDTSC, RDRAND ─▶ the answer ─┤
+└─────────────────────────────────────────────────────────┘
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from lamina_container_runtime.domain.elf import Segment
-from lamina_container_runtime.engines.model.effects import CreateObject, DeleteObject, ObjectRef
+from lamina_container_runtime.domain.wait import Waiter, WaitQueue
+from lamina_container_runtime.engines.model.effects import CreateObject, DeleteObject, ObjectRef, Wait
 from lamina_container_runtime.engines.model.kernel.inode import FileInode
 from lamina_container_runtime.engines.model.kernel.overlay import OverlayFile
 from lamina_kit.effects import Step
@@ -32,6 +33,12 @@ class Objects:
     def __init__(self, limit: int = MAX_BYTES) -> None:
         self._limit = limit
         self._kept: OrderedDict[Hashable, tuple[ObjectRef, int]] = OrderedDict()
+        self._coming: dict[Hashable, WaitQueue] = {}
+        self._bytes = 0
+
+    def forget_all(self) -> None:
+        """Forgets all objects: the MMU that had them is gone."""
+        self._kept.clear()
         self._bytes = 0
 
     def segment(
@@ -51,17 +58,19 @@ class Objects:
         key = (*content_key(container, file), "pages", offset, size)
         return (yield from self._get(key, file, offset, size, page_up(size), path))
 
-    def _get(
-        self, key: Hashable, file: FileInode, offset: int, count: int, size: int, label: str
-    ) -> Step[ObjectRef]:
+    def _get(self, key: Hashable, file: FileInode, offset: int, count: int, size: int, label: str) -> Step[ObjectRef]:
+        while key in self._coming:
+            waiter = Waiter()
+            self._coming[key].add(waiter)
+            yield Wait(waiter, None)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key][0]
-        data = file.read(offset, count)
-        made: ObjectRef = yield CreateObject(size, data, "", label[-255:])
-        if key in self._kept:
-            yield DeleteObject(made)
-            return self._kept[key][0]
+        self._coming[key] = WaitQueue()
+        try:
+            made: ObjectRef = yield CreateObject(size, file.read(offset, count), "", label[-255:])
+        finally:
+            self._coming.pop(key).wake()
         self._kept[key] = (made, size)
         self._bytes += size
         while self._bytes > self._limit and len(self._kept) > 1:

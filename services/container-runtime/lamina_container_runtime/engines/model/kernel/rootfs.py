@@ -1,10 +1,10 @@
 """The file tree of a container: its overlay, with /proc, /dev and /sys mounted, and the files that name its host.
 
-    /            overlay: the image's layers, and this container's upper layer
-    /proc        procfs of its PID namespace
-    /dev         tmpfs with null, zero, full, random, urandom, fd, stdin, stdout, stderr, shm, pts
-    /sys         tmpfs, empty, read-only
-    /etc         hostname, hosts, resolv.conf written by the runtime
+/            overlay: the image's layers, and this container's upper layer
+/proc        procfs of its PID namespace
+/dev         tmpfs with null, zero, full, random, urandom, fd, stdin, stdout, stderr, shm, pts
+/sys         tmpfs, empty, read-only
+/etc         hostname, hosts, resolv.conf written by the runtime
 """
 
 from __future__ import annotations

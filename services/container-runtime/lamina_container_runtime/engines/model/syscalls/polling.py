@@ -75,9 +75,7 @@ def _poll(thread: Thread, address: int, count: int, timeout_ns: int | None) -> S
     entries = [struct.unpack_from("<ihh", data, 8 * number) for number in range(count)]
     wanted = [(fd, events & 0xFFFF) for fd, events, _ in entries]
     ready = yield from _wait_ready(thread, wanted, timeout_ns, any)
-    out = b"".join(
-        struct.pack("<iHH", fd, events, found) for (fd, events), found in zip(wanted, ready, strict=True)
-    )
+    out = b"".join(struct.pack("<iHH", fd, events, found) for (fd, events), found in zip(wanted, ready, strict=True))
     yield from user.write(thread, address, out)
     return sum(1 for found in ready if found)
 

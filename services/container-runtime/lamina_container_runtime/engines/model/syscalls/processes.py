@@ -165,9 +165,7 @@ def waitid(thread: Thread, kind: int, number: int, info: int, options: int, usag
 def _usage(process: Process) -> bytes:
     """Returns a struct rusage with the CPU time, as user time, and the page faults."""
     microseconds = process.run_time_ns // 1000
-    return struct.pack(
-        "<18q", microseconds // 10**6, microseconds % 10**6, 0, 0, 0, 0, 0, 0, process.faults, *(0,) * 9
-    )
+    return struct.pack("<18q", microseconds // 10**6, microseconds % 10**6, 0, 0, 0, 0, 0, 0, process.faults, *(0,) * 9)
 
 
 @CALLS.add("getrusage")

@@ -7,14 +7,13 @@ import struct
 from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel import credentials, user
-from lamina_container_runtime.engines.model.kernel.abi import DT_OF, MAX_RW, MAY_WRITE, Errno, signed
+from lamina_container_runtime.engines.model.kernel.abi import DT_OF, MAX_RW, MAY_WRITE, TASK_SIZE, Errno, signed
 from lamina_container_runtime.engines.model.kernel.inode import DirectoryInode, FileInode
 from lamina_container_runtime.engines.model.kernel.openfile import Directory, OpenFile
 from lamina_container_runtime.engines.model.kernel.resolve import parent_of, resolve
 from lamina_container_runtime.engines.model.syscalls import paths
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
-from lamina_kit.paging import is_user
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.thread import Thread
@@ -41,7 +40,7 @@ def _writer(thread: Thread, fd: int) -> OpenFile:
 def _check_buffer(address: int, count: int) -> int:
     """Returns how many bytes a call may move; EFAULT for a buffer outside user addresses."""
     count = min(count, MAX_RW)
-    if not is_user(address, count):
+    if address + count > TASK_SIZE:
         raise Errno(errno.EFAULT)
     return count
 

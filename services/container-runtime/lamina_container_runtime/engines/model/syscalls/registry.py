@@ -1,9 +1,9 @@
 """How a module of system calls lists what it has.
 
-    CALLS = Calls()
+CALLS = Calls()
 
-    @CALLS.add("getpid")
-    def getpid(thread: Thread) -> int: ...
+@CALLS.add("getpid")
+def getpid(thread: Thread) -> int: ...
 """
 
 from __future__ import annotations
