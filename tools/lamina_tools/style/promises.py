@@ -80,7 +80,7 @@ def reasons_are_promised(texts: Iterable[str], sources: Iterable[Source]) -> Ite
 
     Defects of our own (`Internal`) are no promise.
     """
-    promised = set(re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", "\n".join(texts)))
+    promised = set(re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b|(?<=`)[A-Z]{4,}(?=`)", "\n".join(texts)))
     for source in sources:
         for call, reason in reasons(source):
             if reason not in promised and dotted(call.func).rpartition(".")[2] != "Internal":

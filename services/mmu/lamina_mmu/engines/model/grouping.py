@@ -20,6 +20,10 @@ from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.reclaim import BATCH, reclaim, reclaim_group
 
 
+CHUNK = 256
+"""Most pages pushed out without a yield, so that others are not kept waiting."""
+
+
 def create_group(m: Machine, name: str, parent: Group, limits: Mapping[str, int | None], session: Session) -> Group:
     """Makes a group under `parent`."""
     group = m.groups.create(name, parent, limits.get("max_bytes"), limits.get("swap_max_bytes"))
@@ -46,7 +50,8 @@ def update_group(m: Machine, group: Group, limits: Mapping[str, int | None]) -> 
         setattr(group, name, value)
     m.record(m.names.group(group.name), "group.updated", **dict[str, Any](limits))
     while group.limit is not None and group.usage > group.limit:
-        result = yield from reclaim_group(m, group, group.usage - group.limit, "limit lowered")
+        pages = min(group.usage - group.limit, CHUNK)
+        result = yield from reclaim_group(m, group, pages, "limit lowered")
         if not result.pages and not result.busy:
             break
 
@@ -55,11 +60,12 @@ def reclaim_on_demand(m: Machine, space: Space | None, group: Group, pages: int)
     """Pushes up to `pages` out of a space, or of a group and all under it."""
     gone = written = 0
     while gone < pages:
+        chunk = min(pages - gone, CHUNK)
         if space is None:
-            result = yield from reclaim_group(m, group, pages - gone, "asked for")
+            result = yield from reclaim_group(m, group, chunk, "asked for")
         else:
             mine = partial(_pages_of, m, space)
-            result = yield from reclaim(m, mine, len(mine()), pages - gone, "asked for")
+            result = yield from reclaim(m, mine, len(mine()), chunk, "asked for")
         gone += result.pages
         written += result.written
         if not result.pages and not result.busy:
@@ -79,7 +85,7 @@ def _pages_of(m: Machine, space: Space) -> list[int]:
 def reclaim_ahead(m: Machine) -> Step[None]:
     """Brings the free frames back over the high watermark, so that faults find one at once."""
     while m.frames.free < m.high:
-        pages = max(BATCH, m.high - m.frames.free)
+        pages = max(BATCH, min(m.high - m.frames.free, CHUNK))
         pages = max(1, min(pages, m.policy.population([group.id for group in m.groups.ordered()]) // 4))
         result = yield from reclaim_group(m, m.groups.root, pages, "free frames below the watermark")
         if not result.pages and not result.busy:

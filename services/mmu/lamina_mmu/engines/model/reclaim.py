@@ -42,7 +42,7 @@ def make_room(m: Machine, group: Group, cause: str) -> Step[bool]:
     group.max_events += 1
     population = m.policy.population([level.id for level in group.subtree()])
     if group.parent is None:
-        pages = max(1, min(max(BATCH, m.high - m.frames.free), population // 4))
+        pages = max(1, min(BATCH, population // 4))
     else:
         pages = max(1, min(BATCH, population // 16))
     result = yield from reclaim_group(m, group, pages, cause)
