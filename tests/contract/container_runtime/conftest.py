@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.contract.container_runtime.runtime_stack import Stack, running
 
 from lamina_kit.engines import engines_of
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from runtime_stack import Stack, running
 
 
 @pytest.fixture(params=sorted(engines_of("container-runtime")))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
-from runtime_stack import Stack, image_of
+from tests.contract.container_runtime.runtime_stack import Stack, image_of
 
 from lamina_kit.status import rpc_error
 
@@ -128,7 +129,7 @@ async def test_creating_checks_what_it_is_given(stack: Stack) -> None:
     image = await stack.import_image(image_of(files=()))
     sandbox = await stack.sandbox()
 
-    async def create(**fields: object) -> tuple[str, str]:
+    async def create(**fields: Any) -> tuple[str, str]:
         wanted = pb.Container(
             **{"sandbox": sandbox.name, "metadata": pb.ContainerMetadata(name="x"), "image": image.name, **fields}
         )
@@ -179,7 +180,7 @@ async def test_watch_follows_and_refuses_the_future(stack: Stack) -> None:
     """A watch from 0 begins with what is there and goes on; a revision that does not exist yet is refused."""
     image = await stack.import_image(image_of("writer"))
     name = await stack.create(image, "/writer", "1")
-    call = stack.containers.WatchContainers(pb.WatchContainersRequest())
+    call: Any = stack.containers.WatchContainers(pb.WatchContainersRequest())
     first = await call.read()
     assert (first.container.name, first.type) == (name, pb.ContainerEvent.TYPE_CREATED)
     await stack.containers.StartContainer(pb.StartContainerRequest(name=name))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
-from runtime_stack import Stack, image_of
+from tests.contract.container_runtime.runtime_stack import Stack, image_of
 
 from lamina_kit.errors import LaminaError
 from lamina_kit.oci import Config, File, build_image, build_layer, digest_of

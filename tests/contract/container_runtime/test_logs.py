@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
-from runtime_stack import Stack, image_of
+from tests.contract.container_runtime.runtime_stack import Stack, image_of
 
 OUT, ERR = pb.LogEntry.STREAM_STDOUT, pb.LogEntry.STREAM_STDERR
 
 
-async def read(stack: Stack, name: str, **fields: object) -> list[pb.LogEntry]:
+async def read(stack: Stack, name: str, **fields: Any) -> list[pb.LogEntry]:
     """Returns the entries that a request gives."""
     return [entry async for entry in stack.containers.ReadLogs(pb.ReadLogsRequest(name=name, **fields))]
 
@@ -49,7 +51,7 @@ async def test_follow_goes_on_until_the_container_exits(stack: Stack) -> None:
     """A reader that follows gets each line as it is written, and the end when the container ends."""
     image = await stack.import_image(image_of("signals"))
     name = await stack.create(image, "/signals")
-    call = stack.containers.ReadLogs(pb.ReadLogsRequest(name=name, follow=True))
+    call: Any = stack.containers.ReadLogs(pb.ReadLogsRequest(name=name, follow=True))
     await stack.containers.StartContainer(pb.StartContainerRequest(name=name))
     assert (await call.read()).data == b"ready\n"
     for number in (1, 2):

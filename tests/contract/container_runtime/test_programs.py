@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2
-from runtime_stack import Stack, image_of
+from tests.contract.container_runtime.runtime_stack import Stack, compile_test_program, image_of
+
+from lamina_kit.oci import Config, File, build_image
 
 RESIDENT = mmu_pb2.TranslateResponse.RESIDENCY_RAM
 FAULTS = (
@@ -183,14 +187,20 @@ async def test_processes_are_listed_with_what_they_do(stack: Stack) -> None:
     assert process.context.startswith("hosts/h1/contexts/")
 
 
-@pytest.mark.parametrize("seed_file", ["hostname", "hosts"])
-async def test_the_sandbox_names_the_host(stack: Stack, seed_file: str) -> None:
+@pytest.mark.parametrize("path", ["/etc/hostname", "/etc/hosts", "/proc/sys/kernel/hostname"])
+async def test_the_sandbox_names_the_host(stack: Stack, path: str) -> None:
     """Files of the container that name its host have the sandbox's host name."""
-    image = await stack.import_image(image_of("writer"))
-    sandbox = await stack.sandbox(hostname="web-7")
-    name = await stack.create(image, "/writer", "1", sandbox=sandbox)
-    live = stack.service.runtime.engine._containers._live  # type: ignore[attr-defined]
-    await stack.containers.StartContainer(pb.StartContainerRequest(name=name))
-    root = live[name.rpartition("/")[2]].root
-    file = root.entries()["etc"].entries()[seed_file]
-    assert b"web-7" in file.read(0, 4096)
+    image = await stack.import_image(image_of("show"))
+    ended = await stack.run(image, "/show", path, sandbox=await stack.sandbox(hostname="web-7"))
+    assert ended.code == 0
+    assert b"web-7" in ended.out
+
+
+async def test_layers_are_united(stack: Stack) -> None:
+    """A program sees the topmost file of a name, and none that a layer above removed."""
+    show = File("show", compile_test_program("show"), mode=0o755)
+    base = [show, File("a", b"base a"), File("b", b"base b"), File("c", b"base c")]
+    archive = build_image([File("b", b"top b"), File(".wh.c")], Config(), lower_layers=[base])
+    image = await stack.import_image(archive)
+    outcomes = [await stack.run(image, "/show", f"/{name}") for name in "abc"]
+    assert [(ended.code, ended.out) for ended in outcomes] == [(0, b"base a"), (0, b"top b"), (errno.ENOENT, b"")]

@@ -6,7 +6,7 @@ import grpc
 import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
-from runtime_stack import Stack, image_of
+from tests.contract.container_runtime.runtime_stack import Stack, image_of
 
 from lamina_kit.status import rpc_error
 

@@ -7,7 +7,7 @@ import struct
 import grpc
 import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
-from runtime_stack import Stack, compile_test_program, image_of
+from tests.contract.container_runtime.runtime_stack import Stack, compile_test_program, image_of
 
 from lamina_kit.oci import File
 from lamina_kit.status import rpc_error

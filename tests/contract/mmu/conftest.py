@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.contract.mmu.stack import Stack
 
 from lamina_kit.engines import engines_of
-from tests.contract.mmu.stack import Stack
 
 ENGINES = engines_of("mmu")
 

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import grpc
-
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.stack import WRITE, Stack
 
@@ -29,7 +28,7 @@ class Holder:
         self.call: Any = self.stack.spaces.Hold()
         opened = pb.HoldOpen(handle=self.space.handle, eptp=self.eptp)
         await self.call.write(pb.HoldRequest(open=opened))
-        first = await self.call.read()
+        first: Any = await self.call.read()
         assert first.WhichOneof("response") == "opened" and first.position == 1
         self.seen.append(first)
         self.reader = asyncio.get_running_loop().create_task(self._read())

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-
 from lamina.common.v1 import access_pb2
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2_grpc as rpc
+
 from lamina_kit.clock import Clock, RealClock
 from lamina_kit.layer import LayerState
 from lamina_kit.membus import MemoryBus
@@ -78,7 +78,12 @@ class Stack:
     """A started MMU with stubs for its four services. `frames` of RAM, `swap_pages` of swap."""
 
     def __init__(
-        self, folder: Path, clock: Clock | None = None, frames: int = 4096, swap_pages: int = 1024, engine: str = "model"
+        self,
+        folder: Path,
+        clock: Clock | None = None,
+        frames: int = 4096,
+        swap_pages: int = 1024,
+        engine: str = "model",
     ) -> None:
         self.clock: Clock = clock or RealClock()
         self.folder = folder
@@ -141,9 +146,7 @@ class Stack:
 
     async def write(self, space: pb.Space, address: int, data: bytes, force: bool = False) -> None:
         """Writes bytes of a space."""
-        await self.spaces.WriteSpace(
-            pb.WriteSpaceRequest(handle=space.handle, address=address, data=data, force=force)
-        )
+        await self.spaces.WriteSpace(pb.WriteSpaceRequest(handle=space.handle, address=address, data=data, force=force))
 
     async def read(self, space: pb.Space, address: int, size: int) -> bytes:
         """Reads bytes of a space."""

@@ -165,9 +165,9 @@ async def test_reading_beyond_a_mapping_names_the_first_bad_address(stack: Stack
     """What cannot be reached is named; sizes out of range are refused."""
     space = await stack.space()
     await stack.map(space, 0x40_0000, 1)
-    message = await refused(stack.read(space, 0x40_0ff0, 32), "OUT_OF_RANGE", "BAD_ADDRESS")
+    message = await refused(stack.read(space, 0x40_0FF0, 32), "OUT_OF_RANGE", "BAD_ADDRESS")
     assert "0x401000" in message
-    await refused(stack.write(space, 0x40_0ff0, bytes(32)), "OUT_OF_RANGE", "BAD_ADDRESS")
+    await refused(stack.write(space, 0x40_0FF0, bytes(32)), "OUT_OF_RANGE", "BAD_ADDRESS")
     await refused(stack.read(space, 2**64 - 1, 1), "INVALID_ARGUMENT")
     for size in (0, -1, (4 << 20) + 1):
         await refused(stack.read(space, 0x40_0000, size), "INVALID_ARGUMENT")

@@ -9,7 +9,7 @@ from tests.contract.mmu.stack import PAGE, Stack
 
 async def allocate(stack: Stack, count: int, owner: str = "vm web-1 ept", **fields: str) -> list[int]:
     """Allocates frames."""
-    request = pb.AllocateFramesRequest(count=count, owner=owner, **fields)  # type: ignore[arg-type]
+    request = pb.AllocateFramesRequest(count=count, owner=owner, **fields)
     return list((await stack.frames.AllocateFrames(request)).frames)
 
 
@@ -76,9 +76,7 @@ async def test_every_frame_has_a_use(stack: Stack) -> None:
     root = await stack.frames.GetFrame(pb.GetFrameRequest(frame=space.root_address // PAGE))
     assert (root.use, root.owner) == (pb.Frame.USE_TABLE, space.name)
     for beyond in (4096, 2**64 - 1):
-        await refused(
-            stack.frames.GetFrame(pb.GetFrameRequest(frame=beyond)), "OUT_OF_RANGE", "FRAME_OUTSIDE_RAM"
-        )
+        await refused(stack.frames.GetFrame(pb.GetFrameRequest(frame=beyond)), "OUT_OF_RANGE", "FRAME_OUTSIDE_RAM")
 
 
 async def test_a_pinned_frame_is_not_given_to_another(stack: Stack) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 import pytest
-
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.conftest import Eventually, ManualClock
 from tests.contract.mmu.holder import Holder
@@ -122,7 +121,7 @@ async def test_a_want_during_a_revocation_waits_and_is_granted_behind_it(stack: 
 async def test_a_silent_holder_is_fenced_after_a_second(
     stack: Stack, manual_clock: ManualClock, eventually: Eventually
 ) -> None:
-    """Unanswered for 1 s: its root is void and shot down, its pages count as dirty, its stream ends; the rest goes on."""
+    """Unanswered for 1 s: its root is void and shot down, its pages count as dirty, its stream ends."""
     frames = await stack.frames.AllocateFrames(pb.AllocateFramesRequest(count=1, owner="ept"))
     eptp = frames.frames[0] * PAGE
     stack.bus.store64(eptp, 0x1234_5007)

@@ -202,7 +202,7 @@ async def test_bad_ranges_are_refused(stack: Stack) -> None:
         {"size_bytes": PAGE, "replace": True},
         {"size_bytes": PAGE, "label": "x" * 256},
     ):
-        request = pb.MapRangeRequest(handle=space.handle, protection=RW, **fields)  # type: ignore[arg-type]
+        request = pb.MapRangeRequest(handle=space.handle, protection=RW, **fields)
         await refused(stack.spaces.MapRange(request), "INVALID_ARGUMENT")
     for address in (0, 1 << 47, (1 << 47) - PAGE, 2**64 - PAGE):
         await refused(stack.map(space, address, 2), "INVALID_ARGUMENT", "ADDRESS_NOT_MAPPABLE")

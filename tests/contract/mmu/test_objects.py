@@ -70,8 +70,8 @@ async def test_a_shared_mapping_writes_to_the_object(stack: Stack) -> None:
     one, two = await stack.space(), await stack.space()
     await stack.map(one, 0x40_0000, 3, RW, object=sea.handle, shared=True)
     await stack.map(two, 0x90_0000, 2, RW, object=sea.handle, shared=True, object_offset=PAGE)
-    await stack.write(one, 0x40_1ffc, b"across!")
-    assert await stack.read(two, 0x90_0ffc, 7) == b"across!"
+    await stack.write(one, 0x40_1FFC, b"across!")
+    assert await stack.read(two, 0x90_0FFC, 7) == b"across!"
     assert (await stack.fault(two, 0x90_0000, WRITE)).entry & 2
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.refused import refused

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.conftest import Golden
 from tests.contract.mmu.stack import PAGE, WRITE, Stack

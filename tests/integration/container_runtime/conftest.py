@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "contract" / "container_runtime"))
-
-from runtime_stack import Stack, running
+from tests.contract.container_runtime.runtime_stack import Stack, running
 
 
 @pytest.fixture

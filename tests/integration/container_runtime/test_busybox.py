@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from runtime_stack import Stack
+from tests.contract.container_runtime.runtime_stack import Stack
 
 from lamina_kit.oci import Config, File, build_image
 

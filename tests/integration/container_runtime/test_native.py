@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from runtime_stack import Stack, compile_test_program, image_of
+from tests.contract.container_runtime.runtime_stack import Stack, compile_test_program, image_of
 
 pytestmark = pytest.mark.skipif(
     platform.system() != "Linux" or platform.machine() != "x86_64", reason="needs x86-64 Linux as the yardstick"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import grpc
 import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
-from runtime_stack import Stack, image_of
+from tests.contract.container_runtime.runtime_stack import Stack, image_of
 
 from lamina_kit.channel import connect
 from lamina_kit.service import serve
@@ -36,7 +37,7 @@ async def test_a_restarted_runtime_knows_what_was(stack: Stack) -> None:
         await stack.create(image, "/spin", sandbox=sandbox)
     assert rpc_error(caught.value).reason == "SANDBOX_NOT_READY"
     call = stack.containers.WatchContainers(pb.WatchContainersRequest(revision=listed.revision))
-    event = await call.read()
+    event: Any = await call.read()
     assert (event.type, event.container.name) == (pb.ContainerEvent.TYPE_STOPPED, running)
     call.cancel()
     ended = await stack.run(image, "/writer", "1")
@@ -61,7 +62,7 @@ async def test_everything_works_over_sockets(stack: Stack) -> None:
     try:
         archive = image_of("writer")
 
-        async def messages():  # type: ignore[no-untyped-def]
+        async def messages() -> AsyncIterator[pb.ImportImageRequest]:
             yield pb.ImportImageRequest(start=pb.ImportStart(reference="far"))
             yield pb.ImportImageRequest(chunk=archive)
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from lamina.common.v1 import access_pb2, layer_pb2, layer_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2 as hw
 from lamina.hardware.v1 import hardware_pb2_grpc as hw_rpc
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2_grpc as rpc
+from tests.contract.mmu.stack import walk_file
+
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build as build_hardware
 from lamina_kit.clock import RealClock
@@ -24,13 +25,12 @@ from lamina_kit.runpage import DIRTY_ALL, ExitReason, RunPage
 from lamina_kit.service import Environment, connect, local, serve
 from lamina_mmu.config import MmuConfig
 from lamina_mmu.server import build as build_mmu
-from tests.contract.mmu.stack import walk_file
 
 PAGE = 4096
 TEXT, DATA, PAGES = 0x40_0000, 0x60_0000, 64
-FILL = bytes.fromhex("48893f" "4881c700100000" "48ffce" "75f1" "0f05")
+FILL = bytes.fromhex("48893f4881c70010000048ffce75f10f05")
 """again: MOV [RDI], RDI; ADD RDI, 4096; DEC RSI; JNZ again; SYSCALL."""
-CHECK = bytes.fromhex("48393f" "750e" "4881c700100000" "48ffce" "75ef" "0f05" "0f0b")
+CHECK = bytes.fromhex("48393f750e4881c70010000048ffce75ef0f050f0b")
 """again: CMP [RDI], RDI; JNE wrong; ADD RDI, 4096; DEC RSI; JNZ again; SYSCALL; wrong: UD2."""
 
 
@@ -55,8 +55,8 @@ class Host:
                 handle=space.handle, address=address, size_bytes=pages * PAGE, protection=rights, fixed=True
             )
             await self.spaces.MapRange(request)
-        request = pb.WriteSpaceRequest(handle=space.handle, address=TEXT, data=code, force=True)
-        await self.spaces.WriteSpace(request)
+        text = pb.WriteSpaceRequest(handle=space.handle, address=TEXT, data=code, force=True)
+        await self.spaces.WriteSpace(text)
         return await self.context(space)
 
     async def context(self, space: pb.Space) -> Program:
@@ -153,9 +153,7 @@ async def test_a_program_faults_its_pages_in(host: Host) -> None:
 
 async def test_a_program_outgrows_its_memory(host: Host) -> None:
     """With room for 16 of 64 pages a program fills and checks them all: evicted pages leave no TLB behind."""
-    group = await host.groups.CreateGroup(
-        pb.CreateGroupRequest(group_id="tight", group=pb.Group(max_bytes=20 * PAGE))
-    )
+    group = await host.groups.CreateGroup(pb.CreateGroupRequest(group_id="tight", group=pb.Group(max_bytes=20 * PAGE)))
     program = await host.program(FILL.ljust(256, b"\x90") + CHECK, group.name)
     assert await program.run() == ExitReason.SYSCALL
     for _ in range(3):
@@ -182,9 +180,7 @@ async def test_parent_and_child_run_apart(host: Host) -> None:
 
 async def test_two_programs_share_little_memory(host: Host) -> None:
     """Two programs at once in one tight group, each checking its words, on two cores."""
-    group = await host.groups.CreateGroup(
-        pb.CreateGroupRequest(group_id="tight", group=pb.Group(max_bytes=40 * PAGE))
-    )
+    group = await host.groups.CreateGroup(pb.CreateGroupRequest(group_id="tight", group=pb.Group(max_bytes=40 * PAGE)))
     programs = [await host.program(FILL.ljust(256, b"\x90") + CHECK, group.name) for _ in range(2)]
 
     async def both(offset: int) -> list[int]:

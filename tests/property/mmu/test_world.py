@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from tests.property.mmu.world import PAGE, Holder, Task, World
 
 from lamina_kit.errors import LaminaError
 from lamina_mmu.domain.effects import Shootdown
@@ -13,7 +14,6 @@ from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.outcome import Outcome
 from lamina_mmu.domain.session import NOBODY
 from lamina_mmu.domain.space import Kind
-from tests.property.mmu.world import PAGE, Holder, Task, World
 
 BASE = 0x40_0000
 PAGES = 24
@@ -72,7 +72,7 @@ class Play(World):
         """Lets the one holder answer; one that is silent runs out of time. One that was fenced begins anew."""
         if self.holder.step():
             return True
-        waiting = [task for task in self.tasks if task.key and task.key[0] == "answer"]
+        waiting = [task for task in self.tasks if isinstance(task.key, tuple) and task.key[0] == "answer"]
         if waiting and self.holder.silent:
             self.wake(self.rng.choice(waiting).key, None)
             return True

@@ -15,7 +15,7 @@ from typing import Any
 from lamina_kit.effects import WaitFor
 from lamina_kit.errors import LaminaError
 from lamina_mmu.domain.effects import Answer, Shootdown
-from lamina_mmu.domain.handles import Handle
+from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.hold import Age, Grant, Hold, PageBits, Revocation
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.engines.model.engine import ModelEngine
@@ -40,7 +40,7 @@ class BytesRam:
     def write(self, pa: int, data: Any) -> None:
         """Stores bytes."""
         data = memoryview(data).cast("B")
-        assert 0 <= pa and pa + len(data) <= len(self.bytes)
+        assert pa >= 0 and pa + len(data) <= len(self.bytes)
         memoryview(self.bytes)[pa : pa + len(data)] = data
 
     def view(self, pa: int, n: int) -> memoryview:
@@ -295,8 +295,6 @@ class Holder:
 
 def check_books(m: Any) -> None:
     """Checks that every count of a machine at rest agrees with what can be counted."""
-    from lamina_mmu.domain.frames import Use
-
     named: dict[int, list[tuple[int, int]]] = {}
     slots: dict[int, int] = {}
     tables: set[int] = set()
@@ -358,9 +356,3 @@ def check_books(m: Any) -> None:
     assert m.swap.free == m.swap.count - used
     assert m.groups.root.swap_usage == used
     assert not m.faulting
-
-
-def handle_of(view: Any) -> Handle:
-    """Returns the handle in a view."""
-    found: Handle = view.handle
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from elf_files import INTERP, STACK, Part, R, W, program
+from tests.unit.container_runtime.elf_files import INTERP, STACK, Part, R, W, program
 
 from lamina_container_runtime.domain import elf
 from lamina_kit.errors import InvalidArgument

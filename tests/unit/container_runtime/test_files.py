@@ -6,7 +6,7 @@ import errno
 import struct
 
 import pytest
-from kernel_world import World
+from tests.unit.container_runtime.kernel_world import World
 
 O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND = 1, 2, 0o100, 0o200, 0o1000, 0o2000
 O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, O_CLOEXEC = 0o200000, 0o400000, 0o4000, 0o2000000

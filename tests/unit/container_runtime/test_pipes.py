@@ -6,7 +6,7 @@ import errno
 import struct
 
 import pytest
-from kernel_world import World
+from tests.unit.container_runtime.kernel_world import World
 
 from lamina_container_runtime.domain.wait import Waiter, Woken
 from lamina_container_runtime.engines.model.kernel.pipe import CAPACITY

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import struct
 
-from elf_files import Part, program
-from kernel_world import World
+from tests.unit.container_runtime.elf_files import Part, program
+from tests.unit.container_runtime.kernel_world import World
 
 from lamina_container_runtime.domain.wait import Woken
 from lamina_container_runtime.engines.model.kernel.lifecycle import exit_thread
@@ -225,3 +225,20 @@ def test_futexes_check_their_word() -> None:
     assert woken == [1]
     assert world.call("futex", address, 129, 1, 0, 0, 0) == 0
     assert world.call("futex", address + 1, 129, 1, 0, 0, 0) == -errno.EINVAL
+
+
+def test_a_thread_that_the_kernel_lost_ends_its_container() -> None:
+    """After a defect in a thread's step the process is gone and the container is reported as lost."""
+    world = World()
+    ended: list[int] = []
+
+    def on_exit(status: int):  # type: ignore[no-untyped-def]
+        ended.append(status)
+        return
+        yield
+
+    world.container.on_exit = on_exit
+    spawn = world.kernel.spawn(world.thread)
+    assert spawn.cleanup is not None
+    world.drive(spawn.cleanup())
+    assert (ended, world.container.lost, world.container.pids.processes) == ([9], True, {})

@@ -284,6 +284,7 @@ def _mapping(mapping: mmu_pb2.Mapping) -> MappingInfo:
         mapping.object_offset,
         mapping.label,
         mapping.resident_pages,
+        not mapping.object,
     )
 
 

@@ -100,7 +100,16 @@ class Performer:
             self._log.error("task.failed", task=label, exc_info=task.exception())
 
     async def _spawn(self, effect: Spawn) -> None:
-        self._start(self._traced(effect.step), effect.label)
+        self._start(self._run_spawned(effect), effect.label)
+
+    async def _run_spawned(self, effect: Spawn) -> None:
+        try:
+            await self._traced(effect.step)
+        except Exception as error:
+            if effect.cleanup is None:
+                raise
+            self._log.error("task.failed", task=effect.label, exc_info=error)
+            await drive(effect.cleanup(), self)
 
     async def _traced(self, step: Step[None]) -> None:
         context = trace.current()

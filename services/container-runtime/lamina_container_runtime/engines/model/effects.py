@@ -7,6 +7,7 @@ effect that fails raises a `LaminaError` at its yield.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -112,10 +113,14 @@ class Wait(Effect):
 
 @dataclass(frozen=True)
 class Spawn(Effect):
-    """Lets another step run by itself, beside this one: a new thread, a timer. Result: None."""
+    """Lets another step run by itself, beside this one: a new thread, a timer. Result: None.
+
+    Should it fail by a defect, the failure is logged and the step that `cleanup` makes is run in its place.
+    """
 
     step: Step[None]
     label: str
+    cleanup: Callable[[], Step[None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,7 @@ class MappingInfo:
     offset: int
     label: str
     resident_pages: int
+    anonymous: bool
 
 
 @dataclass(frozen=True)

@@ -298,7 +298,7 @@ class _Fault:
     # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def finish(self) -> FaultResult:
-        """Returns the result for a page in RAM; an entry that lags behind its mapping's rights is brought up to them."""
+        """Returns the result for a page in RAM; an entry that lags behind its mapping's rights is brought up."""
         table = self.space.table
         entry = table.load(self.vpn)
         if not self.force and not permits(entry, self.access):

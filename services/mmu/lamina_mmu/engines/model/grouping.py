@@ -19,7 +19,6 @@ from lamina_mmu.domain.table import entries
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.reclaim import BATCH, reclaim, reclaim_group
 
-
 CHUNK = 256
 """Most pages pushed out without a yield, so that others are not kept waiting."""
 

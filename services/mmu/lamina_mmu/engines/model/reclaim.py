@@ -34,17 +34,15 @@ EXACT = 64
 ROUNDS = 4
 """Most windows that are sampled before the oldest pages go although they were accessed."""
 BATCH = 32
-"""Fewest pages that a reclaim of the whole host asks for, when there are enough."""
+"""Pages that a reclaim for one fault asks for, when there are enough."""
 
 
 def make_room(m: Machine, group: Group, cause: str) -> Step[bool]:
     """Reclaims from a group at its limit (the root: from the host); returns whether it is worth trying again."""
     group.max_events += 1
     population = m.policy.population([level.id for level in group.subtree()])
-    if group.parent is None:
-        pages = max(1, min(BATCH, population // 4))
-    else:
-        pages = max(1, min(BATCH, population // 16))
+    share = population // (4 if group.parent is None else 16)
+    pages = max(1, min(BATCH, share))
     result = yield from reclaim_group(m, group, pages, cause)
     return bool(result.pages or result.busy)
 

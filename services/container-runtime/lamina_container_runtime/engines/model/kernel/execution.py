@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamina_container_runtime.engines.model.effects import ContextRef, CreateContext, DeleteContext, DeleteSpace, Spawn
+from lamina_container_runtime.engines.model.effects import ContextRef, CreateContext, DeleteContext, DeleteSpace
 from lamina_container_runtime.engines.model.kernel import registers
 from lamina_container_runtime.engines.model.kernel.abi import O_WRONLY, Errno
 from lamina_container_runtime.engines.model.kernel.credentials import Credentials
@@ -73,7 +73,7 @@ def start(container: KernelContainer, command: Command) -> Step[Process]:
     kernel.containers[container.container_id] = container
     thread = new_thread(process, pid, context)
     registers.start(thread.page, loaded.memory.root, loaded.entry, loaded.stack)
-    yield Spawn(kernel.run_thread(thread), f"{container.container_id} tid {pid}")
+    yield kernel.spawn(thread)
     return process
 
 

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
-from lamina_container_runtime.engines.model.effects import FaultResult
+from lamina_container_runtime.engines.model.effects import FaultResult, Spawn
 from lamina_container_runtime.engines.model.kernel.abi import SIGKILL
 from lamina_container_runtime.engines.model.kernel.futex import Futexes
-from lamina_container_runtime.engines.model.kernel.mainloop import run_thread
+from lamina_container_runtime.engines.model.kernel.mainloop import lose_thread, run_thread
 from lamina_container_runtime.engines.model.kernel.objects import Objects
 from lamina_container_runtime.engines.model.kernel.user import Memory
 from lamina_kit.clock import Clock
-from lamina_kit.effects import Step
 from lamina_kit.rng import Rng
 
 if TYPE_CHECKING:
@@ -69,9 +68,10 @@ class Kernel:
         self.objects = Objects()
         self.futexes = Futexes()
 
-    def run_thread(self, thread: Thread) -> Step[None]:
-        """Returns the step that is the life of a thread."""
-        return run_thread(thread)
+    def spawn(self, thread: Thread) -> Spawn:
+        """Returns the effect that lets a new thread run."""
+        label = f"{thread.process.container.container_id} tid {thread.tid}"
+        return Spawn(run_thread(thread), label, lambda: lose_thread(thread))
 
     def out_of_memory(self, thread: Thread, result: FaultResult) -> Process:
         """Kills the process that the MMU names, or the one that faulted, and returns it."""

@@ -20,7 +20,6 @@ from lamina_container_runtime.engines.model.effects import (
     DeleteSpace,
     ForkSpace,
     SpaceRef,
-    Spawn,
     Wait,
 )
 from lamina_container_runtime.engines.model.kernel import registers, user
@@ -52,6 +51,7 @@ from lamina_container_runtime.engines.model.kernel.signals import (
 from lamina_container_runtime.engines.model.kernel.thread import Thread
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.effects import Step
+from lamina_kit.errors import LaminaError
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.container import KernelContainer
@@ -94,7 +94,7 @@ def clone(parent: Thread, flags: int, stack: int, parent_tid: int, child_tid: in
     yield from _store_tid(parent, parent_tid if flags & CLONE_PARENT_SETTID else 0, tid)
     yield from _store_tid(thread, child_tid if flags & CLONE_CHILD_SETTID else 0, tid)
     released = thread.vfork_released
-    yield Spawn(parent.kernel.run_thread(thread), f"{parent.process.container.container_id} tid {tid}")
+    yield parent.kernel.spawn(thread)
     if flags & CLONE_VFORK and thread.process.state is ProcessState.ALIVE and not thread.process.exec_done:
         try:
             yield from wait(parent, (released,), "vfork", killable_only=True)
@@ -104,9 +104,10 @@ def clone(parent: Thread, flags: int, stack: int, parent_tid: int, child_tid: in
 
 
 def _store_tid(thread: Thread, address: int, tid: int) -> Step[None]:
-    """Stores a thread's number in user memory; a bad address changes nothing else, as Linux has it."""
+    """Stores a thread's number in user memory. What hinders it changes nothing else: Linux ignores a bad address too,
+    and a thread ends also when the MMU is gone."""
     if address:
-        with suppress(Errno):
+        with suppress(Errno, LaminaError):
             yield from user.write(thread, address, struct.pack("<i", tid))
 
 

@@ -89,6 +89,14 @@ def run_thread(thread: Thread) -> Step[None]:
     yield from exit_thread(thread)
 
 
+def lose_thread(thread: Thread) -> Step[None]:
+    """Ends a thread whose step failed by a defect of the kernel, and its process with it."""
+    thread.process.container.lost = True
+    thread.process.exit_group(SIGKILL)
+    if thread.tid in thread.process.threads:
+        yield from exit_thread(thread)
+
+
 def _answer(thread: Thread) -> Step[None]:
     page = thread.page
     record = page.load_exit()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from lamina_container_runtime.engines.model.effects import (
     CreateObject,
     DeleteObject,
+    ListMappings,
+    MappingInfo,
     MapRange,
     ObjectRef,
     ProtectRange,
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 CALLS = Calls()
 _PROT_ALL = PROT_READ | PROT_WRITE | PROT_EXEC
-_MADV_DONTNEED, _MADV_FREE = 4, 8
+_MADV_DONTNEED = 4
 
 
 @CALLS.add("brk")
@@ -147,12 +149,31 @@ def mprotect(thread: Thread, address: int, size: int, protection: int) -> Step[i
 
 
 @CALLS.add("madvise")
-def madvise(thread: Thread, address: int, size: int, advice: int) -> int:
-    """madvise(2): advice is taken note of and changes nothing, but MADV_DONTNEED, which promises zeroes, is refused."""
+def madvise(thread: Thread, address: int, size: int, advice: int) -> Step[int]:
+    """madvise(2): MADV_DONTNEED gives private anonymous memory back (EINVAL for other memory); other advice is nothing
+    that this kernel could follow."""
     if address & PAGE_MASK:
         raise Errno(errno.EINVAL)
-    if signed(advice, 32) == _MADV_DONTNEED:
+    end = address + page_up(size)
+    if signed(advice, 32) != _MADV_DONTNEED or not size:
+        return 0
+    if not is_user(address, end - address):
+        raise Errno(errno.ENOMEM)
+    mappings: list[MappingInfo] = yield ListMappings(thread.memory.space)
+    touched = [mapping for mapping in mappings if mapping.start < end and mapping.end > address]
+    if any(mapping.shared or not mapping.anonymous for mapping in touched):
         raise Errno(errno.EINVAL)
+    for mapping in touched:
+        start, stop = max(address, mapping.start), min(end, mapping.end)
+        yield MapRange(
+            thread.memory.space,
+            start,
+            stop - start,
+            mapping.protection,
+            fixed=True,
+            replace=True,
+            label=mapping.label,
+        )
     return 0
 
 
