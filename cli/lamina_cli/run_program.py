@@ -85,6 +85,7 @@ async def run_on(client: Client, args: argparse.Namespace, program: bytes) -> in
                     image=image.digest,
                     command=[f"/{Path(args.file).name}", *args.args],
                     env=args.env,
+                    killable=True,
                     resources=pb.Resources(memory_limit_bytes=args.memory),
                 )
             )

@@ -152,6 +152,7 @@ def container(record: ContainerRecord, names: Names) -> pb.Container:
         revision=record.revision,
         pid=1 if record.state is ContainerState.RUNNING else 0,
         signaled=ended.signaled if ended else False,
+        killable=spec.killable,
     )
 
 
@@ -188,6 +189,7 @@ def container_spec(message: pb.Container, names: Names) -> ContainerSpec:
         labels=labels,
         annotations=annotations,
         resources=resources,
+        killable=message.killable,
     )
 
 

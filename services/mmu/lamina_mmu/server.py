@@ -87,13 +87,13 @@ class SpacesServicer(rpc.SpacesServicer):
         host, handle = self.host, convert.handle(request.handle)
         convert.label(request.label, request.request_id, 127, "label")
         group, session = convert.group_part(request.group, host.name, "group"), host.session(context)
-        view = await host.drive(host.engine.fork_space(handle, request.label, group, session, request.request_id))
+        view = await host.finish(host.engine.fork_space(handle, request.label, group, session, request.request_id))
         return convert.space(view, host.names)
 
     async def MapRange(self, request: pb.MapRangeRequest, context: Context) -> pb.MapRangeResponse:
         """Maps a range."""
         step = self.host.engine.map_range(convert.handle(request.handle), convert.map_spec(request))
-        return pb.MapRangeResponse(address=await self.host.drive(step))
+        return pb.MapRangeResponse(address=await self.host.finish(step))
 
     async def UnmapRange(self, request: pb.UnmapRangeRequest, context: Context) -> pb.UnmapRangeResponse:
         """Unmaps a range."""

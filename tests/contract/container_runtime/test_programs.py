@@ -204,3 +204,12 @@ async def test_layers_are_united(stack: Stack) -> None:
     image = await stack.import_image(archive)
     outcomes = [await stack.run(image, "/show", f"/{name}") for name in "abc"]
     assert [(ended.code, ended.out) for ended in outcomes] == [(0, b"base a"), (0, b"top b"), (errno.ENOENT, b"")]
+
+
+@pytest.mark.parametrize(("signal", "code"), [(15, 143), (9, 137), (6, 134)])
+async def test_process_1_is_ended_by_signals_only_when_it_is_killable(stack: Stack, signal: int, code: int) -> None:
+    """Process 1 survives signals it has no handler for; a killable one ends by them, as natively."""
+    image = await stack.import_image(image_of("raise"))
+    protected = await stack.run(image, "/raise", str(signal))
+    killable = await stack.run(image, "/raise", str(signal), killable=True)
+    assert (protected.code, killable.code) == (5, code)

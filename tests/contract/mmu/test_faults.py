@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from lamina.mmu.v1 import mmu_pb2 as pb
-from tests.contract.mmu.refused import refused
+from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import EXECUTE, PAGE, READ, RW, WRITE, Outcome, Stack
 
 R = pb.Protection(read=True)
@@ -90,7 +90,7 @@ async def test_two_faults_on_one_page_get_one_frame(stack: Stack) -> None:
 async def test_an_access_must_be_given(stack: Stack) -> None:
     """A fault without an access is refused."""
     space = await stack.space()
-    await refused(stack.fault(space, 0x40_0000, 0), "INVALID_ARGUMENT")
+    await expect_refused(stack.fault(space, 0x40_0000, 0), "INVALID_ARGUMENT")
 
 
 async def test_a_fork_shares_pages_until_they_are_written(stack: Stack) -> None:
@@ -142,7 +142,7 @@ async def test_a_failing_shootdown_changes_nothing(stack: Stack) -> None:
     await stack.write(parent, 0x40_0000, b"parent")
     child = await stack.fork(parent)
     stack.hardware.cpu.fail = True
-    await refused(stack.fault(child, 0x40_0000), "UNAVAILABLE")
+    await expect_refused(stack.fault(child, 0x40_0000), "UNAVAILABLE")
     assert stack.walk(child, 0x40_0000) == stack.walk(parent, 0x40_0000)
     assert (await stack.fault(child, 0x40_0000)).outcome == Outcome.OUTCOME_COPIED
 
@@ -165,12 +165,12 @@ async def test_reading_beyond_a_mapping_names_the_first_bad_address(stack: Stack
     """What cannot be reached is named; sizes out of range are refused."""
     space = await stack.space()
     await stack.map(space, 0x40_0000, 1)
-    message = await refused(stack.read(space, 0x40_0FF0, 32), "OUT_OF_RANGE", "BAD_ADDRESS")
+    message = await expect_refused(stack.read(space, 0x40_0FF0, 32), "OUT_OF_RANGE", "BAD_ADDRESS")
     assert "0x401000" in message
-    await refused(stack.write(space, 0x40_0FF0, bytes(32)), "OUT_OF_RANGE", "BAD_ADDRESS")
-    await refused(stack.read(space, 2**64 - 1, 1), "INVALID_ARGUMENT")
+    await expect_refused(stack.write(space, 0x40_0FF0, bytes(32)), "OUT_OF_RANGE", "BAD_ADDRESS")
+    await expect_refused(stack.read(space, 2**64 - 1, 1), "INVALID_ARGUMENT")
     for size in (0, -1, (4 << 20) + 1):
-        await refused(stack.read(space, 0x40_0000, size), "INVALID_ARGUMENT")
+        await expect_refused(stack.read(space, 0x40_0000, size), "INVALID_ARGUMENT")
 
 
 async def test_a_forced_write_changes_only_the_spaces_own_copy(stack: Stack) -> None:
@@ -180,14 +180,14 @@ async def test_a_forced_write_changes_only_the_spaces_own_copy(stack: Stack) -> 
     text = pb.Protection(read=True, execute=True)
     for space in (one, two):
         await stack.map(space, 0x40_0000, 1, text, object=program.handle)
-    await refused(stack.write(one, 0x40_0000, b"patched!"), "OUT_OF_RANGE", "BAD_ADDRESS")
+    await expect_refused(stack.write(one, 0x40_0000, b"patched!"), "OUT_OF_RANGE", "BAD_ADDRESS")
     await stack.write(one, 0x40_0000, b"patched!", force=True)
     assert await stack.read(one, 0x40_0000, 16) == b"patched!original"
     assert await stack.read(two, 0x40_0000, 8) == b"original"
     assert (await stack.fault(one, 0x40_0000, WRITE)).outcome == Outcome.OUTCOME_SEGMENTATION_FAULT
     shared = await stack.space()
     await stack.map(shared, 0x40_0000, 1, R, object=program.handle, shared=True)
-    await refused(stack.write(shared, 0x40_0000, b"x", force=True), "OUT_OF_RANGE", "BAD_ADDRESS")
+    await expect_refused(stack.write(shared, 0x40_0000, b"x", force=True), "OUT_OF_RANGE", "BAD_ADDRESS")
 
 
 async def test_out_of_memory_names_the_group_and_the_biggest_space(stack: Stack) -> None:
@@ -205,7 +205,7 @@ async def test_out_of_memory_names_the_group_and_the_biggest_space(stack: Stack)
         await stack.write(big, 0x40_0000 + index * PAGE, b"x")
     assert answer is not None and answer.outcome == Outcome.OUTCOME_OUT_OF_MEMORY
     assert (answer.limit_group, answer.victim_space) == (group, big.name)
-    await refused(stack.write(small, 0x40_1000, b"x"), "RESOURCE_EXHAUSTED", "NO_FREE_FRAME")
+    await expect_refused(stack.write(small, 0x40_1000, b"x"), "RESOURCE_EXHAUSTED", "NO_FREE_FRAME")
     await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=big.handle))
     assert (await stack.fault(small, 0x40_1000)).outcome == Outcome.OUTCOME_ZERO_FILLED
     view = await stack.groups.GetGroup(pb.GetGroupRequest(name=group))

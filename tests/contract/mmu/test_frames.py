@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina.mmu.v1 import mmu_pb2 as pb
-from tests.contract.mmu.refused import refused
+from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, Stack
 
 
@@ -36,17 +36,17 @@ async def test_frames_are_freed_by_their_owner_once_and_all_or_none(stack: Stack
         ([*frames, 2**63], "vm web-1 ept"),
     ):
         request = pb.FreeFramesRequest(frames=wrong, owner=owner)
-        await refused(free(request), "FAILED_PRECONDITION", "FRAME_NOT_ALLOCATED")
+        await expect_refused(free(request), "FAILED_PRECONDITION", "FRAME_NOT_ALLOCATED")
     await free(pb.FreeFramesRequest(frames=frames, owner="vm web-1 ept"))
     request = pb.FreeFramesRequest(frames=frames, owner="vm web-1 ept")
-    await refused(free(request), "FAILED_PRECONDITION", "FRAME_NOT_ALLOCATED")
+    await expect_refused(free(request), "FAILED_PRECONDITION", "FRAME_NOT_ALLOCATED")
 
 
 async def test_an_allocation_is_all_or_none(stack: Stack) -> None:
     """More than there is takes nothing; a request id takes once."""
     before = (await stack.frames.GetMemory(pb.GetMemoryRequest())).free_frames
     request = pb.AllocateFramesRequest(count=5000, owner="x")
-    await refused(stack.frames.AllocateFrames(request), "RESOURCE_EXHAUSTED", "NO_FREE_FRAME")
+    await expect_refused(stack.frames.AllocateFrames(request), "RESOURCE_EXHAUSTED", "NO_FREE_FRAME")
     assert (await stack.frames.GetMemory(pb.GetMemoryRequest())).free_frames == before
     first = await allocate(stack, 2, request_id="r")
     assert await allocate(stack, 2, request_id="r") == first
@@ -56,7 +56,7 @@ async def test_bad_allocations_are_refused(stack: Stack) -> None:
     """Counts out of range and an empty owner are refused."""
     for count, owner in ((0, "x"), (-1, "x"), (65_537, "x"), (1, ""), (1, "x" * 128)):
         request = pb.AllocateFramesRequest(count=count, owner=owner)
-        await refused(stack.frames.AllocateFrames(request), "INVALID_ARGUMENT")
+        await expect_refused(stack.frames.AllocateFrames(request), "INVALID_ARGUMENT")
 
 
 async def test_every_frame_has_a_use(stack: Stack) -> None:
@@ -76,7 +76,9 @@ async def test_every_frame_has_a_use(stack: Stack) -> None:
     root = await stack.frames.GetFrame(pb.GetFrameRequest(frame=space.root_address // PAGE))
     assert (root.use, root.owner) == (pb.Frame.USE_TABLE, space.name)
     for beyond in (4096, 2**64 - 1):
-        await refused(stack.frames.GetFrame(pb.GetFrameRequest(frame=beyond)), "OUT_OF_RANGE", "FRAME_OUTSIDE_RAM")
+        await expect_refused(
+            stack.frames.GetFrame(pb.GetFrameRequest(frame=beyond)), "OUT_OF_RANGE", "FRAME_OUTSIDE_RAM"
+        )
 
 
 async def test_a_pinned_frame_is_not_given_to_another(stack: Stack) -> None:

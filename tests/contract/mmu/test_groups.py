@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina.mmu.v1 import mmu_pb2 as pb
-from tests.contract.mmu.refused import refused
+from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, Outcome, Stack
 
 
@@ -97,11 +97,11 @@ async def test_only_empty_groups_are_deleted(stack: Stack) -> None:
     space = await stack.space(leaf)
     delete = stack.groups.DeleteGroup
     for name in (top, leaf, "hosts/h1/memoryGroups/root"):
-        await refused(delete(pb.DeleteGroupRequest(name=name)), "FAILED_PRECONDITION", "GROUP_IN_USE")
+        await expect_refused(delete(pb.DeleteGroupRequest(name=name)), "FAILED_PRECONDITION", "GROUP_IN_USE")
     await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=space.handle))
     for name in (leaf, top):
         await delete(pb.DeleteGroupRequest(name=name))
-    await refused(delete(pb.DeleteGroupRequest(name=leaf)), "NOT_FOUND", "GROUP_UNKNOWN")
+    await expect_refused(delete(pb.DeleteGroupRequest(name=leaf)), "NOT_FOUND", "GROUP_UNKNOWN")
 
 
 async def test_groups_are_listed_with_the_root_first(stack: Stack) -> None:
@@ -112,23 +112,23 @@ async def test_groups_are_listed_with_the_root_first(stack: Stack) -> None:
     rest = await stack.groups.ListGroups(pb.ListGroupsRequest(page_size=5, page_token=page.next_page_token))
     names = [one.name.rpartition("/")[2] for one in (*page.groups, *rest.groups)]
     assert names == ["root", "b", "a", "c"] and not rest.next_page_token
-    await refused(stack.group("a"), "ALREADY_EXISTS", "GROUP_EXISTS")
+    await expect_refused(stack.group("a"), "ALREADY_EXISTS", "GROUP_EXISTS")
 
 
 async def test_bad_groups_are_refused(stack: Stack) -> None:
     """Malformed ids, negative and huge limits, unknown parents, and limits on the root are refused."""
     create = stack.groups.CreateGroup
     for group_id in ("", "A", "-x", "x" * 64, "../x"):
-        await refused(create(pb.CreateGroupRequest(group_id=group_id)), "INVALID_ARGUMENT")
+        await expect_refused(create(pb.CreateGroupRequest(group_id=group_id)), "INVALID_ARGUMENT")
     for limit in (-1, (1 << 50) + 1):
         request = pb.CreateGroupRequest(group_id="x", group=pb.Group(max_bytes=limit))
-        await refused(create(request), "INVALID_ARGUMENT")
+        await expect_refused(create(request), "INVALID_ARGUMENT")
     orphan = pb.CreateGroupRequest(group_id="x", group=pb.Group(parent="hosts/h1/memoryGroups/none"))
-    await refused(create(orphan), "NOT_FOUND", "GROUP_UNKNOWN")
+    await expect_refused(create(orphan), "NOT_FOUND", "GROUP_UNKNOWN")
     update = stack.groups.UpdateGroup
     root = pb.UpdateGroupRequest(name="hosts/h1/memoryGroups/root", max_bytes=PAGE)
-    await refused(update(root), "FAILED_PRECONDITION", "GROUP_IS_ROOT")
-    await refused(update(pb.UpdateGroupRequest(name="hosts/h1/memoryGroups/none")), "NOT_FOUND", "GROUP_UNKNOWN")
+    await expect_refused(update(root), "FAILED_PRECONDITION", "GROUP_IS_ROOT")
+    await expect_refused(update(pb.UpdateGroupRequest(name="hosts/h1/memoryGroups/none")), "NOT_FOUND", "GROUP_UNKNOWN")
 
 
 async def test_a_request_id_makes_one_group(stack: Stack) -> None:
@@ -137,4 +137,4 @@ async def test_a_request_id_makes_one_group(stack: Stack) -> None:
     first = await stack.groups.CreateGroup(request)
     assert await stack.groups.CreateGroup(request) == first
     request.request_id = ""
-    await refused(stack.groups.CreateGroup(request), "ALREADY_EXISTS", "GROUP_EXISTS")
+    await expect_refused(stack.groups.CreateGroup(request), "ALREADY_EXISTS", "GROUP_EXISTS")

@@ -12,7 +12,7 @@ import pytest
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.conftest import Eventually, ManualClock
 from tests.contract.mmu.holder import Holder
-from tests.contract.mmu.refused import refused
+from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import EXECUTE, PAGE, READ, WRITE, Outcome, Stack
 
 SECOND = 1_000_000_000
@@ -186,7 +186,7 @@ async def test_a_space_deleted_during_a_revocation(stack: Stack, eventually: Eve
         await eventually(lambda: holder.of("revocation"), "the revocation")
         deleting = asyncio.ensure_future(stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=guest.handle)))
         await asyncio.sleep(0)
-        await refused(reclaim(stack, guest, 1), "FAILED_PRECONDITION", "HANDLE_STALE")
+        await expect_refused(reclaim(stack, guest, 1), "FAILED_PRECONDITION", "HANDLE_STALE")
         assert not deleting.done()
         holder.answering = True
         await holder.answer(holder.of("revocation")[0])
@@ -205,7 +205,7 @@ async def test_a_broken_stream_voids_its_grants(stack: Stack, eventually: Eventu
         stack.bus.write(grant.frame * PAGE, b"last words")
         second = stack.spaces.Hold()
         await second.write(pb.HoldRequest(open=pb.HoldOpen(handle=guest.handle)))
-        await refused(second.read(), "ALREADY_EXISTS", "SPACE_HELD")
+        await expect_refused(second.read(), "ALREADY_EXISTS", "SPACE_HELD")
     await eventually(lambda: not stack.machine.holds, "the end of the hold")
     assert (await reclaim(stack, guest, 1)).written_pages == 1
     assert await stack.read(guest, 0x1000, 10) == b"last words"
@@ -270,7 +270,7 @@ async def test_what_a_holder_may_not_say_ends_its_stream(stack: Stack) -> None:
             while await call.read() is not grpc.aio.EOF:
                 continue
 
-        await refused(read(), code, reason)
+        await expect_refused(read(), code, reason)
 
     opened = pb.HoldRequest(open=pb.HoldOpen(handle=guest.handle))
     precondition = "FAILED_PRECONDITION"

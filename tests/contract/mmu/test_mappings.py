@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina.mmu.v1 import mmu_pb2 as pb
-from tests.contract.mmu.refused import refused
+from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import EXECUTE, PAGE, READ, RW, WRITE, Outcome, Stack
 
 R = pb.Protection(read=True)
@@ -78,7 +78,7 @@ async def test_a_fixed_range_in_use_needs_replace(stack: Stack) -> None:
     await stack.map(space, 0x40_0000, 4)
     await stack.write(space, 0x40_0000, b"old" * 5000)
     call = stack.map(space, 0x40_1000, 1, R)
-    await refused(call, "ALREADY_EXISTS", "RANGE_IN_USE")
+    await expect_refused(call, "ALREADY_EXISTS", "RANGE_IN_USE")
     await stack.map(space, 0x40_1000, 1, R, replace=True)
     assert await stack.read(space, 0x40_1000, PAGE) == bytes(PAGE)
     assert (await stack.read(space, 0x40_0000, 6)) == b"oldold"
@@ -121,7 +121,7 @@ async def test_no_rights_keep_the_page(stack: Stack) -> None:
     await stack.write(space, 0x40_0000, b"kept")
     await protect(stack, space, 0x40_0000, 1, NONE)
     assert stack.walk(space, 0x40_0000) is None
-    await refused(stack.read(space, 0x40_0000, 4), "OUT_OF_RANGE", "BAD_ADDRESS")
+    await expect_refused(stack.read(space, 0x40_0000, 4), "OUT_OF_RANGE", "BAD_ADDRESS")
     explained = await stack.translate(space, 0x40_0000)
     assert explained.residency == pb.TranslateResponse.RESIDENCY_RAM
     await protect(stack, space, 0x40_0000, 1, R)
@@ -142,7 +142,7 @@ async def test_protecting_a_hole_is_refused(stack: Stack) -> None:
     """A range that is not mapped as a whole is refused with the first address that is missing, and unchanged."""
     space = await stack.space()
     await stack.map(space, 0x40_0000, 1)
-    message = await refused(protect(stack, space, 0x40_0000, 2, R), "NOT_FOUND", "RANGE_NOT_MAPPED")
+    message = await expect_refused(protect(stack, space, 0x40_0000, 2, R), "NOT_FOUND", "RANGE_NOT_MAPPED")
     assert "0x401000" in message
     assert await mappings(stack, space) == [(0x40_0000, 0x40_1000, "rw-")]
 
@@ -203,12 +203,12 @@ async def test_bad_ranges_are_refused(stack: Stack) -> None:
         {"size_bytes": PAGE, "label": "x" * 256},
     ):
         request = pb.MapRangeRequest(handle=space.handle, protection=RW, **fields)
-        await refused(stack.spaces.MapRange(request), "INVALID_ARGUMENT")
+        await expect_refused(stack.spaces.MapRange(request), "INVALID_ARGUMENT")
     for address in (0, 1 << 47, (1 << 47) - PAGE, 2**64 - PAGE):
-        await refused(stack.map(space, address, 2), "INVALID_ARGUMENT", "ADDRESS_NOT_MAPPABLE")
-    await refused(unmap(stack, space, 0x40_0001, 1), "INVALID_ARGUMENT")
-    await refused(unmap(stack, space, 0x40_0000, -5), "INVALID_ARGUMENT")
-    await refused(protect(stack, space, 2**64 - PAGE, 1, R), "INVALID_ARGUMENT")
+        await expect_refused(stack.map(space, address, 2), "INVALID_ARGUMENT", "ADDRESS_NOT_MAPPABLE")
+    await expect_refused(unmap(stack, space, 0x40_0001, 1), "INVALID_ARGUMENT")
+    await expect_refused(unmap(stack, space, 0x40_0000, -5), "INVALID_ARGUMENT")
+    await expect_refused(protect(stack, space, 2**64 - PAGE, 1, R), "INVALID_ARGUMENT")
 
 
 async def test_a_full_address_space_says_so(stack: Stack) -> None:
@@ -216,7 +216,7 @@ async def test_a_full_address_space_says_so(stack: Stack) -> None:
     space = await stack.space()
     request = pb.MapRangeRequest(handle=space.handle, size_bytes=(1 << 46) + (1 << 45), protection=RW)
     await stack.spaces.MapRange(request)
-    await refused(stack.spaces.MapRange(request), "RESOURCE_EXHAUSTED", "ADDRESS_SPACE_FULL")
+    await expect_refused(stack.spaces.MapRange(request), "RESOURCE_EXHAUSTED", "ADDRESS_SPACE_FULL")
 
 
 async def test_tables_go_when_their_pages_go(stack: Stack) -> None:

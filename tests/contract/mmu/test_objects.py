@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lamina.mmu.v1 import mmu_pb2 as pb
-from tests.contract.mmu.refused import refused
+from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, READ, RW, WRITE, Outcome, Stack
 
 R = pb.Protection(read=True)
@@ -92,9 +92,9 @@ async def test_a_deleted_object_lives_in_its_mappings(stack: Stack) -> None:
     child = await stack.fork(space)
     await stack.objects.DeleteObject(pb.DeleteObjectRequest(handle=data.handle))
     get = stack.objects.GetObject
-    await refused(get(pb.GetObjectRequest(handle=data.handle)), "FAILED_PRECONDITION", "HANDLE_STALE")
-    await refused(get(pb.GetObjectRequest(name=data.name)), "NOT_FOUND", "OBJECT_UNKNOWN")
-    await refused(stack.map(space, 0x90_0000, 1, R, object=data.handle), "FAILED_PRECONDITION", "HANDLE_STALE")
+    await expect_refused(get(pb.GetObjectRequest(handle=data.handle)), "FAILED_PRECONDITION", "HANDLE_STALE")
+    await expect_refused(get(pb.GetObjectRequest(name=data.name)), "NOT_FOUND", "OBJECT_UNKNOWN")
+    await expect_refused(stack.map(space, 0x90_0000, 1, R, object=data.handle), "FAILED_PRECONDITION", "HANDLE_STALE")
     unmap = pb.UnmapRangeRequest(handle=space.handle, address=0x40_1000, size_bytes=PAGE)
     await stack.spaces.UnmapRange(unmap)
     await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=space.handle))
@@ -121,7 +121,7 @@ async def test_bad_objects_are_refused(stack: Stack) -> None:
     """Sizes out of range, writes beyond the end, too large pieces and unknown handles are refused."""
     create = stack.objects.CreateObject
     for size in (0, -1, (1 << 40) + 1):
-        await refused(create(pb.CreateObjectRequest(object=pb.Object(size_bytes=size))), "INVALID_ARGUMENT")
+        await expect_refused(create(pb.CreateObjectRequest(object=pb.Object(size_bytes=size))), "INVALID_ARGUMENT")
     made = await stack.object(b"", size=PAGE)
 
     async def one(request: pb.WriteObjectRequest) -> Any:
@@ -133,7 +133,7 @@ async def test_bad_objects_are_refused(stack: Stack) -> None:
         (0, b"x" * ((1 << 20) + 1), "INVALID_ARGUMENT", ""),
     ):
         request = pb.WriteObjectRequest(handle=made.handle, offset=offset, data=data)
-        await refused(stack.objects.WriteObject(one(request)), code, reason)
-    await refused(
+        await expect_refused(stack.objects.WriteObject(one(request)), code, reason)
+    await expect_refused(
         stack.objects.WriteObject(one(pb.WriteObjectRequest(data=b"x"))), "FAILED_PRECONDITION", "HANDLE_STALE"
     )

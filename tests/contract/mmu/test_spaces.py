@@ -6,7 +6,7 @@ import asyncio
 
 from lamina.common.v1 import handle_pb2
 from lamina.mmu.v1 import mmu_pb2 as pb
-from tests.contract.mmu.refused import refused
+from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, Stack
 
 
@@ -43,9 +43,11 @@ async def test_a_deleted_space_is_gone_and_its_slot_is_reused_under_a_new_genera
     await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=old.handle))
     new = await stack.space()
     assert new.handle.id == old.handle.id and new.handle.generation == old.handle.generation + 1
-    await refused(stack.spaces.GetSpace(pb.GetSpaceRequest(handle=old.handle)), "FAILED_PRECONDITION", "HANDLE_STALE")
-    await refused(stack.spaces.GetSpace(pb.GetSpaceRequest(name=old.name)), "NOT_FOUND", "SPACE_UNKNOWN")
-    await refused(
+    await expect_refused(
+        stack.spaces.GetSpace(pb.GetSpaceRequest(handle=old.handle)), "FAILED_PRECONDITION", "HANDLE_STALE"
+    )
+    await expect_refused(stack.spaces.GetSpace(pb.GetSpaceRequest(name=old.name)), "NOT_FOUND", "SPACE_UNKNOWN")
+    await expect_refused(
         stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=old.handle)), "FAILED_PRECONDITION", "HANDLE_STALE"
     )
 
@@ -68,7 +70,7 @@ async def test_a_request_id_makes_one_space(stack: Stack) -> None:
     first, second = await asyncio.gather(stack.spaces.CreateSpace(request), stack.spaces.CreateSpace(request))
     assert first == second == await stack.spaces.CreateSpace(request)
     request.space.label = "twice"
-    await refused(stack.spaces.CreateSpace(request), "INVALID_ARGUMENT", "REQUEST_ID_REUSED")
+    await expect_refused(stack.spaces.CreateSpace(request), "INVALID_ARGUMENT", "REQUEST_ID_REUSED")
 
 
 async def test_a_fork_with_a_request_id_is_made_once(stack: Stack) -> None:
@@ -100,37 +102,37 @@ async def test_a_foreign_page_token_is_refused(stack: Stack) -> None:
     """A token that this service did not issue, and a page size out of range, are refused."""
     for token in ("x", "-1", "9" * 40):
         request = pb.ListSpacesRequest(page_token=token)
-        await refused(stack.spaces.ListSpaces(request), "INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")
-    await refused(stack.spaces.ListSpaces(pb.ListSpacesRequest(page_size=-1)), "INVALID_ARGUMENT")
-    await refused(stack.spaces.ListSpaces(pb.ListSpacesRequest(page_size=1001)), "INVALID_ARGUMENT")
+        await expect_refused(stack.spaces.ListSpaces(request), "INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")
+    await expect_refused(stack.spaces.ListSpaces(pb.ListSpacesRequest(page_size=-1)), "INVALID_ARGUMENT")
+    await expect_refused(stack.spaces.ListSpaces(pb.ListSpacesRequest(page_size=1001)), "INVALID_ARGUMENT")
 
 
 async def test_wrong_names_and_handles_are_refused(stack: Stack) -> None:
     """Names of other kinds, other hosts, and handles that never were, each have their answer."""
     get = stack.spaces.GetSpace
-    await refused(get(pb.GetSpaceRequest(name="hosts/h1/groups/s-1")), "INVALID_ARGUMENT", "NAME_MALFORMED")
-    await refused(get(pb.GetSpaceRequest(name="hosts/h2/spaces/s-1")), "INVALID_ARGUMENT")
-    await refused(get(pb.GetSpaceRequest(name="hosts/h1/spaces/s-9")), "NOT_FOUND", "SPACE_UNKNOWN")
-    await refused(get(pb.GetSpaceRequest(name="hosts/h1/spaces/0")), "NOT_FOUND", "SPACE_UNKNOWN")
-    await refused(get(pb.GetSpaceRequest(handle=handle_pb2.Handle())), "FAILED_PRECONDITION", "HANDLE_STALE")
+    await expect_refused(get(pb.GetSpaceRequest(name="hosts/h1/groups/s-1")), "INVALID_ARGUMENT", "NAME_MALFORMED")
+    await expect_refused(get(pb.GetSpaceRequest(name="hosts/h2/spaces/s-1")), "INVALID_ARGUMENT")
+    await expect_refused(get(pb.GetSpaceRequest(name="hosts/h1/spaces/s-9")), "NOT_FOUND", "SPACE_UNKNOWN")
+    await expect_refused(get(pb.GetSpaceRequest(name="hosts/h1/spaces/0")), "NOT_FOUND", "SPACE_UNKNOWN")
+    await expect_refused(get(pb.GetSpaceRequest(handle=handle_pb2.Handle())), "FAILED_PRECONDITION", "HANDLE_STALE")
     wrong = handle_pb2.Handle(id=-(2**63), generation=2**63 - 1)
-    await refused(get(pb.GetSpaceRequest(handle=wrong)), "FAILED_PRECONDITION", "HANDLE_STALE")
+    await expect_refused(get(pb.GetSpaceRequest(handle=wrong)), "FAILED_PRECONDITION", "HANDLE_STALE")
 
 
 async def test_bad_fields_of_a_new_space_are_refused(stack: Stack) -> None:
     """A label that is too long, an unknown kind and an unknown group are refused."""
     create = stack.spaces.CreateSpace
-    await refused(create(pb.CreateSpaceRequest(space=pb.Space(label="x" * 128))), "INVALID_ARGUMENT")
-    await refused(create(pb.CreateSpaceRequest(space=pb.Space(kind=77))), "INVALID_ARGUMENT")  # type: ignore[arg-type]
+    await expect_refused(create(pb.CreateSpaceRequest(space=pb.Space(label="x" * 128))), "INVALID_ARGUMENT")
+    await expect_refused(create(pb.CreateSpaceRequest(space=pb.Space(kind=77))), "INVALID_ARGUMENT")  # type: ignore[arg-type]
     unknown = pb.Space(group="hosts/h1/memoryGroups/none")
-    await refused(create(pb.CreateSpaceRequest(space=unknown)), "NOT_FOUND", "GROUP_UNKNOWN")
+    await expect_refused(create(pb.CreateSpaceRequest(space=unknown)), "NOT_FOUND", "GROUP_UNKNOWN")
 
 
 async def test_a_vms_ram_cannot_be_forked(stack: Stack) -> None:
     """ForkSpace is for processes."""
     guest = await stack.guest(4)
     request = pb.ForkSpaceRequest(handle=guest.handle)
-    await refused(stack.spaces.ForkSpace(request), "FAILED_PRECONDITION", "SPACE_NOT_FORKABLE")
+    await expect_refused(stack.spaces.ForkSpace(request), "FAILED_PRECONDITION", "SPACE_NOT_FORKABLE")
 
 
 async def test_spaces_do_not_see_each_other(stack: Stack) -> None:
@@ -152,7 +154,7 @@ async def test_a_failed_fork_leaves_nothing_behind(stack: Stack) -> None:
         await stack.write(space, 0x4000_0000 * (index + 1), b"x")
     group = await stack.group("tight", pages=3)
     request = pb.ForkSpaceRequest(handle=space.handle, group=group)
-    await refused(stack.spaces.ForkSpace(request), "RESOURCE_EXHAUSTED", "NO_FREE_FRAME")
+    await expect_refused(stack.spaces.ForkSpace(request), "RESOURCE_EXHAUSTED", "NO_FREE_FRAME")
     usage = await stack.groups.GetGroup(pb.GetGroupRequest(name=group))
     assert (usage.usage_bytes, usage.peak_bytes) == (0, 3 * PAGE)
     assert len((await stack.spaces.ListSpaces(pb.ListSpacesRequest())).spaces) == 1

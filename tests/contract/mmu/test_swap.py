@@ -10,7 +10,7 @@ import grpc
 import pytest
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2 as pb
-from tests.contract.mmu.refused import refused
+from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, READ, WRITE, Outcome, Stack
 
 
@@ -114,9 +114,9 @@ async def test_rotten_bytes_are_reported_and_never_mapped(stack: Stack) -> None:
         file.seek(slot * PAGE + 100)
         file.write(b"y")
     free = (await stack.frames.GetMemory(pb.GetMemoryRequest())).free_frames
-    message = await refused(stack.fault(space, 0x40_0000), "DATA_LOSS", "SWAP_CORRUPT")
+    message = await expect_refused(stack.fault(space, 0x40_0000), "DATA_LOSS", "SWAP_CORRUPT")
     assert f"slot {slot}" in message
-    await refused(stack.read(space, 0x40_0000, 1), "DATA_LOSS", "SWAP_CORRUPT")
+    await expect_refused(stack.read(space, 0x40_0000, 1), "DATA_LOSS", "SWAP_CORRUPT")
     assert (await stack.translate(space, 0x40_0000)).residency == pb.TranslateResponse.RESIDENCY_SWAP
     assert (await stack.frames.GetMemory(pb.GetMemoryRequest())).free_frames == free
     await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=space.handle))
@@ -172,9 +172,9 @@ async def test_bad_reclaims_are_refused(stack: Stack) -> None:
     """Counts out of range, unknown groups and stale handles are refused; too few pages are not an error."""
     call = stack.spaces.Reclaim
     for pages in (0, -1, (1 << 20) + 1):
-        await refused(call(pb.ReclaimRequest(pages=pages)), "INVALID_ARGUMENT")
+        await expect_refused(call(pb.ReclaimRequest(pages=pages)), "INVALID_ARGUMENT")
     unknown = pb.ReclaimRequest(group="hosts/h1/memoryGroups/none", pages=1)
-    await refused(call(unknown), "NOT_FOUND", "GROUP_UNKNOWN")
+    await expect_refused(call(unknown), "NOT_FOUND", "GROUP_UNKNOWN")
     assert (await call(pb.ReclaimRequest(pages=1000))).reclaimed_pages == 0
 
 

@@ -85,6 +85,7 @@ async def test_a_page_that_was_used_again_stays(tmp_path: Path, golden: Golden) 
         await example.access("B")
         await example.access("A")
         await example.look()
+        assert "evicted C" in example.text
         golden(example.text, HERE / "data" / "lru_again.txt")
 
 
@@ -107,4 +108,5 @@ async def test_the_steps_of_a_fault(tmp_path: Path, golden: Golden) -> None:
         await stack.spaces.Reclaim(pb.ReclaimRequest(handle=space.handle, pages=1))
         await tell("swapped out", space, 0x1234_5678)
         await tell("bad access", space, 0x1)
+        assert len(lines) > 4 * 4
         golden("\n".join(lines) + "\n", HERE / "data" / "fault_steps.txt")

@@ -299,54 +299,66 @@ def check_books(m: Any) -> None:
     slots: dict[int, int] = {}
     tables: set[int] = set()
     for space in m.spaces:
-        resident = swapped = 0
-        for number, live in space.table.leaves(0, 1 << 36):
-            for place, entry in enumerate(live.tolist()):
-                vpn = number * 512 + place
-                if entry & 1 or entry & 0xF == 4:
-                    named.setdefault(entry >> 12 & 0xFF_FFFF_FFFF, []).append((space.id, vpn))
-                    resident += 1
-                elif entry & 2:
-                    slots[entry >> 12] = slots.get(entry >> 12, 0) + 1
-                    swapped += 1
-                else:
-                    assert not entry, hex(entry)
-        assert (space.resident, space.swapped) == (resident, swapped)
+        counted = _read_entries(space.table, space.id, named, slots)
+        assert (space.resident, space.swapped) == counted
         if space.root_address:
             mine = space.table.table_frames()
             assert len(set(mine)) == len(mine) and not tables & set(mine), "a table frame is owned twice"
             tables |= set(mine)
-    homes: dict[int, int] = {}
+    homes: dict[int, list[tuple[int, int]]] = {}
     for entity in m.objects:
-        for _, live in entity.table.leaves(0, 1 << 36):
-            for entry in live.tolist():
-                if entry & 1:
-                    frame = entry >> 12 & 0xFF_FFFF_FFFF
-                    homes[frame] = homes.get(frame, 0) + 1
-                elif entry & 2:
-                    slots[entry >> 12] = slots.get(entry >> 12, 0) + 1
-    assert all(count == 1 for count in homes.values()), "an object's frame has two homes"
+        counted = _read_entries(entity.table, entity.id, homes, slots)
+        assert (entity.resident, entity.swapped) == counted
+    assert all(len(places) == 1 for places in homes.values()), "an object's frame has two homes"
+    _check_frames(m, named, homes, tables)
+    _check_slots(m, slots)
+    assert not m.faulting
+
+
+def _read_entries(
+    table: Any, owner: int, named: dict[int, list[tuple[int, int]]], slots: dict[int, int]
+) -> tuple[int, int]:
+    """Notes which frames and slots the entries of a table name; returns how many name frames and slots."""
+    resident = swapped = 0
+    for number, live in table.leaves(0, 1 << 36):
+        for offset, entry in enumerate(live.tolist()):
+            if entry & 1 or entry & 0xF == 4:
+                named.setdefault(entry >> 12 & 0xFF_FFFF_FFFF, []).append((owner, number * 512 + offset))
+                resident += 1
+            elif entry & 2:
+                slots[entry >> 12] = slots.get(entry >> 12, 0) + 1
+                swapped += 1
+            else:
+                assert not entry, hex(entry)
+    return resident, swapped
+
+
+def _check_frames(m: Any, named: dict[int, Any], homes: dict[int, Any], tables: set[int]) -> None:
+    """Checks uses, references, reverse map and charges of all frames."""
     usage = {group.id: 0 for group in m.groups.ordered()}
-    by_use = [0] * 6
+    by_use = [0] * len(Use)
     for frame in range(m.frames.count):
         use = m.frames.use[frame]
         by_use[use] += 1
         if use in (Use.ANONYMOUS, Use.OBJECT):
             assert sorted(m.rmap.of(frame)) == sorted(named.get(frame, [])), f"reverse map of frame {frame}"
-            assert m.frames.refs[frame] == m.rmap.count(frame) + homes.get(frame, 0), f"refs of frame {frame}"
-            assert (use == Use.OBJECT) == (frame in homes)
+            home = int(frame in homes)
+            assert m.frames.refs[frame] == m.rmap.count(frame) + home, f"refs of frame {frame}"
+            assert (use == Use.OBJECT) == bool(home)
             assert not m.frames.flags[frame] & 2, "a frame at rest is busy"
         else:
             assert frame not in named and frame not in homes
             assert (use == Use.TABLE) == (frame in tables), frame
         if use not in (Use.FREE, Use.RESERVED):
             usage[m.frames.group[frame]] += 1
-        slot = m.frames.slot[frame] - 1
-        if slot >= 0:
-            assert m.swap.frame[slot] == frame
+        assert not m.frames.slot[frame] or m.swap.frame[m.frames.slot[frame] - 1] == frame
     assert by_use == m.frames.by_use
     for group in m.groups.ordered():
         assert group.usage == sum(usage[below.id] for below in group.subtree()), group.name
+
+
+def _check_slots(m: Any, slots: dict[int, int]) -> None:
+    """Checks references, cached frames and the number of free slots."""
     used = 0
     for slot in range(m.swap.count):
         assert m.swap.refs[slot] == slots.get(slot, 0), f"refs of slot {slot}"
@@ -355,4 +367,3 @@ def check_books(m: Any) -> None:
         used += bool(slots.get(slot) or cached)
     assert m.swap.free == m.swap.count - used
     assert m.groups.root.swap_usage == used
-    assert not m.faulting

@@ -234,4 +234,5 @@ async def test_the_service_starts_and_stops_twice_over(tmp_path: Path) -> None:
         async with Stack(tmp_path) as stack:
             space = await stack.space()
             await stack.map(space, 0x40_0000, 1)
+            assert await stack.read(space, 0x40_0000, 1) == b"\0"
             await stack.write(space, 0x40_0000, b"x")

@@ -59,6 +59,7 @@ class ContainerSpec:
     labels: Pairs = ()
     annotations: Pairs = ()
     resources: Resources = field(default_factory=Resources)
+    killable: bool = False
 
 
 @dataclass(frozen=True)

@@ -775,6 +775,7 @@ class Container(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
     SIGNALED_FIELD_NUMBER: _builtins.int
+    KILLABLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `hosts/{host}/containers/{container}`. Output only."""
     sandbox: _builtins.str
@@ -813,6 +814,10 @@ class Container(_message.Message):
     """Process id of its first process in its PID namespace: 1. 0 when it does not run. Output only."""
     signaled: _builtins.bool
     """Whether a signal that killed the first process is in `exit_code` as 128 + signal. Output only."""
+    killable: _builtins.bool
+    """Whether any signal may end the first process, as if it were not process 1 of its PID namespace, for programs that
+    are to end as they do natively. By default process 1 gets only signals it has a handler for (pid_namespaces(7)).
+    """
     @_builtins.property
     def metadata(self) -> Global___ContainerMetadata:
         """Who it is in its creator's words."""
@@ -869,10 +874,11 @@ class Container(_message.Message):
         revision: _builtins.int = ...,
         pid: _builtins.int = ...,
         signaled: _builtins.bool = ...,
+        killable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "resources", b"resources"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "args", b"args", "command", b"command", "create_time_ns", b"create_time_ns", "env", b"env", "exit_code", b"exit_code", "exit_time_ns", b"exit_time_ns", "image", b"image", "labels", b"labels", "memory_group", b"memory_group", "message", b"message", "metadata", b"metadata", "name", b"name", "pid", b"pid", "reason", b"reason", "resolved_image", b"resolved_image", "resources", b"resources", "revision", b"revision", "run_group", b"run_group", "sandbox", b"sandbox", "signaled", b"signaled", "start_time_ns", b"start_time_ns", "state", b"state", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "args", b"args", "command", b"command", "create_time_ns", b"create_time_ns", "env", b"env", "exit_code", b"exit_code", "exit_time_ns", b"exit_time_ns", "image", b"image", "killable", b"killable", "labels", b"labels", "memory_group", b"memory_group", "message", b"message", "metadata", b"metadata", "name", b"name", "pid", b"pid", "reason", b"reason", "resolved_image", b"resolved_image", "resources", b"resources", "revision", b"revision", "run_group", b"run_group", "sandbox", b"sandbox", "signaled", b"signaled", "start_time_ns", b"start_time_ns", "state", b"state", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

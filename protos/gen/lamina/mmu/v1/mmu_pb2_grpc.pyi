@@ -18,7 +18,8 @@ class SpacesStub:
     CreateSpace: _aio.UnaryUnaryMultiCallable[_mmu_pb2.CreateSpaceRequest, _mmu_pb2.Space]
     """Creates an empty address space with a root table in RAM.
 
-    The space belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: NOT_FOUND
+    The space belongs to the caller's session, if the call names one. Idempotent by `request_id`, here and in every other
+    call that has one; an id that was used for something else is INVALID_ARGUMENT `REQUEST_ID_REUSED`. Errors: NOT_FOUND
     `GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` when not even a table can be had.
     """
     GetSpace: _aio.UnaryUnaryMultiCallable[_mmu_pb2.GetSpaceRequest, _mmu_pb2.Space]
@@ -69,7 +70,8 @@ class SpacesStub:
     """Resolves a fault: makes the access possible, or says why it is not.
 
     Safe to repeat: an access that is possible already returns `OUTCOME_SPURIOUS`. Errors: FAILED_PRECONDITION
-    `HANDLE_STALE`; DATA_LOSS `SWAP_CORRUPT` when the swapped bytes fail their checksum.
+    `HANDLE_STALE`; DATA_LOSS `SWAP_CORRUPT` when the swapped bytes fail their checksum, `SWAP_IO_FAILED` when the disk
+    under the swap file fails; RESOURCE_EXHAUSTED `SWAP_DEVICE_FULL` when it has no room (free some, and repeat).
     """
     ReadSpace: _aio.UnaryUnaryMultiCallable[_mmu_pb2.ReadSpaceRequest, _mmu_pb2.ReadSpaceResponse]
     """Reads a space's bytes, faulting pages in.
@@ -118,7 +120,8 @@ class SpacesServicer:
     ) -> _abc.Awaitable[_mmu_pb2.Space]:
         """Creates an empty address space with a root table in RAM.
 
-        The space belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: NOT_FOUND
+        The space belongs to the caller's session, if the call names one. Idempotent by `request_id`, here and in every other
+        call that has one; an id that was used for something else is INVALID_ARGUMENT `REQUEST_ID_REUSED`. Errors: NOT_FOUND
         `GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` when not even a table can be had.
         """
 
@@ -214,7 +217,8 @@ class SpacesServicer:
         """Resolves a fault: makes the access possible, or says why it is not.
 
         Safe to repeat: an access that is possible already returns `OUTCOME_SPURIOUS`. Errors: FAILED_PRECONDITION
-        `HANDLE_STALE`; DATA_LOSS `SWAP_CORRUPT` when the swapped bytes fail their checksum.
+        `HANDLE_STALE`; DATA_LOSS `SWAP_CORRUPT` when the swapped bytes fail their checksum, `SWAP_IO_FAILED` when the disk
+        under the swap file fails; RESOURCE_EXHAUSTED `SWAP_DEVICE_FULL` when it has no room (free some, and repeat).
         """
 
     def ReadSpace(

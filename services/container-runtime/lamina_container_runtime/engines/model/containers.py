@@ -241,6 +241,7 @@ class Containers:
             memory_group=record.memory_group,
             run_group=record.run_group,
             memory_limit=record.spec.resources.memory_limit_bytes,
+            killable=record.spec.killable,
         )
         container.on_exit = lambda status: self._exited(container, status)
         rootfs.furnish(container)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lamina_kit.effects import Step, WaitFor
-from lamina_kit.errors import FailedPrecondition
+from lamina_kit.errors import FailedPrecondition, LaminaError
 from lamina_kit.paging import ACCESSED, ADDR_MASK, COW, DIRTY, PAGE_SHIFT, PRESENT, RW, SWAPPED, USER_END
 from lamina_mmu.domain.effects import Shootdown
 from lamina_mmu.domain.entry import GUARDED
@@ -128,11 +128,8 @@ def _shoot_parent(m: Machine, parent: Space, child: Space, changed: int) -> Step
     """Drops the parent's translations; when that fails the child is taken away again."""
     if not changed:
         return
-    done = False
     try:
         yield Shootdown(parent.root_address)
-        done = True
-    finally:
-        if not done:
-            for _ in delete_space(m, child):
-                pass  # its effects cannot be performed any more; no core knows the child
+    except LaminaError:
+        yield from delete_space(m, child)
+        raise

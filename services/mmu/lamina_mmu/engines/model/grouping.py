@@ -63,6 +63,7 @@ def reclaim_on_demand(m: Machine, space: Space | None, group: Group, pages: int)
         if space is None:
             result = yield from reclaim_group(m, group, chunk, "asked for")
         else:
+            m.trim_swap(space.group, chunk)
             mine = partial(_pages_of, m, space)
             result = yield from reclaim(m, mine, len(mine()), chunk, "asked for")
         gone += result.pages

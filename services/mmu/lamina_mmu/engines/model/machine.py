@@ -182,18 +182,25 @@ class Machine:
         return slot
 
     def swap_room(self, group: int) -> bool:
-        """Returns whether a slot can be had for `group`, if need be one that merely repeats a page in RAM."""
-        over = self.groups.swap_over(group)
-        if over is None and self.swap.free:
-            return True
-        members = {level.id for level in (over or self.groups.root).subtree()}
-        for slot in self.swap.cached_only(self.swap.count):
-            frame = self.swap.frame[slot]
-            if self.swap.group[slot] in members and not self.frames.flags[frame] & BUSY:
-                self.soil(frame)
-                self.forget_copy(frame)
-                return self.groups.swap_over(group) is None and self.swap.free > 0
-        return False
+        """Returns whether a slot can be had for `group`."""
+        return self.swap.free > 0 and self.groups.swap_over(group) is None
+
+    def trim_swap(self, group: int, pages: int) -> None:
+        """Takes slots back that merely repeat a page in RAM, until `pages` more fit for `group` or none is left.
+
+        The pages count as dirty then: the next eviction writes them again.
+        """
+        while (over := self.groups.swap_over(group, pages)) is not None or self.swap.free < pages:
+            members = {level.id for level in (over or self.groups.root).subtree()}
+            for slot in self.swap.cached_only(self.swap.count):
+                frame = self.swap.frame[slot]
+                if self.swap.group[slot] in members and not self.frames.flags[frame] & BUSY:
+                    self.soil(frame)
+                    self.forget_copy(frame)
+                    if self.groups.swap_over(group, pages) is not over or self.swap.free >= pages:
+                        break
+            else:
+                return
 
     def remember_copy(self, frame: int, slot: int) -> None:
         """Notes that `slot` holds the same bytes as `frame`, which is clean from now on."""

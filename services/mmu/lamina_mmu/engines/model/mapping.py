@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lamina_kit.effects import Step, WaitFor
-from lamina_kit.errors import AlreadyExists, InvalidArgument, NotFound
+from lamina_kit.errors import AlreadyExists, InvalidArgument, LaminaError, NotFound
 from lamina_kit.paging import ACCESSED, COW, DIRTY, NX, PAGE_SHIFT, PAGE_SIZE, PRESENT, RW, USER_END
 from lamina_mmu.domain.effects import frame_key
 from lamina_mmu.domain.entry import HELD, frame_of, in_ram, is_swap, is_transit, leaf, slot_of
@@ -103,7 +103,10 @@ def transit_within(space: Space, start: int, end: int) -> tuple[str, int] | None
 
 
 def clear(m: Machine, space: Space, removed: Sequence[Vma]) -> Step[int]:
-    """Takes all pages of mappings that were removed; they are free when every user has let go of them."""
+    """Takes all pages of mappings that were removed; they are free when every user has let go of them.
+
+    Pages that could not be taken away, because the hardware failed, are never given to anybody again.
+    """
     taken: list[Taken] = []
     frames: list[int] = []
     swapped = 0
@@ -122,12 +125,14 @@ def clear(m: Machine, space: Space, removed: Sequence[Vma]) -> Step[int]:
     tables = _prune(space, removed)
     try:
         yield from withdraw(m, taken)
-    finally:
-        for frame in (*frames, *tables):
-            m.drop(frame)
-        for vma in removed:
-            if vma.object:
-                m.unlink_object(vma.object, len(vma.pages))
+    except LaminaError as error:
+        m.record(m.names.space(space.number), "frames.lost", count=len(frames) + len(tables), reason=error.reason)
+        raise
+    for frame in (*frames, *tables):
+        m.drop(frame)
+    for vma in removed:
+        if vma.object:
+            m.unlink_object(vma.object, len(vma.pages))
     return len(frames) + swapped
 
 

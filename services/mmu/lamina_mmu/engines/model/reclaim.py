@@ -50,6 +50,8 @@ def make_room(m: Machine, group: Group, cause: str) -> Step[bool]:
 def reclaim_group(m: Machine, group: Group, pages: int, cause: str) -> Step[ReclaimResult]:
     """Pushes up to `pages` out of a group and all under it."""
     ids = [level.id for level in group.subtree()]
+    for level in ids:
+        m.trim_swap(level, pages)
     return (yield from reclaim(m, lambda: m.policy.candidates(ids), m.policy.population(ids), pages, cause))
 
 
@@ -87,12 +89,10 @@ def is_evictable(m: Machine, frame: int) -> bool:
     home = 1 if frames.use[frame] == Use.OBJECT else 0
     if frames.refs[frame] != m.rmap.count(frame) + home:
         return False
-    if m.groups.swap_over(frames.group[frame]) is None and m.swap.free:
+    if m.swap_room(frames.group[frame]):
         return True
     slot = frames.slot[frame] - 1
-    if slot >= 0 and not m.swap.refs[slot]:
-        return True
-    return not may_be_dirty(m, frame) or m.swap_room(frames.group[frame])
+    return (slot >= 0 and not m.swap.refs[slot]) or not may_be_dirty(m, frame)
 
 
 def may_be_dirty(m: Machine, frame: int) -> bool:

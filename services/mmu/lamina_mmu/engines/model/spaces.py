@@ -68,6 +68,7 @@ def delete_space(m: Machine, space: Space) -> Step[None]:
         settled = True
     finally:
         space.closing = settled
+    tables: list[int] = []
     try:
         yield from clear(m, space, space.vmas.remove(0, USER_END))
         hold = m.holds.get(space.holder)
@@ -75,16 +76,16 @@ def delete_space(m: Machine, space: Space) -> Step[None]:
             yield from end_hold(m, hold)
         if isinstance(space.table, FourLevelTable):
             yield Shootdown(space.table.root_address)
+            tables = space.table.table_frames()
     finally:
-        _free(m, space)
+        _free(m, space, tables)
 
 
-def _free(m: Machine, space: Space) -> None:
-    if isinstance(space.table, FourLevelTable):
-        tables = space.table.table_frames()
-        space.table.close()
-        for frame in tables:
-            m.drop(frame)
+def _free(m: Machine, space: Space, tables: list[int]) -> None:
+    """Gives back the frames of the tables, unless a core might still walk them, and the slot."""
+    space.table.close()
+    for frame in tables:
+        m.drop(frame)
     m.groups.get(space.group).members -= 1
     m.spaces.remove(space)
     m.record(m.names.space(space.number), "space.deleted")

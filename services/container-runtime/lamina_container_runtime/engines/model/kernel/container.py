@@ -39,6 +39,8 @@ class KernelContainer:
     memory_group: str
     run_group: str
     memory_limit: int = 0
+    killable: bool = False
+    """Whether process 1 gets signals that it has no handler for."""
     init: Process | None = None
     oom_killed: bool = False
     lost: bool = False

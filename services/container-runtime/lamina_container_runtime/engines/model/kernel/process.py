@@ -104,6 +104,11 @@ class Process:
         return self.container.init is self
 
     @property
+    def is_protected(self) -> bool:
+        """Whether only signals that it has a handler for reach it. Source: pid_namespaces(7)."""
+        return self.is_init and not self.container.killable
+
+    @property
     def uid(self) -> int:
         """Its user id."""
         return self.view.who.uid
@@ -112,7 +117,7 @@ class Process:
         """Sends a signal to the process; `outside` means from outside its PID namespace."""
         if self.state is not ProcessState.ALIVE or self.group_exit is not None:
             return
-        if self.is_init and not self._init_takes(signal, outside):
+        if self.is_protected and not self._init_takes(signal, outside):
             return
         if signal == SIGKILL:
             self.exit_group(SIGKILL)
@@ -127,7 +132,7 @@ class Process:
         if info.signal in (SIGKILL, SIGSTOP):
             self.send_signal(info.signal, info)
             return
-        if (self.is_init and not self._init_takes(info.signal, False)) or not self._prepare(info.signal):
+        if (self.is_protected and not self._init_takes(info.signal, False)) or not self._prepare(info.signal):
             return
         thread.pending.add(info)
         if not thread.blocked >> (info.signal - 1) & 1:

@@ -73,7 +73,7 @@ def before_user(thread: Thread) -> Step[bool]:
 
 def _default(thread: Thread, signal: int) -> None:
     action = default_action(signal)
-    if thread.process.is_init and signal != SIGKILL:
+    if thread.process.is_protected and signal != SIGKILL:
         return
     if action is Action.STOP:
         thread.process.stop(signal)

@@ -11,7 +11,7 @@ import pytest
 from lamina_kit.status import rpc_error
 
 
-async def refused(call: Awaitable[Any], code: str, reason: str = "") -> str:
+async def expect_refused(call: Awaitable[Any], code: str, reason: str = "") -> str:
     """Awaits a call that must fail with `code` and `reason`; returns its message."""
     with pytest.raises(grpc.aio.AioRpcError) as failure:
         await call
