@@ -88,7 +88,7 @@ def up(args: argparse.Namespace) -> int:
     with Line(f"starting stack {args.stack}") as line:
         start(words, home.stack_dir(args.stack) / "log", line)
     started = home.running(args.stack)
-    output.table(("LAYER", "ADDRESS"), started.targets.items())
+    output.table(("LAYER", "ADDRESS"), ((layer, started.targets[layer]) for layer in home.LAYERS))
     print(f"process {started.pid}; `lamina status` shows it, `lamina down` stops it")
     return 0
 

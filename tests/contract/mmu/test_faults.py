@@ -147,6 +147,41 @@ async def test_a_failing_shootdown_changes_nothing(stack: Stack) -> None:
     assert (await stack.fault(child, 0x40_0000)).outcome == Outcome.OUTCOME_COPIED
 
 
+async def test_pages_that_the_hardware_cannot_take_away_are_never_reused(stack: Stack) -> None:
+    """When a shootdown fails, UnmapRange and DeleteSpace say so, and nobody gets frames that a core may still reach."""
+    space = await stack.space()
+    await stack.map(space, 0x40_0000, 4)
+    await stack.write(space, 0x40_0000, b"x" * 4 * PAGE)
+    frames = {stack.walk(space, 0x40_0000 + index * PAGE) for index in range(4)}
+    stack.hardware.cpu.fail = True
+    unmap = pb.UnmapRangeRequest(handle=space.handle, address=0x40_0000, size_bytes=PAGE)
+    await expect_refused(stack.spaces.UnmapRange(unmap), "UNAVAILABLE")
+    assert stack.walk(space, 0x40_0000) is None
+    stack.hardware.cpu.fail = True
+    await expect_refused(stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=space.handle)), "UNAVAILABLE")
+    request = pb.GetSpaceRequest(handle=space.handle)
+    await expect_refused(stack.spaces.GetSpace(request), "FAILED_PRECONDITION", "HANDLE_STALE")
+    free = (await stack.frames.GetMemory(pb.GetMemoryRequest())).free_frames
+    taken = await stack.frames.AllocateFrames(pb.AllocateFramesRequest(count=free, owner="all"))
+    assert not frames & set(taken.frames)
+    assert any(entry.event == "frames.lost" for entry in stack.layer.events.list(space.name))
+
+
+async def test_a_fork_that_the_hardware_fails_leaves_no_child(stack: Stack) -> None:
+    """When the parent's translations cannot be dropped, the child is taken away, and the parent goes on."""
+    space = await stack.space()
+    await stack.map(space, 0x40_0000, 2)
+    await stack.write(space, 0x40_0000, b"x" * 2 * PAGE)
+    stack.hardware.cpu.fail = True
+    await expect_refused(stack.fork(space), "UNAVAILABLE")
+    assert len((await stack.spaces.ListSpaces(pb.ListSpacesRequest())).spaces) == 1
+    await stack.write(space, 0x40_0000, b"y")
+    assert await stack.read(space, 0x40_0000, 2) == b"yx"
+    await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=space.handle))
+    memory = await stack.frames.GetMemory(pb.GetMemoryRequest())
+    assert memory.free_frames == memory.total_frames - 1
+
+
 async def test_reading_and_writing_cross_pages(stack: Stack) -> None:
     """ReadSpace and WriteSpace fault pages in and cross their borders; A and D are set as a core would."""
     space = await stack.space()

@@ -116,9 +116,9 @@ class Play(World):
             self.start(self.engine.reclaim(None, self.rng.choice(["", "small"]), self.rng.randint(1, 6)))
         elif choice < 0.09:
             self.pin()
-        elif choice < 0.095:
+        elif choice < 0.11:
             self.change_holder()
-        elif choice < 0.26:
+        elif choice < 0.28:
             self.guest_touch()
         elif free:
             for _ in range(3):
@@ -280,7 +280,7 @@ class Play(World):
         assert int.from_bytes(data, "little") == value, hex(address)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_memory_is_what_was_written(seed: int) -> None:
     """Programs, forks, a shared object and a VM see their own words whatever is evicted, revoked and interleaved."""
     play = Play(seed)
@@ -291,7 +291,7 @@ def test_memory_is_what_was_written(seed: int) -> None:
     assert play.oom < play.done // 4
 
 
-@pytest.mark.parametrize("seed", range(100, 106))
+@pytest.mark.parametrize("seed", range(100, 104))
 def test_memory_is_what_was_written_when_swap_runs_out(seed: int) -> None:
     """With little swap faults may end out of memory, but no word is ever wrong and no count is off."""
     play = Play(seed, frames=64, slots=12, group_pages=30)

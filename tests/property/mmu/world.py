@@ -182,6 +182,25 @@ class World:
             raise task.error
         return task.result
 
+    def run_apart(self, step: Generator[Any, Any, Any], still: Task) -> Any:
+        """Runs a step to its end while the task `still` does not go on; returns its result."""
+        task = self.start(step)
+        while not task.finished:
+            others = [one for one in self.tasks if one is not still and one.key is None]
+            assert others, "nothing else can go on"
+            self.advance(self.rng.choice(others))
+        if task.error is not None:
+            raise task.error
+        return task.result
+
+    def run_holder(self, task: Task, holder: Holder) -> None:
+        """Lets a task run, its holder answering what it is asked, until its victims' root is to be shot down."""
+        while task.shootdown is None or not any(flags & 2 for flags in self.m.frames.flags):
+            if task.key is None:
+                self.advance(task)
+            else:
+                assert holder.step(), task.key
+
     def settle(self) -> None:
         """Runs everything that is at work to its end."""
         while self.tasks:
