@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.property.mmu.world import PAGE, Holder, Task, World
+
 from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.outcome import Outcome
 from lamina_mmu.domain.session import NOBODY
 from lamina_mmu.domain.space import Kind
-from tests.property.mmu.world import PAGE, Holder, Task, World
 
 BASE = 0x40_0000
 READ, WRITE = 1, 2
@@ -85,6 +86,18 @@ def test_a_page_on_its_way_out_of_one_space_is_not_handed_over_in_another() -> N
     world.check()
 
 
+def test_a_copied_page_leaves_no_old_translation() -> None:
+    """When a write has got its copy, no core of the space still reads the page that it was copied from."""
+    world = World(1, 64, 16)
+    parent = process(world)
+    world.run(world.engine.write_space(parent.handle, BASE, b"old", False))
+    child = world.run(world.engine.fork_space(parent.handle, "", "", NOBODY, ""))
+    for _ in range(8):  # both cores
+        assert world.translate(child.root_address, BASE, False) is not None
+    frame = world.run(world.engine.fault(child.handle, BASE, WRITE)).frame
+    assert {world.translate(child.root_address, BASE, False) for _ in range(8)} == {frame * PAGE}
+
+
 def test_sampled_pages_are_shot_down_so_that_the_next_access_shows() -> None:
     """After A was cleared no core has the translation: its next access sets A again."""
     world = World(1, 64, 16)
@@ -134,11 +147,11 @@ def test_a_hold_that_ends_while_a_root_is_shot_down_leaves_its_page_dirty() -> N
     world.run(world.engine.want(holder.hold, 1, 0, WRITE))
     while holder.step():
         continue
+    evicting = world.start(world.engine.reclaim(view.handle, "", 1))
+    world.run_holder(evicting, holder)
     pa = holder.access(0, True)
     assert pa is not None
     world.store64(pa, 77)
-    evicting = world.start(world.engine.reclaim(view.handle, "", 1))
-    world.run_holder(evicting, holder)
     ending = world.start(world.engine.end_hold(holder.hold, None))
     finish(world, ending)
     finish(world, evicting)

@@ -65,4 +65,4 @@ def withdraw(m: Machine, taken: Iterable[Taken]) -> Step[None]:
             yield from revoke(m, hold, sorted(pages), write_only)
         else:  # it ended while a root was shot down; its bits of these pages are lost
             for _, frame in pages:
-                pass
+                m.soil(frame)
