@@ -134,3 +134,19 @@ def bus_dir(state_dir: Path) -> Path:
     if room.f_bavail * room.f_frsize < LEAST_SHARED_MEMORY or not os.access(SHARED_MEMORY, os.W_OK):
         return state_dir
     return SHARED_MEMORY
+
+
+def bus_name(host: str) -> str:
+    """Returns the file name of a memory bus made by this process."""
+    return f"lamina-{os.getuid()}-{os.getpid()}-{host}.ram"
+
+
+def sweep_buses(folder: Path) -> None:
+    """Removes the memory buses that processes of this user left in a folder when they were killed.
+
+    RAM does not survive its host's power loss: nobody can use such a file again, and it holds real memory.
+    """
+    for path in sorted(folder.glob(f"lamina-{os.getuid()}-*.ram")):
+        pid = path.name.split("-")[2]
+        if pid.isdigit() and start_ticks(int(pid)) < 0:
+            path.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina_cli.client import Client
-from lamina_cli.home import LAYERS, bus_dir
+from lamina_cli.home import LAYERS, bus_dir, bus_name, sweep_buses
 from lamina_kit import config as configuration
 from lamina_kit.clock import Clock, RealClock
 from lamina_kit.engines import check_set, load_engine
@@ -113,8 +113,9 @@ class Stack:
 
     def _bus_path(self) -> Path:
         if self._bus is None:
-            name = f"lamina-{os.getuid()}-{os.getpid()}-{self.settings.host}.ram"
-            self._bus = bus_dir(self.state_dir) / name
+            folder = bus_dir(self.state_dir)
+            sweep_buses(folder)
+            self._bus = folder / bus_name(self.settings.host)
         return self._bus
 
     def client(self) -> Client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lamina_cli import home
+from lamina_cli.assets import asset
 
 SERVICES = {
     "hardware": "lamina.hardware.v1.Cpu",
@@ -124,3 +128,24 @@ def test_a_stack_that_cannot_be_is_refused(lamina: Any, words: tuple[str, ...], 
 def test_down_without_a_stack_says_so(lamina: Any) -> None:
     """`down` without a stack is an error that names `up`."""
     assert "lamina up" in lamina.run("down", expect=1).stderr
+
+
+def test_a_stack_that_was_killed_comes_back(lamina: Any, ports: int) -> None:
+    """After `kill -9` the stack counts as down, and the next `up` finds its images, objects and pods again."""
+    up = ("up", "--port", str(ports))
+    lamina.run(*up)
+    lamina.run("image", "build", str(asset("guests/hello.c")))
+    lamina.run("apply", "-f", str(asset("examples/hello.yaml")))
+    killed = lamina.json("status")["pid"]
+    os.kill(killed, signal.SIGKILL)
+    while home.start_ticks(killed) >= 0:
+        os.sched_yield()
+    assert "STACK_NOT_UP" in lamina.run("status", expect=1).stderr
+    lamina.run(*up)
+    assert len(lamina.json("image", "list")) == 1
+    for _ in range(100):
+        phases = [pod["status"].get("phase") for pod in lamina.json("get", "pods")]
+        if phases == ["Running"] * 3:
+            break
+    assert phases == ["Running"] * 3
+    assert not [path for path in home.SHARED_MEMORY.glob(f"lamina-{os.getuid()}-{killed}-*")]

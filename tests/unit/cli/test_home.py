@@ -58,3 +58,14 @@ def test_a_malformed_record_is_said_to_be_so(own_home: Path) -> None:
 def test_a_pid_that_no_process_has_started_never() -> None:
     """The start time of no process is -1."""
     assert home.start_ticks(2**22 + 1) == -1
+
+
+def test_buses_of_dead_processes_are_swept(tmp_path: Path) -> None:
+    """A memory bus whose process is gone is removed; those of live processes and other files stay."""
+    dead = tmp_path / f"lamina-{os.getuid()}-{2**22 + 1}-h1.ram"
+    alive = tmp_path / home.bus_name("h1")
+    other = tmp_path / f"lamina-{os.getuid()}-notes.ram"
+    for path in (dead, alive, other):
+        path.touch()
+    home.sweep_buses(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([alive, other])
