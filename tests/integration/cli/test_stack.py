@@ -144,8 +144,8 @@ def test_a_stack_that_was_killed_comes_back(lamina: Any, ports: int) -> None:
     lamina.run(*up)
     assert len(lamina.json("image", "list")) == 1
     for _ in range(100):
-        phases = [pod["status"].get("phase") for pod in lamina.json("get", "pods")]
-        if phases == ["Running"] * 3:
+        running = lamina.json("runtime", "ps")
+        if len(running) == 3:
             break
-    assert phases == ["Running"] * 3
-    assert not [path for path in home.SHARED_MEMORY.glob(f"lamina-{os.getuid()}-{killed}-*")]
+    assert [process["cmdline"] for process in running] == [["/hello"]] * 3
+    assert not list(home.SHARED_MEMORY.glob(f"lamina-{os.getuid()}-{killed}-*"))
