@@ -93,13 +93,18 @@ def guarded(body: Callable[[], int]) -> int:
 async def _with_client(work: Work, args: argparse.Namespace) -> int:
     record = home.running(args.stack)
     async with Client(record.targets) as client:
-        if not args.trace:
-            return await attempt(work(client, args))
-        from lamina_kit import trace
+        return await traced(args, work(client, args))
 
-        with trace.begin(f"lamina {args.word}", recorder()) as context:
-            print(f"trace {context.trace_id}; print it with `lamina trace {context.trace_id}`", file=sys.stderr)
-            return await attempt(work(client, args))
+
+async def traced(args: argparse.Namespace, work: Awaitable[int | None]) -> int:
+    """Awaits a command's work; with `--trace`, as a trace that every layer records and whose id is printed."""
+    if not args.trace:
+        return await attempt(work)
+    from lamina_kit import trace
+
+    with trace.begin(f"lamina {args.word}", recorder()) as context:
+        print(f"trace {context.trace_id}; print it with `lamina trace {context.trace_id}`", file=sys.stderr)
+        return await attempt(work)
 
 
 def recorder() -> Recorder:

@@ -12,6 +12,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from lamina_kit.checks import Checks
 from lamina_kit.errors import DataLoss, FailedPrecondition
 
 PORTS = {
@@ -62,7 +63,13 @@ class StackRecord:
 
 
 def stack_dir(name: str = "default") -> Path:
-    """Returns the folder of the stack `name`."""
+    """Returns the folder of the stack `name`.
+
+    Raises:
+        InvalidArgument: `STACK_NAME_INVALID`, the name is no identifier and could lead anywhere.
+    """
+    with Checks("STACK_NAME_INVALID") as check:
+        check.identifier("stack", name)
     return home() / name
 
 

@@ -173,3 +173,13 @@ def required(kind: Kind, names: list[str]) -> list[str]:
             next_step=f"list them with `lamina get {kind.words[0]}` and add a name",
         )
     return names
+
+
+def resource_name(text: str, namespace: str) -> str:
+    """Returns the resource name that `deploy/hello` means to the orchestrator; other names stay as they are."""
+    word, slash, name = text.partition("/")
+    kind = next((kind for kind in KINDS if word.lower() in kind.words), None)
+    if kind is None or not slash or "/" in name:
+        return text
+    plural = kind.words[1]
+    return f"namespaces/{namespace}/{plural}/{name}" if kind.namespaced else f"{plural}/{name}"

@@ -1,7 +1,7 @@
 """`lamina runtime run FILE [ARGS]`: runs one static program, with its output and exit code as natively.
 
 The program travels as an image of one layer with one file; the runtime runs it as it runs any container. When no stack
-is up, a private one is started for it and ends with it.
+is up, a private one is started for it and ends with it. The program's standard input is empty.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli import home, parse
-from lamina_cli.client import Client, add_options, attempt, guarded
+from lamina_cli.client import Client, add_options, attempt, guarded, traced
 from lamina_kit.errors import NotFound
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from lamina.container_runtime.v1.container_runtime_pb2_grpc import ContainersStub
 
 SIGNAL_EXIT = 128
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +45,7 @@ async def run(args: argparse.Namespace) -> int:
     record = home.read_record(args.stack)
     if record is not None and record.is_alive():
         async with Client(record.targets) as client:
-            return await attempt(run_on(client, args, program))
+            return await traced(args, run_on(client, args, program))
     from lamina_cli.stack import private_stack
 
     async with private_stack() as stack:
@@ -103,37 +106,47 @@ async def import_program(client: Client, path: str, program: bytes) -> container
 
     from lamina_cli.commands.image import one_program, send
 
-    layout = one_program(Path(path).name, program)
+    # An image of its own, or a run of the same program at the same time would share it and its end.
+    layout = one_program(Path(path).name, program, run=os.urandom(8).hex())
     response = await send(client.stub("container-runtime", services.ImagesStub), io.BytesIO(layout), "")
     return response.images[0]
 
 
 async def follow(containers: ContainersStub, name: str) -> int:
-    """Starts a container, passes on what it writes, and returns its exit code; interrupts are passed in as SIGINT."""
+    """Starts a container, passes on what it writes and what signals come, and returns its exit code."""
     from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 
-    loop = asyncio.get_running_loop()
-    interrupts: set[asyncio.Task[Any]] = set()
-
-    async def interrupt() -> None:
-        await containers.KillContainer(pb.KillContainerRequest(name=name, signal=signal.SIGINT))
-
-    def interrupted() -> None:
-        task = loop.create_task(interrupt())
-        interrupts.add(task)
-        task.add_done_callback(interrupts.discard)
+    async def passed_on(number: int) -> None:
+        await containers.KillContainer(pb.KillContainerRequest(name=name, signal=number))
 
     await containers.StartContainer(pb.StartContainerRequest(name=name))
-    loop.add_signal_handler(signal.SIGINT, interrupted)
-    try:
+    with signals_to(passed_on):
         await print_logs(containers, name, follow=True)
         # A program may run for days; the wait has no deadline of its own.
         ended = await containers.WaitContainer(pb.WaitContainerRequest(name=name), timeout=None)
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
     if ended.message and ended.exit_code >= SIGNAL_EXIT:
         print(f"lamina: {ended.reason}: {ended.message}", file=sys.stderr)
     return ended.exit_code
+
+
+@contextmanager
+def signals_to(receive: Callable[[int], Coroutine[Any, Any, None]]) -> Iterator[None]:
+    """Gives the signals that would end this command to the program instead, so that it ends and is cleaned up."""
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[Any]] = set()
+
+    def received(number: int) -> None:
+        task = loop.create_task(receive(number))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    for number in PASSED_ON:
+        loop.add_signal_handler(number, received, int(number))
+    try:
+        yield
+    finally:
+        for number in PASSED_ON:
+            loop.remove_signal_handler(number)
 
 
 async def print_logs(containers: ContainersStub, name: str, *, follow: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from lamina_cli import objects
+from lamina_cli import objects, parse
 from lamina_cli.client import Client, command
 
 
@@ -12,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("target", nargs="+", help="KIND NAME or KIND/NAME, for example deploy/hello")
     parser.add_argument("-n", "--namespace", default="default", help="namespace (default: default)")
-    parser.add_argument("--grace-period", type=int, metavar="SECONDS", help="time a pod has to stop by itself")
+    parser.add_argument("--grace-period", type=parse.INT64, metavar="SECONDS", help="time a pod has to stop by itself")
     command(parser, delete)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 
+from lamina_cli import parse
 from lamina_cli.assets import asset
 from lamina_cli.client import attempt, guarded
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
-    parser.add_argument("--seed", type=int, help="seed of ids and choices (default: random)")
+    parser.add_argument("--seed", type=parse.INT64, help="seed of ids and choices (default: random)")
     parser.set_defaults(run=lambda args: guarded(lambda: asyncio.run(demo(args))))
 
 

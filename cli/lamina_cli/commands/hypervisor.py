@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     create.add_argument("vm", help="name")
     create.add_argument("--kernel", help="64-bit ELF kernel (default: the guest kernel under guests/kernel)")
     create.add_argument("--memory", type=parse.size, default=DEFAULT_MEMORY, help="RAM, for example 64M (default 64M)")
-    create.add_argument("--vcpus", type=int, default=1, help="number of virtual CPUs (default 1)")
+    create.add_argument("--vcpus", type=parse.whole(1, 16), default=1, help="number of virtual CPUs (default 1)")
     create.add_argument("--append", default="", help="kernel command line")
     command(create, create_machine)
     for verb, text, work in (
@@ -59,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     walk = verbs.add_parser("translate", help="translate a guest address GVA → GPA → HPA, every table entry shown")
     walk.add_argument("vm", help="name")
     walk.add_argument("address", type=parse.address, help="guest virtual address")
-    walk.add_argument("--vcpu", type=int, default=0, help="number of the virtual CPU whose tables are used (default 0)")
+    walk.add_argument("--vcpu", type=parse.INT32, default=0, help="virtual CPU whose tables are used (default 0)")
     command(walk, translate, lists=True)
 
 

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     load.add_argument("--name", default="", help="reference to give it, for example lamina.local/hello:latest")
     command(load, import_image, lists=True)
     build = verbs.add_parser("build", help="make an image of one program and import it")
-    build.add_argument("program", help="a static x86-64 ELF, or a C source beside lib/ as guests/hello.c is")
+    build.add_argument("program", help="a static x86-64 ELF file, or a C source such as guests/hello.c")
     build.add_argument("--name", default="", help="reference (default: lamina.local/PROGRAM:latest)")
     build.add_argument("-w", "--write", metavar="FILE", help="write the image to a file too, as a tar of an OCI layout")
     command(build, build_image, lists=True)
@@ -124,13 +124,17 @@ def program_bytes(path: str) -> bytes:
     return compile_program(Path(path).stem, Path(path).absolute().parent)
 
 
-def one_program(name: str, program: bytes, reference: str = "") -> bytes:
-    """Returns the image of one program, `/NAME`, with an empty `/tmp` beside it, as a tar of an OCI layout."""
+def one_program(name: str, program: bytes, reference: str = "", run: str = "") -> bytes:
+    """Returns the image of one program, `/NAME`, with an empty `/tmp` beside it, as a tar of an OCI layout.
+
+    The same program gives the same image, unless `run` tells it from others of the program.
+    """
     from lamina_kit.oci import Config, File
     from lamina_kit.oci import build_image as pack
 
     files = [File(name, program, mode=0o755), File("tmp", kind="directory", mode=0o1777)]
-    return pack(files, Config(entrypoint=(f"/{name}",)), reference=reference)
+    labels = (("lamina.dev/run", run),) if run else ()
+    return pack(files, Config(entrypoint=(f"/{name}",), labels=labels), reference=reference)
 
 
 def write_image(path: str | None, layout: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from lamina_cli import parse
 from lamina_cli.client import Client, command
 
 
@@ -14,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--namespace", default="default", help="namespace (default: default)")
     parser.add_argument("-c", "--container", default="", help="name of the container, when the pod has several")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until the container ends")
-    parser.add_argument("--tail", type=int, help="only the last lines")
+    parser.add_argument("--tail", type=parse.INT64, help="only the last lines")
     parser.add_argument("-p", "--previous", action="store_true", help="of the container before its last restart")
     command(parser, logs)
 

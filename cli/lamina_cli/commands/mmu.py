@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     limit.add_argument("size", type=parse.size, help="most bytes of RAM, 0 for no limit")
     command(limit, set_limit, lists=True)
     reclaim = verbs.add_parser("reclaim", help="push pages out of RAM now")
-    reclaim.add_argument("pages", type=int, help="how many")
+    reclaim.add_argument("pages", type=parse.INT64, help="how many")
     reclaim.add_argument("--group", default="", help="name of a memory group (default: the whole host)")
     command(reclaim, reclaim_pages, lists=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from lamina_cli import output, run_program
+from lamina_cli import output, parse, run_program
 from lamina_cli.client import Client, command
 from lamina_cli.commands.image import images
 from lamina_cli.paging import collect
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from lamina.container_runtime.v1.container_runtime_pb2_grpc import ContainersStub, SandboxesStub
 
 SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15, "CONT": 18, "STOP": 19}
+LAST_SIGNAL = 64
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the sub-commands."""
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    run_program.configure(verbs.add_parser("run", help="run a static x86-64 Linux program of yours"))
+    run_program.configure(verbs.add_parser("run", help="run a static x86-64 Linux program (standard input is empty)"))
     command(verbs.add_parser("containers", help="list containers"), containers, lists=True)
     command(verbs.add_parser("sandboxes", help="list sandboxes"), sandboxes, lists=True)
     ps = verbs.add_parser("ps", help="list processes")
@@ -34,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     kill = verbs.add_parser("kill", help="send a signal to a container's processes")
     kill.add_argument("container", help="name of the container")
     kill.add_argument("-s", "--signal", default="KILL", type=signal_number, help="name or number (default KILL)")
-    kill.add_argument("--pid", type=int, default=0, help="only this process (default: the first one)")
+    kill.add_argument("--pid", type=parse.INT32, default=0, help="only this process (default: the first one)")
     command(kill, kill_container)
     for verb, text, work in (
         ("stop", "stop a container: TERM, and after a grace period KILL", stop),
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def signal_number(text: str) -> int:
     """Returns the number of a signal given as `KILL`, `SIGKILL` or `9`."""
     number = SIGNALS.get(text.upper().removeprefix("SIG"))
-    if number is None and text.isdigit():
+    if number is None and text.isdigit() and int(text) <= LAST_SIGNAL:
         number = int(text)
     if number is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no signal; known are {', '.join(SIGNALS)}")
@@ -175,5 +176,7 @@ async def remove(client: Client, args: argparse.Namespace) -> None:
     from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 
     name = await find(client, args.container)
+    # Removing is idempotent in the contract; a person who mistypes a name wants to know.
+    await _containers(client).GetContainer(pb.GetContainerRequest(name=name))
     await _containers(client).RemoveContainer(pb.RemoveContainerRequest(name=name))
     print(f"removed {name}")

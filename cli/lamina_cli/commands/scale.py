@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from lamina_cli import objects
+from lamina_cli import objects, parse
 from lamina_cli.client import Client, command
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("target", nargs="+", help="KIND NAME or KIND/NAME, for example deploy/hello")
-    parser.add_argument("--replicas", type=int, required=True, help="how many there shall be")
+    parser.add_argument("--replicas", type=parse.INT32, required=True, help="how many there shall be")
     parser.add_argument("-n", "--namespace", default="default", help="namespace (default: default)")
     command(parser, scale)
 

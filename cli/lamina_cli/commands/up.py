@@ -21,12 +21,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments."""
     parser.add_argument("--stack", default="default", metavar="NAME", help="name of the stack (default: default)")
     parser.add_argument("--host", default="h1", help="name of its host (default: h1)")
-    parser.add_argument("--cores", type=int, help="number of cores (default 4)")
+    parser.add_argument("--cores", type=parse.INT64, help="number of cores (default 4)")
     parser.add_argument("--memory", type=parse.size, help="RAM, for example 8GiB (default 8GiB; sparse)")
     parser.add_argument("--engines", default="model", help="engine set (default: model)")
-    parser.add_argument("--port", type=int, default=home.PORTS["hardware"], help="first of six ports (default 50051)")
+    first = home.PORTS["hardware"]
+    parser.add_argument("--port", type=parse.INT32, default=first, help=f"first of six ports (default {first})")
     parser.add_argument("--config", type=Path, help="configuration file in TOML, a table a layer")
-    parser.add_argument("--seed", type=int, help="seed of ids and choices (default: random)")
+    parser.add_argument("--seed", type=parse.INT64, help="seed of ids and choices (default: random)")
     parser.set_defaults(run=lambda args: guarded(lambda: up(args)))
 
 

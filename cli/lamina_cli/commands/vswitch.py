@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from lamina_cli import output
+from lamina_cli import output, parse
 from lamina_cli.client import Client, command
 from lamina_cli.commands.mmu import full_name
 from lamina_cli.paging import collect
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     group = verbs.add_parser("create-group", help="create a port group")
     group.add_argument("switch", help="name of the switch")
     group.add_argument("group", help="name of the port group")
-    group.add_argument("--vlan", type=int, default=0, help="VLAN, 0 for none (default 0)")
+    group.add_argument("--vlan", type=parse.INT32, default=0, help="VLAN, 0 for none (default 0)")
     command(group, create_group)
     port = verbs.add_parser("create-port", help="create a port")
     port.add_argument("switch", help="name of the switch")

@@ -38,6 +38,14 @@ class Lamina:
         assert done.returncode == expect, f"{words}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Starts one command, with its output on a pipe."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "lamina_cli.main", *words],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "LAMINA_HOME": str(self.home)},
+        )
+
     def json(self, *words: str) -> Any:
         """Runs a command with `-o json`. Returns what it printed."""
         return json.loads(self.run(*words, "-o", "json").stdout)

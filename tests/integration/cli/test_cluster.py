@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,53 @@ def test_a_program_runs_with_its_own_exit_code(hello: Any, tmp_path: Path) -> No
     done = hello.run("runtime", "run", str(program), "3", "7", expect=7)
     assert len(done.stdout.splitlines()) >= 3
     assert hello.json("runtime", "containers") == []
+
+
+def test_a_run_leaves_the_images_of_others_alone(hello: Any, tmp_path: Path) -> None:
+    """Running a program whose image the user has, several times at once, removes only what the runs made."""
+    program = tmp_path / "counter"
+    program.write_bytes(images.build("counter").elf)
+    before = hello.json("image", "list")
+    runs = [hello.start("runtime", "run", str(program), "2", "7") for _ in range(4)]
+    assert [run.wait() for run in runs] == [7] * 4
+    assert hello.json("image", "list") == before
+
+
+def test_a_run_that_is_terminated_ends_its_program(hello: Any, tmp_path: Path) -> None:
+    """SIGTERM to the command ends the program and leaves neither container nor image."""
+    program = tmp_path / "hello"
+    program.write_bytes(images.build("hello").elf)
+    before = hello.json("image", "list")
+    run = hello.start("runtime", "run", str(program))
+    assert b"Hello" in run.stdout.readline()
+    run.send_signal(signal.SIGTERM)
+    assert run.wait() == 0
+    assert hello.json("runtime", "containers") == []
+    assert hello.json("image", "list") == before
+
+
+def test_a_traced_run_names_its_trace(hello: Any, tmp_path: Path) -> None:
+    """`runtime run --trace` records the run in every layer that it goes through."""
+    program = tmp_path / "counter"
+    program.write_bytes(images.build("counter").elf)
+    done = hello.run("runtime", "run", "--trace", str(program), "1")
+    tree = hello.run("trace", done.stderr.split()[1].rstrip(";")).stdout
+    assert "container.exec" in tree
+    assert "mmu" in tree
+
+
+def test_a_decision_is_explained_by_kind_and_name(hello: Any) -> None:
+    """`explain` takes the names that `get` and `delete` take."""
+    hello.run("apply", "-f", str(asset("examples/hello.yaml")))
+    name = until_pods(hello, 3)[0]
+    assert "pod.scheduled" in hello.run("explain", f"pod/{name}").stdout
+    hello.run("delete", "deploy/hello")
+    until_pods(hello, 0)
+
+
+def test_removing_what_is_not_there_says_so(hello: Any) -> None:
+    """A mistyped name is an error, though removing is idempotent in the contract."""
+    assert "CONTAINER_UNKNOWN" in hello.run("runtime", "rm", "nobody", expect=1).stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\necho hi\n", b"\x7fELF\x02\x01\x01" + b"\0" * 20])

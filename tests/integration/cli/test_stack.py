@@ -115,7 +115,8 @@ def test_a_wrong_key_in_the_configuration_is_named(lamina: Any, ports: int, tmp_
         (("--engines", "linux"), "ENGINE_UNKNOWN"),
         (("--port", "65533"), "PORT_INVALID"),
         (("--cores", "-1"), "CONFIG"),
-        (("--memory", "9999999TiB"), "CONFIG"),
+        (("--memory", "9999TiB"), "CONFIG"),
+        (("--stack", "../elsewhere"), "STACK_NAME_INVALID"),
     ],
 )
 def test_a_stack_that_cannot_be_is_refused(lamina: Any, words: tuple[str, ...], reason: str) -> None:

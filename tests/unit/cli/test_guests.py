@@ -51,3 +51,9 @@ def test_a_program_that_is_not_there_is_not_found() -> None:
     """An unknown program is named."""
     with pytest.raises(NotFound, match=r"nothing\.c"):
         compile_program("nothing")
+
+
+def test_a_source_may_stand_anywhere(tmp_path: Path) -> None:
+    """A program outside guests/ is compiled with the same library."""
+    (tmp_path / "mine.c").write_text('#include "lib/lamina.h"\nint main(void) { print("mine\\n"); return 4; }\n')
+    assert b"mine" in compile_program("mine", tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lamina_cli import home
-from lamina_kit.errors import DataLoss, FailedPrecondition
+from lamina_kit.errors import DataLoss, FailedPrecondition, InvalidArgument
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +69,11 @@ def test_buses_of_dead_processes_are_swept(tmp_path: Path) -> None:
         path.touch()
     home.sweep_buses(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([alive, other])
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "", "Big", "x" * 80])
+def test_a_stacks_name_leads_nowhere_else(name: str) -> None:
+    """A name that is no identifier is refused: it could lead out of the home."""
+    with pytest.raises(InvalidArgument) as caught:
+        home.stack_dir(name)
+    assert caught.value.reason == "STACK_NAME_INVALID"

@@ -60,3 +60,18 @@ def test_age_is_rounded_as_kubectl_does(seconds: int, text: str) -> None:
     """Age has one unit."""
     value = {"metadata": {"creationTimestamp": "1970-01-01T00:00:00Z"}}
     assert objects.age(value, float(seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("deploy/hello", "namespaces/default/deployments/hello"),
+        ("pod/hello-1", "namespaces/default/pods/hello-1"),
+        ("node/h1", "nodes/h1"),
+        ("hosts/h1/frames/9", "hosts/h1/frames/9"),
+        ("namespaces/default/pods/a", "namespaces/default/pods/a"),
+    ],
+)
+def test_kubernetes_words_become_resource_names(text: str, name: str) -> None:
+    """KIND/NAME is what the orchestrator's decisions are filed under; other names stay."""
+    assert objects.resource_name(text, "default") == name

@@ -17,10 +17,10 @@ def test_sizes_are_read(text: str, size: int) -> None:
     assert parse.size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1.5G", "8 gallons", "0x10", "9" * 30])
+@pytest.mark.parametrize("text", ["", "-1", "1.5G", "8 gallons", "0x10", "9" * 30, "9999999TiB"])
 def test_other_words_are_no_sizes(text: str) -> None:
     """What is not a size is refused by name."""
-    with pytest.raises(argparse.ArgumentTypeError, match="is not a size"):
+    with pytest.raises(argparse.ArgumentTypeError, match="size"):
         parse.size(text)
 
 
@@ -42,3 +42,15 @@ def test_pairs_need_a_key() -> None:
     assert parse.pair("a=b=c") == ("a", "b=c")
     with pytest.raises(argparse.ArgumentTypeError, match="key=value"):
         parse.pair("=b")
+
+
+@pytest.mark.parametrize("text", ["99999999999", "-99999999999", "1e3", "", "two"])
+def test_numbers_fit_their_fields(text: str) -> None:
+    """What does not fit a 32-bit field of a contract is refused before it is sent."""
+    with pytest.raises(argparse.ArgumentTypeError):
+        parse.INT32(text)
+
+
+def test_whole_numbers_are_read() -> None:
+    """Both ends of the range are in it."""
+    assert [parse.whole(1, 16)(text) for text in ("1", "16")] == [1, 16]
