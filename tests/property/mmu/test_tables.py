@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from unittest.mock import patch
 
 import numpy as np
 from hypothesis import given, settings
@@ -135,6 +136,60 @@ def test_chosen_ranges_are_the_highest_that_fit(sizes: list[tuple[int, bool]], w
     assert fits(chosen)
     for better in (CHOICE_TOP - wanted * PAGE, *(low - wanted * PAGE for low, _ in taken)):
         assert better <= chosen or not fits(better)
+
+
+NEAR_GUARD = 3 * PAGE
+
+
+def highest_fit(vmas: VmaList, size: int) -> int:
+    """Returns the place by the rule as it reads: every mapping is visited, from the top down."""
+    top = CHOICE_TOP
+    for vma in reversed(list(vmas)):
+        if top - vma.end >= size:
+            break
+        top = min(top, vma.floor - NEAR_GUARD if vma.grows_down else vma.start)
+    return top - size
+
+
+CHANGE = st.tuples(
+    st.sampled_from(["choose", "choose stack", "fix", "fix stack", "remove", "remove", "protect", "grow", "copy"]),
+    st.integers(-8, 60),
+    st.integers(1, 12),
+    st.sampled_from([1, 3]),
+)
+
+
+@settings(max_examples=400)
+@given(st.lists(CHANGE, max_size=60))
+def test_hints_never_change_what_is_chosen(changes: list[tuple[str, int, int, int]]) -> None:
+    """After mapping, fixed or not, stacks, unmapping, growing and copying, a size goes where a full scan says."""
+    with patch("lamina_mmu.domain.vmas.GUARD_GAP", NEAR_GUARD):
+        check_choices(changes)
+
+
+def check_choices(changes: list[tuple[str, int, int, int]]) -> None:
+    """Applies the changes; each choice on the way is the highest that fits."""
+    vmas = VmaList()
+    for kind, down, count, rights in changes:
+        size = count * PAGE
+        start = highest_fit(vmas, size) if kind.startswith("choose") else CHOICE_TOP - down * PAGE
+        end = start + size
+        stack = kind.endswith("stack")
+        if kind.startswith("choose"):
+            assert vmas.choose(size) == start
+        if kind.startswith(("choose", "fix")) and not vmas.within(start, end):
+            vmas.insert(Vma(end - PAGE if stack else start, end, rights, grows_down=stack, floor=start if stack else 0))
+        elif kind == "remove":
+            vmas.remove(start, end)
+        elif kind == "protect" and vmas.covers(start, end) == end:
+            vmas.protect(start, end, rights)
+        elif kind == "grow" and vmas.at(start) is None and (grown := vmas.growable(start)):
+            vmas.grow(grown)
+        elif kind == "copy":
+            vmas = vmas.copy()
+        for pages in (1, 2, 3, 7, 12):
+            if (down + pages) % 3 == 0:
+                assert vmas.choose(pages * PAGE) == highest_fit(vmas, pages * PAGE)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 6), st.integers(1, 3), st.integers(0, 9)), max_size=120))

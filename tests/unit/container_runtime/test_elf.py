@@ -79,6 +79,12 @@ def test_a_segment_without_file_bytes_is_all_bss() -> None:
         (program(Part(vaddr=0x7FFF_FFFF_F000, mem_size=1 << 63)), "ELF_MALFORMED"),
         (program(Part(), Part(vaddr=0x400100, offset=0x100)), "ELF_MALFORMED"),
         (program(Part(), entry=0xFFFF_FFFF_FFFF_0000), "ELF_MALFORMED"),
+        (program(Part(), Part(kind=6, vaddr=(1 << 64) - 8)), "ELF_MALFORMED"),
+        (program(Part(vaddr=0), Part(kind=6, vaddr=(1 << 64) - 8), kind=3, entry=0x100), "ELF_MALFORMED"),
+        (program(Part(vaddr=0), Part(kind=6, vaddr=0x7FFF_0000_0000), kind=3, entry=0x100), "ELF_MALFORMED"),
+        (program(Part(vaddr=7 << 44), Part(kind=6, vaddr=64), kind=3, entry=(7 << 44) + 0x100), "ELF_MALFORMED"),
+        (program(Part(vaddr=0x7FFF_0000_0000), kind=3, entry=0), "ELF_MALFORMED"),
+        (program(Part(vaddr=0), Part(vaddr=0x7FFF_0000_0000), kind=3, entry=0x100), "ELF_MALFORMED"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(data: bytes, wanted: str) -> None:

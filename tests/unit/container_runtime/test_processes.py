@@ -5,14 +5,23 @@ from __future__ import annotations
 import errno
 import struct
 
+import pytest
 from tests.unit.container_runtime.elf_files import Part, program
 from tests.unit.container_runtime.kernel_world import World
 
+from lamina_container_runtime.domain.container import Exit
 from lamina_container_runtime.domain.wait import Woken
+from lamina_container_runtime.engines.model.containers import exit_of
+from lamina_container_runtime.engines.model.effects import Run
+from lamina_container_runtime.engines.model.kernel.container import Loss
 from lamina_container_runtime.engines.model.kernel.lifecycle import exit_thread
+from lamina_container_runtime.engines.model.kernel.mainloop import lose_thread, run_thread
 from lamina_container_runtime.engines.model.kernel.process import ProcessState
 from lamina_container_runtime.engines.model.kernel.registers import EFER, USER_CS
+from lamina_container_runtime.engines.model.syscalls.dispatch import dispatch
+from lamina_container_runtime.engines.model.syscalls.numbers import UNKNOWN, name_of
 from lamina_kit.effects import Sleep
+from lamina_kit.errors import Unavailable
 
 WNOHANG = 1
 
@@ -241,4 +250,53 @@ def test_a_thread_that_the_kernel_lost_ends_its_container() -> None:
     spawn = world.kernel.spawn(world.thread)
     assert spawn.cleanup is not None
     world.drive(spawn.cleanup())
-    assert (ended, world.container.lost, world.container.pids.processes) == ([9], True, {})
+    assert (ended, world.container.lost, world.container.pids.processes) == ([9], Loss.KERNEL_DEFECT, {})
+
+
+def test_a_lost_process_leaves_the_exit_of_the_first_one_alone() -> None:
+    """A defect under another process, or a process 1 that ends already, leaves the exit as it was."""
+    world = World()
+    child = world.container.pids.processes[fork(world)]
+    world.drive(lose_thread(child.threads[child.pid]))
+    assert (child.state, child.exit_status, world.container.lost) == (ProcessState.ZOMBIE, 9, None)
+    world.process.exit_group(3 << 8)
+    world.drive(lose_thread(world.thread))
+    assert (world.process.exit_status, world.container.lost) == (3 << 8, None)
+    assert exit_of(world.container, 3 << 8) == Exit(3, "Error")
+
+
+@pytest.mark.parametrize(
+    ("loss", "reason"), [(Loss.LAYER_FAILED, "RUNTIME_RESTARTED"), (Loss.KERNEL_DEFECT, "KERNEL_DEFECT")]
+)
+def test_a_lost_container_says_what_was_at_fault(loss: Loss, reason: str) -> None:
+    """A failure of a layer below and a defect of the kernel have reasons and messages of their own."""
+    world = World()
+    world.process.lose(loss)
+    ended = exit_of(world.container, 9)
+    assert (ended.code, ended.reason, ended.message) == (137, reason, loss.value)
+
+
+def test_a_layer_that_fails_under_a_child_kills_only_that() -> None:
+    """An error of a layer below in a thread's run ends its process; the container goes on."""
+    world = World()
+    child = world.container.pids.processes[fork(world)]
+    step = run_thread(child.threads[child.pid])
+    effect = next(step)
+    while not isinstance(effect, Run):
+        effect = step.send(world.perform(effect))
+    effect = step.throw(Unavailable("gone", reason="HOST_GONE"))
+    with pytest.raises(StopIteration):
+        while True:
+            effect = step.send(world.perform(effect))
+    assert (child.exit_status, world.container.lost, world.process.group_exit) == (9, None, None)
+
+
+def test_numbers_of_calls_do_not_pile_up() -> None:
+    """Numbers that Linux does not have are counted under one key; calls that it has keep their names."""
+    world = World()
+    for number in (5000, 1 << 40, (1 << 64) - 1, 425, 39):
+        world.thread.page.rax = number
+        world.drive(dispatch(world.thread))
+    assert world.process.syscall_counts == {UNKNOWN: 3, 425: 1, 39: 1}
+    assert world.process.unsupported == {UNKNOWN: 3, 425: 1}
+    assert name_of(UNKNOWN) == "syscall_unknown"

@@ -28,8 +28,8 @@ TRANSITIONS: dict[ContainerState, tuple[ContainerState, ...]] = {
     ContainerState.EXITED: (),
 }
 
-COMPLETED, ERROR, OOM_KILLED, START_ERROR, RUNTIME_RESTARTED = (
-    "Completed", "Error", "OOMKilled", "StartError", "RUNTIME_RESTARTED",
+COMPLETED, ERROR, OOM_KILLED, START_ERROR, RUNTIME_RESTARTED, KERNEL_DEFECT = (
+    "Completed", "Error", "OOMKilled", "StartError", "RUNTIME_RESTARTED", "KERNEL_DEFECT",
 )  # fmt: skip
 """Why a container exited."""
 

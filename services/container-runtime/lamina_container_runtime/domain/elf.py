@@ -32,6 +32,8 @@ _MACHINES = {3: "i386", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S/390", 
 _TYPES = {0: "none", 1: "a relocatable object", 4: "a core dump"}
 _PT_LOAD, _PT_INTERP, _PT_PHDR, _PT_GNU_STACK = 1, 3, 6, 0x6474E551
 _PF_X, _PF_W, _PF_R = 1, 2, 4
+PIE_BASE = 0x5555_5555_4000
+"""Where the first segment of a relocatable program goes."""
 MAX_PROGRAM_HEADERS = 1024
 MACHINE_X86_64 = 62
 
@@ -84,6 +86,11 @@ class Program:
     def end(self) -> int:
         """Address behind all segments."""
         return max(segment.end for segment in self.segments)
+
+    @property
+    def bias(self) -> int:
+        """What is added to every address of the file; may be negative."""
+        return PIE_BASE - self.start if self.relocatable else 0
 
 
 def parse(read: Read, size: int) -> Program:
@@ -161,7 +168,22 @@ def _program(entries: list[tuple[int, ...]], entry: int, relocatable: bool, tabl
         headers = holders[0].vaddr + table - holders[0].offset if holders else 0
     if entry >= USER_END:
         raise _malformed(f"its entry point {entry:#x} is not a user address")
-    return Program(entry, relocatable, tuple(segments), headers, len(entries), executable_stack)
+    program = Program(entry, relocatable, tuple(segments), headers, len(entries), executable_stack)
+    _check_addresses(program)
+    return program
+
+
+def _check_addresses(program: Program) -> None:
+    """Refuses a program of which an address is no user address, as written or where it would be loaded."""
+    if program.program_headers >= USER_END:
+        raise _malformed(f"its program headers at {program.program_headers:#x} are not at a user address")
+    places = [("entry point", program.entry), ("last byte", program.end - 1)]
+    if program.program_headers:
+        places.append(("program header table", program.program_headers))
+    for what, address in places:
+        loaded = address + program.bias
+        if not 0 <= loaded < USER_END:
+            raise _malformed(f"its {what} at {address:#x} would be loaded at {loaded:#x}, which is no user address")
 
 
 def _segment(flags: int, offset: int, vaddr: int, file_size: int, mem_size: int, align: int, size: int) -> Segment:

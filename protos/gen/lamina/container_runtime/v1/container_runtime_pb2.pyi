@@ -799,8 +799,9 @@ class Container(_message.Message):
     exit_code: _builtins.int
     """Exit code: what the first process gave to exit, or 128 + the signal that killed it. Output only."""
     reason: _builtins.str
-    """Why it exited: `Completed`, `Error`, `OOMKilled`, `StartError` (its program could not be loaded) or
-    `RUNTIME_RESTARTED` (the runtime or the host died under it). Empty before. Output only.
+    """Why it exited: `Completed`, `Error`, `OOMKilled`, `StartError` (its program could not be loaded),
+    `RUNTIME_RESTARTED` (the runtime or the host died under it, or a layer below failed under its first process) or
+    `KERNEL_DEFECT` (a defect of the container kernel ended its first process). Empty before. Output only.
     """
     message: _builtins.str
     """Particulars of `reason` for people. Output only."""
@@ -1567,7 +1568,7 @@ class SyscallCount(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     UNSUPPORTED_FIELD_NUMBER: _builtins.int
     syscall: _builtins.str
-    """Name, for example `write`; `syscall_N` for a number without a known name."""
+    """Name, for example `write`; `syscall_unknown` for all numbers that Linux does not have."""
     count: _builtins.int
     """Times."""
     unsupported: _builtins.int

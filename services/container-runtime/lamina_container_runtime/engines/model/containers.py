@@ -16,7 +16,7 @@ from lamina_container_runtime.engines.model.effects import CreateGroups, DeleteG
 from lamina_container_runtime.engines.model.events import Changes
 from lamina_container_runtime.engines.model.kernel import execution, rootfs
 from lamina_container_runtime.engines.model.kernel.abi import SIGKILL, SIGTERM, Errno, signal_name, signal_number
-from lamina_container_runtime.engines.model.kernel.container import KernelContainer
+from lamina_container_runtime.engines.model.kernel.container import KernelContainer, Loss
 from lamina_container_runtime.engines.model.kernel.credentials import Credentials
 from lamina_container_runtime.engines.model.kernel.execution import Command
 from lamina_container_runtime.engines.model.kernel.inode import DirectoryInode, FileInode
@@ -303,8 +303,9 @@ def exit_of(container: KernelContainer, status: int) -> Exit:
     """Returns how a container ended, from the exit status of its first process."""
     signal = status & 0x7F
     code = 128 + signal if signal else status >> 8
-    if container.lost:
-        return Exit(137, states.RUNTIME_RESTARTED, "a layer below failed under the container", signaled=bool(signal))
+    if container.lost is not None:
+        reason = states.KERNEL_DEFECT if container.lost is Loss.KERNEL_DEFECT else states.RUNTIME_RESTARTED
+        return Exit(137, reason, container.lost.value, signaled=bool(signal))
     if container.oom_killed and signal == SIGKILL:
         return Exit(code, states.OOM_KILLED, "out of memory: the limit of its memory group was reached", signaled=True)
     if signal:

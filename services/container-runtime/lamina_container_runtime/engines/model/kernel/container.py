@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +21,13 @@ class Console(Protocol):
 
     def write(self, stream: str, data: bytes) -> None:
         """Takes bytes of `stdout` or `stderr`."""
+
+
+class Loss(enum.Enum):
+    """Why process 1 of a container could not go on, through no act of its own."""
+
+    LAYER_FAILED = "a layer below failed under process 1"
+    KERNEL_DEFECT = "a defect of the container kernel ended process 1; the log of the runtime has the particulars"
 
 
 @dataclass
@@ -43,8 +51,8 @@ class KernelContainer:
     """Whether process 1 gets signals that it has no handler for."""
     init: Process | None = None
     oom_killed: bool = False
-    lost: bool = False
-    """Whether a layer below failed under it."""
+    lost: Loss | None = None
+    """What took process 1 away, when it was neither its own exit nor a signal."""
     on_exit: Callable[[int], Step[None]] | None = None
     """The step that runs once, with the exit status of process 1, when all processes are gone."""
     domains: int = 0

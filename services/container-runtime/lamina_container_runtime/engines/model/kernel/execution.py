@@ -219,5 +219,5 @@ def _private_fds(process: Process) -> FdTable:
 def _note_program(process: Process, executable: Executable, environment: Sequence[bytes]) -> None:
     process.cmdline = tuple(word.decode(errors="surrogateescape") for word in executable.argv)
     process.environment = tuple(environment)
-    process.executable_inode = executable.file
+    process.run_from(executable.file)
     process.name = executable.name.rsplit("/", 1)[-1][:15]

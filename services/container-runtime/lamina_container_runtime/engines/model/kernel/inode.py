@@ -52,6 +52,8 @@ class Inode:
         self.uid = uid
         self.gid = gid
         self.nlink = 1
+        self.opens = 0
+        """Open files (file descriptions) of it, and programs that are being loaded from it."""
         self.rdev = 0
         self.atime = self.mtime = self.ctime = fs.now()
         self.changed = True
@@ -73,6 +75,26 @@ class Inode:
         if content:
             self.mtime = self.ctime
         self.changed = True
+
+    def hold(self) -> None:
+        """Counts one more open file."""
+        self.opens += 1
+
+    def let_go(self) -> None:
+        """Counts one open file less."""
+        self.opens -= 1
+        self.release()
+
+    def release(self) -> None:
+        """Gives the content back once the last name and the last open file are gone; else changes nothing.
+
+        Whoever takes a name or an open file away calls it.
+        """
+        if self.nlink == 0 and self.opens == 0:
+            self.drop()
+
+    def drop(self) -> None:
+        """Gives the content back; only files have one that is accounted for."""
 
     def set_mode(self, mode: int) -> None:
         """Changes permission bits."""
@@ -130,7 +152,7 @@ class FileInode(Inode):
         self.touch(content=True)
 
     def drop(self) -> None:
-        """Gives the memory back when the last name and the last open file are gone."""
+        """Gives the memory back and its charge."""
         if self.data is not None:
             self.fs.charge(-len(self.data))
             self.data = bytearray()

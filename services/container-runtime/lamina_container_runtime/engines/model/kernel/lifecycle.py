@@ -130,7 +130,7 @@ def _fork_process(parent: Thread, flags: int, pid: int) -> Step[Process]:
     view.viewer = child
     child.handlers = process.handlers if flags & CLONE_SIGHAND else process.handlers.copy()
     child.cmdline, child.name, child.environment = process.cmdline, process.name, process.environment
-    child.executable_inode = process.executable_inode
+    child.run_from(process.executable_inode)
     return child
 
 
@@ -158,6 +158,7 @@ def _clone_thread(parent: Thread, process: Process, tid: int) -> Step[Thread]:
 def _discard(process: Process) -> Step[None]:
     """Takes back a process that got no thread."""
     release_fds(process)
+    process.run_from(None)
     yield from release_memory(process.memory)
 
 
@@ -194,6 +195,7 @@ def exit_thread(thread: Thread) -> Step[None]:
 def _exit_process(process: Process, last: Thread) -> Step[None]:
     status = process.group_exit if process.group_exit is not None else 0
     release_fds(process)
+    process.run_from(None)
     yield from release_memory(process.memory)
     last.vfork_released.wake()
     namespace = process.container.pids

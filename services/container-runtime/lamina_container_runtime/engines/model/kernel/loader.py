@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 STACK_TOP = 0x7FFF_FFFF_F000
 STACK_BYTES = 8 << 20
-PIE_BASE = 0x5555_5555_4000
 MAX_ARGUMENTS = 2 << 20
 """Most bytes of arguments and environment, a quarter of the stack as Linux has it."""
 MAX_SCRIPTS = 4
@@ -128,11 +127,26 @@ def load(
     strings = sum(len(word) + 9 for word in (*executable.argv, *environment))
     if strings > MAX_ARGUMENTS:
         raise Errno(errno.E2BIG)
+    executable.file.hold()
+    try:
+        return (yield from _load(kernel, container, executable, environment, who, label))
+    finally:
+        executable.file.let_go()
+
+
+def _load(
+    kernel: Kernel,
+    container: KernelContainer,
+    executable: Executable,
+    environment: Sequence[bytes],
+    who: Credentials,
+    label: str,
+) -> Step[Loaded]:
     space: SpaceRef = yield CreateSpace(container.memory_group, label)
     try:
         memory = AddressSpace(space, container.next_domain())
         memory.executable = executable.path
-        bias = PIE_BASE - executable.program.start if executable.program.relocatable else 0
+        bias = executable.program.bias
         yield from _map_segments(kernel, container, memory, executable, bias)
         stack = yield from _make_stack(kernel, memory, executable, environment, who, bias)
     except BaseException:

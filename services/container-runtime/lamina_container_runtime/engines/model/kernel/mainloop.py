@@ -22,6 +22,7 @@ from lamina_container_runtime.engines.model.kernel.abi import (
     SIGTRAP,
     Interrupted,
 )
+from lamina_container_runtime.engines.model.kernel.container import Loss
 from lamina_container_runtime.engines.model.kernel.lifecycle import exit_thread
 from lamina_container_runtime.engines.model.kernel.registers import user_cpuid
 from lamina_container_runtime.engines.model.kernel.sigframe import before_user
@@ -82,8 +83,7 @@ def run_thread(thread: Thread) -> Step[None]:
             reason=error.reason,
             message=error.message,
         )
-        thread.process.container.lost = True
-        thread.process.exit_group(SIGKILL)
+        thread.process.lose(Loss.LAYER_FAILED)
     except Interrupted:
         thread.process.exit_group(SIGKILL)
     yield from exit_thread(thread)
@@ -91,8 +91,7 @@ def run_thread(thread: Thread) -> Step[None]:
 
 def lose_thread(thread: Thread) -> Step[None]:
     """Ends a thread whose step failed by a defect of the kernel, and its process with it."""
-    thread.process.container.lost = True
-    thread.process.exit_group(SIGKILL)
+    thread.process.lose(Loss.KERNEL_DEFECT)
     if thread.tid in thread.process.threads:
         yield from exit_thread(thread)
 

@@ -2,7 +2,8 @@
 
 A segment becomes an object of its own pages: the bytes of the file around it, and zeroes behind its file part when its
 memory part is longer (the rest of the bss is anonymous). Objects are found by what their bytes are: the digest of a
-layer's file, or the version of a file of an upper layer. The least recently used ones are given back to the MMU; the
+layer's file, or the version of a file of an upper layer; the container that wrote the latter pays for its object. The
+least recently used ones are given back to the MMU; the
 pages that processes map stay.
 """
 
@@ -18,7 +19,7 @@ from lamina_container_runtime.engines.model.effects import CreateObject, DeleteO
 from lamina_container_runtime.engines.model.kernel.inode import FileInode
 from lamina_container_runtime.engines.model.kernel.overlay import OverlayFile
 from lamina_kit.effects import Step
-from lamina_kit.paging import page_down, page_up
+from lamina_kit.paging import PAGE_SIZE, page_down, page_up
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.container import KernelContainer
@@ -51,14 +52,21 @@ class Objects:
         size = page_up(lead + segment.file_size)
         end = segment.offset + segment.file_size if segment.mem_size > segment.file_size else start + size
         key = (*content_key(container, file), "segment", number)
-        return (yield from self._get(key, file, start, end - start, size, executable.path))
+        group = _payer(container, file)
+        return (yield from self._get(key, file, start, end - start, size, group, executable.path))
 
     def pages(self, container: KernelContainer, file: FileInode, path: str, offset: int, size: int) -> Step[ObjectRef]:
-        """Returns an object with `size` bytes of a file from `offset` (page aligned), for a private mapping of it."""
-        key = (*content_key(container, file), "pages", offset, size)
-        return (yield from self._get(key, file, offset, size, page_up(size), path))
+        """Returns an object with `size` bytes of a file from `offset` (page aligned), for a private mapping of it.
 
-    def _get(self, key: Hashable, file: FileInode, offset: int, count: int, size: int, label: str) -> Step[ObjectRef]:
+        It ends with the file's last page: what a mapping has behind that is a fault. It has one page at least.
+        """
+        size = min(size, max(PAGE_SIZE, page_up(file.size - offset)))
+        key = (*content_key(container, file), "pages", offset, size)
+        return (yield from self._get(key, file, offset, size, page_up(size), _payer(container, file), path))
+
+    def _get(
+        self, key: Hashable, file: FileInode, offset: int, count: int, size: int, group: str, label: str
+    ) -> Step[ObjectRef]:
         while key in self._coming:
             waiter = Waiter()
             self._coming[key].add(waiter)
@@ -68,7 +76,7 @@ class Objects:
             return self._kept[key][0]
         self._coming[key] = WaitQueue()
         try:
-            made: ObjectRef = yield CreateObject(size, file.read(offset, count), "", label[-255:])
+            made: ObjectRef = yield CreateObject(size, file.read(offset, count), group, label[-255:])
         finally:
             self._coming.pop(key).wake()
         self._kept[key] = (made, size)
@@ -86,6 +94,11 @@ class Objects:
             memory_object, size = self._kept.pop(key)
             self._bytes -= size
             yield DeleteObject(memory_object)
+
+
+def _payer(container: KernelContainer, file: FileInode) -> str:
+    """Returns the memory group that an object of a file is charged to; none for a layer's file, which all share."""
+    return "" if content_key(container, file)[0] == "" else container.memory_group
 
 
 def content_key(container: KernelContainer, file: FileInode) -> tuple[Hashable, ...]:

@@ -95,6 +95,8 @@ class OpenFile:
 
     def acquire(self) -> OpenFile:
         """Counts one more descriptor."""
+        if self.references == 0:
+            self.inode.hold()
         self.references += 1
         return self
 
@@ -103,6 +105,7 @@ class OpenFile:
         self.references -= 1
         if self.references == 0:
             self.closed()
+            self.inode.let_go()
 
 
 class RegularFile(OpenFile):
@@ -124,6 +127,7 @@ class RegularFile(OpenFile):
         if self.flags & O_APPEND:
             self.position = self.file.size
         count = self.file.write(self.position, data)
+        self.file.release()  # The call may have waited while another thread closed the file for good.
         self.position += count
         return count
         yield
@@ -134,7 +138,9 @@ class RegularFile(OpenFile):
 
     def write_at(self, offset: int, data: bytes) -> int:
         """Writes at `offset`; with O_APPEND at the end, as Linux does."""
-        return self.file.write(self.file.size if self.flags & O_APPEND else offset, data)
+        count = self.file.write(self.file.size if self.flags & O_APPEND else offset, data)
+        self.file.release()  # As above.
+        return count
 
     def seek(self, offset: int, whence: int) -> int:
         """Moves the position; a file has no holes for SEEK_HOLE but the one behind its end."""
@@ -157,11 +163,6 @@ class RegularFile(OpenFile):
         if not self.writable:
             raise Errno(errno.EINVAL)
         self.file.truncate(size)
-
-    def closed(self) -> None:
-        """Drops the content of a file that has no name any more."""
-        if self.file.nlink == 0:
-            self.file.drop()
 
 
 class Directory(OpenFile):

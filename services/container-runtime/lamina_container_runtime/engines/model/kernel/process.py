@@ -25,7 +25,7 @@ from lamina_container_runtime.engines.model.kernel.signals import (
 )
 
 if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.container import KernelContainer
+    from lamina_container_runtime.engines.model.kernel.container import KernelContainer, Loss
     from lamina_container_runtime.engines.model.kernel.kernel import Kernel
     from lamina_container_runtime.engines.model.kernel.thread import Thread
 
@@ -155,6 +155,23 @@ class Process:
         self.resumed.wake()
         for tid in sorted(self.threads):
             self.threads[tid].die()
+
+    def run_from(self, inode: Inode | None) -> None:
+        """Notes the file that the process runs, whose content stays for /proc/PID/exe; None when it has ended."""
+        if inode is not None:
+            inode.hold()
+        if self.executable_inode is not None:
+            self.executable_inode.let_go()
+        self.executable_inode = inode
+
+    def lose(self, loss: Loss) -> None:
+        """Ends the process because its threads cannot go on. Only process 1 takes the container with it.
+
+        A process that is on its way out already keeps the status that it gave.
+        """
+        if self.is_init and self.group_exit is None:
+            self.container.lost = loss
+        self.exit_group(SIGKILL)
 
     def stop(self, signal: int) -> None:
         """Stops all threads, and tells the parent."""

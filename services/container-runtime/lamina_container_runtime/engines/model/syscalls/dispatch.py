@@ -25,7 +25,7 @@ from lamina_container_runtime.engines.model.syscalls import (
     system,
     timing,
 )
-from lamina_container_runtime.engines.model.syscalls.numbers import NUMBERS, name_of
+from lamina_container_runtime.engines.model.syscalls.numbers import NUMBERS, counted_as, name_of
 from lamina_container_runtime.engines.model.syscalls.registry import Call
 from lamina_kit.effects import Step
 from lamina_kit.errors import AlreadyExists, InvalidArgument, LaminaError, NotFound, OutOfRange, ResourceExhausted
@@ -47,7 +47,8 @@ def dispatch(thread: Thread) -> Step[None]:
     number = page.rax
     process = thread.process
     process.syscalls += 1
-    process.syscall_counts[number] = process.syscall_counts.get(number, 0) + 1
+    key = counted_as(number)
+    process.syscall_counts[key] = process.syscall_counts.get(key, 0) + 1
     call = TABLE.get(number)
     if call is None:
         _unsupported(thread, number)
@@ -78,7 +79,8 @@ def dispatch(thread: Thread) -> Step[None]:
 def _unsupported(thread: Thread, number: int) -> None:
     """Notes a call that this kernel does not have: counted each time, recorded once for each container."""
     process = thread.process
-    process.unsupported[number] = process.unsupported.get(number, 0) + 1
+    key = counted_as(number)
+    process.unsupported[key] = process.unsupported.get(key, 0) + 1
     container = process.container
     if number not in container.enosys_seen and len(container.enosys_seen) < 1024:
         container.enosys_seen[number] = None

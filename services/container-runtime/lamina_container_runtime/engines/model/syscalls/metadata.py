@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CALLS = Calls()
 _CWD = AT_FDCWD & 0xFFFFFFFF
 _UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
+_NO_CHANGE = 0xFFFFFFFF
+"""The owner or group -1 of chown(2). Ids are unsigned numbers of 32 bits."""
 _STATX = struct.Struct("<IIQIIIHHQQQQ")
 _MAGIC = {"overlay": 0x794C7630, "tmpfs": 0x01021994, "proc": 0x9FA0}
 
@@ -156,14 +158,14 @@ def fchmod(thread: Thread, fd: int, mode: int) -> int:
 def _change_owner(thread: Thread, inode: Inode, uid: int, gid: int) -> int:
     """Changes owners; -1 leaves one. Only root gives files away; an owner may change to a group of its own."""
     who = thread.process.view.who
-    new_uid, new_gid = signed(uid, 32), signed(gid, 32)
+    new_uid, new_gid = uid & _NO_CHANGE, gid & _NO_CHANGE
     paths.check_writable(thread, inode)
-    gives_away = new_uid not in (-1, inode.uid)
-    foreign_group = new_gid not in (-1, inode.gid, who.gid, *who.groups)
+    gives_away = new_uid not in (_NO_CHANGE, inode.uid)
+    foreign_group = new_gid not in (_NO_CHANGE, inode.gid, who.gid, *who.groups)
     if not who.is_root and (inode.uid != who.uid or gives_away or foreign_group):
         raise Errno(errno.EPERM)
-    inode.uid = inode.uid if new_uid == -1 else new_uid
-    inode.gid = inode.gid if new_gid == -1 else new_gid
+    inode.uid = inode.uid if new_uid == _NO_CHANGE else new_uid
+    inode.gid = inode.gid if new_gid == _NO_CHANGE else new_gid
     inode.touch(content=False)
     return 0
 

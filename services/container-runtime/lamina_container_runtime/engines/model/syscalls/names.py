@@ -33,6 +33,7 @@ def _drop_name(parent: DirectoryInode, name: str) -> None:
     inode = parent.remove(name)
     inode.nlink -= 1
     inode.ctime = inode.fs.now()
+    inode.release()
 
 
 @CALLS.add("unlinkat")

@@ -50,6 +50,15 @@ NAMES: dict[int, str] = {**dict(enumerate(_FROM_0.split())), **dict(enumerate(_F
 NUMBERS: dict[str, int] = {name: number for number, name in NAMES.items()}
 
 
+UNKNOWN = -1
+"""Stands for all numbers that Linux does not have, where calls are counted: programs choose their numbers."""
+
+
 def name_of(number: int) -> str:
     """Returns the name of a system call; `syscall_N` for a number that Linux does not have."""
-    return NAMES.get(number, f"syscall_{number}")
+    return "syscall_unknown" if number == UNKNOWN else NAMES.get(number, f"syscall_{number}")
+
+
+def counted_as(number: int) -> int:
+    """Returns the key under which a call is counted: its number, or `UNKNOWN`, so that there are few keys."""
+    return number if number in NAMES else UNKNOWN

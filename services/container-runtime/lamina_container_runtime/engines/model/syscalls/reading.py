@@ -7,19 +7,27 @@ import struct
 from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel import credentials, user
-from lamina_container_runtime.engines.model.kernel.abi import DT_OF, MAX_RW, MAY_WRITE, TASK_SIZE, Errno, signed
+from lamina_container_runtime.engines.model.kernel.abi import (
+    DT_OF,
+    MAX_RW,
+    MAY_WRITE,
+    TASK_SIZE,
+    Errno,
+    Interrupted,
+    signed,
+)
 from lamina_container_runtime.engines.model.kernel.inode import DirectoryInode, FileInode
 from lamina_container_runtime.engines.model.kernel.openfile import Directory, OpenFile
 from lamina_container_runtime.engines.model.kernel.resolve import parent_of, resolve
 from lamina_container_runtime.engines.model.syscalls import paths
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
+from lamina_container_runtime.engines.model.syscalls.turn import PIECE, Turn
 from lamina_kit.effects import Step
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.thread import Thread
 
 CALLS = Calls()
-_PIECE = 1 << 20
 _MAX_VECTORS = 1024
 
 
@@ -49,13 +57,17 @@ def _check_buffer(address: int, count: int) -> int:
 def read(thread: Thread, fd: int, buffer: int, count: int) -> Step[int]:
     """read(2). Pieces of at most 1 MiB; a pipe or device gives one piece."""
     file = _reader(thread, fd)
+    return (yield from _read(thread, file, buffer, count, Turn(thread, (fd, file))))
+
+
+def _read(thread: Thread, file: OpenFile, buffer: int, count: int, turn: Turn) -> Step[int]:
     count = _check_buffer(buffer, count)
     done = 0
     while True:
-        data = yield from file.read(thread, min(count - done, _PIECE))
+        data = yield from file.read(thread, min(count - done, PIECE))
         yield from user.write(thread, buffer + done, data)
         done += len(data)
-        if done >= count or len(data) < _PIECE:
+        if done >= count or len(data) < PIECE or (yield from turn.over(len(data))):
             return done
 
 
@@ -63,10 +75,14 @@ def read(thread: Thread, fd: int, buffer: int, count: int) -> Step[int]:
 def write(thread: Thread, fd: int, buffer: int, count: int) -> Step[int]:
     """write(2)."""
     file = _writer(thread, fd)
+    return (yield from _write(thread, file, buffer, count, Turn(thread, (fd, file))))
+
+
+def _write(thread: Thread, file: OpenFile, buffer: int, count: int, turn: Turn) -> Step[int]:
     count = _check_buffer(buffer, count)
     done = 0
     while True:
-        piece = min(count - done, _PIECE)
+        piece = min(count - done, PIECE)
         try:
             data = yield from user.read(thread, buffer + done, piece)
             taken = yield from file.write(thread, data)
@@ -75,7 +91,7 @@ def write(thread: Thread, fd: int, buffer: int, count: int) -> Step[int]:
                 return done
             raise
         done += taken
-        if done >= count or taken < piece:
+        if done >= count or taken < piece or (yield from turn.over(taken)):
             return done
 
 
@@ -93,13 +109,15 @@ def _vectors(thread: Thread, address: int, count: int) -> Step[list[tuple[int, i
 @CALLS.add("readv")
 def readv(thread: Thread, fd: int, address: int, count: int) -> Step[int]:
     """readv(2)."""
-    _reader(thread, fd)
+    vectors = yield from _vectors(thread, address, count)
+    file = _reader(thread, fd)
+    turn = Turn(thread, (fd, file))
     done = 0
-    for base, length in (yield from _vectors(thread, address, count)):
+    for base, length in vectors:
         if length:
-            got = yield from read(thread, fd, base, length)
+            got = yield from _read(thread, file, base, length, turn)
             done += got
-            if got < length:
+            if got < length or (yield from turn.over(min(got, PIECE), 1)):
                 break
     return done
 
@@ -107,22 +125,33 @@ def readv(thread: Thread, fd: int, address: int, count: int) -> Step[int]:
 @CALLS.add("writev")
 def writev(thread: Thread, fd: int, address: int, count: int) -> Step[int]:
     """writev(2). The pieces are put together first, so that they reach a pipe as one write."""
-    file = _writer(thread, fd)
+    _writer(thread, fd)
     vectors = yield from _vectors(thread, address, count)
-    if sum(length for _, length in vectors) <= _PIECE:
-        parts = []
-        for base, length in vectors:
-            if length:
-                parts.append((yield from user.read(thread, base, length)))
-        return (yield from file.write(thread, b"".join(parts)))
+    if sum(length for _, length in vectors) <= PIECE:
+        data = yield from _gather(thread, vectors)
+        return (yield from _writer(thread, fd).write(thread, data))
+    file = _writer(thread, fd)
+    turn = Turn(thread, (fd, file))
     done = 0
     for base, length in vectors:
         if length:
-            taken = yield from write(thread, fd, base, length)
+            taken = yield from _write(thread, file, base, length, turn)
             done += taken
-            if taken < length:
+            if taken < length or (yield from turn.over(min(taken, PIECE), 1)):
                 break
     return done
+
+
+def _gather(thread: Thread, vectors: list[tuple[int, int]]) -> Step[bytes]:
+    """Returns the bytes of all vectors; EINTR when the thread dies meanwhile."""
+    turn = Turn(thread)
+    parts = []
+    for base, length in vectors:
+        if length:
+            parts.append((yield from user.read(thread, base, length)))
+            if (yield from turn.over(0, 1)):
+                raise Interrupted
+    return b"".join(parts)
 
 
 @CALLS.add("pread64")
@@ -132,13 +161,16 @@ def pread64(thread: Thread, fd: int, buffer: int, count: int, offset: int) -> St
     if signed(offset) < 0:
         raise Errno(errno.EINVAL)
     count = _check_buffer(buffer, count)
+    turn = Turn(thread, (fd, file))
     done = 0
     while done < count:
-        data = file.read_at(offset + done, min(count - done, _PIECE))
+        data = file.read_at(offset + done, min(count - done, PIECE))
         if not data:
             break
         yield from user.write(thread, buffer + done, data)
         done += len(data)
+        if (yield from turn.over(len(data))):
+            break
     return done
 
 
@@ -149,10 +181,14 @@ def pwrite64(thread: Thread, fd: int, buffer: int, count: int, offset: int) -> S
     if signed(offset) < 0:
         raise Errno(errno.EINVAL)
     count = _check_buffer(buffer, count)
+    turn = Turn(thread, (fd, file))
     done = 0
     while done < count:
-        data = yield from user.read(thread, buffer + done, min(count - done, _PIECE))
-        done += file.write_at(offset + done, data)
+        data = yield from user.read(thread, buffer + done, min(count - done, PIECE))
+        taken = file.write_at(offset + done, data)
+        done += taken
+        if (yield from turn.over(taken)):
+            break
     return done
 
 
@@ -175,6 +211,7 @@ def sendfile(thread: Thread, out: int, source: int, offset_address: int, count: 
         reader.read_at(position, 0)
     except Errno as error:
         raise Errno(errno.EINVAL) from error
+    turn = Turn(thread, (source, reader), (out, writer))
     done = 0
     while done < min(count, MAX_RW):
         data = reader.read_at(position + done, min(count - done, 65536))
@@ -182,7 +219,7 @@ def sendfile(thread: Thread, out: int, source: int, offset_address: int, count: 
             break
         taken = yield from writer.write(thread, data)
         done += taken
-        if taken < len(data):
+        if taken < len(data) or (yield from turn.over(taken)):
             break
     if offset_address:
         yield from user.write(thread, offset_address, struct.pack("<q", position + done))
