@@ -1,4 +1,4 @@
-"""What people type: sizes, addresses, `key=value`."""
+"""What people type: sizes, addresses, whole numbers."""
 
 from __future__ import annotations
 
@@ -59,11 +59,3 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 INT32 = whole(-(2**31), 2**31 - 1)
 INT64 = whole(-(2**63), 2**63 - 1)
-
-
-def pair(text: str) -> tuple[str, str]:
-    """Returns the two sides of `key=value`."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form key=value")
-    return key, value

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamina_cli import home, parse
 from lamina_cli.client import Client, add_options, attempt, guarded, traced
-from lamina_kit.errors import NotFound
+from lamina_cli.files import read_bytes
 
 if TYPE_CHECKING:
     from lamina.container_runtime.v1 import container_runtime_pb2
@@ -41,8 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 async def run(args: argparse.Namespace) -> int:
     """Runs the program on the stack that is up, else on a private one. Returns the program's exit code."""
-    program = read_program(args.file)
-    record = home.read_record(args.stack)
+    program = read_bytes("program", args.file, "give the path of a static x86-64 ELF file")
+    # A private stack is gone before anybody could ask for its traces.
+    record = home.running(args.stack) if args.trace else home.read_record(args.stack)
     if record is not None and record.is_alive():
         async with Client(record.targets) as client:
             return await traced(args, run_on(client, args, program))
@@ -50,22 +51,6 @@ async def run(args: argparse.Namespace) -> int:
 
     async with private_stack() as stack:
         return await attempt(run_on(stack.client(), args, program))
-
-
-def read_program(path: str) -> bytes:
-    """Returns the bytes of a program.
-
-    Raises:
-        NotFound: `FILE_UNREADABLE`.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise NotFound(
-            f"the program {path} cannot be read: {error}",
-            reason="FILE_UNREADABLE",
-            next_step="give the path of a static x86-64 ELF file",
-        ) from error
 
 
 async def run_on(client: Client, args: argparse.Namespace, program: bytes) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 from lamina_cli.client import Client, command
+from lamina_cli.files import read_text
 from lamina_cli.words import word
-from lamina_kit.errors import NotFound
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,32 +17,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(parser, apply)
 
 
-def read_manifest(name: str) -> str:
-    """Returns the text of a manifest.
-
-    Raises:
-        NotFound: `FILE_UNREADABLE`, the file cannot be read.
-    """
-    if name == "-":
-        return sys.stdin.read()
-    try:
-        return Path(name).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotFound(
-            f"the manifest {name} cannot be read: {error}",
-            reason="FILE_UNREADABLE",
-            next_step="check the path, for example `lamina apply -f examples/hello.yaml`",
-        ) from error
-
-
 async def apply(client: Client, args: argparse.Namespace) -> None:
     """Applies a manifest."""
     from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 
+    manifest = read_text("manifest", args.filename, "check the path, for example `lamina apply -f examples/hello.yaml`")
     stub = client.stub("orchestrator", orchestrator_pb2_grpc.ObjectsStub)
     response = await stub.ApplyObjects(
         orchestrator_pb2.ApplyObjectsRequest(
-            manifest=read_manifest(args.filename), dry_run=args.dry_run, default_namespace=args.namespace
+            manifest=manifest, dry_run=args.dry_run, default_namespace=args.namespace
         )
     )
     for result in response.results:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina_cli import output, parse, walks
 from lamina_cli.assets import asset
-from lamina_cli.client import Client, command
+from lamina_cli.client import Client, Work, command
+from lamina_cli.files import read_bytes
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
-from lamina_kit.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,10 +35,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--append", default="", help="kernel command line")
     command(create, create_machine)
     for verb, text, work in (
-        ("start", "start a virtual machine", start),
-        ("stop", "power a virtual machine off", stop),
-        ("pause", "pause a virtual machine", pause),
-        ("resume", "resume a virtual machine", resume),
+        ("start", "start a virtual machine", power("Start")),
+        ("stop", "power a virtual machine off", power("Stop")),
+        ("pause", "pause a virtual machine", power("Pause")),
+        ("resume", "resume a virtual machine", power("Resume")),
         ("delete", "delete a virtual machine", delete),
         ("exits", "show a virtual machine's exits by reason", exits),
         ("vcpus", "show a virtual machine's virtual CPUs", vcpus),
@@ -111,14 +110,7 @@ def kernel_bytes(path: str | None) -> bytes:
         from lamina_cli import guest_kernel
 
         return guest_kernel.compile(asset("guests/kernel"))
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise NotFound(
-            f"the kernel {path} cannot be read: {error}",
-            reason="FILE_UNREADABLE",
-            next_step="give the path of a 64-bit ELF kernel, or leave --kernel away for the one under guests/kernel",
-        ) from error
+    return read_bytes("kernel", path, "give a 64-bit ELF kernel, or leave --kernel away for our own")
 
 
 async def upload(stub: VirtualMachinesStub, kernel: bytes) -> str:
@@ -151,40 +143,17 @@ async def create_machine(client: Client, args: argparse.Namespace) -> None:
     print(made.name)
 
 
-async def start(client: Client, args: argparse.Namespace) -> None:
-    """Starts a virtual machine."""
-    from lamina.hypervisor.v1 import hypervisor_pb2 as pb
+def power(verb: str) -> Work:
+    """Returns the work of `start`, `stop`, `pause` and `resume`: one call, and the machine as it is then."""
 
-    request = pb.StartVirtualMachineRequest(name=await name_of(client, args.vm))
-    vm = await _machines(client).StartVirtualMachine(request)
-    output.show([vm], HEADERS, row, form=args.output, one=True)
+    async def work(client: Client, args: argparse.Namespace) -> None:
+        from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 
+        request = getattr(pb, f"{verb}VirtualMachineRequest")(name=await name_of(client, args.vm))
+        vm = await getattr(_machines(client), f"{verb}VirtualMachine")(request)
+        output.show([vm], HEADERS, row, form=args.output, one=True)
 
-async def stop(client: Client, args: argparse.Namespace) -> None:
-    """Powers a virtual machine off."""
-    from lamina.hypervisor.v1 import hypervisor_pb2 as pb
-
-    request = pb.StopVirtualMachineRequest(name=await name_of(client, args.vm))
-    vm = await _machines(client).StopVirtualMachine(request)
-    output.show([vm], HEADERS, row, form=args.output, one=True)
-
-
-async def pause(client: Client, args: argparse.Namespace) -> None:
-    """Pauses a virtual machine."""
-    from lamina.hypervisor.v1 import hypervisor_pb2 as pb
-
-    request = pb.PauseVirtualMachineRequest(name=await name_of(client, args.vm))
-    vm = await _machines(client).PauseVirtualMachine(request)
-    output.show([vm], HEADERS, row, form=args.output, one=True)
-
-
-async def resume(client: Client, args: argparse.Namespace) -> None:
-    """Resumes a virtual machine."""
-    from lamina.hypervisor.v1 import hypervisor_pb2 as pb
-
-    request = pb.ResumeVirtualMachineRequest(name=await name_of(client, args.vm))
-    vm = await _machines(client).ResumeVirtualMachine(request)
-    output.show([vm], HEADERS, row, form=args.output, one=True)
+    return work
 
 
 async def delete(client: Client, args: argparse.Namespace) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from lamina_cli import output
 from lamina_cli.client import Client, command
+from lamina_cli.files import read_bytes, readable
 from lamina_cli.paging import collect
-from lamina_kit.errors import NotFound
 
 if TYPE_CHECKING:
     from lamina.container_runtime.v1 import container_runtime_pb2
@@ -52,7 +52,7 @@ def open_image(path: str) -> BinaryIO:
     Raises:
         NotFound: `FILE_UNREADABLE`, there is no such file or folder.
     """
-    try:
+    with readable("image", path, "give a folder or tar with an OCI image layout, or the output of `docker save`"):
         if not Path(path).is_dir():
             return Path(path).open("rb")
         packed = io.BytesIO()
@@ -60,12 +60,6 @@ def open_image(path: str) -> BinaryIO:
             for file in sorted(Path(path).rglob("*")):
                 if file.is_file():
                     tar.add(file, arcname=str(file.relative_to(path)))
-    except OSError as error:
-        raise NotFound(
-            f"the image {path} cannot be read: {error}",
-            reason="FILE_UNREADABLE",
-            next_step="give a folder or tar with an OCI image layout, or the output of `docker save`",
-        ) from error
     packed.seek(0)
     return packed
 
@@ -109,14 +103,7 @@ def program_bytes(path: str) -> bytes:
         NotFound: `FILE_UNREADABLE`.
         InvalidArgument: `GUEST_SOURCE_WRONG`, with what the compiler says.
     """
-    try:
-        program = Path(path).read_bytes()
-    except OSError as error:
-        raise NotFound(
-            f"the program {path} cannot be read: {error}",
-            reason="FILE_UNREADABLE",
-            next_step="give a static x86-64 ELF file or a C source",
-        ) from error
+    program = read_bytes("program", path, "give a static x86-64 ELF file or a C source")
     if Path(path).suffix != ".c":
         return program
     from lamina_cli.guests import compile_program

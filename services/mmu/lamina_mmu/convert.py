@@ -15,7 +15,7 @@ from lamina_mmu.domain.entry import EXECUTE, READ, WRITE
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.hold import Age, Grant, Message, Opened, PageBits, Refusal
 from lamina_mmu.domain.map_spec import MapSpec
-from lamina_mmu.domain.names import GROUP, SPACE, Names
+from lamina_mmu.domain.names import GROUP, Names
 from lamina_mmu.domain.outcome import FaultResult
 from lamina_mmu.domain.space import Kind
 from lamina_mmu.domain.views import FrameView, GroupView, MappingView, MemoryView, ObjectView, SpaceView, Translation
@@ -61,11 +61,6 @@ def name_part(name: str, host: str, pattern: Any, field: str = "name") -> str:
 def group_part(name: str, host: str, field: str) -> str:
     """Returns the last part of a group's name; empty, the root, when none is given."""
     return name_part(name, host, GROUP, field) if name else ""
-
-
-def space_part(name: str, host: str) -> str:
-    """Returns the last part of a space's name."""
-    return name_part(name, host, SPACE)
 
 
 def kind(value: int) -> Kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 
@@ -21,3 +22,8 @@ def test_a_program_runs_without_a_stack(lamina: Any, tmp_path: Any) -> None:
     program = tmp_path / "counter"
     program.write_bytes(images.build("counter").elf)
     assert lamina.run("runtime", "run", str(program), "2", "0").stdout.strip()
+
+
+def test_a_traced_run_needs_a_stack(lamina: Any) -> None:
+    """Without a stack nobody could look at the trace later: the command says so and runs nothing."""
+    assert "STACK_NOT_UP" in lamina.run("runtime", "run", "--trace", sys.executable, expect=1).stderr

@@ -37,13 +37,6 @@ def test_other_words_are_no_addresses(text: str) -> None:
         parse.address(text)
 
 
-def test_pairs_need_a_key() -> None:
-    """`key=value` splits at the first equals sign; without a key it is refused."""
-    assert parse.pair("a=b=c") == ("a", "b=c")
-    with pytest.raises(argparse.ArgumentTypeError, match="key=value"):
-        parse.pair("=b")
-
-
 @pytest.mark.parametrize("text", ["99999999999", "-99999999999", "1e3", "", "two"])
 def test_numbers_fit_their_fields(text: str) -> None:
     """What does not fit a 32-bit field of a contract is refused before it is sent."""

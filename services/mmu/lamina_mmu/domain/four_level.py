@@ -92,10 +92,6 @@ class FourLevelTable:
         for number in leaf_numbers(self._leaves, first, end):
             yield number, np.frombuffer(self._leaves[number][1], np.uint64)
 
-    def leaf_address(self, number: int) -> int:
-        """Returns the physical address of leaf table `number`, which exists."""
-        return self._leaves[number][0]
-
     def prune(self, first: int, end: int) -> list[int]:
         """Detaches the tables of the range that hold nothing any more; returns their frames.
 
