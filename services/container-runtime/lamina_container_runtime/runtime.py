@@ -101,15 +101,24 @@ class Runtime:
         now = self.clock.wall_ns()
         async with self._importing:
             if getattr(self.clock, "mode", "real") == "real":
-                return await asyncio.to_thread(self.images.import_archive, file, reference, now)
-            return self.images.import_archive(file, reference, now)
+                found = await asyncio.to_thread(self.images.unpack_archive, file, reference)
+            else:
+                found = self.images.unpack_archive(file, reference)
+            return self.images.record(found, reference, now)
 
     def spool(self) -> IO[bytes]:
         """Returns a temporary file below the state directory for an archive that arrives."""
         return tempfile.TemporaryFile(dir=self._environment.state_dir)
 
-    def delete_image(self, reference: str) -> tuple[tuple[str, ...], bool, int]:
-        """Deletes an image or a reference; `FailedPrecondition` `IMAGE_IN_USE` while a container was made from it."""
+    async def delete_image(self, reference: str) -> tuple[tuple[str, ...], bool, int]:
+        """Deletes an image or a reference; `FailedPrecondition` `IMAGE_IN_USE` while a container was made from it.
+
+        Waits for an import that is under way: its content belongs to no image yet.
+        """
+        async with self._importing:
+            return self._delete_image(reference)
+
+    def _delete_image(self, reference: str) -> tuple[tuple[str, ...], bool, int]:
         doomed = self.images.will_delete_image(reference)
         users = [item.container_id for item in self.engine.containers() if doomed and item.image_id == doomed.image_id]
         if users:

@@ -87,7 +87,7 @@ class ImagesServicer(rpc.ImagesServicer):
 
     async def DeleteImage(self, request: pb.DeleteImageRequest, context: Context) -> pb.DeleteImageResponse:
         """Deletes an image or a reference."""
-        removed, deleted, freed = self._r.delete_image(image_key(request.name, request.reference, self._r.names))
+        removed, deleted, freed = await self._r.delete_image(image_key(request.name, request.reference, self._r.names))
         return pb.DeleteImageResponse(removed_references=removed, image_deleted=deleted, freed_bytes=freed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import json
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
-from tests.contract.container_runtime.runtime_stack import Stack, image_of
+from tests.contract.container_runtime.runtime_stack import Stack, compile_test_program, image_of
 
 from lamina_kit.errors import LaminaError
 from lamina_kit.oci import Config, File, build_image, build_layer, digest_of
@@ -237,3 +238,23 @@ async def test_import_messages_have_an_order(stack: Stack) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stack.images.ImportImage(iter(messages))
         assert rpc_error(caught.value).reason == "REQUEST_INVALID"
+
+
+async def test_imports_runs_and_deletions_do_not_disturb_each_other(stack: Stack) -> None:
+    """Images that share a layer are imported, run and deleted at the same time; each call does what it would alone."""
+    program = compile_test_program("show")
+
+    async def life(number: int) -> int:
+        config = Config(labels=(("number", str(number)),))
+        archive = build_image([File("show", program, mode=0o755)], config)
+        image = await stack.import_image(archive)
+        ended = await stack.run(image, "/show", "/show")
+        for container in (await stack.containers.ListContainers(pb.ListContainersRequest())).containers:
+            if container.resolved_image == image.name:
+                await stack.containers.RemoveContainer(pb.RemoveContainerRequest(name=container.name))
+        await stack.images.DeleteImage(pb.DeleteImageRequest(name=image.name))
+        return ended.code
+
+    codes = await asyncio.gather(*(life(number) for number in range(8)))
+    assert codes == [0] * 8
+    assert not (await stack.images.ListImages(pb.ListImagesRequest())).images

@@ -9,6 +9,7 @@ A blob is written to a temporary file, checked, and moved into place: what has a
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -72,7 +73,7 @@ class BlobStore:
         self._temporary.mkdir(parents=True, exist_ok=True)
         for left in sorted(self._temporary.iterdir()):
             left.unlink()
-        self._count = 0
+        self._numbers = itertools.count(1)  # of writers; an import has its own thread, and `next` is atomic
         self._open: OrderedDict[str, IO[bytes]] = OrderedDict()
 
     def path(self, digest: str) -> Path:
@@ -91,8 +92,7 @@ class BlobStore:
 
     def writer(self) -> BlobWriter:
         """Begins a blob."""
-        self._count += 1
-        return BlobWriter(self, self._temporary / str(self._count))
+        return BlobWriter(self, self._temporary / str(next(self._numbers)))
 
     def put(self, data: bytes) -> str:
         """Stores bytes and returns their digest."""

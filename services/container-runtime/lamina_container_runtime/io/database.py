@@ -1,6 +1,7 @@
 """The runtime's database: sandboxes, containers, their events, images, and the number of its start.
 
-SQLite in WAL mode: what a call has stored survives `kill -9` at any instruction. Records are JSON (`codec.py`).
+SQLite in WAL mode: what a call has stored survives `kill -9` at any instruction. Records are JSON (`codec.py`). Used on
+the thread that opened it alone, which SQLite checks: a transaction of another thread would mix with ours.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Database:
     """One open database. `Repository` of `engines/interface.py`, and the images."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(path, isolation_level=None)
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")

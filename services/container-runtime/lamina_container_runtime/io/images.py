@@ -44,9 +44,13 @@ class ImageStore:
         self._blobs.close()
         self._files.close()
 
-    def import_archive(self, file: IO[bytes], reference: str, now_ns: int) -> list[ImageRecord]:
-        """Imports the images of an archive; `reference` names the only one beside the names in the archive."""
-        wanted = references.normalise(reference) if reference else ""
+    def unpack_archive(self, file: IO[bytes], reference: str) -> list[FoundImage]:
+        """Stores and unpacks the content of an archive and returns its images, which `record` makes known.
+
+        `reference` is to name the only one. The long half of an import: it touches files alone, so that it may run on
+        a thread of its own, one at a time and not beside `delete`, which would collect what no image has yet.
+        """
+        wanted = bool(reference and references.normalise(reference))
         archive = Archive(file, self._blobs)
         try:
             found = list(archive.images())
@@ -60,6 +64,11 @@ class ImageStore:
             )
         for image in found:
             self._unpack_layers(image)
+        return found
+
+    def record(self, found: Sequence[FoundImage], reference: str, now_ns: int) -> list[ImageRecord]:
+        """Makes unpacked images known; `reference` names the only one beside the names in the archive."""
+        wanted = references.normalise(reference) if reference else ""
         return [self._add(image, wanted, now_ns) for image in found]
 
     def all(self) -> list[ImageRecord]:

@@ -63,7 +63,7 @@ class SqliteStore:
         """Open the database, or make it. Raises DataLoss `STORE_CORRUPT` and Unavailable `STORE_UNAVAILABLE`."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(self._path, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
             raise _unavailable(self._path, error) from error
         try:
