@@ -90,6 +90,8 @@ class LayerServicer(layer_pb2_grpc.LayerServicer):
             boot_id=state.boot_id,
             capabilities=sorted(state.capabilities),
             version=version(),
+            time_ns=state.clock.now_ns(),
+            clock=getattr(state.clock, "mode", "real"),
         )
 
     async def OpenSession(

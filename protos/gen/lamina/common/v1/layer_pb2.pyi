@@ -57,6 +57,8 @@ class HandshakeResponse(_message.Message):
     BOOT_ID_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    TIME_NS_FIELD_NUMBER: _builtins.int
+    CLOCK_FIELD_NUMBER: _builtins.int
     layer: _builtins.str
     """Layer that answers: `hardware`, `mmu`, `hypervisor`, `vswitch`, `container-runtime` or `orchestrator`."""
     revision: _builtins.str
@@ -69,6 +71,14 @@ class HandshakeResponse(_message.Message):
     """Identifies this start of the host's hardware. A caller that sees it change treats it as a reboot of the host."""
     version: _builtins.str
     """Version of the Lamina distribution that answers."""
+    time_ns: _builtins.int
+    """Time of the layer's clock when it answered, in nanoseconds since the stack's start. A caller in another process that
+    keeps a clock of its own counts on from here.
+    """
+    clock: _builtins.str
+    """Kind of the layer's clock: `real`, `scaled` (a multiple of real time), `stepped` (moves when told to) or `virtual`
+    (as fast as the work allows).
+    """
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What the engine can do, in alphabetical order."""
@@ -83,10 +93,12 @@ class HandshakeResponse(_message.Message):
         boot_id: _builtins.str = ...,
         capabilities: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str = ...,
+        time_ns: _builtins.int = ...,
+        clock: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "capabilities", b"capabilities", "engine", b"engine", "host", b"host", "layer", b"layer", "revision", b"revision", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "capabilities", b"capabilities", "clock", b"clock", "engine", b"engine", "host", b"host", "layer", b"layer", "revision", b"revision", "time_ns", b"time_ns", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
