@@ -26,6 +26,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from lamina.common.v1 import layer_pb2_grpc
 
+from lamina_kit import planned
 from lamina_kit.channel import OPTIONS, Channel, check_target, connect
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError
@@ -129,7 +130,9 @@ async def serve(service: Service, addresses: Sequence[str], layer: LayerState) -
 
 
 def _register(service: Service, layer: LayerState, server: grpc.aio.Server) -> health.aio.HealthServicer:
-    """Adds the layer's services and the common ones."""
+    """Adds the layer's services, those of its contract that wait for their engine, and the common ones."""
+    offered = tuple(planned.services(dict.fromkeys(name.rpartition(".")[0] for name in service.service_names)))
+    planned.register(server, offered)
     service.register(server)
     layer_pb2_grpc.add_LayerServicer_to_server(LayerServicer(layer), server)
     names = (*service.service_names, SERVICE_NAME)
@@ -137,7 +140,8 @@ def _register(service: Service, layer: LayerState, server: grpc.aio.Server) -> h
     serving: dict[str, Any] = vars(servicer)["_server_status"]
     serving.update(dict.fromkeys(names, _SERVING))  # its own `set` is a coroutine, for watchers that none are yet
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    shown = (*dict.fromkeys((*names, *(s.full_name for s in offered))), health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(shown, server)
     return servicer
 
 

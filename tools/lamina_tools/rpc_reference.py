@@ -14,6 +14,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
     MethodDescriptorProto,
 )
+from lamina.common.v1 import options_pb2
 
 NOTICE = "<!-- Generated from the contracts by ./run gen: change the comments in protos/ instead. -->"
 
@@ -47,6 +48,8 @@ class Method:
     response: str
     request_streams: bool
     response_streams: bool
+    planned: str = ""
+    """Systems that the RPC waits for (`S-14 S-15`); empty when it is served."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ class Reader:
             method.output_type.lstrip("."),
             method.client_streaming,
             method.server_streaming,
+            method.options.Extensions[options_pb2.planned],
         )
 
     def messages(self) -> Iterator[tuple[Message, tuple[int, ...], DescriptorProto]]:
@@ -234,6 +238,7 @@ def page(package: Package) -> str:
         lines += [f"## Service {service.name}", "", *paragraphs([service.comment])]
         for method in service.methods:
             lines += [f"### {service.name}.{method.name}", "", signature(method, package.name), ""]
+            lines += paragraphs([f"*Not served yet: waits for {method.planned}.*" if method.planned else ""])
             lines += paragraphs([method.comment])
     if package.messages:
         lines += ["## Messages", ""]

@@ -64,8 +64,20 @@ def test_an_rpc_that_nobody_defines_is_found() -> None:
 
 
 def test_a_service_that_nobody_serves_is_found() -> None:
-    """A service without a servicer is found."""
-    assert list(promises.contract_is_served(package(""), [])) == ["lamina.mmu.v1.Spaces: nothing serves it"]
+    """A service without a servicer is found, RPC by RPC."""
+    first, second = promises.contract_is_served(package(""), [])
+    assert first == "lamina.mmu.v1.Spaces.GetSpace: no servicer defines it, and it is not marked as planned"
+    assert "Spaces.ListSpaces" in second
+
+
+def test_a_planned_rpc_needs_no_servicer_and_may_have_none() -> None:
+    """An RPC that is marked as planned is right without a servicer, and wrong with one, who would never be asked."""
+    planned = Method("GetSpace", "", "A", "B", False, False, planned="S-01")
+    coming = Package("lamina.mmu.v1", services=[Service("Spaces", "Spaces.", (planned,))])
+    assert list(promises.contract_is_served(coming, [])) == []
+    defined = server("class S(mmu_pb2_grpc.SpacesServicer):\n    async def GetSpace(self): ...\n")
+    (finding,) = promises.contract_is_served(coming, [defined])
+    assert "marked as planned" in finding
 
 
 def test_a_reason_that_nobody_promised_is_found() -> None:

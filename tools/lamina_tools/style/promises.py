@@ -64,15 +64,16 @@ def _methods(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> set[str]:
 
 
 def contract_is_served(package: Package, sources: Iterable[Source]) -> Iterator[str]:
-    """Yields the RPCs of a package that no servicer defines: they would answer UNIMPLEMENTED."""
+    """Yields the RPCs of a package that no servicer defines though they are not marked as planned, and the other way."""
     methods = served(sources)
     for service in package.services:
-        if service.name not in methods:
-            yield f"{package.name}.{service.name}: nothing serves it"
-        else:
-            for method in service.methods:
-                if method.name not in methods[service.name]:
-                    yield f"{package.name}.{service.name}.{method.name}: its servicer does not define it"
+        defined = methods.get(service.name, set())
+        for method in service.methods:
+            name = f"{package.name}.{service.name}.{method.name}"
+            if method.planned and method.name in defined:
+                yield f"{name}: marked as planned, but its servicer defines it: callers would never reach it"
+            elif not method.planned and method.name not in defined:
+                yield f"{name}: no servicer defines it, and it is not marked as planned"
 
 
 def reasons_are_promised(texts: Iterable[str], sources: Iterable[Source]) -> Iterator[str]:
