@@ -135,6 +135,14 @@ class Stack:
         events = self.states["container-runtime"].events.list(limit=1000)
         return sum(event.event == "host.rebooted" for event in events) >= sessions
 
+    async def remove_all(self) -> None:
+        """Removes every sandbox, with its containers, and every image."""
+        for sandbox in (await self.sandboxes.ListSandboxes(pb.ListSandboxesRequest(page_size=1000))).sandboxes:
+            await self.sandboxes.StopSandbox(pb.StopSandboxRequest(name=sandbox.name))
+            await self.sandboxes.RemoveSandbox(pb.RemoveSandboxRequest(name=sandbox.name))
+        for image in (await self.images.ListImages(pb.ListImagesRequest(page_size=1000))).images:
+            await self.images.DeleteImage(pb.DeleteImageRequest(name=image.name))
+
     async def stop(self) -> None:
         """Stops the layers top down."""
         while self.services:

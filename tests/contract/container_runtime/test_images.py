@@ -79,6 +79,7 @@ async def test_importing_twice_changes_nothing(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("form", ["plain", "gzip layers", "gzip archive", "docker", "docker gzip"])
+@pytest.mark.inside
 async def test_all_forms_give_the_same_files(stack: Stack, form: str) -> None:
     """OCI layouts and docker-archives, plain and gzipped, are read alike."""
     archive = {
@@ -208,6 +209,7 @@ async def test_deleting_a_reference_keeps_the_image(stack: Stack) -> None:
         await stack.images.GetImage(pb.GetImageRequest(name=image.name))
 
 
+@pytest.mark.inside
 async def test_blobs_that_others_use_stay(stack: Stack) -> None:
     """Deleting an image keeps the layers that another image shares."""
     base = [File("base", b"b" * 5000)]

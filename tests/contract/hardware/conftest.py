@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
+from tests.contract import outside
 
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build
@@ -82,9 +83,11 @@ class Bench:
         self._sequence = 0
 
     def frames(self, count: int = 1) -> int:
-        """Returns the address of `count` fresh frames."""
+        """Returns the address of `count` fresh frames, all zeros."""
         address = self._next
         self._next += 4096 * count
+        for page in range(address, self._next, 4096):
+            self.bus.zero(page // 4096)
         return address
 
     def tables(self) -> Tables:
@@ -117,6 +120,16 @@ class Bench:
         guest.context = await self.create(eptp=ept.root, **wish)
         guest.finish(program)
         return guest
+
+    async def delete_all(self) -> None:
+        """Deletes every context and run group of the machine."""
+        self.stream.cancel()
+        for context in (await self.cpu.ListContexts(pb.ListContextsRequest(page_size=1000))).contexts:
+            await self.cpu.DeleteContext(pb.DeleteContextRequest(handle=context.handle))
+        groups = (await self.cpu.ListRunGroups(pb.ListRunGroupsRequest(page_size=1000))).run_groups
+        for group in reversed(groups):
+            if group.parent:
+                await self.cpu.DeleteRunGroup(pb.DeleteRunGroupRequest(name=group.name))
 
     async def run(self, context: pb.Context, budget: int = 0) -> pb.RunResponse:
         """Runs a context once on the bench's stream."""
@@ -285,7 +298,16 @@ def variant(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 @pytest.fixture
 async def bench(variant: tuple[str, str], tmp_path: Path) -> AsyncIterator[Bench]:
-    """Returns a machine of two cores."""
+    """Returns a machine of two cores, or the one that runs outside."""
+    if outside.targets():
+        with MemoryBus.open(outside.bus_path()) as bus:
+            layer = LayerState("hardware", "h1", RealClock(), Rng(7))
+            environment = Environment("h1", RealClock(), Rng(7), tmp_path, layer, bus=bus)
+            async with outside.channels()["hardware"] as channel:
+                found = Bench(environment, channel)
+                yield found
+                await found.delete_all()
+        return
     engine, path = variant
     service, bench = await power_on(tmp_path, engine, core_path=path, cores=2)
     yield bench

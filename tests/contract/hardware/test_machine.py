@@ -29,6 +29,7 @@ def in_file(extent: Any, size: int) -> bytes:
     return Path(extent.path).read_bytes()[extent.offset : extent.offset + size]
 
 
+@pytest.mark.inside
 async def test_the_host_describes_itself(bench: Any, variant: tuple[str, str]) -> None:
     """GetHost gives sizes, engine, core path with its reason, and counters that grow."""
     host = await bench.hosts.GetHost(pb.GetHostRequest(name="hosts/h1"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.contract import outside
 
 from lamina_kit.engines import engines_of
 
@@ -36,8 +37,14 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     folder = Path(tempfile.mkdtemp(prefix="lamina-hv-"))
     made = _LAB.Lab(folder)
     try:
-        await made.start(request.param)
+        if outside.targets():
+            made.channels = outside.channels()
+            await made.compile()
+        else:
+            await made.start(request.param)
         yield made
     finally:
+        if outside.targets():
+            await made.remove_all()
         await made.stop()
         shutil.rmtree(folder)

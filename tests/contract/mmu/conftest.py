@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.contract.mmu.stack import Stack
+from tests.contract import outside
+from tests.contract.mmu.stack import OutsideStack, Stack
 
 from lamina_kit.engines import engines_of
 
@@ -25,6 +26,10 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def stack(tmp_path: Path, engine_name: str) -> AsyncIterator[Stack]:
-    """Returns an MMU with 16 MiB of RAM and 4 MiB of swap."""
+    """Returns an MMU with 16 MiB of RAM and 4 MiB of swap, or the one that runs outside, emptied afterwards."""
+    if outside.targets():
+        async with OutsideStack(outside.channels()["mmu"], outside.bus_path()) as made:
+            yield made
+        return
     async with Stack(tmp_path, engine=engine_name) as made:
         yield made

@@ -99,11 +99,15 @@ class Stack:
     async def __aenter__(self) -> Stack:
         await self.service.start()
         self.channel = local(self.service, self.layer)
+        self.connect_stubs()
+        return self
+
+    def connect_stubs(self) -> None:
+        """Makes the stubs of the four services."""
         self.spaces = rpc.SpacesStub(self.channel)
         self.objects = rpc.ObjectsStub(self.channel)
         self.frames = rpc.FramesStub(self.channel)
         self.groups = rpc.GroupsStub(self.channel)
-        return self
 
     async def __aexit__(self, *failure: object) -> None:
         await self.service.stop()
@@ -189,6 +193,36 @@ class Stack:
     def walk(self, space: pb.Space, address: int) -> int | None:
         """Returns the frame of an address, found in the bytes of the RAM file alone; None when a core would fault."""
         return walk_file(self.bus.path, self.bus.ram_offset, space.root_address, address)
+
+
+class OutsideStack(Stack):
+    """An MMU that somebody else started, on a real hardware service. What a test makes is deleted after it."""
+
+    def __init__(self, channel: Any, bus: Path) -> None:
+        self.channel = channel
+        self.bus = MemoryBus.open(bus)
+
+    async def __aenter__(self) -> OutsideStack:
+        self.connect_stubs()
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        for space in (await self.spaces.ListSpaces(pb.ListSpacesRequest(page_size=1000))).spaces:
+            await self.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=space.handle))
+        for found in (await self.objects.ListObjects(pb.ListObjectsRequest(page_size=1000))).objects:
+            await self.objects.DeleteObject(pb.DeleteObjectRequest(handle=found.handle))
+        await self.delete_groups()
+        await self.channel.close()
+        self.bus.close()
+
+    async def delete_groups(self) -> None:
+        """Deletes all groups but the root, children first."""
+        found = (await self.groups.ListGroups(pb.ListGroupsRequest(page_size=1000))).groups
+        parents = {group.name: group.parent for group in found if group.parent}
+        while leaves := [name for name in parents if name not in parents.values()]:
+            for name in leaves:
+                await self.groups.DeleteGroup(pb.DeleteGroupRequest(name=name))
+                del parents[name]
 
 
 def walk_file(path: Path, ram_offset: int, root: int, address: int) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import EXECUTE, PAGE, READ, RW, WRITE, Outcome, Stack
@@ -93,6 +94,7 @@ async def test_an_access_must_be_given(stack: Stack) -> None:
     await expect_refused(stack.fault(space, 0x40_0000, 0), "INVALID_ARGUMENT")
 
 
+@pytest.mark.inside
 async def test_a_fork_shares_pages_until_they_are_written(stack: Stack) -> None:
     """After a fork both name the same frame without the right to write; a write copies, and the last user keeps it."""
     parent = await stack.space()
@@ -135,6 +137,7 @@ async def test_forks_of_forks_see_their_own_past(stack: Stack) -> None:
     assert await stack.read(chain[-1], 0x40_0000, 1) == b"\5"
 
 
+@pytest.mark.inside
 async def test_a_failing_shootdown_changes_nothing(stack: Stack) -> None:
     """When the hardware does not answer, a copy is not made: the page is as it was, and can be faulted again."""
     parent = await stack.space()
@@ -147,6 +150,7 @@ async def test_a_failing_shootdown_changes_nothing(stack: Stack) -> None:
     assert (await stack.fault(child, 0x40_0000)).outcome == Outcome.OUTCOME_COPIED
 
 
+@pytest.mark.inside
 async def test_pages_that_the_hardware_cannot_take_away_are_never_reused(stack: Stack) -> None:
     """When a shootdown fails, UnmapRange and DeleteSpace say so, and nobody gets frames that a core may still reach."""
     space = await stack.space()
@@ -167,6 +171,7 @@ async def test_pages_that_the_hardware_cannot_take_away_are_never_reused(stack: 
     assert any(entry.event == "frames.lost" for entry in stack.layer.events.list(space.name))
 
 
+@pytest.mark.inside
 async def test_a_fork_that_the_hardware_fails_leaves_no_child(stack: Stack) -> None:
     """When the parent's translations cannot be dropped, the child is taken away, and the parent goes on."""
     space = await stack.space()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, Stack
@@ -59,6 +60,7 @@ async def test_bad_allocations_are_refused(stack: Stack) -> None:
         await expect_refused(stack.frames.AllocateFrames(request), "INVALID_ARGUMENT")
 
 
+@pytest.mark.inside
 async def test_every_frame_has_a_use(stack: Stack) -> None:
     """Uses add up to all frames; frame 0 is reserved; a frame beyond RAM is refused."""
     space = await stack.space()

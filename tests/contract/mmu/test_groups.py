@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, Outcome, Stack
@@ -13,6 +14,7 @@ async def get(stack: Stack, name: str) -> pb.Group:
     return found
 
 
+@pytest.mark.inside
 async def test_a_page_is_charged_to_its_group_and_all_above(stack: Stack) -> None:
     """Usage and peak of a group include its children; what is freed is given back at every level."""
     top = await stack.group("top", pages=1000)

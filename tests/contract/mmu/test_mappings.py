@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import EXECUTE, PAGE, READ, RW, WRITE, Outcome, Stack
@@ -99,6 +100,7 @@ async def test_unmapping_splits_and_neighbours_merge_again(stack: Stack) -> None
     assert await mappings(stack, space) == []
 
 
+@pytest.mark.inside
 async def test_protecting_splits_and_takes_rights_from_pages_in_ram(stack: Stack) -> None:
     """mprotect takes the right to write from the entry at once, and gives it back with the next change."""
     space = await stack.space()

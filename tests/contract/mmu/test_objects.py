@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, READ, RW, WRITE, Outcome, Stack
@@ -11,6 +12,7 @@ from tests.contract.mmu.stack import PAGE, READ, RW, WRITE, Outcome, Stack
 R = pb.Protection(read=True)
 
 
+@pytest.mark.inside
 async def test_content_is_written_in_pieces(stack: Stack) -> None:
     """Pieces of any size land where they belong; pages are taken as they are written."""
     made = await stack.objects.CreateObject(pb.CreateObjectRequest(object=pb.Object(size_bytes=10 * PAGE, label="f")))
@@ -84,6 +86,7 @@ async def test_beyond_the_objects_end_is_refused(stack: Stack) -> None:
     assert (await stack.fault(space, 0x40_1000, READ)).outcome == Outcome.OUTCOME_SEGMENTATION_FAULT
 
 
+@pytest.mark.inside
 async def test_a_deleted_object_lives_in_its_mappings(stack: Stack) -> None:
     """Its handle is stale at once; its pages stay until the last mapping, split or forked, is gone."""
     data = await stack.object(b"alive" * 2000)
@@ -104,6 +107,7 @@ async def test_a_deleted_object_lives_in_its_mappings(stack: Stack) -> None:
     assert memory.free_frames == memory.total_frames - 1
 
 
+@pytest.mark.inside
 async def test_objects_are_listed_and_made_once(stack: Stack) -> None:
     """Lists are paged in the order of creation; a request id makes one object."""
     request = pb.CreateObjectRequest(object=pb.Object(size_bytes=1), request_id="o")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from lamina.common.v1 import handle_pb2
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, Stack
 
 
+@pytest.mark.inside
 async def test_a_new_space_is_empty_and_has_a_root(stack: Stack) -> None:
     """A process space has a zeroed root table in RAM, no pages, and the label that was given."""
     space = await stack.space(label="pod hello-1 pid 1")
@@ -52,6 +54,7 @@ async def test_a_deleted_space_is_gone_and_its_slot_is_reused_under_a_new_genera
     )
 
 
+@pytest.mark.inside
 async def test_deleting_gives_everything_back(stack: Stack) -> None:
     """After the last space is deleted only frame 0 is not free."""
     space = await stack.space()

@@ -20,6 +20,7 @@ async def reclaim(stack: Stack, space: pb.Space, pages: int) -> pb.ReclaimRespon
     return done
 
 
+@pytest.mark.inside
 async def test_pages_go_to_the_swap_file_and_come_back(stack: Stack) -> None:
     """A dirty page is in the file, its entry names the slot, a core would fault; reading brings it back (S-06)."""
     space = await stack.space()
@@ -41,6 +42,7 @@ async def test_pages_go_to_the_swap_file_and_come_back(stack: Stack) -> None:
     assert (view.resident_pages, view.swapped_pages, view.major_faults) == (8, 0, 8)
 
 
+@pytest.mark.inside
 async def test_a_page_that_was_only_read_again_is_dropped_without_a_write(stack: Stack) -> None:
     """A clean page keeps its slot: its second eviction writes nothing; after a write it is written again."""
     space = await stack.space()
@@ -66,6 +68,7 @@ async def test_a_page_of_zeros_is_dropped(stack: Stack) -> None:
     assert (await stack.fault(space, 0x40_0000, WRITE)).outcome == Outcome.OUTCOME_ZERO_FILLED
 
 
+@pytest.mark.inside
 async def test_a_fork_shares_what_is_in_swap(stack: Stack) -> None:
     """Parent and child name one slot; each gets the bytes, one read serves both, and a write stays one's own."""
     parent = await stack.space()
@@ -103,6 +106,7 @@ async def test_an_objects_page_is_swapped_for_all_who_map_it(stack: Stack) -> No
         assert await stack.read(space, 0x40_0000, 6) == b"SEAsea"
 
 
+@pytest.mark.inside
 async def test_rotten_bytes_are_reported_and_never_mapped(stack: Stack) -> None:
     """A slot whose bytes changed in the file fails its checksum; the page stays in swap and the frame is given back."""
     space = await stack.space()
@@ -153,6 +157,7 @@ async def test_a_pinned_page_is_not_evicted(stack: Stack) -> None:
     assert (await reclaim(stack, space, 2)).reclaimed_pages == 1
 
 
+@pytest.mark.inside
 async def test_a_cancelled_call_puts_its_victims_back(stack: Stack) -> None:
     """A caller that gives up in the middle of an eviction leaves every page as it was."""
     space = await stack.space()
@@ -178,6 +183,7 @@ async def test_bad_reclaims_are_refused(stack: Stack) -> None:
     assert (await call(pb.ReclaimRequest(pages=1000))).reclaimed_pages == 0
 
 
+@pytest.mark.inside
 async def test_a_host_short_of_ram_runs_everything(tmp_path: Path, engine_name: str) -> None:
     """With 64 frames of RAM, three spaces of 60 pages each keep all their bytes; reclaim runs ahead of need."""
     async with Stack(tmp_path, frames=64, swap_pages=400, engine=engine_name) as stack:
@@ -197,6 +203,7 @@ async def test_a_host_short_of_ram_runs_everything(tmp_path: Path, engine_name: 
         assert memory.swapped_out_pages > 200 and memory.free_frames > 0
 
 
+@pytest.mark.inside
 async def test_one_swap_file_has_one_mmu(tmp_path: Path, engine_name: str) -> None:
     """A second MMU with the same state directory is refused at its start; the file is sparse and private."""
     async with Stack(tmp_path, engine=engine_name) as stack:

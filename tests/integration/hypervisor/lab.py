@@ -43,10 +43,14 @@ class Lab:
 
     async def start(self, engine: str = "model") -> None:
         """Starts hardware (4 cores, 256 MiB), MMU and hypervisor with an engine."""
-        self.kernel = await asyncio.to_thread(compile_kernel, ROOT / "guests" / "kernel")
+        await self.compile()
         await self.layer("hardware", HardwareConfig(cores=4, memory_bytes=256 << 20, run_pages=64))
         await self.layer("mmu", MmuConfig(swap_bytes=256 << 20))
         await self.layer("hypervisor", HypervisorConfig(engine=engine))
+
+    async def compile(self) -> None:
+        """Compiles the guest kernel."""
+        self.kernel = await asyncio.to_thread(compile_kernel, ROOT / "guests" / "kernel")
 
     async def layer(self, name: str, config: Any) -> Service:
         """Starts one layer on top of those that run; one that runs already is replaced."""
@@ -62,6 +66,12 @@ class Lab:
         self.services[name], self.states[name] = service, state
         self.channels[name] = local(service, state)
         return service
+
+    async def remove_all(self) -> None:
+        """Deletes every VM."""
+        for vm in (await self.vms.ListVirtualMachines(pb.ListVirtualMachinesRequest(page_size=1000))).virtual_machines:
+            await self.stop_vm(vm.name)
+            await self.vms.DeleteVirtualMachine(pb.DeleteVirtualMachineRequest(name=vm.name))
 
     async def stop(self) -> None:
         """Stops the layers from the top down."""

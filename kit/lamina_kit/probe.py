@@ -1,0 +1,42 @@
+"""Asks a service whether it is healthy: `python -m lamina_kit.probe TARGET [SERVICE]`.
+
+For health checks of containers and for scripts. Exit status 0: it serves; 1: it does not, or nobody answers; the reason is
+printed on one line.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+TIMEOUT_S = 3.0
+
+
+def probe(target: str, service: str = "", timeout_s: float = TIMEOUT_S) -> str:
+    """Returns what a service at `target` (`HOST:PORT` or `unix:/path`) says of its health, by the name of the status.
+
+    An empty `service` asks for the whole server. Nobody who answers in time is the name of the gRPC code.
+    """
+    with grpc.insecure_channel(target) as channel:
+        request = health_pb2.HealthCheckRequest(service=service)
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s, wait_for_ready=True)
+        except grpc.RpcError as error:
+            return str(error.code().name) if isinstance(error, grpc.Call) else type(error).__name__
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+def main(arguments: list[str]) -> int:
+    """Probes what the arguments name and prints the outcome."""
+    if len(arguments) not in (1, 2):
+        print("usage: python -m lamina_kit.probe HOST:PORT|unix:/PATH [SERVICE]", file=sys.stderr)
+        return 2
+    outcome = probe(*arguments)
+    print(outcome)
+    return 0 if outcome == "SERVING" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
