@@ -1,7 +1,7 @@
 """Asks a service whether it is healthy: `python -m lamina_kit.probe TARGET [SERVICE]`.
 
-For health checks of containers and for scripts. Exit status 0: it serves; 1: it does not, or nobody answers; the reason is
-printed on one line.
+For health checks of containers and for scripts. Exit status 0: it serves; 1: it does not, or nobody answers. What it found
+is printed on one line.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Running contract suites against services that somebody else started: in containers, or as processes.
 
-    LAMINA_TEST_TARGETS="hardware=127.0.0.1:50051 mmu=127.0.0.1:50052" LAMINA_TEST_BUS=/dev/shm/h1.ram pytest tests/contract/mmu
+    export LAMINA_TEST_TARGETS="hardware=127.0.0.1:50051 mmu=127.0.0.1:50052" LAMINA_TEST_BUS=/dev/shm/h1.ram
+    pytest tests/contract/mmu
 
-The suites are the same. Left out are the tests that look inside the process or count on a service that nobody used before
-(marked `inside`), that move its clock, or that start it with a configuration of their own.
+The suites are the same. Left out are the tests that look inside the process or count on a service that nobody used
+before (marked `inside`), that move its clock, or that start it with a configuration of their own.
 """
 
 from __future__ import annotations

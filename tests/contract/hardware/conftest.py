@@ -127,9 +127,11 @@ class Bench:
         for context in (await self.cpu.ListContexts(pb.ListContextsRequest(page_size=1000))).contexts:
             await self.cpu.DeleteContext(pb.DeleteContextRequest(handle=context.handle))
         groups = (await self.cpu.ListRunGroups(pb.ListRunGroupsRequest(page_size=1000))).run_groups
-        for group in reversed(groups):
-            if group.parent:
-                await self.cpu.DeleteRunGroup(pb.DeleteRunGroupRequest(name=group.name))
+        parents = {group.name: group.parent for group in groups}
+        while leaves := [name for name in parents if name not in parents.values()]:
+            for name in leaves:
+                await self.cpu.DeleteRunGroup(pb.DeleteRunGroupRequest(name=name))
+                del parents[name]
 
     async def run(self, context: pb.Context, budget: int = 0) -> pb.RunResponse:
         """Runs a context once on the bench's stream."""
