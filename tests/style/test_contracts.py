@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_tools import contracts, rpc_reference
+from lamina_tools import contracts, planned_table, rpc_reference, systems_table
 from lamina_tools.style import promises
 from lamina_tools.style.source import Source
 from lamina_tools.style.verdict import expect_none
@@ -42,6 +42,12 @@ def test_every_rpc_is_served(layer: Layer, packages: dict[str, rpc_reference.Pac
     """Every RPC of a layer's contract is defined by a servicer of that layer."""
     package = packages[f"lamina.{layer.package.removeprefix('lamina_')}.v1"]
     expect_none(promises.contract_is_served(package, sources_of(str(layer.folder))))
+
+
+def test_what_waits_agrees_with_the_systems(packages: dict[str, rpc_reference.Package]) -> None:
+    """Each system that does not stand has calls that wait for it, and each that stands has calls that are served."""
+    rows = systems_table.rows((ROOT / systems_table.TABLE).read_text())
+    expect_none(planned_table.disagreements(packages.values(), rows))
 
 
 def test_the_common_service_is_served(packages: dict[str, rpc_reference.Package]) -> None:

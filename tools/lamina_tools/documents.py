@@ -1,4 +1,4 @@
-"""The generated documents: the RPC reference and the index of decisions."""
+"""The generated documents: the RPC reference, what is planned, and the index of decisions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from lamina_tools import contracts, rpc_reference
+from lamina_tools import contracts, planned_table, rpc_reference
 
 RPC_INDEX = Path("docs/rpc.md")
 RPC_FOLDER = Path("docs/rpc")
 ADR_FOLDER = Path("docs/adr")
 ADR_INDEX = ADR_FOLDER / "README.md"
-SINGLE = (RPC_INDEX, ADR_INDEX)
+PLANNED = Path("docs/planned.md")
+SINGLE = (RPC_INDEX, ADR_INDEX, PLANNED)
 """Generated documents, or documents with a generated part, outside the folder that is generated as a whole."""
 
 BEGIN, END = "<!-- generated: ./run gen -->", "<!-- end of the generated part -->"
@@ -67,4 +68,9 @@ def generated(root: Path, image: FileDescriptorSet) -> dict[Path, str]:
     """Returns the text of every generated document, by path relative to the root."""
     packages = rpc_reference.packages(image, set(contracts.proto_files(root)))
     pages = {RPC_FOLDER / f"{p.title}.md": rpc_reference.page(p) for p in packages}
-    return {RPC_INDEX: rpc_reference.index(packages), ADR_INDEX: adr_index(root), **pages}
+    single = {
+        RPC_INDEX: rpc_reference.index(packages),
+        ADR_INDEX: adr_index(root),
+        PLANNED: planned_table.page(packages),
+    }
+    return {**single, **pages}

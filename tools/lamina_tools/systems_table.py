@@ -14,11 +14,13 @@ STATES = ("stands", "part", "open")
 
 @dataclass(frozen=True)
 class Row:
-    """One system: its number, what it is, its state, its code, its tests, and the command that shows it."""
+    """One system: number, what it is, its state, the calls that serve it, code, tests, and the command that shows it."""
 
     number: str
     system: str
     state: str
+    contract: str
+    """Calls in back quotes: `mmu Spaces.Fault`; `planned_table` compares them with the contracts."""
     code: str
     test: str
     command: str
@@ -28,7 +30,7 @@ def rows(text: str) -> Iterator[Row]:
     """Yields the rows of the table; lines with another number of cells are not rows."""
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        if re.fullmatch(r"S-\d\d", cells[0]) and len(cells) == 6:
+        if re.fullmatch(r"S-\d\d", cells[0]) and len(cells) == 7:
             yield Row(*cells)
 
 

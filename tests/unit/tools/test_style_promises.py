@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina_tools import systems_table
+from lamina_tools import planned_table, systems_table
 from lamina_tools.rpc_reference import Method, Package, Service
 from lamina_tools.style import pages, promises
 from lamina_tools.style.source import Source
@@ -137,9 +137,34 @@ def test_dead_links_are_found(tree: Path) -> None:
     ]
 
 
+def row(state: str, calls: str) -> systems_table.Row:
+    """Returns a row of the table of systems."""
+    return systems_table.Row("S-01", "x", state, calls, "", "", "")
+
+
+def test_what_waits_and_what_stands_are_compared() -> None:
+    """A system that is not there has calls that wait for it, one that is has calls that are served, and all exist."""
+    served = Method("GetSpace", "", "A", "B", False, False)
+    waiting = Method("GetPolicy", "", "A", "B", False, False, planned="S-01 S-99")
+    both = [Package("lamina.mmu.v1", services=[Service("Spaces", "", (served, waiting))])]
+    alone = [Package("lamina.mmu.v1", services=[Service("Spaces", "", (served,))])]
+
+    def found(packages: list[Package], state: str, calls: str) -> list[str]:
+        return list(planned_table.disagreements(packages, [row(state, calls)]))
+
+    assert found(both, "part", "`mmu Spaces.GetSpace`") == [
+        "lamina.mmu.v1.Spaces.GetPolicy waits for 'S-99', which is no system"
+    ]
+    assert found(alone, "stands", "`mmu Spaces.GetSpace`") == []
+    assert found(alone, "open", "") == ["S-01 is open, but no call of the contracts waits for it"]
+    assert found(alone, "stands", "") == ["S-01 is stands, but names no call of its contract"]
+    assert found(alone, "stands", "`mmu Spaces.Gone`") == ["S-01 names mmu Spaces.Gone, which is in no contract"]
+    assert "not served yet" in found(both, "part", "`mmu Spaces.GetPolicy`")[1]
+
+
 def systems(tree: Path, first: str) -> list[str]:
     """Returns what is wrong with a table that is right but for its first row."""
-    rows = [first, *(f"| {number} | x | open | | | |" for number in systems_table.NUMBERS[1:])]
+    rows = [first, *(f"| {number} | x | open | | | | |" for number in systems_table.NUMBERS[1:])]
     (tree / "docs").mkdir(exist_ok=True)
     (tree / "docs/systems.md").write_text("\n".join(rows))
     return systems_table.findings(tree)
@@ -148,12 +173,12 @@ def systems(tree: Path, first: str) -> list[str]:
 def test_the_table_of_systems_is_compared_with_the_tree(tree: Path) -> None:
     """A row that stands names code, tests and a command, and what it names exists."""
     code = "`services/mmu/lamina_mmu/server.py`"
-    assert systems(tree, f"| S-01 | x | stands | {code} | {code} | `lamina mmu` |") == []
-    assert systems(tree, "| S-01 | x | done | | | |")[0].startswith("docs/systems.md: S-01 has the state 'done'")
-    assert systems(tree, f"| S-01 | x | part | `gone.py` | {code} | `x` |") == [
+    assert systems(tree, f"| S-01 | x | stands | | {code} | {code} | `lamina mmu` |") == []
+    assert systems(tree, "| S-01 | x | done | | | | |")[0].startswith("docs/systems.md: S-01 has the state 'done'")
+    assert systems(tree, f"| S-01 | x | part | | `gone.py` | {code} | `x` |") == [
         "docs/systems.md: S-01 names gone.py, which does not exist"
     ]
-    assert len(systems(tree, "| S-01 | x | stands | | | |")) == 3
-    assert systems(tree, "| S-02 | x | open | | | |") == [
+    assert len(systems(tree, "| S-01 | x | stands | | | | |")) == 3
+    assert systems(tree, "| S-02 | x | open | | | | |") == [
         "docs/systems.md: no row for S-01", "docs/systems.md: a second row for S-02",
     ]
