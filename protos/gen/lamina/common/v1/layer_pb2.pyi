@@ -112,19 +112,25 @@ class OpenSessionRequest(_message.Message):
 
     OWNER_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
     owner: _builtins.str
     """Owner, for example `h1/hypervisor`. Required: lower-case letters, digits, `-` and `/`, at most 127 characters."""
     epoch: _builtins.int
     """Counts the starts of the owner. Required, positive; a higher epoch replaces a lower one."""
+    fresh: _builtins.bool
+    """Whether the owner starts with nothing: what its earlier sessions left is freed before this one is confirmed. Default
+    false: it waits to be claimed.
+    """
     def __init__(
         self,
         *,
         owner: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        fresh: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "owner", b"owner"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "fresh", b"fresh", "owner", b"owner"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

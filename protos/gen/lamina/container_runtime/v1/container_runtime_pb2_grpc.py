@@ -58,6 +58,21 @@ class ImagesStub:
                 request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.DeleteImageRequest.SerializeToString,
                 response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.DeleteImageResponse.FromString,
                 _registered_method=True)
+        self.TagImage = channel.unary_unary(
+                '/lamina.container_runtime.v1.Images/TagImage',
+                request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.TagImageRequest.SerializeToString,
+                response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Image.FromString,
+                _registered_method=True)
+        self.PullImage = channel.unary_stream(
+                '/lamina.container_runtime.v1.Images/PullImage',
+                request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.PullImageRequest.SerializeToString,
+                response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.PullImageResponse.FromString,
+                _registered_method=True)
+        self.ExportImage = channel.unary_stream(
+                '/lamina.container_runtime.v1.Images/ExportImage',
+                request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ExportImageRequest.SerializeToString,
+                response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ExportImageResponse.FromString,
+                _registered_method=True)
 
 
 class ImagesServicer:
@@ -73,12 +88,12 @@ class ImagesServicer:
         The first message carries `start`, the others `chunk`. Every digest named in the archive is checked. Importing
         what is there already changes nothing but the references. A reference that named another image moves.
 
-        Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` names both digests, `ARCHIVE_MALFORMED` names the entry,
-        `ARCHIVE_LIMIT` names the bound that was passed, `PATH_ESCAPES` for an entry that points outside its layer,
+        Errors: INVALID_ARGUMENT `DIGEST_MISMATCH` names both digests, `ARCHIVE_MALFORMED` names the entry, `ARCHIVE_LIMIT`
+        names the bound that was passed, `PATH_ESCAPES` for an entry that points outside its layer,
         `COMPRESSION_UNSUPPORTED` (zstd; the caller exports with gzip), `PLATFORM_UNSUPPORTED` when the archive holds no
         linux/amd64 image, `REFERENCE_MALFORMED`, `REFERENCE_AMBIGUOUS` for a reference with several images; DATA_LOSS
-        `STORE_CORRUPT` when a stored blob is not what its name says; RESOURCE_EXHAUSTED `STORE_FULL` when the disk is full;
-        INVALID_ARGUMENT `REQUEST_INVALID` for messages out of order.
+        `STORE_CORRUPT` when a stored blob is not what its name says; RESOURCE_EXHAUSTED `STORE_FULL` when the disk is
+        full; INVALID_ARGUMENT `REQUEST_INVALID` for messages out of order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +127,44 @@ class ImagesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TagImage(self, request, context):
+        """Gives an image one more reference. A reference that named another image moves. Idempotent.
+
+        Errors: NOT_FOUND `IMAGE_UNKNOWN`; INVALID_ARGUMENT `REFERENCE_MALFORMED`, `NAME_MALFORMED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PullImage(self, request, context):
+        """Pulls an image from its registry, or from the mirrors that stand in for it, and streams how far it is.
+
+        Layers that are there are not read again; layers are read by up to three transfers at a time, each checked against
+        its digest before it is used; pulls of one image at the same time share their transfers. Of a list of manifests the
+        one for linux/amd64 is taken. A stream that breaks leaves what was read whole, and a repeated call goes on from
+        there. An image given by digest that is there is not asked for. The last message carries `image`.
+
+        Errors: INVALID_ARGUMENT `REFERENCE_MALFORMED`, `DIGEST_MISMATCH` names both digests, `MANIFEST_MALFORMED`,
+        `PLATFORM_UNSUPPORTED`, `COMPRESSION_UNSUPPORTED`, `PATH_ESCAPES`, `ARCHIVE_LIMIT`; NOT_FOUND
+        `IMAGE_NOT_IN_REGISTRY`; PERMISSION_DENIED `REGISTRY_DENIED` (the caller gives credentials); UNAVAILABLE
+        `REGISTRY_UNREACHABLE` names each endpoint with what it said (the caller repeats); FAILED_PRECONDITION
+        `CLOCK_VIRTUAL` when only endpoints beyond the machine would serve it, on a virtual clock (the caller imports it,
+        or adds an `oci-layout:` mirror); RESOURCE_EXHAUSTED `STORE_FULL`; DATA_LOSS `STORE_CORRUPT`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportImage(self, request, context):
+        """Streams images as a tar of an OCI image layout, which `docker load`, `ctr image import` and ImportImage read.
+
+        The same images give the same bytes. Errors: NOT_FOUND `IMAGE_UNKNOWN`; INVALID_ARGUMENT `REFERENCE_MALFORMED`, or
+        no image or more than 64; DATA_LOSS `STORE_CORRUPT`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImagesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -134,6 +187,21 @@ def add_ImagesServicer_to_server(servicer, server):
                     servicer.DeleteImage,
                     request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.DeleteImageRequest.FromString,
                     response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.DeleteImageResponse.SerializeToString,
+            ),
+            'TagImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagImage,
+                    request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.TagImageRequest.FromString,
+                    response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Image.SerializeToString,
+            ),
+            'PullImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.PullImage,
+                    request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.PullImageRequest.FromString,
+                    response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.PullImageResponse.SerializeToString,
+            ),
+            'ExportImage': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportImage,
+                    request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ExportImageRequest.FromString,
+                    response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ExportImageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -258,6 +326,87 @@ class Images:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def TagImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.container_runtime.v1.Images/TagImage',
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.TagImageRequest.SerializeToString,
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PullImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.container_runtime.v1.Images/PullImage',
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.PullImageRequest.SerializeToString,
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.PullImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.container_runtime.v1.Images/ExportImage',
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ExportImageRequest.SerializeToString,
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ExportImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class SandboxesStub:
     """Runs sandboxes: the surroundings that the containers of one pod share (host name, limits, their life). Each container
@@ -295,6 +444,16 @@ class SandboxesStub:
                 request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ListSandboxesRequest.SerializeToString,
                 response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ListSandboxesResponse.FromString,
                 _registered_method=True)
+        self.UpdateSandbox = channel.unary_unary(
+                '/lamina.container_runtime.v1.Sandboxes/UpdateSandbox',
+                request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.UpdateSandboxRequest.SerializeToString,
+                response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Sandbox.FromString,
+                _registered_method=True)
+        self.WatchSandboxes = channel.unary_stream(
+                '/lamina.container_runtime.v1.Sandboxes/WatchSandboxes',
+                request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.WatchSandboxesRequest.SerializeToString,
+                response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.SandboxEvent.FromString,
+                _registered_method=True)
 
 
 class SandboxesServicer:
@@ -306,7 +465,8 @@ class SandboxesServicer:
         """Creates a sandbox and makes it ready.
 
         Idempotent by `request_id`. Errors: INVALID_ARGUMENT for malformed fields or `REQUEST_ID_REUSED`;
-        RESOURCE_EXHAUSTED `SANDBOX_LIMIT`; UNAVAILABLE when the hardware or the MMU cannot be reached (the caller repeats).
+        RESOURCE_EXHAUSTED `SANDBOX_LIMIT`; UNAVAILABLE when the hardware or the MMU cannot be reached (the caller
+        repeats).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -349,6 +509,29 @@ class SandboxesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateSandbox(self, request, context):
+        """Changes a sandbox while it runs: limits of all its containers together, overhead, labels, annotations, port
+        mappings, redirections and rates of its network.
+
+        What is changed together takes effect together, or nothing does. Idempotent. Errors: NOT_FOUND `SANDBOX_UNKNOWN`;
+        INVALID_ARGUMENT for a mask that names an unknown, output or fixed field, or a value out of range;
+        FAILED_PRECONDITION `SANDBOX_NOT_READY`; ALREADY_EXISTS `PORT_IN_USE`; RESOURCE_EXHAUSTED `LIMIT_BELOW_USAGE` when
+        memory cannot be reclaimed below a new limit (the old one stays).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSandboxes(self, request, context):
+        """Streams changes of sandboxes in the order of their revisions, as WatchContainers does for containers.
+
+        Errors: OUT_OF_RANGE `REVISION_COMPACTED`, `REVISION_FUTURE`; RESOURCE_EXHAUSTED `WATCH_TOO_SLOW` when a caller
+        falls 4096 events behind (the caller lists, then watches from there).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SandboxesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -376,6 +559,16 @@ def add_SandboxesServicer_to_server(servicer, server):
                     servicer.ListSandboxes,
                     request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ListSandboxesRequest.FromString,
                     response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ListSandboxesResponse.SerializeToString,
+            ),
+            'UpdateSandbox': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSandbox,
+                    request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.UpdateSandboxRequest.FromString,
+                    response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Sandbox.SerializeToString,
+            ),
+            'WatchSandboxes': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSandboxes,
+                    request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.WatchSandboxesRequest.FromString,
+                    response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.SandboxEvent.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -525,6 +718,60 @@ class Sandboxes:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def UpdateSandbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.container_runtime.v1.Sandboxes/UpdateSandbox',
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.UpdateSandboxRequest.SerializeToString,
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Sandbox.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSandboxes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.container_runtime.v1.Sandboxes/WatchSandboxes',
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.WatchSandboxesRequest.SerializeToString,
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.SandboxEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class ContainersStub:
     """Runs containers: the processes started from an image inside a sandbox.
@@ -591,6 +838,36 @@ class ContainersStub:
                 request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ListProcessesRequest.SerializeToString,
                 response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ListProcessesResponse.FromString,
                 _registered_method=True)
+        self.UpdateContainer = channel.unary_unary(
+                '/lamina.container_runtime.v1.Containers/UpdateContainer',
+                request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.UpdateContainerRequest.SerializeToString,
+                response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.FromString,
+                _registered_method=True)
+        self.PauseContainer = channel.unary_unary(
+                '/lamina.container_runtime.v1.Containers/PauseContainer',
+                request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.PauseContainerRequest.SerializeToString,
+                response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.FromString,
+                _registered_method=True)
+        self.ResumeContainer = channel.unary_unary(
+                '/lamina.container_runtime.v1.Containers/ResumeContainer',
+                request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ResumeContainerRequest.SerializeToString,
+                response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.FromString,
+                _registered_method=True)
+        self.ReopenContainerLog = channel.unary_unary(
+                '/lamina.container_runtime.v1.Containers/ReopenContainerLog',
+                request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ReopenContainerLogRequest.SerializeToString,
+                response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ReopenContainerLogResponse.FromString,
+                _registered_method=True)
+        self.CheckpointContainer = channel.unary_stream(
+                '/lamina.container_runtime.v1.Containers/CheckpointContainer',
+                request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.CheckpointContainerRequest.SerializeToString,
+                response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.CheckpointContainerResponse.FromString,
+                _registered_method=True)
+        self.RestoreContainer = channel.stream_unary(
+                '/lamina.container_runtime.v1.Containers/RestoreContainer',
+                request_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.RestoreContainerRequest.SerializeToString,
+                response_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.FromString,
+                _registered_method=True)
 
 
 class ContainersServicer:
@@ -601,9 +878,9 @@ class ContainersServicer:
         """Creates a container: resolves the image, prepares its root file system and its groups. Nothing runs yet.
 
         Idempotent by `request_id`. Errors: NOT_FOUND `SANDBOX_UNKNOWN`, `IMAGE_UNKNOWN`; FAILED_PRECONDITION
-        `SANDBOX_NOT_READY`; INVALID_ARGUMENT for malformed fields, `COMMAND_MISSING` when neither the request nor the image
-        names a program, `USER_UNKNOWN`, `REQUEST_ID_REUSED`; ALREADY_EXISTS `CONTAINER_EXISTS` when the sandbox has a
-        container of the same name and attempt.
+        `SANDBOX_NOT_READY`; INVALID_ARGUMENT for malformed fields, `COMMAND_MISSING` when neither the request nor the
+        image names a program, `USER_UNKNOWN`, `REQUEST_ID_REUSED`; ALREADY_EXISTS `CONTAINER_EXISTS` when the sandbox has
+        a container of the same name and attempt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -713,6 +990,75 @@ class ContainersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateContainer(self, request, context):
+        """Changes a container while it runs: its limits, labels and annotations.
+
+        What is changed together takes effect together, or nothing does: a quota from the next period on, a memory limit
+        after reclaim, which may end with an OOM kill only when the caller says so with `allow_oom`. Before a container is
+        started the values are kept for its start. Idempotent. Errors: NOT_FOUND `CONTAINER_UNKNOWN`; INVALID_ARGUMENT for
+        a mask that names an unknown, output or fixed field, or a value out of range; FAILED_PRECONDITION
+        `CONTAINER_EXITED`; RESOURCE_EXHAUSTED `LIMIT_BELOW_USAGE` when memory cannot be reclaimed below a new limit (the
+        old one stays).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseContainer(self, request, context):
+        """Stops the processes of a container where they are, without a signal (the freezer). They keep their memory.
+        Idempotent.
+
+        Errors: NOT_FOUND `CONTAINER_UNKNOWN`; FAILED_PRECONDITION `CONTAINER_NOT_RUNNING`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeContainer(self, request, context):
+        """Lets the processes of a paused container go on. Idempotent.
+
+        Errors: NOT_FOUND `CONTAINER_UNKNOWN`; FAILED_PRECONDITION `CONTAINER_NOT_RUNNING`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReopenContainerLog(self, request, context):
+        """Opens the log file of a container anew, after somebody moved it away to rotate it. Idempotent.
+
+        Errors: NOT_FOUND `CONTAINER_UNKNOWN`; FAILED_PRECONDITION `CONTAINER_NOT_RUNNING`; RESOURCE_EXHAUSTED
+        `STORE_FULL`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckpointContainer(self, request, context):
+        """Streams the whole state of a running container (registers, memory, files, timers, its writable layer) as a tar
+        archive.
+
+        The container is paused until the archive is read, then goes on or is killed, as the caller says. A stream that
+        breaks lets it go on. Connections beyond the sandbox are kept as closed. An archive is for the engine that wrote
+        it. Errors: NOT_FOUND `CONTAINER_UNKNOWN`; FAILED_PRECONDITION `CONTAINER_NOT_RUNNING`, `CHECKPOINT_IMPOSSIBLE`
+        names what cannot be kept (a device, an open command with a terminal, a host without CRIU); RESOURCE_EXHAUSTED
+        `STORE_FULL`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreContainer(self, request_iterator, context):
+        """Creates a container from an archive of CheckpointContainer, in a sandbox of this host. StartContainer lets it go
+        on.
+
+        The first message carries `start`, the others `chunk`. The image must be there. Idempotent by `request_id`. Errors:
+        as `Containers.CreateContainer`, and INVALID_ARGUMENT `ARCHIVE_MALFORMED`, `CHECKPOINT_FOREIGN` for another engine
+        or version, `REQUEST_INVALID` for messages out of order; RESOURCE_EXHAUSTED `STORE_FULL`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContainersServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -770,6 +1116,36 @@ def add_ContainersServicer_to_server(servicer, server):
                     servicer.ListProcesses,
                     request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ListProcessesRequest.FromString,
                     response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ListProcessesResponse.SerializeToString,
+            ),
+            'UpdateContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateContainer,
+                    request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.UpdateContainerRequest.FromString,
+                    response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.SerializeToString,
+            ),
+            'PauseContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseContainer,
+                    request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.PauseContainerRequest.FromString,
+                    response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.SerializeToString,
+            ),
+            'ResumeContainer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeContainer,
+                    request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ResumeContainerRequest.FromString,
+                    response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.SerializeToString,
+            ),
+            'ReopenContainerLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReopenContainerLog,
+                    request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ReopenContainerLogRequest.FromString,
+                    response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ReopenContainerLogResponse.SerializeToString,
+            ),
+            'CheckpointContainer': grpc.unary_stream_rpc_method_handler(
+                    servicer.CheckpointContainer,
+                    request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.CheckpointContainerRequest.FromString,
+                    response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.CheckpointContainerResponse.SerializeToString,
+            ),
+            'RestoreContainer': grpc.stream_unary_rpc_method_handler(
+                    servicer.RestoreContainer,
+                    request_deserializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.RestoreContainerRequest.FromString,
+                    response_serializer=lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1070,6 +1446,168 @@ class Containers:
             '/lamina.container_runtime.v1.Containers/ListProcesses',
             lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ListProcessesRequest.SerializeToString,
             lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ListProcessesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.container_runtime.v1.Containers/UpdateContainer',
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.UpdateContainerRequest.SerializeToString,
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.container_runtime.v1.Containers/PauseContainer',
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.PauseContainerRequest.SerializeToString,
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.container_runtime.v1.Containers/ResumeContainer',
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ResumeContainerRequest.SerializeToString,
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReopenContainerLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.container_runtime.v1.Containers/ReopenContainerLog',
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ReopenContainerLogRequest.SerializeToString,
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.ReopenContainerLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckpointContainer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.container_runtime.v1.Containers/CheckpointContainer',
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.CheckpointContainerRequest.SerializeToString,
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.CheckpointContainerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreContainer(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/lamina.container_runtime.v1.Containers/RestoreContainer',
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.RestoreContainerRequest.SerializeToString,
+            lamina_dot_container__runtime_dot_v1_dot_container__runtime__pb2.Container.FromString,
             options,
             channel_credentials,
             insecure,

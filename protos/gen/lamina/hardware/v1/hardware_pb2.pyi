@@ -9,6 +9,7 @@ means "of this machine".
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -66,9 +67,68 @@ class _ExitReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExitReason
     """RDTSC or RDTSCP. RIP is behind it; the caller writes the answer to the registers."""
     EXIT_REASON_RANDOM: _ExitReason.ValueType  # 15
     """RDRAND or RDSEED. RIP is behind it; the caller writes the answer to the register that the exit record names."""
+    EXIT_REASON_SYSENTER: _ExitReason.ValueType  # 16
+    """SYSENTER, if the context's controls say so. RIP is behind it."""
+    EXIT_REASON_EXTERNAL_INTERRUPT: _ExitReason.ValueType  # 17
+    """An interrupt for the core arrived, and the controls say that it exits. RIP is on the next instruction; the record
+    holds the vector.
+    """
+    EXIT_REASON_PREEMPTION_TIMER: _ExitReason.ValueType  # 18
+    """The time of the controls' preemption timer is used up. RIP is on the next instruction."""
+    EXIT_REASON_CR_ACCESS: _ExitReason.ValueType  # 19
+    """A control register was read or written. RIP is behind the instruction; the record's qualification says which and
+    how. A write has not taken effect: the holder makes it.
+    """
+    EXIT_REASON_DR_ACCESS: _ExitReason.ValueType  # 20
+    """A debug register was read or written. As `EXIT_REASON_CR_ACCESS`."""
+    EXIT_REASON_INVLPG: _ExitReason.ValueType  # 21
+    """INVLPG or INVPCID. RIP is behind it; the record holds the address. The core's own TLB has dropped it."""
+    EXIT_REASON_PAUSE: _ExitReason.ValueType  # 22
+    """PAUSE, or a loop of them. RIP is behind it."""
+    EXIT_REASON_EPT_MISCONFIGURATION: _ExitReason.ValueType  # 23
+    """An entry of the second stage has reserved bits set or rights that the architecture does not know. The record holds
+    the GPA; RIP is on the instruction.
+    """
+    EXIT_REASON_MMIO: _ExitReason.ValueType  # 24
+    """An access to one of the controls' device ranges. The record holds GPA, size, direction, value and register,
+    decoded; RIP is behind the instruction. For a read the holder writes the answer to the register that the record
+    names.
+    """
+    EXIT_REASON_INTERRUPT_WINDOW: _ExitReason.ValueType  # 25
+    """The context could take an interrupt now. RIP is on the next instruction."""
+    EXIT_REASON_NMI_WINDOW: _ExitReason.ValueType  # 26
+    """The context could take an NMI now. RIP is on the next instruction."""
+    EXIT_REASON_DESCRIPTOR_TABLE: _ExitReason.ValueType  # 27
+    """An access to GDTR, IDTR, LDTR or TR. RIP is on the instruction."""
+    EXIT_REASON_WBINVD: _ExitReason.ValueType  # 28
+    """WBINVD or INVD. RIP is behind it."""
+    EXIT_REASON_RDPMC: _ExitReason.ValueType  # 29
+    """RDPMC. RIP is behind it; the holder writes the answer to RAX and RDX."""
+    EXIT_REASON_MWAIT: _ExitReason.ValueType  # 30
+    """MONITOR or MWAIT. RIP is behind it."""
+    EXIT_REASON_XSETBV: _ExitReason.ValueType  # 31
+    """XSETBV. RIP is behind it; the holder makes the change."""
+    EXIT_REASON_TASK_SWITCH: _ExitReason.ValueType  # 32
+    """A task switch, which long mode does not have; only of 32-bit contexts. RIP is on the instruction."""
+    EXIT_REASON_APIC_ACCESS: _ExitReason.ValueType  # 33
+    """An access to the APIC page that the core does not virtualize. The record holds the offset in `address`."""
+    EXIT_REASON_END_OF_INTERRUPT: _ExitReason.ValueType  # 34
+    """The context ended an interrupt whose end exits (`Apic.end_exits`). The record holds the vector."""
+    EXIT_REASON_MACHINE_CHECK: _ExitReason.ValueType  # 35
+    """Memory failed beneath the context. The record holds the physical address in `gpa`; RIP is on the instruction."""
+    EXIT_REASON_ENTRY_FAILED: _ExitReason.ValueType  # 36
+    """The registers or controls are such that the context cannot be entered. `detail` says why; nothing ran."""
+    EXIT_REASON_STARTUP: _ExitReason.ValueType  # 37
+    """INIT or a start-up IPI reached a context whose holder handles them. The record holds the vector."""
+    EXIT_REASON_NMI: _ExitReason.ValueType  # 38
+    """An NMI arrived, and the controls say that it exits. RIP is on the next instruction."""
 
 class ExitReason(_ExitReason, metaclass=_ExitReasonEnumTypeWrapper):
-    """Why a run ended."""
+    """Why a run ended.
+
+    Those from `EXIT_REASON_SYSENTER` on end runs of contexts that chose them (`Cpu.SetExitControls`) or that have an
+    APIC, and of machines whose memory or core failed.
+    """
 
 EXIT_REASON_UNSPECIFIED: ExitReason.ValueType  # 0
 """Not given."""
@@ -105,7 +165,90 @@ EXIT_REASON_TIMESTAMP: ExitReason.ValueType  # 14
 """RDTSC or RDTSCP. RIP is behind it; the caller writes the answer to the registers."""
 EXIT_REASON_RANDOM: ExitReason.ValueType  # 15
 """RDRAND or RDSEED. RIP is behind it; the caller writes the answer to the register that the exit record names."""
+EXIT_REASON_SYSENTER: ExitReason.ValueType  # 16
+"""SYSENTER, if the context's controls say so. RIP is behind it."""
+EXIT_REASON_EXTERNAL_INTERRUPT: ExitReason.ValueType  # 17
+"""An interrupt for the core arrived, and the controls say that it exits. RIP is on the next instruction; the record
+holds the vector.
+"""
+EXIT_REASON_PREEMPTION_TIMER: ExitReason.ValueType  # 18
+"""The time of the controls' preemption timer is used up. RIP is on the next instruction."""
+EXIT_REASON_CR_ACCESS: ExitReason.ValueType  # 19
+"""A control register was read or written. RIP is behind the instruction; the record's qualification says which and
+how. A write has not taken effect: the holder makes it.
+"""
+EXIT_REASON_DR_ACCESS: ExitReason.ValueType  # 20
+"""A debug register was read or written. As `EXIT_REASON_CR_ACCESS`."""
+EXIT_REASON_INVLPG: ExitReason.ValueType  # 21
+"""INVLPG or INVPCID. RIP is behind it; the record holds the address. The core's own TLB has dropped it."""
+EXIT_REASON_PAUSE: ExitReason.ValueType  # 22
+"""PAUSE, or a loop of them. RIP is behind it."""
+EXIT_REASON_EPT_MISCONFIGURATION: ExitReason.ValueType  # 23
+"""An entry of the second stage has reserved bits set or rights that the architecture does not know. The record holds
+the GPA; RIP is on the instruction.
+"""
+EXIT_REASON_MMIO: ExitReason.ValueType  # 24
+"""An access to one of the controls' device ranges. The record holds GPA, size, direction, value and register,
+decoded; RIP is behind the instruction. For a read the holder writes the answer to the register that the record
+names.
+"""
+EXIT_REASON_INTERRUPT_WINDOW: ExitReason.ValueType  # 25
+"""The context could take an interrupt now. RIP is on the next instruction."""
+EXIT_REASON_NMI_WINDOW: ExitReason.ValueType  # 26
+"""The context could take an NMI now. RIP is on the next instruction."""
+EXIT_REASON_DESCRIPTOR_TABLE: ExitReason.ValueType  # 27
+"""An access to GDTR, IDTR, LDTR or TR. RIP is on the instruction."""
+EXIT_REASON_WBINVD: ExitReason.ValueType  # 28
+"""WBINVD or INVD. RIP is behind it."""
+EXIT_REASON_RDPMC: ExitReason.ValueType  # 29
+"""RDPMC. RIP is behind it; the holder writes the answer to RAX and RDX."""
+EXIT_REASON_MWAIT: ExitReason.ValueType  # 30
+"""MONITOR or MWAIT. RIP is behind it."""
+EXIT_REASON_XSETBV: ExitReason.ValueType  # 31
+"""XSETBV. RIP is behind it; the holder makes the change."""
+EXIT_REASON_TASK_SWITCH: ExitReason.ValueType  # 32
+"""A task switch, which long mode does not have; only of 32-bit contexts. RIP is on the instruction."""
+EXIT_REASON_APIC_ACCESS: ExitReason.ValueType  # 33
+"""An access to the APIC page that the core does not virtualize. The record holds the offset in `address`."""
+EXIT_REASON_END_OF_INTERRUPT: ExitReason.ValueType  # 34
+"""The context ended an interrupt whose end exits (`Apic.end_exits`). The record holds the vector."""
+EXIT_REASON_MACHINE_CHECK: ExitReason.ValueType  # 35
+"""Memory failed beneath the context. The record holds the physical address in `gpa`; RIP is on the instruction."""
+EXIT_REASON_ENTRY_FAILED: ExitReason.ValueType  # 36
+"""The registers or controls are such that the context cannot be entered. `detail` says why; nothing ran."""
+EXIT_REASON_STARTUP: ExitReason.ValueType  # 37
+"""INIT or a start-up IPI reached a context whose holder handles them. The record holds the vector."""
+EXIT_REASON_NMI: ExitReason.ValueType  # 38
+"""An NMI arrived, and the controls say that it exits. RIP is on the next instruction."""
 Global___ExitReason: _TypeAlias = ExitReason  # noqa: Y015
+
+class _PagingMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PagingModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PagingMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAGING_MODE_UNSPECIFIED: _PagingMode.ValueType  # 0
+    """Means `PAGING_MODE_FOUR_LEVEL`."""
+    PAGING_MODE_FOUR_LEVEL: _PagingMode.ValueType  # 1
+    """64-bit: four levels of 9 bits, 4 KiB, 2 MiB and 1 GiB pages."""
+    PAGING_MODE_TWO_LEVEL: _PagingMode.ValueType  # 2
+    """32-bit: two levels of 10 bits, entries of 4 bytes, 4 KiB and 4 MiB pages."""
+    PAGING_MODE_PAE: _PagingMode.ValueType  # 3
+    """32-bit with PAE: 2, 9 and 9 bits, 4 KiB and 2 MiB pages."""
+
+class PagingMode(_PagingMode, metaclass=_PagingModeEnumTypeWrapper):
+    """How a first-stage table is read."""
+
+PAGING_MODE_UNSPECIFIED: PagingMode.ValueType  # 0
+"""Means `PAGING_MODE_FOUR_LEVEL`."""
+PAGING_MODE_FOUR_LEVEL: PagingMode.ValueType  # 1
+"""64-bit: four levels of 9 bits, 4 KiB, 2 MiB and 1 GiB pages."""
+PAGING_MODE_TWO_LEVEL: PagingMode.ValueType  # 2
+"""32-bit: two levels of 10 bits, entries of 4 bytes, 4 KiB and 4 MiB pages."""
+PAGING_MODE_PAE: PagingMode.ValueType  # 3
+"""32-bit with PAE: 2, 9 and 9 bits, 4 KiB and 2 MiB pages."""
+Global___PagingMode: _TypeAlias = PagingMode  # noqa: Y015
 
 @_typing.final
 class GetHostRequest(_message.Message):
@@ -822,6 +965,8 @@ class Context(_message.Message):
         """It waits for a core."""
         STATE_RUNNING: Context._State.ValueType  # 3
         """It runs."""
+        STATE_HALTED: Context._State.ValueType  # 4
+        """It halted and waits for an interrupt; its run goes on. Only of contexts that do not exit for HLT."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """What a context does."""
@@ -834,6 +979,8 @@ class Context(_message.Message):
     """It waits for a core."""
     STATE_RUNNING: Context.State.ValueType  # 3
     """It runs."""
+    STATE_HALTED: Context.State.ValueType  # 4
+    """It halted and waits for an interrupt; its run goes on. Only of contexts that do not exit for HLT."""
 
     NAME_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
@@ -1133,7 +1280,7 @@ class RunResponse(_message.Message):
     core: _builtins.int
     """Number of the core."""
     detail: _builtins.str
-    """For `EXIT_REASON_REFUSED`: the reason in UPPER_SNAKE, for example `HANDLE_STALE`."""
+    """For `EXIT_REASON_REFUSED` and `EXIT_REASON_ENTRY_FAILED`: the reason in UPPER_SNAKE, for example `HANDLE_STALE`."""
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Context."""
@@ -1346,6 +1493,10 @@ class TranslateResponse(_message.Message):
         """The second stage refuses."""
         OUTCOME_NOT_CANONICAL: TranslateResponse._Outcome.ValueType  # 4
         """The address is not canonical (general protection)."""
+        OUTCOME_EPT_MISCONFIGURATION: TranslateResponse._Outcome.ValueType  # 5
+        """An entry of the second stage has reserved bits set or rights that the architecture does not know. Only of
+        `WalkAddresses`; `Translate` calls it a violation.
+        """
 
     class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
         """How a walk ends."""
@@ -1360,6 +1511,10 @@ class TranslateResponse(_message.Message):
     """The second stage refuses."""
     OUTCOME_NOT_CANONICAL: TranslateResponse.Outcome.ValueType  # 4
     """The address is not canonical (general protection)."""
+    OUTCOME_EPT_MISCONFIGURATION: TranslateResponse.Outcome.ValueType  # 5
+    """An entry of the second stage has reserved bits set or rights that the architecture does not know. Only of
+    `WalkAddresses`; `Translate` calls it a violation.
+    """
 
     OUTCOME_FIELD_NUMBER: _builtins.int
     GUEST_PHYSICAL_ADDRESS_FIELD_NUMBER: _builtins.int
@@ -1398,3 +1553,244 @@ class TranslateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TranslateResponse: _TypeAlias = TranslateResponse  # noqa: Y015
+
+@_typing.final
+class WalkAddressesRequest(_message.Message):
+    """Walks page tables for many addresses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROOT_FIELD_NUMBER: _builtins.int
+    EPTP_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    CPL_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    CR0_FIELD_NUMBER: _builtins.int
+    CR4_FIELD_NUMBER: _builtins.int
+    EFER_FIELD_NUMBER: _builtins.int
+    RFLAGS_FIELD_NUMBER: _builtins.int
+    root: _builtins.int
+    """Root of the first stage (guest physical with an `eptp`). 0 with an `eptp` walks the second stage only."""
+    eptp: _builtins.int
+    """Root of the second stage. 0 means one stage."""
+    access: _access_pb2.Access.ValueType
+    """Access to check. Required."""
+    cpl: _builtins.int
+    """Privilege level of the access, 0 to 3."""
+    mode: Global___PagingMode.ValueType
+    """How tables are read."""
+    cr0: _builtins.int
+    """CR0 of the access: PG and WP matter. 0 means both set."""
+    cr4: _builtins.int
+    """CR4 of the access: PSE, PAE, PGE, SMEP, SMAP and PCIDE matter. 0 means what the mode needs."""
+    efer: _builtins.int
+    """EFER of the access: NXE matters. 0 means what the mode needs, and NXE."""
+    rflags: _builtins.int
+    """RFLAGS of the access: AC lifts SMAP."""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Addresses, 1 to 1024."""
+
+    def __init__(
+        self,
+        *,
+        root: _builtins.int = ...,
+        eptp: _builtins.int = ...,
+        addresses: _abc.Iterable[_builtins.int] | None = ...,
+        access: _access_pb2.Access.ValueType = ...,
+        cpl: _builtins.int = ...,
+        mode: Global___PagingMode.ValueType = ...,
+        cr0: _builtins.int = ...,
+        cr4: _builtins.int = ...,
+        efer: _builtins.int = ...,
+        rflags: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "addresses", b"addresses", "cpl", b"cpl", "cr0", b"cr0", "cr4", b"cr4", "efer", b"efer", "eptp", b"eptp", "mode", b"mode", "rflags", b"rflags", "root", b"root"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WalkAddressesRequest: _TypeAlias = WalkAddressesRequest  # noqa: Y015
+
+@_typing.final
+class WalkAddressesResponse(_message.Message):
+    """Walks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WALKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def walks(self) -> _containers.RepeatedCompositeFieldContainer[Global___TranslateResponse]:
+        """One for each address, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        walks: _abc.Iterable[Global___TranslateResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["walks", b"walks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WalkAddressesResponse: _TypeAlias = WalkAddressesResponse  # noqa: Y015
+
+@_typing.final
+class UpdateRunGroupRequest(_message.Message):
+    """Changes a run group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_GROUP_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def run_group(self) -> Global___RunGroup:
+        """Group, by its `name`, with the new values."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Of `weight`, `quota_ns`, `period_ns` and `cores`, those to change. Empty means all four."""
+
+    def __init__(
+        self,
+        *,
+        run_group: Global___RunGroup | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run_group", b"run_group", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_group", b"run_group", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateRunGroupRequest: _TypeAlias = UpdateRunGroupRequest  # noqa: Y015
+
+@_typing.final
+class GetRunGroupUsageRequest(_message.Message):
+    """Asks for the use of a run group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRunGroupUsageRequest: _TypeAlias = GetRunGroupUsageRequest  # noqa: Y015
+
+@_typing.final
+class RunGroupUsage(_message.Message):
+    """What a run group used, children included."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TIME_NS_FIELD_NUMBER: _builtins.int
+    USED_NS_FIELD_NUMBER: _builtins.int
+    THROTTLED_NS_FIELD_NUMBER: _builtins.int
+    PERIODS_FIELD_NUMBER: _builtins.int
+    THROTTLED_PERIODS_FIELD_NUMBER: _builtins.int
+    SOME_WAITING_NS_FIELD_NUMBER: _builtins.int
+    ALL_WAITING_NS_FIELD_NUMBER: _builtins.int
+    ACTIVE_CONTEXTS_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name of the group."""
+    time_ns: _builtins.int
+    """Time of this answer, in nanoseconds since the stack's start."""
+    used_ns: _builtins.int
+    """CPU time used, in nanoseconds."""
+    throttled_ns: _builtins.int
+    """Time throttled by quotas, in nanoseconds."""
+    periods: _builtins.int
+    """Periods in which a context was ready."""
+    throttled_periods: _builtins.int
+    """Of them, those in which the quota was used up."""
+    some_waiting_ns: _builtins.int
+    """Time in which at least one context was ready and had no core, in nanoseconds."""
+    all_waiting_ns: _builtins.int
+    """Time in which contexts were ready and none of them had a core, in nanoseconds."""
+    active_contexts: _builtins.int
+    """Contexts that are ready or run."""
+    instructions: _builtins.int
+    """Instructions retired."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        time_ns: _builtins.int = ...,
+        used_ns: _builtins.int = ...,
+        throttled_ns: _builtins.int = ...,
+        periods: _builtins.int = ...,
+        throttled_periods: _builtins.int = ...,
+        some_waiting_ns: _builtins.int = ...,
+        all_waiting_ns: _builtins.int = ...,
+        active_contexts: _builtins.int = ...,
+        instructions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_contexts", b"active_contexts", "all_waiting_ns", b"all_waiting_ns", "instructions", b"instructions", "name", b"name", "periods", b"periods", "some_waiting_ns", b"some_waiting_ns", "throttled_ns", b"throttled_ns", "throttled_periods", b"throttled_periods", "time_ns", b"time_ns", "used_ns", b"used_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunGroupUsage: _TypeAlias = RunGroupUsage  # noqa: Y015
+
+@_typing.final
+class UpdateContextRequest(_message.Message):
+    """Changes a context."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def context(self) -> Global___Context:
+        """Context, by its `handle`, with the new values."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Of `run_group`, `coherence_domain`, `eptp` and `label`, those to change. Required."""
+
+    def __init__(
+        self,
+        *,
+        context: Global___Context | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateContextRequest: _TypeAlias = UpdateContextRequest  # noqa: Y015
+
+@_typing.final
+class MapRunPagesRequest(_message.Message):
+    """Asks for the run pages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MapRunPagesRequest: _TypeAlias = MapRunPagesRequest  # noqa: Y015

@@ -3,7 +3,11 @@
 import grpc
 import warnings
 
+from lamina.hardware.v1 import dirty_log_pb2 as lamina_dot_hardware_dot_v1_dot_dirty__log__pb2
+from lamina.hardware.v1 import exit_controls_pb2 as lamina_dot_hardware_dot_v1_dot_exit__controls__pb2
 from lamina.hardware.v1 import hardware_pb2 as lamina_dot_hardware_dot_v1_dot_hardware__pb2
+from lamina.hardware.v1 import registers_pb2 as lamina_dot_hardware_dot_v1_dot_registers__pb2
+from lamina.hardware.v1 import topology_pb2 as lamina_dot_hardware_dot_v1_dot_topology__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -45,6 +49,16 @@ class HostsStub:
                 request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.GetTimeRequest.SerializeToString,
                 response_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.Time.FromString,
                 _registered_method=True)
+        self.GetTopology = channel.unary_unary(
+                '/lamina.hardware.v1.Hosts/GetTopology',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_topology__pb2.GetTopologyRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_topology__pb2.Topology.FromString,
+                _registered_method=True)
+        self.WatchMachine = channel.unary_stream(
+                '/lamina.hardware.v1.Hosts/WatchMachine',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_topology__pb2.WatchMachineRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_topology__pb2.MachineEvent.FromString,
+                _registered_method=True)
 
 
 class HostsServicer:
@@ -69,6 +83,27 @@ class HostsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTopology(self, request, context):
+        """Returns what the machine consists of: threads, caches, memory nodes, page sizes, features, and what the engine
+        finds usable.
+
+        Errors: none beyond the transport's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchMachine(self, request, context):
+        """Tells what happens to the machine: first the present state (cores lost, memory that failed, devices), then
+        `current`, then news as they come.
+
+        The stream ends with the machine. A caller that was cut off goes on after the last sequence number that it has.
+        Errors: OUT_OF_RANGE `EVENTS_FORGOTTEN` when that is no longer kept (the caller begins with 0).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +116,16 @@ def add_HostsServicer_to_server(servicer, server):
                     servicer.GetTime,
                     request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.GetTimeRequest.FromString,
                     response_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.Time.SerializeToString,
+            ),
+            'GetTopology': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTopology,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_topology__pb2.GetTopologyRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_topology__pb2.Topology.SerializeToString,
+            ),
+            'WatchMachine': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchMachine,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_topology__pb2.WatchMachineRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_topology__pb2.MachineEvent.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -148,6 +193,60 @@ class Hosts:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def GetTopology(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Hosts/GetTopology',
+            lamina_dot_hardware_dot_v1_dot_topology__pb2.GetTopologyRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_topology__pb2.Topology.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.hardware.v1.Hosts/WatchMachine',
+            lamina_dot_hardware_dot_v1_dot_topology__pb2.WatchMachineRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_topology__pb2.MachineEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class MemoryStub:
     """Gives access to the machine's RAM.
@@ -173,6 +272,21 @@ class MemoryStub:
                 '/lamina.hardware.v1.Memory/WriteMemory',
                 request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.WriteMemoryRequest.SerializeToString,
                 response_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.WriteMemoryResponse.FromString,
+                _registered_method=True)
+        self.StartDirtyLog = channel.unary_unary(
+                '/lamina.hardware.v1.Memory/StartDirtyLog',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.StartDirtyLogRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.DirtyLog.FromString,
+                _registered_method=True)
+        self.ReadDirtyLog = channel.unary_stream(
+                '/lamina.hardware.v1.Memory/ReadDirtyLog',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.ReadDirtyLogRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.DirtyLogPiece.FromString,
+                _registered_method=True)
+        self.StopDirtyLog = channel.unary_unary(
+                '/lamina.hardware.v1.Memory/StopDirtyLog',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.StopDirtyLogRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.StopDirtyLogResponse.FromString,
                 _registered_method=True)
 
 
@@ -207,6 +321,38 @@ class MemoryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartDirtyLog(self, request, context):
+        """Starts a log of the frames that are written from now on: by cores (when they set a dirty bit), by devices, by
+        services through the memory bus, and by `WriteMemory`.
+
+        A core that holds a writable translation writes without a trace: the caller clears the dirty bits of its tables and
+        calls `Shootdown` after this, and each time after it cleared the log. Idempotent by `request_id`. Errors:
+        OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT for unaligned, overlapping or too many ranges;
+        RESOURCE_EXHAUSTED `TOO_MANY_DIRTY_LOGS` at 64.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadDirtyLog(self, request, context):
+        """Reads a dirty log as bitmaps, by frame. With `clear` a frame that is written after it was read is in the log again.
+
+        Not idempotent with `clear`: who does not get all of it copies everything. Errors: FAILED_PRECONDITION
+        `HANDLE_STALE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopDirtyLog(self, request, context):
+        """Ends a dirty log.
+
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MemoryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -224,6 +370,21 @@ def add_MemoryServicer_to_server(servicer, server):
                     servicer.WriteMemory,
                     request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.WriteMemoryRequest.FromString,
                     response_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.WriteMemoryResponse.SerializeToString,
+            ),
+            'StartDirtyLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartDirtyLog,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.StartDirtyLogRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.DirtyLog.SerializeToString,
+            ),
+            'ReadDirtyLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadDirtyLog,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.ReadDirtyLogRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.DirtyLogPiece.SerializeToString,
+            ),
+            'StopDirtyLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopDirtyLog,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.StopDirtyLogRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.StopDirtyLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -318,6 +479,87 @@ class Memory:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def StartDirtyLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Memory/StartDirtyLog',
+            lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.StartDirtyLogRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.DirtyLog.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadDirtyLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.hardware.v1.Memory/ReadDirtyLog',
+            lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.ReadDirtyLogRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.DirtyLogPiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopDirtyLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Memory/StopDirtyLog',
+            lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.StopDirtyLogRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_dirty__log__pb2.StopDirtyLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class CpuStub:
     """Runs machine code.
@@ -354,6 +596,16 @@ class CpuStub:
                 request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.DeleteRunGroupRequest.SerializeToString,
                 response_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.DeleteRunGroupResponse.FromString,
                 _registered_method=True)
+        self.UpdateRunGroup = channel.unary_unary(
+                '/lamina.hardware.v1.Cpu/UpdateRunGroup',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.UpdateRunGroupRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.RunGroup.FromString,
+                _registered_method=True)
+        self.GetRunGroupUsage = channel.unary_unary(
+                '/lamina.hardware.v1.Cpu/GetRunGroupUsage',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.GetRunGroupUsageRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.RunGroupUsage.FromString,
+                _registered_method=True)
         self.CreateContext = channel.unary_unary(
                 '/lamina.hardware.v1.Cpu/CreateContext',
                 request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.CreateContextRequest.SerializeToString,
@@ -374,6 +626,51 @@ class CpuStub:
                 request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.DeleteContextRequest.SerializeToString,
                 response_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.DeleteContextResponse.FromString,
                 _registered_method=True)
+        self.UpdateContext = channel.unary_unary(
+                '/lamina.hardware.v1.Cpu/UpdateContext',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.UpdateContextRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.Context.FromString,
+                _registered_method=True)
+        self.SetExitControls = channel.unary_unary(
+                '/lamina.hardware.v1.Cpu/SetExitControls',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.SetExitControlsRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.ExitControls.FromString,
+                _registered_method=True)
+        self.GetExitControls = channel.unary_unary(
+                '/lamina.hardware.v1.Cpu/GetExitControls',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.GetExitControlsRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.ExitControls.FromString,
+                _registered_method=True)
+        self.WatchPostedWrites = channel.unary_stream(
+                '/lamina.hardware.v1.Cpu/WatchPostedWrites',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.WatchPostedWritesRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.WatchPostedWritesResponse.FromString,
+                _registered_method=True)
+        self.MapRunPages = channel.unary_unary(
+                '/lamina.hardware.v1.Cpu/MapRunPages',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.MapRunPagesRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.Extent.FromString,
+                _registered_method=True)
+        self.ReadRegisters = channel.unary_unary(
+                '/lamina.hardware.v1.Cpu/ReadRegisters',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.ReadRegistersRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.ReadRegistersResponse.FromString,
+                _registered_method=True)
+        self.WriteRegisters = channel.unary_unary(
+                '/lamina.hardware.v1.Cpu/WriteRegisters',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.WriteRegistersRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.WriteRegistersResponse.FromString,
+                _registered_method=True)
+        self.SaveContext = channel.unary_unary(
+                '/lamina.hardware.v1.Cpu/SaveContext',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.SaveContextRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.ContextState.FromString,
+                _registered_method=True)
+        self.RestoreContext = channel.unary_unary(
+                '/lamina.hardware.v1.Cpu/RestoreContext',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.RestoreContextRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.RestoreContextResponse.FromString,
+                _registered_method=True)
         self.Run = channel.stream_stream(
                 '/lamina.hardware.v1.Cpu/Run',
                 request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.RunRequest.SerializeToString,
@@ -393,6 +690,11 @@ class CpuStub:
                 '/lamina.hardware.v1.Cpu/Translate',
                 request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.TranslateRequest.SerializeToString,
                 response_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.TranslateResponse.FromString,
+                _registered_method=True)
+        self.WalkAddresses = channel.unary_unary(
+                '/lamina.hardware.v1.Cpu/WalkAddresses',
+                request_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.WalkAddressesRequest.SerializeToString,
+                response_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.WalkAddressesResponse.FromString,
                 _registered_method=True)
 
 
@@ -446,6 +748,26 @@ class CpuServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateRunGroup(self, request, context):
+        """Changes weight, quota, period or cores of a run group. Contexts that run on a core which is no longer in the set
+        are moved before the call returns.
+
+        Idempotent. Errors: NOT_FOUND `RUN_GROUP_UNKNOWN`; INVALID_ARGUMENT for a value out of range or a mask that names
+        another field; FAILED_PRECONDITION `RUN_GROUP_IS_ROOT`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRunGroupUsage(self, request, context):
+        """Returns what a run group used, how it was throttled, and how long its contexts waited: cpu.stat and cpu.pressure.
+
+        Errors: NOT_FOUND `RUN_GROUP_UNKNOWN`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateContext(self, request, context):
         """Creates an execution context: the architectural state of one hardware thread, with a run page for it on the bus.
 
@@ -453,7 +775,8 @@ class CpuServicer:
         at ring 0 with two; the caller sets RIP, CR3, the stack and what else it wants, and marks what it set as dirty. The
         context belongs to the caller's session, if the call names one: when the session breaks its run ends at once, and
         when the owner does not come back the context is freed. Idempotent by `request_id`. Errors: NOT_FOUND
-        `RUN_GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `RUN_PAGES_EXHAUSTED` when the bus has no run page left.
+        `RUN_GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `RUN_PAGES_EXHAUSTED` when the bus has no run page left; UNIMPLEMENTED
+        `ONE_STAGE_NOT_SUPPORTED` without an `eptp` on an engine whose cores always walk two stages (KVM).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -486,6 +809,96 @@ class CpuServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateContext(self, request, context):
+        """Changes the run group, the coherence domain, the second stage or the label of a context that is idle.
+
+        Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`; NOT_FOUND `RUN_GROUP_UNKNOWN`;
+        INVALID_ARGUMENT for a mask that names another field or an `eptp` that is not page aligned or not in RAM.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetExitControls(self, request, context):
+        """Replaces what a context exits for, and what its core answers without an exit.
+
+        Idempotent; a context keeps what its creation asked for until the first call. Errors: FAILED_PRECONDITION
+        `HANDLE_STALE`; INVALID_ARGUMENT for ranges that overlap or are too many; UNIMPLEMENTED `CONTROL_NOT_SUPPORTED`
+        names the first control that the engine does not have (the capabilities in the handshake name those that it has).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetExitControls(self, request, context):
+        """Returns what a context exits for.
+
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchPostedWrites(self, request, context):
+        """Tells writes to doorbells (`ExitControls.posted_writes`) that the core took without an exit.
+
+        Writes are merged, so the stream never lags by more than one message. It ends when all contexts are deleted.
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for more than 1024 contexts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MapRunPages(self, request, context):
+        """Returns the extent that holds the run pages: page n of a context lies at n times 4096 from its start.
+
+        Callers on the same machine map it. Errors: none beyond the transport's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRegisters(self, request, context):
+        """Reads registers and the exit record of a context that does not run, for callers that do not map its run page.
+
+        Has no side effects. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY` (the caller kicks it first);
+        INVALID_ARGUMENT `MSR_UNKNOWN`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteRegisters(self, request, context):
+        """Writes registers of a context that does not run.
+
+        Idempotent; all or nothing. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`; INVALID_ARGUMENT
+        `REGISTERS_MALFORMED` for values that the architecture refuses (a reserved bit, a base that is not canonical),
+        `MSR_UNKNOWN`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SaveContext(self, request, context):
+        """Returns the whole state of an idle context, for a snapshot or a move to another machine.
+
+        Has no side effects. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreContext(self, request, context):
+        """Gives an idle context a state that `SaveContext` returned.
+
+        Idempotent; all or nothing. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`, `CONTEXT_STATE_VERSION` for
+        a layout that this version does not know; INVALID_ARGUMENT `CONTEXT_STATE_MALFORMED`; UNIMPLEMENTED
+        `CONTROL_NOT_SUPPORTED` when the state needs what this engine does not have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Run(self, request_iterator, context):
         """Runs contexts: each request starts one run, each response ends one; runs of different contexts overlap and end in
         any order.
@@ -494,7 +907,8 @@ class CpuServicer:
         carry only who, how long and why. A run waits for a core by the shares of its run group; contexts of one coherence
         domain never run at the same time. A run that is refused ends with a response whose reason is
         `EXIT_REASON_REFUSED` and whose `detail` names the cause: `HANDLE_STALE`, `CONTEXT_BUSY` (it runs already) or
-        `HOST_STOPPING`; the stream goes on. Closing the stream stops every run begun on it.
+        `HOST_STOPPING`, or `BUDGET_NOT_SUPPORTED` (a budget on an engine without the capability `exact-budget`; its caller
+        uses the preemption timer); the stream goes on. Closing the stream stops every run begun on it.
 
         A budget is kept exactly: the run ends before the first block of instructions that does not fit into it. Only a
         block with which a run begins may be larger than the budget. A program retires the same instructions however it is
@@ -520,9 +934,10 @@ class CpuServicer:
 
         Whoever takes a right away in a page table or an EPT calls this before it counts on the change; so does who reads
         and clears dirty bits or the dirty log, or a core that holds a writable translation would not set them again. A
-        core that runs stops for a moment and goes on; its caller sees nothing of it.
+        core that runs stops for a moment and goes on; its caller sees nothing of it. Translations that an IOMMU keeps for
+        the same root go too.
 
-        Errors: INVALID_ARGUMENT when both roots are 0, or for more than 4096 ranges.
+        Idempotent. Errors: INVALID_ARGUMENT when both roots are 0, or for more than 4096 ranges.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -532,6 +947,17 @@ class CpuServicer:
         """Walks the page tables as a core would, without side effects, and returns every entry visited.
 
         Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM` when a root is not in RAM. A walk that ends in a fault is not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WalkAddresses(self, request, context):
+        """Walks page tables for many addresses, in any paging mode and with the control bits of a processor, and without side
+        effects.
+
+        A walk that ends in a fault is not an error. Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM` when a root is not in RAM;
+        INVALID_ARGUMENT for more than 1024 addresses, or for a mode that the control bits contradict.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -565,6 +991,16 @@ def add_CpuServicer_to_server(servicer, server):
                     request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.DeleteRunGroupRequest.FromString,
                     response_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.DeleteRunGroupResponse.SerializeToString,
             ),
+            'UpdateRunGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRunGroup,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.UpdateRunGroupRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.RunGroup.SerializeToString,
+            ),
+            'GetRunGroupUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRunGroupUsage,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.GetRunGroupUsageRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.RunGroupUsage.SerializeToString,
+            ),
             'CreateContext': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateContext,
                     request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.CreateContextRequest.FromString,
@@ -585,6 +1021,51 @@ def add_CpuServicer_to_server(servicer, server):
                     request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.DeleteContextRequest.FromString,
                     response_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.DeleteContextResponse.SerializeToString,
             ),
+            'UpdateContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateContext,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.UpdateContextRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.Context.SerializeToString,
+            ),
+            'SetExitControls': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetExitControls,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.SetExitControlsRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.ExitControls.SerializeToString,
+            ),
+            'GetExitControls': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExitControls,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.GetExitControlsRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.ExitControls.SerializeToString,
+            ),
+            'WatchPostedWrites': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchPostedWrites,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.WatchPostedWritesRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.WatchPostedWritesResponse.SerializeToString,
+            ),
+            'MapRunPages': grpc.unary_unary_rpc_method_handler(
+                    servicer.MapRunPages,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.MapRunPagesRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.Extent.SerializeToString,
+            ),
+            'ReadRegisters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadRegisters,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.ReadRegistersRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.ReadRegistersResponse.SerializeToString,
+            ),
+            'WriteRegisters': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteRegisters,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.WriteRegistersRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.WriteRegistersResponse.SerializeToString,
+            ),
+            'SaveContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.SaveContext,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.SaveContextRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.ContextState.SerializeToString,
+            ),
+            'RestoreContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreContext,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.RestoreContextRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_registers__pb2.RestoreContextResponse.SerializeToString,
+            ),
             'Run': grpc.stream_stream_rpc_method_handler(
                     servicer.Run,
                     request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.RunRequest.FromString,
@@ -604,6 +1085,11 @@ def add_CpuServicer_to_server(servicer, server):
                     servicer.Translate,
                     request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.TranslateRequest.FromString,
                     response_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.TranslateResponse.SerializeToString,
+            ),
+            'WalkAddresses': grpc.unary_unary_rpc_method_handler(
+                    servicer.WalkAddresses,
+                    request_deserializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.WalkAddressesRequest.FromString,
+                    response_serializer=lamina_dot_hardware_dot_v1_dot_hardware__pb2.WalkAddressesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -753,6 +1239,60 @@ class Cpu:
             _registered_method=True)
 
     @staticmethod
+    def UpdateRunGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/UpdateRunGroup',
+            lamina_dot_hardware_dot_v1_dot_hardware__pb2.UpdateRunGroupRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_hardware__pb2.RunGroup.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRunGroupUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/GetRunGroupUsage',
+            lamina_dot_hardware_dot_v1_dot_hardware__pb2.GetRunGroupUsageRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_hardware__pb2.RunGroupUsage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def CreateContext(request,
             target,
             options=(),
@@ -861,6 +1401,249 @@ class Cpu:
             _registered_method=True)
 
     @staticmethod
+    def UpdateContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/UpdateContext',
+            lamina_dot_hardware_dot_v1_dot_hardware__pb2.UpdateContextRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_hardware__pb2.Context.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetExitControls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/SetExitControls',
+            lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.SetExitControlsRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.ExitControls.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExitControls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/GetExitControls',
+            lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.GetExitControlsRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.ExitControls.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchPostedWrites(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/WatchPostedWrites',
+            lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.WatchPostedWritesRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_exit__controls__pb2.WatchPostedWritesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MapRunPages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/MapRunPages',
+            lamina_dot_hardware_dot_v1_dot_hardware__pb2.MapRunPagesRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_hardware__pb2.Extent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRegisters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/ReadRegisters',
+            lamina_dot_hardware_dot_v1_dot_registers__pb2.ReadRegistersRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_registers__pb2.ReadRegistersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteRegisters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/WriteRegisters',
+            lamina_dot_hardware_dot_v1_dot_registers__pb2.WriteRegistersRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_registers__pb2.WriteRegistersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/SaveContext',
+            lamina_dot_hardware_dot_v1_dot_registers__pb2.SaveContextRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_registers__pb2.ContextState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/RestoreContext',
+            lamina_dot_hardware_dot_v1_dot_registers__pb2.RestoreContextRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_registers__pb2.RestoreContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Run(request_iterator,
             target,
             options=(),
@@ -958,6 +1741,33 @@ class Cpu:
             '/lamina.hardware.v1.Cpu/Translate',
             lamina_dot_hardware_dot_v1_dot_hardware__pb2.TranslateRequest.SerializeToString,
             lamina_dot_hardware_dot_v1_dot_hardware__pb2.TranslateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WalkAddresses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hardware.v1.Cpu/WalkAddresses',
+            lamina_dot_hardware_dot_v1_dot_hardware__pb2.WalkAddressesRequest.SerializeToString,
+            lamina_dot_hardware_dot_v1_dot_hardware__pb2.WalkAddressesResponse.FromString,
             options,
             channel_credentials,
             insecure,

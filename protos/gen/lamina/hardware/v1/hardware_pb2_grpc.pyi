@@ -9,7 +9,11 @@ means "of this machine".
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from lamina.hardware.v1 import dirty_log_pb2 as _dirty_log_pb2
+from lamina.hardware.v1 import exit_controls_pb2 as _exit_controls_pb2
 from lamina.hardware.v1 import hardware_pb2 as _hardware_pb2
+from lamina.hardware.v1 import registers_pb2 as _registers_pb2
+from lamina.hardware.v1 import topology_pb2 as _topology_pb2
 
 
 GRPC_GENERATED_VERSION: str
@@ -28,6 +32,19 @@ class HostsStub:
     """Returns the host's time.
 
     Errors: none beyond the transport's.
+    """
+    GetTopology: _aio.UnaryUnaryMultiCallable[_topology_pb2.GetTopologyRequest, _topology_pb2.Topology]
+    """Returns what the machine consists of: threads, caches, memory nodes, page sizes, features, and what the engine
+    finds usable.
+
+    Errors: none beyond the transport's.
+    """
+    WatchMachine: _aio.UnaryStreamMultiCallable[_topology_pb2.WatchMachineRequest, _topology_pb2.MachineEvent]
+    """Tells what happens to the machine: first the present state (cores lost, memory that failed, devices), then
+    `current`, then news as they come.
+
+    The stream ends with the machine. A caller that was cut off goes on after the last sequence number that it has.
+    Errors: OUT_OF_RANGE `EVENTS_FORGOTTEN` when that is no longer kept (the caller begins with 0).
     """
 
 class HostsServicer:
@@ -53,6 +70,29 @@ class HostsServicer:
         Errors: none beyond the transport's.
         """
 
+    def GetTopology(
+        self,
+        request: _topology_pb2.GetTopologyRequest,
+        context: _aio.ServicerContext[_topology_pb2.GetTopologyRequest, _abc.Awaitable[_topology_pb2.Topology]],
+    ) -> _abc.Awaitable[_topology_pb2.Topology]:
+        """Returns what the machine consists of: threads, caches, memory nodes, page sizes, features, and what the engine
+        finds usable.
+
+        Errors: none beyond the transport's.
+        """
+
+    def WatchMachine(
+        self,
+        request: _topology_pb2.WatchMachineRequest,
+        context: _aio.ServicerContext[_topology_pb2.WatchMachineRequest, _abc.AsyncIterator[_topology_pb2.MachineEvent]],
+    ) -> _abc.AsyncIterator[_topology_pb2.MachineEvent]:
+        """Tells what happens to the machine: first the present state (cores lost, memory that failed, devices), then
+        `current`, then news as they come.
+
+        The stream ends with the machine. A caller that was cut off goes on after the last sequence number that it has.
+        Errors: OUT_OF_RANGE `EVENTS_FORGOTTEN` when that is no longer kept (the caller begins with 0).
+        """
+
 def add_HostsServicer_to_server(servicer: HostsServicer, server: _aio.Server) -> None: ...
 
 class MemoryStub:
@@ -73,6 +113,26 @@ class MemoryStub:
     """Writes bytes of RAM. Translated code of the frames written is dropped before the call returns.
 
     Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT for more than 4 MiB.
+    """
+    StartDirtyLog: _aio.UnaryUnaryMultiCallable[_dirty_log_pb2.StartDirtyLogRequest, _dirty_log_pb2.DirtyLog]
+    """Starts a log of the frames that are written from now on: by cores (when they set a dirty bit), by devices, by
+    services through the memory bus, and by `WriteMemory`.
+
+    A core that holds a writable translation writes without a trace: the caller clears the dirty bits of its tables and
+    calls `Shootdown` after this, and each time after it cleared the log. Idempotent by `request_id`. Errors:
+    OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT for unaligned, overlapping or too many ranges;
+    RESOURCE_EXHAUSTED `TOO_MANY_DIRTY_LOGS` at 64.
+    """
+    ReadDirtyLog: _aio.UnaryStreamMultiCallable[_dirty_log_pb2.ReadDirtyLogRequest, _dirty_log_pb2.DirtyLogPiece]
+    """Reads a dirty log as bitmaps, by frame. With `clear` a frame that is written after it was read is in the log again.
+
+    Not idempotent with `clear`: who does not get all of it copies everything. Errors: FAILED_PRECONDITION
+    `HANDLE_STALE`.
+    """
+    StopDirtyLog: _aio.UnaryUnaryMultiCallable[_dirty_log_pb2.StopDirtyLogRequest, _dirty_log_pb2.StopDirtyLogResponse]
+    """Ends a dirty log.
+
+    Errors: FAILED_PRECONDITION `HANDLE_STALE`.
     """
 
 class MemoryServicer:
@@ -108,6 +168,41 @@ class MemoryServicer:
         Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT for more than 4 MiB.
         """
 
+    def StartDirtyLog(
+        self,
+        request: _dirty_log_pb2.StartDirtyLogRequest,
+        context: _aio.ServicerContext[_dirty_log_pb2.StartDirtyLogRequest, _abc.Awaitable[_dirty_log_pb2.DirtyLog]],
+    ) -> _abc.Awaitable[_dirty_log_pb2.DirtyLog]:
+        """Starts a log of the frames that are written from now on: by cores (when they set a dirty bit), by devices, by
+        services through the memory bus, and by `WriteMemory`.
+
+        A core that holds a writable translation writes without a trace: the caller clears the dirty bits of its tables and
+        calls `Shootdown` after this, and each time after it cleared the log. Idempotent by `request_id`. Errors:
+        OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT for unaligned, overlapping or too many ranges;
+        RESOURCE_EXHAUSTED `TOO_MANY_DIRTY_LOGS` at 64.
+        """
+
+    def ReadDirtyLog(
+        self,
+        request: _dirty_log_pb2.ReadDirtyLogRequest,
+        context: _aio.ServicerContext[_dirty_log_pb2.ReadDirtyLogRequest, _abc.AsyncIterator[_dirty_log_pb2.DirtyLogPiece]],
+    ) -> _abc.AsyncIterator[_dirty_log_pb2.DirtyLogPiece]:
+        """Reads a dirty log as bitmaps, by frame. With `clear` a frame that is written after it was read is in the log again.
+
+        Not idempotent with `clear`: who does not get all of it copies everything. Errors: FAILED_PRECONDITION
+        `HANDLE_STALE`.
+        """
+
+    def StopDirtyLog(
+        self,
+        request: _dirty_log_pb2.StopDirtyLogRequest,
+        context: _aio.ServicerContext[_dirty_log_pb2.StopDirtyLogRequest, _abc.Awaitable[_dirty_log_pb2.StopDirtyLogResponse]],
+    ) -> _abc.Awaitable[_dirty_log_pb2.StopDirtyLogResponse]:
+        """Ends a dirty log.
+
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`.
+        """
+
 def add_MemoryServicer_to_server(servicer: MemoryServicer, server: _aio.Server) -> None: ...
 
 class CpuStub:
@@ -140,6 +235,18 @@ class CpuStub:
 
     Errors: NOT_FOUND `RUN_GROUP_UNKNOWN`; FAILED_PRECONDITION `RUN_GROUP_IN_USE` while contexts or groups are in it.
     """
+    UpdateRunGroup: _aio.UnaryUnaryMultiCallable[_hardware_pb2.UpdateRunGroupRequest, _hardware_pb2.RunGroup]
+    """Changes weight, quota, period or cores of a run group. Contexts that run on a core which is no longer in the set
+    are moved before the call returns.
+
+    Idempotent. Errors: NOT_FOUND `RUN_GROUP_UNKNOWN`; INVALID_ARGUMENT for a value out of range or a mask that names
+    another field; FAILED_PRECONDITION `RUN_GROUP_IS_ROOT`.
+    """
+    GetRunGroupUsage: _aio.UnaryUnaryMultiCallable[_hardware_pb2.GetRunGroupUsageRequest, _hardware_pb2.RunGroupUsage]
+    """Returns what a run group used, how it was throttled, and how long its contexts waited: cpu.stat and cpu.pressure.
+
+    Errors: NOT_FOUND `RUN_GROUP_UNKNOWN`.
+    """
     CreateContext: _aio.UnaryUnaryMultiCallable[_hardware_pb2.CreateContextRequest, _hardware_pb2.Context]
     """Creates an execution context: the architectural state of one hardware thread, with a run page for it on the bus.
 
@@ -147,7 +254,8 @@ class CpuStub:
     at ring 0 with two; the caller sets RIP, CR3, the stack and what else it wants, and marks what it set as dirty. The
     context belongs to the caller's session, if the call names one: when the session breaks its run ends at once, and
     when the owner does not come back the context is freed. Idempotent by `request_id`. Errors: NOT_FOUND
-    `RUN_GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `RUN_PAGES_EXHAUSTED` when the bus has no run page left.
+    `RUN_GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `RUN_PAGES_EXHAUSTED` when the bus has no run page left; UNIMPLEMENTED
+    `ONE_STAGE_NOT_SUPPORTED` without an `eptp` on an engine whose cores always walk two stages (KVM).
     """
     GetContext: _aio.UnaryUnaryMultiCallable[_hardware_pb2.GetContextRequest, _hardware_pb2.Context]
     """Returns one context with its counters. Registers are read from the run page.
@@ -164,6 +272,60 @@ class CpuStub:
 
     Errors: FAILED_PRECONDITION `HANDLE_STALE`.
     """
+    UpdateContext: _aio.UnaryUnaryMultiCallable[_hardware_pb2.UpdateContextRequest, _hardware_pb2.Context]
+    """Changes the run group, the coherence domain, the second stage or the label of a context that is idle.
+
+    Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`; NOT_FOUND `RUN_GROUP_UNKNOWN`;
+    INVALID_ARGUMENT for a mask that names another field or an `eptp` that is not page aligned or not in RAM.
+    """
+    SetExitControls: _aio.UnaryUnaryMultiCallable[_exit_controls_pb2.SetExitControlsRequest, _exit_controls_pb2.ExitControls]
+    """Replaces what a context exits for, and what its core answers without an exit.
+
+    Idempotent; a context keeps what its creation asked for until the first call. Errors: FAILED_PRECONDITION
+    `HANDLE_STALE`; INVALID_ARGUMENT for ranges that overlap or are too many; UNIMPLEMENTED `CONTROL_NOT_SUPPORTED`
+    names the first control that the engine does not have (the capabilities in the handshake name those that it has).
+    """
+    GetExitControls: _aio.UnaryUnaryMultiCallable[_exit_controls_pb2.GetExitControlsRequest, _exit_controls_pb2.ExitControls]
+    """Returns what a context exits for.
+
+    Errors: FAILED_PRECONDITION `HANDLE_STALE`.
+    """
+    WatchPostedWrites: _aio.UnaryStreamMultiCallable[_exit_controls_pb2.WatchPostedWritesRequest, _exit_controls_pb2.WatchPostedWritesResponse]
+    """Tells writes to doorbells (`ExitControls.posted_writes`) that the core took without an exit.
+
+    Writes are merged, so the stream never lags by more than one message. It ends when all contexts are deleted.
+    Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for more than 1024 contexts.
+    """
+    MapRunPages: _aio.UnaryUnaryMultiCallable[_hardware_pb2.MapRunPagesRequest, _hardware_pb2.Extent]
+    """Returns the extent that holds the run pages: page n of a context lies at n times 4096 from its start.
+
+    Callers on the same machine map it. Errors: none beyond the transport's.
+    """
+    ReadRegisters: _aio.UnaryUnaryMultiCallable[_registers_pb2.ReadRegistersRequest, _registers_pb2.ReadRegistersResponse]
+    """Reads registers and the exit record of a context that does not run, for callers that do not map its run page.
+
+    Has no side effects. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY` (the caller kicks it first);
+    INVALID_ARGUMENT `MSR_UNKNOWN`.
+    """
+    WriteRegisters: _aio.UnaryUnaryMultiCallable[_registers_pb2.WriteRegistersRequest, _registers_pb2.WriteRegistersResponse]
+    """Writes registers of a context that does not run.
+
+    Idempotent; all or nothing. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`; INVALID_ARGUMENT
+    `REGISTERS_MALFORMED` for values that the architecture refuses (a reserved bit, a base that is not canonical),
+    `MSR_UNKNOWN`.
+    """
+    SaveContext: _aio.UnaryUnaryMultiCallable[_registers_pb2.SaveContextRequest, _registers_pb2.ContextState]
+    """Returns the whole state of an idle context, for a snapshot or a move to another machine.
+
+    Has no side effects. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`.
+    """
+    RestoreContext: _aio.UnaryUnaryMultiCallable[_registers_pb2.RestoreContextRequest, _registers_pb2.RestoreContextResponse]
+    """Gives an idle context a state that `SaveContext` returned.
+
+    Idempotent; all or nothing. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`, `CONTEXT_STATE_VERSION` for
+    a layout that this version does not know; INVALID_ARGUMENT `CONTEXT_STATE_MALFORMED`; UNIMPLEMENTED
+    `CONTROL_NOT_SUPPORTED` when the state needs what this engine does not have.
+    """
     Run: _aio.StreamStreamMultiCallable[_hardware_pb2.RunRequest, _hardware_pb2.RunResponse]
     """Runs contexts: each request starts one run, each response ends one; runs of different contexts overlap and end in
     any order.
@@ -172,7 +334,8 @@ class CpuStub:
     carry only who, how long and why. A run waits for a core by the shares of its run group; contexts of one coherence
     domain never run at the same time. A run that is refused ends with a response whose reason is
     `EXIT_REASON_REFUSED` and whose `detail` names the cause: `HANDLE_STALE`, `CONTEXT_BUSY` (it runs already) or
-    `HOST_STOPPING`; the stream goes on. Closing the stream stops every run begun on it.
+    `HOST_STOPPING`, or `BUDGET_NOT_SUPPORTED` (a budget on an engine without the capability `exact-budget`; its caller
+    uses the preemption timer); the stream goes on. Closing the stream stops every run begun on it.
 
     A budget is kept exactly: the run ends before the first block of instructions that does not fit into it. Only a
     block with which a run begins may be larger than the budget. A program retires the same instructions however it is
@@ -190,14 +353,22 @@ class CpuStub:
 
     Whoever takes a right away in a page table or an EPT calls this before it counts on the change; so does who reads
     and clears dirty bits or the dirty log, or a core that holds a writable translation would not set them again. A
-    core that runs stops for a moment and goes on; its caller sees nothing of it.
+    core that runs stops for a moment and goes on; its caller sees nothing of it. Translations that an IOMMU keeps for
+    the same root go too.
 
-    Errors: INVALID_ARGUMENT when both roots are 0, or for more than 4096 ranges.
+    Idempotent. Errors: INVALID_ARGUMENT when both roots are 0, or for more than 4096 ranges.
     """
     Translate: _aio.UnaryUnaryMultiCallable[_hardware_pb2.TranslateRequest, _hardware_pb2.TranslateResponse]
     """Walks the page tables as a core would, without side effects, and returns every entry visited.
 
     Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM` when a root is not in RAM. A walk that ends in a fault is not an error.
+    """
+    WalkAddresses: _aio.UnaryUnaryMultiCallable[_hardware_pb2.WalkAddressesRequest, _hardware_pb2.WalkAddressesResponse]
+    """Walks page tables for many addresses, in any paging mode and with the control bits of a processor, and without side
+    effects.
+
+    A walk that ends in a fault is not an error. Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM` when a root is not in RAM;
+    INVALID_ARGUMENT for more than 1024 addresses, or for a mode that the control bits contradict.
     """
 
 class CpuServicer:
@@ -254,6 +425,28 @@ class CpuServicer:
         Errors: NOT_FOUND `RUN_GROUP_UNKNOWN`; FAILED_PRECONDITION `RUN_GROUP_IN_USE` while contexts or groups are in it.
         """
 
+    def UpdateRunGroup(
+        self,
+        request: _hardware_pb2.UpdateRunGroupRequest,
+        context: _aio.ServicerContext[_hardware_pb2.UpdateRunGroupRequest, _abc.Awaitable[_hardware_pb2.RunGroup]],
+    ) -> _abc.Awaitable[_hardware_pb2.RunGroup]:
+        """Changes weight, quota, period or cores of a run group. Contexts that run on a core which is no longer in the set
+        are moved before the call returns.
+
+        Idempotent. Errors: NOT_FOUND `RUN_GROUP_UNKNOWN`; INVALID_ARGUMENT for a value out of range or a mask that names
+        another field; FAILED_PRECONDITION `RUN_GROUP_IS_ROOT`.
+        """
+
+    def GetRunGroupUsage(
+        self,
+        request: _hardware_pb2.GetRunGroupUsageRequest,
+        context: _aio.ServicerContext[_hardware_pb2.GetRunGroupUsageRequest, _abc.Awaitable[_hardware_pb2.RunGroupUsage]],
+    ) -> _abc.Awaitable[_hardware_pb2.RunGroupUsage]:
+        """Returns what a run group used, how it was throttled, and how long its contexts waited: cpu.stat and cpu.pressure.
+
+        Errors: NOT_FOUND `RUN_GROUP_UNKNOWN`.
+        """
+
     def CreateContext(
         self,
         request: _hardware_pb2.CreateContextRequest,
@@ -265,7 +458,8 @@ class CpuServicer:
         at ring 0 with two; the caller sets RIP, CR3, the stack and what else it wants, and marks what it set as dirty. The
         context belongs to the caller's session, if the call names one: when the session breaks its run ends at once, and
         when the owner does not come back the context is freed. Idempotent by `request_id`. Errors: NOT_FOUND
-        `RUN_GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `RUN_PAGES_EXHAUSTED` when the bus has no run page left.
+        `RUN_GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `RUN_PAGES_EXHAUSTED` when the bus has no run page left; UNIMPLEMENTED
+        `ONE_STAGE_NOT_SUPPORTED` without an `eptp` on an engine whose cores always walk two stages (KVM).
         """
 
     def GetContext(
@@ -298,6 +492,105 @@ class CpuServicer:
         Errors: FAILED_PRECONDITION `HANDLE_STALE`.
         """
 
+    def UpdateContext(
+        self,
+        request: _hardware_pb2.UpdateContextRequest,
+        context: _aio.ServicerContext[_hardware_pb2.UpdateContextRequest, _abc.Awaitable[_hardware_pb2.Context]],
+    ) -> _abc.Awaitable[_hardware_pb2.Context]:
+        """Changes the run group, the coherence domain, the second stage or the label of a context that is idle.
+
+        Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`; NOT_FOUND `RUN_GROUP_UNKNOWN`;
+        INVALID_ARGUMENT for a mask that names another field or an `eptp` that is not page aligned or not in RAM.
+        """
+
+    def SetExitControls(
+        self,
+        request: _exit_controls_pb2.SetExitControlsRequest,
+        context: _aio.ServicerContext[_exit_controls_pb2.SetExitControlsRequest, _abc.Awaitable[_exit_controls_pb2.ExitControls]],
+    ) -> _abc.Awaitable[_exit_controls_pb2.ExitControls]:
+        """Replaces what a context exits for, and what its core answers without an exit.
+
+        Idempotent; a context keeps what its creation asked for until the first call. Errors: FAILED_PRECONDITION
+        `HANDLE_STALE`; INVALID_ARGUMENT for ranges that overlap or are too many; UNIMPLEMENTED `CONTROL_NOT_SUPPORTED`
+        names the first control that the engine does not have (the capabilities in the handshake name those that it has).
+        """
+
+    def GetExitControls(
+        self,
+        request: _exit_controls_pb2.GetExitControlsRequest,
+        context: _aio.ServicerContext[_exit_controls_pb2.GetExitControlsRequest, _abc.Awaitable[_exit_controls_pb2.ExitControls]],
+    ) -> _abc.Awaitable[_exit_controls_pb2.ExitControls]:
+        """Returns what a context exits for.
+
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`.
+        """
+
+    def WatchPostedWrites(
+        self,
+        request: _exit_controls_pb2.WatchPostedWritesRequest,
+        context: _aio.ServicerContext[_exit_controls_pb2.WatchPostedWritesRequest, _abc.AsyncIterator[_exit_controls_pb2.WatchPostedWritesResponse]],
+    ) -> _abc.AsyncIterator[_exit_controls_pb2.WatchPostedWritesResponse]:
+        """Tells writes to doorbells (`ExitControls.posted_writes`) that the core took without an exit.
+
+        Writes are merged, so the stream never lags by more than one message. It ends when all contexts are deleted.
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for more than 1024 contexts.
+        """
+
+    def MapRunPages(
+        self,
+        request: _hardware_pb2.MapRunPagesRequest,
+        context: _aio.ServicerContext[_hardware_pb2.MapRunPagesRequest, _abc.Awaitable[_hardware_pb2.Extent]],
+    ) -> _abc.Awaitable[_hardware_pb2.Extent]:
+        """Returns the extent that holds the run pages: page n of a context lies at n times 4096 from its start.
+
+        Callers on the same machine map it. Errors: none beyond the transport's.
+        """
+
+    def ReadRegisters(
+        self,
+        request: _registers_pb2.ReadRegistersRequest,
+        context: _aio.ServicerContext[_registers_pb2.ReadRegistersRequest, _abc.Awaitable[_registers_pb2.ReadRegistersResponse]],
+    ) -> _abc.Awaitable[_registers_pb2.ReadRegistersResponse]:
+        """Reads registers and the exit record of a context that does not run, for callers that do not map its run page.
+
+        Has no side effects. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY` (the caller kicks it first);
+        INVALID_ARGUMENT `MSR_UNKNOWN`.
+        """
+
+    def WriteRegisters(
+        self,
+        request: _registers_pb2.WriteRegistersRequest,
+        context: _aio.ServicerContext[_registers_pb2.WriteRegistersRequest, _abc.Awaitable[_registers_pb2.WriteRegistersResponse]],
+    ) -> _abc.Awaitable[_registers_pb2.WriteRegistersResponse]:
+        """Writes registers of a context that does not run.
+
+        Idempotent; all or nothing. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`; INVALID_ARGUMENT
+        `REGISTERS_MALFORMED` for values that the architecture refuses (a reserved bit, a base that is not canonical),
+        `MSR_UNKNOWN`.
+        """
+
+    def SaveContext(
+        self,
+        request: _registers_pb2.SaveContextRequest,
+        context: _aio.ServicerContext[_registers_pb2.SaveContextRequest, _abc.Awaitable[_registers_pb2.ContextState]],
+    ) -> _abc.Awaitable[_registers_pb2.ContextState]:
+        """Returns the whole state of an idle context, for a snapshot or a move to another machine.
+
+        Has no side effects. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`.
+        """
+
+    def RestoreContext(
+        self,
+        request: _registers_pb2.RestoreContextRequest,
+        context: _aio.ServicerContext[_registers_pb2.RestoreContextRequest, _abc.Awaitable[_registers_pb2.RestoreContextResponse]],
+    ) -> _abc.Awaitable[_registers_pb2.RestoreContextResponse]:
+        """Gives an idle context a state that `SaveContext` returned.
+
+        Idempotent; all or nothing. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`, `CONTEXT_STATE_VERSION` for
+        a layout that this version does not know; INVALID_ARGUMENT `CONTEXT_STATE_MALFORMED`; UNIMPLEMENTED
+        `CONTROL_NOT_SUPPORTED` when the state needs what this engine does not have.
+        """
+
     def Run(
         self,
         request_iterator: _abc.AsyncIterator[_hardware_pb2.RunRequest],
@@ -310,7 +603,8 @@ class CpuServicer:
         carry only who, how long and why. A run waits for a core by the shares of its run group; contexts of one coherence
         domain never run at the same time. A run that is refused ends with a response whose reason is
         `EXIT_REASON_REFUSED` and whose `detail` names the cause: `HANDLE_STALE`, `CONTEXT_BUSY` (it runs already) or
-        `HOST_STOPPING`; the stream goes on. Closing the stream stops every run begun on it.
+        `HOST_STOPPING`, or `BUDGET_NOT_SUPPORTED` (a budget on an engine without the capability `exact-budget`; its caller
+        uses the preemption timer); the stream goes on. Closing the stream stops every run begun on it.
 
         A budget is kept exactly: the run ends before the first block of instructions that does not fit into it. Only a
         block with which a run begins may be larger than the budget. A program retires the same instructions however it is
@@ -338,9 +632,10 @@ class CpuServicer:
 
         Whoever takes a right away in a page table or an EPT calls this before it counts on the change; so does who reads
         and clears dirty bits or the dirty log, or a core that holds a writable translation would not set them again. A
-        core that runs stops for a moment and goes on; its caller sees nothing of it.
+        core that runs stops for a moment and goes on; its caller sees nothing of it. Translations that an IOMMU keeps for
+        the same root go too.
 
-        Errors: INVALID_ARGUMENT when both roots are 0, or for more than 4096 ranges.
+        Idempotent. Errors: INVALID_ARGUMENT when both roots are 0, or for more than 4096 ranges.
         """
 
     def Translate(
@@ -351,6 +646,18 @@ class CpuServicer:
         """Walks the page tables as a core would, without side effects, and returns every entry visited.
 
         Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM` when a root is not in RAM. A walk that ends in a fault is not an error.
+        """
+
+    def WalkAddresses(
+        self,
+        request: _hardware_pb2.WalkAddressesRequest,
+        context: _aio.ServicerContext[_hardware_pb2.WalkAddressesRequest, _abc.Awaitable[_hardware_pb2.WalkAddressesResponse]],
+    ) -> _abc.Awaitable[_hardware_pb2.WalkAddressesResponse]:
+        """Walks page tables for many addresses, in any paging mode and with the control bits of a processor, and without side
+        effects.
+
+        A walk that ends in a fault is not an error. Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM` when a root is not in RAM;
+        INVALID_ARGUMENT for more than 1024 addresses, or for a mode that the control bits contradict.
         """
 
 def add_CpuServicer_to_server(servicer: CpuServicer, server: _aio.Server) -> None: ...

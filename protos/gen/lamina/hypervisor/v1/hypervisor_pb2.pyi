@@ -5,12 +5,16 @@ Virtual machines of one host: their virtual processors, memory and devices."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lamina.common.v1 import access_pb2 as _access_pb2
 from lamina.common.v1 import handle_pb2 as _handle_pb2
 from lamina.hardware.v1 import hardware_pb2 as _hardware_pb2
+from lamina.hardware.v1 import registers_pb2 as _registers_pb2
+from lamina.hypervisor.v1 import devices_pb2 as _devices_pb2
+from lamina.hypervisor.v1 import settings_pb2 as _settings_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -23,26 +27,116 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class GetHypervisorRequest(_message.Message):
+    """Asks for the hypervisor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHypervisorRequest: _TypeAlias = GetHypervisorRequest  # noqa: Y015
+
+@_typing.final
+class Hypervisor(_message.Message):
+    """The hypervisor of a host."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    ENGINE_DETAIL_FIELD_NUMBER: _builtins.int
+    CAPABILITIES_FIELD_NUMBER: _builtins.int
+    CPU_FEATURES_FIELD_NUMBER: _builtins.int
+    VM_LIMIT_FIELD_NUMBER: _builtins.int
+    VM_COUNT_FIELD_NUMBER: _builtins.int
+    POWERED_VM_COUNT_FIELD_NUMBER: _builtins.int
+    POWERED_VCPU_COUNT_FIELD_NUMBER: _builtins.int
+    CORE_COUNT_FIELD_NUMBER: _builtins.int
+    PEER_ADDRESS_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    """Host that it serves, by name."""
+    engine: _builtins.str
+    """Engine: `model` or `linux` (KVM)."""
+    engine_detail: _builtins.str
+    """What the engine stands on, for people, for example the version of KVM's interface."""
+    vm_limit: _builtins.int
+    """Most VMs of the host."""
+    vm_count: _builtins.int
+    """VMs that are defined."""
+    powered_vm_count: _builtins.int
+    """VMs with power."""
+    powered_vcpu_count: _builtins.int
+    """vCPUs of them."""
+    core_count: _builtins.int
+    """Cores of the host."""
+    peer_address: _builtins.str
+    """Address at which peers reach it for migrations. Empty when none was configured."""
+    @_builtins.property
+    def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the engine can do, alphabetical, at most 256: boot protocols (`boot.linux`), models of devices
+        (`nic.vmxnet3`), ways of migration (`migration.post-copy`), `nested`, `translation.shadow`, `debugger` and so on.
+        What is not in it is refused with `NOT_OFFERED`.
+        """
+
+    @_builtins.property
+    def cpu_features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Processor features that guests can be shown, by their Linux names, alphabetical, at most 256."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        engine_detail: _builtins.str = ...,
+        capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        cpu_features: _abc.Iterable[_builtins.str] | None = ...,
+        vm_limit: _builtins.int = ...,
+        vm_count: _builtins.int = ...,
+        powered_vm_count: _builtins.int = ...,
+        powered_vcpu_count: _builtins.int = ...,
+        core_count: _builtins.int = ...,
+        peer_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "core_count", b"core_count", "cpu_features", b"cpu_features", "engine", b"engine", "engine_detail", b"engine_detail", "host", b"host", "peer_address", b"peer_address", "powered_vcpu_count", b"powered_vcpu_count", "powered_vm_count", b"powered_vm_count", "vm_count", b"vm_count", "vm_limit", b"vm_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hypervisor: _TypeAlias = Hypervisor  # noqa: Y015
+
+@_typing.final
 class UploadImageRequest(_message.Message):
-    """A piece of a kernel image."""
+    """A piece of an image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """Expected digest, `sha256:` and 64 hexadecimal digits. Only in the first message. Optional."""
     data: _builtins.bytes
     """Bytes, at most 1 MiB a message."""
+    kind: Global___Image.Kind.ValueType
+    """What the image is. Only in the first message. Default `KIND_KERNEL`, the only one that is served today."""
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
         data: _builtins.bytes = ...,
+        kind: Global___Image.Kind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "digest", b"digest", "kind", b"kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -50,29 +144,157 @@ Global___UploadImageRequest: _TypeAlias = UploadImageRequest  # noqa: Y015
 
 @_typing.final
 class Image(_message.Message):
-    """A kernel image."""
+    """An image that VMs boot from."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Image._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Image._Kind.ValueType  # 0
+        """Means `KIND_KERNEL`."""
+        KIND_KERNEL: Image._Kind.ValueType  # 1
+        """A kernel, ELF64 x86-64, by Lamina's boot protocol."""
+        KIND_LINUX_KERNEL: Image._Kind.ValueType  # 2
+        """A Linux kernel (bzImage)."""
+        KIND_INITRD: Image._Kind.ValueType  # 3
+        """An initial RAM disk for Linux."""
+        KIND_FIRMWARE: Image._Kind.ValueType  # 4
+        """Firmware, a multiple of 64 KiB, at most 16 MiB."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """Kinds of images."""
+
+    KIND_UNSPECIFIED: Image.Kind.ValueType  # 0
+    """Means `KIND_KERNEL`."""
+    KIND_KERNEL: Image.Kind.ValueType  # 1
+    """A kernel, ELF64 x86-64, by Lamina's boot protocol."""
+    KIND_LINUX_KERNEL: Image.Kind.ValueType  # 2
+    """A Linux kernel (bzImage)."""
+    KIND_INITRD: Image.Kind.ValueType  # 3
+    """An initial RAM disk for Linux."""
+    KIND_FIRMWARE: Image.Kind.ValueType  # 4
+    """Firmware, a multiple of 64 KiB, at most 16 MiB."""
+
     DIGEST_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """Digest, `sha256:` and 64 hexadecimal digits."""
     size_bytes: _builtins.int
     """Bytes."""
+    kind: Global___Image.Kind.ValueType
+    """What it is."""
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
+        kind: Global___Image.Kind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "kind", b"kind", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Image: _TypeAlias = Image  # noqa: Y015
+
+@_typing.final
+class ListImagesRequest(_message.Message):
+    """Asks for images."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most to return, 0 to 1000. 0 means 100."""
+    page_token: _builtins.str
+    """Token of an earlier response."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListImagesRequest: _TypeAlias = ListImagesRequest  # noqa: Y015
+
+@_typing.final
+class ListImagesResponse(_message.Message):
+    """Images."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty at the end."""
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]:
+        """Ordered by digest."""
+
+    def __init__(
+        self,
+        *,
+        images: _abc.Iterable[Global___Image] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListImagesResponse: _TypeAlias = ListImagesResponse  # noqa: Y015
+
+@_typing.final
+class DeleteImageRequest(_message.Message):
+    """Deletes an image."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Digest."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteImageRequest: _TypeAlias = DeleteImageRequest  # noqa: Y015
+
+@_typing.final
+class DeleteImageResponse(_message.Message):
+    """Says that an image is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteImageResponse: _TypeAlias = DeleteImageResponse  # noqa: Y015
 
 @_typing.final
 class VirtualMachine(_message.Message):
@@ -100,6 +322,10 @@ class VirtualMachine(_message.Message):
         """Its memory and its vCPUs are given back."""
         STATE_CRASHED: VirtualMachine._State.ValueType  # 6
         """Without power, because the guest did what it cannot go on from; `stop_reason` says what."""
+        STATE_SUSPENDED: VirtualMachine._State.ValueType  # 7
+        """Without power, its memory in its folder; the next start goes on where it was."""
+        STATE_INCOMING: VirtualMachine._State.ValueType  # 8
+        """It is on its way here from another host, where its vCPUs run or stand."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """What a VM does."""
@@ -118,6 +344,10 @@ class VirtualMachine(_message.Message):
     """Its memory and its vCPUs are given back."""
     STATE_CRASHED: VirtualMachine.State.ValueType  # 6
     """Without power, because the guest did what it cannot go on from; `stop_reason` says what."""
+    STATE_SUSPENDED: VirtualMachine.State.ValueType  # 7
+    """Without power, its memory in its folder; the next start goes on where it was."""
+    STATE_INCOMING: VirtualMachine.State.ValueType  # 8
+    """It is on its way here from another host, where its vCPUs run or stand."""
 
     NAME_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
@@ -140,6 +370,11 @@ class VirtualMachine(_message.Message):
     TABLE_FRAMES_FIELD_NUMBER: _builtins.int
     SPACE_FIELD_NUMBER: _builtins.int
     RUN_GROUP_FIELD_NUMBER: _builtins.int
+    BOOT_FIELD_NUMBER: _builtins.int
+    CPU_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    POWER_FIELD_NUMBER: _builtins.int
+    IO_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `hosts/{host}/vms/{vm}`. Output only."""
     vcpu_count: _builtins.int
@@ -161,7 +396,9 @@ class VirtualMachine(_message.Message):
     stop_reason: _builtins.str
     """Why the VM has no power, in UPPER_SNAKE: `CREATED`, `POWERED_OFF`, `HALTED`, `GUEST_POWER_OFF`, `TRIPLE_FAULT`,
     `UNHANDLED_EXCEPTION`, `GUEST_ADDRESS_OUTSIDE_RAM`, `OUT_OF_MEMORY`, `MEMORY_FENCED`, `CORE_REFUSED`,
-    `HOST_UNAVAILABLE`, `START_FAILED`, `HYPERVISOR_STOPPED`, `HYPERVISOR_RESTARTED` or `INTERNAL`. Empty while it has power. Output only.
+    `FAULT_INJECTED`, `HOST_UNAVAILABLE`, `START_FAILED`, `HYPERVISOR_STOPPED`, `HYPERVISOR_RESTARTED` or `INTERNAL`;
+    to come: `GUEST_RESET`, `WATCHDOG`, `SUSPENDED`, `REVERTED`, `RESTART_LIMIT`, `DISK_FAILED`, `MACHINE_CHECK`,
+    `SOURCE_LOST` (of a post-copy migration), `NODE_FAILED` (of a guest node). Empty while it has power. Output only.
     """
     stop_detail: _builtins.str
     """Particulars of `stop_reason`, for people. Output only."""
@@ -184,12 +421,34 @@ class VirtualMachine(_message.Message):
         """Handle; its generation counts the VMs that had the slot. Output only."""
 
     @_builtins.property
-    def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Device]:
-        """Devices. Default: one serial port."""
+    def devices(self) -> _containers.RepeatedCompositeFieldContainer[_devices_pb2.Device]:
+        """Devices, at most 64, those aside that every VM has. Default: one serial port, which is all that is served today."""
 
     @_builtins.property
-    def crash_registers(self) -> Global___Registers:
-        """Registers of the vCPU that crashed. Only in `STATE_CRASHED`. Output only."""
+    def crash_registers(self) -> _registers_pb2.Registers:
+        """Registers of the vCPU that crashed: general, flow, control and the bases of GDTR and IDTR. Only in `STATE_CRASHED`.
+        Output only.
+        """
+
+    @_builtins.property
+    def boot(self) -> _settings_pb2.Boot:
+        """How it boots. Absent: the kernel of `kernel_digest` by the boot protocol of the README. Refused today."""
+
+    @_builtins.property
+    def cpu(self) -> _settings_pb2.CpuSettings:
+        """How its vCPUs are treated. Absent: all defaults. Refused today."""
+
+    @_builtins.property
+    def memory(self) -> _settings_pb2.MemorySettings:
+        """How its memory is treated. Absent: all defaults. Refused today."""
+
+    @_builtins.property
+    def power(self) -> _settings_pb2.PowerSettings:
+        """What follows when its guest or its host ends. Absent: it stays without power. Refused today."""
+
+    @_builtins.property
+    def io(self) -> _settings_pb2.IoSettings:
+        """How its disks share the host's. Absent: all defaults. Refused today."""
 
     def __init__(
         self,
@@ -200,14 +459,14 @@ class VirtualMachine(_message.Message):
         memory_bytes: _builtins.int = ...,
         kernel_digest: _builtins.str = ...,
         command_line: _builtins.str = ...,
-        devices: _abc.Iterable[Global___Device] | None = ...,
+        devices: _abc.Iterable[_devices_pb2.Device] | None = ...,
         memory_group: _builtins.str = ...,
         weight: _builtins.int = ...,
         label: _builtins.str = ...,
         state: Global___VirtualMachine.State.ValueType = ...,
         stop_reason: _builtins.str = ...,
         stop_detail: _builtins.str = ...,
-        crash_registers: Global___Registers | None = ...,
+        crash_registers: _registers_pb2.Registers | None = ...,
         create_time_ns: _builtins.int = ...,
         start_time_ns: _builtins.int = ...,
         eptp: _builtins.int = ...,
@@ -215,62 +474,19 @@ class VirtualMachine(_message.Message):
         table_frames: _builtins.int = ...,
         space: _builtins.str = ...,
         run_group: _builtins.str = ...,
+        boot: _settings_pb2.Boot | None = ...,
+        cpu: _settings_pb2.CpuSettings | None = ...,
+        memory: _settings_pb2.MemorySettings | None = ...,
+        power: _settings_pb2.PowerSettings | None = ...,
+        io: _settings_pb2.IoSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["crash_registers", b"crash_registers", "handle", b"handle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "cpu", b"cpu", "crash_registers", b"crash_registers", "handle", b"handle", "io", b"io", "memory", b"memory", "power", b"power"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_line", b"command_line", "crash_registers", b"crash_registers", "create_time_ns", b"create_time_ns", "devices", b"devices", "eptp", b"eptp", "handle", b"handle", "kernel_digest", b"kernel_digest", "label", b"label", "mapped_pages", b"mapped_pages", "memory_bytes", b"memory_bytes", "memory_group", b"memory_group", "name", b"name", "run_group", b"run_group", "space", b"space", "start_time_ns", b"start_time_ns", "state", b"state", "stop_detail", b"stop_detail", "stop_reason", b"stop_reason", "table_frames", b"table_frames", "vcpu_count", b"vcpu_count", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "command_line", b"command_line", "cpu", b"cpu", "crash_registers", b"crash_registers", "create_time_ns", b"create_time_ns", "devices", b"devices", "eptp", b"eptp", "handle", b"handle", "io", b"io", "kernel_digest", b"kernel_digest", "label", b"label", "mapped_pages", b"mapped_pages", "memory", b"memory", "memory_bytes", b"memory_bytes", "memory_group", b"memory_group", "name", b"name", "power", b"power", "run_group", b"run_group", "space", b"space", "start_time_ns", b"start_time_ns", "state", b"state", "stop_detail", b"stop_detail", "stop_reason", b"stop_reason", "table_frames", b"table_frames", "vcpu_count", b"vcpu_count", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VirtualMachine: _TypeAlias = VirtualMachine  # noqa: Y015
-
-@_typing.final
-class Device(_message.Message):
-    """A device of a VM."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SERIAL_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def serial(self) -> Global___SerialDevice:
-        """A serial port."""
-
-    def __init__(
-        self,
-        *,
-        serial: Global___SerialDevice | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "serial", b"serial"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "serial", b"serial"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_device: _TypeAlias = _typing.Literal["serial"]  # noqa: Y015
-    _WhichOneofArgType_device: _TypeAlias = _typing.Literal["device", b"device"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_device) -> _WhichOneofReturnType_device | None: ...
-
-Global___Device: _TypeAlias = Device  # noqa: Y015
-
-@_typing.final
-class SerialDevice(_message.Message):
-    """A 16550A serial port. It raises the guest's vector 0x24 when its interrupt is enabled."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PORT_FIELD_NUMBER: _builtins.int
-    port: _builtins.int
-    """First of its eight I/O ports, a multiple of 8. Only 0x3f8. 0 means 0x3f8."""
-    def __init__(
-        self,
-        *,
-        port: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___SerialDevice: _TypeAlias = SerialDevice  # noqa: Y015
 
 @_typing.final
 class CreateVirtualMachineRequest(_message.Message):
@@ -383,6 +599,189 @@ class ListVirtualMachinesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListVirtualMachinesResponse: _TypeAlias = ListVirtualMachinesResponse  # noqa: Y015
+
+@_typing.final
+class WatchVirtualMachinesRequest(_message.Message):
+    """Follows VMs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """VM, by name. Empty means all of the host."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchVirtualMachinesRequest: _TypeAlias = WatchVirtualMachinesRequest  # noqa: Y015
+
+@_typing.final
+class WatchVirtualMachinesResponse(_message.Message):
+    """A change of the VMs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRESENT_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    SYNCED_FIELD_NUMBER: _builtins.int
+    deleted: _builtins.str
+    """Name of a VM that was deleted, or moved to another host."""
+    @_builtins.property
+    def present(self) -> Global___VirtualMachine:
+        """A VM as it is now: it was there, came, or changed."""
+
+    @_builtins.property
+    def synced(self) -> Global___WatchSynced:
+        """All VMs that were there at the beginning were sent."""
+
+    def __init__(
+        self,
+        *,
+        present: Global___VirtualMachine | None = ...,
+        deleted: _builtins.str = ...,
+        synced: Global___WatchSynced | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "present", b"present", "synced", b"synced"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "event", b"event", "present", b"present", "synced", b"synced"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["present", "deleted", "synced"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___WatchVirtualMachinesResponse: _TypeAlias = WatchVirtualMachinesResponse  # noqa: Y015
+
+@_typing.final
+class WatchSynced(_message.Message):
+    """Says that all that was there at the beginning was sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSynced: _TypeAlias = WatchSynced  # noqa: Y015
+
+@_typing.final
+class UpdateVirtualMachineRequest(_message.Message):
+    """Changes a VM."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIRTUAL_MACHINE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def virtual_machine(self) -> Global___VirtualMachine:
+        """The VM with its new values; `name` says which."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields to change, for example `label`, `cpu.quota_ns`. Required; at most 64 paths."""
+
+    def __init__(
+        self,
+        *,
+        virtual_machine: Global___VirtualMachine | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask", "virtual_machine", b"virtual_machine"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask", "virtual_machine", b"virtual_machine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateVirtualMachineRequest: _TypeAlias = UpdateVirtualMachineRequest  # noqa: Y015
+
+@_typing.final
+class ShutdownVirtualMachineRequest(_message.Message):
+    """Presses a VM's power button."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GRACE_NS_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name."""
+    grace_ns: _builtins.int
+    """Time that the guest gets, in nanoseconds, 0 to 10 min. 0 means `power.shutdown_grace_ns`."""
+    force: _builtins.bool
+    """Whether its power is taken after that."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        grace_ns: _builtins.int = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "grace_ns", b"grace_ns", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShutdownVirtualMachineRequest: _TypeAlias = ShutdownVirtualMachineRequest  # noqa: Y015
+
+@_typing.final
+class ResetVirtualMachineRequest(_message.Message):
+    """Resets a VM."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetVirtualMachineRequest: _TypeAlias = ResetVirtualMachineRequest  # noqa: Y015
+
+@_typing.final
+class SuspendVirtualMachineRequest(_message.Message):
+    """Suspends a VM to disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name."""
+    request_id: _builtins.str
+    """Makes a repeated call return the task that the first one began. Optional, at most 127 characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SuspendVirtualMachineRequest: _TypeAlias = SuspendVirtualMachineRequest  # noqa: Y015
 
 @_typing.final
 class StartVirtualMachineRequest(_message.Message):
@@ -845,8 +1244,10 @@ class Vcpu(_message.Message):
     interrupts: _builtins.int
     """Interrupts delivered so far."""
     @_builtins.property
-    def registers(self) -> Global___Registers:
-        """Registers as of the latest exit."""
+    def registers(self) -> _registers_pb2.Registers:
+        """Registers as of the latest exit: general, flow, control and the bases of GDTR and IDTR.
+        `Debugger.ReadVcpuRegisters` has all of them.
+        """
 
     @_builtins.property
     def context(self) -> _handle_pb2.Handle:
@@ -858,7 +1259,7 @@ class Vcpu(_message.Message):
         name: _builtins.str = ...,
         number: _builtins.int = ...,
         state: Global___Vcpu.State.ValueType = ...,
-        registers: Global___Registers | None = ...,
+        registers: _registers_pb2.Registers | None = ...,
         context: _handle_pb2.Handle | None = ...,
         last_core: _builtins.int = ...,
         run_time_ns: _builtins.int = ...,
@@ -877,70 +1278,6 @@ class Vcpu(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Vcpu: _TypeAlias = Vcpu  # noqa: Y015
-
-@_typing.final
-class Registers(_message.Message):
-    """Registers of a vCPU."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    GENERAL_FIELD_NUMBER: _builtins.int
-    RIP_FIELD_NUMBER: _builtins.int
-    RFLAGS_FIELD_NUMBER: _builtins.int
-    CR0_FIELD_NUMBER: _builtins.int
-    CR2_FIELD_NUMBER: _builtins.int
-    CR3_FIELD_NUMBER: _builtins.int
-    CR4_FIELD_NUMBER: _builtins.int
-    EFER_FIELD_NUMBER: _builtins.int
-    IDT_BASE_FIELD_NUMBER: _builtins.int
-    GDT_BASE_FIELD_NUMBER: _builtins.int
-    CPL_FIELD_NUMBER: _builtins.int
-    rip: _builtins.int
-    """Instruction pointer."""
-    rflags: _builtins.int
-    """Flags."""
-    cr0: _builtins.int
-    """CR0."""
-    cr2: _builtins.int
-    """CR2: address of the latest page fault."""
-    cr3: _builtins.int
-    """CR3: guest physical address of the root table."""
-    cr4: _builtins.int
-    """CR4."""
-    efer: _builtins.int
-    """EFER."""
-    idt_base: _builtins.int
-    """Base address of the interrupt descriptor table."""
-    gdt_base: _builtins.int
-    """Base address of the global descriptor table."""
-    cpl: _builtins.int
-    """Current privilege level, 0 to 3."""
-    @_builtins.property
-    def general(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """RAX, RBX, RCX, RDX, RSI, RDI, RBP, RSP, R8 to R15, in this order."""
-
-    def __init__(
-        self,
-        *,
-        general: _abc.Iterable[_builtins.int] | None = ...,
-        rip: _builtins.int = ...,
-        rflags: _builtins.int = ...,
-        cr0: _builtins.int = ...,
-        cr2: _builtins.int = ...,
-        cr3: _builtins.int = ...,
-        cr4: _builtins.int = ...,
-        efer: _builtins.int = ...,
-        idt_base: _builtins.int = ...,
-        gdt_base: _builtins.int = ...,
-        cpl: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpl", b"cpl", "cr0", b"cr0", "cr2", b"cr2", "cr3", b"cr3", "cr4", b"cr4", "efer", b"efer", "gdt_base", b"gdt_base", "general", b"general", "idt_base", b"idt_base", "rflags", b"rflags", "rip", b"rip"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Registers: _TypeAlias = Registers  # noqa: Y015
 
 @_typing.final
 class ListSlicesRequest(_message.Message):

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from lamina.hypervisor.v1 import hypervisor_pb2 as lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2
+from lamina.hypervisor.v1 import tasks_pb2 as lamina_dot_hypervisor_dot_v1_dot_tasks__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -32,6 +33,9 @@ class VirtualMachinesStub:
     RAM and devices. Every method that names a VM returns NOT_FOUND `VM_UNKNOWN` when there is none of that name; the
     caller looks it up with `ListVirtualMachines`. A method that needs another state returns FAILED_PRECONDITION
     `VM_STATE` and names both states; the caller waits for, or asks for, the state that is needed.
+
+    What a request asks for and no engine does yet is refused with UNIMPLEMENTED `NOT_SERVED_YET`, which names the field;
+    nothing is passed over. What a host's engine never does is refused with UNIMPLEMENTED `NOT_OFFERED`.
     """
 
     def __init__(self, channel):
@@ -40,10 +44,25 @@ class VirtualMachinesStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetHypervisor = channel.unary_unary(
+                '/lamina.hypervisor.v1.VirtualMachines/GetHypervisor',
+                request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.GetHypervisorRequest.SerializeToString,
+                response_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.Hypervisor.FromString,
+                _registered_method=True)
         self.UploadImage = channel.stream_unary(
                 '/lamina.hypervisor.v1.VirtualMachines/UploadImage',
                 request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.UploadImageRequest.SerializeToString,
                 response_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.Image.FromString,
+                _registered_method=True)
+        self.ListImages = channel.unary_unary(
+                '/lamina.hypervisor.v1.VirtualMachines/ListImages',
+                request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ListImagesRequest.SerializeToString,
+                response_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ListImagesResponse.FromString,
+                _registered_method=True)
+        self.DeleteImage = channel.unary_unary(
+                '/lamina.hypervisor.v1.VirtualMachines/DeleteImage',
+                request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.DeleteImageRequest.SerializeToString,
+                response_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.DeleteImageResponse.FromString,
                 _registered_method=True)
         self.CreateVirtualMachine = channel.unary_unary(
                 '/lamina.hypervisor.v1.VirtualMachines/CreateVirtualMachine',
@@ -60,6 +79,16 @@ class VirtualMachinesStub:
                 request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ListVirtualMachinesRequest.SerializeToString,
                 response_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ListVirtualMachinesResponse.FromString,
                 _registered_method=True)
+        self.WatchVirtualMachines = channel.unary_stream(
+                '/lamina.hypervisor.v1.VirtualMachines/WatchVirtualMachines',
+                request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.WatchVirtualMachinesRequest.SerializeToString,
+                response_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.WatchVirtualMachinesResponse.FromString,
+                _registered_method=True)
+        self.UpdateVirtualMachine = channel.unary_unary(
+                '/lamina.hypervisor.v1.VirtualMachines/UpdateVirtualMachine',
+                request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.UpdateVirtualMachineRequest.SerializeToString,
+                response_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.FromString,
+                _registered_method=True)
         self.StartVirtualMachine = channel.unary_unary(
                 '/lamina.hypervisor.v1.VirtualMachines/StartVirtualMachine',
                 request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.StartVirtualMachineRequest.SerializeToString,
@@ -69,6 +98,21 @@ class VirtualMachinesStub:
                 '/lamina.hypervisor.v1.VirtualMachines/StopVirtualMachine',
                 request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.StopVirtualMachineRequest.SerializeToString,
                 response_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.FromString,
+                _registered_method=True)
+        self.ShutdownVirtualMachine = channel.unary_unary(
+                '/lamina.hypervisor.v1.VirtualMachines/ShutdownVirtualMachine',
+                request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ShutdownVirtualMachineRequest.SerializeToString,
+                response_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.FromString,
+                _registered_method=True)
+        self.ResetVirtualMachine = channel.unary_unary(
+                '/lamina.hypervisor.v1.VirtualMachines/ResetVirtualMachine',
+                request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ResetVirtualMachineRequest.SerializeToString,
+                response_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.FromString,
+                _registered_method=True)
+        self.SuspendVirtualMachine = channel.unary_unary(
+                '/lamina.hypervisor.v1.VirtualMachines/SuspendVirtualMachine',
+                request_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.SuspendVirtualMachineRequest.SerializeToString,
+                response_deserializer=lamina_dot_hypervisor_dot_v1_dot_tasks__pb2.Task.FromString,
                 _registered_method=True)
         self.PauseVirtualMachine = channel.unary_unary(
                 '/lamina.hypervisor.v1.VirtualMachines/PauseVirtualMachine',
@@ -129,15 +173,46 @@ class VirtualMachinesServicer:
     RAM and devices. Every method that names a VM returns NOT_FOUND `VM_UNKNOWN` when there is none of that name; the
     caller looks it up with `ListVirtualMachines`. A method that needs another state returns FAILED_PRECONDITION
     `VM_STATE` and names both states; the caller waits for, or asks for, the state that is needed.
+
+    What a request asks for and no engine does yet is refused with UNIMPLEMENTED `NOT_SERVED_YET`, which names the field;
+    nothing is passed over. What a host's engine never does is refused with UNIMPLEMENTED `NOT_OFFERED`.
     """
 
-    def UploadImage(self, request_iterator, context):
-        """Uploads a kernel image and returns its digest.
+    def GetHypervisor(self, request, context):
+        """Returns what the hypervisor of this host is and can do.
 
-        The first message may carry the expected digest. Idempotent: the same bytes have the same digest and are kept once.
-        Errors: INVALID_ARGUMENT `IMAGE_EMPTY` without a byte, `IMAGE_TOO_BIG` beyond 64 MiB, `KERNEL_MALFORMED` when the
-        bytes are not an ELF64 x86-64 executable (the message says what is wrong), `DIGEST_MISMATCH` when the bytes have
-        another digest than expected (the caller sends them again).
+        Errors: none beyond the transport's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadImage(self, request_iterator, context):
+        """Uploads an image that VMs boot from and returns its digest.
+
+        The first message may carry the expected digest and the kind. Idempotent: the same bytes have the same digest and
+        are kept once. Errors: INVALID_ARGUMENT `IMAGE_EMPTY` without a byte, `IMAGE_TOO_BIG` beyond 64 MiB,
+        `KERNEL_MALFORMED` when the bytes of a kernel are not an ELF64 x86-64 executable (the message says what is wrong),
+        `DIGEST_MISMATCH` when the bytes have another digest than expected (the caller sends them again); UNIMPLEMENTED
+        `NOT_SERVED_YET` for another kind than a kernel.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListImages(self, request, context):
+        """Lists the images that were uploaded, ordered by digest.
+
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteImage(self, request, context):
+        """Deletes an image.
+
+        Errors: NOT_FOUND `IMAGE_UNKNOWN`; FAILED_PRECONDITION `IMAGE_IN_USE` while a VM is defined with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,7 +224,8 @@ class VirtualMachinesServicer:
         Idempotent by `request_id`. Errors: ALREADY_EXISTS `VM_EXISTS`; INVALID_ARGUMENT with one violation a field,
         `REQUEST_ID_REUSED` for a request id that made another VM;
         INVALID_ARGUMENT `KERNEL_MALFORMED` for a kernel that cannot be loaded into the given memory; NOT_FOUND
-        `IMAGE_UNKNOWN` for a digest that was not uploaded; RESOURCE_EXHAUSTED `TOO_MANY_VMS` at 1024.
+        `IMAGE_UNKNOWN` for a digest that was not uploaded; RESOURCE_EXHAUSTED `TOO_MANY_VMS` at 1024; UNIMPLEMENTED
+        `NOT_SERVED_YET` for `boot`, `cpu`, `memory`, `power`, `io`, and for devices other than one serial port.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,6 +244,30 @@ class VirtualMachinesServicer:
         """Lists VMs in the order of their names.
 
         Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN` for a page token that this service did not issue.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchVirtualMachines(self, request, context):
+        """Follows VMs: sends each as it is, then `synced`, then each that changes or is deleted, in the order of the changes.
+
+        A slow reader misses states in between, never the last one of a VM. Errors: NOT_FOUND `VM_UNKNOWN` for a name that
+        is given; UNAVAILABLE `SERVICE_STOPPING` (the caller watches again).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateVirtualMachine(self, request, context):
+        """Changes the definition of a VM.
+
+        With power only what can be changed then: `label`, `weight`, `power`, `cpu.quota_ns`, `cpu.period_ns`, `cpu.cores`,
+        `cpu.affinities`, `io`, `memory.reclaim`, `memory.weight`, `memory.reserved_bytes`, and `vcpu_count` upwards to
+        `cpu.max_vcpu_count` (hot plug: the guest is told by an interrupt). Devices are changed by the service `Devices`.
+        Idempotent. Errors: NOT_FOUND `VM_UNKNOWN`, `IMAGE_UNKNOWN`; INVALID_ARGUMENT for a mask that names an unknown or
+        output field, or a bad value; FAILED_PRECONDITION `VM_STATE` for a field that needs a VM without power, or of a
+        suspended one, `MIGRATING`, `TASK_RUNNING`; RESOURCE_EXHAUSTED `MEMORY_OVERCOMMITTED`, `RUN_PAGES_EXHAUSTED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,6 +294,40 @@ class VirtualMachinesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ShutdownVirtualMachine(self, request, context):
+        """Presses the power button: the guest is asked to shut down, and loses its power by itself. Returns at once.
+
+        A guest that still has power after `grace_ns` loses it if `force` is set, whether the caller stays or not. A VM
+        that is stopped already is returned as it is. Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` while
+        it is starting or paused, `GUEST_HAS_NO_BUTTON` when the guest has not set up its power device and `force` is not
+        set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetVirtualMachine(self, request, context):
+        """Resets a VM with power, as its reset line does: vCPUs and devices begin anew, and the guest boots again. Its RAM
+        stays granted, and the boot overwrites what it needs. Returns when it runs.
+
+        Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` without power, `MIGRATING`, `TASK_RUNNING`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SuspendVirtualMachine(self, request, context):
+        """Writes a VM's memory, processors and devices to its folder and takes its power: suspends it to disk. The next
+        `StartVirtualMachine` goes on where it was.
+
+        Idempotent by `request_id`. Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` unless it runs or is
+        paused, `GUEST_NODE`, `DEVICE_NOT_SAVABLE` with an assigned device, `MIGRATING`, `TASK_RUNNING`; RESOURCE_EXHAUSTED
+        `HOST_DISK_FULL`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseVirtualMachine(self, request, context):
         """Stops the vCPUs between two instructions; memory and devices stay as they are.
 
@@ -213,9 +347,10 @@ class VirtualMachinesServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVirtualMachine(self, request, context):
-        """Deletes the definition of a VM without power.
+        """Deletes a VM without power: its definition, and its folder with the disks and snapshots that are in it.
 
-        Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` while it has power.
+        Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` while it has power; once there are disks,
+        `DISK_IN_USE` while another VM or a linked clone needs one of the folder (it is named), and `TASK_RUNNING`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -293,10 +428,25 @@ class VirtualMachinesServicer:
 
 def add_VirtualMachinesServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetHypervisor': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHypervisor,
+                    request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.GetHypervisorRequest.FromString,
+                    response_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.Hypervisor.SerializeToString,
+            ),
             'UploadImage': grpc.stream_unary_rpc_method_handler(
                     servicer.UploadImage,
                     request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.UploadImageRequest.FromString,
                     response_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.Image.SerializeToString,
+            ),
+            'ListImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListImages,
+                    request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ListImagesRequest.FromString,
+                    response_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ListImagesResponse.SerializeToString,
+            ),
+            'DeleteImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteImage,
+                    request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.DeleteImageRequest.FromString,
+                    response_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.DeleteImageResponse.SerializeToString,
             ),
             'CreateVirtualMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateVirtualMachine,
@@ -313,6 +463,16 @@ def add_VirtualMachinesServicer_to_server(servicer, server):
                     request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ListVirtualMachinesRequest.FromString,
                     response_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ListVirtualMachinesResponse.SerializeToString,
             ),
+            'WatchVirtualMachines': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchVirtualMachines,
+                    request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.WatchVirtualMachinesRequest.FromString,
+                    response_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.WatchVirtualMachinesResponse.SerializeToString,
+            ),
+            'UpdateVirtualMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateVirtualMachine,
+                    request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.UpdateVirtualMachineRequest.FromString,
+                    response_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.SerializeToString,
+            ),
             'StartVirtualMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.StartVirtualMachine,
                     request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.StartVirtualMachineRequest.FromString,
@@ -322,6 +482,21 @@ def add_VirtualMachinesServicer_to_server(servicer, server):
                     servicer.StopVirtualMachine,
                     request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.StopVirtualMachineRequest.FromString,
                     response_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.SerializeToString,
+            ),
+            'ShutdownVirtualMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShutdownVirtualMachine,
+                    request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ShutdownVirtualMachineRequest.FromString,
+                    response_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.SerializeToString,
+            ),
+            'ResetVirtualMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetVirtualMachine,
+                    request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ResetVirtualMachineRequest.FromString,
+                    response_serializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.SerializeToString,
+            ),
+            'SuspendVirtualMachine': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendVirtualMachine,
+                    request_deserializer=lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.SuspendVirtualMachineRequest.FromString,
+                    response_serializer=lamina_dot_hypervisor_dot_v1_dot_tasks__pb2.Task.SerializeToString,
             ),
             'PauseVirtualMachine': grpc.unary_unary_rpc_method_handler(
                     servicer.PauseVirtualMachine,
@@ -388,7 +563,37 @@ class VirtualMachines:
     RAM and devices. Every method that names a VM returns NOT_FOUND `VM_UNKNOWN` when there is none of that name; the
     caller looks it up with `ListVirtualMachines`. A method that needs another state returns FAILED_PRECONDITION
     `VM_STATE` and names both states; the caller waits for, or asks for, the state that is needed.
+
+    What a request asks for and no engine does yet is refused with UNIMPLEMENTED `NOT_SERVED_YET`, which names the field;
+    nothing is passed over. What a host's engine never does is refused with UNIMPLEMENTED `NOT_OFFERED`.
     """
+
+    @staticmethod
+    def GetHypervisor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hypervisor.v1.VirtualMachines/GetHypervisor',
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.GetHypervisorRequest.SerializeToString,
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.Hypervisor.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def UploadImage(request_iterator,
@@ -407,6 +612,60 @@ class VirtualMachines:
             '/lamina.hypervisor.v1.VirtualMachines/UploadImage',
             lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.UploadImageRequest.SerializeToString,
             lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.Image.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hypervisor.v1.VirtualMachines/ListImages',
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ListImagesRequest.SerializeToString,
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ListImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hypervisor.v1.VirtualMachines/DeleteImage',
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.DeleteImageRequest.SerializeToString,
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.DeleteImageResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -499,6 +758,60 @@ class VirtualMachines:
             _registered_method=True)
 
     @staticmethod
+    def WatchVirtualMachines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.hypervisor.v1.VirtualMachines/WatchVirtualMachines',
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.WatchVirtualMachinesRequest.SerializeToString,
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.WatchVirtualMachinesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateVirtualMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hypervisor.v1.VirtualMachines/UpdateVirtualMachine',
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.UpdateVirtualMachineRequest.SerializeToString,
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StartVirtualMachine(request,
             target,
             options=(),
@@ -542,6 +855,87 @@ class VirtualMachines:
             '/lamina.hypervisor.v1.VirtualMachines/StopVirtualMachine',
             lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.StopVirtualMachineRequest.SerializeToString,
             lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShutdownVirtualMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hypervisor.v1.VirtualMachines/ShutdownVirtualMachine',
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ShutdownVirtualMachineRequest.SerializeToString,
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetVirtualMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hypervisor.v1.VirtualMachines/ResetVirtualMachine',
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.ResetVirtualMachineRequest.SerializeToString,
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.VirtualMachine.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendVirtualMachine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.hypervisor.v1.VirtualMachines/SuspendVirtualMachine',
+            lamina_dot_hypervisor_dot_v1_dot_hypervisor__pb2.SuspendVirtualMachineRequest.SerializeToString,
+            lamina_dot_hypervisor_dot_v1_dot_tasks__pb2.Task.FromString,
             options,
             channel_credentials,
             insecure,

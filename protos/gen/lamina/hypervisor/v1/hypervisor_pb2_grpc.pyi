@@ -6,6 +6,7 @@ Virtual machines of one host: their virtual processors, memory and devices."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from lamina.hypervisor.v1 import hypervisor_pb2 as _hypervisor_pb2
+from lamina.hypervisor.v1 import tasks_pb2 as _tasks_pb2
 
 
 GRPC_GENERATED_VERSION: str
@@ -18,16 +19,35 @@ class VirtualMachinesStub:
     RAM and devices. Every method that names a VM returns NOT_FOUND `VM_UNKNOWN` when there is none of that name; the
     caller looks it up with `ListVirtualMachines`. A method that needs another state returns FAILED_PRECONDITION
     `VM_STATE` and names both states; the caller waits for, or asks for, the state that is needed.
+
+    What a request asks for and no engine does yet is refused with UNIMPLEMENTED `NOT_SERVED_YET`, which names the field;
+    nothing is passed over. What a host's engine never does is refused with UNIMPLEMENTED `NOT_OFFERED`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    UploadImage: _aio.StreamUnaryMultiCallable[_hypervisor_pb2.UploadImageRequest, _hypervisor_pb2.Image]
-    """Uploads a kernel image and returns its digest.
+    GetHypervisor: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.GetHypervisorRequest, _hypervisor_pb2.Hypervisor]
+    """Returns what the hypervisor of this host is and can do.
 
-    The first message may carry the expected digest. Idempotent: the same bytes have the same digest and are kept once.
-    Errors: INVALID_ARGUMENT `IMAGE_EMPTY` without a byte, `IMAGE_TOO_BIG` beyond 64 MiB, `KERNEL_MALFORMED` when the
-    bytes are not an ELF64 x86-64 executable (the message says what is wrong), `DIGEST_MISMATCH` when the bytes have
-    another digest than expected (the caller sends them again).
+    Errors: none beyond the transport's.
+    """
+    UploadImage: _aio.StreamUnaryMultiCallable[_hypervisor_pb2.UploadImageRequest, _hypervisor_pb2.Image]
+    """Uploads an image that VMs boot from and returns its digest.
+
+    The first message may carry the expected digest and the kind. Idempotent: the same bytes have the same digest and
+    are kept once. Errors: INVALID_ARGUMENT `IMAGE_EMPTY` without a byte, `IMAGE_TOO_BIG` beyond 64 MiB,
+    `KERNEL_MALFORMED` when the bytes of a kernel are not an ELF64 x86-64 executable (the message says what is wrong),
+    `DIGEST_MISMATCH` when the bytes have another digest than expected (the caller sends them again); UNIMPLEMENTED
+    `NOT_SERVED_YET` for another kind than a kernel.
+    """
+    ListImages: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.ListImagesRequest, _hypervisor_pb2.ListImagesResponse]
+    """Lists the images that were uploaded, ordered by digest.
+
+    Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+    """
+    DeleteImage: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.DeleteImageRequest, _hypervisor_pb2.DeleteImageResponse]
+    """Deletes an image.
+
+    Errors: NOT_FOUND `IMAGE_UNKNOWN`; FAILED_PRECONDITION `IMAGE_IN_USE` while a VM is defined with it.
     """
     CreateVirtualMachine: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.CreateVirtualMachineRequest, _hypervisor_pb2.VirtualMachine]
     """Creates a VM without power.
@@ -35,7 +55,8 @@ class VirtualMachinesStub:
     Idempotent by `request_id`. Errors: ALREADY_EXISTS `VM_EXISTS`; INVALID_ARGUMENT with one violation a field,
     `REQUEST_ID_REUSED` for a request id that made another VM;
     INVALID_ARGUMENT `KERNEL_MALFORMED` for a kernel that cannot be loaded into the given memory; NOT_FOUND
-    `IMAGE_UNKNOWN` for a digest that was not uploaded; RESOURCE_EXHAUSTED `TOO_MANY_VMS` at 1024.
+    `IMAGE_UNKNOWN` for a digest that was not uploaded; RESOURCE_EXHAUSTED `TOO_MANY_VMS` at 1024; UNIMPLEMENTED
+    `NOT_SERVED_YET` for `boot`, `cpu`, `memory`, `power`, `io`, and for devices other than one serial port.
     """
     GetVirtualMachine: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.GetVirtualMachineRequest, _hypervisor_pb2.VirtualMachine]
     """Returns one VM.
@@ -46,6 +67,22 @@ class VirtualMachinesStub:
     """Lists VMs in the order of their names.
 
     Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN` for a page token that this service did not issue.
+    """
+    WatchVirtualMachines: _aio.UnaryStreamMultiCallable[_hypervisor_pb2.WatchVirtualMachinesRequest, _hypervisor_pb2.WatchVirtualMachinesResponse]
+    """Follows VMs: sends each as it is, then `synced`, then each that changes or is deleted, in the order of the changes.
+
+    A slow reader misses states in between, never the last one of a VM. Errors: NOT_FOUND `VM_UNKNOWN` for a name that
+    is given; UNAVAILABLE `SERVICE_STOPPING` (the caller watches again).
+    """
+    UpdateVirtualMachine: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.UpdateVirtualMachineRequest, _hypervisor_pb2.VirtualMachine]
+    """Changes the definition of a VM.
+
+    With power only what can be changed then: `label`, `weight`, `power`, `cpu.quota_ns`, `cpu.period_ns`, `cpu.cores`,
+    `cpu.affinities`, `io`, `memory.reclaim`, `memory.weight`, `memory.reserved_bytes`, and `vcpu_count` upwards to
+    `cpu.max_vcpu_count` (hot plug: the guest is told by an interrupt). Devices are changed by the service `Devices`.
+    Idempotent. Errors: NOT_FOUND `VM_UNKNOWN`, `IMAGE_UNKNOWN`; INVALID_ARGUMENT for a mask that names an unknown or
+    output field, or a bad value; FAILED_PRECONDITION `VM_STATE` for a field that needs a VM without power, or of a
+    suspended one, `MIGRATING`, `TASK_RUNNING`; RESOURCE_EXHAUSTED `MEMORY_OVERCOMMITTED`, `RUN_PAGES_EXHAUSTED`.
     """
     StartVirtualMachine: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.StartVirtualMachineRequest, _hypervisor_pb2.VirtualMachine]
     """Gives a stopped or crashed VM power: loads its kernel and starts its vCPUs. Returns when it runs.
@@ -60,6 +97,28 @@ class VirtualMachinesStub:
     A VM that is stopped already is returned as it is. Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE`
     while it is starting.
     """
+    ShutdownVirtualMachine: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.ShutdownVirtualMachineRequest, _hypervisor_pb2.VirtualMachine]
+    """Presses the power button: the guest is asked to shut down, and loses its power by itself. Returns at once.
+
+    A guest that still has power after `grace_ns` loses it if `force` is set, whether the caller stays or not. A VM
+    that is stopped already is returned as it is. Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` while
+    it is starting or paused, `GUEST_HAS_NO_BUTTON` when the guest has not set up its power device and `force` is not
+    set.
+    """
+    ResetVirtualMachine: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.ResetVirtualMachineRequest, _hypervisor_pb2.VirtualMachine]
+    """Resets a VM with power, as its reset line does: vCPUs and devices begin anew, and the guest boots again. Its RAM
+    stays granted, and the boot overwrites what it needs. Returns when it runs.
+
+    Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` without power, `MIGRATING`, `TASK_RUNNING`.
+    """
+    SuspendVirtualMachine: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.SuspendVirtualMachineRequest, _tasks_pb2.Task]
+    """Writes a VM's memory, processors and devices to its folder and takes its power: suspends it to disk. The next
+    `StartVirtualMachine` goes on where it was.
+
+    Idempotent by `request_id`. Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` unless it runs or is
+    paused, `GUEST_NODE`, `DEVICE_NOT_SAVABLE` with an assigned device, `MIGRATING`, `TASK_RUNNING`; RESOURCE_EXHAUSTED
+    `HOST_DISK_FULL`.
+    """
     PauseVirtualMachine: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.PauseVirtualMachineRequest, _hypervisor_pb2.VirtualMachine]
     """Stops the vCPUs between two instructions; memory and devices stay as they are.
 
@@ -71,9 +130,10 @@ class VirtualMachinesStub:
     Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` unless it is paused.
     """
     DeleteVirtualMachine: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.DeleteVirtualMachineRequest, _hypervisor_pb2.DeleteVirtualMachineResponse]
-    """Deletes the definition of a VM without power.
+    """Deletes a VM without power: its definition, and its folder with the disks and snapshots that are in it.
 
-    Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` while it has power.
+    Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` while it has power; once there are disks,
+    `DISK_IN_USE` while another VM or a linked clone needs one of the folder (it is named), and `TASK_RUNNING`.
     """
     ReadSerial: _aio.UnaryStreamMultiCallable[_hypervisor_pb2.ReadSerialRequest, _hypervisor_pb2.ReadSerialResponse]
     """Reads what the guest wrote to its serial port, in pieces, oldest first.
@@ -124,19 +184,53 @@ class VirtualMachinesServicer:
     RAM and devices. Every method that names a VM returns NOT_FOUND `VM_UNKNOWN` when there is none of that name; the
     caller looks it up with `ListVirtualMachines`. A method that needs another state returns FAILED_PRECONDITION
     `VM_STATE` and names both states; the caller waits for, or asks for, the state that is needed.
+
+    What a request asks for and no engine does yet is refused with UNIMPLEMENTED `NOT_SERVED_YET`, which names the field;
+    nothing is passed over. What a host's engine never does is refused with UNIMPLEMENTED `NOT_OFFERED`.
     """
+
+    def GetHypervisor(
+        self,
+        request: _hypervisor_pb2.GetHypervisorRequest,
+        context: _aio.ServicerContext[_hypervisor_pb2.GetHypervisorRequest, _abc.Awaitable[_hypervisor_pb2.Hypervisor]],
+    ) -> _abc.Awaitable[_hypervisor_pb2.Hypervisor]:
+        """Returns what the hypervisor of this host is and can do.
+
+        Errors: none beyond the transport's.
+        """
 
     def UploadImage(
         self,
         request_iterator: _abc.AsyncIterator[_hypervisor_pb2.UploadImageRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_hypervisor_pb2.UploadImageRequest], _abc.Awaitable[_hypervisor_pb2.Image]],
     ) -> _abc.Awaitable[_hypervisor_pb2.Image]:
-        """Uploads a kernel image and returns its digest.
+        """Uploads an image that VMs boot from and returns its digest.
 
-        The first message may carry the expected digest. Idempotent: the same bytes have the same digest and are kept once.
-        Errors: INVALID_ARGUMENT `IMAGE_EMPTY` without a byte, `IMAGE_TOO_BIG` beyond 64 MiB, `KERNEL_MALFORMED` when the
-        bytes are not an ELF64 x86-64 executable (the message says what is wrong), `DIGEST_MISMATCH` when the bytes have
-        another digest than expected (the caller sends them again).
+        The first message may carry the expected digest and the kind. Idempotent: the same bytes have the same digest and
+        are kept once. Errors: INVALID_ARGUMENT `IMAGE_EMPTY` without a byte, `IMAGE_TOO_BIG` beyond 64 MiB,
+        `KERNEL_MALFORMED` when the bytes of a kernel are not an ELF64 x86-64 executable (the message says what is wrong),
+        `DIGEST_MISMATCH` when the bytes have another digest than expected (the caller sends them again); UNIMPLEMENTED
+        `NOT_SERVED_YET` for another kind than a kernel.
+        """
+
+    def ListImages(
+        self,
+        request: _hypervisor_pb2.ListImagesRequest,
+        context: _aio.ServicerContext[_hypervisor_pb2.ListImagesRequest, _abc.Awaitable[_hypervisor_pb2.ListImagesResponse]],
+    ) -> _abc.Awaitable[_hypervisor_pb2.ListImagesResponse]:
+        """Lists the images that were uploaded, ordered by digest.
+
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        """
+
+    def DeleteImage(
+        self,
+        request: _hypervisor_pb2.DeleteImageRequest,
+        context: _aio.ServicerContext[_hypervisor_pb2.DeleteImageRequest, _abc.Awaitable[_hypervisor_pb2.DeleteImageResponse]],
+    ) -> _abc.Awaitable[_hypervisor_pb2.DeleteImageResponse]:
+        """Deletes an image.
+
+        Errors: NOT_FOUND `IMAGE_UNKNOWN`; FAILED_PRECONDITION `IMAGE_IN_USE` while a VM is defined with it.
         """
 
     def CreateVirtualMachine(
@@ -149,7 +243,8 @@ class VirtualMachinesServicer:
         Idempotent by `request_id`. Errors: ALREADY_EXISTS `VM_EXISTS`; INVALID_ARGUMENT with one violation a field,
         `REQUEST_ID_REUSED` for a request id that made another VM;
         INVALID_ARGUMENT `KERNEL_MALFORMED` for a kernel that cannot be loaded into the given memory; NOT_FOUND
-        `IMAGE_UNKNOWN` for a digest that was not uploaded; RESOURCE_EXHAUSTED `TOO_MANY_VMS` at 1024.
+        `IMAGE_UNKNOWN` for a digest that was not uploaded; RESOURCE_EXHAUSTED `TOO_MANY_VMS` at 1024; UNIMPLEMENTED
+        `NOT_SERVED_YET` for `boot`, `cpu`, `memory`, `power`, `io`, and for devices other than one serial port.
         """
 
     def GetVirtualMachine(
@@ -170,6 +265,32 @@ class VirtualMachinesServicer:
         """Lists VMs in the order of their names.
 
         Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN` for a page token that this service did not issue.
+        """
+
+    def WatchVirtualMachines(
+        self,
+        request: _hypervisor_pb2.WatchVirtualMachinesRequest,
+        context: _aio.ServicerContext[_hypervisor_pb2.WatchVirtualMachinesRequest, _abc.AsyncIterator[_hypervisor_pb2.WatchVirtualMachinesResponse]],
+    ) -> _abc.AsyncIterator[_hypervisor_pb2.WatchVirtualMachinesResponse]:
+        """Follows VMs: sends each as it is, then `synced`, then each that changes or is deleted, in the order of the changes.
+
+        A slow reader misses states in between, never the last one of a VM. Errors: NOT_FOUND `VM_UNKNOWN` for a name that
+        is given; UNAVAILABLE `SERVICE_STOPPING` (the caller watches again).
+        """
+
+    def UpdateVirtualMachine(
+        self,
+        request: _hypervisor_pb2.UpdateVirtualMachineRequest,
+        context: _aio.ServicerContext[_hypervisor_pb2.UpdateVirtualMachineRequest, _abc.Awaitable[_hypervisor_pb2.VirtualMachine]],
+    ) -> _abc.Awaitable[_hypervisor_pb2.VirtualMachine]:
+        """Changes the definition of a VM.
+
+        With power only what can be changed then: `label`, `weight`, `power`, `cpu.quota_ns`, `cpu.period_ns`, `cpu.cores`,
+        `cpu.affinities`, `io`, `memory.reclaim`, `memory.weight`, `memory.reserved_bytes`, and `vcpu_count` upwards to
+        `cpu.max_vcpu_count` (hot plug: the guest is told by an interrupt). Devices are changed by the service `Devices`.
+        Idempotent. Errors: NOT_FOUND `VM_UNKNOWN`, `IMAGE_UNKNOWN`; INVALID_ARGUMENT for a mask that names an unknown or
+        output field, or a bad value; FAILED_PRECONDITION `VM_STATE` for a field that needs a VM without power, or of a
+        suspended one, `MIGRATING`, `TASK_RUNNING`; RESOURCE_EXHAUSTED `MEMORY_OVERCOMMITTED`, `RUN_PAGES_EXHAUSTED`.
         """
 
     def StartVirtualMachine(
@@ -193,6 +314,43 @@ class VirtualMachinesServicer:
 
         A VM that is stopped already is returned as it is. Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE`
         while it is starting.
+        """
+
+    def ShutdownVirtualMachine(
+        self,
+        request: _hypervisor_pb2.ShutdownVirtualMachineRequest,
+        context: _aio.ServicerContext[_hypervisor_pb2.ShutdownVirtualMachineRequest, _abc.Awaitable[_hypervisor_pb2.VirtualMachine]],
+    ) -> _abc.Awaitable[_hypervisor_pb2.VirtualMachine]:
+        """Presses the power button: the guest is asked to shut down, and loses its power by itself. Returns at once.
+
+        A guest that still has power after `grace_ns` loses it if `force` is set, whether the caller stays or not. A VM
+        that is stopped already is returned as it is. Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` while
+        it is starting or paused, `GUEST_HAS_NO_BUTTON` when the guest has not set up its power device and `force` is not
+        set.
+        """
+
+    def ResetVirtualMachine(
+        self,
+        request: _hypervisor_pb2.ResetVirtualMachineRequest,
+        context: _aio.ServicerContext[_hypervisor_pb2.ResetVirtualMachineRequest, _abc.Awaitable[_hypervisor_pb2.VirtualMachine]],
+    ) -> _abc.Awaitable[_hypervisor_pb2.VirtualMachine]:
+        """Resets a VM with power, as its reset line does: vCPUs and devices begin anew, and the guest boots again. Its RAM
+        stays granted, and the boot overwrites what it needs. Returns when it runs.
+
+        Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` without power, `MIGRATING`, `TASK_RUNNING`.
+        """
+
+    def SuspendVirtualMachine(
+        self,
+        request: _hypervisor_pb2.SuspendVirtualMachineRequest,
+        context: _aio.ServicerContext[_hypervisor_pb2.SuspendVirtualMachineRequest, _abc.Awaitable[_tasks_pb2.Task]],
+    ) -> _abc.Awaitable[_tasks_pb2.Task]:
+        """Writes a VM's memory, processors and devices to its folder and takes its power: suspends it to disk. The next
+        `StartVirtualMachine` goes on where it was.
+
+        Idempotent by `request_id`. Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` unless it runs or is
+        paused, `GUEST_NODE`, `DEVICE_NOT_SAVABLE` with an assigned device, `MIGRATING`, `TASK_RUNNING`; RESOURCE_EXHAUSTED
+        `HOST_DISK_FULL`.
         """
 
     def PauseVirtualMachine(
@@ -220,9 +378,10 @@ class VirtualMachinesServicer:
         request: _hypervisor_pb2.DeleteVirtualMachineRequest,
         context: _aio.ServicerContext[_hypervisor_pb2.DeleteVirtualMachineRequest, _abc.Awaitable[_hypervisor_pb2.DeleteVirtualMachineResponse]],
     ) -> _abc.Awaitable[_hypervisor_pb2.DeleteVirtualMachineResponse]:
-        """Deletes the definition of a VM without power.
+        """Deletes a VM without power: its definition, and its folder with the disks and snapshots that are in it.
 
-        Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` while it has power.
+        Errors: NOT_FOUND `VM_UNKNOWN`; FAILED_PRECONDITION `VM_STATE` while it has power; once there are disks,
+        `DISK_IN_USE` while another VM or a linked clone needs one of the folder (it is named), and `TASK_RUNNING`.
         """
 
     def ReadSerial(

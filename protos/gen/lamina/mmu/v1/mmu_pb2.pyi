@@ -363,7 +363,9 @@ class MapRangeRequest(_message.Message):
     shared: _builtins.bool
     """Whether writes go to the object (MAP_SHARED). Otherwise they copy."""
     grows_down: _builtins.bool
-    """Whether the mapping grows downwards when the page below it is touched (a stack), down to `size_bytes` below its end."""
+    """Whether the mapping grows downwards when the page below it is touched (a stack), down to `size_bytes` below its
+    end.
+    """
     label: _builtins.str
     """Label for people, for example `[stack]` or a path. At most 255 characters."""
     @_builtins.property
@@ -1103,6 +1105,7 @@ class HoldRequest(_message.Message):
     WANT_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
     AGES_FIELD_NUMBER: _builtins.int
+    WANT_EXTENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___HoldOpen:
         """Opens the stream. First message, once."""
@@ -1119,6 +1122,10 @@ class HoldRequest(_message.Message):
     def ages(self) -> Global___HoldAges:
         """Answers a request for accessed bits."""
 
+    @_builtins.property
+    def want_extent(self) -> Global___HoldWantExtent:
+        """Asks for an extent. Not served yet: the stream ends with UNIMPLEMENTED `NOT_SERVED_YET`."""
+
     def __init__(
         self,
         *,
@@ -1126,12 +1133,13 @@ class HoldRequest(_message.Message):
         want: Global___HoldWant | None = ...,
         acknowledge: Global___HoldAcknowledge | None = ...,
         ages: Global___HoldAges | None = ...,
+        want_extent: Global___HoldWantExtent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "ages", b"ages", "open", b"open", "request", b"request", "want", b"want"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "ages", b"ages", "open", b"open", "request", b"request", "want", b"want", "want_extent", b"want_extent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "ages", b"ages", "open", b"open", "request", b"request", "want", b"want"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "ages", b"ages", "open", b"open", "request", b"request", "want", b"want", "want_extent", b"want_extent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open", "want", "acknowledge", "ages"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open", "want", "acknowledge", "ages", "want_extent"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -1147,9 +1155,9 @@ class HoldOpen(_message.Message):
     EPTP_FIELD_NUMBER: _builtins.int
     eptp: _builtins.int
     """Physical address of the root of the holder's second-stage table, a frame that `AllocateFrames` gave out. With it a
-    holder that is fenced, or whose stream ends, loses its translations at once: the MMU sets all entries of the root to
-    0x800 (not present, not 0), so that a holder that adds tables by compare-and-swap from 0 fails, and shoots them down.
-    A new hold takes a new root. 0: the holder itself sees to all that.
+    holder that is fenced, or whose stream ends, loses its translations at once: the MMU sets all entries of the root
+    to 0x800 (not present, not 0), so that a holder that adds tables by compare-and-swap from 0 fails, and shoots them
+    down. A new hold takes a new root. 0: the holder itself sees to all that.
     """
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
@@ -1198,6 +1206,128 @@ class HoldWant(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HoldWant: _TypeAlias = HoldWant  # noqa: Y015
+
+@_typing.final
+class HoldWantExtent(_message.Message):
+    """Asks for the extent around an address, for a second stage with large pages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    EXTENT_BYTES_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Chosen by the holder, returned with the grant. One series with those of wants."""
+    address: _builtins.int
+    """Address in the space (guest physical)."""
+    access: _access_pb2.Access.ValueType
+    """Access that is wanted."""
+    extent_bytes: _builtins.int
+    """Bytes of the extent, its alignment too: 2 MiB or 1 GiB. When there is no such extent, the page alone is granted
+    (`HoldGrant`).
+    """
+    pinned: _builtins.bool
+    """Whether the extent stays where it is until the hold ends (a VM whose RAM another stack maps whole). It counts as
+    locked.
+    """
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        address: _builtins.int = ...,
+        access: _access_pb2.Access.ValueType = ...,
+        extent_bytes: _builtins.int = ...,
+        pinned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "address", b"address", "extent_bytes", b"extent_bytes", "pinned", b"pinned", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldWantExtent: _TypeAlias = HoldWantExtent  # noqa: Y015
+
+@_typing.final
+class HoldGrantExtent(_message.Message):
+    """Grants an extent. Its pages have one accessed and one dirty bit: `PageBits` of its first address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    FRAME_FIELD_NUMBER: _builtins.int
+    EXTENT_BYTES_FIELD_NUMBER: _builtins.int
+    WRITABLE_FIELD_NUMBER: _builtins.int
+    EXECUTABLE_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Of the request."""
+    address: _builtins.int
+    """First address in the space."""
+    frame: _builtins.int
+    """First frame."""
+    extent_bytes: _builtins.int
+    """Bytes."""
+    writable: _builtins.bool
+    """Whether it may be written."""
+    executable: _builtins.bool
+    """Whether it may be executed."""
+    pinned: _builtins.bool
+    """Whether it stays until the hold ends."""
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        address: _builtins.int = ...,
+        frame: _builtins.int = ...,
+        extent_bytes: _builtins.int = ...,
+        writable: _builtins.bool = ...,
+        executable: _builtins.bool = ...,
+        pinned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "executable", b"executable", "extent_bytes", b"extent_bytes", "frame", b"frame", "pinned", b"pinned", "sequence", b"sequence", "writable", b"writable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldGrantExtent: _TypeAlias = HoldGrantExtent  # noqa: Y015
+
+@_typing.final
+class HoldRevokeExtents(_message.Message):
+    """Takes extents back, or splits them. The holder clears or splits its entries, shoots the translations down, and
+    acknowledges, as with a revocation. Afterwards pages of an extent that was split are held one by one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    revocation: _builtins.int
+    """Identifies the revocation; one series with the others."""
+    split: _builtins.bool
+    """Whether they are only split into pages, which stay granted."""
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Extents by their first address, at most 4096."""
+
+    def __init__(
+        self,
+        *,
+        revocation: _builtins.int = ...,
+        addresses: _abc.Iterable[_builtins.int] | None = ...,
+        split: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "revocation", b"revocation", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldRevokeExtents: _TypeAlias = HoldRevokeExtents  # noqa: Y015
 
 @_typing.final
 class HoldAcknowledge(_message.Message):
@@ -1297,6 +1427,8 @@ class HoldResponse(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     REVOCATION_FIELD_NUMBER: _builtins.int
     AGE_FIELD_NUMBER: _builtins.int
+    GRANT_EXTENT_FIELD_NUMBER: _builtins.int
+    REVOKE_EXTENTS_FIELD_NUMBER: _builtins.int
     position: _builtins.int
     """Position on the stream, from 1, without gaps."""
     @_builtins.property
@@ -1319,6 +1451,14 @@ class HoldResponse(_message.Message):
     def age(self) -> Global___HoldAge:
         """Asks for accessed bits."""
 
+    @_builtins.property
+    def grant_extent(self) -> Global___HoldGrantExtent:
+        """Grants an extent."""
+
+    @_builtins.property
+    def revoke_extents(self) -> Global___HoldRevokeExtents:
+        """Takes extents back."""
+
     def __init__(
         self,
         *,
@@ -1328,12 +1468,14 @@ class HoldResponse(_message.Message):
         refusal: Global___HoldRefusal | None = ...,
         revocation: Global___HoldRevocation | None = ...,
         age: Global___HoldAge | None = ...,
+        grant_extent: Global___HoldGrantExtent | None = ...,
+        revoke_extents: Global___HoldRevokeExtents | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "grant", b"grant", "opened", b"opened", "refusal", b"refusal", "response", b"response", "revocation", b"revocation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "grant", b"grant", "grant_extent", b"grant_extent", "opened", b"opened", "refusal", b"refusal", "response", b"response", "revocation", b"revocation", "revoke_extents", b"revoke_extents"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "grant", b"grant", "opened", b"opened", "position", b"position", "refusal", b"refusal", "response", b"response", "revocation", b"revocation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "grant", b"grant", "grant_extent", b"grant_extent", "opened", b"opened", "position", b"position", "refusal", b"refusal", "response", b"response", "revocation", b"revocation", "revoke_extents", b"revoke_extents"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["opened", "grant", "refusal", "revocation", "age"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["opened", "grant", "refusal", "revocation", "age", "grant_extent", "revoke_extents"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -2331,3 +2473,173 @@ class DeleteGroupResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteGroupResponse: _TypeAlias = DeleteGroupResponse  # noqa: Y015
+
+@_typing.final
+class ListFramesRequest(_message.Message):
+    """Asks for frames."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    use: Global___Frame.Use.ValueType
+    """Only of this use. Unspecified means all but free ones."""
+    group: _builtins.str
+    """Only of this group, as a resource name. Empty means all."""
+    page_size: _builtins.int
+    """Most to return, 0 to 1000. 0 means 100."""
+    page_token: _builtins.str
+    """Token of an earlier response."""
+    def __init__(
+        self,
+        *,
+        use: Global___Frame.Use.ValueType = ...,
+        group: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "page_size", b"page_size", "page_token", b"page_token", "use", b"use"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFramesRequest: _TypeAlias = ListFramesRequest  # noqa: Y015
+
+@_typing.final
+class ListFramesResponse(_message.Message):
+    """Frames."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAMES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty at the end."""
+    @_builtins.property
+    def frames(self) -> _containers.RepeatedCompositeFieldContainer[Global___Frame]:
+        """By number; each with its newest mapping only."""
+
+    def __init__(
+        self,
+        *,
+        frames: _abc.Iterable[Global___Frame] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFramesResponse: _TypeAlias = ListFramesResponse  # noqa: Y015
+
+@_typing.final
+class WatchFaultsRequest(_message.Message):
+    """Asks for faults as they are resolved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Space, by name. Empty means all."""
+    sample: _builtins.int
+    """One of this many faults is told, 1 to 1,000,000. 0 means each."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        sample: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sample", b"sample"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchFaultsRequest: _TypeAlias = WatchFaultsRequest  # noqa: Y015
+
+@_typing.final
+class FaultBatch(_message.Message):
+    """Resolved faults in their order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULTS_FIELD_NUMBER: _builtins.int
+    MISSED_FIELD_NUMBER: _builtins.int
+    missed: _builtins.int
+    """Faults that are not here, because the reader was too slow. Those left out by sampling do not count."""
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedCompositeFieldContainer[Global___FaultEvent]:
+        """At most 1024."""
+
+    def __init__(
+        self,
+        *,
+        faults: _abc.Iterable[Global___FaultEvent] | None = ...,
+        missed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["faults", b"faults", "missed", b"missed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FaultBatch: _TypeAlias = FaultBatch  # noqa: Y015
+
+@_typing.final
+class FaultEvent(_message.Message):
+    """A resolved fault."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPACE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    TIME_NS_FIELD_NUMBER: _builtins.int
+    DURATION_NS_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    AROUND_PAGES_FIELD_NUMBER: _builtins.int
+    EVICTED_FRAME_FIELD_NUMBER: _builtins.int
+    space: _builtins.str
+    """Space, by name."""
+    address: _builtins.int
+    """Address."""
+    access: _access_pb2.Access.ValueType
+    """Access."""
+    time_ns: _builtins.int
+    """Begin in nanoseconds since the stack's start."""
+    duration_ns: _builtins.int
+    """Time that it took, in nanoseconds."""
+    around_pages: _builtins.int
+    """Pages that were mapped around it."""
+    evicted_frame: _builtins.int
+    """Frame that was taken from somebody for it; `Layer.Explain` of it tells why. Absent without one."""
+    @_builtins.property
+    def answer(self) -> Global___FaultResponse:
+        """The answer, with its steps and their times."""
+
+    def __init__(
+        self,
+        *,
+        space: _builtins.str = ...,
+        address: _builtins.int = ...,
+        access: _access_pb2.Access.ValueType = ...,
+        time_ns: _builtins.int = ...,
+        duration_ns: _builtins.int = ...,
+        answer: Global___FaultResponse | None = ...,
+        around_pages: _builtins.int = ...,
+        evicted_frame: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_evicted_frame", b"_evicted_frame", "answer", b"answer", "evicted_frame", b"evicted_frame"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_evicted_frame", b"_evicted_frame", "access", b"access", "address", b"address", "answer", b"answer", "around_pages", b"around_pages", "duration_ns", b"duration_ns", "evicted_frame", b"evicted_frame", "space", b"space", "time_ns", b"time_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__evicted_frame: _TypeAlias = _typing.Literal["evicted_frame"]  # noqa: Y015
+    _WhichOneofArgType__evicted_frame: _TypeAlias = _typing.Literal["_evicted_frame", b"_evicted_frame"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__evicted_frame) -> _WhichOneofReturnType__evicted_frame | None: ...
+
+Global___FaultEvent: _TypeAlias = FaultEvent  # noqa: Y015

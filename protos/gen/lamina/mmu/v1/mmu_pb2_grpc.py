@@ -3,7 +3,11 @@
 import grpc
 import warnings
 
+from lamina.mmu.v1 import frames_pb2 as lamina_dot_mmu_dot_v1_dot_frames__pb2
+from lamina.mmu.v1 import group_events_pb2 as lamina_dot_mmu_dot_v1_dot_group__events__pb2
 from lamina.mmu.v1 import mmu_pb2 as lamina_dot_mmu_dot_v1_dot_mmu__pb2
+from lamina.mmu.v1 import ranges_pb2 as lamina_dot_mmu_dot_v1_dot_ranges__pb2
+from lamina.mmu.v1 import supply_pb2 as lamina_dot_mmu_dot_v1_dot_supply__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -105,6 +109,81 @@ class SpacesStub:
                 request_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.ReclaimRequest.SerializeToString,
                 response_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.ReclaimResponse.FromString,
                 _registered_method=True)
+        self.AdviseRange = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/AdviseRange',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.AdviseRangeRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.AdviseRangeResponse.FromString,
+                _registered_method=True)
+        self.LockRange = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/LockRange',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.LockRangeRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.LockRangeResponse.FromString,
+                _registered_method=True)
+        self.UnlockRange = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/UnlockRange',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnlockRangeRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnlockRangeResponse.FromString,
+                _registered_method=True)
+        self.PinRange = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/PinRange',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.PinRangeRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.PinnedRange.FromString,
+                _registered_method=True)
+        self.UnpinRanges = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/UnpinRanges',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnpinRangesRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnpinRangesResponse.FromString,
+                _registered_method=True)
+        self.SetBreak = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/SetBreak',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SetBreakRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SetBreakResponse.FromString,
+                _registered_method=True)
+        self.RemapRange = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/RemapRange',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.RemapRangeRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.RemapRangeResponse.FromString,
+                _registered_method=True)
+        self.SyncRange = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/SyncRange',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SyncRangeRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SyncRangeResponse.FromString,
+                _registered_method=True)
+        self.ReadResidency = channel.unary_stream(
+                '/lamina.mmu.v1.Spaces/ReadResidency',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.ReadResidencyRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.ResidencyPiece.FromString,
+                _registered_method=True)
+        self.SplitHugePages = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/SplitHugePages',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SplitHugePagesRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SplitHugePagesResponse.FromString,
+                _registered_method=True)
+        self.GetSpaceSettings = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/GetSpaceSettings',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.GetSpaceSettingsRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SpaceSettings.FromString,
+                _registered_method=True)
+        self.UpdateSpaceSettings = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/UpdateSpaceSettings',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.UpdateSpaceSettingsRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SpaceSettings.FromString,
+                _registered_method=True)
+        self.GetSpaceStatistics = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/GetSpaceStatistics',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.GetSpaceStatisticsRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SpaceStatistics.FromString,
+                _registered_method=True)
+        self.WatchFaults = channel.unary_stream(
+                '/lamina.mmu.v1.Spaces/WatchFaults',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.WatchFaultsRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.FaultBatch.FromString,
+                _registered_method=True)
+        self.AttachProcess = channel.unary_unary(
+                '/lamina.mmu.v1.Spaces/AttachProcess',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.AttachProcessRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.Space.FromString,
+                _registered_method=True)
         self.Hold = channel.stream_stream(
                 '/lamina.mmu.v1.Spaces/Hold',
                 request_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.HoldRequest.SerializeToString,
@@ -119,9 +198,9 @@ class SpacesServicer:
     def CreateSpace(self, request, context):
         """Creates an empty address space with a root table in RAM.
 
-        The space belongs to the caller's session, if the call names one. Idempotent by `request_id`, here and in every other
-        call that has one; an id that was used for something else is INVALID_ARGUMENT `REQUEST_ID_REUSED`. Errors: NOT_FOUND
-        `GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` when not even a table can be had.
+        The space belongs to the caller's session, if the call names one. Idempotent by `request_id`, here and in every
+        other call that has one; an id that was used for something else is INVALID_ARGUMENT `REQUEST_ID_REUSED`. Errors:
+        NOT_FOUND `GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` when not even a table can be had.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -252,6 +331,166 @@ class SpacesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdviseRange(self, request, context):
+        """Says how a range will be used, or what is to become of it now, as madvise(2) does.
+
+        Holders give up what is dropped before the call returns. Safe to repeat. Errors: FAILED_PRECONDITION
+        `HANDLE_STALE`, `RANGE_LOCKED` for dropping or reclaiming what is locked or pinned; NOT_FOUND `RANGE_NOT_MAPPED`
+        when a page of it is not mapped (the advice is taken for the rest); INVALID_ARGUMENT for an unaligned range or
+        advice that its mapping cannot have; RESOURCE_EXHAUSTED `NO_FREE_FRAME` (what was done stays).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LockRange(self, request, context):
+        """Locks a range in RAM: its pages are faulted in and never swapped. They may still be moved.
+
+        Locks do not nest, as with mlock(2). Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND
+        `RANGE_NOT_MAPPED`; RESOURCE_EXHAUSTED `LOCK_LIMIT` beyond the space's limit, `NO_FREE_FRAME`, `GROUP_LIMIT`
+        (nothing is locked then).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnlockRange(self, request, context):
+        """Unlocks a range. What is not locked is passed over.
+
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinRange(self, request, context):
+        """Pins a range for DMA: faults it in, makes the copies that are due, and keeps each page in its frame until
+        `UnpinRanges`, whatever becomes of the mapping. Returns the frames.
+
+        Pins nest. Idempotent by `request_id`. Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BAD_ADDRESS`
+        naming the first bad address (nothing is pinned then); RESOURCE_EXHAUSTED `NO_FREE_FRAME`, `PIN_LIMIT` when half of
+        RAM is pinned; INVALID_ARGUMENT for a size over 16 MiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpinRanges(self, request, context):
+        """Ends pins, all or none.
+
+        Errors: FAILED_PRECONDITION `HANDLE_STALE` names the first pin that is not there; INVALID_ARGUMENT for more than
+        4096.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBreak(self, request, context):
+        """Moves the end of the heap, as brk(2) does; or tells where it is.
+
+        Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `BREAK_NOT_SET` before the first call that names `start`,
+        `BREAK_SET` for another `start`; ALREADY_EXISTS `RANGE_IN_USE` when another mapping is in the way (the end stays);
+        RESOURCE_EXHAUSTED `MAPPED_LIMIT`; INVALID_ARGUMENT for an end before the start.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemapRange(self, request, context):
+        """Resizes or moves a mapping with its pages, as mremap(2) does. Holders give up what moves before the call returns.
+
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when the old range is not within one
+        mapping; ALREADY_EXISTS `RANGE_IN_USE` when it cannot grow and may not move; RESOURCE_EXHAUSTED
+        `ADDRESS_SPACE_FULL`, `TOO_MANY_MAPPINGS`, `MAPPED_LIMIT`; INVALID_ARGUMENT for an unaligned address or ranges that
+        overlap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SyncRange(self, request, context):
+        """Has the changes of shared mappings kept by the suppliers of their objects, as msync(2) with MS_SYNC does.
+
+        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED`; DATA_LOSS
+        `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadResidency(self, request, context):
+        """Streams where the pages of a range are, with their bits, in the order of addresses: what mincore(2), pagemap and
+        kpageflags tell.
+
+        Pages that are not mapped are told as nowhere. Asks holders for their bits. Errors: NOT_FOUND `SPACE_UNKNOWN`;
+        FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for an unaligned address or more than 1 TiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SplitHugePages(self, request, context):
+        """Splits huge pages into pages of 4 KiB; bits and rights are those of the huge page. Cores and holders have dropped
+        the huge translations when it returns.
+
+        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` for a table (those
+        split before stay so).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSpaceSettings(self, request, context):
+        """Returns the settings of a space.
+
+        Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSpaceSettings(self, request, context):
+        """Changes settings of a space; they hold for what comes after, but for the group, whose charges move at once.
+
+        Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `GROUP_LIMIT`
+        when the charges do not fit into the group; INVALID_ARGUMENT for a value out of range or an unknown path in the
+        mask.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSpaceStatistics(self, request, context):
+        """Returns what a space uses, as smaps_rollup and getrusage(2) tell it.
+
+        Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchFaults(self, request, context):
+        """Streams faults as they are resolved: the document's seven steps with their times.
+
+        Nobody waits for the reader: what it is too slow for is lost to it and counted. Ends when the space is deleted.
+        Errors: NOT_FOUND `SPACE_UNKNOWN`; INVALID_ARGUMENT for a sample out of range.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachProcess(self, request, context):
+        """Makes a running process of the kernel a space, with its mappings, bits and counters as the kernel tells them. Only
+        engine `linux`.
+
+        The space ends with the process; deleting it leaves the process alone. Idempotent by `request_id`. Errors:
+        NOT_FOUND `PROCESS_UNKNOWN`; PERMISSION_DENIED `PROCESS_NOT_TRACEABLE`; ALREADY_EXISTS `PROCESS_ATTACHED`;
+        UNIMPLEMENTED `PROCESS_NOT_SUPPORTED` on other engines.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Hold(self, request_iterator, context):
         """Holds a space's frames outside its own page table (a VM's EPT, an IOMMU domain): grants and revocations on one
         ordered stream (ADR 0002).
@@ -261,10 +500,11 @@ class SpacesServicer:
         `HOLDER_FENCED`. When the stream ends, however it does, all grants are void. The stream ends with OK when the space
         is deleted or the holder half-closes.
 
-        Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`, `QUESTION_UNKNOWN` for
-        an answer that was not asked for; ALREADY_EXISTS `SPACE_HELD` when another holder has the space; INVALID_ARGUMENT
-        `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`; RESOURCE_EXHAUSTED `TOO_MANY_WANTS` for
-        more than 1024 wants without an answer.
+        Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`, `QUESTION_UNKNOWN`
+        for an answer that was not asked for; ALREADY_EXISTS `SPACE_HELD` when another holder has the space;
+        INVALID_ARGUMENT `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`; RESOURCE_EXHAUSTED
+        `TOO_MANY_WANTS` for more than 1024 wants without an answer; UNIMPLEMENTED `NOT_SERVED_YET` for a want of an
+        extent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -342,6 +582,81 @@ def add_SpacesServicer_to_server(servicer, server):
                     servicer.Reclaim,
                     request_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.ReclaimRequest.FromString,
                     response_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.ReclaimResponse.SerializeToString,
+            ),
+            'AdviseRange': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdviseRange,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.AdviseRangeRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.AdviseRangeResponse.SerializeToString,
+            ),
+            'LockRange': grpc.unary_unary_rpc_method_handler(
+                    servicer.LockRange,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.LockRangeRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.LockRangeResponse.SerializeToString,
+            ),
+            'UnlockRange': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnlockRange,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnlockRangeRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnlockRangeResponse.SerializeToString,
+            ),
+            'PinRange': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinRange,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.PinRangeRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.PinnedRange.SerializeToString,
+            ),
+            'UnpinRanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpinRanges,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnpinRangesRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnpinRangesResponse.SerializeToString,
+            ),
+            'SetBreak': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBreak,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SetBreakRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SetBreakResponse.SerializeToString,
+            ),
+            'RemapRange': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemapRange,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.RemapRangeRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.RemapRangeResponse.SerializeToString,
+            ),
+            'SyncRange': grpc.unary_unary_rpc_method_handler(
+                    servicer.SyncRange,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SyncRangeRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SyncRangeResponse.SerializeToString,
+            ),
+            'ReadResidency': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadResidency,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.ReadResidencyRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.ResidencyPiece.SerializeToString,
+            ),
+            'SplitHugePages': grpc.unary_unary_rpc_method_handler(
+                    servicer.SplitHugePages,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SplitHugePagesRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SplitHugePagesResponse.SerializeToString,
+            ),
+            'GetSpaceSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSpaceSettings,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.GetSpaceSettingsRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SpaceSettings.SerializeToString,
+            ),
+            'UpdateSpaceSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSpaceSettings,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.UpdateSpaceSettingsRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SpaceSettings.SerializeToString,
+            ),
+            'GetSpaceStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSpaceStatistics,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.GetSpaceStatisticsRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.SpaceStatistics.SerializeToString,
+            ),
+            'WatchFaults': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchFaults,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.WatchFaultsRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.FaultBatch.SerializeToString,
+            ),
+            'AttachProcess': grpc.unary_unary_rpc_method_handler(
+                    servicer.AttachProcess,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_ranges__pb2.AttachProcessRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.Space.SerializeToString,
             ),
             'Hold': grpc.stream_stream_rpc_method_handler(
                     servicer.Hold,
@@ -739,6 +1054,411 @@ class Spaces:
             _registered_method=True)
 
     @staticmethod
+    def AdviseRange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/AdviseRange',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.AdviseRangeRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.AdviseRangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LockRange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/LockRange',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.LockRangeRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.LockRangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnlockRange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/UnlockRange',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnlockRangeRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnlockRangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinRange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/PinRange',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.PinRangeRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.PinnedRange.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpinRanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/UnpinRanges',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnpinRangesRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.UnpinRangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBreak(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/SetBreak',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.SetBreakRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.SetBreakResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemapRange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/RemapRange',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.RemapRangeRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.RemapRangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SyncRange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/SyncRange',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.SyncRangeRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.SyncRangeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadResidency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/ReadResidency',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.ReadResidencyRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.ResidencyPiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SplitHugePages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/SplitHugePages',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.SplitHugePagesRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.SplitHugePagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSpaceSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/GetSpaceSettings',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.GetSpaceSettingsRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.SpaceSettings.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSpaceSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/UpdateSpaceSettings',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.UpdateSpaceSettingsRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.SpaceSettings.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSpaceStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/GetSpaceStatistics',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.GetSpaceStatisticsRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.SpaceStatistics.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchFaults(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/WatchFaults',
+            lamina_dot_mmu_dot_v1_dot_mmu__pb2.WatchFaultsRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_mmu__pb2.FaultBatch.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachProcess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Spaces/AttachProcess',
+            lamina_dot_mmu_dot_v1_dot_ranges__pb2.AttachProcessRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_mmu__pb2.Space.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Hold(request_iterator,
             target,
             options=(),
@@ -801,6 +1521,26 @@ class ObjectsStub:
                 request_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.DeleteObjectRequest.SerializeToString,
                 response_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.DeleteObjectResponse.FromString,
                 _registered_method=True)
+        self.ReadObject = channel.unary_stream(
+                '/lamina.mmu.v1.Objects/ReadObject',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.ReadObjectRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.ObjectPiece.FromString,
+                _registered_method=True)
+        self.ResizeObject = channel.unary_unary(
+                '/lamina.mmu.v1.Objects/ResizeObject',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.ResizeObjectRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.Object.FromString,
+                _registered_method=True)
+        self.SyncObject = channel.unary_unary(
+                '/lamina.mmu.v1.Objects/SyncObject',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.SyncObjectRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.SyncObjectResponse.FromString,
+                _registered_method=True)
+        self.Supply = channel.stream_stream(
+                '/lamina.mmu.v1.Objects/Supply',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.SupplyRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.SupplyResponse.FromString,
+                _registered_method=True)
 
 
 class ObjectsServicer:
@@ -853,6 +1593,53 @@ class ObjectsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadObject(self, request, context):
+        """Streams the content of an object in pieces of at most 1 MiB, in the order of offsets. Pages are brought in for it.
+
+        Errors: NOT_FOUND `OBJECT_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`;
+        RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`, `SUPPLY_FAILED` with the supplier's reason.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResizeObject(self, request, context):
+        """Changes the size of an object, as ftruncate(2) does. Holders give up what goes before the call returns.
+
+        Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `RANGE_PINNED` when a page that would go is pinned;
+        INVALID_ARGUMENT for a size out of range.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SyncObject(self, request, context):
+        """Has an object's changes kept by its supplier, and drops clean pages that nobody maps when asked to.
+
+        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; DATA_LOSS
+        `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Supply(self, request_iterator, context):
+        """Supplies the content of objects on demand, and keeps what is written to them: what makes an object a file's page
+        cache. Clean pages of supplied objects are dropped when memory is short, and demanded again.
+
+        The first message is `open`. Demands and answers are ordered by position and sequence; several are open at once. An
+        answer is due within 30 s. When the stream ends, or an answer does not come, accesses that need the supplier are
+        refused (SIGBUS), pages that are in RAM stay, and the objects may be supplied again. Reading the stream never waits
+        for writing it.
+
+        Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `SUPPLY_NOT_OPENED`, `QUESTION_UNKNOWN`;
+        ALREADY_EXISTS `OBJECT_SUPPLIED`; INVALID_ARGUMENT `SUPPLY_MALFORMED` for more bytes than were demanded; ABORTED
+        `SUPPLIER_SILENT`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ObjectsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -880,6 +1667,26 @@ def add_ObjectsServicer_to_server(servicer, server):
                     servicer.DeleteObject,
                     request_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.DeleteObjectRequest.FromString,
                     response_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.DeleteObjectResponse.SerializeToString,
+            ),
+            'ReadObject': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadObject,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.ReadObjectRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.ObjectPiece.SerializeToString,
+            ),
+            'ResizeObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeObject,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.ResizeObjectRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.Object.SerializeToString,
+            ),
+            'SyncObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.SyncObject,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.SyncObjectRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.SyncObjectResponse.SerializeToString,
+            ),
+            'Supply': grpc.stream_stream_rpc_method_handler(
+                    servicer.Supply,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.SupplyRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_supply__pb2.SupplyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1028,6 +1835,114 @@ class Objects:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ReadObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.mmu.v1.Objects/ReadObject',
+            lamina_dot_mmu_dot_v1_dot_supply__pb2.ReadObjectRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_supply__pb2.ObjectPiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Objects/ResizeObject',
+            lamina_dot_mmu_dot_v1_dot_supply__pb2.ResizeObjectRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_mmu__pb2.Object.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SyncObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Objects/SyncObject',
+            lamina_dot_mmu_dot_v1_dot_supply__pb2.SyncObjectRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_supply__pb2.SyncObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Supply(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/lamina.mmu.v1.Objects/Supply',
+            lamina_dot_mmu_dot_v1_dot_supply__pb2.SupplyRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_supply__pb2.SupplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class FramesStub:
     """Accounts for frames, and gives whole ones to layers that build tables of their own.
@@ -1058,6 +1973,36 @@ class FramesStub:
                 '/lamina.mmu.v1.Frames/FreeFrames',
                 request_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.FreeFramesRequest.SerializeToString,
                 response_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.FreeFramesResponse.FromString,
+                _registered_method=True)
+        self.ListFrames = channel.unary_unary(
+                '/lamina.mmu.v1.Frames/ListFrames',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.ListFramesRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.ListFramesResponse.FromString,
+                _registered_method=True)
+        self.GetFragmentation = channel.unary_unary(
+                '/lamina.mmu.v1.Frames/GetFragmentation',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.GetFragmentationRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.Fragmentation.FromString,
+                _registered_method=True)
+        self.CompactFrames = channel.unary_unary(
+                '/lamina.mmu.v1.Frames/CompactFrames',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.CompactFramesRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.CompactFramesResponse.FromString,
+                _registered_method=True)
+        self.AllocateExtents = channel.unary_unary(
+                '/lamina.mmu.v1.Frames/AllocateExtents',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.AllocateExtentsRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.AllocateExtentsResponse.FromString,
+                _registered_method=True)
+        self.FreeExtents = channel.unary_unary(
+                '/lamina.mmu.v1.Frames/FreeExtents',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.FreeExtentsRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.FreeExtentsResponse.FromString,
+                _registered_method=True)
+        self.OfflineFrames = channel.unary_unary(
+                '/lamina.mmu.v1.Frames/OfflineFrames',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.OfflineFramesRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.OfflineFramesResponse.FromString,
                 _registered_method=True)
 
 
@@ -1103,6 +2048,65 @@ class FramesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFrames(self, request, context):
+        """Lists frames with their use and one of their mappings, by number.
+
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`; NOT_FOUND `GROUP_UNKNOWN`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFragmentation(self, request, context):
+        """Returns how free memory is cut up.
+
+        Errors: none beyond the transport's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompactFrames(self, request, context):
+        """Moves pages together until enough huge blocks are free, as far as it goes. Holders are asked to give up what moves.
+
+        Moving too little is not an error. Safe to repeat. Errors: INVALID_ARGUMENT for a count out of range.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AllocateExtents(self, request, context):
+        """Allocates zeroed extents of huge pages that are never moved or reclaimed: for a VM's RAM that another stack maps
+        whole.
+
+        Compacts when it must. They belong to the caller's session, if the call names one. Idempotent by `request_id`.
+        Errors: RESOURCE_EXHAUSTED `NO_FREE_EXTENT` (nothing is allocated), `GROUP_LIMIT`; INVALID_ARGUMENT for a count or
+        size out of range.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreeExtents(self, request, context):
+        """Frees extents that `AllocateExtents` returned.
+
+        Errors: FAILED_PRECONDITION `EXTENT_NOT_ALLOCATED` names the first extent that the caller does not own; nothing is
+        freed then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def OfflineFrames(self, request, context):
+        """Takes frames out of use whose memory fails, and moves, drops or gives up what is in them.
+
+        Idempotent. Errors: OUT_OF_RANGE `FRAME_OUTSIDE_RAM`; INVALID_ARGUMENT for more than 4096 frames. That a frame
+        cannot be taken is a result, not an error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FramesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1125,6 +2129,36 @@ def add_FramesServicer_to_server(servicer, server):
                     servicer.FreeFrames,
                     request_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.FreeFramesRequest.FromString,
                     response_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.FreeFramesResponse.SerializeToString,
+            ),
+            'ListFrames': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFrames,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.ListFramesRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.ListFramesResponse.SerializeToString,
+            ),
+            'GetFragmentation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFragmentation,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.GetFragmentationRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.Fragmentation.SerializeToString,
+            ),
+            'CompactFrames': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompactFrames,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.CompactFramesRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.CompactFramesResponse.SerializeToString,
+            ),
+            'AllocateExtents': grpc.unary_unary_rpc_method_handler(
+                    servicer.AllocateExtents,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.AllocateExtentsRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.AllocateExtentsResponse.SerializeToString,
+            ),
+            'FreeExtents': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreeExtents,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.FreeExtentsRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.FreeExtentsResponse.SerializeToString,
+            ),
+            'OfflineFrames': grpc.unary_unary_rpc_method_handler(
+                    servicer.OfflineFrames,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.OfflineFramesRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_frames__pb2.OfflineFramesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1246,6 +2280,168 @@ class Frames:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ListFrames(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Frames/ListFrames',
+            lamina_dot_mmu_dot_v1_dot_mmu__pb2.ListFramesRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_mmu__pb2.ListFramesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFragmentation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Frames/GetFragmentation',
+            lamina_dot_mmu_dot_v1_dot_frames__pb2.GetFragmentationRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_frames__pb2.Fragmentation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompactFrames(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Frames/CompactFrames',
+            lamina_dot_mmu_dot_v1_dot_frames__pb2.CompactFramesRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_frames__pb2.CompactFramesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AllocateExtents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Frames/AllocateExtents',
+            lamina_dot_mmu_dot_v1_dot_frames__pb2.AllocateExtentsRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_frames__pb2.AllocateExtentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreeExtents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Frames/FreeExtents',
+            lamina_dot_mmu_dot_v1_dot_frames__pb2.FreeExtentsRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_frames__pb2.FreeExtentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OfflineFrames(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Frames/OfflineFrames',
+            lamina_dot_mmu_dot_v1_dot_frames__pb2.OfflineFramesRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_frames__pb2.OfflineFramesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class GroupsStub:
     """Manages memory groups: the limits and accounts of memory, as memory cgroups are.
@@ -1284,6 +2480,26 @@ class GroupsStub:
                 request_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.DeleteGroupRequest.SerializeToString,
                 response_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.DeleteGroupResponse.FromString,
                 _registered_method=True)
+        self.GetGroupProtection = channel.unary_unary(
+                '/lamina.mmu.v1.Groups/GetGroupProtection',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GetGroupProtectionRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupProtection.FromString,
+                _registered_method=True)
+        self.UpdateGroupProtection = channel.unary_unary(
+                '/lamina.mmu.v1.Groups/UpdateGroupProtection',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.UpdateGroupProtectionRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupProtection.FromString,
+                _registered_method=True)
+        self.GetGroupStatistics = channel.unary_unary(
+                '/lamina.mmu.v1.Groups/GetGroupStatistics',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GetGroupStatisticsRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupStatistics.FromString,
+                _registered_method=True)
+        self.WatchGroups = channel.unary_stream(
+                '/lamina.mmu.v1.Groups/WatchGroups',
+                request_serializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.WatchGroupsRequest.SerializeToString,
+                response_deserializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupEventBatch.FromString,
+                _registered_method=True)
 
 
 class GroupsServicer:
@@ -1295,9 +2511,8 @@ class GroupsServicer:
     def CreateGroup(self, request, context):
         """Creates a group.
 
-        The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: ALREADY_EXISTS
-        `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent;
-        INVALID_ARGUMENT for a limit out of range.
+        The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors:
+        ALREADY_EXISTS `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent; INVALID_ARGUMENT for a limit out of range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1339,6 +2554,47 @@ class GroupsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetGroupProtection(self, request, context):
+        """Returns what a group is protected from, what slows it down, and how its pages are chosen.
+
+        Errors: NOT_FOUND `GROUP_UNKNOWN`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateGroupProtection(self, request, context):
+        """Changes a group's protection, throttling or policy. Use above a lower `high` is reclaimed before the call returns,
+        as far as it can be; a new policy starts from the order in which the pages came in.
+
+        Idempotent. Errors: NOT_FOUND `GROUP_UNKNOWN`, `POLICY_UNKNOWN`; INVALID_ARGUMENT for a value out of range, a
+        policy that works in replays only, or an unknown path in the mask; FAILED_PRECONDITION `GROUP_IS_ROOT` for limits
+        of the root group.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetGroupStatistics(self, request, context):
+        """Returns what a group uses, what was done to it, and its pressure.
+
+        Errors: NOT_FOUND `GROUP_UNKNOWN`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchGroups(self, request, context):
+        """Streams events of groups: limits reached, out-of-memory victims, pressure.
+
+        The first message comes at once. Events are kept for readers that are slow, 65536 of them; a watch on a group ends
+        with it. Errors: NOT_FOUND `GROUP_UNKNOWN`; OUT_OF_RANGE `EVENTS_FORGOTTEN` when `after_sequence` is no longer kept
+        (the caller reads the groups, and watches without it); RESOURCE_EXHAUSTED `WATCHER_TOO_SLOW` (likewise).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GroupsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1366,6 +2622,26 @@ def add_GroupsServicer_to_server(servicer, server):
                     servicer.DeleteGroup,
                     request_deserializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.DeleteGroupRequest.FromString,
                     response_serializer=lamina_dot_mmu_dot_v1_dot_mmu__pb2.DeleteGroupResponse.SerializeToString,
+            ),
+            'GetGroupProtection': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGroupProtection,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GetGroupProtectionRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupProtection.SerializeToString,
+            ),
+            'UpdateGroupProtection': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateGroupProtection,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.UpdateGroupProtectionRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupProtection.SerializeToString,
+            ),
+            'GetGroupStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGroupStatistics,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GetGroupStatisticsRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupStatistics.SerializeToString,
+            ),
+            'WatchGroups': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchGroups,
+                    request_deserializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.WatchGroupsRequest.FromString,
+                    response_serializer=lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupEventBatch.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1506,6 +2782,114 @@ class Groups:
             '/lamina.mmu.v1.Groups/DeleteGroup',
             lamina_dot_mmu_dot_v1_dot_mmu__pb2.DeleteGroupRequest.SerializeToString,
             lamina_dot_mmu_dot_v1_dot_mmu__pb2.DeleteGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGroupProtection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Groups/GetGroupProtection',
+            lamina_dot_mmu_dot_v1_dot_group__events__pb2.GetGroupProtectionRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupProtection.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateGroupProtection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Groups/UpdateGroupProtection',
+            lamina_dot_mmu_dot_v1_dot_group__events__pb2.UpdateGroupProtectionRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupProtection.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGroupStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.mmu.v1.Groups/GetGroupStatistics',
+            lamina_dot_mmu_dot_v1_dot_group__events__pb2.GetGroupStatisticsRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupStatistics.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchGroups(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.mmu.v1.Groups/WatchGroups',
+            lamina_dot_mmu_dot_v1_dot_group__events__pb2.WatchGroupsRequest.SerializeToString,
+            lamina_dot_mmu_dot_v1_dot_group__events__pb2.GroupEventBatch.FromString,
             options,
             channel_credentials,
             insecure,

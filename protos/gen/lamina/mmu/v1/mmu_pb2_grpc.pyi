@@ -5,7 +5,11 @@ Frames, address spaces, page tables, faults, swap and memory groups of one host.
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from lamina.mmu.v1 import frames_pb2 as _frames_pb2
+from lamina.mmu.v1 import group_events_pb2 as _group_events_pb2
 from lamina.mmu.v1 import mmu_pb2 as _mmu_pb2
+from lamina.mmu.v1 import ranges_pb2 as _ranges_pb2
+from lamina.mmu.v1 import supply_pb2 as _supply_pb2
 
 
 GRPC_GENERATED_VERSION: str
@@ -18,9 +22,9 @@ class SpacesStub:
     CreateSpace: _aio.UnaryUnaryMultiCallable[_mmu_pb2.CreateSpaceRequest, _mmu_pb2.Space]
     """Creates an empty address space with a root table in RAM.
 
-    The space belongs to the caller's session, if the call names one. Idempotent by `request_id`, here and in every other
-    call that has one; an id that was used for something else is INVALID_ARGUMENT `REQUEST_ID_REUSED`. Errors: NOT_FOUND
-    `GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` when not even a table can be had.
+    The space belongs to the caller's session, if the call names one. Idempotent by `request_id`, here and in every
+    other call that has one; an id that was used for something else is INVALID_ARGUMENT `REQUEST_ID_REUSED`. Errors:
+    NOT_FOUND `GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` when not even a table can be had.
     """
     GetSpace: _aio.UnaryUnaryMultiCallable[_mmu_pb2.GetSpaceRequest, _mmu_pb2.Space]
     """Returns one space with its counters.
@@ -95,6 +99,106 @@ class SpacesStub:
     Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `GROUP_UNKNOWN`. Reclaiming fewer pages than asked is not an
     error.
     """
+    AdviseRange: _aio.UnaryUnaryMultiCallable[_ranges_pb2.AdviseRangeRequest, _ranges_pb2.AdviseRangeResponse]
+    """Says how a range will be used, or what is to become of it now, as madvise(2) does.
+
+    Holders give up what is dropped before the call returns. Safe to repeat. Errors: FAILED_PRECONDITION
+    `HANDLE_STALE`, `RANGE_LOCKED` for dropping or reclaiming what is locked or pinned; NOT_FOUND `RANGE_NOT_MAPPED`
+    when a page of it is not mapped (the advice is taken for the rest); INVALID_ARGUMENT for an unaligned range or
+    advice that its mapping cannot have; RESOURCE_EXHAUSTED `NO_FREE_FRAME` (what was done stays).
+    """
+    LockRange: _aio.UnaryUnaryMultiCallable[_ranges_pb2.LockRangeRequest, _ranges_pb2.LockRangeResponse]
+    """Locks a range in RAM: its pages are faulted in and never swapped. They may still be moved.
+
+    Locks do not nest, as with mlock(2). Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND
+    `RANGE_NOT_MAPPED`; RESOURCE_EXHAUSTED `LOCK_LIMIT` beyond the space's limit, `NO_FREE_FRAME`, `GROUP_LIMIT`
+    (nothing is locked then).
+    """
+    UnlockRange: _aio.UnaryUnaryMultiCallable[_ranges_pb2.UnlockRangeRequest, _ranges_pb2.UnlockRangeResponse]
+    """Unlocks a range. What is not locked is passed over.
+
+    Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED`.
+    """
+    PinRange: _aio.UnaryUnaryMultiCallable[_ranges_pb2.PinRangeRequest, _ranges_pb2.PinnedRange]
+    """Pins a range for DMA: faults it in, makes the copies that are due, and keeps each page in its frame until
+    `UnpinRanges`, whatever becomes of the mapping. Returns the frames.
+
+    Pins nest. Idempotent by `request_id`. Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BAD_ADDRESS`
+    naming the first bad address (nothing is pinned then); RESOURCE_EXHAUSTED `NO_FREE_FRAME`, `PIN_LIMIT` when half of
+    RAM is pinned; INVALID_ARGUMENT for a size over 16 MiB.
+    """
+    UnpinRanges: _aio.UnaryUnaryMultiCallable[_ranges_pb2.UnpinRangesRequest, _ranges_pb2.UnpinRangesResponse]
+    """Ends pins, all or none.
+
+    Errors: FAILED_PRECONDITION `HANDLE_STALE` names the first pin that is not there; INVALID_ARGUMENT for more than
+    4096.
+    """
+    SetBreak: _aio.UnaryUnaryMultiCallable[_ranges_pb2.SetBreakRequest, _ranges_pb2.SetBreakResponse]
+    """Moves the end of the heap, as brk(2) does; or tells where it is.
+
+    Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `BREAK_NOT_SET` before the first call that names `start`,
+    `BREAK_SET` for another `start`; ALREADY_EXISTS `RANGE_IN_USE` when another mapping is in the way (the end stays);
+    RESOURCE_EXHAUSTED `MAPPED_LIMIT`; INVALID_ARGUMENT for an end before the start.
+    """
+    RemapRange: _aio.UnaryUnaryMultiCallable[_ranges_pb2.RemapRangeRequest, _ranges_pb2.RemapRangeResponse]
+    """Resizes or moves a mapping with its pages, as mremap(2) does. Holders give up what moves before the call returns.
+
+    Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when the old range is not within one
+    mapping; ALREADY_EXISTS `RANGE_IN_USE` when it cannot grow and may not move; RESOURCE_EXHAUSTED
+    `ADDRESS_SPACE_FULL`, `TOO_MANY_MAPPINGS`, `MAPPED_LIMIT`; INVALID_ARGUMENT for an unaligned address or ranges that
+    overlap.
+    """
+    SyncRange: _aio.UnaryUnaryMultiCallable[_ranges_pb2.SyncRangeRequest, _ranges_pb2.SyncRangeResponse]
+    """Has the changes of shared mappings kept by the suppliers of their objects, as msync(2) with MS_SYNC does.
+
+    Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED`; DATA_LOSS
+    `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+    """
+    ReadResidency: _aio.UnaryStreamMultiCallable[_ranges_pb2.ReadResidencyRequest, _ranges_pb2.ResidencyPiece]
+    """Streams where the pages of a range are, with their bits, in the order of addresses: what mincore(2), pagemap and
+    kpageflags tell.
+
+    Pages that are not mapped are told as nowhere. Asks holders for their bits. Errors: NOT_FOUND `SPACE_UNKNOWN`;
+    FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for an unaligned address or more than 1 TiB.
+    """
+    SplitHugePages: _aio.UnaryUnaryMultiCallable[_ranges_pb2.SplitHugePagesRequest, _ranges_pb2.SplitHugePagesResponse]
+    """Splits huge pages into pages of 4 KiB; bits and rights are those of the huge page. Cores and holders have dropped
+    the huge translations when it returns.
+
+    Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` for a table (those
+    split before stay so).
+    """
+    GetSpaceSettings: _aio.UnaryUnaryMultiCallable[_ranges_pb2.GetSpaceSettingsRequest, _ranges_pb2.SpaceSettings]
+    """Returns the settings of a space.
+
+    Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`.
+    """
+    UpdateSpaceSettings: _aio.UnaryUnaryMultiCallable[_ranges_pb2.UpdateSpaceSettingsRequest, _ranges_pb2.SpaceSettings]
+    """Changes settings of a space; they hold for what comes after, but for the group, whose charges move at once.
+
+    Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `GROUP_LIMIT`
+    when the charges do not fit into the group; INVALID_ARGUMENT for a value out of range or an unknown path in the
+    mask.
+    """
+    GetSpaceStatistics: _aio.UnaryUnaryMultiCallable[_ranges_pb2.GetSpaceStatisticsRequest, _ranges_pb2.SpaceStatistics]
+    """Returns what a space uses, as smaps_rollup and getrusage(2) tell it.
+
+    Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`.
+    """
+    WatchFaults: _aio.UnaryStreamMultiCallable[_mmu_pb2.WatchFaultsRequest, _mmu_pb2.FaultBatch]
+    """Streams faults as they are resolved: the document's seven steps with their times.
+
+    Nobody waits for the reader: what it is too slow for is lost to it and counted. Ends when the space is deleted.
+    Errors: NOT_FOUND `SPACE_UNKNOWN`; INVALID_ARGUMENT for a sample out of range.
+    """
+    AttachProcess: _aio.UnaryUnaryMultiCallable[_ranges_pb2.AttachProcessRequest, _mmu_pb2.Space]
+    """Makes a running process of the kernel a space, with its mappings, bits and counters as the kernel tells them. Only
+    engine `linux`.
+
+    The space ends with the process; deleting it leaves the process alone. Idempotent by `request_id`. Errors:
+    NOT_FOUND `PROCESS_UNKNOWN`; PERMISSION_DENIED `PROCESS_NOT_TRACEABLE`; ALREADY_EXISTS `PROCESS_ATTACHED`;
+    UNIMPLEMENTED `PROCESS_NOT_SUPPORTED` on other engines.
+    """
     Hold: _aio.StreamStreamMultiCallable[_mmu_pb2.HoldRequest, _mmu_pb2.HoldResponse]
     """Holds a space's frames outside its own page table (a VM's EPT, an IOMMU domain): grants and revocations on one
     ordered stream (ADR 0002).
@@ -104,10 +208,11 @@ class SpacesStub:
     `HOLDER_FENCED`. When the stream ends, however it does, all grants are void. The stream ends with OK when the space
     is deleted or the holder half-closes.
 
-    Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`, `QUESTION_UNKNOWN` for
-    an answer that was not asked for; ALREADY_EXISTS `SPACE_HELD` when another holder has the space; INVALID_ARGUMENT
-    `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`; RESOURCE_EXHAUSTED `TOO_MANY_WANTS` for
-    more than 1024 wants without an answer.
+    Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`, `QUESTION_UNKNOWN`
+    for an answer that was not asked for; ALREADY_EXISTS `SPACE_HELD` when another holder has the space;
+    INVALID_ARGUMENT `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`; RESOURCE_EXHAUSTED
+    `TOO_MANY_WANTS` for more than 1024 wants without an answer; UNIMPLEMENTED `NOT_SERVED_YET` for a want of an
+    extent.
     """
 
 class SpacesServicer:
@@ -120,9 +225,9 @@ class SpacesServicer:
     ) -> _abc.Awaitable[_mmu_pb2.Space]:
         """Creates an empty address space with a root table in RAM.
 
-        The space belongs to the caller's session, if the call names one. Idempotent by `request_id`, here and in every other
-        call that has one; an id that was used for something else is INVALID_ARGUMENT `REQUEST_ID_REUSED`. Errors: NOT_FOUND
-        `GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` when not even a table can be had.
+        The space belongs to the caller's session, if the call names one. Idempotent by `request_id`, here and in every
+        other call that has one; an id that was used for something else is INVALID_ARGUMENT `REQUEST_ID_REUSED`. Errors:
+        NOT_FOUND `GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` when not even a table can be had.
         """
 
     def GetSpace(
@@ -263,6 +368,181 @@ class SpacesServicer:
         error.
         """
 
+    def AdviseRange(
+        self,
+        request: _ranges_pb2.AdviseRangeRequest,
+        context: _aio.ServicerContext[_ranges_pb2.AdviseRangeRequest, _abc.Awaitable[_ranges_pb2.AdviseRangeResponse]],
+    ) -> _abc.Awaitable[_ranges_pb2.AdviseRangeResponse]:
+        """Says how a range will be used, or what is to become of it now, as madvise(2) does.
+
+        Holders give up what is dropped before the call returns. Safe to repeat. Errors: FAILED_PRECONDITION
+        `HANDLE_STALE`, `RANGE_LOCKED` for dropping or reclaiming what is locked or pinned; NOT_FOUND `RANGE_NOT_MAPPED`
+        when a page of it is not mapped (the advice is taken for the rest); INVALID_ARGUMENT for an unaligned range or
+        advice that its mapping cannot have; RESOURCE_EXHAUSTED `NO_FREE_FRAME` (what was done stays).
+        """
+
+    def LockRange(
+        self,
+        request: _ranges_pb2.LockRangeRequest,
+        context: _aio.ServicerContext[_ranges_pb2.LockRangeRequest, _abc.Awaitable[_ranges_pb2.LockRangeResponse]],
+    ) -> _abc.Awaitable[_ranges_pb2.LockRangeResponse]:
+        """Locks a range in RAM: its pages are faulted in and never swapped. They may still be moved.
+
+        Locks do not nest, as with mlock(2). Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND
+        `RANGE_NOT_MAPPED`; RESOURCE_EXHAUSTED `LOCK_LIMIT` beyond the space's limit, `NO_FREE_FRAME`, `GROUP_LIMIT`
+        (nothing is locked then).
+        """
+
+    def UnlockRange(
+        self,
+        request: _ranges_pb2.UnlockRangeRequest,
+        context: _aio.ServicerContext[_ranges_pb2.UnlockRangeRequest, _abc.Awaitable[_ranges_pb2.UnlockRangeResponse]],
+    ) -> _abc.Awaitable[_ranges_pb2.UnlockRangeResponse]:
+        """Unlocks a range. What is not locked is passed over.
+
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED`.
+        """
+
+    def PinRange(
+        self,
+        request: _ranges_pb2.PinRangeRequest,
+        context: _aio.ServicerContext[_ranges_pb2.PinRangeRequest, _abc.Awaitable[_ranges_pb2.PinnedRange]],
+    ) -> _abc.Awaitable[_ranges_pb2.PinnedRange]:
+        """Pins a range for DMA: faults it in, makes the copies that are due, and keeps each page in its frame until
+        `UnpinRanges`, whatever becomes of the mapping. Returns the frames.
+
+        Pins nest. Idempotent by `request_id`. Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BAD_ADDRESS`
+        naming the first bad address (nothing is pinned then); RESOURCE_EXHAUSTED `NO_FREE_FRAME`, `PIN_LIMIT` when half of
+        RAM is pinned; INVALID_ARGUMENT for a size over 16 MiB.
+        """
+
+    def UnpinRanges(
+        self,
+        request: _ranges_pb2.UnpinRangesRequest,
+        context: _aio.ServicerContext[_ranges_pb2.UnpinRangesRequest, _abc.Awaitable[_ranges_pb2.UnpinRangesResponse]],
+    ) -> _abc.Awaitable[_ranges_pb2.UnpinRangesResponse]:
+        """Ends pins, all or none.
+
+        Errors: FAILED_PRECONDITION `HANDLE_STALE` names the first pin that is not there; INVALID_ARGUMENT for more than
+        4096.
+        """
+
+    def SetBreak(
+        self,
+        request: _ranges_pb2.SetBreakRequest,
+        context: _aio.ServicerContext[_ranges_pb2.SetBreakRequest, _abc.Awaitable[_ranges_pb2.SetBreakResponse]],
+    ) -> _abc.Awaitable[_ranges_pb2.SetBreakResponse]:
+        """Moves the end of the heap, as brk(2) does; or tells where it is.
+
+        Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `BREAK_NOT_SET` before the first call that names `start`,
+        `BREAK_SET` for another `start`; ALREADY_EXISTS `RANGE_IN_USE` when another mapping is in the way (the end stays);
+        RESOURCE_EXHAUSTED `MAPPED_LIMIT`; INVALID_ARGUMENT for an end before the start.
+        """
+
+    def RemapRange(
+        self,
+        request: _ranges_pb2.RemapRangeRequest,
+        context: _aio.ServicerContext[_ranges_pb2.RemapRangeRequest, _abc.Awaitable[_ranges_pb2.RemapRangeResponse]],
+    ) -> _abc.Awaitable[_ranges_pb2.RemapRangeResponse]:
+        """Resizes or moves a mapping with its pages, as mremap(2) does. Holders give up what moves before the call returns.
+
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when the old range is not within one
+        mapping; ALREADY_EXISTS `RANGE_IN_USE` when it cannot grow and may not move; RESOURCE_EXHAUSTED
+        `ADDRESS_SPACE_FULL`, `TOO_MANY_MAPPINGS`, `MAPPED_LIMIT`; INVALID_ARGUMENT for an unaligned address or ranges that
+        overlap.
+        """
+
+    def SyncRange(
+        self,
+        request: _ranges_pb2.SyncRangeRequest,
+        context: _aio.ServicerContext[_ranges_pb2.SyncRangeRequest, _abc.Awaitable[_ranges_pb2.SyncRangeResponse]],
+    ) -> _abc.Awaitable[_ranges_pb2.SyncRangeResponse]:
+        """Has the changes of shared mappings kept by the suppliers of their objects, as msync(2) with MS_SYNC does.
+
+        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED`; DATA_LOSS
+        `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+        """
+
+    def ReadResidency(
+        self,
+        request: _ranges_pb2.ReadResidencyRequest,
+        context: _aio.ServicerContext[_ranges_pb2.ReadResidencyRequest, _abc.AsyncIterator[_ranges_pb2.ResidencyPiece]],
+    ) -> _abc.AsyncIterator[_ranges_pb2.ResidencyPiece]:
+        """Streams where the pages of a range are, with their bits, in the order of addresses: what mincore(2), pagemap and
+        kpageflags tell.
+
+        Pages that are not mapped are told as nowhere. Asks holders for their bits. Errors: NOT_FOUND `SPACE_UNKNOWN`;
+        FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for an unaligned address or more than 1 TiB.
+        """
+
+    def SplitHugePages(
+        self,
+        request: _ranges_pb2.SplitHugePagesRequest,
+        context: _aio.ServicerContext[_ranges_pb2.SplitHugePagesRequest, _abc.Awaitable[_ranges_pb2.SplitHugePagesResponse]],
+    ) -> _abc.Awaitable[_ranges_pb2.SplitHugePagesResponse]:
+        """Splits huge pages into pages of 4 KiB; bits and rights are those of the huge page. Cores and holders have dropped
+        the huge translations when it returns.
+
+        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` for a table (those
+        split before stay so).
+        """
+
+    def GetSpaceSettings(
+        self,
+        request: _ranges_pb2.GetSpaceSettingsRequest,
+        context: _aio.ServicerContext[_ranges_pb2.GetSpaceSettingsRequest, _abc.Awaitable[_ranges_pb2.SpaceSettings]],
+    ) -> _abc.Awaitable[_ranges_pb2.SpaceSettings]:
+        """Returns the settings of a space.
+
+        Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`.
+        """
+
+    def UpdateSpaceSettings(
+        self,
+        request: _ranges_pb2.UpdateSpaceSettingsRequest,
+        context: _aio.ServicerContext[_ranges_pb2.UpdateSpaceSettingsRequest, _abc.Awaitable[_ranges_pb2.SpaceSettings]],
+    ) -> _abc.Awaitable[_ranges_pb2.SpaceSettings]:
+        """Changes settings of a space; they hold for what comes after, but for the group, whose charges move at once.
+
+        Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `GROUP_LIMIT`
+        when the charges do not fit into the group; INVALID_ARGUMENT for a value out of range or an unknown path in the
+        mask.
+        """
+
+    def GetSpaceStatistics(
+        self,
+        request: _ranges_pb2.GetSpaceStatisticsRequest,
+        context: _aio.ServicerContext[_ranges_pb2.GetSpaceStatisticsRequest, _abc.Awaitable[_ranges_pb2.SpaceStatistics]],
+    ) -> _abc.Awaitable[_ranges_pb2.SpaceStatistics]:
+        """Returns what a space uses, as smaps_rollup and getrusage(2) tell it.
+
+        Errors: NOT_FOUND `SPACE_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`.
+        """
+
+    def WatchFaults(
+        self,
+        request: _mmu_pb2.WatchFaultsRequest,
+        context: _aio.ServicerContext[_mmu_pb2.WatchFaultsRequest, _abc.AsyncIterator[_mmu_pb2.FaultBatch]],
+    ) -> _abc.AsyncIterator[_mmu_pb2.FaultBatch]:
+        """Streams faults as they are resolved: the document's seven steps with their times.
+
+        Nobody waits for the reader: what it is too slow for is lost to it and counted. Ends when the space is deleted.
+        Errors: NOT_FOUND `SPACE_UNKNOWN`; INVALID_ARGUMENT for a sample out of range.
+        """
+
+    def AttachProcess(
+        self,
+        request: _ranges_pb2.AttachProcessRequest,
+        context: _aio.ServicerContext[_ranges_pb2.AttachProcessRequest, _abc.Awaitable[_mmu_pb2.Space]],
+    ) -> _abc.Awaitable[_mmu_pb2.Space]:
+        """Makes a running process of the kernel a space, with its mappings, bits and counters as the kernel tells them. Only
+        engine `linux`.
+
+        The space ends with the process; deleting it leaves the process alone. Idempotent by `request_id`. Errors:
+        NOT_FOUND `PROCESS_UNKNOWN`; PERMISSION_DENIED `PROCESS_NOT_TRACEABLE`; ALREADY_EXISTS `PROCESS_ATTACHED`;
+        UNIMPLEMENTED `PROCESS_NOT_SUPPORTED` on other engines.
+        """
+
     def Hold(
         self,
         request_iterator: _abc.AsyncIterator[_mmu_pb2.HoldRequest],
@@ -276,10 +556,11 @@ class SpacesServicer:
         `HOLDER_FENCED`. When the stream ends, however it does, all grants are void. The stream ends with OK when the space
         is deleted or the holder half-closes.
 
-        Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`, `QUESTION_UNKNOWN` for
-        an answer that was not asked for; ALREADY_EXISTS `SPACE_HELD` when another holder has the space; INVALID_ARGUMENT
-        `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`; RESOURCE_EXHAUSTED `TOO_MANY_WANTS` for
-        more than 1024 wants without an answer.
+        Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`, `QUESTION_UNKNOWN`
+        for an answer that was not asked for; ALREADY_EXISTS `SPACE_HELD` when another holder has the space;
+        INVALID_ARGUMENT `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`; RESOURCE_EXHAUSTED
+        `TOO_MANY_WANTS` for more than 1024 wants without an answer; UNIMPLEMENTED `NOT_SERVED_YET` for a want of an
+        extent.
         """
 
 def add_SpacesServicer_to_server(servicer: SpacesServicer, server: _aio.Server) -> None: ...
@@ -313,6 +594,37 @@ class ObjectsStub:
     """Deletes an object. Mappings keep its pages until they go.
 
     Errors: FAILED_PRECONDITION `HANDLE_STALE`.
+    """
+    ReadObject: _aio.UnaryStreamMultiCallable[_supply_pb2.ReadObjectRequest, _supply_pb2.ObjectPiece]
+    """Streams the content of an object in pieces of at most 1 MiB, in the order of offsets. Pages are brought in for it.
+
+    Errors: NOT_FOUND `OBJECT_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`;
+    RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`, `SUPPLY_FAILED` with the supplier's reason.
+    """
+    ResizeObject: _aio.UnaryUnaryMultiCallable[_supply_pb2.ResizeObjectRequest, _mmu_pb2.Object]
+    """Changes the size of an object, as ftruncate(2) does. Holders give up what goes before the call returns.
+
+    Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `RANGE_PINNED` when a page that would go is pinned;
+    INVALID_ARGUMENT for a size out of range.
+    """
+    SyncObject: _aio.UnaryUnaryMultiCallable[_supply_pb2.SyncObjectRequest, _supply_pb2.SyncObjectResponse]
+    """Has an object's changes kept by its supplier, and drops clean pages that nobody maps when asked to.
+
+    Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; DATA_LOSS
+    `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+    """
+    Supply: _aio.StreamStreamMultiCallable[_supply_pb2.SupplyRequest, _supply_pb2.SupplyResponse]
+    """Supplies the content of objects on demand, and keeps what is written to them: what makes an object a file's page
+    cache. Clean pages of supplied objects are dropped when memory is short, and demanded again.
+
+    The first message is `open`. Demands and answers are ordered by position and sequence; several are open at once. An
+    answer is due within 30 s. When the stream ends, or an answer does not come, accesses that need the supplier are
+    refused (SIGBUS), pages that are in RAM stay, and the objects may be supplied again. Reading the stream never waits
+    for writing it.
+
+    Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `SUPPLY_NOT_OPENED`, `QUESTION_UNKNOWN`;
+    ALREADY_EXISTS `OBJECT_SUPPLIED`; INVALID_ARGUMENT `SUPPLY_MALFORMED` for more bytes than were demanded; ABORTED
+    `SUPPLIER_SILENT`.
     """
 
 class ObjectsServicer:
@@ -369,6 +681,57 @@ class ObjectsServicer:
         Errors: FAILED_PRECONDITION `HANDLE_STALE`.
         """
 
+    def ReadObject(
+        self,
+        request: _supply_pb2.ReadObjectRequest,
+        context: _aio.ServicerContext[_supply_pb2.ReadObjectRequest, _abc.AsyncIterator[_supply_pb2.ObjectPiece]],
+    ) -> _abc.AsyncIterator[_supply_pb2.ObjectPiece]:
+        """Streams the content of an object in pieces of at most 1 MiB, in the order of offsets. Pages are brought in for it.
+
+        Errors: NOT_FOUND `OBJECT_UNKNOWN`; FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`;
+        RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`, `SUPPLY_FAILED` with the supplier's reason.
+        """
+
+    def ResizeObject(
+        self,
+        request: _supply_pb2.ResizeObjectRequest,
+        context: _aio.ServicerContext[_supply_pb2.ResizeObjectRequest, _abc.Awaitable[_mmu_pb2.Object]],
+    ) -> _abc.Awaitable[_mmu_pb2.Object]:
+        """Changes the size of an object, as ftruncate(2) does. Holders give up what goes before the call returns.
+
+        Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `RANGE_PINNED` when a page that would go is pinned;
+        INVALID_ARGUMENT for a size out of range.
+        """
+
+    def SyncObject(
+        self,
+        request: _supply_pb2.SyncObjectRequest,
+        context: _aio.ServicerContext[_supply_pb2.SyncObjectRequest, _abc.Awaitable[_supply_pb2.SyncObjectResponse]],
+    ) -> _abc.Awaitable[_supply_pb2.SyncObjectResponse]:
+        """Has an object's changes kept by its supplier, and drops clean pages that nobody maps when asked to.
+
+        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; DATA_LOSS
+        `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+        """
+
+    def Supply(
+        self,
+        request_iterator: _abc.AsyncIterator[_supply_pb2.SupplyRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_supply_pb2.SupplyRequest], _abc.AsyncIterator[_supply_pb2.SupplyResponse]],
+    ) -> _abc.AsyncIterator[_supply_pb2.SupplyResponse]:
+        """Supplies the content of objects on demand, and keeps what is written to them: what makes an object a file's page
+        cache. Clean pages of supplied objects are dropped when memory is short, and demanded again.
+
+        The first message is `open`. Demands and answers are ordered by position and sequence; several are open at once. An
+        answer is due within 30 s. When the stream ends, or an answer does not come, accesses that need the supplier are
+        refused (SIGBUS), pages that are in RAM stay, and the objects may be supplied again. Reading the stream never waits
+        for writing it.
+
+        Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `SUPPLY_NOT_OPENED`, `QUESTION_UNKNOWN`;
+        ALREADY_EXISTS `OBJECT_SUPPLIED`; INVALID_ARGUMENT `SUPPLY_MALFORMED` for more bytes than were demanded; ABORTED
+        `SUPPLIER_SILENT`.
+        """
+
 def add_ObjectsServicer_to_server(servicer: ObjectsServicer, server: _aio.Server) -> None: ...
 
 class FramesStub:
@@ -396,6 +759,41 @@ class FramesStub:
 
     Errors: FAILED_PRECONDITION `FRAME_NOT_ALLOCATED` names the first frame that the caller does not own; nothing is
     freed then.
+    """
+    ListFrames: _aio.UnaryUnaryMultiCallable[_mmu_pb2.ListFramesRequest, _mmu_pb2.ListFramesResponse]
+    """Lists frames with their use and one of their mappings, by number.
+
+    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`; NOT_FOUND `GROUP_UNKNOWN`.
+    """
+    GetFragmentation: _aio.UnaryUnaryMultiCallable[_frames_pb2.GetFragmentationRequest, _frames_pb2.Fragmentation]
+    """Returns how free memory is cut up.
+
+    Errors: none beyond the transport's.
+    """
+    CompactFrames: _aio.UnaryUnaryMultiCallable[_frames_pb2.CompactFramesRequest, _frames_pb2.CompactFramesResponse]
+    """Moves pages together until enough huge blocks are free, as far as it goes. Holders are asked to give up what moves.
+
+    Moving too little is not an error. Safe to repeat. Errors: INVALID_ARGUMENT for a count out of range.
+    """
+    AllocateExtents: _aio.UnaryUnaryMultiCallable[_frames_pb2.AllocateExtentsRequest, _frames_pb2.AllocateExtentsResponse]
+    """Allocates zeroed extents of huge pages that are never moved or reclaimed: for a VM's RAM that another stack maps
+    whole.
+
+    Compacts when it must. They belong to the caller's session, if the call names one. Idempotent by `request_id`.
+    Errors: RESOURCE_EXHAUSTED `NO_FREE_EXTENT` (nothing is allocated), `GROUP_LIMIT`; INVALID_ARGUMENT for a count or
+    size out of range.
+    """
+    FreeExtents: _aio.UnaryUnaryMultiCallable[_frames_pb2.FreeExtentsRequest, _frames_pb2.FreeExtentsResponse]
+    """Frees extents that `AllocateExtents` returned.
+
+    Errors: FAILED_PRECONDITION `EXTENT_NOT_ALLOCATED` names the first extent that the caller does not own; nothing is
+    freed then.
+    """
+    OfflineFrames: _aio.UnaryUnaryMultiCallable[_frames_pb2.OfflineFramesRequest, _frames_pb2.OfflineFramesResponse]
+    """Takes frames out of use whose memory fails, and moves, drops or gives up what is in them.
+
+    Idempotent. Errors: OUT_OF_RANGE `FRAME_OUTSIDE_RAM`; INVALID_ARGUMENT for more than 4096 frames. That a frame
+    cannot be taken is a result, not an error.
     """
 
 class FramesServicer:
@@ -443,6 +841,71 @@ class FramesServicer:
         freed then.
         """
 
+    def ListFrames(
+        self,
+        request: _mmu_pb2.ListFramesRequest,
+        context: _aio.ServicerContext[_mmu_pb2.ListFramesRequest, _abc.Awaitable[_mmu_pb2.ListFramesResponse]],
+    ) -> _abc.Awaitable[_mmu_pb2.ListFramesResponse]:
+        """Lists frames with their use and one of their mappings, by number.
+
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`; NOT_FOUND `GROUP_UNKNOWN`.
+        """
+
+    def GetFragmentation(
+        self,
+        request: _frames_pb2.GetFragmentationRequest,
+        context: _aio.ServicerContext[_frames_pb2.GetFragmentationRequest, _abc.Awaitable[_frames_pb2.Fragmentation]],
+    ) -> _abc.Awaitable[_frames_pb2.Fragmentation]:
+        """Returns how free memory is cut up.
+
+        Errors: none beyond the transport's.
+        """
+
+    def CompactFrames(
+        self,
+        request: _frames_pb2.CompactFramesRequest,
+        context: _aio.ServicerContext[_frames_pb2.CompactFramesRequest, _abc.Awaitable[_frames_pb2.CompactFramesResponse]],
+    ) -> _abc.Awaitable[_frames_pb2.CompactFramesResponse]:
+        """Moves pages together until enough huge blocks are free, as far as it goes. Holders are asked to give up what moves.
+
+        Moving too little is not an error. Safe to repeat. Errors: INVALID_ARGUMENT for a count out of range.
+        """
+
+    def AllocateExtents(
+        self,
+        request: _frames_pb2.AllocateExtentsRequest,
+        context: _aio.ServicerContext[_frames_pb2.AllocateExtentsRequest, _abc.Awaitable[_frames_pb2.AllocateExtentsResponse]],
+    ) -> _abc.Awaitable[_frames_pb2.AllocateExtentsResponse]:
+        """Allocates zeroed extents of huge pages that are never moved or reclaimed: for a VM's RAM that another stack maps
+        whole.
+
+        Compacts when it must. They belong to the caller's session, if the call names one. Idempotent by `request_id`.
+        Errors: RESOURCE_EXHAUSTED `NO_FREE_EXTENT` (nothing is allocated), `GROUP_LIMIT`; INVALID_ARGUMENT for a count or
+        size out of range.
+        """
+
+    def FreeExtents(
+        self,
+        request: _frames_pb2.FreeExtentsRequest,
+        context: _aio.ServicerContext[_frames_pb2.FreeExtentsRequest, _abc.Awaitable[_frames_pb2.FreeExtentsResponse]],
+    ) -> _abc.Awaitable[_frames_pb2.FreeExtentsResponse]:
+        """Frees extents that `AllocateExtents` returned.
+
+        Errors: FAILED_PRECONDITION `EXTENT_NOT_ALLOCATED` names the first extent that the caller does not own; nothing is
+        freed then.
+        """
+
+    def OfflineFrames(
+        self,
+        request: _frames_pb2.OfflineFramesRequest,
+        context: _aio.ServicerContext[_frames_pb2.OfflineFramesRequest, _abc.Awaitable[_frames_pb2.OfflineFramesResponse]],
+    ) -> _abc.Awaitable[_frames_pb2.OfflineFramesResponse]:
+        """Takes frames out of use whose memory fails, and moves, drops or gives up what is in them.
+
+        Idempotent. Errors: OUT_OF_RANGE `FRAME_OUTSIDE_RAM`; INVALID_ARGUMENT for more than 4096 frames. That a frame
+        cannot be taken is a result, not an error.
+        """
+
 def add_FramesServicer_to_server(servicer: FramesServicer, server: _aio.Server) -> None: ...
 
 class GroupsStub:
@@ -455,9 +918,8 @@ class GroupsStub:
     CreateGroup: _aio.UnaryUnaryMultiCallable[_mmu_pb2.CreateGroupRequest, _mmu_pb2.Group]
     """Creates a group.
 
-    The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: ALREADY_EXISTS
-    `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent;
-    INVALID_ARGUMENT for a limit out of range.
+    The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors:
+    ALREADY_EXISTS `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent; INVALID_ARGUMENT for a limit out of range.
     """
     GetGroup: _aio.UnaryUnaryMultiCallable[_mmu_pb2.GetGroupRequest, _mmu_pb2.Group]
     """Returns a group with its usage.
@@ -479,6 +941,31 @@ class GroupsStub:
 
     Errors: NOT_FOUND `GROUP_UNKNOWN`; FAILED_PRECONDITION `GROUP_IN_USE`.
     """
+    GetGroupProtection: _aio.UnaryUnaryMultiCallable[_group_events_pb2.GetGroupProtectionRequest, _group_events_pb2.GroupProtection]
+    """Returns what a group is protected from, what slows it down, and how its pages are chosen.
+
+    Errors: NOT_FOUND `GROUP_UNKNOWN`.
+    """
+    UpdateGroupProtection: _aio.UnaryUnaryMultiCallable[_group_events_pb2.UpdateGroupProtectionRequest, _group_events_pb2.GroupProtection]
+    """Changes a group's protection, throttling or policy. Use above a lower `high` is reclaimed before the call returns,
+    as far as it can be; a new policy starts from the order in which the pages came in.
+
+    Idempotent. Errors: NOT_FOUND `GROUP_UNKNOWN`, `POLICY_UNKNOWN`; INVALID_ARGUMENT for a value out of range, a
+    policy that works in replays only, or an unknown path in the mask; FAILED_PRECONDITION `GROUP_IS_ROOT` for limits
+    of the root group.
+    """
+    GetGroupStatistics: _aio.UnaryUnaryMultiCallable[_group_events_pb2.GetGroupStatisticsRequest, _group_events_pb2.GroupStatistics]
+    """Returns what a group uses, what was done to it, and its pressure.
+
+    Errors: NOT_FOUND `GROUP_UNKNOWN`.
+    """
+    WatchGroups: _aio.UnaryStreamMultiCallable[_group_events_pb2.WatchGroupsRequest, _group_events_pb2.GroupEventBatch]
+    """Streams events of groups: limits reached, out-of-memory victims, pressure.
+
+    The first message comes at once. Events are kept for readers that are slow, 65536 of them; a watch on a group ends
+    with it. Errors: NOT_FOUND `GROUP_UNKNOWN`; OUT_OF_RANGE `EVENTS_FORGOTTEN` when `after_sequence` is no longer kept
+    (the caller reads the groups, and watches without it); RESOURCE_EXHAUSTED `WATCHER_TOO_SLOW` (likewise).
+    """
 
 class GroupsServicer:
     """Manages memory groups: the limits and accounts of memory, as memory cgroups are.
@@ -493,9 +980,8 @@ class GroupsServicer:
     ) -> _abc.Awaitable[_mmu_pb2.Group]:
         """Creates a group.
 
-        The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: ALREADY_EXISTS
-        `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent;
-        INVALID_ARGUMENT for a limit out of range.
+        The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors:
+        ALREADY_EXISTS `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent; INVALID_ARGUMENT for a limit out of range.
         """
 
     def GetGroup(
@@ -536,6 +1022,51 @@ class GroupsServicer:
         """Deletes an empty group.
 
         Errors: NOT_FOUND `GROUP_UNKNOWN`; FAILED_PRECONDITION `GROUP_IN_USE`.
+        """
+
+    def GetGroupProtection(
+        self,
+        request: _group_events_pb2.GetGroupProtectionRequest,
+        context: _aio.ServicerContext[_group_events_pb2.GetGroupProtectionRequest, _abc.Awaitable[_group_events_pb2.GroupProtection]],
+    ) -> _abc.Awaitable[_group_events_pb2.GroupProtection]:
+        """Returns what a group is protected from, what slows it down, and how its pages are chosen.
+
+        Errors: NOT_FOUND `GROUP_UNKNOWN`.
+        """
+
+    def UpdateGroupProtection(
+        self,
+        request: _group_events_pb2.UpdateGroupProtectionRequest,
+        context: _aio.ServicerContext[_group_events_pb2.UpdateGroupProtectionRequest, _abc.Awaitable[_group_events_pb2.GroupProtection]],
+    ) -> _abc.Awaitable[_group_events_pb2.GroupProtection]:
+        """Changes a group's protection, throttling or policy. Use above a lower `high` is reclaimed before the call returns,
+        as far as it can be; a new policy starts from the order in which the pages came in.
+
+        Idempotent. Errors: NOT_FOUND `GROUP_UNKNOWN`, `POLICY_UNKNOWN`; INVALID_ARGUMENT for a value out of range, a
+        policy that works in replays only, or an unknown path in the mask; FAILED_PRECONDITION `GROUP_IS_ROOT` for limits
+        of the root group.
+        """
+
+    def GetGroupStatistics(
+        self,
+        request: _group_events_pb2.GetGroupStatisticsRequest,
+        context: _aio.ServicerContext[_group_events_pb2.GetGroupStatisticsRequest, _abc.Awaitable[_group_events_pb2.GroupStatistics]],
+    ) -> _abc.Awaitable[_group_events_pb2.GroupStatistics]:
+        """Returns what a group uses, what was done to it, and its pressure.
+
+        Errors: NOT_FOUND `GROUP_UNKNOWN`.
+        """
+
+    def WatchGroups(
+        self,
+        request: _group_events_pb2.WatchGroupsRequest,
+        context: _aio.ServicerContext[_group_events_pb2.WatchGroupsRequest, _abc.AsyncIterator[_group_events_pb2.GroupEventBatch]],
+    ) -> _abc.AsyncIterator[_group_events_pb2.GroupEventBatch]:
+        """Streams events of groups: limits reached, out-of-memory victims, pressure.
+
+        The first message comes at once. Events are kept for readers that are slow, 65536 of them; a watch on a group ends
+        with it. Errors: NOT_FOUND `GROUP_UNKNOWN`; OUT_OF_RANGE `EVENTS_FORGOTTEN` when `after_sequence` is no longer kept
+        (the caller reads the groups, and watches without it); RESOURCE_EXHAUSTED `WATCHER_TOO_SLOW` (likewise).
         """
 
 def add_GroupsServicer_to_server(servicer: GroupsServicer, server: _aio.Server) -> None: ...

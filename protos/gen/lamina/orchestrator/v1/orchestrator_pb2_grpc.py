@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from lamina.orchestrator.v1 import orchestrator_pb2 as lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2
+from lamina.orchestrator.v1 import pod_streams_pb2 as lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -29,6 +30,9 @@ class ObjectsStub:
     """Keeps desired state: a versioned store of objects with watches.
 
     Every write gets the next revision of the store; an object's resource version is the revision that wrote it.
+
+    A field whose comment says "Planned" is part of the contract and not obeyed yet: a request that sets it is refused
+    with UNIMPLEMENTED `NOT_SERVED_YET`, and the message names the field.
     """
 
     def __init__(self, channel):
@@ -72,10 +76,35 @@ class ObjectsStub:
                 request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.PatchObjectRequest.SerializeToString,
                 response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.FromString,
                 _registered_method=True)
+        self.ApplyObject = channel.unary_unary(
+                '/lamina.orchestrator.v1.Objects/ApplyObject',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ApplyObjectRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AppliedObject.FromString,
+                _registered_method=True)
         self.DeleteObject = channel.unary_unary(
                 '/lamina.orchestrator.v1.Objects/DeleteObject',
                 request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectRequest.SerializeToString,
                 response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectResponse.FromString,
+                _registered_method=True)
+        self.DeleteObjects = channel.unary_unary(
+                '/lamina.orchestrator.v1.Objects/DeleteObjects',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectsRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectsResponse.FromString,
+                _registered_method=True)
+        self.GetScale = channel.unary_unary(
+                '/lamina.orchestrator.v1.Objects/GetScale',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetScaleRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.FromString,
+                _registered_method=True)
+        self.ListObjectTable = channel.unary_unary(
+                '/lamina.orchestrator.v1.Objects/ListObjectTable',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListObjectTableRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ObjectTable.FromString,
+                _registered_method=True)
+        self.WatchObjectTable = channel.unary_stream(
+                '/lamina.orchestrator.v1.Objects/WatchObjectTable',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchObjectTableRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchObjectTableResponse.FromString,
                 _registered_method=True)
         self.ScaleObject = channel.unary_unary(
                 '/lamina.orchestrator.v1.Objects/ScaleObject',
@@ -88,15 +117,18 @@ class ObjectsServicer:
     """Keeps desired state: a versioned store of objects with watches.
 
     Every write gets the next revision of the store; an object's resource version is the revision that wrote it.
+
+    A field whose comment says "Planned" is part of the contract and not obeyed yet: a request that sets it is refused
+    with UNIMPLEMENTED `NOT_SERVED_YET`, and the message names the field.
     """
 
     def ApplyObjects(self, request, context):
         """Makes the objects of a manifest exist as written: creates what is absent, merges into what exists.
 
         The manifest is checked as a whole first and written in one transaction: either all of its objects are applied or
-        none. A field that an earlier apply set and this one leaves out is removed; a field that others set (a replica count
-        from ScaleObject, for example) and the manifest does not name is kept. Lists are replaced as a whole. Idempotent:
-        applying the same manifest again writes nothing.
+        none. A field that an earlier apply set and this one leaves out is removed; a field that others set (a replica
+        count from ScaleObject, for example) and the manifest does not name is kept. Lists are replaced as a whole.
+        Idempotent: applying the same manifest again writes nothing.
 
         Errors:
         - INVALID_ARGUMENT `MANIFEST_MALFORMED`: not YAML or JSON, or beyond a bound (1 MiB, 64 levels, 100,000 values after
@@ -171,9 +203,26 @@ class ObjectsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PatchObject(self, request, context):
-        """Changes the given fields of one object by a JSON merge patch (RFC 7386): null removes, lists are replaced.
+        """Changes the given fields of one object by a patch.
 
-        Errors: those of UpdateObject; INVALID_ARGUMENT `PATCH_MALFORMED`.
+        Errors: those of UpdateObject; INVALID_ARGUMENT `PATCH_MALFORMED`; FAILED_PRECONDITION `PATCH_TEST_FAILED` when a
+        `test` of a JSON patch does not hold; UNIMPLEMENTED `NOT_SERVED_YET` for a kind of patch that is planned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApplyObject(self, request, context):
+        """Makes one object have the fields that a manager wants, as server-side apply does.
+
+        Each field remembers its managers in metadata.managedFields. The manager's fields are set; those that it set before
+        and leaves out now, and that nobody else manages, are removed; all others stay. Lists merge by the keys of their
+        kind's schema. The object is created when it is absent. Idempotent: the same manager with the same object writes
+        nothing.
+
+        Errors: those of ApplyObjects; INVALID_ARGUMENT `FIELD_MANAGER_REQUIRED`; ABORTED `FIELD_CONFLICT` when another
+        manager owns a field with another value, with one violation for each, path and manager (the caller sets `force`, or
+        leaves the field out).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,6 +237,46 @@ class ObjectsServicer:
 
         Errors: NOT_FOUND `OBJECT_NOT_FOUND`; ABORTED `CONFLICT` when uid or resource_version are given and differ;
         FAILED_PRECONDITION `NAMESPACE_PROTECTED` for the namespaces that every cluster has.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteObjects(self, request, context):
+        """Deletes the objects of one kind that the selectors match, each as DeleteObject does.
+
+        Those that are there at one revision are deleted, in the order of a listing; what is created meanwhile stays. When
+        one is refused, those before it are deleted, and the error names it. Repeating the call goes on.
+
+        Errors: as `ListObjects` for the query and as `DeleteObject` for each object.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetScale(self, request, context):
+        """Returns the Scale of a workload as an object of `autoscaling/v1`: wanted and present replicas, and the selector of
+        its pods. ScaleObject writes it.
+
+        Errors: NOT_FOUND `OBJECT_NOT_FOUND`; INVALID_ARGUMENT `KIND_NOT_SCALABLE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListObjectTable(self, request, context):
+        """Lists objects as people read them: columns by kind, one row an object, as kubectl prints them.
+
+        Order and pages are those of ListObjects. Errors: as `ListObjects`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchObjectTable(self, request, context):
+        """Streams tables instead of objects: WatchObjects with each change as one row.
+
+        Errors: as `WatchObjects`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,10 +331,35 @@ def add_ObjectsServicer_to_server(servicer, server):
                     request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.PatchObjectRequest.FromString,
                     response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.SerializeToString,
             ),
+            'ApplyObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyObject,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ApplyObjectRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AppliedObject.SerializeToString,
+            ),
             'DeleteObject': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteObject,
                     request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectRequest.FromString,
                     response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectResponse.SerializeToString,
+            ),
+            'DeleteObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteObjects,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectsRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectsResponse.SerializeToString,
+            ),
+            'GetScale': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetScale,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetScaleRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.SerializeToString,
+            ),
+            'ListObjectTable': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListObjectTable,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListObjectTableRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ObjectTable.SerializeToString,
+            ),
+            'WatchObjectTable': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchObjectTable,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchObjectTableRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchObjectTableResponse.SerializeToString,
             ),
             'ScaleObject': grpc.unary_unary_rpc_method_handler(
                     servicer.ScaleObject,
@@ -264,6 +378,9 @@ class Objects:
     """Keeps desired state: a versioned store of objects with watches.
 
     Every write gets the next revision of the store; an object's resource version is the revision that wrote it.
+
+    A field whose comment says "Planned" is part of the contract and not obeyed yet: a request that sets it is refused
+    with UNIMPLEMENTED `NOT_SERVED_YET`, and the message names the field.
     """
 
     @staticmethod
@@ -456,6 +573,33 @@ class Objects:
             _registered_method=True)
 
     @staticmethod
+    def ApplyObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.orchestrator.v1.Objects/ApplyObject',
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ApplyObjectRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AppliedObject.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteObject(request,
             target,
             options=(),
@@ -472,6 +616,114 @@ class Objects:
             '/lamina.orchestrator.v1.Objects/DeleteObject',
             lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectRequest.SerializeToString,
             lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.orchestrator.v1.Objects/DeleteObjects',
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectsRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetScale(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.orchestrator.v1.Objects/GetScale',
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.GetScaleRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListObjectTable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.orchestrator.v1.Objects/ListObjectTable',
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListObjectTableRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ObjectTable.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchObjectTable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.orchestrator.v1.Objects/WatchObjectTable',
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchObjectTableRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.WatchObjectTableResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -525,6 +777,31 @@ class PodsStub:
                 request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ReadPodLogsRequest.SerializeToString,
                 response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ReadPodLogsResponse.FromString,
                 _registered_method=True)
+        self.ExecPod = channel.stream_stream(
+                '/lamina.orchestrator.v1.Pods/ExecPod',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ExecPodRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ExecPodResponse.FromString,
+                _registered_method=True)
+        self.AttachPod = channel.stream_stream(
+                '/lamina.orchestrator.v1.Pods/AttachPod',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.AttachPodRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.AttachPodResponse.FromString,
+                _registered_method=True)
+        self.ForwardPodPorts = channel.stream_stream(
+                '/lamina.orchestrator.v1.Pods/ForwardPodPorts',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ForwardPodPortsRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ForwardPodPortsResponse.FromString,
+                _registered_method=True)
+        self.EvictPod = channel.unary_unary(
+                '/lamina.orchestrator.v1.Pods/EvictPod',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.EvictPodRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectResponse.FromString,
+                _registered_method=True)
+        self.BindPod = channel.unary_unary(
+                '/lamina.orchestrator.v1.Pods/BindPod',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.BindPodRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.FromString,
+                _registered_method=True)
 
 
 class PodsServicer:
@@ -544,6 +821,67 @@ class PodsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExecPod(self, request_iterator, context):
+        """Runs a program in a container and connects its input and outputs with the caller.
+
+        The first message in is `open`; then the caller sends `stdin`, `resize` and `close_stdin` in any order. The first
+        message out is `started`, the last one `ended`, after all output. When the caller goes, the program gets SIGHUP
+        and, 10 s later, SIGKILL. While the stream is open on a stepped clock, logged advances pace the stack.
+
+        Errors: those of ReadPodLogs, but the container has to run: FAILED_PRECONDITION `CONTAINER_NOT_RUNNING`;
+        INVALID_ARGUMENT `STREAM_NOT_OPENED` when the first message is not `open`, `STREAM_MESSAGE_INVALID` for a later one
+        or input without `stdin`. A program that cannot be started is no error of the call: `ended` says so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AttachPod(self, request_iterator, context):
+        """Connects the caller with the first process of a running container, from now on.
+
+        Messages are those of ExecPod without a command. When the caller goes, the process stays. A container without
+        `stdin` gets none. Errors: as `ExecPod`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForwardPodPorts(self, request_iterator, context):
+        """Carries TCP connections to ports of a pod, several on one stream.
+
+        The first message in is `open`. The caller opens a connection with a number of its own choice and sends data; each
+        side closes its direction with `end`, either breaks the connection with `reset`. At most 1 MiB of a connection
+        waits in each direction; the side that would send more waits for `window` from the other. A connection that fails
+        says so by `reset` and leaves the others alone.
+
+        Errors: NOT_FOUND `OBJECT_NOT_FOUND`; FAILED_PRECONDITION `POD_NOT_RUNNING`; INVALID_ARGUMENT `STREAM_NOT_OPENED`,
+        `STREAM_MESSAGE_INVALID`; UNAVAILABLE `NODE_UNREACHABLE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EvictPod(self, request, context):
+        """Deletes a pod if no PodDisruptionBudget forbids it, as the eviction subresource does.
+
+        Idempotent: a pod that is being deleted is not an error. Errors: those of DeleteObject; RESOURCE_EXHAUSTED
+        `DISRUPTION_BUDGET_SPENT` (the caller tries again when another pod is ready; the message has the budget and its
+        numbers).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BindPod(self, request, context):
+        """Puts a pod that waits on a node, as a scheduler of one's own does through the binding subresource.
+
+        Idempotent for the same node. Errors: NOT_FOUND `OBJECT_NOT_FOUND`, for pod or node; FAILED_PRECONDITION
+        `POD_BOUND` when it is on another node; ABORTED `CONFLICT` when `uid` is given and differs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PodsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -551,6 +889,31 @@ def add_PodsServicer_to_server(servicer, server):
                     servicer.ReadPodLogs,
                     request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ReadPodLogsRequest.FromString,
                     response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ReadPodLogsResponse.SerializeToString,
+            ),
+            'ExecPod': grpc.stream_stream_rpc_method_handler(
+                    servicer.ExecPod,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ExecPodRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ExecPodResponse.SerializeToString,
+            ),
+            'AttachPod': grpc.stream_stream_rpc_method_handler(
+                    servicer.AttachPod,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.AttachPodRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.AttachPodResponse.SerializeToString,
+            ),
+            'ForwardPodPorts': grpc.stream_stream_rpc_method_handler(
+                    servicer.ForwardPodPorts,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ForwardPodPortsRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ForwardPodPortsResponse.SerializeToString,
+            ),
+            'EvictPod': grpc.unary_unary_rpc_method_handler(
+                    servicer.EvictPod,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.EvictPodRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectResponse.SerializeToString,
+            ),
+            'BindPod': grpc.unary_unary_rpc_method_handler(
+                    servicer.BindPod,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.BindPodRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -591,6 +954,141 @@ class Pods:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ExecPod(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/lamina.orchestrator.v1.Pods/ExecPod',
+            lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ExecPodRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ExecPodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AttachPod(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/lamina.orchestrator.v1.Pods/AttachPod',
+            lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.AttachPodRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.AttachPodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForwardPodPorts(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/lamina.orchestrator.v1.Pods/ForwardPodPorts',
+            lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ForwardPodPortsRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_pod__streams__pb2.ForwardPodPortsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EvictPod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.orchestrator.v1.Pods/EvictPod',
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.EvictPodRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DeleteObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BindPod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.orchestrator.v1.Pods/BindPod',
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.BindPodRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class NodesStub:
     """Keeps the set of nodes: the hosts whose container runtimes run the pods. Nodes are read as Objects of kind Node.
@@ -616,6 +1114,21 @@ class NodesStub:
                 '/lamina.orchestrator.v1.Nodes/UncordonNode',
                 request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UncordonNodeRequest.SerializeToString,
                 response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.FromString,
+                _registered_method=True)
+        self.DrainNode = channel.unary_stream(
+                '/lamina.orchestrator.v1.Nodes/DrainNode',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DrainNodeResponse.FromString,
+                _registered_method=True)
+        self.UpdateNodeTaints = channel.unary_unary(
+                '/lamina.orchestrator.v1.Nodes/UpdateNodeTaints',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UpdateNodeTaintsRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.FromString,
+                _registered_method=True)
+        self.UnregisterNode = channel.unary_unary(
+                '/lamina.orchestrator.v1.Nodes/UnregisterNode',
+                request_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UnregisterNodeRequest.SerializeToString,
+                response_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UnregisterNodeResponse.FromString,
                 _registered_method=True)
 
 
@@ -651,6 +1164,41 @@ class NodesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """Cordons a node and evicts its pods, telling of each.
+
+        Pods of DaemonSets and finished ones stay. A pod that its disruption budget protects is tried again every 5 s. The
+        stream ends with OK when no other pod is left; a caller that goes leaves the node cordoned and evicts no more.
+        Repeating the call goes on.
+
+        Errors: NOT_FOUND `OBJECT_NOT_FOUND`; FAILED_PRECONDITION `POD_UNMANAGED` for a pod that nothing would make again,
+        without `force`, before anything was evicted; DEADLINE_EXCEEDED `DRAIN_TIMEOUT` when pods are left at the end of
+        `timeout_ns` (the message names them).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateNodeTaints(self, request, context):
+        """Sets taints of a node and removes others, by key and effect. Taints that are not named stay.
+
+        Idempotent. Errors: NOT_FOUND `OBJECT_NOT_FOUND`; INVALID_ARGUMENT `OBJECT_INVALID`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnregisterNode(self, request, context):
+        """Removes a host from the cluster: closes the stream to its runtime and deletes its Node and Lease. Its pods go as
+        those of a lost node do, at once.
+
+        Errors: NOT_FOUND `OBJECT_NOT_FOUND`; FAILED_PRECONDITION `NODE_IN_USE` while pods are on it and `force` is not set
+        (the caller drains it first).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -668,6 +1216,21 @@ def add_NodesServicer_to_server(servicer, server):
                     servicer.UncordonNode,
                     request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UncordonNodeRequest.FromString,
                     response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_stream_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DrainNodeRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DrainNodeResponse.SerializeToString,
+            ),
+            'UpdateNodeTaints': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateNodeTaints,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UpdateNodeTaintsRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.SerializeToString,
+            ),
+            'UnregisterNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnregisterNode,
+                    request_deserializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UnregisterNodeRequest.FromString,
+                    response_serializer=lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UnregisterNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -752,6 +1315,87 @@ class Nodes:
             '/lamina.orchestrator.v1.Nodes/UncordonNode',
             lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UncordonNodeRequest.SerializeToString,
             lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lamina.orchestrator.v1.Nodes/DrainNode',
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DrainNodeRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.DrainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateNodeTaints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.orchestrator.v1.Nodes/UpdateNodeTaints',
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UpdateNodeTaintsRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.Object.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnregisterNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.orchestrator.v1.Nodes/UnregisterNode',
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UnregisterNodeRequest.SerializeToString,
+            lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2.UnregisterNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -79,9 +79,93 @@ class _DropReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DropReason
     """A static entry names a port that is not up or is in another VLAN. Counted where the frame entered."""
     DROP_REASON_QUEUE_FULL: _DropReason.ValueType  # 11
     """The queue of the receiving port was full. Counted at the receiving port, once a copy."""
+    DROP_REASON_PORT_SHUT: _DropReason.ValueType  # 12
+    """The port where it entered is shut: loop detection, storm control or the address limit."""
+    DROP_REASON_FORGED_TRANSMIT: _DropReason.ValueType  # 13
+    """Source is not the address that the device uses, and the security policy rejects that."""
+    DROP_REASON_MAC_CHANGED: _DropReason.ValueType  # 14
+    """The receiving device uses another address than it was given, and the security policy rejects that. Counted at the
+    receiving port, once a copy.
+    """
+    DROP_REASON_MAC_LIMIT: _DropReason.ValueType  # 15
+    """Source is one address more than the port may have."""
+    DROP_REASON_DHCP_GUARD: _DropReason.ValueType  # 16
+    """Came from a DHCP server behind a port that may have none."""
+    DROP_REASON_ROUTER_GUARD: _DropReason.ValueType  # 17
+    """Is an IPv6 router advertisement from a port that may send none."""
+    DROP_REASON_SOURCE_GUARD: _DropReason.ValueType  # 18
+    """IP source is an address that the port was not given."""
+    DROP_REASON_STORM: _DropReason.ValueType  # 19
+    """Above the rate that storm control allows."""
+    DROP_REASON_SHAPED: _DropReason.ValueType  # 20
+    """Waited for the shaper, and its queue was full. Counted at the port whose shaping it is."""
+    DROP_REASON_ISOLATED: _DropReason.ValueType  # 21
+    """From one isolated port to another."""
+    DROP_REASON_MIRROR_PORT: _DropReason.ValueType  # 22
+    """Came from a port that only receives copies."""
+    DROP_REASON_LOOP_PROBE: _DropReason.ValueType  # 23
+    """Is a probe of loop detection; it did its work."""
+    DROP_REASON_TEAMING_STANDBY: _DropReason.ValueType  # 24
+    """Came in at an uplink that the VLAN does not use now: the copy from the used one counts."""
+    DROP_REASON_OFFLOAD_INVALID: _DropReason.ValueType  # 25
+    """Offload header does not fit its frame."""
+    DROP_REASON_HOLD_FULL: _DropReason.ValueType  # 26
+    """The port is held, and holds as many frames as it may. Counted at the receiving port, once a copy."""
+    DROP_REASON_DISCARDED: _DropReason.ValueType  # 27
+    """Was held for a device and discarded when the hold ended. Counted at the receiving port."""
+    DROP_REASON_HOST_ONLY: _DropReason.ValueType  # 28
+    """Would have left a host-only network."""
+    DROP_REASON_IP_MALFORMED: _DropReason.ValueType  # 29
+    """IP header is cut, too long for its frame or inconsistent. This and the following are counted at the router's
+    port.
+    """
+    DROP_REASON_CHECKSUM_BAD: _DropReason.ValueType  # 30
+    """IP or ICMP checksum is wrong at a router."""
+    DROP_REASON_TTL_EXPIRED: _DropReason.ValueType  # 31
+    """Time to live ended at a router."""
+    DROP_REASON_NO_ROUTE: _DropReason.ValueType  # 32
+    """A router has no way to the destination."""
+    DROP_REASON_NEIGHBOR_UNREACHABLE: _DropReason.ValueType  # 33
+    """Nobody answered the router's ARP requests."""
+    DROP_REASON_FRAGMENT_NEEDED: _DropReason.ValueType  # 34
+    """Too long for the way on, and may not be cut."""
+    DROP_REASON_FRAGMENT_OVERLAP: _DropReason.ValueType  # 35
+    """Is a fragment that overlaps another."""
+    DROP_REASON_FRAGMENT_TIMEOUT: _DropReason.ValueType  # 36
+    """Is a fragment whose datagram did not become complete in 30 s, or had no room to wait."""
+    DROP_REASON_NAT_TABLE_FULL: _DropReason.ValueType  # 37
+    """Would begin a flow, and the translation table is full."""
+    DROP_REASON_NAT_ADDRESS_LIMIT: _DropReason.ValueType  # 38
+    """Would begin a flow, and its inside address has as many as it may."""
+    DROP_REASON_NAT_PORTS_EXHAUSTED: _DropReason.ValueType  # 39
+    """Would begin a flow, and no outside port is free for it."""
+    DROP_REASON_NAT_NO_ENTRY: _DropReason.ValueType  # 40
+    """Came from outside for no flow and no forwarded port."""
+    DROP_REASON_NAT_STATE: _DropReason.ValueType  # 41
+    """TCP segment does not fit the state of its flow."""
+    DROP_REASON_NAT_DESTINATION_FORBIDDEN: _DropReason.ValueType  # 42
+    """Destination is not among those that host sockets may reach."""
+    DROP_REASON_PROTOCOL_UNSUPPORTED: _DropReason.ValueType  # 43
+    """Of a protocol that routers do not translate."""
+    DROP_REASON_DHCP_EXHAUSTED: _DropReason.ValueType  # 44
+    """Asks for an address, and none is free or the port has as many as it may."""
+    DROP_REASON_TUNNEL_MALFORMED: _DropReason.ValueType  # 45
+    """Is a tunnel packet with a bad VXLAN header."""
+    DROP_REASON_TUNNEL_VNI_UNKNOWN: _DropReason.ValueType  # 46
+    """Is a tunnel packet of a network that no overlay has."""
+    DROP_REASON_TUNNEL_PEER_UNKNOWN: _DropReason.ValueType  # 47
+    """Is a tunnel packet from an end that was not told."""
+    DROP_REASON_NO_BACKEND: _DropReason.ValueType  # 48
+    """For a virtual server without backends."""
+    DROP_REASON_FAULT: _DropReason.ValueType  # 49
+    """An injected fault took it."""
 
 class DropReason(_DropReason, metaclass=_DropReasonEnumTypeWrapper):
-    """Why a frame, or one copy of it, went nowhere."""
+    """Why a frame, or one copy of it, went nowhere.
+
+    Reasons 12 to 48 belong to what is planned (policies, networks, overlays), and no engine gives them yet. They are
+    counted where the frame entered, unless their comment says otherwise.
+    """
 
 DROP_REASON_UNSPECIFIED: DropReason.ValueType  # 0
 """Not dropped."""
@@ -109,6 +193,86 @@ DROP_REASON_DESTINATION_DOWN: DropReason.ValueType  # 10
 """A static entry names a port that is not up or is in another VLAN. Counted where the frame entered."""
 DROP_REASON_QUEUE_FULL: DropReason.ValueType  # 11
 """The queue of the receiving port was full. Counted at the receiving port, once a copy."""
+DROP_REASON_PORT_SHUT: DropReason.ValueType  # 12
+"""The port where it entered is shut: loop detection, storm control or the address limit."""
+DROP_REASON_FORGED_TRANSMIT: DropReason.ValueType  # 13
+"""Source is not the address that the device uses, and the security policy rejects that."""
+DROP_REASON_MAC_CHANGED: DropReason.ValueType  # 14
+"""The receiving device uses another address than it was given, and the security policy rejects that. Counted at the
+receiving port, once a copy.
+"""
+DROP_REASON_MAC_LIMIT: DropReason.ValueType  # 15
+"""Source is one address more than the port may have."""
+DROP_REASON_DHCP_GUARD: DropReason.ValueType  # 16
+"""Came from a DHCP server behind a port that may have none."""
+DROP_REASON_ROUTER_GUARD: DropReason.ValueType  # 17
+"""Is an IPv6 router advertisement from a port that may send none."""
+DROP_REASON_SOURCE_GUARD: DropReason.ValueType  # 18
+"""IP source is an address that the port was not given."""
+DROP_REASON_STORM: DropReason.ValueType  # 19
+"""Above the rate that storm control allows."""
+DROP_REASON_SHAPED: DropReason.ValueType  # 20
+"""Waited for the shaper, and its queue was full. Counted at the port whose shaping it is."""
+DROP_REASON_ISOLATED: DropReason.ValueType  # 21
+"""From one isolated port to another."""
+DROP_REASON_MIRROR_PORT: DropReason.ValueType  # 22
+"""Came from a port that only receives copies."""
+DROP_REASON_LOOP_PROBE: DropReason.ValueType  # 23
+"""Is a probe of loop detection; it did its work."""
+DROP_REASON_TEAMING_STANDBY: DropReason.ValueType  # 24
+"""Came in at an uplink that the VLAN does not use now: the copy from the used one counts."""
+DROP_REASON_OFFLOAD_INVALID: DropReason.ValueType  # 25
+"""Offload header does not fit its frame."""
+DROP_REASON_HOLD_FULL: DropReason.ValueType  # 26
+"""The port is held, and holds as many frames as it may. Counted at the receiving port, once a copy."""
+DROP_REASON_DISCARDED: DropReason.ValueType  # 27
+"""Was held for a device and discarded when the hold ended. Counted at the receiving port."""
+DROP_REASON_HOST_ONLY: DropReason.ValueType  # 28
+"""Would have left a host-only network."""
+DROP_REASON_IP_MALFORMED: DropReason.ValueType  # 29
+"""IP header is cut, too long for its frame or inconsistent. This and the following are counted at the router's
+port.
+"""
+DROP_REASON_CHECKSUM_BAD: DropReason.ValueType  # 30
+"""IP or ICMP checksum is wrong at a router."""
+DROP_REASON_TTL_EXPIRED: DropReason.ValueType  # 31
+"""Time to live ended at a router."""
+DROP_REASON_NO_ROUTE: DropReason.ValueType  # 32
+"""A router has no way to the destination."""
+DROP_REASON_NEIGHBOR_UNREACHABLE: DropReason.ValueType  # 33
+"""Nobody answered the router's ARP requests."""
+DROP_REASON_FRAGMENT_NEEDED: DropReason.ValueType  # 34
+"""Too long for the way on, and may not be cut."""
+DROP_REASON_FRAGMENT_OVERLAP: DropReason.ValueType  # 35
+"""Is a fragment that overlaps another."""
+DROP_REASON_FRAGMENT_TIMEOUT: DropReason.ValueType  # 36
+"""Is a fragment whose datagram did not become complete in 30 s, or had no room to wait."""
+DROP_REASON_NAT_TABLE_FULL: DropReason.ValueType  # 37
+"""Would begin a flow, and the translation table is full."""
+DROP_REASON_NAT_ADDRESS_LIMIT: DropReason.ValueType  # 38
+"""Would begin a flow, and its inside address has as many as it may."""
+DROP_REASON_NAT_PORTS_EXHAUSTED: DropReason.ValueType  # 39
+"""Would begin a flow, and no outside port is free for it."""
+DROP_REASON_NAT_NO_ENTRY: DropReason.ValueType  # 40
+"""Came from outside for no flow and no forwarded port."""
+DROP_REASON_NAT_STATE: DropReason.ValueType  # 41
+"""TCP segment does not fit the state of its flow."""
+DROP_REASON_NAT_DESTINATION_FORBIDDEN: DropReason.ValueType  # 42
+"""Destination is not among those that host sockets may reach."""
+DROP_REASON_PROTOCOL_UNSUPPORTED: DropReason.ValueType  # 43
+"""Of a protocol that routers do not translate."""
+DROP_REASON_DHCP_EXHAUSTED: DropReason.ValueType  # 44
+"""Asks for an address, and none is free or the port has as many as it may."""
+DROP_REASON_TUNNEL_MALFORMED: DropReason.ValueType  # 45
+"""Is a tunnel packet with a bad VXLAN header."""
+DROP_REASON_TUNNEL_VNI_UNKNOWN: DropReason.ValueType  # 46
+"""Is a tunnel packet of a network that no overlay has."""
+DROP_REASON_TUNNEL_PEER_UNKNOWN: DropReason.ValueType  # 47
+"""Is a tunnel packet from an end that was not told."""
+DROP_REASON_NO_BACKEND: DropReason.ValueType  # 48
+"""For a virtual server without backends."""
+DROP_REASON_FAULT: DropReason.ValueType  # 49
+"""An injected fault took it."""
 Global___DropReason: _TypeAlias = DropReason  # noqa: Y015
 
 @_typing.final
@@ -219,6 +383,10 @@ class Port(_message.Message):
         """The link is switched off."""
         STATE_DETACHED: Port._State.ValueType  # 3
         """The link is on, but nothing is attached: no carrier."""
+        STATE_SHUT: Port._State.ValueType  # 4
+        """Shut by the switch: loop detection, storm control or the address limit. Policies.GetPortPolicy says which, and
+        Policies.ReopenPort opens it. Not given yet: no engine shuts ports (S-10).
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """What a port is doing."""
@@ -231,6 +399,10 @@ class Port(_message.Message):
     """The link is switched off."""
     STATE_DETACHED: Port.State.ValueType  # 3
     """The link is on, but nothing is attached: no carrier."""
+    STATE_SHUT: Port.State.ValueType  # 4
+    """Shut by the switch: loop detection, storm control or the address limit. Policies.GetPortPolicy says which, and
+    Policies.ReopenPort opens it. Not given yet: no engine shuts ports (S-10).
+    """
 
     NAME_FIELD_NUMBER: _builtins.int
     PORT_GROUP_FIELD_NUMBER: _builtins.int
@@ -681,6 +853,10 @@ class TraceFrameResponse(_message.Message):
         """Goes to every other port of the VLAN that is up."""
         VERDICT_DROPPED: TraceFrameResponse._Verdict.ValueType  # 3
         """Goes nowhere."""
+        VERDICT_CONSUMED: TraceFrameResponse._Verdict.ValueType  # 4
+        """Ends here: the router, the DHCP server or the like takes it. Captures.TraceFramePath gives it, Ports.TraceFrame
+        does not.
+        """
 
     class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
         """What a switch does with a frame."""
@@ -693,6 +869,10 @@ class TraceFrameResponse(_message.Message):
     """Goes to every other port of the VLAN that is up."""
     VERDICT_DROPPED: TraceFrameResponse.Verdict.ValueType  # 3
     """Goes nowhere."""
+    VERDICT_CONSUMED: TraceFrameResponse.Verdict.ValueType  # 4
+    """Ends here: the router, the DHCP server or the like takes it. Captures.TraceFramePath gives it, Ports.TraceFrame
+    does not.
+    """
 
     VERDICT_FIELD_NUMBER: _builtins.int
     DROP_REASON_FIELD_NUMBER: _builtins.int
@@ -1030,6 +1210,36 @@ class ListPortGroupsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPortGroupsResponse: _TypeAlias = ListPortGroupsResponse  # noqa: Y015
+
+@_typing.final
+class UpdatePortGroupRequest(_message.Message):
+    """Changes a port group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_GROUP_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def port_group(self) -> Global___PortGroup:
+        """The port group with its new values; `name` says which. Required."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields to change: `vlan_id`. Absent or empty changes `vlan_id` if it is not 0."""
+
+    def __init__(
+        self,
+        *,
+        port_group: Global___PortGroup | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["port_group", b"port_group", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["port_group", b"port_group", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdatePortGroupRequest: _TypeAlias = UpdatePortGroupRequest  # noqa: Y015
 
 @_typing.final
 class DeletePortGroupRequest(_message.Message):

@@ -81,6 +81,11 @@ class SwitchesStub:
                 request_serializer=lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.ListPortGroupsRequest.SerializeToString,
                 response_deserializer=lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.ListPortGroupsResponse.FromString,
                 _registered_method=True)
+        self.UpdatePortGroup = channel.unary_unary(
+                '/lamina.vswitch.v1.Switches/UpdatePortGroup',
+                request_serializer=lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.UpdatePortGroupRequest.SerializeToString,
+                response_deserializer=lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.PortGroup.FromString,
+                _registered_method=True)
         self.DeletePortGroup = channel.unary_unary(
                 '/lamina.vswitch.v1.Switches/DeletePortGroup',
                 request_serializer=lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.DeletePortGroupRequest.SerializeToString,
@@ -189,6 +194,16 @@ class SwitchesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdatePortGroup(self, request, context):
+        """Changes the VLAN of a port group. Dynamic MAC entries of its ports are forgotten, static ones move with them.
+
+        Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or a mask that names another
+        field; FAILED_PRECONDITION `PORT_GROUP_TRUNKED` for a VLAN other than 0 while the group's policy makes it a trunk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeletePortGroup(self, request, context):
         """Deletes a port group.
 
@@ -276,6 +291,11 @@ def add_SwitchesServicer_to_server(servicer, server):
                     servicer.ListPortGroups,
                     request_deserializer=lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.ListPortGroupsRequest.FromString,
                     response_serializer=lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.ListPortGroupsResponse.SerializeToString,
+            ),
+            'UpdatePortGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePortGroup,
+                    request_deserializer=lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.UpdatePortGroupRequest.FromString,
+                    response_serializer=lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.PortGroup.SerializeToString,
             ),
             'DeletePortGroup': grpc.unary_unary_rpc_method_handler(
                     servicer.DeletePortGroup,
@@ -504,6 +524,33 @@ class Switches:
             '/lamina.vswitch.v1.Switches/ListPortGroups',
             lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.ListPortGroupsRequest.SerializeToString,
             lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.ListPortGroupsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePortGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lamina.vswitch.v1.Switches/UpdatePortGroup',
+            lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.UpdatePortGroupRequest.SerializeToString,
+            lamina_dot_vswitch_dot_v1_dot_vswitch__pb2.PortGroup.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,12 @@ class SwitchesStub:
 
     Errors: NOT_FOUND `SWITCH_UNKNOWN`; INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
     """
+    UpdatePortGroup: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.UpdatePortGroupRequest, _vswitch_pb2.PortGroup]
+    """Changes the VLAN of a port group. Dynamic MAC entries of its ports are forgotten, static ones move with them.
+
+    Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or a mask that names another
+    field; FAILED_PRECONDITION `PORT_GROUP_TRUNKED` for a VLAN other than 0 while the group's policy makes it a trunk.
+    """
     DeletePortGroup: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.DeletePortGroupRequest, _vswitch_pb2.DeletePortGroupResponse]
     """Deletes a port group.
 
@@ -184,6 +190,17 @@ class SwitchesServicer:
         """Lists the port groups of a switch, ordered by name.
 
         Errors: NOT_FOUND `SWITCH_UNKNOWN`; INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
+        """
+
+    def UpdatePortGroup(
+        self,
+        request: _vswitch_pb2.UpdatePortGroupRequest,
+        context: _aio.ServicerContext[_vswitch_pb2.UpdatePortGroupRequest, _abc.Awaitable[_vswitch_pb2.PortGroup]],
+    ) -> _abc.Awaitable[_vswitch_pb2.PortGroup]:
+        """Changes the VLAN of a port group. Dynamic MAC entries of its ports are forgotten, static ones move with them.
+
+        Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or a mask that names another
+        field; FAILED_PRECONDITION `PORT_GROUP_TRUNKED` for a VLAN other than 0 while the group's policy makes it a trunk.
         """
 
     def DeletePortGroup(
