@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lamina_cli import home, output
-from lamina_kit.errors import LaminaError
+from lamina_kit.errors import LaminaError, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,10 +22,22 @@ Work = Callable[["Client", argparse.Namespace], Awaitable[int | None]]
 
 
 class Client:
-    """Channels to the six layers of one stack: those given, and others opened to `targets` when first used."""
+    """Channels to the six layers of one stack: those given, and others opened to `targets` when first used.
 
-    def __init__(self, targets: Mapping[str, str], channels: Mapping[str, Any] | None = None) -> None:
+    The layers are those of one host, and the orchestrator. `hosts` has a client for each host of the stack by name,
+    empty when there is one. `recorder` makes the traces that the client begins; without one their ids are random.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[str, str],
+        channels: Mapping[str, Any] | None = None,
+        recorder: Recorder | None = None,
+        hosts: Mapping[str, Client] | None = None,
+    ) -> None:
         self.targets = targets
+        self.recorder = recorder
+        self.hosts = dict(hosts or {})
         self._given = dict(channels or {})
         self._channels: dict[str, Any] = {}
 
@@ -43,6 +55,14 @@ class Client:
         """Returns a stub of a layer's service."""
         return stub_class(self.channel(layer))
 
+    def at(self, name: str) -> Client:
+        """Returns the client of the host that a resource name (`hosts/h2/…`) lies on; this one when there is one."""
+        return self.hosts.get(name.split("/")[1], self) if name.startswith("hosts/") else self
+
+    def everywhere(self) -> tuple[Client, ...]:
+        """Returns a client for each host of the stack."""
+        return tuple(self.hosts.values()) or (self,)
+
     async def __aenter__(self) -> Client:
         return self
 
@@ -51,11 +71,38 @@ class Client:
     ) -> None:
         for channel in self._channels.values():
             await channel.close()
+        for client in self.hosts.values():
+            await client.__aexit__(kind, error, trace)
+
+
+def client_of(record: home.StackRecord, host: str = "") -> Client:
+    """Returns a client of a stack that is up; its lower layers are those of `host`, or of the first one.
+
+    Raises:
+        NotFound: `HOST_UNKNOWN`, the stack has no such host.
+    """
+    own = {layer: target for layer, target in record.targets.items() if "/" not in layer}
+    if not host and len(own) == len(record.targets):
+        return Client(own)
+    hosts = {record.host: Client(own)}
+    for name in dict.fromkeys(key.partition("/")[0] for key in record.targets if "/" in key):
+        theirs = {layer: record.targets[f"{name}/{layer}"] for layer in own if f"{name}/{layer}" in record.targets}
+        hosts[name] = Client({**own, **theirs})
+    if not host:
+        return Client(own, hosts=hosts)
+    if host not in hosts:
+        raise NotFound(
+            f"stack {record.name!r} has no host {host!r}",
+            reason="HOST_UNKNOWN",
+            next_step=f"its hosts are {', '.join(hosts)}",
+        )
+    return hosts[host]
 
 
 def add_options(parser: argparse.ArgumentParser, *, lists: bool = False) -> None:
     """Adds the options that every command has which talks to a stack."""
     parser.add_argument("--stack", default="default", metavar="NAME", help="which stack (default: default)")
+    parser.add_argument("--host", default="", metavar="NAME", help="which of its hosts, where it has several")
     parser.add_argument("--trace", action="store_true", help="record this call in every layer and print the trace's id")
     if lists:
         add_form(parser)
@@ -92,8 +139,24 @@ def guarded(body: Callable[[], int]) -> int:
 
 async def _with_client(work: Work, args: argparse.Namespace) -> int:
     record = home.running(args.stack)
-    async with Client(record.targets) as client:
-        return await traced(args, work(client, args))
+    async with client_of(record, args.host) as client:
+        try:
+            return await traced(args, work(client, args))
+        except Unavailable as problem:
+            raise naming_layer(problem, record) from problem
+
+
+def naming_layer(problem: Unavailable, record: home.StackRecord) -> Unavailable:
+    """Returns an error of the transport as one that names the layer which does not answer; any other as it is."""
+    layer = next((name for name, target in record.targets.items() if target in problem.message), "")
+    if problem.reason != "RPC_UNAVAILABLE" or not layer:
+        return problem
+    return Unavailable(
+        f"the {layer} layer of stack {record.name!r} does not answer at {record.targets[layer]}",
+        reason="LAYER_MISSING",
+        next_step="`lamina status` shows who is missing and why; try again when it serves",
+        layer=layer,
+    )
 
 
 async def traced(args: argparse.Namespace, work: Awaitable[int | None]) -> int:

@@ -1,5 +1,7 @@
 """The process behind `lamina up`: an embedded stack that serves six ports until it is told to stop.
 
+In real time the stack lives on the loop of the sockets; on any other clock on a virtual loop behind a gateway.
+
 It reports to the command that started it on file descriptor 3, a line each: `starting LAYER`, then `ready` or
 `failed` with the error as JSON. After that it lives on its own.
 """
@@ -12,11 +14,18 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from lamina_cli import home
+from lamina_cli import fault_plans, home
+from lamina_cli.virtual_run import event_log
 from lamina_kit.errors import LaminaError
+
+if TYPE_CHECKING:
+    from lamina_cli.stack import Settings
+    from lamina_kit.virtual import VirtualLoop
 
 REPORT = 3
 """File descriptor of the report."""
@@ -42,31 +51,120 @@ def describe(problem: BaseException) -> dict[str, Any]:
     return {"code": "INTERNAL", "message": f"{type(problem).__name__}: {problem}", "reason": "DEFECT", "next_step": ""}
 
 
-async def run(args: argparse.Namespace) -> int:
-    """Starts the stack, serves it, and stops it on SIGTERM or SIGINT. Returns the exit status."""
-    from lamina_cli.stack import Settings, Stack
-    from lamina_kit.layer import version
+class Running(Protocol):
+    """A stack that the process can start and stop."""
 
-    settings = Settings(
-        host=args.host,
-        engines=json.loads(args.engines),
-        config_file=args.config,
-        overrides=json.loads(args.overrides),
-        seed=args.seed,
-    )
-    folder = home.stack_dir(args.stack)
-    stack = Stack(settings, folder / "state")
+    async def open(self, progress: Callable[[str], None]) -> dict[str, str]:
+        """Starts and serves it. Returns the targets that clients connect to."""
+
+    async def close(self) -> None:
+        """Stops it. Idempotent."""
+
+    def failed(self) -> asyncio.Future[None] | None:
+        """Returns what is done when the stack cannot go on; None when there is no such case."""
+
+
+class RealStack:
+    """A stack in real time."""
+
+    def __init__(self, args: argparse.Namespace, settings: Settings, state_dir: Path) -> None:
+        from lamina_cli.stack import Stack
+
+        self._addresses = json.loads(args.addresses)
+        self._files = ExitStack()
+        sink = self._files.enter_context(event_log(args.event_log))
+        self._stack = Stack(settings, state_dir, sink)
+
+    async def open(self, progress: Callable[[str], None]) -> dict[str, str]:
+        """Starts and serves it."""
+        await self._stack.start(progress)
+        return await self._stack.serve(self._addresses)
+
+    async def close(self) -> None:
+        """Stops it."""
+        await self._stack.stop()
+        self._files.close()
+
+    def failed(self) -> asyncio.Future[None] | None:
+        """Returns None: a layer that fails answers so."""
+        return None
+
+
+class SteppedStack:
+    """A stack on a clock that is not the machine's."""
+
+    def __init__(self, args: argparse.Namespace, settings: Settings, state_dir: Path, loop: VirtualLoop) -> None:
+        from lamina_cli import virtual_stack
+        from lamina_cli.recording import Started
+
+        plan = args.fault_plan.read_text() if args.fault_plan is not None else None
+        self._args = args
+        self._stack = virtual_stack.VirtualStack(Started(settings, args.seed, args.rate, plan), loop, state_dir)
+
+    async def open(self, progress: Callable[[str], None]) -> dict[str, str]:
+        """Starts and serves it."""
+        args = self._args
+        return await self._stack.open(args.input_log, args.event_log, json.loads(args.addresses), progress)
+
+    async def close(self) -> None:
+        """Stops it."""
+        await self._stack.close()
+
+    def failed(self) -> asyncio.Future[None] | None:
+        """Returns the gateway's failure."""
+        return self._stack.gateway.failed if self._stack.gateway is not None else None
+
+
+async def run(args: argparse.Namespace, loop: VirtualLoop | None) -> int:
+    """Starts the stack, serves it, and stops it on SIGTERM or SIGINT. Returns the exit status."""
+    from lamina_cli.stack import Settings
+
     told_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    stack: Running | None = None
     try:
-        await stack.start(lambda layer: report(f"starting {layer}"))
-        targets = await stack.serve(json.loads(args.addresses))
+        settings = Settings(
+            host=args.host,
+            hosts=args.hosts,
+            engines=json.loads(args.engines),
+            config_file=args.config,
+            overrides=json.loads(args.overrides),
+            seed=args.seed,
+            fault_plan=fault_plans.read(args.fault_plan),
+            clock=args.clock,
+        )
+        state_dir = home.stack_dir(args.stack) / "state"
+        stack = RealStack(args, settings, state_dir) if loop is None else SteppedStack(args, settings, state_dir, loop)
+        targets = await stack.open(lambda layer: report(f"starting {layer}"))
     except Exception as problem:
         # Whatever it is, the starter has to show it; the log keeps the traceback.
         report(f"failed {json.dumps(describe(problem))}")
-        await stack.stop()
+        if stack is not None:
+            await stack.close()
         raise
+    write_record(args, targets, settings.engines)
+    report("ready")
+    os.close(REPORT)
+    await until_told(told_to_stop, stack.failed())
+    await stack.close()
+    home.record_path(args.stack).unlink(missing_ok=True)
+    return 0
+
+
+async def until_told(told_to_stop: asyncio.Event, failed: asyncio.Future[None] | None) -> None:
+    """Returns when the process is told to stop, or its stack cannot go on; the log says why."""
+    if failed is not None:
+        failed.add_done_callback(lambda _: told_to_stop.set())
+    await told_to_stop.wait()
+    if failed is not None and failed.done() and (error := failed.exception()) is not None:
+        print(f"the stack stops: {error}", file=sys.stderr)
+
+
+def write_record(args: argparse.Namespace, targets: dict[str, str], engines: Mapping[str, str]) -> None:
+    """Writes what other commands need to know of this stack."""
+    from lamina_kit.layer import version
+
     pid = os.getpid()
     home.write_record(
         home.StackRecord(
@@ -75,16 +173,11 @@ async def run(args: argparse.Namespace) -> int:
             start_ticks=home.start_ticks(pid),
             host=args.host,
             targets=targets,
-            engines=dict(settings.engines),
+            engines=dict(engines),
+            clock=args.clock,
             version=version(),
         )
     )
-    report("ready")
-    os.close(REPORT)
-    await told_to_stop.wait()
-    await stack.stop()
-    home.record_path(args.stack).unlink(missing_ok=True)
-    return 0
 
 
 def main() -> int:
@@ -92,16 +185,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="lamina_cli.daemon")
     parser.add_argument("--stack", required=True)
     parser.add_argument("--host", required=True)
+    parser.add_argument("--hosts", type=int, default=1)
     parser.add_argument("--engines", required=True)
     parser.add_argument("--addresses", required=True)
     parser.add_argument("--overrides", required=True)
     parser.add_argument("--config", type=Path)
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--fault-plan", type=Path)
+    parser.add_argument("--clock", default="real")
+    parser.add_argument("--rate", type=int, default=1000)
+    parser.add_argument("--input-log", type=Path)
+    parser.add_argument("--event-log", type=Path)
     args = parser.parse_args()
     from lamina_kit.log import configure
 
+    if args.clock == "real":
+        configure()
+        return asyncio.run(run(args, None))
+    from lamina_cli.virtual_run import with_fixed_hashes
+    from lamina_kit.virtual import VirtualLoop
+
+    with_fixed_hashes()
     configure()
-    return asyncio.run(run(args))
+    loop = VirtualLoop(args.seed)
+    with loop.collecting_garbage():
+        return asyncio.run(run(args, loop))
 
 
 if __name__ == "__main__":

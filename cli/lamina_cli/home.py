@@ -11,6 +11,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lamina_kit.checks import Checks
 from lamina_kit.errors import DataLoss, FailedPrecondition
@@ -27,6 +28,11 @@ PORTS = {
 
 LAYERS = tuple(PORTS)
 """The layers in the order of their ports."""
+
+ORCHESTRATOR = "orchestrator"
+"""The one layer that a stack has once, however many hosts it has."""
+
+MOST_HOSTS = 1000
 
 SHARED_MEMORY = Path("/dev/shm")
 LEAST_SHARED_MEMORY = 512 << 20
@@ -56,6 +62,8 @@ class StackRecord:
     topology: str = "embedded"
     clock: str = "real"
     version: str = ""
+    processes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of a split stack: state, pid, start_ticks, restarts, socket, reason and message of each layer's process."""
 
     def is_alive(self) -> bool:
         """Says whether the process that wrote the record still runs."""
@@ -120,6 +128,20 @@ def running(name: str = "default") -> StackRecord:
             next_step="start one with `lamina up`",
         )
     return record
+
+
+def host_names(first: str, count: int) -> tuple[str, ...]:
+    """Returns the names of `count` hosts; those behind the first count on from its number: h1, h2, h3 …
+
+    Raises:
+        InvalidArgument: `HOSTS_OUT_OF_RANGE`, also for a first name that ends in no number.
+    """
+    stem = first.rstrip("0123456789")
+    number = first[len(stem) :]
+    with Checks("HOSTS_OUT_OF_RANGE") as check:
+        check.range("hosts", count, 1, MOST_HOSTS)
+        check.that(count == 1 or bool(number), "host", "ends in no number; the first of several is, say, h1")
+    return (first,) if count == 1 else tuple(f"{stem}{int(number) + offset}" for offset in range(count))
 
 
 def start_ticks(pid: int) -> int:

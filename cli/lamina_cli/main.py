@@ -16,6 +16,8 @@ COMMANDS = (
     ("up", "start a stack in the background and serve its six ports"),
     ("down", "stop the stack"),
     ("status", "show what is up: process, engines, health, ports"),
+    ("clock", "show, set and advance the stack's clock"),
+    ("replay", "replay what was logged of a stack in virtual time"),
     ("apply", "apply a Kubernetes manifest"),
     ("get", "list objects of a kind, or show one"),
     ("logs", "print a pod's output"),
@@ -28,6 +30,7 @@ COMMANDS = (
     ("vswitch", "switches, ports, MAC tables"),
     ("runtime", "containers and processes; run a program of yours"),
     ("orchestrator", "nodes and objects of the cluster"),
+    ("fault", "break things of a layer on purpose, and mend them"),
     ("trace", "print a recorded trace as a tree"),
     ("explain", "tell why a layer did what it did to an object"),
 )

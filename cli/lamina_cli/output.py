@@ -46,9 +46,7 @@ def _message(value: Message) -> dict[str, Any]:
     return plain
 
 
-def show(
-    messages: Iterable[Message], headers: Sequence[str], row: Any, *, form: str, one: bool = False
-) -> None:
+def show(messages: Iterable[Message], headers: Sequence[str], row: Any, *, form: str, one: bool = False) -> None:
     """Prints messages as a table (`row` makes the cells of one message) or, for `form` "json", as they are."""
     listed = list(messages)
     if form == "json":
@@ -85,3 +83,15 @@ def duration(ns: int) -> str:
         if ns >= factor:
             return f"{ns / factor:.1f} {unit}"
     return f"{ns} ns"
+
+
+def span(ns: int) -> str:
+    """Returns nanoseconds exactly, for example `1d2h`, `1h30m0.000000012s` or `0s`; `parse.duration` reads it."""
+    text, rest = "", ns
+    for unit, factor in (("d", 86_400 * 10**9), ("h", 3600 * 10**9), ("m", 60 * 10**9)):
+        count, rest = divmod(rest, factor)
+        text += f"{count}{unit}" if count else ""
+    seconds, fraction = divmod(rest, 10**9)
+    if rest or not text:
+        text += f"{seconds}.{fraction:09d}".rstrip("0").rstrip(".") + "s" if fraction else f"{seconds}s"
+    return text

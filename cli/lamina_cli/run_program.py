@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli import home, parse
-from lamina_cli.client import Client, add_options, attempt, guarded, traced
+from lamina_cli.client import Client, add_options, attempt, client_of, guarded, traced
 from lamina_cli.files import read_bytes
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ async def run(args: argparse.Namespace) -> int:
     # A private stack is gone before anybody could ask for its traces.
     record = home.running(args.stack) if args.trace else home.read_record(args.stack)
     if record is not None and record.is_alive():
-        async with Client(record.targets) as client:
+        async with client_of(record, args.host) as client:
             return await traced(args, run_on(client, args, program))
     from lamina_cli.stack import private_stack
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ async def collect(client: Client, trace_id: str) -> list[layer_pb2.Span]:
     from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 
     spans: list[layer_pb2.Span] = []
-    for layer in LAYERS:
-        stub = client.stub(layer, layer_pb2_grpc.LayerStub)
+    for at, layer in itertools.product(client.everywhere(), LAYERS):
+        stub = at.stub(layer, layer_pb2_grpc.LayerStub)
         spans += (await stub.ListSpans(layer_pb2.ListSpansRequest(trace_id=trace_id))).spans
     unique = {span.span_id: span for span in spans}
     return sorted(unique.values(), key=lambda span: (span.start_time_ns, span.layer, span.span_id))

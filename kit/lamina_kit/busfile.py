@@ -7,7 +7,8 @@
 
 The header is eight 64-bit little-endian words: magic, version, file size, RAM size, RAM offset, state offset, run
 offset, run pages; and at bytes 128, 192 and 256, a cache line each, the ring's head, its tail and the flag that all
-code is stale. `atomics.py` knows these places too.
+code is stale. `atomics.py` knows these places too. From byte 512 on stand the names of the host (64 bytes) and of its
+boot (128 bytes), UTF-8 filled up with zeros: who maps the file checks that it is the RAM that it means.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ MAX_RUN_PAGES = 1 << 20
 _MAGIC = int.from_bytes(b"LAMINARM", "little")
 _VERSION = 1
 _HEADER = struct.Struct("<8Q")
+_IDENTITY = struct.Struct("64s128s")
+_IDENTITY_OFFSET = 512
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.ENOMEM)
 
 
@@ -52,6 +55,17 @@ class Layout:
     state_offset: int
     run_offset: int
     run_pages: int
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose RAM a bus is: the host and the boot id of its hardware; empty where the maker said nothing."""
+
+    host: str = ""
+    boot_id: str = ""
+
+
+NOBODY = Identity()
 
 
 def plan(size_bytes: int, run_pages: int) -> Layout:
@@ -75,7 +89,7 @@ def plan(size_bytes: int, run_pages: int) -> Layout:
     return Layout(run_offset + run_pages * PAGE_SIZE, size_bytes, ram_offset, state_offset, run_offset, run_pages)
 
 
-def make(path: Path, layout: Layout, *, reset: bool) -> None:
+def make(path: Path, layout: Layout, *, reset: bool, identity: Identity = NOBODY) -> None:
     """Puts an all-zero bus at `path`, stored sparsely, for its user alone.
 
     It appears under its name complete or not at all. Raises `AlreadyExists` `BUS_EXISTS` as `MemoryBus.create` says,
@@ -89,6 +103,7 @@ def make(path: Path, layout: Layout, *, reset: bool) -> None:
         try:
             os.ftruncate(file, layout.total)
             os.pwrite(file, _pack(layout), 0)
+            os.pwrite(file, _IDENTITY.pack(identity.host.encode(), identity.boot_id.encode()), _IDENTITY_OFFSET)
         finally:
             os.close(file)
         os.replace(fresh, path)
@@ -133,6 +148,21 @@ def read_layout(path: Path, file: int) -> Layout:
             next_step="Start the host again; it makes a new file.",
         )
     return layout
+
+
+def read_identity(path: Path) -> Identity:
+    """Returns whose RAM the bus at `path` is.
+
+    Raises as `open_file` and `read_layout`.
+    """
+    file = open_file(path)
+    try:
+        read_layout(path, file)
+        raw = os.pread(file, _IDENTITY.size, _IDENTITY_OFFSET)
+    finally:
+        os.close(file)
+    host, boot_id = _IDENTITY.unpack(raw.ljust(_IDENTITY.size, b"\0"))
+    return Identity(host.rstrip(b"\0").decode(errors="replace"), boot_id.rstrip(b"\0").decode(errors="replace"))
 
 
 def refusal(path: Path, error: OSError) -> LaminaError:

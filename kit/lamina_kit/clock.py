@@ -14,6 +14,10 @@ from typing import Protocol
 class Clock(Protocol):
     """Tells the time of the stack and waits for it."""
 
+    @property
+    def mode(self) -> str:
+        """`real`, `scaled`, `stepped` or `virtual`: what moves this clock."""
+
     def now_ns(self) -> int:
         """Returns nanoseconds since the stack's start; never goes back."""
 
@@ -25,17 +29,19 @@ class Clock(Protocol):
 
 
 class RealClock:
-    """The machine's monotonic clock, counted from when this object was made.
+    """The machine's monotonic clock, counted from when this object was made; `now_ns` is what it shows then.
 
     `wall_ns` is the wall time at the start plus the monotonic time since: setting the machine's clock moves nothing.
     """
 
-    def __init__(self) -> None:
-        self._start = time.monotonic_ns()
-        self._wall_start = time.time_ns()
+    mode = "real"
+
+    def __init__(self, now_ns: int = 0) -> None:
+        self._start = time.monotonic_ns() - now_ns
+        self._wall_start = time.time_ns() - now_ns
 
     def now_ns(self) -> int:
-        """Returns nanoseconds since this clock was made."""
+        """Returns nanoseconds since the stack's start."""
         return time.monotonic_ns() - self._start
 
     def wall_ns(self) -> int:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import builtins
 import json
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
+from lamina_kit import trace
 from lamina_kit.clock import Clock
 
 MAX_EVENTS = 50_000
@@ -32,15 +34,48 @@ class EventRecord:
     rule: str
     inputs: tuple[tuple[str, str], ...]
 
+    def json_line(self) -> str:
+        """Returns the entry as one JSON object and a line end, keys in one fixed order, ASCII only."""
+        return (
+            json.dumps(
+                {
+                    "sequence": self.sequence,
+                    "time_ns": self.time_ns,
+                    "host": self.host,
+                    "layer": self.layer,
+                    "object": self.object,
+                    "event": self.event,
+                    "cause": self.cause,
+                    "rule": self.rule,
+                    "inputs": dict(self.inputs),
+                },
+                ensure_ascii=True,
+                separators=(",", ":"),
+            )
+            + "\n"
+        )
+
 
 class EventLog:
-    """The latest 50,000 events of one layer on one host."""
+    """The latest 50,000 events, and as many decisions, of one layer on one host. `sink`, when set, is given each one as it happens.
 
-    def __init__(self, layer: str, host: str, clock: Clock, limit: int = MAX_EVENTS) -> None:
+    The composer sets one sink for all layers of a stack: it sees their events in the order in which they happen.
+    """
+
+    def __init__(
+        self,
+        layer: str,
+        host: str,
+        clock: Clock,
+        limit: int = MAX_EVENTS,
+        sink: Callable[[EventRecord], None] | None = None,
+    ) -> None:
+        self.sink = sink
         self._layer = layer
         self._host = host
         self._clock = clock
         self._events: deque[EventRecord] = deque(maxlen=limit)
+        self._decisions: deque[EventRecord] = deque(maxlen=limit)  # kept apart: details must not push them out
         self._sequence = 0
 
     def __len__(self) -> int:
@@ -49,9 +84,12 @@ class EventLog:
     def record(self, object: str, event: str, *, cause: str = "", rule: str = "", **inputs: object) -> EventRecord:
         """Appends what happened to `object` (a resource name): `event` as `noun.verb`, for example `page.evicted`.
 
-        `cause` names the trace or object that led to it. With a `rule` the entry is a decision, and `inputs` are what
+        `cause` names the object or trace that led to it; without one it is the trace of the call that is being served,
+        if any. With a `rule` the entry is a decision, and `inputs` are what
         decided; without, they are details. Inputs are kept as text: give integers and names, not floats or sets.
         """
+        if not cause and (context := trace.current()) is not None:
+            cause = context.trace_id
         self._sequence += 1
         entry = EventRecord(
             sequence=self._sequence,
@@ -65,11 +103,15 @@ class EventLog:
             inputs=tuple(sorted((key, str(value)) for key, value in inputs.items())),
         )
         self._events.append(entry)
+        if rule:
+            self._decisions.append(entry)
+        if self.sink is not None:
+            self.sink(entry)
         return entry
 
     def decisions(self, object: str, limit: int = 20) -> builtins.list[EventRecord]:
         """Returns up to `limit` decisions about `object`, newest first."""
-        chosen = (entry for entry in reversed(self._events) if entry.rule and entry.object == object)
+        chosen = (entry for entry in reversed(self._decisions) if entry.object == object)
         return builtins.list(islice(chosen, limit))
 
     def list(self, object: str = "", *, after: int = 0, limit: int = 100) -> builtins.list[EventRecord]:
@@ -78,23 +120,5 @@ class EventLog:
         return builtins.list(islice(chosen, limit))
 
     def json_lines(self) -> str:
-        """Returns the log as one JSON object a line, keys in one fixed order."""
-        return "".join(
-            json.dumps(
-                {
-                    "sequence": entry.sequence,
-                    "time_ns": entry.time_ns,
-                    "host": entry.host,
-                    "layer": entry.layer,
-                    "object": entry.object,
-                    "event": entry.event,
-                    "cause": entry.cause,
-                    "rule": entry.rule,
-                    "inputs": dict(entry.inputs),
-                },
-                ensure_ascii=True,
-                separators=(",", ":"),
-            )
-            + "\n"
-            for entry in self._events
-        )
+        """Returns the log as one JSON object a line."""
+        return "".join(entry.json_line() for entry in self._events)

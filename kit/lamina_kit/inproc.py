@@ -31,6 +31,9 @@ from lamina_kit.rpc import MAX_MESSAGE, LocalContext, Pairs, Route, pairs, too_l
 Wrap = Callable[[str, Any], Any]
 """Takes a method (`/pkg.Service/Method`) and its handler; returns the handler to use in its place."""
 
+Latency = Callable[[], int]
+"""Returns how long the next call takes to its handler, in nanoseconds, not below 0."""
+
 DEFAULT_TIMEOUT_S = 30.0
 """Deadline of a unary call whose caller gives none."""
 
@@ -57,7 +60,7 @@ class LocalServer(grpc.aio.Server):
         self.stopped = False
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
-        """Registers the methods of a generated servicer."""
+        """Registers the methods of a generated servicer; of two handlers of one method the last stands, as in gRPC."""
         for method, handler in method_handlers.items():
             self._add(f"/{service_name}/{method}", handler)
 
@@ -192,11 +195,19 @@ async def _wait(task: asyncio.Task[None], limit_s: float) -> None:
 class LocalChannel(grpc.aio.Channel):
     """A channel to a `LocalServer`: give it to a generated stub.
 
-    A unary call without `timeout=` gets the default deadline. The current trace travels in `traceparent`.
+    A unary call without `timeout=` gets the default deadline. The current trace travels in `traceparent`. `latency`
+    gives the nanoseconds that a call takes to reach its handler (`virtual_latency.py`); without it, it begins at once.
     """
 
-    def __init__(self, server: LocalServer, default_timeout_s: float | None = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        server: LocalServer,
+        default_timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        *,
+        latency: Latency | None = None,
+    ) -> None:
         self._server = server
+        self._latency = latency
         self._default_timeout = default_timeout_s
         self._closed = False
         self._routes: dict[str, Route] = {}
@@ -322,9 +333,20 @@ class LocalChannel(grpc.aio.Channel):
             rpc.give_up(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
         elif raw is not None and len(raw) > MAX_MESSAGE:
             rpc.conclude(grpc.StatusCode.RESOURCE_EXHAUSTED, too_large(len(raw)))
+        elif self._latency is None:
+            self._server.begin(rpc, route, raw)
+        else:
+            loop.call_later(self._latency() / 1e9, self._arrive, rpc, route, raw)
+        return rpc
+
+    def _arrive(self, rpc: LocalContext, route: Route, raw: bytes | None) -> None:
+        """Begins a call that was on its way; its caller may have given up, and the server may have stopped."""
+        if rpc.concluded:
+            return
+        if self._server.stopped:
+            rpc.conclude(*self._refusal(route))
         else:
             self._server.begin(rpc, route, raw)
-        return rpc
 
     def _find(self, method: str) -> Route:
         route = self._server.route(method)

@@ -64,7 +64,7 @@ class Guard(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary, limited), *codecs)
 
     def _unary(self, method: str, behaviour: Behaviour, limited: bool) -> Behaviour:
-        call = behaviour if inspect.iscoroutinefunction(behaviour) else _as_coroutine(behaviour)
+        call = behaviour if inspect.iscoroutinefunction(behaviour) else as_coroutine(behaviour)
         name = method.removeprefix("/")
 
         async def answer(argument: Any, context: Any) -> Any:
@@ -84,7 +84,7 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _streaming(self, method: str, behaviour: Behaviour) -> Behaviour:
         name = method.removeprefix("/")
-        writes = behaviour if inspect.iscoroutinefunction(behaviour) else _as_writer(behaviour)
+        writes = behaviour if inspect.iscoroutinefunction(behaviour) else as_writer(behaviour)
 
         async def answer(argument: Any, context: Any) -> None:
             sampled = self._enter(context)
@@ -150,7 +150,7 @@ class Guard(grpc.aio.ServerInterceptor):
         )
 
 
-def _as_coroutine(behaviour: Behaviour) -> Behaviour:
+def as_coroutine(behaviour: Behaviour) -> Behaviour:
     """Returns an async form of a plain function; it runs in the event loop, so it must not block."""
 
     async def call(argument: Any, context: Any) -> Any:
@@ -160,7 +160,7 @@ def _as_coroutine(behaviour: Behaviour) -> Behaviour:
     return call
 
 
-def _as_writer(behaviour: Behaviour) -> Behaviour:
+def as_writer(behaviour: Behaviour) -> Behaviour:
     """Returns the writing form of a handler that yields its responses; the generator is closed with the call."""
 
     async def write(argument: Any, context: Any) -> None:

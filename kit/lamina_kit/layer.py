@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +19,7 @@ from lamina_kit.checks import Checks
 from lamina_kit.clock import Clock
 from lamina_kit.errors import InvalidArgument, NotFound
 from lamina_kit.events import EventLog, EventRecord
+from lamina_kit.faults import FaultTable
 from lamina_kit.rng import Rng
 from lamina_kit.session import REVISION, check_revision
 from lamina_kit.sessions import Sessions
@@ -53,11 +55,29 @@ class LayerState:
     events: EventLog = field(init=False)
     sessions: Sessions = field(init=False)
     recorder: Recorder = field(init=False)
+    faults: FaultTable = field(init=False)
 
     def __post_init__(self) -> None:
         self.events = EventLog(self.layer, self.host, self.clock)
         self.sessions = Sessions(self.clock)
         self.recorder = Recorder(self.layer, self.clock, self.rng.child(f"{self.host}/{self.layer}/trace"), self.spans)
+        self.faults = FaultTable(
+            self.host, self.clock, self.rng.child(f"{self.host}/{self.layer}/faults"), self.events
+        )
+
+    def next_start(self) -> LayerState:
+        """Returns the state for the next start in this process: records go on, sessions and faults begin anew."""
+        state = copy.copy(self)
+        state.boot_id = ""
+        state.sessions = Sessions(self.clock)
+        rng = self.rng.child(f"{self.host}/{self.layer}/faults")
+        state.faults = FaultTable(self.host, self.clock, rng, self.events)
+        return state
+
+    def close(self) -> None:
+        """Stops what runs by the clock: sessions' grace and faults' durations. For the composer, at the end."""
+        self.sessions.close()
+        self.faults.close()
 
 
 @functools.cache
@@ -91,14 +111,14 @@ class LayerServicer(layer_pb2_grpc.LayerServicer):
             capabilities=sorted(state.capabilities),
             version=version(),
             time_ns=state.clock.now_ns(),
-            clock=getattr(state.clock, "mode", "real"),
+            clock=state.clock.mode,
         )
 
     async def OpenSession(
         self, request: layer_pb2.OpenSessionRequest, context: Any
     ) -> AsyncIterator[layer_pb2.SessionEvent]:
         """Holds a session for as long as the stream lives."""
-        held = self._state.sessions.hold(request.owner, request.epoch)
+        held = self._state.sessions.hold(request.owner, request.epoch, fresh=request.fresh)
         try:
             async for kind, number in held:
                 if kind == "opened":

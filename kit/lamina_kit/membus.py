@@ -32,8 +32,10 @@ from typing import Final, Literal
 from lamina_kit.busfile import (
     ALL_OFFSET,
     HEAD_OFFSET,
+    NOBODY,
     RING_SLOTS,
     TAIL_OFFSET,
+    Identity,
     make,
     open_file,
     plan,
@@ -97,13 +99,22 @@ class MemoryBus:
         self._drained = atomics.numbers(RING_SLOTS)
 
     @classmethod
-    def create(cls, path: Path | str, size_bytes: int, run_pages: int = 4096, *, reset: bool = False) -> MemoryBus:
+    def create(
+        cls,
+        path: Path | str,
+        size_bytes: int,
+        run_pages: int = 4096,
+        *,
+        reset: bool = False,
+        identity: Identity = NOBODY,
+    ) -> MemoryBus:
         """Makes a bus of `size_bytes` zeros (a multiple of 4096, up to 16 TiB, stored sparsely) and maps it.
 
-        An existing file is `AlreadyExists` `BUS_EXISTS`, unless `reset` is given and it is a bus of the same size:
-        then a fresh file takes its place, as a reboot empties RAM; who still maps the old one keeps it.
+        `identity` says whose RAM it is. An existing file is `AlreadyExists` `BUS_EXISTS`, unless `reset` is given and
+        it is a bus of the same size: then a fresh file takes its place, as a reboot empties RAM; who still maps the
+        old one keeps it.
         """
-        make(Path(path), plan(size_bytes, run_pages), reset=reset)
+        make(Path(path), plan(size_bytes, run_pages), reset=reset, identity=identity)
         return cls.open(path)
 
     @classmethod

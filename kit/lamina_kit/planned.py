@@ -23,6 +23,12 @@ from lamina_kit.errors import Unimplemented
 REASON = "NOT_SERVED_YET"
 
 
+def packages(service: Any) -> tuple[str, ...]:
+    """Returns the generated packages whose contracts a service offers: those of its services, and its `adapters`."""
+    own = (name.rpartition(".")[0] for name in service.service_names)
+    return tuple(dict.fromkeys((*own, *getattr(service, "adapters", ()))))
+
+
 def services(packages: Iterable[str]) -> Iterator[ServiceDescriptor]:
     """Yields the services of generated packages (`lamina.mmu.v1`), in order of files and, in a file, of the contract."""
     for package in packages:
@@ -37,11 +43,10 @@ def waits_for(method: MethodDescriptor) -> str:
 
 
 def register(server: grpc.aio.Server, offered: Sequence[ServiceDescriptor]) -> None:
-    """Has the server answer the planned RPCs of `offered`. Before the layer's own servicers: the first to know wins."""
+    """Has the server answer the planned RPCs of `offered`. Behind the layer's own servicers: the last to come stands."""
     for service in offered:
         handlers = {method.name: _handler(method) for method in service.methods if waits_for(method)}
         if handlers:
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
             server.add_registered_method_handlers(service.full_name, handlers)
 
 

@@ -7,7 +7,7 @@
     …
     await served.stop(); await service.stop()
 
-Both register, beside the layer's own services, the common `Layer` service, gRPC health and reflection, and put
+Both register, beside the layer's own services, the common `Layer` and `Faults` services, gRPC health and reflection, and put
 `interceptor.Guard` around every handler. Starting and stopping the service itself is the composer's.
 """
 
@@ -24,13 +24,15 @@ from typing import Any, Protocol
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from lamina.common.v1 import layer_pb2_grpc
+from lamina.common.v1 import faults_pb2_grpc, layer_pb2_grpc
 
 from lamina_kit import planned
 from lamina_kit.channel import OPTIONS, Channel, check_target, connect
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError
-from lamina_kit.inproc import LocalChannel, LocalServer
+from lamina_kit.fault_service import SERVICE_NAME as FAULTS_NAME
+from lamina_kit.fault_service import FaultsServicer
+from lamina_kit.inproc import Latency, LocalChannel, LocalServer
 from lamina_kit.interceptor import Guard
 from lamina_kit.layer import SERVICE_NAME, LayerServicer, LayerState
 from lamina_kit.membus import MemoryBus
@@ -38,11 +40,16 @@ from lamina_kit.rng import Rng
 
 __all__ = ["Channel", "Environment", "Served", "Service", "connect", "local", "serve"]
 
+SERVER_OPTIONS = (*OPTIONS, ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 5000))
 _SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Service(Protocol):
-    """What a layer's `server.py` builds from an `Environment`."""
+    """What a layer's `server.py` builds from an `Environment`.
+
+    One that serves contracts beside its own names their generated packages in `adapters`: (`lamina.cri.v1`,).
+    """
 
     layer: str
 
@@ -79,11 +86,11 @@ class Environment:
     config: Any = None
 
 
-def local(service: Service, layer: LayerState) -> LocalChannel:
-    """Returns an in-process channel to a service."""
+def local(service: Service, layer: LayerState, *, latency: Latency | None = None) -> LocalChannel:
+    """Returns an in-process channel to a service; in virtual time its calls take a `latency`."""
     server = LocalServer(Guard(layer.recorder).wrap)
-    _register(service, layer, server)
-    return LocalChannel(server)
+    register_all(service, layer, server)
+    return LocalChannel(server, latency=latency)
 
 
 @dataclass
@@ -95,6 +102,10 @@ class Served:
     addresses: tuple[str, ...]
     ports: tuple[int, ...]
 
+    async def set_serving(self, serving: bool) -> None:
+        """Tells health watchers whether the layer serves, all of its services at once."""
+        await set_serving(self.health, serving)
+
     async def stop(self, grace_s: float = 1.0) -> None:
         """Tells health watchers, refuses new calls, gives running ones `grace_s` seconds, then cancels them."""
         await self.health.enter_graceful_shutdown()
@@ -105,9 +116,17 @@ class Served:
         await self.server.wait_for_termination()
 
 
-async def serve(service: Service, addresses: Sequence[str], layer: LayerState) -> Served:
+async def set_serving(servicer: health.aio.HealthServicer, serving: bool) -> None:
+    """Has a health service say for all names that it knows whether they serve."""
+    names: dict[str, Any] = vars(servicer)["_server_status"]
+    for name in list(names):
+        await servicer.set(name, _SERVING if serving else _NOT_SERVING)
+
+
+async def serve(service: Service, addresses: Sequence[str], layer: LayerState, *, serving: bool = True) -> Served:
     """Serves a service on `addresses`: `HOST:PORT` (port 0: any free one) and `unix:/path`.
 
+    Without `serving` health says NOT_SERVING until `Served.set_serving`.
     Raises `InvalidArgument` for a malformed address and `FailedPrecondition` `PORT_IN_USE`, `SOCKET_IN_USE` or
     `ADDRESS_UNUSABLE` for one that cannot be listened on; then it listens on none.
     """
@@ -115,11 +134,21 @@ async def serve(service: Service, addresses: Sequence[str], layer: LayerState) -
         check_target(address)
     server = grpc.aio.server(
         interceptors=[Guard(layer.recorder)],
-        options=[*OPTIONS, ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 5000)],
+        options=SERVER_OPTIONS,
     )
-    health_servicer = _register(service, layer, server)
+    health_servicer = register_all(service, layer, server)
+    if not serving:
+        known: dict[str, Any] = vars(health_servicer)["_server_status"]
+        known.update(dict.fromkeys(known, _NOT_SERVING))
+    return await listen(server, addresses, service.layer, health_servicer)
+
+
+async def listen(
+    server: grpc.aio.Server, addresses: Sequence[str], layer: str, health_servicer: health.aio.HealthServicer
+) -> Served:
+    """Starts a server, on which everything is registered, on addresses. Raises as `serve` does."""
     try:
-        bound = tuple(_bind(server, address, service.layer) for address in addresses)
+        bound = tuple(_bind(server, address, layer) for address in addresses)
     except LaminaError:
         await server.start()  # gRPC gives back the addresses before the one that failed only if it was started
         await server.stop(None)
@@ -129,13 +158,15 @@ async def serve(service: Service, addresses: Sequence[str], layer: LayerState) -
     return Served(server, health_servicer, bound, ports)
 
 
-def _register(service: Service, layer: LayerState, server: grpc.aio.Server) -> health.aio.HealthServicer:
+def register_all(service: Service, layer: LayerState, server: grpc.aio.Server) -> health.aio.HealthServicer:
     """Adds the layer's services, those of its contract that wait for their engine, and the common ones."""
-    offered = tuple(planned.services(dict.fromkeys(name.rpartition(".")[0] for name in service.service_names)))
-    planned.register(server, offered)
+    offered = tuple(planned.services(planned.packages(service)))
     service.register(server)
-    layer_pb2_grpc.add_LayerServicer_to_server(LayerServicer(layer), server)
-    names = (*service.service_names, SERVICE_NAME)
+    planned.register(server, offered)
+    if SERVICE_NAME not in service.service_names:  # a switchboard has the common services of its present start
+        layer_pb2_grpc.add_LayerServicer_to_server(LayerServicer(layer), server)
+        faults_pb2_grpc.add_FaultsServicer_to_server(FaultsServicer(layer.faults), server)
+    names = tuple(dict.fromkeys((*service.service_names, SERVICE_NAME, FAULTS_NAME)))
     servicer = health.aio.HealthServicer()
     serving: dict[str, Any] = vars(servicer)["_server_status"]
     serving.update(dict.fromkeys(names, _SERVING))  # its own `set` is a coroutine, for watchers that none are yet

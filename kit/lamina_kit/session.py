@@ -1,6 +1,6 @@
 """Owner sessions as the owner keeps them: one stream to a layer below, opened again when it breaks.
 
-    session = await OwnerSession.open(channel, "h1/hypervisor", epoch=7, clock=clock)
+    session = await OwnerSession.open(channel, "h1/hypervisor", epoch=7, clock=clock, on_epoch=store.save_epoch)
     await stub.CreateSpace(request, metadata=session.metadata)      # belongs to h1/hypervisor
     session.on_lost(stop_using_contexts)
     session.on_reopened(claim_objects)                              # within 30 s, or they are freed
@@ -36,11 +36,15 @@ class OwnerSession:
 
     `handshake` is what the layer said of itself when the stream was last opened: another `boot_id` than before means
     that the host has rebooted and nothing is left to claim. `stale` means that a newer start of this owner is at work:
-    the session stays lost. An owner that survives its own restart stores `epoch` and starts with a higher one.
+    the session stays lost. An owner that survives its own restart stores every epoch that `on_epoch` tells, before it
+    is used, and starts with a higher one than any of them.
     """
 
-    def __init__(self, channel: Any, owner: str, epoch: int, clock: Clock, caller: str) -> None:
+    def __init__(
+        self, channel: Any, owner: str, epoch: int, clock: Clock, caller: str, on_epoch: Callable[[int], None]
+    ) -> None:
         """Use `open`."""
+        self._on_epoch = on_epoch
         self._stub = layer_pb2_grpc.LayerStub(channel)
         self._clock = clock
         self._caller = caller
@@ -56,16 +60,27 @@ class OwnerSession:
         self.handshake = layer_pb2.HandshakeResponse()
 
     @classmethod
-    async def open(cls, channel: Any, owner: str, epoch: int, clock: Clock) -> OwnerSession:
+    async def open(
+        cls,
+        channel: Any,
+        owner: str,
+        epoch: int,
+        clock: Clock,
+        on_epoch: Callable[[int], None] = lambda epoch: None,
+        *,
+        fresh: bool = False,
+    ) -> OwnerSession:
         """Shakes hands and opens the session; returns once the layer has confirmed it.
+
+        With `fresh` the layer frees what earlier starts of the owner left there; reopening never does.
 
         Raises what the layer answers (`FailedPrecondition` `REVISION_MISMATCH`, `Aborted` `SESSION_EPOCH_STALE` …), and
         `Unavailable` when nobody does.
         """
         check_owner(owner, epoch)
-        session = cls(channel, owner, epoch, clock, owner.rpartition("/")[2][:63])
+        session = cls(channel, owner, epoch, clock, owner.rpartition("/")[2][:63], on_epoch)
         try:
-            await session._connect()
+            await session._connect(epoch, fresh)
         except grpc.aio.AioRpcError as error:
             raise status.rpc_error(error) from error
         session._task = asyncio.get_running_loop().create_task(session._keep())
@@ -98,9 +113,13 @@ class OwnerSession:
         if self._call is not None:
             self._call.cancel()
 
-    async def _connect(self) -> None:
+    async def _connect(self, epoch: int, fresh: bool) -> None:
+        """Shakes hands and opens the session; the epoch is used up only when the layer answers."""
         self.handshake = await handshake(self._stub, self._caller)
-        call = self._stub.OpenSession(layer_pb2.OpenSessionRequest(owner=self.owner, epoch=self.epoch))
+        if epoch != self.epoch:
+            self._on_epoch(epoch)
+            self.epoch = epoch
+        call = self._stub.OpenSession(layer_pb2.OpenSessionRequest(owner=self.owner, epoch=epoch, fresh=fresh))
         first: Any = await call.read()
         if first is grpc.aio.EOF or not first.HasField("opened"):
             raise FailedPrecondition(
@@ -137,9 +156,8 @@ class OwnerSession:
 
     async def _again(self) -> bool:
         """Opens the next epoch; returns whether trying is over (it stands, or this owner is not the newest)."""
-        self.epoch += 1
         try:
-            await self._connect()
+            await self._connect(self.epoch + 1, False)
         except grpc.aio.AioRpcError as error:
             self.stale = status.rpc_error(error).reason == "SESSION_EPOCH_STALE"
             return self.stale

@@ -4,7 +4,8 @@
         OpenSession ───────────────────────────────────▶ open
         calls with  lamina-session: h1/hypervisor/7 ───▶ objects belong to h1/hypervisor
         ✕ stream breaks                                  on_broken: contexts stop at once
-        OpenSession (epoch 8) within 30 s ─────────────▶ open again; the objects wait to be claimed
+        OpenSession (epoch 8) within 30 s ─────────────▶ open again; the objects wait to be claimed,
+                                                         or are freed first, when the owner starts fresh
         … or not                                         on_expired: what is left is freed
 
 Epochs of one owner only grow. The owner's end is `session.py`.
@@ -162,14 +163,19 @@ class Sessions:
                 epoch=key.epoch,
             )
 
-    async def hold(self, owner: str, epoch: int) -> AsyncIterator[tuple[Literal["opened", "replaced"], int]]:
+    async def hold(
+        self, owner: str, epoch: int, *, fresh: bool = False
+    ) -> AsyncIterator[tuple[Literal["opened", "replaced"], int]]:
         """Opens a session for as long as this generator lives; `layer.py` serves it as `OpenSession`.
 
+        A `fresh` one frees first what earlier sessions of the owner left, as if they had expired.
         Yields ("opened", objects to claim) at once, and ("replaced", newer epoch) before it ends for a newer session.
         """
         check_owner(owner, epoch)
         session = self._open(owner, epoch)
         try:
+            if fresh:
+                await self._free(owner, epoch - 1)
             yield "opened", self.adopted(owner)
             newer = await session.replaced
             yield "replaced", newer
@@ -183,6 +189,13 @@ class Sessions:
         for session in self._sessions.values():
             if session.expiry is not None:
                 session.expiry.cancel()
+
+    async def _free(self, owner: str, epoch: int) -> None:
+        """Frees what sessions of an owner up to `epoch` left, and returns when that is done."""
+        for callback in self._expired:
+            result = callback(owner, epoch)
+            if result is not None:
+                await result
 
     def _open(self, owner: str, epoch: int) -> _Session:
         """Makes the newest session of an owner, ending the one before."""

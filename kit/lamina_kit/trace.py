@@ -58,17 +58,21 @@ class TraceContext:
 
 
 class _LateRoot(TraceContext):
-    """The context of a new, unsampled trace, whose ids are drawn when somebody asks for them; most calls never do."""
+    """The context of a new, unsampled trace, whose ids are made when somebody asks for them; most calls never do.
 
-    __slots__ = ("_recorder",)
+    They follow from the number of the root alone: whether a log line showed them must change no other id.
+    """
 
-    def __init__(self, recorder: Recorder) -> None:
+    __slots__ = ("_number", "_recorder")
+
+    def __init__(self, recorder: Recorder, number: int) -> None:
         self._recorder = recorder
+        self._number = number
         self.sampled = False
 
     def __getattr__(self, name: str) -> str:
         if name in ("trace_id", "span_id", "header"):
-            TraceContext.__init__(self, self._recorder.new_trace_id(), self._recorder.new_span_id(), False)
+            TraceContext.__init__(self, *self._recorder.ids_of_root(self._number), False)
         value: str = object.__getattribute__(self, name)
         return value
 
@@ -144,6 +148,7 @@ class Recorder:
         self.ring = ring
         self._rng = rng
         self._started = 0
+        self._roots = 0
 
     def next_order(self) -> int:
         """Returns the number of the span that starts now."""
@@ -152,7 +157,13 @@ class Recorder:
 
     def new_root(self) -> TraceContext:
         """Returns the context of a new, unsampled trace."""
-        return _LateRoot(self)
+        self._roots += 1
+        return _LateRoot(self, self._roots)
+
+    def ids_of_root(self, number: int) -> tuple[str, str]:
+        """Returns the trace id and span id of the root with a number, from 1."""
+        rng = self._rng.child(f"root/{number}")
+        return f"{rng.getrandbits(128) | 1:032x}", f"{rng.getrandbits(64) | 1:016x}"
 
     def new_trace_id(self) -> str:
         """Returns 32 hexadecimal digits, not all zero."""

@@ -90,9 +90,10 @@ def row(image: container_runtime_pb2.Image) -> tuple[object, ...]:
 
 
 async def import_image(client: Client, args: argparse.Namespace) -> None:
-    """Imports an image."""
-    with open_image(args.path) as source:
-        response = await send(_images(client), source, args.name)
+    """Imports an image, on every host of the stack unless one is named."""
+    for at in client.everywhere():
+        with open_image(args.path) as source:
+            response = await send(_images(at), source, args.name)
     output.show(response.images, HEADERS, row, form=args.output)
 
 
@@ -131,12 +132,13 @@ def write_image(path: str | None, layout: bytes) -> None:
 
 
 async def build_image(client: Client, args: argparse.Namespace) -> None:
-    """Makes an image of one program and imports it."""
+    """Makes an image of one program and imports it, on every host of the stack unless one is named."""
     name = Path(args.program).name.removesuffix(".c")
     reference = args.name or f"lamina.local/{name}:latest"
     layout = one_program(name, program_bytes(args.program), reference)
     write_image(args.write, layout)
-    response = await send(_images(client), io.BytesIO(layout), reference)
+    for at in client.everywhere():
+        response = await send(_images(at), io.BytesIO(layout), reference)
     output.show(response.images, HEADERS, row, form=args.output)
 
 

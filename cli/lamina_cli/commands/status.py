@@ -1,4 +1,7 @@
-"""`lamina status`: shows what is up: process, engines, health, ports."""
+"""`lamina status`: shows what is up: processes, engines, health, boot and addresses of the layers.
+
+It asks every layer and reads what the supervisor wrote, so it works while layers are dead, and says who is missing.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from lamina_cli import home, output
 from lamina_cli.client import Client, add_form, guarded
 
 ANSWER_SECONDS = 3.0
+COLUMNS = ("layer", "state", "engine", "host", "pid", "restarts", "revision", "boot_id", "address")
+SERVING = "serving"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,43 +25,70 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 async def status(args: argparse.Namespace) -> int:
-    """Shows the stack. Returns 0 only if every layer is healthy."""
+    """Shows the stack. Returns 0 only if every layer serves."""
     record = home.running(args.stack)
     async with Client(record.targets) as client:
-        layers = [await look(client, layer, record) for layer in home.LAYERS]
+        layers = await asyncio.gather(*(look(client, layer, record) for layer in home.LAYERS))
     if args.output == "json":
-        output.as_json({"stack": record.name, "pid": record.pid, "version": record.version, "layers": layers})
+        known = {"stack": record.name, "pid": record.pid, "version": record.version}
+        output.as_json({**known, "topology": record.topology, "clock": record.clock, "layers": layers})
     else:
         print(f"stack {record.name}: process {record.pid}, {record.topology}, {record.clock} time, {record.version}")
-        output.table(
-            ("LAYER", "ADDRESS", "HEALTH", "ENGINE", "REVISION", "HOST"),
-            ([row[key] for key in ("layer", "address", "health", "engine", "revision", "host")] for row in layers),
-        )
-    return 0 if all(row["health"] == "serving" for row in layers) else 1
+        output.table([name.upper() for name in COLUMNS], ([row[name] for name in COLUMNS] for row in layers))
+        for row in layers:
+            if row["problem"]:
+                print(f"{row['layer']}: {row['problem']}")
+    return 0 if all(row["state"] == SERVING for row in layers) else 1
 
 
 async def look(client: Client, layer: str, record: home.StackRecord) -> dict[str, Any]:
-    """Returns what a layer says of itself; one that does not answer is named as missing."""
+    """Returns what a layer says of itself, and what the supervisor says of its process."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
     from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 
     from lamina_kit.session import REVISION
+    from lamina_kit.status import rpc_error
 
-    row = {"layer": layer, "address": record.targets[layer], "engine": "-", "revision": "-", "host": "-"}
+    row = {**dict.fromkeys(COLUMNS, "-"), **known_process(layer, record), "problem": ""}
     try:
         checker: Any = client.stub(layer, health_pb2_grpc.HealthStub)
         health = await checker.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_SECONDS)
+        row["state"] = health_pb2.HealthCheckResponse.ServingStatus.Name(health.status).lower().replace("_", "-")
         answer = await client.stub(layer, layer_pb2_grpc.LayerStub).Handshake(
             layer_pb2.HandshakeRequest(caller="lamina-cli", revision=REVISION), timeout=ANSWER_SECONDS
         )
     except grpc.aio.AioRpcError as failure:
-        return {**row, "health": f"missing ({failure.code().name.lower()})"}
-    serving = health_pb2.HealthCheckResponse.ServingStatus.Name(health.status).lower().replace("_", "-")
+        problem = rpc_error(failure)
+        if row["state"] == SERVING or problem.reason == "RPC_UNAVAILABLE":
+            row["state"] = "missing"
+        return {**row, **missing(layer, record, problem.message)}
+    found = {"engine": answer.engine, "host": answer.host or "-", "revision": answer.revision}
+    return {**row, **found, "boot_id": answer.boot_id or "-"}
+
+
+def known_process(layer: str, record: home.StackRecord) -> dict[str, Any]:
+    """Returns what the record says of a layer's process: its own, or that of the whole stack."""
+    process = record.processes.get(layer)
+    if process is None:
+        return {"layer": layer, "address": record.targets[layer], "pid": record.pid, "restarts": 0}
+    alive = home.start_ticks(process["pid"]) == process["start_ticks"]
     return {
-        **row,
-        "health": serving,
-        "engine": answer.engine,
-        "revision": answer.revision,
-        "host": answer.host or "-",
+        "layer": layer,
+        "address": record.targets[layer],
+        "pid": process["pid"] if alive else "-",
+        "restarts": process["restarts"],
     }
+
+
+def missing(layer: str, record: home.StackRecord, message: str) -> dict[str, Any]:
+    """Returns why a layer does not serve: its process's own words, the supervisor's, or the transport's."""
+    process = record.processes.get(layer)
+    if process is None or (process["state"] == "starting" and not process["message"]):
+        return {"problem": message}
+    log = home.stack_dir(record.name) / "logs" / f"{layer}.log"
+    if process["state"] == "failed":
+        return {"state": "failed", "problem": f"given up after {process['restarts']} restarts: {process['message']}"}
+    if process["state"] == "waiting":
+        return {"problem": f"{process['message']} It is started again in a moment; its log is {log}"}
+    return {"problem": process["message"] or message}

@@ -1,4 +1,4 @@
-"""`lamina up`: starts a stack in the background and serves its six ports."""
+"""`lamina up`: starts a stack in the background and serves its ports: six, and five more for each further host."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from lamina_cli import home, output, parse
+from lamina_cli import fault_plans, home, output, parse
 from lamina_cli.client import guarded
 from lamina_cli.progress import Line
 from lamina_kit.errors import CLASSES, FailedPrecondition, Internal, InvalidArgument, LaminaError, Violation
@@ -28,24 +29,52 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=parse.INT32, default=first, help=f"first of six ports (default {first})")
     parser.add_argument("--config", type=Path, help="configuration file in TOML, a table a layer")
     parser.add_argument("--seed", type=parse.INT64, help="seed of ids and choices (default: random)")
+    parser.add_argument(
+        "--clock",
+        choices=("real", "scaled", "stepped", "virtual"),
+        default="real",
+        help="real: the machine's (default); scaled: --rate times as fast; stepped: stands still until `lamina clock"
+        " advance`; virtual: as fast as the work allows while there is some",
+    )
+    parser.add_argument(
+        "--rate",
+        type=parse.rate,
+        default=1000,
+        metavar="N",
+        help="how fast a scaled clock goes, and a stepped one while a call waits; a multiple of real time (default 1)",
+    )
+    parser.add_argument("--hosts", type=parse.INT32, default=1, metavar="N", help="number of hosts (default 1)")
+    parser.add_argument(
+        "--input-log", type=Path, metavar="FILE", help="where a stack that is not in real time logs what enters it"
+    )
+    parser.add_argument(
+        "--event-log", type=Path, metavar="FILE", help="write the events of all layers, a JSON line each"
+    )
+    parser.add_argument(
+        "--split", action="store_true", help="a process a layer, supervised; not all of them in one process"
+    )
+    fault_plans.add_option(parser)
     parser.set_defaults(run=lambda args: guarded(lambda: up(args)))
 
 
-def addresses(first: int) -> dict[str, str]:
-    """Returns the address of each layer on loopback, six ports in a row.
+def addresses(first: int, hosts: Sequence[str] = ()) -> dict[str, str]:
+    """Returns the address of each layer on loopback: six ports in a row, and five more for each further host.
 
     Raises:
         InvalidArgument: `PORT_INVALID`.
     """
-    last = first + len(home.LAYERS) - 1
+    lower = [layer for layer in home.LAYERS if layer != home.ORCHESTRATOR]
+    names = [*home.LAYERS, *(f"{host}/{layer}" for host in hosts[1:] for layer in lower)]
+    last = first + len(names) - 1
     if not 1 <= first <= last <= LAST_PORT:
+        count = {6: "six"}.get(len(names), str(len(names)))
         raise InvalidArgument(
-            f"there are no six ports from {first}",
+            f"there are no {count} ports from {first}",
             reason="PORT_INVALID",
-            violations=[Violation("port", f"must be 1 to {LAST_PORT - len(home.LAYERS) + 1}")],
+            violations=[Violation("port", f"must be 1 to {LAST_PORT - len(names) + 1}")],
             next_step="choose another one, for example --port 50051",
         )
-    return {layer: f"127.0.0.1:{first + offset}" for offset, layer in enumerate(home.LAYERS)}
+    return {name: f"127.0.0.1:{first + offset}" for offset, name in enumerate(names)}
 
 
 def engine_set(name: str) -> dict[str, str]:
@@ -80,22 +109,76 @@ def up(args: argparse.Namespace) -> int:
         overrides["LAMINA_HARDWARE_CORES"] = str(args.cores)
     if args.memory is not None:
         overrides["LAMINA_HARDWARE_MEMORY_BYTES"] = str(args.memory)
+    check_clock(args)
     words = ["--stack", args.stack, "--host", args.host, "--engines", json.dumps(engine_set(args.engines))]
-    words += ["--addresses", json.dumps(addresses(args.port)), "--overrides", json.dumps(overrides)]
+    listened = addresses(args.port, home.host_names(args.host, args.hosts))
+    words += ["--addresses", json.dumps(listened), "--overrides", json.dumps(overrides)]
     if args.config is not None:
         words += ["--config", str(args.config.absolute())]
     if args.seed is not None:
         words += ["--seed", str(args.seed)]
+    if fault_plans.read(args.fault_plan) is not None:
+        words += ["--fault-plan", str(fault_plans.path_of(args.fault_plan))]
+    words += clock_words(args)
     with Line(f"starting stack {args.stack}") as line:
-        start(words, home.stack_dir(args.stack) / "log", line)
+        module = "lamina_cli.supervisor" if args.split else "lamina_cli.daemon"
+        start(words, home.stack_dir(args.stack) / "log", line, module)
     started = home.running(args.stack)
-    output.table(("LAYER", "ADDRESS"), ((layer, started.targets[layer]) for layer in home.LAYERS))
+    output.table(("LAYER", "ADDRESS"), ((name, started.targets[name]) for name in listened))
+    if started.clock != "real":
+        print(f"{started.clock} clock, seed {args.seed}; what enters is logged in {input_log(args)}")
     print(f"process {started.pid}; `lamina status` shows it, `lamina down` stops it")
     return 0
 
 
-def start(words: list[str], log: Path, line: Line) -> None:
-    """Starts the process of the stack and follows its report until it serves.
+def check_clock(args: argparse.Namespace) -> None:
+    """Refuses what does not go with a clock or a topology; chooses a seed for a stack that needs one.
+
+    Raises:
+        InvalidArgument: `TOPOLOGY_UNSUPPORTED`, `CLOCK_RATE_INVALID` or `INPUT_LOG_UNSUPPORTED`.
+    """
+    from lamina_kit.clock_control import check_rate
+
+    if args.split and (args.clock != "real" or args.hosts != 1 or args.event_log is not None):
+        raise InvalidArgument(
+            "a split stack has the machine's clock, one host, and an event log a layer",
+            reason="TOPOLOGY_UNSUPPORTED",
+            next_step="leave --split away, or --clock, --hosts and --event-log",
+        )
+    if args.clock == "real":
+        if args.input_log is not None:
+            raise InvalidArgument(
+                "what enters a stack in real time cannot be replayed",
+                reason="INPUT_LOG_UNSUPPORTED",
+                next_step="choose another clock, for example --clock stepped",
+            )
+        return
+    if args.clock != "virtual":
+        check_rate(args.clock, args.rate)
+    if args.seed is None:
+        args.seed = int.from_bytes(os.urandom(4))
+
+
+def clock_words(args: argparse.Namespace) -> list[str]:
+    """Returns the arguments of the stack's process that are about its clock, its hosts and its logs."""
+    words = []
+    if args.hosts != 1:
+        words += ["--hosts", str(args.hosts)]
+    if args.clock != "real":
+        words += ["--clock", args.clock, "--rate", str(args.rate), "--input-log", str(input_log(args))]
+    if args.event_log is not None:
+        words += ["--event-log", str(args.event_log.absolute())]
+    return words
+
+
+def input_log(args: argparse.Namespace) -> Path:
+    """Returns the file in which a stack logs what enters it."""
+    given: Path | None = args.input_log
+    return given.absolute() if given is not None else home.stack_dir(args.stack) / "input.jsonl"
+
+
+def start(words: list[str], log: Path, line: Line, module: str = "lamina_cli.daemon") -> None:
+    """Starts the process of the stack, which runs `module`, and follows its report until it serves.
 
     Raises:
         LaminaError: what the process reported.
@@ -105,7 +188,7 @@ def start(words: list[str], log: Path, line: Line) -> None:
     listen, speak = os.pipe()
     with log.open("ab") as sink:
         # The report goes to the descriptor that the daemon knows by number: the shell moves it there.
-        command = [sys.executable, "-m", "lamina_cli.daemon", *words]
+        command = [sys.executable, "-m", module, *words]
         process = subprocess.Popen(
             ["sh", "-c", f'exec 3>&{speak}; exec "$@" {speak}>&-', "lamina", *command],
             stdin=subprocess.DEVNULL,

@@ -115,8 +115,5 @@ def show_macs(story: Story, macs: Iterable[vswitch_pb2.MacEntry]) -> None:
 
     story.table(
         ("MAC", "VLAN", "PORT", "TYPE"),
-        (
-            (item.mac_address, item.vlan_id or "-", last(item.port), word(pb.MacEntry.Type, item.type))
-            for item in macs
-        ),
+        ((item.mac_address, item.vlan_id or "-", last(item.port), word(pb.MacEntry.Type, item.type)) for item in macs),
     )

@@ -27,7 +27,7 @@ async def machine(story: Story, client: Client) -> None:
 
     story.chapter("A virtual machine boots the guest kernel")
     stub = client.stub("hypervisor", services.VirtualMachinesStub)
-    kernel = await asyncio.to_thread(kernel_bytes, None)
+    kernel = kernel_bytes(None)
     story.show(f"guests/kernel compiled: {len(kernel):,} bytes of ELF for ring 0")
     vm = await stub.CreateVirtualMachine(
         pb.CreateVirtualMachineRequest(

@@ -18,7 +18,8 @@ async def stack(story: Story, client: Client) -> None:
     from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
     from lamina.vswitch.v1 import vswitch_pb2, vswitch_pb2_grpc
 
-    story.chapter("One host, six layers, model engines")
+    hosts = f"{len(client.hosts)} hosts" if client.hosts else "One host"
+    story.chapter(f"{hosts}, six layers, model engines")
     answers = []
     for layer in LAYERS:
         stub = client.stub(layer, layer_pb2_grpc.LayerStub)

@@ -31,6 +31,11 @@ class Running:
     space: str
     context: str
 
+    @property
+    def host(self) -> str:
+        """The host that it runs on."""
+        return self.space.split("/")[1]
+
 
 async def deploy(story: Story, client: Client, built: Built, manifest: str) -> str:
     """Applies the deployment and shows that its pods run the program. Returns the id of the apply's trace."""
@@ -41,7 +46,7 @@ async def deploy(story: Story, client: Client, built: Built, manifest: str) -> s
 
     story.chapter(f"A deployment of {REPLICAS} replicas: scheduled, started, demand-paged, printing")
     stub = client.stub("orchestrator", services.ObjectsStub)
-    with trace.begin("lamina apply", recorder()) as context:
+    with trace.begin("lamina apply", client.recorder or recorder()) as context:
         await stub.ApplyObjects(pb.ApplyObjectsRequest(manifest=manifest))
     pods = await cluster.until(client, "Pod", cluster.ready_pods(REPLICAS), f"{REPLICAS} pods to be ready")
     show_pods(story, pods)
@@ -77,15 +82,16 @@ async def running(client: Client) -> list[Running]:
     from lamina.container_runtime.v1 import container_runtime_pb2 as pb
     from lamina.container_runtime.v1 import container_runtime_pb2_grpc as services
 
-    stub = client.stub("container-runtime", services.ContainersStub)
     found = []
-    for container in await collect(stub.ListContainers, pb.ListContainersRequest(), "containers"):
-        labels = {label.key: label.value for label in container.labels}
-        if container.state != pb.Container.STATE_RUNNING or POD_NAME not in labels:
-            continue
-        listed = await stub.ListProcesses(pb.ListProcessesRequest(container=container.name))
-        process = listed.processes[0]
-        found.append(Running(labels[POD_NAME], container.name, process.pid, process.space, process.context))
+    for at in client.everywhere():
+        stub = at.stub("container-runtime", services.ContainersStub)
+        for container in await collect(stub.ListContainers, pb.ListContainersRequest(), "containers"):
+            labels = {label.key: label.value for label in container.labels}
+            if container.state != pb.Container.STATE_RUNNING or POD_NAME not in labels:
+                continue
+            listed = await stub.ListProcesses(pb.ListProcessesRequest(container=container.name))
+            process = listed.processes[0]
+            found.append(Running(labels[POD_NAME], container.name, process.pid, process.space, process.context))
     return sorted(found, key=lambda item: item.pod)
 
 
@@ -93,9 +99,9 @@ async def show_processes(story: Story, client: Client) -> None:
     """Shows the pods' processes with their spaces and what they cost."""
     from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 
-    spaces = client.stub("mmu", mmu_pb2_grpc.SpacesStub)
     rows = []
     for process in await running(client):
+        spaces = client.at(process.space).stub("mmu", mmu_pb2_grpc.SpacesStub)
         space = await spaces.GetSpace(mmu_pb2.GetSpaceRequest(name=process.space))
         rows.append((process.pod, last(process.space), space))
     story.table(
@@ -113,7 +119,7 @@ async def show_processes(story: Story, client: Client) -> None:
             for pod, name, space in rows
         ),
     )
-    roots = {space.root_address for _, _, space in rows}
+    roots = {(space.name.split("/")[1], space.root_address) for _, _, space in rows}
     story.equal("each has an address space of its own", len(roots), REPLICAS)
     story.check(
         "its pages came by faults, on demand",
@@ -125,7 +131,7 @@ async def show_processes(story: Story, client: Client) -> None:
 async def isolation(story: Story, client: Client) -> None:
     """Shows one virtual address in two pods: data in different frames, program text in the same one."""
     story.chapter("The same virtual address in two pods")
-    first, second = (await running(client))[:2]
+    first, second = neighbours(await running(client))
     data, text = await addresses(client, first)
     for address, what in ((data, "data"), (text, "text")):
         one, other = await explain(client, first, address), await explain(client, second, address)
@@ -145,17 +151,33 @@ async def isolation(story: Story, client: Client) -> None:
             ),
         )
         if what == "data":
-            story.check("each pod has it in a frame of its own", 0 != one.frame != other.frame != 0, hex(one.frame))
+            apart = (first.host, one.frame) != (second.host, other.frame)
+            story.check(
+                "each pod has it in a frame of its own", bool(one.frame and other.frame and apart), hex(one.frame)
+            )
+        elif first.host != second.host:
+            story.show(f"they run on {first.host} and {second.host}: each host has the program's text in its own RAM")
         else:
             story.check("both share the frame of the program's text", one.frame == other.frame != 0, hex(other.frame))
-        await in_ram(story, client, [*one.steps, *other.steps])
+        await in_ram(
+            story, client, [(first.space, step) for step in one.steps] + [(second.space, step) for step in other.steps]
+        )
+
+
+def neighbours(processes: list[Running]) -> tuple[Running, Running]:
+    """Returns two of the processes, on one host if any host has two."""
+    for position, first in enumerate(processes):
+        for second in processes[position + 1 :]:
+            if first.host == second.host:
+                return first, second
+    return processes[0], processes[1]
 
 
 async def addresses(client: Client, process: Running) -> tuple[int, int]:
     """Returns an address of data that the program has written, and one of its text; both pages are in RAM."""
     from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 
-    stub = client.stub("mmu", mmu_pb2_grpc.SpacesStub)
+    stub = client.at(process.space).stub("mmu", mmu_pb2_grpc.SpacesStub)
     mappings = (await stub.ListMappings(mmu_pb2.ListMappingsRequest(name=process.space))).mappings
     writable = [item for item in mappings if item.protection.write and not item.grows_down]
     executable = [item for item in mappings if item.protection.execute]
@@ -187,17 +209,17 @@ async def explain(client: Client, process: Running, address: int) -> Any:
     """Returns the MMU's explanation of an address of a process."""
     from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 
-    stub = client.stub("mmu", mmu_pb2_grpc.SpacesStub)
+    stub = client.at(process.space).stub("mmu", mmu_pb2_grpc.SpacesStub)
     return await stub.Translate(mmu_pb2.TranslateRequest(name=process.space, address=address))
 
 
-async def in_ram(story: Story, client: Client, steps: list[Any]) -> None:
-    """Checks that each entry of a walk stands in RAM, read through the hardware and not through the MMU."""
+async def in_ram(story: Story, client: Client, steps: list[tuple[str, Any]]) -> None:
+    """Checks that each entry of walks of spaces stands in RAM, read through the hardware and not through the MMU."""
     from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 
-    memory = client.stub("hardware", hardware_pb2_grpc.MemoryStub)
     same = 0
-    for step in steps:
+    for space, step in steps:
+        memory = client.at(space).stub("hardware", hardware_pb2_grpc.MemoryStub)
         read = await memory.ReadMemory(hardware_pb2.ReadMemoryRequest(address=step.entry_address, size_bytes=8))
         same += int.from_bytes(read.data, "little") == step.entry
     story.equal(f"all {len(steps)} table entries on the way are bytes in the host's RAM", same, len(steps))
@@ -210,7 +232,7 @@ async def healing(story: Story, client: Client) -> None:
 
     story.chapter("A process is killed and replaced; the deployment is scaled to 5 and back to 2")
     victim = (await running(client))[0]
-    stub = client.stub("container-runtime", services.ContainersStub)
+    stub = client.at(victim.container).stub("container-runtime", services.ContainersStub)
     await stub.KillContainer(pb.KillContainerRequest(name=victim.container, signal=SIGKILL, pid=victim.pid))
     story.show(f"killed process {victim.pid} of {victim.pod} (space {last(victim.space)})")
 

@@ -74,5 +74,3 @@ class _Indented:
             self._out.write((INDENT if self._fresh and line.strip() else "") + line)
             self._fresh = line.endswith("\n")
         return len(text)
-
-

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 
+from lamina_container_runtime import unserved
 from lamina_container_runtime.domain.container import (
     ContainerEvent,
     ContainerRecord,
@@ -101,6 +102,7 @@ def sandbox(record: SandboxRecord, names: Names) -> pb.Sandbox:
 
 def sandbox_spec(message: pb.Sandbox) -> SandboxSpec:
     """Returns what a creator asks for; `InvalidArgument` names each wrong field."""
+    unserved.refuse("sandbox", message, unserved.SANDBOX)
     metadata = message.metadata
     with Checks() as check:
         check.that(bool(metadata.name), "sandbox.metadata.name", "is empty")
@@ -158,6 +160,7 @@ def container(record: ContainerRecord, names: Names) -> pb.Container:
 
 def container_spec(message: pb.Container, names: Names) -> ContainerSpec:
     """Returns what a creator asks for; `InvalidArgument` names each wrong field."""
+    unserved.refuse("container", message, unserved.CONTAINER)
     sandbox_id = names.sandbox_id(message.sandbox, "container.sandbox")
     words = [*message.command, *message.args, *message.env]
     with Checks() as check:
@@ -276,6 +279,7 @@ def _pairs(check: Checks, field: str, labels: Sequence[pb.Label]) -> Pairs:
 
 
 def _resources(check: Checks, field: str, message: pb.Resources) -> Resources:
+    unserved.refuse(field, message, unserved.RESOURCES)
     weight = message.cpu_weight or DEFAULT_CPU_WEIGHT
     period = message.cpu_period_ns or DEFAULT_CPU_PERIOD_NS
     check.range(f"{field}.cpu_weight", weight, 1, 10_000)

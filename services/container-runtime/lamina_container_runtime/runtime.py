@@ -15,6 +15,7 @@ from lamina_container_runtime.domain.names import Names
 from lamina_container_runtime.domain.wait import Waiter, WaitQueue
 from lamina_container_runtime.engines.interface import Engine, Ports
 from lamina_container_runtime.engines.model.effects import Wait
+from lamina_container_runtime.faults import RuntimeFaults
 from lamina_container_runtime.io.database import Database
 from lamina_container_runtime.io.host import Host, HostMemory
 from lamina_container_runtime.io.images import ImageStore
@@ -51,7 +52,9 @@ class Runtime:
         self._importing = asyncio.Lock()
         self._host: Host | None = None
         self._database: Database | None = None
+        self._lower: Lower | None = None
         self._running = False
+        RuntimeFaults(self).register(environment.layer.faults)
 
     async def start(self) -> None:
         """Opens the state, shakes hands below, makes the engine and reconciles what the last start left."""
@@ -62,7 +65,10 @@ class Runtime:
         epoch = database.next_epoch()
         host = self._host = Host(environment, database.put_epoch)
         bus = await host.open(epoch)
-        lower = Lower(host.hardware, host.mmu, host.sessions, bus, environment.layer.events.record)
+        lower = self._lower = Lower(
+            host.hardware, host.mmu, host.sessions, bus, environment.layer.events.record,
+            self.clock, environment.rng.child(f"requests/{epoch}"),
+        )  # fmt: skip
         memory = HostMemory(bus)
         self.performer = Performer(lower, self.clock, environment.layer.recorder)
         self.images = ImageStore(folder / "images", database)
@@ -79,6 +85,8 @@ class Runtime:
         if self._running:
             self._running = False
             await self.performer.stop()
+            if self._lower is not None:
+                await self._lower.close()
             self.logs.close_all()
             self.images.close()
         if self._host is not None:

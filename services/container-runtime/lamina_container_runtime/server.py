@@ -39,6 +39,7 @@ class ContainerRuntimeService:
 
     layer = "container-runtime"
     service_names = (f"{_PACKAGE}Images", f"{_PACKAGE}Sandboxes", f"{_PACKAGE}Containers")
+    adapters = ("lamina.cri.v1",)
 
     def __init__(self, environment: Environment, config: ContainerRuntimeConfig) -> None:
         self.runtime = Runtime(environment, config)

@@ -11,13 +11,16 @@ from lamina_hardware import convert
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.domain.contexts import Context, Handle
 from lamina_hardware.domain.run_groups import RunGroup
-from lamina_hardware.engines.interface import CorePath
+from lamina_hardware.engines.interface import CoreEngine, CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
+from lamina_hardware.faults import HardwareFaults
 from lamina_hardware.io.core_path import choose
 from lamina_hardware.io.dispatcher import Dispatcher, Pace
+from lamina_hardware.io.late_core import LateCore
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.memory import HostMemory
 from lamina_hardware.names import Names
+from lamina_kit.busfile import Identity
 from lamina_kit.checks import Checks
 from lamina_kit.engines import load_engine
 from lamina_kit.errors import NotFound
@@ -48,6 +51,8 @@ class Machine:
         self.engine: ModelEngine = engine_class(config.cores, config.run_pages)
         self._requests: dict[str, tuple[str, Any]] = {}
         self._running = False
+        self.record = environment.layer.events.record
+        HardwareFaults(self, config.cores, config.memory_bytes).register(environment.layer.faults)
 
     async def start(self) -> None:
         """Makes RAM and cores; a new start of the machine has a new boot id."""
@@ -55,12 +60,17 @@ class Machine:
         assert environment.bus_path is not None, "the hardware layer needs a path for its memory bus"
         layer = environment.layer
         layer.boot_id = environment.rng.id("boot")
-        self.bus = MemoryBus.create(environment.bus_path, config.memory_bytes, config.run_pages, reset=True)
+        identity = Identity(environment.host, layer.boot_id)
+        self.bus = MemoryBus.create(
+            environment.bus_path, config.memory_bytes, config.run_pages, reset=True, identity=identity
+        )
         environment.bus = self.bus
         self.path = choose(config.core_path, environment.state_dir, self.bus)
         layer.capabilities = self.path.capabilities
-        cores = [self.path.make() for _ in range(config.cores)]
-        threads = config.threads and getattr(environment.clock, "mode", "real") != "virtual"
+        cores: list[CoreEngine] = [
+            LateCore(self.path.name, self.path.capabilities, self.path.make) for _ in range(config.cores)
+        ]
+        threads = config.threads and environment.clock.mode == "real"
         slowdown = PORTABLE_SLOWDOWN if self.path.name == "portable" else 1
         pace = Pace(config.inline_instructions // slowdown, config.slice_instructions // slowdown, threads)
         self.dispatcher = Dispatcher(
@@ -81,6 +91,7 @@ class Machine:
             self._running = False
             await self.dispatcher.stop()
             self.bus.close()
+            self.record(self.names.format_host(), "host.powered_off")
 
     def describe(self) -> pb.Host:
         """Returns the host as a message."""
@@ -115,6 +126,12 @@ class Machine:
             return known
         wish = convert.run_group_wish(request, self.names, self._config.cores, owner, self.clock.now_ns())
         group = self.engine.groups.create(wish)
+        self.record(
+            self.names.format_run_group(group.name),
+            "run_group.created",
+            weight=group.share.weight,
+            quota_ns=group.quota_ns,
+        )
         self._remember(request.request_id, "group", group)
         return group
 
@@ -131,8 +148,26 @@ class Machine:
             return known
         made = self.engine.create_context(convert.context_wish(request.context, self.names, self.bus.size, owner))
         reset_registers(self.bus.run_page(made.run_page), ring=0 if made.eptp else 3)
+        self.record(self.names.format_context(made.key), "context.created", run_group=made.group, label=made.label)
         self._remember(request.request_id, "context", made)
         return made
+
+    async def delete_context(self, context: Context) -> None:
+        """Stops a context and forgets it."""
+        await self.dispatcher.remove(context)
+        counts = context.counts
+        self.record(
+            self.names.format_context(context.key),
+            "context.deleted",
+            instructions=counts.instructions,
+            run_time_ns=counts.run_time_ns,
+            exits=sum(counts.exits),
+        )
+
+    def delete_run_group(self, name: str) -> None:
+        """Removes an empty group. Raises as `RunGroups.delete` does."""
+        self.engine.groups.delete(name)
+        self.record(self.names.format_run_group(name), "run_group.deleted")
 
     def find_context(self, message: handle_pb2.Handle) -> Context:
         """Returns a context. Raises `FailedPrecondition` `HANDLE_STALE`."""
@@ -169,10 +204,10 @@ class Machine:
     async def _free_owned(self, owner: str) -> None:
         """Frees what an owner that did not come back has left."""
         for context in self.engine.owned(owner):
-            await self.dispatcher.remove(context)
+            await self.delete_context(context)
         for group in reversed(self.engine.groups.entries()):
             if group.owner == owner and not group.contexts and not self.engine.groups.children(group.name):
-                self.engine.groups.delete(group.name)
+                self.delete_run_group(group.name)
 
     def _note_lost(self, core: int, error: BaseException) -> None:
         self._environment.layer.events.record(

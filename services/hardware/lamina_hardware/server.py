@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from grpc import aio
+from lamina.hardware.v1 import clock_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
-from lamina_hardware import convert
+from lamina_hardware import clock, convert
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.machine import Machine
 from lamina_hardware.paging import page
@@ -28,7 +29,12 @@ class HardwareService:
     """The machine of one host."""
 
     layer = "hardware"
-    service_names = ("lamina.hardware.v1.Hosts", "lamina.hardware.v1.Memory", "lamina.hardware.v1.Cpu")
+    service_names = (
+        "lamina.hardware.v1.Hosts",
+        "lamina.hardware.v1.Memory",
+        "lamina.hardware.v1.Cpu",
+        clock.SERVICE_NAME,
+    )
 
     def __init__(self, environment: Environment, config: HardwareConfig) -> None:
         self.machine = Machine(environment, config)
@@ -38,6 +44,7 @@ class HardwareService:
         rpc.add_HostsServicer_to_server(HostsServicer(self.machine), server)
         rpc.add_MemoryServicer_to_server(MemoryServicer(self.machine), server)
         rpc.add_CpuServicer_to_server(CpuServicer(self.machine), server)
+        clock_pb2_grpc.add_ClockServicer_to_server(clock.ClockServicer(self.machine.clock), server)
 
     async def start(self) -> None:
         """Powers the machine on."""
@@ -114,7 +121,7 @@ class CpuServicer(rpc.CpuServicer):
 
     async def DeleteRunGroup(self, request: pb.DeleteRunGroupRequest, context: Context) -> pb.DeleteRunGroupResponse:
         """Deletes a run group."""
-        self._m.engine.groups.delete(self._m.find_run_group(request.name).name)
+        self._m.delete_run_group(self._m.find_run_group(request.name).name)
         return pb.DeleteRunGroupResponse()
 
     async def CreateContext(self, request: pb.CreateContextRequest, context: Context) -> pb.Context:
@@ -136,7 +143,7 @@ class CpuServicer(rpc.CpuServicer):
 
     async def DeleteContext(self, request: pb.DeleteContextRequest, context: Context) -> pb.DeleteContextResponse:
         """Deletes a context."""
-        await self._m.dispatcher.remove(self._m.find_context(request.handle))
+        await self._m.delete_context(self._m.find_context(request.handle))
         return pb.DeleteContextResponse()
 
     async def Run(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lamina.common.v1 import access_pb2, handle_pb2
 from lamina.common.v1.access_pb2 import WalkStep
-from lamina.hardware.v1 import hardware_pb2
+from lamina.hardware.v1 import hardware_pb2, registers_pb2
+from lamina.hypervisor.v1 import devices_pb2
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 
 from lamina_hypervisor.domain import boot
@@ -18,6 +19,7 @@ from lamina_hypervisor.domain.vcpu import Vcpu, VcpuState
 from lamina_hypervisor.domain.vm import WITHOUT_POWER, Definition, State, Vm
 from lamina_hypervisor.domain.walk import Access, GuestVisit, Outcome, Walk
 from lamina_hypervisor.engines.interface import Machine
+from lamina_hypervisor.unserved import SERIAL_ID, refuse_creation
 from lamina_kit import paging
 from lamina_kit.checks import Checks
 
@@ -63,7 +65,11 @@ _OUTCOMES = {
 
 
 def check_create(request: pb.CreateVirtualMachineRequest) -> None:
-    """Wants a well-formed creation; otherwise `InvalidArgument` with a violation for each wrong field."""
+    """Wants a well-formed creation; otherwise `InvalidArgument` with a violation for each wrong field.
+
+    What is right by the contract and not served yet is `Unimplemented` `NOT_SERVED_YET`.
+    """
+    refuse_creation(request)
     vm = request.virtual_machine
     with Checks() as check:
         check.identifier("vm_id", request.vm_id)
@@ -83,7 +89,7 @@ def check_create(request: pb.CreateVirtualMachineRequest) -> None:
         _check_devices(check, list(vm.devices))
 
 
-def _check_devices(check: Checks, devices: list[pb.Device]) -> None:
+def _check_devices(check: Checks, devices: list[devices_pb2.Device]) -> None:
     check.that(len(devices) <= 1, "virtual_machine.devices", f"has {len(devices)} devices, more than one serial port")
     for number, device in enumerate(devices):
         field = f"virtual_machine.devices[{number}]"
@@ -141,6 +147,11 @@ def page_start(token: str) -> Gpa:
 # ── responses ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _serial_message(vm: str, port: int) -> devices_pb2.Device:
+    name = f"{vm}/devices/{SERIAL_ID}"
+    return devices_pb2.Device(name=name, id=SERIAL_ID, serial=devices_pb2.SerialDevice(port=port))
+
+
 def vm_message(vm: Vm, machine: Machine | None) -> pb.VirtualMachine:
     """Returns a VM as the contract has it."""
     spec = vm.definition
@@ -151,7 +162,7 @@ def vm_message(vm: Vm, machine: Machine | None) -> pb.VirtualMachine:
         memory_bytes=spec.memory_bytes,
         kernel_digest=spec.kernel_digest,
         command_line=spec.command_line,
-        devices=[pb.Device(serial=pb.SerialDevice(port=port)) for port in spec.serial_ports],
+        devices=[_serial_message(vm.name, port) for port in spec.serial_ports],
         memory_group=spec.memory_group,
         weight=spec.run_weight,
         label=spec.label,
@@ -169,20 +180,16 @@ def vm_message(vm: Vm, machine: Machine | None) -> pb.VirtualMachine:
     return message
 
 
-def registers_message(registers: Registers) -> pb.Registers:
+def registers_message(registers: Registers) -> registers_pb2.Registers:
     """Returns registers as the contract has them."""
-    return pb.Registers(
+    return registers_pb2.Registers(
         general=registers.general,
-        rip=registers.rip,
-        rflags=registers.rflags,
-        cr0=registers.cr0,
-        cr2=registers.cr2,
-        cr3=registers.cr3,
-        cr4=registers.cr4,
-        efer=registers.efer,
-        idt_base=registers.idt_base,
-        gdt_base=registers.gdt_base,
-        cpl=registers.cpl,
+        flow=registers_pb2.FlowState(rip=registers.rip, rflags=registers.rflags, cpl=registers.cpl),
+        control=registers_pb2.ControlRegisters(
+            cr0=registers.cr0, cr2=registers.cr2, cr3=registers.cr3, cr4=registers.cr4, efer=registers.efer
+        ),
+        gdtr=registers_pb2.DescriptorTable(base=registers.gdt_base),
+        idtr=registers_pb2.DescriptorTable(base=registers.idt_base),
     )
 
 

@@ -27,7 +27,10 @@ from lamina_kit.events import EventLog
 
 
 class Hypervisor:
-    """All VMs of one host. `attach` gives it the runner before the first call."""
+    """All VMs of one host. `attach` gives it the runner before the first call.
+
+    `superseded`: a newer start of this layer works with the same records, which are not to be written any more.
+    """
 
     def __init__(
         self, inventory: Inventory, store: Store, images: Images, slices: SliceLedger, events: EventLog, clock: Clock
@@ -38,6 +41,7 @@ class Hypervisor:
         self._slices = slices
         self._events = events
         self._clock = clock
+        self.superseded = False
         self._machines: dict[str, Machine] = {}
         self._starting: dict[str, asyncio.Task[Vm]] = {}
         self._runner: Runner
@@ -119,6 +123,16 @@ class Hypervisor:
         await self._runner.end(vm, Verdict("POWERED_OFF", "StopVirtualMachine took the power away."))
         return vm
 
+    async def crash(self, name: str, cause: str) -> int:
+        """Ends a VM that has power as if its guest had died; returns how many exits it had.
+
+        Returns when everything is given back. `FailedPrecondition` `VM_STATE` without power.
+        """
+        machine = self.powered(name)
+        exits = machine.ledger.total()
+        await self._runner.end(machine.vm, Verdict("FAULT_INJECTED", f"{cause} let it die.", crashed=True))
+        return exits
+
     async def pause(self, name: str) -> Vm:
         """Stops a VM's vCPUs; returns when they stand."""
         vm = self.inventory.get(name)
@@ -144,7 +158,16 @@ class Hypervisor:
         for error in errors:
             self._events.record(vm.name, "vm.release-failed", cause=error.reason, message=str(error))
         event = Event.CRASHED if verdict.crashed else Event.RELEASED
-        self._move(vm, event, rule=verdict.reason.lower().replace("_", " "), detail=verdict.detail)
+        ledger = machine.ledger
+        self._move(
+            vm,
+            event,
+            rule=verdict.reason.lower().replace("_", " "),
+            detail=verdict.detail,
+            exits=ledger.total(),
+            instructions=ledger.instructions,
+            **ledger.by_reason(),
+        )
 
     async def close(self) -> None:
         """Takes all power away, when this service stops."""
@@ -152,7 +175,6 @@ class Hypervisor:
         for name in self._runner.names():
             verdict = Verdict("HYPERVISOR_STOPPED", "The hypervisor service stopped.")
             await self._runner.end(self.inventory.get(name), verdict)
-        self._store.close()
 
     # ── looking at a VM ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -226,6 +248,7 @@ class Hypervisor:
     def _move(self, vm: Vm, event: Event, *, rule: str = "", cause: str = "", **inputs: object) -> None:
         """Moves a VM to its next state, writes that down, and logs it."""
         vm.apply(event)
-        self._store.save(vm)
+        if not self.superseded:
+            self._store.save(vm)
         state = vm.state.value.lower()
         self._events.record(vm.name, f"vm.{state}", rule=rule, cause=cause, reason=vm.verdict.reason, **inputs)

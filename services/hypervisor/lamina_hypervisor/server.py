@@ -10,13 +10,15 @@ import grpc
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 from lamina.hypervisor.v1 import hypervisor_pb2_grpc
 
-from lamina_hypervisor import convert
+from lamina_hypervisor import convert, unserved
 from lamina_hypervisor.config import HypervisorConfig
 from lamina_hypervisor.domain.addresses import Gva
 from lamina_hypervisor.domain.inventory import MAX_PAGE, Inventory
 from lamina_hypervisor.domain.slices import SliceLedger
 from lamina_hypervisor.domain.vm import WITHOUT_POWER, Verdict, Vm
+from lamina_hypervisor.faults import HypervisorFaults
 from lamina_hypervisor.hypervisor import Hypervisor
+from lamina_hypervisor.io.below import Below
 from lamina_hypervisor.io.cores import Cores
 from lamina_hypervisor.io.guest_memory import GuestMemory
 from lamina_hypervisor.io.images import MAX_BYTES, Images
@@ -45,7 +47,8 @@ class VirtualMachinesServicer(hypervisor_pb2_grpc.VirtualMachinesServicer):
     async def UploadImage(self, request_iterator: AsyncIterator[pb.UploadImageRequest], context: Context) -> pb.Image:
         """Uploads a kernel image."""
         image, expected = await _collect(request_iterator)
-        return pb.Image(digest=self._hypervisor.upload(image, expected), size_bytes=len(image))
+        digest = self._hypervisor.upload(image, expected)
+        return pb.Image(digest=digest, size_bytes=len(image), kind=pb.Image.KIND_KERNEL)
 
     async def CreateVirtualMachine(
         self, request: pb.CreateVirtualMachineRequest, context: Context
@@ -144,6 +147,7 @@ async def _collect(requests: AsyncIterator[pb.UploadImageRequest]) -> tuple[byte
     """Returns (image, expected digest) of an upload; it ends at 64 MiB."""
     image, expected = bytearray(), ""
     async for request in requests:
+        unserved.refuse_kind(request)
         expected = expected or request.digest
         image += request.data
         if len(image) > MAX_BYTES:
@@ -171,8 +175,10 @@ class HypervisorService:
             Inventory(environment.host), self._store, Images(environment.state_dir / "images"), self._slices,
             environment.layer.events, environment.clock,
         )  # fmt: skip
+        HypervisorFaults(self._hypervisor).register(environment.layer.faults)
         self._bus: MemoryBus | None = None
         self._sessions: list[OwnerSession] = []
+        self._below: list[Below] = []
         self._cores: Cores | None = None
         self._memory: GuestMemory | None = None
 
@@ -192,10 +198,10 @@ class HypervisorService:
         epoch = self._store.next_epoch()
         hardware = await self._session("hardware", epoch)
         mmu = await self._session("mmu", epoch)
-        environment.layer.boot_id = hardware.handshake.boot_id
+        environment.layer.boot_id = mmu.handshake.boot_id
         self._bus = _open_bus(environment)
-        self._cores = Cores(environment.channels["hardware"], hardware)
-        self._memory = GuestMemory(environment.channels["mmu"], mmu)
+        self._cores = Cores(environment.channels["hardware"], self._below_of(hardware, f"hardware/{epoch}"))
+        self._memory = GuestMemory(environment.channels["mmu"], self._below_of(mmu, f"mmu/{epoch}"))
         engine_class = load_engine(self.layer, self._config.engine)
         engine = engine_class(self._bus, environment.clock, environment.rng, self._slices)
         environment.layer.engine, environment.layer.capabilities = engine.name, engine.capabilities
@@ -205,34 +211,46 @@ class HypervisorService:
         await self._cores.open()
         self._hypervisor.recover()
         for session in self._sessions:
-            session.on_lost(lambda: _lose_all(runner))
-            session.on_reopened(partial(_save_epoch, self._store, session))
+            session.on_lost(partial(self._lost, session, runner))
 
     async def stop(self) -> None:
         """Takes all power away and closes everything. Idempotent."""
-        if self._bus is None or self._cores is None or self._memory is None:
-            return
         bus, self._bus = self._bus, None
-        await self._hypervisor.close()
-        await self._memory.close()
-        try:
-            await self._cores.close()
-        except LaminaError as error:
-            self._environment.layer.events.record(SERVICE, "cores.close-failed", cause=error.reason)
+        if bus is not None and self._cores is not None and self._memory is not None:
+            await self._hypervisor.close()
+            await self._memory.close()
+            try:
+                await self._cores.close()
+            except LaminaError as error:
+                self._environment.layer.events.record(SERVICE, "cores.close-failed", cause=error.reason)
+        for below in self._below:
+            await below.close()
         for session in self._sessions:
             await session.close()
-        bus.close()
+        self._sessions.clear()
+        self._store.close()
+        if bus is not None:
+            bus.close()
+
+    def _below_of(self, session: OwnerSession, label: str) -> Below:
+        environment = self._environment
+        rng = environment.rng.child(f"requests/{label}")
+        self._below.append(Below(session, environment.clock, rng, environment.layer.events))
+        return self._below[-1]
+
+    def _lost(self, session: OwnerSession, runner: Runner) -> None:
+        """Ends every machine; when a newer start of this layer is at work, the records are that one's alone."""
+        self._hypervisor.superseded = self._hypervisor.superseded or session.stale
+        _lose_all(runner)
 
     async def _session(self, layer: str, epoch: int) -> OwnerSession:
         environment = self._environment
         owner = f"{environment.host}/{self.layer}"
-        session = await OwnerSession.open(environment.channels[layer], owner, epoch, environment.clock)
+        session = await OwnerSession.open(
+            environment.channels[layer], owner, epoch, environment.clock, self._store.save_epoch, fresh=True
+        )
         self._sessions.append(session)
         return session
-
-
-def _save_epoch(store: Store, session: OwnerSession) -> None:
-    store.save_epoch(session.epoch)
 
 
 def _lose_all(runner: Runner) -> None:

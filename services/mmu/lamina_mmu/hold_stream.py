@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from lamina.mmu.v1 import mmu_pb2 as pb
 
 from lamina_kit.effects import WaitFor
-from lamina_kit.errors import FailedPrecondition, LaminaError
+from lamina_kit.errors import FailedPrecondition, LaminaError, Unimplemented
 from lamina_mmu import convert
 from lamina_mmu.domain.effects import outbox_key
 from lamina_mmu.domain.hold import Hold
@@ -75,6 +75,13 @@ class HoldStream:
             self._host.engine.acknowledge(hold, request.acknowledge.revocation, bits)
         elif kind == "ages":
             self._host.engine.acknowledge(hold, request.ages.sequence, convert.bits(request.ages.pages))
+        elif kind == "want_extent":
+            raise Unimplemented(
+                "This engine grants pages of 4 KiB only; extents of huge pages are not served yet.",
+                reason="NOT_SERVED_YET",
+                next_step="Ask for pages, with want.",
+                systems="S-09",
+            )
         else:
             raise FailedPrecondition(
                 "The hold is open already, or the request is empty.",

@@ -10,6 +10,7 @@ import grpc
 from lamina.common.v1 import layer_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 
+from lamina_kit.below import extend_boot
 from lamina_kit.driver import Performer, drive
 from lamina_kit.effects import Step, WaitFor
 from lamina_kit.engines import load_engine
@@ -25,6 +26,7 @@ from lamina_mmu.domain.names import Names
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import NOBODY, Session
 from lamina_mmu.engines.interface import MmuEngine
+from lamina_mmu.faults import MmuFaults
 from lamina_mmu.io.performer import performer
 from lamina_mmu.io.swap_file import SwapFile
 
@@ -50,6 +52,7 @@ class MmuHost:
         self._swap: SwapFile | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._started = False
+        MmuFaults(self).register(environment.layer.faults)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -94,9 +97,10 @@ class MmuHost:
 
     async def _open_bus(self, channel: grpc.aio.Channel) -> MemoryBus:
         """Returns the host's RAM, as the hardware says where it is."""
+        environment = self._environment
         try:
             answer = await handshake(layer_pb2_grpc.LayerStub(channel), "mmu")
-            self._environment.layer.boot_id = answer.boot_id
+            environment.layer.boot_id = extend_boot(answer.boot_id, environment.rng.id("mmu"))
             request = hardware_pb2.MapMemoryRequest()
             mapped = await hardware_pb2_grpc.MemoryStub(channel).MapMemory(request)
         except grpc.aio.AioRpcError as error:
@@ -107,7 +111,7 @@ class MmuHost:
                 reason="RAM_NOT_MAPPABLE",
                 next_step="Run the MMU on hardware whose RAM is one memory bus file.",
             )
-        self._bus = MemoryBus.open(self._environment.bus_path or Path(mapped.extents[0].path))
+        self._bus = MemoryBus.open(environment.bus_path or Path(mapped.extents[0].path))
         return self._bus
 
     # ── work ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,7 +122,21 @@ class MmuHost:
 
     async def finish(self, step: Step[T]) -> T:
         """Runs a step that must come to its end once begun, whether its caller waits for it or not."""
-        return await asyncio.shield(self.spawn(drive(step, self.perform)))
+        task = self.spawn(drive(step, self.perform))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._unheard)
+            raise
+
+    def _unheard(self, task: asyncio.Task[Any]) -> None:
+        """Records the error of a step whose caller has gone."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            reason = error.reason if isinstance(error, LaminaError) else type(error).__name__
+            self._environment.layer.events.record(
+                f"hosts/{self.name}", "step.failed", reason=reason, message=str(error)
+            )
 
     def spawn(self, work: Any) -> asyncio.Task[Any]:
         """Runs work in a task that `stop` cancels."""
@@ -126,6 +144,11 @@ class MmuHost:
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return task
+
+    def swap_fails(self, *, reads: bool, writes: bool) -> None:
+        """Makes the disk under the swap file fail, or work again."""
+        assert self._swap is not None, "the host has not started"
+        self._swap.fails_reads, self._swap.fails_writes = reads, writes
 
     def session(self, context: Any) -> Session:
         """Returns the session that a call names."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from google.protobuf.message import Message
 from lamina.orchestrator.v1 import orchestrator_pb2 as pb
 
 from lamina_kit.checks import Checks
-from lamina_kit.errors import InvalidArgument
+from lamina_kit.errors import InvalidArgument, Unimplemented
 from lamina_orchestrator.domain.deletion import BACKGROUND_POLICY, FOREGROUND_POLICY, ORPHAN_POLICY
 from lamina_orchestrator.domain.kinds import Kind, kind_named
 from lamina_orchestrator.domain.objects import name_of, namespace_of, revision_of, uid_of
@@ -74,6 +75,19 @@ def to_log(chunk: LogChunk) -> pb.ReadPodLogsResponse:
     """A piece of output."""
     stream = pb.ReadPodLogsResponse.STREAM_STDERR if chunk.stream == STDERR else pb.ReadPodLogsResponse.STREAM_STDOUT
     return pb.ReadPodLogsResponse(data=chunk.data, stream=stream, time_ns=chunk.time_ns)
+
+
+def refuse_planned(request: Message, *fields: str) -> None:
+    """Raises Unimplemented `NOT_SERVED_YET` when a request sets one of these: none may pass for obeyed."""
+    given = {field.name for field, _ in request.ListFields()}
+    for name in fields:
+        if name in given:
+            raise Unimplemented(
+                f"{request.DESCRIPTOR.name}.{name} is part of the contract, but this version does not obey it.",
+                reason="NOT_SERVED_YET",
+                next_step="Leave the field out.",
+                field=name,
+            )
 
 
 def reference(value: pb.ObjectReference) -> tuple[Kind, str, str]:

@@ -11,6 +11,7 @@ from lamina_kit.service import Environment
 from lamina_orchestrator.config import OrchestratorConfig
 from lamina_orchestrator.engines.interface import Store
 from lamina_orchestrator.engines.model.engine import ModelEngine
+from lamina_orchestrator.faults import OrchestratorFaults
 from lamina_orchestrator.io.agents import Connector
 from lamina_orchestrator.io.cluster import Cluster
 from lamina_orchestrator.io.connector import ChannelConnector
@@ -48,10 +49,13 @@ class OrchestratorService:
         )
         environment.layer.capabilities = engine.capabilities
         below = environment.channels
-        channels = ChannelConnector({name: below[name] for name in below if name.startswith(RUNTIME_CHANNEL)})
+        reached = {name: below[name] for name in below if name.startswith(RUNTIME_CHANNEL)}
+        channels = ChannelConnector(reached, environment.clock)
         check: Callable[[str], None] = channels.check if connector is None else _any_address
         recorder = environment.layer.recorder
         self.cluster = Cluster(engine, environment.clock, connector or channels, check, recorder)
+        if connector is None:
+            OrchestratorFaults(self.cluster.agents, channels).register(environment.layer.faults)
         self._local = RUNTIME_CHANNEL in environment.channels or connector is not None
 
     def register(self, server: grpc.aio.Server) -> None:

@@ -31,6 +31,7 @@ class Objects(rpc.ObjectsServicer):
 
     async def ApplyObjects(self, request: pb.ApplyObjectsRequest, context: Any) -> pb.ApplyObjectsResponse:
         """Makes the objects of a manifest exist as written."""
+        convert.refuse_planned(request, "write_options")
         args = (request.manifest, request.default_namespace, self._cluster.now(), _trace(), request.dry_run)
         applied = self._cluster.engine.apply(*args)
         self._cluster.poke()
@@ -38,6 +39,7 @@ class Objects(rpc.ObjectsServicer):
 
     async def CreateObject(self, request: pb.CreateObjectRequest, context: Any) -> pb.Object:
         """Creates one object."""
+        convert.refuse_planned(request, "write_options")
         where, now = request.default_namespace, self._cluster.now()
         made = self._cluster.engine.create(request.json, where, now, _trace(), request.dry_run, request.request_id)
         self._cluster.poke()
@@ -50,6 +52,7 @@ class Objects(rpc.ObjectsServicer):
 
     async def ListObjects(self, request: pb.ListObjectsRequest, context: Any) -> pb.ListObjectsResponse:
         """Returns a page of objects."""
+        convert.refuse_planned(request, "resource_version")
         size = convert.page_size(request.page_size)
         page = self._cluster.engine.list(convert.query(request), size, request.page_token, self._cluster.now())
         return convert.to_listing(page)
@@ -77,6 +80,7 @@ class Objects(rpc.ObjectsServicer):
 
     async def UpdateObject(self, request: pb.UpdateObjectRequest, context: Any) -> pb.Object:
         """Replaces one object."""
+        convert.refuse_planned(request, "write_options")
         where, now, status = request.default_namespace, self._cluster.now(), convert.status_only(request.subresource)
         made = self._cluster.engine.update(request.json, where, now, _trace(), status, request.dry_run)
         self._cluster.poke()
@@ -84,6 +88,7 @@ class Objects(rpc.ObjectsServicer):
 
     async def PatchObject(self, request: pb.PatchObjectRequest, context: Any) -> pb.Object:
         """Applies a merge patch."""
+        convert.refuse_planned(request, "write_options", "json_patch", "strategic_merge_patch")
         kind, where, name = convert.reference(request.reference)
         status, now, dry_run = convert.status_only(request.subresource), self._cluster.now(), request.dry_run
         patch = self._cluster.engine.patch
@@ -118,6 +123,7 @@ class Pods(rpc.PodsServicer):
 
     async def ReadPodLogs(self, request: pb.ReadPodLogsRequest, context: Any) -> AsyncIterator[pb.ReadPodLogsResponse]:
         """Streams the output of one container."""
+        convert.refuse_planned(request, "since_time_ns", "limit_bytes")
         tail = convert.tail_lines(request)
         where = (request.namespace, request.name, request.container, request.previous)
         source = self._cluster.engine.log_source(*where)

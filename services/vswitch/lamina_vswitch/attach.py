@@ -62,9 +62,8 @@ class Streams:
 
     def _opened(self, port: PortDefinition, name: str) -> pb.AttachResponse:
         mtu_bytes = self._catalog.switch(port.switch).mtu_bytes
-        return pb.AttachResponse(
-            opened=pb.AttachOpened(port=name, mtu_bytes=mtu_bytes, link=convert.link(port.link_up))
-        )
+        link = convert.link(self._catalog.engine.link(port.slot))
+        return pb.AttachResponse(opened=pb.AttachOpened(port=name, mtu_bytes=mtu_bytes, link=link))
 
     async def _read(self, requests: AsyncIterator[pb.AttachRequest], slot: int, sink: Attachment) -> None:
         """Switch what the device sends. Whatever ends the reading ends the stream, with its own error."""

@@ -56,6 +56,10 @@ class Catalog:
         self._ports: dict[tuple[str, str], PortDefinition] = {}
         self._slots: dict[int, PortDefinition] = {}
         self._requests = RequestLedger()
+        self.plugged: Callable[[PortDefinition], None] = _nobody
+        """Called with a port that came, or that has another group now."""
+        self.unplugged: Callable[[PortDefinition], None] = _nobody
+        """Called with a port that is gone."""
 
     def restore(self, now_ns: int) -> None:
         """Bring this object and the engine, both empty, to what the store holds."""
@@ -243,6 +247,7 @@ class Catalog:
         self._slots[port.slot] = port
         self.engine.set_vlan(port.slot, vlan, now_ns)
         self.engine.set_link(port.slot, port.link_up, now_ns)
+        self.plugged(port)
         self._note(self.port_name(port.switch, port.port), "port.updated", group=port.port_group, link_up=port.link_up)
         return port
 
@@ -276,6 +281,7 @@ class Catalog:
         self.engine.add_port(self.switch_name(port.switch), port.slot, name, self.vlan(port), port.link_up)
         self._ports[port.switch, port.port] = port
         self._slots[port.slot] = port
+        self.plugged(port)
 
     def _unplug(self, port: PortDefinition, now_ns: int) -> None:
         self.engine.remove_port(port.slot, now_ns)
@@ -283,6 +289,7 @@ class Catalog:
         del self._slots[port.slot]
         self._requests.forget("port", (port.switch, port.port))
         self._note(self.port_name(port.switch, port.port), "port.deleted", slot=port.slot)
+        self.unplugged(port)
 
     def _note(self, name: str, event: str, **inputs: object) -> None:
         details = tuple(sorted((key, str(value)) for key, value in inputs.items()))
@@ -297,3 +304,7 @@ def _undone_by(undo: Callable[[], None]) -> Iterator[None]:
     except LaminaError:
         undo()
         raise
+
+
+def _nobody(port: PortDefinition) -> None:
+    """Is told of ports where nobody wants to know."""

@@ -183,14 +183,14 @@ def switch(name: str, definition: SwitchDefinition, tally: SwitchTally, ports: i
     )
 
 
-def port(name: str, definition: PortDefinition, group: str, vlan: int, attached: bool) -> pb.Port:
-    """Return a port as a message."""
+def port(name: str, definition: PortDefinition, group: str, vlan: int, attached: bool, linked: bool) -> pb.Port:
+    """Return a port as a message; `linked` says whether its link is up, which a fault may prevent."""
     state = pb.Port.STATE_UP if attached else pb.Port.STATE_DETACHED
     return pb.Port(
         name=name,
         port_group=group,
         link=link(definition.link_up),
-        state=state if definition.link_up else pb.Port.STATE_DOWN,
+        state=state if linked else pb.Port.STATE_DOWN,
         handle=Handle(id=definition.slot, generation=definition.generation),
         vlan_id=vlan,
         owner=definition.owner,

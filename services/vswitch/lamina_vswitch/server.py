@@ -21,6 +21,7 @@ from lamina_vswitch.domain.definition import PortDefinition, PortGroupDefinition
 from lamina_vswitch.domain.page import page
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.interface import MacEntryView, SwitchEngine
+from lamina_vswitch.faults import VswitchFaults
 from lamina_vswitch.io.store import SqliteStore
 from lamina_vswitch.mac_table import MacTables
 from lamina_vswitch.names import Names
@@ -50,6 +51,9 @@ class VswitchService:
         limits = Limits(config.max_switches, config.max_ports)
         self._catalog = Catalog(environment.host, engine, self._store, limits, self._record)
         self._streams = Streams(self._catalog, environment.clock)
+        rng, events = environment.rng.child("faults"), environment.layer.events
+        self._faults = VswitchFaults(self._catalog, environment.clock, rng, events)
+        self._faults.register(environment.layer.faults)
         self._hardware: OwnerSession | None = None
         self._grace: asyncio.Task[None] | None = None
 
@@ -71,12 +75,15 @@ class VswitchService:
         hardware = self._environment.channels.get("hardware")
         if hardware is not None:
             owner, epoch = f"{self._environment.host}/vswitch", self._store.next_epoch()
-            self._hardware = await OwnerSession.open(hardware, owner, epoch, self._environment.clock)
+            self._hardware = await OwnerSession.open(
+                hardware, owner, epoch, self._environment.clock, self._store.save_epoch
+            )
             self._environment.layer.boot_id = self._hardware.handshake.boot_id
 
     async def stop(self) -> None:
         """End the streams and close the store. Idempotent."""
         self._streams.stop()
+        self._faults.stop()
         self._environment.layer.sessions.close()
         if self._grace is not None:
             self._grace.cancel()
@@ -127,7 +134,8 @@ class Views:
         """Return a port as a message."""
         name = self.catalog.port_name(port.switch, port.port)
         group = self.catalog.port_group_name(port.switch, port.port_group) if port.port_group else ""
-        return convert.port(name, port, group, self.catalog.vlan(port), self.engine.attached(port.slot))
+        attached, linked = self.engine.attached(port.slot), self.engine.link(port.slot)
+        return convert.port(name, port, group, self.catalog.vlan(port), attached, linked)
 
     def mac_entry(self, switch: str, entry: MacEntryView) -> pb.MacEntry:
         """Return a MAC entry as a message."""

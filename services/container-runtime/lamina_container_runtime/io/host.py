@@ -44,34 +44,41 @@ class Host:
         self._opened: MemoryBus | None = None
         self.on_reboot: Callable[[MemoryBus], None] = lambda bus: None
         self.sessions: tuple[OwnerSession, OwnerSession]
+        self._held: list[OwnerSession] = []
+        self._boots: dict[int, str] = {}  # of each session held, by its place
         self.hardware = self._channel("hardware")
         self.mmu = self._channel("mmu")
 
     async def open(self, epoch: int) -> MemoryBus:
         """Opens the sessions and the memory bus, and returns it."""
         self.sessions = (await self._open_session(self.hardware, epoch), await self._open_session(self.mmu, epoch))
-        self._environment.layer.boot_id = self.sessions[0].handshake.boot_id
+        self._environment.layer.boot_id = self.sessions[1].handshake.boot_id
         return self._environment.bus or await self._open_bus()
 
     async def close(self) -> None:
         """Ends the sessions and closes the bus. Idempotent."""
-        for session in getattr(self, "sessions", ()):
+        for session in self._held:
             await session.close()
+        self._held.clear()
         if self._opened is not None:
             self._opened.close()
             self._opened = None
 
     async def _open_session(self, channel: Channel, epoch: int) -> OwnerSession:
         owner = f"{self._environment.host}/container-runtime"
-        session = await OwnerSession.open(channel, owner, epoch, self._environment.clock)
-        session.on_reopened(lambda: self._reopened(session))
+        clock = self._environment.clock
+        session = await OwnerSession.open(channel, owner, epoch, clock, self._on_epoch, fresh=True)
+        place = len(self._held)
+        self._held.append(session)
+        self._boots[place] = session.handshake.boot_id
+        session.on_reopened(lambda: self._reopened(session, place))
         return session
 
-    async def _reopened(self, session: OwnerSession) -> None:
-        self._on_epoch(session.epoch)
-        if session.adopted_objects and session.handshake.boot_id == self._environment.layer.boot_id:
+    async def _reopened(self, session: OwnerSession, place: int) -> None:
+        known, self._boots[place] = self._boots[place], session.handshake.boot_id
+        if session.adopted_objects and session.handshake.boot_id == known:
             return
-        self._environment.layer.boot_id = session.handshake.boot_id
+        self._environment.layer.boot_id = max(self._boots.values(), key=len)
         self._environment.layer.events.record(
             f"hosts/{self._environment.host}", "host.rebooted", rule="a session below found nothing of this runtime's"
         )

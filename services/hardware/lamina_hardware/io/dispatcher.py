@@ -6,7 +6,11 @@
                     └───────────────────────────────────────────────────────────────────────┘
 
 A short run never leaves the event loop: a hop to a thread and back costs as much as 20,000 instructions. Without
-threads (a virtual clock) all slices run on the loop, and CPU time is counted in instructions.
+threads all slices run on the loop, and CPU time is counted in instructions.
+
+On a loop in virtual time a slice ends at the loop's next timer or after a quantum, whichever is first, and is settled
+at its virtual end: the core is taken until then. What it wrote to RAM shows from its begin, a quantum early at most; a
+cancellation or a pause in between waits for the end. ADR 0005.
 
 What a core must forget (translations, translated code) is kept here and handed over while it is idle; a core that runs
 is paused for it. ADR 0001 and 0004.
@@ -28,6 +32,7 @@ from lamina_hardware.io.core_threads import CoreThread
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.membus import ALL, MemoryBus
+from lamina_kit.virtual import VirtualLoop
 
 Deliver = Callable[[Ended], None]
 Throttled = Callable[[RunGroup], None]
@@ -42,6 +47,9 @@ class Pace:
     slice_instructions: int = 5_000_000
     threads: bool = True
     ns_per_instruction: int = 1
+    quantum_ns: int = 100_000
+    least_ns: int = 1_000
+    """Shortest slice in virtual time: timers that are closer do not cut it."""
 
 
 @dataclass(slots=True)
@@ -77,11 +85,14 @@ class Dispatcher:
         self._threads: list[CoreThread] = []
         self._timer: asyncio.Task[None] | None = None
         self._shootdowns = [0] * len(cores)
+        self._virtual: VirtualLoop | None = None
         self._stopping = False
 
     def start(self) -> None:
         """Starts the cores' threads, if they are to have any."""
         self._loop = asyncio.get_running_loop()
+        if isinstance(self._loop, VirtualLoop):
+            self._virtual = self._loop
         if self._pace.threads:
             self._threads = [
                 CoreThread(number, core, self._clock.now_ns, self._loop, self._finished)
@@ -124,7 +135,7 @@ class Dispatcher:
         found = self.engine.cancel(context, self._clock.now_ns())
         if isinstance(found, Ended):
             self._deliver(found)
-        elif found is not None:
+        elif found is not None and self._virtual is None:
             self._cores[found.core].cancel()
         return found is not None
 
@@ -142,6 +153,22 @@ class Dispatcher:
         for core in self._cores:
             core.forget(context.key)
         self.engine.remove_context(context)
+
+    async def take_out(self, core: int) -> int:
+        """Gives a core no more work, and returns once it has none; what ran there waits for another core.
+
+        Returns how many runs that were, 0 or 1.
+        """
+        self.engine.arbiter.lost[core] = True
+        ran = int(self._is_out(core))
+        while self._is_out(core):
+            await self._pause(core)
+        return ran
+
+    def put_back(self, core: int) -> None:
+        """Gives a core work again."""
+        self.engine.arbiter.lost[core] = False
+        self._dispatch()
 
     # ── forgetting ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -180,7 +207,8 @@ class Dispatcher:
         return self.engine.arbiter.running[core] is not None
 
     async def _pause(self, core: int) -> None:
-        self._cores[core].pause()
+        if self._virtual is None:
+            self._cores[core].pause()
         await self._idle(core)
 
     async def _idle(self, core: int) -> None:
@@ -208,6 +236,9 @@ class Dispatcher:
     def _run_here(self, grant: Grant, limit: int) -> None:
         """Runs one slice on the event loop."""
         self._prepare(grant.core)
+        if self._virtual is not None:
+            self._run_virtually(grant, self._virtual)
+            return
         work = self.engine.work(grant, limit)
         began = self._clock.now_ns()
         stopped = self._cores[grant.core].run(work)
@@ -216,6 +247,19 @@ class Dispatcher:
         else:
             took = (stopped.instructions - work.consumed) * self._pace.ns_per_instruction
         self._settle(grant.run, stopped, took)
+
+    def _run_virtually(self, grant: Grant, loop: VirtualLoop) -> None:
+        """Runs one slice now and settles it at its virtual end."""
+        pace, next_ns = self._pace, loop.next_timer_ns
+        left = pace.quantum_ns if next_ns is None else min(next_ns - loop.now_ns, pace.quantum_ns)
+        work = self.engine.work(grant, max(left, pace.least_ns) // pace.ns_per_instruction)
+        stopped = self._cores[grant.core].run(work)
+        took = (stopped.instructions - work.consumed) * pace.ns_per_instruction
+        loop.call_at_ns(loop.now_ns + took, self._end_virtually, grant.run, stopped, took)
+
+    def _end_virtually(self, run: Run, stopped: Stopped, took: int) -> None:
+        self._settle(run, stopped, took)
+        self._dispatch()
 
     def _run_later(self, grant: Grant) -> None:
         if grant.run.cancelled:

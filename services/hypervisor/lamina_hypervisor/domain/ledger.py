@@ -61,6 +61,13 @@ class ExitLedger:
         """Returns the number of all exits."""
         return sum(count for count, _ in self._rows.values())
 
+    def by_reason(self) -> dict[str, int]:
+        """Returns the number of exits of each reason that occurred, as `exits_hlt` and so on, by the reason's number."""
+        sums: dict[ExitReason, int] = {}
+        for kind, (count, _) in sorted(self._rows.items()):
+            sums[kind.reason] = sums.get(kind.reason, 0) + count
+        return {f"exits_{reason.name.lower()}": count for reason, count in sorted(sums.items())}
+
     def total_host_time_ns(self) -> int:
         """Returns the host time of all exits."""
         return sum(time for _, time in self._rows.values())

@@ -6,17 +6,13 @@ from dataclasses import dataclass
 
 from lamina_kit.runpage import RunPage
 
-GENERAL_NAMES = (
-    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
-)  # fmt: skip
-"""Order of `Registers.general`."""
-
-_HARDWARE_ORDER = (0, 3, 1, 2, 6, 7, 5, 4, 8, 9, 10, 11, 12, 13, 14, 15)
+RSP = 4
+"""Index of the stack pointer in `Registers.general`."""
 
 
 @dataclass(frozen=True)
 class Registers:
-    """A copy of the registers; `general` in the order of `GENERAL_NAMES`."""
+    """A copy of the registers; `general` in the order of the numbers that instructions use: RAX, RCX, RDX, RBX, RSP."""
 
     general: tuple[int, ...]
     rip: int
@@ -34,7 +30,7 @@ class Registers:
 def snapshot(page: RunPage) -> Registers:
     """Returns the registers that a run page holds."""
     return Registers(
-        general=tuple(page.gpr[number] for number in _HARDWARE_ORDER),
+        general=tuple(page.gpr[number] for number in range(16)),
         rip=page.rip,
         rflags=page.rflags,
         cr0=page.cr0,

@@ -16,10 +16,10 @@ from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 from lamina_hypervisor.domain.exits import Ran
 from lamina_hypervisor.domain.vcpu import Context
 from lamina_hypervisor.engines import effects
-from lamina_kit.errors import AlreadyExists, LaminaError, Unavailable
+from lamina_hypervisor.io.below import Below
+from lamina_kit.errors import AlreadyExists, Unavailable
 from lamina_kit.paging import PAGE_SIZE
 from lamina_kit.runpage import ExitReason
-from lamina_kit.session import OwnerSession
 from lamina_kit.status import rpc_error
 
 ROOT_GROUP = "hypervisor"
@@ -42,9 +42,10 @@ class _Line:
 class Cores:
     """Performs the core effects of the engine. Calls name the session, so that the hardware cleans up after us."""
 
-    def __init__(self, channel: grpc.aio.Channel, session: OwnerSession) -> None:
+    def __init__(self, channel: grpc.aio.Channel, below: Below) -> None:
         self._stub = hardware_pb2_grpc.CpuStub(channel)
-        self._session = session
+        self._below = below
+        self._session = below.session
         self._lines: dict[tuple[int, int], _Line] = {}
         self._root = ""
         self._groups = 0
@@ -54,7 +55,7 @@ class Cores:
         group = hardware_pb2.RunGroup(weight=100)
         request = hardware_pb2.CreateRunGroupRequest(run_group_id=ROOT_GROUP, run_group=group)
         try:
-            self._root = (await self._call(self._stub.CreateRunGroup, request)).name
+            self._root = (await self._below.make(self._stub.CreateRunGroup, request, self._unmake_group)).name
         except AlreadyExists:
             listed = await self._call(self._stub.ListRunGroups, hardware_pb2.ListRunGroupsRequest(page_size=1000))
             self._root = next(g.name for g in listed.run_groups if g.name.endswith(f"/runGroups/{ROOT_GROUP}"))
@@ -65,11 +66,12 @@ class Cores:
         group_id = f"{effect.vm_id[:36]}-{self._session.epoch}-{self._groups}"
         group = hardware_pb2.RunGroup(parent=self._root, weight=effect.weight)
         request = hardware_pb2.CreateRunGroupRequest(run_group_id=group_id, run_group=group)
-        return str((await self._call(self._stub.CreateRunGroup, request)).name)
+        return str((await self._below.make(self._stub.CreateRunGroup, request, self._unmake_group)).name)
 
     async def delete_run_group(self, effect: effects.DeleteRunGroup) -> None:
         """Deletes a VM's run group."""
-        await self._call(self._stub.DeleteRunGroup, hardware_pb2.DeleteRunGroupRequest(name=effect.name))
+        request = hardware_pb2.DeleteRunGroupRequest(name=effect.name)
+        await self._below.delete(effect.name, self._stub.DeleteRunGroup, request)
 
     async def create_context(self, effect: effects.CreateContext) -> Context:
         """Makes an execution context that exits for CPUID and delivers exceptions and SYSCALL inside the guest."""
@@ -80,7 +82,8 @@ class Cores:
             intercepts=hardware_pb2.Intercepts(exceptions=0, cpuid=True, syscall=False),
             label=effect.label,
         )
-        made = await self._call(self._stub.CreateContext, hardware_pb2.CreateContextRequest(context=context))
+        request = hardware_pb2.CreateContextRequest(context=context)
+        made = await self._below.make(self._stub.CreateContext, request, self._unmake_context)
         return Context(made.handle.id, made.handle.generation, made.run_page)
 
     async def delete_context(self, effect: effects.DeleteContext) -> None:
@@ -89,7 +92,7 @@ class Cores:
         if line is not None:
             line.call.cancel()
         request = hardware_pb2.DeleteContextRequest(handle=_handle(effect.context))
-        await self._call(self._stub.DeleteContext, request)
+        await self._below.delete(f"context {effect.context.id}", self._stub.DeleteContext, request)
 
     async def run(self, effect: effects.Run) -> Ran:
         """Runs a context until it exits."""
@@ -142,16 +145,13 @@ class Cores:
         return line
 
     async def _call(self, method: Any, request: Any) -> Any:
-        return await called(method, request, self._session)
+        return await self._below.call(method, request)
 
+    def _unmake_group(self, made: hardware_pb2.RunGroup) -> Any:
+        return self._stub.DeleteRunGroup(hardware_pb2.DeleteRunGroupRequest(name=made.name))
 
-async def called(method: Any, request: Any, session: OwnerSession) -> Any:
-    """Calls a method of a layer below in the name of this layer's session; its error becomes a `LaminaError`."""
-    try:
-        return await method(request, metadata=session.metadata)
-    except grpc.aio.AioRpcError as error:
-        failed: LaminaError = rpc_error(error)
-        raise failed from error
+    def _unmake_context(self, made: hardware_pb2.Context) -> Any:
+        return self._stub.DeleteContext(hardware_pb2.DeleteContextRequest(handle=made.handle))
 
 
 def _key(context: Context) -> tuple[int, int]:

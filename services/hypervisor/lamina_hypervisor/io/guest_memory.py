@@ -22,9 +22,8 @@ from lamina_hypervisor.domain.ept import PageBits
 from lamina_hypervisor.domain.holder import Age, Granted, HoldMessage, Opened, Refused, Revocation
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.effects import Space
-from lamina_hypervisor.io.cores import called
+from lamina_hypervisor.io.below import Below
 from lamina_kit.errors import LaminaError, Unavailable
-from lamina_kit.session import OwnerSession
 from lamina_kit.status import rpc_error
 
 Deliver = Callable[[int, HoldMessage], Awaitable[None]]
@@ -40,20 +39,22 @@ _ACCESS = {
 class GuestMemory:
     """Performs the memory effects of the engine."""
 
-    def __init__(self, channel: grpc.aio.Channel, session: OwnerSession) -> None:
+    def __init__(self, channel: grpc.aio.Channel, below: Below) -> None:
         self._spaces = mmu_pb2_grpc.SpacesStub(channel)
         self._frames = mmu_pb2_grpc.FramesStub(channel)
-        self._session = session
+        self._below = below
+        self._session = below.session
         self._holds: dict[str, Hold] = {}
 
     async def create_space(self, effect: effects.CreateSpace) -> Space:
         """Makes guest RAM: a space with one mapping from address 0."""
         kind = mmu_pb2.Space.KIND_GUEST_RAM
         space = mmu_pb2.Space(kind=kind, group=effect.group, label=effect.label)
-        made = await self._call(self._spaces.CreateSpace, mmu_pb2.CreateSpaceRequest(space=space))
+        request = mmu_pb2.CreateSpaceRequest(space=space)
+        made = await self._below.make(self._spaces.CreateSpace, request, self._unmake_space)
         result = Space(made.handle.id, made.handle.generation, made.name)
         try:
-            await self._call(self._spaces.MapRange, _map_request(result, effect))
+            await self._below.call(self._spaces.MapRange, _map_request(result, effect))
         except LaminaError:
             await self.delete_space(effects.DeleteSpace(result))
             raise
@@ -61,36 +62,30 @@ class GuestMemory:
 
     async def delete_space(self, effect: effects.DeleteSpace) -> None:
         """Frees guest RAM."""
-        await self._call(self._spaces.DeleteSpace, mmu_pb2.DeleteSpaceRequest(handle=_handle(effect.space)))
+        request = mmu_pb2.DeleteSpaceRequest(handle=_handle(effect.space))
+        await self._below.delete(effect.space.name, self._spaces.DeleteSpace, request)
 
     async def write_ram(self, effect: effects.WriteRam) -> None:
         """Writes bytes to guest RAM."""
         request = mmu_pb2.WriteSpaceRequest(
             handle=_handle(effect.space), address=effect.gpa, data=effect.data, force=True
         )
-        await self._call(self._spaces.WriteSpace, request)
+        await self._below.call(self._spaces.WriteSpace, request)
 
     async def allocate_tables(self, effect: effects.AllocateTables) -> list[Frame]:
         """Allocates zeroed frames for tables."""
         request = mmu_pb2.AllocateFramesRequest(count=effect.count, owner=effect.owner, group=effect.group)
-        call = asyncio.ensure_future(self._call(self._frames.AllocateFrames, request))
-        try:
-            answer = await asyncio.shield(call)
-        except asyncio.CancelledError:
-            await self._give_back(call, effect.owner)
-            raise
-        return [Frame(frame) for frame in answer.frames]
 
-    async def _give_back(self, call: asyncio.Future[Any], owner: str) -> None:
-        """Frees the frames of an allocation whose caller was cancelled while it was under way."""
-        answer = (await asyncio.gather(call, return_exceptions=True))[0]
-        if not isinstance(answer, BaseException):
-            await self.free_tables(effects.FreeTables(owner, tuple(Frame(frame) for frame in answer.frames)))
+        def give_back(answer: mmu_pb2.AllocateFramesResponse) -> Any:
+            return self._frames.FreeFrames(mmu_pb2.FreeFramesRequest(frames=answer.frames, owner=effect.owner))
+
+        answer = await self._below.make(self._frames.AllocateFrames, request, give_back)
+        return [Frame(frame) for frame in answer.frames]
 
     async def free_tables(self, effect: effects.FreeTables) -> None:
         """Gives frames back."""
         request = mmu_pb2.FreeFramesRequest(frames=effect.frames, owner=effect.owner)
-        await self._call(self._frames.FreeFrames, request)
+        await self._below.delete(effect.owner, self._frames.FreeFrames, request)
 
     async def open_hold(self, effect: effects.OpenHold, deliver: Deliver, lost: Lost) -> None:
         """Opens a VM's hold; returns once the MMU has confirmed it."""
@@ -129,8 +124,8 @@ class GuestMemory:
             raise Unavailable(f"The hold of {vm} is closed.", reason="HOLD_CLOSED", next_step="Start the VM again.")
         return hold
 
-    async def _call(self, method: Any, request: Any) -> Any:
-        return await called(method, request, self._session)
+    def _unmake_space(self, made: mmu_pb2.Space) -> Any:
+        return self._spaces.DeleteSpace(mmu_pb2.DeleteSpaceRequest(handle=made.handle))
 
 
 class Hold:

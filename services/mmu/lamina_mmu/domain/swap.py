@@ -50,12 +50,20 @@ class SwapArea:
         self._used_array, self._used = column(self.count, np.uint8)
         self._fresh = 0
         self._freed: list[int] = []
-        self.free = self.count
+        self._free = self.count
+        self.refusing = False
         self.written = 0
         self.read_back = 0
 
+    @property
+    def free(self) -> int:
+        """How many slots can be taken; 0 while the area is `refusing`, as if something else had taken them."""
+        return 0 if self.refusing else self._free
+
     def take(self, group: int) -> int:
         """Takes a free slot for `group`; -1 when there is none."""
+        if self.refusing:
+            return -1
         if self._freed:
             slot = self._freed.pop()
         elif self._fresh < self.count:
@@ -65,7 +73,7 @@ class SwapArea:
             return -1
         self._used[slot] = 1
         self.group[slot] = group
-        self.free -= 1
+        self._free -= 1
         return slot
 
     def give_back(self, slot: int) -> None:
@@ -74,7 +82,7 @@ class SwapArea:
         self.frame[slot] = 0
         self.refs[slot] = 0
         self._freed.append(slot)
-        self.free += 1
+        self._free += 1
 
     def cached_only(self, limit: int) -> list[int]:
         """Returns up to `limit` slots, ascending, that no entry names: a frame in RAM holds the same bytes."""

@@ -136,6 +136,9 @@ class MmuEngine(Protocol):
     def memory(self) -> MemoryView:
         """Returns the state of the host's memory."""
 
+    def refuse_swap(self, refuse: bool) -> None:
+        """Lets the swap area be full, whatever is in it, or ends that; what is in its slots stays."""
+
     def frame(self, frame: int) -> FrameView:
         """Returns what a frame is used for."""
 

@@ -5,27 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import grpc
 from lamina.hardware.v1 import hardware_pb2
 
 from lamina_kit.clock import Clock
 from lamina_kit.driver import Performer
 from lamina_kit.effects import WaitFor
-from lamina_kit.status import rpc_error
+from lamina_kit.retry import Retry
 from lamina_mmu.domain.effects import Answer, Shootdown
 
 
 def performer(clock: Clock, cpu: Any) -> Performer:
     """Returns the performer of one host's MMU; `cpu` is a stub of the hardware's `Cpu` service."""
     perform = Performer(clock)
+    retry = Retry(clock)
 
     async def shoot_down(effect: Shootdown) -> None:
         ranges = [hardware_pb2.AddressRange(start=start, size_bytes=size) for start, size in effect.ranges]
         request = hardware_pb2.ShootdownRequest(root=effect.root, eptp=effect.eptp, ranges=ranges)
-        try:
-            await cpu.Shootdown(request)
-        except grpc.aio.AioRpcError as error:
-            raise rpc_error(error) from error
+        await retry.call(lambda: cpu.Shootdown(request))
 
     async def await_answer(effect: Answer) -> object:
         timer = asyncio.get_running_loop().create_task(_expire(perform, clock, effect))

@@ -16,7 +16,10 @@ PAGE = 4096
 
 
 class SwapFile:
-    """Implements `domain.swap.SwapStore` over a file of `slots` pages."""
+    """Implements `domain.swap.SwapStore` over a file of `slots` pages.
+
+    `fails_reads` and `fails_writes` make the disk under it fail, as EIO does: faults that were injected.
+    """
 
     def __init__(self, path: Path, slots: int) -> None:
         """Opens and empties the file; SWAP_IN_USE when another MMU has it."""
@@ -32,12 +35,15 @@ class SwapFile:
                 reason="SWAP_IN_USE",
                 next_step="Give each host a state directory of its own.",
             ) from None
+        self.fails_reads = self.fails_writes = False
         os.ftruncate(self._file, 0)
         os.ftruncate(self._file, slots * PAGE)
 
     def write(self, slot: int, data: bytes | memoryview, /) -> None:
         """Stores a page; SWAP_DEVICE_FULL when the file system has no room for it."""
         try:
+            if self.fails_writes:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
             done = os.pwrite(self._file, data, slot * PAGE)
         except OSError as error:
             raise self._failed("write", slot, error) from error
@@ -47,6 +53,8 @@ class SwapFile:
     def read(self, slot: int, /) -> bytes:
         """Returns a page."""
         try:
+            if self.fails_reads:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
             return os.pread(self._file, PAGE, slot * PAGE)
         except OSError as error:
             raise self._failed("read", slot, error) from error

@@ -9,6 +9,9 @@ RUNNING = "running"
 EXITED = "exited"
 REMOVED = "removed"
 
+HOST_LOST = "RUNTIME_RESTARTED"
+"""Reason of a run that ended because its host or its runtime died."""
+
 POD_NAME = "io.kubernetes.pod.name"
 POD_NAMESPACE = "io.kubernetes.pod.namespace"
 POD_UID = "io.kubernetes.pod.uid"

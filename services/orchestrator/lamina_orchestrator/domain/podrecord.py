@@ -10,7 +10,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from lamina_orchestrator.domain.backoff import NONE, Backoff, after_tries
-from lamina_orchestrator.domain.containers import CREATED, EXITED, REMOVED, RUNNING, ContainerState, SandboxState
+from lamina_orchestrator.domain.containers import (
+    CREATED,
+    EXITED,
+    HOST_LOST,
+    REMOVED,
+    RUNNING,
+    ContainerState,
+    SandboxState,
+)
 
 _RANK = {CREATED: 0, RUNNING: 1, EXITED: 2, REMOVED: 3}
 LOST_EXIT_CODE = 137
@@ -40,6 +48,15 @@ class ContainerRecord:
     def restarts(self) -> int:
         """How often the container was started again."""
         return self.current.attempt if self.current else 0
+
+    def ready_at(self, run: ContainerState) -> int:
+        """When a container that has ended may be started again.
+
+        A run that its host or runtime took down does not wait: the program did nothing wrong. Several in a row do.
+        """
+        if run.reason == HOST_LOST and (self.previous is None or self.previous.reason != HOST_LOST):
+            return run.finished_ns
+        return self.crash.ready_at(run.finished_ns)
 
 
 @dataclass(frozen=True, slots=True)

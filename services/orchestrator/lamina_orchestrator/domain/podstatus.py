@@ -173,7 +173,7 @@ def _state(
         return {"running": {"startedAt": rfc3339(run.started_ns)}}, last
     if run is not None and run.state == EXITED and not known.trouble:
         ends = is_deleting(pod) or phase_of(pod) in TERMINAL or not may_restart(spec_of(pod), run, init=init)
-        ready_ns = known.crash.ready_at(run.finished_ns)
+        ready_ns = known.ready_at(run)
         if ends or ready_ns <= now_ns:
             return {"terminated": terminated(run)}, last
         delay = known.crash.delay_ns // SECOND

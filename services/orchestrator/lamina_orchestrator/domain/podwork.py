@@ -131,7 +131,7 @@ def _start(spec: dict[str, Any], container: dict[str, Any], record: PodRecord, n
     if run is not None and run.state == EXITED:
         if not may_restart(spec, run, init=init):
             return Wait()
-        ready_ns = max(ready_ns, known.crash.ready_at(run.finished_ns))
+        ready_ns = max(ready_ns, known.ready_at(run))
     if ready_ns > now_ns:
         return Wait(ready_ns)
     restarts = run is not None and run.state == EXITED

@@ -112,6 +112,12 @@ class Store(Protocol):
 class Journal(Protocol):
     """Where decisions and spans go."""
 
+    def request(self) -> str:
+        """The trace of the call that is being served now; empty outside a call."""
+
+    def note(self, key: Key, event: str, cause: str, inputs: dict[str, Any]) -> None:
+        """Records what happened to an object."""
+
     def decide(self, key: Key, event: str, rule: str, cause: str, inputs: dict[str, Any]) -> None:
         """Records a decision about an object for `Explain`."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from lamina_kit import log
 from lamina_kit.clock import Clock
-from lamina_kit.errors import LaminaError, Unavailable
+from lamina_kit.errors import LaminaError, NotFound, Unavailable
 from lamina_orchestrator.domain.timestamps import SECOND
 from lamina_orchestrator.engines.interface import ContainerSeen, Input, NodeAnswers, NodeSilent
 from lamina_orchestrator.io.runtime import Runtime
@@ -31,6 +31,7 @@ class Agents:
         self._clock = clock
         self._post = post
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._addresses: dict[str, str] = {}
         self._ending: dict[asyncio.Task[None], None] = {}
         self._up: dict[str, Runtime] = {}
         self._log = log.logger("orchestrator")
@@ -46,8 +47,17 @@ class Agents:
             )
         return runtime
 
+    def address_of(self, node: str) -> str:
+        """The address of a node's runtime. Raises NotFound `NODE_UNKNOWN`."""
+        if node not in self._addresses:
+            raise NotFound(
+                f"There is no node {node}.", reason="NODE_UNKNOWN", next_step="List the nodes: `lamina get nodes`."
+            )
+        return self._addresses[node]
+
     def connect(self, node: str, address: str) -> None:
         """Starts the agent of a node."""
+        self._addresses[node] = address
         self._tasks[node] = asyncio.get_running_loop().create_task(self._follow(node, address))
 
     def disconnect(self, node: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from lamina_kit.clock import Clock
 from lamina_kit.trace import Recorder
 from lamina_orchestrator.engines.interface import Engine, Stored
-from lamina_orchestrator.io.agents import Connector
+from lamina_orchestrator.io.agents import Agents, Connector
 from lamina_orchestrator.io.runtime import Runtime
 from lamina_orchestrator.io.writer import Writer
 
@@ -45,6 +45,11 @@ class Cluster:
     def runtime_of(self, node: str) -> Runtime:
         """The runtime of a node that answers. Raises Unavailable `NODE_UNREACHABLE`."""
         return self._writer.agents.runtime_of(node)
+
+    @property
+    def agents(self) -> Agents:
+        """The agents of the nodes."""
+        return self._writer.agents
 
     def register(
         self, host: str, address: str, cpu_millicores: int, memory_bytes: int, max_pods: int, labels: dict[str, str]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lamina_kit.channel import Channel, check_target, connect
+from lamina_kit.clock import Clock
 from lamina_kit.errors import InvalidArgument
+from lamina_kit.fault_channel import FaultyChannel, Link
 from lamina_orchestrator.io.runtime import Runtime
 from lamina_orchestrator.io.runtime_client import RuntimeClient
 
@@ -18,8 +20,16 @@ class ChannelConnector:
     Other addresses are refused: traffic beyond this host needs mutual TLS, which such an address does not give.
     """
 
-    def __init__(self, channels: Mapping[str, Channel]) -> None:
+    def __init__(self, channels: Mapping[str, Channel], clock: Clock) -> None:
         self._channels = channels
+        self._clock = clock
+        self._links: dict[str, Link] = {}
+
+    def link(self, address: str) -> Link:
+        """Returns the link to the runtime at an address, which a fault may cut."""
+        if address not in self._links:
+            self._links[address] = Link(self._clock)
+        return self._links[address]
 
     def check(self, address: str) -> None:
         """Raises InvalidArgument `ADDRESS_UNSUPPORTED`, `ADDRESS_INVALID` or `SOCKET_PATH_TOO_LONG`."""
@@ -38,6 +48,7 @@ class ChannelConnector:
         """The runtime of an address."""
         self.check(address)
         channel = self._channels.get(address)
+        link = self.link(address)
         if channel is not None:
-            return RuntimeClient(channel)
-        return RuntimeClient(connect(address), owned=True)
+            return RuntimeClient(FaultyChannel(channel, link), self._clock)
+        return RuntimeClient(FaultyChannel(connect(address), link), self._clock, owned=True)

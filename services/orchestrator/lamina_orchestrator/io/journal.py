@@ -16,6 +16,15 @@ class LayerJournal:
     def __init__(self, layer: LayerState) -> None:
         self._layer = layer
 
+    def request(self) -> str:
+        """The trace of the call that is being served now; empty outside a call."""
+        context = trace.current()
+        return context.trace_id if context is not None else ""
+
+    def note(self, key: Key, event: str, cause: str, inputs: dict[str, Any]) -> None:
+        """Records what happened to an object."""
+        self._layer.events.record(key.resource_name, event, cause=cause, **inputs)
+
     def decide(self, key: Key, event: str, rule: str, cause: str, inputs: dict[str, Any]) -> None:
         """Records a decision about an object."""
         self._layer.events.record(key.resource_name, event, cause=cause, rule=rule, **inputs)

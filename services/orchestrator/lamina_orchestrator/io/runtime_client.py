@@ -5,7 +5,7 @@ Containers and sandboxes without a pod's labels belong to somebody else and are 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import grpc
@@ -14,7 +14,9 @@ from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
 
 from lamina_kit.channel import Channel
+from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition
+from lamina_kit.retry import Retry
 from lamina_kit.session import REVISION
 from lamina_kit.status import rpc_error
 from lamina_orchestrator.domain.containers import (
@@ -47,9 +49,14 @@ _STREAMS = {pb.LogEntry.STREAM_STDOUT: STDOUT, pb.LogEntry.STREAM_STDERR: STDERR
 
 
 class RuntimeClient:
-    """A runtime behind a channel; see `runtime.Runtime`. `owned` says that the channel is closed with the client."""
+    """A runtime behind a channel; see `runtime.Runtime`. `owned` says that the channel is closed with the client.
 
-    def __init__(self, channel: Channel, *, owned: bool = False) -> None:
+    What may be asked twice is asked again while its answers are lost: creation by its request id above all, so that no
+    sandbox is made whose name nobody learns.
+    """
+
+    def __init__(self, channel: Channel, clock: Clock, *, owned: bool = False) -> None:
+        self._retry = Retry(clock)
         self._channel = channel
         self._owned = owned
         self._layer = layer_pb2_grpc.LayerStub(channel)
@@ -70,7 +77,7 @@ class RuntimeClient:
 
     async def resolve_image(self, reference: str) -> Image:
         """The image of a reference."""
-        image = await _call(self._images.GetImage(pb.GetImageRequest(reference=reference)))
+        image = await self._call(lambda: self._images.GetImage(pb.GetImageRequest(reference=reference)))
         return Image(image.name, image.digest)
 
     async def run_sandbox(self, spec: SandboxSpec) -> SandboxState:
@@ -84,15 +91,15 @@ class RuntimeClient:
             annotations=_pairs(spec.annotations),
         )
         request = pb.RunSandboxRequest(sandbox=sandbox, request_id=f"{spec.pod_uid}/{spec.attempt}")
-        return _sandbox(await _call(self._sandboxes.RunSandbox(request)))
+        return _sandbox(await self._call(lambda: self._sandboxes.RunSandbox(request)))
 
     async def stop_sandbox(self, name: str) -> None:
         """Kills what runs in a sandbox."""
-        await _call(self._sandboxes.StopSandbox(pb.StopSandboxRequest(name=name)))
+        await self._call(lambda: self._sandboxes.StopSandbox(pb.StopSandboxRequest(name=name)))
 
     async def remove_sandbox(self, name: str) -> None:
         """Removes a sandbox and its containers."""
-        await _call(self._sandboxes.RemoveSandbox(pb.RemoveSandboxRequest(name=name)))
+        await self._call(lambda: self._sandboxes.RemoveSandbox(pb.RemoveSandboxRequest(name=name)))
 
     async def list_sandboxes(self) -> list[SandboxState]:
         """All sandboxes that were made for pods."""
@@ -122,7 +129,7 @@ class RuntimeClient:
         )
         request_id = f"{pod_uid}/{spec.name}/{spec.attempt}"
         request = pb.CreateContainerRequest(container=container, request_id=request_id)
-        return _container(await _call(self._containers.CreateContainer(request)))
+        return _container(await self._call(lambda: self._containers.CreateContainer(request)))
 
     async def start_container(self, name: str) -> ContainerState:
         """Starts a created container."""
@@ -132,20 +139,19 @@ class RuntimeClient:
         """Stops a container; the call may take as long as the grace period."""
         request = pb.StopContainerRequest(name=name, grace_period_ns=min(grace_ns, 3600 * SECOND))
         timeout = min(grace_ns, 3600 * SECOND) // SECOND + MARGIN_S
-        return _container(await _call(self._containers.StopContainer(request, timeout=timeout)))
+        return _container(await self._call(lambda: self._containers.StopContainer(request, timeout=timeout)))
 
     async def remove_container(self, name: str) -> None:
         """Removes a container and its log."""
-        await _call(self._containers.RemoveContainer(pb.RemoveContainerRequest(name=name)))
+        await self._call(lambda: self._containers.RemoveContainer(pb.RemoveContainerRequest(name=name)))
 
     async def list_containers(self) -> tuple[list[ContainerState], int]:
         """All containers of pods, and the revision to watch from."""
         found: list[ContainerState] = []
         token, revision = "", 0
         while True:
-            page = await _call(
-                self._containers.ListContainers(pb.ListContainersRequest(page_size=PAGE, page_token=token))
-            )
+            request = pb.ListContainersRequest(page_size=PAGE, page_token=token)
+            page = await _call(self._containers.ListContainers(request))
             found += [_container(one) for one in page.containers if POD_UID in _mapping(one.labels)]
             revision = revision or page.revision
             token = page.next_page_token
@@ -172,6 +178,10 @@ class RuntimeClient:
             request.tail_lines = tail_lines
         async for entry in _stream(self._containers.ReadLogs(request)):
             yield LogChunk(entry.data, _STREAMS.get(entry.stream, STDOUT), entry.time_ns)
+
+    async def _call(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Makes a call that may be made twice, and makes it again while its answer is lost."""
+        return await self._retry.call(make)
 
     async def close(self) -> None:
         """Closes the channel if it is ours."""

@@ -19,6 +19,7 @@ class DropReason(enum.IntEnum):
     NO_DESTINATION = 9
     DESTINATION_DOWN = 10
     QUEUE_FULL = 11
+    FAULT = 49
 
 
 EXPLANATION = {
@@ -33,4 +34,5 @@ EXPLANATION = {
     DropReason.NO_DESTINATION: "no other port of the VLAN is up",
     DropReason.DESTINATION_DOWN: "static entry names a port that is not up or not in the VLAN",
     DropReason.QUEUE_FULL: "queue of the receiving port is full",
+    DropReason.FAULT: "an injected fault took it",
 }

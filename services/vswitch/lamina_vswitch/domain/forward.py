@@ -40,13 +40,14 @@ class Forwarding:
     """What became of a batch.
 
     `deliveries` maps the slot of a receiving port to its frames, and `drops` a reason to the frames dropped for it,
-    both in the order in which the frames came. `refused` are frames whose source the full fdb could not learn,
-    `spoofed` those whose source has a static entry elsewhere; both were forwarded all the same.
+    both in the order in which the frames came. `learned` are the frames whose source was new, `refused` those whose
+    source the full fdb could not learn, `spoofed` those whose source has a static entry elsewhere; all were forwarded.
     """
 
     deliveries: dict[int, list[bytes]] = field(default_factory=dict)
     drops: dict[DropReason, list[bytes]] = field(default_factory=dict)
     flooded: list[bytes] = field(default_factory=list)
+    learned: list[bytes] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
     refused: list[bytes] = field(default_factory=list)
     spoofed: list[bytes] = field(default_factory=list)
@@ -97,7 +98,9 @@ def forward(switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int) ->
 
 def _note_source(decision: Decision, switch: Switch, port: Port, frame: bytes, result: Forwarding) -> None:
     """Note what the source address of a frame did, if that was out of the ordinary."""
-    if decision.learned is Learned.MOVED and decision.header is not None:
+    if decision.learned is Learned.NEW:
+        result.learned.append(frame)
+    elif decision.learned is Learned.MOVED and decision.header is not None:
         result.moves.append(Move(decision.header.src, port.vlan, switch.fdb.moved_from, port.slot))
     elif decision.learned is Learned.FULL:
         result.refused.append(frame)

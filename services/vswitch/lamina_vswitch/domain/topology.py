@@ -10,19 +10,28 @@ from lamina_vswitch.domain.fdb import Fdb
 
 @dataclass(slots=True)
 class Port:
-    """One port. `slot` is its number in the host's port table, from 1; `vlan` is its access VLAN, 0 to 4094."""
+    """One port. `slot` is its number in the host's port table, from 1; `vlan` is its access VLAN, 0 to 4094.
+
+    `link_up` is what its owner wants, `broken` a fault of the cable: the link is up when it is wanted and whole.
+    """
 
     slot: int
     name: str
     vlan: int
     link_up: bool = True
     attached: bool = False
+    broken: bool = False
     counters: Counters = field(default_factory=Counters)
+
+    @property
+    def link(self) -> bool:
+        """Whether the device behind the port sees a link."""
+        return self.link_up and not self.broken
 
     @property
     def up(self) -> bool:
         """Whether frames may enter and leave here."""
-        return self.link_up and self.attached
+        return self.link and self.attached
 
 
 class Switch:
@@ -49,13 +58,18 @@ class Switch:
         self._flood.clear()
 
     def set_link(self, slot: int, up: bool, now_ns: int) -> bool:
-        """Plug the cable in or out. Return whether that changed anything."""
+        """Plug the cable in or out. Return whether the device sees a change."""
         port = self.ports[slot]
-        changed = port.link_up != up
+        before = port.link
         port.link_up = up
-        if changed:
-            self._topology_changed(port, now_ns)
-        return changed
+        return self._link_changed(port, before, now_ns)
+
+    def set_broken(self, slot: int, broken: bool, now_ns: int) -> bool:
+        """Break the cable or mend it. Return whether the device sees a change."""
+        port = self.ports[slot]
+        before = port.link
+        port.broken = broken
+        return self._link_changed(port, before, now_ns)
 
     def set_attached(self, slot: int, attached: bool, now_ns: int) -> None:
         """Give the port a carrier or take it away."""
@@ -81,6 +95,12 @@ class Switch:
             )
             self._flood[port.slot] = slots
         return slots
+
+    def _link_changed(self, port: Port, before: bool, now_ns: int) -> bool:
+        changed = port.link != before
+        if changed:
+            self._topology_changed(port, now_ns)
+        return changed
 
     def _topology_changed(self, port: Port, now_ns: int, *, moved: bool = False) -> None:
         """Forget what was learned behind a port that went down or moved, as Linux does when a carrier is lost."""

@@ -31,6 +31,7 @@ from lamina_vswitch.domain.definition import (
     StaticEntry,
     SwitchDefinition,
 )
+from lamina_vswitch.domain.loss import Loss
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.trace import Trace
 
@@ -96,6 +97,15 @@ class SwitchEngine(Protocol):
     def set_link(self, slot: int, up: bool, now_ns: int) -> None:
         """Switch the link; the sink learns of a change, and a port that goes down loses its dynamic entries."""
 
+    def break_link(self, slot: int, broken: bool, now_ns: int) -> None:
+        """Break a port's cable or mend it: as `set_link`, beside what the owner wants."""
+
+    def set_loss(self, slot: int, loss: Loss | None) -> None:
+        """Let a share of the frames get lost that enter or leave at a port; None: no more."""
+
+    def link(self, slot: int) -> bool:
+        """Return whether the device behind a port sees a link."""
+
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN; it loses its dynamic entries if that is a change."""
 
@@ -157,6 +167,9 @@ class DefinitionStore(Protocol):
 
     def next_epoch(self) -> int:
         """Count this start of the service and return the number, from 1."""
+
+    def save_epoch(self, epoch: int) -> None:
+        """Record that a number is in use towards the hardware; the next start counts from there."""
 
     def add_switch(self, switch: SwitchDefinition, origin: Origin) -> None:
         """Record a switch."""

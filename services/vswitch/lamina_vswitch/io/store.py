@@ -124,6 +124,12 @@ class SqliteStore:
             self._db.execute("DELETE FROM epochs WHERE epoch < ?", row)
         return int(row[0])
 
+    def save_epoch(self, epoch: int) -> None:
+        """Record that a number is in use towards the hardware; the next start counts from there."""
+        with self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO epochs (epoch) VALUES (?)", (epoch,))
+            self._db.execute("DELETE FROM epochs WHERE epoch < ?", (epoch,))
+
     def add_switch(self, switch: SwitchDefinition, origin: Origin) -> None:
         """Record a switch."""
         with self._transaction():

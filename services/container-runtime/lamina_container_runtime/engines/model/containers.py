@@ -8,6 +8,7 @@ from lamina_container_runtime.domain import container as states
 from lamina_container_runtime.domain import user_spec
 from lamina_container_runtime.domain.container import ContainerRecord, ContainerSpec, ContainerState, EventType, Exit
 from lamina_container_runtime.domain.image import command_of, environment_of
+from lamina_container_runtime.domain.making import Making
 from lamina_container_runtime.domain.sandbox import SandboxRecord
 from lamina_container_runtime.domain.user_spec import UserIds
 from lamina_container_runtime.domain.wait import Waiter, WaitQueue, Woken
@@ -69,16 +70,18 @@ class Containers:
         self._rng = ports.rng.child("containers")
         self._records = {record.container_id: record for record in ports.repository.containers()}
         self._live: dict[str, Live] = {}
+        self._making = Making(Wait)
         repository = ports.repository
         self.changes = Changes(repository.events(), repository.revision(), repository.put_container)
 
     def create(self, spec: ContainerSpec, request_id: str) -> Step[ContainerRecord]:
         """Creates a container; a repeated request returns what it made."""
-        for record in self.all():
-            if request_id and record.request_id == request_id:
-                if record.spec != spec:
-                    raise request_id_reused(request_id, f"container {record.container_id}")
-                return record
+        while (known := self._made_by(request_id)) is not None:
+            if known.spec != spec:
+                raise request_id_reused(request_id, f"container {known.container_id}")
+            if known.container_id not in self._making:
+                return known
+            yield from self._making.until_made(known.container_id)
         sandbox = self._sandboxes.ready(spec.sandbox_id)
         self._check_free(spec)
         image = self._ports.images.resolve(spec.image)
@@ -101,19 +104,25 @@ class Containers:
             container_id, spec, image.image_id, ContainerState.CREATED, clock.wall_ns(), request_id=request_id
         )
         self._records[container_id] = record
-        try:
-            run_group, memory_group = yield CreateGroups(
-                container_id, sandbox.run_group, sandbox.memory_group, spec.resources
-            )
-        except BaseException:
-            del self._records[container_id]
-            raise
-        self._live[container_id] = Live(root, command)
-        self._ports.logs.open(container_id)
-        return self._note(EventType.CREATED, replace(record, run_group=run_group, memory_group=memory_group))
+        with self._making.of(container_id):
+            try:
+                run_group, memory_group = yield CreateGroups(
+                    container_id, sandbox.run_group, sandbox.memory_group, spec.resources
+                )
+            except BaseException:
+                del self._records[container_id]
+                raise
+            self._live[container_id] = Live(root, command)
+            self._ports.logs.open(container_id)
+            return self._note(EventType.CREATED, replace(record, run_group=run_group, memory_group=memory_group))
+
+    def _made_by(self, request_id: str) -> ContainerRecord | None:
+        found = (record for record in self.all() if request_id and record.request_id == request_id)
+        return next(found, None)
 
     def start(self, container_id: str) -> Step[ContainerRecord]:
         """Starts a created container. One whose program cannot be loaded has exited, with 127 or 126."""
+        yield from self._making.until_made(container_id)
         record = self.get(container_id)
         states.check_transition(record, ContainerState.RUNNING)
         sandbox = self._sandboxes.ready(record.spec.sandbox_id)
@@ -140,6 +149,7 @@ class Containers:
 
     def stop(self, container_id: str, grace_ns: int) -> Step[ContainerRecord]:
         """Stops a container and returns it once it has exited."""
+        yield from self._making.until_made(container_id)
         record = self.get(container_id)
         live = self._live.get(container_id)
         if record.state is ContainerState.CREATED and not (live and live.starting):
@@ -179,6 +189,7 @@ class Containers:
 
     def remove(self, container_id: str) -> Step[None]:
         """Removes a container, killing it first; one that is gone is passed over."""
+        yield from self._making.until_made(container_id)
         if container_id not in self._records:
             return
         yield from self.stop(container_id, 0)

@@ -85,6 +85,7 @@ class ModelEngine:
 
     def stop_sandbox(self, sandbox_id: str) -> Step[SandboxRecord]:
         """Kills what runs in a sandbox and makes it not ready."""
+        yield from self._sandboxes.making.until_made(sandbox_id)
         record = self._sandboxes.set_not_ready(self._sandboxes.get(sandbox_id))
         for container in self._containers.in_sandbox(sandbox_id):
             yield from self._containers.stop(container.container_id, 0)
@@ -92,6 +93,7 @@ class ModelEngine:
 
     def remove_sandbox(self, sandbox_id: str) -> Step[None]:
         """Removes a sandbox with its containers."""
+        yield from self._sandboxes.making.until_made(sandbox_id)
         if self._sandboxes.find(sandbox_id) is None:
             return
         yield from self.stop_sandbox(sandbox_id)

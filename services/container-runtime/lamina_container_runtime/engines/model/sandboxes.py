@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lamina_container_runtime.domain.making import Making
 from lamina_container_runtime.domain.sandbox import SandboxRecord, SandboxSpec, SandboxState
 from lamina_container_runtime.engines.interface import Ports
-from lamina_container_runtime.engines.model.effects import CreateGroups, DeleteGroups
+from lamina_container_runtime.engines.model.effects import CreateGroups, DeleteGroups, Wait
 from lamina_container_runtime.engines.model.kernel.pids import PidsLimit
 from lamina_kit.effects import Step
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
@@ -20,13 +21,14 @@ class Sandboxes:
         self._rng = ports.rng.child("sandboxes")
         self._records = {record.sandbox_id: record for record in ports.repository.sandboxes()}
         self._limits: dict[str, PidsLimit] = {}
+        self.making = Making(Wait)
 
     def run(self, spec: SandboxSpec, request_id: str) -> Step[SandboxRecord]:
         """Creates a sandbox and makes it ready; a repeated request returns what it made."""
-        if request_id:
-            for record in self.all():
-                if record.request_id == request_id:
-                    return self._same(record, spec)
+        while (known := self._made_by(request_id)) is not None:
+            if known.sandbox_id not in self.making:
+                return self._same(known, spec)
+            yield from self.making.until_made(known.sandbox_id)
         if len(self._records) >= self._ports.max_sandboxes:
             raise ResourceExhausted(
                 f"The host has {len(self._records)} sandboxes, as many as it may have.",
@@ -37,15 +39,20 @@ class Sandboxes:
         now = self._ports.clock.wall_ns()
         record = SandboxRecord(sandbox_id, spec, SandboxState.NOT_READY, now, request_id=request_id)
         self._records[sandbox_id] = record
-        try:
-            run_group, memory_group = yield CreateGroups(sandbox_id, "", "", spec.resources)
-        except BaseException:
-            del self._records[sandbox_id]
-            raise
-        record = replace(record, state=SandboxState.READY, run_group=run_group, memory_group=memory_group)
-        self._put(record)
+        with self.making.of(sandbox_id):
+            try:
+                run_group, memory_group = yield CreateGroups(sandbox_id, "", "", spec.resources)
+            except BaseException:
+                del self._records[sandbox_id]
+                raise
+            record = replace(record, state=SandboxState.READY, run_group=run_group, memory_group=memory_group)
+            self._put(record)
         self._ports.record(self._name(sandbox_id), "sandbox.ready", pod=spec.metadata.name)
         return record
+
+    def _made_by(self, request_id: str) -> SandboxRecord | None:
+        found = (record for record in self.all() if request_id and record.request_id == request_id)
+        return next(found, None)
 
     def limit(self, record: SandboxRecord) -> PidsLimit:
         """Returns the counter of the sandbox's tasks."""

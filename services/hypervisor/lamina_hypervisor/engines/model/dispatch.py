@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable
 
 from lamina_hypervisor.domain import boot, cpuid, exits, msr
-from lamina_hypervisor.domain.registers import snapshot
+from lamina_hypervisor.domain.registers import RSP, snapshot
 from lamina_hypervisor.domain.vcpu import Vcpu
 from lamina_hypervisor.domain.vm import Verdict
 from lamina_hypervisor.engines.model.machine import ModelMachine
@@ -190,7 +190,7 @@ class Dispatcher:
         registers = snapshot(vcpu.page)
         detail = (
             f"vCPU {vcpu.number} had an exception that it could not deliver: rip {registers.rip:#x}, "
-            f"rsp {registers.general[7]:#x}, cr2 {registers.cr2:#x}, cr3 {registers.cr3:#x}."
+            f"rsp {registers.general[RSP]:#x}, cr2 {registers.cr2:#x}, cr3 {registers.cr3:#x}."
         )
         machine.end(Verdict("TRIPLE_FAULT", detail, crashed=True, registers=registers))
         return Next.END, ""

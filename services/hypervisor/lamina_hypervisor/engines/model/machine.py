@@ -64,7 +64,7 @@ class ModelMachine:
     @property
     def owner(self) -> str:
         """What the MMU is told about who owns the EPT's frames."""
-        return f"hypervisor vm {self.vm.definition.vm_id} ept"
+        return table_owner(self.vm, self.start_ns)
 
     @property
     def eptp(self) -> int:
@@ -97,3 +97,9 @@ class ModelMachine:
     def vcpu_key(self, number: int) -> tuple[str, str, str]:
         """Returns the key that a vCPU waits for while it stands."""
         return ("vcpu", self.name, str(number))
+
+
+def table_owner(vm: Vm, start_ns: int) -> str:
+    """Returns who owns the table frames of one power-on: another one each time, or a request to free frames that was
+    late, or came twice, would free those of the next."""
+    return f"hypervisor vm {vm.definition.vm_id} ept {start_ns}"

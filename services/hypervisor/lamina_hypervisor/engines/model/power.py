@@ -18,7 +18,7 @@ from lamina_hypervisor.domain.slices import SliceLedger, SliceTimer
 from lamina_hypervisor.domain.vcpu import Context, Vcpu
 from lamina_hypervisor.domain.vm import Vm
 from lamina_hypervisor.engines import effects
-from lamina_hypervisor.engines.model.machine import Host, ModelMachine
+from lamina_hypervisor.engines.model.machine import Host, ModelMachine, table_owner
 from lamina_hypervisor.engines.model.memory import receive
 from lamina_kit.effects import Effect, Step
 from lamina_kit.errors import LaminaError
@@ -37,7 +37,7 @@ _FLAT = 0xFFFF_FFFF
 def build(host: Host, slices: SliceLedger, rng: Rng, vm: Vm, kernel: Kernel, now_ns: int) -> Step[ModelMachine]:
     """Makes everything that a VM needs; on an error, what was made is given back and the error goes on."""
     definition = vm.definition
-    owner = f"hypervisor vm {definition.vm_id} ept"
+    owner = table_owner(vm, now_ns)
     frames: list[Frame] = yield effects.AllocateTables(owner, definition.memory_group, FIRST_TABLES)
     ept = Ept(host, frames[0])
     ept.add_tables(frames[1:])

@@ -191,6 +191,10 @@ class ModelEngine:
         """Returns the state of the host's memory."""
         return show.show_memory(self.machine)
 
+    def refuse_swap(self, refuse: bool) -> None:
+        """Makes the swap area full, or not."""
+        self.machine.swap.refusing = refuse
+
     def frame(self, frame: int) -> FrameView:
         """Returns what a frame is used for."""
         return show.show_frame(self.machine, frame)

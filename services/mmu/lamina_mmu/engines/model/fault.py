@@ -320,6 +320,9 @@ class _Fault:
             space.cow_faults += 1
         elif self.outcome != Outcome.SPURIOUS:
             space.minor_faults += 1
+        if self.outcome != Outcome.SPURIOUS:
+            kind = self.outcome.name.lower()
+            self.m.record(self.cause(), "page.faulted", outcome=kind, access=ACCESS_NAMES[self.access])
 
     def segmentation_fault(self, why: str) -> FaultResult:
         """Refuses the access."""

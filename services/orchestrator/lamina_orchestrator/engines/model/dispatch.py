@@ -22,6 +22,7 @@ from lamina_orchestrator.domain.objects import (
 from lamina_orchestrator.domain.ownership import controller_of, owners_of
 from lamina_orchestrator.domain.scheduler import refusal
 from lamina_orchestrator.domain.selectors import label_selector
+from lamina_orchestrator.engines.model.causes import Causes
 from lamina_orchestrator.engines.model.feed import Noticed
 from lamina_orchestrator.engines.model.ledger import Ledger
 from lamina_orchestrator.engines.model.nodelinks import NodeLinks
@@ -33,26 +34,39 @@ _CONTROLLER_OF: dict[str, Kind] = {POD.resource: REPLICA_SET, REPLICA_SET.resour
 _EVENTS_SWEEP = Key("events", "", "sweep")
 
 
+UID = "uid"
+
+
 def pod_item(uid: str) -> Key:
     """The key under which a pod's worker is queued: by uid, since a name may be taken anew while its worker ends."""
-    return Key("uid", "", uid)
+    return Key(UID, "", uid)
 
 
 class Dispatch:
     """Queues what a change concerns. `now` tells the time of the writer's current turn."""
 
     def __init__(
-        self, ledger: Ledger, queue: WorkQueue, scheduling: Scheduling, links: NodeLinks, now: Callable[[], int]
+        self,
+        ledger: Ledger,
+        queue: WorkQueue,
+        scheduling: Scheduling,
+        links: NodeLinks,
+        causes: Causes,
+        now: Callable[[], int],
     ) -> None:
         self._ledger = ledger
         self._queue = queue
         self._scheduling = scheduling
         self._links = links
+        self._causes = causes
         self._now = now
 
     def changed(self, change: Noticed) -> None:
         """Takes in one change, after it was written."""
         key, resource = change.key, change.key.resource
+        why = self._causes.of(key)
+        self._queue.because(key, why)
+        self._scheduling.why = why if resource == POD.resource and change.before is None else key.resource_name
         if resource == POD.resource:
             self._pod(change)
         elif resource == NODE.resource:

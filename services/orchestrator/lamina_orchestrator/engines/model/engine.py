@@ -9,13 +9,13 @@ the controllers that count pods and sets, each once for all that changed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lamina_kit.errors import ResourceExhausted
 from lamina_kit.rng import Rng
 from lamina_orchestrator.domain import kinds, namespaces
 from lamina_orchestrator.domain.admission import Admission, shaped
-from lamina_orchestrator.domain.kinds import DEPLOYMENT, NAMESPACE, NODE, REPLICA_SET, Kind
+from lamina_orchestrator.domain.kinds import DEPLOYMENT, EVENT, NAMESPACE, NODE, REPLICA_SET, Kind
 from lamina_orchestrator.domain.nodes import ADDRESS, capacity, new_node
 from lamina_orchestrator.domain.objects import (
     Key,
@@ -43,10 +43,11 @@ from lamina_orchestrator.engines.interface import (
     Stored,
 )
 from lamina_orchestrator.engines.model.applier import Applier
+from lamina_orchestrator.engines.model.causes import Causes
 from lamina_orchestrator.engines.model.controllers import Controllers
-from lamina_orchestrator.engines.model.dispatch import Dispatch, pod_item
+from lamina_orchestrator.engines.model.dispatch import UID, Dispatch, pod_item
 from lamina_orchestrator.engines.model.executor import Executor
-from lamina_orchestrator.engines.model.feed import FeedCursor
+from lamina_orchestrator.engines.model.feed import FeedCursor, Noticed
 from lamina_orchestrator.engines.model.ledger import Ledger
 from lamina_orchestrator.engines.model.nodelinks import NodeLinks
 from lamina_orchestrator.engines.model.podworkers import PodWorkers
@@ -55,6 +56,9 @@ from lamina_orchestrator.engines.model.queue import Item, WorkQueue
 from lamina_orchestrator.engines.model.recorder import EventRecorder
 from lamina_orchestrator.engines.model.registry import Registry, stored
 from lamina_orchestrator.engines.model.scheduling import Scheduling
+
+PLACE = "place"
+"""The controller that chooses a node for a pod."""
 
 RETRY_NS = 5_000_000_000
 """When a controller tries again whose writes found no room in the store."""
@@ -95,11 +99,14 @@ class ModelEngine:
         self._registry = Registry(self._ledger, self._admission)
         self._applier = Applier(self._ledger, self._registry)
         self._queries = Queries(self._ledger, self._registry, self._links, self._workers)
-        self._executor = Executor(self._ledger, self._registry, self._admission, self._recorder, journal)
+        self._causes = Causes(journal.request)
+        self._executor = Executor(self._ledger, self._registry, self._admission, self._recorder, self._decide)
         self._controllers = Controllers(
             self._ledger, self._scheduling, self._links, self._workers, self._recorder, journal
         )
-        self._dispatch = Dispatch(self._ledger, self._queue, self._scheduling, self._links, lambda: self._now)
+        self._dispatch = Dispatch(
+            self._ledger, self._queue, self._scheduling, self._links, self._causes, lambda: self._now
+        )
 
     # ── the writer's turns ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,6 +117,7 @@ class ModelEngine:
         self._recorder.load()
         for obj in self._ledger.cache.everything():
             self._dispatch.known(kinds.key_of(obj), obj)
+        self._ledger.listen(self._note)
         self._ledger.listen(self._dispatch.changed)
         for name in namespaces.PROTECTED:
             key = NAMESPACE.key("", name)
@@ -120,6 +128,21 @@ class ModelEngine:
     def feed(self, event: Input, now_ns: int) -> None:
         """Takes in what happened outside."""
         self._now = now_ns
+        reason = self._reason(event)
+        self._causes.begin(None, reason)
+        self._queue.because(None, reason)
+        self._feed(event, now_ns)
+        self._causes.begin(None, "")
+
+    def _reason(self, event: Input) -> str:
+        if isinstance(event, ContainerSeen):
+            return event.state.name
+        if isinstance(event, StepDone):
+            pod = self._ledger.cache.by_uid(event.uid)
+            return kinds.key_of(pod).resource_name if pod is not None else ""
+        return NODE.key("", event.node).resource_name
+
+    def _feed(self, event: Input, now_ns: int) -> None:
         if isinstance(event, StepDone):
             self._queue.add("pod", pod_item(event.uid))
             self._executor.execute(self._workers.done(event.uid, event.outcome, now_ns), now_ns)
@@ -160,18 +183,33 @@ class ModelEngine:
         item = self._queue.pop() or self._unplaced() or self._queue.pop_last()
         if item is None:
             return False
+        cause = self._scheduling.cause if item.controller == PLACE else self._queue.cause
+        self._causes.begin(None if item.key.resource == UID else item.key, cause)
         try:
             again = self._executor.execute(self._controllers.run(item, now_ns), now_ns)
         except ResourceExhausted as error:
-            self._journal.decide(item.key, "controller.failed", error.reason, "", {"message": error.message})
+            self._decide(item.key, "controller.failed", error.reason, "", {"message": error.message})
             again = now_ns + RETRY_NS
+        finally:
+            self._causes.begin(None, "")
         if again:
             self._queue.add_at(item.controller, item.key, again)
         return True
 
     def _unplaced(self) -> Item | None:
         key = self._scheduling.next()
-        return Item("place", key) if key is not None else None
+        return Item(PLACE, key) if key is not None else None
+
+    def _decide(self, key: Key, event: str, rule: str, cause: str, inputs: dict[str, Any]) -> None:
+        self._journal.decide(key, event, rule, cause or self._causes.of(key), inputs)
+
+    def _note(self, change: Noticed) -> None:
+        """Records that an object was written."""
+        if change.key.resource == EVENT.resource:
+            return  # an Event tells what is recorded here anyway
+        verb = "deleted" if change.deleted else "created" if change.before is None else "updated"
+        cause = self._causes.of(change.key)
+        self._journal.note(change.key, f"object.{verb}", cause, {"revision": change.revision})
 
     def on_commit(self, callback: Callable[[], None]) -> None:
         """Calls back after every change: watchers have something to read."""

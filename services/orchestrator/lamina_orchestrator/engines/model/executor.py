@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lamina_kit.errors import LaminaError
 from lamina_orchestrator.domain import deletion, kinds
@@ -20,12 +21,23 @@ from lamina_orchestrator.domain.actions import (
 )
 from lamina_orchestrator.domain.admission import Admission
 from lamina_orchestrator.domain.kinds import kind_of_resource
-from lamina_orchestrator.domain.objects import Object, evolve, is_deleting, name_of, namespace_of, revision_of, uid_of
+from lamina_orchestrator.domain.objects import (
+    Key,
+    Object,
+    evolve,
+    is_deleting,
+    name_of,
+    namespace_of,
+    revision_of,
+    uid_of,
+)
 from lamina_orchestrator.domain.ownership import controller_of
-from lamina_orchestrator.engines.interface import Journal
 from lamina_orchestrator.engines.model.ledger import Intent, Ledger
 from lamina_orchestrator.engines.model.recorder import EventRecorder
 from lamina_orchestrator.engines.model.registry import Registry
+
+Decider = Callable[[Key, str, str, str, dict[str, Any]], None]
+"""Records a decision: about what, the event, the rule, the cause, the inputs."""
 
 _COMPONENT = {"ReplicaSet": "replicaset-controller", "Deployment": "deployment-controller"}
 
@@ -34,13 +46,13 @@ class Executor:
     """Turns actions into writes, Events and decisions."""
 
     def __init__(
-        self, ledger: Ledger, registry: Registry, admission: Admission, recorder: EventRecorder, journal: Journal
+        self, ledger: Ledger, registry: Registry, admission: Admission, recorder: EventRecorder, decide: Decider
     ) -> None:
         self._ledger = ledger
         self._registry = registry
         self._admission = admission
         self._recorder = recorder
-        self._journal = journal
+        self._decide = decide
 
     def execute(self, actions: Sequence[Action], now_ns: int) -> int:
         """Carries out the actions; returns the earliest time at which to look again, 0 for none.
@@ -75,7 +87,7 @@ class Executor:
         elif isinstance(action, Emit):
             self._recorder.emit(action.about, action.kind, action.reason, action.message, action.component, now_ns)
         elif isinstance(action, Decide):
-            self._journal.decide(action.key, action.event, action.rule, action.cause, dict(action.inputs))
+            self._decide(action.key, action.event, action.rule, action.cause, dict(action.inputs))
 
     def _create(self, batch: Sequence[Create], now_ns: int) -> None:
         intents: list[Intent] = []
@@ -131,4 +143,4 @@ class Executor:
             self._ledger.put(action.key, marked)
             if not is_deleting(obj) and kind == kinds.POD:
                 inputs = {"grace_seconds": int(marked["metadata"]["deletionGracePeriodSeconds"])}
-                self._journal.decide(action.key, "pod.deleting", action.why, "", inputs)
+                self._decide(action.key, "pod.deleting", action.why, "", inputs)

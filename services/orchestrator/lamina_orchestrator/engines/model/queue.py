@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from lamina_orchestrator.domain.objects import Key
+from lamina_orchestrator.engines.model.causes import TIME
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,8 +26,12 @@ class WorkQueue:
     """First in, first out, without duplicates; with timers. Items of the controllers named `last` come after others."""
 
     def __init__(self, last: Collection[str] = ()) -> None:
-        self._ready: dict[Item, None] = {}
-        self._last: dict[Item, None] = {}
+        self._ready: dict[Item, str] = {}
+        self._last: dict[Item, str] = {}
+        self._about: Key | None = None
+        self._why = ""
+        self.cause = ""
+        """Why the item that was popped last had been queued; the first cause counts."""
         self._counting = frozenset(last)
         self._timers: list[tuple[int, int, Item]] = []
         self._due: dict[Item, int] = {}
@@ -35,12 +40,18 @@ class WorkQueue:
     def __len__(self) -> int:
         return len(self._ready) + len(self._last)
 
+    def because(self, about: Key | None, why: str) -> None:
+        """Notes the cause of what is queued from now on: a change of `about`, and why that was made, or just `why`."""
+        self._about = about
+        self._why = why
+
     def add(self, controller: str, key: Key) -> None:
         """Queues an object; one that is queued already keeps its place."""
-        self._add(Item(controller, key))
+        about = self._about
+        self._add(Item(controller, key), self._why if about is None or about == key else about.resource_name)
 
-    def _add(self, item: Item) -> None:
-        (self._last if item.controller in self._counting else self._ready)[item] = None
+    def _add(self, item: Item, cause: str) -> None:
+        (self._last if item.controller in self._counting else self._ready).setdefault(item, cause)
 
     def add_at(self, controller: str, key: Key, at_ns: int) -> None:
         """Queues an object at a time; of several times for one object the earliest counts."""
@@ -62,15 +73,15 @@ class WorkQueue:
             at_ns, _, item = heapq.heappop(self._timers)
             if self._due.get(item) == at_ns:
                 del self._due[item]
-                self._add(item)
+                self._add(item, TIME)
 
     def pop(self) -> Item | None:
         """Takes the next object out that does not come last, or None."""
-        return _first(self._ready)
+        return self._first(self._ready)
 
     def pop_last(self) -> Item | None:
         """Takes the next object out of those that come last, or None."""
-        return _first(self._last)
+        return self._first(self._last)
 
     def next_due(self) -> int:
         """When the next timer is due; 0 if there is none."""
@@ -81,10 +92,9 @@ class WorkQueue:
             heapq.heappop(self._timers)
         return 0
 
-
-def _first(items: dict[Item, None]) -> Item | None:
-    if not items:
-        return None
-    item = next(iter(items))
-    del items[item]
-    return item
+    def _first(self, items: dict[Item, str]) -> Item | None:
+        if not items:
+            return None
+        item = next(iter(items))
+        self.cause = items.pop(item)
+        return item

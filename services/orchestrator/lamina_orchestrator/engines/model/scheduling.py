@@ -21,9 +21,13 @@ class Scheduling:
 
     def __init__(self) -> None:
         self.table = NodeTable()
-        self._active: dict[Key, None] = {}
+        self._active: dict[Key, str] = {}
         self._waiting: dict[Key, None] = {}
         self._verdicts: dict[str, Unschedulable] = {}
+        self.why = ""
+        """Why pods are taken in or tried again now."""
+        self.cause = ""
+        """Why the pod that `next` returned last is to be placed."""
 
     def __len__(self) -> int:
         return len(self._active)
@@ -39,7 +43,7 @@ class Scheduling:
         elif is_deleting(pod):
             self.drop(key, uid_of(pod))
         elif key not in self._waiting:
-            self._active[key] = None
+            self._active[key] = self.why
 
     def drop(self, key: Key, uid: str) -> None:
         """Forgets a pod; the room that it leaves may let others in."""
@@ -51,7 +55,7 @@ class Scheduling:
     def retry(self) -> None:
         """Tries waiting pods again."""
         self._verdicts.clear()
-        self._active.update(self._waiting)
+        self._active.update(dict.fromkeys(self._waiting, self.why))
         self._waiting.clear()
 
     def next(self) -> Key | None:
@@ -59,7 +63,7 @@ class Scheduling:
         if not self._active:
             return None
         key = next(iter(self._active))
-        del self._active[key]
+        self.cause = self._active.pop(key)
         return key
 
     def place(self, key: Key, pod: Object, now_ns: int) -> list[Action]:

@@ -12,6 +12,7 @@ from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Entry
 from lamina_vswitch.domain.forward import forward
+from lamina_vswitch.domain.loss import Loss
 from lamina_vswitch.domain.sampling import Notice, Sampler
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.domain.trace import Trace, trace
@@ -36,6 +37,7 @@ class ModelEngine:
         self._switches: dict[str, Switch] = {}
         self._switch_of: dict[int, Switch] = {}
         self._sinks: dict[int, FrameSink] = {}
+        self._loss: dict[int, Loss] = {}
         self._sampler = Sampler()
         self._notices = Notices(self._sampler, notice)
 
@@ -58,16 +60,30 @@ class ModelEngine:
         """Remove a port and all MAC entries that name it; its sink learns of it."""
         self._sampler.forget(self._port(slot).name)
         self._switch_of.pop(slot).remove_port(slot, now_ns)
+        self._loss.pop(slot, None)
         sink = self._sinks.pop(slot, None)
         if sink is not None:
             sink.removed()
 
     def set_link(self, slot: int, up: bool, now_ns: int) -> None:
         """Switch the link; the sink learns of a change."""
-        changed = self._switch_of[slot].set_link(slot, up, now_ns)
-        sink = self._sinks.get(slot)
-        if changed and sink is not None:
-            sink.link_changed(up)
+        if self._switch_of[slot].set_link(slot, up, now_ns):
+            self._tell_link(slot)
+
+    def break_link(self, slot: int, broken: bool, now_ns: int) -> None:
+        """Break a port's cable or mend it; the sink learns of a change."""
+        if self._switch_of[slot].set_broken(slot, broken, now_ns):
+            self._tell_link(slot)
+
+    def set_loss(self, slot: int, loss: Loss | None) -> None:
+        """Let frames get lost at a port, or no more."""
+        self._loss.pop(slot, None)
+        if loss is not None:
+            self._loss[slot] = loss
+
+    def link(self, slot: int) -> bool:
+        """Return whether the device sees a link."""
+        return self._port(slot).link
 
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN."""
@@ -97,13 +113,22 @@ class ModelEngine:
         """Switch a batch and put each copy in the queue of its port; return how many were dropped on the way in."""
         switch = self._switch_of[slot]
         port = switch.ports[slot]
+        lost = 0
+        if slot in self._loss:
+            frames, gone = self._loss[slot].split(frames)
+            port.counters.received(gone)
+            self._lose(port, gone, now_ns)
+            lost = len(gone)
         result = forward(switch, port, frames, now_ns)
         for target in sorted(result.deliveries):
             self._deliver(switch.ports[target], result.deliveries[target], now_ns)
         self._notices.forwarded(switch, port, result, now_ns)
-        return sum(len(dropped) for dropped in result.drops.values())
+        return lost + sum(len(dropped) for dropped in result.drops.values())
 
     def _deliver(self, port: Port, frames: list[bytes], now_ns: int) -> None:
+        if port.slot in self._loss:
+            frames, gone = self._loss[port.slot].split(frames)
+            self._lose(port, gone, now_ns)
         taken = self._sinks[port.slot].deliver(frames)
         if taken == len(frames):
             port.counters.sent(frames)
@@ -111,6 +136,16 @@ class ModelEngine:
         port.counters.sent(frames[:taken])
         port.counters.dropped(DropReason.QUEUE_FULL, len(frames) - taken)
         self._notices.dropped(port, DropReason.QUEUE_FULL, frames[taken:], now_ns)
+
+    def _lose(self, port: Port, frames: list[bytes], now_ns: int) -> None:
+        if frames:
+            port.counters.dropped(DropReason.FAULT, len(frames))
+            self._notices.dropped(port, DropReason.FAULT, frames, now_ns)
+
+    def _tell_link(self, slot: int) -> None:
+        sink = self._sinks.get(slot)
+        if sink is not None:
+            sink.link_changed(self._port(slot).link)
 
     def trace(self, slot: int, frame: bytes, now_ns: int) -> Trace:
         """Return what would happen to a frame, and change nothing."""

@@ -1,4 +1,4 @@
-"""What the event log hears of traffic: sampled drops, moves, full tables and spoofed addresses, each with its rule."""
+"""What the event log hears of traffic: new addresses, moves, drops, full tables, spoofed addresses; with the rules."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ class Notices:
         """Report what a batch met."""
         for reason in sorted(result.drops):
             self.dropped(port, reason, result.drops[reason], now_ns)
+        if result.learned:
+            inputs = (*_addresses(result.learned[0]), ("vlan", str(port.vlan)))
+            self._report(port.name, "mac.learned", "learn.new", len(result.learned), inputs, now_ns)
         if result.moves:
             self._moved(switch, result, now_ns)
         if result.refused:

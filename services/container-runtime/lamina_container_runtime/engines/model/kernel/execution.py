@@ -73,6 +73,7 @@ def start(container: KernelContainer, command: Command) -> Step[Process]:
     kernel.containers[container.container_id] = container
     thread = new_thread(process, pid, context)
     registers.start(thread.page, loaded.memory.root, loaded.entry, loaded.stack)
+    kernel.note(process, "started", space=loaded.memory.space.name)
     yield kernel.spawn(thread)
     return process
 
@@ -168,6 +169,7 @@ def execve(thread: Thread, path: str, argv: Sequence[bytes], environment: Sequen
         return
     yield from _enter(thread, loaded)
     _note_program(process, executable, environment)
+    thread.kernel.note(process, "executed", space=loaded.memory.space.name)
     process.fds = _private_fds(process)
     process.fds.close_on_exec()
     process.handlers = process.handlers.for_exec()

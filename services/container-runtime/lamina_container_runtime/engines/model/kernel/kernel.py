@@ -73,6 +73,11 @@ class Kernel:
         label = f"{thread.process.container.container_id} tid {thread.tid}"
         return Spawn(run_thread(thread), label, lambda: lose_thread(thread))
 
+    def note(self, process: Process, event: str, **inputs: object) -> None:
+        """Records what happened to a process, at its container."""
+        name = self.name_of(process.container.container_id)
+        self.record(name, f"process.{event}", pid=process.pid, program=process.name, **inputs)
+
     def out_of_memory(self, thread: Thread, result: FaultResult) -> Process:
         """Kills the process that the MMU names, or the one that faulted, and returns it."""
         victim = self.process_of_space(result.victim) or thread.process

@@ -94,6 +94,8 @@ def clone(parent: Thread, flags: int, stack: int, parent_tid: int, child_tid: in
     yield from _store_tid(parent, parent_tid if flags & CLONE_PARENT_SETTID else 0, tid)
     yield from _store_tid(thread, child_tid if flags & CLONE_CHILD_SETTID else 0, tid)
     released = thread.vfork_released
+    if process is not parent.process:
+        parent.kernel.note(process, "forked", parent=parent.process.pid, space=process.memory.space.name)
     yield parent.kernel.spawn(thread)
     if flags & CLONE_VFORK and thread.process.state is ProcessState.ALIVE and not thread.process.exec_done:
         try:
@@ -194,6 +196,7 @@ def exit_thread(thread: Thread) -> Step[None]:
 
 def _exit_process(process: Process, last: Thread) -> Step[None]:
     status = process.group_exit if process.group_exit is not None else 0
+    last.kernel.note(process, "exited", code=status >> 8, signal=status & 0x7F, instructions=process.instructions)
     release_fds(process)
     process.run_from(None)
     yield from release_memory(process.memory)

@@ -37,6 +37,10 @@ class Objects:
         self._coming: dict[Hashable, WaitQueue] = {}
         self._bytes = 0
 
+    def names(self) -> list[str]:
+        """Returns the names of the objects at hand, least recently used first."""
+        return [made.name for made, _ in self._kept.values()]
+
     def forget_all(self) -> None:
         """Forgets all objects: the MMU that had them is gone."""
         self._kept.clear()

@@ -1,0 +1,99 @@
+"""What can break in a machine: a core that stops, a bit of RAM that flips.
+
+The kit serves them as `lamina.common.v1.Faults` (`kit/lamina_kit/faults.py`); here is what they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lamina_hardware.names import CORE, HOST
+from lamina_kit.errors import FailedPrecondition, NotFound
+from lamina_kit.fault_kinds import Breakage, FaultKind, Parameter
+from lamina_kit.faults import FaultTable
+
+if TYPE_CHECKING:
+    from lamina_hardware.machine import Machine
+
+_WORD = 8
+
+
+class HardwareFaults:
+    """Breaks one machine. `memory_bytes` bounds the addresses of bits."""
+
+    def __init__(self, machine: Machine, cores: int, memory_bytes: int) -> None:
+        self._machine = machine
+        self._cores = cores
+        self._memory_bytes = memory_bytes
+
+    def register(self, table: FaultTable) -> None:
+        """Adds the kinds to the layer's table."""
+        address = Parameter("address", "physical address of the byte", 0, self._memory_bytes - 1)
+        table.register(
+            FaultKind(
+                "core-lost",
+                CORE,
+                "A core stops. The context on it is preempted and goes on on another; with fewer cores all wait longer.",
+                self._lose_core,
+                self._return_core,
+            )
+        )
+        table.register(
+            FaultKind(
+                "bit-flip",
+                HOST,
+                "One bit of RAM becomes another, as without error correction. Whoever reads it gets the wrong value; "
+                "translated code of the frame is dropped, translations in a TLB stay, as in a real machine.",
+                self._flip_bit,
+                parameters=(address, Parameter("bit", "number of the bit in the byte, 0 the lowest", 0, 7)),
+            )
+        )
+
+    async def _lose_core(self, breakage: Breakage) -> Mapping[str, object]:
+        machine, core = self._machine, self._core(breakage)
+        arbiter = machine.engine.arbiter
+        if arbiter.lost[core]:
+            raise FailedPrecondition(
+                f"{breakage.object} is lost already: its thread failed.",
+                reason="CORE_LOST",
+                next_step="Take another core; this one comes back with a restart of the host.",
+            )
+        if sum(not lost for lost in arbiter.lost) == 1:
+            raise FailedPrecondition(
+                f"{breakage.object} is the last core that works; without it nothing would ever run.",
+                reason="CORE_IS_LAST",
+                next_step="Clear the fault of another core first.",
+            )
+        moved = await machine.dispatcher.take_out(core)
+        machine.record(breakage.object, "core.lost", cause=breakage.name, rule="fault injected", contexts_moved=moved)
+        return {"contexts_moved": moved, "cores_left": sum(not lost for lost in arbiter.lost)}
+
+    def _return_core(self, breakage: Breakage) -> None:
+        self._machine.dispatcher.put_back(self._core(breakage))
+        self._machine.record(breakage.object, "core.returned", cause=breakage.name)
+
+    async def _flip_bit(self, breakage: Breakage) -> Mapping[str, object]:
+        machine = self._machine
+        machine.names.check_host(breakage.object)
+        address, bit = breakage.numbers["address"], breakage.numbers["bit"]
+        word = address - address % _WORD
+        mask = 1 << (8 * (address % _WORD) + bit)
+        while machine.bus.cas64(word, old := machine.bus.load64(word), old ^ mask) != old:
+            pass  # a core set A or D in the same word
+        await machine.dispatcher.drop_written_code()
+        was = 1 if old & mask else 0
+        frame = address >> 12
+        machine.record(breakage.object, "bit.flipped", cause=breakage.name, address=hex(address), bit=bit, was=was)
+        return {"was": was, "is": 1 - was, "frame": frame}
+
+    def _core(self, breakage: Breakage) -> int:
+        self._machine.names.check_host(f"hosts/{breakage.ids['host']}")
+        text = breakage.ids["core"]
+        if not (text.isascii() and text.isdigit() and int(text) < self._cores):
+            raise NotFound(
+                f"{breakage.object} does not exist: the host has cores 0 to {self._cores - 1}.",
+                reason="CORE_UNKNOWN",
+                next_step="List them with `Cpu.ListCores`.",
+            )
+        return int(text)

@@ -1,0 +1,74 @@
+"""A core that is made when something runs on it: a host that is idle has none.
+
+A core that was never used holds no translations and no translated code, so there is nothing to forget before that.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from lamina_hardware.engines.interface import CoreCounters, CoreEngine, CoreRun, Stopped
+
+
+class LateCore:
+    """A `CoreEngine` that `make` makes at its first `run`, at its first cancellation or at its first pause."""
+
+    def __init__(self, path: str, capabilities: tuple[str, ...], make: Callable[[], CoreEngine]) -> None:
+        self.path = path
+        self.capabilities = capabilities
+        self._make = make
+        self._core: CoreEngine | None = None
+        self._making = threading.Lock()  # a run on the core's thread and a pause from the loop may both be the first
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the core exists."""
+        return self._core is not None
+
+    def _made(self) -> CoreEngine:
+        with self._making:
+            if self._core is None:
+                self._core = self._make()
+                self.run = self._core.run  # type: ignore[method-assign]  # from here on there is nothing in between
+            return self._core
+
+    def run(self, work: CoreRun) -> Stopped:
+        """See `CoreEngine.run`."""
+        return self._made().run(work)
+
+    def cancel(self) -> None:
+        """See `CoreEngine.cancel`."""
+        self._made().cancel()
+
+    def pause(self) -> None:
+        """See `CoreEngine.pause`."""
+        self._made().pause()
+
+    def holds(self, root: int, eptp: int) -> bool:
+        """See `CoreEngine.holds`."""
+        return self._core is not None and self._core.holds(root, eptp)
+
+    def flush(self) -> None:
+        """See `CoreEngine.flush`."""
+        if self._core is not None:
+            self._core.flush()
+
+    def drop_code(self, frames: Iterable[int] | None) -> None:
+        """See `CoreEngine.drop_code`."""
+        if self._core is not None:
+            self._core.drop_code(frames)
+
+    def forget(self, context: int) -> None:
+        """See `CoreEngine.forget`."""
+        if self._core is not None:
+            self._core.forget(context)
+
+    def counters(self) -> CoreCounters:
+        """See `CoreEngine.counters`."""
+        return CoreCounters() if self._core is None else self._core.counters()
+
+    def close(self) -> None:
+        """See `CoreEngine.close`."""
+        if self._core is not None:
+            self._core.close()

@@ -1,0 +1,10 @@
+"""Runs the mmu layer as a process of its own: `python -m lamina_mmu --help`."""
+
+import sys
+
+from lamina_kit.process import Role, main
+from lamina_mmu.config import MmuConfig
+from lamina_mmu.server import build
+
+if __name__ == "__main__":
+    sys.exit(main(Role("mmu", build, MmuConfig, calls=("hardware",), needs=("hardware",), maps_bus=True)))

@@ -1,0 +1,12 @@
+"""Runs the orchestrator layer as a process of its own: `python -m lamina_orchestrator --help`."""
+
+import sys
+
+from lamina_kit.process import Role, main
+from lamina_orchestrator.config import OrchestratorConfig
+from lamina_orchestrator.server import build
+
+CALLS = ("container-runtime", "hypervisor", "vswitch")
+
+if __name__ == "__main__":
+    sys.exit(main(Role("orchestrator", build, OrchestratorConfig, CALLS, per_host=False)))

@@ -1,0 +1,44 @@
+"""What can break for a cluster: a node cannot be reached.
+
+The kit serves it as `lamina.common.v1.Faults` (`kit/lamina_kit/faults.py`); here is what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lamina_kit.fault_kinds import Breakage, FaultKind
+from lamina_kit.faults import FaultTable
+from lamina_kit.names import Pattern
+from lamina_orchestrator.io.agents import Agents
+from lamina_orchestrator.io.connector import ChannelConnector
+
+NODE = Pattern("nodes/{node}")
+
+
+class OrchestratorFaults:
+    """Breaks the connections to nodes."""
+
+    def __init__(self, agents: Agents, connector: ChannelConnector) -> None:
+        self._agents = agents
+        self._connector = connector
+
+    def register(self, table: FaultTable) -> None:
+        """Adds the kind to the layer's table."""
+        table.register(
+            FaultKind(
+                "node-lost",
+                NODE,
+                "The network between the orchestrator and a node is gone: calls are lost, streams break, what runs on "
+                "the node goes on unseen. The node becomes NotReady, and its pods move when their tolerations run out.",
+                self._cut,
+                self._mend,
+            )
+        )
+
+    def _cut(self, breakage: Breakage) -> Mapping[str, object]:
+        address = self._agents.address_of(breakage.ids["node"])
+        return {"streams_broken": self._connector.link(address).cut()}
+
+    def _mend(self, breakage: Breakage) -> None:
+        self._connector.link(self._agents.address_of(breakage.ids["node"])).mend()

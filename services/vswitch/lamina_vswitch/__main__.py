@@ -1,0 +1,10 @@
+"""Runs the vswitch layer as a process of its own: `python -m lamina_vswitch --help`."""
+
+import sys
+
+from lamina_kit.process import Role, main
+from lamina_vswitch.config import VswitchConfig
+from lamina_vswitch.server import build
+
+if __name__ == "__main__":
+    sys.exit(main(Role("vswitch", build, VswitchConfig, calls=("hardware",), needs=("hardware",))))
