@@ -6,13 +6,13 @@ import asyncio
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 from hypothesis import settings
+from tests.virtual_time import DEFAULT_SEED, loop_factories
 
 TESTS = Path(__file__).parent
 
@@ -24,6 +24,14 @@ settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the option that accepts what golden tests see as what they expect."""
     parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing with them")
+    parser.addoption("--loop-seed", type=int, default=DEFAULT_SEED, help="seed of the loops in virtual time")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Runs async tests on the virtual clock wherever real time is not the subject."""
+    return loop_factories(item, TESTS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,6 +53,7 @@ class ManualClock:
     """A clock of the kit that stands still until a test moves it; `wall_ns` starts at 2026-01-01."""
 
     WALL_START_NS = 1_767_225_600 * 10**9
+    mode = "stepped"
 
     def __init__(self) -> None:
         self._now = 0
@@ -99,9 +108,10 @@ def eventually() -> Eventually:
     """Returns the one way in which tests wait for something that happens in another task, thread or process."""
 
     async def wait(condition: Callable[[], object], what: str, within: float = 10.0) -> None:
-        end = time.monotonic() + within
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within
         while not condition():
-            assert time.monotonic() < end, f"after {within:g} s still not: {what}"
+            assert loop.time() < end, f"after {within:g} s still not: {what}"
             await asyncio.sleep(0.005)
 
     return wait

@@ -10,6 +10,9 @@ from lamina_tools.style.source import Source
 from lamina_tools.style.verdict import expect_none
 from lamina_tools.tree import LAYERS, ROOT, Layer, python_files
 
+ADAPTERS = {"container-runtime": ("runtime.v1",)}
+"""Contracts of others that a layer serves beside its own, by protobuf package."""
+
 
 @pytest.fixture(scope="module")
 def packages() -> dict[str, rpc_reference.Package]:
@@ -40,8 +43,9 @@ def test_every_rpc_says_how_it_fails(packages: dict[str, rpc_reference.Package])
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 def test_every_rpc_is_served(layer: Layer, packages: dict[str, rpc_reference.Package]) -> None:
     """Every RPC of a layer's contract is defined by a servicer of that layer."""
-    package = packages[f"lamina.{layer.package.removeprefix('lamina_')}.v1"]
-    expect_none(promises.contract_is_served(package, sources_of(str(layer.folder))))
+    names = (f"lamina.{layer.package.removeprefix('lamina_')}.v1", *ADAPTERS.get(layer.name, ()))
+    for name in names:
+        expect_none(promises.contract_is_served(packages[name], sources_of(str(layer.folder))))
 
 
 def test_what_waits_agrees_with_the_systems(packages: dict[str, rpc_reference.Package]) -> None:

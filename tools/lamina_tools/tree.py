@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PRUNED = frozenset(
     {
         ".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis",
-        ".import_linter_cache", "dist", "build",
+        ".import_linter_cache", "dist", "build", "wheels",
     }
 )
 """Folders that are made, not written: none of their files belongs to the tree."""

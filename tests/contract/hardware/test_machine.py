@@ -62,6 +62,7 @@ async def test_time_goes_on(bench: Any) -> None:
     assert first.mode == "real"
 
 
+@pytest.mark.inside
 async def test_memory_is_read_and_written(bench: Any) -> None:
     """Bytes written are read back, and are those of the mapped file."""
     await bench.memory.WriteMemory(pb.WriteMemoryRequest(address=0x5000, data=b"hello"))

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from lamina.hardware.v1 import hardware_pb2
+from lamina.hypervisor.v1 import devices_pb2
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -58,7 +59,7 @@ async def test_every_wrong_field_is_named_at_once(lab: Any) -> None:
         vm_id="Not An Id",
         virtual_machine=pb.VirtualMachine(
             vcpu_count=17, memory_bytes=-4097, weight=-1, command_line="a\nb", label="x" * 200,
-            devices=[pb.Device(serial=pb.SerialDevice(port=0x80)), pb.Device()],
+            devices=[devices_pb2.Device(serial=devices_pb2.SerialDevice(port=0x80)), devices_pb2.Device()],
         ),
     )  # fmt: skip
     code, reason, fields = await refused(lab.vms.CreateVirtualMachine(request))
@@ -186,7 +187,7 @@ async def test_a_vm_starts_stops_and_starts_again(lab: Any) -> None:
     assert ledger.serial_output_bytes == len(output)
     vcpus = (await lab.vms.ListVcpus(pb.ListVcpusRequest(name=name))).vcpus
     assert [vcpu.state for vcpu in vcpus] == [pb.Vcpu.STATE_OFF]
-    assert vcpus[0].registers.cr3 and not vcpus[0].HasField("context")
+    assert vcpus[0].registers.control.cr3 and not vcpus[0].HasField("context")
     await lab.start_vm(name)
     again = await lab.until(name, b"> ")
     assert again.split(b"booted")[0] == output.split(b"booted")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,15 @@ from lamina_kit import trace
 from lamina_kit.channel import Channel, connect
 from lamina_kit.clock import RealClock
 from lamina_kit.errors import Internal, InvalidArgument, NotFound, Violation
+from lamina_kit.gateway import Gateway
+from lamina_kit.gateway_log import EventTally
+from lamina_kit.gateway_pace import Pace
+from lamina_kit.gateway_server import serve_port
+from lamina_kit.inproc import LocalChannel
 from lamina_kit.layer import LayerState
 from lamina_kit.rng import Rng
 from lamina_kit.service import local, serve
+from lamina_kit.virtual import VirtualClock, VirtualLoop
 
 SERVICE = "lamina.test.v1.Peer"
 
@@ -245,9 +252,34 @@ class Wire:
         return method(self.channel, name, "stream_stream")
 
 
-@pytest.fixture(params=["local", "unix", "tcp"])
+@asynccontextmanager
+async def through_gateway(address: str) -> AsyncIterator[Wire]:
+    """Yields a peer on a virtual loop, behind a gateway that lets time pass as fast as real time while calls wait."""
+    loop = VirtualLoop(7)
+    peer, below = Peer(), Peer()
+    state = LayerState("peer", "h1", VirtualClock(loop), Rng(7), boot_id="boot-1", capabilities=("b", "a"))
+    gateway = Gateway(loop, Pace("stepped"), None, EventTally())
+
+    async def start() -> LocalChannel:
+        peer.below = local(below, LayerState("below", "h1", state.clock, Rng(8)))
+        return local(peer, state)
+
+    gateway.add({"peer": (await gateway.within(start)).server})
+    served = await serve_port(gateway, peer, [address], state)
+    async with connect(served.addresses[0]) as channel:
+        yield Wire("gateway", peer, state, channel)
+    await served.stop(0)
+    await gateway.stop(peer.stop)
+    assert not gateway.failed.done()
+
+
+@pytest.fixture(params=["local", "unix", "tcp", "gateway"])
 async def wire(request: pytest.FixtureRequest, short_dir: Path) -> AsyncIterator[Wire]:
-    """Yields the same peer over the in-process channel, a UNIX socket and a TCP socket."""
+    """Yields the same peer over the in-process channel, a UNIX socket, a TCP socket, and behind a gateway."""
+    if request.param == "gateway":
+        async with through_gateway(f"unix:{short_dir}/peer.sock") as wire:
+            yield wire
+        return
     peer, below = Peer(), Peer()
     state = LayerState("peer", "h1", RealClock(), Rng(7), boot_id="boot-1", capabilities=("b", "a"))
     peer.below = local(below, LayerState("below", "h1", state.clock, Rng(8)))

@@ -1,4 +1,4 @@
-"""One suite for every channel: in process, over a UNIX socket and over TCP.
+"""One suite for every channel: in process, over a UNIX socket, over TCP, and through a gateway.
 
 Longer than 400 lines because it is one suite: what is promised of a channel stands in one place, in reading order.
 """
@@ -25,6 +25,8 @@ SHORT_S = 0.05
 """A deadline that is meant to pass."""
 LONG_S = 5.0
 """A deadline that is not."""
+WITHOUT_GATEWAY = pytest.mark.parametrize("wire", ["local", "unix", "tcp"], indirect=True)
+"""Behind a gateway deadlines are kept outside, and a reader is cut, not waited for (`tests/integration/gateway`)."""
 
 
 def text(value: str) -> StringValue:
@@ -199,6 +201,7 @@ async def test_a_deadline_that_has_passed_calls_nobody(wire: Any) -> None:
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+@WITHOUT_GATEWAY
 async def test_the_handler_sees_the_time_that_is_left(wire: Any) -> None:
     """`time_remaining` is at most the caller's timeout, and so is the caller's own."""
     call = wire.uu("Remaining")(text(""), timeout=LONG_S)
@@ -207,6 +210,7 @@ async def test_the_handler_sees_the_time_that_is_left(wire: Any) -> None:
     assert 0 < float((await call).value) <= LONG_S + 0.1  # gRPC rounds a deadline up
 
 
+@WITHOUT_GATEWAY
 async def test_a_unary_call_has_a_deadline_by_default(wire: Any) -> None:
     """Without a timeout a unary call has 30 s."""
     assert 29 < float((await wire.uu("Remaining")(text(""))).value) <= 30.5
@@ -285,6 +289,7 @@ async def test_a_consumer_that_stops_early_ends_the_handler(wire: Any, name: str
     assert wire.peer.ended.is_set()
 
 
+@WITHOUT_GATEWAY
 async def test_a_slow_consumer_slows_the_handler(wire: Any) -> None:
     """The handler of a stream runs ahead of its reader by a bounded number of messages."""
     call = wire.us("Endless")(text("x" * 4096))

@@ -281,6 +281,8 @@ async def test_what_a_holder_may_not_say_ends_its_stream(stack: Stack) -> None:
     await ends(opened, answer, code=precondition, reason="QUESTION_UNKNOWN")
     ages = pb.HoldRequest(ages=pb.HoldAges(sequence=-1))
     await ends(opened, ages, code=precondition, reason="QUESTION_UNKNOWN")
+    extent = pb.HoldRequest(want_extent=pb.HoldWantExtent(sequence=1, address=0, access=READ, extent_bytes=2 << 20))
+    await ends(opened, extent, code="UNIMPLEMENTED", reason="NOT_SERVED_YET")
     without_access = pb.HoldRequest(want=pb.HoldWant(sequence=1))
     await ends(opened, without_access, code="INVALID_ARGUMENT", reason="REQUEST_INVALID")
     of_process = pb.HoldRequest(open=pb.HoldOpen(handle=process.handle))

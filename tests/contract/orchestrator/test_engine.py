@@ -47,6 +47,13 @@ class Notes:
     def __init__(self) -> None:
         self.decisions: list[tuple[str, str, str]] = []
 
+    def request(self) -> str:
+        """No call is served here."""
+        return ""
+
+    def note(self, key: Key, event: str, cause: str, inputs: dict[str, Any]) -> None:
+        """Keeps nothing: what happens is seen in the objects."""
+
     def decide(self, key: Key, event: str, rule: str, cause: str, inputs: dict[str, Any]) -> None:
         """Keeps one."""
         self.decisions.append((key.resource_name, event, rule))

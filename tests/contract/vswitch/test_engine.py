@@ -183,7 +183,7 @@ def test_static_entries_stay(bench: Any) -> None:
     assert b.reached(3, frame(A, C), late) == {1: [frame(A, C)]}
     entry = b.engine.mac_entry(SWITCH, 0, A, late)
     assert (entry.slot, entry.static, entry.age_ns) == (1, True, 0)
-    assert [notice.event for notice in b.notices] == ["mac.spoofed"]
+    assert [notice.event for notice in b.notices] == ["mac.spoofed", "mac.learned"]
 
 
 def test_a_static_entry_needs_a_place(bench: Any) -> None:

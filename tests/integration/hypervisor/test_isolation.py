@@ -42,7 +42,7 @@ async def test_one_guest_s_triple_fault_leaves_the_other_running(lab: Any) -> No
     await lab.vms.WriteSerial(pb.WriteSerialRequest(name=victim, data=b"crash\n"))
     crashed = await lab.ended(victim)
     assert (crashed.state, crashed.stop_reason) == (STATE.STATE_CRASHED, "TRIPLE_FAULT")
-    assert 0x100000 <= crashed.crash_registers.rip < 0x110000
+    assert 0x100000 <= crashed.crash_registers.flow.rip < 0x110000
     assert len(crashed.crash_registers.general) == 16
     assert "alive" in await lab.command(healthy, "echo alive")
     await lab.start_vm(victim)
@@ -123,8 +123,8 @@ async def test_five_vcpus_share_four_cores(lab: Any) -> None:
         vcpus = (await lab.vms.ListVcpus(pb.ListVcpusRequest(name=name))).vcpus
         assert [vcpu.number for vcpu in vcpus] == list(range(count))
         assert all(vcpu.slices > 0 and vcpu.run_time_ns > 0 and 0 <= vcpu.last_core < 4 for vcpu in vcpus)
-        assert len({vcpu.registers.cr3 for vcpu in vcpus}) == 1
-        assert len({vcpu.registers.general[7] for vcpu in vcpus}) == count
+        assert len({vcpu.registers.control.cr3 for vcpu in vcpus}) == 1
+        assert len({vcpu.registers.general[4] for vcpu in vcpus}) == count
         slices = (await lab.vms.ListSlices(pb.ListSlicesRequest(name=name, page_size=4096))).slices
         assert {entry.vcpu for entry in slices} == {vcpu.name for vcpu in vcpus}
         assert all(entry.end != pb.Slice.END_UNSPECIFIED for entry in slices)

@@ -85,13 +85,13 @@ async def test_the_layer_explains_why_a_vm_stopped(lab: Any) -> None:
 
 
 async def test_a_layer_says_who_it_is(lab: Any) -> None:
-    """The handshake names engine, host and the host's boot."""
+    """The handshake names engine, host and the host's boot, which is that of the memory on the hardware."""
     stub: Any = layer_pb2_grpc.LayerStub(lab.channels["hypervisor"])
     answer = await stub.Handshake(layer_pb2.HandshakeRequest(caller="test", revision="1.0"))
-    below: Any = layer_pb2_grpc.LayerStub(lab.channels["hardware"])
-    hardware = await below.Handshake(layer_pb2.HandshakeRequest(caller="test", revision="1.0"))
+    below: Any = layer_pb2_grpc.LayerStub(lab.channels["mmu"])
+    memory = await below.Handshake(layer_pb2.HandshakeRequest(caller="test", revision="1.0"))
     assert (answer.layer, answer.engine, answer.host) == ("hypervisor", "model", "h1")
-    assert answer.boot_id == hardware.boot_id != ""
+    assert answer.boot_id == memory.boot_id != ""
     assert "ept" in answer.capabilities
 
 

@@ -15,6 +15,8 @@ TURNS = 200
 class SteppedClock:
     """Time in integer nanoseconds that only `advance` moves; sleepers wake in the order of their times."""
 
+    mode = "stepped"
+
     def __init__(self, wall_ns: int = START_WALL_NS) -> None:
         self._now = 0
         self._wall = wall_ns

@@ -322,3 +322,39 @@ async def test_objects_are_canonical(tmp_path: Path) -> None:
         assert (one.api_version, one.kind, one.namespace, one.name) == ("apps/v1", "Deployment", "default", "hello")
         assert one.uid == obj["metadata"]["uid"]
         assert str(one.resource_version) == obj["metadata"]["resourceVersion"]
+
+
+async def test_planned_fields_are_refused(tmp_path: Path) -> None:
+    """A field of the contract that nothing obeys yet is refused by name, so that nobody takes it for obeyed."""
+    async with started(tmp_path) as cluster:
+        objects, options = cluster.objects, pb.WriteOptions(field_manager="me")
+        default = pb.ObjectReference(kind="Namespace", name="default")
+        calls = {
+            "write_options": [
+                objects.ApplyObjects(pb.ApplyObjectsRequest(manifest=HELLO, write_options=options)),
+                objects.CreateObject(pb.CreateObjectRequest(json=namespace("n"), write_options=options)),
+                objects.UpdateObject(pb.UpdateObjectRequest(json=namespace("n"), write_options=options)),
+                objects.PatchObject(pb.PatchObjectRequest(reference=default, merge_patch="{}", write_options=options)),
+            ],
+            "json_patch": [objects.PatchObject(pb.PatchObjectRequest(reference=default, json_patch="[]"))],
+            "strategic_merge_patch": [
+                objects.PatchObject(pb.PatchObjectRequest(reference=default, strategic_merge_patch="{}"))
+            ],
+            "resource_version": [objects.ListObjects(pb.ListObjectsRequest(kind="Pod", resource_version=1))],
+        }
+        for field, refusals in calls.items():
+            for call in refusals:
+                error = await refused(call)
+                assert (error.reason, error.metadata["field"]) == ("NOT_SERVED_YET", field)
+        assert await cluster.all_of("Deployment") == []
+        for fields in ({"since_time_ns": 0}, {"limit_bytes": 1}):
+            log = cluster.pods.ReadPodLogs(pb.ReadPodLogsRequest(name="x", **fields))
+            assert (await refused(anext(log.__aiter__()))).reason == "NOT_SERVED_YET"
+
+
+async def test_a_patch_has_to_be_given(tmp_path: Path) -> None:
+    """A patch request without a patch is malformed."""
+    async with started(tmp_path) as cluster:
+        default = pb.ObjectReference(kind="Namespace", name="default")
+        error = await refused(cluster.objects.PatchObject(pb.PatchObjectRequest(reference=default)))
+        assert error.reason == "MANIFEST_MALFORMED"

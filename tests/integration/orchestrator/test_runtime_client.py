@@ -106,7 +106,7 @@ async def test_strangers_are_left_alone(tmp_path: Path) -> None:
     """Containers without a pod's labels are not reported, and errors arrive with their reasons."""
     async with stacked(tmp_path) as stack:
         stack.below.strays.append(runtime_pb.Container(name="hosts/h1/containers/x", image="y"))
-        client = RuntimeClient(stack.channel)
+        client = RuntimeClient(stack.channel, SteppedClock())
         assert await client.list_containers() == ([], 0)
         with pytest.raises(NotFound) as caught:
             await client.resolve_image("nowhere")
@@ -117,7 +117,7 @@ async def test_all_pages_of_sandboxes_are_read(tmp_path: Path) -> None:
     """A listing of sandboxes in several pages is read to its end."""
     async with stacked(tmp_path) as stack:
         await stack.apply(pod_manifest("p") + "\n---\n" + pod_manifest("q"))
-        assert len(await RuntimeClient(stack.channel).list_sandboxes()) == 2
+        assert len(await RuntimeClient(stack.channel, SteppedClock()).list_sandboxes()) == 2
 
 
 async def test_another_layer_is_refused(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ async def test_another_layer_is_refused(tmp_path: Path) -> None:
     clock = SteppedClock()
     channel = local(FakeService(FakeRuntime(clock)), LayerState("mmu", "h1", clock, Rng(1)))
     with pytest.raises(FailedPrecondition, match="not as a container runtime"):
-        await RuntimeClient(channel).hello()
+        await RuntimeClient(channel, SteppedClock()).hello()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ async def test_another_layer_is_refused(tmp_path: Path) -> None:
 )
 def test_addresses_beyond_the_host_are_refused(address: str, reason: str) -> None:
     """Only channels of this process, UNIX sockets and loopback are taken as addresses of runtimes."""
-    connector = ChannelConnector({})
+    connector = ChannelConnector({}, SteppedClock())
     with pytest.raises(InvalidArgument) as caught:
         connector.check(address)
     assert caught.value.reason == reason

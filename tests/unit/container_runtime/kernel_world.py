@@ -42,6 +42,8 @@ STACK = STACK_TOP - STACK_BYTES
 class StillClock:
     """A clock that a test moves."""
 
+    mode = "stepped"
+
     def __init__(self) -> None:
         self.now = 0
 

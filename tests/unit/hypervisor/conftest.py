@@ -57,6 +57,8 @@ class DictRam:
 class FakeClock:
     """Time that moves 1 µs each time someone looks."""
 
+    mode = "stepped"
+
     def __init__(self) -> None:
         self.ns = 0
 

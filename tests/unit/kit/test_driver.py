@@ -57,6 +57,7 @@ async def test_an_error_is_raised_inside_the_step() -> None:
         await drive(total(1, -1), twice)
 
 
+@pytest.mark.real_time("counts turns in asyncio's own order")
 async def test_cancellation_runs_the_step_s_cleanup() -> None:
     """Cancelling a driven step raises inside it, so its finally blocks run."""
     cleaned: list[str] = []
@@ -95,6 +96,7 @@ async def test_a_fault_is_retried() -> None:
     assert mapped == [7]
 
 
+@pytest.mark.real_time("counts turns in asyncio's own order")
 async def test_waiters_are_woken_in_order() -> None:
     """Those who wait for a key are released together, first come first, with the waker's value."""
     performer, order = Performer(_Still()), list[str]()
@@ -142,6 +144,8 @@ async def test_an_effect_that_nobody_performs_is_a_defect() -> None:
 
 class _Still:
     """A clock that notes sleeps and returns at once."""
+
+    mode = "stepped"
 
     def __init__(self) -> None:
         self.slept: list[int] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lamina_kit.clock import RealClock
 from lamina_kit.events import EventLog
 
 
@@ -69,3 +70,15 @@ def test_the_export_is_the_same_bytes(log: EventLog) -> None:
         "sequence", "time_ns", "host", "layer", "object", "event", "cause", "rule", "inputs",
     ]  # fmt: skip
     assert json.loads(line)["inputs"] == {"a": "ü", "b": "1"}
+
+
+def test_a_sink_sees_each_event_as_it_happens(log: EventLog) -> None:
+    """One sink for several logs gets their events in the order in which they happen."""
+    other = EventLog("vswitch", "h1", RealClock())
+    seen: list[tuple[str, str]] = []
+    for each in (log, other):
+        each.sink = lambda entry: seen.append((entry.layer, entry.object))
+    log.record("a", "e")
+    other.record("b", "e")
+    log.record("c", "e")
+    assert seen == [("mmu", "a"), ("vswitch", "b"), ("mmu", "c")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import selectors
 import subprocess
 import sys
 import time
@@ -18,6 +17,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 from lamina_kit.errors import Unimplemented
 from lamina_kit.inproc import LocalChannel, LocalServer
 from lamina_kit.pipe import MAX_AHEAD, MAX_BYTES_AHEAD, Pipe
+from lamina_kit.rng import Rng
+from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual_latency import LEAST_NS, MOST_NS, drawn
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
@@ -86,36 +88,9 @@ def text(value: str) -> StringValue:
     return StringValue(value=value)
 
 
-class _JumpingSelector(selectors.SelectSelector):
-    """Never waits: when nothing is ready, the loop's time jumps to its next timer."""
-
-    def __init__(self, loop: JumpingLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> Any:
-        """Returns what is ready now."""
-        ready = super().select(0)
-        if not ready and timeout:
-            self._loop.now += timeout
-        return ready
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        super().__init__(_JumpingSelector(self))
-
-    def time(self) -> float:
-        """Returns virtual seconds."""
-        return self.now
-
-
 def test_deadlines_are_the_loop_s_own_time() -> None:
     """On a loop in virtual time a day passes in an instant, and deadlines pass with it."""
-    loop = JumpingLoop()
+    loop = VirtualLoop(1, strict=True)
 
     async def work() -> tuple[str, grpc.StatusCode, list[str]]:
         handlers, _, channel = connected()
@@ -126,10 +101,8 @@ def test_deadlines_are_the_loop_s_own_time() -> None:
         return day.value, caught.value.code(), handlers.cancelled
 
     start = time.perf_counter()
-    outcome = loop.run_until_complete(work())
-    loop.close()
-    assert outcome == ("86400", grpc.StatusCode.DEADLINE_EXCEEDED, ["86400"])
-    assert loop.now == pytest.approx(86430)
+    assert loop.run(work()) == ("86400", grpc.StatusCode.DEADLINE_EXCEEDED, ["86400"])
+    assert loop.now_ns == 86_430 * 10**9
     assert time.perf_counter() - start < 10
 
 
@@ -179,7 +152,7 @@ async def test_a_stopped_server_is_unavailable() -> None:
 
 def test_stopping_gives_running_calls_their_grace() -> None:
     """A call that ends within the grace ends well; one that does not is cancelled then."""
-    loop = JumpingLoop()
+    loop = VirtualLoop(1, strict=True)
 
     async def work() -> list[Any]:
         _, server, channel = connected()
@@ -188,8 +161,48 @@ def test_stopping_gives_running_calls_their_grace() -> None:
         await server.stop(10)
         return [await call.code() for call in calls]
 
-    assert loop.run_until_complete(work()) == [grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE]
-    loop.close()
+    assert loop.run(work()) == [grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE]
+
+
+def test_a_call_takes_its_latency() -> None:
+    """A channel with a latency lets each call begin so much later; deadlines and cancellations count from the call."""
+    loop = VirtualLoop(1, strict=True)
+
+    async def work() -> list[Any]:
+        handlers, server, _ = connected()
+        draws = iter([30_000, 10_000, 5 * 10**9, 5 * 10**9, 7_000])
+        channel = LocalChannel(server, latency=lambda: next(draws))
+        times: list[Any] = []
+
+        async def call(name: str) -> None:
+            await method(channel, "Echo")(text(name))
+            times.append((name, loop.now_ns))
+
+        await asyncio.gather(call("slow"), call("fast"))
+        late = method(channel, "Sleep")(text("1"), timeout=2)
+        times.append((await late.code(), loop.now_ns))
+        dropped = method(channel, "Sleep")(text("1"), timeout=20)
+        assert dropped.cancel()
+        await asyncio.sleep(10)
+        started = method(channel, "Echo")(text("x"))
+        await server.stop(0)
+        return [*times, await started.code(), handlers.cancelled]
+
+    assert loop.run(work()) == [
+        ("fast", 10_000),
+        ("slow", 30_000),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, 2 * 10**9 + 30_000),
+        grpc.StatusCode.UNAVAILABLE,
+        [],
+    ]
+
+
+def test_latencies_are_drawn_from_the_seed() -> None:
+    """The same source gives the same ones, within their bounds."""
+    first, again, other = drawn(Rng(1)), drawn(Rng(1)), drawn(Rng(2))
+    values = [first() for _ in range(1000)]
+    assert values == [again() for _ in range(1000)] != [other() for _ in range(1000)]
+    assert min(values) >= LEAST_NS and max(values) <= MOST_NS and len(set(values)) > 900
 
 
 async def test_leaving_a_stream_early_cancels_it_at_once() -> None:

@@ -43,6 +43,7 @@ async def held(sessions: Sessions, epoch: int) -> Any:
     return stream
 
 
+@pytest.mark.real_time("counts turns in asyncio's own order")
 async def test_objects_are_freed_after_thirty_seconds(sessions: Sessions, manual_clock: Any) -> None:
     """Broken at once, expired 30 s later, not a nanosecond before."""
     log: list[str] = []
@@ -133,6 +134,7 @@ async def test_callbacks_may_be_coroutines_and_may_fail(sessions: Sessions) -> N
     assert log == ["quick", "slow"]
 
 
+@pytest.mark.real_time("counts turns in asyncio's own order")
 async def test_owners_are_bounded(sessions: Sessions, monkeypatch: pytest.MonkeyPatch, manual_clock: Any) -> None:
     """Too many owners are refused; one that has expired makes room."""
     monkeypatch.setattr(module, "MAX_OWNERS", 2)

@@ -49,6 +49,7 @@ FOUND = [
     (tests_of_ours.tests_do_not_sleep, TEST, "time.sleep(1)\n"),
     (tests_of_ours.tests_do_not_sleep, TEST, "async def f():\n    await asyncio.sleep(0.1)\n"),
     (tests_of_ours.skips_say_why, TEST, "@pytest.mark.skip\ndef test_x():\n    assert f()\n"),
+    (tests_of_ours.tests_do_not_sleep, "tests/simulation/test_x.py", "time.sleep(1)\n"),
     (tests_of_ours.skips_say_why, TEST, "pytest.skip()\n"),
     (tests_of_ours.skips_say_why, TEST, "@pytest.mark.xfail(strict=True)\ndef test_x():\n    assert f()\n"),
 ]
@@ -77,6 +78,7 @@ RIGHT = [
     (tests_of_ours.tests_can_fail, TEST, "def test_x():\n    check_space(f())\n"),
     (tests_of_ours.tests_can_fail, TEST, "def same(x):\n    assert x\ndef test_x():\n    same(f())\n"),
     (tests_of_ours.tests_do_not_sleep, TEST, "async def f():\n    await asyncio.sleep(0)\n"),
+    (tests_of_ours.tests_do_not_sleep, "tests/simulation/test_x.py", "async def f():\n    await asyncio.sleep(1)\n"),
     (tests_of_ours.skips_say_why, TEST, "pytest.skip('needs root')\n"),
     (tests_of_ours.skips_say_why, TEST, "@pytest.mark.skipif(x, reason='y')\ndef test_x():\n    assert f()\n"),
 ]

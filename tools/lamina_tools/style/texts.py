@@ -27,8 +27,8 @@ REGISTRIES = re.compile(
 `docker.io/library/NAME` is the full name of an image, whatever serves it.
 """
 
-IMAGE_NAMES = ("services/container-runtime", "tests")
-"""Where the default prefix of image names may stand by itself."""
+IMAGE_NAMES = ("services/container-runtime", "tests", ".ci")
+"""Where the default prefix of image names, which is the name of a Debian package too, may stand by itself."""
 
 AUTHORS = re.compile(r"\b(?:AI|LLM|Claude|Anthropic|OpenAI|ChatGPT|Copilot)\b")
 """How a text came about is no part of it."""

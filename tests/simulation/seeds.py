@@ -1,0 +1,27 @@
+"""Which seeds the suite runs, and in which file: xdist gives a file to a worker, so four files fill two cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.simulation.scenario import Report, simulate
+
+COUNT = 200
+PARTS = 4
+
+
+def part(number: int) -> Any:
+    """Returns the parametrisation with the seeds of one file."""
+    size = COUNT // PARTS
+    return pytest.mark.parametrize("seed", range(number * size, (number + 1) * size))
+
+
+def check(seed: int) -> Report:
+    """Runs a seed; an invariant that does not hold fails with the one command that repeats it."""
+    try:
+        return simulate(seed)
+    except Exception as error:
+        command = f"python -m tests.simulation {seed} --event-log events.jsonl"
+        error.add_note(f"seed {seed} does not hold; this repeats it: {command}")
+        raise
