@@ -29,6 +29,9 @@ RUN useradd --uid 10001 --create-home --home-dir /var/lib/lamina lamina && mkdir
 COPY --from=install --chown=lamina /opt/lamina /opt/lamina
 ENV PATH=/opt/lamina/bin:$PATH NUMBA_CACHE_DIR=/opt/lamina/numba-cache PYTHONUNBUFFERED=1 \
     LAMINA_HOST=h1 LAMINA_STATE_DIR=/var/lib/lamina LAMINA_BUS=/bus/h1.ram
+# A container listens on all of its addresses, and they are those of a network of its own: plain is as good as loopback
+# there while ports are published on 127.0.0.1 alone. On a network of others give LAMINA_TLS_DIR, which stands above this.
+ENV LAMINA_PLAIN_NETWORK=1
 USER lamina
 WORKDIR /var/lib/lamina
 

@@ -1,7 +1,7 @@
 """One supervised process: started, watched, started again when it dies, and given up when it dies too often.
 
 STARTING ──serves──▶ SERVING ──exits──▶ WAITING ──pause over──▶ STARTING
-    └──────exits──────────────────────────▲  └──too often, or status 2──▶ FAILED
+    └──────exits──────────────────────────▲  └──a crash loop, or status 2──▶ FAILED
 """
 
 from __future__ import annotations
@@ -11,21 +11,15 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lamina_cli import home
+from lamina_cli.backoff import Backoff
 from lamina_kit import log
 from lamina_kit.errors import CLASSES, Internal, LaminaError
 from lamina_kit.process import MISCONFIGURED
-
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 5.0
-MOST_RESTARTS = 10
-WITHIN_S = 60.0
-"""More than `MOST_RESTARTS` restarts within this time, and the layer is given up."""
 
 _LAST_WORDS = re.compile(r"^([A-Z_]+) ([A-Z][A-Z0-9_]+): (.+)$")
 _TAIL_BYTES = 4096
@@ -44,9 +38,7 @@ class Command:
 class Child:
     """The process of one layer. `serves` returns once the layer serves; `on_change` is told every change of state."""
 
-    def __init__(
-        self, command: Command, serves: Callable[[], Any], on_change: Callable[[], None], *, restarts: bool = True
-    ) -> None:
+    def __init__(self, command: Command, serves: Callable[[], Awaitable[None]], on_change: Callable[[], None]) -> None:
         self.command = command
         self.state = "starting"
         self.pid = 0
@@ -55,8 +47,9 @@ class Child:
         self.problem: LaminaError | None = None
         self._serves = serves
         self._on_change = on_change
-        self._may_restart = restarts
-        self._recent: list[float] = []
+        self._may_restart = True
+        self._backoff = Backoff()
+        self._serving_since: float | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
@@ -103,13 +96,16 @@ class Child:
 
     async def _keep(self) -> None:
         while True:
-            status = await self._once()
-            self.problem = self._said(status)
+            try:
+                status = await self._once()
+                self.problem = self._said(status)
+            except OSError as error:
+                status, self.problem = -1, self._unstartable(error)
             self._log.warning(
                 "process.died", process=self.command.layer, pid=self.pid, status=status, reason=self.problem.reason
             )
-            pause = self._pause()
-            if status == MISCONFIGURED or not self._may_restart or pause < 0:
+            pause = self._backoff.died(self._served_s())
+            if status == MISCONFIGURED or not self._may_restart or pause is None:
                 self._move("failed")
                 self._settled.set()
                 return
@@ -140,16 +136,14 @@ class Child:
     async def _until_serving(self) -> None:
         await self._serves()
         self.problem = None
+        self._serving_since = asyncio.get_running_loop().time()
         self._move("serving")
         self._settled.set()
 
-    def _pause(self) -> float:
-        """Returns how long to wait before the next start; below 0 when there were too many."""
-        now = asyncio.get_running_loop().time()
-        self._recent = [*(moment for moment in self._recent if now - moment < WITHIN_S), now]
-        if len(self._recent) > MOST_RESTARTS:
-            return -1.0
-        return float(min(FIRST_PAUSE_S * 2 ** (len(self._recent) - 1), LONGEST_PAUSE_S))
+    def _served_s(self) -> float:
+        """Returns how long the life that has just ended had served, in seconds."""
+        since, self._serving_since = self._serving_since, None
+        return 0.0 if since is None else asyncio.get_running_loop().time() - since
 
     def _said(self, status: int) -> LaminaError:
         """Returns what a process that ended had to say: the last line of its log, if that is an error of ours."""
@@ -164,6 +158,15 @@ class Child:
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
         return Internal(
             f"The process of the {layer} layer ended {how}.", reason="PROCESS_DIED", next_step=f"Its log is {path}."
+        )
+
+    def _unstartable(self, error: OSError) -> LaminaError:
+        """Returns what is wrong when the system does not make the process, or its log."""
+        layer, path = self.command.layer, self.command.log
+        return Internal(
+            f"The process of the {layer} layer cannot be started: {error}.",
+            reason="PROCESS_UNSTARTABLE",
+            next_step=f"Check memory, limits on processes, and that {path} can be written.",
         )
 
     def _move(self, state: str) -> None:

@@ -7,10 +7,12 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lamina_cli import home, output
 from lamina_kit.errors import LaminaError, NotFound, Unavailable
+from lamina_kit.security import PLAIN, Security, TlsFiles, bare
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,10 +36,12 @@ class Client:
         channels: Mapping[str, Any] | None = None,
         recorder: Recorder | None = None,
         hosts: Mapping[str, Client] | None = None,
+        security: Security = PLAIN,
     ) -> None:
         self.targets = targets
         self.recorder = recorder
         self.hosts = dict(hosts or {})
+        self.security = security
         self._given = dict(channels or {})
         self._channels: dict[str, Any] = {}
 
@@ -48,7 +52,7 @@ class Client:
         from lamina_kit.channel import connect
 
         if layer not in self._channels:
-            self._channels[layer] = connect(self.targets[layer])
+            self._channels[layer] = connect(self.targets[layer], security=self.security)
         return self._channels[layer]
 
     def stub(self, layer: str, stub_class: Callable[[Any], StubT]) -> StubT:
@@ -75,21 +79,28 @@ class Client:
             await client.__aexit__(kind, error, trace)
 
 
-def client_of(record: home.StackRecord, host: str = "") -> Client:
+def security_of(record: home.StackRecord, tls_dir: str = "") -> Security:
+    """Returns what a command calls a stack with: the certificates in `tls_dir`, else the stack's own."""
+    folder = tls_dir or os.environ.get("LAMINA_TLS_DIR", "") or record.tls_dir
+    return Security(TlsFiles.of(Path(folder)) if folder else None, record.plain_network)
+
+
+def client_of(record: home.StackRecord, host: str = "", tls_dir: str = "") -> Client:
     """Returns a client of a stack that is up; its lower layers are those of `host`, or of the first one.
 
     Raises:
         NotFound: `HOST_UNKNOWN`, the stack has no such host.
     """
+    security = security_of(record, tls_dir)
     own = {layer: target for layer, target in record.targets.items() if "/" not in layer}
     if not host and len(own) == len(record.targets):
-        return Client(own)
-    hosts = {record.host: Client(own)}
+        return Client(own, security=security)
+    hosts = {record.host: Client(own, security=security)}
     for name in dict.fromkeys(key.partition("/")[0] for key in record.targets if "/" in key):
         theirs = {layer: record.targets[f"{name}/{layer}"] for layer in own if f"{name}/{layer}" in record.targets}
-        hosts[name] = Client({**own, **theirs})
+        hosts[name] = Client({**own, **theirs}, security=security)
     if not host:
-        return Client(own, hosts=hosts)
+        return Client(own, hosts=hosts, security=security)
     if host not in hosts:
         raise NotFound(
             f"stack {record.name!r} has no host {host!r}",
@@ -103,6 +114,9 @@ def add_options(parser: argparse.ArgumentParser, *, lists: bool = False) -> None
     """Adds the options that every command has which talks to a stack."""
     parser.add_argument("--stack", default="default", metavar="NAME", help="which stack (default: default)")
     parser.add_argument("--host", default="", metavar="NAME", help="which of its hosts, where it has several")
+    parser.add_argument(
+        "--tls-dir", default="", metavar="DIR", help="certificates to call it with, where it is beyond this host"
+    )
     parser.add_argument("--trace", action="store_true", help="record this call in every layer and print the trace's id")
     if lists:
         add_form(parser)
@@ -139,16 +153,27 @@ def guarded(body: Callable[[], int]) -> int:
 
 async def _with_client(work: Work, args: argparse.Namespace) -> int:
     record = home.running(args.stack)
-    async with client_of(record, args.host) as client:
+    async with client_of(record, args.host, args.tls_dir) as client:
         try:
             return await traced(args, work(client, args))
         except Unavailable as problem:
-            raise naming_layer(problem, record) from problem
+            raise await explained(problem, record, client.security) from problem
+
+
+async def explained(problem: Unavailable, record: home.StackRecord, security: Security) -> LaminaError:
+    """Returns an error of the transport as what is wrong with a certificate, or as the layer that does not answer."""
+    from lamina_kit.tls_probe import diagnose
+
+    if problem.reason == "RPC_UNAVAILABLE":
+        for target in dict.fromkeys(record.targets.values()):
+            if bare(target) in problem.message and (found := await diagnose(target, security)) is not None:
+                return found
+    return naming_layer(problem, record)
 
 
 def naming_layer(problem: Unavailable, record: home.StackRecord) -> Unavailable:
     """Returns an error of the transport as one that names the layer which does not answer; any other as it is."""
-    layer = next((name for name, target in record.targets.items() if target in problem.message), "")
+    layer = next((name for name, target in record.targets.items() if bare(target) in problem.message), "")
     if problem.reason != "RPC_UNAVAILABLE" or not layer:
         return problem
     return Unavailable(

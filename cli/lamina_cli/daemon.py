@@ -12,19 +12,24 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lamina_cli import fault_plans, home
+from lamina_cli import fault_plans, home, operating
+from lamina_cli.stop_signal import StopSignal
 from lamina_cli.virtual_run import event_log
 from lamina_kit.errors import LaminaError
+from lamina_kit.operations import Operations
+from lamina_kit.process_options import GRACE_S
+from lamina_kit.reloading import HangUp
+from lamina_kit.security import Security, TlsFiles
 
 if TYPE_CHECKING:
     from lamina_cli.stack import Settings
+    from lamina_kit.layer import LayerState
     from lamina_kit.virtual import VirtualLoop
 
 REPORT = 3
@@ -57,8 +62,14 @@ class Running(Protocol):
     async def open(self, progress: Callable[[str], None]) -> dict[str, str]:
         """Starts and serves it. Returns the targets that clients connect to."""
 
+    def states(self) -> list[LayerState]:
+        """Returns the states of the layers that have started."""
+
     async def close(self) -> None:
         """Stops it. Idempotent."""
+
+    def hasten(self) -> None:
+        """Ends the grace of calls while it stops."""
 
     def failed(self) -> asyncio.Future[None] | None:
         """Returns what is done when the stack cannot go on; None when there is no such case."""
@@ -71,19 +82,29 @@ class RealStack:
         from lamina_cli.stack import Stack
 
         self._addresses = json.loads(args.addresses)
+        self._security = security_of(args)
         self._files = ExitStack()
         sink = self._files.enter_context(event_log(args.event_log))
         self._stack = Stack(settings, state_dir, sink)
+        self._stack.grace_s = args.grace
 
     async def open(self, progress: Callable[[str], None]) -> dict[str, str]:
         """Starts and serves it."""
         await self._stack.start(progress)
-        return await self._stack.serve(self._addresses)
+        return await self._stack.serve(self._addresses, self._security)
+
+    def states(self) -> list[LayerState]:
+        """Returns the states of the layers."""
+        return [state for _, _, state in self._stack.layers()]
 
     async def close(self) -> None:
         """Stops it."""
         await self._stack.stop()
         self._files.close()
+
+    def hasten(self) -> None:
+        """Ends the grace of calls."""
+        self._stack.hasten()
 
     def failed(self) -> asyncio.Future[None] | None:
         """Returns None: a layer that fails answers so."""
@@ -100,15 +121,25 @@ class SteppedStack:
         plan = args.fault_plan.read_text() if args.fault_plan is not None else None
         self._args = args
         self._stack = virtual_stack.VirtualStack(Started(settings, args.seed, args.rate, plan), loop, state_dir)
+        self._stack.security = security_of(args)
+        self._stack.grace_s = args.grace
 
     async def open(self, progress: Callable[[str], None]) -> dict[str, str]:
         """Starts and serves it."""
         args = self._args
         return await self._stack.open(args.input_log, args.event_log, json.loads(args.addresses), progress)
 
+    def states(self) -> list[LayerState]:
+        """Returns the states of the layers, which are looked at from outside the virtual loop."""
+        return [state for _, _, state in self._stack.stack.layers()]
+
     async def close(self) -> None:
         """Stops it."""
         await self._stack.close()
+
+    def hasten(self) -> None:
+        """Ends the grace of calls."""
+        self._stack.hasten()
 
     def failed(self) -> asyncio.Future[None] | None:
         """Returns the gateway's failure."""
@@ -119,10 +150,11 @@ async def run(args: argparse.Namespace, loop: VirtualLoop | None) -> int:
     """Starts the stack, serves it, and stops it on SIGTERM or SIGINT. Returns the exit status."""
     from lamina_cli.stack import Settings
 
-    told_to_stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    stop = StopSignal()
+    stop.install()
     stack: Running | None = None
+    operations: Operations | None = None
+    states: list[LayerState] = []
     try:
         settings = Settings(
             host=args.host,
@@ -136,18 +168,28 @@ async def run(args: argparse.Namespace, loop: VirtualLoop | None) -> int:
         )
         state_dir = home.stack_dir(args.stack) / "state"
         stack = RealStack(args, settings, state_dir) if loop is None else SteppedStack(args, settings, state_dir, loop)
+        operations = operating.of_stack(settings, args, states, lambda: "" if states else "the stack starts")
+        await operations.start()
         targets = await stack.open(lambda layer: report(f"starting {layer}"))
     except Exception as problem:
         # Whatever it is, the starter has to show it; the log keeps the traceback.
         report(f"failed {json.dumps(describe(problem))}")
         if stack is not None:
             await stack.close()
+        if operations is not None:
+            await operations.stop()
         raise
-    write_record(args, targets, settings.engines)
+    states += stack.states()
+    operations.attach()
+    HangUp(operations.reload, home.stack_dir(args.stack)).install()
+    write_record(args, targets, settings.engines, operations.metrics_address)
     report("ready")
     os.close(REPORT)
-    await until_told(told_to_stop, stack.failed())
+    stop.hasten = stack.hasten
+    await until_told(stop.told, stack.failed())
+    operations.look()
     await stack.close()
+    await operations.stop()
     home.record_path(args.stack).unlink(missing_ok=True)
     return 0
 
@@ -161,7 +203,19 @@ async def until_told(told_to_stop: asyncio.Event, failed: asyncio.Future[None] |
         print(f"the stack stops: {error}", file=sys.stderr)
 
 
-def write_record(args: argparse.Namespace, targets: dict[str, str], engines: Mapping[str, str]) -> None:
+def security_of(args: argparse.Namespace) -> Security:
+    """Returns what the stack has for talking beyond its host."""
+    return Security(TlsFiles.of(args.tls_dir) if args.tls_dir else None, args.plain_network)
+
+
+def add_security(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that `security_of` reads, and how long calls may go on once the stack is told to stop."""
+    parser.add_argument("--grace", type=int, default=GRACE_S)
+    parser.add_argument("--tls-dir", type=Path)
+    parser.add_argument("--plain-network", action="store_true")
+
+
+def write_record(args: argparse.Namespace, targets: dict[str, str], engines: Mapping[str, str], metrics: str) -> None:
     """Writes what other commands need to know of this stack."""
     from lamina_kit.layer import version
 
@@ -176,6 +230,10 @@ def write_record(args: argparse.Namespace, targets: dict[str, str], engines: Map
             engines=dict(engines),
             clock=args.clock,
             version=version(),
+            metrics=metrics,
+            tls_dir=str(args.tls_dir or ""),
+            plain_network=args.plain_network,
+            grace_s=args.grace,
         )
     )
 
@@ -196,6 +254,8 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--input-log", type=Path)
     parser.add_argument("--event-log", type=Path)
+    add_security(parser)
+    operating.add_arguments(parser)
     args = parser.parse_args()
     from lamina_kit.log import configure
 

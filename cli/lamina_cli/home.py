@@ -62,6 +62,13 @@ class StackRecord:
     topology: str = "embedded"
     clock: str = "real"
     version: str = ""
+    metrics: str = ""
+    """Where metrics were served at the start, as HOST:PORT; empty when they were not, and for a split stack."""
+    tls_dir: str = ""
+    """Folder of certificates with which the stack's ports beyond the host are called; the stack's own."""
+    plain_network: bool = False
+    grace_s: int = 0
+    """How long calls may go on once it is told to stop."""
     processes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Of a split stack: state, pid, start_ticks, restarts, socket, reason and message of each layer's process."""
 
@@ -152,6 +159,11 @@ def start_ticks(pid: int) -> int:
         return -1
     fields = text.rpartition(")")[2].split()
     return -1 if fields[0] == "Z" else int(fields[19])
+
+
+def age_s(ticks: int) -> int:
+    """Returns how many whole seconds ago a process started that started at `ticks`. Source: proc(5), uptime."""
+    return int(float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def bus_dir(state_dir: Path) -> Path:

@@ -16,6 +16,7 @@ COMMANDS = (
     ("up", "start a stack in the background and serve its six ports"),
     ("down", "stop the stack"),
     ("status", "show what is up: process, engines, health, ports"),
+    ("reload", "have the stack read its configuration anew, and show what changed"),
     ("clock", "show, set and advance the stack's clock"),
     ("replay", "replay what was logged of a stack in virtual time"),
     ("apply", "apply a Kubernetes manifest"),
@@ -31,6 +32,8 @@ COMMANDS = (
     ("runtime", "containers and processes; run a program of yours"),
     ("orchestrator", "nodes and objects of the cluster"),
     ("fault", "break things of a layer on purpose, and mend them"),
+    ("ca", "make certificates for traffic beyond the host"),
+    ("doctor", "tell what this machine can run, and what is missing"),
     ("trace", "print a recorded trace as a tree"),
     ("explain", "tell why a layer did what it did to an object"),
 )

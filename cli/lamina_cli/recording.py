@@ -18,11 +18,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lamina_cli.home import LAYERS
+from lamina_cli.home import LAYERS, host_names
 from lamina_cli.stack import Settings, builder, config_type
 from lamina_kit import config
+from lamina_kit.checks import Checks, shown
 from lamina_kit.clock_control import MAX_RATE_PERMILLE
-from lamina_kit.errors import DataLoss, FailedPrecondition
+from lamina_kit.errors import DataLoss, FailedPrecondition, InvalidArgument
 from lamina_kit.gateway_log import EventTally, Header
 from lamina_kit.layer import version
 from lamina_kit.session import REVISION
@@ -33,7 +34,6 @@ PACKAGES = (
     "lamina_kit", "lamina_cli", "lamina_hardware", "lamina_mmu", "lamina_vswitch", "lamina_hypervisor",
     "lamina_container_runtime", "lamina_orchestrator",
 )  # fmt: skip
-MAX_HOSTS = 1000
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,16 @@ def restored(header: Header, scratch: Path) -> Started:
         clock, host = str(given["clock"]), str(given["host"])
         if set(engines) != set(LAYERS) or clock not in ("scaled", "stepped", "virtual"):
             raise ValueError("its engines or its clock are none")
-        if not (-(1 << 63) <= seed < 1 << 63 and 0 <= rate <= MAX_RATE_PERMILLE and 1 <= hosts <= MAX_HOSTS):
-            raise ValueError("its seed, rate or number of hosts is out of range")
+        if not (-(1 << 63) <= seed < 1 << 63 and 0 <= rate <= MAX_RATE_PERMILLE):
+            raise ValueError("its seed or rate is out of range")
+        with Checks() as check:  # host names become names of folders and files
+            check.identifier("host", host)
+        host_names(host, hosts)
         if config_text is not None:
             (scratch / "lamina.toml").write_text(config_text)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, InvalidArgument) as error:
         raise DataLoss(
-            f"The configuration in the header of the input log is not what Lamina writes: {error!r}.",
+            f"The configuration in the header of the input log is not what Lamina writes: {shown(error)}.",
             reason="INPUT_LOG_MALFORMED",
             next_step="Take the log as it was written.",
         ) from error
@@ -145,11 +148,11 @@ def differences(header: Header, started: Started) -> list[str]:
     """Returns what is another here than where the log was written and may lead a replay elsewhere, a line each."""
     found = []
     if header.version != version():
-        found.append(f"version: {header.version} in the log, {version()} here")
+        found.append(f"version: {shown(header.version)} in the log, {shown(version())} here")
     if header.revision != REVISION:
-        found.append(f"contract revision: {header.revision} in the log, {REVISION} here")
+        found.append(f"contract revision: {shown(header.revision)} in the log, {shown(REVISION)} here")
     if header.hash_seed != os.environ.get("PYTHONHASHSEED", ""):
-        found.append(f"PYTHONHASHSEED: {header.hash_seed or 'unset'} in the log")
+        found.append(f"PYTHONHASHSEED: {shown(header.hash_seed)} in the log")
     if header.state != "empty":
         found.append("state: the stack began with state of an earlier run, which the log does not hold")
     there, here = header.configuration.get("effective"), effective(started.settings)
@@ -163,10 +166,15 @@ def differences(header: Header, started: Started) -> list[str]:
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Returns what differs between the values of a log and those of here, a line each."""
     return [
-        f"{key}: {before.get(key, 'absent')} in the log, {after.get(key, 'absent')} here"
+        f"{key}: {said(before.get(key))} in the log, {said(after.get(key))} here"
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
+
+
+def said(value: Any) -> str:
+    """Returns a value for a message; that of a log is somebody else's, so it is cut and its odd characters escaped."""
+    return "absent" if value is None else shown(value)
 
 
 def other_software(header: Header) -> list[str]:

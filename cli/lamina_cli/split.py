@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +28,8 @@ from lamina_kit import config as configuration
 from lamina_kit.channel import MAX_UNIX_PATH, connect
 from lamina_kit.engines import check_set, load_engine
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
-from lamina_kit.process_options import PREFIX
+from lamina_kit.process_options import GRACE_S, PREFIX
+from lamina_kit.security import PLAIN
 
 STOP_S = 20.0
 """How long one process may take to stop in order."""
@@ -67,6 +69,12 @@ class SplitStack:
         self._folder = folder
         self._addresses = dict(addresses or {})
         self._on_change = on_change
+        self.security = PLAIN
+        """Certificates for the addresses that lie beyond the host."""
+        self.grace_s = GRACE_S
+        """How long calls may go on once a process stops."""
+        self.operations: Sequence[str] = ()
+        """Flags about logs and metrics that every process gets."""
         self.fault_plan: Path | None = None
         """File of a plan of faults of the calls between the layers."""
         self._sockets = Path()
@@ -76,7 +84,13 @@ class SplitStack:
     @property
     def targets(self) -> dict[str, str]:
         """The address of each layer for callers outside: the one that was asked for, else its socket."""
-        return {layer: self._addresses.get(layer, self._socket(layer)) for layer in CALLS}
+        asked = {layer: self.security.from_here(address) for layer, address in self._addresses.items()}
+        return {layer: asked.get(layer, self._socket(layer)) for layer in CALLS}
+
+    @property
+    def bus(self) -> Path:
+        """The memory bus of the host."""
+        return self._bus
 
     def reports(self) -> dict[str, Report]:
         """Returns what is known of each process."""
@@ -110,10 +124,22 @@ class SplitStack:
             await self.stop()
             raise
 
+    def hasten(self) -> None:
+        """Ends the grace of calls while the processes stop."""
+        for child in self._children.values():
+            if home.start_ticks(child.pid) == child.start_ticks >= 0:
+                os.kill(child.pid, signal.SIGTERM)
+
+    def reload(self) -> None:
+        """Has every process that serves read its configuration anew; one that starts does so anyway."""
+        for child in self._children.values():
+            if child.state == "serving":
+                os.kill(child.pid, signal.SIGHUP)
+
     async def stop(self) -> None:
         """Stops the processes top down, and removes sockets and the memory bus. Idempotent."""
         for layer in reversed(list(self._children)):
-            await self._children[layer].stop(STOP_S)
+            await self._children[layer].stop(STOP_S + self.grace_s)
         self._children.clear()
         if self._sockets != Path():
             shutil.rmtree(self._sockets, ignore_errors=True)
@@ -168,6 +194,11 @@ class SplitStack:
             words += ["--seed", str(settings.seed)]
         if self.fault_plan is not None:
             words += ["--fault-plan", str(self.fault_plan.absolute())]
+        if self.security.tls is not None:
+            words += ["--tls-dir", str(self.security.tls.ca.parent)]
+        if self.security.plain_network:
+            words += ["--plain-network"]
+        words += ["--grace", str(self.grace_s), *self.operations, "--metrics-offset", str(home.LAYERS.index(layer))]
         own = {name: text for name, text in os.environ.items() if name not in _SHELL_VARIABLES}
         return Command(layer, words, {**own, **settings.overrides}, self._folder / "logs" / f"{layer}.log")
 

@@ -23,6 +23,7 @@ from typing import Any
 from lamina_cli.client import Client
 from lamina_cli.home import LAYERS, ORCHESTRATOR, bus_dir, bus_name, host_names, sweep_buses
 from lamina_kit import config as configuration
+from lamina_kit import trace
 from lamina_kit.clock import Clock, RealClock
 from lamina_kit.engines import check_set, load_engine
 from lamina_kit.errors import FailedPrecondition
@@ -31,7 +32,9 @@ from lamina_kit.fault_channel import planned
 from lamina_kit.fault_plan import FaultPlan
 from lamina_kit.inproc import LocalChannel, LocalServer
 from lamina_kit.layer import LayerState
+from lamina_kit.process_options import GRACE_S
 from lamina_kit.rng import Rng
+from lamina_kit.security import PLAIN, Security
 from lamina_kit.service import Environment, Served, Service, local, serve
 from lamina_kit.trace import Recorder, SpanRing
 from lamina_kit.virtual import VirtualClock, VirtualLoop
@@ -98,6 +101,8 @@ class Stack:
         self._states: dict[Place, LayerState] = {}
         self._served: list[Served] = []
         self._buses: dict[str, Path] = {}
+        self.grace_s: float = GRACE_S
+        """How long calls from outside may go on once the stack stops."""
         self.fault_plan: FaultPlan | None = None
         self._recorder: Recorder | None = None
 
@@ -167,10 +172,11 @@ class Stack:
         )
         variables = {**os.environ, **self.settings.overrides}
         settings = configuration.load(layer, config_type(build), self.settings.config_file, variables)
-        service = build(environment, settings)
-        self._services[place] = service
-        self._states[place] = state
-        await service.start()
+        with trace.working_for(state.recorder):
+            service = build(environment, settings)
+            self._services[place] = service
+            self._states[place] = state
+            await service.start()
         latency = drawn(own.child("latency")) if clock.mode != "real" else None
         channel = local(service, state, latency=latency)
         if layer != ORCHESTRATOR:
@@ -236,24 +242,29 @@ class Stack:
     def _name(self, host: str, layer: str) -> str:
         return layer if host == self.settings.host else f"{host}/{layer}"
 
-    async def serve(self, addresses: Mapping[str, str]) -> dict[str, str]:
+    async def serve(self, addresses: Mapping[str, str], security: Security = PLAIN) -> dict[str, str]:
         """Serves layers, by name, each on its address. Returns the targets that clients connect to.
 
         Raises:
-            FailedPrecondition: `PORT_IN_USE`, naming the port.
+            FailedPrecondition: `PORT_IN_USE`, naming the port, or `TLS_REQUIRED`.
         """
         targets = {}
         known = {name: (service, state) for name, service, state in self.layers()}
         for name, address in addresses.items():
             service, state = known[name]
-            served = await serve(service, [address], state)
+            served = await serve(service, [address], state, security=security)
             self._served.append(served)
-            targets[name] = served.addresses[0]
+            targets[name] = security.from_here(served.addresses[0])
         return targets
+
+    def hasten(self) -> None:
+        """Ends the grace of a `stop` that waits."""
+        for served in self._served:
+            served.hasten()
 
     async def stop(self) -> None:
         """Stops serving, then the layers top down, and removes the memory bus. Idempotent."""
-        await asyncio.gather(*(served.stop() for served in self._served))
+        await asyncio.gather(*(served.stop(self.grace_s) for served in self._served))
         self._served.clear()
         for place in reversed(list(self._services)):
             await self._services.pop(place).stop()

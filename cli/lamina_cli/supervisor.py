@@ -10,13 +10,16 @@ import argparse
 import asyncio
 import json
 import os
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from lamina_cli import home
-from lamina_cli.daemon import REPORT, describe, report
+from lamina_cli import home, operating
+from lamina_cli.daemon import REPORT, add_security, describe, report, security_of
+from lamina_cli.stop_signal import StopSignal
+from lamina_kit.process_options import GRACE_S
+from lamina_kit.reloading import HangUp, Reloaded
+from lamina_kit.security import PLAIN
 
 
 async def run(args: argparse.Namespace) -> int:
@@ -34,19 +37,30 @@ async def run(args: argparse.Namespace) -> int:
     written = Written(args.stack, settings.host, dict(settings.engines))
     stack = SplitStack(settings, home.stack_dir(args.stack), json.loads(args.addresses), lambda: written.update(stack))
     stack.fault_plan = args.fault_plan
-    told_to_stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    stack.security = written.security = security_of(args)
+    stop = StopSignal()
+    stop.install()
+    stack.grace_s = written.grace_s = args.grace
+    operations = operating.of_supervisor(settings, args)
+    stack.operations = operating.words(args)
     try:
+        await operations.start()
         await stack.start(lambda layer: report(f"starting {layer}"))
     except Exception as problem:
         # Whatever it is, the starter has to show it; the log keeps the traceback.
         report(f"failed {json.dumps(describe(problem))}")
         raise
     written.open(stack)
+
+    def pass_on(outcome: Reloaded) -> None:
+        if not outcome.reason:
+            stack.reload()
+
+    HangUp(operations.reload, home.stack_dir(args.stack), pass_on).install()
     report("ready")
     os.close(REPORT)
-    await told_to_stop.wait()
+    stop.hasten = stack.hasten
+    await stop.told.wait()
     written.close()
     await stack.stop()
     home.record_path(args.stack).unlink(missing_ok=True)
@@ -61,6 +75,8 @@ class Written:
         self._host = host
         self._engines = engines
         self._open = False
+        self.security = PLAIN
+        self.grace_s = GRACE_S
 
     def open(self, stack: object) -> None:
         """Begins to write."""
@@ -89,6 +105,9 @@ class Written:
                 engines=self._engines,
                 topology="split",
                 version=version(),
+                tls_dir=str(self.security.tls.ca.parent) if self.security.tls else "",
+                plain_network=self.security.plain_network,
+                grace_s=self.grace_s,
                 processes={layer: asdict(known) for layer, known in stack.reports().items()},
             )
         )
@@ -105,6 +124,8 @@ def main() -> int:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--fault-plan", type=Path)
+    add_security(parser)
+    operating.add_arguments(parser)
     args = parser.parse_args()
     from lamina_kit.log import configure
 

@@ -19,6 +19,8 @@ from lamina_kit.gateway import Gateway
 from lamina_kit.gateway_log import InputLog
 from lamina_kit.gateway_pace import Pace
 from lamina_kit.gateway_server import serve_port
+from lamina_kit.process_options import GRACE_S
+from lamina_kit.security import PLAIN
 from lamina_kit.service import Served
 from lamina_kit.virtual import VirtualLoop
 
@@ -49,6 +51,9 @@ class VirtualStack:
         self._served: list[Served] = []
         self._files = ExitStack()
         self.gateway: Gateway | None = None
+        self.security = PLAIN
+        """Certificates for ports beyond the host."""
+        self.grace_s: float = GRACE_S
         self.stack = Stack(started.settings, state_dir, lambda entry: self._sink(entry))
         self._sink: Callable[[EventRecord], None] = lambda entry: None
 
@@ -82,13 +87,20 @@ class VirtualStack:
     async def _serve(self, gateway: Gateway, layer: str, address: str) -> str:
         service, state = {name: (service, state) for name, service, state in self.stack.layers()}[layer]
         beside = BESIDE.get(service.layer, ())
-        served = await serve_port(gateway, service, [address], state, beside=beside, name=layer)
+        served = await serve_port(gateway, service, [address], state, beside=beside, name=layer, security=self.security)
         self._served.append(served)
-        return served.addresses[0]
+        return self.security.from_here(served.addresses[0])
+
+    def hasten(self) -> None:
+        """Ends the grace of a `close` that waits."""
+        for served in self._served:
+            served.hasten()
 
     async def close(self) -> None:
-        """Ends the open calls, stops the stack, and ends the logs. Idempotent."""
-        await asyncio.gather(*(served.stop() for served in self._served))
+        """Ends advances and open calls, stops the stack, and ends the logs. Idempotent."""
+        if self.gateway is not None:
+            self.gateway.clock.stop()  # whoever waits for an advance is told so before the ports close
+        await asyncio.gather(*(served.stop(self.grace_s) for served in self._served))
         self._served.clear()
         if self.gateway is not None:
             await self.gateway.stop(self.stack.stop)

@@ -3,6 +3,7 @@
 Each layer below is followed by one task: it waits until the layer serves, shakes hands, and watches its health until
 that ends. `ready` returns when all that are needed serve and speak of one boot; `changed` when one of them has come
 back with another boot. That is the host's loss of power: what this process had in the layers below is gone.
+`on_change` is told whenever one comes or goes.
 
 A boot id is a path. The hardware's names one start of the machine, and the MMU's, whose death is the host's death too,
 adds its own start to it: `boot-4kx7m2qd.mmu-2b7xk9q4`. Two layers speak of one boot when one id begins with the other.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -24,13 +25,17 @@ from lamina_kit import log
 from lamina_kit.channel import Channel
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition, LaminaError, Unavailable
+from lamina_kit.security import PLAIN, Security
 from lamina_kit.session import handshake
 from lamina_kit.status import rpc_error
+from lamina_kit.tls_probe import diagnose
 
 LOOK_NS = 100_000_000
 """Pause between two looks at a layer that does not serve."""
 ANSWER_S = 5.0
 _SERVING = health_pb2.HealthCheckResponse.SERVING
+TRANSPORT = "RPC_UNAVAILABLE"
+"""Reason of an error that gRPC itself raised: nobody answered."""
 _NEVER = ("FAILED_PRECONDITION", "INVALID_ARGUMENT", "UNIMPLEMENTED", "PERMISSION_DENIED")
 """Codes of errors that no waiting mends; all others say: not now."""
 
@@ -52,13 +57,20 @@ class Below:
     """Follows the layers that one layer calls. `host` is the host that they must be of, empty for any."""
 
     def __init__(
-        self, channels: Mapping[str, Channel], targets: Mapping[str, str], caller: str, host: str, clock: Clock
+        self,
+        channels: Mapping[str, Channel],
+        targets: Mapping[str, str],
+        caller: str,
+        host: str,
+        clock: Clock,
+        security: Security = PLAIN,
     ) -> None:
         self._channels = channels
         self._targets = targets
         self._caller = caller
         self._host = host
         self._clock = clock
+        self._security = security
         self._answers: dict[str, Any] = {}
         self._problems: dict[str, LaminaError] = {}
         self._fatal: LaminaError | None = None
@@ -66,6 +78,7 @@ class Below:
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._log = log.logger(caller)
+        self.on_change: Callable[[str, bool], Awaitable[None]] | None = None
 
     def follow(self) -> None:
         """Starts to follow."""
@@ -139,6 +152,8 @@ class Below:
         why = next((str(self._problems[layer].message) for layer in missing if layer in self._problems), "")
         if missing:
             text = f"The {self._caller} layer waits for {places}{f': {why}' if why else ''}."
+        elif one_boot([str(self._answers[layer].boot_id) for layer in needed]):
+            text = f"The {self._caller} layer is starting."
         else:
             text = f"The {self._caller} layer is starting: the layers below do not speak of one boot yet."
         return Unavailable(
@@ -171,12 +186,12 @@ class Below:
                 await self._until_lost(checker)
                 self._problems.pop(layer, None)
             except grpc.aio.AioRpcError as error:
-                self._note(layer, rpc_error(error))
+                self._note(layer, await self._explained(layer, rpc_error(error)))
             except LaminaError as error:
                 self._note(layer, error)
             if self._answers.pop(layer, None) is not None:
                 self._log.warning("below.lost", below=layer, target=self._targets[layer])
-            self._tell()
+            await self._tell(layer, False)
             await self._clock.sleep_ns(LOOK_NS)
 
     async def _meet(self, layer: str, checker: Any) -> None:
@@ -188,7 +203,7 @@ class Below:
         self._answers[layer] = answer
         self._problems.pop(layer, None)
         self._log.info("below.found", below=layer, boot_id=answer.boot_id, revision=answer.revision)
-        self._tell()
+        await self._tell(layer, True)
 
     async def _until_lost(self, checker: Any) -> None:
         """Returns when a layer that served does not any more; the end of the stream is that too."""
@@ -214,14 +229,27 @@ class Below:
                 next_step="Give both the same --host, or another --upstream.",
             )
 
+    async def _explained(self, layer: str, error: LaminaError) -> LaminaError:
+        """Returns an error of the transport as what is wrong with a certificate, when that is why."""
+        target = self._targets[layer]
+        if error.reason != TRANSPORT or self._security == PLAIN:
+            return error
+        found = await diagnose(target, self._security)
+        if found is None:
+            return error
+        self._log.warning("below.not_trusted", below=layer, reason=found.reason, message=found.message)
+        return Unavailable(found.message, reason=found.reason, next_step=found.next_step)
+
     def _note(self, layer: str, error: LaminaError) -> None:
         self._problems[layer] = error
         if error.code in _NEVER:
             self._fatal = error
 
-    def _tell(self) -> None:
+    async def _tell(self, layer: str, serves: bool) -> None:
         self._news.set()
         self._news = asyncio.Event()
+        if self.on_change is not None:
+            await self.on_change(layer, serves)
 
 
 async def _serves(checker: Any) -> bool:

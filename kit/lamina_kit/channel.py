@@ -1,8 +1,9 @@
 """Channels to services on sockets.
 
-`connect("unix:/path")` or `connect("127.0.0.1:50052")` returns what generated stubs take. Its calls are those of
-`grpc.aio` itself, with what Lamina adds: the current trace in `traceparent`, a deadline on every unary call, 8 MiB
-messages, and a quick second attempt to connect when a service restarts.
+`connect("unix:/path")` or `connect("127.0.0.1:50052")` returns what generated stubs take; beyond the host it takes a
+certificate (`security.py`). Its calls are those of `grpc.aio` itself, with what Lamina adds: the current trace in
+`traceparent`, a deadline on every unary call, 8 MiB messages, and a quick second attempt to connect when a service
+restarts.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from typing import Any, TypeAlias
 import grpc
 
 from lamina_kit import trace
+from lamina_kit.credentials import of_channel
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.inproc import DEFAULT_TIMEOUT_S
+from lamina_kit.renewed_channel import RenewedChannel
 from lamina_kit.rpc import MAX_MESSAGE, pairs
+from lamina_kit.security import PLAIN, Security, bare
 
 Channel: TypeAlias = grpc.aio.Channel
 """What a stub is built on: a `LocalChannel` or one of `connect`."""
@@ -36,9 +40,12 @@ _CLIENT_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
 
+_TLS_OPTIONS = tuple((key, value) for key, value in _CLIENT_OPTIONS if key != "grpc.min_reconnect_backoff_ms")
+"""gRPC gives a connection the least pause between two attempts to stand: a handshake on a busy machine takes longer."""
+
 
 def check_target(target: str) -> None:
-    """Raises `InvalidArgument` unless `target` is `unix:/path` of at most 107 bytes, or `host:port`."""
+    """Raises `InvalidArgument` unless `target` is `unix:/path` of at most 107 bytes, `host:port` or `tls:host:port`."""
     if target.startswith("unix:"):
         path = target.removeprefix("unix://").removeprefix("unix:")
         if len(path.encode()) > MAX_UNIX_PATH:
@@ -50,7 +57,7 @@ def check_target(target: str) -> None:
         if path.startswith("/"):
             return
     else:
-        host, _, port = target.rpartition(":")
+        host, _, port = bare(target).rpartition(":")
         if host and port.isascii() and port.isdigit() and int(port) <= 65535:
             return
     raise InvalidArgument(
@@ -60,13 +67,23 @@ def check_target(target: str) -> None:
     )
 
 
-def connect(target: str, *, default_timeout_s: float | None = DEFAULT_TIMEOUT_S) -> Channel:
+def connect(target: str, *, default_timeout_s: float | None = DEFAULT_TIMEOUT_S, security: Security = PLAIN) -> Channel:
     """Returns a channel to a service on a socket; nothing is connected until the first call.
 
     To be called within the event loop that will use it; close it with `await channel.close()`.
+    Raises `InvalidArgument` for what is no address, `FailedPrecondition` `TLS_REQUIRED` for one beyond the host without
+    a certificate, and as `certificates.read` for one that cannot be used.
     """
     check_target(target)
-    return SocketChannel(grpc.aio.insecure_channel(target, options=_CLIENT_OPTIONS), default_timeout_s)
+    if not security.encrypts(target):
+        return SocketChannel(grpc.aio.insecure_channel(target, options=_CLIENT_OPTIONS), default_timeout_s)
+    files = security.tls
+    assert files is not None
+
+    def opened() -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(bare(target), of_channel(files), options=_TLS_OPTIONS)
+
+    return SocketChannel(RenewedChannel(opened, files, target), default_timeout_s)
 
 
 class SocketChannel(grpc.aio.Channel):

@@ -152,13 +152,16 @@ def target_of(now_ns: int, duration_ns: int | None, time_ns: int | None) -> int:
         raise InvalidArgument(
             "An advance needs a duration or a time.",
             reason="CLOCK_TARGET_MISSING",
+            violations=[Violation("target", "is not given")],
             next_step="Give one, for example `lamina clock advance 1h`.",
         )
+    field = "duration_ns" if duration_ns is not None else "time_ns"
     target = now_ns + duration_ns if duration_ns is not None else time_ns or 0
     if target < now_ns:
         raise OutOfRange(
             f"The clock stands at {now_ns} ns and cannot go back to {target} ns.",
             reason="CLOCK_BACKWARDS",
+            violations=[Violation(field, f"lies {now_ns - target} ns before the clock")],
             next_step="Advance to a later time, or start a stack anew.",
             now_ns=now_ns,
         )
@@ -166,6 +169,7 @@ def target_of(now_ns: int, duration_ns: int | None, time_ns: int | None) -> int:
         raise OutOfRange(
             f"The clock cannot advance from {now_ns} ns to {target} ns: 10 years at once and 250 in all are the limit.",
             reason="CLOCK_ADVANCE_TOO_LONG",
+            violations=[Violation(field, f"lies {target - now_ns} ns ahead, at {target} ns")],
             next_step="Advance in parts, or start a stack anew.",
             now_ns=now_ns,
         )

@@ -28,6 +28,8 @@ from lamina_kit.errors import InvalidArgument, NotFound
 
 T = TypeVar("T")
 PREFIX = "LAMINA_"
+SHARED = ("operations",)
+"""Sections that every process reads beside those of the layers."""
 _MAX_FILE = 1 << 20
 _BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -76,10 +78,18 @@ def read_file(file: Path) -> dict[str, Any]:
 
 
 def check_sections(file: Path, known: Iterable[str]) -> None:
-    """Raises `InvalidArgument` `CONFIG_UNKNOWN_KEY` when a file has a section that no layer reads."""
-    names = list(known)
+    """Raises `InvalidArgument` `CONFIG_UNKNOWN_KEY` when a file has a section that nobody reads."""
+    names = [*known, *SHARED]
     for section in read_file(file):
         _check_known(section, names, str(file), "")
+
+
+def from_text(kind: type[Any], key: str, text: str, variable: str) -> Any:
+    """Returns the value of a field of `kind` that a variable of another name than the usual one gives as text.
+
+    Raises `InvalidArgument` `CONFIG_WRONG_TYPE`.
+    """
+    return _convert(typing.get_type_hints(kind)[key], _Text(text), variable, "the environment")
 
 
 class _Text(str):

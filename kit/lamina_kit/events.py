@@ -57,7 +57,7 @@ class EventRecord:
 
 
 class EventLog:
-    """The latest 50,000 events, and as many decisions, of one layer on one host. `sink`, when set, is given each one as it happens.
+    """The latest 50,000 events, and as many decisions, of one layer on one host. `sink`, when set, is given each one.
 
     The composer sets one sink for all layers of a stack: it sees their events in the order in which they happen.
     """
@@ -77,6 +77,8 @@ class EventLog:
         self._events: deque[EventRecord] = deque(maxlen=limit)
         self._decisions: deque[EventRecord] = deque(maxlen=limit)  # kept apart: details must not push them out
         self._sequence = 0
+        self.counts: dict[str, int] = {}
+        """How many entries of each kind there were, the forgotten ones among them. Kinds are words of the code: few."""
 
     def __len__(self) -> int:
         return len(self._events)
@@ -102,6 +104,7 @@ class EventLog:
             rule=rule,
             inputs=tuple(sorted((key, str(value)) for key, value in inputs.items())),
         )
+        self.counts[event] = self.counts.get(event, 0) + 1
         self._events.append(entry)
         if rule:
             self._decisions.append(entry)

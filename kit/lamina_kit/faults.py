@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lamina_kit.clock import Clock
-from lamina_kit.errors import AlreadyExists, FailedPrecondition, LaminaError, NotFound, ResourceExhausted
+from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError, NotFound, ResourceExhausted
 from lamina_kit.events import EventLog
 from lamina_kit.fault_kinds import Breakage, Effects, FaultKind
 from lamina_kit.rng import Rng
@@ -110,7 +110,7 @@ class FaultTable:
         known = self._requests.get(request_id) if request_id else None
         if known is not None:
             if known[0] != wish:
-                raise AlreadyExists(
+                raise InvalidArgument(
                     f"The request id {request_id} came with another fault before.",
                     reason="REQUEST_ID_REUSED",
                     next_step="Take a new request id for a new fault.",

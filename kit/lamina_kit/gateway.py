@@ -265,8 +265,8 @@ class Gateway:
         while self._inputs:
             if not self._busy and (due_ns := self.clock.due_now(real_ns)) > self.loop.now_ns:
                 self._cause = "paced"
-                self.loop.run_until_quiescent(due_ns, max_callbacks=BATCH)
-                return True
+                if not self.loop.run_until_quiescent(due_ns, max_callbacks=BATCH):
+                    return True  # there is work at that time, and it comes first
             call, record = self._inputs.popleft()
             self._input_bytes -= len(record.data)
             if call is None:

@@ -8,6 +8,7 @@ virtual loop. What the stack answers goes to the call's `Outlet`, at once and wi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections import deque
 from collections.abc import Mapping
@@ -89,18 +90,18 @@ class InnerCall:
         """Writes what the client sends to the handler, as fast as that takes it."""
         call = self._call
         try:
-            while True:
-                while self._inbox:
-                    data = self._inbox.popleft()
-                    await call.write(data)
-                    self._outlet.taken(len(data))
-                if self._half_closed:
-                    await call.done_writing()
-                    return
-                self._more = self._loop.create_future()
-                await self._more
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            return  # the handler has ended the call; its status says how
+            # A handler that has ended the call takes no more; the status, which `_answer` passes on, says how it ended.
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                while True:
+                    while self._inbox:
+                        data = self._inbox.popleft()
+                        await call.write(data)
+                        self._outlet.taken(len(data))
+                    if self._half_closed:
+                        await call.done_writing()
+                        return
+                    self._more = self._loop.create_future()
+                    await self._more
         except asyncio.CancelledError:
             if self._cancelled_itself():
                 raise
@@ -109,15 +110,14 @@ class InnerCall:
         """Passes on what the handler answers, then the status."""
         call = self._call
         try:
-            if metadata := pairs(tuple(await call.initial_metadata())):
-                self._outlet.initial(metadata)
-            if self._streams_out:
-                while (message := await call.read()) is not grpc.aio.EOF:
-                    self._outlet.message(message)
-            else:
-                self._outlet.message(await call)
-        except grpc.aio.AioRpcError:
-            pass  # its code is asked for below
+            with contextlib.suppress(grpc.aio.AioRpcError):  # the status that it says is passed on below
+                if metadata := pairs(tuple(await call.initial_metadata())):
+                    self._outlet.initial(metadata)
+                if self._streams_out:
+                    while (message := await call.read()) is not grpc.aio.EOF:
+                        self._outlet.message(message)
+                else:
+                    self._outlet.message(await call)
         except asyncio.CancelledError:
             if self._cancelled_itself():
                 raise

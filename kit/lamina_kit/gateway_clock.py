@@ -11,9 +11,11 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from lamina_kit.clock_control import (
     DEFAULT_INTERVAL_MS,
+    MAX_TIME_NS,
     Advanced,
     ClockReading,
     check_interval,
@@ -78,7 +80,7 @@ class GatewayClock:
             return target, "asked", None
         next_ns = self._loop.next_timer_ns
         due_ns = self.pace.due_ns(now_ns, real_ns, self.waiting)
-        if next_ns is None:
+        if next_ns is None or next_ns > MAX_TIME_NS:
             return None, "", None
         if self.pace.goes(self.waiting):
             if next_ns <= due_ns:
@@ -112,6 +114,7 @@ class GatewayClock:
             if not first.done.done():
                 return first.target_ns
             self._line.popleft()
+            self.pace.rebase()  # a caller that left: the clock goes on from where its advance came to
         return None
 
     def settle(self) -> bool:
@@ -145,14 +148,14 @@ class GatewayClock:
         self._changed.set()
 
     def stop(self) -> None:
-        """Ends all advances, `ABORTED` `CLOCK_STOPPED`."""
+        """Ends all advances and settings that are under way, `ABORTED` `CLOCK_STOPPED`. Idempotent."""
         self._stopped = True
-        for advance in self._line:
-            if not advance.done.done():
-                advance.done.set_exception(
-                    Aborted("The stack stops; the clock goes no further.", reason="CLOCK_STOPPED")
-                )
+        waiters: list[asyncio.Future[Any]] = [*(advance.done for advance in self._line), *self._setting]
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(_stopped())
         self._line.clear()
+        self._setting.clear()
         self._changed.set()
 
     # ── ClockControl ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +184,7 @@ class GatewayClock:
 
     async def change(self, rate_permille: int | None, paused: bool | None) -> ClockReading:
         """Changes what is given, when the stack is quiescent, and returns the clock."""
-        self._check_loop()
+        self._check_running()
         if rate_permille is not None:
             check_rate(self.pace.mode, rate_permille)
         if rate_permille is not None or paused is not None:
@@ -194,9 +197,7 @@ class GatewayClock:
 
     async def advance(self, duration_ns: int | None, time_ns: int | None) -> Advanced:
         """Lets time pass and returns when the stack is quiescent at the new time."""
-        self._check_loop()
-        if self._stopped:
-            raise Aborted("The stack stops; the clock goes no further.", reason="CLOCK_STOPPED")
+        self._check_running()
         target_of(self._loop.now_ns, duration_ns, time_ns)  # what is wrong now will not be right later
         if len(self._line) >= MAX_ADVANCES:
             raise ResourceExhausted(
@@ -220,6 +221,11 @@ class GatewayClock:
             if self.pace.mode != "scaled" or self.pace.paused:
                 await self._changed.wait()
 
+    def _check_running(self) -> None:
+        self._check_loop()
+        if self._stopped:
+            raise _stopped()
+
     def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._outer:
             raise FailedPrecondition(
@@ -227,3 +233,11 @@ class GatewayClock:
                 reason="CLOCK_NOT_STEPPED",
                 next_step="Call the stack's port, or wait: `asyncio.sleep` is the stack's time.",
             )
+
+
+def _stopped() -> Aborted:
+    return Aborted(
+        "The stack stops; its clock goes no further.",
+        reason="CLOCK_STOPPED",
+        next_step="Start it again with `lamina up`.",
+    )

@@ -21,6 +21,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,12 +33,13 @@ from lamina_kit.rpc import Pairs
 FORMAT = "lamina-input"
 FORMAT_VERSION = 1
 MAX_LOG_BYTES = 4 << 30
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 END_ROOM = 4096
 """Bytes below the limit that are kept for the records with which a log ends."""
 
 KINDS = ("open", "message", "half_close", "cancel", "deadline", "answered", "advance", "set", "collect", "stop", "end")
 OF_CALLS = ("open", "message", "half_close", "cancel", "deadline", "answered")
-CANCEL_CAUSES = ("client", "slow_reader", "refused", "shutdown")
+CANCEL_CAUSES = ("client", "slow_reader", "refused")
 ADVANCE_CAUSES = ("asked", "paced", "free")
 
 
@@ -94,7 +96,7 @@ class Record:
     call: int = 0
     """Number of the call, from 1 in the order of their opening; 0 for a record that is of none."""
     layer: str = ""
-    """`open`: the layer whose port it came to, for example `mmu`; on a stack of several hosts with `@HOST`."""
+    """`open`: the layer whose port it came to, for example `mmu`; on a further host of a stack, `h2/mmu`."""
     method: str = ""
     metadata: Pairs = ()
     data: bytes = b""
@@ -138,7 +140,7 @@ class InputLog:
     """Writes an input log; each record is with the operating system before the stack sees the input."""
 
     def __init__(self, path: Path, header: Header, limit: int = MAX_LOG_BYTES) -> None:
-        """Begins the log at `path`, replacing what is there.
+        """Begins the log at `path`, replacing what is there. It holds what callers send, so only its owner may read it.
 
         Raises:
             FailedPrecondition: `INPUT_LOG_UNWRITABLE`, with what the system says.
@@ -147,7 +149,7 @@ class InputLog:
         self._limit = limit
         self._written = 0
         try:
-            self._file: IO[bytes] = path.open("wb", buffering=0)
+            self._file: IO[bytes] = os.fdopen(os.open(path, CREATE, 0o600), "wb", buffering=0)
             self._put(header.line())
         except OSError as error:
             raise unwritable(path, error) from error

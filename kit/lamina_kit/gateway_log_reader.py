@@ -38,7 +38,7 @@ MAX_CALLS = 100_000
 """Most calls that may be open at one time."""
 
 _METHOD = re.compile(r"/[A-Za-z0-9_.]{1,255}/[A-Za-z0-9_]{1,255}")
-_LAYER = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?(@[a-z]([-a-z0-9]{0,61}[a-z0-9])?)?")
+_LAYER = re.compile(r"([a-z]([-a-z0-9]{0,61}[a-z0-9])?/)?[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CODES = tuple(code.name for code in grpc.StatusCode)
 _TEXT = 1 << 20

@@ -29,6 +29,9 @@ PATIENCE_NS = 1_000_000_000
 AHEAD_MESSAGES, AHEAD_BYTES = 64, 16 << 20
 """Messages of a client that may wait for the stack before no more are read from its connection."""
 
+TRANSPORTS = ("user-agent",)
+"""Metadata that tell which library and machine a call came from: the stack does not see them, nor does its log."""
+
 
 class Door(Protocol):
     """What an outer call needs of the gateway."""
@@ -210,7 +213,7 @@ class OutsideCall:
     async def _read(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Submits what the client sends, no faster than the stack takes it."""
         try:
-            metadata = pairs(tuple(context.invocation_metadata() or ()))
+            metadata = pairs(tuple(pair for pair in context.invocation_metadata() or () if pair[0] not in TRANSPORTS))
             opening = Record("open", layer=self.layer, method=self.method, metadata=metadata)
             if self.kind[0]:
                 self._door.submit(self, opening)

@@ -5,14 +5,14 @@
 - `virtual`: as fast as the work allows, while a call from outside waits for its one answer, and for `SETTLE_NS` of
   virtual time after the last input or answer; so an idle stack with its periodic timers costs nothing.
 
-A paused clock, and any clock between these, goes by advances alone.
+A paused clock, and any clock between these, goes by advances alone. No clock goes beyond `MAX_TIME_NS`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina_kit.clock_control import REAL_TIME_PERMILLE
+from lamina_kit.clock_control import MAX_TIME_NS, REAL_TIME_PERMILLE
 
 SETTLE_NS = 60 * 10**9
 """How much virtual time a free-running stack gets after the last input or answer, to do what follows from it."""
@@ -52,7 +52,7 @@ class Pace:
         if self._base_real_ns is None:
             self._base_ns, self._base_real_ns = now_ns, real_ns
         passed = (real_ns - self._base_real_ns) * self.rate_permille // REAL_TIME_PERMILLE
-        return max(now_ns, self._base_ns + passed)
+        return max(now_ns, min(self._base_ns + passed, MAX_TIME_NS))
 
     def real_until(self, when_ns: int, real_ns: int) -> int:
         """Returns the real time from `real_ns` until the rate allows `when_ns`, rounded up; 0 when it does already."""

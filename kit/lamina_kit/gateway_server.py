@@ -23,6 +23,7 @@ from lamina_kit.gateway_outside import PortHandler
 from lamina_kit.interceptor import Guard
 from lamina_kit.layer import LayerState
 from lamina_kit.rng import Rng
+from lamina_kit.security import PLAIN, Security
 from lamina_kit.service import SERVER_OPTIONS, Served, Service, listen, register_all
 from lamina_kit.trace import Recorder, SpanRing
 
@@ -37,6 +38,7 @@ async def serve_port(
     *,
     beside: Sequence[str] = (),
     name: str = "",
+    security: Security = PLAIN,
 ) -> Served:
     """Serves a layer of the gateway's stack on `addresses`, in the input log under `name` (default: the layer's).
 
@@ -45,12 +47,13 @@ async def serve_port(
     """
     for address in addresses:
         check_target(address)
+        security.encrypts(address)
     clock: Any = layer.clock
     clock.control = gateway.clock
     server = grpc.aio.server(options=SERVER_OPTIONS)
     health_servicer = register_all(service, layer, _Sieve(server, (*BESIDE, *beside), layer.layer))
     server.add_generic_rpc_handlers((PortHandler(gateway, name or layer.layer),))
-    return await listen(server, addresses, service.layer, health_servicer)
+    return await listen(server, addresses, service.layer, health_servicer, security)
 
 
 class _Sieve(grpc.aio.Server):

@@ -17,20 +17,29 @@ from typing import Any
 import grpc
 
 from lamina_kit import log, status, trace
+from lamina_kit.call_meter import CANCELLED, CallMeter
 from lamina_kit.errors import Cancelled, DeadlineExceeded, Internal, LaminaError, Unimplemented
 from lamina_kit.inproc import DEFAULT_TIMEOUT_S
 
 Behaviour = Callable[[Any, Any], Any]
+OK = "OK"
 
 
 class Guard(grpc.aio.ServerInterceptor):
     """Wraps handlers for one layer.
 
-    `recorder` keeps the spans; `default_timeout_s` is the deadline of unary calls that come without one.
+    `recorder` keeps the spans; `default_timeout_s` is the deadline of unary calls that come without one;
+    `calls` counts.
     """
 
-    def __init__(self, recorder: trace.Recorder, default_timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        recorder: trace.Recorder,
+        default_timeout_s: float = DEFAULT_TIMEOUT_S,
+        calls: CallMeter | None = None,
+    ) -> None:
         self._recorder = recorder
+        self._calls = calls or CallMeter(recorder.clock)
         self._timeout = default_timeout_s
         self._wrapped: dict[str, tuple[Any, Any]] = {}
         self._log = log.logger(recorder.layer)
@@ -66,37 +75,55 @@ class Guard(grpc.aio.ServerInterceptor):
     def _unary(self, method: str, behaviour: Behaviour, limited: bool) -> Behaviour:
         call = behaviour if inspect.iscoroutinefunction(behaviour) else as_coroutine(behaviour)
         name = method.removeprefix("/")
+        meter = self._calls.method(name, lasting=False)
 
         async def answer(argument: Any, context: Any) -> Any:
             sampled = self._enter(context)
+            began, code = meter.begin(), CANCELLED
             try:
                 work = self._spanned(name, call, argument, context) if sampled else call(argument, context)
                 if limited and context.time_remaining() is None:
                     async with asyncio.timeout(self._timeout):
-                        return await work
-                return await work
+                        result = await work
+                else:
+                    result = await work
+                code = _code_set(context) or OK
+                return result
             except grpc.aio.AbortError:
+                code = _code_of_abort(context)
                 raise
             except (Exception, asyncio.CancelledError) as error:
-                await self._fail(name, context, error)
+                problem = self._problem(name, context, error)
+                code = problem.code
+                await status.abort(context, problem)
+            finally:
+                meter.end(began, code)
 
         return answer
 
     def _streaming(self, method: str, behaviour: Behaviour) -> Behaviour:
         name = method.removeprefix("/")
         writes = behaviour if inspect.iscoroutinefunction(behaviour) else as_writer(behaviour)
+        meter = self._calls.method(name, lasting=True)
 
         async def answer(argument: Any, context: Any) -> None:
             sampled = self._enter(context)
+            began, code = meter.begin(), CANCELLED
             try:
                 if sampled:
                     await self._spanned(name, writes, argument, context)
                 else:
                     await writes(argument, context)
+                code = _code_set(context) or OK
             except grpc.aio.AbortError:
+                code = _code_of_abort(context)
                 raise
             except (Exception, asyncio.CancelledError) as error:
-                await self._fail(name, context, error)
+                problem = self._problem(name, context, error)
+                code = problem.code
+                await status.abort(context, problem)
+            finally:
+                meter.end(began, code)
 
         return answer
 
@@ -113,14 +140,14 @@ class Guard(grpc.aio.ServerInterceptor):
                 span.end_as(code)
             return result
 
-    async def _fail(self, name: str, context: Any, error: BaseException) -> None:
-        """Ends the call with the status that `error` stands for; cancellation of the call itself passes."""
+    def _problem(self, name: str, context: Any, error: BaseException) -> LaminaError:
+        """Returns what the call is to end with for `error`; cancellation of the call itself passes."""
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise error
         if context.done():
             raise error
-        await status.abort(context, self._translate(name, error))
+        return self._translate(name, error)
 
     def _translate(self, name: str, error: BaseException) -> LaminaError:
         if isinstance(error, LaminaError):
@@ -181,5 +208,13 @@ def as_writer(behaviour: Behaviour) -> Behaviour:
 def _code_set(context: Any) -> str:
     """Returns the name of a status code that a handler set without raising; empty when it is OK."""
     code = context.code()
+    if not code or code is grpc.StatusCode.OK:
+        return ""
     number = code.value[0] if isinstance(code, grpc.StatusCode) else int(code or 0)
     return next((entry.name for entry in grpc.StatusCode if entry.value[0] == number and number), "")
+
+
+def _code_of_abort(context: Any) -> str:
+    """Returns the name of the status with which a handler aborted its call."""
+    code = getattr(context, "code_now", None) or context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else _code_set(context)

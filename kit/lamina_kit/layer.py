@@ -8,22 +8,24 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 
+from lamina_kit.call_meter import CallMeter
 from lamina_kit.checks import Checks
 from lamina_kit.clock import Clock
 from lamina_kit.errors import InvalidArgument, NotFound
 from lamina_kit.events import EventLog, EventRecord
 from lamina_kit.faults import FaultTable
+from lamina_kit.metrics import NS, Family, Registry, Sample, by_label, counter, gauge, tally
 from lamina_kit.rng import Rng
 from lamina_kit.session import REVISION, check_revision
 from lamina_kit.sessions import Sessions
-from lamina_kit.trace import Recorder, SpanRecord, SpanRing
+from lamina_kit.trace import MAX_SPANS, Recorder, SpanRecord, SpanRing
 
 SERVICE_NAME = "lamina.common.v1.Layer"
 MAX_PAGE = 1000
@@ -56,23 +58,54 @@ class LayerState:
     sessions: Sessions = field(init=False)
     recorder: Recorder = field(init=False)
     faults: FaultTable = field(init=False)
+    metrics: Registry = field(init=False)
+    calls: CallMeter = field(init=False)
 
     def __post_init__(self) -> None:
         self.events = EventLog(self.layer, self.host, self.clock)
         self.sessions = Sessions(self.clock)
-        self.recorder = Recorder(self.layer, self.clock, self.rng.child(f"{self.host}/{self.layer}/trace"), self.spans)
-        self.faults = FaultTable(
-            self.host, self.clock, self.rng.child(f"{self.host}/{self.layer}/faults"), self.events
-        )
+        rng = self.rng.child(f"{self.host}/{self.layer}/trace")
+        self.recorder = Recorder(self.layer, self.clock, rng, self.spans, self.host)
+        self.faults = FaultTable(self.host, self.clock, self.rng.child(f"{self.host}/{self.layer}/faults"), self.events)
+        self.metrics = Registry(layer=self.layer, host=self.host)
+        self.calls = CallMeter(self.clock)
+        self._add_metrics()
 
     def next_start(self) -> LayerState:
-        """Returns the state for the next start in this process: records go on, sessions and faults begin anew."""
+        """Returns the state for the next start in this process.
+
+        Records and counts go on; sessions, faults and the layer's own metrics begin anew.
+        """
         state = copy.copy(self)
         state.boot_id = ""
         state.sessions = Sessions(self.clock)
         rng = self.rng.child(f"{self.host}/{self.layer}/faults")
         state.faults = FaultTable(self.host, self.clock, rng, self.events)
+        state.metrics.clear()
+        state._add_metrics()
         return state
+
+    def _add_metrics(self) -> None:
+        self.metrics.add(self.calls.families)
+        self.metrics.add(self._families)
+
+    def _families(self) -> Iterable[Family]:
+        """Yields what every layer tells of itself."""
+        about = (("engine", self.engine), ("revision", self.revision), ("version", version()))
+        yield Family("lamina_layer_info", "gauge", "Always 1; the labels say what answers.", (Sample(about, 1),))
+        yield gauge("lamina_layer_faults", "Faults in force that were injected on purpose.", len(self.faults.list()))
+        states = tally((self.sessions.state(owner).value for owner in self.sessions.owners()), ("open", "broken"))
+        yield by_label("lamina_sessions", "Owner sessions by state.", "state", states)
+        kinds, text = self.events.counts, "Entries of the event log by kind."
+        yield by_label("lamina_events_total", text, "event", kinds, "counter")
+        yield counter("lamina_spans_total", "Spans that sampled calls recorded.", self.recorder.started)
+        yield Family(
+            "lamina_clock_seconds",
+            "gauge",
+            "Time of the stack since its start.",
+            (Sample((("mode", self.clock.mode),), self.clock.now_ns()),),
+            scale=NS,
+        )
 
     def close(self) -> None:
         """Stops what runs by the clock: sessions' grace and faults' durations. For the composer, at the end."""
@@ -136,8 +169,11 @@ class LayerServicer(layer_pb2_grpc.LayerServicer):
                 "trace_id",
                 "is not 32 lower-case hexadecimal digits",
             )
-        spans = self._state.spans.list(request.trace_id)
-        return layer_pb2.ListSpansResponse(spans=[_span(span) for span in spans])
+            check.range("page_size", request.page_size, 0, MAX_SPANS)
+        size, after = request.page_size or MAX_SPANS, _position(request.page_token)
+        found = [span for span in self._state.spans.list(request.trace_id) if span.order > after]
+        token = str(found[size - 1].order) if len(found) > size else ""
+        return layer_pb2.ListSpansResponse(spans=[_span(span) for span in found[:size]], next_page_token=token)
 
     async def ListEvents(self, request: layer_pb2.ListEventsRequest, context: Any) -> layer_pb2.ListEventsResponse:
         """Lists a page of the event log."""

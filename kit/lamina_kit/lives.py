@@ -5,7 +5,7 @@
       └──── stop, calls in flight end ◀──── a layer below has another boot, or has left during the start
 
 Power that is lost below takes everything above with it, as on a real machine: a service does not mend what it held in
-layers that are gone, it starts from its state directory, as after its own death. `docs/adr/0011-processes-and-power.md`
+layers that are gone, it starts from its state directory, as after its own death. `docs/adr/0011-processes.md`
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from lamina_kit.bus_check import check_bus
 from lamina_kit.channel import Channel
 from lamina_kit.clock import Clock
 from lamina_kit.errors import DeadlineExceeded, LaminaError, Unavailable
+from lamina_kit.inflight import shutting_down
 from lamina_kit.layer import LayerState
 from lamina_kit.process_options import Options
 from lamina_kit.rng import Rng
 from lamina_kit.service import Environment, Service
 from lamina_kit.switchboard import Switchboard
 
-DRAIN_S = 1.0
-"""How long calls with one response may go on after a stop was asked for, before they are cancelled."""
 STOP_S = 15.0
 """How long a service may take to stop before it is left behind."""
 JOIN_S = 3.0
@@ -88,7 +87,7 @@ class Lives:
         self._channels = channels
         self._join = join
         self.state = state
-        self.below = Below(channels, options.upstreams, role.layer, state.host, state.clock)
+        self.below = Below(channels, options.upstreams, role.layer, state.host, state.clock, options.security())
         self.board = Switchboard(self._waiting, self.below.explain)
         self._log = log.logger(role.layer)
         self._stopping = asyncio.Event()
@@ -98,7 +97,9 @@ class Lives:
         self._service = self._build()
 
     def stop(self) -> None:
-        """Has `run` end."""
+        """Has `run` end, with the grace of the options for calls with one response; a second time ends the grace."""
+        if self._stopping.is_set():
+            self.board.hasten()
         self._stopping.set()
 
     def reboot(self) -> None:
@@ -134,6 +135,7 @@ class Lives:
             channels=self._channels,
             bus_path=options.bus,
             config=self._config,
+            security=options.security(),
         )
         service = self._role.build(environment, self._config)
         self.board.connect(service, self.state)
@@ -156,7 +158,7 @@ class Lives:
         finally:
             await announce(False)
             if self._stopping.is_set():
-                await self.board.drain(self._over, DRAIN_S)
+                await self.board.drain(self._over, self._options.grace_s)
             await self.board.close(self._over)
             await self._end()
             self.state.sessions.close()
@@ -220,11 +222,11 @@ class Lives:
         return self.below.waiting_for(self._role.needs)
 
     def _over(self) -> LaminaError:
+        layer = self._role.layer
         if self._stopping.is_set():
-            text, reason = f"The {self._role.layer} layer is stopping.", "LAYER_STOPPING"
-        else:
-            text, reason = f"The host of the {self._role.layer} layer has lost power.", "HOST_REBOOTED"
-        return Unavailable(text, reason=reason, next_step="Try again when it serves.", layer=self._role.layer)
+            return shutting_down(layer)
+        text = f"The host of the {layer} layer has lost power."
+        return Unavailable(text, reason="HOST_REBOOTED", next_step="Try again when it serves.", layer=layer)
 
     async def _unless_stopped(self, work: Awaitable[None]) -> bool:
         """Does work unless a stop comes first. Returns whether it was done."""

@@ -1,8 +1,8 @@
 """RPCs that a contract has and no engine serves yet.
 
-They carry the option `(lamina.common.v1.planned)`, which names the systems that they wait for. A server answers them with
-UNIMPLEMENTED `NOT_SERVED_YET`, those of services that the layer does not register included, so that a caller can tell
-what is to come from what does not exist, and reflection shows the whole contract.
+They carry the option `(lamina.common.v1.planned)`, which names the systems that they wait for. A server answers them
+with UNIMPLEMENTED `NOT_SERVED_YET`, those of services that the layer does not register included, so that a caller can
+tell what is to come from what does not exist, and reflection shows the whole contract.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def packages(service: Any) -> tuple[str, ...]:
 
 
 def services(packages: Iterable[str]) -> Iterator[ServiceDescriptor]:
-    """Yields the services of generated packages (`lamina.mmu.v1`), in order of files and, in a file, of the contract."""
+    """Yields the services of generated packages (`lamina.mmu.v1`), in order of files and, in one, of the contract."""
     for package in packages:
         for module in _modules(package):
             contract: FileDescriptor = module.DESCRIPTOR
@@ -43,7 +43,7 @@ def waits_for(method: MethodDescriptor) -> str:
 
 
 def register(server: grpc.aio.Server, offered: Sequence[ServiceDescriptor]) -> None:
-    """Has the server answer the planned RPCs of `offered`. Behind the layer's own servicers: the last to come stands."""
+    """Has the server answer the planned RPCs of `offered`. After the layer's own servicers: the last to come stands."""
     for service in offered:
         handlers = {method.name: _handler(method) for method in service.methods if waits_for(method)}
         if handlers:
@@ -51,7 +51,7 @@ def register(server: grpc.aio.Server, offered: Sequence[ServiceDescriptor]) -> N
 
 
 def _modules(package: str) -> Iterator[ModuleType]:
-    """Yields the generated modules of a package in alphabetical order; none for a service that has no generated code."""
+    """Yields the generated modules of a package in alphabetical order; none where there is no generated code."""
     try:
         parent = importlib.import_module(package)
     except ModuleNotFoundError:

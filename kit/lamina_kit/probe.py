@@ -1,25 +1,32 @@
 """Asks a service whether it is healthy: `python -m lamina_kit.probe TARGET [SERVICE]`.
 
-For health checks of containers and for scripts. Exit status 0: it serves; 1: it does not, or nobody answers. What it found
-is printed on one line.
+For health checks of containers and for scripts. Exit status 0: it serves; 1: it does not, or nobody answers. What it
+found is printed on one line.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from lamina_kit.credentials import of_channel
+from lamina_kit.errors import LaminaError
+from lamina_kit.security import TLS, TlsFiles, bare
+
 TIMEOUT_S = 3.0
 
 
-def probe(target: str, service: str = "", timeout_s: float = TIMEOUT_S) -> str:
+def probe(target: str, service: str = "", timeout_s: float = TIMEOUT_S, tls_dir: str = "") -> str:
     """Returns what a service at `target` (`HOST:PORT` or `unix:/path`) says of its health, by the name of the status.
 
-    An empty `service` asks for the whole server. Nobody who answers in time is the name of the gRPC code.
+    An empty `service` asks for the whole server. Nobody who answers in time is the name of the gRPC code. For
+    `tls:HOST:PORT` the certificates are in `tls_dir`.
     """
-    with grpc.insecure_channel(target) as channel:
+    with _channel(target, tls_dir) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s, wait_for_ready=True)
@@ -28,12 +35,21 @@ def probe(target: str, service: str = "", timeout_s: float = TIMEOUT_S) -> str:
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
+def _channel(target: str, tls_dir: str) -> grpc.Channel:
+    if not target.startswith(TLS):
+        return grpc.insecure_channel(target)
+    return grpc.secure_channel(bare(target), of_channel(TlsFiles.of(Path(tls_dir))))
+
+
 def main(arguments: list[str]) -> int:
     """Probes what the arguments name and prints the outcome."""
     if len(arguments) not in (1, 2):
-        print("usage: python -m lamina_kit.probe HOST:PORT|unix:/PATH [SERVICE]", file=sys.stderr)
+        print("usage: python -m lamina_kit.probe HOST:PORT|tls:HOST:PORT|unix:/PATH [SERVICE]", file=sys.stderr)
         return 2
-    outcome = probe(*arguments)
+    try:
+        outcome = probe(*arguments, tls_dir=os.environ.get("LAMINA_TLS_DIR", ""))
+    except LaminaError as error:
+        outcome = f"{error.reason}: {error}"
     print(outcome)
     return 0 if outcome == "SERVING" else 1
 

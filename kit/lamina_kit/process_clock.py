@@ -32,14 +32,27 @@ def ground_clock(state_dir: Path) -> JoinedClock:
     """Returns the clock of a process with nobody below: it goes on from a killed predecessor's time, else from 0."""
     path = state_dir / START_FILE
     boot = _KERNEL_BOOT.read_text().strip() if _KERNEL_BOOT.exists() else ""
+    start_ns = _kept_start(path, boot)
+    if start_ns is not None:
+        return JoinedClock(time.monotonic_ns() - start_ns)
+    scratch = path.with_suffix(".new")
+    scratch.write_text(json.dumps({"kernel_boot": boot, "start_ns": time.monotonic_ns()}) + "\n")
+    scratch.replace(path)
+    return JoinedClock()
+
+
+def _kept_start(path: Path, kernel_boot: str) -> int | None:
+    """Returns the monotonic time at which a killed predecessor's time began; None when nothing usable was left.
+
+    A file that cannot be read says as little as none: monotonic times mean nothing in another boot of the machine.
+    """
     try:
         kept = json.loads(path.read_text())
-        if kept["kernel_boot"] == boot and 0 <= kept["start_ns"] <= time.monotonic_ns():
-            return JoinedClock(time.monotonic_ns() - kept["start_ns"])
+        boot, start_ns = kept["kernel_boot"], kept["start_ns"]
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # none was left, or a cut one: a new time starts
-    path.write_text(json.dumps({"kernel_boot": boot, "start_ns": time.monotonic_ns()}) + "\n")
-    return JoinedClock()
+        return None
+    usable = isinstance(start_ns, int) and boot == kernel_boot and 0 <= start_ns <= time.monotonic_ns()
+    return start_ns if usable else None
 
 
 def end_time(state_dir: Path) -> None:

@@ -14,17 +14,20 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lamina_kit.channel import check_target
 from lamina_kit.checks import Checks, shown
 from lamina_kit.errors import InvalidArgument
+from lamina_kit.log import FORMATS, LEVELS
+from lamina_kit.security import PLAIN, Security, TlsFiles
 
 PREFIX = "LAMINA_"
 UPSTREAM = "UPSTREAM_"
-LOG_LEVELS = ("debug", "info", "warning", "error")
-LOG_FORMS = ("text", "json")
 MAX_ADDRESSES = 16
+GRACE_S = 2
+MAX_GRACE_S = 3600
+_YES = {"1": True, "true": True, "yes": True, "": False, "0": False, "false": False, "no": False}
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Options:
     `state_dir` belongs to this process alone; `bus` is the memory bus of the host, which hardware makes and others map;
     `listen` are the addresses to serve, `upstreams` the target of each layer below; `patience_s` is how long to wait
     for those before giving up, 0 meaning for ever. `seed` makes ids and choices repeatable. `parent` is the process
-    with which this one ends, however that ends.
+    with which this one ends, however that ends. `grace_s` is how long calls with one response may go on once a stop was
+    asked for. `tls` are the certificates for talking beyond the host, whose networks are private with `plain_network`.
     """
 
     host: str
@@ -48,8 +52,17 @@ class Options:
     seed: int | None = None
     patience_s: int = 0
     parent: int | None = None
-    log_level: str = "info"
-    log_form: str = "text"
+    grace_s: int = GRACE_S
+    tls: TlsFiles | None = None
+    plain_network: bool = False
+    operations: Mapping[str, Any] = field(default_factory=dict)
+    """What flags say of the configuration's section of operations; they stand above it (`operations_config.py`)."""
+    metrics_offset: int = 0
+    """Added to the port of the metrics: the processes of a stack share one configuration."""
+
+    def security(self) -> Security:
+        """Returns what this process has for talking beyond its host."""
+        return Security(self.tls, self.plain_network) if self.tls or self.plain_network else PLAIN
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,8 +103,22 @@ def parser(layer: str, calls: Sequence[str]) -> argparse.ArgumentParser:
         "--patience", metavar="SECONDS", help="how long to wait for the layers below (default for ever)"
     )
     parser.add_argument("--parent", metavar="PID", help="stop when this process, which started us, ends")
-    parser.add_argument("--log-level", metavar="LEVEL", help=f"{', '.join(LOG_LEVELS)} (default info)")
-    parser.add_argument("--log-form", metavar="FORM", help=f"{' or '.join(LOG_FORMS)} (default text)")
+    parser.add_argument(
+        "--grace", metavar="SECONDS", help=f"how long calls may go on after a stop was asked for (default {GRACE_S})"
+    )
+    parser.add_argument(
+        "--tls-dir", metavar="DIR", help="folder with ca.pem, cert.pem and key.pem, as `lamina ca issue` makes it"
+    )
+    for name, what in (("ca", "authorities"), ("cert", "certificate"), ("key", "its key")):
+        parser.add_argument(f"--tls-{name}", metavar="FILE", help=f"{what}, instead of the one in --tls-dir")
+    parser.add_argument(
+        "--plain-network", action="store_const", const="1", help="its networks are private: no TLS is needed there"
+    )
+    parser.add_argument("--log-level", metavar="LEVEL", help=f"{', '.join(LEVELS)} (default info)")
+    parser.add_argument("--log-format", metavar="FORMAT", help=f"{' or '.join(FORMATS)} (default console)")
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="serve metrics for Prometheus there")
+    parser.add_argument("--metrics-remote", action="store_true", help="allow --metrics beyond this machine")
+    parser.add_argument("--metrics-offset", metavar="N", help="added to the port of the metrics (default 0)")
     return parser
 
 
@@ -101,6 +128,7 @@ def read(layer: str, calls: Sequence[str], words: Sequence[str], environ: Mappin
     Raises:
         InvalidArgument: `PROCESS_OPTIONS_INVALID`, `ADDRESS_INVALID` or `SOCKET_PATH_TOO_LONG`, naming the flag or
             variable.
+        FailedPrecondition: `TLS_REQUIRED`, an address lies beyond the host and no certificate is given.
     """
     given = vars(parser(layer, calls).parse_args(words))
 
@@ -120,8 +148,16 @@ def read(layer: str, calls: Sequence[str], words: Sequence[str], environ: Mappin
         seed=_number(value("seed"), "--seed"),
         patience_s=_number(value("patience"), "--patience") or 0,
         parent=_number(value("parent"), "--parent"),
-        log_level=value("log_level") or "info",
-        log_form=value("log_form") or "text",
+        grace_s=GRACE_S if (grace := _number(value("grace"), "--grace")) is None else grace,
+        tls=_tls_files(*(value(f"tls_{name}") for name in ("dir", "ca", "cert", "key"))),
+        plain_network=_flag(value("plain_network"), "--plain-network"),
+        operations={
+            "log_level": given["log_level"],
+            "log_format": given["log_format"],
+            "metrics_listen": given["metrics"],
+            "metrics_remote": given["metrics_remote"] or None,
+        },
+        metrics_offset=_number(given["metrics_offset"] or "", "--metrics-offset") or 0,
     )
     _check(options, calls, bool(value("state_dir")))
     return options
@@ -145,6 +181,27 @@ def _upstreams(calls: Sequence[str], words: Sequence[str], environ: Mapping[str,
     return found
 
 
+def _tls_files(folder: str, *files: str) -> TlsFiles | None:
+    """Returns the paths of certificates: a folder's, or those of the files named in their places."""
+    if not folder and not any(files):
+        return None
+    with Checks("PROCESS_OPTIONS_INVALID") as check:
+        for name, path in zip(("ca", "cert", "key"), files, strict=True):
+            check.that(bool(folder or path), f"tls-{name}", "is missing, and no --tls-dir has it")
+    ca, cert, key = (Path(path).absolute() if path else None for path in files)
+    return TlsFiles.of(Path(folder).absolute(), ca, cert, key)
+
+
+def _flag(text: str, flag: str) -> bool:
+    if text.lower() not in _YES:
+        raise InvalidArgument(
+            f"{flag} {shown(text)} is neither true nor false.",
+            reason="PROCESS_OPTIONS_INVALID",
+            next_step="Give 1 or 0.",
+        )
+    return _YES[text.lower()]
+
+
 def _number(text: str, flag: str) -> int | None:
     if not text:
         return None
@@ -164,7 +221,10 @@ def _check(options: Options, calls: Sequence[str], has_state_dir: bool) -> None:
         check.that(0 < len(options.listen) <= MAX_ADDRESSES, "listen", f"needs 1 to {MAX_ADDRESSES} addresses")
         for layer in calls:
             check.that(layer in options.upstreams, f"upstream {layer}", "is missing: this layer calls it")
-        check.one_of("log-level", options.log_level, LOG_LEVELS)
-        check.one_of("log-form", options.log_form, LOG_FORMS)
+        check.range("grace", options.grace_s, 0, MAX_GRACE_S)
+        check.one_of("log-level", options.operations.get("log_level") or LEVELS[0], LEVELS)
+        check.one_of("log-format", options.operations.get("log_format") or FORMATS[0], FORMATS)
+        check.range("metrics-offset", options.metrics_offset, 0, 1000)
     for address in (*options.listen, *options.upstreams.values()):
         check_target(address)
+        options.security().encrypts(address)

@@ -7,8 +7,8 @@
     …
     await served.stop(); await service.stop()
 
-Both register, beside the layer's own services, the common `Layer` and `Faults` services, gRPC health and reflection, and put
-`interceptor.Guard` around every handler. Starting and stopping the service itself is the composer's.
+Both register, beside the layer's own services, the common `Layer` and `Faults` services, gRPC health and reflection,
+and put `interceptor.Guard` around every handler. Starting and stopping the service itself is the composer's.
 """
 
 from __future__ import annotations
@@ -29,18 +29,25 @@ from lamina.common.v1 import faults_pb2_grpc, layer_pb2_grpc
 from lamina_kit import planned
 from lamina_kit.channel import OPTIONS, Channel, check_target, connect
 from lamina_kit.clock import Clock
+from lamina_kit.credentials import of_server
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError
 from lamina_kit.fault_service import SERVICE_NAME as FAULTS_NAME
 from lamina_kit.fault_service import FaultsServicer
+from lamina_kit.gate import Gate
 from lamina_kit.inproc import Latency, LocalChannel, LocalServer
 from lamina_kit.interceptor import Guard
 from lamina_kit.layer import SERVICE_NAME, LayerServicer, LayerState
 from lamina_kit.membus import MemoryBus
 from lamina_kit.rng import Rng
+from lamina_kit.security import PLAIN, Security, bare
 
 __all__ = ["Channel", "Environment", "Served", "Service", "connect", "local", "serve"]
 
 SERVER_OPTIONS = (*OPTIONS, ("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 5000))
+LAST_WORDS_S = 0.1
+"""How long answers that are on their way have before the sockets close."""
+BELOW = "below/"
+"""What the health name of a layer below begins with."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -84,11 +91,13 @@ class Environment:
     bus_path: Path | None = None
     bus: MemoryBus | None = None
     config: Any = None
+    security: Security = PLAIN
+    """For channels that the service opens itself, beyond its host."""
 
 
 def local(service: Service, layer: LayerState, *, latency: Latency | None = None) -> LocalChannel:
     """Returns an in-process channel to a service; in virtual time its calls take a `latency`."""
-    server = LocalServer(Guard(layer.recorder).wrap)
+    server = LocalServer(Guard(layer.recorder, calls=layer.calls).wrap)
     register_all(service, layer, server)
     return LocalChannel(server, latency=latency)
 
@@ -101,15 +110,33 @@ class Served:
     health: health.aio.HealthServicer
     addresses: tuple[str, ...]
     ports: tuple[int, ...]
+    gate: Gate | None = None
 
     async def set_serving(self, serving: bool) -> None:
         """Tells health watchers whether the layer serves, all of its services at once."""
         await set_serving(self.health, serving)
 
+    async def set_below(self, layer: str, serving: bool) -> None:
+        """Tells health watchers, under the name `below/LAYER`, whether a layer that this one calls serves.
+
+        A layer that serves while one below does not is degraded: what needs the missing one is refused.
+        """
+        await self.health.set(BELOW + layer, _SERVING if serving else _NOT_SERVING)
+
     async def stop(self, grace_s: float = 1.0) -> None:
-        """Tells health watchers, refuses new calls, gives running ones `grace_s` seconds, then cancels them."""
+        """Tells health watchers, refuses new calls, gives those with one response `grace_s` seconds, ends the rest.
+
+        Callers whose calls end so see UNAVAILABLE `SHUTTING_DOWN`.
+        """
         await self.health.enter_graceful_shutdown()
-        await self.server.stop(grace_s)
+        if self.gate is not None:
+            await self.gate.shut(grace_s)
+        await self.server.stop(LAST_WORDS_S if self.gate is not None else grace_s)
+
+    def hasten(self) -> None:
+        """Ends the grace of a `stop` that waits."""
+        if self.gate is not None:
+            self.gate.hasten()
 
     async def wait(self) -> None:
         """Returns when the server has stopped."""
@@ -117,38 +144,54 @@ class Served:
 
 
 async def set_serving(servicer: health.aio.HealthServicer, serving: bool) -> None:
-    """Has a health service say for all names that it knows whether they serve."""
+    """Has a health service say for all names of this layer that it knows whether they serve."""
     names: dict[str, Any] = vars(servicer)["_server_status"]
-    for name in list(names):
+    for name in [name for name in names if not name.startswith(BELOW)]:
         await servicer.set(name, _SERVING if serving else _NOT_SERVING)
 
 
-async def serve(service: Service, addresses: Sequence[str], layer: LayerState, *, serving: bool = True) -> Served:
-    """Serves a service on `addresses`: `HOST:PORT` (port 0: any free one) and `unix:/path`.
+async def serve(
+    service: Service,
+    addresses: Sequence[str],
+    layer: LayerState,
+    *,
+    serving: bool = True,
+    security: Security = PLAIN,
+) -> Served:
+    """Serves a service on `addresses`: `HOST:PORT` (port 0: any free one), `tls:HOST:PORT` and `unix:/path`.
 
     Without `serving` health says NOT_SERVING until `Served.set_serving`.
     Raises `InvalidArgument` for a malformed address and `FailedPrecondition` `PORT_IN_USE`, `SOCKET_IN_USE` or
-    `ADDRESS_UNUSABLE` for one that cannot be listened on; then it listens on none.
+    `ADDRESS_UNUSABLE` for one that cannot be listened on, `TLS_REQUIRED` for one beyond the host without a certificate;
+    then it listens on none. A certificate that cannot be used raises as `certificates.read`.
     """
     for address in addresses:
         check_target(address)
+        security.encrypts(address)
+    gate = Gate(service.layer)
     server = grpc.aio.server(
-        interceptors=[Guard(layer.recorder)],
+        interceptors=[gate, Guard(layer.recorder, calls=layer.calls)],
         options=SERVER_OPTIONS,
     )
     health_servicer = register_all(service, layer, server)
     if not serving:
         known: dict[str, Any] = vars(health_servicer)["_server_status"]
         known.update(dict.fromkeys(known, _NOT_SERVING))
-    return await listen(server, addresses, service.layer, health_servicer)
+    served = await listen(server, addresses, service.layer, health_servicer, security)
+    served.gate = gate
+    return served
 
 
 async def listen(
-    server: grpc.aio.Server, addresses: Sequence[str], layer: str, health_servicer: health.aio.HealthServicer
+    server: grpc.aio.Server,
+    addresses: Sequence[str],
+    layer: str,
+    health_servicer: health.aio.HealthServicer,
+    security: Security = PLAIN,
 ) -> Served:
     """Starts a server, on which everything is registered, on addresses. Raises as `serve` does."""
     try:
-        bound = tuple(_bind(server, address, layer) for address in addresses)
+        bound = tuple(_bind(server, address, layer, security) for address in addresses)
     except LaminaError:
         await server.start()  # gRPC gives back the addresses before the one that failed only if it was started
         await server.stop(None)
@@ -176,20 +219,22 @@ def register_all(service: Service, layer: LayerState, server: grpc.aio.Server) -
     return servicer
 
 
-def _bind(server: grpc.aio.Server, address: str, layer: str) -> str:
+def _bind(server: grpc.aio.Server, address: str, layer: str, security: Security) -> str:
     """Makes the server listen on one address; returns the address with its real port."""
     if address.startswith("unix:"):
         path = Path(address.removeprefix("unix://").removeprefix("unix:"))
         _check_socket_free(path, layer)
         address = f"unix:{path}"
+    credentials = of_server(security.tls) if security.encrypts(address) and security.tls else None
+    prefix, address = address[: -len(bare(address))], bare(address)
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError as error:
         raise _unusable(address, layer) from error
     if address.startswith("unix:"):
         os.chmod(path, 0o600)
         return address
-    return f"{address.rpartition(':')[0]}:{port}"
+    return f"{prefix}{address.rpartition(':')[0]}:{port}"
 
 
 def _check_socket_free(path: Path, layer: str) -> None:

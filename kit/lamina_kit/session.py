@@ -29,6 +29,8 @@ REVISION = "1.0"
 """Revision of the contracts that this version speaks; majors must agree."""
 REOPEN_NS = 200_000_000
 """Pause between two attempts to open a session again."""
+FREE_S = 5.0
+"""How long an owner that stops waits for the layer below to free what it left."""
 
 
 class OwnerSession:
@@ -104,14 +106,34 @@ class OwnerSession:
         """Has `callback`, plain or a coroutine, called when a new stream stands: claim with the new `metadata`."""
         self._reopened.append(callback)
 
-    async def close(self) -> None:
-        """Ends the session and stops opening it again. Idempotent."""
+    async def close(self, *, free: bool = False) -> None:
+        """Ends the session and stops opening it again. Idempotent.
+
+        With `free` the layer below frees at once what the owner left there, where it would wait for its return. One
+        that does not answer frees it later by itself.
+        """
+        release = free and self.is_open and not self.stale
         task, self._task = self._task, None
         if task is not None and not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        if release:
+            await self._free()
         if self._call is not None:
             self._call.cancel()
+
+    async def _free(self) -> None:
+        """Replaces the session by one that starts with nothing."""
+        epoch = self.epoch + 1
+        self._on_epoch(epoch)
+        call = self._stub.OpenSession(layer_pb2.OpenSessionRequest(owner=self.owner, epoch=epoch, fresh=True))
+        try:
+            async with asyncio.timeout(FREE_S):
+                await call.read()
+        except (TimeoutError, grpc.aio.AioRpcError) as error:
+            self._log.info("session.not_freed", owner=self.owner, epoch=epoch, error=str(error))
+        finally:
+            call.cancel()
 
     async def _connect(self, epoch: int, fresh: bool) -> None:
         """Shakes hands and opens the session; the epoch is used up only when the layer answers."""

@@ -14,33 +14,24 @@ that is gone, and their sessions break.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 from lamina.common.v1 import faults_pb2_grpc, layer_pb2_grpc
 
-from lamina_kit import log
+from lamina_kit.below import TRANSPORT
 from lamina_kit.errors import LaminaError
 from lamina_kit.fault_service import SERVICE_NAME as FAULTS_NAME
 from lamina_kit.fault_service import FaultsServicer
+from lamina_kit.inflight import InFlight, Refusal
 from lamina_kit.interceptor import Behaviour, as_coroutine, as_writer
 from lamina_kit.layer import SERVICE_NAME as LAYER_NAME
 from lamina_kit.layer import LayerServicer, LayerState
 from lamina_kit.status import rpc_error
 
-CLEANUP_S = 5.0
-"""How long a cancelled handler may clean up before `close` goes on without it."""
-
-TRANSPORT = "RPC_UNAVAILABLE"
-"""Reason of an error that gRPC itself raised: nobody answered."""
-
 Explain = Callable[[LaminaError], LaminaError]
-Refusal = Callable[[], LaminaError]
-"""Makes the error of a call that does not reach the service, a new one for each."""
 
 
 class _Collected:
@@ -61,13 +52,10 @@ class Switchboard:
     """Stands for a service at a server. `explain` makes an error of the transport below say who is missing."""
 
     def __init__(self, refusal: Refusal, explain: Explain = lambda error: error) -> None:
-        self._refusal: Refusal | None = refusal
+        self._calls = InFlight(refusal)
         self._explain = explain
         self._service: Any = None
         self._table: dict[str, Any] = {}
-        self._active: dict[asyncio.Task[Any], bool] = {}  # of each call in flight, whether it may last for ever
-        self._quiet = asyncio.Event()
-        self._log = log.logger("switchboard")
         self.layer = ""
         self.service_names: tuple[str, ...] = ()
         self.adapters: tuple[str, ...] = ()
@@ -102,40 +90,28 @@ class Switchboard:
     @property
     def is_open(self) -> bool:
         """Whether calls reach the service."""
-        return self._refusal is None
+        return self._calls.refusal is None
 
     def open(self) -> None:
         """Lets calls reach the service."""
-        self._refusal = None
+        self._calls.refusal = None
 
     def refuse(self, refusal: Refusal) -> None:
         """Changes what callers are told while the board is closed."""
-        if self._refusal is not None:
-            self._refusal = refusal
+        if self._calls.refusal is not None:
+            self._calls.refusal = refusal
 
     async def drain(self, refusal: Refusal, limit_s: float) -> None:
         """Refuses new calls, and lets those with one response end by themselves for up to `limit_s` seconds."""
-        self._refusal = refusal
-        self._quiet.clear()
-        if all(self._active.values()):
-            return
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._quiet.wait()
-        except TimeoutError:
-            self._log.warning("calls.cut", count=sum(not lasting for lasting in self._active.values()))
+        await self._calls.drain(refusal, limit_s)
+
+    def hasten(self) -> None:
+        """Ends the wait of `drain`."""
+        self._calls.hasten()
 
     async def close(self, refusal: Refusal) -> None:
         """Ends the calls in flight with `refusal`, and refuses those that come so. Returns when they have ended."""
-        self._refusal = refusal
-        ending = list(self._active)
-        for task in ending:
-            task.cancel()
-        try:
-            async with asyncio.timeout(CLEANUP_S):
-                await asyncio.gather(*ending, return_exceptions=True)
-        except TimeoutError:
-            self._log.error("calls.do_not_end", count=sum(not task.done() for task in ending))
+        await self._calls.close(refusal)
 
     # ── one call ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -149,37 +125,18 @@ class Switchboard:
         adapt = as_writer if handler.response_streaming else as_coroutine
 
         async def answer(argument: Any, context: Any) -> Any:
-            if self._refusal is not None:
-                raise self._refusal()
-            with self._held(handler.response_streaming):
+            with self._calls.held(handler.response_streaming):
                 behaviour: Behaviour = getattr(self._table[path], kind)
-                if inspect.iscoroutinefunction(behaviour):
+                if not inspect.iscoroutinefunction(behaviour):
+                    behaviour = adapt(behaviour)
+                try:
                     return await behaviour(argument, context)
-                return await adapt(behaviour)(argument, context)
+                except grpc.aio.AioRpcError as error:
+                    raise self._explained(rpc_error(error)) from error
+                except LaminaError as error:
+                    raise self._explained(error) from error
 
         return make(answer, *codecs)
-
-    @contextmanager
-    def _held(self, lasting: bool) -> Iterator[None]:
-        """Counts the call as in flight, and turns what ended it into the error that its caller is to see."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._active[task] = lasting
-        try:
-            yield
-        except asyncio.CancelledError:
-            if self._refusal is None or not task.cancelling():
-                raise
-            task.uncancel()
-            raise self._refusal() from None
-        except grpc.aio.AioRpcError as error:
-            raise self._explained(rpc_error(error)) from error
-        except LaminaError as error:
-            raise self._explained(error) from error
-        finally:
-            self._active.pop(task, None)
-            if not lasting and all(self._active.values()):
-                self._quiet.set()
 
     def _explained(self, error: LaminaError) -> LaminaError:
         return self._explain(error) if error.reason == TRANSPORT else error

@@ -18,7 +18,7 @@ import builtins
 import contextvars
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -55,6 +55,10 @@ class TraceContext:
 
     def __repr__(self) -> str:
         return f"TraceContext({self.header})"
+
+    def unsampled(self) -> TraceContext:
+        """Returns the same trace without the wish to record it, for work that outlives the request."""
+        return TraceContext(self.trace_id, self.span_id, False) if self.sampled else self
 
 
 class _LateRoot(TraceContext):
@@ -121,9 +125,10 @@ class SpanRecord:
 
 
 class SpanRing:
-    """The latest 10,000 spans of a layer; older ones are lost."""
+    """The latest 10,000 spans of a layer; older ones are lost. `sink`, when set, is given each one as it ends."""
 
     def __init__(self, limit: int = MAX_SPANS) -> None:
+        self.sink: Callable[[SpanRecord], None] | None = None
         self._spans: deque[SpanRecord] = deque(maxlen=limit)
 
     def __len__(self) -> int:
@@ -132,6 +137,8 @@ class SpanRing:
     def add(self, span: SpanRecord) -> None:
         """Keeps a span."""
         self._spans.append(span)
+        if self.sink is not None:
+            self.sink(span)
 
     def list(self, trace_id: str = "") -> builtins.list[SpanRecord]:
         """Returns the spans of one trace, or all, in the order of their start."""
@@ -140,10 +147,11 @@ class SpanRing:
 
 
 class Recorder:
-    """Makes spans for one layer: its name, its clock, its source of ids and its ring."""
+    """Makes spans for one layer: its name, its host, its clock, its source of ids and its ring."""
 
-    def __init__(self, layer: str, clock: Clock, rng: Rng, ring: SpanRing) -> None:
+    def __init__(self, layer: str, clock: Clock, rng: Rng, ring: SpanRing, host: str = "") -> None:
         self.layer = layer
+        self.host = host
         self.clock = clock
         self.ring = ring
         self._rng = rng
@@ -153,6 +161,11 @@ class Recorder:
     def next_order(self) -> int:
         """Returns the number of the span that starts now."""
         self._started += 1
+        return self._started
+
+    @property
+    def started(self) -> int:
+        """How many spans have started."""
         return self._started
 
     def new_root(self) -> TraceContext:
@@ -183,10 +196,32 @@ def current() -> TraceContext | None:
     return _context.get()
 
 
+def worker() -> Recorder | None:
+    """Returns the recorder of the layer that this task works for, or None."""
+    return _recorder.get()
+
+
+@contextmanager
+def working_for(recorder: Recorder) -> Iterator[None]:
+    """Has what runs inside, and the tasks that it starts, work for a layer: log lines name it and its host."""
+    token = _recorder.set(recorder)
+    try:
+        yield
+    finally:
+        _recorder.reset(token)
+
+
 def enter(context: TraceContext | None, recorder: Recorder) -> None:
     """Makes `context` the current one of this task. For interceptors: a handler's task ends with the call."""
     _context.set(context)
     _recorder.set(recorder)
+
+
+def follow(context: TraceContext, recorder: Recorder | None = None) -> None:
+    """Makes `context` the current one of a task that goes on with the work of another one, for the same layer."""
+    _context.set(context)
+    if recorder is not None:
+        _recorder.set(recorder)
 
 
 class Span:

@@ -42,7 +42,7 @@ spec:
 
 
 class Workload:
-    """A deployment that is scaled time and again."""
+    """A deployment that is scaled and whose pods are deleted time and again."""
 
     def __init__(self, client: Any, rng: Rng, clients: list[Any]) -> None:
         self.client, self.rng, self.clients = client, rng, clients
@@ -60,11 +60,27 @@ class Workload:
         await stub.ApplyObjects(orchestrator_pb2.ApplyObjectsRequest(manifest=MANIFEST))
 
     async def run(self) -> None:
-        """Scales it to 0 to 4 replicas, for ever."""
+        """Scales it to 0 to 4 replicas or deletes one of its pods, for ever."""
         while True:
             await asyncio.sleep(self.rng.randint(500, 6000) / 1000)
+            if self.rng.random() < 0.3:
+                await self.delete_one()
+                continue
             self.replicas = self.rng.randint(0, 4)
             await cluster.scale(self.client, "hello", self.replicas)
+
+    async def delete_one(self) -> None:
+        """Deletes a pod, if there is one; another one has to take its place."""
+        stub = self.client.stub("orchestrator", orchestrator_pb2_grpc.ObjectsStub)
+        listed = (await stub.ListObjects(orchestrator_pb2.ListObjectsRequest(kind="Pod"))).objects
+        if listed:
+            name = self.rng.choice(sorted(pod.name for pod in listed))
+            reference = orchestrator_pb2.ObjectReference(kind="Pod", namespace="default", name=name)
+            try:
+                await stub.DeleteObject(orchestrator_pb2.DeleteObjectRequest(reference=reference))
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.NOT_FOUND:  # it may have gone since it was listed
+                    raise
 
     async def converge(self) -> None:
         """Waits until as many pods as wanted are ready, with a process each."""

@@ -1,4 +1,7 @@
-"""What must hold once every fault has ended and the stack had time to settle."""
+"""What must hold once every fault has ended and the stack had time to settle.
+
+Each function raises AssertionError for what does not hold; `test_invariants.py` breaks each on purpose.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2, vswitch_pb2_grpc
 from tests.property.mmu.world import check_books
 
+from lamina_cli.demo.cluster import is_ready
 from lamina_cli.home import LAYERS
 from lamina_cli.objects import body
 from lamina_cli.paging import collect
@@ -62,10 +66,10 @@ def _names(items: Iterable[Any]) -> list[str]:
 
 
 async def no_orphans(client: Any, baseline: Inventory) -> None:
-    """Whatever a layer holds for one above is known there."""
+    """Whatever a layer holds for one above is known there, and a port is one that was there when trouble began."""
     found = await inventory(client)
     expected = await _claimed(client)
-    for kind in ("contexts", "spaces", "run groups", "memory groups"):
+    for kind in ("contexts", "spaces", "run groups", "memory groups", "ports"):
         missing = expected[kind] - set(found[kind])
         orphans = set(found[kind]) - expected[kind] - set(baseline[kind])
         assert not orphans, f"{kind} without an owner: {sorted(orphans)}"
@@ -74,7 +78,8 @@ async def no_orphans(client: Any, baseline: Inventory) -> None:
 
 async def _claimed(client: Any) -> dict[str, set[str]]:
     """Returns what processes, containers, sandboxes and VMs say that they have below them."""
-    claimed: dict[str, set[str]] = {"contexts": set(), "spaces": set(), "run groups": set(), "memory groups": set()}
+    kinds = ("contexts", "spaces", "run groups", "memory groups", "ports")
+    claimed: dict[str, set[str]] = {kind: set() for kind in kinds}
     containers = client.stub("container-runtime", runtime_rpc.ContainersStub)
     sandboxes = client.stub("container-runtime", runtime_rpc.SandboxesStub)
     listed = await collect(containers.ListContainers, runtime_pb.ListContainersRequest(), "containers")
@@ -109,10 +114,36 @@ async def pods_and_sandboxes(clients: list[Any]) -> None:
     ready: list[str] = []
     for client in clients:
         sandboxes = client.stub("container-runtime", runtime_rpc.SandboxesStub)
-        for box in await collect(sandboxes.ListSandboxes, runtime_pb.ListSandboxesRequest(), "sandboxes"):
+        boxes = await collect(sandboxes.ListSandboxes, runtime_pb.ListSandboxesRequest(), "sandboxes")
+        for box in boxes:
             assert box.metadata.uid in uids, f"{box.name} belongs to no pod"
             ready += [box.metadata.uid] if box.state == runtime_pb.Sandbox.STATE_READY else []
+        containers = client.stub("container-runtime", runtime_rpc.ContainersStub)
+        for one in await collect(containers.ListContainers, runtime_pb.ListContainersRequest(), "containers"):
+            assert one.sandbox in {box.name for box in boxes}, f"{one.name} is in no sandbox"
     assert sorted(ready) == sorted(uids), f"pods {sorted(uids)} have the ready sandboxes {sorted(ready)}"
+
+
+async def leases_belong_to_nodes(client: Any) -> None:
+    """Every node has a lease, every lease a node, and every node is ready again."""
+    stub = client.stub("orchestrator", orchestrator_pb2_grpc.ObjectsStub)
+    request = orchestrator_pb2.ListObjectsRequest
+    nodes = [body(node) for node in await collect(stub.ListObjects, request(kind="Node"), "objects")]
+    leases = [body(lease) for lease in await collect(stub.ListObjects, request(kind="Lease"), "objects")]
+    names = sorted(node["metadata"]["name"] for node in nodes)
+    assert sorted(lease["metadata"]["name"] for lease in leases) == names, f"the nodes {names} have leases {leases}"
+    lost = [node["metadata"]["name"] for node in nodes if not is_ready(node)]
+    assert not lost, f"nodes are not ready: {lost}"
+
+
+async def machines_are_defined(client: Any, stack: Any, host: str) -> None:
+    """No VM has power that nobody defined."""
+    stub = client.stub("hypervisor", hypervisor_pb2_grpc.VirtualMachinesStub)
+    request = hypervisor_pb2.ListVirtualMachinesRequest()
+    defined = _names(await collect(stub.ListVirtualMachines, request, "virtual_machines"))
+    powered = list(stack.service(host, "hypervisor")._hypervisor._machines)
+    without = [name for name in powered if name not in defined]
+    assert not without, f"VMs without a definition: {without}"
 
 
 def books_balance(stack: Any, host: str) -> None:
@@ -121,15 +152,16 @@ def books_balance(stack: Any, host: str) -> None:
 
 
 def sessions_stand(stack: Any, host: str) -> None:
-    """Every session is open or expired, and nothing waits to be claimed from a broken one."""
+    """Every session is that of a layer of this host, and open: nothing waits to be claimed from a broken one."""
     for layer in ("hardware", "mmu", "vswitch"):
         sessions = stack.state(host, layer).sessions
-        for owner in list(sessions._sessions):
-            assert sessions.state(owner) is not SessionState.BROKEN, f"the session {owner} with {layer} is broken"
+        for owner in sessions.owners():
+            assert sessions.state(owner) is SessionState.OPEN, f"the session {owner} with {layer} is broken"
+            assert owner in {f"{host}/{name}" for name in LAYERS}, f"the session {owner} with {layer} is nobody's"
 
 
 def cores_work(stack: Any, host: str) -> None:
-    """No core stays lost, and nothing runs that nobody waits for."""
+    """No core stays lost."""
     arbiter = stack.service(host, "hardware").machine.engine.arbiter
     assert not any(arbiter.lost), f"cores are lost: {arbiter.lost}"
 

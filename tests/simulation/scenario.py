@@ -79,13 +79,18 @@ async def _simulate(report: Report, sink: Callable[[EventRecord], None] | None) 
             await world.stop()
 
 
+def users_of(clients: list[Any], rng: Rng) -> tuple[Workload, Guest, Pages, Frames]:
+    """Returns who uses the stack; the first client's host has the VM, the space and the switch."""
+    client = clients[0]
+    workload, guest = Workload(client, rng.child("workload"), clients), Guest(client, rng.child("guest"))
+    return workload, guest, Pages(client, rng.child("pages")), Frames(client, rng.child("frames"))
+
+
 async def _story(world: World, rng: Rng, report: Report) -> None:
     clients = [world.client(host) for host in world.hosts]
     client = clients[0]
     baselines = [await invariants.inventory(one) for one in clients]
-    workload, guest = Workload(client, rng.child("workload"), clients), Guest(client, rng.child("guest"))
-    pages, frames = Pages(client, rng.child("pages")), Frames(client, rng.child("frames"))
-    users = (workload, guest, pages, frames)
+    users = users_of(clients, rng)
     for user in users:
         await user.prepare()
     kept = [await invariants.inventory(one) for one in clients]
@@ -97,7 +102,7 @@ async def _story(world: World, rng: Rng, report: Report) -> None:
     world.fault_plan.end()
     await trouble.mend(client, LAYERS)
     await asyncio.sleep(SETTLE_SECONDS)
-    await _check(world, clients, kept, (workload, guest, pages, frames))
+    await check(world, clients, kept, users)
     for user in users:
         await user.remove()
     await asyncio.sleep(SETTLE_SECONDS)
@@ -122,17 +127,23 @@ async def _trouble(users: tuple[Any, ...], physical: trouble.Physical) -> None:
             raise AssertionError(f"a user met {error!r}") from error
 
 
-async def _check(world: World, clients: list[Any], kept: list[Any], users: tuple[Any, ...]) -> None:
+async def check(
+    world: World, clients: list[Any], kept: list[invariants.Inventory], users: tuple[Workload, Guest, Pages, Frames]
+) -> None:
+    """Checks every invariant, and that everything works. `kept` is what each host had when trouble began."""
     workload, guest, pages, frames = users
     await invariants.services_answer(clients[0])
     for host in world.hosts:
         invariants.sessions_stand(world, host)
         invariants.cores_work(world, host)
+        invariants.books_balance(world, host)
     await workload.converge()
     await invariants.pods_and_sandboxes(clients)
+    await invariants.leases_belong_to_nodes(clients[0])
     await guest.works()
     await pages.verify()
     await frames.works()
     for host, client, baseline in zip(world.hosts, clients, kept, strict=True):
+        await invariants.machines_are_defined(client, world, host)
         await invariants.no_orphans(client, baseline)
         invariants.books_balance(world, host)

@@ -7,34 +7,15 @@ with its time and cause. `tests/style/test_determinism_rules.py` forbids what wo
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-LAYERS = {"hardware", "mmu", "vswitch", "hypervisor", "container-runtime", "orchestrator"}
-LIMIT_S = 110
-
-
-def demo(log: Path, seed: int, environ: Mapping[str, str] | None = None, *words: str) -> bytes:
-    """Tells the story in virtual time; every check has to hold. Returns the event log."""
-    options = ("--clock", "virtual", "--seed", str(seed), "--event-log", str(log))
-    done = subprocess.run(
-        [sys.executable, "-m", "lamina_cli.main", "demo", *options, *words],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        env={**os.environ, **(environ or {})},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "✗" not in done.stdout
-    return log.read_bytes()
+from tests.simulation.story import demo
 
 
 @contextmanager
@@ -55,12 +36,6 @@ def first_difference(one: bytes, other: bytes) -> str:
         if mine != theirs:
             return f"line {number}:\n{mine.decode()}\n{theirs.decode()}"
     return "" if one == other else f"{len(one)} and {len(other)} bytes, one the beginning of the other"
-
-
-@pytest.fixture(scope="module")
-def seventh(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The event log of seed 7, told once on a machine left alone."""
-    return demo(tmp_path_factory.mktemp("seventh") / "events.jsonl", 7, {"PYTHONHASHSEED": "1"})
 
 
 def test_the_same_seed_gives_the_same_bytes_on_a_loaded_machine(seventh: bytes, tmp_path: Path) -> None:
@@ -88,19 +63,6 @@ def test_another_seed_gives_another_history(seventh: bytes, tmp_path: Path) -> N
 def shape(log: bytes) -> list[tuple[Any, ...]]:
     """Returns the order and times of the events without the ids that a seed draws."""
     return [(e["time_ns"], e["layer"], e["event"]) for e in map(json.loads, log.splitlines())]
-
-
-def test_events_of_all_layers_stand_in_the_order_of_their_times(seventh: bytes) -> None:
-    """Each line has time, host, layer, object, event and cause; time never goes back; all six layers speak."""
-    events = [json.loads(line) for line in seventh.splitlines()]
-    assert {event["layer"] for event in events} == LAYERS
-    times = [event["time_ns"] for event in events]
-    assert times == sorted(times)
-    for event in events:
-        assert list(event) == ["sequence", "time_ns", "host", "layer", "object", "event", "cause", "rule", "inputs"]
-        assert event["object"] and "." in event["event"]
-    caused = sum(bool(event["cause"]) for event in events)
-    assert caused > 0.9 * len(events), f"only {caused} of {len(events)} events name their cause"
 
 
 def test_several_hosts_repeat_their_history_too(tmp_path: Path) -> None:

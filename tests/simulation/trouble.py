@@ -42,10 +42,7 @@ def plan_of(rng: Rng) -> dict[str, Any]:
 
 def _rule(rng: Rng) -> dict[str, Any]:
     kind = rng.choice(("delay", "drop", "duplicate", "fail", "answer", "break"))
-    caller = rng.choice((*CALLERS, "*"))
-    rule: dict[str, Any] = {"caller": caller if caller != "*" else "[!c]*", "ppm": rng.randint(2_000, 50_000)}
-    if caller == "*":
-        rule["caller"] = "*"
+    rule: dict[str, Any] = {"caller": rng.choice((*CALLERS, "*")), "ppm": rng.randint(2_000, 50_000)}
     if kind == "delay":
         rule |= {"kind": "delay", "min_ns": 0, "max_ns": rng.choice((MS, 50 * MS, SECOND)), "ppm": 200_000}
     elif kind == "answer":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from lamina_tools import contracts, planned_table, rpc_reference, systems_table
@@ -12,6 +14,10 @@ from lamina_tools.tree import LAYERS, ROOT, Layer, python_files
 
 ADAPTERS = {"container-runtime": ("runtime.v1",)}
 """Contracts of others that a layer serves beside its own, by protobuf package."""
+
+
+TIMES = re.compile(r"((?:^ *//.*\n)+) *(?:optional |repeated )?int64 (\w+) = ", re.MULTILINE)
+"""Comment and name of the fields that may be times."""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +63,18 @@ def test_what_waits_agrees_with_the_systems(packages: dict[str, rpc_reference.Pa
 def test_the_common_service_is_served(packages: dict[str, rpc_reference.Package]) -> None:
     """Every RPC of the service that all layers serve is defined in the kit."""
     expect_none(promises.contract_is_served(packages["lamina.common.v1"], sources_of("kit")))
+
+
+def test_a_time_says_whose_clock_it_is_of() -> None:
+    """Unix time has `wall` in its name, and only it has: all other times count from the stack's start."""
+    found = [
+        pair
+        for path in contracts.proto_files(ROOT)
+        if not path.startswith("lamina/cri/")
+        for pair in TIMES.findall((ROOT / contracts.PROTOS / path).read_text())
+    ]
+    assert len(found) > 100
+    assert [name for comment, name in found if ("Unix" in comment) != ("wall" in name)] == []
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)

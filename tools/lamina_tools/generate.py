@@ -73,9 +73,11 @@ def refusals(root: Path, accepted: str | None) -> list[str]:
 
     Before `protos/FROZEN` exists nothing is promised.
     """
-    before = contracts.read_committed(root)
-    if before is None or not (root / FROZEN).exists():
+    if not (root / FROZEN).exists():
         return []
+    before = contracts.read_committed(root)
+    if before is None:
+        return [f"{IMAGE} is missing, and with it what was promised: git checkout {IMAGE}"]
     broken = contracts.breaking(root, contracts.image(root), before)
     if not broken or accepted is None:
         return broken

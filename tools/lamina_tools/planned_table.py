@@ -10,9 +10,9 @@ from lamina_tools.systems_table import NUMBERS, Row
 
 INTRODUCTION = """# Planned
 
-The contracts cover every system of `docs/systems.md`, so that what is built later changes no caller. The calls below are
-in the contracts and not served yet: they answer UNIMPLEMENTED `NOT_SERVED_YET` and name the systems that they wait for
-(the option `(lamina.common.v1.planned)`).
+The contracts cover every system of `docs/systems.md`, so that what is built later changes no caller. The calls below
+are in the contracts and not served yet: they answer UNIMPLEMENTED `NOT_SERVED_YET` and name the systems that they wait
+for (the option `(lamina.common.v1.planned)`).
 """
 
 
@@ -45,8 +45,8 @@ def first_sentence(comment: str) -> str:
 def disagreements(packages: Iterable[Package], rows: Iterable[Row]) -> Iterator[str]:
     """Yields where contracts and table disagree, one line each.
 
-    A planned call names systems that exist. A system that is open or stands in part has calls that wait for it. What the
-    table calls the contract of a system exists, and is served unless the system is open.
+    A planned call names systems that exist. A system that is open or stands in part has calls that wait for it. What
+    the table calls the contract of a system exists, and is served unless the system is open.
     """
     packages, rows = list(packages), list(rows)
     served = {

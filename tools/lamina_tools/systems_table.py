@@ -14,7 +14,7 @@ STATES = ("stands", "part", "open")
 
 @dataclass(frozen=True)
 class Row:
-    """One system: number, what it is, its state, the calls that serve it, code, tests, and the command that shows it."""
+    """One system: number, what it is, its state, the calls that serve it, code, tests, and a command."""
 
     number: str
     system: str

@@ -24,9 +24,7 @@ async def apply(client: Client, args: argparse.Namespace) -> None:
     manifest = read_text("manifest", args.filename, "check the path, for example `lamina apply -f examples/hello.yaml`")
     stub = client.stub("orchestrator", orchestrator_pb2_grpc.ObjectsStub)
     response = await stub.ApplyObjects(
-        orchestrator_pb2.ApplyObjectsRequest(
-            manifest=manifest, dry_run=args.dry_run, default_namespace=args.namespace
-        )
+        orchestrator_pb2.ApplyObjectsRequest(manifest=manifest, dry_run=args.dry_run, default_namespace=args.namespace)
     )
     for result in response.results:
         action = word(orchestrator_pb2.AppliedObject.Action, result.action)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
+from lamina_cli.progress import Line
 from lamina_cli.words import word
 
 if TYPE_CHECKING:
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 
 ADVANCE_SECONDS = 7 * 86_400.0
 """Real time that an advance may take: a simulated year of a busy stack is a long one. Ctrl-C ends it where it is."""
+LIVE_SECONDS, SECONDS = 1.0, 10.0
+"""Real time between two words of progress: on a terminal, where they replace each other, and elsewhere."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +67,7 @@ async def advance(client: Client, args: argparse.Namespace) -> None:
     request = clock_pb2.AdvanceClockRequest(duration_ns=args.duration)
     if args.to is not None:
         request = clock_pb2.AdvanceClockRequest(time_ns=args.to)
-    done: Any = await _clock(client).AdvanceClock(request, timeout=ADVANCE_SECONDS)
+    done = await shown_going(client, request)
     if args.output == "json":
         output.as_json(done)
         return
@@ -70,6 +75,29 @@ async def advance(client: Client, args: argparse.Namespace) -> None:
     print(
         f"{output.span(passed)} passed in {output.duration(took)}; the clock stands at {output.span(done.clock.now_ns)}"
     )
+
+
+async def shown_going(client: Client, request: clock_pb2.AdvanceClockRequest) -> Any:
+    """Advances the clock and tells where it is every now and then, on standard error. Returns the answer."""
+    from lamina.hardware.v1 import clock_pb2
+
+    stub = _clock(client)
+    call = asyncio.ensure_future(stub.AdvanceClock(request, timeout=ADVANCE_SECONDS))
+    line: Line | None = None
+    pause_s = LIVE_SECONDS if sys.stderr.isatty() else SECONDS
+    try:
+        while not (await asyncio.wait((call,), timeout=pause_s))[0]:
+            line = line or Line("advancing the clock")
+            line.step(f"it stands at {output.span((await stub.GetClock(clock_pb2.GetClockRequest())).now_ns)}")
+        done = await call
+    except BaseException:
+        call.cancel()
+        if line is not None:
+            line.done("ended before its time")
+        raise
+    if line is not None:
+        line.done()
+    return done
 
 
 def show(clock: clock_pb2.ClockState, args: argparse.Namespace) -> None:

@@ -12,7 +12,8 @@ from lamina_cli.client import guarded
 from lamina_cli.progress import Line
 from lamina_kit.errors import DeadlineExceeded
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = {"embedded": 20.0, "split": 120.0}
+"""By topology: six processes stop one after the other, top down."""
 LOOK_SECONDS = 0.05
 
 
@@ -27,11 +28,13 @@ def down(args: argparse.Namespace) -> int:
     record = home.running(args.stack)
     with Line(f"stopping stack {args.stack}"):
         os.kill(record.pid, signal.SIGTERM)
-        end = time.monotonic() + PATIENCE_SECONDS
+        processes = max(len(record.processes), 1)  # those of a split stack stop one after the other
+        patience = PATIENCE_SECONDS[record.topology] + record.grace_s * processes
+        end = time.monotonic() + patience
         while record.is_alive():
             if time.monotonic() > end:
                 raise DeadlineExceeded(
-                    f"process {record.pid} of stack {args.stack!r} has not stopped within {PATIENCE_SECONDS:.0f} s",
+                    f"process {record.pid} of stack {args.stack!r} has not stopped within {patience:.0f} s",
                     reason="STACK_WILL_NOT_STOP",
                     next_step=f"its log is {home.stack_dir(args.stack) / 'log'}; `kill -9 {record.pid}` ends it",
                 )

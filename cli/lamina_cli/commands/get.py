@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from lamina_cli import objects, output
+from lamina_cli import home, objects, output
 from lamina_cli.client import Client, command
 from lamina_cli.paging import collect
 
@@ -45,6 +45,16 @@ async def find(client: Client, args: argparse.Namespace, kind: objects.Kind, nam
     return [objects.body(item) for item in await collect(stub.ListObjects, request, "objects")]
 
 
+async def wall_seconds(client: Client, args: argparse.Namespace) -> float:
+    """Returns the stack's Unix time in seconds, from which ages count: not the machine's on a clock of its own."""
+    if home.running(args.stack).clock == "real":
+        return time.time()
+    from lamina.hardware.v1 import clock_pb2, clock_pb2_grpc
+
+    clock = await client.stub("hardware", clock_pb2_grpc.ClockStub).GetClock(clock_pb2.GetClockRequest())
+    return clock.wall_time_ns / 1e9
+
+
 async def get(client: Client, args: argparse.Namespace) -> None:
     """Lists objects."""
     kind, names = objects.split_target(args.target)
@@ -55,7 +65,7 @@ async def get(client: Client, args: argparse.Namespace) -> None:
     if not found:
         print(f"no {kind.words[1] if len(kind.words) > 1 else kind.words[0]} found")
         return
-    now = time.time()
+    now = await wall_seconds(client, args)
     scope = ("NAMESPACE",) if args.all_namespaces and kind.namespaced else ()
     output.table(
         (*scope, "NAME", *kind.headers, "AGE"),
@@ -69,5 +79,3 @@ async def get(client: Client, args: argparse.Namespace) -> None:
             for value in found
         ),
     )
-
-

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lamina_cli import output
 from lamina_cli.client import add_form, guarded
-from lamina_kit.errors import DataLoss, FailedPrecondition, LaminaError
+from lamina_kit.errors import DataLoss, FailedPrecondition, InvalidArgument, LaminaError, Violation
 
 if TYPE_CHECKING:
     from lamina_cli.recording import Started
@@ -43,11 +43,20 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataLoss: `INPUT_LOG_CUT`, `INPUT_LOG_MALFORMED`, `INPUT_LOG_FORMAT_UNKNOWN`, `INPUT_LOG_FOREIGN` or
             `REPLAY_DIVERGED`.
-        FailedPrecondition: `REPLAY_DIFFERS`, something is another here than where the log was written.
+        FailedPrecondition: `REPLAY_DIFFERS`, something is another here than where the log was written;
+            `CLOCK_NEEDS_MODEL`, the log asks for engines that no stack in virtual time has.
+        InvalidArgument: `LOGS_ARE_ONE_FILE`, the event log would replace the log that is replayed.
     """
     from lamina_cli.virtual_run import with_fixed_hashes
     from lamina_kit.gateway_log_reader import InputLogReader
 
+    if args.event_log is not None and args.event_log.resolve() == args.log.resolve():
+        raise InvalidArgument(
+            f"the event log would replace the log that is replayed, {args.log}",
+            reason="LOGS_ARE_ONE_FILE",
+            violations=[Violation("event_log", "names the file of the input log")],
+            next_step="name another file with --event-log",
+        )
     with_fixed_hashes()
     scratch = Path(tempfile.mkdtemp(prefix="lamina-"))
     reader = InputLogReader(args.log)
@@ -80,12 +89,13 @@ def prepared(header: Header, scratch: Path, *, force: bool) -> Started:
     """Returns what the log's stack was started with, after naming what is another here.
 
     Raises:
-        FailedPrecondition: `REPLAY_DIFFERS`.
+        FailedPrecondition: `REPLAY_DIFFERS` or `CLOCK_NEEDS_MODEL`.
     """
-    from lamina_cli import recording
+    from lamina_cli import recording, virtual_stack
 
     recording.without_variables()
     started = recording.restored(header, scratch)
+    virtual_stack.check_supported(started.settings)
     found = recording.differences(header, started)
     if found and not force:
         raise FailedPrecondition(

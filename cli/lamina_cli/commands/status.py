@@ -1,6 +1,7 @@
 """`lamina status`: shows what is up: processes, engines, health, boot and addresses of the layers.
 
-It asks every layer and reads what the supervisor wrote, so it works while layers are dead, and says who is missing.
+It asks every layer and reads what the supervisor wrote, so it works while layers are dead, and says who is missing. A
+layer that serves while one below it is missing is *degraded*: what needs the missing one is refused until it is back.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import asyncio
 from typing import Any
 
 from lamina_cli import home, output
-from lamina_cli.client import Client, add_form, guarded
+from lamina_cli.client import Client, add_form, guarded, security_of
 
 ANSWER_SECONDS = 3.0
-COLUMNS = ("layer", "state", "engine", "host", "pid", "restarts", "revision", "boot_id", "address")
-SERVING = "serving"
+COLUMNS = ("layer", "state", "engine", "host", "pid", "uptime", "restarts", "revision", "boot_id", "address")
+SERVING, DEGRADED, MISSING = "serving", "degraded", "missing"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 async def status(args: argparse.Namespace) -> int:
     """Shows the stack. Returns 0 only if every layer serves."""
     record = home.running(args.stack)
-    async with Client(record.targets) as client:
+    async with Client(record.targets, security=security_of(record)) as client:
         layers = await asyncio.gather(*(look(client, layer, record) for layer in home.LAYERS))
     if args.output == "json":
         known = {"stack": record.name, "pid": record.pid, "version": record.version}
@@ -49,8 +50,9 @@ async def look(client: Client, layer: str, record: home.StackRecord) -> dict[str
 
     from lamina_kit.session import REVISION
     from lamina_kit.status import rpc_error
+    from lamina_kit.tls_probe import diagnose
 
-    row = {**dict.fromkeys(COLUMNS, "-"), **known_process(layer, record), "problem": ""}
+    row = {**dict.fromkeys(COLUMNS, "-"), **known_process(layer, record), "without": [], "problem": ""}
     try:
         checker: Any = client.stub(layer, health_pb2_grpc.HealthStub)
         health = await checker.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_SECONDS)
@@ -58,25 +60,51 @@ async def look(client: Client, layer: str, record: home.StackRecord) -> dict[str
         answer = await client.stub(layer, layer_pb2_grpc.LayerStub).Handshake(
             layer_pb2.HandshakeRequest(caller="lamina-cli", revision=REVISION), timeout=ANSWER_SECONDS
         )
+        row["without"] = await without(checker, layer) if record.processes else []
     except grpc.aio.AioRpcError as failure:
         problem = rpc_error(failure)
         if row["state"] == SERVING or problem.reason == "RPC_UNAVAILABLE":
-            row["state"] = "missing"
-        return {**row, **missing(layer, record, problem.message)}
+            row["state"] = MISSING
+        why = await diagnose(record.targets[layer], client.security) if row["state"] == MISSING else None
+        return {**row, **missing(layer, record, (why or problem).message)}
     found = {"engine": answer.engine, "host": answer.host or "-", "revision": answer.revision}
-    return {**row, **found, "boot_id": answer.boot_id or "-"}
+    row = {**row, **found, "boot_id": answer.boot_id or "-"}
+    if row["state"] == SERVING and row["without"]:
+        names = " and ".join(row["without"])
+        row |= {"state": DEGRADED, "problem": f"it does not reach {names}: what needs that is refused until it serves"}
+    return row
+
+
+async def without(checker: Any, layer: str) -> list[str]:
+    """Returns the layers below that a layer calls and does not reach, as it says itself."""
+    import grpc
+    from grpc_health.v1 import health_pb2
+
+    from lamina_cli.stack import CALLS
+    from lamina_kit.service import BELOW
+
+    found = []
+    for below in CALLS[layer]:
+        try:
+            health = await checker.Check(health_pb2.HealthCheckRequest(service=BELOW + below), timeout=ANSWER_SECONDS)
+        except grpc.aio.AioRpcError as failure:
+            if failure.code() is grpc.StatusCode.NOT_FOUND:  # a program that serves the contract without telling this
+                continue
+            raise
+        if health.status != health_pb2.HealthCheckResponse.SERVING:
+            found.append(below)
+    return found
 
 
 def known_process(layer: str, record: home.StackRecord) -> dict[str, Any]:
     """Returns what the record says of a layer's process: its own, or that of the whole stack."""
-    process = record.processes.get(layer)
-    if process is None:
-        return {"layer": layer, "address": record.targets[layer], "pid": record.pid, "restarts": 0}
+    process = record.processes.get(layer, {"pid": record.pid, "start_ticks": record.start_ticks, "restarts": 0})
     alive = home.start_ticks(process["pid"]) == process["start_ticks"]
     return {
         "layer": layer,
         "address": record.targets[layer],
         "pid": process["pid"] if alive else "-",
+        "uptime": output.span(home.age_s(process["start_ticks"]) * 10**9) if alive else "-",
         "restarts": process["restarts"],
     }
 
@@ -88,7 +116,9 @@ def missing(layer: str, record: home.StackRecord, message: str) -> dict[str, Any
         return {"problem": message}
     log = home.stack_dir(record.name) / "logs" / f"{layer}.log"
     if process["state"] == "failed":
-        return {"state": "failed", "problem": f"given up after {process['restarts']} restarts: {process['message']}"}
+        again = "`lamina down` and `lamina up --split` start it again"
+        told = f"given up after {process['restarts']} restarts: {process['message']} Its log is {log}; {again}"
+        return {"state": "failed", "problem": told}
     if process["state"] == "waiting":
         return {"problem": f"{process['message']} It is started again in a moment; its log is {log}"}
     return {"problem": process["message"] or message}

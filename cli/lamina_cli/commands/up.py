@@ -7,15 +7,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lamina_cli import fault_plans, home, output, parse
+from lamina_cli import fault_plans, home, operating, output, parse
 from lamina_cli.client import guarded
 from lamina_cli.progress import Line
 from lamina_kit.errors import CLASSES, FailedPrecondition, Internal, InvalidArgument, LaminaError, Violation
+from lamina_kit.security import TLS, Security, TlsFiles
 
 LAST_PORT = 65535
+LOOPBACK = "127.0.0.1"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +29,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engines", default="model", help="engine set (default: model)")
     first = home.PORTS["hardware"]
     parser.add_argument("--port", type=parse.INT32, default=first, help=f"first of six ports (default {first})")
+    parser.add_argument(
+        "--address",
+        default=LOOPBACK,
+        metavar="IP",
+        help=f"where the ports are, 0.0.0.0 for everywhere (default {LOOPBACK})",
+    )
+    parser.add_argument(
+        "--tls-dir",
+        type=Path,
+        metavar="DIR",
+        help="certificates for an --address beyond this host; `lamina ca` makes them",
+    )
+    parser.add_argument(
+        "--plain-network", action="store_true", help="the network of --address is private: no TLS is needed there"
+    )
+    parser.add_argument(
+        "--grace", type=parse.whole(0, 3600), metavar="SECONDS", help="how long calls may go on once it is told to stop"
+    )
     parser.add_argument("--config", type=Path, help="configuration file in TOML, a table a layer")
     parser.add_argument("--seed", type=parse.INT64, help="seed of ids and choices (default: random)")
     parser.add_argument(
@@ -53,12 +73,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", action="store_true", help="a process a layer, supervised; not all of them in one process"
     )
+    operating.add_arguments(parser)
     fault_plans.add_option(parser)
     parser.set_defaults(run=lambda args: guarded(lambda: up(args)))
 
 
-def addresses(first: int, hosts: Sequence[str] = ()) -> dict[str, str]:
-    """Returns the address of each layer on loopback: six ports in a row, and five more for each further host.
+def addresses(first: int, hosts: Sequence[str] = (), at: str = LOOPBACK) -> dict[str, str]:
+    """Returns the address of each layer: six ports in a row, and five more for each further host.
 
     Raises:
         InvalidArgument: `PORT_INVALID`.
@@ -74,7 +95,8 @@ def addresses(first: int, hosts: Sequence[str] = ()) -> dict[str, str]:
             violations=[Violation("port", f"must be 1 to {LAST_PORT - len(names) + 1}")],
             next_step="choose another one, for example --port 50051",
         )
-    return {name: f"127.0.0.1:{first + offset}" for offset, name in enumerate(names)}
+    at = f"[{at}]" if ":" in at.strip("[]") and not at.startswith(("[", TLS)) else at
+    return {name: f"{at}:{first + offset}" for offset, name in enumerate(names)}
 
 
 def engine_set(name: str) -> dict[str, str]:
@@ -110,8 +132,10 @@ def up(args: argparse.Namespace) -> int:
     if args.memory is not None:
         overrides["LAMINA_HARDWARE_MEMORY_BYTES"] = str(args.memory)
     check_clock(args)
+    operating.check(args)
     words = ["--stack", args.stack, "--host", args.host, "--engines", json.dumps(engine_set(args.engines))]
-    listened = addresses(args.port, home.host_names(args.host, args.hosts))
+    listened = addresses(args.port, home.host_names(args.host, args.hosts), args.address)
+    check_security(listened, args)
     words += ["--addresses", json.dumps(listened), "--overrides", json.dumps(overrides)]
     if args.config is not None:
         words += ["--config", str(args.config.absolute())]
@@ -120,6 +144,14 @@ def up(args: argparse.Namespace) -> int:
     if fault_plans.read(args.fault_plan) is not None:
         words += ["--fault-plan", str(fault_plans.path_of(args.fault_plan))]
     words += clock_words(args)
+    words += operating.words(args)
+    if args.tls_dir is not None:
+        words += ["--tls-dir", str(args.tls_dir.absolute())]
+    if args.grace is not None:
+        words += ["--grace", str(args.grace)]
+    if args.plain_network:
+        words += ["--plain-network"]
+    kept = has_state(args.stack)
     with Line(f"starting stack {args.stack}") as line:
         module = "lamina_cli.supervisor" if args.split else "lamina_cli.daemon"
         start(words, home.stack_dir(args.stack) / "log", line, module)
@@ -127,15 +159,33 @@ def up(args: argparse.Namespace) -> int:
     output.table(("LAYER", "ADDRESS"), ((name, started.targets[name]) for name in listened))
     if started.clock != "real":
         print(f"{started.clock} clock, seed {args.seed}; what enters is logged in {input_log(args)}")
+        if kept:
+            print("it found state of an earlier run, which the log does not hold: `lamina replay` will refuse the log")
+    if started.metrics:
+        print(f"metrics on http://{started.metrics}/metrics")
+    elif args.metrics is not None:
+        print(f"metrics of each layer on a port of its own, from {args.metrics} on, in the order of this table")
     print(f"process {started.pid}; `lamina status` shows it, `lamina down` stops it")
     return 0
+
+
+def check_security(listened: Mapping[str, str], args: argparse.Namespace) -> None:
+    """Refuses ports beyond this host without certificates, and certificates that cannot be used.
+
+    Raises:
+        FailedPrecondition: `TLS_REQUIRED`, or as `lamina_kit.certificates.read`.
+    """
+    security = Security(TlsFiles.of(args.tls_dir) if args.tls_dir is not None else None, args.plain_network)
+    encrypted = [address for address in listened.values() if security.encrypts(address)]
+    if encrypted and security.tls is not None:
+        security.tls.read("server")
 
 
 def check_clock(args: argparse.Namespace) -> None:
     """Refuses what does not go with a clock or a topology; chooses a seed for a stack that needs one.
 
     Raises:
-        InvalidArgument: `TOPOLOGY_UNSUPPORTED`, `CLOCK_RATE_INVALID` or `INPUT_LOG_UNSUPPORTED`.
+        InvalidArgument: `TOPOLOGY_UNSUPPORTED`, `CLOCK_RATE_INVALID`, `INPUT_LOG_UNSUPPORTED` or `LOGS_ARE_ONE_FILE`.
     """
     from lamina_kit.clock_control import check_rate
 
@@ -155,8 +205,21 @@ def check_clock(args: argparse.Namespace) -> None:
         return
     if args.clock != "virtual":
         check_rate(args.clock, args.rate)
+    if args.event_log is not None and args.event_log.resolve() == input_log(args).resolve():
+        raise InvalidArgument(
+            f"the input log and the event log cannot both be {args.event_log}",
+            reason="LOGS_ARE_ONE_FILE",
+            violations=[Violation("event_log", "names the file of the input log")],
+            next_step="name another file with --event-log",
+        )
     if args.seed is None:
         args.seed = int.from_bytes(os.urandom(4))
+
+
+def has_state(stack: str) -> bool:
+    """Says whether an earlier run of a stack left state behind, with which the next one begins."""
+    folder = home.stack_dir(stack) / "state"
+    return folder.exists() and any(folder.iterdir())
 
 
 def clock_words(args: argparse.Namespace) -> list[str]:

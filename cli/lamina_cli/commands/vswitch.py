@@ -162,9 +162,7 @@ async def create_port(client: Client, args: argparse.Namespace) -> None:
 
     parent = await full_name(client, "switches", args.switch)
     group = args.group if "/" in args.group or not args.group else f"{parent}/portGroups/{args.group}"
-    request = vswitch_pb2.CreatePortRequest(
-        parent=parent, port_id=args.port, port=vswitch_pb2.Port(port_group=group)
-    )
+    request = vswitch_pb2.CreatePortRequest(parent=parent, port_id=args.port, port=vswitch_pb2.Port(port_group=group))
     print((await _ports(client).CreatePort(request)).name)
 
 

@@ -1,5 +1,7 @@
 """Runs the container-runtime layer as a process of its own: `python -m lamina_container_runtime --help`."""
 
+from __future__ import annotations
+
 import sys
 
 from lamina_container_runtime.config import ContainerRuntimeConfig

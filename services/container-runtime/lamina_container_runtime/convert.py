@@ -72,7 +72,7 @@ def image(record: ImageRecord, names: Names) -> pb.Image:
             labels=_labels(run.labels),
             stop_signal=run.stop_signal,
         ),
-        import_time_ns=record.import_time_ns,
+        import_wall_time_ns=record.import_time_ns,
         manifest_digest=record.manifest_digest,
     )
 
@@ -93,7 +93,7 @@ def sandbox(record: SandboxRecord, names: Names) -> pb.Sandbox:
         annotations=_labels(spec.annotations),
         pids_limit=spec.pids_limit,
         state=_SANDBOX_STATES[record.state],
-        create_time_ns=record.create_time_ns,
+        create_wall_time_ns=record.create_time_ns,
         run_group=record.run_group,
         memory_group=record.memory_group,
         resources=_resources_message(spec.resources),
@@ -143,9 +143,9 @@ def container(record: ContainerRecord, names: Names) -> pb.Container:
         annotations=_labels(spec.annotations),
         resources=_resources_message(spec.resources),
         state=_CONTAINER_STATES[record.state],
-        create_time_ns=record.create_time_ns,
-        start_time_ns=record.start_time_ns,
-        exit_time_ns=record.exit_time_ns,
+        create_wall_time_ns=record.create_time_ns,
+        start_wall_time_ns=record.start_time_ns,
+        exit_wall_time_ns=record.exit_time_ns,
         exit_code=ended.code if ended else 0,
         reason=ended.reason if ended else "",
         message=ended.message if ended else "",
@@ -202,14 +202,14 @@ def event(change: ContainerEvent, names: Names) -> pb.ContainerEvent:
         revision=change.revision,
         type=_EVENTS[change.type],
         container=container(change.container, names),
-        time_ns=change.time_ns,
+        wall_time_ns=change.time_ns,
     )
 
 
 def log_entry(line: LogLine) -> pb.LogEntry:
     """Returns an entry of a log as a message: the newline that ends a full line is part of its data."""
     return pb.LogEntry(
-        time_ns=line.time_ns,
+        wall_time_ns=line.time_ns,
         stream=_STREAMS[line.stream],
         data=line.data if line.partial else line.data + b"\n",
         partial=line.partial,
@@ -236,7 +236,7 @@ def process(info: ProcessInfo, names: Names) -> pb.Process:
         cmdline=[_printable(word) for word in info.cmdline],
         uid=info.uid,
         wait_channel=info.wait_channel,
-        start_time_ns=info.start_time_ns,
+        start_wall_time_ns=info.start_time_ns,
         syscalls=info.syscalls,
         faults=info.faults,
         instructions=info.instructions,
@@ -287,7 +287,7 @@ def _resources(check: Checks, field: str, message: pb.Resources) -> Resources:
     check.range(f"{field}.cpu_quota_ns", message.cpu_quota_ns, 0, 10**12)
     if message.memory_limit_bytes:
         check.range(f"{field}.memory_limit_bytes", message.memory_limit_bytes, MIN_MEMORY_LIMIT, 1 << 50)
-    check.range(f"{field}.swap_limit_bytes", message.swap_limit_bytes, 0, 1 << 50)
+    check.range(f"{field}.swap_limit_bytes", message.swap_limit_bytes, -1, 1 << 50)
     return Resources(weight, message.cpu_quota_ns, period, message.memory_limit_bytes, message.swap_limit_bytes)
 
 

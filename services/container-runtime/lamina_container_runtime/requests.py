@@ -110,7 +110,7 @@ def log_request(request: pb.ReadLogsRequest, names: Names) -> LogRequest:
     """Returns what is asked for; `InvalidArgument` for negative numbers."""
     with Checks() as check:
         check.range("tail_lines", request.tail_lines, 0, 2**40)
-        check.range("since_time_ns", request.since_time_ns, 0, 2**63 - 1)
+        check.range("since_wall_time_ns", request.since_wall_time_ns, 0, 2**63 - 1)
     return LogRequest(
         names.container_id(request.name),
         request.tail_lines if request.HasField("tail_lines") else None,

@@ -56,6 +56,11 @@ class Runtime:
         self._running = False
         RuntimeFaults(self).register(environment.layer.faults)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the runtime is between its start and its stop."""
+        return self._running
+
     async def start(self) -> None:
         """Opens the state, shakes hands below, makes the engine and reconciles what the last start left."""
         environment = self._environment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from grpc import aio
@@ -12,6 +13,7 @@ from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
 from lamina_container_runtime import convert
 from lamina_container_runtime.config import ContainerRuntimeConfig
 from lamina_container_runtime.domain.paging import page
+from lamina_container_runtime.metrics import families
 from lamina_container_runtime.requests import (
     image_key,
     log_request,
@@ -43,6 +45,7 @@ class ContainerRuntimeService:
 
     def __init__(self, environment: Environment, config: ContainerRuntimeConfig) -> None:
         self.runtime = Runtime(environment, config)
+        environment.layer.metrics.add(partial(families, self.runtime))
 
     def register(self, server: aio.Server) -> None:
         """Adds the layer's services to a server."""
@@ -200,7 +203,7 @@ class ContainersServicer(rpc.ContainersServicer):
         wanted = log_request(request, self._r.names)
         self._r.engine.container(wanted.container_id)
         async for line in self._r.read_logs(wanted.container_id, follow=request.follow, tail=wanted.tail):
-            if line.time_ns >= request.since_time_ns and wanted.stream in ("", line.stream):
+            if line.time_ns >= request.since_wall_time_ns and wanted.stream in ("", line.stream):
                 yield convert.log_entry(line)
 
     async def ListProcesses(self, request: pb.ListProcessesRequest, context: Context) -> pb.ListProcessesResponse:

@@ -1,5 +1,7 @@
 """Runs the hardware layer as a process of its own: `python -m lamina_hardware --help`."""
 
+from __future__ import annotations
+
 import sys
 
 from lamina_hardware.config import HardwareConfig

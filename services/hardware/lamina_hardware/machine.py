@@ -54,6 +54,11 @@ class Machine:
         self.record = environment.layer.events.record
         HardwareFaults(self, config.cores, config.memory_bytes).register(environment.layer.faults)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether the machine has power."""
+        return self._running
+
     async def start(self) -> None:
         """Makes RAM and cores; a new start of the machine has a new boot id."""
         environment, config = self._environment, self._config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from grpc import aio
@@ -13,6 +14,7 @@ from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 from lamina_hardware import clock, convert
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.machine import Machine
+from lamina_hardware.metrics import families
 from lamina_hardware.paging import page
 from lamina_hardware.runs import RunStream
 from lamina_kit.service import Environment, Service
@@ -38,6 +40,7 @@ class HardwareService:
 
     def __init__(self, environment: Environment, config: HardwareConfig) -> None:
         self.machine = Machine(environment, config)
+        environment.layer.metrics.add(partial(families, self.machine))
 
     def register(self, server: aio.Server) -> None:
         """Adds the layer's services to a server."""

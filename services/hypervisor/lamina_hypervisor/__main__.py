@@ -1,5 +1,7 @@
 """Runs the hypervisor layer as a process of its own: `python -m lamina_hypervisor --help`."""
 
+from __future__ import annotations
+
 import sys
 
 from lamina_hypervisor.config import HypervisorConfig

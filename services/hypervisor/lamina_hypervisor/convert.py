@@ -167,8 +167,8 @@ def vm_message(vm: Vm, machine: Machine | None) -> pb.VirtualMachine:
         weight=spec.run_weight,
         label=spec.label,
         state=_STATES[vm.state],
-        create_time_ns=vm.create_time_ns,
-        start_time_ns=vm.start_time_ns,
+        create_wall_time_ns=vm.create_time_ns,
+        start_wall_time_ns=vm.start_time_ns,
     )
     if vm.state in WITHOUT_POWER:
         message.stop_reason, message.stop_detail = vm.verdict.reason, vm.verdict.detail

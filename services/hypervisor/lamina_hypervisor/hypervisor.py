@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 from lamina_hypervisor.domain import boot, elf
 from lamina_hypervisor.domain.addresses import Gpa, Gva
@@ -27,10 +28,7 @@ from lamina_kit.events import EventLog
 
 
 class Hypervisor:
-    """All VMs of one host. `attach` gives it the runner before the first call.
-
-    `superseded`: a newer start of this layer works with the same records, which are not to be written any more.
-    """
+    """All VMs of one host. `attach` gives it the runner before the first call."""
 
     def __init__(
         self, inventory: Inventory, store: Store, images: Images, slices: SliceLedger, events: EventLog, clock: Clock
@@ -41,7 +39,6 @@ class Hypervisor:
         self._slices = slices
         self._events = events
         self._clock = clock
-        self.superseded = False
         self._machines: dict[str, Machine] = {}
         self._starting: dict[str, asyncio.Task[Vm]] = {}
         self._runner: Runner
@@ -159,6 +156,7 @@ class Hypervisor:
             self._events.record(vm.name, "vm.release-failed", cause=error.reason, message=str(error))
         event = Event.CRASHED if verdict.crashed else Event.RELEASED
         ledger = machine.ledger
+        exits: dict[str, Any] = dict(ledger.by_reason())
         self._move(
             vm,
             event,
@@ -166,7 +164,7 @@ class Hypervisor:
             detail=verdict.detail,
             exits=ledger.total(),
             instructions=ledger.instructions,
-            **ledger.by_reason(),
+            **exits,
         )
 
     async def close(self) -> None:
@@ -246,9 +244,9 @@ class Hypervisor:
         return self._machines.get(machine.vm.name) is machine and machine.vm.state not in WITHOUT_POWER
 
     def _move(self, vm: Vm, event: Event, *, rule: str = "", cause: str = "", **inputs: object) -> None:
-        """Moves a VM to its next state, writes that down, and logs it."""
+        """Moves a VM to its next state, writes that down unless a newer start does the writing, and logs it."""
         vm.apply(event)
-        if not self.superseded:
-            self._store.save(vm)
+        if not self._store.save(vm):
+            cause = cause or "a newer start of the hypervisor has the records"
         state = vm.state.value.lower()
         self._events.record(vm.name, f"vm.{state}", rule=rule, cause=cause, reason=vm.verdict.reason, **inputs)

@@ -25,6 +25,7 @@ from lamina_hypervisor.io.images import MAX_BYTES, Images
 from lamina_hypervisor.io.performer import bind
 from lamina_hypervisor.io.runner import Runner
 from lamina_hypervisor.io.store import Store
+from lamina_hypervisor.metrics import families
 from lamina_kit.engines import load_engine
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError
 from lamina_kit.membus import MemoryBus
@@ -176,6 +177,7 @@ class HypervisorService:
             environment.layer.events, environment.clock,
         )  # fmt: skip
         HypervisorFaults(self._hypervisor).register(environment.layer.faults)
+        environment.layer.metrics.add(partial(families, self._hypervisor.inventory))
         self._bus: MemoryBus | None = None
         self._sessions: list[OwnerSession] = []
         self._below: list[Below] = []
@@ -211,7 +213,7 @@ class HypervisorService:
         await self._cores.open()
         self._hypervisor.recover()
         for session in self._sessions:
-            session.on_lost(partial(self._lost, session, runner))
+            session.on_lost(partial(_lose_all, runner))
 
     async def stop(self) -> None:
         """Takes all power away and closes everything. Idempotent."""
@@ -226,7 +228,7 @@ class HypervisorService:
         for below in self._below:
             await below.close()
         for session in self._sessions:
-            await session.close()
+            await session.close(free=True)
         self._sessions.clear()
         self._store.close()
         if bus is not None:
@@ -237,11 +239,6 @@ class HypervisorService:
         rng = environment.rng.child(f"requests/{label}")
         self._below.append(Below(session, environment.clock, rng, environment.layer.events))
         return self._below[-1]
-
-    def _lost(self, session: OwnerSession, runner: Runner) -> None:
-        """Ends every machine; when a newer start of this layer is at work, the records are that one's alone."""
-        self._hypervisor.superseded = self._hypervisor.superseded or session.stale
-        _lose_all(runner)
 
     async def _session(self, layer: str, epoch: int) -> OwnerSession:
         environment = self._environment

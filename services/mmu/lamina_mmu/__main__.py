@@ -1,5 +1,7 @@
 """Runs the mmu layer as a process of its own: `python -m lamina_mmu --help`."""
 
+from __future__ import annotations
+
 import sys
 
 from lamina_kit.process import Role, main

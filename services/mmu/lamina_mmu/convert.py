@@ -106,6 +106,7 @@ def map_spec(request: pb.MapRangeRequest) -> MapSpec:
             "is only for private anonymous memory",
         )
         check.that(len(request.label) <= 255, "label", f"has {len(request.label)} characters, more than 255")
+        check.max_bytes("request_id", request.request_id, MAX_REQUEST_ID)
     return MapSpec(
         address=request.address,
         size=page_up(request.size_bytes),
@@ -159,15 +160,18 @@ def piece(request: pb.WriteObjectRequest) -> None:
 
 
 def limits(message: Any, zero_is_none: bool) -> dict[str, int | None]:
-    """Returns the limits that a message gives; RAM 0 means no limit. Absent ones are left out of an update."""
+    """Returns the limits that a message gives; RAM 0 and swap -1 mean none. Absent ones are left out of an update.
+
+    Only an update says -1: a group that is made without a limit on swap leaves it out.
+    """
     found: dict[str, int | None] = {}
     with Checks() as check:
         check.range("max_bytes", message.max_bytes, 0, MAX_LIMIT)
-        check.range("swap_max_bytes", message.swap_max_bytes, 0, MAX_LIMIT)
+        check.range("swap_max_bytes", message.swap_max_bytes, 0 if zero_is_none else -1, MAX_LIMIT)
     if zero_is_none or message.HasField("max_bytes"):
         found["max_bytes"] = message.max_bytes or None
     if message.HasField("swap_max_bytes"):
-        found["swap_max_bytes"] = message.swap_max_bytes
+        found["swap_max_bytes"] = None if message.swap_max_bytes < 0 else message.swap_max_bytes
     return found
 
 

@@ -56,6 +56,11 @@ class MmuHost:
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def is_started(self) -> bool:
+        """Whether the layer is between its start and its stop."""
+        return self._started
+
     async def start(self) -> None:
         """Shakes hands with the hardware, maps its RAM, opens the swap file, makes the engine."""
         environment, config = self._environment, self._config

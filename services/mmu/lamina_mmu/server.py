@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from lamina_mmu.domain.names import GROUP, OBJECT, SPACE
 from lamina_mmu.domain.outcome import Outcome
 from lamina_mmu.hold_stream import HoldStream
 from lamina_mmu.host import MmuHost
+from lamina_mmu.metrics import families
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -33,6 +35,7 @@ class MmuService:
 
     def __init__(self, environment: Environment, config: MmuConfig) -> None:
         self.host = MmuHost(environment, config)
+        environment.layer.metrics.add(partial(families, self.host))
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the layer's services to a server."""
@@ -92,7 +95,8 @@ class SpacesServicer(rpc.SpacesServicer):
 
     async def MapRange(self, request: pb.MapRangeRequest, context: Context) -> pb.MapRangeResponse:
         """Maps a range."""
-        step = self.host.engine.map_range(convert.handle(request.handle), convert.map_spec(request))
+        spec = convert.map_spec(request)
+        step = self.host.engine.map_range(convert.handle(request.handle), spec, request.request_id)
         return pb.MapRangeResponse(address=await self.host.finish(step))
 
     async def UnmapRange(self, request: pb.UnmapRangeRequest, context: Context) -> pb.UnmapRangeResponse:

@@ -74,7 +74,7 @@ def to_event(event: WatchEvent) -> pb.WatchObjectsResponse:
 def to_log(chunk: LogChunk) -> pb.ReadPodLogsResponse:
     """A piece of output."""
     stream = pb.ReadPodLogsResponse.STREAM_STDERR if chunk.stream == STDERR else pb.ReadPodLogsResponse.STREAM_STDOUT
-    return pb.ReadPodLogsResponse(data=chunk.data, stream=stream, time_ns=chunk.time_ns)
+    return pb.ReadPodLogsResponse(data=chunk.data, stream=stream, wall_time_ns=chunk.time_ns)
 
 
 def refuse_planned(request: Message, *fields: str) -> None:

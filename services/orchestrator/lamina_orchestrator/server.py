@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import grpc
 from lamina.orchestrator.v1 import orchestrator_pb2_grpc as rpc
@@ -18,6 +19,7 @@ from lamina_orchestrator.io.connector import ChannelConnector
 from lamina_orchestrator.io.journal import LayerJournal
 from lamina_orchestrator.io.memory_store import MemoryStore
 from lamina_orchestrator.io.sqlite_store import SqliteStore
+from lamina_orchestrator.metrics import families
 from lamina_orchestrator.servicers import Nodes, Objects, Pods
 
 LAYER = "orchestrator"
@@ -50,10 +52,10 @@ class OrchestratorService:
         environment.layer.capabilities = engine.capabilities
         below = environment.channels
         reached = {name: below[name] for name in below if name.startswith(RUNTIME_CHANNEL)}
-        channels = ChannelConnector(reached, environment.clock)
+        channels = ChannelConnector(reached, environment.clock, environment.security)
         check: Callable[[str], None] = channels.check if connector is None else _any_address
-        recorder = environment.layer.recorder
-        self.cluster = Cluster(engine, environment.clock, connector or channels, check, recorder)
+        environment.layer.metrics.add(partial(families, engine, self._store))
+        self.cluster = Cluster(engine, environment.clock, connector or channels, check, environment.layer)
         if connector is None:
             OrchestratorFaults(self.cluster.agents, channels).register(environment.layer.faults)
         self._local = RUNTIME_CHANNEL in environment.channels or connector is not None

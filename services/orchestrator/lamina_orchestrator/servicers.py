@@ -123,7 +123,7 @@ class Pods(rpc.PodsServicer):
 
     async def ReadPodLogs(self, request: pb.ReadPodLogsRequest, context: Any) -> AsyncIterator[pb.ReadPodLogsResponse]:
         """Streams the output of one container."""
-        convert.refuse_planned(request, "since_time_ns", "limit_bytes")
+        convert.refuse_planned(request, "since_wall_time_ns", "limit_bytes")
         tail = convert.tail_lines(request)
         where = (request.namespace, request.name, request.container, request.previous)
         source = self._cluster.engine.log_source(*where)
@@ -140,6 +140,7 @@ class Nodes(rpc.NodesServicer):
 
     async def RegisterNode(self, request: pb.RegisterNodeRequest, context: Any) -> pb.Object:
         """Adds a host, or changes it."""
+        convert.refuse_planned(request, "vswitch_address", "hypervisor_address")
         made = self._cluster.register(*convert.node(request))
         self._cluster.poke()
         return convert.to_object(made)

@@ -1,5 +1,7 @@
 """Runs the vswitch layer as a process of its own: `python -m lamina_vswitch --help`."""
 
+from __future__ import annotations
+
 import sys
 
 from lamina_kit.process import Role, main

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from grpc import aio
@@ -24,6 +25,7 @@ from lamina_vswitch.engines.interface import MacEntryView, SwitchEngine
 from lamina_vswitch.faults import VswitchFaults
 from lamina_vswitch.io.store import SqliteStore
 from lamina_vswitch.mac_table import MacTables
+from lamina_vswitch.metrics import families
 from lamina_vswitch.names import Names
 
 Context = aio.ServicerContext[Any, Any]
@@ -51,6 +53,7 @@ class VswitchService:
         limits = Limits(config.max_switches, config.max_ports)
         self._catalog = Catalog(environment.host, engine, self._store, limits, self._record)
         self._streams = Streams(self._catalog, environment.clock)
+        environment.layer.metrics.add(partial(families, self._catalog, environment.clock))
         rng, events = environment.rng.child("faults"), environment.layer.events
         self._faults = VswitchFaults(self._catalog, environment.clock, rng, events)
         self._faults.register(environment.layer.faults)

@@ -14,6 +14,7 @@ from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
 from lamina.mmu.v1 import mmu_pb2_grpc
+from tests.virtual_time import clock_of_loop
 
 from lamina_cli.guests import compile_program
 from lamina_container_runtime.config import ContainerRuntimeConfig
@@ -22,7 +23,6 @@ from lamina_container_runtime.server import build as build_runtime
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build as build_hardware
 from lamina_kit.channel import Channel, connect
-from lamina_kit.clock import RealClock
 from lamina_kit.layer import LayerState
 from lamina_kit.oci import Config, File, build_image
 from lamina_kit.rng import Rng
@@ -67,7 +67,7 @@ class Stack:
 
     folder: Path
     engine: str = "model"
-    clock: Any = field(default_factory=RealClock)
+    clock: Any = field(default_factory=clock_of_loop)
     services: list[Service] = field(default_factory=list)
     channels: dict[str, Channel] = field(default_factory=dict)
     states: dict[str, LayerState] = field(default_factory=dict)

@@ -36,14 +36,14 @@ async def test_container_goes_through_its_states(stack: Stack) -> None:
     image = await stack.import_image(image_of("writer"))
     name = await stack.create(image, "/writer", "1", "wait")
     created = await stack.containers.GetContainer(pb.GetContainerRequest(name=name))
-    assert (created.state, created.start_time_ns, created.pid) == (STATES.STATE_CREATED, 0, 0)
+    assert (created.state, created.start_wall_time_ns, created.pid) == (STATES.STATE_CREATED, 0, 0)
     started = await stack.containers.StartContainer(pb.StartContainerRequest(name=name))
     assert (started.state, started.pid) == (STATES.STATE_RUNNING, 1)
-    assert started.start_time_ns >= created.create_time_ns > 0
+    assert started.start_wall_time_ns >= created.create_wall_time_ns > 0
     await stack.containers.KillContainer(pb.KillContainerRequest(name=name))
     ended = await stack.wait(name)
     assert (ended.state, ended.exit_code, ended.signaled) == (STATES.STATE_EXITED, 137, True)
-    assert ended.exit_time_ns >= started.start_time_ns
+    assert ended.exit_wall_time_ns >= started.start_wall_time_ns
 
 
 async def test_starting_twice_is_refused(stack: Stack) -> None:

@@ -26,14 +26,14 @@ async def test_entries_are_lines_with_times_and_streams(stack: Stack) -> None:
     got = [(entry.stream, entry.data, entry.partial) for entry in entries]
     assert got[:2] == [(OUT, b"line 1\n", False), (OUT, b"line 2\n", False)]
     assert sorted(got[2:]) == [(OUT, b"no newline", True), (ERR, b"to stderr", True)]
-    times = [entry.time_ns for entry in entries]
+    times = [entry.wall_time_ns for entry in entries]
     assert times == sorted(times)
     container = await stack.containers.GetContainer(pb.GetContainerRequest(name=name))
-    assert container.create_time_ns <= times[0]
+    assert container.create_wall_time_ns <= times[0]
 
 
 async def test_tail_stream_and_time_choose_entries(stack: Stack) -> None:
-    """tail_lines counts lines from the end, a stream leaves the other out, since_time_ns what is older."""
+    """tail_lines counts lines from the end, a stream leaves the other out, since_wall_time_ns what is older."""
     image = await stack.import_image(image_of("writer"))
     name = await stack.start_container(image, "/writer", "5")
     await stack.wait(name)
@@ -43,8 +43,8 @@ async def test_tail_stream_and_time_choose_entries(stack: Stack) -> None:
     assert b"line 3\n" not in tail
     assert await read(stack, name, tail_lines=0) == []
     everything = await read(stack, name)
-    later = await read(stack, name, since_time_ns=everything[3].time_ns)
-    assert later == [entry for entry in everything if entry.time_ns >= everything[3].time_ns]
+    later = await read(stack, name, since_wall_time_ns=everything[3].wall_time_ns)
+    assert later == [entry for entry in everything if entry.wall_time_ns >= everything[3].wall_time_ns]
 
 
 async def test_follow_goes_on_until_the_container_exits(stack: Stack) -> None:
@@ -76,7 +76,7 @@ async def test_negative_numbers_are_refused(stack: Stack) -> None:
     """Negative tails and times are INVALID_ARGUMENT."""
     image = await stack.import_image(image_of("writer"))
     name = await stack.create(image, "/writer", "1")
-    for fields in ({"tail_lines": -1}, {"since_time_ns": -1}, {"stream": 9}):
+    for fields in ({"tail_lines": -1}, {"since_wall_time_ns": -1}, {"stream": 9}):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await read(stack, name, **fields)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

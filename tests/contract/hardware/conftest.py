@@ -13,6 +13,7 @@ import pytest
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 from tests.contract import outside
+from tests.virtual_time import clock_of_loop
 
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build
@@ -279,7 +280,7 @@ def _matrix() -> list[Any]:
 
 async def power_on(folder: Path, engine: str, clock: Any = None, **config: Any) -> tuple[Any, Bench]:
     """Starts a machine with 64 MiB of RAM; returns its service and a bench for it."""
-    clock = clock or RealClock()
+    clock = clock or clock_of_loop()
     rng = Rng(7)
     layer = LayerState("hardware", "h1", clock, rng, engine=engine)
     environment = Environment("h1", clock, rng, folder, layer, bus_path=folder / "ram")

@@ -48,9 +48,9 @@ async def test_a_new_vm_has_its_definition_and_no_power(lab: Any) -> None:
     assert (vm.command_line, vm.label) == ("quiet", "a test")
     assert [device.serial.port for device in vm.devices] == [0x3F8]
     assert vm.kernel_digest.startswith("sha256:")
-    assert (vm.eptp, vm.space, vm.run_group, vm.start_time_ns) == (0, "", "", 0)
+    assert (vm.eptp, vm.space, vm.run_group, vm.start_wall_time_ns) == (0, "", "", 0)
     assert vm.handle.id > 0 and vm.handle.generation > 0
-    assert vm.create_time_ns > 10**18
+    assert vm.create_wall_time_ns > 10**18
 
 
 async def test_every_wrong_field_is_named_at_once(lab: Any) -> None:
@@ -259,7 +259,7 @@ async def test_guest_pages_refuse_tokens_that_are_not_theirs(lab: Any) -> None:
     """A page token is an address in hexadecimal, and the size has a limit."""
     name, _ = await lab.boot()
     wrong = lab.vms.ListGuestPages(pb.ListGuestPagesRequest(name=name, page_token="0x10"))
-    assert (await refused(wrong))[:2] == ("INVALID_ARGUMENT", "PAGE_TOKEN_UNKNOWN")
+    assert (await refused(wrong))[:2] == ("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")
     wrong = lab.vms.ListGuestPages(pb.ListGuestPagesRequest(name=name, page_size=10_001))
     assert (await refused(wrong))[0] == "INVALID_ARGUMENT"
     await lab.stop_vm(name)

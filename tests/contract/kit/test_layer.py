@@ -63,6 +63,25 @@ async def test_spans_are_listed(wire: Any, stub: Any) -> None:
     assert isinstance(error, InvalidArgument)
 
 
+async def test_spans_are_paged(wire: Any, stub: Any) -> None:
+    """Pages of a trace follow each other in the order of the spans' start, and the last one says so."""
+    with trace.begin("root", wire.state.recorder) as context:
+        for number in range(4):
+            with trace.span(f"work {number}"):
+                pass
+    whole = layer_pb2.ListSpansRequest(trace_id=context.trace_id, page_size=2)
+    names, tokens = [], []
+    for _ in range(3):
+        page = await stub.ListSpans(whole)
+        names.append([span.name for span in page.spans])
+        tokens.append(bool(page.next_page_token))
+        whole.page_token = page.next_page_token
+    assert names == [["root", "work 0"], ["work 1", "work 2"], ["work 3"]]
+    assert tokens == [True, True, False]
+    for wrong in ({"page_size": -1}, {"page_size": 10_001}, {"page_token": "x"}):
+        assert isinstance(await error_of(stub.ListSpans(layer_pb2.ListSpansRequest(**wrong))), InvalidArgument)
+
+
 async def test_events_are_paged(wire: Any, stub: Any) -> None:
     """Pages follow each other without gap or repetition, also while events are added."""
     for number in range(5):

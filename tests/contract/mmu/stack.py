@@ -10,8 +10,9 @@ from lamina.common.v1 import access_pb2
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2_grpc as rpc
+from tests.virtual_time import clock_of_loop
 
-from lamina_kit.clock import Clock, RealClock
+from lamina_kit.clock import Clock
 from lamina_kit.layer import LayerState
 from lamina_kit.membus import MemoryBus
 from lamina_kit.rng import Rng
@@ -38,16 +39,16 @@ class FakeMemory(hardware_pb2_grpc.MemoryServicer):
 
 
 class FakeCpu(hardware_pb2_grpc.CpuServicer):
-    """Writes shootdowns down; `fail` makes the next one fail."""
+    """Writes shootdowns down; the next `failures` of them break off, as when a connection goes."""
 
     def __init__(self) -> None:
         self.shot: list[tuple[int, int, list[tuple[int, int]]]] = []
-        self.fail = False
+        self.failures = 0
 
     async def Shootdown(self, request: Any, context: Any) -> hardware_pb2.ShootdownResponse:
         """Notes (root, eptp, ranges)."""
-        if self.fail:
-            self.fail = False
+        if self.failures:
+            self.failures -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the hardware is gone")
         self.shot.append((request.root, request.eptp, [(one.start, one.size_bytes) for one in request.ranges]))
         return hardware_pb2.ShootdownResponse(cores=1)
@@ -85,7 +86,7 @@ class Stack:
         swap_pages: int = 1024,
         engine: str = "model",
     ) -> None:
-        self.clock: Clock = clock or RealClock()
+        self.clock: Clock = clock or clock_of_loop()
         self.folder = folder
         self.bus = MemoryBus.create(folder / "ram", frames * PAGE, run_pages=16, reset=True)
         rng = Rng(1)

@@ -9,6 +9,8 @@ from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import EXECUTE, PAGE, READ, RW, WRITE, Outcome, Stack
 
+from lamina_kit import retry
+
 R = pb.Protection(read=True)
 
 
@@ -137,31 +139,57 @@ async def test_forks_of_forks_see_their_own_past(stack: Stack) -> None:
     assert await stack.read(chain[-1], 0x40_0000, 1) == b"\5"
 
 
+ATTEMPTS = len(retry.PAUSES_NS) + 1
+"""How often a shootdown is tried before it has failed."""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a lost shootdown tried again at once instead of after up to a second."""
+    monkeypatch.setattr(retry, "PAUSES_NS", (0,) * (ATTEMPTS - 1))
+
+
 @pytest.mark.inside
-async def test_a_failing_shootdown_changes_nothing(stack: Stack) -> None:
-    """When the hardware does not answer, a copy is not made: the page is as it was, and can be faulted again."""
+@pytest.mark.usefixtures("impatient")
+async def test_a_shootdown_that_is_lost_is_made_again(stack: Stack) -> None:
+    """A copy waits for the attempt that gets through; nobody above hears of those that did not."""
     parent = await stack.space()
     await stack.map(parent, 0x40_0000, 1)
     await stack.write(parent, 0x40_0000, b"parent")
     child = await stack.fork(parent)
-    stack.hardware.cpu.fail = True
+    stack.shot.clear()
+    stack.hardware.cpu.failures = ATTEMPTS - 1
+    assert (await stack.fault(child, 0x40_0000)).outcome == Outcome.OUTCOME_COPIED
+    assert stack.hardware.cpu.failures == 0 and len(stack.shot) == 1
+
+
+@pytest.mark.inside
+@pytest.mark.usefixtures("impatient")
+async def test_a_failing_shootdown_changes_nothing(stack: Stack) -> None:
+    """When the hardware does not answer at all, a copy is not made: the page is as it was, and can be faulted again."""
+    parent = await stack.space()
+    await stack.map(parent, 0x40_0000, 1)
+    await stack.write(parent, 0x40_0000, b"parent")
+    child = await stack.fork(parent)
+    stack.hardware.cpu.failures = ATTEMPTS
     await expect_refused(stack.fault(child, 0x40_0000), "UNAVAILABLE")
     assert stack.walk(child, 0x40_0000) == stack.walk(parent, 0x40_0000)
     assert (await stack.fault(child, 0x40_0000)).outcome == Outcome.OUTCOME_COPIED
 
 
 @pytest.mark.inside
+@pytest.mark.usefixtures("impatient")
 async def test_pages_that_the_hardware_cannot_take_away_are_never_reused(stack: Stack) -> None:
     """When a shootdown fails, UnmapRange and DeleteSpace say so, and nobody gets frames that a core may still reach."""
     space = await stack.space()
     await stack.map(space, 0x40_0000, 4)
     await stack.write(space, 0x40_0000, b"x" * 4 * PAGE)
     frames = {stack.walk(space, 0x40_0000 + index * PAGE) for index in range(4)}
-    stack.hardware.cpu.fail = True
+    stack.hardware.cpu.failures = ATTEMPTS
     unmap = pb.UnmapRangeRequest(handle=space.handle, address=0x40_0000, size_bytes=PAGE)
     await expect_refused(stack.spaces.UnmapRange(unmap), "UNAVAILABLE")
     assert stack.walk(space, 0x40_0000) is None
-    stack.hardware.cpu.fail = True
+    stack.hardware.cpu.failures = ATTEMPTS
     await expect_refused(stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=space.handle)), "UNAVAILABLE")
     request = pb.GetSpaceRequest(handle=space.handle)
     await expect_refused(stack.spaces.GetSpace(request), "FAILED_PRECONDITION", "HANDLE_STALE")
@@ -172,12 +200,13 @@ async def test_pages_that_the_hardware_cannot_take_away_are_never_reused(stack: 
 
 
 @pytest.mark.inside
+@pytest.mark.usefixtures("impatient")
 async def test_a_fork_that_the_hardware_fails_leaves_no_child(stack: Stack) -> None:
     """When the parent's translations cannot be dropped, the child is taken away, and the parent goes on."""
     space = await stack.space()
     await stack.map(space, 0x40_0000, 2)
     await stack.write(space, 0x40_0000, b"x" * 2 * PAGE)
-    stack.hardware.cpu.fail = True
+    stack.hardware.cpu.failures = ATTEMPTS
     await expect_refused(stack.fork(space), "UNAVAILABLE")
     assert len((await stack.spaces.ListSpaces(pb.ListSpacesRequest())).spaces) == 1
     await stack.write(space, 0x40_0000, b"y")

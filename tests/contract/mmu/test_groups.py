@@ -72,6 +72,8 @@ async def test_a_lower_limit_is_reached_before_the_call_returns(stack: Stack) ->
     assert await stack.read(space, 0x40_0000, 100 * PAGE) == b"x" * 100 * PAGE
     view = await stack.groups.UpdateGroup(pb.UpdateGroupRequest(name=group, swap_max_bytes=0))
     assert view.max_bytes == 30 * PAGE and view.HasField("swap_max_bytes") and view.swap_max_bytes == 0
+    view = await stack.groups.UpdateGroup(pb.UpdateGroupRequest(name=group, swap_max_bytes=-1))
+    assert view.max_bytes == 30 * PAGE and not view.HasField("swap_max_bytes")
     view = await stack.groups.UpdateGroup(pb.UpdateGroupRequest(name=group, max_bytes=0))
     assert view.max_bytes == 0 and (await stack.fault(space, 0x40_0000)).outcome != Outcome.OUTCOME_OUT_OF_MEMORY
 

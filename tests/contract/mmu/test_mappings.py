@@ -49,6 +49,18 @@ async def test_chosen_addresses_go_down_from_the_top(stack: Stack) -> None:
     assert second == first - 2 * PAGE
 
 
+async def test_a_request_id_maps_once(stack: Stack) -> None:
+    """A repeated call returns the place of the first; the same id for another range is refused."""
+    space = await stack.space()
+    request = pb.MapRangeRequest(handle=space.handle, size_bytes=PAGE, protection=RW, request_id="heap")
+    first = (await stack.spaces.MapRange(request)).address
+    assert (await stack.spaces.MapRange(request)).address == first
+    listed = await stack.spaces.ListMappings(pb.ListMappingsRequest(handle=space.handle))
+    assert [(entry.start, entry.end) for entry in listed.mappings] == [(first, first + PAGE)]
+    request.size_bytes = 2 * PAGE
+    await expect_refused(stack.spaces.MapRange(request), "INVALID_ARGUMENT", "REQUEST_ID_REUSED")
+
+
 async def test_a_gap_that_fits_is_used(stack: Stack) -> None:
     """A range that was unmapped between two others is chosen again when it is large enough, not when too small."""
     space = await stack.space()

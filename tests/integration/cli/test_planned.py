@@ -48,7 +48,7 @@ async def refusal(channel: Any, method: Any) -> Any:
 
 
 async def test_every_planned_call_says_what_it_waits_for(stack: Stack) -> None:
-    """Each answers UNIMPLEMENTED with its reason and its systems, in process; the contracts have some for each layer."""
+    """Each answers UNIMPLEMENTED with its reason and its systems, in process; some are in each layer."""
     for layer in LAYERS:
         methods = contract(layer)
         assert methods, layer
@@ -60,7 +60,7 @@ async def test_every_planned_call_says_what_it_waits_for(stack: Stack) -> None:
 
 async def test_a_planned_call_says_so_over_a_socket(stack: Stack) -> None:
     """A call of each kind answers over a socket as it does in process, and reflection lists its service."""
-    targets = await stack.serve({layer: "127.0.0.1:0" for layer in LAYERS})
+    targets = await stack.serve(dict.fromkeys(LAYERS, "127.0.0.1:0"))
     seen = set()
     for layer, target in targets.items():
         async with connect(target) as channel:

@@ -11,12 +11,12 @@ from lamina.hardware.v1 import hardware_pb2_grpc
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 from lamina.hypervisor.v1 import hypervisor_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2_grpc
+from tests.virtual_time import clock_of_loop
 
 from lamina_cli.guest_kernel import compile as compile_kernel
 from lamina_cli.stack import builder
 from lamina_hardware.config import HardwareConfig
 from lamina_hypervisor.config import HypervisorConfig
-from lamina_kit.clock import RealClock
 from lamina_kit.inproc import LocalChannel
 from lamina_kit.layer import LayerState
 from lamina_kit.rng import Rng
@@ -33,7 +33,7 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.clock = RealClock()
+        self.clock = clock_of_loop()
         self.rng = Rng(7)
         self.services: dict[str, Service] = {}
         self.states: dict[str, LayerState] = {}
@@ -50,7 +50,7 @@ class Lab:
 
     async def compile(self) -> None:
         """Compiles the guest kernel."""
-        self.kernel = await asyncio.to_thread(compile_kernel, ROOT / "guests" / "kernel")
+        self.kernel = compile_kernel(ROOT / "guests" / "kernel")
 
     async def layer(self, name: str, config: Any) -> Service:
         """Starts one layer on top of those that run; one that runs already is replaced."""

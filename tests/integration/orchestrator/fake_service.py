@@ -67,9 +67,9 @@ class FakeService:
             state=_STATES[state.state],
             exit_code=state.exit_code,
             reason=state.reason,
-            create_time_ns=state.created_ns,
-            start_time_ns=state.started_ns,
-            exit_time_ns=state.finished_ns,
+            create_wall_time_ns=state.created_ns,
+            start_wall_time_ns=state.started_ns,
+            exit_wall_time_ns=state.finished_ns,
         )
 
 
@@ -179,4 +179,4 @@ class _Containers(rpc.ContainersServicer):
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: Any) -> AsyncIterator[pb.LogEntry]:
         tail = request.tail_lines if request.HasField("tail_lines") else None
         async for chunk in self._runtime.read_logs(request.name, request.follow, tail):
-            yield pb.LogEntry(data=chunk.data, stream=pb.LogEntry.STREAM_STDOUT, time_ns=chunk.time_ns)
+            yield pb.LogEntry(data=chunk.data, stream=pb.LogEntry.STREAM_STDOUT, wall_time_ns=chunk.time_ns)

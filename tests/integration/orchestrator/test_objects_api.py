@@ -280,7 +280,7 @@ async def test_bad_requests(tmp_path: Path) -> None:
             (objects.GetObject(pb.GetObjectRequest()), "KIND_UNKNOWN"),
             (objects.ListObjects(pb.ListObjectsRequest(kind="Pod", label_selector="a in (")), "SELECTOR_MALFORMED"),
             (objects.ListObjects(pb.ListObjectsRequest(kind="Pod", field_selector="spec.x=1")), "SELECTOR_MALFORMED"),
-            (objects.ListObjects(pb.ListObjectsRequest(kind="Pod", page_token="?")), "PAGE_TOKEN_MALFORMED"),
+            (objects.ListObjects(pb.ListObjectsRequest(kind="Pod", page_token="?")), "PAGE_TOKEN_INVALID"),
             (objects.ListObjects(pb.ListObjectsRequest(kind="Pod", page_size=-1)), "REQUEST_INVALID"),
             (objects.CreateObject(pb.CreateObjectRequest(json="[]")), "MANIFEST_MALFORMED"),
             (objects.CreateObject(pb.CreateObjectRequest(json=" " * (1 << 20) + "{}")), "MANIFEST_MALFORMED"),
@@ -329,7 +329,7 @@ async def test_planned_fields_are_refused(tmp_path: Path) -> None:
     async with started(tmp_path) as cluster:
         objects, options = cluster.objects, pb.WriteOptions(field_manager="me")
         default = pb.ObjectReference(kind="Namespace", name="default")
-        calls = {
+        calls: dict[str, list[Any]] = {
             "write_options": [
                 objects.ApplyObjects(pb.ApplyObjectsRequest(manifest=HELLO, write_options=options)),
                 objects.CreateObject(pb.CreateObjectRequest(json=namespace("n"), write_options=options)),
@@ -341,14 +341,19 @@ async def test_planned_fields_are_refused(tmp_path: Path) -> None:
                 objects.PatchObject(pb.PatchObjectRequest(reference=default, strategic_merge_patch="{}"))
             ],
             "resource_version": [objects.ListObjects(pb.ListObjectsRequest(kind="Pod", resource_version=1))],
+            "vswitch_address": [cluster.nodes.RegisterNode(pb.RegisterNodeRequest(host="h9", vswitch_address="v"))],
+            "hypervisor_address": [
+                cluster.nodes.RegisterNode(pb.RegisterNodeRequest(host="h9", hypervisor_address="v"))
+            ],
         }
         for field, refusals in calls.items():
             for call in refusals:
                 error = await refused(call)
                 assert (error.reason, error.metadata["field"]) == ("NOT_SERVED_YET", field)
         assert await cluster.all_of("Deployment") == []
-        for fields in ({"since_time_ns": 0}, {"limit_bytes": 1}):
-            log = cluster.pods.ReadPodLogs(pb.ReadPodLogsRequest(name="x", **fields))
+        since = pb.ReadPodLogsRequest(name="x", since_wall_time_ns=0)
+        for request in (since, pb.ReadPodLogsRequest(name="x", limit_bytes=1)):
+            log = cluster.pods.ReadPodLogs(request)
             assert (await refused(anext(log.__aiter__()))).reason == "NOT_SERVED_YET"
 
 

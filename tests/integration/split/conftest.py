@@ -58,7 +58,7 @@ class Split:
         objects = self.client.stub("mmu", mmu_pb2_grpc.ObjectsStub)
         sandboxes = self.client.stub("container-runtime", runtime_rpc.SandboxesStub)
         containers = self.client.stub("container-runtime", runtime_rpc.ContainersStub)
-        page = {"page_size": 1000}
+        page: dict[str, Any] = {"page_size": 1000}
         memory = await frames.GetMemory(mmu_pb2.GetMemoryRequest())
         return {
             "contexts": len((await cpu.ListContexts(hardware_pb2.ListContextsRequest(**page))).contexts),

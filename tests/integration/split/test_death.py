@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
+from tests.simulation.invariants import Inventory, inventory, no_orphans, pods_and_sandboxes
 
 from lamina_cli.stack import CALLS
 from lamina_kit.rng import Rng
 
 
-def _workload() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("split_workload", Path(__file__).with_name("workload.py"))
+def _beside(name: str) -> ModuleType:
+    """Loads a module that lies beside this one."""
+    spec = importlib.util.spec_from_file_location(f"split_{name}", Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-WORKLOAD = _workload()
+WORKLOAD, BOOKS = _beside("workload"), _beside("books")
 POWER = ("hardware", "mmu")
 """Layers whose death is the host's loss of power."""
 WITH_MACHINES = (*POWER, "hypervisor")
@@ -38,13 +41,14 @@ async def test_a_killed_layer_returns_and_nothing_leaks(
     split: Any, eventually: Any, holds: Any, layer: str, seed: int
 ) -> None:
     """Killed at a random moment under load, it comes back; pods are ready again, and at the end nothing is left."""
+    print(f"seed {layer}/{seed}")
     rng = Rng(f"{layer}/{seed}")
     work = WORKLOAD.Workload(split.client, rng)
     await work.prepare()
     await holds(work.ready_pods, lambda found: found == (1, 1), "the program's text is in the page cache")
     await work.scale(0)
     await holds(work.ready_pods, lambda found: found == (0, 0), "no pod is left")
-    before = await split.left()
+    before, baseline = await split.left(), await inventory(split.client)
     boots = {name: await boot_of(split, name) for name in CALLS}
     await work.start()
     moment = rng.randint(2, 25)
@@ -57,6 +61,7 @@ async def test_a_killed_layer_returns_and_nothing_leaks(
     await holds(work.ready_pods, lambda found: found == (3, 3), "three pods are ready")
     await check_machine(work, holds, layer)
     await check_boots(split, boots, layer)
+    await check_owners(split, holds, baseline)
     await clear(work, holds)
     await holds(split.left, lambda left: left == before, f"nothing is left: {before}")
 
@@ -68,6 +73,23 @@ async def check_machine(work: Any, holds: Any, layer: str) -> None:
         await holds(work.power_on, lambda done: True, "the machine starts")
     vm = await work.machine()
     assert vm.state == pb.VirtualMachine.STATE_RUNNING, vm
+
+
+async def check_owners(split: Any, holds: Any, baseline: Inventory) -> None:
+    """Checks that whatever a layer holds has one owner: frames, and what pods and machines have below them."""
+    look = partial(BOOKS.faults, split.client, split.stack.bus)
+    await holds(look, lambda wrong: not wrong, "every frame has one owner")
+    await holds(partial(orphans, split.client, baseline), lambda told: not told, "nothing is without an owner")
+
+
+async def orphans(client: Any, baseline: Inventory) -> str:
+    """Returns what is left without an owner, or lacks what it should have; empty when all is well."""
+    try:
+        await no_orphans(client, baseline)
+        await pods_and_sandboxes([client])
+    except AssertionError as found:
+        return str(found)
+    return ""
 
 
 async def check_boots(split: Any, boots: dict[str, str], layer: str) -> None:

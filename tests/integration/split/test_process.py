@@ -85,12 +85,12 @@ def processes(short_dir: Path) -> Iterator[Processes]:
     made.end()
 
 
-async def serves(address: str) -> bool:
-    """Says whether a layer's health is SERVING."""
+async def serves(address: str, service: str = "") -> bool:
+    """Says whether a layer's health, or that of one of its names, is SERVING."""
     channel = connect(address)
     try:
         checker: Any = health_pb2_grpc.HealthStub(channel)
-        return bool((await checker.Check(health_pb2.HealthCheckRequest(), timeout=2)).status == SERVING)
+        return bool((await checker.Check(health_pb2.HealthCheckRequest(service=service), timeout=2)).status == SERVING)
     finally:
         await channel.close()
 
@@ -141,10 +141,21 @@ async def test_a_port_in_use(processes: Processes) -> None:
     assert "PORT_IN_USE" in said and str(port) in said
 
 
+async def test_a_socket_in_use(processes: Processes, holds: Any) -> None:
+    """gRPC would take a UNIX socket over without a word; the second process is refused, and the first one stays."""
+    processes.start("hardware")
+    await holds(lambda: serves(processes.socket("hardware")), bool, "hardware serves")
+    status, said = processes.refused("hardware", "--listen", processes.socket("hardware"), state="other")
+    assert status == CANNOT_START
+    assert "SOCKET_IN_USE" in said and f"{processes.folder}/hardware.sock" in said
+    assert await serves(processes.socket("hardware"))
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
         (("--listen", "nowhere"), "ADDRESS_INVALID"),
+        (("--listen", f"unix:/tmp/{'x' * 120}.sock"), "SOCKET_PATH_TOO_LONG"),
         (("--colour", "red"), "PROCESS_OPTIONS_INVALID"),
         (("--config", "/missing.toml"), "CONFIG_NOT_FOUND"),
         (("--engine", "steam"), "ENGINE_UNKNOWN"),
@@ -172,12 +183,17 @@ async def test_a_layer_waits_for_those_below(processes: Processes, holds: Any) -
     problem = await told()
     assert problem.metadata["missing"] == "hardware" and processes.socket("hardware") in problem.message
     assert not await serves(processes.socket("mmu"))
-    processes.start("hardware")
+    assert not await serves(processes.socket("mmu"), "below/hardware")
+    below = processes.start("hardware")
     await holds(lambda: serves(processes.socket("mmu")), bool, "the MMU serves")
+    assert await serves(processes.socket("mmu"), "below/hardware")
     assert (await told()).total_frames == (64 << 20) >> 12
-    below, above = await handshake(processes.socket("hardware")), await handshake(processes.socket("mmu"))
-    assert above.boot_id.startswith(f"{below.boot_id}.")
-    assert 0 <= above.time_ns - below.time_ns < 10**9
+    lower, upper = await handshake(processes.socket("hardware")), await handshake(processes.socket("mmu"))
+    assert upper.boot_id.startswith(f"{lower.boot_id}.")
+    assert 0 <= upper.time_ns - lower.time_ns < 10**9
+    below.kill()
+    await holds(lambda: serves(processes.socket("mmu"), "below/hardware"), lambda seen: not seen, "it is degraded")
+    assert await serves(processes.socket("mmu"))
     await channel.close()
 
 

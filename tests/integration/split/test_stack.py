@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ import pytest
 
 from lamina_cli import home
 from lamina_cli.home import LAYERS
+from lamina_cli.split import SplitStack
+from lamina_cli.stack import Settings
+from lamina_kit.channel import MAX_UNIX_PATH
+from lamina_kit.session import REVISION
 
 STEP = 10
 
@@ -92,6 +98,8 @@ async def test_six_processes_go_up_and_down(lamina: Lamina, eventually: Any) -> 
     pids = {layer: row["pid"] for layer, row in rows.items()}
     assert len(set(pids.values())) == len(LAYERS)
     assert {row["state"] for row in rows.values()} == {"serving"} and not any(row["restarts"] for row in rows.values())
+    assert {(row["engine"], row["revision"]) for row in rows.values()} == {("model", REVISION)}
+    assert all(re.fullmatch(r"([0-9]+m)?[0-9]+s|[0-9]+m", row["uptime"]) for row in rows.values())
     boot = rows["hardware"]["boot_id"]
     assert rows["hypervisor"]["boot_id"] == rows["mmu"]["boot_id"] and rows["mmu"]["boot_id"].startswith(f"{boot}.")
     os.kill(pids["vswitch"], signal.SIGKILL)
@@ -115,6 +123,16 @@ def home_state(lamina: Lamina, layer: str) -> tuple[str, int]:
     return known["state"], known["restarts"]
 
 
+def is_degraded(lamina: Lamina, layer: str) -> bool:
+    """Says whether a layer serves without one of those below."""
+    return bool(lamina.status(expect=1)[layer]["state"] == "degraded")
+
+
+def all_serve(lamina: Lamina) -> bool:
+    """Says whether every layer serves with all that it needs."""
+    return {row["state"] for row in lamina.status(expect=None).values()} == {"serving"}
+
+
 @pytest.mark.slow
 async def test_status_says_who_is_missing(lamina: Lamina, eventually: Any) -> None:
     """While a layer is dead, status works, fails, and names it; a command for it says what to do."""
@@ -122,9 +140,14 @@ async def test_status_says_who_is_missing(lamina: Lamina, eventually: Any) -> No
     record = lamina.record()
     os.kill(record["pid"], signal.SIGSTOP)  # nobody restarts what dies now
     os.kill(record["processes"]["mmu"]["pid"], signal.SIGKILL)
+    await eventually(partial(is_degraded, lamina, "hypervisor"), "the hypervisor says that it lacks one", within=60)
     rows = lamina.status(expect=1)
     assert rows["mmu"]["state"] == "missing" and rows["mmu"]["pid"] == "-" and rows["mmu"]["problem"]
     assert rows["orchestrator"]["state"] == rows["hardware"]["state"] == "serving"
+    for layer in ("hypervisor", "container-runtime"):
+        assert (rows[layer]["state"], rows[layer]["without"]) == ("degraded", ["mmu"])
+        assert "mmu" in rows[layer]["problem"]
+    assert (rows["vswitch"]["state"], rows["vswitch"]["without"]) == ("serving", [])
     told = lamina.run("mmu", "spaces", expect=1)
     assert "mmu layer" in told and "LAYER_MISSING" in told and "lamina status" in told
     lamina.run("hypervisor", "create", "web", "--memory", "32M")
@@ -132,18 +155,29 @@ async def test_status_says_who_is_missing(lamina: Lamina, eventually: Any) -> No
     assert "mmu" in told and "LAYER_MISSING" in told
     os.kill(record["pid"], signal.SIGCONT)
     await eventually(lambda: home_state(lamina, "mmu") == ("serving", 1), "the MMU is back", within=60)
+    await eventually(partial(all_serve, lamina), "the layers above it have started anew", within=60)
     lamina.run("hypervisor", "start", "web")
 
 
 @pytest.mark.slow
-async def test_a_killed_supervisor_leaves_no_process(lamina: Lamina, eventually: Any) -> None:
-    """Its six processes end with it, and a new stack of the same name starts."""
+@pytest.mark.parametrize("all_at_once", [False, True], ids=["supervisor", "everything"])
+async def test_a_killed_supervisor_leaves_no_process(lamina: Lamina, eventually: Any, all_at_once: bool) -> None:
+    """Its six processes end with it, or with the machine; the next stack of the name goes on from what was recorded."""
     lamina.up()
+    lamina.run("hypervisor", "create", "web", "--memory", "32M")
+    lamina.run("hypervisor", "start", "web")
     record = lamina.record()
     os.kill(record["pid"], signal.SIGKILL)
+    for process in record["processes"].values() if all_at_once else ():
+        os.kill(process["pid"], signal.SIGKILL)
     await eventually(gone(record), "all six have ended", within=60)
+    assert "STACK_NOT_UP" in lamina.run("status", expect=1)
     lamina.up()
-    assert {row["state"] for row in lamina.status().values()} == {"serving"}
+    assert all_serve(lamina)
+    assert not buses_of(record["pid"])
+    machine = json.loads(lamina.run("hypervisor", "list", "-o", "json"))[0]
+    assert machine["state"] in ("STATE_STOPPED", "STATE_CRASHED"), machine
+    lamina.run("hypervisor", "start", "web")
 
 
 def test_a_port_in_use_is_told_at_once(lamina: Lamina) -> None:
@@ -155,6 +189,19 @@ def test_a_port_in_use_is_told_at_once(lamina: Lamina) -> None:
         told = lamina.run("up", "--split", "--port", str(first), expect=1)
     assert "PORT_IN_USE" in told and str(first + 2) in told
     assert not (lamina.folder / "default" / "stack.json").exists()
+
+
+@pytest.mark.slow
+async def test_a_deep_folder_is_no_obstacle(tmp_path: Path) -> None:
+    """Where the path of a socket would be too long, sockets lie in a short folder, which goes with the stack."""
+    stack = SplitStack(Settings(overrides={"LAMINA_HARDWARE_MEMORY_BYTES": str(64 << 20)}), tmp_path / ("d" * 100))
+    await stack.start()
+    try:
+        sockets = [Path(target.removeprefix("unix:")) for target in stack.targets.values()]
+        assert all(path.is_socket() and len(os.fsencode(path)) <= MAX_UNIX_PATH for path in sockets)
+    finally:
+        await stack.stop()
+    assert not sockets[0].parent.exists() and not stack.bus.exists()
 
 
 @pytest.mark.slow

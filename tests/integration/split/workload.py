@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import grpc
+from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.container_runtime.v1 import container_runtime_pb2_grpc as runtime_rpc
 from lamina.hypervisor.v1 import hypervisor_pb2, hypervisor_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
@@ -21,6 +22,7 @@ from lamina_cli.demo.cluster import is_ready
 from lamina_cli.demo.images import build
 from lamina_cli.objects import body
 from lamina_kit.rng import Rng
+from lamina_kit.session import REVISION
 from lamina_kit.status import rpc_error
 
 PAGE = 4096
@@ -98,7 +100,15 @@ class Workload:
         while not self._stopping:
             if await self.tolerant(work()):
                 self.steps += 1
-            await asyncio.sleep(0.02)
+            else:
+                await self.tolerant(self._reached())
+
+    async def _reached(self) -> None:
+        """Returns when the layers that the work calls can be reached again."""
+        request = layer_pb2.HandshakeRequest(caller="test", revision=REVISION)
+        for layer in ("mmu", "orchestrator"):
+            stub: Any = self._client.stub(layer, layer_pb2_grpc.LayerStub)
+            await stub.Handshake(request, wait_for_ready=True)
 
     async def tolerant(self, work: Awaitable[object]) -> bool:
         """Does work that a missing layer may refuse; says whether it was done."""

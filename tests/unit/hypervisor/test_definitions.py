@@ -94,7 +94,7 @@ def test_vms_are_listed_by_name_in_pages(inventory: Inventory) -> None:
     assert end == ""
     with pytest.raises(InvalidArgument) as caught:
         inventory.page(2, "hosts/other/vms/a")
-    assert caught.value.reason == "PAGE_TOKEN_UNKNOWN"
+    assert caught.value.reason == "PAGE_TOKEN_INVALID"
 
 
 def test_unknown_and_malformed_names_differ(inventory: Inventory) -> None:
@@ -125,6 +125,20 @@ def test_epochs_only_grow(tmp_path: Path) -> None:
     store.save_epoch(9)
     store.save_epoch(3)
     assert store.next_epoch() == 10
+
+
+def test_the_newest_start_alone_writes(tmp_path: Path) -> None:
+    """Once another start has begun, the one before changes nothing any more, whatever epochs it still takes."""
+    vm = Vm("hosts/h1/vms/a", 1, 1, definition(), 0, state=State.RUNNING)
+    older, newer = Store(tmp_path / "vms.sqlite"), Store(tmp_path / "vms.sqlite")
+    older.next_epoch()
+    assert older.save(vm)
+    newer.next_epoch()
+    older.save_epoch(9)
+    vm.state = State.CRASHED
+    assert not older.save(vm) and not older.delete(vm)
+    assert [kept.state for kept in newer.load()] == [State.RUNNING]
+    assert newer.save(vm) and newer.delete(vm)
 
 
 def test_generations_outlive_their_vms(tmp_path: Path) -> None:

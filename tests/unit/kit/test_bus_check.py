@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,14 @@ def test_a_wrong_bus_is_named_with_host_and_boot(tmp_path: Path, made: Identity 
     assert caught.value.reason == reason
     assert caught.value.metadata == {"path": str(path), "host": "h1", "boot_id": "boot-a"}
     assert str(path) in caught.value.message
+
+
+def test_a_cut_bus_is_no_bus(tmp_path: Path) -> None:
+    """A file that is shorter than what its head promises is named as such, with host and boot."""
+    path = tmp_path / "ram"
+    MemoryBus.create(path, SIZE, identity=Identity("h1", "boot-a")).close()
+    os.truncate(path, SIZE // 2)
+    with pytest.raises(LaminaError) as caught:
+        check_bus(path, "h1", "boot-a")
+    assert caught.value.reason == "BUS_TRUNCATED"
+    assert caught.value.metadata["boot_id"] == "boot-a"

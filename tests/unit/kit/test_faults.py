@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lamina_kit.errors import AlreadyExists, FailedPrecondition, InvalidArgument, LaminaError, NotFound
+from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError, NotFound
 from lamina_kit.events import EventLog
 from lamina_kit.fault_kinds import Breakage, FaultKind, Parameter
 from lamina_kit.faults import FaultState, FaultTable, Wish
@@ -146,7 +146,7 @@ async def test_a_request_id_makes_it_idempotent(disks: Disks) -> None:
     """A repetition, even at the same time, answers with the same fault; with another wish it is refused."""
     both = await asyncio.gather(disks.table.inject(wish(), "r1"), disks.table.inject(wish(), "r1"))
     assert both[0] is both[1] and len(disks.table.list()) == 1
-    with pytest.raises(AlreadyExists) as caught:
+    with pytest.raises(InvalidArgument) as caught:
         await disks.table.inject(wish(ns=11), "r1")
     assert caught.value.reason == "REQUEST_ID_REUSED"
 

@@ -13,9 +13,9 @@ import grpc
 import pytest
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2 as pb
+from tests.virtual_time import clock_of_loop
 
 from lamina_kit.below import extend_boot, one_boot
-from lamina_kit.clock import RealClock
 from lamina_kit.errors import FailedPrecondition, Unavailable
 from lamina_kit.session import OwnerSession
 from lamina_kit.status import rpc_error
@@ -38,7 +38,7 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self.world = SimpleNamespace(log=[], boots={}, failures={}, stop_fails=False)
         self.folder = folder
-        self.clock = RealClock()
+        self.clock = clock_of_loop()
         self.ground = self.layer("ground", {})
         self.upper = self.layer("upper", {"ground": self.ground.channel})
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 
+import pytest
+
 from lamina_kit.clock import RealClock
 from lamina_kit.rng import Rng
 
@@ -48,6 +50,7 @@ def test_the_clock_starts_at_zero_and_does_not_go_back() -> None:
     assert clock.wall_ns() > 1_700_000_000 * 10**9
 
 
+@pytest.mark.real_time("the real clock is its subject")
 async def test_sleeping_never_ends_early() -> None:
     """A sleep takes at least as long as asked, on the same clock."""
     clock = RealClock()
@@ -57,6 +60,7 @@ async def test_sleeping_never_ends_early() -> None:
         assert clock.now_ns() - start >= ns
 
 
+@pytest.mark.real_time("the real clock is its subject")
 async def test_sleeping_for_nothing_lets_others_run() -> None:
     """A sleep of 0 or less gives up the turn once."""
     ran: list[int] = []

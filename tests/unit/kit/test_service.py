@@ -22,7 +22,10 @@ from lamina_kit.errors import FailedPrecondition, InvalidArgument, Unavailable
 from lamina_kit.interceptor import Guard
 from lamina_kit.layer import LayerState
 from lamina_kit.rng import Rng
+from lamina_kit.security import Security
 from lamina_kit.service import connect, serve
+
+pytestmark = pytest.mark.real_time("serves sockets")
 
 
 class Silent:
@@ -152,7 +155,7 @@ async def test_unusable_addresses_say_why(state: LayerState, short_dir: Path) ->
     (short_dir / "file").write_text("not a socket")
     for address in ("192.0.2.1:0", f"unix:{short_dir}/none/a", f"unix:{short_dir}/file"):
         with pytest.raises(FailedPrecondition) as caught:
-            await serve(Silent(), [address], state)
+            await serve(Silent(), [address], state, security=Security(plain_network=True))
         assert caught.value.reason == "ADDRESS_UNUSABLE"
     assert (short_dir / "file").read_text() == "not a socket"
 
@@ -194,7 +197,7 @@ async def test_a_foreign_client_without_a_deadline_gets_one(state: LayerState) -
 
 
 def test_log_lines_are_json_with_their_trace(state: LayerState) -> None:
-    """A line carries the layer, the trace of its work and the stack's wall time."""
+    """A line carries the layer and host of its work, its trace and the stack's wall time."""
     from lamina_kit import trace
 
     stream = io.StringIO()
@@ -210,8 +213,10 @@ def test_log_lines_are_json_with_their_trace(state: LayerState) -> None:
         {
             "event": "page.evicted",
             "frame": 7,
-            "layer": "mmu",
+            "host": state.host,
+            "layer": state.layer,
             "level": "info",
+            "part": "mmu",
             "time": "2026-01-01T00:00:00.123456Z",
             "trace_id": context.trace_id,
         }

@@ -175,6 +175,16 @@ def test_a_break_is_refused_once_frozen(root: Path) -> None:
     assert "name" in refusal
 
 
+def test_a_missing_image_is_no_way_around_the_freeze(root: Path) -> None:
+    """With FROZEN, an image that was removed is not made anew from whatever the contracts say now."""
+    generate.write(root)
+    (root / contracts.FROZEN).touch()
+    (root / contracts.IMAGE).unlink()
+    change(root, "string name = 1;", "int64 name = 1;")
+    (refusal,) = generate.refusals(root, "7")
+    assert str(contracts.IMAGE) in refusal
+
+
 def test_an_addition_is_welcome_when_frozen(root: Path) -> None:
     """With FROZEN, a new field is no break."""
     generate.write(root)

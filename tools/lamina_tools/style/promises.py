@@ -64,7 +64,7 @@ def _methods(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> set[str]:
 
 
 def contract_is_served(package: Package, sources: Iterable[Source]) -> Iterator[str]:
-    """Yields the RPCs of a package that no servicer defines though they are not marked as planned, and the other way."""
+    """Yields the RPCs of a package that no servicer defines though they are not planned, and the other way."""
     methods = served(sources)
     for service in package.services:
         defined = methods.get(service.name, set())

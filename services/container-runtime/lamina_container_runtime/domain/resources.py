@@ -14,7 +14,7 @@ MIN_MEMORY_LIMIT = 64 << 10
 class Resources:
     """CPU share (1 to 10000), CPU time `quota` in each `period` (ns; 0: no limit), and memory in bytes (0: no limit).
 
-    `swap_limit_bytes` is swap beside the memory limit.
+    `swap_limit_bytes` is swap beside the memory limit; -1: no limit.
     """
 
     cpu_weight: int = DEFAULT_CPU_WEIGHT

@@ -58,7 +58,7 @@ class Host:
     async def close(self) -> None:
         """Ends the sessions and closes the bus. Idempotent."""
         for session in self._held:
-            await session.close()
+            await session.close(free=True)
         self._held.clear()
         if self._opened is not None:
             self._opened.close()

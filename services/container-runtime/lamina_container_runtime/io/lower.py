@@ -361,7 +361,9 @@ def _label(text: str) -> str:
 
 
 def _swap_limit(limits: Resources) -> int | None:
-    """Returns the bound on swap; None without a limit on memory, for then the host may swap as it likes."""
+    """Returns the bound on swap; None when none is wanted, or memory has none: then the host may swap as it likes."""
+    if limits.swap_limit_bytes < 0:
+        return None
     return limits.swap_limit_bytes if limits.memory_limit_bytes or limits.swap_limit_bytes else None
 
 

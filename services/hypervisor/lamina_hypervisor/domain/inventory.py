@@ -84,7 +84,7 @@ class Inventory:
     def page(self, size: int, token: str) -> tuple[list[Vm], str]:
         """Returns (VMs by name, token of the next page). A token is the name of the last VM shown.
 
-        `InvalidArgument` `PAGE_TOKEN_UNKNOWN` for a token that is no name of a VM of this host.
+        `InvalidArgument` `PAGE_TOKEN_INVALID` for a token that is no name of a VM of this host.
         """
         if token and not (VM_NAME.matches(token) and VM_NAME.parse(token)["host"] == self._host):
             raise unknown_token(token)
@@ -109,6 +109,6 @@ def unknown_token(token: str) -> InvalidArgument:
     """Returns the error for a page token that this service did not issue."""
     return InvalidArgument(
         f"The page token {token[:80]!r} is not one of this service.",
-        reason="PAGE_TOKEN_UNKNOWN",
+        reason="PAGE_TOKEN_INVALID",
         next_step="Start again without a token.",
     )

@@ -62,7 +62,7 @@ class ExitLedger:
         return sum(count for count, _ in self._rows.values())
 
     def by_reason(self) -> dict[str, int]:
-        """Returns the number of exits of each reason that occurred, as `exits_hlt` and so on, by the reason's number."""
+        """Returns the number of exits of each reason that occurred, as `exits_hlt` and so on, by its number."""
         sums: dict[ExitReason, int] = {}
         for kind, (count, _) in sorted(self._rows.items()):
             sums[kind.reason] = sums.get(kind.reason, 0) + count

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lamina_hypervisor.domain.elf import Kernel
 from lamina_hypervisor.domain.vm import Verdict, Vm
 from lamina_hypervisor.engines.interface import Engine, Machine, serial_key, standing_key
-from lamina_kit import log
+from lamina_kit import log, trace
 from lamina_kit.driver import Performer, drive
 from lamina_kit.errors import LaminaError
 
@@ -19,13 +19,15 @@ Ended = Callable[[Machine, list[LaminaError]], Awaitable[None]]
 
 @dataclass
 class _Powered:
-    """A machine with its tasks. `ended`: its verdict fell; `released`: everything was given back."""
+    """A machine with its tasks. `ended`: its verdict fell; `released`: everything was given back; `why`: the trace of
+    the call that took its power, if one did."""
 
     machine: Machine
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     watcher: asyncio.Task[None] | None = None
+    why: trace.TraceContext | None = None
 
 
 class Runner:
@@ -47,21 +49,22 @@ class Runner:
         return powered.machine
 
     def let_go(self, vm: Vm) -> None:
-        """Starts the vCPUs of a machine that was made, in a context of their own: no caller's trace follows them."""
+        """Starts the vCPUs of a machine that was made. What they do is caused by the start, and recorded as no span."""
         powered = self._powered[vm.name]
         loop = asyncio.get_running_loop()
         for vcpu in powered.machine.vcpus:
             name = f"{vm.name}/vcpus/{vcpu.number}"
             work = self._vcpu(powered, vcpu.number)
-            powered.tasks.append(loop.create_task(work, name=name, context=contextvars.Context()))
+            powered.tasks.append(loop.create_task(work, name=name, context=_own_context()))
         watch = self._watch(powered)
-        powered.watcher = loop.create_task(watch, name=f"{vm.name}/watcher", context=contextvars.Context())
+        powered.watcher = loop.create_task(watch, name=f"{vm.name}/watcher", context=_own_context())
 
     async def end(self, vm: Vm, verdict: Verdict) -> None:
         """Takes the power away for `verdict`, unless another one fell before; returns when all is given back."""
         powered = self._powered.get(vm.name)
         if powered is not None:
             powered.machine.end(verdict)
+            powered.why = powered.why or trace.current()
             powered.ended.set()
             await powered.released.wait()
 
@@ -108,6 +111,8 @@ class Runner:
     async def _watch(self, powered: _Powered) -> None:
         """Waits for the verdict, then stops the vCPUs and gives everything back."""
         await powered.ended.wait()
+        if powered.why is not None:
+            trace.follow(powered.why)
         self._on_fall(powered.machine)
         for task in powered.tasks:
             task.cancel()
@@ -120,3 +125,11 @@ class Runner:
         finally:
             self.perform.wake(serial_key(powered.machine.vm.name))
             powered.released.set()
+
+
+def _own_context() -> contextvars.Context:
+    """Returns a context in which the present trace goes on unsampled: a VM runs longer than a request is recorded."""
+    context = contextvars.Context()
+    if (present := trace.current()) is not None:
+        context.run(trace.follow, present.unsampled(), trace.worker())
+    return context

@@ -1,7 +1,8 @@
 """VM definitions that survive: one SQLite database, one row a VM.
 
 A row is written before the caller is answered. What has power lives in the layers below and is lost with this service:
-the state recorded here says what to report after a restart.
+the state recorded here says what to report after a restart. The records belong to the newest start of the service: an
+older one, which loses its machines only because of it, must not write that down as if they had ended by themselves.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_SCHEMA)
+            self._start = self._meta("start")
 
     def close(self) -> None:
         """Closes the database. Idempotent."""
@@ -58,12 +60,14 @@ class Store:
         """Counts this start of the service and returns the number, from 1."""
         epoch = self.epoch() + 1
         self.save_epoch(epoch)
+        with self._guarded():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('start', ?)", (epoch,))
+        self._start = epoch
         return epoch
 
     def epoch(self) -> int:
         """Returns the highest epoch that was used; 0 before the first start."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
-        return int(row[0]) if row else 0
+        return self._meta("epoch")
 
     def save_epoch(self, epoch: int) -> None:
         """Records that an epoch is in use; a lower one than recorded changes nothing."""
@@ -71,8 +75,8 @@ class Store:
         with self._guarded():
             self._db.execute(statement, (epoch, epoch))
 
-    def save(self, vm: Vm) -> None:
-        """Writes a VM as it is."""
+    def save(self, vm: Vm) -> bool:
+        """Writes a VM as it is; returns whether it did: not once a newer start of the service has begun."""
         registers = json.dumps(asdict(vm.verdict.registers)) if vm.verdict.registers else ""
         row = (
             vm.name, vm.slot, vm.generation, json.dumps(asdict(vm.definition)), vm.create_time_ns, vm.request_id,
@@ -80,13 +84,20 @@ class Store:
         )  # fmt: skip
         with self._guarded(), self._db:
             self._db.execute("BEGIN IMMEDIATE")
+            if self._meta("start") != self._start:
+                return False
             self._db.execute(f"INSERT OR REPLACE INTO vms ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
             self._db.execute("INSERT OR REPLACE INTO slots VALUES (?, ?)", (vm.slot, vm.generation))
+            return True
 
-    def delete(self, vm: Vm) -> None:
-        """Forgets a VM; its slot's generation stays."""
-        with self._guarded():
+    def delete(self, vm: Vm) -> bool:
+        """Forgets a VM; its slot's generation stays. Returns as `save` does."""
+        with self._guarded(), self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            if self._meta("start") != self._start:
+                return False
             self._db.execute("DELETE FROM vms WHERE name = ?", (vm.name,))
+            return True
 
     def generations(self) -> list[tuple[int, int]]:
         """Returns (slot, latest generation) of every slot that was ever used."""
@@ -97,6 +108,11 @@ class Store:
         """Returns all VMs by name. A row that cannot be read is `DataLoss` `VM_RECORD_CORRUPT`."""
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM vms ORDER BY name").fetchall()
         return [self._vm(row) for row in rows]
+
+    def _meta(self, key: str) -> int:
+        """Returns a number that is kept under a key; 0 when there is none."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return int(row[0]) if row else 0
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -72,8 +72,8 @@ class MmuEngine(Protocol):
     def spaces(self, after: int, count: int) -> list[SpaceView]:
         """Returns up to `count` spaces with numbers above `after`, by number."""
 
-    def map_range(self, handle: Handle, spec: MapSpec) -> Step[int]:
-        """Maps a range; returns its first address."""
+    def map_range(self, handle: Handle, spec: MapSpec, request: str = "") -> Step[int]:
+        """Maps a range, once for each `request` that is not empty; returns its first address."""
 
     def unmap_range(self, handle: Handle, start: int, end: int) -> Step[int]:
         """Unmaps page-aligned addresses `start` to `end` - 1; returns how many pages in RAM or swap are gone."""

@@ -1,4 +1,8 @@
-"""Performs what the engine's steps ask for: shootdowns on the hardware, waits with a limit."""
+"""Performs what the engine's steps ask for: shootdowns on the hardware, waits with a limit.
+
+A shootdown may be made any number of times, so one that is lost is made again. One that does not get through fails the
+step that asked for it: the frames concerned stay where they are, or go to nobody, because a core may still reach them.
+"""
 
 from __future__ import annotations
 

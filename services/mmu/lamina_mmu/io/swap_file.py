@@ -13,6 +13,8 @@ from pathlib import Path
 from lamina_kit.errors import DataLoss, FailedPrecondition, ResourceExhausted
 
 PAGE = 4096
+INJECTED = OSError(errno.EIO, os.strerror(errno.EIO))
+"""What the disk says while a fault is injected."""
 
 
 class SwapFile:
@@ -41,20 +43,20 @@ class SwapFile:
 
     def write(self, slot: int, data: bytes | memoryview, /) -> None:
         """Stores a page; SWAP_DEVICE_FULL when the file system has no room for it."""
+        if self.fails_writes:
+            raise self._failed("written", slot, INJECTED)
         try:
-            if self.fails_writes:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
             done = os.pwrite(self._file, data, slot * PAGE)
         except OSError as error:
-            raise self._failed("write", slot, error) from error
+            raise self._failed("written", slot, error) from error
         if done != PAGE:
             raise self._full(slot)
 
     def read(self, slot: int, /) -> bytes:
         """Returns a page."""
+        if self.fails_reads:
+            raise self._failed("read", slot, INJECTED)
         try:
-            if self.fails_reads:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
             return os.pread(self._file, PAGE, slot * PAGE)
         except OSError as error:
             raise self._failed("read", slot, error) from error

@@ -130,7 +130,10 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """Perform a step against a node's runtime in a task of its own, under a trace, and answer with `StepDone`."""
+    """Perform a step against a node's runtime in a task of its own, under a trace, and answer with `StepDone`.
+
+    `cause` is why the step is taken; `traceparent` the trace that the pod names, empty for a trace of the step's own.
+    """
 
     node: str
     pod: Key
@@ -138,6 +141,7 @@ class RunStep:
     name: str
     step: Step[Outcome]
     traceparent: str
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +371,9 @@ class Engine(Protocol):
 
     def cordon(self, name: str, unschedulable: bool, now_ns: int) -> Stored:
         """Marks a node unschedulable, or schedulable again."""
+
+    def objects(self, kind: Kind) -> Sequence[Object]:
+        """Returns all objects of a kind as they are stored; they are not to be changed."""
 
     def log_source(self, namespace: str, name: str, container: str, previous: bool) -> LogSource:
         """Finds the output of a container."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from lamina_kit.clock import Clock
-from lamina_kit.trace import Recorder
+from lamina_kit.layer import LayerState
 from lamina_orchestrator.engines.interface import Engine, Stored
 from lamina_orchestrator.io.agents import Agents, Connector
 from lamina_orchestrator.io.runtime import Runtime
@@ -22,12 +22,12 @@ class Cluster:
         clock: Clock,
         connector: Connector,
         check_address: Callable[[str], None],
-        recorder: Recorder,
+        layer: LayerState,
     ) -> None:
         self.engine = engine
         self._clock = clock
         self._check_address = check_address
-        self._writer = Writer(engine, clock, connector, recorder)
+        self._writer = Writer(engine, clock, connector, layer)
         self._news = asyncio.Event()
 
     def now(self) -> int:

@@ -8,21 +8,21 @@ from lamina_kit.channel import Channel, check_target, connect
 from lamina_kit.clock import Clock
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.fault_channel import FaultyChannel, Link
+from lamina_kit.security import PLAIN, Security, is_local
 from lamina_orchestrator.io.runtime import Runtime
 from lamina_orchestrator.io.runtime_client import RuntimeClient
-
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class ChannelConnector:
     """Makes runtimes from the names of channels that this process was given, from UNIX sockets, and from loopback.
 
-    Other addresses are refused: traffic beyond this host needs mutual TLS, which such an address does not give.
+    Addresses beyond this host are refused unless the process has certificates, or a network that is said to be private.
     """
 
-    def __init__(self, channels: Mapping[str, Channel], clock: Clock) -> None:
+    def __init__(self, channels: Mapping[str, Channel], clock: Clock, security: Security = PLAIN) -> None:
         self._channels = channels
         self._clock = clock
+        self._security = security
         self._links: dict[str, Link] = {}
 
     def link(self, address: str) -> Link:
@@ -36,12 +36,12 @@ class ChannelConnector:
         if address in self._channels:
             return
         check_target(address)
-        if not address.startswith("unix:") and address.rpartition(":")[0] not in _LOOPBACK:
+        if self._security == PLAIN and not is_local(address):
             known = ", ".join(sorted(self._channels)) or "none"
             raise InvalidArgument(
                 f"The runtime address {address[:100]} is neither a known channel, a UNIX socket nor loopback.",
                 reason="ADDRESS_UNSUPPORTED",
-                next_step=f"Give unix:/PATH, 127.0.0.1:PORT or a known channel ({known}).",
+                next_step=f"Give unix:/PATH, 127.0.0.1:PORT, a known channel ({known}), or this process --tls-dir.",
             )
 
     def __call__(self, address: str) -> Runtime:
@@ -51,4 +51,4 @@ class ChannelConnector:
         link = self.link(address)
         if channel is not None:
             return RuntimeClient(FaultyChannel(channel, link), self._clock)
-        return RuntimeClient(FaultyChannel(connect(address), link), self._clock, owned=True)
+        return RuntimeClient(FaultyChannel(connect(address, security=self._security), link), self._clock, owned=True)

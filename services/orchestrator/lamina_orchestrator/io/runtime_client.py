@@ -177,7 +177,7 @@ class RuntimeClient:
         if tail_lines is not None:
             request.tail_lines = tail_lines
         async for entry in _stream(self._containers.ReadLogs(request)):
-            yield LogChunk(entry.data, _STREAMS.get(entry.stream, STDOUT), entry.time_ns)
+            yield LogChunk(entry.data, _STREAMS.get(entry.stream, STDOUT), entry.wall_time_ns)
 
     async def _call(self, make: Callable[[], Awaitable[T]]) -> T:
         """Makes a call that may be made twice, and makes it again while its answer is lost."""
@@ -221,7 +221,7 @@ def _sandbox(sandbox: pb.Sandbox) -> SandboxState:
         _mapping(sandbox.labels).get(POD_UID, sandbox.metadata.uid),
         sandbox.metadata.attempt,
         sandbox.state == pb.Sandbox.STATE_READY,
-        sandbox.create_time_ns,
+        sandbox.create_wall_time_ns,
     )
 
 
@@ -240,9 +240,9 @@ def _container(container: pb.Container) -> ContainerState:
         exit_code=container.exit_code,
         reason=container.reason,
         message=container.message,
-        created_ns=container.create_time_ns,
-        started_ns=container.start_time_ns,
-        finished_ns=container.exit_time_ns,
+        created_ns=container.create_wall_time_ns,
+        started_ns=container.start_wall_time_ns,
+        finished_ns=container.exit_wall_time_ns,
     )
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from lamina_kit import log, trace
 from lamina_kit.clock import Clock
 from lamina_kit.errors import Internal, LaminaError
+from lamina_kit.layer import LayerState
 from lamina_orchestrator.domain.podsteps import WorkFailed
 from lamina_orchestrator.engines.interface import Connect, Disconnect, Engine, Input, Outgoing, RunStep, StepDone
 from lamina_orchestrator.io.agents import Agents, Connector
@@ -21,10 +22,10 @@ from lamina_orchestrator.io.performer import Performer
 class Writer:
     """Runs an engine. Times are the clock's wall time: objects keep time stamps across restarts."""
 
-    def __init__(self, engine: Engine, clock: Clock, connector: Connector, recorder: trace.Recorder) -> None:
+    def __init__(self, engine: Engine, clock: Clock, connector: Connector, layer: LayerState) -> None:
         self._engine = engine
         self._clock = clock
-        self._recorder = recorder
+        self._layer = layer
         self._log = log.logger("orchestrator")
         self.agents = Agents(connector, clock, self.post)
         self._performer = Performer(self.agents.runtime_of)
@@ -121,7 +122,16 @@ class Writer:
             task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     async def _step(self, effect: RunStep) -> None:
-        trace.enter(trace.parse(effect.traceparent) if effect.traceparent else None, self._recorder)
+        """Performs a step under the trace that its pod names, or one of its own.
+
+        Below, events have that trace as their cause; the event that it begins with leads from there to the pod.
+        """
+        context = trace.parse(effect.traceparent) if effect.traceparent else None
+        context = context or self._layer.recorder.new_root()
+        trace.enter(context, self._layer.recorder)
+        self._layer.events.record(
+            effect.pod.resource_name, "step.begun", cause=effect.cause, step=effect.name, trace=context.trace_id
+        )
         try:
             with trace.span(effect.name, object=effect.pod.resource_name, node=effect.node):
                 outcome = await self._performer.run(effect.step)

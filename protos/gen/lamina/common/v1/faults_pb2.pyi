@@ -283,7 +283,7 @@ class ListFaultKindsResponse(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___FaultKind]:
-        """The kinds, in alphabetical order."""
+        """The kinds, in alphabetical order; at most 100."""
 
     def __init__(
         self,

@@ -83,11 +83,12 @@ class FaultsServicer:
 
         Errors: INVALID_ARGUMENT `FAULT_INVALID` when a parameter is unknown, missing, malformed or out of its range, a
         duration is negative or given for a kind that does not last, or the object's name does not fit the kind's pattern (the
-        violations name the fields; `ListFaultKinds` says what is right); NOT_FOUND `FAULT_KIND_UNKNOWN` for a kind that this
-        layer does not have, and the layer's own reason for an object that does not exist; ALREADY_EXISTS
-        `REQUEST_ID_REUSED` when the same request id came with another fault; FAILED_PRECONDITION `FAULT_ACTIVE` when the
-        object has an active fault of this kind (clear it first), or the layer's own reason when the object cannot break so
-        now, for example `CORE_IS_LAST`; RESOURCE_EXHAUSTED `FAULTS_TOO_MANY` when 1000 faults are active.
+        violations name the fields; `ListFaultKinds` says what is right), or `REQUEST_ID_REUSED` when the same request id
+        came with another fault; NOT_FOUND `FAULT_KIND_UNKNOWN` for a kind that this layer does not have, `HOST_UNKNOWN` for
+        an object of another host, and the layer's own reason for an object that does not exist, for example `NODE_UNKNOWN`;
+        FAILED_PRECONDITION `FAULT_ACTIVE` when the object has an active fault of this kind (clear it first), or the layer's
+        own reason when the object cannot break so now, for example `CORE_IS_LAST` or `CORE_LOST`; RESOURCE_EXHAUSTED
+        `FAULTS_TOO_MANY` when 1000 faults are active.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,7 +116,8 @@ class FaultsServicer:
     def ListFaults(self, request, context):
         """Lists faults in the order in which they began.
 
-        Errors: INVALID_ARGUMENT for a negative page size or a page token that this layer did not issue.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID` for a page token that this layer did not
+        issue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +125,8 @@ class FaultsServicer:
 
     def ListFaultKinds(self, request, context):
         """Lists the kinds of fault that this layer can have, in alphabetical order.
+
+        Errors: none beyond the transport's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

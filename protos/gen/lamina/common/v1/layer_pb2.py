@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clamina/common/v1/layer.proto\x12\x10lamina.common.v1\"4\n\x10HandshakeRequest\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\xaa\x01\n\x11HandshakeResponse\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0f\n\x07time_ns\x18\x08 \x01(\x03\x12\r\n\x05\x63lock\x18\t \x01(\t\"A\n\x12OpenSessionRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\r\n\x05\x66resh\x18\x03 \x01(\x08\"\x81\x01\n\x0cSessionEvent\x12\x31\n\x06opened\x18\x01 \x01(\x0b\x32\x1f.lamina.common.v1.SessionOpenedH\x00\x12\x35\n\x08replaced\x18\x02 \x01(\x0b\x32!.lamina.common.v1.SessionReplacedH\x00\x42\x07\n\x05\x65vent\"(\n\rSessionOpened\x12\x17\n\x0f\x61\x64opted_objects\x18\x01 \x01(\x03\" \n\x0fSessionReplaced\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\"$\n\x10ListSpansRequest\x12\x10\n\x08trace_id\x18\x01 \x01(\t\":\n\x11ListSpansResponse\x12%\n\x05spans\x18\x01 \x03(\x0b\x32\x16.lamina.common.v1.Span\"\xcb\x01\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0f\n\x07span_id\x18\x02 \x01(\t\x12\x16\n\x0eparent_span_id\x18\x03 \x01(\t\x12\r\n\x05layer\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x15\n\rstart_time_ns\x18\x06 \x01(\x03\x12\x13\n\x0b\x64uration_ns\x18\x07 \x01(\x03\x12\x0e\n\x06status\x18\x08 \x01(\t\x12/\n\nattributes\x18\t \x03(\x0b\x32\x1b.lamina.common.v1.Attribute\"\'\n\tAttribute\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"J\n\x11ListEventsRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"V\n\x12ListEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.lamina.common.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb0\x01\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\r\n\x05layer\x18\x04 \x01(\t\x12\x0e\n\x06object\x18\x05 \x01(\t\x12\r\n\x05\x65vent\x18\x06 \x01(\t\x12\r\n\x05\x63\x61use\x18\x07 \x01(\t\x12\x0c\n\x04rule\x18\x08 \x01(\t\x12+\n\x06inputs\x18\t \x03(\x0b\x32\x1b.lamina.common.v1.Attribute\"3\n\x0e\x45xplainRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\"=\n\x0f\x45xplainResponse\x12*\n\tdecisions\x18\x01 \x03(\x0b\x32\x17.lamina.common.v1.Event2\xb3\x03\n\x05Layer\x12T\n\tHandshake\x12\".lamina.common.v1.HandshakeRequest\x1a#.lamina.common.v1.HandshakeResponse\x12U\n\x0bOpenSession\x12$.lamina.common.v1.OpenSessionRequest\x1a\x1e.lamina.common.v1.SessionEvent0\x01\x12T\n\tListSpans\x12\".lamina.common.v1.ListSpansRequest\x1a#.lamina.common.v1.ListSpansResponse\x12W\n\nListEvents\x12#.lamina.common.v1.ListEventsRequest\x1a$.lamina.common.v1.ListEventsResponse\x12N\n\x07\x45xplain\x12 .lamina.common.v1.ExplainRequest\x1a!.lamina.common.v1.ExplainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clamina/common/v1/layer.proto\x12\x10lamina.common.v1\"4\n\x10HandshakeRequest\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\xaa\x01\n\x11HandshakeResponse\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x05 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x0f\n\x07time_ns\x18\x08 \x01(\x03\x12\r\n\x05\x63lock\x18\t \x01(\t\"A\n\x12OpenSessionRequest\x12\r\n\x05owner\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\r\n\x05\x66resh\x18\x03 \x01(\x08\"\x81\x01\n\x0cSessionEvent\x12\x31\n\x06opened\x18\x01 \x01(\x0b\x32\x1f.lamina.common.v1.SessionOpenedH\x00\x12\x35\n\x08replaced\x18\x02 \x01(\x0b\x32!.lamina.common.v1.SessionReplacedH\x00\x42\x07\n\x05\x65vent\"(\n\rSessionOpened\x12\x17\n\x0f\x61\x64opted_objects\x18\x01 \x01(\x03\" \n\x0fSessionReplaced\x12\r\n\x05\x65poch\x18\x01 \x01(\x03\"K\n\x10ListSpansRequest\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x11ListSpansResponse\x12%\n\x05spans\x18\x01 \x03(\x0b\x32\x16.lamina.common.v1.Span\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcb\x01\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0f\n\x07span_id\x18\x02 \x01(\t\x12\x16\n\x0eparent_span_id\x18\x03 \x01(\t\x12\r\n\x05layer\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x15\n\rstart_time_ns\x18\x06 \x01(\x03\x12\x13\n\x0b\x64uration_ns\x18\x07 \x01(\x03\x12\x0e\n\x06status\x18\x08 \x01(\t\x12/\n\nattributes\x18\t \x03(\x0b\x32\x1b.lamina.common.v1.Attribute\"\'\n\tAttribute\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"J\n\x11ListEventsRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"V\n\x12ListEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.lamina.common.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb0\x01\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\x0c\n\x04host\x18\x03 \x01(\t\x12\r\n\x05layer\x18\x04 \x01(\t\x12\x0e\n\x06object\x18\x05 \x01(\t\x12\r\n\x05\x65vent\x18\x06 \x01(\t\x12\r\n\x05\x63\x61use\x18\x07 \x01(\t\x12\x0c\n\x04rule\x18\x08 \x01(\t\x12+\n\x06inputs\x18\t \x03(\x0b\x32\x1b.lamina.common.v1.Attribute\"3\n\x0e\x45xplainRequest\x12\x0e\n\x06object\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\"=\n\x0f\x45xplainResponse\x12*\n\tdecisions\x18\x01 \x03(\x0b\x32\x17.lamina.common.v1.Event2\xb3\x03\n\x05Layer\x12T\n\tHandshake\x12\".lamina.common.v1.HandshakeRequest\x1a#.lamina.common.v1.HandshakeResponse\x12U\n\x0bOpenSession\x12$.lamina.common.v1.OpenSessionRequest\x1a\x1e.lamina.common.v1.SessionEvent0\x01\x12T\n\tListSpans\x12\".lamina.common.v1.ListSpansRequest\x1a#.lamina.common.v1.ListSpansResponse\x12W\n\nListEvents\x12#.lamina.common.v1.ListEventsRequest\x1a$.lamina.common.v1.ListEventsResponse\x12N\n\x07\x45xplain\x12 .lamina.common.v1.ExplainRequest\x1a!.lamina.common.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,23 +44,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONREPLACED']._serialized_start=518
   _globals['_SESSIONREPLACED']._serialized_end=550
   _globals['_LISTSPANSREQUEST']._serialized_start=552
-  _globals['_LISTSPANSREQUEST']._serialized_end=588
-  _globals['_LISTSPANSRESPONSE']._serialized_start=590
-  _globals['_LISTSPANSRESPONSE']._serialized_end=648
-  _globals['_SPAN']._serialized_start=651
-  _globals['_SPAN']._serialized_end=854
-  _globals['_ATTRIBUTE']._serialized_start=856
-  _globals['_ATTRIBUTE']._serialized_end=895
-  _globals['_LISTEVENTSREQUEST']._serialized_start=897
-  _globals['_LISTEVENTSREQUEST']._serialized_end=971
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=973
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1059
-  _globals['_EVENT']._serialized_start=1062
-  _globals['_EVENT']._serialized_end=1238
-  _globals['_EXPLAINREQUEST']._serialized_start=1240
-  _globals['_EXPLAINREQUEST']._serialized_end=1291
-  _globals['_EXPLAINRESPONSE']._serialized_start=1293
-  _globals['_EXPLAINRESPONSE']._serialized_end=1354
-  _globals['_LAYER']._serialized_start=1357
-  _globals['_LAYER']._serialized_end=1792
+  _globals['_LISTSPANSREQUEST']._serialized_end=627
+  _globals['_LISTSPANSRESPONSE']._serialized_start=629
+  _globals['_LISTSPANSRESPONSE']._serialized_end=712
+  _globals['_SPAN']._serialized_start=715
+  _globals['_SPAN']._serialized_end=918
+  _globals['_ATTRIBUTE']._serialized_start=920
+  _globals['_ATTRIBUTE']._serialized_end=959
+  _globals['_LISTEVENTSREQUEST']._serialized_start=961
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1035
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1037
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1123
+  _globals['_EVENT']._serialized_start=1126
+  _globals['_EVENT']._serialized_end=1302
+  _globals['_EXPLAINREQUEST']._serialized_start=1304
+  _globals['_EXPLAINREQUEST']._serialized_end=1355
+  _globals['_EXPLAINRESPONSE']._serialized_start=1357
+  _globals['_EXPLAINRESPONSE']._serialized_end=1418
+  _globals['_LAYER']._serialized_start=1421
+  _globals['_LAYER']._serialized_end=1856
 # @@protoc_insertion_point(module_scope)

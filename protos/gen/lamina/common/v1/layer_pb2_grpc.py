@@ -95,7 +95,8 @@ class LayerServicer:
     def ListSpans(self, request, context):
         """Lists the spans that this layer recorded of sampled calls, oldest first.
 
-        Spans are kept in a ring; old ones are lost. Errors: INVALID_ARGUMENT for a malformed trace id.
+        Spans are kept in a ring; old ones are lost. Errors: INVALID_ARGUMENT for a malformed trace id, a page size out of
+        range, or `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +105,8 @@ class LayerServicer:
     def ListEvents(self, request, context):
         """Lists events of this layer's ordered event log, oldest first.
 
-        Errors: INVALID_ARGUMENT for a negative page size or a page token that this layer did not issue.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID` for a page token that this layer did not
+        issue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

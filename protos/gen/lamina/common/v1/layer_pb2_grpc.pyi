@@ -36,12 +36,14 @@ class LayerStub:
     ListSpans: _aio.UnaryUnaryMultiCallable[_layer_pb2.ListSpansRequest, _layer_pb2.ListSpansResponse]
     """Lists the spans that this layer recorded of sampled calls, oldest first.
 
-    Spans are kept in a ring; old ones are lost. Errors: INVALID_ARGUMENT for a malformed trace id.
+    Spans are kept in a ring; old ones are lost. Errors: INVALID_ARGUMENT for a malformed trace id, a page size out of
+    range, or `PAGE_TOKEN_INVALID`.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_layer_pb2.ListEventsRequest, _layer_pb2.ListEventsResponse]
     """Lists events of this layer's ordered event log, oldest first.
 
-    Errors: INVALID_ARGUMENT for a negative page size or a page token that this layer did not issue.
+    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID` for a page token that this layer did not
+    issue.
     """
     Explain: _aio.UnaryUnaryMultiCallable[_layer_pb2.ExplainRequest, _layer_pb2.ExplainResponse]
     """Returns the decisions that concern one object, newest first: each with the rule and the inputs that decided it.
@@ -87,7 +89,8 @@ class LayerServicer:
     ) -> _abc.Awaitable[_layer_pb2.ListSpansResponse]:
         """Lists the spans that this layer recorded of sampled calls, oldest first.
 
-        Spans are kept in a ring; old ones are lost. Errors: INVALID_ARGUMENT for a malformed trace id.
+        Spans are kept in a ring; old ones are lost. Errors: INVALID_ARGUMENT for a malformed trace id, a page size out of
+        range, or `PAGE_TOKEN_INVALID`.
         """
 
     def ListEvents(
@@ -97,7 +100,8 @@ class LayerServicer:
     ) -> _abc.Awaitable[_layer_pb2.ListEventsResponse]:
         """Lists events of this layer's ordered event log, oldest first.
 
-        Errors: INVALID_ARGUMENT for a negative page size or a page token that this layer did not issue.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID` for a page token that this layer did not
+        issue.
         """
 
     def Explain(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lamina/container_runtime/v1/cgroups.proto\x12\x1blamina.container_runtime.v1\x1a\x1elamina/common/v1/options.proto\"\xe6\x01\n\x06\x43group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07sandbox\x18\x03 \x01(\t\x12\x11\n\tcontainer\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x05\x12\x13\n\x0b\x63ontrollers\x18\x06 \x03(\t\x12\x36\n\x05\x66iles\x18\x07 \x03(\x0b\x32\'.lamina.container_runtime.v1.CgroupFile\x12\x15\n\rprocess_count\x18\x08 \x01(\x05\x12\x11\n\trun_group\x18\t \x01(\t\x12\x14\n\x0cmemory_group\x18\n \x01(\t\"@\n\nCgroupFile\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x13\n\x0blegacy_file\x18\x03 \x01(\t\"D\n\x10GetCgroupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tcontainer\x18\x02 \x01(\t\x12\x0f\n\x07sandbox\x18\x03 \x01(\t\"J\n\x12ListCgroupsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05\x62\x65low\x18\x03 \x01(\t\"d\n\x13ListCgroupsResponse\x12\x34\n\x07\x63groups\x18\x01 \x03(\x0b\x32#.lamina.container_runtime.v1.Cgroup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd8\x01\n\x18WatchCgroupEventsRequest\x12\x0f\n\x07sandbox\x18\x01 \x01(\t\x12\x11\n\tcontainer\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12<\n\x05kinds\x18\x04 \x03(\x0e\x32-.lamina.container_runtime.v1.CgroupEvent.Kind\x12\x42\n\nthresholds\x18\x05 \x03(\x0b\x32..lamina.container_runtime.v1.PressureThreshold\"\x87\x01\n\x11PressureThreshold\x12?\n\x08resource\x18\x01 \x01(\x0e\x32-.lamina.container_runtime.v1.PressureResource\x12\x0c\n\x04\x66ull\x18\x02 \x01(\x08\x12\x10\n\x08stall_ns\x18\x03 \x01(\x03\x12\x11\n\twindow_ns\x18\x04 \x01(\x03\"U\n\x19WatchCgroupEventsResponse\x12\x38\n\x06\x65vents\x18\x01 \x03(\x0b\x32(.lamina.container_runtime.v1.CgroupEvent\"\xa1\x04\n\x0b\x43groupEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12;\n\x04kind\x18\x03 \x01(\x0e\x32-.lamina.container_runtime.v1.CgroupEvent.Kind\x12\x0f\n\x07sandbox\x18\x04 \x01(\t\x12\x11\n\tcontainer\x18\x05 \x01(\t\x12\r\n\x05\x63ount\x18\x06 \x01(\x03\x12\r\n\x05limit\x18\x07 \x01(\x03\x12\r\n\x05usage\x18\x08 \x01(\x03\x12\x0b\n\x03pid\x18\t \x01(\x05\x12\x0f\n\x07process\x18\n \x01(\t\x12\x15\n\rlimiting_path\x18\x0b \x01(\t\x12\x10\n\x08stall_ns\x18\x0c \x01(\x03\x12\x41\n\tthreshold\x18\r \x01(\x0b\x32..lamina.container_runtime.v1.PressureThreshold\"\xd6\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12KIND_CPU_THROTTLED\x10\x01\x12\x14\n\x10KIND_MEMORY_HIGH\x10\x02\x12\x15\n\x11KIND_MEMORY_LIMIT\x10\x03\x12\x0c\n\x08KIND_OOM\x10\x04\x12\x11\n\rKIND_OOM_KILL\x10\x05\x12\x13\n\x0fKIND_SWAP_LIMIT\x10\x06\x12\x13\n\x0fKIND_PIDS_LIMIT\x10\x07\x12\x15\n\x11KIND_IO_THROTTLED\x10\x08\x12\x11\n\rKIND_PRESSURE\x10\t*\x88\x01\n\x10PressureResource\x12!\n\x1dPRESSURE_RESOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15PRESSURE_RESOURCE_CPU\x10\x01\x12\x1c\n\x18PRESSURE_RESOURCE_MEMORY\x10\x02\x12\x18\n\x14PRESSURE_RESOURCE_IO\x10\x03\x32\x81\x03\n\x07\x43groups\x12i\n\tGetCgroup\x12-.lamina.container_runtime.v1.GetCgroupRequest\x1a#.lamina.container_runtime.v1.Cgroup\"\x08\x8a\xb5\x18\x04S-26\x12z\n\x0bListCgroups\x12/.lamina.container_runtime.v1.ListCgroupsRequest\x1a\x30.lamina.container_runtime.v1.ListCgroupsResponse\"\x08\x8a\xb5\x18\x04S-26\x12\x8e\x01\n\x11WatchCgroupEvents\x12\x35.lamina.container_runtime.v1.WatchCgroupEventsRequest\x1a\x36.lamina.container_runtime.v1.WatchCgroupEventsResponse\"\x08\x8a\xb5\x18\x04S-260\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lamina/container_runtime/v1/cgroups.proto\x12\x1blamina.container_runtime.v1\x1a\x1elamina/common/v1/options.proto\"\xf8\x01\n\x06\x43group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07sandbox\x18\x03 \x01(\t\x12\x11\n\tcontainer\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x05\x12\x13\n\x0b\x63ontrollers\x18\x06 \x03(\t\x12\x36\n\x05\x66iles\x18\x07 \x03(\x0b\x32\'.lamina.container_runtime.v1.CgroupFile\x12\x15\n\rprocess_count\x18\x08 \x01(\x05\x12\x11\n\trun_group\x18\t \x01(\t\x12\x14\n\x0cmemory_group\x18\n \x01(\t\x12\x10\n\x08io_group\x18\x0b \x01(\t\"@\n\nCgroupFile\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x13\n\x0blegacy_file\x18\x03 \x01(\t\"D\n\x10GetCgroupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tcontainer\x18\x02 \x01(\t\x12\x0f\n\x07sandbox\x18\x03 \x01(\t\"J\n\x12ListCgroupsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05\x62\x65low\x18\x03 \x01(\t\"d\n\x13ListCgroupsResponse\x12\x34\n\x07\x63groups\x18\x01 \x03(\x0b\x32#.lamina.container_runtime.v1.Cgroup\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xd8\x01\n\x18WatchCgroupEventsRequest\x12\x0f\n\x07sandbox\x18\x01 \x01(\t\x12\x11\n\tcontainer\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12<\n\x05kinds\x18\x04 \x03(\x0e\x32-.lamina.container_runtime.v1.CgroupEvent.Kind\x12\x42\n\nthresholds\x18\x05 \x03(\x0b\x32..lamina.container_runtime.v1.PressureThreshold\"\x87\x01\n\x11PressureThreshold\x12?\n\x08resource\x18\x01 \x01(\x0e\x32-.lamina.container_runtime.v1.PressureResource\x12\x0c\n\x04\x66ull\x18\x02 \x01(\x08\x12\x10\n\x08stall_ns\x18\x03 \x01(\x03\x12\x11\n\twindow_ns\x18\x04 \x01(\x03\"U\n\x19WatchCgroupEventsResponse\x12\x38\n\x06\x65vents\x18\x01 \x03(\x0b\x32(.lamina.container_runtime.v1.CgroupEvent\"\xa1\x04\n\x0b\x43groupEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12;\n\x04kind\x18\x03 \x01(\x0e\x32-.lamina.container_runtime.v1.CgroupEvent.Kind\x12\x0f\n\x07sandbox\x18\x04 \x01(\t\x12\x11\n\tcontainer\x18\x05 \x01(\t\x12\r\n\x05\x63ount\x18\x06 \x01(\x03\x12\r\n\x05limit\x18\x07 \x01(\x03\x12\r\n\x05usage\x18\x08 \x01(\x03\x12\x0b\n\x03pid\x18\t \x01(\x05\x12\x0f\n\x07process\x18\n \x01(\t\x12\x15\n\rlimiting_path\x18\x0b \x01(\t\x12\x10\n\x08stall_ns\x18\x0c \x01(\x03\x12\x41\n\tthreshold\x18\r \x01(\x0b\x32..lamina.container_runtime.v1.PressureThreshold\"\xd6\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12KIND_CPU_THROTTLED\x10\x01\x12\x14\n\x10KIND_MEMORY_HIGH\x10\x02\x12\x15\n\x11KIND_MEMORY_LIMIT\x10\x03\x12\x0c\n\x08KIND_OOM\x10\x04\x12\x11\n\rKIND_OOM_KILL\x10\x05\x12\x13\n\x0fKIND_SWAP_LIMIT\x10\x06\x12\x13\n\x0fKIND_PIDS_LIMIT\x10\x07\x12\x15\n\x11KIND_IO_THROTTLED\x10\x08\x12\x11\n\rKIND_PRESSURE\x10\t*\x88\x01\n\x10PressureResource\x12!\n\x1dPRESSURE_RESOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15PRESSURE_RESOURCE_CPU\x10\x01\x12\x1c\n\x18PRESSURE_RESOURCE_MEMORY\x10\x02\x12\x18\n\x14PRESSURE_RESOURCE_IO\x10\x03\x32\x81\x03\n\x07\x43groups\x12i\n\tGetCgroup\x12-.lamina.container_runtime.v1.GetCgroupRequest\x1a#.lamina.container_runtime.v1.Cgroup\"\x08\x8a\xb5\x18\x04S-26\x12z\n\x0bListCgroups\x12/.lamina.container_runtime.v1.ListCgroupsRequest\x1a\x30.lamina.container_runtime.v1.ListCgroupsResponse\"\x08\x8a\xb5\x18\x04S-26\x12\x8e\x01\n\x11WatchCgroupEvents\x12\x35.lamina.container_runtime.v1.WatchCgroupEventsRequest\x1a\x36.lamina.container_runtime.v1.WatchCgroupEventsResponse\"\x08\x8a\xb5\x18\x04S-260\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,28 +38,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CGROUPS'].methods_by_name['ListCgroups']._serialized_options = b'\212\265\030\004S-26'
   _globals['_CGROUPS'].methods_by_name['WatchCgroupEvents']._loaded_options = None
   _globals['_CGROUPS'].methods_by_name['WatchCgroupEvents']._serialized_options = b'\212\265\030\004S-26'
-  _globals['_PRESSURERESOURCE']._serialized_start=1646
-  _globals['_PRESSURERESOURCE']._serialized_end=1782
+  _globals['_PRESSURERESOURCE']._serialized_start=1664
+  _globals['_PRESSURERESOURCE']._serialized_end=1800
   _globals['_CGROUP']._serialized_start=107
-  _globals['_CGROUP']._serialized_end=337
-  _globals['_CGROUPFILE']._serialized_start=339
-  _globals['_CGROUPFILE']._serialized_end=403
-  _globals['_GETCGROUPREQUEST']._serialized_start=405
-  _globals['_GETCGROUPREQUEST']._serialized_end=473
-  _globals['_LISTCGROUPSREQUEST']._serialized_start=475
-  _globals['_LISTCGROUPSREQUEST']._serialized_end=549
-  _globals['_LISTCGROUPSRESPONSE']._serialized_start=551
-  _globals['_LISTCGROUPSRESPONSE']._serialized_end=651
-  _globals['_WATCHCGROUPEVENTSREQUEST']._serialized_start=654
-  _globals['_WATCHCGROUPEVENTSREQUEST']._serialized_end=870
-  _globals['_PRESSURETHRESHOLD']._serialized_start=873
-  _globals['_PRESSURETHRESHOLD']._serialized_end=1008
-  _globals['_WATCHCGROUPEVENTSRESPONSE']._serialized_start=1010
-  _globals['_WATCHCGROUPEVENTSRESPONSE']._serialized_end=1095
-  _globals['_CGROUPEVENT']._serialized_start=1098
-  _globals['_CGROUPEVENT']._serialized_end=1643
-  _globals['_CGROUPEVENT_KIND']._serialized_start=1429
-  _globals['_CGROUPEVENT_KIND']._serialized_end=1643
-  _globals['_CGROUPS']._serialized_start=1785
-  _globals['_CGROUPS']._serialized_end=2170
+  _globals['_CGROUP']._serialized_end=355
+  _globals['_CGROUPFILE']._serialized_start=357
+  _globals['_CGROUPFILE']._serialized_end=421
+  _globals['_GETCGROUPREQUEST']._serialized_start=423
+  _globals['_GETCGROUPREQUEST']._serialized_end=491
+  _globals['_LISTCGROUPSREQUEST']._serialized_start=493
+  _globals['_LISTCGROUPSREQUEST']._serialized_end=567
+  _globals['_LISTCGROUPSRESPONSE']._serialized_start=569
+  _globals['_LISTCGROUPSRESPONSE']._serialized_end=669
+  _globals['_WATCHCGROUPEVENTSREQUEST']._serialized_start=672
+  _globals['_WATCHCGROUPEVENTSREQUEST']._serialized_end=888
+  _globals['_PRESSURETHRESHOLD']._serialized_start=891
+  _globals['_PRESSURETHRESHOLD']._serialized_end=1026
+  _globals['_WATCHCGROUPEVENTSRESPONSE']._serialized_start=1028
+  _globals['_WATCHCGROUPEVENTSRESPONSE']._serialized_end=1113
+  _globals['_CGROUPEVENT']._serialized_start=1116
+  _globals['_CGROUPEVENT']._serialized_end=1661
+  _globals['_CGROUPEVENT_KIND']._serialized_start=1447
+  _globals['_CGROUPEVENT_KIND']._serialized_end=1661
+  _globals['_CGROUPS']._serialized_start=1803
+  _globals['_CGROUPS']._serialized_end=2188
 # @@protoc_insertion_point(module_scope)

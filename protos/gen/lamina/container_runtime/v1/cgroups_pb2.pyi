@@ -65,6 +65,7 @@ class Cgroup(_message.Message):
     PROCESS_COUNT_FIELD_NUMBER: _builtins.int
     RUN_GROUP_FIELD_NUMBER: _builtins.int
     MEMORY_GROUP_FIELD_NUMBER: _builtins.int
+    IO_GROUP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `hosts/{host}/cgroups/{cgroup}`."""
     path: _builtins.str
@@ -81,6 +82,8 @@ class Cgroup(_message.Message):
     """Run group on the hardware that divides its CPU time, by name. Empty with the `linux` engine."""
     memory_group: _builtins.str
     """Memory group in the MMU that it is charged in, by name. Empty with the `linux` engine."""
+    io_group: _builtins.str
+    """I/O group on the hardware that divides its disks' time, by name. Empty with the `linux` engine."""
     @_builtins.property
     def controllers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Controllers that are on, in alphabetical order, for example `cpu`, `io`, `memory`, `pids`."""
@@ -102,10 +105,11 @@ class Cgroup(_message.Message):
         process_count: _builtins.int = ...,
         run_group: _builtins.str = ...,
         memory_group: _builtins.str = ...,
+        io_group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "controllers", b"controllers", "files", b"files", "memory_group", b"memory_group", "name", b"name", "path", b"path", "process_count", b"process_count", "run_group", b"run_group", "sandbox", b"sandbox", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "controllers", b"controllers", "files", b"files", "io_group", b"io_group", "memory_group", b"memory_group", "name", b"name", "path", b"path", "process_count", b"process_count", "run_group", b"run_group", "sandbox", b"sandbox", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -66,7 +66,7 @@ class Image(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     LAYERS_FIELD_NUMBER: _builtins.int
     CONFIG_FIELD_NUMBER: _builtins.int
-    IMPORT_TIME_NS_FIELD_NUMBER: _builtins.int
+    IMPORT_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
     PROFILE_FIELD_NUMBER: _builtins.int
@@ -76,7 +76,7 @@ class Image(_message.Message):
     """Digest of the configuration, by which container engines know an image: `sha256:` and 64 hexadecimal digits."""
     size_bytes: _builtins.int
     """Bytes of its configuration and its layers as stored."""
-    import_time_ns: _builtins.int
+    import_wall_time_ns: _builtins.int
     """When it was imported, Unix time in nanoseconds."""
     manifest_digest: _builtins.str
     """Digest of the manifest; that of the configuration for an image from a docker-archive, which has no manifest."""
@@ -105,14 +105,14 @@ class Image(_message.Message):
         size_bytes: _builtins.int = ...,
         layers: _abc.Iterable[_builtins.str] | None = ...,
         config: Global___ImageConfig | None = ...,
-        import_time_ns: _builtins.int = ...,
+        import_wall_time_ns: _builtins.int = ...,
         manifest_digest: _builtins.str = ...,
         pinned: _builtins.bool = ...,
         profile: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "digest", b"digest", "import_time_ns", b"import_time_ns", "layers", b"layers", "manifest_digest", b"manifest_digest", "name", b"name", "pinned", b"pinned", "profile", b"profile", "references", b"references", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "digest", b"digest", "import_wall_time_ns", b"import_wall_time_ns", "layers", b"layers", "manifest_digest", b"manifest_digest", "name", b"name", "pinned", b"pinned", "profile", b"profile", "references", b"references", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -722,7 +722,7 @@ class Sandbox(_message.Message):
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
     PIDS_LIMIT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_NS_FIELD_NUMBER: _builtins.int
+    CREATE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     RUN_GROUP_FIELD_NUMBER: _builtins.int
     MEMORY_GROUP_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
@@ -744,7 +744,7 @@ class Sandbox(_message.Message):
     """Most processes at one time, 1 to 32768. 0 means 1024."""
     state: Global___Sandbox.State.ValueType
     """State. Output only."""
-    create_time_ns: _builtins.int
+    create_wall_time_ns: _builtins.int
     """When it was created, Unix time in nanoseconds. Output only."""
     run_group: _builtins.str
     """Run group on the hardware under which its containers' groups are, by name. Output only."""
@@ -812,7 +812,7 @@ class Sandbox(_message.Message):
         annotations: _abc.Iterable[Global___Label] | None = ...,
         pids_limit: _builtins.int = ...,
         state: Global___Sandbox.State.ValueType = ...,
-        create_time_ns: _builtins.int = ...,
+        create_wall_time_ns: _builtins.int = ...,
         run_group: _builtins.str = ...,
         memory_group: _builtins.str = ...,
         resources: Global___Resources | None = ...,
@@ -829,7 +829,7 @@ class Sandbox(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "namespaces", b"namespaces", "network", b"network", "overhead", b"overhead", "resources", b"resources", "security", b"security"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "annotations", b"annotations", "cgroup_parent", b"cgroup_parent", "create_time_ns", b"create_time_ns", "handler", b"handler", "hostname", b"hostname", "labels", b"labels", "log_directory", b"log_directory", "memory_group", b"memory_group", "metadata", b"metadata", "name", b"name", "namespaces", b"namespaces", "network", b"network", "overhead", b"overhead", "pids_limit", b"pids_limit", "resources", b"resources", "revision", b"revision", "run_group", b"run_group", "security", b"security", "state", b"state", "sysctls", b"sysctls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "annotations", b"annotations", "cgroup_parent", b"cgroup_parent", "create_wall_time_ns", b"create_wall_time_ns", "handler", b"handler", "hostname", b"hostname", "labels", b"labels", "log_directory", b"log_directory", "memory_group", b"memory_group", "metadata", b"metadata", "name", b"name", "namespaces", b"namespaces", "network", b"network", "overhead", b"overhead", "pids_limit", b"pids_limit", "resources", b"resources", "revision", b"revision", "run_group", b"run_group", "security", b"security", "state", b"state", "sysctls", b"sysctls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -904,7 +904,9 @@ class Resources(_message.Message):
     suffice the container is killed (exit code 137, reason `OOMKilled`).
     """
     swap_limit_bytes: _builtins.int
-    """Most bytes of swap beside that. 0 means none when there is a limit on memory, and no limit otherwise."""
+    """Most bytes of swap beside that. 0 means none when there is a limit on memory, and no limit otherwise; -1 means no
+    limit in any case.
+    """
     cpu_burst_ns: _builtins.int
     """Planned (S-26). Unused quota that may be used in a later period, in nanoseconds, 0 to the quota."""
     cores: _builtins.str
@@ -1304,12 +1306,12 @@ class SandboxEvent(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     SANDBOX_FIELD_NUMBER: _builtins.int
-    TIME_NS_FIELD_NUMBER: _builtins.int
+    WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Counts changes of sandboxes, from 2: 1 is the revision before any change. Grows across restarts of the runtime."""
     type: Global___SandboxEvent.Type.ValueType
     """What happened."""
-    time_ns: _builtins.int
+    wall_time_ns: _builtins.int
     """When, Unix time in nanoseconds."""
     @_builtins.property
     def sandbox(self) -> Global___Sandbox:
@@ -1321,11 +1323,11 @@ class SandboxEvent(_message.Message):
         revision: _builtins.int = ...,
         type: Global___SandboxEvent.Type.ValueType = ...,
         sandbox: Global___Sandbox | None = ...,
-        time_ns: _builtins.int = ...,
+        wall_time_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "sandbox", b"sandbox", "time_ns", b"time_ns", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "sandbox", b"sandbox", "type", b"type", "wall_time_ns", b"wall_time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1420,9 +1422,9 @@ class Container(_message.Message):
     ANNOTATIONS_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_NS_FIELD_NUMBER: _builtins.int
-    START_TIME_NS_FIELD_NUMBER: _builtins.int
-    EXIT_TIME_NS_FIELD_NUMBER: _builtins.int
+    CREATE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
+    START_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
+    EXIT_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
@@ -1456,11 +1458,11 @@ class Container(_message.Message):
     """User as `USER[:GROUP]`. Empty means the image's."""
     state: Global___Container.State.ValueType
     """State. Output only."""
-    create_time_ns: _builtins.int
+    create_wall_time_ns: _builtins.int
     """When it was created, Unix time in nanoseconds. Output only."""
-    start_time_ns: _builtins.int
+    start_wall_time_ns: _builtins.int
     """When it was started, Unix time in nanoseconds. 0 before. Output only."""
-    exit_time_ns: _builtins.int
+    exit_wall_time_ns: _builtins.int
     """When it exited, Unix time in nanoseconds. 0 before. Output only."""
     exit_code: _builtins.int
     """Exit code: what the first process gave to exit, or 128 + the signal that killed it. Output only."""
@@ -1562,9 +1564,9 @@ class Container(_message.Message):
         annotations: _abc.Iterable[Global___Label] | None = ...,
         resources: Global___Resources | None = ...,
         state: Global___Container.State.ValueType = ...,
-        create_time_ns: _builtins.int = ...,
-        start_time_ns: _builtins.int = ...,
-        exit_time_ns: _builtins.int = ...,
+        create_wall_time_ns: _builtins.int = ...,
+        start_wall_time_ns: _builtins.int = ...,
+        exit_wall_time_ns: _builtins.int = ...,
         exit_code: _builtins.int = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
@@ -1587,7 +1589,7 @@ class Container(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "namespaces", b"namespaces", "resources", b"resources", "security", b"security"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "args", b"args", "command", b"command", "create_time_ns", b"create_time_ns", "devices", b"devices", "env", b"env", "exit_code", b"exit_code", "exit_time_ns", b"exit_time_ns", "host_pid", b"host_pid", "image", b"image", "killable", b"killable", "labels", b"labels", "log_path", b"log_path", "memory_group", b"memory_group", "message", b"message", "metadata", b"metadata", "mounts", b"mounts", "name", b"name", "namespaces", b"namespaces", "pid", b"pid", "reason", b"reason", "resolved_image", b"resolved_image", "resources", b"resources", "revision", b"revision", "run_group", b"run_group", "sandbox", b"sandbox", "security", b"security", "signaled", b"signaled", "start_time_ns", b"start_time_ns", "state", b"state", "stdin", b"stdin", "stdin_once", b"stdin_once", "stop_signal", b"stop_signal", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "args", b"args", "command", b"command", "create_wall_time_ns", b"create_wall_time_ns", "devices", b"devices", "env", b"env", "exit_code", b"exit_code", "exit_wall_time_ns", b"exit_wall_time_ns", "host_pid", b"host_pid", "image", b"image", "killable", b"killable", "labels", b"labels", "log_path", b"log_path", "memory_group", b"memory_group", "message", b"message", "metadata", b"metadata", "mounts", b"mounts", "name", b"name", "namespaces", b"namespaces", "pid", b"pid", "reason", b"reason", "resolved_image", b"resolved_image", "resources", b"resources", "revision", b"revision", "run_group", b"run_group", "sandbox", b"sandbox", "security", b"security", "signaled", b"signaled", "start_wall_time_ns", b"start_wall_time_ns", "state", b"state", "stdin", b"stdin", "stdin_once", b"stdin_once", "stop_signal", b"stop_signal", "tty", b"tty", "user", b"user", "working_dir", b"working_dir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2204,12 +2206,12 @@ class ContainerEvent(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     CONTAINER_FIELD_NUMBER: _builtins.int
-    TIME_NS_FIELD_NUMBER: _builtins.int
+    WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Counts changes, from 2: 1 is the revision before any change. Grows across restarts of the runtime."""
     type: Global___ContainerEvent.Type.ValueType
     """What happened."""
-    time_ns: _builtins.int
+    wall_time_ns: _builtins.int
     """When, Unix time in nanoseconds."""
     @_builtins.property
     def container(self) -> Global___Container:
@@ -2221,11 +2223,11 @@ class ContainerEvent(_message.Message):
         revision: _builtins.int = ...,
         type: Global___ContainerEvent.Type.ValueType = ...,
         container: Global___Container | None = ...,
-        time_ns: _builtins.int = ...,
+        wall_time_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["container", b"container"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "revision", b"revision", "time_ns", b"time_ns", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container", b"container", "revision", b"revision", "type", b"type", "wall_time_ns", b"wall_time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2240,7 +2242,7 @@ class ReadLogsRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     TAIL_LINES_FIELD_NUMBER: _builtins.int
-    SINCE_TIME_NS_FIELD_NUMBER: _builtins.int
+    SINCE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name of the container."""
@@ -2248,7 +2250,7 @@ class ReadLogsRequest(_message.Message):
     """Whether to go on as the container writes."""
     tail_lines: _builtins.int
     """Number of lines from the end to begin with. Absent means all."""
-    since_time_ns: _builtins.int
+    since_wall_time_ns: _builtins.int
     """Leaves out what was written before, Unix time in nanoseconds."""
     stream: Global___LogEntry.Stream.ValueType
     """Stream to read. Unspecified means both."""
@@ -2258,12 +2260,12 @@ class ReadLogsRequest(_message.Message):
         name: _builtins.str = ...,
         follow: _builtins.bool = ...,
         tail_lines: _builtins.int | None = ...,
-        since_time_ns: _builtins.int = ...,
+        since_wall_time_ns: _builtins.int = ...,
         stream: Global___LogEntry.Stream.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "tail_lines", b"tail_lines"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "follow", b"follow", "name", b"name", "since_time_ns", b"since_time_ns", "stream", b"stream", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines", "follow", b"follow", "name", b"name", "since_wall_time_ns", b"since_wall_time_ns", "stream", b"stream", "tail_lines", b"tail_lines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__tail_lines: _TypeAlias = _typing.Literal["tail_lines"]  # noqa: Y015
     _WhichOneofArgType__tail_lines: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines"]  # noqa: Y015
@@ -2300,11 +2302,11 @@ class LogEntry(_message.Message):
     STREAM_STDERR: LogEntry.Stream.ValueType  # 2
     """Standard error."""
 
-    TIME_NS_FIELD_NUMBER: _builtins.int
+    WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
-    time_ns: _builtins.int
+    wall_time_ns: _builtins.int
     """When it was written, Unix time in nanoseconds."""
     stream: Global___LogEntry.Stream.ValueType
     """Where it was written to."""
@@ -2317,14 +2319,14 @@ class LogEntry(_message.Message):
     def __init__(
         self,
         *,
-        time_ns: _builtins.int = ...,
+        wall_time_ns: _builtins.int = ...,
         stream: Global___LogEntry.Stream.ValueType = ...,
         data: _builtins.bytes = ...,
         partial: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "partial", b"partial", "stream", b"stream", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "partial", b"partial", "stream", b"stream", "wall_time_ns", b"wall_time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2438,7 +2440,7 @@ class Process(_message.Message):
     CMDLINE_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
     WAIT_CHANNEL_FIELD_NUMBER: _builtins.int
-    START_TIME_NS_FIELD_NUMBER: _builtins.int
+    START_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     SYSCALLS_FIELD_NUMBER: _builtins.int
     FAULTS_FIELD_NUMBER: _builtins.int
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
@@ -2460,7 +2462,7 @@ class Process(_message.Message):
     """User id that file permissions are checked with."""
     wait_channel: _builtins.str
     """What a process that waits waits for, for example `read pipe` or `nanosleep`. Empty otherwise."""
-    start_time_ns: _builtins.int
+    start_wall_time_ns: _builtins.int
     """When it was started, Unix time in nanoseconds."""
     syscalls: _builtins.int
     """System calls made."""
@@ -2490,7 +2492,7 @@ class Process(_message.Message):
         cmdline: _abc.Iterable[_builtins.str] | None = ...,
         uid: _builtins.int = ...,
         wait_channel: _builtins.str = ...,
-        start_time_ns: _builtins.int = ...,
+        start_wall_time_ns: _builtins.int = ...,
         syscalls: _builtins.int = ...,
         faults: _builtins.int = ...,
         instructions: _builtins.int = ...,
@@ -2499,7 +2501,7 @@ class Process(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cmdline", b"cmdline", "container", b"container", "context", b"context", "faults", b"faults", "instructions", b"instructions", "pid", b"pid", "ppid", b"ppid", "run_time_ns", b"run_time_ns", "space", b"space", "start_time_ns", b"start_time_ns", "state", b"state", "syscall_counts", b"syscall_counts", "syscalls", b"syscalls", "uid", b"uid", "wait_channel", b"wait_channel"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cmdline", b"cmdline", "container", b"container", "context", b"context", "faults", b"faults", "instructions", b"instructions", "pid", b"pid", "ppid", b"ppid", "run_time_ns", b"run_time_ns", "space", b"space", "start_wall_time_ns", b"start_wall_time_ns", "state", b"state", "syscall_counts", b"syscall_counts", "syscalls", b"syscalls", "uid", b"uid", "wait_channel", b"wait_channel"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -275,7 +275,7 @@ class File(_message.Message):
     UID_FIELD_NUMBER: _builtins.int
     GID_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
-    MODIFY_TIME_NS_FIELD_NUMBER: _builtins.int
+    MODIFY_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     LINK_TARGET_FIELD_NUMBER: _builtins.int
     LINKS_FIELD_NUMBER: _builtins.int
     INODE_FIELD_NUMBER: _builtins.int
@@ -292,7 +292,7 @@ class File(_message.Message):
     """Group in the container's user namespace."""
     size_bytes: _builtins.int
     """Size in bytes."""
-    modify_time_ns: _builtins.int
+    modify_wall_time_ns: _builtins.int
     """Last change of the content, Unix time in nanoseconds."""
     link_target: _builtins.str
     """Target of a symbolic link. Empty otherwise."""
@@ -311,7 +311,7 @@ class File(_message.Message):
         uid: _builtins.int = ...,
         gid: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
-        modify_time_ns: _builtins.int = ...,
+        modify_wall_time_ns: _builtins.int = ...,
         link_target: _builtins.str = ...,
         links: _builtins.int = ...,
         inode: _builtins.int = ...,
@@ -319,7 +319,7 @@ class File(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "gid", b"gid", "inode", b"inode", "kind", b"kind", "link_target", b"link_target", "links", b"links", "mode", b"mode", "modify_time_ns", b"modify_time_ns", "path", b"path", "size_bytes", b"size_bytes", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "gid", b"gid", "inode", b"inode", "kind", b"kind", "link_target", b"link_target", "links", b"links", "mode", b"mode", "modify_wall_time_ns", b"modify_wall_time_ns", "path", b"path", "size_bytes", b"size_bytes", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

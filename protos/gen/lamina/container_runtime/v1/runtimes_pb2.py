@@ -26,7 +26,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lamina/container_runtime/v1/runtimes.proto\x12\x1blamina.container_runtime.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\"\xb1\x03\n\rRuntimeStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x16\n\x0ekernel_release\x18\x04 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x16\n\x0e\x63group_version\x18\x06 \x01(\x05\x12\x41\n\nconditions\x18\x07 \x03(\x0b\x32-.lamina.container_runtime.v1.RuntimeCondition\x12\x10\n\x08\x66\x65\x61tures\x18\x08 \x03(\t\x12=\n\x08handlers\x18\t \x03(\x0b\x32+.lamina.container_runtime.v1.SandboxHandler\x12\x35\n\x07machine\x18\n \x01(\x0b\x32$.lamina.container_runtime.v1.Machine\x12\x15\n\rsandbox_image\x18\x0b \x01(\t\x12\x16\n\x0emax_containers\x18\x0c \x01(\x05\x12\x1a\n\x12max_parallel_pulls\x18\r \x01(\x05\x12\x15\n\rmax_log_bytes\x18\x0e \x01(\x03\"\xa3\x01\n\x07Machine\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07virtual\x18\x02 \x01(\x08\x12\x17\n\x0fvirtual_machine\x18\x03 \x01(\t\x12\x13\n\x0bparent_host\x18\x04 \x01(\t\x12\x15\n\rnesting_depth\x18\x05 \x01(\x05\x12\x0f\n\x07\x62oot_id\x18\x06 \x01(\t\x12\r\n\x05\x63ores\x18\x07 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x03\"f\n\x10RuntimeCondition\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0b\n\x03met\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x16\n\x0e\x63hange_time_ns\x18\x05 \x01(\x03\"s\n\x0eSandboxHandler\x12\x0f\n\x07handler\x18\x01 \x01(\t\x12\x17\n\x0fuser_namespaces\x18\x02 \x01(\x08\x12\"\n\x1arecursive_read_only_mounts\x18\x03 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"!\n\x11GetRuntimeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x84\x01\n\x14UpdateRuntimeRequest\x12;\n\x07runtime\x18\x01 \x01(\x0b\x32*.lamina.container_runtime.v1.RuntimeStatus\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"$\n\x14GetImageStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xdc\x01\n\nImageStore\x12\x0f\n\x07time_ns\x18\x01 \x01(\x03\x12\x13\n\x0bmount_point\x18\x02 \x01(\t\x12\x13\n\x0bimage_bytes\x18\x03 \x01(\x03\x12\x14\n\x0cimage_inodes\x18\x04 \x01(\x03\x12\x17\n\x0f\x63ontainer_bytes\x18\x05 \x01(\x03\x12\x18\n\x10\x63ontainer_inodes\x18\x06 \x01(\x03\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x07 \x01(\x03\x12\x17\n\x0f\x61vailable_bytes\x18\x08 \x01(\x03\x12\x19\n\x11reclaimable_bytes\x18\t \x01(\x03\x32\xf4\x02\n\x08Runtimes\x12r\n\nGetRuntime\x12..lamina.container_runtime.v1.GetRuntimeRequest\x1a*.lamina.container_runtime.v1.RuntimeStatus\"\x08\x8a\xb5\x18\x04S-24\x12x\n\rUpdateRuntime\x12\x31.lamina.container_runtime.v1.UpdateRuntimeRequest\x1a*.lamina.container_runtime.v1.RuntimeStatus\"\x08\x8a\xb5\x18\x04S-24\x12z\n\rGetImageStore\x12\x31.lamina.container_runtime.v1.GetImageStoreRequest\x1a\'.lamina.container_runtime.v1.ImageStore\"\r\x8a\xb5\x18\tS-24 S-27b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lamina/container_runtime/v1/runtimes.proto\x12\x1blamina.container_runtime.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\"\xb1\x03\n\rRuntimeStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x16\n\x0ekernel_release\x18\x04 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x16\n\x0e\x63group_version\x18\x06 \x01(\x05\x12\x41\n\nconditions\x18\x07 \x03(\x0b\x32-.lamina.container_runtime.v1.RuntimeCondition\x12\x10\n\x08\x66\x65\x61tures\x18\x08 \x03(\t\x12=\n\x08handlers\x18\t \x03(\x0b\x32+.lamina.container_runtime.v1.SandboxHandler\x12\x35\n\x07machine\x18\n \x01(\x0b\x32$.lamina.container_runtime.v1.Machine\x12\x15\n\rsandbox_image\x18\x0b \x01(\t\x12\x16\n\x0emax_containers\x18\x0c \x01(\x05\x12\x1a\n\x12max_parallel_pulls\x18\r \x01(\x05\x12\x15\n\rmax_log_bytes\x18\x0e \x01(\x03\"\xa3\x01\n\x07Machine\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07virtual\x18\x02 \x01(\x08\x12\x17\n\x0fvirtual_machine\x18\x03 \x01(\t\x12\x13\n\x0bparent_host\x18\x04 \x01(\t\x12\x15\n\rnesting_depth\x18\x05 \x01(\x05\x12\x0f\n\x07\x62oot_id\x18\x06 \x01(\t\x12\r\n\x05\x63ores\x18\x07 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x08 \x01(\x03\"k\n\x10RuntimeCondition\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x0b\n\x03met\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x1b\n\x13\x63hange_wall_time_ns\x18\x05 \x01(\x03\"s\n\x0eSandboxHandler\x12\x0f\n\x07handler\x18\x01 \x01(\t\x12\x17\n\x0fuser_namespaces\x18\x02 \x01(\x08\x12\"\n\x1arecursive_read_only_mounts\x18\x03 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\"!\n\x11GetRuntimeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x84\x01\n\x14UpdateRuntimeRequest\x12;\n\x07runtime\x18\x01 \x01(\x0b\x32*.lamina.container_runtime.v1.RuntimeStatus\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"$\n\x14GetImageStoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xe1\x01\n\nImageStore\x12\x14\n\x0cwall_time_ns\x18\x01 \x01(\x03\x12\x13\n\x0bmount_point\x18\x02 \x01(\t\x12\x13\n\x0bimage_bytes\x18\x03 \x01(\x03\x12\x14\n\x0cimage_inodes\x18\x04 \x01(\x03\x12\x17\n\x0f\x63ontainer_bytes\x18\x05 \x01(\x03\x12\x18\n\x10\x63ontainer_inodes\x18\x06 \x01(\x03\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x07 \x01(\x03\x12\x17\n\x0f\x61vailable_bytes\x18\x08 \x01(\x03\x12\x19\n\x11reclaimable_bytes\x18\t \x01(\x03\x32\xf4\x02\n\x08Runtimes\x12r\n\nGetRuntime\x12..lamina.container_runtime.v1.GetRuntimeRequest\x1a*.lamina.container_runtime.v1.RuntimeStatus\"\x08\x8a\xb5\x18\x04S-24\x12x\n\rUpdateRuntime\x12\x31.lamina.container_runtime.v1.UpdateRuntimeRequest\x1a*.lamina.container_runtime.v1.RuntimeStatus\"\x08\x8a\xb5\x18\x04S-24\x12z\n\rGetImageStore\x12\x31.lamina.container_runtime.v1.GetImageStoreRequest\x1a\'.lamina.container_runtime.v1.ImageStore\"\r\x8a\xb5\x18\tS-24 S-27b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,17 +44,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MACHINE']._serialized_start=578
   _globals['_MACHINE']._serialized_end=741
   _globals['_RUNTIMECONDITION']._serialized_start=743
-  _globals['_RUNTIMECONDITION']._serialized_end=845
-  _globals['_SANDBOXHANDLER']._serialized_start=847
-  _globals['_SANDBOXHANDLER']._serialized_end=962
-  _globals['_GETRUNTIMEREQUEST']._serialized_start=964
-  _globals['_GETRUNTIMEREQUEST']._serialized_end=997
-  _globals['_UPDATERUNTIMEREQUEST']._serialized_start=1000
-  _globals['_UPDATERUNTIMEREQUEST']._serialized_end=1132
-  _globals['_GETIMAGESTOREREQUEST']._serialized_start=1134
-  _globals['_GETIMAGESTOREREQUEST']._serialized_end=1170
-  _globals['_IMAGESTORE']._serialized_start=1173
-  _globals['_IMAGESTORE']._serialized_end=1393
-  _globals['_RUNTIMES']._serialized_start=1396
-  _globals['_RUNTIMES']._serialized_end=1768
+  _globals['_RUNTIMECONDITION']._serialized_end=850
+  _globals['_SANDBOXHANDLER']._serialized_start=852
+  _globals['_SANDBOXHANDLER']._serialized_end=967
+  _globals['_GETRUNTIMEREQUEST']._serialized_start=969
+  _globals['_GETRUNTIMEREQUEST']._serialized_end=1002
+  _globals['_UPDATERUNTIMEREQUEST']._serialized_start=1005
+  _globals['_UPDATERUNTIMEREQUEST']._serialized_end=1137
+  _globals['_GETIMAGESTOREREQUEST']._serialized_start=1139
+  _globals['_GETIMAGESTOREREQUEST']._serialized_end=1175
+  _globals['_IMAGESTORE']._serialized_start=1178
+  _globals['_IMAGESTORE']._serialized_end=1403
+  _globals['_RUNTIMES']._serialized_start=1406
+  _globals['_RUNTIMES']._serialized_end=1778
 # @@protoc_insertion_point(module_scope)

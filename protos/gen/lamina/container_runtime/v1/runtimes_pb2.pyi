@@ -163,7 +163,7 @@ class RuntimeCondition(_message.Message):
     MET_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
-    CHANGE_TIME_NS_FIELD_NUMBER: _builtins.int
+    CHANGE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     """Which: `RuntimeReady`, `NetworkReady`, `HardwareReady`, `MemoryReady`, `StoreWritable`."""
     met: _builtins.bool
@@ -172,7 +172,7 @@ class RuntimeCondition(_message.Message):
     """Reason in UPPER_SNAKE when it is not."""
     message: _builtins.str
     """Particulars for people."""
-    change_time_ns: _builtins.int
+    change_wall_time_ns: _builtins.int
     """Since when, Unix time in nanoseconds."""
     def __init__(
         self,
@@ -181,11 +181,11 @@ class RuntimeCondition(_message.Message):
         met: _builtins.bool = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
-        change_time_ns: _builtins.int = ...,
+        change_wall_time_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time_ns", b"change_time_ns", "message", b"message", "met", b"met", "reason", b"reason", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_wall_time_ns", b"change_wall_time_ns", "message", b"message", "met", b"met", "reason", b"reason", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -305,7 +305,7 @@ class ImageStore(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TIME_NS_FIELD_NUMBER: _builtins.int
+    WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     MOUNT_POINT_FIELD_NUMBER: _builtins.int
     IMAGE_BYTES_FIELD_NUMBER: _builtins.int
     IMAGE_INODES_FIELD_NUMBER: _builtins.int
@@ -314,7 +314,7 @@ class ImageStore(_message.Message):
     CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
     AVAILABLE_BYTES_FIELD_NUMBER: _builtins.int
     RECLAIMABLE_BYTES_FIELD_NUMBER: _builtins.int
-    time_ns: _builtins.int
+    wall_time_ns: _builtins.int
     """Time of the reading, Unix time in nanoseconds."""
     mount_point: _builtins.str
     """Directory on the host."""
@@ -337,7 +337,7 @@ class ImageStore(_message.Message):
     def __init__(
         self,
         *,
-        time_ns: _builtins.int = ...,
+        wall_time_ns: _builtins.int = ...,
         mount_point: _builtins.str = ...,
         image_bytes: _builtins.int = ...,
         image_inodes: _builtins.int = ...,
@@ -349,7 +349,7 @@ class ImageStore(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_bytes", b"available_bytes", "capacity_bytes", b"capacity_bytes", "container_bytes", b"container_bytes", "container_inodes", b"container_inodes", "image_bytes", b"image_bytes", "image_inodes", b"image_inodes", "mount_point", b"mount_point", "reclaimable_bytes", b"reclaimable_bytes", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available_bytes", b"available_bytes", "capacity_bytes", b"capacity_bytes", "container_bytes", b"container_bytes", "container_inodes", b"container_inodes", "image_bytes", b"image_bytes", "image_inodes", b"image_inodes", "mount_point", b"mount_point", "reclaimable_bytes", b"reclaimable_bytes", "wall_time_ns", b"wall_time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from lamina.common.v1 import pressure_pb2 as _pressure_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -203,7 +204,7 @@ class CpuStatistics(_message.Message):
     instructions: _builtins.int
     """Instructions retired. 0 with the `linux` engine."""
     @_builtins.property
-    def pressure(self) -> Global___Pressure:
+    def pressure(self) -> _pressure_pb2.Pressure:
         """Pressure."""
 
     def __init__(
@@ -218,7 +219,7 @@ class CpuStatistics(_message.Message):
         throttled_ns: _builtins.int = ...,
         wait_ns: _builtins.int = ...,
         instructions: _builtins.int = ...,
-        pressure: Global___Pressure | None = ...,
+        pressure: _pressure_pb2.Pressure | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pressure", b"pressure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -281,7 +282,7 @@ class MemoryStatistics(_message.Message):
     oom_kills: _builtins.int
     """Processes killed for lack of memory."""
     @_builtins.property
-    def pressure(self) -> Global___Pressure:
+    def pressure(self) -> _pressure_pb2.Pressure:
         """Pressure."""
 
     def __init__(
@@ -302,7 +303,7 @@ class MemoryStatistics(_message.Message):
         reclaimed_pages: _builtins.int = ...,
         limit_hits: _builtins.int = ...,
         oom_kills: _builtins.int = ...,
-        pressure: Global___Pressure | None = ...,
+        pressure: _pressure_pb2.Pressure | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pressure", b"pressure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -325,14 +326,14 @@ class IoStatistics(_message.Message):
         """By device, in the order of devices, at most 64."""
 
     @_builtins.property
-    def pressure(self) -> Global___Pressure:
+    def pressure(self) -> _pressure_pb2.Pressure:
         """Pressure."""
 
     def __init__(
         self,
         *,
         devices: _abc.Iterable[Global___DeviceIoStatistics] | None = ...,
-        pressure: Global___Pressure | None = ...,
+        pressure: _pressure_pb2.Pressure | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["pressure", b"pressure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -383,56 +384,6 @@ class DeviceIoStatistics(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeviceIoStatistics: _TypeAlias = DeviceIoStatistics  # noqa: Y015
-
-@_typing.final
-class Pressure(_message.Message):
-    """Time that tasks waited for a resource (pressure stall information)."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SOME_NS_FIELD_NUMBER: _builtins.int
-    FULL_NS_FIELD_NUMBER: _builtins.int
-    SOME_10S_PPM_FIELD_NUMBER: _builtins.int
-    SOME_60S_PPM_FIELD_NUMBER: _builtins.int
-    SOME_300S_PPM_FIELD_NUMBER: _builtins.int
-    FULL_10S_PPM_FIELD_NUMBER: _builtins.int
-    FULL_60S_PPM_FIELD_NUMBER: _builtins.int
-    FULL_300S_PPM_FIELD_NUMBER: _builtins.int
-    some_ns: _builtins.int
-    """Some tasks waited, in nanoseconds."""
-    full_ns: _builtins.int
-    """All tasks waited, in nanoseconds."""
-    some_10s_ppm: _builtins.int
-    """Share of the last 10 s in which some waited, in parts a million."""
-    some_60s_ppm: _builtins.int
-    """Share of the last 60 s in which some waited, in parts a million."""
-    some_300s_ppm: _builtins.int
-    """Share of the last 300 s in which some waited, in parts a million."""
-    full_10s_ppm: _builtins.int
-    """Share of the last 10 s in which all waited, in parts a million."""
-    full_60s_ppm: _builtins.int
-    """Share of the last 60 s in which all waited, in parts a million."""
-    full_300s_ppm: _builtins.int
-    """Share of the last 300 s in which all waited, in parts a million."""
-    def __init__(
-        self,
-        *,
-        some_ns: _builtins.int = ...,
-        full_ns: _builtins.int = ...,
-        some_10s_ppm: _builtins.int = ...,
-        some_60s_ppm: _builtins.int = ...,
-        some_300s_ppm: _builtins.int = ...,
-        full_10s_ppm: _builtins.int = ...,
-        full_60s_ppm: _builtins.int = ...,
-        full_300s_ppm: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["full_10s_ppm", b"full_10s_ppm", "full_300s_ppm", b"full_300s_ppm", "full_60s_ppm", b"full_60s_ppm", "full_ns", b"full_ns", "some_10s_ppm", b"some_10s_ppm", "some_300s_ppm", b"some_300s_ppm", "some_60s_ppm", b"some_60s_ppm", "some_ns", b"some_ns"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Pressure: _TypeAlias = Pressure  # noqa: Y015
 
 @_typing.final
 class ProcessStatistics(_message.Message):
@@ -895,15 +846,15 @@ class HostStatistics(_message.Message):
         """Image store."""
 
     @_builtins.property
-    def cpu_pressure(self) -> Global___Pressure:
+    def cpu_pressure(self) -> _pressure_pb2.Pressure:
         """Pressure on CPU of the whole host."""
 
     @_builtins.property
-    def memory_pressure(self) -> Global___Pressure:
+    def memory_pressure(self) -> _pressure_pb2.Pressure:
         """Pressure on memory of the whole host."""
 
     @_builtins.property
-    def io_pressure(self) -> Global___Pressure:
+    def io_pressure(self) -> _pressure_pb2.Pressure:
         """Pressure on disks of the whole host."""
 
     def __init__(
@@ -924,9 +875,9 @@ class HostStatistics(_message.Message):
         containers: _builtins.int = ...,
         runtime_memory_bytes: _builtins.int = ...,
         images: Global___FilesystemStatistics | None = ...,
-        cpu_pressure: Global___Pressure | None = ...,
-        memory_pressure: Global___Pressure | None = ...,
-        io_pressure: Global___Pressure | None = ...,
+        cpu_pressure: _pressure_pb2.Pressure | None = ...,
+        memory_pressure: _pressure_pb2.Pressure | None = ...,
+        io_pressure: _pressure_pb2.Pressure | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_pressure", b"cpu_pressure", "images", b"images", "io_pressure", b"io_pressure", "memory_pressure", b"memory_pressure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -26,7 +26,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lamina/container_runtime/v1/volumes.proto\x12\x1blamina.container_runtime.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\"\xe9\x02\n\x06Volume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12:\n\x06medium\x18\x02 \x01(\x0e\x32*.lamina.container_runtime.v1.Volume.Medium\x12\x18\n\x10size_limit_bytes\x18\x03 \x01(\x03\x12\x36\n\x05\x66iles\x18\x04 \x03(\x0b\x32\'.lamina.container_runtime.v1.VolumeFile\x12\x0e\n\x06secret\x18\x05 \x01(\x08\x12\x12\n\nused_bytes\x18\x06 \x01(\x03\x12\x13\n\x0bused_inodes\x18\x07 \x01(\x03\x12\x12\n\ncontainers\x18\x08 \x03(\t\x12\x16\n\x0e\x63reate_time_ns\x18\t \x01(\x03\x12\x0b\n\x03uid\x18\n \x01(\x05\x12\x0b\n\x03gid\x18\x0b \x01(\x05\"D\n\x06Medium\x12\x16\n\x12MEDIUM_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMEDIUM_DISK\x10\x01\x12\x11\n\rMEDIUM_MEMORY\x10\x02\"9\n\nVolumeFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x0c\n\x04mode\x18\x03 \x01(\x05\"q\n\x13\x43reateVolumeRequest\x12\x11\n\tvolume_id\x18\x01 \x01(\t\x12\x33\n\x06volume\x18\x02 \x01(\x0b\x32#.lamina.container_runtime.v1.Volume\x12\x12\n\nrequest_id\x18\x03 \x01(\t\" \n\x10GetVolumeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListVolumesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"d\n\x13ListVolumesResponse\x12\x34\n\x07volumes\x18\x01 \x03(\x0b\x32#.lamina.container_runtime.v1.Volume\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x13UpdateVolumeRequest\x12\x33\n\x06volume\x18\x01 \x01(\x0b\x32#.lamina.container_runtime.v1.Volume\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"#\n\x13\x44\x65leteVolumeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteVolumeResponse\"\x9e\x03\n\x05Mount\x12\x10\n\x06volume\x18\x01 \x01(\tH\x00\x12\x13\n\thost_path\x18\x02 \x01(\tH\x00\x12\x0f\n\x05image\x18\x03 \x01(\tH\x00\x12\x15\n\x0btmpfs_bytes\x18\x04 \x01(\x03H\x00\x12\x1b\n\x11kernel_filesystem\x18\x05 \x01(\tH\x00\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x10\n\x08sub_path\x18\x07 \x01(\t\x12\x11\n\tread_only\x18\x08 \x01(\x08\x12\x1b\n\x13recursive_read_only\x18\t \x01(\x08\x12\x42\n\x0bpropagation\x18\n \x01(\x0e\x32-.lamina.container_runtime.v1.MountPropagation\x12<\n\x0cuid_mappings\x18\x0b \x03(\x0b\x32&.lamina.container_runtime.v1.IdMapping\x12<\n\x0cgid_mappings\x18\x0c \x03(\x0b\x32&.lamina.container_runtime.v1.IdMapping\x12\x0f\n\x07options\x18\r \x03(\tB\x08\n\x06source\"A\n\tIdMapping\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\x03\x12\x0f\n\x07host_id\x18\x02 \x01(\x03\x12\r\n\x05\x63ount\x18\x03 \x01(\x03*\xa2\x01\n\x10MountPropagation\x12!\n\x1dMOUNT_PROPAGATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19MOUNT_PROPAGATION_PRIVATE\x10\x01\x12\'\n#MOUNT_PROPAGATION_HOST_TO_CONTAINER\x10\x02\x12#\n\x1fMOUNT_PROPAGATION_BIDIRECTIONAL\x10\x03\x32\xe6\x04\n\x07Volumes\x12t\n\x0c\x43reateVolume\x12\x30.lamina.container_runtime.v1.CreateVolumeRequest\x1a#.lamina.container_runtime.v1.Volume\"\r\x8a\xb5\x18\tS-24 S-36\x12n\n\tGetVolume\x12-.lamina.container_runtime.v1.GetVolumeRequest\x1a#.lamina.container_runtime.v1.Volume\"\r\x8a\xb5\x18\tS-24 S-36\x12\x7f\n\x0bListVolumes\x12/.lamina.container_runtime.v1.ListVolumesRequest\x1a\x30.lamina.container_runtime.v1.ListVolumesResponse\"\r\x8a\xb5\x18\tS-24 S-36\x12o\n\x0cUpdateVolume\x12\x30.lamina.container_runtime.v1.UpdateVolumeRequest\x1a#.lamina.container_runtime.v1.Volume\"\x08\x8a\xb5\x18\x04S-36\x12\x82\x01\n\x0c\x44\x65leteVolume\x12\x30.lamina.container_runtime.v1.DeleteVolumeRequest\x1a\x31.lamina.container_runtime.v1.DeleteVolumeResponse\"\r\x8a\xb5\x18\tS-24 S-36b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)lamina/container_runtime/v1/volumes.proto\x12\x1blamina.container_runtime.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\"\xee\x02\n\x06Volume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12:\n\x06medium\x18\x02 \x01(\x0e\x32*.lamina.container_runtime.v1.Volume.Medium\x12\x18\n\x10size_limit_bytes\x18\x03 \x01(\x03\x12\x36\n\x05\x66iles\x18\x04 \x03(\x0b\x32\'.lamina.container_runtime.v1.VolumeFile\x12\x0e\n\x06secret\x18\x05 \x01(\x08\x12\x12\n\nused_bytes\x18\x06 \x01(\x03\x12\x13\n\x0bused_inodes\x18\x07 \x01(\x03\x12\x12\n\ncontainers\x18\x08 \x03(\t\x12\x1b\n\x13\x63reate_wall_time_ns\x18\t \x01(\x03\x12\x0b\n\x03uid\x18\n \x01(\x03\x12\x0b\n\x03gid\x18\x0b \x01(\x03\"D\n\x06Medium\x12\x16\n\x12MEDIUM_UNSPECIFIED\x10\x00\x12\x0f\n\x0bMEDIUM_DISK\x10\x01\x12\x11\n\rMEDIUM_MEMORY\x10\x02\"9\n\nVolumeFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x0c\n\x04mode\x18\x03 \x01(\x05\"q\n\x13\x43reateVolumeRequest\x12\x11\n\tvolume_id\x18\x01 \x01(\t\x12\x33\n\x06volume\x18\x02 \x01(\x0b\x32#.lamina.container_runtime.v1.Volume\x12\x12\n\nrequest_id\x18\x03 \x01(\t\" \n\x10GetVolumeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\";\n\x12ListVolumesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"d\n\x13ListVolumesResponse\x12\x34\n\x07volumes\x18\x01 \x03(\x0b\x32#.lamina.container_runtime.v1.Volume\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x13UpdateVolumeRequest\x12\x33\n\x06volume\x18\x01 \x01(\x0b\x32#.lamina.container_runtime.v1.Volume\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"#\n\x13\x44\x65leteVolumeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteVolumeResponse\"\x9e\x03\n\x05Mount\x12\x10\n\x06volume\x18\x01 \x01(\tH\x00\x12\x13\n\thost_path\x18\x02 \x01(\tH\x00\x12\x0f\n\x05image\x18\x03 \x01(\tH\x00\x12\x15\n\x0btmpfs_bytes\x18\x04 \x01(\x03H\x00\x12\x1b\n\x11kernel_filesystem\x18\x05 \x01(\tH\x00\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x10\n\x08sub_path\x18\x07 \x01(\t\x12\x11\n\tread_only\x18\x08 \x01(\x08\x12\x1b\n\x13recursive_read_only\x18\t \x01(\x08\x12\x42\n\x0bpropagation\x18\n \x01(\x0e\x32-.lamina.container_runtime.v1.MountPropagation\x12<\n\x0cuid_mappings\x18\x0b \x03(\x0b\x32&.lamina.container_runtime.v1.IdMapping\x12<\n\x0cgid_mappings\x18\x0c \x03(\x0b\x32&.lamina.container_runtime.v1.IdMapping\x12\x0f\n\x07options\x18\r \x03(\tB\x08\n\x06source\"A\n\tIdMapping\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\x03\x12\x0f\n\x07host_id\x18\x02 \x01(\x03\x12\r\n\x05\x63ount\x18\x03 \x01(\x03*\xa2\x01\n\x10MountPropagation\x12!\n\x1dMOUNT_PROPAGATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19MOUNT_PROPAGATION_PRIVATE\x10\x01\x12\'\n#MOUNT_PROPAGATION_HOST_TO_CONTAINER\x10\x02\x12#\n\x1fMOUNT_PROPAGATION_BIDIRECTIONAL\x10\x03\x32\xe6\x04\n\x07Volumes\x12t\n\x0c\x43reateVolume\x12\x30.lamina.container_runtime.v1.CreateVolumeRequest\x1a#.lamina.container_runtime.v1.Volume\"\r\x8a\xb5\x18\tS-24 S-36\x12n\n\tGetVolume\x12-.lamina.container_runtime.v1.GetVolumeRequest\x1a#.lamina.container_runtime.v1.Volume\"\r\x8a\xb5\x18\tS-24 S-36\x12\x7f\n\x0bListVolumes\x12/.lamina.container_runtime.v1.ListVolumesRequest\x1a\x30.lamina.container_runtime.v1.ListVolumesResponse\"\r\x8a\xb5\x18\tS-24 S-36\x12o\n\x0cUpdateVolume\x12\x30.lamina.container_runtime.v1.UpdateVolumeRequest\x1a#.lamina.container_runtime.v1.Volume\"\x08\x8a\xb5\x18\x04S-36\x12\x82\x01\n\x0c\x44\x65leteVolume\x12\x30.lamina.container_runtime.v1.DeleteVolumeRequest\x1a\x31.lamina.container_runtime.v1.DeleteVolumeResponse\"\r\x8a\xb5\x18\tS-24 S-36b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,32 +43,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VOLUMES'].methods_by_name['UpdateVolume']._serialized_options = b'\212\265\030\004S-36'
   _globals['_VOLUMES'].methods_by_name['DeleteVolume']._loaded_options = None
   _globals['_VOLUMES'].methods_by_name['DeleteVolume']._serialized_options = b'\212\265\030\tS-24 S-36'
-  _globals['_MOUNTPROPAGATION']._serialized_start=1546
-  _globals['_MOUNTPROPAGATION']._serialized_end=1708
+  _globals['_MOUNTPROPAGATION']._serialized_start=1551
+  _globals['_MOUNTPROPAGATION']._serialized_end=1713
   _globals['_VOLUME']._serialized_start=141
-  _globals['_VOLUME']._serialized_end=502
-  _globals['_VOLUME_MEDIUM']._serialized_start=434
-  _globals['_VOLUME_MEDIUM']._serialized_end=502
-  _globals['_VOLUMEFILE']._serialized_start=504
-  _globals['_VOLUMEFILE']._serialized_end=561
-  _globals['_CREATEVOLUMEREQUEST']._serialized_start=563
-  _globals['_CREATEVOLUMEREQUEST']._serialized_end=676
-  _globals['_GETVOLUMEREQUEST']._serialized_start=678
-  _globals['_GETVOLUMEREQUEST']._serialized_end=710
-  _globals['_LISTVOLUMESREQUEST']._serialized_start=712
-  _globals['_LISTVOLUMESREQUEST']._serialized_end=771
-  _globals['_LISTVOLUMESRESPONSE']._serialized_start=773
-  _globals['_LISTVOLUMESRESPONSE']._serialized_end=873
-  _globals['_UPDATEVOLUMEREQUEST']._serialized_start=875
-  _globals['_UPDATEVOLUMEREQUEST']._serialized_end=998
-  _globals['_DELETEVOLUMEREQUEST']._serialized_start=1000
-  _globals['_DELETEVOLUMEREQUEST']._serialized_end=1035
-  _globals['_DELETEVOLUMERESPONSE']._serialized_start=1037
-  _globals['_DELETEVOLUMERESPONSE']._serialized_end=1059
-  _globals['_MOUNT']._serialized_start=1062
-  _globals['_MOUNT']._serialized_end=1476
-  _globals['_IDMAPPING']._serialized_start=1478
-  _globals['_IDMAPPING']._serialized_end=1543
-  _globals['_VOLUMES']._serialized_start=1711
-  _globals['_VOLUMES']._serialized_end=2325
+  _globals['_VOLUME']._serialized_end=507
+  _globals['_VOLUME_MEDIUM']._serialized_start=439
+  _globals['_VOLUME_MEDIUM']._serialized_end=507
+  _globals['_VOLUMEFILE']._serialized_start=509
+  _globals['_VOLUMEFILE']._serialized_end=566
+  _globals['_CREATEVOLUMEREQUEST']._serialized_start=568
+  _globals['_CREATEVOLUMEREQUEST']._serialized_end=681
+  _globals['_GETVOLUMEREQUEST']._serialized_start=683
+  _globals['_GETVOLUMEREQUEST']._serialized_end=715
+  _globals['_LISTVOLUMESREQUEST']._serialized_start=717
+  _globals['_LISTVOLUMESREQUEST']._serialized_end=776
+  _globals['_LISTVOLUMESRESPONSE']._serialized_start=778
+  _globals['_LISTVOLUMESRESPONSE']._serialized_end=878
+  _globals['_UPDATEVOLUMEREQUEST']._serialized_start=880
+  _globals['_UPDATEVOLUMEREQUEST']._serialized_end=1003
+  _globals['_DELETEVOLUMEREQUEST']._serialized_start=1005
+  _globals['_DELETEVOLUMEREQUEST']._serialized_end=1040
+  _globals['_DELETEVOLUMERESPONSE']._serialized_start=1042
+  _globals['_DELETEVOLUMERESPONSE']._serialized_end=1064
+  _globals['_MOUNT']._serialized_start=1067
+  _globals['_MOUNT']._serialized_end=1481
+  _globals['_IDMAPPING']._serialized_start=1483
+  _globals['_IDMAPPING']._serialized_end=1548
+  _globals['_VOLUMES']._serialized_start=1716
+  _globals['_VOLUMES']._serialized_end=2330
 # @@protoc_insertion_point(module_scope)

@@ -85,7 +85,7 @@ class Volume(_message.Message):
     USED_BYTES_FIELD_NUMBER: _builtins.int
     USED_INODES_FIELD_NUMBER: _builtins.int
     CONTAINERS_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_NS_FIELD_NUMBER: _builtins.int
+    CREATE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     UID_FIELD_NUMBER: _builtins.int
     GID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -102,7 +102,7 @@ class Volume(_message.Message):
     """Bytes that it holds. Output only."""
     used_inodes: _builtins.int
     """Inodes that it holds. Output only."""
-    create_time_ns: _builtins.int
+    create_wall_time_ns: _builtins.int
     """When it was created, Unix time in nanoseconds. Output only."""
     uid: _builtins.int
     """Owner of the volume's top directory, in the user namespace of the host. 0 means root."""
@@ -129,13 +129,13 @@ class Volume(_message.Message):
         used_bytes: _builtins.int = ...,
         used_inodes: _builtins.int = ...,
         containers: _abc.Iterable[_builtins.str] | None = ...,
-        create_time_ns: _builtins.int = ...,
+        create_wall_time_ns: _builtins.int = ...,
         uid: _builtins.int = ...,
         gid: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "create_time_ns", b"create_time_ns", "files", b"files", "gid", b"gid", "medium", b"medium", "name", b"name", "secret", b"secret", "size_limit_bytes", b"size_limit_bytes", "uid", b"uid", "used_bytes", b"used_bytes", "used_inodes", b"used_inodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "create_wall_time_ns", b"create_wall_time_ns", "files", b"files", "gid", b"gid", "medium", b"medium", "name", b"name", "secret", b"secret", "size_limit_bytes", b"size_limit_bytes", "uid", b"uid", "used_bytes", b"used_bytes", "used_inodes", b"used_inodes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -359,7 +359,7 @@ Global___DriveOpen: _TypeAlias = DriveOpen  # noqa: Y015
 
 @_typing.final
 class Doorbell(_message.Message):
-    """Says that there is work in queues, when the device asked to be woken (`need_wakeup` in the device page), and always
+    """Says that there is work in queues, when the device asked to be woken (`device sleeps` in the device page), and always
     by callers that do not map that page.
     """
 
@@ -419,11 +419,11 @@ class VectorMask(_message.Message):
     UNMASKED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def masked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Vectors that are masked from now on."""
+        """Vectors that are masked from now on, at most 256."""
 
     @_builtins.property
     def unmasked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Vectors that are no longer masked; pending interrupts are told."""
+        """Vectors that are no longer masked, at most 256; pending interrupts are told."""
 
     def __init__(
         self,
@@ -497,9 +497,7 @@ class DriveOpened(_message.Message):
 
     @_builtins.property
     def device_page(self) -> _hardware_pb2.Extent:
-        """Device page on the memory bus: for each queue 64 bytes with tail, head and `need_wakeup` of both sides, behind a
-        magic and a version.
-        """
+        """Device page on the memory bus, 4096 to 36,864 bytes; `Devices` has its layout."""
 
     def __init__(
         self,
@@ -554,20 +552,20 @@ class DeviceLink(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     UP_FIELD_NUMBER: _builtins.int
-    RATE_BPS_FIELD_NUMBER: _builtins.int
+    RATE_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
     up: _builtins.bool
     """Whether it is up."""
-    rate_bps: _builtins.int
+    rate_bits_per_second: _builtins.int
     """Rate in bits a second. 0 when it is down."""
     def __init__(
         self,
         *,
         up: _builtins.bool = ...,
-        rate_bps: _builtins.int = ...,
+        rate_bits_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rate_bps", b"rate_bps", "up", b"up"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rate_bits_per_second", b"rate_bits_per_second", "up", b"up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,6 +18,22 @@ class DevicesStub:
     two must tell each other (a doorbell, an interrupt) goes through words of the device page on the memory bus, and over
     the stream only when the other side asked to be woken. Who drives a device is known by the session that its calls
     name; calls that need the driver refuse others with FAILED_PRECONDITION `DEVICE_NOT_DRIVEN`.
+
+    The device page, little-endian. What the two sides write lies on cache lines of their own:
+
+        page            0  8  magic `LAMDEVPG`
+                        8  4  layout version, 1
+                       12  4  queues, 0 to 256
+                       16  4  offset of queue 0, 4096; queue n is 128 n bytes behind it
+        queue           0  4  tail: descriptor behind the last that is ready; written by the driver
+                        4  4  driver sleeps: 1 asks for an interrupt over the stream; written by the driver, cleared by
+                              the device before it sends one
+                       64  4  head: descriptor that the device takes next; written by the device
+                       68  4  device sleeps: 1 asks for a doorbell over the stream; written by the device, cleared by the
+                              driver before it sends one
+
+    A side writes its index with release order, reads the other's with acquire order, says that it sleeps only when it
+    found nothing, and looks once more after that. Either side treats what the other writes as hostile.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -75,6 +91,22 @@ class DevicesServicer:
     two must tell each other (a doorbell, an interrupt) goes through words of the device page on the memory bus, and over
     the stream only when the other side asked to be woken. Who drives a device is known by the session that its calls
     name; calls that need the driver refuse others with FAILED_PRECONDITION `DEVICE_NOT_DRIVEN`.
+
+    The device page, little-endian. What the two sides write lies on cache lines of their own:
+
+        page            0  8  magic `LAMDEVPG`
+                        8  4  layout version, 1
+                       12  4  queues, 0 to 256
+                       16  4  offset of queue 0, 4096; queue n is 128 n bytes behind it
+        queue           0  4  tail: descriptor behind the last that is ready; written by the driver
+                        4  4  driver sleeps: 1 asks for an interrupt over the stream; written by the driver, cleared by
+                              the device before it sends one
+                       64  4  head: descriptor that the device takes next; written by the device
+                       68  4  device sleeps: 1 asks for a doorbell over the stream; written by the device, cleared by the
+                              driver before it sends one
+
+    A side writes its index with release order, reads the other's with acquire order, says that it sleeps only when it
+    found nothing, and looks once more after that. Either side treats what the other writes as hostile.
     """
 
     def ListDevices(

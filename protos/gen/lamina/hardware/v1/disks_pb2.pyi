@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from lamina.common.v1 import pressure_pb2 as _pressure_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -389,6 +390,7 @@ class TransferRequest(_message.Message):
     INLINE_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
     METERED_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Chosen by the caller, returned with the response. Unique among the stream's open transfers."""
     disk: _builtins.str
@@ -403,6 +405,8 @@ class TransferRequest(_message.Message):
     """Bytes, sector aligned, at most 16 MiB (1 MiB inline). 0 for a flush."""
     fua: _builtins.bool
     """Whether a write is safe when it ends (force unit access)."""
+    traceparent: _builtins.str
+    """Work that the transfer is for, as W3C `traceparent`. Empty: untraced. A hint: it decides nothing."""
     @_builtins.property
     def inline(self) -> Global___InlineData:
         """Here, for a write; in the response, for a read. At most 1 MiB."""
@@ -430,10 +434,11 @@ class TransferRequest(_message.Message):
         inline: Global___InlineData | None = ...,
         memory: Global___ScatterList | None = ...,
         metered: Global___Metered | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["inline", b"inline", "memory", b"memory", "metered", b"metered", "place", b"place"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "fua", b"fua", "inline", b"inline", "io_group", b"io_group", "memory", b"memory", "metered", b"metered", "offset", b"offset", "operation", b"operation", "place", b"place", "sequence", b"sequence", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk", b"disk", "fua", b"fua", "inline", b"inline", "io_group", b"io_group", "memory", b"memory", "metered", b"metered", "offset", b"offset", "operation", b"operation", "place", b"place", "sequence", b"sequence", "size_bytes", b"size_bytes", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_place: _TypeAlias = _typing.Literal["inline", "memory", "metered"]  # noqa: Y015
     _WhichOneofArgType_place: _TypeAlias = _typing.Literal["place", b"place"]  # noqa: Y015
@@ -694,6 +699,7 @@ class IoGroup(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    PRESSURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `hosts/{host}/ioGroups/{io_group}`. Output only."""
     parent: _builtins.str
@@ -706,7 +712,11 @@ class IoGroup(_message.Message):
 
     @_builtins.property
     def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___IoGroup.IoUsage]:
-        """Use by disk, children included, in the order of the disks' names. Output only."""
+        """Use by disk, children included, in the order of the disks' names, at most 1024. Output only."""
+
+    @_builtins.property
+    def pressure(self) -> _pressure_pb2.Pressure:
+        """Time in which transfers of the group, children included, waited for a disk, their share or a limit. Output only."""
 
     def __init__(
         self,
@@ -716,10 +726,11 @@ class IoGroup(_message.Message):
         weight: _builtins.int = ...,
         limits: _abc.Iterable[Global___IoGroup.IoLimit] | None = ...,
         usage: _abc.Iterable[Global___IoGroup.IoUsage] | None = ...,
+        pressure: _pressure_pb2.Pressure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pressure", b"pressure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "name", b"name", "parent", b"parent", "usage", b"usage", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "name", b"name", "parent", b"parent", "pressure", b"pressure", "usage", b"usage", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

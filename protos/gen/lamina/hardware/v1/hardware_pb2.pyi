@@ -15,6 +15,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lamina.common.v1 import access_pb2 as _access_pb2
 from lamina.common.v1 import handle_pb2 as _handle_pb2
+from lamina.common.v1 import pressure_pb2 as _pressure_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -439,7 +440,7 @@ class Time(_message.Message):
     wall_time_ns: _builtins.int
     """Unix time in nanoseconds, for people."""
     mode: _builtins.str
-    """`real` or `virtual`."""
+    """`real`, `scaled`, `stepped` or `virtual`, as `Clock.GetClock` tells it."""
     def __init__(
         self,
         *,
@@ -660,7 +661,7 @@ class ListCoresResponse(_message.Message):
     CORES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def cores(self) -> _containers.RepeatedCompositeFieldContainer[Global___Core]:
-        """In the order of their numbers."""
+        """In the order of their numbers, at most 4096."""
 
     def __init__(
         self,
@@ -775,7 +776,7 @@ class RunGroup(_message.Message):
     """Contexts in it. Output only."""
     @_builtins.property
     def cores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Cores that may be used, by number. Empty means all."""
+        """Cores that may be used, by number, at most 4096. Empty means all."""
 
     def __init__(
         self,
@@ -1230,10 +1231,13 @@ class RunRequest(_message.Message):
     HANDLE_FIELD_NUMBER: _builtins.int
     BUDGET_INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     budget_instructions: _builtins.int
     """Most instructions to retire. 0 means no limit but the scheduler's slice; at least one instruction runs."""
     sequence: _builtins.int
     """Chosen by the caller, returned with the exit."""
+    traceparent: _builtins.str
+    """Work that the context runs for, as W3C `traceparent`. Empty: untraced. A hint: it decides nothing."""
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Context."""
@@ -1244,10 +1248,11 @@ class RunRequest(_message.Message):
         handle: _handle_pb2.Handle | None = ...,
         budget_instructions: _builtins.int = ...,
         sequence: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_instructions", b"budget_instructions", "handle", b"handle", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_instructions", b"budget_instructions", "handle", b"handle", "sequence", b"sequence", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1366,7 +1371,7 @@ class ShootdownRequest(_message.Message):
     """Root of the second stage whose translations are dropped. 0 means one stage."""
     @_builtins.property
     def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___AddressRange]:
-        """Virtual ranges (guest physical with an `eptp`). Empty means all addresses."""
+        """Virtual ranges (guest physical with an `eptp`), at most 4096. Empty means all addresses."""
 
     def __init__(
         self,
@@ -1702,8 +1707,7 @@ class RunGroupUsage(_message.Message):
     THROTTLED_NS_FIELD_NUMBER: _builtins.int
     PERIODS_FIELD_NUMBER: _builtins.int
     THROTTLED_PERIODS_FIELD_NUMBER: _builtins.int
-    SOME_WAITING_NS_FIELD_NUMBER: _builtins.int
-    ALL_WAITING_NS_FIELD_NUMBER: _builtins.int
+    PRESSURE_FIELD_NUMBER: _builtins.int
     ACTIVE_CONTEXTS_FIELD_NUMBER: _builtins.int
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -1718,14 +1722,14 @@ class RunGroupUsage(_message.Message):
     """Periods in which a context was ready."""
     throttled_periods: _builtins.int
     """Of them, those in which the quota was used up."""
-    some_waiting_ns: _builtins.int
-    """Time in which at least one context was ready and had no core, in nanoseconds."""
-    all_waiting_ns: _builtins.int
-    """Time in which contexts were ready and none of them had a core, in nanoseconds."""
     active_contexts: _builtins.int
     """Contexts that are ready or run."""
     instructions: _builtins.int
     """Instructions retired."""
+    @_builtins.property
+    def pressure(self) -> _pressure_pb2.Pressure:
+        """Time in which contexts were ready and had no core."""
+
     def __init__(
         self,
         *,
@@ -1735,14 +1739,13 @@ class RunGroupUsage(_message.Message):
         throttled_ns: _builtins.int = ...,
         periods: _builtins.int = ...,
         throttled_periods: _builtins.int = ...,
-        some_waiting_ns: _builtins.int = ...,
-        all_waiting_ns: _builtins.int = ...,
+        pressure: _pressure_pb2.Pressure | None = ...,
         active_contexts: _builtins.int = ...,
         instructions: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pressure", b"pressure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_contexts", b"active_contexts", "all_waiting_ns", b"all_waiting_ns", "instructions", b"instructions", "name", b"name", "periods", b"periods", "some_waiting_ns", b"some_waiting_ns", "throttled_ns", b"throttled_ns", "throttled_periods", b"throttled_periods", "time_ns", b"time_ns", "used_ns", b"used_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_contexts", b"active_contexts", "instructions", b"instructions", "name", b"name", "periods", b"periods", "pressure", b"pressure", "throttled_ns", b"throttled_ns", "throttled_periods", b"throttled_periods", "time_ns", b"time_ns", "used_ns", b"used_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

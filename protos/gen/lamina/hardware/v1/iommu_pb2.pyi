@@ -139,7 +139,7 @@ class DmaDomain(_message.Message):
 
     @_builtins.property
     def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Devices attached, as resource names, in the order of their names. Output only."""
+        """Devices attached, as resource names, in the order of their names, at most 1024. Output only."""
 
     def __init__(
         self,
@@ -1065,6 +1065,7 @@ class ServePageRequestsResponse(_message.Message):
         IOVA_FIELD_NUMBER: _builtins.int
         WRITE_FIELD_NUMBER: _builtins.int
         DEVICE_FIELD_NUMBER: _builtins.int
+        TRACEPARENT_FIELD_NUMBER: _builtins.int
         sequence: _builtins.int
         """Chosen by the IOMMU, returned with the answer."""
         iova: _builtins.int
@@ -1073,6 +1074,8 @@ class ServePageRequestsResponse(_message.Message):
         """Whether the device wants to write."""
         device: _builtins.str
         """Device, as a resource name."""
+        traceparent: _builtins.str
+        """Work that the device's transfer is for, as W3C `traceparent`. Empty: untraced. A hint: it decides nothing."""
         def __init__(
             self,
             *,
@@ -1080,10 +1083,11 @@ class ServePageRequestsResponse(_message.Message):
             iova: _builtins.int = ...,
             write: _builtins.bool = ...,
             device: _builtins.str = ...,
+            traceparent: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "iova", b"iova", "sequence", b"sequence", "write", b"write"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "iova", b"iova", "sequence", b"sequence", "traceparent", b"traceparent", "write", b"write"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

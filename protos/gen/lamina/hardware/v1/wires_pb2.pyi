@@ -31,7 +31,7 @@ class Wire(_message.Message):
     UNIX_FIELD_NUMBER: _builtins.int
     TAP_FIELD_NUMBER: _builtins.int
     PACKET_FIELD_NUMBER: _builtins.int
-    RATE_BPS_FIELD_NUMBER: _builtins.int
+    RATE_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
     DELAY_NS_FIELD_NUMBER: _builtins.int
     JITTER_NS_FIELD_NUMBER: _builtins.int
     LOSS_PPM_FIELD_NUMBER: _builtins.int
@@ -43,7 +43,7 @@ class Wire(_message.Message):
     LOST_FRAMES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `hosts/{host}/wires/{wire}`. Output only."""
-    rate_bps: _builtins.int
+    rate_bits_per_second: _builtins.int
     """Rate in bits a second, 1 kbit/s to 1 Tbit/s. 0 means as fast as it goes."""
     delay_ns: _builtins.int
     """Time that a frame needs, 0 to 10 s."""
@@ -85,7 +85,7 @@ class Wire(_message.Message):
 
     @_builtins.property
     def nics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """NICs on it, as resource names, in the order of their names. Output only."""
+        """NICs on it, as resource names, in the order of their names, at most 1024. Output only."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Wire(_message.Message):
         unix: Global___UnixMedium | None = ...,
         tap: Global___TapMedium | None = ...,
         packet: Global___PacketMedium | None = ...,
-        rate_bps: _builtins.int = ...,
+        rate_bits_per_second: _builtins.int = ...,
         delay_ns: _builtins.int = ...,
         jitter_ns: _builtins.int = ...,
         loss_ppm: _builtins.int = ...,
@@ -109,7 +109,7 @@ class Wire(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fabric", b"fabric", "medium", b"medium", "packet", b"packet", "tap", b"tap", "udp", b"udp", "unix", b"unix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "cut", b"cut", "delay_ns", b"delay_ns", "fabric", b"fabric", "frames", b"frames", "jitter_ns", b"jitter_ns", "loss_ppm", b"loss_ppm", "lost_frames", b"lost_frames", "medium", b"medium", "name", b"name", "nics", b"nics", "packet", b"packet", "queue_bytes", b"queue_bytes", "rate_bps", b"rate_bps", "tap", b"tap", "udp", b"udp", "unix", b"unix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "cut", b"cut", "delay_ns", b"delay_ns", "fabric", b"fabric", "frames", b"frames", "jitter_ns", b"jitter_ns", "loss_ppm", b"loss_ppm", "lost_frames", b"lost_frames", "medium", b"medium", "name", b"name", "nics", b"nics", "packet", b"packet", "queue_bytes", b"queue_bytes", "rate_bits_per_second", b"rate_bits_per_second", "tap", b"tap", "udp", b"udp", "unix", b"unix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_medium: _TypeAlias = _typing.Literal["fabric", "udp", "unix", "tap", "packet"]  # noqa: Y015
     _WhichOneofArgType_medium: _TypeAlias = _typing.Literal["medium", b"medium"]  # noqa: Y015
@@ -357,7 +357,7 @@ class UpdateWireRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Of `rate_bps`, `delay_ns`, `jitter_ns`, `loss_ppm`, `queue_bytes` and `cut`, those to change. Required."""
+        """Of `rate_bits_per_second`, `delay_ns`, `jitter_ns`, `loss_ppm`, `queue_bytes` and `cut`, those to change. Required."""
 
     def __init__(
         self,
@@ -501,20 +501,20 @@ class CaptureWireRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     WIRE_FIELD_NUMBER: _builtins.int
-    SNAPSHOT_BYTES_FIELD_NUMBER: _builtins.int
+    SNAP_BYTES_FIELD_NUMBER: _builtins.int
     wire: _builtins.str
     """Wire, as a resource name."""
-    snapshot_bytes: _builtins.int
+    snap_bytes: _builtins.int
     """Most bytes of each frame, 14 to 65535. 0 means all."""
     def __init__(
         self,
         *,
         wire: _builtins.str = ...,
-        snapshot_bytes: _builtins.int = ...,
+        snap_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot_bytes", b"snapshot_bytes", "wire", b"wire"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snap_bytes", b"snap_bytes", "wire", b"wire"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,7 +23,7 @@ class WiresStub:
     """Creates a wire.
 
     Idempotent by `request_id`. Errors: ALREADY_EXISTS `WIRE_EXISTS`; INVALID_ARGUMENT for a value out of range;
-    FAILED_PRECONDITION `WIRE_NEEDS_REAL_TIME` for a wire to the outside on a virtual clock; PERMISSION_DENIED
+    FAILED_PRECONDITION `CLOCK_VIRTUAL` for a wire to the outside on a virtual clock; PERMISSION_DENIED
     `WIRE_NEEDS_PRIVILEGE` for a TAP or a packet socket that this process may not open; UNAVAILABLE
     `WIRE_ADDRESS_IN_USE`.
     """
@@ -80,7 +80,7 @@ class WiresServicer:
         """Creates a wire.
 
         Idempotent by `request_id`. Errors: ALREADY_EXISTS `WIRE_EXISTS`; INVALID_ARGUMENT for a value out of range;
-        FAILED_PRECONDITION `WIRE_NEEDS_REAL_TIME` for a wire to the outside on a virtual clock; PERMISSION_DENIED
+        FAILED_PRECONDITION `CLOCK_VIRTUAL` for a wire to the outside on a virtual clock; PERMISSION_DENIED
         `WIRE_NEEDS_PRIVILEGE` for a TAP or a packet socket that this process may not open; UNAVAILABLE
         `WIRE_ADDRESS_IN_USE`.
         """

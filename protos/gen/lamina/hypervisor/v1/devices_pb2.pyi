@@ -584,7 +584,7 @@ class BlockDevice(_message.Message):
     unit: _builtins.int
     """Unit at the controller, from 0. -1 means the lowest that is free. Absent means -1."""
     disk: _builtins.str
-    """Disk behind it, by name (`hosts/{host}/disks/{disk}`). Empty only for a drive: no medium."""
+    """Disk behind it, by name (`hosts/{host}/virtualDisks/{virtual_disk}`). Empty only for a drive: no medium."""
     kind: Global___BlockDevice.Kind.ValueType
     """Kind of device. Default `KIND_DISK`."""
     read_only: _builtins.bool
@@ -1331,7 +1331,7 @@ class BlockTraffic(_message.Message):
     READS_FIELD_NUMBER: _builtins.int
     READ_BYTES_FIELD_NUMBER: _builtins.int
     WRITES_FIELD_NUMBER: _builtins.int
-    WRITE_BYTES_FIELD_NUMBER: _builtins.int
+    WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
     FLUSHES_FIELD_NUMBER: _builtins.int
     DISCARDS_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
@@ -1343,7 +1343,7 @@ class BlockTraffic(_message.Message):
     """Bytes of them."""
     writes: _builtins.int
     """Writes completed."""
-    write_bytes: _builtins.int
+    written_bytes: _builtins.int
     """Bytes of them."""
     flushes: _builtins.int
     """Flushes completed."""
@@ -1361,7 +1361,7 @@ class BlockTraffic(_message.Message):
         reads: _builtins.int = ...,
         read_bytes: _builtins.int = ...,
         writes: _builtins.int = ...,
-        write_bytes: _builtins.int = ...,
+        written_bytes: _builtins.int = ...,
         flushes: _builtins.int = ...,
         discards: _builtins.int = ...,
         errors: _builtins.int = ...,
@@ -1370,7 +1370,7 @@ class BlockTraffic(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["discards", b"discards", "errors", b"errors", "flushes", b"flushes", "latency_ns", b"latency_ns", "read_bytes", b"read_bytes", "reads", b"reads", "throttled_ns", b"throttled_ns", "write_bytes", b"write_bytes", "writes", b"writes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["discards", b"discards", "errors", b"errors", "flushes", b"flushes", "latency_ns", b"latency_ns", "read_bytes", b"read_bytes", "reads", b"reads", "throttled_ns", b"throttled_ns", "writes", b"writes", "written_bytes", b"written_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -122,7 +122,7 @@ class DevicesServicer:
     def ListDevices(self, request, context):
         """Lists the devices of a VM in the order of their ids, those that every VM has included.
 
-        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

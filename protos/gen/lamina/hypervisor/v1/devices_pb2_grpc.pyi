@@ -41,7 +41,7 @@ class DevicesStub:
     ListDevices: _aio.UnaryUnaryMultiCallable[_devices_pb2.ListDevicesRequest, _devices_pb2.ListDevicesResponse]
     """Lists the devices of a VM in the order of their ids, those that every VM has included.
 
-    Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+    Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
     UpdateDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.UpdateDeviceRequest, _devices_pb2.Device]
     """Changes what stands behind a device while it stays plugged: link, port group, VLAN, medium of a drive, limits.
@@ -121,7 +121,7 @@ class DevicesServicer:
     ) -> _abc.Awaitable[_devices_pb2.ListDevicesResponse]:
         """Lists the devices of a VM in the order of their ids, those that every VM has included.
 
-        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
 
     def UpdateDevice(

@@ -101,11 +101,11 @@ class Disk(_message.Message):
     ALLOCATED_BYTES_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_NS_FIELD_NUMBER: _builtins.int
+    CREATE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
     HOST_DISK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Resource name, `hosts/{host}/disks/{disk}`. Output only."""
+    """Resource name, `hosts/{host}/virtualDisks/{virtual_disk}`; disks without `virtual` are the hardware's. Output only."""
     vm: _builtins.str
     """VM in whose folder its files lie, by name. Empty means the host's library."""
     size_bytes: _builtins.int
@@ -122,7 +122,7 @@ class Disk(_message.Message):
     """Bytes that all layers take on the host. Output only."""
     etag: _builtins.str
     """Changes with each change of the definition. Output only."""
-    create_time_ns: _builtins.int
+    create_wall_time_ns: _builtins.int
     """Creation in Unix time, nanoseconds. Output only."""
     host_disk: _builtins.str
     """Disk of the hardware layer on which its files lie, by name: whose latency, rate and faults they have, and in whose
@@ -154,13 +154,13 @@ class Disk(_message.Message):
         allocated_bytes: _builtins.int = ...,
         devices: _abc.Iterable[_builtins.str] | None = ...,
         etag: _builtins.str = ...,
-        create_time_ns: _builtins.int = ...,
+        create_wall_time_ns: _builtins.int = ...,
         counters: Global___DiskCounters | None = ...,
         host_disk: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "counters", b"counters", "create_time_ns", b"create_time_ns", "devices", b"devices", "etag", b"etag", "format", b"format", "grain_bytes", b"grain_bytes", "host_disk", b"host_disk", "label", b"label", "layers", b"layers", "name", b"name", "provisioning", b"provisioning", "size_bytes", b"size_bytes", "vm", b"vm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_bytes", b"allocated_bytes", "counters", b"counters", "create_wall_time_ns", b"create_wall_time_ns", "devices", b"devices", "etag", b"etag", "format", b"format", "grain_bytes", b"grain_bytes", "host_disk", b"host_disk", "label", b"label", "layers", b"layers", "name", b"name", "provisioning", b"provisioning", "size_bytes", b"size_bytes", "vm", b"vm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -193,7 +193,7 @@ class DiskLayer(_message.Message):
     """Whether it takes no writes any more."""
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Snapshots whose state of the disk ends with this layer, by name."""
+        """Snapshots whose state of the disk ends with this layer, by name, at most 64."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class DiskCounters(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     READ_BYTES_FIELD_NUMBER: _builtins.int
-    WRITE_BYTES_FIELD_NUMBER: _builtins.int
+    WRITTEN_BYTES_FIELD_NUMBER: _builtins.int
     GRAINS_ALLOCATED_FIELD_NUMBER: _builtins.int
     ZEROED_BYTES_FIELD_NUMBER: _builtins.int
     COPIED_BYTES_FIELD_NUMBER: _builtins.int
@@ -232,7 +232,7 @@ class DiskCounters(_message.Message):
     WRITES_FIELD_NUMBER: _builtins.int
     read_bytes: _builtins.int
     """Bytes read from the host."""
-    write_bytes: _builtins.int
+    written_bytes: _builtins.int
     """Bytes written to the host, tables included."""
     grains_allocated: _builtins.int
     """Grains or blocks allocated."""
@@ -254,7 +254,7 @@ class DiskCounters(_message.Message):
         self,
         *,
         read_bytes: _builtins.int = ...,
-        write_bytes: _builtins.int = ...,
+        written_bytes: _builtins.int = ...,
         grains_allocated: _builtins.int = ...,
         zeroed_bytes: _builtins.int = ...,
         copied_bytes: _builtins.int = ...,
@@ -266,7 +266,7 @@ class DiskCounters(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied_bytes", b"copied_bytes", "flushes", b"flushes", "grains_allocated", b"grains_allocated", "layers_visited", b"layers_visited", "read_bytes", b"read_bytes", "reads", b"reads", "table_writes", b"table_writes", "write_bytes", b"write_bytes", "writes", b"writes", "zeroed_bytes", b"zeroed_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copied_bytes", b"copied_bytes", "flushes", b"flushes", "grains_allocated", b"grains_allocated", "layers_visited", b"layers_visited", "read_bytes", b"read_bytes", "reads", b"reads", "table_writes", b"table_writes", "writes", b"writes", "written_bytes", b"written_bytes", "zeroed_bytes", b"zeroed_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -739,7 +739,7 @@ Global___CheckDiskRequest: _TypeAlias = CheckDiskRequest  # noqa: Y015
 
 @_typing.final
 class CheckDiskResponse(_message.Message):
-    """What a check found."""
+    """What a check found, and how far it is: at most twice a second, and for each 1000 findings."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -747,15 +747,21 @@ class CheckDiskResponse(_message.Message):
     TOTAL_FINDINGS_FIELD_NUMBER: _builtins.int
     GRAINS_FIELD_NUMBER: _builtins.int
     FRAGMENTATION_PERMILLE_FIELD_NUMBER: _builtins.int
+    CHECKED_BYTES_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
     total_findings: _builtins.int
-    """Findings in all, those that are not listed included."""
+    """Findings so far."""
     grains: _builtins.int
-    """Grains in use."""
+    """Grains in use, of those that were read."""
     fragmentation_permille: _builtins.int
-    """Share of grains that do not follow the one before, in thousandths."""
+    """Share of them that do not follow the one before, in thousandths."""
+    checked_bytes: _builtins.int
+    """Bytes of the disk whose tables were read so far, summed over its layers."""
+    done: _builtins.bool
+    """Whether all was read. The last message."""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiskFinding]:
-        """Findings in the order of layers and offsets, at most 1000."""
+        """Findings since the message before, in the order of layers and offsets, at most 1000."""
 
     def __init__(
         self,
@@ -764,10 +770,12 @@ class CheckDiskResponse(_message.Message):
         total_findings: _builtins.int = ...,
         grains: _builtins.int = ...,
         fragmentation_permille: _builtins.int = ...,
+        checked_bytes: _builtins.int = ...,
+        done: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["findings", b"findings", "fragmentation_permille", b"fragmentation_permille", "grains", b"grains", "total_findings", b"total_findings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_bytes", b"checked_bytes", "done", b"done", "findings", b"findings", "fragmentation_permille", b"fragmentation_permille", "grains", b"grains", "total_findings", b"total_findings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

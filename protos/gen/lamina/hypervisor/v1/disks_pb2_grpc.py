@@ -102,7 +102,7 @@ class DisksStub:
                 request_serializer=lamina_dot_hypervisor_dot_v1_dot_disks__pb2.CompactDiskRequest.SerializeToString,
                 response_deserializer=lamina_dot_hypervisor_dot_v1_dot_tasks__pb2.Task.FromString,
                 _registered_method=True)
-        self.CheckDisk = channel.unary_unary(
+        self.CheckDisk = channel.unary_stream(
                 '/lamina.hypervisor.v1.Disks/CheckDisk',
                 request_serializer=lamina_dot_hypervisor_dot_v1_dot_disks__pb2.CheckDiskRequest.SerializeToString,
                 response_deserializer=lamina_dot_hypervisor_dot_v1_dot_disks__pb2.CheckDiskResponse.FromString,
@@ -162,7 +162,7 @@ class DisksServicer:
     def ListDisks(self, request, context):
         """Lists disks in the order of their names.
 
-        Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -257,10 +257,11 @@ class DisksServicer:
 
     def CheckDisk(self, request, context):
         """Reads a disk's tables and compares them with each other, layer by layer; repairs what can be repaired when asked
-        to.
+        to. Findings come as they are made, the last message has `done`.
 
-        Errors: as the service, except that corruption is an answer here and not an error; FAILED_PRECONDITION
-        `DISK_IN_USE` for a repair while a device has the disk.
+        Ending the stream ends the check between two findings; what was repaired stays. Errors: as the service, except that
+        corruption is an answer here and not an error; FAILED_PRECONDITION `DISK_IN_USE` for a repair while a device has the
+        disk.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -271,7 +272,7 @@ class DisksServicer:
         changed since a snapshot.
 
         Ranges are whole grains, joined as far as they can be. Errors: as the service; NOT_FOUND `SNAPSHOT_UNKNOWN`;
-        INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -355,7 +356,7 @@ def add_DisksServicer_to_server(servicer, server):
                     request_deserializer=lamina_dot_hypervisor_dot_v1_dot_disks__pb2.CompactDiskRequest.FromString,
                     response_serializer=lamina_dot_hypervisor_dot_v1_dot_tasks__pb2.Task.SerializeToString,
             ),
-            'CheckDisk': grpc.unary_unary_rpc_method_handler(
+            'CheckDisk': grpc.unary_stream_rpc_method_handler(
                     servicer.CheckDisk,
                     request_deserializer=lamina_dot_hypervisor_dot_v1_dot_disks__pb2.CheckDiskRequest.FromString,
                     response_serializer=lamina_dot_hypervisor_dot_v1_dot_disks__pb2.CheckDiskResponse.SerializeToString,
@@ -706,7 +707,7 @@ class Disks:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/lamina.hypervisor.v1.Disks/CheckDisk',

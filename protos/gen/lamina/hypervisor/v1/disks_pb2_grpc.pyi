@@ -43,7 +43,7 @@ class DisksStub:
     ListDisks: _aio.UnaryUnaryMultiCallable[_disks_pb2.ListDisksRequest, _disks_pb2.ListDisksResponse]
     """Lists disks in the order of their names.
 
-    Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+    Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
     UpdateDisk: _aio.UnaryUnaryMultiCallable[_disks_pb2.UpdateDiskRequest, _disks_pb2.Disk]
     """Changes a disk's label, or the folder that it lies in (`vm`). A folder is changed by renaming: nothing is copied.
@@ -100,19 +100,20 @@ class DisksStub:
 
     Errors: as the service; FAILED_PRECONDITION `DISK_THICK` for a thick disk.
     """
-    CheckDisk: _aio.UnaryUnaryMultiCallable[_disks_pb2.CheckDiskRequest, _disks_pb2.CheckDiskResponse]
+    CheckDisk: _aio.UnaryStreamMultiCallable[_disks_pb2.CheckDiskRequest, _disks_pb2.CheckDiskResponse]
     """Reads a disk's tables and compares them with each other, layer by layer; repairs what can be repaired when asked
-    to.
+    to. Findings come as they are made, the last message has `done`.
 
-    Errors: as the service, except that corruption is an answer here and not an error; FAILED_PRECONDITION
-    `DISK_IN_USE` for a repair while a device has the disk.
+    Ending the stream ends the check between two findings; what was repaired stays. Errors: as the service, except that
+    corruption is an answer here and not an error; FAILED_PRECONDITION `DISK_IN_USE` for a repair while a device has the
+    disk.
     """
     ListDiskRanges: _aio.UnaryUnaryMultiCallable[_disks_pb2.ListDiskRangesRequest, _disks_pb2.ListDiskRangesResponse]
     """Lists which ranges of a disk have content and in which layer, in the order of their offsets; or only those that
     changed since a snapshot.
 
     Ranges are whole grains, joined as far as they can be. Errors: as the service; NOT_FOUND `SNAPSHOT_UNKNOWN`;
-    INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+    INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
     ReadDisk: _aio.UnaryUnaryMultiCallable[_disks_pb2.ReadDiskRequest, _disks_pb2.ReadDiskResponse]
     """Reads bytes of a disk as the guest would, those included that a device took and has not flushed.
@@ -171,7 +172,7 @@ class DisksServicer:
     ) -> _abc.Awaitable[_disks_pb2.ListDisksResponse]:
         """Lists disks in the order of their names.
 
-        Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
 
     def UpdateDisk(
@@ -272,13 +273,14 @@ class DisksServicer:
     def CheckDisk(
         self,
         request: _disks_pb2.CheckDiskRequest,
-        context: _aio.ServicerContext[_disks_pb2.CheckDiskRequest, _abc.Awaitable[_disks_pb2.CheckDiskResponse]],
-    ) -> _abc.Awaitable[_disks_pb2.CheckDiskResponse]:
+        context: _aio.ServicerContext[_disks_pb2.CheckDiskRequest, _abc.AsyncIterator[_disks_pb2.CheckDiskResponse]],
+    ) -> _abc.AsyncIterator[_disks_pb2.CheckDiskResponse]:
         """Reads a disk's tables and compares them with each other, layer by layer; repairs what can be repaired when asked
-        to.
+        to. Findings come as they are made, the last message has `done`.
 
-        Errors: as the service, except that corruption is an answer here and not an error; FAILED_PRECONDITION
-        `DISK_IN_USE` for a repair while a device has the disk.
+        Ending the stream ends the check between two findings; what was repaired stays. Errors: as the service, except that
+        corruption is an answer here and not an error; FAILED_PRECONDITION `DISK_IN_USE` for a repair while a device has the
+        disk.
         """
 
     def ListDiskRanges(
@@ -290,7 +292,7 @@ class DisksServicer:
         changed since a snapshot.
 
         Ranges are whole grains, joined as far as they can be. Errors: as the service; NOT_FOUND `SNAPSHOT_UNKNOWN`;
-        INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
 
     def ReadDisk(

@@ -33,7 +33,7 @@ class FoldersStub:
     ListFiles: _aio.UnaryUnaryMultiCallable[_folders_pb2.ListFilesRequest, _folders_pb2.ListFilesResponse]
     """Lists the files of a VM in the order of their names.
 
-    Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+    Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
     ReadFile: _aio.UnaryStreamMultiCallable[_folders_pb2.ReadFileRequest, _folders_pb2.ReadFileResponse]
     """Reads one file in pieces, as it is on the host. With `follow`, a log goes on with what is written from now on.
@@ -86,7 +86,7 @@ class FoldersServicer:
     ) -> _abc.Awaitable[_folders_pb2.ListFilesResponse]:
         """Lists the files of a VM in the order of their names.
 
-        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
 
     def ReadFile(

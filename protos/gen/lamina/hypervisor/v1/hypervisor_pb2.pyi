@@ -363,8 +363,8 @@ class VirtualMachine(_message.Message):
     STOP_REASON_FIELD_NUMBER: _builtins.int
     STOP_DETAIL_FIELD_NUMBER: _builtins.int
     CRASH_REGISTERS_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_NS_FIELD_NUMBER: _builtins.int
-    START_TIME_NS_FIELD_NUMBER: _builtins.int
+    CREATE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
+    START_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     EPTP_FIELD_NUMBER: _builtins.int
     MAPPED_PAGES_FIELD_NUMBER: _builtins.int
     TABLE_FRAMES_FIELD_NUMBER: _builtins.int
@@ -375,6 +375,7 @@ class VirtualMachine(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     POWER_FIELD_NUMBER: _builtins.int
     IO_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `hosts/{host}/vms/{vm}`. Output only."""
     vcpu_count: _builtins.int
@@ -402,9 +403,9 @@ class VirtualMachine(_message.Message):
     """
     stop_detail: _builtins.str
     """Particulars of `stop_reason`, for people. Output only."""
-    create_time_ns: _builtins.int
+    create_wall_time_ns: _builtins.int
     """Creation in Unix time, nanoseconds. Output only."""
-    start_time_ns: _builtins.int
+    start_wall_time_ns: _builtins.int
     """Latest power-on in Unix time, nanoseconds. 0 before the first. Output only."""
     eptp: _builtins.int
     """Address of the EPT's root table in host RAM. 0 without power. Output only."""
@@ -416,6 +417,8 @@ class VirtualMachine(_message.Message):
     """The MMU's space that is this VM's RAM, by name. Empty without power. Output only."""
     run_group: _builtins.str
     """Run group of the vCPUs, by name. Empty without power. Output only."""
+    etag: _builtins.str
+    """Changes with each change of the definition. Empty until UpdateVirtualMachine is served. Output only."""
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Handle; its generation counts the VMs that had the slot. Output only."""
@@ -467,8 +470,8 @@ class VirtualMachine(_message.Message):
         stop_reason: _builtins.str = ...,
         stop_detail: _builtins.str = ...,
         crash_registers: _registers_pb2.Registers | None = ...,
-        create_time_ns: _builtins.int = ...,
-        start_time_ns: _builtins.int = ...,
+        create_wall_time_ns: _builtins.int = ...,
+        start_wall_time_ns: _builtins.int = ...,
         eptp: _builtins.int = ...,
         mapped_pages: _builtins.int = ...,
         table_frames: _builtins.int = ...,
@@ -479,10 +482,11 @@ class VirtualMachine(_message.Message):
         memory: _settings_pb2.MemorySettings | None = ...,
         power: _settings_pb2.PowerSettings | None = ...,
         io: _settings_pb2.IoSettings | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "cpu", b"cpu", "crash_registers", b"crash_registers", "handle", b"handle", "io", b"io", "memory", b"memory", "power", b"power"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "command_line", b"command_line", "cpu", b"cpu", "crash_registers", b"crash_registers", "create_time_ns", b"create_time_ns", "devices", b"devices", "eptp", b"eptp", "handle", b"handle", "io", b"io", "kernel_digest", b"kernel_digest", "label", b"label", "mapped_pages", b"mapped_pages", "memory", b"memory", "memory_bytes", b"memory_bytes", "memory_group", b"memory_group", "name", b"name", "power", b"power", "run_group", b"run_group", "space", b"space", "start_time_ns", b"start_time_ns", "state", b"state", "stop_detail", b"stop_detail", "stop_reason", b"stop_reason", "table_frames", b"table_frames", "vcpu_count", b"vcpu_count", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "command_line", b"command_line", "cpu", b"cpu", "crash_registers", b"crash_registers", "create_wall_time_ns", b"create_wall_time_ns", "devices", b"devices", "eptp", b"eptp", "etag", b"etag", "handle", b"handle", "io", b"io", "kernel_digest", b"kernel_digest", "label", b"label", "mapped_pages", b"mapped_pages", "memory", b"memory", "memory_bytes", b"memory_bytes", "memory_group", b"memory_group", "name", b"name", "power", b"power", "run_group", b"run_group", "space", b"space", "start_wall_time_ns", b"start_wall_time_ns", "state", b"state", "stop_detail", b"stop_detail", "stop_reason", b"stop_reason", "table_frames", b"table_frames", "vcpu_count", b"vcpu_count", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -685,7 +689,7 @@ class UpdateVirtualMachineRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def virtual_machine(self) -> Global___VirtualMachine:
-        """The VM with its new values; `name` says which."""
+        """The VM with its new values; `name` says which. An `etag` in it must be the present one."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
@@ -1057,7 +1061,7 @@ class ExitLedger(_message.Message):
     """Instructions that the vCPUs retired."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExitRow]:
-        """Rows by vCPU, reason and qualifier."""
+        """Rows by vCPU, reason and qualifier. After 512 of them new kinds are counted by vCPU and reason, as `other`."""
 
     def __init__(
         self,
@@ -1149,7 +1153,7 @@ class ListVcpusResponse(_message.Message):
     VCPUS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vcpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___Vcpu]:
-        """In the order of their numbers. Empty before the first power-on."""
+        """In the order of their numbers, at most 16. Empty before the first power-on."""
 
     def __init__(
         self,

@@ -203,7 +203,7 @@ class VirtualMachinesServicer:
     def ListImages(self, request, context):
         """Lists the images that were uploaded, ordered by digest.
 
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -243,7 +243,7 @@ class VirtualMachinesServicer:
     def ListVirtualMachines(self, request, context):
         """Lists VMs in the order of their names.
 
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN` for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,7 +267,8 @@ class VirtualMachinesServicer:
         `cpu.max_vcpu_count` (hot plug: the guest is told by an interrupt). Devices are changed by the service `Devices`.
         Idempotent. Errors: NOT_FOUND `VM_UNKNOWN`, `IMAGE_UNKNOWN`; INVALID_ARGUMENT for a mask that names an unknown or
         output field, or a bad value; FAILED_PRECONDITION `VM_STATE` for a field that needs a VM without power, or of a
-        suspended one, `MIGRATING`, `TASK_RUNNING`; RESOURCE_EXHAUSTED `MEMORY_OVERCOMMITTED`, `RUN_PAGES_EXHAUSTED`.
+        suspended one, `MIGRATING`, `TASK_RUNNING`; ABORTED `ETAG_STALE` (the caller reads again); RESOURCE_EXHAUSTED
+        `MEMORY_OVERCOMMITTED`, `RUN_PAGES_EXHAUSTED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -419,7 +420,7 @@ class VirtualMachinesServicer:
     def ListGuestPages(self, request, context):
         """Lists the guest pages that the VM's EPT maps, by address.
 
-        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`. A VM without power has no pages.
+        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`. A VM without power has no pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

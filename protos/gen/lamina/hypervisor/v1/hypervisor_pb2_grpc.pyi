@@ -42,7 +42,7 @@ class VirtualMachinesStub:
     ListImages: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.ListImagesRequest, _hypervisor_pb2.ListImagesResponse]
     """Lists the images that were uploaded, ordered by digest.
 
-    Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
     DeleteImage: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.DeleteImageRequest, _hypervisor_pb2.DeleteImageResponse]
     """Deletes an image.
@@ -66,7 +66,7 @@ class VirtualMachinesStub:
     ListVirtualMachines: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.ListVirtualMachinesRequest, _hypervisor_pb2.ListVirtualMachinesResponse]
     """Lists VMs in the order of their names.
 
-    Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN` for a page token that this service did not issue.
+    Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
     """
     WatchVirtualMachines: _aio.UnaryStreamMultiCallable[_hypervisor_pb2.WatchVirtualMachinesRequest, _hypervisor_pb2.WatchVirtualMachinesResponse]
     """Follows VMs: sends each as it is, then `synced`, then each that changes or is deleted, in the order of the changes.
@@ -82,7 +82,8 @@ class VirtualMachinesStub:
     `cpu.max_vcpu_count` (hot plug: the guest is told by an interrupt). Devices are changed by the service `Devices`.
     Idempotent. Errors: NOT_FOUND `VM_UNKNOWN`, `IMAGE_UNKNOWN`; INVALID_ARGUMENT for a mask that names an unknown or
     output field, or a bad value; FAILED_PRECONDITION `VM_STATE` for a field that needs a VM without power, or of a
-    suspended one, `MIGRATING`, `TASK_RUNNING`; RESOURCE_EXHAUSTED `MEMORY_OVERCOMMITTED`, `RUN_PAGES_EXHAUSTED`.
+    suspended one, `MIGRATING`, `TASK_RUNNING`; ABORTED `ETAG_STALE` (the caller reads again); RESOURCE_EXHAUSTED
+    `MEMORY_OVERCOMMITTED`, `RUN_PAGES_EXHAUSTED`.
     """
     StartVirtualMachine: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.StartVirtualMachineRequest, _hypervisor_pb2.VirtualMachine]
     """Gives a stopped or crashed VM power: loads its kernel and starts its vCPUs. Returns when it runs.
@@ -174,7 +175,7 @@ class VirtualMachinesStub:
     ListGuestPages: _aio.UnaryUnaryMultiCallable[_hypervisor_pb2.ListGuestPagesRequest, _hypervisor_pb2.ListGuestPagesResponse]
     """Lists the guest pages that the VM's EPT maps, by address.
 
-    Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`. A VM without power has no pages.
+    Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`. A VM without power has no pages.
     """
 
 class VirtualMachinesServicer:
@@ -220,7 +221,7 @@ class VirtualMachinesServicer:
     ) -> _abc.Awaitable[_hypervisor_pb2.ListImagesResponse]:
         """Lists the images that were uploaded, ordered by digest.
 
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
 
     def DeleteImage(
@@ -264,7 +265,7 @@ class VirtualMachinesServicer:
     ) -> _abc.Awaitable[_hypervisor_pb2.ListVirtualMachinesResponse]:
         """Lists VMs in the order of their names.
 
-        Errors: INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN` for a page token that this service did not issue.
+        Errors: INVALID_ARGUMENT `PAGE_TOKEN_INVALID` for a page token that this service did not issue.
         """
 
     def WatchVirtualMachines(
@@ -290,7 +291,8 @@ class VirtualMachinesServicer:
         `cpu.max_vcpu_count` (hot plug: the guest is told by an interrupt). Devices are changed by the service `Devices`.
         Idempotent. Errors: NOT_FOUND `VM_UNKNOWN`, `IMAGE_UNKNOWN`; INVALID_ARGUMENT for a mask that names an unknown or
         output field, or a bad value; FAILED_PRECONDITION `VM_STATE` for a field that needs a VM without power, or of a
-        suspended one, `MIGRATING`, `TASK_RUNNING`; RESOURCE_EXHAUSTED `MEMORY_OVERCOMMITTED`, `RUN_PAGES_EXHAUSTED`.
+        suspended one, `MIGRATING`, `TASK_RUNNING`; ABORTED `ETAG_STALE` (the caller reads again); RESOURCE_EXHAUSTED
+        `MEMORY_OVERCOMMITTED`, `RUN_PAGES_EXHAUSTED`.
         """
 
     def StartVirtualMachine(
@@ -457,7 +459,7 @@ class VirtualMachinesServicer:
     ) -> _abc.Awaitable[_hypervisor_pb2.ListGuestPagesResponse]:
         """Lists the guest pages that the VM's EPT maps, by address.
 
-        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`. A VM without power has no pages.
+        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`. A VM without power has no pages.
         """
 
 def add_VirtualMachinesServicer_to_server(servicer: VirtualMachinesServicer, server: _aio.Server) -> None: ...

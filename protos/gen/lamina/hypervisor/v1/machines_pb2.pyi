@@ -163,7 +163,7 @@ class GuestNode(_message.Message):
     """Whether all of them serve."""
     @_builtins.property
     def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___GuestService]:
-        """Its services, lowest first."""
+        """Its services, lowest first, at most 8."""
 
     def __init__(
         self,

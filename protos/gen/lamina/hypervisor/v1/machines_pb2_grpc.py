@@ -85,7 +85,7 @@ class MachinesServicer:
         """Lists the tables that the hypervisor derives: for a VM with shadow paging one for each CR3 that it used, for a
         nested hypervisor one for each EPT of its guests, composed with the VM's own. Latest used first.
 
-        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`. A VM without such tables has an empty list.
+        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`. A VM without such tables has an empty list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,7 @@ class MachinesStub:
     """Lists the tables that the hypervisor derives: for a VM with shadow paging one for each CR3 that it used, for a
     nested hypervisor one for each EPT of its guests, composed with the VM's own. Latest used first.
 
-    Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`. A VM without such tables has an empty list.
+    Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`. A VM without such tables has an empty list.
     """
     TranslateNestedAddress: _aio.UnaryUnaryMultiCallable[_machines_pb2.TranslateNestedAddressRequest, _machines_pb2.TranslateNestedAddressResponse]
     """Translates an address of a guest's guest: its virtual address by its tables, its physical address by the EPT that
@@ -86,7 +86,7 @@ class MachinesServicer:
         """Lists the tables that the hypervisor derives: for a VM with shadow paging one for each CR3 that it used, for a
         nested hypervisor one for each EPT of its guests, composed with the VM's own. Latest used first.
 
-        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`. A VM without such tables has an empty list.
+        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`. A VM without such tables has an empty list.
         """
 
     def TranslateNestedAddress(

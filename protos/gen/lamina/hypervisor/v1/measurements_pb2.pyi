@@ -295,7 +295,7 @@ class Footprint(_message.Message):
     """Frames of the host that both it and another VM can write. 0, or isolation is broken."""
     @_builtins.property
     def start_steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartStep]:
-        """Steps of the latest start, in their order."""
+        """Steps of the latest start, in their order, at most 64."""
 
     def __init__(
         self,

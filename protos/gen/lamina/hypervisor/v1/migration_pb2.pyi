@@ -18,6 +18,7 @@ from lamina.hypervisor.v1 import disks_pb2 as _disks_pb2
 from lamina.hypervisor.v1 import hypervisor_pb2 as _hypervisor_pb2
 from lamina.hypervisor.v1 import memory_pb2 as _memory_pb2
 from lamina.hypervisor.v1 import state_pb2 as _state_pb2
+from lamina.vswitch.v1 import rings_pb2 as _rings_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -738,7 +739,7 @@ class MigrateRequest(_message.Message):
         """The migration is given up; the destination frees everything."""
 
     @_builtins.property
-    def frames(self) -> Global___FrameBatch:
+    def frames(self) -> Global___HeldFrames:
         """Frames that arrived for the guest and that it has not been given."""
 
     def __init__(
@@ -751,7 +752,7 @@ class MigrateRequest(_message.Message):
         state: _state_pb2.MachineState | None = ...,
         commit: Global___MigrationCommit | None = ...,
         abort: Global___MigrationAbort | None = ...,
-        frames: Global___FrameBatch | None = ...,
+        frames: Global___HeldFrames | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "blocks", b"blocks", "commit", b"commit", "frames", b"frames", "message", b"message", "open", b"open", "pages", b"pages", "round_end", b"round_end", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -935,32 +936,34 @@ class BlockBatch(_message.Message):
 Global___BlockBatch: _TypeAlias = BlockBatch  # noqa: Y015
 
 @_typing.final
-class FrameBatch(_message.Message):
-    """Frames that a port of the source held, oldest first."""
+class HeldFrames(_message.Message):
+    """Frames that a port of the source held, oldest first, with all that travels beside them: a held frame may be a segment
+    of 64 KiB whose checksum is partial.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DEVICE_FIELD_NUMBER: _builtins.int
-    FRAMES_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     device: _builtins.str
     """NIC, by device id."""
     @_builtins.property
-    def frames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Complete Ethernet frames, at most 4096 and 4 MiB."""
+    def batch(self) -> _rings_pb2.DeviceBatch:
+        """What `PortRings.TakeHeldFrames` gave, and `PortRings.ReleasePort` takes. At most 4096 frames and 4 MiB."""
 
     def __init__(
         self,
         *,
         device: _builtins.str = ...,
-        frames: _abc.Iterable[_builtins.bytes] | None = ...,
+        batch: _rings_pb2.DeviceBatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "frames", b"frames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "device", b"device"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___FrameBatch: _TypeAlias = FrameBatch  # noqa: Y015
+Global___HeldFrames: _TypeAlias = HeldFrames  # noqa: Y015
 
 @_typing.final
 class RoundEnd(_message.Message):

@@ -118,7 +118,7 @@ class MigrationsServicer:
     def ListMigrations(self, request, context):
         """Lists migrations from and to this host, newest first.
 
-        Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

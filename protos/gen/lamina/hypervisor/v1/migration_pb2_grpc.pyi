@@ -47,7 +47,7 @@ class MigrationsStub:
     ListMigrations: _aio.UnaryUnaryMultiCallable[_migration_pb2.ListMigrationsRequest, _migration_pb2.ListMigrationsResponse]
     """Lists migrations from and to this host, newest first.
 
-    Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+    Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
     WatchMigration: _aio.UnaryStreamMultiCallable[_migration_pb2.WatchMigrationRequest, _migration_pb2.Migration]
     """Follows a migration: sends it as it is, then after each round and each change of state, and at most 10 times a
@@ -121,7 +121,7 @@ class MigrationsServicer:
     ) -> _abc.Awaitable[_migration_pb2.ListMigrationsResponse]:
         """Lists migrations from and to this host, newest first.
 
-        Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        Errors: NOT_FOUND `VM_UNKNOWN` for a VM that is given; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
 
     def WatchMigration(

@@ -27,7 +27,7 @@ from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options
 from lamina.hypervisor.v1 import tasks_pb2 as lamina_dot_hypervisor_dot_v1_dot_tasks__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lamina/hypervisor/v1/snapshots.proto\x12\x14lamina.hypervisor.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\x1a lamina/hypervisor/v1/tasks.proto\"\xdf\x02\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fparent_snapshot\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0e\n\x06memory\x18\x05 \x01(\x08\x12\x10\n\x08quiesced\x18\x06 \x01(\x08\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\x08\x12\x16\n\x0e\x63reate_time_ns\x18\x08 \x01(\x03\x12\x0f\n\x07time_ns\x18\t \x01(\x03\x12\x10\n\x08pause_ns\x18\n \x01(\x03\x12\x1d\n\x15pages_copied_on_write\x18\x0b \x01(\x03\x12\x19\n\x11memory_file_bytes\x18\x0c \x01(\x03\x12\x17\n\x0f\x65xclusive_bytes\x18\r \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x0e \x01(\x03\x12\x31\n\x05\x64isks\x18\x0f \x03(\x0b\x32\".lamina.hypervisor.v1.SnapshotDisk\":\n\x0cSnapshotDisk\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0c\n\x04\x64isk\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\"\xbd\x01\n\x15\x43reateSnapshotRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\t\x12\x30\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1e.lamina.hypervisor.v1.Snapshot\x12\x0e\n\x06memory\x18\x04 \x01(\x08\x12\x0f\n\x07quiesce\x18\x05 \x01(\x08\x12\x18\n\x10\x62ytes_per_second\x18\x06 \x01(\x03\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"\"\n\x12GetSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x14ListSnapshotsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"c\n\x15ListSnapshotsResponse\x12\x31\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1e.lamina.hypervisor.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x15UpdateSnapshotRequest\x12\x30\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.lamina.hypervisor.v1.Snapshot\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"R\n\x17RevertToSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rwithout_power\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"`\n\x15\x44\x65leteSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x63hildren\x18\x02 \x01(\x08\x12\x13\n\x0bkeep_deltas\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\";\n\x17\x43onsolidateDisksRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"n\n\x1a\x43loneVirtualMachineRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05vm_id\x18\x02 \x01(\t\x12\x0e\n\x06linked\x18\x03 \x01(\x08\x12\r\n\x05label\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t2\xd6\x06\n\tSnapshots\x12\x63\n\x0e\x43reateSnapshot\x12+.lamina.hypervisor.v1.CreateSnapshotRequest\x1a\x1a.lamina.hypervisor.v1.Task\"\x08\x8a\xb5\x18\x04S-18\x12\x61\n\x0bGetSnapshot\x12(.lamina.hypervisor.v1.GetSnapshotRequest\x1a\x1e.lamina.hypervisor.v1.Snapshot\"\x08\x8a\xb5\x18\x04S-18\x12r\n\rListSnapshots\x12*.lamina.hypervisor.v1.ListSnapshotsRequest\x1a+.lamina.hypervisor.v1.ListSnapshotsResponse\"\x08\x8a\xb5\x18\x04S-18\x12g\n\x0eUpdateSnapshot\x12+.lamina.hypervisor.v1.UpdateSnapshotRequest\x1a\x1e.lamina.hypervisor.v1.Snapshot\"\x08\x8a\xb5\x18\x04S-18\x12g\n\x10RevertToSnapshot\x12-.lamina.hypervisor.v1.RevertToSnapshotRequest\x1a\x1a.lamina.hypervisor.v1.Task\"\x08\x8a\xb5\x18\x04S-18\x12\x63\n\x0e\x44\x65leteSnapshot\x12+.lamina.hypervisor.v1.DeleteSnapshotRequest\x1a\x1a.lamina.hypervisor.v1.Task\"\x08\x8a\xb5\x18\x04S-18\x12g\n\x10\x43onsolidateDisks\x12-.lamina.hypervisor.v1.ConsolidateDisksRequest\x1a\x1a.lamina.hypervisor.v1.Task\"\x08\x8a\xb5\x18\x04S-18\x12m\n\x13\x43loneVirtualMachine\x12\x30.lamina.hypervisor.v1.CloneVirtualMachineRequest\x1a\x1a.lamina.hypervisor.v1.Task\"\x08\x8a\xb5\x18\x04S-18b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lamina/hypervisor/v1/snapshots.proto\x12\x14lamina.hypervisor.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\x1a lamina/hypervisor/v1/tasks.proto\"\xe4\x02\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0fparent_snapshot\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0e\n\x06memory\x18\x05 \x01(\x08\x12\x10\n\x08quiesced\x18\x06 \x01(\x08\x12\x0f\n\x07\x63urrent\x18\x07 \x01(\x08\x12\x1b\n\x13\x63reate_wall_time_ns\x18\x08 \x01(\x03\x12\x0f\n\x07time_ns\x18\t \x01(\x03\x12\x10\n\x08pause_ns\x18\n \x01(\x03\x12\x1d\n\x15pages_copied_on_write\x18\x0b \x01(\x03\x12\x19\n\x11memory_file_bytes\x18\x0c \x01(\x03\x12\x17\n\x0f\x65xclusive_bytes\x18\r \x01(\x03\x12\x14\n\x0cmemory_bytes\x18\x0e \x01(\x03\x12\x31\n\x05\x64isks\x18\x0f \x03(\x0b\x32\".lamina.hypervisor.v1.SnapshotDisk\":\n\x0cSnapshotDisk\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x0c\n\x04\x64isk\x18\x02 \x01(\t\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\"\xbd\x01\n\x15\x43reateSnapshotRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\t\x12\x30\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1e.lamina.hypervisor.v1.Snapshot\x12\x0e\n\x06memory\x18\x04 \x01(\x08\x12\x0f\n\x07quiesce\x18\x05 \x01(\x08\x12\x18\n\x10\x62ytes_per_second\x18\x06 \x01(\x03\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"\"\n\x12GetSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"M\n\x14ListSnapshotsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"c\n\x15ListSnapshotsResponse\x12\x31\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1e.lamina.hypervisor.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n\x15UpdateSnapshotRequest\x12\x30\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.lamina.hypervisor.v1.Snapshot\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"R\n\x17RevertToSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rwithout_power\x18\x02 \x01(\x08\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"`\n\x15\x44\x65leteSnapshotRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x63hildren\x18\x02 \x01(\x08\x12\x13\n\x0bkeep_deltas\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\";\n\x17\x43onsolidateDisksRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"n\n\x1a\x43loneVirtualMachineRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05vm_id\x18\x02 \x01(\t\x12\x0e\n\x06linked\x18\x03 \x01(\x08\x12\r\n\x05label\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t2\xd6\x06\n\tSnapshots\x12\x63\n\x0e\x43reateSnapshot\x12+.lamina.hypervisor.v1.CreateSnapshotRequest\x1a\x1a.lamina.hypervisor.v1.Task\"\x08\x8a\xb5\x18\x04S-18\x12\x61\n\x0bGetSnapshot\x12(.lamina.hypervisor.v1.GetSnapshotRequest\x1a\x1e.lamina.hypervisor.v1.Snapshot\"\x08\x8a\xb5\x18\x04S-18\x12r\n\rListSnapshots\x12*.lamina.hypervisor.v1.ListSnapshotsRequest\x1a+.lamina.hypervisor.v1.ListSnapshotsResponse\"\x08\x8a\xb5\x18\x04S-18\x12g\n\x0eUpdateSnapshot\x12+.lamina.hypervisor.v1.UpdateSnapshotRequest\x1a\x1e.lamina.hypervisor.v1.Snapshot\"\x08\x8a\xb5\x18\x04S-18\x12g\n\x10RevertToSnapshot\x12-.lamina.hypervisor.v1.RevertToSnapshotRequest\x1a\x1a.lamina.hypervisor.v1.Task\"\x08\x8a\xb5\x18\x04S-18\x12\x63\n\x0e\x44\x65leteSnapshot\x12+.lamina.hypervisor.v1.DeleteSnapshotRequest\x1a\x1a.lamina.hypervisor.v1.Task\"\x08\x8a\xb5\x18\x04S-18\x12g\n\x10\x43onsolidateDisks\x12-.lamina.hypervisor.v1.ConsolidateDisksRequest\x1a\x1a.lamina.hypervisor.v1.Task\"\x08\x8a\xb5\x18\x04S-18\x12m\n\x13\x43loneVirtualMachine\x12\x30.lamina.hypervisor.v1.CloneVirtualMachineRequest\x1a\x1a.lamina.hypervisor.v1.Task\"\x08\x8a\xb5\x18\x04S-18b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,27 +51,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOTS'].methods_by_name['CloneVirtualMachine']._loaded_options = None
   _globals['_SNAPSHOTS'].methods_by_name['CloneVirtualMachine']._serialized_options = b'\212\265\030\004S-18'
   _globals['_SNAPSHOT']._serialized_start=163
-  _globals['_SNAPSHOT']._serialized_end=514
-  _globals['_SNAPSHOTDISK']._serialized_start=516
-  _globals['_SNAPSHOTDISK']._serialized_end=574
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=577
-  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=766
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=768
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=802
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=804
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=881
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=883
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=982
-  _globals['_UPDATESNAPSHOTREQUEST']._serialized_start=984
-  _globals['_UPDATESNAPSHOTREQUEST']._serialized_end=1106
-  _globals['_REVERTTOSNAPSHOTREQUEST']._serialized_start=1108
-  _globals['_REVERTTOSNAPSHOTREQUEST']._serialized_end=1190
-  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=1192
-  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=1288
-  _globals['_CONSOLIDATEDISKSREQUEST']._serialized_start=1290
-  _globals['_CONSOLIDATEDISKSREQUEST']._serialized_end=1349
-  _globals['_CLONEVIRTUALMACHINEREQUEST']._serialized_start=1351
-  _globals['_CLONEVIRTUALMACHINEREQUEST']._serialized_end=1461
-  _globals['_SNAPSHOTS']._serialized_start=1464
-  _globals['_SNAPSHOTS']._serialized_end=2318
+  _globals['_SNAPSHOT']._serialized_end=519
+  _globals['_SNAPSHOTDISK']._serialized_start=521
+  _globals['_SNAPSHOTDISK']._serialized_end=579
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_start=582
+  _globals['_CREATESNAPSHOTREQUEST']._serialized_end=771
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=773
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=807
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=809
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=886
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=888
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=987
+  _globals['_UPDATESNAPSHOTREQUEST']._serialized_start=989
+  _globals['_UPDATESNAPSHOTREQUEST']._serialized_end=1111
+  _globals['_REVERTTOSNAPSHOTREQUEST']._serialized_start=1113
+  _globals['_REVERTTOSNAPSHOTREQUEST']._serialized_end=1195
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=1197
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=1293
+  _globals['_CONSOLIDATEDISKSREQUEST']._serialized_start=1295
+  _globals['_CONSOLIDATEDISKSREQUEST']._serialized_end=1354
+  _globals['_CLONEVIRTUALMACHINEREQUEST']._serialized_start=1356
+  _globals['_CLONEVIRTUALMACHINEREQUEST']._serialized_end=1466
+  _globals['_SNAPSHOTS']._serialized_start=1469
+  _globals['_SNAPSHOTS']._serialized_end=2323
 # @@protoc_insertion_point(module_scope)

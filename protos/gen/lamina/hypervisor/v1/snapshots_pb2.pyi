@@ -32,7 +32,7 @@ class Snapshot(_message.Message):
     MEMORY_FIELD_NUMBER: _builtins.int
     QUIESCED_FIELD_NUMBER: _builtins.int
     CURRENT_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_NS_FIELD_NUMBER: _builtins.int
+    CREATE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     TIME_NS_FIELD_NUMBER: _builtins.int
     PAUSE_NS_FIELD_NUMBER: _builtins.int
     PAGES_COPIED_ON_WRITE_FIELD_NUMBER: _builtins.int
@@ -54,7 +54,7 @@ class Snapshot(_message.Message):
     """Whether the guest had brought its file systems to rest. Output only."""
     current: _builtins.bool
     """Whether the present state of the VM hangs directly below it. Output only."""
-    create_time_ns: _builtins.int
+    create_wall_time_ns: _builtins.int
     """Creation in Unix time, nanoseconds. Output only."""
     time_ns: _builtins.int
     """Time of the stack's clock at the instant that it shows, in nanoseconds. Output only."""
@@ -84,7 +84,7 @@ class Snapshot(_message.Message):
         memory: _builtins.bool = ...,
         quiesced: _builtins.bool = ...,
         current: _builtins.bool = ...,
-        create_time_ns: _builtins.int = ...,
+        create_wall_time_ns: _builtins.int = ...,
         time_ns: _builtins.int = ...,
         pause_ns: _builtins.int = ...,
         pages_copied_on_write: _builtins.int = ...,
@@ -95,7 +95,7 @@ class Snapshot(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time_ns", b"create_time_ns", "current", b"current", "description", b"description", "disks", b"disks", "exclusive_bytes", b"exclusive_bytes", "label", b"label", "memory", b"memory", "memory_bytes", b"memory_bytes", "memory_file_bytes", b"memory_file_bytes", "name", b"name", "pages_copied_on_write", b"pages_copied_on_write", "parent_snapshot", b"parent_snapshot", "pause_ns", b"pause_ns", "quiesced", b"quiesced", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_wall_time_ns", b"create_wall_time_ns", "current", b"current", "description", b"description", "disks", b"disks", "exclusive_bytes", b"exclusive_bytes", "label", b"label", "memory", b"memory", "memory_bytes", b"memory_bytes", "memory_file_bytes", b"memory_file_bytes", "name", b"name", "pages_copied_on_write", b"pages_copied_on_write", "parent_snapshot", b"parent_snapshot", "pause_ns", b"pause_ns", "quiesced", b"quiesced", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -127,7 +127,7 @@ class SnapshotsServicer:
     def ListSnapshots(self, request, context):
         """Lists the snapshots of a VM, parents before children, siblings by creation.
 
-        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,7 @@ class SnapshotsStub:
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_snapshots_pb2.ListSnapshotsRequest, _snapshots_pb2.ListSnapshotsResponse]
     """Lists the snapshots of a VM, parents before children, siblings by creation.
 
-    Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+    Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
     UpdateSnapshot: _aio.UnaryUnaryMultiCallable[_snapshots_pb2.UpdateSnapshotRequest, _snapshots_pb2.Snapshot]
     """Changes a snapshot's label or description.
@@ -129,7 +129,7 @@ class SnapshotsServicer:
     ) -> _abc.Awaitable[_snapshots_pb2.ListSnapshotsResponse]:
         """Lists the snapshots of a VM, parents before children, siblings by creation.
 
-        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_UNKNOWN`.
+        Errors: NOT_FOUND `VM_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
         """
 
     def UpdateSnapshot(

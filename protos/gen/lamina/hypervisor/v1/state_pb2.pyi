@@ -51,7 +51,7 @@ class MachineState(_message.Message):
         """Devices, in the order of their ids, at most 96."""
 
     @_builtins.property
-    def clock(self) -> Global___ClockState:
+    def clock(self) -> Global___GuestClock:
         """Clocks."""
 
     def __init__(
@@ -60,7 +60,7 @@ class MachineState(_message.Message):
         version: _builtins.int = ...,
         vcpus: _abc.Iterable[Global___VcpuState] | None = ...,
         devices: _abc.Iterable[Global___DeviceState] | None = ...,
-        clock: Global___ClockState | None = ...,
+        clock: Global___GuestClock | None = ...,
         random: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
@@ -263,7 +263,7 @@ class TimerState(_message.Message):
 Global___TimerState: _TypeAlias = TimerState  # noqa: Y015
 
 @_typing.final
-class ClockState(_message.Message):
+class GuestClock(_message.Message):
     """Clocks of a VM at one instant."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -294,4 +294,4 @@ class ClockState(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClockState: _TypeAlias = ClockState  # noqa: Y015
+Global___GuestClock: _TypeAlias = GuestClock  # noqa: Y015

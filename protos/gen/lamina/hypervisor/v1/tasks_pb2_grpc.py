@@ -86,7 +86,7 @@ class TasksServicer:
         """Lists tasks, newest first.
 
         Errors: NOT_FOUND `VM_UNKNOWN` or `DISK_UNKNOWN` for an object that is given; INVALID_ARGUMENT
-        `PAGE_TOKEN_UNKNOWN`.
+        `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

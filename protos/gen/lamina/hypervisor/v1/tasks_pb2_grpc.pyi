@@ -31,7 +31,7 @@ class TasksStub:
     """Lists tasks, newest first.
 
     Errors: NOT_FOUND `VM_UNKNOWN` or `DISK_UNKNOWN` for an object that is given; INVALID_ARGUMENT
-    `PAGE_TOKEN_UNKNOWN`.
+    `PAGE_TOKEN_INVALID`.
     """
     WatchTask: _aio.UnaryStreamMultiCallable[_tasks_pb2.WatchTaskRequest, _tasks_pb2.Task]
     """Follows a task: sends it as it is, then after each change, at most 10 times a second, and ends with OK after its
@@ -75,7 +75,7 @@ class TasksServicer:
         """Lists tasks, newest first.
 
         Errors: NOT_FOUND `VM_UNKNOWN` or `DISK_UNKNOWN` for an object that is given; INVALID_ARGUMENT
-        `PAGE_TOKEN_UNKNOWN`.
+        `PAGE_TOKEN_INVALID`.
         """
 
     def WatchTask(

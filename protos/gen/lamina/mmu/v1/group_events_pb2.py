@@ -23,37 +23,36 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from lamina.common.v1 import pressure_pb2 as lamina_dot_common_dot_v1_dot_pressure__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lamina/mmu/v1/group_events.proto\x12\rlamina.mmu.v1\x1a google/protobuf/field_mask.proto\"\x83\x02\n\x0fGroupProtection\x12\x11\n\tmin_bytes\x18\x01 \x01(\x03\x12\x11\n\tlow_bytes\x18\x02 \x01(\x03\x12\x17\n\nhigh_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fswap_high_bytes\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\toom_group\x18\x05 \x01(\x08\x12\x0e\n\x06policy\x18\x06 \x01(\t\x12\x39\n\x11policy_parameters\x18\x07 \x03(\x0b\x32\x1e.lamina.mmu.v1.PolicyParameter\x12\x12\n\nswappiness\x18\x08 \x01(\x05\x42\r\n\x0b_high_bytesB\x12\n\x10_swap_high_bytes\".\n\x0fPolicyParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\")\n\x19GetGroupProtectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x91\x01\n\x1cUpdateGroupProtectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\nprotection\x18\x02 \x01(\x0b\x32\x1e.lamina.mmu.v1.GroupProtection\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\")\n\x19GetGroupStatisticsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xd8\x03\n\x0fGroupStatistics\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\x17\n\x0f\x61nonymous_pages\x18\x03 \x01(\x03\x12\x14\n\x0cobject_pages\x18\x04 \x01(\x03\x12\x14\n\x0ctable_frames\x18\x05 \x01(\x03\x12\x18\n\x10\x61llocated_frames\x18\x06 \x01(\x03\x12\x14\n\x0clocked_pages\x18\x07 \x01(\x03\x12\x12\n\nhuge_pages\x18\x08 \x01(\x03\x12\x13\n\x0b\x64irty_pages\x18\t \x01(\x03\x12\x15\n\rswapped_pages\x18\n \x01(\x03\x12\x14\n\x0cminor_faults\x18\x0b \x01(\x03\x12\x14\n\x0cmajor_faults\x18\x0c \x01(\x03\x12\x15\n\rscanned_pages\x18\r \x01(\x03\x12\x17\n\x0freclaimed_pages\x18\x0e \x01(\x03\x12\x17\n\x0frefaulted_pages\x18\x0f \x01(\x03\x12.\n\x06\x65vents\x18\x10 \x03(\x0b\x32\x1e.lamina.mmu.v1.GroupEventCount\x12%\n\x04some\x18\x11 \x01(\x0b\x32\x17.lamina.mmu.v1.Pressure\x12%\n\x04\x66ull\x18\x12 \x01(\x0b\x32\x17.lamina.mmu.v1.Pressure\"h\n\x08Pressure\x12\x17\n\x0f\x61verage_10s_ppm\x18\x01 \x01(\x05\x12\x17\n\x0f\x61verage_60s_ppm\x18\x02 \x01(\x05\x12\x18\n\x10\x61verage_300s_ppm\x18\x03 \x01(\x05\x12\x10\n\x08total_ns\x18\x04 \x01(\x03\"M\n\x0fGroupEventCount\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.lamina.mmu.v1.GroupEventKind\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\x98\x01\n\x12WatchGroupsRequest\x12\x0e\n\x06groups\x18\x01 \x03(\t\x12,\n\x05kinds\x18\x02 \x03(\x0e\x32\x1d.lamina.mmu.v1.GroupEventKind\x12\x14\n\x0cpressure_ppm\x18\x03 \x01(\x05\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_after_sequence\"\xeb\x01\n\nGroupEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\r\n\x05group\x18\x03 \x01(\t\x12+\n\x04kind\x18\x04 \x01(\x0e\x32\x1d.lamina.mmu.v1.GroupEventKind\x12\x13\n\x0busage_bytes\x18\x05 \x01(\x03\x12\x13\n\x0blimit_bytes\x18\x06 \x01(\x03\x12\x0e\n\x06spaces\x18\x07 \x03(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\t \x01(\x04\x12\x14\n\x0cpressure_ppm\x18\n \x01(\x05\x12\r\n\x05\x63\x61use\x18\x0b \x01(\t\"<\n\x0fGroupEventBatch\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.lamina.mmu.v1.GroupEvent*\xb4\x02\n\x0eGroupEventKind\x12 \n\x1cGROUP_EVENT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14GROUP_EVENT_KIND_LOW\x10\x01\x12\x19\n\x15GROUP_EVENT_KIND_HIGH\x10\x02\x12\x18\n\x14GROUP_EVENT_KIND_MAX\x10\x03\x12\x18\n\x14GROUP_EVENT_KIND_OOM\x10\x04\x12\x1d\n\x19GROUP_EVENT_KIND_OOM_KILL\x10\x05\x12\x1d\n\x19GROUP_EVENT_KIND_SWAP_MAX\x10\x06\x12\x1d\n\x19GROUP_EVENT_KIND_PRESSURE\x10\x07\x12\x1a\n\x16GROUP_EVENT_KIND_EMPTY\x10\x08\x12\x1e\n\x1aGROUP_EVENT_KIND_PAGE_LOST\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lamina/mmu/v1/group_events.proto\x12\rlamina.mmu.v1\x1a google/protobuf/field_mask.proto\x1a\x1flamina/common/v1/pressure.proto\"\x83\x02\n\x0fGroupProtection\x12\x11\n\tmin_bytes\x18\x01 \x01(\x03\x12\x11\n\tlow_bytes\x18\x02 \x01(\x03\x12\x17\n\nhigh_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1c\n\x0fswap_high_bytes\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\toom_group\x18\x05 \x01(\x08\x12\x0e\n\x06policy\x18\x06 \x01(\t\x12\x39\n\x11policy_parameters\x18\x07 \x03(\x0b\x32\x1e.lamina.mmu.v1.PolicyParameter\x12\x12\n\nswappiness\x18\x08 \x01(\x05\x42\r\n\x0b_high_bytesB\x12\n\x10_swap_high_bytes\".\n\x0fPolicyParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\")\n\x19GetGroupProtectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x91\x01\n\x1cUpdateGroupProtectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\nprotection\x18\x02 \x01(\x0b\x32\x1e.lamina.mmu.v1.GroupProtection\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\")\n\x19GetGroupStatisticsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xb8\x03\n\x0fGroupStatistics\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\x17\n\x0f\x61nonymous_pages\x18\x03 \x01(\x03\x12\x14\n\x0cobject_pages\x18\x04 \x01(\x03\x12\x14\n\x0ctable_frames\x18\x05 \x01(\x03\x12\x18\n\x10\x61llocated_frames\x18\x06 \x01(\x03\x12\x14\n\x0clocked_pages\x18\x07 \x01(\x03\x12\x12\n\nhuge_pages\x18\x08 \x01(\x03\x12\x13\n\x0b\x64irty_pages\x18\t \x01(\x03\x12\x15\n\rswapped_pages\x18\n \x01(\x03\x12\x14\n\x0cminor_faults\x18\x0b \x01(\x03\x12\x14\n\x0cmajor_faults\x18\x0c \x01(\x03\x12\x15\n\rscanned_pages\x18\r \x01(\x03\x12\x17\n\x0freclaimed_pages\x18\x0e \x01(\x03\x12\x17\n\x0frefaulted_pages\x18\x0f \x01(\x03\x12.\n\x06\x65vents\x18\x10 \x03(\x0b\x32\x1e.lamina.mmu.v1.GroupEventCount\x12,\n\x08pressure\x18\x11 \x01(\x0b\x32\x1a.lamina.common.v1.Pressure\"M\n\x0fGroupEventCount\x12+\n\x04kind\x18\x01 \x01(\x0e\x32\x1d.lamina.mmu.v1.GroupEventKind\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"\x98\x01\n\x12WatchGroupsRequest\x12\x0e\n\x06groups\x18\x01 \x03(\t\x12,\n\x05kinds\x18\x02 \x03(\x0e\x32\x1d.lamina.mmu.v1.GroupEventKind\x12\x14\n\x0cpressure_ppm\x18\x03 \x01(\x05\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x04 \x01(\x03H\x00\x88\x01\x01\x42\x11\n\x0f_after_sequence\"\xeb\x01\n\nGroupEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\r\n\x05group\x18\x03 \x01(\t\x12+\n\x04kind\x18\x04 \x01(\x0e\x32\x1d.lamina.mmu.v1.GroupEventKind\x12\x13\n\x0busage_bytes\x18\x05 \x01(\x03\x12\x13\n\x0blimit_bytes\x18\x06 \x01(\x03\x12\x0e\n\x06spaces\x18\x07 \x03(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\t \x01(\x04\x12\x14\n\x0cpressure_ppm\x18\n \x01(\x05\x12\r\n\x05\x63\x61use\x18\x0b \x01(\t\"<\n\x0fGroupEventBatch\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.lamina.mmu.v1.GroupEvent*\xb4\x02\n\x0eGroupEventKind\x12 \n\x1cGROUP_EVENT_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14GROUP_EVENT_KIND_LOW\x10\x01\x12\x19\n\x15GROUP_EVENT_KIND_HIGH\x10\x02\x12\x18\n\x14GROUP_EVENT_KIND_MAX\x10\x03\x12\x18\n\x14GROUP_EVENT_KIND_OOM\x10\x04\x12\x1d\n\x19GROUP_EVENT_KIND_OOM_KILL\x10\x05\x12\x1d\n\x19GROUP_EVENT_KIND_SWAP_MAX\x10\x06\x12\x1d\n\x19GROUP_EVENT_KIND_PRESSURE\x10\x07\x12\x1a\n\x16GROUP_EVENT_KIND_EMPTY\x10\x08\x12\x1e\n\x1aGROUP_EVENT_KIND_PAGE_LOST\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.mmu.v1.group_events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GROUPEVENTKIND']._serialized_start=1745
-  _globals['_GROUPEVENTKIND']._serialized_end=2053
-  _globals['_GROUPPROTECTION']._serialized_start=86
-  _globals['_GROUPPROTECTION']._serialized_end=345
-  _globals['_POLICYPARAMETER']._serialized_start=347
-  _globals['_POLICYPARAMETER']._serialized_end=393
-  _globals['_GETGROUPPROTECTIONREQUEST']._serialized_start=395
-  _globals['_GETGROUPPROTECTIONREQUEST']._serialized_end=436
-  _globals['_UPDATEGROUPPROTECTIONREQUEST']._serialized_start=439
-  _globals['_UPDATEGROUPPROTECTIONREQUEST']._serialized_end=584
-  _globals['_GETGROUPSTATISTICSREQUEST']._serialized_start=586
-  _globals['_GETGROUPSTATISTICSREQUEST']._serialized_end=627
-  _globals['_GROUPSTATISTICS']._serialized_start=630
-  _globals['_GROUPSTATISTICS']._serialized_end=1102
-  _globals['_PRESSURE']._serialized_start=1104
-  _globals['_PRESSURE']._serialized_end=1208
-  _globals['_GROUPEVENTCOUNT']._serialized_start=1210
-  _globals['_GROUPEVENTCOUNT']._serialized_end=1287
-  _globals['_WATCHGROUPSREQUEST']._serialized_start=1290
-  _globals['_WATCHGROUPSREQUEST']._serialized_end=1442
-  _globals['_GROUPEVENT']._serialized_start=1445
-  _globals['_GROUPEVENT']._serialized_end=1680
-  _globals['_GROUPEVENTBATCH']._serialized_start=1682
-  _globals['_GROUPEVENTBATCH']._serialized_end=1742
+  _globals['_GROUPEVENTKIND']._serialized_start=1640
+  _globals['_GROUPEVENTKIND']._serialized_end=1948
+  _globals['_GROUPPROTECTION']._serialized_start=119
+  _globals['_GROUPPROTECTION']._serialized_end=378
+  _globals['_POLICYPARAMETER']._serialized_start=380
+  _globals['_POLICYPARAMETER']._serialized_end=426
+  _globals['_GETGROUPPROTECTIONREQUEST']._serialized_start=428
+  _globals['_GETGROUPPROTECTIONREQUEST']._serialized_end=469
+  _globals['_UPDATEGROUPPROTECTIONREQUEST']._serialized_start=472
+  _globals['_UPDATEGROUPPROTECTIONREQUEST']._serialized_end=617
+  _globals['_GETGROUPSTATISTICSREQUEST']._serialized_start=619
+  _globals['_GETGROUPSTATISTICSREQUEST']._serialized_end=660
+  _globals['_GROUPSTATISTICS']._serialized_start=663
+  _globals['_GROUPSTATISTICS']._serialized_end=1103
+  _globals['_GROUPEVENTCOUNT']._serialized_start=1105
+  _globals['_GROUPEVENTCOUNT']._serialized_end=1182
+  _globals['_WATCHGROUPSREQUEST']._serialized_start=1185
+  _globals['_WATCHGROUPSREQUEST']._serialized_end=1337
+  _globals['_GROUPEVENT']._serialized_start=1340
+  _globals['_GROUPEVENT']._serialized_end=1575
+  _globals['_GROUPEVENTBATCH']._serialized_start=1577
+  _globals['_GROUPEVENTBATCH']._serialized_end=1637
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from lamina.common.v1 import pressure_pb2 as _pressure_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -259,8 +260,7 @@ class GroupStatistics(_message.Message):
     RECLAIMED_PAGES_FIELD_NUMBER: _builtins.int
     REFAULTED_PAGES_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
-    SOME_FIELD_NUMBER: _builtins.int
-    FULL_FIELD_NUMBER: _builtins.int
+    PRESSURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name."""
     time_ns: _builtins.int
@@ -296,12 +296,8 @@ class GroupStatistics(_message.Message):
         """Events by kind, in the order of the enum; kinds that did not occur are left out."""
 
     @_builtins.property
-    def some(self) -> Global___Pressure:
-        """Time in which somebody waited for memory."""
-
-    @_builtins.property
-    def full(self) -> Global___Pressure:
-        """Time in which everybody who had work waited for memory."""
+    def pressure(self) -> _pressure_pb2.Pressure:
+        """Time in which work waited for memory: reclaim, throttling beyond `high`, or a page that had left."""
 
     def __init__(
         self,
@@ -322,50 +318,15 @@ class GroupStatistics(_message.Message):
         reclaimed_pages: _builtins.int = ...,
         refaulted_pages: _builtins.int = ...,
         events: _abc.Iterable[Global___GroupEventCount] | None = ...,
-        some: Global___Pressure | None = ...,
-        full: Global___Pressure | None = ...,
+        pressure: _pressure_pb2.Pressure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["full", b"full", "some", b"some"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pressure", b"pressure"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_frames", b"allocated_frames", "anonymous_pages", b"anonymous_pages", "dirty_pages", b"dirty_pages", "events", b"events", "full", b"full", "huge_pages", b"huge_pages", "locked_pages", b"locked_pages", "major_faults", b"major_faults", "minor_faults", b"minor_faults", "name", b"name", "object_pages", b"object_pages", "reclaimed_pages", b"reclaimed_pages", "refaulted_pages", b"refaulted_pages", "scanned_pages", b"scanned_pages", "some", b"some", "swapped_pages", b"swapped_pages", "table_frames", b"table_frames", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocated_frames", b"allocated_frames", "anonymous_pages", b"anonymous_pages", "dirty_pages", b"dirty_pages", "events", b"events", "huge_pages", b"huge_pages", "locked_pages", b"locked_pages", "major_faults", b"major_faults", "minor_faults", b"minor_faults", "name", b"name", "object_pages", b"object_pages", "pressure", b"pressure", "reclaimed_pages", b"reclaimed_pages", "refaulted_pages", b"refaulted_pages", "scanned_pages", b"scanned_pages", "swapped_pages", b"swapped_pages", "table_frames", b"table_frames", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GroupStatistics: _TypeAlias = GroupStatistics  # noqa: Y015
-
-@_typing.final
-class Pressure(_message.Message):
-    """Pressure as /proc/pressure has it."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    AVERAGE_10S_PPM_FIELD_NUMBER: _builtins.int
-    AVERAGE_60S_PPM_FIELD_NUMBER: _builtins.int
-    AVERAGE_300S_PPM_FIELD_NUMBER: _builtins.int
-    TOTAL_NS_FIELD_NUMBER: _builtins.int
-    average_10s_ppm: _builtins.int
-    """Share of the last 10 s, in millionths."""
-    average_60s_ppm: _builtins.int
-    """Share of the last 60 s, in millionths."""
-    average_300s_ppm: _builtins.int
-    """Share of the last 300 s, in millionths."""
-    total_ns: _builtins.int
-    """Time in all, in nanoseconds."""
-    def __init__(
-        self,
-        *,
-        average_10s_ppm: _builtins.int = ...,
-        average_60s_ppm: _builtins.int = ...,
-        average_300s_ppm: _builtins.int = ...,
-        total_ns: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["average_10s_ppm", b"average_10s_ppm", "average_300s_ppm", b"average_300s_ppm", "average_60s_ppm", b"average_60s_ppm", "total_ns", b"total_ns"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Pressure: _TypeAlias = Pressure  # noqa: Y015
 
 @_typing.final
 class GroupEventCount(_message.Message):
@@ -473,7 +434,7 @@ class GroupEvent(_message.Message):
     @_builtins.property
     def spaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For `OOM_KILL`: spaces to end, by name, the one that decided first; several only for a group that dies together.
-        For `PAGE_LOST`: spaces that had the page.
+        For `PAGE_LOST`: spaces that had the page. At most 1024; more come in further events of the same instant.
         """
 
     def __init__(

@@ -350,6 +350,7 @@ class MapRangeRequest(_message.Message):
     SHARED_FIELD_NUMBER: _builtins.int
     GROWS_DOWN_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     address: _builtins.int
     """Where, page aligned. With `fixed` exactly there, otherwise a hint; 0 lets the MMU choose, from the top down."""
     size_bytes: _builtins.int
@@ -368,6 +369,8 @@ class MapRangeRequest(_message.Message):
     """
     label: _builtins.str
     """Label for people, for example `[stack]` or a path. At most 255 characters."""
+    request_id: _builtins.str
+    """Makes a repeated call return what the first one made. Optional."""
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Space."""
@@ -394,10 +397,11 @@ class MapRangeRequest(_message.Message):
         shared: _builtins.bool = ...,
         grows_down: _builtins.bool = ...,
         label: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "object", b"object", "protection", b"protection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "fixed", b"fixed", "grows_down", b"grows_down", "handle", b"handle", "label", b"label", "object", b"object", "object_offset", b"object_offset", "protection", b"protection", "replace", b"replace", "shared", b"shared", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "fixed", b"fixed", "grows_down", b"grows_down", "handle", b"handle", "label", b"label", "object", b"object", "object_offset", b"object_offset", "protection", b"protection", "replace", b"replace", "request_id", b"request_id", "shared", b"shared", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -718,6 +722,12 @@ class FaultResponse(_message.Message):
         """No mapping, or not these rights: a segmentation fault."""
         OUTCOME_OUT_OF_MEMORY: FaultResponse._Outcome.ValueType  # 7
         """Neither a free frame nor anything to reclaim within the limits."""
+        OUTCOME_BUS_ERROR: FaultResponse._Outcome.ValueType  # 8
+        """There is a mapping, and no content: a bus error (SIGBUS). `refusal_reason` says why. Only of objects with a
+        supplier, and of pages whose memory failed.
+        """
+        OUTCOME_SUPPLIED: FaultResponse._Outcome.ValueType  # 9
+        """The page of an object was read from its supplier (a major fault)."""
 
     class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
         """How a fault ends."""
@@ -738,6 +748,12 @@ class FaultResponse(_message.Message):
     """No mapping, or not these rights: a segmentation fault."""
     OUTCOME_OUT_OF_MEMORY: FaultResponse.Outcome.ValueType  # 7
     """Neither a free frame nor anything to reclaim within the limits."""
+    OUTCOME_BUS_ERROR: FaultResponse.Outcome.ValueType  # 8
+    """There is a mapping, and no content: a bus error (SIGBUS). `refusal_reason` says why. Only of objects with a
+    supplier, and of pages whose memory failed.
+    """
+    OUTCOME_SUPPLIED: FaultResponse.Outcome.ValueType  # 9
+    """The page of an object was read from its supplier (a major fault)."""
 
     OUTCOME_FIELD_NUMBER: _builtins.int
     FRAME_FIELD_NUMBER: _builtins.int
@@ -745,6 +761,7 @@ class FaultResponse(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     LIMIT_GROUP_FIELD_NUMBER: _builtins.int
     VICTIM_SPACE_FIELD_NUMBER: _builtins.int
+    REFUSAL_REASON_FIELD_NUMBER: _builtins.int
     outcome: Global___FaultResponse.Outcome.ValueType
     """Outcome."""
     frame: _builtins.int
@@ -755,9 +772,15 @@ class FaultResponse(_message.Message):
     """For `OUTCOME_OUT_OF_MEMORY`: the group whose limit was hit, and the space in it that holds most memory."""
     victim_space: _builtins.str
     """For `OUTCOME_OUT_OF_MEMORY`: the space to kill, by name."""
+    refusal_reason: _builtins.str
+    """For `OUTCOME_BUS_ERROR`: why, in UPPER_SNAKE: `BEYOND_OBJECT`, `SUPPLIER_GONE`, `PAGE_LOST`, or what the supplier
+    said, for example `READ_FAILED`.
+    """
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___FaultStep]:
-        """The steps taken, in order, each with its time: the document's seven steps as they happened."""
+        """The steps taken, in order, each with its time: the document's seven steps as they happened,
+        at most 64.
+        """
 
     def __init__(
         self,
@@ -768,10 +791,11 @@ class FaultResponse(_message.Message):
         steps: _abc.Iterable[Global___FaultStep] | None = ...,
         limit_group: _builtins.str = ...,
         victim_space: _builtins.str = ...,
+        refusal_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "frame", b"frame", "limit_group", b"limit_group", "outcome", b"outcome", "steps", b"steps", "victim_space", b"victim_space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "frame", b"frame", "limit_group", b"limit_group", "outcome", b"outcome", "refusal_reason", b"refusal_reason", "steps", b"steps", "victim_space", b"victim_space"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -970,6 +994,8 @@ class TranslateResponse(_message.Message):
         """Mapped, and never touched."""
         RESIDENCY_UNMAPPED: TranslateResponse._Residency.ValueType  # 4
         """Not mapped."""
+        RESIDENCY_SUPPLIER: TranslateResponse._Residency.ValueType  # 5
+        """With the supplier of its object: an access would ask for it."""
 
     class Residency(_Residency, metaclass=_ResidencyEnumTypeWrapper):
         """Where a page is."""
@@ -984,6 +1010,8 @@ class TranslateResponse(_message.Message):
     """Mapped, and never touched."""
     RESIDENCY_UNMAPPED: TranslateResponse.Residency.ValueType  # 4
     """Not mapped."""
+    RESIDENCY_SUPPLIER: TranslateResponse.Residency.ValueType  # 5
+    """With the supplier of its object: an access would ask for it."""
 
     RESIDENCY_FIELD_NUMBER: _builtins.int
     PAGE_NUMBER_FIELD_NUMBER: _builtins.int
@@ -1186,22 +1214,26 @@ class HoldWant(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     ACCESS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Chosen by the holder, returned with the grant."""
     address: _builtins.int
     """Address in the space (guest physical)."""
     access: _access_pb2.Access.ValueType
     """Access that is wanted. A read may be granted without the right to write."""
+    traceparent: _builtins.str
+    """Work that the page is wanted for, as W3C `traceparent`. Empty: untraced. A hint: it decides nothing."""
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         address: _builtins.int = ...,
         access: _access_pb2.Access.ValueType = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "address", b"address", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "address", b"address", "sequence", b"sequence", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1218,6 +1250,7 @@ class HoldWantExtent(_message.Message):
     ACCESS_FIELD_NUMBER: _builtins.int
     EXTENT_BYTES_FIELD_NUMBER: _builtins.int
     PINNED_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Chosen by the holder, returned with the grant. One series with those of wants."""
     address: _builtins.int
@@ -1232,6 +1265,8 @@ class HoldWantExtent(_message.Message):
     """Whether the extent stays where it is until the hold ends (a VM whose RAM another stack maps whole). It counts as
     locked.
     """
+    traceparent: _builtins.str
+    """Work that the extent is wanted for, as W3C `traceparent`. Empty: untraced. A hint: it decides nothing."""
     def __init__(
         self,
         *,
@@ -1240,10 +1275,11 @@ class HoldWantExtent(_message.Message):
         access: _access_pb2.Access.ValueType = ...,
         extent_bytes: _builtins.int = ...,
         pinned: _builtins.bool = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "address", b"address", "extent_bytes", b"extent_bytes", "pinned", b"pinned", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "address", b"address", "extent_bytes", b"extent_bytes", "pinned", b"pinned", "sequence", b"sequence", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1306,10 +1342,13 @@ class HoldRevokeExtents(_message.Message):
     REVOCATION_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
     SPLIT_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     revocation: _builtins.int
     """Identifies the revocation; one series with the others."""
     split: _builtins.bool
     """Whether they are only split into pages, which stay granted."""
+    traceparent: _builtins.str
+    """Work that room is made for, as W3C `traceparent`. Empty: untraced. A hint: it decides nothing."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Extents by their first address, at most 4096."""
@@ -1320,10 +1359,11 @@ class HoldRevokeExtents(_message.Message):
         revocation: _builtins.int = ...,
         addresses: _abc.Iterable[_builtins.int] | None = ...,
         split: _builtins.bool = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "revocation", b"revocation", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "revocation", b"revocation", "split", b"split", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1554,7 +1594,7 @@ class HoldRefusal(_message.Message):
     address: _builtins.int
     """Address asked for."""
     outcome: Global___FaultResponse.Outcome.ValueType
-    """`OUTCOME_SEGMENTATION_FAULT` or `OUTCOME_OUT_OF_MEMORY`."""
+    """`OUTCOME_SEGMENTATION_FAULT`, `OUTCOME_OUT_OF_MEMORY` or `OUTCOME_BUS_ERROR`."""
     def __init__(
         self,
         *,
@@ -1579,10 +1619,13 @@ class HoldRevocation(_message.Message):
     REVOCATION_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
     WRITE_ONLY_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     revocation: _builtins.int
     """Identifies the revocation."""
     write_only: _builtins.bool
     """Whether only the right to write is taken."""
+    traceparent: _builtins.str
+    """Work that room is made for, as W3C `traceparent`. Empty: untraced. A hint: it decides nothing."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Pages by address, page aligned, at most 4096."""
@@ -1593,10 +1636,11 @@ class HoldRevocation(_message.Message):
         revocation: _builtins.int = ...,
         addresses: _abc.Iterable[_builtins.int] | None = ...,
         write_only: _builtins.bool = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "revocation", b"revocation", "write_only", b"write_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "revocation", b"revocation", "traceparent", b"traceparent", "write_only", b"write_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2027,9 +2071,11 @@ class Frame(_message.Message):
         USE_TABLE: Frame._Use.ValueType  # 4
         """A page table."""
         USE_ALLOCATED: Frame._Use.ValueType  # 5
-        """Given out by `AllocateFrames`."""
+        """Given out by `AllocateFrames` or `AllocateExtents`."""
         USE_RESERVED: Frame._Use.ValueType  # 6
         """Kept by the MMU itself (frame 0, which is never given out)."""
+        USE_OFFLINE: Frame._Use.ValueType  # 7
+        """Out of use, because its memory failed."""
 
     class Use(_Use, metaclass=_UseEnumTypeWrapper):
         """What a frame is used for."""
@@ -2045,9 +2091,11 @@ class Frame(_message.Message):
     USE_TABLE: Frame.Use.ValueType  # 4
     """A page table."""
     USE_ALLOCATED: Frame.Use.ValueType  # 5
-    """Given out by `AllocateFrames`."""
+    """Given out by `AllocateFrames` or `AllocateExtents`."""
     USE_RESERVED: Frame.Use.ValueType  # 6
     """Kept by the MMU itself (frame 0, which is never given out)."""
+    USE_OFFLINE: Frame.Use.ValueType  # 7
+    """Out of use, because its memory failed."""
 
     FRAME_FIELD_NUMBER: _builtins.int
     USE_FIELD_NUMBER: _builtins.int
@@ -2197,7 +2245,7 @@ class FreeFramesRequest(_message.Message):
     """The owner given at their allocation."""
     @_builtins.property
     def frames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Frame numbers."""
+        """Frame numbers, at most 65,536."""
 
     def __init__(
         self,
@@ -2412,7 +2460,7 @@ class UpdateGroupRequest(_message.Message):
     max_bytes: _builtins.int
     """New limit in bytes. Absent leaves it."""
     swap_max_bytes: _builtins.int
-    """New swap limit in bytes. Absent leaves it."""
+    """New swap limit in bytes. -1 takes the limit away, absent leaves it."""
     def __init__(
         self,
         *,

@@ -246,6 +246,7 @@ class SpacesServicer:
     def MapRange(self, request, context):
         """Maps a range: from here on accesses to it fault pages in. Nothing is allocated.
 
+        Idempotent by `request_id`; without one, a call that is repeated and leaves the place to the MMU maps once more.
         Errors: FAILED_PRECONDITION `HANDLE_STALE` (of the space or the object); INVALID_ARGUMENT for unaligned ranges,
         `ADDRESS_NOT_MAPPABLE` for a fixed one outside the lower half (a process never maps page 0); ALREADY_EXISTS
         `RANGE_IN_USE` for a fixed address in use without `replace`; RESOURCE_EXHAUSTED
@@ -399,7 +400,7 @@ class SpacesServicer:
     def RemapRange(self, request, context):
         """Resizes or moves a mapping with its pages, as mremap(2) does. Holders give up what moves before the call returns.
 
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when the old range is not within one
+        Idempotent by `request_id`. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when the old range is not within one
         mapping; ALREADY_EXISTS `RANGE_IN_USE` when it cannot grow and may not move; RESOURCE_EXHAUSTED
         `ADDRESS_SPACE_FULL`, `TOO_MANY_MAPPINGS`, `MAPPED_LIMIT`; INVALID_ARGUMENT for an unaligned address or ranges that
         overlap.

@@ -50,6 +50,7 @@ class SpacesStub:
     MapRange: _aio.UnaryUnaryMultiCallable[_mmu_pb2.MapRangeRequest, _mmu_pb2.MapRangeResponse]
     """Maps a range: from here on accesses to it fault pages in. Nothing is allocated.
 
+    Idempotent by `request_id`; without one, a call that is repeated and leaves the place to the MMU maps once more.
     Errors: FAILED_PRECONDITION `HANDLE_STALE` (of the space or the object); INVALID_ARGUMENT for unaligned ranges,
     `ADDRESS_NOT_MAPPABLE` for a fixed one outside the lower half (a process never maps page 0); ALREADY_EXISTS
     `RANGE_IN_USE` for a fixed address in use without `replace`; RESOURCE_EXHAUSTED
@@ -143,7 +144,7 @@ class SpacesStub:
     RemapRange: _aio.UnaryUnaryMultiCallable[_ranges_pb2.RemapRangeRequest, _ranges_pb2.RemapRangeResponse]
     """Resizes or moves a mapping with its pages, as mremap(2) does. Holders give up what moves before the call returns.
 
-    Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when the old range is not within one
+    Idempotent by `request_id`. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when the old range is not within one
     mapping; ALREADY_EXISTS `RANGE_IN_USE` when it cannot grow and may not move; RESOURCE_EXHAUSTED
     `ADDRESS_SPACE_FULL`, `TOO_MANY_MAPPINGS`, `MAPPED_LIMIT`; INVALID_ARGUMENT for an unaligned address or ranges that
     overlap.
@@ -278,6 +279,7 @@ class SpacesServicer:
     ) -> _abc.Awaitable[_mmu_pb2.MapRangeResponse]:
         """Maps a range: from here on accesses to it fault pages in. Nothing is allocated.
 
+        Idempotent by `request_id`; without one, a call that is repeated and leaves the place to the MMU maps once more.
         Errors: FAILED_PRECONDITION `HANDLE_STALE` (of the space or the object); INVALID_ARGUMENT for unaligned ranges,
         `ADDRESS_NOT_MAPPABLE` for a fixed one outside the lower half (a process never maps page 0); ALREADY_EXISTS
         `RANGE_IN_USE` for a fixed address in use without `replace`; RESOURCE_EXHAUSTED
@@ -446,7 +448,7 @@ class SpacesServicer:
     ) -> _abc.Awaitable[_ranges_pb2.RemapRangeResponse]:
         """Resizes or moves a mapping with its pages, as mremap(2) does. Holders give up what moves before the call returns.
 
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when the old range is not within one
+        Idempotent by `request_id`. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when the old range is not within one
         mapping; ALREADY_EXISTS `RANGE_IN_USE` when it cannot grow and may not move; RESOURCE_EXHAUSTED
         `ADDRESS_SPACE_FULL`, `TOO_MANY_MAPPINGS`, `MAPPED_LIMIT`; INVALID_ARGUMENT for an unaligned address or ranges that
         overlap.

@@ -309,13 +309,13 @@ class PlugNews(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    GROUP_FIELD_NUMBER: _builtins.int
+    GROUP_NUMBER_FIELD_NUMBER: _builtins.int
     GROUP_NAME_FIELD_NUMBER: _builtins.int
     LIMIT_FRAMES_FIELD_NUMBER: _builtins.int
     PAGES_FIELD_NUMBER: _builtins.int
     KINDS_FIELD_NUMBER: _builtins.int
     TIME_NS_FIELD_NUMBER: _builtins.int
-    group: _builtins.int
+    group_number: _builtins.int
     """Group, by number; the numbers are told with the first news of each group."""
     group_name: _builtins.str
     """Name of the group. Only in the first news of it."""
@@ -332,7 +332,7 @@ class PlugNews(_message.Message):
     def __init__(
         self,
         *,
-        group: _builtins.int = ...,
+        group_number: _builtins.int = ...,
         group_name: _builtins.str = ...,
         limit_frames: _builtins.int = ...,
         pages: _builtins.bytes = ...,
@@ -341,7 +341,7 @@ class PlugNews(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "group_name", b"group_name", "kinds", b"kinds", "limit_frames", b"limit_frames", "pages", b"pages", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_name", b"group_name", "group_number", b"group_number", "kinds", b"kinds", "limit_frames", b"limit_frames", "pages", b"pages", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -354,12 +354,12 @@ class PlugQuestion(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
-    GROUP_FIELD_NUMBER: _builtins.int
+    GROUP_NUMBER_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
     INCOMING_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Chosen by the MMU, returned with the answer."""
-    group: _builtins.int
+    group_number: _builtins.int
     """Group, by number."""
     count: _builtins.int
     """Pages wanted, 1 to 4096."""
@@ -369,13 +369,13 @@ class PlugQuestion(_message.Message):
         self,
         *,
         sequence: _builtins.int = ...,
-        group: _builtins.int = ...,
+        group_number: _builtins.int = ...,
         count: _builtins.int = ...,
         incoming: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "group", b"group", "incoming", b"incoming", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "group_number", b"group_number", "incoming", b"incoming", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,9 +89,9 @@ class PoliciesServicer:
         which their pages came in. That is an event and a decision of the group; nothing waits for a plug-in twice.
 
         Errors, each of which ends the stream: INVALID_ARGUMENT for a malformed name; ALREADY_EXISTS `POLICY_EXISTS`;
-        FAILED_PRECONDITION `PLUG_NOT_OPENED`, `PLUG_OUTSIDE_TIME` for a program outside a virtual clock (it installs an
-        entry point instead), `QUESTION_UNKNOWN`, `VICTIM_UNKNOWN` for a page that the policy was not told of; ABORTED
-        `POLICY_SILENT` for an answer that did not come.
+        FAILED_PRECONDITION `PLUG_NOT_OPENED`, `CLOCK_VIRTUAL` on a virtual clock, whose time no program outside keeps (it
+        installs an entry point instead), `QUESTION_UNKNOWN`, `VICTIM_UNKNOWN` for a page that the policy was not told of;
+        ABORTED `POLICY_SILENT` for an answer that did not come.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

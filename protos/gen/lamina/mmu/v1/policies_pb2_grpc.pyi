@@ -35,9 +35,9 @@ class PoliciesStub:
     which their pages came in. That is an event and a decision of the group; nothing waits for a plug-in twice.
 
     Errors, each of which ends the stream: INVALID_ARGUMENT for a malformed name; ALREADY_EXISTS `POLICY_EXISTS`;
-    FAILED_PRECONDITION `PLUG_NOT_OPENED`, `PLUG_OUTSIDE_TIME` for a program outside a virtual clock (it installs an
-    entry point instead), `QUESTION_UNKNOWN`, `VICTIM_UNKNOWN` for a page that the policy was not told of; ABORTED
-    `POLICY_SILENT` for an answer that did not come.
+    FAILED_PRECONDITION `PLUG_NOT_OPENED`, `CLOCK_VIRTUAL` on a virtual clock, whose time no program outside keeps (it
+    installs an entry point instead), `QUESTION_UNKNOWN`, `VICTIM_UNKNOWN` for a page that the policy was not told of;
+    ABORTED `POLICY_SILENT` for an answer that did not come.
     """
     ListCandidates: _aio.UnaryUnaryMultiCallable[_policies_pb2.ListCandidatesRequest, _policies_pb2.ListCandidatesResponse]
     """Lists the pages of a group in the order of its policy, the first to go first.
@@ -85,9 +85,9 @@ class PoliciesServicer:
         which their pages came in. That is an event and a decision of the group; nothing waits for a plug-in twice.
 
         Errors, each of which ends the stream: INVALID_ARGUMENT for a malformed name; ALREADY_EXISTS `POLICY_EXISTS`;
-        FAILED_PRECONDITION `PLUG_NOT_OPENED`, `PLUG_OUTSIDE_TIME` for a program outside a virtual clock (it installs an
-        entry point instead), `QUESTION_UNKNOWN`, `VICTIM_UNKNOWN` for a page that the policy was not told of; ABORTED
-        `POLICY_SILENT` for an answer that did not come.
+        FAILED_PRECONDITION `PLUG_NOT_OPENED`, `CLOCK_VIRTUAL` on a virtual clock, whose time no program outside keeps (it
+        installs an entry point instead), `QUESTION_UNKNOWN`, `VICTIM_UNKNOWN` for a page that the policy was not told of;
+        ABORTED `POLICY_SILENT` for an answer that did not come.
         """
 
     def ListCandidates(

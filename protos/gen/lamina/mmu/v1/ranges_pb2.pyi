@@ -490,6 +490,7 @@ class RemapRangeRequest(_message.Message):
     NEW_SIZE_BYTES_FIELD_NUMBER: _builtins.int
     MAY_MOVE_FIELD_NUMBER: _builtins.int
     NEW_ADDRESS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     address: _builtins.int
     """First address, page aligned."""
     old_size_bytes: _builtins.int
@@ -500,6 +501,8 @@ class RemapRangeRequest(_message.Message):
     """Whether it may be moved when it cannot grow where it is."""
     new_address: _builtins.int
     """Where it must go, page aligned; what is there is unmapped. Absent: nowhere in particular. Needs `may_move`."""
+    request_id: _builtins.str
+    """Makes a repeated call return what the first one made. Optional."""
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Space."""
@@ -513,10 +516,11 @@ class RemapRangeRequest(_message.Message):
         new_size_bytes: _builtins.int = ...,
         may_move: _builtins.bool = ...,
         new_address: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_new_address", b"_new_address", "handle", b"handle", "new_address", b"new_address"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_address", b"_new_address", "address", b"address", "handle", b"handle", "may_move", b"may_move", "new_address", b"new_address", "new_size_bytes", b"new_size_bytes", "old_size_bytes", b"old_size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_address", b"_new_address", "address", b"address", "handle", b"handle", "may_move", b"may_move", "new_address", b"new_address", "new_size_bytes", b"new_size_bytes", "old_size_bytes", b"old_size_bytes", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__new_address: _TypeAlias = _typing.Literal["new_address"]  # noqa: Y015
     _WhichOneofArgType__new_address: _TypeAlias = _typing.Literal["_new_address", b"_new_address"]  # noqa: Y015
@@ -737,7 +741,7 @@ class SpaceSettings(_message.Message):
     MAPPED_MAX_BYTES_FIELD_NUMBER: _builtins.int
     LOCK_FUTURE_FIELD_NUMBER: _builtins.int
     STACK_GUARD_PAGES_FIELD_NUMBER: _builtins.int
-    OOM_SCORE_ADJUSTMENT_FIELD_NUMBER: _builtins.int
+    OOM_SCORE_ADJUST_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """Memory group that is charged, by name. A change moves the charges of private pages."""
     label: _builtins.str
@@ -756,7 +760,7 @@ class SpaceSettings(_message.Message):
     """Whether mappings are locked as they are made (MCL_FUTURE)."""
     stack_guard_pages: _builtins.int
     """Pages between a stack and the mapping below it that stay free, 0 to 65536. Default 256, as Linux has it."""
-    oom_score_adjustment: _builtins.int
+    oom_score_adjust: _builtins.int
     """Weight in the choice of an out-of-memory victim, -1000 (never) to 1000 (first). Default 0."""
     def __init__(
         self,
@@ -769,11 +773,11 @@ class SpaceSettings(_message.Message):
         mapped_max_bytes: _builtins.int | None = ...,
         lock_future: Global___SpaceSettings.LockFuture.ValueType = ...,
         stack_guard_pages: _builtins.int = ...,
-        oom_score_adjustment: _builtins.int = ...,
+        oom_score_adjust: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_locked_max_bytes", b"_locked_max_bytes", "_mapped_max_bytes", b"_mapped_max_bytes", "locked_max_bytes", b"locked_max_bytes", "mapped_max_bytes", b"mapped_max_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_locked_max_bytes", b"_locked_max_bytes", "_mapped_max_bytes", b"_mapped_max_bytes", "fault_around_bytes", b"fault_around_bytes", "group", b"group", "huge_pages", b"huge_pages", "label", b"label", "lock_future", b"lock_future", "locked_max_bytes", b"locked_max_bytes", "mapped_max_bytes", b"mapped_max_bytes", "oom_score_adjustment", b"oom_score_adjustment", "stack_guard_pages", b"stack_guard_pages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_locked_max_bytes", b"_locked_max_bytes", "_mapped_max_bytes", b"_mapped_max_bytes", "fault_around_bytes", b"fault_around_bytes", "group", b"group", "huge_pages", b"huge_pages", "label", b"label", "lock_future", b"lock_future", "locked_max_bytes", b"locked_max_bytes", "mapped_max_bytes", b"mapped_max_bytes", "oom_score_adjust", b"oom_score_adjust", "stack_guard_pages", b"stack_guard_pages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__locked_max_bytes: _TypeAlias = _typing.Literal["locked_max_bytes"]  # noqa: Y015
     _WhichOneofArgType__locked_max_bytes: _TypeAlias = _typing.Literal["_locked_max_bytes", b"_locked_max_bytes"]  # noqa: Y015
@@ -901,6 +905,7 @@ class SpaceStatistics(_message.Message):
     AROUND_PAGES_FIELD_NUMBER: _builtins.int
     READAHEAD_PAGES_FIELD_NUMBER: _builtins.int
     PEAK_RESIDENT_PAGES_FIELD_NUMBER: _builtins.int
+    TIME_NS_FIELD_NUMBER: _builtins.int
     mapped_pages: _builtins.int
     """Pages mapped, whether touched or not."""
     anonymous_pages: _builtins.int
@@ -935,6 +940,8 @@ class SpaceStatistics(_message.Message):
     """Pages that were read ahead of need."""
     peak_resident_pages: _builtins.int
     """Most pages ever in RAM."""
+    time_ns: _builtins.int
+    """Time of this answer in nanoseconds since the stack's start."""
     def __init__(
         self,
         *,
@@ -955,10 +962,11 @@ class SpaceStatistics(_message.Message):
         around_pages: _builtins.int = ...,
         readahead_pages: _builtins.int = ...,
         peak_resident_pages: _builtins.int = ...,
+        time_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_pages", b"anonymous_pages", "around_pages", b"around_pages", "huge_pages", b"huge_pages", "locked_pages", b"locked_pages", "major_faults", b"major_faults", "mapped_pages", b"mapped_pages", "minor_faults", b"minor_faults", "object_pages", b"object_pages", "peak_resident_pages", b"peak_resident_pages", "pinned_pages", b"pinned_pages", "private_pages", b"private_pages", "proportional_bytes", b"proportional_bytes", "readahead_pages", b"readahead_pages", "shared_pages", b"shared_pages", "swap_cached_pages", b"swap_cached_pages", "swapped_pages", b"swapped_pages", "table_frames", b"table_frames"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_pages", b"anonymous_pages", "around_pages", b"around_pages", "huge_pages", b"huge_pages", "locked_pages", b"locked_pages", "major_faults", b"major_faults", "mapped_pages", b"mapped_pages", "minor_faults", b"minor_faults", "object_pages", b"object_pages", "peak_resident_pages", b"peak_resident_pages", "pinned_pages", b"pinned_pages", "private_pages", b"private_pages", "proportional_bytes", b"proportional_bytes", "readahead_pages", b"readahead_pages", "shared_pages", b"shared_pages", "swap_cached_pages", b"swap_cached_pages", "swapped_pages", b"swapped_pages", "table_frames", b"table_frames", "time_ns", b"time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

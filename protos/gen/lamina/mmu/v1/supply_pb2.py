@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lamina.common.v1 import handle_pb2 as lamina_dot_common_dot_v1_dot_handle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alamina/mmu/v1/supply.proto\x12\rlamina.mmu.v1\x1a\x1dlamina/common/v1/handle.proto\"\xd8\x01\n\rSupplyRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.lamina.mmu.v1.SupplyOpenH\x00\x12-\n\x06\x66illed\x18\x02 \x01(\x0b\x32\x1b.lamina.mmu.v1.SupplyFilledH\x00\x12)\n\x04kept\x18\x03 \x01(\x0b\x32\x19.lamina.mmu.v1.SupplyKeptH\x00\x12\x37\n\x0binvalidated\x18\x04 \x01(\x0b\x32 .lamina.mmu.v1.SupplyInvalidatedH\x00\x42\t\n\x07request\"{\n\nSupplyOpen\x12)\n\x07objects\x18\x01 \x03(\x0b\x32\x18.lamina.common.v1.Handle\x12\x13\n\x0bmaps_memory\x18\x02 \x01(\x08\x12\x14\n\x0ckeeps_writes\x18\x03 \x01(\x08\x12\x17\n\x0freadahead_pages\x18\x04 \x01(\x05\"N\n\x0cSupplyFilled\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05pages\x18\x03 \x01(\x05\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\"/\n\nSupplyKept\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\"a\n\x11SupplyInvalidated\x12(\n\x06object\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xb7\x01\n\x0eSupplyResponse\x12\x10\n\x08position\x18\x01 \x01(\x03\x12-\n\x06opened\x18\x02 \x01(\x0b\x32\x1b.lamina.mmu.v1.SupplyOpenedH\x00\x12-\n\x06\x64\x65mand\x18\x03 \x01(\x0b\x32\x1b.lamina.mmu.v1.SupplyDemandH\x00\x12)\n\x04keep\x18\x04 \x01(\x0b\x32\x19.lamina.mmu.v1.SupplyKeepH\x00\x42\n\n\x08response\"\x1f\n\x0cSupplyOpened\x12\x0f\n\x07objects\x18\x01 \x01(\x05\"y\n\x0cSupplyDemand\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x06object\x18\x02 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05pages\x18\x04 \x01(\x05\x12\x0e\n\x06\x66rames\x18\x05 \x03(\x04\"\x85\x01\n\nSupplyKeep\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x06object\x18\x02 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05pages\x18\x04 \x01(\x05\x12\x0e\n\x06\x66rames\x18\x05 \x03(\x04\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\"o\n\x11ReadObjectRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\"+\n\x0bObjectPiece\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"S\n\x13ResizeObjectRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"o\n\x11SyncObjectRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04\x64rop\x18\x04 \x01(\x08\"B\n\x12SyncObjectResponse\x12\x15\n\rwritten_pages\x18\x01 \x01(\x03\x12\x15\n\rdropped_pages\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alamina/mmu/v1/supply.proto\x12\rlamina.mmu.v1\x1a\x1dlamina/common/v1/handle.proto\"\xd8\x01\n\rSupplyRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.lamina.mmu.v1.SupplyOpenH\x00\x12-\n\x06\x66illed\x18\x02 \x01(\x0b\x32\x1b.lamina.mmu.v1.SupplyFilledH\x00\x12)\n\x04kept\x18\x03 \x01(\x0b\x32\x19.lamina.mmu.v1.SupplyKeptH\x00\x12\x37\n\x0binvalidated\x18\x04 \x01(\x0b\x32 .lamina.mmu.v1.SupplyInvalidatedH\x00\x42\t\n\x07request\"{\n\nSupplyOpen\x12)\n\x07objects\x18\x01 \x03(\x0b\x32\x18.lamina.common.v1.Handle\x12\x13\n\x0bmaps_memory\x18\x02 \x01(\x08\x12\x14\n\x0ckeeps_writes\x18\x03 \x01(\x08\x12\x17\n\x0freadahead_pages\x18\x04 \x01(\x05\"N\n\x0cSupplyFilled\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\r\n\x05pages\x18\x03 \x01(\x05\x12\x0f\n\x07\x66\x61ilure\x18\x04 \x01(\t\"/\n\nSupplyKept\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\"a\n\x11SupplyInvalidated\x12(\n\x06object\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xb7\x01\n\x0eSupplyResponse\x12\x10\n\x08position\x18\x01 \x01(\x03\x12-\n\x06opened\x18\x02 \x01(\x0b\x32\x1b.lamina.mmu.v1.SupplyOpenedH\x00\x12-\n\x06\x64\x65mand\x18\x03 \x01(\x0b\x32\x1b.lamina.mmu.v1.SupplyDemandH\x00\x12)\n\x04keep\x18\x04 \x01(\x0b\x32\x19.lamina.mmu.v1.SupplyKeepH\x00\x42\n\n\x08response\"\x1f\n\x0cSupplyOpened\x12\x0f\n\x07objects\x18\x01 \x01(\x05\"\x8e\x01\n\x0cSupplyDemand\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x06object\x18\x02 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05pages\x18\x04 \x01(\x05\x12\x0e\n\x06\x66rames\x18\x05 \x03(\x04\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"\x9a\x01\n\nSupplyKeep\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x06object\x18\x02 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\r\n\x05pages\x18\x04 \x01(\x05\x12\x0e\n\x06\x66rames\x18\x05 \x03(\x04\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\x12\x13\n\x0btraceparent\x18\x07 \x01(\t\"o\n\x11ReadObjectRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\"+\n\x0bObjectPiece\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"S\n\x13ResizeObjectRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\"o\n\x11SyncObjectRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04\x64rop\x18\x04 \x01(\x08\"B\n\x12SyncObjectResponse\x12\x15\n\rwritten_pages\x18\x01 \x01(\x03\x12\x15\n\rdropped_pages\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,18 +46,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUPPLYRESPONSE']._serialized_end=832
   _globals['_SUPPLYOPENED']._serialized_start=834
   _globals['_SUPPLYOPENED']._serialized_end=865
-  _globals['_SUPPLYDEMAND']._serialized_start=867
-  _globals['_SUPPLYDEMAND']._serialized_end=988
-  _globals['_SUPPLYKEEP']._serialized_start=991
-  _globals['_SUPPLYKEEP']._serialized_end=1124
-  _globals['_READOBJECTREQUEST']._serialized_start=1126
-  _globals['_READOBJECTREQUEST']._serialized_end=1237
-  _globals['_OBJECTPIECE']._serialized_start=1239
-  _globals['_OBJECTPIECE']._serialized_end=1282
-  _globals['_RESIZEOBJECTREQUEST']._serialized_start=1284
-  _globals['_RESIZEOBJECTREQUEST']._serialized_end=1367
-  _globals['_SYNCOBJECTREQUEST']._serialized_start=1369
-  _globals['_SYNCOBJECTREQUEST']._serialized_end=1480
-  _globals['_SYNCOBJECTRESPONSE']._serialized_start=1482
-  _globals['_SYNCOBJECTRESPONSE']._serialized_end=1548
+  _globals['_SUPPLYDEMAND']._serialized_start=868
+  _globals['_SUPPLYDEMAND']._serialized_end=1010
+  _globals['_SUPPLYKEEP']._serialized_start=1013
+  _globals['_SUPPLYKEEP']._serialized_end=1167
+  _globals['_READOBJECTREQUEST']._serialized_start=1169
+  _globals['_READOBJECTREQUEST']._serialized_end=1280
+  _globals['_OBJECTPIECE']._serialized_start=1282
+  _globals['_OBJECTPIECE']._serialized_end=1325
+  _globals['_RESIZEOBJECTREQUEST']._serialized_start=1327
+  _globals['_RESIZEOBJECTREQUEST']._serialized_end=1410
+  _globals['_SYNCOBJECTREQUEST']._serialized_start=1412
+  _globals['_SYNCOBJECTREQUEST']._serialized_end=1523
+  _globals['_SYNCOBJECTRESPONSE']._serialized_start=1525
+  _globals['_SYNCOBJECTRESPONSE']._serialized_end=1591
 # @@protoc_insertion_point(module_scope)

@@ -120,7 +120,9 @@ class SupplyFilled(_message.Message):
     again when it is needed.
     """
     failure: _builtins.str
-    """Why the first page is not there, in UPPER_SNAKE, for example `READ_FAILED`. The access is then refused (SIGBUS)."""
+    """Why the first page is not there, in UPPER_SNAKE, for example `READ_FAILED`. The access then ends in
+    `OUTCOME_BUS_ERROR`.
+    """
     def __init__(
         self,
         *,
@@ -272,12 +274,15 @@ class SupplyDemand(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     PAGES_FIELD_NUMBER: _builtins.int
     FRAMES_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Chosen by the MMU, returned with the answer."""
     offset: _builtins.int
     """First byte, page aligned."""
     pages: _builtins.int
     """Pages, 1 to 256. The first one is waited for; the others are read ahead."""
+    traceparent: _builtins.str
+    """Work that the content is demanded for, as W3C `traceparent`. Empty: untraced. A hint: it decides nothing."""
     @_builtins.property
     def object(self) -> _handle_pb2.Handle:
         """Object."""
@@ -294,10 +299,11 @@ class SupplyDemand(_message.Message):
         offset: _builtins.int = ...,
         pages: _builtins.int = ...,
         frames: _abc.Iterable[_builtins.int] | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "object", b"object", "offset", b"offset", "pages", b"pages", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames", b"frames", "object", b"object", "offset", b"offset", "pages", b"pages", "sequence", b"sequence", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -315,6 +321,7 @@ class SupplyKeep(_message.Message):
     PAGES_FIELD_NUMBER: _builtins.int
     FRAMES_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Chosen by the MMU, returned with the answer."""
     offset: _builtins.int
@@ -323,6 +330,8 @@ class SupplyKeep(_message.Message):
     """Pages, 1 to 256."""
     data: _builtins.bytes
     """The bytes, for one that does not; at most 1 MiB."""
+    traceparent: _builtins.str
+    """Work that the content is kept for, as W3C `traceparent`. Empty: untraced. A hint: it decides nothing."""
     @_builtins.property
     def object(self) -> _handle_pb2.Handle:
         """Object."""
@@ -340,10 +349,11 @@ class SupplyKeep(_message.Message):
         pages: _builtins.int = ...,
         frames: _abc.Iterable[_builtins.int] | None = ...,
         data: _builtins.bytes = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "frames", b"frames", "object", b"object", "offset", b"offset", "pages", b"pages", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "frames", b"frames", "object", b"object", "offset", b"offset", "pages", b"pages", "sequence", b"sequence", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

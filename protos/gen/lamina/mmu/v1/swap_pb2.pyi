@@ -390,27 +390,35 @@ Global___CheckSwapAreaRequest: _TypeAlias = CheckSwapAreaRequest  # noqa: Y015
 
 @_typing.final
 class CheckSwapAreaResponse(_message.Message):
-    """What a check found."""
+    """What a check found, and how far it is: at most twice a second, and for each 1000 findings."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKED_SLOTS_FIELD_NUMBER: _builtins.int
     CORRUPT_SLOTS_FIELD_NUMBER: _builtins.int
+    REMAINING_SLOTS_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
     checked_slots: _builtins.int
-    """Slots read."""
+    """Slots read so far."""
+    remaining_slots: _builtins.int
+    """Slots in use that are still to be read."""
+    done: _builtins.bool
+    """Whether all were read. The last message."""
     @_builtins.property
     def corrupt_slots(self) -> _containers.RepeatedCompositeFieldContainer[Global___SwapSlot]:
-        """Slots whose bytes failed, at most 1000."""
+        """Slots whose bytes failed since the message before, at most 1000."""
 
     def __init__(
         self,
         *,
         checked_slots: _builtins.int = ...,
         corrupt_slots: _abc.Iterable[Global___SwapSlot] | None = ...,
+        remaining_slots: _builtins.int = ...,
+        done: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_slots", b"checked_slots", "corrupt_slots", b"corrupt_slots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_slots", b"checked_slots", "corrupt_slots", b"corrupt_slots", "done", b"done", "remaining_slots", b"remaining_slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

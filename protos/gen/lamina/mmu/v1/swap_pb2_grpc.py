@@ -63,7 +63,7 @@ class SwapStub:
                 request_serializer=lamina_dot_mmu_dot_v1_dot_swap__pb2.ListSwapSlotsRequest.SerializeToString,
                 response_deserializer=lamina_dot_mmu_dot_v1_dot_swap__pb2.ListSwapSlotsResponse.FromString,
                 _registered_method=True)
-        self.CheckSwapArea = channel.unary_unary(
+        self.CheckSwapArea = channel.unary_stream(
                 '/lamina.mmu.v1.Swap/CheckSwapArea',
                 request_serializer=lamina_dot_mmu_dot_v1_dot_swap__pb2.CheckSwapAreaRequest.SerializeToString,
                 response_deserializer=lamina_dot_mmu_dot_v1_dot_swap__pb2.CheckSwapAreaResponse.FromString,
@@ -138,10 +138,11 @@ class SwapServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckSwapArea(self, request, context):
-        """Reads every slot in use of an area and compares its bytes with their checksum.
+        """Reads every slot in use of an area and compares its bytes with their checksum. Findings come as they are made, the
+        last message has `done`.
 
-        Corrupt slots are an answer, not an error. Errors: NOT_FOUND `SWAP_AREA_UNKNOWN`; DATA_LOSS `SWAP_IO_FAILED` when
-        the medium cannot be read at all.
+        Corrupt slots are an answer, not an error. Ending the stream ends the check. Errors: NOT_FOUND `SWAP_AREA_UNKNOWN`;
+        DATA_LOSS `SWAP_IO_FAILED` when the medium cannot be read at all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,7 +195,7 @@ def add_SwapServicer_to_server(servicer, server):
                     request_deserializer=lamina_dot_mmu_dot_v1_dot_swap__pb2.ListSwapSlotsRequest.FromString,
                     response_serializer=lamina_dot_mmu_dot_v1_dot_swap__pb2.ListSwapSlotsResponse.SerializeToString,
             ),
-            'CheckSwapArea': grpc.unary_unary_rpc_method_handler(
+            'CheckSwapArea': grpc.unary_stream_rpc_method_handler(
                     servicer.CheckSwapArea,
                     request_deserializer=lamina_dot_mmu_dot_v1_dot_swap__pb2.CheckSwapAreaRequest.FromString,
                     response_serializer=lamina_dot_mmu_dot_v1_dot_swap__pb2.CheckSwapAreaResponse.SerializeToString,
@@ -370,7 +371,7 @@ class Swap:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/lamina.mmu.v1.Swap/CheckSwapArea',

@@ -49,11 +49,12 @@ class SwapStub:
 
     Errors: NOT_FOUND `SWAP_AREA_UNKNOWN`; INVALID_ARGUMENT `PAGE_TOKEN_INVALID`.
     """
-    CheckSwapArea: _aio.UnaryUnaryMultiCallable[_swap_pb2.CheckSwapAreaRequest, _swap_pb2.CheckSwapAreaResponse]
-    """Reads every slot in use of an area and compares its bytes with their checksum.
+    CheckSwapArea: _aio.UnaryStreamMultiCallable[_swap_pb2.CheckSwapAreaRequest, _swap_pb2.CheckSwapAreaResponse]
+    """Reads every slot in use of an area and compares its bytes with their checksum. Findings come as they are made, the
+    last message has `done`.
 
-    Corrupt slots are an answer, not an error. Errors: NOT_FOUND `SWAP_AREA_UNKNOWN`; DATA_LOSS `SWAP_IO_FAILED` when
-    the medium cannot be read at all.
+    Corrupt slots are an answer, not an error. Ending the stream ends the check. Errors: NOT_FOUND `SWAP_AREA_UNKNOWN`;
+    DATA_LOSS `SWAP_IO_FAILED` when the medium cannot be read at all.
     """
     GetSwapSettings: _aio.UnaryUnaryMultiCallable[_swap_pb2.GetSwapSettingsRequest, _swap_pb2.SwapSettings]
     """Returns the host's settings of swapping and reclaim.
@@ -132,12 +133,13 @@ class SwapServicer:
     def CheckSwapArea(
         self,
         request: _swap_pb2.CheckSwapAreaRequest,
-        context: _aio.ServicerContext[_swap_pb2.CheckSwapAreaRequest, _abc.Awaitable[_swap_pb2.CheckSwapAreaResponse]],
-    ) -> _abc.Awaitable[_swap_pb2.CheckSwapAreaResponse]:
-        """Reads every slot in use of an area and compares its bytes with their checksum.
+        context: _aio.ServicerContext[_swap_pb2.CheckSwapAreaRequest, _abc.AsyncIterator[_swap_pb2.CheckSwapAreaResponse]],
+    ) -> _abc.AsyncIterator[_swap_pb2.CheckSwapAreaResponse]:
+        """Reads every slot in use of an area and compares its bytes with their checksum. Findings come as they are made, the
+        last message has `done`.
 
-        Corrupt slots are an answer, not an error. Errors: NOT_FOUND `SWAP_AREA_UNKNOWN`; DATA_LOSS `SWAP_IO_FAILED` when
-        the medium cannot be read at all.
+        Corrupt slots are an answer, not an error. Ending the stream ends the check. Errors: NOT_FOUND `SWAP_AREA_UNKNOWN`;
+        DATA_LOSS `SWAP_IO_FAILED` when the medium cannot be read at all.
         """
 
     def GetSwapSettings(

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
+from lamina.orchestrator.v1 import orchestrator_pb2 as lamina_dot_orchestrator_dot_v1_dot_orchestrator__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lamina/orchestrator/v1/autoscaling.proto\x12\x16lamina.orchestrator.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\"\xc9\x01\n\rScaleDecision\x12\x0f\n\x07time_ns\x18\x01 \x01(\x03\x12\x18\n\x10\x63urrent_replicas\x18\x02 \x01(\x05\x12\x18\n\x10\x64\x65sired_replicas\x18\x03 \x01(\x05\x12\x36\n\x07metrics\x18\x04 \x03(\x0b\x32%.lamina.orchestrator.v1.MetricVerdict\x12\x1c\n\x14recommended_replicas\x18\x05 \x01(\x05\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xa6\x01\n\rMetricVerdict\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x15\n\rcurrent_milli\x18\x02 \x01(\x03\x12\x14\n\x0ctarget_milli\x18\x03 \x01(\x03\x12\x10\n\x08replicas\x18\x04 \x01(\x05\x12\x1a\n\x12measured_pod_count\x18\x05 \x01(\x05\x12\x19\n\x11ignored_pod_count\x18\x06 \x01(\x05\x12\x0f\n\x07problem\x18\x07 \x01(\t\"\x8e\x03\n\x08NodePool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05hosts\x18\x02 \x03(\t\x12\r\n\x05vcpus\x18\x03 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x11\n\tmin_nodes\x18\x05 \x01(\x05\x12\x11\n\tmax_nodes\x18\x06 \x01(\x05\x12\x14\n\x0cwanted_nodes\x18\x07 \x01(\x05\x12\x11\n\tautoscale\x18\x08 \x01(\x08\x12\x0e\n\x06labels\x18\t \x03(\t\x12\x13\n\x0bready_nodes\x18\n \x01(\x05\x12\x35\n\x05state\x18\x0b \x01(\x0e\x32&.lamina.orchestrator.v1.NodePool.State\x12\x14\n\x0cstate_detail\x18\x0c \x01(\t\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_STEADY\x10\x01\x12\x11\n\rSTATE_GROWING\x10\x02\x12\x13\n\x0fSTATE_SHRINKING\x10\x03\x12\x11\n\rSTATE_BLOCKED\x10\x04\x12\x12\n\x0eSTATE_DELETING\x10\x05\"<\n\x19ListScaleDecisionsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"V\n\x1aListScaleDecisionsResponse\x12\x38\n\tdecisions\x18\x01 \x03(\x0b\x32%.lamina.orchestrator.v1.ScaleDecision\"k\n\x13TraceScalingRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x33\n\x06values\x18\x03 \x03(\x0b\x32#.lamina.orchestrator.v1.MetricValue\"2\n\x0bMetricValue\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x13\n\x0bvalue_milli\x18\x02 \x01(\x03\"v\n\x15\x43reateNodePoolRequest\x12\x14\n\x0cnode_pool_id\x18\x01 \x01(\t\x12\x33\n\tnode_pool\x18\x02 \x01(\x0b\x32 .lamina.orchestrator.v1.NodePool\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\"\n\x12GetNodePoolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x14ListNodePoolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x15ListNodePoolsResponse\x12\x34\n\nnode_pools\x18\x01 \x03(\x0b\x32 .lamina.orchestrator.v1.NodePool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x15UpdateNodePoolRequest\x12\x33\n\tnode_pool\x18\x01 \x01(\x0b\x32 .lamina.orchestrator.v1.NodePool\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"%\n\x15\x44\x65leteNodePoolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x83\x02\n\x0b\x41utoscalers\x12\x85\x01\n\x12ListScaleDecisions\x12\x31.lamina.orchestrator.v1.ListScaleDecisionsRequest\x1a\x32.lamina.orchestrator.v1.ListScaleDecisionsResponse\"\x08\x8a\xb5\x18\x04S-33\x12l\n\x0cTraceScaling\x12+.lamina.orchestrator.v1.TraceScalingRequest\x1a%.lamina.orchestrator.v1.ScaleDecision\"\x08\x8a\xb5\x18\x04S-332\xca\x04\n\tNodePools\x12p\n\x0e\x43reateNodePool\x12-.lamina.orchestrator.v1.CreateNodePoolRequest\x1a .lamina.orchestrator.v1.NodePool\"\r\x8a\xb5\x18\tS-21 S-33\x12j\n\x0bGetNodePool\x12*.lamina.orchestrator.v1.GetNodePoolRequest\x1a .lamina.orchestrator.v1.NodePool\"\r\x8a\xb5\x18\tS-21 S-33\x12{\n\rListNodePools\x12,.lamina.orchestrator.v1.ListNodePoolsRequest\x1a-.lamina.orchestrator.v1.ListNodePoolsResponse\"\r\x8a\xb5\x18\tS-21 S-33\x12p\n\x0eUpdateNodePool\x12-.lamina.orchestrator.v1.UpdateNodePoolRequest\x1a .lamina.orchestrator.v1.NodePool\"\r\x8a\xb5\x18\tS-21 S-33\x12p\n\x0e\x44\x65leteNodePool\x12-.lamina.orchestrator.v1.DeleteNodePoolRequest\x1a .lamina.orchestrator.v1.NodePool\"\r\x8a\xb5\x18\tS-21 S-33b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(lamina/orchestrator/v1/autoscaling.proto\x12\x16lamina.orchestrator.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\x1a)lamina/orchestrator/v1/orchestrator.proto\"\xc9\x01\n\rScaleDecision\x12\x0f\n\x07time_ns\x18\x01 \x01(\x03\x12\x18\n\x10\x63urrent_replicas\x18\x02 \x01(\x05\x12\x18\n\x10\x64\x65sired_replicas\x18\x03 \x01(\x05\x12\x36\n\x07metrics\x18\x04 \x03(\x0b\x32%.lamina.orchestrator.v1.MetricVerdict\x12\x1c\n\x14recommended_replicas\x18\x05 \x01(\x05\x12\x0c\n\x04rule\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\"\xa6\x01\n\rMetricVerdict\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x15\n\rcurrent_milli\x18\x02 \x01(\x03\x12\x14\n\x0ctarget_milli\x18\x03 \x01(\x03\x12\x10\n\x08replicas\x18\x04 \x01(\x05\x12\x1a\n\x12measured_pod_count\x18\x05 \x01(\x05\x12\x19\n\x11ignored_pod_count\x18\x06 \x01(\x05\x12\x0f\n\x07problem\x18\x07 \x01(\t\"\xb1\x03\n\x08NodePool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05hosts\x18\x02 \x03(\t\x12\r\n\x05vcpus\x18\x03 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x11\n\tmin_nodes\x18\x05 \x01(\x05\x12\x11\n\tmax_nodes\x18\x06 \x01(\x05\x12\x14\n\x0cwanted_nodes\x18\x07 \x01(\x05\x12\x11\n\tautoscale\x18\x08 \x01(\x08\x12\x31\n\x06labels\x18\t \x03(\x0b\x32!.lamina.orchestrator.v1.NodeLabel\x12\x13\n\x0bready_nodes\x18\n \x01(\x05\x12\x35\n\x05state\x18\x0b \x01(\x0e\x32&.lamina.orchestrator.v1.NodePool.State\x12\x14\n\x0cstate_detail\x18\x0c \x01(\t\"\x7f\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_STEADY\x10\x01\x12\x11\n\rSTATE_GROWING\x10\x02\x12\x13\n\x0fSTATE_SHRINKING\x10\x03\x12\x11\n\rSTATE_BLOCKED\x10\x04\x12\x12\n\x0eSTATE_DELETING\x10\x05\"<\n\x19ListScaleDecisionsRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"V\n\x1aListScaleDecisionsResponse\x12\x38\n\tdecisions\x18\x01 \x03(\x0b\x32%.lamina.orchestrator.v1.ScaleDecision\"k\n\x13TraceScalingRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x33\n\x06values\x18\x03 \x03(\x0b\x32#.lamina.orchestrator.v1.MetricValue\"2\n\x0bMetricValue\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x13\n\x0bvalue_milli\x18\x02 \x01(\x03\"v\n\x15\x43reateNodePoolRequest\x12\x14\n\x0cnode_pool_id\x18\x01 \x01(\t\x12\x33\n\tnode_pool\x18\x02 \x01(\x0b\x32 .lamina.orchestrator.v1.NodePool\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\"\n\x12GetNodePoolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x14ListNodePoolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x15ListNodePoolsResponse\x12\x34\n\nnode_pools\x18\x01 \x03(\x0b\x32 .lamina.orchestrator.v1.NodePool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x15UpdateNodePoolRequest\x12\x33\n\tnode_pool\x18\x01 \x01(\x0b\x32 .lamina.orchestrator.v1.NodePool\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"%\n\x15\x44\x65leteNodePoolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t2\x83\x02\n\x0b\x41utoscalers\x12\x85\x01\n\x12ListScaleDecisions\x12\x31.lamina.orchestrator.v1.ListScaleDecisionsRequest\x1a\x32.lamina.orchestrator.v1.ListScaleDecisionsResponse\"\x08\x8a\xb5\x18\x04S-33\x12l\n\x0cTraceScaling\x12+.lamina.orchestrator.v1.TraceScalingRequest\x1a%.lamina.orchestrator.v1.ScaleDecision\"\x08\x8a\xb5\x18\x04S-332\xca\x04\n\tNodePools\x12p\n\x0e\x43reateNodePool\x12-.lamina.orchestrator.v1.CreateNodePoolRequest\x1a .lamina.orchestrator.v1.NodePool\"\r\x8a\xb5\x18\tS-21 S-33\x12j\n\x0bGetNodePool\x12*.lamina.orchestrator.v1.GetNodePoolRequest\x1a .lamina.orchestrator.v1.NodePool\"\r\x8a\xb5\x18\tS-21 S-33\x12{\n\rListNodePools\x12,.lamina.orchestrator.v1.ListNodePoolsRequest\x1a-.lamina.orchestrator.v1.ListNodePoolsResponse\"\r\x8a\xb5\x18\tS-21 S-33\x12p\n\x0eUpdateNodePool\x12-.lamina.orchestrator.v1.UpdateNodePoolRequest\x1a .lamina.orchestrator.v1.NodePool\"\r\x8a\xb5\x18\tS-21 S-33\x12p\n\x0e\x44\x65leteNodePool\x12-.lamina.orchestrator.v1.DeleteNodePoolRequest\x1a .lamina.orchestrator.v1.NodePool\"\r\x8a\xb5\x18\tS-21 S-33b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,36 +48,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODEPOOLS'].methods_by_name['UpdateNodePool']._serialized_options = b'\212\265\030\tS-21 S-33'
   _globals['_NODEPOOLS'].methods_by_name['DeleteNodePool']._loaded_options = None
   _globals['_NODEPOOLS'].methods_by_name['DeleteNodePool']._serialized_options = b'\212\265\030\tS-21 S-33'
-  _globals['_SCALEDECISION']._serialized_start=135
-  _globals['_SCALEDECISION']._serialized_end=336
-  _globals['_METRICVERDICT']._serialized_start=339
-  _globals['_METRICVERDICT']._serialized_end=505
-  _globals['_NODEPOOL']._serialized_start=508
-  _globals['_NODEPOOL']._serialized_end=906
-  _globals['_NODEPOOL_STATE']._serialized_start=779
-  _globals['_NODEPOOL_STATE']._serialized_end=906
-  _globals['_LISTSCALEDECISIONSREQUEST']._serialized_start=908
-  _globals['_LISTSCALEDECISIONSREQUEST']._serialized_end=968
-  _globals['_LISTSCALEDECISIONSRESPONSE']._serialized_start=970
-  _globals['_LISTSCALEDECISIONSRESPONSE']._serialized_end=1056
-  _globals['_TRACESCALINGREQUEST']._serialized_start=1058
-  _globals['_TRACESCALINGREQUEST']._serialized_end=1165
-  _globals['_METRICVALUE']._serialized_start=1167
-  _globals['_METRICVALUE']._serialized_end=1217
-  _globals['_CREATENODEPOOLREQUEST']._serialized_start=1219
-  _globals['_CREATENODEPOOLREQUEST']._serialized_end=1337
-  _globals['_GETNODEPOOLREQUEST']._serialized_start=1339
-  _globals['_GETNODEPOOLREQUEST']._serialized_end=1373
-  _globals['_LISTNODEPOOLSREQUEST']._serialized_start=1375
-  _globals['_LISTNODEPOOLSREQUEST']._serialized_end=1436
-  _globals['_LISTNODEPOOLSRESPONSE']._serialized_start=1438
-  _globals['_LISTNODEPOOLSRESPONSE']._serialized_end=1540
-  _globals['_UPDATENODEPOOLREQUEST']._serialized_start=1542
-  _globals['_UPDATENODEPOOLREQUEST']._serialized_end=1667
-  _globals['_DELETENODEPOOLREQUEST']._serialized_start=1669
-  _globals['_DELETENODEPOOLREQUEST']._serialized_end=1706
-  _globals['_AUTOSCALERS']._serialized_start=1709
-  _globals['_AUTOSCALERS']._serialized_end=1968
-  _globals['_NODEPOOLS']._serialized_start=1971
-  _globals['_NODEPOOLS']._serialized_end=2557
+  _globals['_SCALEDECISION']._serialized_start=178
+  _globals['_SCALEDECISION']._serialized_end=379
+  _globals['_METRICVERDICT']._serialized_start=382
+  _globals['_METRICVERDICT']._serialized_end=548
+  _globals['_NODEPOOL']._serialized_start=551
+  _globals['_NODEPOOL']._serialized_end=984
+  _globals['_NODEPOOL_STATE']._serialized_start=857
+  _globals['_NODEPOOL_STATE']._serialized_end=984
+  _globals['_LISTSCALEDECISIONSREQUEST']._serialized_start=986
+  _globals['_LISTSCALEDECISIONSREQUEST']._serialized_end=1046
+  _globals['_LISTSCALEDECISIONSRESPONSE']._serialized_start=1048
+  _globals['_LISTSCALEDECISIONSRESPONSE']._serialized_end=1134
+  _globals['_TRACESCALINGREQUEST']._serialized_start=1136
+  _globals['_TRACESCALINGREQUEST']._serialized_end=1243
+  _globals['_METRICVALUE']._serialized_start=1245
+  _globals['_METRICVALUE']._serialized_end=1295
+  _globals['_CREATENODEPOOLREQUEST']._serialized_start=1297
+  _globals['_CREATENODEPOOLREQUEST']._serialized_end=1415
+  _globals['_GETNODEPOOLREQUEST']._serialized_start=1417
+  _globals['_GETNODEPOOLREQUEST']._serialized_end=1451
+  _globals['_LISTNODEPOOLSREQUEST']._serialized_start=1453
+  _globals['_LISTNODEPOOLSREQUEST']._serialized_end=1514
+  _globals['_LISTNODEPOOLSRESPONSE']._serialized_start=1516
+  _globals['_LISTNODEPOOLSRESPONSE']._serialized_end=1618
+  _globals['_UPDATENODEPOOLREQUEST']._serialized_start=1620
+  _globals['_UPDATENODEPOOLREQUEST']._serialized_end=1745
+  _globals['_DELETENODEPOOLREQUEST']._serialized_start=1747
+  _globals['_DELETENODEPOOLREQUEST']._serialized_end=1784
+  _globals['_AUTOSCALERS']._serialized_start=1787
+  _globals['_AUTOSCALERS']._serialized_end=2046
+  _globals['_NODEPOOLS']._serialized_start=2049
+  _globals['_NODEPOOLS']._serialized_end=2635
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from lamina.orchestrator.v1 import orchestrator_pb2 as _orchestrator_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -49,7 +50,7 @@ class ScaleDecision(_message.Message):
     """The decision in words, as in the object's conditions."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricVerdict]:
-        """What each metric said, in the order of the spec."""
+        """What each metric said, in the order of the spec, at most 16."""
 
     def __init__(
         self,
@@ -198,8 +199,8 @@ class NodePool(_message.Message):
         """Hosts on which its VMs may run, as nodes are named; at most 1000. Empty: all that have a hypervisor."""
 
     @_builtins.property
-    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels of its nodes, `KEY=VALUE`, at most 64."""
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_orchestrator_pb2.NodeLabel]:
+        """Labels of its nodes, at most 64."""
 
     def __init__(
         self,
@@ -212,7 +213,7 @@ class NodePool(_message.Message):
         max_nodes: _builtins.int = ...,
         wanted_nodes: _builtins.int = ...,
         autoscale: _builtins.bool = ...,
-        labels: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Iterable[_orchestrator_pb2.NodeLabel] | None = ...,
         ready_nodes: _builtins.int = ...,
         state: Global___NodePool.State.ValueType = ...,
         state_detail: _builtins.str = ...,

@@ -83,7 +83,7 @@ class NodePoolsStub:
     ListNodePools: _aio.UnaryUnaryMultiCallable[_autoscaling_pb2.ListNodePoolsRequest, _autoscaling_pb2.ListNodePoolsResponse]
     """Lists the pools, ordered by name.
 
-    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
     """
     UpdateNodePool: _aio.UnaryUnaryMultiCallable[_autoscaling_pb2.UpdateNodePoolRequest, _autoscaling_pb2.NodePool]
     """Changes the limits or the wanted number of nodes of a pool. Nodes too many are drained first, those with the fewest
@@ -130,7 +130,7 @@ class NodePoolsServicer:
     ) -> _abc.Awaitable[_autoscaling_pb2.ListNodePoolsResponse]:
         """Lists the pools, ordered by name.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
 
     def UpdateNodePool(

@@ -25,13 +25,13 @@ class EncryptionKey(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KEY_ID_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_SECONDS_FIELD_NUMBER: _builtins.int
+    CREATE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     SECRET_COUNT_FIELD_NUMBER: _builtins.int
     PRIMARY_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Id, 16 hexadecimal digits."""
-    create_time_seconds: _builtins.int
-    """When it was made, Unix time in seconds."""
+    create_wall_time_ns: _builtins.int
+    """When it was made, Unix time in nanoseconds."""
     secret_count: _builtins.int
     """How many Secrets use it."""
     primary: _builtins.bool
@@ -40,13 +40,13 @@ class EncryptionKey(_message.Message):
         self,
         *,
         key_id: _builtins.str = ...,
-        create_time_seconds: _builtins.int = ...,
+        create_wall_time_ns: _builtins.int = ...,
         secret_count: _builtins.int = ...,
         primary: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time_seconds", b"create_time_seconds", "key_id", b"key_id", "primary", b"primary", "secret_count", b"secret_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_wall_time_ns", b"create_wall_time_ns", "key_id", b"key_id", "primary", b"primary", "secret_count", b"secret_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,7 +41,7 @@ class Experiment(_message.Message):
         STATE_COMPLETE: Experiment._State.ValueType  # 3
         """Every arm ran under every seed."""
         STATE_FAILED: Experiment._State.ValueType  # 4
-        """Runs failed; their `failure` says why."""
+        """Runs failed; their `error_reason` says why."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """What an experiment is doing."""
@@ -55,7 +55,7 @@ class Experiment(_message.Message):
     STATE_COMPLETE: Experiment.State.ValueType  # 3
     """Every arm ran under every seed."""
     STATE_FAILED: Experiment.State.ValueType  # 4
-    """Runs failed; their `failure` says why."""
+    """Runs failed; their `error_reason` says why."""
 
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
@@ -80,7 +80,7 @@ class Experiment(_message.Message):
 
     @_builtins.property
     def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Seeds, 1 to 1000. Required."""
+        """Seeds, 1 to 1000, and at most 1000 by the number of arms: as many runs are kept. Required."""
 
     @_builtins.property
     def figures(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -92,7 +92,7 @@ class Experiment(_message.Message):
 
     @_builtins.property
     def runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Runs, as resource names, ordered by arm, then seed. Output only."""
+        """Runs, as resource names, ordered by arm, then seed; at most 1000. Left out in listings. Output only."""
 
     def __init__(
         self,

@@ -124,7 +124,7 @@ class ExperimentsServicer:
     def ListExperiments(self, request, context):
         """Lists experiments, ordered by name: stored ones, and those that come with Lamina.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,7 +41,7 @@ class ExperimentsStub:
     ListExperiments: _aio.UnaryUnaryMultiCallable[_experiments_pb2.ListExperimentsRequest, _experiments_pb2.ListExperimentsResponse]
     """Lists experiments, ordered by name: stored ones, and those that come with Lamina.
 
-    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
     """
     DeleteExperiment: _aio.UnaryUnaryMultiCallable[_experiments_pb2.DeleteExperimentRequest, _experiments_pb2.DeleteExperimentResponse]
     """Deletes a stored experiment and lets go of its runs, which stay.
@@ -114,7 +114,7 @@ class ExperimentsServicer:
     ) -> _abc.Awaitable[_experiments_pb2.ListExperimentsResponse]:
         """Lists experiments, ordered by name: stored ones, and those that come with Lamina.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
 
     def DeleteExperiment(

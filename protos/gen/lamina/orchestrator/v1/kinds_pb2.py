@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lamina/orchestrator/v1/kinds.proto\x12\x16lamina.orchestrator.v1\x1a\x1elamina/common/v1/options.proto\"\xe1\x01\n\x04Kind\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06plural\x18\x04 \x01(\t\x12\x10\n\x08singular\x18\x05 \x01(\t\x12\x13\n\x0bshort_names\x18\x06 \x03(\t\x12\x12\n\ncategories\x18\x07 \x03(\t\x12\x12\n\nnamespaced\x18\x08 \x01(\x08\x12\r\n\x05verbs\x18\t \x03(\t\x12=\n\x0csubresources\x18\n \x03(\x0b\x32\'.lamina.orchestrator.v1.KindSubresource\"Q\n\x0fKindSubresource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x03 \x01(\t\x12\r\n\x05verbs\x18\x04 \x03(\t\"\x12\n\x10ListKindsRequest\"@\n\x11ListKindsResponse\x12+\n\x05kinds\x18\x01 \x03(\x0b\x32\x1c.lamina.orchestrator.v1.Kind\"(\n\x11GetOpenApiRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\"-\n\x0fOpenApiDocument\x12\x0c\n\x04json\x18\x01 \x01(\t\x12\x0c\n\x04hash\x18\x02 \x01(\t\"\x13\n\x11GetVersionRequest\"C\n\x0e\x43lusterVersion\x12\r\n\x05major\x18\x01 \x01(\t\x12\r\n\x05minor\x18\x02 \x01(\t\x12\x13\n\x0bgit_version\x18\x03 \x01(\t2\xca\x02\n\x05Kinds\x12j\n\tListKinds\x12(.lamina.orchestrator.v1.ListKindsRequest\x1a).lamina.orchestrator.v1.ListKindsResponse\"\x08\x8a\xb5\x18\x04S-32\x12j\n\nGetOpenApi\x12).lamina.orchestrator.v1.GetOpenApiRequest\x1a\'.lamina.orchestrator.v1.OpenApiDocument\"\x08\x8a\xb5\x18\x04S-32\x12i\n\nGetVersion\x12).lamina.orchestrator.v1.GetVersionRequest\x1a&.lamina.orchestrator.v1.ClusterVersion\"\x08\x8a\xb5\x18\x04S-32b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lamina/orchestrator/v1/kinds.proto\x12\x16lamina.orchestrator.v1\x1a\x1elamina/common/v1/options.proto\"\x94\x02\n\x04Kind\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06plural\x18\x04 \x01(\t\x12\x10\n\x08singular\x18\x05 \x01(\t\x12\x13\n\x0bshort_names\x18\x06 \x03(\t\x12\x12\n\ncategories\x18\x07 \x03(\t\x12\x12\n\nnamespaced\x18\x08 \x01(\x08\x12\r\n\x05verbs\x18\t \x03(\t\x12=\n\x0csubresources\x18\n \x03(\x0b\x32\'.lamina.orchestrator.v1.KindSubresource\x12\x0e\n\x06\x63ustom\x18\x0b \x01(\x08\x12\x0f\n\x07storage\x18\x0c \x01(\x08\x12\x10\n\x08priority\x18\r \x01(\x05\"Q\n\x0fKindSubresource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x03 \x01(\t\x12\r\n\x05verbs\x18\x04 \x03(\t\"9\n\x10ListKindsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"g\n\x11ListKindsResponse\x12+\n\x05kinds\x18\x01 \x03(\x0b\x32\x1c.lamina.orchestrator.v1.Kind\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0c\n\x04hash\x18\x03 \x01(\t\"(\n\x11GetOpenApiRequest\x12\x13\n\x0b\x61pi_version\x18\x01 \x01(\t\"-\n\x0fOpenApiDocument\x12\x0c\n\x04json\x18\x01 \x01(\t\x12\x0c\n\x04hash\x18\x02 \x01(\t\"\x13\n\x11GetVersionRequest\"C\n\x0e\x43lusterVersion\x12\r\n\x05major\x18\x01 \x01(\t\x12\r\n\x05minor\x18\x02 \x01(\t\x12\x13\n\x0bgit_version\x18\x03 \x01(\t2\xca\x02\n\x05Kinds\x12j\n\tListKinds\x12(.lamina.orchestrator.v1.ListKindsRequest\x1a).lamina.orchestrator.v1.ListKindsResponse\"\x08\x8a\xb5\x18\x04S-32\x12j\n\nGetOpenApi\x12).lamina.orchestrator.v1.GetOpenApiRequest\x1a\'.lamina.orchestrator.v1.OpenApiDocument\"\x08\x8a\xb5\x18\x04S-32\x12i\n\nGetVersion\x12).lamina.orchestrator.v1.GetVersionRequest\x1a&.lamina.orchestrator.v1.ClusterVersion\"\x08\x8a\xb5\x18\x04S-32b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,21 +39,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KINDS'].methods_by_name['GetVersion']._loaded_options = None
   _globals['_KINDS'].methods_by_name['GetVersion']._serialized_options = b'\212\265\030\004S-32'
   _globals['_KIND']._serialized_start=95
-  _globals['_KIND']._serialized_end=320
-  _globals['_KINDSUBRESOURCE']._serialized_start=322
-  _globals['_KINDSUBRESOURCE']._serialized_end=403
-  _globals['_LISTKINDSREQUEST']._serialized_start=405
-  _globals['_LISTKINDSREQUEST']._serialized_end=423
-  _globals['_LISTKINDSRESPONSE']._serialized_start=425
-  _globals['_LISTKINDSRESPONSE']._serialized_end=489
-  _globals['_GETOPENAPIREQUEST']._serialized_start=491
-  _globals['_GETOPENAPIREQUEST']._serialized_end=531
-  _globals['_OPENAPIDOCUMENT']._serialized_start=533
-  _globals['_OPENAPIDOCUMENT']._serialized_end=578
-  _globals['_GETVERSIONREQUEST']._serialized_start=580
-  _globals['_GETVERSIONREQUEST']._serialized_end=599
-  _globals['_CLUSTERVERSION']._serialized_start=601
-  _globals['_CLUSTERVERSION']._serialized_end=668
-  _globals['_KINDS']._serialized_start=671
-  _globals['_KINDS']._serialized_end=1001
+  _globals['_KIND']._serialized_end=371
+  _globals['_KINDSUBRESOURCE']._serialized_start=373
+  _globals['_KINDSUBRESOURCE']._serialized_end=454
+  _globals['_LISTKINDSREQUEST']._serialized_start=456
+  _globals['_LISTKINDSREQUEST']._serialized_end=513
+  _globals['_LISTKINDSRESPONSE']._serialized_start=515
+  _globals['_LISTKINDSRESPONSE']._serialized_end=618
+  _globals['_GETOPENAPIREQUEST']._serialized_start=620
+  _globals['_GETOPENAPIREQUEST']._serialized_end=660
+  _globals['_OPENAPIDOCUMENT']._serialized_start=662
+  _globals['_OPENAPIDOCUMENT']._serialized_end=707
+  _globals['_GETVERSIONREQUEST']._serialized_start=709
+  _globals['_GETVERSIONREQUEST']._serialized_end=728
+  _globals['_CLUSTERVERSION']._serialized_start=730
+  _globals['_CLUSTERVERSION']._serialized_end=797
+  _globals['_KINDS']._serialized_start=800
+  _globals['_KINDS']._serialized_end=1130
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,9 @@ class Kind(_message.Message):
     NAMESPACED_FIELD_NUMBER: _builtins.int
     VERBS_FIELD_NUMBER: _builtins.int
     SUBRESOURCES_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
+    STORAGE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """Group. Empty for the core one."""
     version: _builtins.str
@@ -46,6 +49,12 @@ class Kind(_message.Message):
     """Singular, for example `deployment`."""
     namespaced: _builtins.bool
     """Whether its objects are in namespaces."""
+    custom: _builtins.bool
+    """Whether an object of the cluster defines it. False for Lamina's own."""
+    storage: _builtins.bool
+    """Whether objects are stored in this version. One version of a kind is."""
+    priority: _builtins.int
+    """Place of the version among those of its kind, from 0: which one clients that have no wish take."""
     @_builtins.property
     def short_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Short names, for example `deploy`."""
@@ -62,7 +71,7 @@ class Kind(_message.Message):
 
     @_builtins.property
     def subresources(self) -> _containers.RepeatedCompositeFieldContainer[Global___KindSubresource]:
-        """Its subresources, ordered by name."""
+        """Its subresources, ordered by name, at most 16."""
 
     def __init__(
         self,
@@ -77,10 +86,13 @@ class Kind(_message.Message):
         namespaced: _builtins.bool = ...,
         verbs: _abc.Iterable[_builtins.str] | None = ...,
         subresources: _abc.Iterable[Global___KindSubresource] | None = ...,
+        custom: _builtins.bool = ...,
+        storage: _builtins.bool = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "group", b"group", "kind", b"kind", "namespaced", b"namespaced", "plural", b"plural", "short_names", b"short_names", "singular", b"singular", "subresources", b"subresources", "verbs", b"verbs", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "custom", b"custom", "group", b"group", "kind", b"kind", "namespaced", b"namespaced", "plural", b"plural", "priority", b"priority", "short_names", b"short_names", "singular", b"singular", "storage", b"storage", "subresources", b"subresources", "verbs", b"verbs", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -128,12 +140,21 @@ class ListKindsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Most kinds to return, 0 to 1000. 0 means 1000; a higher number is lowered to that."""
+    page_token: _builtins.str
+    """Token of an earlier response. Empty starts at the first."""
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -146,18 +167,26 @@ class ListKindsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     KINDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty at the end."""
+    hash: _builtins.str
+    """Hash over all kinds, which changes when one does; 64 hexadecimal digits."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kind]:
-        """The kinds; there are fewer than 200."""
+        """The kinds."""
 
     def __init__(
         self,
         *,
         kinds: _abc.Iterable[Global___Kind] | None = ...,
+        next_page_token: _builtins.str = ...,
+        hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "kinds", b"kinds", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

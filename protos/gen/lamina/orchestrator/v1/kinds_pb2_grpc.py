@@ -26,7 +26,10 @@ if _version_not_supported:
 
 
 class KindsStub:
-    """Says which kinds the cluster serves, and their schemas. All of it is fixed for a version of Lamina.
+    """Says which kinds the cluster serves, and their schemas.
+
+    Lamina's own are fixed for a version of it. Kinds that are defined by objects (custom resources) come and go with
+    those; `ListKindsResponse.hash` and `OpenApiDocument.hash` tell a caller whether what it kept still holds.
     """
 
     def __init__(self, channel):
@@ -53,13 +56,16 @@ class KindsStub:
 
 
 class KindsServicer:
-    """Says which kinds the cluster serves, and their schemas. All of it is fixed for a version of Lamina.
+    """Says which kinds the cluster serves, and their schemas.
+
+    Lamina's own are fixed for a version of it. Kinds that are defined by objects (custom resources) come and go with
+    those; `ListKindsResponse.hash` and `OpenApiDocument.hash` tell a caller whether what it kept still holds.
     """
 
     def ListKinds(self, request, context):
-        """Lists the kinds, ordered by group, version and kind.
+        """Lists the kinds, ordered by group, version and kind: all that discovery needs, aggregated or not.
 
-        Errors: none.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,7 +117,10 @@ def add_KindsServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Kinds:
-    """Says which kinds the cluster serves, and their schemas. All of it is fixed for a version of Lamina.
+    """Says which kinds the cluster serves, and their schemas.
+
+    Lamina's own are fixed for a version of it. Kinds that are defined by objects (custom resources) come and go with
+    those; `ListKindsResponse.hash` and `OpenApiDocument.hash` tell a caller whether what it kept still holds.
     """
 
     @staticmethod

@@ -12,13 +12,17 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class KindsStub:
-    """Says which kinds the cluster serves, and their schemas. All of it is fixed for a version of Lamina."""
+    """Says which kinds the cluster serves, and their schemas.
+
+    Lamina's own are fixed for a version of it. Kinds that are defined by objects (custom resources) come and go with
+    those; `ListKindsResponse.hash` and `OpenApiDocument.hash` tell a caller whether what it kept still holds.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListKinds: _aio.UnaryUnaryMultiCallable[_kinds_pb2.ListKindsRequest, _kinds_pb2.ListKindsResponse]
-    """Lists the kinds, ordered by group, version and kind.
+    """Lists the kinds, ordered by group, version and kind: all that discovery needs, aggregated or not.
 
-    Errors: none.
+    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
     """
     GetOpenApi: _aio.UnaryUnaryMultiCallable[_kinds_pb2.GetOpenApiRequest, _kinds_pb2.OpenApiDocument]
     """Returns the OpenAPI 3 document of one group and version, as `/openapi/v3` gives it: a schema for each kind with
@@ -33,16 +37,20 @@ class KindsStub:
     """
 
 class KindsServicer:
-    """Says which kinds the cluster serves, and their schemas. All of it is fixed for a version of Lamina."""
+    """Says which kinds the cluster serves, and their schemas.
+
+    Lamina's own are fixed for a version of it. Kinds that are defined by objects (custom resources) come and go with
+    those; `ListKindsResponse.hash` and `OpenApiDocument.hash` tell a caller whether what it kept still holds.
+    """
 
     def ListKinds(
         self,
         request: _kinds_pb2.ListKindsRequest,
         context: _aio.ServicerContext[_kinds_pb2.ListKindsRequest, _abc.Awaitable[_kinds_pb2.ListKindsResponse]],
     ) -> _abc.Awaitable[_kinds_pb2.ListKindsResponse]:
-        """Lists the kinds, ordered by group, version and kind.
+        """Lists the kinds, ordered by group, version and kind: all that discovery needs, aggregated or not.
 
-        Errors: none.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
 
     def GetOpenApi(

@@ -271,7 +271,7 @@ class PodUsage(_message.Message):
     """Name."""
     @_builtins.property
     def containers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContainerUsage]:
-        """Its containers, in the order of its spec."""
+        """Its containers, in the order of its spec, at most 256."""
 
     def __init__(
         self,

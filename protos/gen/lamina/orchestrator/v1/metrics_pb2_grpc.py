@@ -63,7 +63,7 @@ class MetricsServicer:
         """Lists the usage of nodes, ordered by name.
 
         A node whose runtime does not answer is shown with its last reading and its time. Errors: INVALID_ARGUMENT for a
-        window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_MALFORMED`.
+        window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,7 +72,7 @@ class MetricsServicer:
     def ListPodUsage(self, request, context):
         """Lists the usage of pods and their containers, ordered by namespace, then name. Pods without a reading are left out.
 
-        Errors: INVALID_ARGUMENT for a window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,12 +24,12 @@ class MetricsStub:
     """Lists the usage of nodes, ordered by name.
 
     A node whose runtime does not answer is shown with its last reading and its time. Errors: INVALID_ARGUMENT for a
-    window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_MALFORMED`.
+    window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_INVALID`.
     """
     ListPodUsage: _aio.UnaryUnaryMultiCallable[_metrics_pb2.ListPodUsageRequest, _metrics_pb2.ListPodUsageResponse]
     """Lists the usage of pods and their containers, ordered by namespace, then name. Pods without a reading are left out.
 
-    Errors: INVALID_ARGUMENT for a window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_MALFORMED`.
+    Errors: INVALID_ARGUMENT for a window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_INVALID`.
     """
 
 class MetricsServicer:
@@ -48,7 +48,7 @@ class MetricsServicer:
         """Lists the usage of nodes, ordered by name.
 
         A node whose runtime does not answer is shown with its last reading and its time. Errors: INVALID_ARGUMENT for a
-        window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_MALFORMED`.
+        window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_INVALID`.
         """
 
     def ListPodUsage(
@@ -58,7 +58,7 @@ class MetricsServicer:
     ) -> _abc.Awaitable[_metrics_pb2.ListPodUsageResponse]:
         """Lists the usage of pods and their containers, ordered by namespace, then name. Pods without a reading are left out.
 
-        Errors: INVALID_ARGUMENT for a window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a window out of range, `SELECTOR_MALFORMED`, `PAGE_TOKEN_INVALID`.
         """
 
 def add_MetricsServicer_to_server(servicer: MetricsServicer, server: _aio.Server) -> None: ...

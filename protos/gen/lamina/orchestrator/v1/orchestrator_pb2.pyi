@@ -161,7 +161,7 @@ class ObjectReference(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     api_version: _builtins.str
-    """API version. Empty means the one in which the kind is served."""
+    """API version. Empty means the one in which the kind is served; a kind of several groups has to say it."""
     kind: _builtins.str
     """Kind, for example `Pod`. Required."""
     namespace: _builtins.str
@@ -1246,7 +1246,7 @@ class ReadPodLogsRequest(_message.Message):
     FOLLOW_FIELD_NUMBER: _builtins.int
     TAIL_LINES_FIELD_NUMBER: _builtins.int
     PREVIOUS_FIELD_NUMBER: _builtins.int
-    SINCE_TIME_NS_FIELD_NUMBER: _builtins.int
+    SINCE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Namespace of the pod. Empty means `default`."""
@@ -1260,7 +1260,7 @@ class ReadPodLogsRequest(_message.Message):
     """Sends only that many lines from the end of what exists, 0 to 1000000. Unset means all."""
     previous: _builtins.bool
     """Reads the run before the last restart. Default false."""
-    since_time_ns: _builtins.int
+    since_wall_time_ns: _builtins.int
     """Sends only what was written at or after this Unix time in nanoseconds. Unset means all. Planned."""
     limit_bytes: _builtins.int
     """Ends after that many bytes, 1 to 2^40. Unset means never. Planned."""
@@ -1273,23 +1273,23 @@ class ReadPodLogsRequest(_message.Message):
         follow: _builtins.bool = ...,
         tail_lines: _builtins.int | None = ...,
         previous: _builtins.bool = ...,
-        since_time_ns: _builtins.int | None = ...,
+        since_wall_time_ns: _builtins.int | None = ...,
         limit_bytes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit_bytes", b"_limit_bytes", "_since_time_ns", b"_since_time_ns", "_tail_lines", b"_tail_lines", "limit_bytes", b"limit_bytes", "since_time_ns", b"since_time_ns", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit_bytes", b"_limit_bytes", "_since_wall_time_ns", b"_since_wall_time_ns", "_tail_lines", b"_tail_lines", "limit_bytes", b"limit_bytes", "since_wall_time_ns", b"since_wall_time_ns", "tail_lines", b"tail_lines"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit_bytes", b"_limit_bytes", "_since_time_ns", b"_since_time_ns", "_tail_lines", b"_tail_lines", "container", b"container", "follow", b"follow", "limit_bytes", b"limit_bytes", "name", b"name", "namespace", b"namespace", "previous", b"previous", "since_time_ns", b"since_time_ns", "tail_lines", b"tail_lines"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit_bytes", b"_limit_bytes", "_since_wall_time_ns", b"_since_wall_time_ns", "_tail_lines", b"_tail_lines", "container", b"container", "follow", b"follow", "limit_bytes", b"limit_bytes", "name", b"name", "namespace", b"namespace", "previous", b"previous", "since_wall_time_ns", b"since_wall_time_ns", "tail_lines", b"tail_lines"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__limit_bytes: _TypeAlias = _typing.Literal["limit_bytes"]  # noqa: Y015
     _WhichOneofArgType__limit_bytes: _TypeAlias = _typing.Literal["_limit_bytes", b"_limit_bytes"]  # noqa: Y015
-    _WhichOneofReturnType__since_time_ns: _TypeAlias = _typing.Literal["since_time_ns"]  # noqa: Y015
-    _WhichOneofArgType__since_time_ns: _TypeAlias = _typing.Literal["_since_time_ns", b"_since_time_ns"]  # noqa: Y015
+    _WhichOneofReturnType__since_wall_time_ns: _TypeAlias = _typing.Literal["since_wall_time_ns"]  # noqa: Y015
+    _WhichOneofArgType__since_wall_time_ns: _TypeAlias = _typing.Literal["_since_wall_time_ns", b"_since_wall_time_ns"]  # noqa: Y015
     _WhichOneofReturnType__tail_lines: _TypeAlias = _typing.Literal["tail_lines"]  # noqa: Y015
     _WhichOneofArgType__tail_lines: _TypeAlias = _typing.Literal["_tail_lines", b"_tail_lines"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit_bytes) -> _WhichOneofReturnType__limit_bytes | None: ...
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__since_time_ns) -> _WhichOneofReturnType__since_time_ns | None: ...
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__since_wall_time_ns) -> _WhichOneofReturnType__since_wall_time_ns | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tail_lines) -> _WhichOneofReturnType__tail_lines | None: ...
 
@@ -1326,23 +1326,23 @@ class ReadPodLogsResponse(_message.Message):
 
     DATA_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
-    TIME_NS_FIELD_NUMBER: _builtins.int
+    WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """Bytes as the container wrote them, at most 64 KiB a message."""
     stream: Global___ReadPodLogsResponse.Stream.ValueType
     """Where they were written."""
-    time_ns: _builtins.int
+    wall_time_ns: _builtins.int
     """When they were written, Unix time in nanoseconds. 0 when the runtime did not say."""
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
         stream: Global___ReadPodLogsResponse.Stream.ValueType = ...,
-        time_ns: _builtins.int = ...,
+        wall_time_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "stream", b"stream", "time_ns", b"time_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "stream", b"stream", "wall_time_ns", b"wall_time_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1360,6 +1360,8 @@ class RegisterNodeRequest(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     MAX_PODS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    VSWITCH_ADDRESS_FIELD_NUMBER: _builtins.int
+    HYPERVISOR_ADDRESS_FIELD_NUMBER: _builtins.int
     host: _builtins.str
     """Name of the host, for example `h1`. Required: a DNS label. It becomes the node's name."""
     runtime_address: _builtins.str
@@ -1372,9 +1374,19 @@ class RegisterNodeRequest(_message.Message):
     """Memory that pods may request, in bytes, at least 1 MiB. Required."""
     max_pods: _builtins.int
     """Pods that the node may run, 0 to 10000. 0 means 110."""
+    vswitch_address: _builtins.str
+    """Where the host's switch answers, in the form of `runtime_address`: it translates addresses of services and answers
+    their names. Empty: services are not reached from this node. Planned.
+    """
+    hypervisor_address: _builtins.str
+    """Where the host's hypervisor answers, in the form of `runtime_address`: it runs nodes of pools. Empty: it runs none.
+    Planned.
+    """
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeLabel]:
-        """Labels beside `kubernetes.io/hostname`, `kubernetes.io/os` and `kubernetes.io/arch`, which every node gets."""
+        """Labels beside `kubernetes.io/hostname`, `kubernetes.io/os` and `kubernetes.io/arch`, which every node gets; at most
+        100.
+        """
 
     def __init__(
         self,
@@ -1385,10 +1397,12 @@ class RegisterNodeRequest(_message.Message):
         memory_bytes: _builtins.int = ...,
         max_pods: _builtins.int = ...,
         labels: _abc.Iterable[Global___NodeLabel] | None = ...,
+        vswitch_address: _builtins.str = ...,
+        hypervisor_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_millicores", b"cpu_millicores", "host", b"host", "labels", b"labels", "max_pods", b"max_pods", "memory_bytes", b"memory_bytes", "runtime_address", b"runtime_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu_millicores", b"cpu_millicores", "host", b"host", "hypervisor_address", b"hypervisor_address", "labels", b"labels", "max_pods", b"max_pods", "memory_bytes", b"memory_bytes", "runtime_address", b"runtime_address", "vswitch_address", b"vswitch_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -170,7 +170,7 @@ class ObjectsServicer:
 
         All pages of one listing show the store at the same revision.
 
-        Errors: INVALID_ARGUMENT `KIND_UNKNOWN`, `SELECTOR_MALFORMED`, `PAGE_TOKEN_MALFORMED`; OUT_OF_RANGE
+        Errors: INVALID_ARGUMENT `KIND_UNKNOWN`, `SELECTOR_MALFORMED`, `PAGE_TOKEN_INVALID`; OUT_OF_RANGE
         `REVISION_COMPACTED` when a page token is so old that its revision is gone (the caller lists from the start).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -1140,7 +1140,8 @@ class NodesServicer:
         """Adds a host to the cluster, or changes the address and capacity of one that is known.
 
         The node is Ready once its runtime answered. Idempotent. Errors: INVALID_ARGUMENT `OBJECT_INVALID` for a malformed
-        name or capacity, `ADDRESS_UNSUPPORTED` for an address that is neither a known channel, a UNIX socket nor loopback.
+        name or capacity, `ADDRESS_UNSUPPORTED` for an address that is neither a known channel, a UNIX socket nor loopback;
+        UNIMPLEMENTED `NOT_SERVED_YET` for a field that is planned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

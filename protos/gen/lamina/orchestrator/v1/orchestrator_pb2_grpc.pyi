@@ -67,7 +67,7 @@ class ObjectsStub:
 
     All pages of one listing show the store at the same revision.
 
-    Errors: INVALID_ARGUMENT `KIND_UNKNOWN`, `SELECTOR_MALFORMED`, `PAGE_TOKEN_MALFORMED`; OUT_OF_RANGE
+    Errors: INVALID_ARGUMENT `KIND_UNKNOWN`, `SELECTOR_MALFORMED`, `PAGE_TOKEN_INVALID`; OUT_OF_RANGE
     `REVISION_COMPACTED` when a page token is so old that its revision is gone (the caller lists from the start).
     """
     WatchObjects: _aio.UnaryStreamMultiCallable[_orchestrator_pb2.WatchObjectsRequest, _orchestrator_pb2.WatchObjectsResponse]
@@ -211,7 +211,7 @@ class ObjectsServicer:
 
         All pages of one listing show the store at the same revision.
 
-        Errors: INVALID_ARGUMENT `KIND_UNKNOWN`, `SELECTOR_MALFORMED`, `PAGE_TOKEN_MALFORMED`; OUT_OF_RANGE
+        Errors: INVALID_ARGUMENT `KIND_UNKNOWN`, `SELECTOR_MALFORMED`, `PAGE_TOKEN_INVALID`; OUT_OF_RANGE
         `REVISION_COMPACTED` when a page token is so old that its revision is gone (the caller lists from the start).
         """
 
@@ -491,7 +491,8 @@ class NodesStub:
     """Adds a host to the cluster, or changes the address and capacity of one that is known.
 
     The node is Ready once its runtime answered. Idempotent. Errors: INVALID_ARGUMENT `OBJECT_INVALID` for a malformed
-    name or capacity, `ADDRESS_UNSUPPORTED` for an address that is neither a known channel, a UNIX socket nor loopback.
+    name or capacity, `ADDRESS_UNSUPPORTED` for an address that is neither a known channel, a UNIX socket nor loopback;
+    UNIMPLEMENTED `NOT_SERVED_YET` for a field that is planned.
     """
     CordonNode: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CordonNodeRequest, _orchestrator_pb2.Object]
     """Marks a node unschedulable: it keeps its pods and gets no new ones. Idempotent.
@@ -538,7 +539,8 @@ class NodesServicer:
         """Adds a host to the cluster, or changes the address and capacity of one that is known.
 
         The node is Ready once its runtime answered. Idempotent. Errors: INVALID_ARGUMENT `OBJECT_INVALID` for a malformed
-        name or capacity, `ADDRESS_UNSUPPORTED` for an address that is neither a known channel, a UNIX socket nor loopback.
+        name or capacity, `ADDRESS_UNSUPPORTED` for an address that is neither a known channel, a UNIX socket nor loopback;
+        UNIMPLEMENTED `NOT_SERVED_YET` for a field that is planned.
         """
 
     def CordonNode(

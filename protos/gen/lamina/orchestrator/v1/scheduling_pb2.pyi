@@ -231,7 +231,7 @@ class SchedulingDecision(_message.Message):
 
     @_builtins.property
     def victims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Pods that go, as `NAMESPACE/NAME`, for OUTCOME_PREEMPTING."""
+        """Pods that go, as `NAMESPACE/NAME`, for OUTCOME_PREEMPTING; at most 1000."""
 
     def __init__(
         self,

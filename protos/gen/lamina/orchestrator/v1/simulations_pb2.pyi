@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from lamina.common.v1 import faults_pb2 as _faults_pb2
+from lamina.orchestrator.v1 import orchestrator_pb2 as _orchestrator_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -78,7 +79,7 @@ Global___ReportFormat: _TypeAlias = ReportFormat  # noqa: Y015
 
 @_typing.final
 class Scenario(_message.Message):
-    """What a private cluster lives through. Times count from its start."""
+    """What a private cluster lives through. Times count from its start. At most 4 MiB encoded."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -115,7 +116,7 @@ class Scenario(_message.Message):
 
     @_builtins.property
     def manifests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Manifests that are applied at the start, in this order, at most 256 of 1 MiB."""
+        """Manifests that are applied at the start, in this order, at most 256 of 1 MiB each."""
 
     @_builtins.property
     def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Load]:
@@ -231,8 +232,8 @@ class HostGroup(_message.Message):
     join_ns: _builtins.int
     """Time after the start at which they join, in nanoseconds. Default 0."""
     @_builtins.property
-    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels of their nodes, `KEY=VALUE`, at most 64."""
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_orchestrator_pb2.NodeLabel]:
+        """Labels of their nodes, at most 64."""
 
     def __init__(
         self,
@@ -244,7 +245,7 @@ class HostGroup(_message.Message):
         memory_bytes: _builtins.int = ...,
         nic_bits_per_second: _builtins.int = ...,
         disk_bytes_per_second: _builtins.int = ...,
-        labels: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Iterable[_orchestrator_pb2.NodeLabel] | None = ...,
         join_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -618,7 +619,7 @@ class Run(_message.Message):
         STATE_MISSED: Run._State.ValueType  # 4
         """It came to its end, and an objective or an invariant did not hold."""
         STATE_FAILED: Run._State.ValueType  # 5
-        """It broke; `failure` says why."""
+        """It broke; `error_reason` says why."""
         STATE_CANCELLED: Run._State.ValueType  # 6
         """Somebody cancelled it."""
 
@@ -636,7 +637,7 @@ class Run(_message.Message):
     STATE_MISSED: Run.State.ValueType  # 4
     """It came to its end, and an objective or an invariant did not hold."""
     STATE_FAILED: Run.State.ValueType  # 5
-    """It broke; `failure` says why."""
+    """It broke; `error_reason` says why."""
     STATE_CANCELLED: Run.State.ValueType  # 6
     """Somebody cancelled it."""
 
@@ -652,10 +653,11 @@ class Run(_message.Message):
     LOG_EVENT_COUNT_FIELD_NUMBER: _builtins.int
     EVENT_LOG_DIGEST_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
-    FAILURE_FIELD_NUMBER: _builtins.int
+    ERROR_REASON_FIELD_NUMBER: _builtins.int
     REPLAY_FIELD_NUMBER: _builtins.int
-    CREATE_TIME_SECONDS_FIELD_NUMBER: _builtins.int
+    CREATE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     OVERRIDES_FIELD_NUMBER: _builtins.int
+    ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, `runs/{run}`."""
     scenario: _builtins.str
@@ -678,10 +680,12 @@ class Run(_message.Message):
     """Lines of the event log so far."""
     event_log_digest: _builtins.str
     """SHA-256 of the event log so far, 64 hexadecimal digits."""
-    failure: _builtins.str
-    """Why it broke: reason and words. Empty otherwise."""
-    create_time_seconds: _builtins.int
-    """When it was asked for, Unix time in seconds."""
+    error_reason: _builtins.str
+    """Why it broke, in UPPER_SNAKE, for example `INTERRUPTED`. Only for STATE_FAILED."""
+    create_wall_time_ns: _builtins.int
+    """When it was asked for, Unix time in nanoseconds."""
+    error_message: _builtins.str
+    """The failure for people. Only for STATE_FAILED."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Version of Lamina and of what a run depends on, `NAME=VALUE`, ordered by name."""
@@ -692,7 +696,7 @@ class Run(_message.Message):
 
     @_builtins.property
     def overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Override]:
-        """Overrides that it was started with."""
+        """Overrides that it was started with, at most 100."""
 
     def __init__(
         self,
@@ -709,14 +713,15 @@ class Run(_message.Message):
         log_event_count: _builtins.int = ...,
         event_log_digest: _builtins.str = ...,
         versions: _abc.Iterable[_builtins.str] | None = ...,
-        failure: _builtins.str = ...,
+        error_reason: _builtins.str = ...,
         replay: Global___Replay | None = ...,
-        create_time_seconds: _builtins.int = ...,
+        create_wall_time_ns: _builtins.int = ...,
         overrides: _abc.Iterable[Global___Override] | None = ...,
+        error_message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["replay", b"replay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time_seconds", b"create_time_seconds", "duration_ns", b"duration_ns", "event_log_digest", b"event_log_digest", "failure", b"failure", "log_event_count", b"log_event_count", "loop_event_count", b"loop_event_count", "name", b"name", "overrides", b"overrides", "real_elapsed_ns", b"real_elapsed_ns", "replay", b"replay", "scenario", b"scenario", "scenario_digest", b"scenario_digest", "seed", b"seed", "state", b"state", "time_ns", b"time_ns", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_wall_time_ns", b"create_wall_time_ns", "duration_ns", b"duration_ns", "error_message", b"error_message", "error_reason", b"error_reason", "event_log_digest", b"event_log_digest", "log_event_count", b"log_event_count", "loop_event_count", b"loop_event_count", "name", b"name", "overrides", b"overrides", "real_elapsed_ns", b"real_elapsed_ns", "replay", b"replay", "scenario", b"scenario", "scenario_digest", b"scenario_digest", "seed", b"seed", "state", b"state", "time_ns", b"time_ns", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -823,7 +828,7 @@ class Report(_message.Message):
 
     @_builtins.property
     def series(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeriesInfo]:
-        """Series that ReadSeries has, ordered by name."""
+        """Series that ReadSeries has, ordered by name, at most 10000."""
 
     def __init__(
         self,
@@ -1614,7 +1619,7 @@ class Comparison(_message.Message):
 
     @_builtins.property
     def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FigureComparison]:
-        """Figures that at least one of them has, ordered by name."""
+        """Figures that at least one of them has, ordered by name, at most 1000."""
 
     @_builtins.property
     def first_different_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -1694,6 +1699,7 @@ class ReplayRunRequest(_message.Message):
     KEEP_EVENT_LOG_FIELD_NUMBER: _builtins.int
     ANY_VERSION_FIELD_NUMBER: _builtins.int
     PAST_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Run, as a resource name. Required."""
     keep_event_log: _builtins.bool
@@ -1702,6 +1708,8 @@ class ReplayRunRequest(_message.Message):
     """Replays although version or configuration differ. Default false."""
     past_difference: _builtins.bool
     """Goes on after the first difference, to the end. Default false."""
+    request_id: _builtins.str
+    """Makes a repeated call return what the first one made, for as long as that exists. Optional, at most 63 characters."""
     def __init__(
         self,
         *,
@@ -1709,10 +1717,11 @@ class ReplayRunRequest(_message.Message):
         keep_event_log: _builtins.bool = ...,
         any_version: _builtins.bool = ...,
         past_difference: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_version", b"any_version", "keep_event_log", b"keep_event_log", "past_difference", b"past_difference", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_version", b"any_version", "keep_event_log", b"keep_event_log", "past_difference", b"past_difference", "request_id", b"request_id", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

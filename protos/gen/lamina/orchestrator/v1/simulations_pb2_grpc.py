@@ -164,9 +164,9 @@ class SimulationsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListScenarios(self, request, context):
-        """Lists scenarios, ordered by name, without manifests and timeline.
+        """Lists scenarios, ordered by name, without manifests, loads and timeline.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -205,7 +205,7 @@ class SimulationsServicer:
     def ListRuns(self, request, context):
         """Lists runs, the newest first.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -292,7 +292,7 @@ class SimulationsServicer:
         """Starts a run again with its own scenario, seed and overrides, and compares the event log with the first one's while
         it grows. The new run ends at the first difference, or as the first one did; its `replay` says which.
 
-        Errors: NOT_FOUND `RUN_UNKNOWN`; FAILED_PRECONDITION `RUN_ACTIVE`, `VERSION_DIFFERS` when the first one ran with
+        Idempotent by `request_id`. Errors: NOT_FOUND `RUN_UNKNOWN`; FAILED_PRECONDITION `RUN_ACTIVE`, `VERSION_DIFFERS` when the first one ran with
         another version or configuration and `any_version` is not set (the message names each difference); otherwise those
         of StartRun.
         """

@@ -40,9 +40,9 @@ class SimulationsStub:
     Errors: NOT_FOUND `SCENARIO_UNKNOWN`.
     """
     ListScenarios: _aio.UnaryUnaryMultiCallable[_simulations_pb2.ListScenariosRequest, _simulations_pb2.ListScenariosResponse]
-    """Lists scenarios, ordered by name, without manifests and timeline.
+    """Lists scenarios, ordered by name, without manifests, loads and timeline.
 
-    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
     """
     DeleteScenario: _aio.UnaryUnaryMultiCallable[_simulations_pb2.DeleteScenarioRequest, _simulations_pb2.DeleteScenarioResponse]
     """Deletes a stored scenario. Runs keep their copy.
@@ -65,7 +65,7 @@ class SimulationsStub:
     ListRuns: _aio.UnaryUnaryMultiCallable[_simulations_pb2.ListRunsRequest, _simulations_pb2.ListRunsResponse]
     """Lists runs, the newest first.
 
-    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_simulations_pb2.WatchRunRequest, _simulations_pb2.Run]
     """Streams a run's state, at its start, at changes, and at most once a second of real time between; ends with the run.
@@ -116,7 +116,7 @@ class SimulationsStub:
     """Starts a run again with its own scenario, seed and overrides, and compares the event log with the first one's while
     it grows. The new run ends at the first difference, or as the first one did; its `replay` says which.
 
-    Errors: NOT_FOUND `RUN_UNKNOWN`; FAILED_PRECONDITION `RUN_ACTIVE`, `VERSION_DIFFERS` when the first one ran with
+    Idempotent by `request_id`. Errors: NOT_FOUND `RUN_UNKNOWN`; FAILED_PRECONDITION `RUN_ACTIVE`, `VERSION_DIFFERS` when the first one ran with
     another version or configuration and `any_version` is not set (the message names each difference); otherwise those
     of StartRun.
     """
@@ -163,9 +163,9 @@ class SimulationsServicer:
         request: _simulations_pb2.ListScenariosRequest,
         context: _aio.ServicerContext[_simulations_pb2.ListScenariosRequest, _abc.Awaitable[_simulations_pb2.ListScenariosResponse]],
     ) -> _abc.Awaitable[_simulations_pb2.ListScenariosResponse]:
-        """Lists scenarios, ordered by name, without manifests and timeline.
+        """Lists scenarios, ordered by name, without manifests, loads and timeline.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
 
     def DeleteScenario(
@@ -208,7 +208,7 @@ class SimulationsServicer:
     ) -> _abc.Awaitable[_simulations_pb2.ListRunsResponse]:
         """Lists runs, the newest first.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
 
     def WatchRun(
@@ -304,7 +304,7 @@ class SimulationsServicer:
         """Starts a run again with its own scenario, seed and overrides, and compares the event log with the first one's while
         it grows. The new run ends at the first difference, or as the first one did; its `replay` says which.
 
-        Errors: NOT_FOUND `RUN_UNKNOWN`; FAILED_PRECONDITION `RUN_ACTIVE`, `VERSION_DIFFERS` when the first one ran with
+        Idempotent by `request_id`. Errors: NOT_FOUND `RUN_UNKNOWN`; FAILED_PRECONDITION `RUN_ACTIVE`, `VERSION_DIFFERS` when the first one ran with
         another version or configuration and `any_version` is not set (the message names each difference); otherwise those
         of StartRun.
         """

@@ -72,11 +72,11 @@ class TraceRequestResponse(_message.Message):
     """Why it would be refused, in words. Empty when it is not."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficStep]:
-        """Steps in order."""
+        """Steps in order, at most 256."""
 
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackendShare]:
-        """Pods that could, with their share, when the choice falls at sending."""
+        """Pods that could, with their share, when the choice falls at sending; at most 1000, the greatest shares first."""
 
     def __init__(
         self,
@@ -541,17 +541,17 @@ class Certificate(_message.Message):
     IDENTITY_FIELD_NUMBER: _builtins.int
     SERIAL_FIELD_NUMBER: _builtins.int
     CHAIN_DER_FIELD_NUMBER: _builtins.int
-    NOT_BEFORE_SECONDS_FIELD_NUMBER: _builtins.int
-    NOT_AFTER_SECONDS_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
+    NOT_AFTER_WALL_TIME_NS_FIELD_NUMBER: _builtins.int
     POD_FIELD_NUMBER: _builtins.int
     identity: _builtins.str
     """Identity."""
     serial: _builtins.str
     """Serial number, hexadecimal."""
-    not_before_seconds: _builtins.int
-    """Valid from this Unix time in seconds."""
-    not_after_seconds: _builtins.int
-    """Valid until this Unix time in seconds."""
+    not_before_wall_time_ns: _builtins.int
+    """Valid from this Unix time in nanoseconds, a whole second."""
+    not_after_wall_time_ns: _builtins.int
+    """Valid until this Unix time in nanoseconds, a whole second."""
     pod: _builtins.str
     """Pod that it was given to, as `NAMESPACE/NAME`."""
     @_builtins.property
@@ -564,13 +564,13 @@ class Certificate(_message.Message):
         identity: _builtins.str = ...,
         serial: _builtins.str = ...,
         chain_der: _abc.Iterable[_builtins.bytes] | None = ...,
-        not_before_seconds: _builtins.int = ...,
-        not_after_seconds: _builtins.int = ...,
+        not_before_wall_time_ns: _builtins.int = ...,
+        not_after_wall_time_ns: _builtins.int = ...,
         pod: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_der", b"chain_der", "identity", b"identity", "not_after_seconds", b"not_after_seconds", "not_before_seconds", b"not_before_seconds", "pod", b"pod", "serial", b"serial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_der", b"chain_der", "identity", b"identity", "not_after_wall_time_ns", b"not_after_wall_time_ns", "not_before_wall_time_ns", b"not_before_wall_time_ns", "pod", b"pod", "serial", b"serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -87,7 +87,7 @@ class TrafficServicer:
     def ListEndpoints(self, request, context):
         """Lists the endpoints of services with what went to each, ordered by namespace, service, address and port.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`; NOT_FOUND `OBJECT_NOT_FOUND`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`; NOT_FOUND `OBJECT_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,7 +96,7 @@ class TrafficServicer:
     def ListRoutes(self, request, context):
         """Lists the routes of the ingress proxies, in the order in which they are tried.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +105,7 @@ class TrafficServicer:
     def ListMeshFlows(self, request, context):
         """Lists who talked to whom through the mesh, ordered by client, then server.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -339,7 +339,7 @@ class IdentitiesServicer:
     def ListCertificates(self, request, context):
         """Lists the certificates that are valid now, ordered by identity, then serial number.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

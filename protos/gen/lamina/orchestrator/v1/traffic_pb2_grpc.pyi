@@ -32,17 +32,17 @@ class TrafficStub:
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_traffic_pb2.ListEndpointsRequest, _traffic_pb2.ListEndpointsResponse]
     """Lists the endpoints of services with what went to each, ordered by namespace, service, address and port.
 
-    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`; NOT_FOUND `OBJECT_NOT_FOUND`.
+    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`; NOT_FOUND `OBJECT_NOT_FOUND`.
     """
     ListRoutes: _aio.UnaryUnaryMultiCallable[_traffic_pb2.ListRoutesRequest, _traffic_pb2.ListRoutesResponse]
     """Lists the routes of the ingress proxies, in the order in which they are tried.
 
-    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
     """
     ListMeshFlows: _aio.UnaryUnaryMultiCallable[_traffic_pb2.ListMeshFlowsRequest, _traffic_pb2.ListMeshFlowsResponse]
     """Lists who talked to whom through the mesh, ordered by client, then server.
 
-    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
     """
 
 class TrafficServicer:
@@ -74,7 +74,7 @@ class TrafficServicer:
     ) -> _abc.Awaitable[_traffic_pb2.ListEndpointsResponse]:
         """Lists the endpoints of services with what went to each, ordered by namespace, service, address and port.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`; NOT_FOUND `OBJECT_NOT_FOUND`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`; NOT_FOUND `OBJECT_NOT_FOUND`.
         """
 
     def ListRoutes(
@@ -84,7 +84,7 @@ class TrafficServicer:
     ) -> _abc.Awaitable[_traffic_pb2.ListRoutesResponse]:
         """Lists the routes of the ingress proxies, in the order in which they are tried.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
 
     def ListMeshFlows(
@@ -94,7 +94,7 @@ class TrafficServicer:
     ) -> _abc.Awaitable[_traffic_pb2.ListMeshFlowsResponse]:
         """Lists who talked to whom through the mesh, ordered by client, then server.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
 
 def add_TrafficServicer_to_server(servicer: TrafficServicer, server: _aio.Server) -> None: ...
@@ -129,7 +129,7 @@ class IdentitiesStub:
     ListCertificates: _aio.UnaryUnaryMultiCallable[_traffic_pb2.ListCertificatesRequest, _traffic_pb2.ListCertificatesResponse]
     """Lists the certificates that are valid now, ordered by identity, then serial number.
 
-    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+    Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
     """
 
 class IdentitiesServicer:
@@ -180,7 +180,7 @@ class IdentitiesServicer:
     ) -> _abc.Awaitable[_traffic_pb2.ListCertificatesResponse]:
         """Lists the certificates that are valid now, ordered by identity, then serial number.
 
-        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_MALFORMED`.
+        Errors: INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
         """
 
 def add_IdentitiesServicer_to_server(servicer: IdentitiesServicer, server: _aio.Server) -> None: ...

@@ -65,7 +65,7 @@ class Uplink(_message.Message):
     LINK_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
-    SPEED_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    RATE_BITS_PER_SECOND_FIELD_NUMBER: _builtins.int
     MTU_BYTES_FIELD_NUMBER: _builtins.int
     QUEUE_PAIRS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -82,8 +82,8 @@ class Uplink(_message.Message):
     """State. Output only."""
     port: _builtins.str
     """Port of the uplink, `hosts/{host}/switches/{switch}/ports/{uplink}`. Output only."""
-    speed_bits_per_second: _builtins.int
-    """Speed of the NIC in bits per second; 0 when it does not say. Output only."""
+    rate_bits_per_second: _builtins.int
+    """Rate of the NIC in bits per second; 0 when it does not say. Output only."""
     mtu_bytes: _builtins.int
     """Largest payload that the NIC carries, in bytes. Output only."""
     queue_pairs: _builtins.int
@@ -102,13 +102,13 @@ class Uplink(_message.Message):
         link: _vswitch_pb2.Link.ValueType = ...,
         state: Global___Uplink.State.ValueType = ...,
         port: _builtins.str = ...,
-        speed_bits_per_second: _builtins.int = ...,
+        rate_bits_per_second: _builtins.int = ...,
         mtu_bytes: _builtins.int = ...,
         queue_pairs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["trunk", b"trunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_port", b"backend_port", "link", b"link", "mtu_bytes", b"mtu_bytes", "name", b"name", "nic", b"nic", "port", b"port", "queue_pairs", b"queue_pairs", "speed_bits_per_second", b"speed_bits_per_second", "state", b"state", "trunk", b"trunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_port", b"backend_port", "link", b"link", "mtu_bytes", b"mtu_bytes", "name", b"name", "nic", b"nic", "port", b"port", "queue_pairs", b"queue_pairs", "rate_bits_per_second", b"rate_bits_per_second", "state", b"state", "trunk", b"trunk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

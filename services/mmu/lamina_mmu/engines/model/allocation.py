@@ -40,7 +40,7 @@ def _hand_out(m: Machine, frames: list[int], owner: str, group: Group, session: 
     for frame in frames:
         m.frames.owner[frame] = allocation
         m.ram.zero(frame)
-    m.record(m.names.frame(frames[0]), "frames.allocated", cause=owner, count=len(frames), group=group.name)
+    m.record(m.names.frame(frames[0]), "frames.allocated", owner=owner, count=len(frames), group=group.name)
     return tuple(frames)
 
 
@@ -54,7 +54,7 @@ def free_frames(m: Machine, frames: Sequence[int], owner: str) -> None:
         seen.add(frame)
     for frame in frames:
         m.drop_allocated(frame)
-    m.record(m.names.frame(min(frames)), "frames.freed", cause=owner, count=len(frames))
+    m.record(m.names.frame(min(frames)), "frames.freed", owner=owner, count=len(frames))
 
 
 def _not_allocated(frame: int, owner: str) -> FailedPrecondition:

@@ -94,9 +94,14 @@ class ModelEngine:
         """Returns spaces by number."""
         return [show.show_space(self.machine, space) for space in self.machine.spaces.after(after, count)]
 
-    def map_range(self, handle: Handle, spec: MapSpec) -> Step[int]:
+    def map_range(self, handle: Handle, spec: MapSpec, request: str = "") -> Step[int]:
         """Maps a range."""
-        return (yield from mapping.map_range(self.machine, handle, spec))
+        m = self.machine
+
+        def make() -> Step[int]:
+            return (yield from mapping.map_range(m, handle, spec))
+
+        return (yield from ownership.once(m, request, ("map", handle, spec), make))
 
     def unmap_range(self, handle: Handle, start: int, end: int) -> Step[int]:
         """Unmaps a range."""

@@ -42,7 +42,7 @@ def open_hold(m: Machine, handle: Handle, eptp: int, owner: str) -> Hold:
     m.add_hold(hold)
     space.holder = hold.id
     m.post(hold, Opened())
-    m.record(m.names.space(space.number), "hold.opened", cause=owner, hold=hold.id)
+    m.record(m.names.space(space.number), "hold.opened", owner=owner, hold=hold.id)
     return hold
 
 

@@ -27,7 +27,7 @@ def create_group(m: Machine, name: str, parent: Group, limits: Mapping[str, int 
     """Makes a group under `parent`."""
     group = m.groups.create(name, parent, limits.get("max_bytes"), limits.get("swap_max_bytes"))
     group.session = session
-    m.record(m.names.group(name), "group.created", cause=session.owner, parent=parent.name, **dict[str, Any](limits))
+    m.record(m.names.group(name), "group.created", owner=session.owner, parent=parent.name, **dict[str, Any](limits))
     return group
 
 

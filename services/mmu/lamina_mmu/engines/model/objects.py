@@ -21,7 +21,7 @@ def create_object(m: Machine, size: int, group: Group, label: str, session: Sess
     """Makes an object of zeros; no page of it takes a frame yet."""
     entity = m.objects.add(MemoryObject(size, group.id, label, session))
     group.members += 1
-    m.record(m.names.object(entity.number), "object.created", cause=session.owner, size_bytes=size, label=label)
+    m.record(m.names.object(entity.number), "object.created", owner=session.owner, size_bytes=size, label=label)
     return entity
 
 

@@ -33,7 +33,7 @@ def create_space(m: Machine, kind: Kind, group: Group, label: str, session: Sess
     finally:
         if space is None:
             group.members -= 1
-    m.record(m.names.space(space.number), "space.created", cause=session.owner, label=label, group=group.name)
+    m.record(m.names.space(space.number), "space.created", owner=session.owner, label=label, group=group.name)
     return space
 
 

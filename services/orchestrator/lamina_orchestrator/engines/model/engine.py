@@ -8,7 +8,7 @@ the controllers that count pods and sets, each once for all that changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from lamina_kit.errors import ResourceExhausted
@@ -93,13 +93,13 @@ class ModelEngine:
         self._queue = WorkQueue(last=[kind.resource for kind in (REPLICA_SET, DEPLOYMENT, NAMESPACE)])
         self._scheduling = Scheduling()
         self._links = NodeLinks()
-        self._workers = PodWorkers(self._ledger.cache.by_uid)
+        self._causes = Causes(journal.request)
+        self._workers = PodWorkers(self._ledger.cache.by_uid, self._causes.of)
         self._admission = Admission(rng.bytes, toleration_seconds)
         self._recorder = EventRecorder(self._ledger, rng.bytes)
         self._registry = Registry(self._ledger, self._admission)
         self._applier = Applier(self._ledger, self._registry)
         self._queries = Queries(self._ledger, self._registry, self._links, self._workers)
-        self._causes = Causes(journal.request)
         self._executor = Executor(self._ledger, self._registry, self._admission, self._recorder, self._decide)
         self._controllers = Controllers(
             self._ledger, self._scheduling, self._links, self._workers, self._recorder, journal
@@ -336,6 +336,10 @@ class ModelEngine:
             return stored(node)
         spec = {part: value for part, value in spec_of(node).items() if part != "unschedulable"}
         return self._ledger.put(key, evolve(node, spec={**spec, "unschedulable": True} if unschedulable else spec))
+
+    def objects(self, kind: Kind) -> Sequence[Object]:
+        """The stored objects of a kind, ordered by key."""
+        return self._ledger.cache.of_kind(kind)
 
     def object(self, key: Key) -> Object | None:
         """The stored object of that key, or None."""

@@ -69,10 +69,12 @@ class Worker:
 
 
 class PodWorkers:
-    """All workers. `find(uid)` gives the pod's object, or None when it is gone from the store."""
+    """All workers. `find(uid)` gives the pod's object, or None when it is gone from the store; `cause` tells why the
+    pod is looked at now."""
 
-    def __init__(self, find: Callable[[str], Object | None]) -> None:
+    def __init__(self, find: Callable[[str], Object | None], cause: Callable[[Key], str]) -> None:
         self._find = find
+        self._cause = cause
         self._workers: dict[str, Worker] = {}
         self._effects: list[RunStep] = []
 
@@ -168,7 +170,8 @@ class PodWorkers:
         elif isinstance(work, StartContainer) and pod is not None and work.attempt:
             actions = self._restarting(pod, worker, work)
         name = f"pod.{type(work).__name__}"
-        self._effects.append(RunStep(worker.node, worker.key, worker.record.uid, name, step, worker.trace))
+        cause = self._cause(worker.key)
+        self._effects.append(RunStep(worker.node, worker.key, worker.record.uid, name, step, worker.trace, cause))
         return actions
 
     def _restarting(self, pod: Object, worker: Worker, work: StartContainer) -> list[Action]:

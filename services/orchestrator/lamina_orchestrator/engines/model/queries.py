@@ -146,7 +146,7 @@ def _token(revision: int, after: str) -> str:
 def _position(token: str, prefix: str) -> tuple[int, str]:
     malformed = InvalidArgument(
         "The page_token was not issued for this listing.",
-        reason="PAGE_TOKEN_MALFORMED",
+        reason="PAGE_TOKEN_INVALID",
         next_step="Send the next_page_token of the page before, with the same other fields.",
     )
     if len(token) > MAX_TOKEN:

@@ -1,0 +1,25 @@
+"""What SIGTERM and SIGINT mean to the process of a stack: the first asks it to stop, further ones hasten it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+
+class StopSignal:
+    """`told` is set by the first signal; `hasten` is called by each further one."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.hasten: Callable[[], None] = lambda: None
+
+    def install(self) -> None:
+        """Takes the signals of this process; to be called within its event loop."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._take)
+
+    def _take(self) -> None:
+        if self.told.is_set():
+            self.hasten()
+        self.told.set()
