@@ -37,7 +37,10 @@ LOOK_S = 0.05
 ANSWER_S = 2.0
 _SHELL_VARIABLES = tuple(
     PREFIX + name
-    for name in ("HOST", "STATE_DIR", "BUS", "LISTEN", "CONFIG", "ENGINE", "SEED", "PATIENCE", "PARENT", "FAULT_PLAN")
+    for name in (
+        *("HOST", "STATE_DIR", "BUS", "LISTEN", "CONFIG", "ENGINE", "SEED", "PATIENCE", "PARENT", "FAULT_PLAN"),
+        *("GRACE", "TLS_DIR", "TLS_CA", "TLS_CERT", "TLS_KEY", "PLAIN_NETWORK"),
+    )
 )
 """Variables of the processes' shell that must not reach them from the environment of the command."""
 

@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from tests.simulation.scenario import Report, simulate
+from tests.simulation.seeds import command
 
 from lamina_cli import virtual_run
 
@@ -38,7 +39,7 @@ def passes(seed: int, path: Path | None) -> bool:
         with virtual_run.event_log(path) as sink:
             report: Report = simulate(seed, sink)
     except Exception:
-        print(f"seed {seed} fails after {time.monotonic() - began:.1f} s:", file=sys.stderr)
+        print(f"seed {seed} fails after {time.monotonic() - began:.1f} s; {command(seed)} repeats it:", file=sys.stderr)
         traceback.print_exc()
         return False
     print(

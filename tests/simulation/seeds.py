@@ -9,6 +9,7 @@ from tests.simulation.scenario import Report, simulate
 
 COUNT = 200
 PARTS = 4
+EVENT_LOG = "events.jsonl"
 
 
 def part(number: int) -> Any:
@@ -17,11 +18,15 @@ def part(number: int) -> Any:
     return pytest.mark.parametrize("seed", range(number * size, (number + 1) * size))
 
 
+def command(seed: int) -> str:
+    """Returns the one command that repeats a seed, to the byte, and keeps its events."""
+    return f"python -m tests.simulation {seed} --event-log {EVENT_LOG}"
+
+
 def check(seed: int) -> Report:
     """Runs a seed; an invariant that does not hold fails with the one command that repeats it."""
     try:
         return simulate(seed)
     except Exception as error:
-        command = f"python -m tests.simulation {seed} --event-log events.jsonl"
-        error.add_note(f"seed {seed} does not hold; this repeats it: {command}")
+        error.add_note(f"seed {seed} does not hold; this repeats it: {command(seed)}")
         raise

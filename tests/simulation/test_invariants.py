@@ -21,7 +21,7 @@ from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2, vswitch_pb2_grpc
 from tests.simulation import invariants
 from tests.simulation.actors import PAGE, Frames, Guest, Pages, Workload
-from tests.simulation.scenario import SIZES, World, check, users_of
+from tests.simulation.scenario import SETTLE_SECONDS, SIZES, World, check, users_of
 
 from lamina_cli import virtual_run
 from lamina_cli.demo import cluster
@@ -38,10 +38,14 @@ RUNTIME = f"{HOST}/container-runtime"
 
 @dataclass
 class Calm:
-    """A stack in which nothing fails, with users that have what they need; `kept` is what the host has then."""
+    """A stack in which nothing fails, with users that have what they need.
+
+    `bare` is what the host had before they came, `kept` what it had when they were prepared.
+    """
 
     world: World
     client: Any
+    bare: invariants.Inventory
     kept: invariants.Inventory
     workload: Workload
     guest: Guest
@@ -60,6 +64,12 @@ class Calm:
         """Returns the page table of the users' space."""
         memory = self.memory()
         return next(one.table for one in memory.spaces if memory.names.space(one.number) == self.pages.space.name)
+
+    async def leave(self) -> None:
+        """Has the users remove what they made, and lets the stack settle."""
+        for user in (self.workload, self.guest, self.pages, self.frames):
+            await user.remove()
+        await asyncio.sleep(SETTLE_SECONDS)
 
     async def hold(self) -> None:
         """Checks everything, as after the faults of a seed."""
@@ -81,10 +91,11 @@ async def calm() -> AsyncIterator[Calm]:
 async def settled(world: World) -> Calm:
     """Brings the users to where they have what they need."""
     client = world.client(HOST)
+    bare = await invariants.inventory(client)
     users = users_of([client], Rng(1))
     for user in users:
         await user.prepare()
-    made = Calm(world, client, await invariants.inventory(client), *users)
+    made = Calm(world, client, bare, await invariants.inventory(client), *users)
     await made.workload.converge()
     for number in range(Pages.COUNT):
         await made.pages.write(number)
@@ -244,6 +255,18 @@ async def closed_channel(at: Calm) -> None:
     await at.world.channels["vswitch"].close()
 
 
+async def stray_frames(at: Calm) -> None:
+    """Allocates frames that nobody gives back."""
+    request = mmu_pb2.AllocateFramesRequest(count=2, owner="stray")
+    await at.stub("mmu", mmu_pb2_grpc.FramesStub).AllocateFrames(request)
+
+
+async def stray_object(at: Calm) -> None:
+    """Makes a memory object that nobody maps."""
+    request = mmu_pb2.CreateObjectRequest(object=mmu_pb2.MemoryObject(size_bytes=PAGE))
+    await at.stub("mmu", mmu_pb2_grpc.ObjectsStub).CreateObject(request)
+
+
 def vpn(number: int) -> int:
     """Returns the page number of a page of the users' space."""
     return (Pages.BASE >> 12) + number
@@ -266,11 +289,11 @@ BREAKS: list[tuple[Callable[[Calm], Awaitable[None]], str]] = [
     (lost_core, "cores are lost"),
     (missing_pod, "still not 2 ready pods"),
     (frame_of_two, "reverse map of frame"),
-    (lost_frame, "XX"),
+    (lost_frame, "counts otherwise than its table"),
     (overwritten_page, "was lost"),
     (overwritten_slot, "is not what was written there"),
-    (cut_cable, "XX"),
-    (closed_channel, "XX"),
+    (cut_cable, ""),
+    (closed_channel, "Channel closed"),
 ]
 
 
@@ -289,5 +312,35 @@ def test_a_broken_invariant_is_seen(broken: Callable[[Calm], Awaitable[None]], s
             await broken(at)
             with pytest.raises((AssertionError, grpc.aio.AioRpcError, TimeoutError), match=said):
                 await (invariants.pods_and_sandboxes([at.client]) if broken in HEALS else at.hold())
+
+    virtual_run.run(1, story())
+
+
+LEFT: list[tuple[Callable[[Calm], Awaitable[None]], str]] = [
+    (stray_space, "spaces left behind"),
+    (stray_memory_group, "memory groups left behind"),
+    (stray_run_group, "run groups left behind"),
+    (stray_context, "contexts left behind"),
+    (stray_object, "objects left behind"),
+    (stray_sandbox, "sandboxes left behind"),
+    (stray_frames, "frames left behind"),
+]
+
+
+@pytest.mark.slow
+def test_what_is_left_behind_is_seen() -> None:
+    """After everything was removed nothing is left; whatever is made then is named, one thing after the other."""
+
+    async def look(at: Calm) -> None:
+        await invariants.back_to(at.client, at.world, HOST, at.bare)
+
+    async def story() -> None:
+        for left, said in LEFT:
+            async with calm() as at:
+                await at.leave()
+                await look(at)
+                await left(at)
+                with pytest.raises(AssertionError, match=said):
+                    await look(at)
 
     virtual_run.run(1, story())

@@ -250,7 +250,7 @@ async def test_a_watch_tells_each_advance(stepped: Stepped) -> None:
     watch.cancel()
 
 
-async def test_an_advance_whose_deadline_passes_stays_where_it_came_to(stepped: Stepped, eventually: Any) -> None:
+async def test_an_advance_whose_deadline_passes_stays_where_it_came_to(stepped: Stepped) -> None:
     """The clock of a busy machine is somewhere on its way, and can be advanced from there."""
     loop = stepped.loop
 
@@ -267,6 +267,6 @@ async def test_an_advance_whose_deadline_passes_stays_where_it_came_to(stepped: 
     while await count():
         await asyncio.sleep(0)
     reached = loop.now_ns
-    assert SECOND // 1000 < reached < MAX_ADVANCE_NS
+    assert 0 < reached < MAX_ADVANCE_NS
     done = await stepped.clock.AdvanceClock(pb.AdvanceClockRequest(duration_ns=1))
     assert done.start_time_ns == reached

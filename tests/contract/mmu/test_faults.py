@@ -26,7 +26,8 @@ async def test_the_first_touch_maps_a_zeroed_frame(stack: Stack) -> None:
     assert names[:5] == ["access.attempted", "table.checked", "fault.raised", "handler.entered", "vma.found"]
     assert names[-4:] == ["frame.allocated", "page.zeroed", "entry.written", "access.restarted"]
     times = [step.time_ns for step in answer.steps]
-    assert times == sorted(times) and times[0] < times[-1]
+    assert times == sorted(times)
+    assert times[0] < times[-1] or stack.clock.mode == "virtual"  # there the steps of one call are one instant
     assert "page 0x12345, offset 0x678" in answer.steps[0].detail
 
 

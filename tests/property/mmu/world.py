@@ -319,7 +319,7 @@ def check_books(m: Any) -> None:
     tables: set[int] = set()
     for space in m.spaces:
         counted = _read_entries(space.table, space.id, named, slots)
-        assert (space.resident, space.swapped) == counted
+        assert (space.resident, space.swapped) == counted, f"space {space.number} counts otherwise than its table"
         if space.root_address:
             mine = space.table.table_frames()
             assert len(set(mine)) == len(mine) and not tables & set(mine), "a table frame is owned twice"
@@ -327,7 +327,7 @@ def check_books(m: Any) -> None:
     homes: dict[int, list[tuple[int, int]]] = {}
     for entity in m.objects:
         counted = _read_entries(entity.table, entity.id, homes, slots)
-        assert (entity.resident, entity.swapped) == counted
+        assert (entity.resident, entity.swapped) == counted, f"object {entity.id} counts otherwise than its table"
     assert all(len(places) == 1 for places in homes.values()), "an object's frame has two homes"
     _check_frames(m, named, homes, tables)
     _check_slots(m, slots)
@@ -366,12 +366,12 @@ def _check_frames(m: Any, named: dict[int, Any], homes: dict[int, Any], tables: 
             assert (use == Use.OBJECT) == bool(home)
             assert not m.frames.flags[frame] & 2, "a frame at rest is busy"
         else:
-            assert frame not in named and frame not in homes
+            assert frame not in named and frame not in homes, f"frame {frame} is named, and used as {use}"
             assert (use == Use.TABLE) == (frame in tables), frame
         if use not in (Use.FREE, Use.RESERVED):
             usage[m.frames.group[frame]] += 1
         assert not m.frames.slot[frame] or m.swap.frame[m.frames.slot[frame] - 1] == frame
-    assert by_use == m.frames.by_use
+    assert by_use == m.frames.by_use, f"{by_use} frames of each use are counted as {m.frames.by_use}"
     for group in m.groups.ordered():
         assert group.usage == sum(usage[below.id] for below in group.subtree()), group.name
 

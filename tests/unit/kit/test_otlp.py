@@ -13,7 +13,9 @@ EPOCH = 1_767_225_600 * 10**9
 MMU = Resource("mmu", "h1", "1.2")
 
 
-def span(name: str = "lamina.mmu.v1.Spaces/Fault", status: str = "OK", parent: str = "c" * 16, **more: str) -> SpanRecord:
+def span(
+    name: str = "lamina.mmu.v1.Spaces/Fault", status: str = "OK", parent: str = "c" * 16, **more: str
+) -> SpanRecord:
     """Returns a span."""
     return SpanRecord("a" * 32, "b" * 16, parent, "mmu", name, 5, 7, status, tuple(sorted(more.items())), 1)
 

@@ -16,7 +16,8 @@ from lamina_orchestrator.domain.timestamps import SECOND
 from lamina_orchestrator.engines.interface import ContainerSeen, Input, NodeAnswers, NodeSilent
 from lamina_orchestrator.io.runtime import Runtime
 
-FIRST_PAUSE_NS = SECOND
+FIRST_PAUSE_NS = SECOND // 10
+"""Short: when a stack starts as processes, the orchestrator is there before its first runtime."""
 LONGEST_PAUSE_NS = 10 * SECOND
 
 Connector = Callable[[str], Runtime]
@@ -81,8 +82,9 @@ class Agents:
             why = await self._once(node, address)
             answered = self._up.pop(node, None) is not None
             self._post(NodeSilent(node, why))
-            pause = FIRST_PAUSE_NS if answered else min(2 * pause, LONGEST_PAUSE_NS)
+            pause = FIRST_PAUSE_NS if answered else pause
             await self._clock.sleep_ns(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_NS)
 
     async def _once(self, node: str, address: str) -> str:
         """One connection from beginning to end; returns why it ended."""
