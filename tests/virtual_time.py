@@ -19,11 +19,11 @@ import pytest
 from lamina_kit.clock import Clock, RealClock
 from lamina_kit.virtual import VirtualClock, VirtualLoop
 
-VIRTUAL = ("unit/kit", "unit/orchestrator")
+VIRTUAL = ("unit/kit",)
 """Folders whose async tests run in virtual time."""
 
 BOTH = (
-    "contract/hardware", "contract/mmu", "contract/hypervisor", "contract/container_runtime", "contract/orchestrator",
+    "contract/hardware", "contract/mmu", "contract/hypervisor", "contract/container_runtime",
     "integration/vswitch", "integration/orchestrator",
 )  # fmt: skip
 """Folders whose async tests run once on each clock."""

@@ -9,6 +9,7 @@ Lamina does both.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -234,10 +235,8 @@ def _check_days(days: int) -> None:
 
 def _san(text: str) -> x509.GeneralName:
     """Returns a name or an address of a host. Raises `InvalidArgument` `SAN_INVALID`."""
-    try:
+    with contextlib.suppress(ValueError):  # what is no address has to be a name
         return x509.IPAddress(ipaddress.ip_address(text))
-    except ValueError:
-        pass  # then it has to be a name
     if not _NAME.fullmatch(text) or text.replace(".", "").isdigit():
         raise InvalidArgument(
             f"{text[:80]!r} is neither a host's name nor an IP address.",

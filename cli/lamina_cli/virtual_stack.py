@@ -99,7 +99,7 @@ class VirtualStack:
     async def close(self) -> None:
         """Ends advances and open calls, stops the stack, and ends the logs. Idempotent."""
         if self.gateway is not None:
-            self.gateway.clock.stop()  # whoever waits for an advance is told so before the ports close
+            await self.gateway.shut()
         await asyncio.gather(*(served.stop(self.grace_s) for served in self._served))
         self._served.clear()
         if self.gateway is not None:

@@ -60,7 +60,7 @@ def read(ca: Path, cert: Path, key: Path, usage: Usage | None, now: float) -> Ma
     _check_trust(chain, authorities, cert, ca)
     if usage is not None:
         _check_usage(leaf, cert, usage)
-    return Material(*raw, leaf.not_valid_after_utc.timestamp())
+    return Material(raw[0], raw[1], raw[2], leaf.not_valid_after_utc.timestamp())
 
 
 def load(raw: bytes, path: Path) -> list[x509.Certificate]:

@@ -4,13 +4,15 @@ The stack lives on a `VirtualLoop`; sockets live on a real loop of the same thre
 callbacks of the other, in slices of a few milliseconds, so that both make progress and neither needs a thread. Inputs
 (calls from outside, settings of the clock) are injected one at a time, whenever the stack is quiescent, and logged
 before the stack sees them; answers leave through the real loop. So the stack stays a function of its seed, its
-configuration and the log. `docs/adr/0009-the-gateway.md`
+configuration and the log. `docs/adr/0009-gateway.md`
 
     gateway = Gateway(loop, Pace("stepped"), log, tally)
     await gateway.within(stack.start)                    # free running, before anybody is let in
     gateway.add(servers)
     served = await serve_port(gateway, …)                # gateway_server.py
     …
+    await gateway.shut()
+    await served.stop()
     await gateway.stop(stack.stop)
 """
 
@@ -30,6 +32,7 @@ import grpc
 
 from lamina_kit import log as logs
 from lamina_kit.errors import Internal, LaminaError, ResourceExhausted, Unavailable
+from lamina_kit.gateway_callers import Callers
 from lamina_kit.gateway_calls import Injector, Kind, collect_garbage
 from lamina_kit.gateway_clock import GatewayClock
 from lamina_kit.gateway_log import EventTally, InputLog, Record
@@ -74,7 +77,7 @@ class Gateway:
         self._injector = Injector()
         self._inputs: deque[tuple[OutsideCall | None, Record]] = deque()
         self._input_bytes = 0
-        self._arrived: dict[OutsideCall, None] = {}
+        self._callers = Callers()
         self._open: dict[OutsideCall, None] = {}
         self._ended: list[OutsideCall] = []
         self._opened = 0
@@ -108,6 +111,14 @@ class Gateway:
 
         self._outer.call_soon(run, context=Context())
         return await done
+
+    async def shut(self, grace_s: float = 1.0) -> None:
+        """Ends advances and streams, refuses new calls, and gives those with one answer `grace_s` of real time.
+
+        Callers whose calls end so see UNAVAILABLE `SHUTTING_DOWN`. To be called before the ports stop. Idempotent.
+        """
+        self.clock.stop()
+        await self._callers.shut(grace_s)
 
     async def stop(self, work: Callable[[], Awaitable[object]]) -> None:
         """Ends the log with the stack's orderly stop, `work`. To be called when no port is served any more. Idempotent.
@@ -157,20 +168,19 @@ class Gateway:
     async def serve(self, layer: str, method: str, kind: Kind, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Handles a call from outside from its begin to its end."""
         call = OutsideCall(self, layer, method, kind)
-        self._arrived[call] = None
-        try:
+        with self._callers.held(call):
             await call.serve(context)
-        finally:
-            del self._arrived[call]
 
     def submit(self, call: OutsideCall, record: Record) -> None:
         """Takes an input of a call, to be injected when the stack is quiescent.
 
         Raises:
-            Unavailable: `GATEWAY_CLOSED`, the stack stops.
+            Unavailable: `SHUTTING_DOWN`, the stack stops; `GATEWAY_CLOSED`, the gateway has failed.
             ResourceExhausted: `GATEWAY_FULL` or `INPUT_LOG_FULL`.
         """
         if record.kind in ("open", "message"):
+            if record.kind == "open":
+                self._callers.check_open(call)
             self._check_room(record)
         self._inputs.append((call, record))
         self._input_bytes += len(record.data)
@@ -198,9 +208,9 @@ class Gateway:
     def _check_room(self, record: Record) -> None:
         if self._closed or self.failed.done():
             raise Unavailable("The stack stops.", reason="GATEWAY_CLOSED", next_step="Start it again with `lamina up`.")
-        if len(self._arrived) > MAX_CALLS or self._input_bytes + len(record.data) > MAX_INPUT_BYTES:
+        if len(self._callers) > MAX_CALLS or self._input_bytes + len(record.data) > MAX_INPUT_BYTES:
             raise ResourceExhausted(
-                f"{len(self._arrived)} calls with {self._input_bytes} bytes wait at the gateway.",
+                f"{len(self._callers)} calls with {self._input_bytes} bytes wait at the gateway.",
                 reason="GATEWAY_FULL",
                 next_step="Wait until some have ended, and retry.",
             )
@@ -372,9 +382,10 @@ class Gateway:
         known = isinstance(error, LaminaError)
         if not self.failed.done():
             self.failed.set_exception(error)
-        for call in list(self._arrived):
-            call.refuse(
+        self._callers.refuse_all(
+            lambda call: (
                 Unavailable(str(error), reason="GATEWAY_CLOSED")
                 if known
                 else Internal("The gateway failed by a defect; the stack stands still.", reason="GATEWAY_FAILED")
             )
+        )

@@ -12,6 +12,7 @@ would break the connection.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -77,11 +78,9 @@ class InFlight:
         if not self.count(lasting=False):
             return
         self._over.clear()
-        try:
+        with contextlib.suppress(TimeoutError):  # what is left then is told below, as when somebody hastens
             async with asyncio.timeout(limit_s):
                 await self._over.wait()
-        except TimeoutError:
-            pass  # told below, as when somebody hastens
         if left := self.count(lasting=False):
             self._log.warning("calls.cut", count=left)
 

@@ -238,24 +238,23 @@ def merged(parts: Iterable[tuple[Labels, Iterable[Family]]]) -> list[Family]:
 
     The labels of each part are added to its values. Raises `ValueError` when one name has two kinds.
     """
-    found: dict[str, Family] = {}
+    heads: dict[str, Family] = {}
+    samples: dict[str, list[Sample]] = {}
+    distributions: dict[str, list[Distribution]] = {}
     for constant, families in parts:
         for family in families:
-            known = found.get(family.name)
-            if known is not None and (known.kind, known.scale, known.bounds) != (
-                family.kind, family.scale, family.bounds,
-            ):  # fmt: skip
-                raise ValueError(f"{family.name} is a {known.kind} and a {family.kind}")
-            base = known or replace(family, samples=(), distributions=())
-            found[family.name] = replace(
-                base,
-                samples=(*base.samples, *(replace(s, labels=_with(s.labels, constant)) for s in family.samples)),
-                distributions=(
-                    *base.distributions,
-                    *(replace(d, labels=_with(d.labels, constant)) for d in family.distributions),
-                ),
-            )
-    return [_ordered(found[name]) for name in sorted(found)]
+            name = family.name
+            head = heads.setdefault(name, family)
+            if (head.kind, head.scale, head.bounds) != (family.kind, family.scale, family.bounds):
+                raise ValueError(f"{name} is a {head.kind} and a {family.kind}")
+            values = (Sample(_with(each.labels, constant), each.value) for each in family.samples)
+            samples.setdefault(name, []).extend(values)
+            spread = (replace(each, labels=_with(each.labels, constant)) for each in family.distributions)
+            distributions.setdefault(name, []).extend(spread)
+    return [
+        _ordered(replace(heads[name], samples=tuple(samples[name]), distributions=tuple(distributions[name])))
+        for name in sorted(heads)
+    ]
 
 
 def _ordered(family: Family) -> Family:
@@ -280,7 +279,7 @@ def _bounded(family: Family) -> Family:
 
 def _with(labels: Labels, constant: Labels) -> Labels:
     """Returns labels with constant ones added where they say nothing."""
-    return tuple(sorted({**dict(constant), **dict(labels)}.items()))
+    return tuple(sorted({**dict(constant), **dict(labels)}.items())) if constant else labels
 
 
 def _paired(labels: tuple[str, ...], values: tuple[str, ...]) -> Labels:

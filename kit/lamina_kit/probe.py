@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -29,7 +30,8 @@ def probe(target: str, service: str = "", timeout_s: float = TIMEOUT_S, tls_dir:
     with _channel(target, tls_dir) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s, wait_for_ready=True)
+            checker: Any = health_pb2_grpc.HealthStub(channel)
+            answer = checker.Check(request, timeout=timeout_s, wait_for_ready=True)
         except grpc.RpcError as error:
             return str(error.code().name) if isinstance(error, grpc.Call) else type(error).__name__
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
@@ -47,7 +49,8 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m lamina_kit.probe HOST:PORT|tls:HOST:PORT|unix:/PATH [SERVICE]", file=sys.stderr)
         return 2
     try:
-        outcome = probe(*arguments, tls_dir=os.environ.get("LAMINA_TLS_DIR", ""))
+        service = arguments[1] if len(arguments) == 2 else ""
+        outcome = probe(arguments[0], service, tls_dir=os.environ.get("LAMINA_TLS_DIR", ""))
     except LaminaError as error:
         outcome = f"{error.reason}: {error}"
     print(outcome)

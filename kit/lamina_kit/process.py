@@ -84,6 +84,8 @@ def _configuration(role: Role, options: Options, environ: Mapping[str, str]) -> 
     if options.config is not None:
         configuration.check_sections(options.config, LAYERS)
     load_engine(role.layer, options.engine)
+    if options.fault_plan is not None:
+        FaultPlan.parse(configuration.read_file(options.fault_plan), Rng(0))
     own = configuration.load(role.layer, role.config, options.config, environ)
     return Configured(operations_config.load(options.config, environ, options.operations), {role.layer: own})
 
@@ -124,7 +126,7 @@ class Process:
             operations.attach()
             self._look = operations.look
             HangUp(operations.reload, options.state_dir).install()
-            through = {layer: self._planned(channel, layer, state) for layer, channel in channels.items()}
+            through = self._planned(channels, state)
             lives = self._lives = Lives(role, options, self._config, state, rng, through, self._clock.join)
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._told_to_stop, lives)
@@ -151,13 +153,14 @@ class Process:
         place = Place(layer, state.host, self._options.metrics_offset)
         return Operations(self._configured, Shown(lambda: [state], missing, self._clock.wall_ns), place)
 
-    def _planned(self, channel: Channel, layer: str, state: LayerState) -> Channel:
-        """Returns the channel to a layer with the faults that were planned for it."""
+    def _planned(self, channels: Mapping[str, Channel], state: LayerState) -> dict[str, Channel]:
+        """Returns the channels to the layers below with the faults that were planned for them."""
         path = self._options.fault_plan
         if path is None:
-            return channel
+            return dict(channels)
         plan = FaultPlan.parse(configuration.read_file(path), self._rng.child("fault-plan"))
-        return cast("Channel", planned(channel, plan, self._role.layer, layer, self._clock, state.events))
+        faulty = partial(planned, plan=plan, caller=self._role.layer, clock=self._clock, events=state.events)
+        return {layer: cast("Channel", faulty(channel, layer=layer)) for layer, channel in channels.items()}
 
     def _told_to_stop(self, lives: Lives) -> None:
         """Begins to stop, or hastens; what has not stopped in time is ended by the kernel's alarm."""

@@ -32,17 +32,18 @@ STREAMS = (
 
 
 def plan_of(rng: Rng) -> dict[str, Any]:
-    """Returns a plan of one to five rules for calls between layers; probabilities of 0.2 to 5 percent."""
-    rules = [_rule(rng) for _ in range(rng.randint(1, 5))]
+    """Returns a plan of one to five rules for calls between layers; of 0.2 to 5 percent, or thrice that."""
+    times = rng.choice((1, 1, 3))
+    rules = [_rule(rng, times) for _ in range(rng.randint(1, 5))]
     for rule in rules:
         rule["after_ns"] = BEGINS_NS
         rule["until_ns"] = BEGINS_NS + LASTS_NS
     return {"rule": rules}
 
 
-def _rule(rng: Rng) -> dict[str, Any]:
+def _rule(rng: Rng, times: int) -> dict[str, Any]:
     kind = rng.choice(("delay", "drop", "duplicate", "fail", "answer", "break"))
-    rule: dict[str, Any] = {"caller": rng.choice((*CALLERS, "*")), "ppm": rng.randint(2_000, 50_000)}
+    rule: dict[str, Any] = {"caller": rng.choice((*CALLERS, "*")), "ppm": times * rng.randint(2_000, 50_000)}
     if kind == "delay":
         rule |= {"kind": "delay", "min_ns": 0, "max_ns": rng.choice((MS, 50 * MS, SECOND)), "ppm": 200_000}
     elif kind == "answer":

@@ -81,8 +81,12 @@ def test_import_rules_cover_every_layer() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     packages = {layer.package for layer in LAYERS}
     for contract in contracts:
-        listed = [*contract.get("modules", []), *contract.get("containers", []), *contract.get("source_modules", []),
-                  *contract.get("forbidden_modules", [])]
+        listed = [
+            *contract.get("modules", []),
+            *contract.get("containers", []),
+            *contract.get("source_modules", []),
+            *contract.get("forbidden_modules", []),
+        ]
         assert packages <= {name.partition(".")[0] for name in listed}, contract["id"]
 
 

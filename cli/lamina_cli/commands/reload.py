@@ -38,8 +38,9 @@ def reload(args: argparse.Namespace) -> int:
     record = home.running(args.stack)
     folder = home.stack_dir(args.stack)
     asked: dict[str, tuple[int, Path]] = {"stack": (record.pid, folder)}
-    for layer, process in record.processes.items():
-        if process["state"] == "serving":
+    for layer in home.LAYERS:
+        process = record.processes.get(layer)
+        if process is not None and process["state"] == "serving":
             asked[layer] = (process["pid"], folder / "state" / layer)
     reports = ask(record.pid, asked)
     whole = reports["stack"]
@@ -78,7 +79,7 @@ def ask(pid: int, asked: Asked) -> dict[str, reloading.Reloaded]:
                 next_step="look at `lamina status`, and at the log of that process",
             )
         time.sleep(LOOK_SECONDS)
-    return found
+    return {name: found[name] for name in asked if name in found}
 
 
 def show(reports: Mapping[str, reloading.Reloaded]) -> None:

@@ -100,11 +100,13 @@ def known_process(layer: str, record: home.StackRecord) -> dict[str, Any]:
     """Returns what the record says of a layer's process: its own, or that of the whole stack."""
     process = record.processes.get(layer, {"pid": record.pid, "start_ticks": record.start_ticks, "restarts": 0})
     alive = home.start_ticks(process["pid"]) == process["start_ticks"]
+    age_s = home.age_s(process["start_ticks"]) if alive else None
     return {
         "layer": layer,
         "address": record.targets[layer],
         "pid": process["pid"] if alive else "-",
-        "uptime": output.span(home.age_s(process["start_ticks"]) * 10**9) if alive else "-",
+        "uptime": "-" if age_s is None else output.span(age_s * 10**9),
+        "uptime_s": age_s,
         "restarts": process["restarts"],
     }
 
@@ -121,4 +123,6 @@ def missing(layer: str, record: home.StackRecord, message: str) -> dict[str, Any
         return {"state": "failed", "problem": told}
     if process["state"] == "waiting":
         return {"problem": f"{process['message']} It is started again in a moment; its log is {log}"}
+    if process["state"] == "starting":
+        return {"problem": f"{process['message']} It is starting again."}
     return {"problem": process["message"] or message}

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lamina_cli import fault_plans, home, operating, output, parse
+from lamina_cli import fault_plans, home, operating, output, parse, remains
 from lamina_cli.client import guarded
 from lamina_cli.progress import Line
 from lamina_kit.errors import CLASSES, FailedPrecondition, Internal, InvalidArgument, LaminaError, Violation
@@ -126,6 +126,7 @@ def up(args: argparse.Namespace) -> int:
             reason="STACK_IS_UP",
             next_step="stop it with `lamina down`, or start another one with --stack NAME --port PORT",
         )
+    remains.wait_out(record)
     overrides = {}
     if args.cores is not None:
         overrides["LAMINA_HARDWARE_CORES"] = str(args.cores)

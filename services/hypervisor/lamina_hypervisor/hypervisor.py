@@ -127,7 +127,7 @@ class Hypervisor:
         """
         machine = self.powered(name)
         exits = machine.ledger.total()
-        await self._runner.end(machine.vm, Verdict("FAULT_INJECTED", f"{cause} let it die.", crashed=True))
+        await self._runner.end(machine.vm, Verdict("FAULT_INJECTED", f"{cause} let it die.", True, cause=cause))
         return exits
 
     async def pause(self, name: str) -> Vm:
@@ -161,6 +161,7 @@ class Hypervisor:
             vm,
             event,
             rule=verdict.reason.lower().replace("_", " "),
+            cause=verdict.cause,
             detail=verdict.detail,
             exits=ledger.total(),
             instructions=ledger.instructions,

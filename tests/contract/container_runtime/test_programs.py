@@ -176,6 +176,7 @@ async def test_processes_are_listed_with_what_they_do(stack: Stack) -> None:
         (process,) = await stack.processes(name)
         if process.wait_channel:
             break
+        await stack.clock.sleep_ns(1_000_000)
     assert (process.pid, process.ppid, process.state) == (1, 0, pb.Process.STATE_SLEEPING)
     assert list(process.cmdline) == ["/writer", "3", "wait"]
     assert process.wait_channel == "pause"

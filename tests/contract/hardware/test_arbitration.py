@@ -13,6 +13,8 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 
 from lamina_kit.runpage import ExitReason
 
+LONG_RUN = "in virtual time a run ends after its quantum: there is nothing to share, throttle or stop in the middle"
+
 
 async def group(bench: Any, name: str, **fields: Any) -> str:
     """Makes a run group; returns its resource name."""
@@ -81,6 +83,7 @@ async def test_one_domain_never_overlaps(power: Callable[..., Any], eventually: 
     await service.stop()
 
 
+@pytest.mark.real_time(LONG_RUN)
 async def test_shares_follow_weights(power: Callable[..., Any]) -> None:
     """Two groups that always want one core get instructions in the ratio of their weights."""
     service, bench = await power(cores=1, threads=False, slice_instructions=10_000, inline_instructions=10_000)
@@ -100,6 +103,7 @@ async def test_shares_follow_weights(power: Callable[..., Any]) -> None:
     await service.stop()
 
 
+@pytest.mark.real_time(LONG_RUN)
 async def test_shares_are_a_tree(power: Callable[..., Any]) -> None:
     """A group's children share what the group gets, not what the host has."""
     service, bench = await power(cores=1, threads=False, slice_instructions=10_000, inline_instructions=10_000)
@@ -118,6 +122,7 @@ async def test_shares_are_a_tree(power: Callable[..., Any]) -> None:
     await service.stop()
 
 
+@pytest.mark.real_time(LONG_RUN)
 async def test_a_quota_throttles(power: Callable[..., Any], manual_clock: Any) -> None:
     """A group that used its quota waits for the next period, then goes on; the time is accounted for."""
     service, bench = await power(manual_clock, cores=1, threads=False, slice_instructions=1_000_000)
@@ -151,6 +156,7 @@ async def test_core_sets_hold(bench: Any) -> None:
         assert process.response.core == 1
 
 
+@pytest.mark.real_time(LONG_RUN)
 async def test_a_kick_stops_a_run(bench: Any, eventually: Callable[..., Any]) -> None:
     """A context that runs for ever is stopped by a kick, with its registers in the page."""
     process = await bench.process("spin")
@@ -222,6 +228,7 @@ async def test_deleting_stops_first(bench: Any) -> None:
     assert (await bench.stream.read()).reason == pb.EXIT_REASON_CANCELED
 
 
+@pytest.mark.real_time(LONG_RUN)
 async def test_closing_the_stream_stops_its_runs(bench: Any, eventually: Callable[..., Any]) -> None:
     """What runs on a stream stops when the stream is cancelled."""
     process = await bench.process("spin")

@@ -32,6 +32,8 @@ from lamina_kit.rng import Rng
 from lamina_kit.service import Environment, local
 from lamina_kit.virtual import WALL_EPOCH_NS, VirtualClock, VirtualLoop
 
+pytestmark = pytest.mark.real_time("callers outside of a clock: they live on a real loop")
+
 SECOND = 10**9
 SEED = 11
 
@@ -78,7 +80,7 @@ async def behind_gateway(folder: Path, pace: Pace) -> AsyncIterator[Stepped]:
     served = await serve_port(gateway, service, [f"unix:{folder}/hw.sock"], layer, beside=(SERVICE_NAME,))
     async with connect(served.addresses[0]) as channel:
         yield Stepped(loop, rpc.ClockStub(channel))
-    gateway.clock.stop()
+    await gateway.shut(0)
     await served.stop(0)
     await gateway.stop(service.stop)
 
@@ -102,6 +104,12 @@ async def refusal(call: Any) -> LaminaError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return status.rpc_error(caught.value)
+
+
+async def read(watch: Any) -> pb.ClockState:
+    """Returns the next reading of a watch."""
+    state: pb.ClockState = await watch.read()
+    return state
 
 
 # ── the machine's clock ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,7 +149,7 @@ async def test_a_change_of_nothing_is_no_change(real: rpc.ClockStub) -> None:
 async def test_the_machine_s_clock_is_watched(real: rpc.ClockStub) -> None:
     """A watch begins with the time and goes on."""
     watch = real.WatchClock(pb.WatchClockRequest(interval_ms=10))
-    first, second = await watch.read(), await watch.read()
+    first, second = await read(watch), await read(watch)
     assert second.now_ns > first.now_ns
     watch.cancel()
 
@@ -243,8 +251,8 @@ async def test_a_virtual_clock_has_no_rate(virtual: Stepped) -> None:
 async def test_a_watch_tells_each_advance(stepped: Stepped) -> None:
     """The clock as it is at once, then as it has become; the watch itself lets no time pass."""
     watch = stepped.clock.WatchClock(pb.WatchClockRequest(interval_ms=10))
-    assert (await watch.read()).now_ns == stepped.loop.now_ns
-    following = asyncio.ensure_future(watch.read())
+    assert (await read(watch)).now_ns == stepped.loop.now_ns
+    following = asyncio.ensure_future(read(watch))
     done = await stepped.clock.AdvanceClock(pb.AdvanceClockRequest(duration_ns=SECOND))
     assert (await following).now_ns == done.clock.now_ns
     watch.cancel()
@@ -261,11 +269,8 @@ async def test_an_advance_whose_deadline_passes_stays_where_it_came_to(stepped: 
     error = await refusal(stepped.clock.AdvanceClock(pb.AdvanceClockRequest(time_ns=MAX_ADVANCE_NS), timeout=0.2))
     assert error.code == "DEADLINE_EXCEEDED"
 
-    async def count() -> int:
-        return (await stepped.clock.GetClock(pb.GetClockRequest())).advance_count
-
-    while await count():
-        await asyncio.sleep(0)
+    while (await stepped.clock.GetClock(pb.GetClockRequest())).advance_count:
+        pass  # the port has not told it yet that its caller left
     reached = loop.now_ns
     assert 0 < reached < MAX_ADVANCE_NS
     done = await stepped.clock.AdvanceClock(pb.AdvanceClockRequest(duration_ns=1))

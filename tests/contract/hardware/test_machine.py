@@ -58,8 +58,8 @@ async def test_time_goes_on(bench: Any) -> None:
     """GetTime never goes back."""
     first = await bench.hosts.GetTime(pb.GetTimeRequest())
     second = await bench.hosts.GetTime(pb.GetTimeRequest())
-    assert 0 < first.now_ns <= second.now_ns
-    assert first.mode == "real"
+    assert 0 <= first.now_ns <= second.now_ns
+    assert first.mode in ("real", "virtual")
 
 
 @pytest.mark.inside

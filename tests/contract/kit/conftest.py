@@ -268,6 +268,7 @@ async def through_gateway(address: str) -> AsyncIterator[Wire]:
     served = await serve_port(gateway, peer, [address], state)
     async with connect(served.addresses[0]) as channel:
         yield Wire("gateway", peer, state, channel)
+    await gateway.shut(0)
     await served.stop(0)
     await gateway.stop(peer.stop)
     assert not gateway.failed.done()

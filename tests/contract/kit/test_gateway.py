@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
-from tests.contract.kit.gate import HEADER, Gate, gate, replayed
+from tests.contract.kit.gateway_stack import HEADER, Gate, gate, replayed
 
 from lamina_kit import gateway as gateways
 from lamina_kit import status
@@ -58,8 +58,12 @@ async def test_a_stepped_stack_answers_and_no_time_passes(stepped: Gate) -> None
 async def test_timers_fire_in_order_within_an_advance(stepped: Gate) -> None:
     """An advance fires each timer at its own time, those of its last instant too, and ends exactly there."""
     fired: list[tuple[int, int]] = []
+
+    def fire(when: int) -> None:
+        fired.append((when, stepped.loop.now_ns))
+
     for when in (5 * SECOND, 3 * SECOND, 10 * SECOND, 10 * SECOND + 1):
-        stepped.loop.call_at_ns(when, lambda when=when: fired.append((when, stepped.loop.now_ns)))
+        stepped.loop.call_at_ns(when, fire, when)
     done = await stepped.gateway.clock.advance(10 * SECOND, None)
     assert fired == [(at, at) for at in (3 * SECOND, 5 * SECOND, 10 * SECOND)]
     assert (done.start_ns, done.clock.now_ns, stepped.loop.now_ns) == (0, 10 * SECOND, 10 * SECOND)
@@ -419,6 +423,18 @@ async def test_a_replay_that_has_other_events_is_noticed(stepped: Gate) -> None:
     assert len(differences) == 1 and "0 events before it, here 1" in differences[0].message
 
 
+async def test_a_log_of_another_stack_is_foreign(stepped: Gate) -> None:
+    """A method or a layer that this stack lacks ends the replay with the call that wants it."""
+    await stepped.ask("Echo")
+    await stepped.close()
+    content = stepped.log.read_text()
+    for old, new in (('"timed"', '"mmu"'), ("/Echo", "/Gone")):
+        stepped.log.write_text(content.replace(old, new))
+        with pytest.raises(LaminaError) as caught:
+            await asyncio.to_thread(replayed, stepped.log)
+        assert caught.value.reason == "INPUT_LOG_FOREIGN" and "Call 1 " in caught.value.message
+
+
 async def test_a_full_log_refuses_calls_and_takes_their_ends(short_dir: Path) -> None:
     """Where the log has no more room nothing enters that could not be replayed; what is under way still ends."""
     log = InputLog(short_dir / "input.jsonl", HEADER, limit=12_000)
@@ -456,15 +472,34 @@ async def test_a_log_that_cannot_be_written_ends_the_stack(short_dir: Path) -> N
             await found.gateway.clock.advance(1, None)
 
 
-async def test_a_stop_answers_what_had_arrived(stepped: Gate) -> None:
-    """Calls that are open when the port closes are cancelled, in the log as in the stack, before it stops."""
+async def test_a_stop_tells_who_still_waits(stepped: Gate, eventually: Any) -> None:
+    """Open calls end with the reason, new ones are refused, and the stack sees all of them end before it stops."""
+    ticks = stepped.stream("Ticks", HOUR)
+    await ticks.read()
     held = asyncio.ensure_future(refusal(stepped.ask("Hold")))
-    await stepped.ask("Echo")
+    await eventually(lambda: stepped.gateway.clock.read().waiting_calls == 2, "both are in")
+    await stepped.gateway.shut(0.05)
+    for error in (await held, await refusal(ticks.read()), await refusal(stepped.ask("Echo"))):
+        assert (error.code, error.reason) == ("UNAVAILABLE", "SHUTTING_DOWN") and error.next_step
     await stepped.close()
-    await held
     await stepped.close()
-    assert [record.kind for record in stepped.records()][-3:] == ["cancel", "stop", "end"]
+    assert [record.cause for record in stepped.records("cancel")] == ["refused", "refused"]
+    assert [record.kind for record in stepped.records()][-2:] == ["stop", "end"]
     assert stepped.lines[-1].count("stopped") == 1
+    await same_again(stepped)
+
+
+async def test_a_stop_lets_calls_with_one_answer_end(stepped: Gate, eventually: Any) -> None:
+    """Within the grace they are answered; a stop with nothing left to wait for is over."""
+    asleep = asyncio.ensure_future(stepped.ask("Sleep", HOUR))
+    await eventually(lambda: stepped.gateway.clock.read().waiting_calls == 1, "it is in")
+    shut = asyncio.ensure_future(stepped.gateway.shut(60.0))
+    await asyncio.sleep(0)
+    stepped.gateway.clock.pace.rate_permille = 10**9
+    stepped.gateway.wake()
+    assert await asleep == str(HOUR)
+    await shut
+    await same_again(stepped)
 
 
 async def test_a_collection_of_garbage_is_an_input(stepped: Gate, monkeypatch: pytest.MonkeyPatch) -> None:

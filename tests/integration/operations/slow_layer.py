@@ -20,11 +20,20 @@ class SlowConfig:
 
 
 class Hosts(rpc.HostsServicer):
-    """Answers after as many seconds as the name of the host says."""
+    """Answers after as many seconds as the name of the host says; to `running`, how many calls wait so."""
+
+    def __init__(self) -> None:
+        self._running = 0
 
     async def GetHost(self, request: pb.GetHostRequest, context: Any) -> pb.Host:
-        """Answers late."""
-        await asyncio.sleep(float(request.name))
+        """Answers late, or at once."""
+        if request.name == "running":
+            return pb.Host(name=str(self._running))
+        self._running += 1
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+        loop.call_later(float(request.name), over.set_result, None)
+        await over
         return pb.Host(name=request.name)
 
 

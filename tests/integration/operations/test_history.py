@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 from lamina_cli.stack import Settings, Stack
@@ -23,8 +22,9 @@ def history(folder: Path, *, looked_at: bool) -> tuple[str, list[str]]:
             lambda entry: events.append(entry.json_line()),
         )
         await stack.start()
+        clock = next(stack.layers())[2].clock
         for _ in range(20):
-            await asyncio.sleep(1)
+            await clock.sleep_ns(10**9)
             if looked_at:
                 pages.append(render(merged(((), state.metrics.families()) for _, _, state in stack.layers())))
         await stack.stop()

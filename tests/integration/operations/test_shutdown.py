@@ -53,6 +53,11 @@ class Layer:
         """Begins a call of some seconds."""
         return self.hosts.GetHost(hardware_pb2.GetHostRequest(name=seconds))
 
+    async def runs(self) -> None:
+        """Returns once a call that was begun runs there."""
+        while (await self.call("running")).name == "0":
+            pass
+
     async def session(self) -> Any:
         """Returns a stream that has no end of its own, once it stands."""
         stream = self.layer.OpenSession(layer_pb2.OpenSessionRequest(owner="test", epoch=1))
@@ -101,7 +106,7 @@ async def test_calls_end_streams_are_told_and_the_process_ends_in_order(layers: 
     watch = slow.health.Watch(health_pb2.HealthCheckRequest())
     assert (await watch.read()).status == SERVING
     stream, call = await slow.session(), slow.call("1.5")
-    await asyncio.sleep(0.3)
+    await slow.runs()
     slow.tell()
     assert (await watch.read()).status == NOT_SERVING
     assert await told(slow.call("0")) == "SHUTTING_DOWN"
@@ -117,7 +122,7 @@ async def test_a_call_beyond_the_grace_is_cut(layers: Any) -> None:
     slow = layers("1")
     await slow.serves()
     call = slow.call(HANGS)
-    await asyncio.sleep(0.3)
+    await slow.runs()
     slow.tell()
     assert await told(call) == "SHUTTING_DOWN"
     assert await slow.end() == STOPPED
@@ -130,7 +135,7 @@ async def test_a_second_signal_hastens(layers: Any) -> None:
     await slow.serves()
     watch, call = slow.health.Watch(health_pb2.HealthCheckRequest()), slow.call(HANGS)
     await watch.read()
-    await asyncio.sleep(0.3)
+    await slow.runs()
     slow.tell()
     assert (await watch.read()).status == NOT_SERVING
     assert not call.done()

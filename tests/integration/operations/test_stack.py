@@ -75,7 +75,7 @@ def test_a_reload_says_what_changed_and_a_mistake_changes_nothing(lamina: Any) -
 
 
 async def test_six_processes_tell_of_themselves(lamina: Any, collector: Any, eventually: Eventually) -> None:
-    """Each layer has a port of its own in the order of the layers, exports its own spans and reloads with the others."""
+    """Each layer has a port of its own in the order of the layers, exports its spans, and reloads with the others."""
     lamina.variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     lamina.configure('[operations]\nlog_format = "json"\n')
     lamina.up("--split")

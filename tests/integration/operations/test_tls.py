@@ -130,7 +130,8 @@ async def explained(target: str, security: Security) -> LaminaError:
     """Returns why a call fails: gRPC's own words are of no use, the diagnosis has to be."""
     async with connect(target, security=security) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+            checker: Any = health_pb2_grpc.HealthStub(channel)
+            await checker.Check(health_pb2.HealthCheckRequest(), timeout=20)
     error = rpc_error(caught.value)
     assert error.code == "UNAVAILABLE" and error.reason == "RPC_UNAVAILABLE"
     told = await diagnose(target, security)
@@ -321,23 +322,18 @@ async def test_two_processes_over_tls(processes: Processes, tmp_path: Path, port
     socket = f"unix:{processes.folder}/mmu.sock"
     words = ("--listen", socket, "--upstream", f"hardware={listen}", "--tls-dir", str(upper.cert.parent))
     mmu = processes.start("mmu", *words)
-    state = {"said": "", "layer": ""}
+    with grpc.insecure_channel(socket) as channel:
+        stub: Any = layer_pb2_grpc.LayerStub(channel)
 
-    async def look() -> None:
-        async with connect(socket) as channel:
-            while not state["layer"]:
-                try:
-                    state["layer"] = await hello(channel)
-                except grpc.aio.AioRpcError as error:
-                    state["said"] = rpc_error(error).message
-                await asyncio.sleep(0.1)
+        def said() -> str:
+            try:
+                return str(stub.Handshake(layer_pb2.HandshakeRequest(caller="test", revision="1.0"), timeout=5).layer)
+            except grpc.RpcError as error:
+                return str(error)
 
-    asking = asyncio.ensure_future(look())
-    await eventually(lambda: "no authority in" in state["said"], "the wrong authority is told", 90)
-    assert str(upper.ca) in state["said"]
-    replace(upper, issued(tmp_path / "a", "mmu"))
-    await eventually(lambda: state["layer"], "the layer starts once its certificate is right", 90)
-    await asking
+        await eventually(lambda: f"no authority in {upper.ca}" in said(), "the wrong authority is told", 90)
+        replace(upper, issued(tmp_path / "a", "mmu"))
+        await eventually(lambda: said() == "mmu", "the layer starts once its certificate is right", 90)
     for process in (mmu, hardware):
         process.terminate()
         assert await asyncio.to_thread(process.wait, 60) == STOPPED

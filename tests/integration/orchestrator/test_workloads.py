@@ -253,6 +253,7 @@ async def test_namespace_takes_its_content_along(tmp_path: Path) -> None:
         assert cluster.running() == []
 
 
+@pytest.mark.real_time("two stories on one loop, whose order goes on; tests/simulation repeats seeds")
 @pytest.mark.parametrize("store", ["sqlite", "memory"])
 async def test_same_seed_gives_the_same_bytes(tmp_path: Path, store: str) -> None:
     """Two clusters of one seed hold the same objects, byte for byte, and have made the same decisions."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -99,7 +98,7 @@ async def test_six_processes_go_up_and_down(lamina: Lamina, eventually: Any) -> 
     assert len(set(pids.values())) == len(LAYERS)
     assert {row["state"] for row in rows.values()} == {"serving"} and not any(row["restarts"] for row in rows.values())
     assert {(row["engine"], row["revision"]) for row in rows.values()} == {("model", REVISION)}
-    assert all(re.fullmatch(r"([0-9]+m)?[0-9]+s|[0-9]+m", row["uptime"]) for row in rows.values())
+    assert all(0 <= row["uptime_s"] < 600 for row in rows.values())
     boot = rows["hardware"]["boot_id"]
     assert rows["hypervisor"]["boot_id"] == rows["mmu"]["boot_id"] and rows["mmu"]["boot_id"].startswith(f"{boot}.")
     os.kill(pids["vswitch"], signal.SIGKILL)
@@ -161,7 +160,7 @@ async def test_status_says_who_is_missing(lamina: Lamina, eventually: Any) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("all_at_once", [False, True], ids=["supervisor", "everything"])
-async def test_a_killed_supervisor_leaves_no_process(lamina: Lamina, eventually: Any, all_at_once: bool) -> None:
+def test_a_killed_supervisor_leaves_no_process(lamina: Lamina, all_at_once: bool) -> None:
     """Its six processes end with it, or with the machine; the next stack of the name goes on from what was recorded."""
     lamina.up()
     lamina.run("hypervisor", "create", "web", "--memory", "32M")
@@ -170,9 +169,9 @@ async def test_a_killed_supervisor_leaves_no_process(lamina: Lamina, eventually:
     os.kill(record["pid"], signal.SIGKILL)
     for process in record["processes"].values() if all_at_once else ():
         os.kill(process["pid"], signal.SIGKILL)
-    await eventually(gone(record), "all six have ended", within=60)
     assert "STACK_NOT_UP" in lamina.run("status", expect=1)
-    lamina.up()
+    lamina.up()  # waits for those that still stop
+    assert gone(record)()
     assert all_serve(lamina)
     assert not buses_of(record["pid"])
     machine = json.loads(lamina.run("hypervisor", "list", "-o", "json"))[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.certificates import LONG_AGO, authority, issued
@@ -37,7 +38,7 @@ def test_keys_are_for_their_owner_alone(tmp_path: Path) -> None:
     folder = made.issue("mmu", [])
     for path in (made.key, folder / "key.pem"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        key = certificates.serialization.load_pem_private_key(path.read_bytes(), None)
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name == "secp256r1"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert sorted(path.name for path in folder.iterdir()) == ["ca.pem", "cert.pem", "key.pem"]

@@ -259,17 +259,17 @@ def test_limits_and_room(tmp_path: Path) -> None:
 
 def test_folders(tmp_path: Path) -> None:
     """One that is to be made is as good as its parent; a file in its way, and a parent of others, are not."""
-    machine = Fake(tmp_path, {"/home/me/file": ""})
-    machine.may_write = ("/home/me",)
+    machine = Fake(tmp_path, {"/data/me/file": ""})
+    machine.may_write = ("/data/me",)
 
     def look(path: str) -> Finding:
         return doctor_tools.folder(machine, "state folder", Path(path), "state", "Choose another.", required=True)
 
-    assert look("/home/me/.local/state/lamina").state == "ok"
-    assert look("/home/me/file/lamina").state == "missing"
-    assert look("/home/you/lamina").state == "missing"
+    assert look("/data/me/.local/state/lamina").state == "ok"
+    assert look("/data/me/file/lamina").state == "missing"
+    assert look("/data/you/lamina").state == "missing"
     machine.space = (1 << 20, 1 << 30)
-    assert look("/home/me").state == "limited"
+    assert look("/data/me").state == "limited"
 
 
 def test_an_old_python_is_missing() -> None:

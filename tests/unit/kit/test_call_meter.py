@@ -37,7 +37,7 @@ class Probe:
 
     async def Wait(self, request: StringValue, context: Any) -> StringValue:
         """Takes as many milliseconds as the request says."""
-        await asyncio.sleep(int(request.value) / 1000)
+        await clock_of_loop().sleep_ns(int(request.value) * 1_000_000)
         return request
 
     async def Refuse(self, request: StringValue, context: Any) -> StringValue:
@@ -71,14 +71,14 @@ async def state() -> LayerState:
     return LayerState("probe", "h1", clock_of_loop(), Rng(3))
 
 
-async def call(channel: LocalChannel, name: str, text: str = "0", timeout: float = 5.0) -> Any:
+async def call(channel: LocalChannel, name: str, text: str = "0", within: float = 5.0) -> Any:
     """Makes one call."""
     stub: Any = channel.unary_unary(
         f"/t.Probe/{name}",
         request_serializer=StringValue.SerializeToString,
         response_deserializer=StringValue.FromString,
     )
-    return await stub(StringValue(value=text), timeout=timeout)
+    return await stub(StringValue(value=text), timeout=within)
 
 
 def family(state: LayerState, name: str) -> Family:
@@ -101,8 +101,8 @@ async def test_calls_are_counted_by_their_end(state: LayerState) -> None:
         with pytest.raises(grpc.aio.AioRpcError):
             await call(channel, name)
     with pytest.raises(grpc.aio.AioRpcError):
-        await call(channel, "Wait", "60000", timeout=0.01)
-    await asyncio.sleep(0.01)
+        await call(channel, "Wait", "60000", within=0.01)
+    await state.clock.sleep_ns(1)
     assert codes(state) == {
         ("Wait", "OK"): 2,
         ("Wait", "CANCELLED"): 1,
@@ -136,7 +136,7 @@ async def test_a_stream_is_open_until_it_ends_and_has_no_duration(state: LayerSt
     assert (await stream.read()).value == "x"
     assert [s.value for s in family(state, "lamina_calls_open").samples] == [1]
     stream.cancel()
-    await asyncio.sleep(0.01)
+    await state.clock.sleep_ns(1)
     assert [s.value for s in family(state, "lamina_calls_open").samples] == [0]
     assert codes(state) == {("Watch", "CANCELLED"): 1}
     assert family(state, "lamina_call_duration_seconds").distributions == ()

@@ -20,7 +20,7 @@ def test_a_sound_certificate_is_read(tmp_path: Path) -> None:
     """The three files come back, with the end of the certificate, for both usages."""
     files = issued(tmp_path, "mmu", days=30)
     for usage in ("server", "client"):
-        material = files.read(usage)  # type: ignore[arg-type]
+        material = files.read(usage)
         assert material.cert == files.cert.read_bytes() and material.ca == files.ca.read_bytes()
         assert 29 * DAY < material.ends - time.time() <= 30 * DAY
 

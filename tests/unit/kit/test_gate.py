@@ -14,6 +14,7 @@ from lamina_kit.errors import Unavailable
 from lamina_kit.gate import Gate
 from lamina_kit.inproc import LocalChannel, LocalServer
 from lamina_kit.status import rpc_error
+from lamina_kit.virtual import VirtualLoop
 
 GRACE_S = 3.0
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -47,6 +48,7 @@ class World:
     """A server in this process behind a gate, and its stub."""
 
     def __init__(self) -> None:
+        assert isinstance(asyncio.get_running_loop(), VirtualLoop), "the times of these tests are the loop's"
         self.gate = Gate("mmu")
         self.service = Slow()
         server = LocalServer(self.gate.wrap)
@@ -57,7 +59,8 @@ class World:
     def call(self, seconds: float) -> asyncio.Future[Any]:
         """Begins a call with one response."""
         request = health_pb2.HealthCheckRequest(service=str(seconds))
-        return asyncio.ensure_future(self.stub.Check(request))
+        call: asyncio.Future[Any] = asyncio.ensure_future(self.stub.Check(request))
+        return call
 
     async def watch(self) -> Any:
         """Begins a stream, and returns it once it has said something."""

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from lamina_kit import log, operations_config, reloading
 from lamina_kit import config as configuration
+from lamina_kit import log, operations_config, reloading
 from lamina_kit.clock import RealClock
 from lamina_kit.layer import LayerState
 from lamina_kit.operations import Configured, Operations, Place, Shown

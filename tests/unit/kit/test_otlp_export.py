@@ -252,6 +252,7 @@ async def test_a_batch_that_cannot_be_sent_is_given_up_in_the_end(collector: Col
     exporter.put(exported(2))
     await eventually(lambda: exporter.exported == 1, "the next one was taken")
     exporter.stop()
+    assert (collector.spans(), exporter.retries) == ([f"{1:016x}", f"{2:016x}"], 0)
 
 
 async def test_the_exporter_tells_of_itself(collector: Collector) -> None:

@@ -231,6 +231,30 @@ async def test_nobody_below_is_told_at_once(manual_clock: Any) -> None:
     assert getattr(caught.value, "code", "") == "UNAVAILABLE"
 
 
+async def test_an_owner_that_stops_in_order_leaves_nothing_behind(manual_clock: Any) -> None:
+    """What it left is freed before its close returns, without the grace that an owner has that may come back."""
+    state, channel, _ = layer_below(manual_clock)
+    freed: list[tuple[str, int]] = []
+    state.sessions.on_expired(lambda owner, epoch: freed.append((owner, epoch)))
+    epochs: list[int] = []
+    session = await OwnerSession.open(channel, OWNER, 5, manual_clock, epochs.append)
+    await session.close(free=True)
+    assert freed == [(OWNER, 5)] and epochs == [6]
+    await session.close(free=True)
+    assert freed == [(OWNER, 5)]
+    state.sessions.close()
+
+
+async def test_an_owner_that_stops_after_the_layer_below_does_not_wait_for_it(manual_clock: Any) -> None:
+    """Nobody is left who could free anything; the close is no failure."""
+    state, channel, server = layer_below(manual_clock)
+    session = await OwnerSession.open(channel, OWNER, 5, manual_clock)
+    await server.stop(0)
+    await session.close(free=True)
+    assert not session.is_open and state.sessions.epoch(OWNER) == 5
+    state.sessions.close()
+
+
 async def _turns() -> None:
     for _ in range(30):
         await asyncio.sleep(0)

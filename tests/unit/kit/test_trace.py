@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from typing import Any
 
 import pytest
@@ -128,3 +129,23 @@ def test_the_same_seed_gives_the_same_ids(manual_clock: Any) -> None:
         with trace.begin("root", Recorder("mmu", manual_clock, Rng(9), ring)), trace.span("a"):
             pass
     assert rings[0].list() == rings[1].list()
+
+
+def test_work_that_outlives_its_request_keeps_the_trace_and_records_nothing(recorder: Recorder) -> None:
+    """The unsampled form of a context has its ids without the flag; an unsampled one is its own."""
+    with trace.begin("request", recorder) as context:
+        later = context.unsampled()
+    assert (later.trace_id, later.span_id, later.sampled) == (context.trace_id, context.span_id, False)
+    assert later.unsampled() is later
+    root = recorder.new_root()
+    assert root.unsampled() is root
+
+
+def test_a_task_follows_the_trace_of_another_one(recorder: Recorder) -> None:
+    """After `follow` calls and events belong to that trace, and to the layer if one is given."""
+    context, other = contextvars.Context(), TraceContext(TRACE, SPAN, False)
+    context.run(trace.follow, other, recorder)
+    assert context.run(trace.current) is other and context.run(trace.worker) is recorder
+    context.run(trace.follow, TraceContext(TRACE, "1" * 16, False))
+    assert context.run(trace.worker) is recorder
+    assert trace.current() is None

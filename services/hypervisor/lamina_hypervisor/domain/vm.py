@@ -88,12 +88,16 @@ class Definition:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a VM loses its power. `crashed` says that the guest cannot go on; otherwise it was asked for."""
+    """Why a VM loses its power. `crashed` says that the guest cannot go on; otherwise it was asked for.
+
+    `cause` is what the event names as its cause; it is not recorded.
+    """
 
     reason: str
     detail: str
     crashed: bool = False
     registers: Registers | None = None
+    cause: str = ""
 
 
 @dataclass

@@ -46,6 +46,9 @@ class Timed:
         self.cancelled = 0
         self.seen: list[Any] = []
 
+    async def start(self) -> None:
+        """Has nothing to open."""
+
     async def stop(self) -> None:
         """Records its orderly end."""
         self.state.events.record("timed", "stopped")
@@ -90,7 +93,7 @@ class Timed:
 
     async def Spin(self, request: StringValue, context: Any) -> StringValue:
         try:
-            while True:
+            while True:  # noqa: ASYNC110 (it waits for nothing: it spins)
                 await asyncio.sleep(0)
         finally:
             self.cancelled += 1
@@ -179,8 +182,8 @@ class Gate:
         return [record for record in found if not kinds or record.kind in kinds]
 
     async def close(self) -> None:
-        """Stops the clock, the port, then the stack: the log has its end. Idempotent."""
-        self.gateway.clock.stop()
+        """Ends calls and clock, the port, then the stack: the log has its end. Idempotent."""
+        await self.gateway.shut(0.2)
         if self.served is not None:
             served, self.served = self.served, None
             await served.stop(0)
