@@ -12,15 +12,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import contextvars
 import resource
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVarTuple
 
 from lamina_cli.stack import Settings, private_stack
 from lamina_kit.log import configure
 from lamina_kit.virtual import VirtualLoop
 
+Ts = TypeVarTuple("Ts")
 DAY_NS = 86_400 * 10**9
 AIM_EVENTS, AIM_S = 200_000, 10.0
 
@@ -32,7 +35,9 @@ class Watched(VirtualLoop):
         super().__init__(seed)
         self.who: collections.Counter[str] = collections.Counter()
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
         """Counts and schedules."""
         self.who[described(callback)] += 1
         return super().call_soon(callback, *args, context=context)

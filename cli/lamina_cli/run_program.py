@@ -45,7 +45,7 @@ async def run(args: argparse.Namespace) -> int:
     # A private stack is gone before anybody could ask for its traces.
     record = home.running(args.stack) if args.trace else home.read_record(args.stack)
     if record is not None and record.is_alive():
-        async with client_of(record, args.host) as client:
+        async with client_of(record, args.host, args.tls_dir) as client:
             return await traced(args, run_on(client, args, program))
     from lamina_cli.stack import private_stack
 

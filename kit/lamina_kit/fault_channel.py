@@ -68,7 +68,7 @@ class PlannedFaults:
 
 
 def planned(channel: Any, plan: FaultPlan | None, caller: str, layer: str, clock: Clock, events: EventLog) -> Any:
-    """Returns the channel with a plan's faults, or the channel itself when the plan has none for this pair of layers."""
+    """Returns the channel with a plan's faults, or the channel itself when it has none for this pair of layers."""
     if plan is None or not plan.concerns(caller, layer):
         return channel
     return FaultyChannel(channel, PlannedFaults(plan, caller, layer, clock, events))

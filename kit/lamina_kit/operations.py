@@ -196,15 +196,18 @@ class Operations:
         return exporter
 
     def _keep_pumping(self) -> None:
-        """Has snapshots of the metrics exported from now on, when that is configured."""
-        if self._pump is None and self._exporter is not None:
-            self._pump = asyncio.get_running_loop().create_task(self._pumping(), name="otlp-metrics")
+        """Has snapshots of the metrics exported from now on, when that is configured, at the interval that holds."""
+        if self._pump is not None:
+            self._pump.cancel()
+            self._pump = None
+        if self._exporter is not None:
+            pumping = self._pumping(self._exporter.interval_s)
+            self._pump = asyncio.get_running_loop().create_task(pumping, name="otlp-metrics")
 
-    async def _pumping(self) -> None:
+    async def _pumping(self, interval_s: float) -> None:
         while True:
+            await asyncio.sleep(interval_s)  # the first look is `attach`
             self.look()
-            exporter = self._exporter
-            await asyncio.sleep(exporter.interval_s if exporter is not None else 1.0)
 
     def _apply_logs(self, config: OperationsConfig) -> None:
         log.configure(

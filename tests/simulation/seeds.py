@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from tests.simulation.scenario import Report, simulate
 
@@ -12,7 +10,7 @@ PARTS = 4
 EVENT_LOG = "events.jsonl"
 
 
-def part(number: int) -> Any:
+def part(number: int) -> pytest.MarkDecorator:
     """Returns the parametrisation with the seeds of one file."""
     size = COUNT // PARTS
     return pytest.mark.parametrize("seed", range(number * size, (number + 1) * size))

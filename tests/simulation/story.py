@@ -39,7 +39,9 @@ class History:
 
     def __init__(self, log: bytes) -> None:
         self.events: list[dict[str, Any]] = [json.loads(line) for line in log.splitlines()]
-        self._steps = {e["inputs"]["trace"]: at for at, e in reversed(list(enumerate(self.events))) if is_step(e)}
+        self._steps: dict[str, int] = {
+            e["inputs"]["trace"]: at for at, e in reversed(list(enumerate(self.events))) if is_step(e)
+        }
 
     def of(self, layer: str, event: str = "") -> list[int]:
         """Returns the positions of a layer's events, or of those of one kind."""
@@ -69,4 +71,4 @@ class History:
 
 def is_step(event: Mapping[str, Any]) -> bool:
     """Whether an event says that a step of the orchestrator began, and under which trace."""
-    return event["layer"] == "orchestrator" and event["event"] == "step.begun"
+    return (event["layer"], event["event"]) == ("orchestrator", "step.begun")

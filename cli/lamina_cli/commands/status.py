@@ -123,6 +123,8 @@ def missing(layer: str, record: home.StackRecord, message: str) -> dict[str, Any
         return {"state": "failed", "problem": told}
     if process["state"] == "waiting":
         return {"problem": f"{process['message']} It is started again in a moment; its log is {log}"}
+    if process["state"] == SERVING and home.start_ticks(process["pid"]) != process["start_ticks"]:
+        return {"problem": f"Its process {process['pid']} has just ended; the supervisor starts it again."}
     if process["state"] == "starting":
         return {"problem": f"{process['message']} It is starting again."}
     return {"problem": process["message"] or message}

@@ -255,3 +255,5 @@ async def healing(story: Story, client: Client) -> None:
         show_pods(story, pods)
         count = len(await running(client))
         story.equal(f"scaled to {replicas}: as many processes run on the modelled cores", count, replicas)
+        for pod in pods:  # before its first line it has no handler yet, and PID 1 ignores SIGTERM without one
+            await cluster.first_line(client, pod)

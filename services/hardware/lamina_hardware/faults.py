@@ -34,7 +34,7 @@ class HardwareFaults:
             FaultKind(
                 "core-lost",
                 CORE,
-                "A core stops. The context on it is preempted and goes on on another; with fewer cores all wait longer.",
+                "A core stops. The context on it is preempted and goes on at another; with fewer all wait longer.",
                 self._lose_core,
                 self._return_core,
             )

@@ -41,7 +41,7 @@ class MmuFaults:
                 "swap-io-error",
                 SWAP,
                 "The disk under the swap file fails to read or to write. A fault on a page in swap answers DATA_LOSS "
-                "SWAP_IO_FAILED; the page is there again when the disk works again. A page that cannot be written stays.",
+                "SWAP_IO_FAILED; the page is there again once the disk works. A page that cannot be written stays.",
                 self._fail,
                 self._mend,
                 (Parameter("operation", "what fails", choices=("read", "write", "both"), default="read"),),

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
+from tests.contract.kit.gateway_stack import Gate, gate
 
 from lamina_kit import trace
 from lamina_kit.channel import Channel, connect
@@ -272,6 +273,13 @@ async def through_gateway(address: str) -> AsyncIterator[Wire]:
     await served.stop(0)
     await gateway.stop(peer.stop)
     assert not gateway.failed.done()
+
+
+@pytest.fixture
+async def stepped(short_dir: Path) -> AsyncIterator[Gate]:
+    """A service on a stepped clock that callers do not make go, behind a gateway."""
+    async with gate(short_dir) as found:
+        yield found
 
 
 @pytest.fixture(params=["local", "unix", "tcp", "gateway"])

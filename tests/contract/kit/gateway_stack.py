@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
+from lamina_kit import status
 from lamina_kit.channel import Channel, connect
 from lamina_kit.errors import LaminaError
 from lamina_kit.gateway import Gateway
@@ -29,6 +31,7 @@ from lamina_kit.virtual import VirtualClock, VirtualLoop
 SERVICE = "lamina.test.v1.Timed"
 HEADER = Header("0", "1.0", {}, "0")
 SEED = 7
+SECOND, HOUR = 10**9, 3600 * 10**9
 
 
 class Timed:
@@ -238,3 +241,18 @@ def replayed(log: Path, note: str = "") -> tuple[Played, list[str], list[LaminaE
     finally:
         reader.close()
     return played, lines, differences
+
+
+async def same_again(found: Gate) -> None:
+    """Closes the stack and checks that its log leads a fresh one through the same history."""
+    await found.close()
+    played, lines, differences = await asyncio.to_thread(replayed, found.log)
+    assert differences == []
+    assert lines == found.lines and played.stopped and played.now_ns == found.loop.now_ns
+
+
+async def refusal(call: Any) -> LaminaError:
+    """Returns the error with which a call from outside ends."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return status.rpc_error(caught.value)

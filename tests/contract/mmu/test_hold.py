@@ -15,6 +15,8 @@ from tests.contract.mmu.holder import Holder
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import EXECUTE, PAGE, READ, WRITE, Outcome, Stack
 
+from lamina_kit import retry
+
 SECOND = 1_000_000_000
 RWX = pb.Protection(read=True, write=True, execute=True)
 
@@ -145,6 +147,31 @@ async def test_a_silent_holder_is_fenced_after_a_second(
         assert (await successor.want(0x1000)).grant.frame
 
 
+@pytest.mark.inside
+async def test_a_holder_whose_cores_cannot_be_told_keeps_its_frames(
+    stack: Stack, manual_clock: ManualClock, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a fenced holder's root cannot be shot down, its pages stay where they are, and nobody gets their frames."""
+    monkeypatch.setattr(retry, "PAUSES_NS", (0,) * len(retry.PAUSES_NS))
+    tables = await stack.frames.AllocateFrames(pb.AllocateFramesRequest(count=1, owner="ept"))
+    guest = await stack.guest(4)
+    async with Holder(stack, guest, tables.frames[0] * PAGE) as holder:
+        held = [(await holder.want(address)).grant.frame for address in (0x1000, 0x2000)]
+        holder.answering = False
+        stack.hardware.cpu.failures = len(retry.PAUSES_NS) + 1
+        evicting = asyncio.ensure_future(reclaim(stack, guest, 1))
+        await eventually(lambda: holder.of("age"), "the age")
+        await manual_clock.advance(SECOND)
+        await eventually(lambda: holder.status is not None, "the end of the stream")
+        await asyncio.gather(evicting, return_exceptions=True)
+    assert stack.hardware.cpu.failures == 0
+    assert [entry.event for entry in stack.layer.events.list(guest.name)].count("frames.lost") == 1
+    await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=guest.handle))
+    free = (await stack.frames.GetMemory(pb.GetMemoryRequest())).free_frames
+    taken = await stack.frames.AllocateFrames(pb.AllocateFramesRequest(count=free, owner="all"))
+    assert not set(held) & set(taken.frames)
+
+
 async def test_a_fenced_holder_is_explained(stack: Stack, manual_clock: ManualClock, eventually: Eventually) -> None:
     """The event log says that the hold was fenced, by which rule."""
     guest = await stack.guest(4)
@@ -185,7 +212,8 @@ async def test_a_space_deleted_during_a_revocation(stack: Stack, eventually: Eve
         await holder.answer(holder.of("age")[0])
         await eventually(lambda: holder.of("revocation"), "the revocation")
         deleting = asyncio.ensure_future(stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=guest.handle)))
-        await asyncio.sleep(0)
+        for _ in range(5):  # whatever order the loop has, each task that is ready has had its turns
+            await asyncio.sleep(0)
         await expect_refused(reclaim(stack, guest, 1), "FAILED_PRECONDITION", "HANDLE_STALE")
         assert not deleting.done()
         holder.answering = True

@@ -22,6 +22,8 @@ from lamina_kit.gateway_log import canonical
 from lamina_kit.status import rpc_error
 
 SECOND, HOUR = 10**9, 3600 * 10**9
+MINUTES = 600
+"""Limit of a test with a dozen processes, for a machine that does much else."""
 EVENTS, INPUTS = "events.jsonl", "inputs.jsonl"
 
 
@@ -85,6 +87,7 @@ def until(lamina: Any, condition: Callable[[], bool]) -> None:
 # ── the whole way ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.timeout(MINUTES)
 def test_a_stepped_stack_is_replayed_byte_by_byte(logged: Any, counter: str) -> None:
     """Up, a deployment, a container, an hour, down: the input log alone leads to the same event log."""
     lamina = logged("--clock", "stepped", "--seed", "7")
@@ -109,6 +112,7 @@ def test_a_stepped_stack_is_replayed_byte_by_byte(logged: Any, counter: str) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(MINUTES)
 def test_every_host_of_a_stack_is_replayed(logged: Any, counter: str) -> None:
     """What entered by the ports of another host enters there again; free running time is the same again too."""
     lamina = logged("--clock", "virtual", "--seed", "3", "--hosts", "2")
@@ -122,6 +126,7 @@ def test_every_host_of_a_stack_is_replayed(logged: Any, counter: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(MINUTES)
 def test_a_scaled_stack_goes_by_itself_and_is_replayed(logged: Any, counter: str) -> None:
     """A hundred times real time passes between two commands; its history is the inputs' all the same."""
     lamina = logged("--clock", "scaled", "--rate", "100", "--seed", "9")
@@ -156,6 +161,7 @@ def interrupt_an_advance(lamina: Any) -> None:
     assert now(lamina) == reached
 
 
+@pytest.mark.timeout(MINUTES)
 def test_a_stack_that_was_killed_is_replayed_as_far_as_its_log_goes(logged: Any) -> None:
     """A cut log is refused with the way out, and with it gives the beginning of the history; so is one that was killed
     after an advance that somebody ended early."""
@@ -214,6 +220,7 @@ def test_what_is_another_than_in_the_log_is_named(short_log: Any) -> None:
         assert named in refused.stderr and named in forced.stderr
 
 
+@pytest.mark.timeout(MINUTES)
 def test_another_seed_is_another_history(short_log: Any) -> None:
     """A log whose seed was changed does not lead where it says: the fork is named."""
     log = with_header(short_log, configuration__seed=8)
@@ -343,6 +350,7 @@ def test_the_machine_s_clock_is_not_advanced(up: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(MINUTES)
 def test_a_stack_with_kept_state_says_that_its_log_is_not_enough(logged: Any) -> None:
     """A second run begins with the first one's state: `up` says so, and a replay of its log is refused."""
     lamina = logged("--clock", "stepped")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 
-import pytest
 
-CHECKS = 38
+def test_the_demo_holds_on_both_clocks(lamina: Any) -> None:
+    """In real and in virtual time the demo tells the same nine chapters with as many checks each, and all hold."""
+    real, virtual = (
+        checks(lamina.run("demo", "--seed", "7", "--clock", clock).stdout) for clock in ("real", "virtual")
+    )
+    assert len(real) == 9 and sum(real) > 30
+    assert virtual == real
 
 
-@pytest.mark.parametrize("clock", ["real", "virtual"])
-def test_the_demo_holds(lamina: Any, clock: str) -> None:
-    """On both clocks the demo tells the same nine chapters with the same checks, and every one of them holds."""
-    done = lamina.run("demo", "--seed", "7", "--clock", clock)
-    assert "✗" not in done.stdout
-    assert all(f"\n{chapter}. " in done.stdout for chapter in range(1, 10))
-    last = done.stdout.strip().splitlines()[-1].split()
-    assert last[:3] == [str(CHECKS), "of", str(CHECKS)]
+def checks(told: str) -> list[int]:
+    """Returns how many checks each chapter of a demo has; all of them hold."""
+    assert "✗" not in told
+    chapters = re.split(r"^\d+\. ", told, flags=re.MULTILINE)[1:]
+    counts = [chapter.count("✓") for chapter in chapters]
+    last = told.strip().splitlines()[-1].split()
+    assert last[:3] == [str(sum(counts)), "of", str(sum(counts))]
+    return counts
 
 
 def test_a_program_runs_without_a_stack(lamina: Any, tmp_path: Any) -> None:

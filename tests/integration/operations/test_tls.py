@@ -322,7 +322,8 @@ async def test_two_processes_over_tls(processes: Processes, tmp_path: Path, port
     socket = f"unix:{processes.folder}/mmu.sock"
     words = ("--listen", socket, "--upstream", f"hardware={listen}", "--tls-dir", str(upper.cert.parent))
     mmu = processes.start("mmu", *words)
-    with grpc.insecure_channel(socket) as channel:
+    blocking: Any = grpc.insecure_channel(socket)
+    with blocking as channel:
         stub: Any = layer_pb2_grpc.LayerStub(channel)
 
         def said() -> str:

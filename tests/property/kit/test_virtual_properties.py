@@ -17,8 +17,12 @@ def test_timers_fire_at_their_time_and_in_order(seed: int, timers: list[tuple[in
     """However a stretch of time is cut into steps, each timer that stands fires once, at its time."""
     loop = VirtualLoop(seed, strict=True)
     seen: list[tuple[int, int]] = []
+
+    def note(number: int) -> None:
+        seen.append((loop.now_ns, number))
+
     for number, (when, cancel) in enumerate(timers):
-        handle = loop.call_at_ns(when, lambda number=number: seen.append((loop.now_ns, number)))
+        handle = loop.call_at_ns(when, note, number)
         if cancel:
             handle.cancel()
     for stop in [*sorted(stops), 60]:

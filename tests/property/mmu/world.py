@@ -70,6 +70,10 @@ class BytesRam:
         """Returns pins."""
         return self.pinned.get(frame, 0)
 
+    def pin(self, frame: int) -> None:
+        """Pins."""
+        self.pinned[frame] = self.pins(frame) + 1
+
 
 class DictSwap:
     """A swap area in a dict."""

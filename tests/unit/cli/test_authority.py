@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,14 +18,6 @@ from lamina_cli.authority import ALWAYS, Authority
 from lamina_cli.main import main
 from lamina_kit import certificates
 from lamina_kit.errors import LaminaError
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """Undoes what a command sets up: its log goes to the standard error of the test, which ends with it."""
-    yield
-    structlog.reset_defaults()
-
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

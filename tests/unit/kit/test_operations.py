@@ -169,6 +169,17 @@ async def test_export_begins_and_ends_with_its_endpoint(world: World) -> None:
     assert "lamina_otlp_queue_spans" not in [family.name for family in world.operations.families()]
 
 
+async def test_metrics_are_exported_at_the_interval_that_holds(world: World, eventually: Eventually) -> None:
+    """A shorter interval begins at once, not after the longer one has passed."""
+    world.write('otlp_endpoint = "http://127.0.0.1:9"')
+    await world.operations.reload()
+    looks = []
+    world.state.metrics.add(lambda: looks.append(1) or [])  # type: ignore[func-returns-value]
+    world.write('otlp_endpoint = "http://127.0.0.1:9"\notlp_interval_ms = 100')
+    await world.operations.reload()
+    await eventually(lambda: len(looks) > 3, "several looks")
+
+
 async def test_logs_change_for_loggers_that_exist(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """A logger that was made before a reload writes in the new form and from the new level."""
     logger = log.logger("mmu")

@@ -7,7 +7,7 @@ import contextvars
 import logging
 import math
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -278,14 +278,15 @@ def test_the_outside_is_refused_with_the_reason(loop: VirtualLoop) -> None:
     """Threads, sockets, processes and signals would follow the machine's time."""
 
     async def main() -> None:
-        for attempt in (
+        attempts: tuple[Callable[[], Any], ...] = (
             lambda: loop.run_in_executor(None, print),
             lambda: loop.add_reader(0, print),
             lambda: loop.create_server(asyncio.Protocol, "127.0.0.1", 0),
             lambda: loop.subprocess_exec(asyncio.SubprocessProtocol, "true"),
             lambda: loop.add_signal_handler(15, print),
             lambda: loop.getaddrinfo("localhost", 1),
-        ):
+        )
+        for attempt in attempts:
             with pytest.raises(Unimplemented, match="the machine's time") as caught:
                 attempt()
             assert caught.value.reason == "VIRTUAL_LOOP_WITHOUT_OUTSIDE"

@@ -56,11 +56,14 @@ def test_cancelling_is_a_plain_callback() -> None:
     """`call_soon(task.cancel)` is no step of the task: it keeps its place before what was scheduled after it."""
 
     async def write(loop: VirtualLoop, seen: list[Any]) -> None:
+        def note(task: asyncio.Task[None], number: int) -> None:
+            seen.append((number, task.cancelling()))
+
         tasks = [loop.create_task(asyncio.sleep(10)) for _ in range(8)]
         await asyncio.sleep(0)
         for number, task in enumerate(tasks):
             loop.call_soon(task.cancel)
-            loop.call_soon(lambda task=task, number=number: seen.append((number, task.cancelling())))
+            loop.call_soon(note, task, number)
         await asyncio.sleep(1)
 
     assert history(3, write) == [(number, 1) for number in range(8)]

@@ -37,3 +37,6 @@ class Ram(Protocol):
 
     def pins(self, frame: int, /) -> int:
         """Returns how many accesses in progress keep the frame in place."""
+
+    def pin(self, frame: int, /) -> None:
+        """Keeps a frame in place; whoever pins it for ever gives it up."""

@@ -17,7 +17,7 @@ from lamina_orchestrator.engines.interface import ContainerSeen, Input, NodeAnsw
 from lamina_orchestrator.io.runtime import Runtime
 
 FIRST_PAUSE_NS = SECOND // 10
-"""Short: when a stack starts as processes, the orchestrator is there before its first runtime."""
+"""Short, and growing slowly: when a stack starts as processes, the orchestrator is there before its first runtime."""
 LONGEST_PAUSE_NS = 10 * SECOND
 
 Connector = Callable[[str], Runtime]
@@ -84,7 +84,7 @@ class Agents:
             self._post(NodeSilent(node, why))
             pause = FIRST_PAUSE_NS if answered else pause
             await self._clock.sleep_ns(pause)
-            pause = min(2 * pause, LONGEST_PAUSE_NS)
+            pause = min(pause * 3 // 2, LONGEST_PAUSE_NS)
 
     async def _once(self, node: str, address: str) -> str:
         """One connection from beginning to end; returns why it ended."""

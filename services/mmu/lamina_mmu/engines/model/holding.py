@@ -95,7 +95,8 @@ def _fence(m: Machine, hold: Hold, number: int) -> Step[None]:
 def end_hold(m: Machine, hold: Hold, error: LaminaError | None = None) -> Step[None]:
     """Ends a hold: its second stage is emptied, its grants are void, whoever waits for it goes on.
 
-    Every page that it could write counts as written. A hold that is ending already is waited for.
+    Every page that it could write counts as written. A hold that is ending already is waited for. When its cores cannot
+    be told, nobody gets its frames any more.
     """
     if hold.closing:
         yield from _until_ended(m, hold)
@@ -106,6 +107,9 @@ def end_hold(m: Machine, hold: Hold, error: LaminaError | None = None) -> Step[N
         if hold.eptp:
             _void_root(m, hold.eptp)
             yield Shootdown(0, eptp=hold.eptp)
+    except LaminaError as failed:
+        _keep_granted(m, hold, failed)
+        raise
     finally:
         _settle(m, hold)
 
@@ -124,6 +128,17 @@ def _void_root(m: Machine, eptp: int) -> None:
         entry = m.ram.load64(address)
         while (found := m.ram.cas64(address, entry, VOID)) != entry:
             entry = found
+
+
+def _keep_granted(m: Machine, hold: Hold, failed: LaminaError) -> None:
+    """Keeps every frame that a holder has where it is for ever: its cores may go on writing to them."""
+    space = m.spaces.slot(hold.space)
+    frames = [frame for question in hold.asked.values() for frame in question.pages.values()]
+    for _, found in entries(space.table, 0, ALL_PAGES):
+        frames += [frame_of(entry) for entry in found.tolist() if entry & HELD and is_present(entry)]
+    for frame in dict.fromkeys(frames):
+        m.ram.pin(frame)
+    m.record(m.names.space(space.number), "frames.lost", count=len(dict.fromkeys(frames)), reason=failed.reason)
 
 
 def _settle(m: Machine, hold: Hold) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lamina_container_runtime.engines.model.effects import FaultResult, Spawn
 from lamina_container_runtime.engines.model.kernel.abi import SIGKILL
@@ -73,7 +73,7 @@ class Kernel:
         label = f"{thread.process.container.container_id} tid {thread.tid}"
         return Spawn(run_thread(thread), label, lambda: lose_thread(thread))
 
-    def note(self, process: Process, event: str, **inputs: object) -> None:
+    def note(self, process: Process, event: str, **inputs: Any) -> None:
         """Records what happened to a process, at its container."""
         name = self.name_of(process.container.container_id)
         self.record(name, f"process.{event}", pid=process.pid, program=process.name, **inputs)
