@@ -89,7 +89,7 @@ async def test_what_is_removed_while_it_is_made_is_gone(stack: Stack) -> None:
     sandbox = await stack.sandbox()
     image = await stack.import_image(image_of("writer"))
     creating = asyncio.ensure_future(stack.create(image, "/writer", sandbox=sandbox))
-    while len((await stack.containers.ListContainers(pb.ListContainersRequest())).containers) == 0:
+    while not (await stack.containers.ListContainers(pb.ListContainersRequest())).containers:  # noqa: ASYNC110
         await asyncio.sleep(0)
     await stack.sandboxes.RemoveSandbox(pb.RemoveSandboxRequest(name=sandbox.name))
     await asyncio.gather(creating, return_exceptions=True)

@@ -30,7 +30,7 @@ SERVICES = {
 def test_every_layer_is_healthy(up: Any) -> None:
     """`status` shows six layers that serve, each with the model engine."""
     status = up.json("status")
-    assert [row["health"] for row in status["layers"]] == ["serving"] * 6
+    assert [row["state"] for row in status["layers"]] == ["serving"] * 6
     assert {row["engine"] for row in status["layers"]} == {"model"}
 
 

@@ -18,6 +18,7 @@ from lamina_kit import config as configuration
 from lamina_kit import log, operations_config, reloading
 from lamina_kit.clock import RealClock
 from lamina_kit.layer import LayerState
+from lamina_kit.metrics import Family
 from lamina_kit.operations import Configured, Operations, Place, Shown
 from lamina_kit.reloading import HangUp, Reloaded
 from lamina_kit.rng import Rng
@@ -173,11 +174,17 @@ async def test_metrics_are_exported_at_the_interval_that_holds(world: World, eve
     """A shorter interval begins at once, not after the longer one has passed."""
     world.write('otlp_endpoint = "http://127.0.0.1:9"')
     await world.operations.reload()
-    looks = []
-    world.state.metrics.add(lambda: looks.append(1) or [])  # type: ignore[func-returns-value]
+    looks: list[int] = []
+
+    def look() -> list[Family]:
+        looks.append(len(looks))
+        return []
+
+    world.state.metrics.add(look)
     world.write('otlp_endpoint = "http://127.0.0.1:9"\notlp_interval_ms = 100')
     await world.operations.reload()
     await eventually(lambda: len(looks) > 3, "several looks")
+    assert looks == list(range(len(looks)))
 
 
 async def test_logs_change_for_loggers_that_exist(world: World, capsys: pytest.CaptureFixture[str]) -> None:

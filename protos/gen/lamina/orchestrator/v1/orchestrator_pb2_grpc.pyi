@@ -491,8 +491,8 @@ class NodesStub:
     """Adds a host to the cluster, or changes the address and capacity of one that is known.
 
     The node is Ready once its runtime answered. Idempotent. Errors: INVALID_ARGUMENT `OBJECT_INVALID` for a malformed
-    name or capacity, `ADDRESS_UNSUPPORTED` for an address that is neither a known channel, a UNIX socket nor loopback;
-    UNIMPLEMENTED `NOT_SERVED_YET` for a field that is planned.
+    name or capacity, `ADDRESS_UNSUPPORTED` for an address that is neither a known channel, a UNIX socket nor loopback,
+    unless the process has certificates or a private network; UNIMPLEMENTED `NOT_SERVED_YET` for a field that is planned.
     """
     CordonNode: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.CordonNodeRequest, _orchestrator_pb2.Object]
     """Marks a node unschedulable: it keeps its pods and gets no new ones. Idempotent.
@@ -539,8 +539,8 @@ class NodesServicer:
         """Adds a host to the cluster, or changes the address and capacity of one that is known.
 
         The node is Ready once its runtime answered. Idempotent. Errors: INVALID_ARGUMENT `OBJECT_INVALID` for a malformed
-        name or capacity, `ADDRESS_UNSUPPORTED` for an address that is neither a known channel, a UNIX socket nor loopback;
-        UNIMPLEMENTED `NOT_SERVED_YET` for a field that is planned.
+        name or capacity, `ADDRESS_UNSUPPORTED` for an address that is neither a known channel, a UNIX socket nor loopback,
+        unless the process has certificates or a private network; UNIMPLEMENTED `NOT_SERVED_YET` for a field that is planned.
         """
 
     def CordonNode(
