@@ -36,6 +36,8 @@ from lamina_kit.errors import (
 )
 
 CA_DAYS, DAYS, MOST_DAYS = 3650, 365, 36500
+MAX_COMMON_NAME = 64
+"""Characters of a common name. Source: RFC 5280, appendix A.1, ub-common-name."""
 SKEW = timedelta(minutes=5)
 """How far a certificate begins before it was made: clocks of machines differ."""
 ALWAYS = ("localhost", "127.0.0.1", "::1")
@@ -81,8 +83,12 @@ class Authority:
 
         Raises:
             AlreadyExists: `CA_EXISTS`; one that is replaced would leave all that it issued worthless.
+            InvalidArgument: `CERTIFICATE_NAME_INVALID` or `CERTIFICATE_DAYS_INVALID`.
             PermissionDenied: `CA_UNWRITABLE`.
         """
+        with Checks("CERTIFICATE_NAME_INVALID") as check:
+            sound = 0 < len(name) <= MAX_COMMON_NAME and name.isprintable()
+            check.that(sound, "name", f"is not 1 to {MAX_COMMON_NAME} characters that can be shown")
         _check_days(days)
         for path in (self.cert, self.key):
             if path.exists():
@@ -187,8 +193,8 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
             .sign(signer, hashes.SHA256())
         )
-        _write({folder / "key.pem": _private(key), folder / "cert.pem": made.public_bytes(_PEM)})
-        _write({folder / "ca.pem": material.ca})
+        files = {"key.pem": _private(key), "cert.pem": made.public_bytes(_PEM), "ca.pem": material.ca}
+        _write({folder / file: raw for file, raw in files.items()})
 
     def _builder(
         self,
@@ -268,6 +274,9 @@ def _write(files: dict[Path, bytes]) -> None:
     except OSError as error:
         if made:
             shutil.rmtree(folder, ignore_errors=True)
+        for path in files:
+            with contextlib.suppress(OSError):  # the reason why it could not be written is told below
+                path.with_suffix(".new").unlink()
         raise PermissionDenied(
             f"{folder} cannot be written: {error.strerror}.",
             reason="CA_UNWRITABLE",

@@ -73,6 +73,12 @@ class Child:
         """Says whether the first death ends the attempts: at a stack's start a mistake is to be seen at once."""
         self._may_restart = not early
 
+    def tell(self, number: int) -> None:
+        """Sends a signal to the process; nothing when it has ended, even if another one has its number by now."""
+        if home.start_ticks(self.pid) == self.start_ticks >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
     async def stop(self, patience_s: float) -> None:
         """Ends the process in order; after `patience_s` by force. Idempotent."""
         keeper, self._keeper = self._keeper, None

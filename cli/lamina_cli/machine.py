@@ -56,8 +56,8 @@ class Machine:
             return ""
 
     def exists(self, name: str) -> bool:
-        """Says whether something is there."""
-        return self.path(name).exists()
+        """Says whether something is there, as far as this user may see."""
+        return os.path.exists(self.path(name))
 
     def names(self, name: str) -> list[str]:
         """Returns what is in a folder, in alphabetical order; nothing when there is none."""

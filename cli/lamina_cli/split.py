@@ -130,14 +130,13 @@ class SplitStack:
     def hasten(self) -> None:
         """Ends the grace of calls while the processes stop."""
         for child in self._children.values():
-            if home.start_ticks(child.pid) == child.start_ticks >= 0:
-                os.kill(child.pid, signal.SIGTERM)
+            child.tell(signal.SIGTERM)
 
     def reload(self) -> None:
         """Has every process that serves read its configuration anew; one that starts does so anyway."""
         for child in self._children.values():
             if child.state == "serving":
-                os.kill(child.pid, signal.SIGHUP)
+                child.tell(signal.SIGHUP)
 
     async def stop(self) -> None:
         """Stops the processes top down, and removes sockets and the memory bus. Idempotent."""

@@ -21,7 +21,7 @@ from lamina_kit.gateway_pace import Pace
 from lamina_kit.gateway_server import serve_port
 from lamina_kit.process_options import GRACE_S
 from lamina_kit.security import PLAIN
-from lamina_kit.service import Served
+from lamina_kit.service import LAST_WORDS_S, Served
 from lamina_kit.virtual import VirtualLoop
 
 BESIDE = {"hardware": ("lamina.hardware.v1.Clock",)}
@@ -93,14 +93,14 @@ class VirtualStack:
 
     def hasten(self) -> None:
         """Ends the grace of a `close` that waits."""
-        for served in self._served:
-            served.hasten()
+        if self.gateway is not None:
+            self.gateway.hasten()
 
     async def close(self) -> None:
         """Ends advances and open calls, stops the stack, and ends the logs. Idempotent."""
         if self.gateway is not None:
-            await self.gateway.shut()
-        await asyncio.gather(*(served.stop(self.grace_s) for served in self._served))
+            await self.gateway.shut(self.grace_s)
+        await asyncio.gather(*(served.stop(LAST_WORDS_S) for served in self._served))
         self._served.clear()
         if self.gateway is not None:
             await self.gateway.stop(self.stack.stop)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from lamina_kit.checks import shown
-from lamina_kit.errors import InvalidArgument, NotFound
+from lamina_kit.errors import InvalidArgument, NotFound, PermissionDenied
 
 T = TypeVar("T")
 PREFIX = "LAMINA_"
@@ -37,8 +37,8 @@ _BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "
 def load(section: str, kind: type[T], file: Path | None, environ: Mapping[str, str]) -> T:
     """Returns the configuration of one section as the dataclass `kind`.
 
-    Raises `NotFound` `CONFIG_NOT_FOUND`, or `InvalidArgument` `CONFIG_MALFORMED` (not TOML), `CONFIG_UNKNOWN_KEY` or
-    `CONFIG_WRONG_TYPE`.
+    Raises `NotFound` `CONFIG_NOT_FOUND`, `PermissionDenied` `CONFIG_UNREADABLE`, or `InvalidArgument`
+    `CONFIG_MALFORMED` (not TOML), `CONFIG_UNKNOWN_KEY` or `CONFIG_WRONG_TYPE`.
     """
     hints = typing.get_type_hints(kind)
     names = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
@@ -67,6 +67,12 @@ def read_file(file: Path) -> dict[str, Any]:
         raise NotFound(
             f"There is no configuration file {file}.", reason="CONFIG_NOT_FOUND", next_step="Check the path."
         ) from None
+    except OSError as error:
+        raise PermissionDenied(
+            f"The configuration file {file} cannot be read: {error.strerror or error}.",
+            reason="CONFIG_UNREADABLE",
+            next_step="Give a file that the user that Lamina runs as may read.",
+        ) from error
     if len(raw) > _MAX_FILE:
         raise InvalidArgument(f"{file} has more than {_MAX_FILE} bytes.", reason="CONFIG_MALFORMED")
     try:

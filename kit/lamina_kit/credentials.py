@@ -24,8 +24,9 @@ def of_server(files: TlsFiles) -> Any:
 
     Raises as `certificates.read` for what cannot work.
     """
+    renewal = _Renewal(files)  # before the files are read: what changes meanwhile is seen at the first handshake
     first = _configuration(files.read("server"))
-    return grpc.dynamic_ssl_server_credentials(first, _Renewal(files), require_client_authentication=True)
+    return grpc.dynamic_ssl_server_credentials(first, renewal, require_client_authentication=True)
 
 
 def of_channel(files: TlsFiles) -> Any:

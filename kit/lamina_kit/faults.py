@@ -196,12 +196,14 @@ class FaultTable:
         breakage = kind.check(self._new_name(), wish.object, wish.parameters, wish.duration_ns)
         held = (kind.name, wish.object)
         self._check_room(kind, held)
-        self._held[held] = None
+        if kind.lasting:  # any number that happen once may be under way
+            self._held[held] = None
         try:
             found = kind.inject(breakage)
             effects: Effects = await found if inspect.isawaitable(found) else found
         finally:
-            del self._held[held]
+            if kind.lasting:
+                del self._held[held]
         self._count += 1
         fault = Fault(self._count, wish, breakage, kind, self._clock.now_ns(), cause, request_id)
         fault.effects = tuple(sorted((key, str(value)) for key, value in effects.items()))

@@ -120,6 +120,10 @@ class Gateway:
         self.clock.stop()
         await self._callers.shut(grace_s)
 
+    def hasten(self) -> None:
+        """Ends the grace of a `shut` that waits, or is to come."""
+        self._callers.hasten()
+
     async def stop(self, work: Callable[[], Awaitable[object]]) -> None:
         """Ends the log with the stack's orderly stop, `work`. To be called when no port is served any more. Idempotent.
 

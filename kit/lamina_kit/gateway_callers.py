@@ -18,6 +18,7 @@ class Callers:
         self._calls: dict[OutsideCall, None] = {}
         self._left = asyncio.Event()
         self._shutting = False
+        self._hastened = False
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -46,10 +47,15 @@ class Callers:
         self._refuse((call for call in self._calls if call.kind[1]), lambda call: shutting_down(call.layer))
         with contextlib.suppress(TimeoutError):  # who has no answer by then gets none
             async with asyncio.timeout(grace_s):
-                while self._calls:
+                while self._calls and not self._hastened:
                     self._left.clear()
                     await self._left.wait()
         self.refuse_all(lambda call: shutting_down(call.layer))
+
+    def hasten(self) -> None:
+        """Ends the grace of a `shut` that waits, or is to come."""
+        self._hastened = True
+        self._left.set()
 
     def refuse_all(self, error: Callable[[OutsideCall], LaminaError]) -> None:
         """Ends every call with an error."""

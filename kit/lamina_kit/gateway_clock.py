@@ -57,7 +57,7 @@ class GatewayClock:
         self._submit = submit
         self._wake = wake
         self._line: deque[Advance] = deque()
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Future[None] = self._outer.create_future()
         self._setting: deque[asyncio.Future[None]] = deque()
         self._stopped = False
         self._shown_ns = 0
@@ -145,7 +145,8 @@ class GatewayClock:
 
     def note_change(self) -> None:
         """Tells those who watch the clock that it may have changed."""
-        self._changed.set()
+        if not self._changed.done():
+            self._changed.set_result(None)
 
     def stop(self) -> None:
         """Ends all advances and settings that are under way, `ABORTED` `CLOCK_STOPPED`. Idempotent."""
@@ -156,7 +157,7 @@ class GatewayClock:
                 waiter.set_exception(_stopped())
         self._line.clear()
         self._setting.clear()
-        self._changed.set()
+        self.note_change()
 
     # ── ClockControl ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -215,11 +216,13 @@ class GatewayClock:
         self._check_loop()
         check_interval(interval_ms)
         while not self._stopped:
-            self._changed.clear()
+            if self._changed.done():
+                self._changed = self._outer.create_future()
+            changed = self._changed  # the change after this reading, whatever others who watch have seen meanwhile
             yield self.read()
             await asyncio.sleep((interval_ms or DEFAULT_INTERVAL_MS) / 1000)
             if self.pace.mode != "scaled" or self.pace.paused:
-                await self._changed.wait()
+                await asyncio.wait((changed,))
 
     def _check_running(self) -> None:
         self._check_loop()

@@ -22,6 +22,7 @@ import base64
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,6 +151,8 @@ class InputLog:
         self._written = 0
         try:
             self._file: IO[bytes] = os.fdopen(os.open(path, CREATE, 0o600), "wb", buffering=0)
+            if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                os.fchmod(self._file.fileno(), 0o600)  # a file that was there had the rights of its own time
             self._put(header.line())
         except OSError as error:
             raise unwritable(path, error) from error

@@ -260,12 +260,17 @@ class OutsideCall:
                 await context.send_initial_metadata(content)
             else:
                 await context.write(content)
+            was_long = self._is_long()
             if self._queue:  # it is cleared when the call is given up meanwhile
                 self._queue.popleft()
                 self._queued_bytes -= len(content) if what == "message" else 0
             self._progress_ns = time.monotonic_ns()
-            if len(self._queue) == SOFT_MESSAGES // 2:
+            if was_long and not self._is_long():
                 self._door.wake()
+
+    def _is_long(self) -> bool:
+        """Says whether more than half of that waits for the reader at which the stack's time is held."""
+        return len(self._queue) > SOFT_MESSAGES // 2 or self._queued_bytes > SOFT_BYTES // 2
 
 
 class PortHandler(grpc.GenericRpcHandler):

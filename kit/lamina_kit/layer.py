@@ -60,6 +60,7 @@ class LayerState:
     faults: FaultTable = field(init=False)
     metrics: Registry = field(init=False)
     calls: CallMeter = field(init=False)
+    _starts: int = field(init=False, default=1)
 
     def __post_init__(self) -> None:
         self.events = EventLog(self.layer, self.host, self.clock)
@@ -79,7 +80,8 @@ class LayerState:
         state = copy.copy(self)
         state.boot_id = ""
         state.sessions = Sessions(self.clock)
-        rng = self.rng.child(f"{self.host}/{self.layer}/faults")
+        state._starts = self._starts + 1
+        rng = self.rng.child(f"{self.host}/{self.layer}/faults/{state._starts}")  # the events of before name theirs
         state.faults = FaultTable(self.host, self.clock, rng, self.events)
         state.metrics.clear()
         state._add_metrics()
@@ -93,7 +95,7 @@ class LayerState:
         """Yields what every layer tells of itself."""
         about = (("engine", self.engine), ("revision", self.revision), ("version", version()))
         yield Family("lamina_layer_info", "gauge", "Always 1; the labels say what answers.", (Sample(about, 1),))
-        yield gauge("lamina_layer_faults", "Faults in force that were injected on purpose.", len(self.faults.list()))
+        yield gauge("lamina_layer_faults", "Faults in force that were injected on purpose.", len(self.faults.list(active_only=True)))
         states = tally((self.sessions.state(owner).value for owner in self.sessions.owners()), ("open", "broken"))
         yield by_label("lamina_sessions", "Owner sessions by state.", "state", states)
         kinds, text = self.events.counts, "Entries of the event log by kind."

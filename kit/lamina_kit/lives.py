@@ -161,7 +161,7 @@ class Lives:
                 await self.board.drain(self._over, self._options.grace_s)
             await self.board.close(self._over)
             await self._end()
-            self.state.sessions.close()
+            self.state.close()
             self._drop_bus()
 
     async def _ready(self) -> None:

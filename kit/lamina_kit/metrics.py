@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -230,7 +230,8 @@ class Registry:
         found.append(
             counter("lamina_metrics_failures_total", "Sources of metrics that failed when asked.", self._failures)
         )
-        return [_bounded(family) for family in merged([(self.constant, found)])]
+        own = {name for name, _ in self.constant}
+        return [_bounded(family, own) for family in merged([(self.constant, found)])]
 
 
 def merged(parts: Iterable[tuple[Labels, Iterable[Family]]]) -> list[Family]:
@@ -266,13 +267,16 @@ def _ordered(family: Family) -> Family:
     )
 
 
-def _bounded(family: Family) -> Family:
-    """Returns an ordered family of one registry with surplus samples added up under `_other`."""
+def _bounded(family: Family, own: Collection[str]) -> Family:
+    """Returns an ordered family of one registry with surplus samples added up under `_other`.
+
+    Labels in `own` tell registries apart and keep their values: the surplus of two hosts is two samples.
+    """
     samples = family.samples
     if len(samples) <= MAX_SERIES:
         return family
     rest = samples[MAX_SERIES - 1 :]
-    other = tuple((label, OTHER) for label, _ in rest[0].labels)
+    other = tuple((label, value if label in own else OTHER) for label, value in rest[0].labels)
     added = Sample(other, sum(sample.value for sample in rest))
     return _ordered(replace(family, samples=(*samples[: MAX_SERIES - 1], added)))
 

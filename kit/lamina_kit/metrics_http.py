@@ -97,11 +97,13 @@ class MetricsServer:
                 await writer.drain()
                 if not whole:
                     await _linger(reader, writer)
-        except (TimeoutError, ConnectionError) as error:
+                writer.close()
+                await writer.wait_closed()
+        except OSError as error:  # TimeoutError is one
             self._log.debug("metrics.client_left", error=type(error).__name__)
         finally:
             self._connections.pop(task, None)
-            writer.close()
+            writer.transport.abort()  # what a client that does not read has not taken would be kept for ever
 
     async def _answer(self, reader: asyncio.StreamReader, *, full: bool) -> tuple[bytes, bool]:
         """Reads one request. Returns the whole response, and whether nothing of the request is left unread."""

@@ -191,15 +191,17 @@ class Exporter:
         headers = {"Content-Type": "application/json", "User-Agent": f"lamina/{version()}", **config.headers()}
         if config.otlp_compression == "gzip":
             data, headers["Content-Encoding"] = gzip.compress(data, 6), "gzip"
-        connection = self._connection(url, limit)
+        connection: http.client.HTTPConnection | None = None
         try:
+            connection = self._connection(url, limit)  # which reads the file of the authorities anew
             connection.request("POST", (url.path or "/") + (f"?{url.query}" if url.query else ""), data, headers)
             answer = connection.getresponse()
             text = answer.read(MAX_ANSWER)
         except (OSError, http.client.HTTPException) as error:
             return f"{type(error).__name__}: {error}", 0.0, 0
         finally:
-            connection.close()
+            if connection is not None:
+                connection.close()
         if 200 <= answer.status < 300:
             return "", None, _rejected(text) if signal == "traces" else 0
         retry = _seconds(answer.getheader("Retry-After")) if answer.status in RETRYABLE else None

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lamina_kit.credentials import of_channel
 from lamina_kit.errors import LaminaError
-from lamina_kit.security import TLS, TlsFiles, bare
+from lamina_kit.security import Security, TlsFiles, bare
 
 TIMEOUT_S = 3.0
 
@@ -24,8 +24,9 @@ TIMEOUT_S = 3.0
 def probe(target: str, service: str = "", timeout_s: float = TIMEOUT_S, tls_dir: str = "") -> str:
     """Returns what a service at `target` (`HOST:PORT` or `unix:/path`) says of its health, by the name of the status.
 
-    An empty `service` asks for the whole server. Nobody who answers in time is the name of the gRPC code. For
-    `tls:HOST:PORT` the certificates are in `tls_dir`.
+    An empty `service` asks for the whole server. Nobody who answers in time is the name of the gRPC code. With a
+    `tls_dir` what lies beyond this host is asked with the certificates in it; without one it is asked in the clear.
+    Raises `FailedPrecondition` `TLS_REQUIRED` for `tls:HOST:PORT` without certificates, and as `certificates.read`.
     """
     with _channel(target, tls_dir) as channel:
         request = health_pb2.HealthCheckRequest(service=service)
@@ -38,9 +39,11 @@ def probe(target: str, service: str = "", timeout_s: float = TIMEOUT_S, tls_dir:
 
 
 def _channel(target: str, tls_dir: str) -> grpc.Channel:
-    if not target.startswith(TLS):
+    files = TlsFiles.of(Path(tls_dir)) if tls_dir else None
+    if not Security(files, plain_network=files is None).encrypts(target):
         return grpc.insecure_channel(target)
-    return grpc.secure_channel(bare(target), of_channel(TlsFiles.of(Path(tls_dir))))
+    assert files is not None
+    return grpc.secure_channel(bare(target), of_channel(files))
 
 
 def main(arguments: list[str]) -> int:

@@ -68,11 +68,12 @@ def main(role: Role, words: Sequence[str] | None = None, environ: Mapping[str, s
     except LaminaError as error:
         return _report(error, MISCONFIGURED)
     try:
-        with StateLock(options.state_dir, role.layer):
+        with StateLock(options.state_dir, role.layer) as lock:
             if options.parent is not None:
                 end_with(options.parent)
             clock = JoinedClock() if role.calls else ground_clock(options.state_dir)
-            asyncio.run(Process(role, options, found.layers[role.layer], clock, configured).run())
+            rng = ids_of(options.seed, lock.count_start())
+            asyncio.run(Process(role, options, found.layers[role.layer], clock, rng, configured).run())
             if not role.calls:
                 end_time(options.state_dir)
             return STOPPED
@@ -90,6 +91,17 @@ def _configuration(role: Role, options: Options, environ: Mapping[str, str]) -> 
     return Configured(operations_config.load(options.config, environ, options.operations), {role.layer: own})
 
 
+def ids_of(seed: int | None, start: int) -> Rng:
+    """Returns the source of a process's ids: from its seed and the number of its start, or from chance.
+
+    A process that was killed and comes back must not make the ids of the one before: by its boot id the layers above
+    know that it is another one, and a request id that comes again means the request of before.
+    """
+    if seed is None:
+        return Rng(int.from_bytes(os.urandom(8)))
+    return Rng(seed) if start == 1 else Rng(seed).child(f"start-{start}")
+
+
 def _report(error: LaminaError, status: int) -> int:
     print(f"{error.code} {error.reason}: {error}", file=sys.stderr, flush=True)
     return status
@@ -99,13 +111,19 @@ class Process:
     """One process at work. `configured` reads its configuration anew, for a reload."""
 
     def __init__(
-        self, role: Role, options: Options, config: Any, clock: JoinedClock, configured: Callable[[], Configured]
+        self,
+        role: Role,
+        options: Options,
+        config: Any,
+        clock: JoinedClock,
+        rng: Rng,
+        configured: Callable[[], Configured],
     ) -> None:
         self._role = role
         self._options = options
         self._config = config
         self._clock = clock
-        self._rng = Rng(int.from_bytes(os.urandom(8)) if options.seed is None else options.seed)
+        self._rng = rng
         self._log = log.logger(role.layer)
         self._stops = False
         self._lives: Lives | None = None

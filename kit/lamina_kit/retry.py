@@ -50,6 +50,7 @@ class Retry:
         self._failed = failed
         self._passing = tuple(passing)
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self._closed = False
 
     async def call(self, make: Callable[[], Awaitable[T]]) -> T:
         """Awaits what `make` makes, and makes it again while it is lost: five times in about two seconds.
@@ -70,7 +71,9 @@ class Retry:
         return is_lost(error) or error.reason in self._passing
 
     def later(self, name: str, make: Callable[[], Awaitable[object]]) -> None:
-        """Goes on with a call in the background until somebody answers, whatever the answer is."""
+        """Goes on with a call in the background until somebody answers, whatever the answer is; not once closed."""
+        if self._closed:
+            return
         task = asyncio.get_running_loop().create_task(self._persist(name, make))
         self._tasks[task] = None
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
@@ -88,7 +91,8 @@ class Retry:
                     return
 
     async def close(self) -> None:
-        """Ends what goes on in the background. Idempotent."""
+        """Ends what goes on in the background, and begins nothing there any more. Idempotent."""
+        self._closed = True
         for task in list(self._tasks):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

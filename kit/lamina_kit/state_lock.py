@@ -1,6 +1,7 @@
 """The lock on a state directory: one process at a time works in it.
 
 The lock is the kernel's (flock) on a file that holds the owner's pid, so it ends with its process, however that ends.
+Beside it stands how many processes have worked there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from types import TracebackType
 from lamina_kit.errors import FailedPrecondition
 
 LOCK_FILE = "lock"
+STARTS_FILE = "starts"
 
 
 class StateLock:
@@ -32,11 +34,7 @@ class StateLock:
             self.state_dir.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise FailedPrecondition(
-                f"The state directory {self.state_dir} of the {self._layer} layer cannot be used: {error.strerror}.",
-                reason="STATE_DIR_UNUSABLE",
-                next_step="Check the path and who may write there.",
-            ) from error
+            raise self._unusable(error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -55,6 +53,29 @@ class StateLock:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def count_start(self) -> int:
+        """Counts this start of the process in the directory, which has to be locked; returns its number, from 1.
+
+        Raises `FailedPrecondition` `STATE_DIR_UNUSABLE`.
+        """
+        path = self.state_dir / STARTS_FILE
+        text = path.read_text(errors="replace").strip() if path.exists() else ""
+        number = int(text) + 1 if text.isascii() and text.isdigit() else 1
+        scratch = path.with_suffix(".new")
+        try:
+            scratch.write_text(f"{number}\n")
+            scratch.replace(path)
+        except OSError as error:
+            raise self._unusable(error) from error
+        return number
+
+    def _unusable(self, error: OSError) -> FailedPrecondition:
+        return FailedPrecondition(
+            f"The state directory {self.state_dir} of the {self._layer} layer cannot be used: {error.strerror}.",
+            reason="STATE_DIR_UNUSABLE",
+            next_step="Check the path and who may write there.",
+        )
 
     def _taken(self) -> FailedPrecondition:
         owner = os.pread(self._file, 100, 0).decode(errors="replace").split()

@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
             next_step="name another file with --event-log",
         )
     with_fixed_hashes()
-    scratch = Path(tempfile.mkdtemp(prefix="lamina-"))
     reader = InputLogReader(args.log)
+    scratch = Path(tempfile.mkdtemp(prefix="lamina-"))
     try:
         check(args)
         started = prepared(reader.header, scratch, force=args.force)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lamina_kit.fault_channel import Link
 from lamina_kit.fault_kinds import Breakage, FaultKind
 from lamina_kit.faults import FaultTable
 from lamina_kit.names import Pattern
@@ -22,6 +23,7 @@ class OrchestratorFaults:
     def __init__(self, agents: Agents, connector: ChannelConnector) -> None:
         self._agents = agents
         self._connector = connector
+        self._cut_links: dict[str, Link] = {}  # by fault: the node may be gone, or elsewhere, when it ends
 
     def register(self, table: FaultTable) -> None:
         """Adds the kind to the layer's table."""
@@ -37,8 +39,9 @@ class OrchestratorFaults:
         )
 
     def _cut(self, breakage: Breakage) -> Mapping[str, object]:
-        address = self._agents.address_of(breakage.ids["node"])
-        return {"streams_broken": self._connector.link(address).cut()}
+        link = self._connector.link(self._agents.address_of(breakage.ids["node"]))
+        self._cut_links[breakage.name] = link
+        return {"streams_broken": link.cut()}
 
     def _mend(self, breakage: Breakage) -> None:
-        self._connector.link(self._agents.address_of(breakage.ids["node"])).mend()
+        self._cut_links.pop(breakage.name).mend()

@@ -60,6 +60,8 @@ class Catalog:
         """Called with a port that came, or that has another group now."""
         self.unplugged: Callable[[PortDefinition], None] = _nobody
         """Called with a port that is gone."""
+        self.group_gone: Callable[[PortGroupDefinition], None] = _nobody
+        """Called with a port group that is gone."""
 
     def restore(self, now_ns: int) -> None:
         """Bring this object and the engine, both empty, to what the store holds."""
@@ -180,6 +182,7 @@ class Catalog:
         del self._groups[switch, port_group]
         self._requests.forget("port_group", (switch, port_group))
         self._note(self.port_group_name(switch, port_group), "port_group.deleted")
+        self.group_gone(group)
 
     def members(self, group: PortGroupDefinition) -> int:
         """Return how many ports are in a group."""
@@ -306,5 +309,5 @@ def _undone_by(undo: Callable[[], None]) -> Iterator[None]:
         raise
 
 
-def _nobody(port: PortDefinition) -> None:
-    """Is told of ports where nobody wants to know."""
+def _nobody(thing: object) -> None:
+    """Is told of ports and groups where nobody wants to know."""

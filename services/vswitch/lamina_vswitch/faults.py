@@ -36,6 +36,7 @@ class VswitchFaults:
         self._losses: dict[tuple[str, str], tuple[str, int]] = {}
         catalog.plugged = self._plugged
         catalog.unplugged = self._unplugged
+        catalog.group_gone = self._ungrouped
 
     def register(self, table: FaultTable) -> None:
         """Adds the kinds to the layer's table."""
@@ -151,6 +152,11 @@ class VswitchFaults:
             if task is not None:
                 task.cancel()
         self._table.gone(name)
+
+    def _ungrouped(self, group: PortGroupDefinition) -> None:
+        """Forgets the faults of a port group that is gone; it had no ports."""
+        self._losses.pop((group.switch, group.port_group), None)
+        self._table.gone(self._catalog.port_group_name(group.switch, group.port_group))
 
     def _members(self, group: PortGroupDefinition) -> list[PortDefinition]:
         return [port for port in self._catalog.ports(group.switch) if port.port_group == group.port_group]

@@ -50,8 +50,9 @@ async def left(stack: Stack) -> dict[str, int]:
         [{"kind": "duplicate", "method": method} for method in (*CREATES, *DELETES)],
         [{"kind": "fail", "method": method, "last_call": 2} for method in (*CREATES, *DELETES)],
         [{"kind": "fail", "after": True, "method": method, "last_call": 2} for method in DELETES],
+        [{"kind": "fail", "after": True, "method": "*/MapRange", "ppm": 500_000}],
     ],
-    ids=["creation-unheard", "everything-twice", "unavailable", "deletion-unheard"],
+    ids=["creation-unheard", "everything-twice", "unavailable", "deletion-unheard", "mapping-unheard"],
 )
 async def test_lost_answers_leave_nothing_behind(stack: Stack, rules: list[dict[str, Any]]) -> None:
     """A container starts, runs and is removed all the same, and below is what was there before."""

@@ -12,14 +12,15 @@ from google.protobuf.wrappers_pb2 import StringValue
 from tests.contract.kit.gateway_stack import HOUR, SECOND, Gate, gate, refusal, same_again
 
 from lamina_kit import gateway as gateways
-from lamina_kit import status
+from lamina_kit import gateway_outside, status
 from lamina_kit.channel import connect
 from lamina_kit.gateway_pace import Pace
 
 
 async def test_the_deadline_of_a_caller_is_real_time(stepped: Gate, eventually: Any) -> None:
     """A caller whose deadline passes while the stack stands still is told so, and its handler is cancelled."""
-    error = await refusal(stepped.ask("Hold", timeout=0.1))
+    await stepped.channel.channel_ready()
+    error = await refusal(stepped.ask("Hold", timeout=2.0))
     assert error.code == "DEADLINE_EXCEEDED"
     await eventually(lambda: stepped.service.cancelled == 1, "the handler is cancelled")
     assert [record.kind for record in stepped.records()] == ["open", "message", "deadline"]
@@ -103,6 +104,19 @@ async def test_time_does_not_run_away_from_a_reader(stepped: Gate) -> None:
     ticks.cancel()
 
 
+async def test_time_goes_on_as_soon_as_a_reader_has_caught_up(stepped: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it was bytes of which too many waited: a reader that reads costs no patience."""
+    monkeypatch.setattr(gateway_outside, "SOFT_BYTES", 64)
+    monkeypatch.setattr(gateway_outside, "PATIENCE_NS", 3600 * SECOND)
+    ticks = stepped.stream("Ticks", 1000)
+    await ticks.read()
+    advance = asyncio.ensure_future(stepped.gateway.clock.advance(500 * 1000, None))
+    async with asyncio.timeout(60):
+        assert [int((await ticks.read()).value) for _ in range(500)] == [n * 1000 for n in range(1, 501)]
+        await advance
+    ticks.cancel()
+
+
 async def test_many_callers_at_once_repeat_their_history(short_dir: Path) -> None:
     """Hundreds of calls that race for chance, time and events: the log leads to the same bytes."""
     async with gate(short_dir, Pace("stepped", rate_permille=10**8)) as found:
@@ -169,7 +183,8 @@ async def test_metadata_enter_without_what_tells_the_transport(stepped: Gate) ->
 
 async def test_a_handler_that_spins_can_be_cancelled(stepped: Gate) -> None:
     """A stack that never becomes quiescent still takes inputs; the log says behind how many callbacks."""
-    error = await refusal(stepped.ask("Spin", timeout=0.2))
+    await stepped.channel.channel_ready()
+    error = await refusal(stepped.ask("Spin", timeout=2.0))
     assert error.code == "DEADLINE_EXCEEDED"
     assert await stepped.ask("Echo", "after") == "after"
     deadline = stepped.records("deadline")[0]
@@ -193,6 +208,19 @@ async def test_a_stop_tells_who_still_waits(stepped: Gate, eventually: Any) -> N
     assert [record.kind for record in stepped.records()][-2:] == ["stop", "end"]
     assert stepped.lines[-1].count("stopped") == 1
     await same_again(stepped)
+
+
+async def test_a_stop_can_be_hastened(stepped: Gate, eventually: Any) -> None:
+    """A long grace is over when somebody says so; who has no answer by then is told."""
+    held = asyncio.ensure_future(refusal(stepped.ask("Hold")))
+    await eventually(lambda: stepped.gateway.clock.read().waiting_calls == 1, "it is in")
+    shut = asyncio.ensure_future(stepped.gateway.shut(3600.0))
+    await asyncio.sleep(0)
+    assert not shut.done()
+    stepped.gateway.hasten()
+    async with asyncio.timeout(60):
+        await shut
+    assert (await held).reason == "SHUTTING_DOWN"
 
 
 async def test_a_stop_lets_calls_with_one_answer_end(stepped: Gate, eventually: Any) -> None:

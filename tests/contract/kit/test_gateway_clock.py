@@ -197,3 +197,19 @@ async def test_a_watch_of_the_clock_tells_its_changes(stepped: Gate) -> None:
     await stepped.close()
     with pytest.raises(StopAsyncIteration):
         await anext(watch)
+
+
+async def test_who_watches_the_clock_takes_no_change_from_another(stepped: Gate) -> None:
+    """A change that comes in the pause of one is still its own to see when another has seen it already."""
+    clock = stepped.gateway.clock
+    quick, slow = clock.watch(10), clock.watch(1000)
+    assert [(await anext(watch)).now_ns for watch in (slow, quick)] == [0, 0]
+    late = asyncio.ensure_future(anext(slow))
+    soon = asyncio.ensure_future(anext(quick))
+    await clock.advance(SECOND, None)
+    assert (await soon).now_ns == SECOND
+    soon = asyncio.ensure_future(anext(quick))
+    async with asyncio.timeout(60):
+        assert (await late).now_ns == SECOND
+    soon.cancel()
+    await asyncio.gather(soon, return_exceptions=True)

@@ -77,6 +77,9 @@ async def test_both_sides_show_certificates(tmp_path: Path) -> None:
     assert await diagnose(server.addresses[0], Security(client)) is None
     status = await asyncio.to_thread(probe, server.addresses[0], timeout_s=20, tls_dir=str(client.cert.parent))
     assert status == "SERVING"
+    with pytest.raises(LaminaError) as caught:
+        probe(server.addresses[0])
+    assert caught.value.reason == "TLS_REQUIRED"
     await server.stop()
 
 

@@ -121,6 +121,18 @@ async def test_a_process_serves_until_it_is_told_to_stop(processes: Processes, h
     assert not (processes.folder / "ram").exists() and not (processes.folder / "hardware.sock").exists()
 
 
+async def test_a_seeded_process_that_was_killed_has_another_boot(processes: Processes, holds: Any) -> None:
+    """Layers above know by the boot id that the host lost power; the seed of the process must not hide it."""
+    boots = []
+    for _ in range(2):
+        process = processes.start("hardware", "--seed", "7")
+        await holds(lambda: serves(processes.socket("hardware")), bool, "the hardware serves")
+        boots.append((await handshake(processes.socket("hardware"))).boot_id)
+        process.kill()
+        process.wait(timeout=30)
+    assert all(boots) and len(set(boots)) == 2
+
+
 async def test_two_services_on_one_state_directory(processes: Processes, holds: Any) -> None:
     """The second one is refused, and told which process works there."""
     first = processes.start("hardware")

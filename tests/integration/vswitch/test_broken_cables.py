@@ -136,3 +136,15 @@ async def test_what_is_not_there_cannot_break(start: Any) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await inject(running, kind, object, **({"ppm": 1} if kind == "frame-loss" else {}))
         assert status.rpc_error(caught.value).reason == reason
+
+
+async def test_a_deleted_group_takes_its_faults_along(start: Any) -> None:
+    """Its loss ends as CLEARED, and a new group of its name loses nothing."""
+    running = await start()
+    await make(running, group="g")
+    group = f"{SWITCH}/portGroups/g"
+    clear = await inject(running, "frame-loss", group, ppm=1_000_000)
+    await running.switches.DeletePortGroup(pb.DeletePortGroupRequest(name=group))
+    assert (await clear()).state == faults_pb2.Fault.STATE_CLEARED
+    await make(running, "a", group="g")
+    assert not running.service._catalog.engine._loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -88,6 +89,8 @@ def test_the_list_says_what_has_ended(tmp_path: Path) -> None:
     ("work", "reason"),
     [
         (lambda made: made.init("again"), "CA_EXISTS"),
+        (lambda made: made.init("n" * 65), "CERTIFICATE_NAME_INVALID"),
+        (lambda made: made.init(""), "CERTIFICATE_NAME_INVALID"),
         (lambda made: made.issue("mmu", []), "CERTIFICATE_EXISTS"),
         (lambda made: made.renew("nobody"), "CERTIFICATE_UNKNOWN"),
         (lambda made: made.issue("../up", []), "CERTIFICATE_NAME_INVALID"),
@@ -107,6 +110,30 @@ def test_what_it_refuses(tmp_path: Path, work: Callable[[Authority], object], re
         work(made)
     assert caught.value.reason == reason and caught.value.message
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("work", [lambda made: made.issue("new", []), lambda made: made.renew("mmu")])
+def test_a_full_disk_leaves_no_half_of_a_certificate(
+    tmp_path: Path, work: Callable[[Authority], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is written last and does not fit, everything is as it was, without a key that is left over."""
+    made = Authority(tmp_path, NOW)
+    made.init("ours")
+    made.issue("mmu", [])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    written: list[int] = []
+
+    def full(number: int) -> None:
+        written.append(number)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(LaminaError, match="No space") as caught:
+        work(made)
+    assert caught.value.reason == "CA_UNWRITABLE"
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert not (tmp_path / "issued" / "new").exists()
 
 
 def test_an_authority_that_ended_issues_nothing(tmp_path: Path) -> None:

@@ -315,6 +315,11 @@ def test_this_machine() -> None:
     assert next(finding for finding in findings if finding.check == "engines: model").state == "ok"
 
 
+def test_what_may_not_be_looked_at_is_not_there() -> None:
+    """A path on which the system refuses even a look is no reason to end the report."""
+    assert not Machine().exists("/" + "x" * 300)
+
+
 def test_a_command_that_hangs_is_given_up() -> None:
     """Its end is not waited for."""
     status, said = Machine().output(["sleep", "60"], 0.05)

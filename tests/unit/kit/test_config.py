@@ -112,12 +112,15 @@ def test_a_section_that_is_no_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_other_trouble_with_the_file_is_told(tmp_path: Path) -> None:
-    """A missing file and a huge one are refused."""
+    """A missing file, a huge one, and one that the system does not let us read are refused."""
     with pytest.raises(NotFound) as caught:
         config.load("mmu", Sample, tmp_path / "none.toml", {})
     assert caught.value.reason == "CONFIG_NOT_FOUND"
     with pytest.raises(InvalidArgument, match="more than"):
         load(tmp_path, "#" * (1 << 20) + "x")
+    with pytest.raises(PermissionDenied, match="cannot be read") as unreadable:
+        config.load("mmu", Sample, tmp_path, {})
+    assert unreadable.value.reason == "CONFIG_UNREADABLE"
 
 
 def test_unknown_sections_are_found(tmp_path: Path) -> None:

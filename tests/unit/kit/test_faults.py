@@ -11,6 +11,8 @@ from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError, 
 from lamina_kit.events import EventLog
 from lamina_kit.fault_kinds import Breakage, FaultKind, Parameter
 from lamina_kit.faults import FaultState, FaultTable, Wish
+from lamina_kit.layer import LayerState
+from lamina_kit.metrics_text import render
 from lamina_kit.names import Pattern
 from lamina_kit.rng import Rng
 
@@ -50,7 +52,9 @@ class Disks:
     def recover(self, breakage: Breakage) -> None:
         del self.slow[breakage.object]
 
-    def lose(self, breakage: Breakage) -> dict[str, object]:
+    async def lose(self, breakage: Breakage) -> dict[str, object]:
+        if self.gate is not None:
+            await self.gate
         self.lost.append(breakage.object)
         return {}
 
@@ -201,3 +205,26 @@ async def test_old_faults_are_forgotten_and_active_ones_not(disks: Disks) -> Non
     for _ in range(1005):
         await disks.table.inject(wish("bad-sector"))
     assert disks.table.get(active.name) is active and len(disks.table.list()) == 1001
+
+
+async def test_what_happens_once_may_happen_twice_at_a_time(disks: Disks) -> None:
+    """A second fault of a kind that does not last does not wait for the first, and neither fails."""
+    disks.gate = asyncio.get_running_loop().create_future()
+    both = [asyncio.ensure_future(disks.table.inject(wish("bad-sector"))) for _ in range(2)]
+    for _ in range(4):
+        await asyncio.sleep(0)
+    disks.gate.set_result(None)
+    faults = await asyncio.gather(*both)
+    assert [fault.state for fault in faults] == [FaultState.DONE] * 2 and len(disks.lost) == 2
+
+
+async def test_the_gauge_counts_faults_in_force(manual_clock: Any) -> None:
+    """One that was cleared, or happened once, is not in force any more."""
+    state = LayerState("hardware", "h1", manual_clock, Rng(1))
+    state.faults.register(FaultKind("bad-sector", DISK, "Bad.", lambda breakage: {}))
+    state.faults.register(FaultKind("slow", DISK, "Slow.", lambda breakage: {}, lambda breakage: None))
+    await state.faults.inject(wish("bad-sector"))
+    slow = await state.faults.inject(Wish("slow", "hosts/h1/disks/d1"))
+    assert 'lamina_layer_faults{host="h1",layer="hardware"} 1\n' in render(state.metrics.families())
+    await state.faults.clear(slow.name)
+    assert 'lamina_layer_faults{host="h1",layer="hardware"} 0\n' in render(state.metrics.families())

@@ -98,9 +98,13 @@ def test_a_record_is_in_the_file_at_once(tmp_path: Path) -> None:
 
 
 def test_only_its_owner_may_read_a_log(tmp_path: Path) -> None:
-    """A log holds every request, secrets included."""
-    InputLog(tmp_path / "log", HEADER).close()
-    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
+    """A log holds every request, secrets included; one that replaces a file which all may read does not stay so."""
+    path = tmp_path / "log"
+    InputLog(path, HEADER).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o644)
+    InputLog(path, HEADER).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_an_unwritable_log_says_why(tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from tests.virtual_time import clock_of_loop
 
 from lamina_kit.below import extend_boot, one_boot
 from lamina_kit.errors import FailedPrecondition, Unavailable
+from lamina_kit.fault_kinds import FaultKind
+from lamina_kit.faults import Wish
+from lamina_kit.names import Pattern
 from lamina_kit.session import OwnerSession
 from lamina_kit.status import rpc_error
 
@@ -108,6 +111,23 @@ async def test_another_boot_below_builds_the_layer_anew(stack: Stack, eventually
     events = [entry.event for entry in stack.upper.lives.state.events.list("hosts/h1")]
     assert events == ["host.rebooted"]
     await session.close()
+
+
+async def test_faults_end_with_the_life_that_they_broke(stack: Stack, eventually: Any) -> None:
+    """Power that comes back mends: a fault's end comes no more, and the next fault has a name of its own."""
+    ended: list[str] = []
+    kind = FaultKind("dim", Pattern("hosts/{host}"), "Dim.", lambda broken: {}, lambda broken: ended.append("mended"))
+    await eventually(serves(stack.upper), "the upper layer serves")
+    names = []
+    for boots in (1, 2):
+        state = stack.upper.lives.state
+        state.faults.register(kind)
+        names.append((await state.faults.inject(Wish("dim", "hosts/h1", duration_ns=10**9))).name)
+        stack.reboot_ground()
+        await eventually(lambda boots=boots: stack.world.log.count("upper starts") == boots + 1, "it starts anew")
+        await eventually(serves(stack.upper), "the upper layer serves again")
+    await stack.clock.sleep_ns(2 * 10**9)
+    assert ended == [] and len(set(names)) == 2
 
 
 async def test_a_short_absence_below_costs_nothing(stack: Stack, eventually: Any) -> None:

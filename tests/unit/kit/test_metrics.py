@@ -72,6 +72,18 @@ def test_labels_without_end_do_not_fill_memory_or_the_page() -> None:
         assert dict(family.samples[0].labels)["name"] == OTHER
 
 
+def test_the_surplus_of_a_layer_keeps_its_layer_and_host() -> None:
+    """What two hosts have beyond the limit stays two samples: one name with the same labels twice is no metric."""
+    parts = []
+    for host in ("h1", "h2"):
+        registry = Registry(layer="mmu", host=host)
+        registry.add(lambda: [by_label("lamina_seen", "Seen.", "name", {f"n{i:05}": 1 for i in range(MAX_SERIES + 9)})])
+        parts.append(((), registry.families()))
+    seen = next(family for family in merged(parts) if family.name == "lamina_seen")
+    surplus = [dict(sample.labels) for sample in seen.samples if dict(sample.labels)["name"] == OTHER]
+    assert surplus == [{"host": host, "layer": "mmu", "name": OTHER} for host in ("h1", "h2")]
+
+
 def test_a_long_label_value_is_cut() -> None:
     """A value of any length takes bounded room."""
     registry = Registry()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -135,6 +136,30 @@ async def test_a_client_that_says_nothing_is_left(served: Served, monkeypatch: p
     writer.write(b"GET /met")
     assert await reader.read() == b""
     writer.close()
+
+
+@real_time
+async def test_a_client_that_does_not_read_is_left(
+    served: Served, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    """What it has not taken in time is dropped with the connection; it is not kept for as long as it likes."""
+    monkeypatch.setattr(metrics_http, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(metrics_http, "render", lambda families: "x" * (32 << 20))
+    writers: list[asyncio.StreamWriter] = []
+    respond = served.server._connected
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await respond(reader, writer)
+
+    monkeypatch.setattr(served.server, "_connected", connected)
+    await served.server.stop()
+    await served.server.start("127.0.0.1", 0)
+    host, _, port = served.server.address.rpartition(":")
+    with socket.create_connection((host, int(port))) as silent:
+        silent.sendall(f"GET /metrics HTTP/1.1\r\n{HOST}\r\n".encode())
+        await eventually(lambda: writers and writers[0].transport.get_write_buffer_size(), "the answer is on its way")
+        await eventually(lambda: not writers[0].transport.get_write_buffer_size(), "what it did not take is dropped")
 
 
 @real_time

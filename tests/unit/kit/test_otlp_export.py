@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -241,6 +242,15 @@ async def test_a_collector_that_is_away_costs_a_bounded_stop(eventually: Eventua
     exporter.stop()
     assert exporter.dropped["unsent"] == 1
     assert not exporter._thread.is_alive()
+
+
+async def test_authorities_that_cannot_be_read_cost_no_span_uncounted(tmp_path: Path, eventually: Eventually) -> None:
+    """A file of authorities that has gone is trouble like a collector that is away: tried again, and counted."""
+    exporter = exporter_to("https://127.0.0.1:1", otlp_certificate=tmp_path / "gone.pem")
+    exporter.put(exported(1))
+    await eventually(lambda: exporter.retries > 1, "it was tried again")
+    exporter.stop()
+    assert exporter.dropped["unsent"] == 1
 
 
 async def test_a_batch_that_cannot_be_sent_is_given_up_in_the_end(collector: Collector, eventually: Eventually) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lamina_kit.process import ids_of
 from lamina_kit.process_clock import START_FILE, JoinedClock, end_time, ground_clock
 
 SECOND = 10**9
@@ -40,3 +41,11 @@ def test_a_cut_or_foreign_start_is_passed_over(tmp_path: Path) -> None:
     for text in ("", "{", '{"kernel_boot": "another", "start_ns": 5}', '{"start_ns": 1}', "[]"):
         (tmp_path / START_FILE).write_text(text)
         assert ground_clock(tmp_path).now_ns() < SECOND
+
+
+def test_each_start_of_a_seeded_process_has_its_own_ids() -> None:
+    """The same start of the same seed makes the same ids; the start after a kill makes others, as without a seed."""
+    first, again, second = ids_of(7, 1), ids_of(7, 1), ids_of(7, 2)
+    made = first.id("boot")
+    assert again.id("boot") == made and second.id("boot") != made
+    assert ids_of(None, 1).id("boot") != ids_of(None, 1).id("boot")

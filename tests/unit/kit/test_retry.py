@@ -83,3 +83,13 @@ async def test_closing_ends_the_background(clock: Clock) -> None:
     await retry.close()
     await clock.sleep_ns(10 * PATIENT_NS)
     assert calls.made == 0
+
+
+async def test_a_closed_one_begins_nothing(clock: Clock) -> None:
+    """A call that is cancelled by the end of its layer leaves no task behind."""
+    calls = Calls(["here"])
+    retry = Retry(clock)
+    await retry.close()
+    retry.later("x", calls)
+    await clock.sleep_ns(2 * PATIENT_NS)
+    assert calls.made == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.state_lock import LOCK_FILE, StateLock
+from lamina_kit.state_lock import LOCK_FILE, STARTS_FILE, StateLock
 
 
 def test_a_second_holder_is_told_who_has_it(tmp_path: Path) -> None:
@@ -35,3 +35,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition) as caught, StateLock(tmp_path / "file", "mmu"):
         raise AssertionError("a file was taken for a folder")
     assert caught.value.reason == "STATE_DIR_UNUSABLE"
+
+
+def test_starts_are_counted_over_processes(tmp_path: Path) -> None:
+    """The number goes on when the directory is taken again, and begins at 1 where nothing readable is kept."""
+    numbers = []
+    for _ in range(3):
+        with StateLock(tmp_path, "mmu") as lock:
+            numbers.append(lock.count_start())
+    assert numbers == [1, 2, 3]
+    (tmp_path / STARTS_FILE).write_bytes(b"\xff?")
+    with StateLock(tmp_path, "mmu") as lock:
+        assert lock.count_start() == 1

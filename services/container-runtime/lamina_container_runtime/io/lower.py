@@ -133,10 +133,8 @@ class Lower:
             shared=effect.shared,
             grows_down=effect.grows_down,
             label=_label(effect.label),
+            request_id=self._rng.id("r"),  # made twice, it would meet its own mapping, or leave one behind
         )
-        if effect.fixed and not effect.replace:
-            with kit_errors():  # made twice, it would meet its own mapping
-                return (await self._spaces.MapRange(request)).address
         return (await self._call(lambda: self._spaces.MapRange(request))).address
 
     async def unmap_range(self, effect: effects.UnmapRange) -> None:

@@ -27,6 +27,11 @@ class Below:
         """Makes a call that may be made twice. Its error is a `LaminaError`."""
         return await self._retry.call(lambda: method(request, metadata=self.session.metadata))
 
+    async def call_once(self, method: Any, request: Any) -> Any:
+        """Makes a call that may not be made twice without its request id, which the request gets here."""
+        request.request_id = self._rng.id("r")
+        return await self.call(method, request)
+
     async def make(self, method: Any, request: Any, unmake: Callable[[Any], Awaitable[Any]]) -> Any:
         """Makes an object, once, whatever becomes of the answers; the request gets its id here.
 

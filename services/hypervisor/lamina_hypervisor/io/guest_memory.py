@@ -54,7 +54,7 @@ class GuestMemory:
         made = await self._below.make(self._spaces.CreateSpace, request, self._unmake_space)
         result = Space(made.handle.id, made.handle.generation, made.name)
         try:
-            await self._below.call(self._spaces.MapRange, _map_request(result, effect))
+            await self._below.call_once(self._spaces.MapRange, _map_request(result, effect))
         except LaminaError:
             await self.delete_space(effects.DeleteSpace(result))
             raise

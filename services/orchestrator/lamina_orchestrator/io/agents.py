@@ -64,6 +64,7 @@ class Agents:
     def disconnect(self, node: str) -> None:
         """Stops the agent of a node; it ends by itself soon after."""
         self._up.pop(node, None)
+        self._addresses.pop(node, None)
         task = self._tasks.pop(node, None)
         if task is not None:
             task.cancel()
