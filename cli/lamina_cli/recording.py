@@ -20,10 +20,11 @@ from typing import Any
 
 from lamina_cli.home import LAYERS, host_names
 from lamina_cli.stack import Settings, builder, config_type
+from lamina_cli.virtual_run import event_file
 from lamina_kit import config
 from lamina_kit.checks import Checks, shown
 from lamina_kit.clock_control import MAX_RATE_PERMILLE
-from lamina_kit.errors import DataLoss, FailedPrecondition, InvalidArgument
+from lamina_kit.errors import DataLoss, InvalidArgument
 from lamina_kit.gateway_log import EventTally, Header
 from lamina_kit.layer import version
 from lamina_kit.session import REVISION
@@ -199,14 +200,6 @@ def tallied(path: Path | None) -> Iterator[tuple[EventTally, Callable[[Any], Non
         tally = EventTally()
         yield tally, lambda entry: tally.add(entry.json_line())
         return
-    try:
-        file = path.open("w", encoding="ascii", buffering=1)  # a killed process leaves what it has recorded
-    except OSError as error:
-        raise FailedPrecondition(
-            f"the event log {path} cannot be written: {error.strerror}",
-            reason="EVENT_LOG_UNWRITABLE",
-            next_step="choose a path in a folder that exists and that you may write",
-        ) from error
-    with file:
+    with event_file(path, 1) as file:  # line by line: a killed process leaves what it has recorded
         tally = EventTally(file.write)
         yield tally, lambda entry: tally.add(entry.json_line())

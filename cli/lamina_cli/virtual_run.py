@@ -12,7 +12,7 @@ import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.virtual import VirtualLoop
@@ -51,25 +51,33 @@ def run(seed: int, main: Coroutine[Any, Any, T]) -> T:
         loop.close()
 
 
-@contextmanager
-def event_log(path: Path | None) -> Iterator[Callable[[EventRecord], None] | None]:
-    """Opens a file for events, one JSON object a line as they happen; gives None without a path.
+def event_file(path: Path, buffering: int) -> TextIO:
+    """Opens the file of an event log anew.
 
     Raises:
-        FailedPrecondition: `EVENT_LOG_UNWRITABLE`, the file cannot be made.
+        FailedPrecondition: `EVENT_LOG_UNWRITABLE`, it cannot be made.
     """
-    if path is None:
-        yield None
-        return
     try:
-        file = path.open("w", encoding="ascii", buffering=BUFFER)
+        return path.open("w", encoding="ascii", buffering=buffering)
     except OSError as error:
         raise FailedPrecondition(
             f"the event log {path} cannot be written: {error.strerror}",
             reason="EVENT_LOG_UNWRITABLE",
             next_step="choose a path in a folder that exists and that you may write",
         ) from error
-    with file:
+
+
+@contextmanager
+def event_log(path: Path | None) -> Iterator[Callable[[EventRecord], None] | None]:
+    """Opens a file for events, one JSON object a line as they happen; gives None without a path.
+
+    Raises:
+        FailedPrecondition: `EVENT_LOG_UNWRITABLE`.
+    """
+    if path is None:
+        yield None
+        return
+    with event_file(path, BUFFER) as file:
 
         def write(entry: EventRecord) -> None:
             file.write(entry.json_line())
