@@ -105,14 +105,14 @@ def manual_clock() -> ManualClock:
 class Eventually(Protocol):
     """Waits until a condition holds; fails the test, saying what it waited for, when it does not in time."""
 
-    async def __call__(self, condition: Callable[[], object], what: str, within: float = 10.0) -> None: ...
+    async def __call__(self, condition: Callable[[], object], what: str, within: float = 30.0) -> None: ...
 
 
 @pytest.fixture
 def eventually() -> Eventually:
     """Returns the one way in which tests wait for something that happens in another task, thread or process."""
 
-    async def wait(condition: Callable[[], object], what: str, within: float = 10.0) -> None:
+    async def wait(condition: Callable[[], object], what: str, within: float = 30.0) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + within
         while not condition():

@@ -121,6 +121,11 @@ def read_record(name: str = "default") -> StackRecord | None:
         ) from error
 
 
+def option(name: str) -> str:
+    """Returns the words by which a command means the stack `name`, a space in front; none for the usual one."""
+    return "" if name == "default" else f" --stack {name}"
+
+
 def running(name: str = "default") -> StackRecord:
     """Returns the record of the stack `name`, which must be up.
 
@@ -132,7 +137,7 @@ def running(name: str = "default") -> StackRecord:
         raise FailedPrecondition(
             f"no stack is up under the name {name!r}",
             reason="STACK_NOT_UP",
-            next_step="start one with `lamina up`",
+            next_step=f"start one with `lamina up{option(name)}`",
         )
     return record
 

@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -229,13 +229,10 @@ class SplitStack:
         try:
             checker: Any = health_pb2_grpc.HealthStub(channel)
             while True:
-                try:
+                with suppress(grpc.aio.AioRpcError):  # whatever it says, it does not serve yet; its end is seen elsewhere
                     found = await checker.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_S)
                     if found.status == health_pb2.HealthCheckResponse.SERVING:
                         return
-                except grpc.aio.AioRpcError as error:
-                    if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                        raise
                 await asyncio.sleep(LOOK_S)
         finally:
             await channel.close()

@@ -79,7 +79,9 @@ class VirtualStack:
         try:
             await gateway.within(partial(self.stack.start, progress))
             gateway.add(self.stack.servers())
-            return {layer: await self._serve(gateway, layer, address) for layer, address in addresses.items()}
+            targets = {layer: await self._serve(gateway, layer, address) for layer, address in addresses.items()}
+            gateway.wake()  # a clock that goes by itself does so from here on, whether somebody calls or not
+            return targets
         except BaseException:
             await self.close()
             raise

@@ -100,7 +100,8 @@ def _number(check: Checks, where: str, text: str, parameter: Parameter) -> int:
         value = int(text, 0) if len(text) <= 40 else None
     except ValueError:
         value = None
-    if not check.that(value is not None, where, f"is {shown(text)}, not a whole number") or value is None:
+    wrong = f"is {shown(text)}, not a whole number" if text else "is missing"
+    if not check.that(value is not None, where, wrong) or value is None:
         return 0
     check.range(where, value, parameter.minimum, parameter.maximum)
     return value

@@ -222,7 +222,7 @@ class GatewayClock:
             yield self.read()
             await asyncio.sleep((interval_ms or DEFAULT_INTERVAL_MS) / 1000)
             if self.pace.mode != "scaled" or self.pace.paused:
-                await asyncio.wait((changed,))
+                await asyncio.shield(changed)
 
     def _check_running(self) -> None:
         self._check_loop()

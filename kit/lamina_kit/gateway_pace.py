@@ -3,7 +3,7 @@
 - `scaled`: always, at its rate; behind it when the work takes longer.
 - `stepped`: while a call from outside waits, at its rate (default: real time), and only as far as the call needs.
 - `virtual`: as fast as the work allows, while a call from outside waits for its one answer, and for `SETTLE_NS` of
-  virtual time after the last input or answer; so an idle stack with its periodic timers costs nothing.
+  virtual time after its start and the last input or answer; so an idle stack with its periodic timers costs nothing.
 
 A paused clock, and any clock between these, goes by advances alone. No clock goes beyond `MAX_TIME_NS`.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from lamina_kit.clock_control import MAX_TIME_NS, REAL_TIME_PERMILLE
 
 SETTLE_NS = 60 * 10**9
-"""How much virtual time a free-running stack gets after the last input or answer, to do what follows from it."""
+"""How much virtual time a free-running stack gets after its start and each input or answer, for what follows."""
 
 STANDING = ("OpenSession", "ServerReflectionInfo")
 """Streams that stand open for as long as their caller lives, beside those whose name begins with `Watch`."""

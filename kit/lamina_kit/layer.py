@@ -95,7 +95,8 @@ class LayerState:
         """Yields what every layer tells of itself."""
         about = (("engine", self.engine), ("revision", self.revision), ("version", version()))
         yield Family("lamina_layer_info", "gauge", "Always 1; the labels say what answers.", (Sample(about, 1),))
-        yield gauge("lamina_layer_faults", "Faults in force that were injected on purpose.", len(self.faults.list(active_only=True)))
+        broken = self.faults.list(active_only=True)
+        yield gauge("lamina_layer_faults", "Faults in force that were injected on purpose.", len(broken))
         states = tally((self.sessions.state(owner).value for owner in self.sessions.owners()), ("open", "broken"))
         yield by_label("lamina_sessions", "Owner sessions by state.", "state", states)
         kinds, text = self.events.counts, "Entries of the event log by kind."

@@ -11,7 +11,6 @@ short name (`LAMINA_LOG_FORMAT`), flags. All of it is applied anew at a reload.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from lamina_kit import config
 from lamina_kit.checks import Checks, shown
 from lamina_kit.errors import InvalidArgument
+from lamina_kit.security import is_loopback
 
 SECTION = "operations"
 SHORT = {
@@ -143,7 +143,7 @@ def address(text: str, remote: bool = False, offset: int = 0) -> tuple[str, int]
             reason="METRICS_ADDRESS",
             next_step="Give an address such as 127.0.0.1:9464.",
         )
-    if not remote and not _is_loopback(host):
+    if not remote and not is_loopback(host):
         raise InvalidArgument(
             f"metrics_listen {shown(text)} can be reached from other machines, unencrypted and by anybody.",
             reason="METRICS_NOT_LOOPBACK",
@@ -164,15 +164,6 @@ def _long(key: str) -> str:
 
 def _lower(text: str, key: str) -> str:
     return text.lower() if key == "otlp_compression" else text
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check(found: OperationsConfig) -> None:

@@ -43,7 +43,7 @@ from lamina_kit.process_clock import JoinedClock, end_time, ground_clock
 from lamina_kit.process_options import Options, read
 from lamina_kit.reloading import HangUp
 from lamina_kit.rng import Rng
-from lamina_kit.service import Served, serve
+from lamina_kit.service import LAST_WORDS_S, Served, serve
 from lamina_kit.state_lock import StateLock
 
 __all__ = ["CANNOT_START", "DEFECT", "MISCONFIGURED", "STOPPED", "Role", "main"]
@@ -54,8 +54,6 @@ STOP_LIMIT_S = 30
 """How long stopping in order may take, beyond the grace of calls, before the process is ended all the same."""
 HASTE_LIMIT_S = 10
 """The same after a second signal, which also ends the grace of calls."""
-LAST_WORDS_S = 0.1
-"""How long answers that are on their way have before the sockets close."""
 
 
 def main(role: Role, words: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:

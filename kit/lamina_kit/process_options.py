@@ -36,9 +36,10 @@ class Options:
 
     `state_dir` belongs to this process alone; `bus` is the memory bus of the host, which hardware makes and others map;
     `listen` are the addresses to serve, `upstreams` the target of each layer below; `patience_s` is how long to wait
-    for those before giving up, 0 meaning for ever. `seed` makes ids and choices repeatable, start by start. `parent` is the process
-    with which this one ends, however that ends. `grace_s` is how long calls with one response may go on once a stop was
-    asked for. `tls` are the certificates for talking beyond the host, whose networks are private with `plain_network`.
+    for those before giving up, 0 meaning for ever. `seed` makes the ids and choices of each start of the process
+    repeatable. `parent` is the process with which this one ends, however that ends. `grace_s` is how long calls with
+    one response may go on once a stop was asked for. `tls` are the certificates for talking beyond the host, whose
+    networks are private with `plain_network`.
     """
 
     host: str

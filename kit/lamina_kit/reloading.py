@@ -109,5 +109,5 @@ class HangUp:
     async def _answer(self) -> None:
         report = await self._reload()
         self._number += 1
-        write(self._folder, self._number, os.getpid(), report)
         self._then(report)
+        write(self._folder, self._number, os.getpid(), report)

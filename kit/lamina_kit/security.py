@@ -111,7 +111,11 @@ def is_local(address: str) -> bool:
     """Says whether nobody beyond this host can be at an address. Names are not looked up, `localhost` apart."""
     if address.startswith("unix:"):
         return True
-    host = bare(address).rpartition(":")[0].strip("[]")
+    return is_loopback(bare(address).rpartition(":")[0].strip("[]"))
+
+
+def is_loopback(host: str) -> bool:
+    """Says whether a name or address of a host, without brackets, is this machine's own and nobody else reaches it."""
     if host == "localhost":
         return True
     try:

@@ -41,8 +41,8 @@ def _diagnose(target: str, security: Security) -> LaminaError | None:
         return _encrypted(target, security)
     except LaminaError as error:  # our own files, or an address that we may not talk to
         return error
-    except OSError:
-        return None  # nobody is there: gRPC says so itself
+    except (OSError, UnicodeError):
+        return None  # nobody is there, or can be under such a name: gRPC says so itself
 
 
 def _plain(target: str) -> LaminaError | None:

@@ -23,6 +23,7 @@ KINDS = (
     "core-lost", "bit-flip", "swap-full", "swap-io-error", "vm-crash", "port-flap", "link-down", "frame-loss",
     "container-kill", "container-kill", "node-lost",
 )  # fmt: skip
+OPERATIONS = ("read", "write", "both")
 STREAMS = (
     "Layer/OpenSession",
     "Cpu/Run",
@@ -98,8 +99,10 @@ class Physical:
         if kind == "bit-flip":  # in the last MiB of RAM, which nobody uses: a bit of a page would be a page lost
             address = (64 << 20) - rng.randint(1, 1 << 20)
             return "hardware", kind, "hosts/h1", {"address": address, "bit": rng.randint(0, 7)}, 0
-        if kind in ("swap-full", "swap-io-error"):
+        if kind == "swap-full":
             return "mmu", kind, "hosts/h1/swap", {}, lasts
+        if kind == "swap-io-error":
+            return "mmu", kind, "hosts/h1/swap", {"operation": OPERATIONS[lasts // MS % len(OPERATIONS)]}, lasts
         if kind == "vm-crash":
             return "hypervisor", kind, "hosts/h1/vms/guest", {}, 0
         if kind in ("port-flap", "link-down"):

@@ -32,7 +32,8 @@ async def status(args: argparse.Namespace) -> int:
         layers = await asyncio.gather(*(look(client, layer, record) for layer in home.LAYERS))
     if args.output == "json":
         known = {"stack": record.name, "pid": record.pid, "version": record.version}
-        output.as_json({**known, "topology": record.topology, "clock": record.clock, "layers": layers})
+        rows = [{key: None if value == "-" else value for key, value in row.items()} for row in layers]
+        output.as_json({**known, "topology": record.topology, "clock": record.clock, "layers": rows})
     else:
         print(f"stack {record.name}: process {record.pid}, {record.topology}, {record.clock} time, {record.version}")
         output.table([name.upper() for name in COLUMNS], ([row[name] for name in COLUMNS] for row in layers))

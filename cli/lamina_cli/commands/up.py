@@ -124,7 +124,8 @@ def up(args: argparse.Namespace) -> int:
         raise FailedPrecondition(
             f"the stack {args.stack!r} is up already (process {record.pid})",
             reason="STACK_IS_UP",
-            next_step="stop it with `lamina down`, or start another one with --stack NAME --port PORT",
+            next_step=f"stop it with `lamina down{home.option(args.stack)}`, or start another one "
+            "with --stack NAME --port PORT",
         )
     remains.wait_out(record)
     overrides = {}
@@ -162,11 +163,13 @@ def up(args: argparse.Namespace) -> int:
         print(f"{started.clock} clock, seed {args.seed}; what enters is logged in {input_log(args)}")
         if kept:
             print("it found state of an earlier run, which the log does not hold: `lamina replay` will refuse the log")
+            print("for a log that can be replayed, start it under a name that was not used yet: --stack NAME")
     if started.metrics:
         print(f"metrics on http://{started.metrics}/metrics")
     elif args.metrics is not None:
         print(f"metrics of each layer on a port of its own, from {args.metrics} on, in the order of this table")
-    print(f"process {started.pid}; `lamina status` shows it, `lamina down` stops it")
+    which = home.option(args.stack)
+    print(f"process {started.pid}; `lamina status{which}` shows it, `lamina down{which}` stops it")
     return 0
 
 

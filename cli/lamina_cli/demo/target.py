@@ -26,7 +26,7 @@ async def opened(name: str, settings: Settings, progress: Progress, sink: Sink |
     """Yields a client of the target `name`. A private stack goes with the `with` block, the demo's objects with any.
 
     Raises:
-        FailedPrecondition: `STACK_NOT_UP`, or `STACK_NOT_EMPTY`: somebody else's pods would be part of the story.
+        FailedPrecondition: `STACK_NOT_UP`, or `STACK_NOT_EMPTY`: somebody runs something in the story's namespace.
         Unavailable: `STACK_NOT_UP`, no container answers.
         InvalidArgument: `TOPOLOGY_UNSUPPORTED`, the target does not have what the other options ask for.
     """
@@ -48,8 +48,8 @@ async def opened(name: str, settings: Settings, progress: Progress, sink: Sink |
         return
     async with Client(published(os.environ)) if name == COMPOSE else client_of(home.running(name)) as client:
         try:
-            await clear(client)
             await _check_empty(client, name)
+            await clear(client)
         except grpc.aio.AioRpcError as error:
             raise _missing(status.rpc_error(error), name) from error
         try:
@@ -80,17 +80,20 @@ async def _check_empty(client: Client, name: str) -> None:
     from lamina.orchestrator.v1 import orchestrator_pb2_grpc as services
 
     stub = client.stub("orchestrator", services.ObjectsStub)
-    found = (await stub.ListObjects(pb.ListObjectsRequest(kind="Pod", namespace="default"))).objects
-    if found:
-        raise FailedPrecondition(
-            f"The stack {name} has {len(found)} pods in the namespace default, {found[0].name} among them.",
-            reason="STACK_NOT_EMPTY",
-            next_step="Delete them first, or tell the story on a private stack: `lamina demo`.",
-        )
+    for kind in ("Deployment", "Pod"):
+        found = (await stub.ListObjects(pb.ListObjectsRequest(kind=kind, namespace="default"))).objects
+        if found:
+            word = f"{kind.lower()}/{found[0].name}"
+            others = f" and {len(found) - 1} more of its kind" if len(found) > 1 else ""
+            raise FailedPrecondition(
+                f"The stack {name} has {word}{others} in the namespace default, where the story makes its own.",
+                reason="STACK_NOT_EMPTY",
+                next_step=f"Delete it with `lamina delete {word}`, or tell it on a private stack: `lamina demo`.",
+            )
 
 
 async def clear(client: Client) -> None:
-    """Removes what a story made, of this run or of one that was interrupted: deployment, machine and switch."""
+    """Removes what a story made: deployment, machine and switch."""
     from lamina.hypervisor.v1 import hypervisor_pb2, hypervisor_pb2_grpc
     from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
     from lamina.vswitch.v1 import vswitch_pb2, vswitch_pb2_grpc

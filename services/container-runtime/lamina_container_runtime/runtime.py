@@ -83,7 +83,8 @@ class Runtime:
         self.engine.describe_host(described.memory_bytes, described.core_count)
         self._running = True
         await self.performer.drive(self.engine.recover())
-        host.on_reboot = lambda bus: self._rebooted(bus, lower, memory)
+        host.holds = self.engine.holds
+        host.on_reboot = lambda bus, lost: self._rebooted(bus, lost, lower, memory)
 
     async def stop(self) -> None:
         """Ends all containers' tasks and closes everything. Idempotent."""
@@ -204,10 +205,10 @@ class Runtime:
             max_sandboxes=self._config.max_sandboxes,
         )
 
-    def _rebooted(self, bus: MemoryBus, lower: Lower, memory: HostMemory) -> None:
+    def _rebooted(self, bus: MemoryBus, memory_lost: bool, lower: Lower, memory: HostMemory) -> None:
         lower.use(bus)
         memory.use(bus)
-        self.engine.host_rebooted()
+        self.engine.host_rebooted(memory_lost)
 
     def _log_full(self, container_id: str) -> None:
         self._environment.layer.events.record(

@@ -83,7 +83,7 @@ class Machine:
         )
         self.dispatcher.start()
         self.memory = HostMemory(self.bus, layer.boot_id)
-        layer.sessions.adopted = lambda owner: len(self.engine.owned(owner))
+        layer.sessions.adopted = self._count_owned
         layer.sessions.on_broken(lambda owner, epoch: self._stop_owned(owner))
         layer.sessions.on_expired(lambda owner, epoch: self._free_owned(owner))
         host, path = self.names.format_host(), self.path
@@ -205,6 +205,11 @@ class Machine:
             if self.dispatcher.stop_run(context):
                 name = self.names.format_context(context.key)
                 self._environment.layer.events.record(name, "context.stopped", rule="session broke", owner=owner)
+
+    def _count_owned(self, owner: str) -> int:
+        """Returns how many contexts and run groups belong to an owner."""
+        groups = [group for group in self.engine.groups.entries() if group.owner == owner]
+        return len(self.engine.owned(owner)) + len(groups)
 
     async def _free_owned(self, owner: str) -> None:
         """Frees what an owner that did not come back has left."""

@@ -108,3 +108,41 @@ async def test_a_killed_container_has_died_by_sigkill(stack: Stack) -> None:
     assert fault.state == faults_pb2.Fault.STATE_DONE
     assert [(effect.key, effect.value) for effect in fault.effects] == [("processes", "1")]
     assert (await stack.wait(name)).exit_code == 137
+
+
+async def objects_of(stack: Stack) -> list[str]:
+    """Returns the memory objects that the MMU has."""
+    stub = mmu_pb2_grpc.ObjectsStub(stack.channels["mmu"])
+    return sorted(one.name for one in (await stub.ListObjects(mmu_pb2.ListObjectsRequest())).objects)
+
+
+async def break_session(stack: Stack, eventually: Any, place: int) -> None:
+    """Breaks the stream of a session of the runtime, and returns once it stands again and everybody knows."""
+    runtime: Any = stack.service.runtime
+    session = runtime._host.sessions[place]
+    epoch = session.epoch
+    session._call.cancel()
+    await eventually(lambda: session.epoch > epoch and session.is_open, "the session stands again", within=60)
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.inside
+@pytest.mark.parametrize("place", [0, 1], ids=["hardware", "mmu"])
+async def test_a_session_that_breaks_while_nothing_runs_is_no_reboot(stack: Stack, eventually: Any, place: int) -> None:
+    """A layer that has nothing of the runtime's has lost nothing: the page cache stays, and so do sandboxes."""
+    image = await stack.import_image(image_of("writer"))
+    sandbox = await stack.sandbox()
+    for keeps_sandbox in (True, False):
+        await stack.run(image, "/writer", "1", sandbox=sandbox)
+        listed = (await stack.containers.ListContainers(pb.ListContainersRequest())).containers
+        for container in listed:
+            await stack.containers.RemoveContainer(pb.RemoveContainerRequest(name=container.name))
+        if not keeps_sandbox:
+            await stack.sandboxes.RemoveSandbox(pb.RemoveSandboxRequest(name=sandbox.name))
+        await break_session(stack, eventually, place)
+        assert not stack.has_rebooted(1)
+        boxes = (await stack.sandboxes.ListSandboxes(pb.ListSandboxesRequest())).sandboxes
+        assert [box.state for box in boxes] == [pb.Sandbox.STATE_READY] * keeps_sandbox
+        engine: Any = stack.service.runtime.engine
+        assert await objects_of(stack) == sorted(engine.kernel.objects.names()) != []

@@ -18,10 +18,11 @@ from lamina_kit.rng import Rng
 MS = 10**6
 
 
-def faulty(wire: Any, *rules: dict[str, Any]) -> Any:
+def faulty(wire: Any, *rules: dict[str, Any], clock: Any = None) -> Any:
     """Puts a plan between the tests and the peer; returns the wire."""
     plan = FaultPlan.parse({"rule": list(rules)}, Rng(1))
-    wire.channel = FaultyChannel(wire.channel, PlannedFaults(plan, "test", "peer", RealClock(), wire.state.events))
+    faults = PlannedFaults(plan, "test", "peer", clock or RealClock(), wire.state.events)
+    wire.channel = FaultyChannel(wire.channel, faults)
     return wire
 
 
@@ -128,10 +129,11 @@ async def test_a_stream_breaks_at_once(wire: Any, kind: str) -> None:
     assert await call.code() is grpc.StatusCode.UNAVAILABLE and call.done()
 
 
-async def test_a_stream_breaks_after_a_while(wire: Any, eventually: Any) -> None:
+async def test_a_stream_breaks_after_a_while(wire: Any, manual_clock: Any) -> None:
     """Messages come until then; the handler is cancelled; iterating raises UNAVAILABLE, not a cancellation."""
-    call = faulty(wire, {"kind": "drop", "min_ns": 50 * MS}).ss("Hang")()
+    call = faulty(wire, {"kind": "drop", "min_ns": 50 * MS}, clock=manual_clock).ss("Hang")()
     assert (await call.read()).value == "here"
+    await manual_clock.advance(50 * MS)
     assert (await error_of(call.read())).code() is grpc.StatusCode.UNAVAILABLE
     await asyncio.wait_for(wire.peer.ended.wait(), 30)
     assert not call.cancelled()

@@ -194,7 +194,7 @@ async def test_deleting_a_space_revokes_everything_first(stack: Stack) -> None:
             await holder.want(page * PAGE)
         await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=guest.handle))
         assert holder.table == {}
-        await asyncio.wait_for(holder.reader, 5)
+        await asyncio.wait_for(holder.reader, 30)
         assert holder.status == grpc.StatusCode.OK
     memory = await stack.frames.GetMemory(pb.GetMemoryRequest())
     assert memory.free_frames == memory.total_frames - 1

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +41,12 @@ class Lamina:
         return done
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """Starts one command, with its output on a pipe."""
+        """Starts one command, with its output on a pipe. Ctrl-C ends it, also where the tests run in the background."""
         return subprocess.Popen(
             [sys.executable, "-m", "lamina_cli.main", *words],
             stdout=subprocess.PIPE,
             env={**os.environ, "LAMINA_HOME": str(self.home)},
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
 
     def json(self, *words: str) -> Any:

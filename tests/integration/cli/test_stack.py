@@ -32,6 +32,7 @@ def test_every_layer_is_healthy(up: Any) -> None:
     status = up.json("status")
     assert [row["state"] for row in status["layers"]] == ["serving"] * 6
     assert {row["engine"] for row in status["layers"]} == {"model"}
+    assert [row["host"] for row in status["layers"]] == ["h1"] * 5 + [None]  # a program reads null, not a dash
 
 
 @pytest.mark.parametrize("layer", SERVICES)

@@ -1,8 +1,9 @@
-"""A layer as a process whose calls last as long as they are told to: `python slow_layer.py FLAGS`."""
+"""A layer as a process whose calls last until it gets SIGUSR1: `python slow_layer.py FLAGS`."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -20,20 +21,19 @@ class SlowConfig:
 
 
 class Hosts(rpc.HostsServicer):
-    """Answers after as many seconds as the name of the host says; to `running`, how many calls wait so."""
+    """Answers at the signal; to `running` at once, with how many calls have come to wait for it."""
 
     def __init__(self) -> None:
         self._running = 0
+        self._told = asyncio.Event()
 
     async def GetHost(self, request: pb.GetHostRequest, context: Any) -> pb.Host:
         """Answers late, or at once."""
         if request.name == "running":
             return pb.Host(name=str(self._running))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._told.set)
         self._running += 1
-        loop = asyncio.get_running_loop()
-        over = loop.create_future()
-        loop.call_later(float(request.name), over.set_result, None)
-        await over
+        await self._told.wait()
         return pb.Host(name=request.name)
 
 

@@ -25,8 +25,6 @@ from lamina_kit.status import rpc_error
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-HANGS = "3000"
-"""Seconds that no test waits."""
 
 
 class Layer:
@@ -49,14 +47,18 @@ class Layer:
             pass
         watch.cancel()
 
-    def call(self, seconds: str) -> Any:
-        """Begins a call of some seconds."""
-        return self.hosts.GetHost(hardware_pb2.GetHostRequest(name=seconds))
+    def call(self, name: str = "late") -> Any:
+        """Begins a call that is answered, with the name, after `answer`."""
+        return self.hosts.GetHost(hardware_pb2.GetHostRequest(name=name))
 
     async def runs(self) -> None:
         """Returns once a call that was begun runs there."""
         while (await self.call("running")).name == "0":
             pass
+
+    def answer(self) -> None:
+        """Has the calls that run answered."""
+        self.process.send_signal(signal.SIGUSR1)
 
     async def session(self) -> Any:
         """Returns a stream that has no end of its own, once it stands."""
@@ -101,17 +103,18 @@ async def told(read: Any) -> str:
 
 async def test_calls_end_streams_are_told_and_the_process_ends_in_order(layers: Any) -> None:
     """A call that runs is answered, a stream hears why it ends, health says so first, and the status is 0."""
-    slow = layers("30")
+    slow = layers("3000")
     await slow.serves()
     watch = slow.health.Watch(health_pb2.HealthCheckRequest())
     assert (await watch.read()).status == SERVING
-    stream, call = await slow.session(), slow.call("1.5")
+    stream, call = await slow.session(), slow.call()
     await slow.runs()
     slow.tell()
     assert (await watch.read()).status == NOT_SERVING
-    assert await told(slow.call("0")) == "SHUTTING_DOWN"
+    assert await told(slow.call()) == "SHUTTING_DOWN"
     assert not call.done() and not stream.done()
-    assert (await call).name == "1.5"
+    slow.answer()
+    assert (await call).name == "late"
     assert await told(stream.read()) == "SHUTTING_DOWN"
     assert await slow.end() == STOPPED
     await slow.channel.close()
@@ -121,7 +124,7 @@ async def test_a_call_beyond_the_grace_is_cut(layers: Any) -> None:
     """It hears the same reason; the process does not wait longer, and its status is 0 all the same."""
     slow = layers("1")
     await slow.serves()
-    call = slow.call(HANGS)
+    call = slow.call()
     await slow.runs()
     slow.tell()
     assert await told(call) == "SHUTTING_DOWN"
@@ -133,7 +136,7 @@ async def test_a_second_signal_hastens(layers: Any) -> None:
     """A long grace is over at once; the service is stopped in order nevertheless."""
     slow = layers("3000")
     await slow.serves()
-    watch, call = slow.health.Watch(health_pb2.HealthCheckRequest()), slow.call(HANGS)
+    watch, call = slow.health.Watch(health_pb2.HealthCheckRequest()), slow.call()
     await watch.read()
     await slow.runs()
     slow.tell()

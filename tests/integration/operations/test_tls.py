@@ -80,6 +80,7 @@ async def test_both_sides_show_certificates(tmp_path: Path) -> None:
     with pytest.raises(LaminaError) as caught:
         probe(server.addresses[0])
     assert caught.value.reason == "TLS_REQUIRED"
+    assert await diagnose(f"tls:{'a' * 64}.example.org:1", Security(client)) is None
     await server.stop()
 
 
@@ -331,7 +332,7 @@ async def test_two_processes_over_tls(processes: Processes, tmp_path: Path, port
 
         def said() -> str:
             try:
-                return str(stub.Handshake(layer_pb2.HandshakeRequest(caller="test", revision="1.0"), timeout=5).layer)
+                return str(stub.Handshake(layer_pb2.HandshakeRequest(caller="test", revision="1.0"), timeout=30).layer)
             except grpc.RpcError as error:
                 return str(error)
 

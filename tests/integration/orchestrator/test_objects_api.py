@@ -39,7 +39,7 @@ async def read(stream: Any, count: int) -> list[tuple[int, str]]:
     """The next events of a watch: type and name."""
     found = []
     for _ in range(count):
-        event = await asyncio.wait_for(anext(stream), 5)
+        event = await asyncio.wait_for(anext(stream), 30)
         found.append((event.type, event.object.name))
     return found
 
@@ -110,7 +110,7 @@ async def test_watch_sends_what_exists_first(tmp_path: Path) -> None:
         request = pb.WatchObjectsRequest(kind="Namespace", send_initial_events=True)
         stream = cluster.objects.WatchObjects(request).__aiter__()
         assert [kind for kind, _ in await read(stream, 4)] == [ADDED] * 4
-        mark = await asyncio.wait_for(anext(stream), 5)
+        mark = await asyncio.wait_for(anext(stream), 30)
         assert mark.type == BOOKMARK
         assert json.loads(mark.object.json)["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
         await cluster.apply(namespace("z"))

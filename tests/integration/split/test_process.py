@@ -90,7 +90,7 @@ async def serves(address: str, service: str = "") -> bool:
     channel = connect(address)
     try:
         checker: Any = health_pb2_grpc.HealthStub(channel)
-        return bool((await checker.Check(health_pb2.HealthCheckRequest(service=service), timeout=2)).status == SERVING)
+        return bool((await checker.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)).status == SERVING)
     finally:
         await channel.close()
 
@@ -100,7 +100,7 @@ async def handshake(address: str) -> Any:
     channel = connect(address)
     try:
         stub: Any = layer_pb2_grpc.LayerStub(channel)
-        return await stub.Handshake(layer_pb2.HandshakeRequest(caller="test", revision="1.0"), timeout=2)
+        return await stub.Handshake(layer_pb2.HandshakeRequest(caller="test", revision="1.0"), timeout=30)
     finally:
         await channel.close()
 

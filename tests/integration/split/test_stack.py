@@ -141,7 +141,7 @@ async def test_status_says_who_is_missing(lamina: Lamina, eventually: Any) -> No
     os.kill(record["processes"]["mmu"]["pid"], signal.SIGKILL)
     await eventually(partial(is_degraded, lamina, "hypervisor"), "the hypervisor says that it lacks one", within=60)
     rows = lamina.status(expect=1)
-    assert rows["mmu"]["state"] == "missing" and rows["mmu"]["pid"] == "-" and rows["mmu"]["problem"]
+    assert rows["mmu"]["state"] == "missing" and rows["mmu"]["pid"] is None and rows["mmu"]["problem"]
     assert rows["orchestrator"]["state"] == rows["hardware"]["state"] == "serving"
     for layer in ("hypervisor", "container-runtime"):
         assert (rows[layer]["state"], rows[layer]["without"]) == ("degraded", ["mmu"])
@@ -216,6 +216,15 @@ def test_the_story_can_be_told_again_on_a_stack_that_is_up(lamina: Lamina) -> No
     for _ in range(2):
         assert " checks hold" in lamina.run("demo", "--target", "default")
     assert "no pods" in lamina.run("get", "pods")
+    lamina.run("apply", "-f", "examples/hello.yaml")  # of the same name as the story's own
+    told = lamina.run("demo", "--target", "default", expect=1)
+    assert "STACK_NOT_EMPTY" in told and "lamina delete deployment/hello" in told
+    assert "hello" in lamina.run("get", "deployments")
+    lamina.run("delete", "deploy/hello")
+    lamina.run("vswitch", "create-switch", "own")
+    while "no pods" not in lamina.run("get", "pods"):
+        pass
+    assert " checks hold" in lamina.run("demo", "--target", "default")
     lamina.run("image", "build", "guests/counter.c", "--name", "lamina.local/own:latest")
     lamina.run("apply", "-f", str(pod(lamina.folder)))
     told = lamina.run("demo", "--target", "default", expect=1)

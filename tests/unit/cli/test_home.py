@@ -37,7 +37,14 @@ def test_a_dead_stack_is_not_up() -> None:
     with pytest.raises(FailedPrecondition) as caught:
         home.running()
     assert caught.value.reason == "STACK_NOT_UP"
-    assert "lamina up" in caught.value.next_step
+    assert "`lamina up`" in caught.value.next_step
+
+
+def test_the_command_that_starts_a_stack_has_its_name() -> None:
+    """What stands in an error can be typed as it is: a stack of another name than the usual one is named."""
+    with pytest.raises(FailedPrecondition, match="no stack is up under the name 'two'") as caught:
+        home.running("two")
+    assert "`lamina up --stack two`" in caught.value.next_step
 
 
 def test_no_record_means_no_stack() -> None:

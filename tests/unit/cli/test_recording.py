@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from lamina_cli import recording, virtual_stack
 from lamina_cli.home import LAYERS
+from lamina_cli.main import main
 from lamina_cli.stack import Settings
 from lamina_kit.errors import DataLoss, FailedPrecondition
+from lamina_kit.gateway import Gateway
 from lamina_kit.gateway_log import Header
+from lamina_kit.virtual import VirtualLoop
 
 CONFIG = "[hardware]\ncores = 3\n"
 
@@ -156,3 +159,34 @@ def test_an_event_log_is_written_line_by_line(tmp_path: Path) -> None:
     with pytest.raises(FailedPrecondition) as caught, recording.tallied(tmp_path / "nowhere" / "events"):
         pass
     assert caught.value.reason == "EVENT_LOG_UNWRITABLE"
+
+
+def test_a_log_that_is_not_there_leaves_no_scratch_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay that cannot begin leaves nothing behind."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["replay", str(tmp_path / "none.jsonl")]) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_grace_of_a_stack_is_that_of_its_callers(started: recording.Started, tmp_path: Path) -> None:
+    """`--grace` is what open calls get when the stack stops, and a second signal ends it."""
+    told: list[object] = []
+
+    class Door:
+        """A gateway that notes how it is closed."""
+
+        async def shut(self, grace_s: float) -> None:
+            told.append(grace_s)
+
+        async def stop(self, work: object) -> None:
+            told.append("stopped")
+
+        def hasten(self) -> None:
+            told.append("hastened")
+
+    stack = virtual_stack.VirtualStack(started, VirtualLoop(7), tmp_path / "state")
+    stack.hasten()
+    stack.grace_s, stack.gateway = 77, cast("Gateway", Door())
+    stack.hasten()
+    await stack.close()
+    assert told == ["hastened", 77, "stopped"]

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from lamina_kit import config
-from lamina_kit.errors import InvalidArgument, NotFound
+from lamina_kit.errors import InvalidArgument, NotFound, PermissionDenied
 
 
 @dataclass(frozen=True)

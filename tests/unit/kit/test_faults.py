@@ -130,6 +130,15 @@ async def test_a_wrong_fault_is_refused_and_breaks_nothing(disks: Disks, asked: 
     assert not disks.slow and not disks.table.list() and not len(disks.events)
 
 
+async def test_a_parameter_that_is_missing_is_called_so(disks: Disks) -> None:
+    """It is told from one that is no number."""
+    with pytest.raises(InvalidArgument) as caught:
+        await disks.table.inject(Wish("slow", "hosts/h1/disks/d1", (("ns", ""), ("mode", "all"))))
+    assert [(item.field, item.description) for item in caught.value.violations] == [
+        ("fault.parameters[ns]", "is missing")
+    ]
+
+
 async def test_an_object_breaks_once_in_one_way(disks: Disks) -> None:
     """A second active fault of a kind on an object is refused, also while the first begins; another object may."""
     disks.gate = asyncio.get_running_loop().create_future()

@@ -160,6 +160,7 @@ async def test_a_client_that_does_not_read_is_left(
         silent.sendall(f"GET /metrics HTTP/1.1\r\n{HOST}\r\n".encode())
         await eventually(lambda: writers and writers[0].transport.get_write_buffer_size(), "the answer is on its way")
         await eventually(lambda: not writers[0].transport.get_write_buffer_size(), "what it did not take is dropped")
+        assert writers[0].transport.is_closing()
 
 
 @real_time

@@ -124,8 +124,11 @@ class Engine(Protocol):
     def recover(self) -> Step[None]:
         """Reconciles what is recorded with what is there: containers that were running died with the old runtime."""
 
-    def host_rebooted(self) -> None:
-        """Notes that the layers below started anew: nothing that was made there is left."""
+    def holds(self) -> tuple[bool, bool]:
+        """Returns whether there must be something of this runtime's in the hardware, and in the MMU."""
+
+    def host_rebooted(self, memory_lost: bool) -> None:
+        """Notes that what was made in the hardware is gone, and with `memory_lost` what was made in the MMU."""
 
     def run_sandbox(self, spec: SandboxSpec, request_id: str) -> Step[SandboxRecord]:
         """Creates a sandbox and makes it ready."""

@@ -1,7 +1,8 @@
 """The host below: sessions with its hardware and MMU, its RAM, and what happens when it reboots.
 
 The death of the hardware or of the MMU is the host's loss of power. Both sessions are opened again by themselves; when
-one of them finds nothing of this runtime's left, the host has rebooted: RAM is another file, all objects are gone.
+one of them meets another boot, or finds nothing of what this runtime had there, the host has rebooted: RAM is another
+file, all objects are gone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from lamina_kit.session import OwnerSession
 from lamina_kit.status import rpc_error
 from lamina_kit.usermem import UserMemory
 
+HARDWARE, MMU = 0, 1
+"""Places of the sessions, in the order in which they are opened."""
+
 
 class HostMemory:
     """User memory on the present memory bus (`user.Memory` of the kernel)."""
@@ -36,13 +40,18 @@ class HostMemory:
 
 
 class Host:
-    """Sessions and RAM. `on_epoch` is told each number that a session takes, `on_reboot` when the host has rebooted."""
+    """Sessions and RAM. `on_epoch` is told each number that a session takes.
+
+    `on_reboot` is told when the host has rebooted, with the new RAM and whether the MMU lost what it had. `holds` says
+    whether this runtime has something in the hardware, and in the MMU.
+    """
 
     def __init__(self, environment: Environment, on_epoch: Callable[[int], None]) -> None:
         self._environment = environment
         self._on_epoch = on_epoch
         self._opened: MemoryBus | None = None
-        self.on_reboot: Callable[[MemoryBus], None] = lambda bus: None
+        self.on_reboot: Callable[[MemoryBus, bool], None] = lambda bus, memory: None
+        self.holds: Callable[[], tuple[bool, bool]] = lambda: (True, True)
         self.sessions: tuple[OwnerSession, OwnerSession]
         self._held: list[OwnerSession] = []
         self._boots: dict[int, str] = {}  # of each session held, by its place
@@ -76,13 +85,14 @@ class Host:
 
     async def _reopened(self, session: OwnerSession, place: int) -> None:
         known, self._boots[place] = self._boots[place], session.handshake.boot_id
-        if session.adopted_objects and session.handshake.boot_id == known:
+        same = session.handshake.boot_id == known
+        if same and (session.adopted_objects or not self.holds()[place]):
             return
         self._environment.layer.boot_id = max(self._boots.values(), key=len)
         self._environment.layer.events.record(
             f"hosts/{self._environment.host}", "host.rebooted", rule="a session below found nothing of this runtime's"
         )
-        self.on_reboot(await self._open_bus())
+        self.on_reboot(await self._open_bus(), place == MMU or not same)
 
     async def _open_bus(self) -> MemoryBus:
         """Returns the host's RAM, as the hardware says where it is. An older one stays mapped as long as it is used."""

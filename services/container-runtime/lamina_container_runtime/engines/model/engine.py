@@ -8,7 +8,7 @@ from typing import ClassVar
 from lamina_container_runtime.domain import container as states
 from lamina_container_runtime.domain.container import ContainerEvent, ContainerRecord, ContainerSpec, ContainerState
 from lamina_container_runtime.domain.process_info import ProcessInfo
-from lamina_container_runtime.domain.sandbox import SandboxRecord, SandboxSpec
+from lamina_container_runtime.domain.sandbox import SandboxRecord, SandboxSpec, SandboxState
 from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.interface import Ports
 from lamina_container_runtime.engines.model.containers import Containers
@@ -73,9 +73,18 @@ class ModelEngine:
         return
         yield
 
-    def host_rebooted(self) -> None:
-        """Ends the use of all sandboxes: their groups are gone. Their containers end by themselves, as runs fail."""
-        self.kernel.objects.forget_all()
+    def holds(self) -> tuple[bool, bool]:
+        """Returns whether there must be something of this runtime's in the hardware, and in the MMU."""
+        ready = any(sandbox.state is SandboxState.READY for sandbox in self._sandboxes.all())
+        return ready, ready or bool(self.kernel.objects.names())
+
+    def host_rebooted(self, memory_lost: bool) -> None:
+        """Ends the use of all sandboxes: their groups are gone. Their containers end by themselves, as runs fail.
+
+        Objects at hand are forgotten when the MMU has lost them; otherwise they still belong to this runtime.
+        """
+        if memory_lost:
+            self.kernel.objects.forget_all()
         for sandbox in self._sandboxes.all():
             self._sandboxes.set_not_ready(sandbox)
 
