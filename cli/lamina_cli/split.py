@@ -229,7 +229,7 @@ class SplitStack:
         try:
             checker: Any = health_pb2_grpc.HealthStub(channel)
             while True:
-                with suppress(grpc.aio.AioRpcError):  # whatever it says, it does not serve yet; its end is seen elsewhere
+                with suppress(grpc.aio.AioRpcError):  # it does not serve yet; its end is seen elsewhere
                     found = await checker.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_S)
                     if found.status == health_pb2.HealthCheckResponse.SERVING:
                         return

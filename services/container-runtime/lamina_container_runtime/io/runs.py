@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -38,9 +40,10 @@ class Runs:
             self._streams[key] = stream
             handle = handle_pb2.Handle(id=context.handle.id, generation=context.handle.generation)
             self._requests[key] = hardware_pb2.RunRequest(handle=handle)
-        with kit_errors():
+        response: Any = grpc.aio.EOF
+        with kit_errors(), suppress(asyncio.InvalidStateError):  # so says a stream that had ended before the write
             await stream.write(self._requests[key])
-            response: Any = await stream.read()
+            response = await stream.read()
         if response is grpc.aio.EOF:
             raise Unavailable(
                 f"The run of {context.name} ended with its stream.",

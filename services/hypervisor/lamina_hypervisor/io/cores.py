@@ -6,6 +6,7 @@ the run that is under way.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,8 @@ class Cores:
         try:
             await line.call.write(line.request)
             response = await line.call.read()
+        except asyncio.InvalidStateError:  # so says a stream that had ended before the write
+            response = grpc.aio.EOF
         except grpc.aio.AioRpcError as error:
             self._lines.pop(_key(effect.context), None)
             raise rpc_error(error) from error
