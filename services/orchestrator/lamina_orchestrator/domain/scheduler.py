@@ -124,7 +124,7 @@ def _left(capacity: Column, used: Column) -> Column:
 
 
 def _reversed(counts: Column, feasible: Mask) -> Column:
-    most = int(counts[feasible].max())
+    most = int(np.max(counts[feasible]))
     if not most:
         return np.full(len(counts), 100, np.int64)
     return np.asarray(100 * np.maximum(most - counts, 0) // most, np.int64)
