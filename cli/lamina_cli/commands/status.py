@@ -128,4 +128,5 @@ def missing(layer: str, record: home.StackRecord, message: str) -> dict[str, Any
         return {"problem": f"Its process {process['pid']} has just ended; the supervisor starts it again."}
     if process["state"] == "starting":
         return {"problem": f"{process['message']} It is starting again."}
-    return {"problem": process["message"] or message}
+    what = f"Its process {process['pid']} does not answer at {record.targets[layer]}"
+    return {"problem": process["message"] or f"{what}: {message}"}

@@ -183,6 +183,8 @@ def check_security(listened: Mapping[str, str], args: argparse.Namespace) -> Non
     encrypted = [address for address in listened.values() if security.encrypts(address)]
     if encrypted and security.tls is not None:
         security.tls.read("server")
+    elif security.tls is not None:
+        print("the certificates are not used: traffic within this host is plain", file=sys.stderr)
 
 
 def check_clock(args: argparse.Namespace) -> None:

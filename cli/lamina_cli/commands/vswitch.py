@@ -143,7 +143,7 @@ async def ports(client: Client, args: argparse.Namespace) -> None:
     request = vswitch_pb2.ListPortsRequest(parent=await full_name(client, "switches", args.switch))
     output.show(
         await collect(_ports(client).ListPorts, request, "ports"),
-        ("PORT", "GROUP", "VLAN", "STATE", "LINK", "OWNER"),
+        ("PORT", "GROUP", "VLAN", "STATE", "ADMIN", "OWNER"),
         lambda item: (
             last(item.name),
             last(item.port_group) or "-",

@@ -25,7 +25,7 @@ def record(**process: Any) -> home.StackRecord:
     [
         ({"state": "starting"}, {"problem": "no answer"}),
         ({"state": "starting", "message": SAID}, {"problem": f"{SAID} It is starting again."}),
-        ({"state": "serving"}, {"problem": "no answer"}),
+        ({"state": "serving"}, {"problem": "Its process 0 does not answer at unix:/m: no answer"}),
         (
             {"state": "serving", "pid": 2**22 + 1, "start_ticks": 7},
             {"problem": f"Its process {2**22 + 1} has just ended; the supervisor starts it again."},
