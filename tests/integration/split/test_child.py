@@ -127,12 +127,12 @@ async def test_a_process_that_does_not_stop_is_killed(make: Make, seen: Seen) ->
 
 async def test_a_signal_reaches_the_process_and_nobody_else(make: Make, seen: Seen, eventually: Any) -> None:
     """It gets the signal while it runs; one with its number that started at another time does not."""
-    child = make('trap "touch \\"$DIR/told\\"" HUP; touch "$DIR/serves"; while :; do sleep 0.05; done')
+    child = make('trap "touch \\"$DIR/told\\"" USR1; touch "$DIR/serves"; while :; do sleep 0.05; done')
     child.start()
     await child.settled()
     child.start_ticks += 1
     child.tell(signal.SIGKILL)
     child.start_ticks -= 1
-    child.tell(signal.SIGHUP)
+    child.tell(signal.SIGUSR1)
     await eventually((child.command.log.parent / "told").exists, "it was told", within=60)
     assert child.state == "serving" and child.restarts == 0
