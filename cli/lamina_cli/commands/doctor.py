@@ -123,7 +123,7 @@ def engines(name: str, kernel: list[Finding]) -> Finding:
     if absent:
         could = f"; the machine would limit it: {'; '.join(reasons)}" if reasons else "; the machine has what it needs"
         found = f"not installed for {', '.join(absent)}{could if kernel else ''}"
-        step = "Install Lamina again." if required else "Install a package that provides it; `model` does without."
+        step = "Install Lamina again." if required else "Lamina has none yet; `model` does without."
         return Finding(check, "missing", found, purpose, step, required)
     if reasons:
         return Finding(check, "missing", "; ".join(reasons), purpose, "Provide what is missing.", required)
