@@ -38,15 +38,15 @@ ROUNDS = 5
 AIM = 0.4
 
 # mov rcx, N; l: add rax, rcx; xor rbx, rax; lea rdx, [rax+rbx]; dec rcx; jnz l; syscall
-LOOP = "48b9{n}" "4801c8" "4831c3" "488d1418" "48ffc9" "75f1" "0f05"
+LOOP = "48b9{n}4801c84831c3488d141848ffc975f10f05"
 # the same with 4 times (add, xor, lea, imul) a turn
-LONG = "48b9{n}" + "4801c8" "4831c3" "488d1418" "480faff2" * 4 + "48ffc9" "75c3" "0f05"
+LONG = "48b9{n}" + "4801c84831c3488d1418480faff2" * 4 + "48ffc975c30f05"
 # mov rcx, N; mov rdi, DATA; l: mov [rdi], rcx; mov rax, [rdi+64]; add rdi, 8; and rdi, DATA|0x7ff8; dec rcx; jnz l
-STORE = "48b9{n}" "48c7c700006000" "48890f" "488b4740" "4883c708" "4881e7f87f6000" "48ffc9" "75e9" "0f05"
+STORE = "48b9{n}48c7c70000600048890f488b47404883c7084881e7f87f600048ffc975e90f05"
 TABLES = {0x1000: 0x2007, 0x2000: 0x3007, 0x3010: 0x4007, 0x3018: 0x5007, 0x4000: 0x100007}
 PROGRAMS = {"5-instruction loop": (LOOP, 5), "18-instruction loop": (LONG, 18), "stores and loads": (STORE, 6)}
 SYSCALLS = "0f05ebfc"
-FAULTS = "48890f" "4881c700100000" "ebf4"
+FAULTS = "48890f4881c700100000ebf4"
 PORTS = "e680ebfc"
 
 

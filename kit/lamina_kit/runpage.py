@@ -6,9 +6,12 @@ words unless said otherwise:
 
     0x000  magic and version          0x0D0  rip, rflags                   0x240  FXSAVE area, 512 bytes
     0x008  dirty: groups changed      0x0E0  control registers, MSRs       0x440  exit record
-    0x010  cpl                        0x150  descriptor tables             0x540  time stamp counter, 0x560 event
-    0x040  16 general registers       0x170  8 segments of 24 bytes        0x580  CPUID answers, 32 entries
-           in hardware order                                               0x8C0  free for the engine
+    0x010  cpl                        0x150  descriptor tables             0x4D0  what blocks interrupts, activity,
+    0x040  16 general registers       0x170  8 segments of 24 bytes               debug registers, XCR0
+           in hardware order                                               0x540  time stamp counter, 0x560 event
+                                                                           0x580  CPUID answers, 32 entries
+                                                                           0x8C0  16 posted writes (count, value)
+                                                                           0x9C0  free for the engine
 
 `dirty` works as KVM's `kvm_dirty_regs`: the holder sets the bit of each group of registers that it changed since the
 last exit, the core loads those and clears the word. A core that has the registers of this context still loaded needs
@@ -22,10 +25,16 @@ import struct
 from dataclasses import astuple, dataclass
 
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from lamina_kit.exit_record import ACCESS_EXECUTE as ACCESS_EXECUTE
+from lamina_kit.exit_record import ACCESS_READ as ACCESS_READ
+from lamina_kit.exit_record import ACCESS_WRITE as ACCESS_WRITE
+from lamina_kit.exit_record import NO_REGISTER as NO_REGISTER
+from lamina_kit.exit_record import ExitReason as ExitReason
+from lamina_kit.exit_record import ExitRecord as ExitRecord
 
 PAGE_BYTES = 4096
-MAGIC = 0x0001_3147_5052_4D4C
-"""`LMRPG1` and version 1."""
+MAGIC = 0x0002_3147_5052_4D4C
+"""`LMRPG1` and version 2: what version 1 left free between 0x4C8 and 0x540 and from 0x8C0 on has a meaning."""
 
 GPR_OFFSET = 0x040
 RIP_OFFSET = 0x0D0
@@ -35,10 +44,13 @@ SEGMENTS_OFFSET = 0x170
 FXSAVE_OFFSET = 0x240
 FXSAVE_BYTES = 512
 EXIT_OFFSET = 0x440
+STATE_OFFSET = 0x4D0
 TSC_OFFSET = 0x540
 CPUID_OFFSET = 0x580
 CPUID_ENTRIES = 32
-ENGINE_OFFSET = 0x8C0
+POSTED_OFFSET = 0x8C0
+POSTED_SLOTS = 16
+ENGINE_OFFSET = 0x9C0
 """From here to the end of the page the engine keeps what it likes."""
 
 GPR_NAMES = (
@@ -63,88 +75,34 @@ DIRTY_CPUID = 1 << 6
 DIRTY_ALL = (1 << 7) - 1
 
 
-class ExitReason(enum.IntEnum):
-    """Why a core gave a context back. The numbers are those of `lamina.hardware.v1.ExitReason`."""
-
-    NONE = 0
-    """Never ran."""
-    SYSCALL = 1
-    """SYSCALL; rip is behind the instruction, rcx and r11 are as it leaves them."""
-    PAGE_FAULT = 2
-    """First-stage fault: `address` is CR2, `error_code` as in the SDM; rip is on the instruction."""
-    EXCEPTION = 3
-    """Any other exception: `vector` and `error_code`; rip is on the instruction, or behind it for traps and INT n."""
-    IO = 4
-    """IN or OUT: `port`, `io_size`, `io_direction`, `io_data`; rip is behind the instruction. For IN the holder puts
-    the answer into rax."""
-    HLT = 5
-    """HLT; rip is behind it."""
-    CPUID = 6
-    """CPUID of a leaf that the page's table does not answer; rip is behind it."""
-    EPT_VIOLATION = 7
-    """Second-stage fault: `gpa`, `address` (the virtual one) and `access`; rip is on the instruction."""
-    BUDGET = 8
-    """The budget of instructions was used up; nothing else happened."""
-    HYPERCALL = 9
-    """VMCALL or VMMCALL; rip is behind it."""
-    MSR = 10
-    """RDMSR or WRMSR of a register that the page does not hold: number in rcx, `io_direction` 0 reads, 1 writes with
-    the value in `io_data`; rip is behind it."""
-    SHUTDOWN = 11
-    """Triple fault: the context cannot go on."""
-    CANCELED = 12
-    """The run was cancelled: kicked, deleted, its session broke, or its stream closed."""
-    REFUSED = 13
-    """The run was not begun; never in a run page, only in a `RunResponse`."""
-    TIMESTAMP = 14
-    """RDTSC or RDTSCP that the page's counter does not answer; rip is behind it."""
-    RANDOM = 15
-    """RDRAND or RDSEED; rip is behind it; `access_register` is the register to fill, `access_size` its bytes."""
-
-
-ACCESS_READ = 1
-ACCESS_WRITE = 2
-ACCESS_EXECUTE = 3
-"""Values of `ExitRecord.access`; the numbers of `lamina.common.v1.Access`."""
-
-NO_REGISTER = 255
-
 EVENT_EXTERNAL = 0 << 8
 """Kind of event in `event`: an external interrupt, delivered once RFLAGS.IF allows."""
+EVENT_NMI = 2 << 8
+"""Kind of event in `event`: a non-maskable interrupt, delivered once no other is being handled."""
 EVENT_EXCEPTION = 3 << 8
 """Kind of event in `event`: a hardware exception, delivered at once."""
+EVENT_SOFTWARE = 4 << 8
+"""Kind of event in `event`: INT n; rip is where the handler returns to."""
 EVENT_ERROR_CODE = 1 << 11
 """In `event`: the exception pushes `event_error_code`."""
 EVENT_VALID = 1 << 31
 """In `event`: there is one. Layout as VMX's VM-entry interruption information (Intel SDM vol. 3, 26.8.3)."""
 
+BLOCKED_BY_STI = 1 << 0
+BLOCKED_BY_MOV_SS = 1 << 1
+"""In `interruptibility`: the instruction before holds interrupts back for one more. A core that cannot tell the two
+apart says the first. Layout as VMX's interruptibility state (Intel SDM vol. 3, guest non-register state)."""
+BLOCKED_BY_NMI = 1 << 3
+"""In `interruptibility`: an NMI is being handled; the next waits for IRET."""
 
-@dataclass(frozen=True, slots=True)
-class ExitRecord:
-    """What the holder needs to know about an exit. Fields that a reason does not use are 0.
 
-    `io_direction` is 0 for in and 1 for out; `io_count` is 1, or the repetitions left of a REP INS or OUTS, whose
-    memory address is then `address`. For device memory `access_size` is 1 to 8 bytes, `access_value` what is written,
-    and `access_register` the general register that a read fills (255: none). `rip` is where the context goes on.
-    """
+class Activity(enum.IntEnum):
+    """What a context does between instructions. The numbers are VMX's activity states."""
 
-    reason: int = ExitReason.NONE
-    vector: int = 0
-    error_code: int = 0
-    address: int = 0
-    gpa: int = 0
-    access: int = 0
-    access_size: int = 0
-    access_value: int = 0
-    access_register: int = NO_REGISTER
-    port: int = 0
-    io_size: int = 0
-    io_direction: int = 0
-    io_data: int = 0
-    io_count: int = 0
-    instruction_length: int = 0
-    rip: int = 0
-    instructions_retired: int = 0
+    ACTIVE = 0
+    HALTED = 1
+    SHUTDOWN = 2
+    WAIT_FOR_STARTUP = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +127,13 @@ class CpuidEntry:
     edx: int
 
 
-_EXIT = struct.Struct("<17Q")
+_EXIT = struct.Struct("<18Q")
 _SEGMENT = struct.Struct("<QIIII")  # base, limit, attributes, selector, nothing
 _CPUID = struct.Struct("<6I")
 _CPUID_COUNT_WORD = 0x578 // 8
 _REGISTERS_END = EXIT_OFFSET
+_STATE_END = STATE_OFFSET + 9 * 8
+_SAVED = _REGISTERS_END - 0x010 + _STATE_END - STATE_OFFSET
 
 
 def _word(offset: int, what: str) -> property:
@@ -251,6 +211,15 @@ class RunPage:
     fs_base = _word(SEGMENTS_OFFSET + 24 * 4, "Base of FS: the same word as `segment('fs').base`.")
     gs_base = _word(SEGMENTS_OFFSET + 24 * 5, "Base of GS: the same word as `segment('gs').base`.")
     exit_reason = _word(EXIT_OFFSET, "Why the core gave the context back: an `ExitReason`.")
+    interruptibility = _word(STATE_OFFSET, "What holds interrupts back: BLOCKED_BY_… bits; of the group DIRTY_RIP.")
+    activity = _word(STATE_OFFSET + 0x08, "An `Activity`; a core runs a context only when it is ACTIVE.")
+    dr0 = _word(STATE_OFFSET + 0x10, "DR0.")
+    dr1 = _word(STATE_OFFSET + 0x18, "DR1.")
+    dr2 = _word(STATE_OFFSET + 0x20, "DR2.")
+    dr3 = _word(STATE_OFFSET + 0x28, "DR3.")
+    dr6 = _word(STATE_OFFSET + 0x30, "DR6.")
+    dr7 = _word(STATE_OFFSET + 0x38, "DR7.")
+    xcr0 = _word(STATE_OFFSET + 0x40, "XCR0: what XSAVE keeps.")
     tsc = _word(TSC_OFFSET, "Time stamp counter that RDTSC reads, set by the core or the holder before a run.")
     tsc_offset = _word(TSC_OFFSET + 0x08, "Added to the counter (modulo 2^64) for this context.")
     tsc_aux = _word(TSC_OFFSET + 0x10, "What RDTSCP puts into ECX.")
@@ -309,17 +278,24 @@ class RunPage:
             _CPUID.pack_into(self.view, CPUID_OFFSET + position * _CPUID.size, *astuple(entry))
         self.words[_CPUID_COUNT_WORD] = len(entries)
 
+    def posted(self, slot: int) -> tuple[int, int]:
+        """Returns (how many writes, last value) of a slot of the posted writes, 0 to 15."""
+        place = (POSTED_OFFSET >> 3) + 2 * slot
+        return self.words[place], self.words[place + 1]
+
     def save(self) -> bytes:
-        """Returns all registers, for a fork or a snapshot: the page from `cpl` to the end of the FXSAVE area."""
-        return bytes(self.view[0x010:_REGISTERS_END])
+        """Returns all registers, for a fork or a snapshot: from `cpl` to the FXSAVE area, and from 0x4D0 to XCR0."""
+        return bytes(self.view[0x010:_REGISTERS_END]) + bytes(self.view[STATE_OFFSET:_STATE_END])
 
     def restore(self, registers: bytes) -> None:
         """Stores registers that `save` returned, and marks every group dirty."""
-        if len(registers) != _REGISTERS_END - 0x010:
+        if len(registers) != _SAVED:
             raise InvalidArgument(
                 f"{len(registers)} bytes are not the registers of a run page.", reason="REGISTERS_MALFORMED"
             )
-        self.view[0x010:_REGISTERS_END] = registers
+        split = _REGISTERS_END - 0x010
+        self.view[0x010:_REGISTERS_END] = registers[:split]
+        self.view[STATE_OFFSET:_STATE_END] = registers[split:]
         self.dirty = DIRTY_ALL
 
     @staticmethod

@@ -148,9 +148,18 @@ def pip(venv: Path, root: Path, arguments: list[str], lock: int, progress: Progr
     command = [str(venv / "bin" / "python"), "-m", "pip", "install", "--progress-bar", "off", "--no-input", *arguments]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     tail: list[str] = []
-    with open(venv / ".lamina-install.log", "a") as log, subprocess.Popen(
-        command, cwd=root, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=[lock]
-    ) as process:
+    with (
+        open(venv / ".lamina-install.log", "a") as log,
+        subprocess.Popen(
+            command,
+            cwd=root,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[lock],
+        ) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             log.write(line)

@@ -43,7 +43,12 @@ def proto_files(root: Path = ROOT) -> list[str]:
 def protoc(root: Path, *arguments: str) -> None:
     """Runs the pinned protoc; raises ContractsFailed with what it printed."""
     command = [
-        sys.executable, "-m", "grpc_tools.protoc", "-Iprotos", f"-I{sysconfig.get_path('purelib')}", *arguments,
+        sys.executable,
+        "-m",
+        "grpc_tools.protoc",
+        "-Iprotos",
+        f"-I{sysconfig.get_path('purelib')}",
+        *arguments,
     ]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
@@ -66,8 +71,13 @@ def write_code(root: Path, out: Path) -> None:
             script.chmod(0o755)
             plugins.append(f"--plugin={script.name}={script}")
         protoc(
-            root, *plugins, f"--python_out={out}", f"--grpc_python_out={out}", f"--mypy_out={out}",
-            f"--mypy_grpc_out=only_async,generate_concrete_servicer_stubs:{out}", *proto_files(root),
+            root,
+            *plugins,
+            f"--python_out={out}",
+            f"--grpc_python_out={out}",
+            f"--mypy_out={out}",
+            f"--mypy_grpc_out=only_async,generate_concrete_servicer_stubs:{out}",
+            *proto_files(root),
         )
     for folder in {path.parent for path in out.rglob("*.py")}:
         (folder / "py.typed").touch()

@@ -283,9 +283,13 @@ def first_sentence(comment: str) -> str:
 def index(found: Sequence[Package]) -> str:
     """Returns the index of all calls."""
     lines = [
-        NOTICE, "", "# RPC reference", "",
+        NOTICE,
+        "",
+        "# RPC reference",
+        "",
         "Every call that Lamina serves, by package. The pages say what each one does, with which messages, and how it"
-        " fails.", "",
+        " fails.",
+        "",
     ]
     for package in found:
         if not package.services:

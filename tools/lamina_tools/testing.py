@@ -80,9 +80,22 @@ def parse(arguments: Sequence[str], environment: dict[str, str]) -> Options:
 
 def command(kind: str, paths: Sequence[str], options: Options, report: Path, cores: int) -> list[str]:
     """Returns how to run one kind."""
-    arguments = [sys.executable, "-m", "pytest", "-p", "lamina_tools.outcomes", "--outcomes", str(report), "-q",
-                 "--no-header", "--continue-on-collection-errors", "--rootdir", str(ROOT),
-                 "-c", str(ROOT / "pyproject.toml")]
+    arguments = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "lamina_tools.outcomes",
+        "--outcomes",
+        str(report),
+        "-q",
+        "--no-header",
+        "--continue-on-collection-errors",
+        "--rootdir",
+        str(ROOT),
+        "-c",
+        str(ROOT / "pyproject.toml"),
+    ]
     if kind in IN_PARALLEL and cores > 1 and not any(a in ("-n", "--pdb", "-s") for a in options.extra):
         arguments += ["-n", "2", "--dist", "loadfile"]
     if not options.everything and not options.paths and "-m" not in options.extra:

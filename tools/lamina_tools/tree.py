@@ -12,8 +12,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PRUNED = frozenset(
     {
-        ".git", ".venv", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis",
-        ".import_linter_cache", "dist", "build", "wheels",
+        ".git",
+        ".venv",
+        "__pycache__",
+        ".pytest_cache",
+        ".mypy_cache",
+        ".ruff_cache",
+        ".hypothesis",
+        ".import_linter_cache",
+        "dist",
+        "build",
+        "wheels",
     }
 )
 """Folders that are made, not written: none of their files belongs to the tree."""
@@ -42,12 +51,21 @@ LAYERS = tuple(
 )
 
 SOURCE_ROOTS = (
-    Path("kit"), Path("cli"), Path("tools"), Path("protos/gen"), *(layer.folder for layer in LAYERS),
+    Path("kit"),
+    Path("cli"),
+    Path("tools"),
+    Path("protos/gen"),
+    *(layer.folder for layer in LAYERS),
 )
 """Folders on the import path, relative to the root. `pyproject.toml` repeats them for hatchling and for mypy."""
 
 CODE_AREAS = (
-    "kit", "cli", "tools", "bench", "tests", *(str(layer.folder) for layer in LAYERS),
+    "kit",
+    "cli",
+    "tools",
+    "bench",
+    "tests",
+    *(str(layer.folder) for layer in LAYERS),
 )
 """Folders of written Python code, one an owner, relative to the root."""
 
@@ -69,9 +87,7 @@ def files(root: Path = ROOT, below: str = ".") -> Iterator[Path]:
 
 def python_files(root: Path = ROOT, below: str = ".") -> list[Path]:
     """Returns the written Python files below a folder, relative to the root; generated ones are left out."""
-    return [
-        path for path in files(root, below) if path.suffix == ".py" and not path.is_relative_to(Path("protos/gen"))
-    ]
+    return [path for path in files(root, below) if path.suffix == ".py" and not path.is_relative_to(Path("protos/gen"))]
 
 
 def module_name(path: Path) -> str | None:

@@ -25,7 +25,7 @@ from lamina_kit.service import Environment, connect, serve
 RAM = 16 << 20
 P, RW, US, A, D = 1, 2, 4, 1 << 5, 1 << 6
 TEXT, DATA = 0x400000, 0x600000
-STORE_AND_CALL = bytes.fromhex("48b80000600000000000" "48c70034120000" "0f05")
+STORE_AND_CALL = bytes.fromhex("48b8000060000000000048c700341200000f05")
 """MOV RAX, DATA; MOV QWORD PTR [RAX], 0x1234; SYSCALL."""
 
 

@@ -54,9 +54,7 @@ class Compiled:
         """Walks; results are in the block."""
         self.block[int(control.EPTP)] = eptp
         kind = ACCESSES.index(access) + 1
-        return _OUTCOMES[
-            self._walk(self.block.ctypes.data, root, va, kind, int(user), _CR0_WP, 0, int(effect))
-        ]
+        return _OUTCOMES[self._walk(self.block.ctypes.data, root, va, kind, int(user), _CR0_WP, 0, int(effect))]
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +96,7 @@ pages = st.dictionaries(
     st.tuples(st.integers(0, (RAM >> 12) + 3), st.booleans(), st.booleans(), st.booleans(), st.booleans()),
     max_size=8,
 )
-wishes = st.lists(
-    st.tuples(st.integers(0, 0x8FFF), st.sampled_from(ACCESSES), st.booleans()), min_size=1, max_size=12
-)
+wishes = st.lists(st.tuples(st.integers(0, 0x8FFF), st.sampled_from(ACCESSES), st.booleans()), min_size=1, max_size=12)
 relaxed = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -103,7 +103,7 @@ def test_configuration_is_typed_or_refused(lines: list[tuple[str, str]], environ
     gpr=st.lists(words, min_size=16, max_size=16),
     rip=words,
     base=words,
-    exits=st.lists(words, min_size=17, max_size=17),
+    exits=st.lists(words, min_size=18, max_size=18),
 )
 def test_run_pages_round_trip(gpr: list[int], rip: int, base: int, exits: list[int]) -> None:
     """Registers, segments and exit record keep any 64-bit value."""

@@ -86,12 +86,29 @@ def test_registers_are_saved_and_restored() -> None:
     page, other = fresh(), fresh()
     page.rax, page.rip, page.cr3, page.cpl = 1, 2, 3, 3
     page.fxsave[5] = 9
+    page.activity, page.interruptibility, page.dr7, page.xcr0 = 1, 8, 0x400, 3
     other.store_exit(ExitRecord(ExitReason.HLT))
     other.restore(page.save())
     assert (other.rax, other.rip, other.cr3, other.cpl, other.fxsave[5]) == (1, 2, 3, 3, 9)
+    assert (other.activity, other.interruptibility, other.dr7, other.xcr0) == (1, 8, 0x400, 3)
     assert other.dirty == DIRTY_ALL and other.load_exit().reason == ExitReason.HLT
     with pytest.raises(InvalidArgument):
         other.restore(b"short")
+
+
+def test_the_exit_record_ends_where_the_state_begins() -> None:
+    """The qualification is the word at 0x4C8, as version 2 says, and the state behind it stays as it is."""
+    page = fresh()
+    page.interruptibility = 0x55
+    page.store_exit(ExitRecord(ExitReason.CR_ACCESS, qualification=0x77))
+    assert (page.words[0x4C8 >> 3], page.words[0x4D0 >> 3], page.load_exit().qualification) == (0x77, 0x55, 0x77)
+
+
+def test_posted_writes_lie_where_the_contract_says() -> None:
+    """Slot n is two words at 0x8C0 + 16 n: how many, and the last value."""
+    page = fresh()
+    page.words[(0x8C0 >> 3) + 30], page.words[(0x8C0 >> 3) + 31] = 5, 9
+    assert page.posted(15) == (5, 9) and page.posted(14) == (0, 0)
 
 
 def test_cpuid_answers_are_kept_in_order() -> None:

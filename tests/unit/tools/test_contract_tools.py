@@ -106,13 +106,20 @@ def test_the_code_works_as_a_namespace_package(root: Path) -> None:
     generate.write(root)
     folder = root / "protos/gen/lamina/mmu/v1"
     assert {path.name for path in folder.iterdir()} == {
-        "mmu_pb2.py", "mmu_pb2.pyi", "mmu_pb2_grpc.py", "mmu_pb2_grpc.pyi", "py.typed",
+        "mmu_pb2.py",
+        "mmu_pb2.pyi",
+        "mmu_pb2_grpc.py",
+        "mmu_pb2_grpc.pyi",
+        "py.typed",
     }
     assert not list((root / "protos/gen").rglob("__init__.py"))
     code = "from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc as g; print(mmu_pb2.Space.State.Name(1), g.SpacesStub)"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, 'protos/gen'); {code}"],
-        cwd=root, stdout=subprocess.PIPE, text=True, check=True,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     assert done.stdout.startswith("STATE_ACTIVE")
 

@@ -48,9 +48,15 @@ class Tree:
         """Puts an interpreter on the path that answers the script's questions, and sets up by pretending."""
         old = version in ("3.9", "3.10")
         lines = [
-            "#!/bin/sh", 'case "$*" in', f"*print*) echo {version} ;;", f"*version_info*) exit {int(old)} ;;",
-            f"*ensurepip*) exit {int(not venv)} ;;", '*bootstrap.py*) for extras; do :; done',
-            *BOOTSTRAP.replace("#!/bin/sh\n", "").splitlines(), ";;", "esac",
+            "#!/bin/sh",
+            'case "$*" in',
+            f"*print*) echo {version} ;;",
+            f"*version_info*) exit {int(old)} ;;",
+            f"*ensurepip*) exit {int(not venv)} ;;",
+            "*bootstrap.py*) for extras; do :; done",
+            *BOOTSTRAP.replace("#!/bin/sh\n", "").splitlines(),
+            ";;",
+            "esac",
         ]
         (self.bin / name).write_text("\n".join(lines) + "\n")
         (self.bin / name).chmod(0o755)

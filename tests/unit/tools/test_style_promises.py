@@ -180,5 +180,6 @@ def test_the_table_of_systems_is_compared_with_the_tree(tree: Path) -> None:
     ]
     assert len(systems(tree, "| S-01 | x | stands | | | | |")) == 3
     assert systems(tree, "| S-02 | x | open | | | | |") == [
-        "docs/systems.md: no row for S-01", "docs/systems.md: a second row for S-02",
+        "docs/systems.md: no row for S-01",
+        "docs/systems.md: a second row for S-02",
     ]

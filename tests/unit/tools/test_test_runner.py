@@ -16,7 +16,7 @@ from lamina_tools.skips import Allowed, AllowedSkipsMalformed
 from lamina_tools.testing import Options, Run
 
 TOOLS = str(Path(outcomes.__file__).parents[1])
-SUITE = '''
+SUITE = """
 import pytest
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_expected(): assert False
 @pytest.mark.xfail(reason="no longer", strict=True)
 def test_unexpected(): assert True
 def test_breaks(breaks_at_the_end): assert True
-'''
+"""
 
 
 def run_pytest(folder: Path, *arguments: str) -> dict[str, Outcome]:
@@ -44,7 +44,9 @@ def run_pytest(folder: Path, *arguments: str) -> dict[str, Outcome]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     subprocess.run(
         [*command, "--rootdir", str(folder), "-c", os.devnull, "--continue-on-collection-errors", *arguments, "."],
-        cwd=folder, env=environment | {"PYTHONPATH": TOOLS}, stdout=subprocess.DEVNULL,
+        cwd=folder,
+        env=environment | {"PYTHONPATH": TOOLS},
+        stdout=subprocess.DEVNULL,
     )
     return {outcome.test.rpartition("::")[2]: outcome for outcome in outcomes.read(report)}
 

@@ -30,16 +30,39 @@ IMPURE_CALLS = {
 
 BUILTIN_ERRORS = frozenset(
     {
-        "Exception", "BaseException", "RuntimeError", "ValueError", "TypeError", "KeyError", "IndexError", "OSError",
-        "LookupError", "ArithmeticError", "OverflowError", "PermissionError", "FileNotFoundError", "TimeoutError",
+        "Exception",
+        "BaseException",
+        "RuntimeError",
+        "ValueError",
+        "TypeError",
+        "KeyError",
+        "IndexError",
+        "OSError",
+        "LookupError",
+        "ArithmeticError",
+        "OverflowError",
+        "PermissionError",
+        "FileNotFoundError",
+        "TimeoutError",
     }
 )
 """Errors that carry no code, no reason and no next step."""
 
 KIT_ERRORS = frozenset(
     {
-        "InvalidArgument", "NotFound", "AlreadyExists", "FailedPrecondition", "ResourceExhausted", "PermissionDenied",
-        "Unavailable", "Aborted", "OutOfRange", "DeadlineExceeded", "Cancelled", "Unimplemented", "DataLoss",
+        "InvalidArgument",
+        "NotFound",
+        "AlreadyExists",
+        "FailedPrecondition",
+        "ResourceExhausted",
+        "PermissionDenied",
+        "Unavailable",
+        "Aborted",
+        "OutOfRange",
+        "DeadlineExceeded",
+        "Cancelled",
+        "Unimplemented",
+        "DataLoss",
         "Internal",
     }
 )

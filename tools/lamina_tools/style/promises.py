@@ -55,8 +55,13 @@ def _services(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[
 
 def _methods(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> set[str]:
     own = {item.name for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)}
-    own |= {target.id for item in node.body if isinstance(item, ast.Assign) for target in item.targets
-            if isinstance(target, ast.Name)}
+    own |= {
+        target.id
+        for item in node.body
+        if isinstance(item, ast.Assign)
+        for target in item.targets
+        if isinstance(target, ast.Name)
+    }
     for base in node.bases:
         if (name := dotted(base).rpartition(".")[2]) in classes and name != node.name:
             own |= _methods(classes[name], classes)

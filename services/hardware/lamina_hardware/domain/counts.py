@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-REASONS = 16
+REASONS = 39
 
 
 @dataclass(slots=True)

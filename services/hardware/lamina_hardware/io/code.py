@@ -20,7 +20,20 @@ from lamina_hardware.io.control import (
     WALK_PA,
 )
 from lamina_hardware.io.decoder import PREFIX_F2, PREFIX_F3, decode
-from lamina_hardware.io.native import Word, compiled, linked, load8, load32, load64, put, store8, store64, u64, word
+from lamina_hardware.io.native import (
+    Word,
+    compiled,
+    linked,
+    load8,
+    load32,
+    load64,
+    put,
+    store8,
+    store32,
+    store64,
+    u64,
+    word,
+)
 from lamina_hardware.io.walker import NO_EFFECT, walk
 
 _0, _1, _3, _8 = u64(0), u64(1), u64(3), u64(8)
@@ -97,6 +110,7 @@ def leave_after(block: int, out_size: int) -> Word:
     env = word(block, ENV)
     rip = load64(env + at.EIP)
     put(block, STOP_E, _0)
+    store32(env + at.HFLAGS, load32(env + at.HFLAGS) & ~at.HF_SHADOW)
     place = code_at(block, rip)
     found = decode(block, place) if place != _0 else _1
     opcode = (found >> _8) & _BYTE

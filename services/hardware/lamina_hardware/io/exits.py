@@ -89,8 +89,8 @@ _NO_REGISTER = u64(runpage.NO_REGISTER)
 
 # Words of the exit record, in the order of `runpage.ExitRecord`.
 (REASON, _VECTOR, _ERROR_CODE, _ADDRESS, _GPA, _ACCESS, _ACCESS_SIZE, _ACCESS_VALUE, _ACCESS_REGISTER, _PORT, _IO_SIZE,
- _IO_DIRECTION, _IO_DATA, _IO_COUNT, _LENGTH, RIP, RETIRED) = (u64(n) for n in range(17))  # fmt: skip
-_RECORD_WORDS = u64(17)
+ _IO_DIRECTION, _IO_DATA, _IO_COUNT, _LENGTH, RIP, RETIRED, QUALIFICATION) = (u64(n) for n in range(18))  # fmt: skip
+_RECORD_WORDS = u64(18)
 
 SYSCALL, PAGE_FAULT, EXCEPTION, IO, HLT, CPUID, EPT_VIOLATION, STOPPED, HYPERCALL, MSR, SHUTDOWN, CANCELED = (
     u64(int(ExitReason(n))) for n in range(1, 13)
@@ -366,5 +366,3 @@ def classify(block: int) -> Word:
         record(block, _VECTOR, error)
         return SHUTDOWN
     return HLT
-
-

@@ -33,7 +33,6 @@ intrinsic: Callable[[Callable[..., Any]], Any] = _untyped_intrinsic
 _I8, _I16, _I32, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
 
-
 def _forget_stale_code() -> None:
     """Deletes compiled functions that are older than a source they may call: numba looks at one file only.
 

@@ -88,9 +88,7 @@ class PortableCore(CoreCell):
             (register, env + int(at.REGS) + 8 * n) for n, register in enumerate(emulator.GENERAL_REGISTERS)
         ]
         flags = (x86_const.UC_X86_REG_RFLAGS, env + int(at.EFLAGS))
-        selectors = [
-            (register, env + int(at.SEGMENTS) + 24 * n) for n, register in enumerate(_SEGMENT_REGISTERS)
-        ]
+        selectors = [(register, env + int(at.SEGMENTS) + 24 * n) for n, register in enumerate(_SEGMENT_REGISTERS)]
         controls = [
             (emulator.REG_CR0, env + int(at.CR0)),
             (x86_const.UC_X86_REG_CR2, env + int(at.CR2)),

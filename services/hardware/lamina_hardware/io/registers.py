@@ -61,6 +61,8 @@ PAGE_SEGMENTS = u64(runpage.SEGMENTS_OFFSET)
 PAGE_FX = u64(runpage.FXSAVE_OFFSET)
 PAGE_TSC_AUX = u64(runpage.TSC_OFFSET + 0x10)
 PAGE_ENGINE = u64(runpage.ENGINE_OFFSET)
+PAGE_SHADOW = u64(runpage.STATE_OFFSET)
+_BLOCKED = u64(runpage.BLOCKED_BY_STI | runpage.BLOCKED_BY_MOV_SS)
 
 DIRTY_GPRS = u64(runpage.DIRTY_GPRS)
 DIRTY_RIP = u64(runpage.DIRTY_RIP)
@@ -347,7 +349,8 @@ def load(block: int, everything: int) -> Word:
         cpl = load64(page + PAGE_CPL) & _3
         if (dirty & DIRTY_SEGMENTS) == _0 and load32(env + at.HFLAGS) & _3 != cpl:
             set_level(env, cpl)
-        store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~at.HF_CPL) | cpl)
+        shadow = at.HF_SHADOW if load64(page + PAGE_SHADOW) & _BLOCKED != _0 else _0
+        store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~(at.HF_CPL | at.HF_SHADOW)) | cpl | shadow)
     if (dirty & DIRTY_FPU) != _0:
         _load_fpu(block, page)
     return flush
@@ -365,6 +368,12 @@ def store(block: int) -> Word:
     store64(page + PAGE_RIP, load64(env + at.EIP))
     store64(page + PAGE_RFLAGS, flags(block))
     store64(page + PAGE_CPL, load32(env + at.HFLAGS) & at.HF_CPL)
+    shadow = load64(page + PAGE_SHADOW)
+    if load32(env + at.HFLAGS) & at.HF_SHADOW == _0:
+        shadow &= ~_BLOCKED
+    elif shadow & _BLOCKED == _0:
+        shadow |= _1
+    store64(page + PAGE_SHADOW, shadow)
     store64(page + PAGE_CR0, load64(env + at.CR0))
     store64(page + PAGE_CR2, load64(env + at.CR2))
     store64(page + PAGE_CR3, load64(env + at.CR3))

@@ -11,6 +11,8 @@ CR0 = 0x8001_0033  # PG WP NE ET MP PE
 CR4 = 0x620  # OSXMMEXCPT OSFXSR PAE: SSE works
 EFER = 0xD01  # NXE LMA LME SCE
 RFLAGS = 0x2
+DR6, DR7 = 0xFFFF_0FF0, 0x400
+XCR0 = 0x1
 
 _FLAT = 0xFFFF_FFFF
 _CODE, _DATA, _TSS, _LDT = 0xA09B, 0xC093, 0x008B, 0x0082
@@ -21,6 +23,7 @@ def reset_registers(view: memoryview, ring: int) -> None:
     view[:] = bytes(runpage.PAGE_BYTES)
     page = RunPage(view)
     page.cr0, page.cr4, page.efer, page.rflags, page.cpl = CR0, CR4, EFER, RFLAGS, ring
+    page.dr6, page.dr7, page.xcr0 = DR6, DR7, XCR0
     code, data = (0x33, 0x2B) if ring == 3 else (0x08, 0x10)
     level = ring << 5
     page.set_segment("cs", Segment(code, 0, _FLAT, _CODE | level))

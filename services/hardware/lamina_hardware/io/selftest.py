@@ -121,17 +121,17 @@ class Bench:
 
 
 def _counts(bench: Bench) -> None:
-    record = bench.run("b9e8030000" "ffc9" "75fc" "0f05")
+    record = bench.run("b9e8030000ffc975fc0f05")
     _expect((record.reason, record.instructions_retired), (ExitReason.SYSCALL, 2002), "a counted loop")
-    record = bench.run("b9e8030000" "ffc9" "75fc" "0f05", budget=1000)
+    record = bench.run("b9e8030000ffc975fc0f05", budget=1000)
     _expect((record.reason, record.instructions_retired), (ExitReason.BUDGET, 999), "a budget")
 
 
 def _faults(bench: Bench) -> None:
-    record = bench.run("90" "48a10301700000000000")
+    record = bench.run("9048a10301700000000000")
     found = (record.reason, record.address, record.error_code, record.rip, record.instructions_retired)
     _expect(found, (ExitReason.PAGE_FAULT, 0x700103, 4, _TEXT + 1, 1), "a page fault")
-    record = bench.run("b834120000" "8ed8")
+    record = bench.run("b8341200008ed8")
     protection = (record.reason, record.vector, record.error_code, record.rip)
     _expect(protection, (ExitReason.EXCEPTION, 13, 0x1234, _TEXT + 5), "a general protection fault")
     record = bench.run("fa")
@@ -141,39 +141,39 @@ def _faults(bench: Bench) -> None:
 
 
 def _ports(bench: Bench) -> None:
-    record = bench.run("e680" "bb77000000" "0f05", rflags=0x3002, rax=0x41, rbx=1)
+    record = bench.run("e680bb770000000f05", rflags=0x3002, rax=0x41, rbx=1)
     found = (record.reason, record.port, record.io_data, record.rip, bench.page.rbx)
     _expect(found, (ExitReason.IO, 0x80, 0x41, _TEXT + 2, 1), "a port write")
-    record = bench.run("ec" "0f05", rdx=0x60)
+    record = bench.run("ec0f05", rdx=0x60)
     _expect((record.reason, record.vector, record.rip), (ExitReason.EXCEPTION, 13, _TEXT), "a port read at ring 3")
 
 
 def _changed_code(bench: Bench) -> None:
-    code = "bf00006000" "31db" "b9e8030000" "c607b8" "894f01" "c64705c3" "ffd7" "4801c3" "ffc9" "75ed" "0f05"
+    code = "bf0000600031dbb9e8030000c607b8894f01c64705c3ffd74801c3ffc975ed0f05"
     record = bench.run(code, rsp=_DATA + 0x1000)
     found = (record.reason, bench.page.rbx, record.instructions_retired)
     _expect(found, (ExitReason.SYSCALL, 500_500, 3 + 9 * 1000 + 1), "code that is written again and again")
-    record = bench.run("488d3d07000000" "c70722220000" "b811110000" "0f05")
+    record = bench.run("488d3d07000000c70722220000b8111100000f05")
     found = (record.reason, bench.page.rax, record.instructions_retired)
     _expect(found, (ExitReason.SYSCALL, 0x2222, 4), "code that changes its next instruction")
 
 
 def _intercepts(bench: Bench) -> None:
     eptp = bench.identity_ept()
-    record = bench.run("b910000000" "0f32" "f4", ring=0, eptp=eptp)
+    record = bench.run("b9100000000f32f4", ring=0, eptp=eptp)
     _expect((record.reason, record.io_direction, record.rip), (ExitReason.MSR, 0, _TEXT + 7), "RDMSR")
-    record = bench.run("b9810000c0" "0f32" "f4", ring=0, eptp=eptp, star=0x55)
+    record = bench.run("b9810000c00f32f4", ring=0, eptp=eptp, star=0x55)
     _expect((record.reason, bench.page.rax), (ExitReason.HLT, 0x55), "RDMSR of STAR")
-    record = bench.run("0fa2" "f4", ring=0, eptp=eptp)
+    record = bench.run("0fa2f4", ring=0, eptp=eptp)
     _expect((record.reason, record.rip), (ExitReason.CPUID, _TEXT + 2), "CPUID")
-    record = bench.run("0f31" "f4")
+    record = bench.run("0f31f4")
     _expect((record.reason, record.rip), (ExitReason.TIMESTAMP, _TEXT + 2), "RDTSC")
-    record = bench.run("480fc7f1" "0f05")
+    record = bench.run("480fc7f10f05")
     _expect((record.reason, record.access_register), (ExitReason.RANDOM, 1), "RDRAND")
 
 
 def _state(bench: Bench) -> None:
-    code = "66480f6ec0" "66440f6fc8" "d9e8" "d9eb" "480fbae000" "0f05"
+    code = "66480f6ec066440f6fc8d9e8d9eb480fbae0000f05"
     record = bench.run(code, rax=0x1122_3344_5566_7789)
     fx = bytes(bench.page.fxsave)
     _expect(record.reason, ExitReason.SYSCALL, "the end of a program with SSE and x87")

@@ -59,6 +59,7 @@ NO_EXCEPTION = u64(0xFFFF_FFFF)
 # hflags
 HF_CPL = u64(3)
 HF_GUEST = u64(1 << 21)
+HF_SHADOW = u64(1 << 3)  # STI or MOV SS holds interrupts back
 
 # The translation block that `tb_jmp_cache` points to.
 TB_PC = u64(0)
