@@ -59,6 +59,13 @@ def numbers(count: int) -> Any:
     return np.zeros(count, dtype=np.int64)
 
 
+def pinned_frames(states: memoryview, first: int, count: int) -> list[int]:
+    """Returns which of `count` frames from `first` have pins, by a bus's state words. A look without any order."""
+    words = np.frombuffer(states, np.uint32)[first : first + count]
+    found: list[int] = (np.flatnonzero(words & PIN_MASK) + first).tolist()
+    return found
+
+
 def _intrinsic(emitter: Callable[..., Any]) -> Any:
     """Makes an intrinsic. To the type checker it is anything: its Python form is never called."""
     return intrinsic(emitter)

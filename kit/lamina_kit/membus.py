@@ -230,6 +230,13 @@ class MemoryBus:
         """Returns how many pins the frame has now."""
         return (self.state(frame) & PIN_MASK) >> PIN_SHIFT
 
+    def pinned_frames(self, first: int, count: int) -> list[int]:
+        """Returns which of `count` frames from `first` have pins now, in order."""
+        if first < 0 or count < 0 or first + count > self.frames:
+            raise self._outside(first << PAGE_SHIFT, count << PAGE_SHIFT)
+        found: list[int] = self._atomics.pinned_frames(self._states, first, count)
+        return found
+
     def state(self, frame: int) -> int:
         """Returns the frame's state word."""
         if not 0 <= frame < self.frames:

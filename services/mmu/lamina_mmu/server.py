@@ -18,6 +18,7 @@ from lamina_mmu.domain.outcome import Outcome
 from lamina_mmu.hold_stream import HoldStream
 from lamina_mmu.host import MmuHost
 from lamina_mmu.metrics import families
+from lamina_mmu.serving.frames import FramesServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -205,35 +206,6 @@ class ObjectsServicer(rpc.ObjectsServicer):
         """Deletes an object."""
         self.host.engine.delete_object(convert.handle(request.handle))
         return pb.DeleteObjectResponse()
-
-
-class FramesServicer(rpc.FramesServicer):
-    """Serves `lamina.mmu.v1.Frames`."""
-
-    def __init__(self, host: MmuHost) -> None:
-        self.host = host
-
-    async def GetMemory(self, request: pb.GetMemoryRequest, context: Context) -> pb.MemoryStatus:
-        """Returns the state of memory."""
-        return convert.memory(self.host.engine.memory())
-
-    async def GetFrame(self, request: pb.GetFrameRequest, context: Context) -> pb.Frame:
-        """Returns what a frame is used for."""
-        return convert.frame(self.host.engine.frame(request.frame), self.host.names)
-
-    async def AllocateFrames(self, request: pb.AllocateFramesRequest, context: Context) -> pb.AllocateFramesResponse:
-        """Allocates frames."""
-        convert.allocation(request)
-        host, owner = self.host, request.owner
-        group, session = convert.group_part(request.group, host.name, "group"), host.session(context)
-        step = host.engine.allocate_frames(request.count, owner, group, session, request.request_id)
-        return pb.AllocateFramesResponse(frames=await host.drive(step))
-
-    async def FreeFrames(self, request: pb.FreeFramesRequest, context: Context) -> pb.FreeFramesResponse:
-        """Frees frames."""
-        convert.count(len(request.frames), "frames", convert.MAX_FRAMES)
-        self.host.engine.free_frames(list(request.frames), request.owner)
-        return pb.FreeFramesResponse()
 
 
 class GroupsServicer(rpc.GroupsServicer):

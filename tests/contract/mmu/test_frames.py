@@ -92,6 +92,8 @@ async def test_a_pinned_frame_is_not_given_to_another(stack: Stack) -> None:
     await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=space.handle))
     kept = await stack.frames.GetFrame(pb.GetFrameRequest(frame=frame))
     assert (kept.use, kept.pins) == (pb.Frame.USE_RESERVED, 1)
-    assert frame not in await allocate(stack, 100)
+    other = await stack.space()
+    await stack.map(other, 0x40_0000, 200)
+    assert frame not in [(await stack.fault(other, 0x40_0000 + page * PAGE)).frame for page in range(100)]
     stack.bus.unpin(frame)
-    assert frame in await allocate(stack, 100)
+    assert frame in [(await stack.fault(other, 0x40_0000 + page * PAGE)).frame for page in range(100, 200)]

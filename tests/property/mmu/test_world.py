@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.outcome import Outcome
 from lamina_mmu.domain.session import NOBODY
 from lamina_mmu.domain.space import Kind
+from lamina_mmu.engines.model.compaction import compact
+from lamina_mmu.engines.model.moving import move, spare_like
 
 BASE = 0x40_0000
 PAGES = 24
@@ -116,6 +119,11 @@ class Play(World):
             self.start(self.engine.reclaim(None, self.rng.choice(["", "small"]), self.rng.randint(1, 6)))
         elif choice < 0.09:
             self.pin()
+        elif choice < 0.095:
+            self.start(compact(self.m, self.rng.choice([2, 3, 4]), self.rng.randint(1, 24), "the test"))
+        elif choice < 0.1:
+            frames = self.rng.sample(range(1, self.ram.frames), 12)
+            self.start(move(self.m, frames, partial(spare_like, self.m), "the test"))
         elif choice < 0.11:
             self.change_holder()
         elif choice < 0.28:
@@ -288,6 +296,7 @@ def test_memory_is_what_was_written(seed: int) -> None:
         play.act()
     play.finish()
     assert play.m.swap.written > 20, "the run was meant to swap"
+    assert play.m.frames.moved > 20, "the run was meant to move pages"
     assert play.oom < play.done // 4
 
 

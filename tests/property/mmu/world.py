@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Generator, Hashable
 from typing import Any
 
-from lamina_kit.effects import WaitFor
+from lamina_kit.effects import Sleep, WaitFor
 from lamina_kit.errors import LaminaError
 from lamina_mmu.domain.effects import Answer, Shootdown
 from lamina_mmu.domain.frames import Use
@@ -69,6 +69,10 @@ class BytesRam:
     def pins(self, frame: int) -> int:
         """Returns pins."""
         return self.pinned.get(frame, 0)
+
+    def pinned_frames(self, first: int, count: int) -> list[int]:
+        """Returns pinned frames."""
+        return sorted(frame for frame in self.pinned if first <= frame < first + count)
 
     def pin(self, frame: int) -> None:
         """Pins."""
@@ -166,6 +170,8 @@ class World:
             task.shootdown = effect
         elif isinstance(effect, WaitFor | Answer):
             task.key = effect.key
+        elif isinstance(effect, Sleep):
+            task.value = None
         else:
             raise AssertionError(effect)
 
@@ -372,7 +378,7 @@ def _check_frames(m: Any, named: dict[int, Any], homes: dict[int, Any], tables: 
         else:
             assert frame not in named and frame not in homes, f"frame {frame} is named, and used as {use}"
             assert (use == Use.TABLE) == (frame in tables), frame
-        if use not in (Use.FREE, Use.RESERVED):
+        if use not in (Use.FREE, Use.RESERVED, Use.OFFLINE):
             usage[m.frames.group[frame]] += 1
         assert not m.frames.slot[frame] or m.swap.frame[m.frames.slot[frame] - 1] == frame
     assert by_use == m.frames.by_use, f"{by_use} frames of each use are counted as {m.frames.by_use}"

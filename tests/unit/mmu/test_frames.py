@@ -28,13 +28,13 @@ def test_a_table_for_8_gib_costs_next_to_nothing() -> None:
 
 def test_frame_0_is_never_given_out_and_freed_frames_come_first() -> None:
     """All frames but 0 can be taken; the one that was given back last is taken next; then there is none."""
-    frames = FrameTable(5)
-    assert [frames.take(Use.ANONYMOUS, 0) for _ in range(4)] == [1, 2, 3, 4]
+    frames = FrameTable(8)
+    assert [frames.take(Use.ANONYMOUS, 0) for _ in range(7)] == [1, 2, 3, 4, 5, 6, 7]
     assert frames.take(Use.ANONYMOUS, 0) == 0 and frames.free == 0
     frames.give_back(2, False)
     frames.give_back(3, False)
     assert [frames.take(Use.TABLE, 0) for _ in range(3)] == [3, 2, 0]
-    assert frames.by_use == [0, 2, 0, 2, 0, 1]
+    assert frames.by_use == [0, 5, 0, 2, 0, 1, 0]
 
 
 def test_a_pinned_frame_waits_in_limbo() -> None:

@@ -41,6 +41,11 @@ def frame_key(frame: int) -> tuple[str, int]:
     return ("frame", frame)
 
 
+def isolation_key(first: int) -> tuple[str, int]:
+    """Returns the key that is woken when the range that begins at frame `first` is in circulation again."""
+    return ("isolation", first)
+
+
 def fault_key(space: int, vpn: int) -> tuple[str, int, int]:
     """Returns the key that is woken when the fault that works on a page of a space is done."""
     return ("fault", space, vpn)

@@ -38,5 +38,8 @@ class Ram(Protocol):
     def pins(self, frame: int, /) -> int:
         """Returns how many accesses in progress keep the frame in place."""
 
+    def pinned_frames(self, first: int, count: int, /) -> list[int]:
+        """Returns which of `count` frames from `first` have pins, ascending."""
+
     def pin(self, frame: int, /) -> None:
         """Keeps a frame in place; whoever pins it for ever gives it up."""

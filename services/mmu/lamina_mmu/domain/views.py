@@ -110,3 +110,17 @@ class MemoryView:
     swapped_in: int
     dropped: int
     policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class FragmentationView:
+    """How free memory is cut up, in frames and blocks, as the contract's `Fragmentation` states it."""
+
+    free_blocks: tuple[int, ...]
+    free: int
+    movable_huge_blocks: int
+    huge_blocks: int
+    unmovable: int
+    zeroed: int
+    offline: int
+    moved: int

@@ -48,8 +48,8 @@ def free_frames(m: Machine, frames: Sequence[int], owner: str) -> None:
     """Frees frames that `allocate_frames` gave to `owner`; all or none."""
     seen: set[int] = set()
     for frame in frames:
-        allocated = 0 < frame < m.frames.count and m.frames.use[frame] == Use.ALLOCATED
-        if not allocated or frame in seen or m.allocations[m.frames.owner[frame]].owner != owner:
+        allocation = m.allocation_of(frame)
+        if allocation is None or allocation.extent or frame in seen or allocation.owner != owner:
             raise _not_allocated(frame, owner)
         seen.add(frame)
     for frame in frames:

@@ -211,9 +211,8 @@ class _Fault:
         """Maps a page that has no entry yet."""
         m, vma = self.m, self.vma
         if not vma.object:
-            frame = m.take(Use.ANONYMOUS, self.space.group)
+            frame = m.take_zeroed(Use.ANONYMOUS, self.space.group)
             self.note("frame.allocated", f"frame {frame} from the free list")
-            m.ram.zero(frame)
             self.note("page.zeroed", f"frame {frame}")
             m.policy.add(frame, self.space.group)
             self.outcome = Outcome.ZERO_FILLED

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.paging import DIRTY as D_BIT
+from lamina_mmu.domain.buddy import HUGE_ORDER
 from lamina_mmu.domain.effects import PRESSURE
 from lamina_mmu.domain.entry import frame_of, is_swap, slot_of
-from lamina_mmu.domain.frames import BUSY, DIRTY, FrameTable, Use
+from lamina_mmu.domain.frames import BUSY, DIRTY, HUGE_FRAMES, FrameTable, Use
 from lamina_mmu.domain.group import Group, GroupTree
 from lamina_mmu.domain.handles import HandleTable
 from lamina_mmu.domain.hold import Hold, Message
@@ -52,11 +53,12 @@ class Busy(Exception):
 
 @dataclass(slots=True)
 class Allocation:
-    """Who allocated frames in one call, and how many of them are left."""
+    """Who allocated frames in one call, and how many are left: in extents of `extent` frames, or one by one (0)."""
 
     owner: str
     session: Session
     frames: int
+    extent: int = 0
 
 
 class Machine:
@@ -108,6 +110,30 @@ class Machine:
         if frames.free < self.low:
             self.ports.wake(PRESSURE, None)
         return frame
+
+    def take_zeroed(self, use: Use, group: int, owner: int = 0, index: int = 0) -> int:
+        """As `take`, but for a frame of zeros: one of the stock when there is one."""
+        if self.frames.zeroed and self.groups.over(group) is None:
+            frame = self.frames.take_zeroed(use, group, owner, index)
+            self.groups.charge(group, 1)
+            return frame
+        frame = self.take(use, group, owner, index)
+        self.ram.zero(frame)
+        return frame
+
+    def take_huge(self, use: Use, group: int, owner: int = 0) -> int:
+        """Takes 512 contiguous frames aligned to 2 MiB, charged to `group`; returns the first, 0 without such a block.
+
+        Their content is undefined, their refs are 0. Raises Short when the group is at its limit. They may be released
+        one by one.
+        """
+        over = self.groups.over(group, HUGE_FRAMES)
+        if over is not None:
+            raise Short(over)
+        first = self.frames.take_block(HUGE_ORDER, use, group, owner)
+        if first:
+            self.groups.charge(group, HUGE_FRAMES)
+        return first
 
     def settle(self) -> None:
         """Makes the frames free whose last pin went after their page was given up."""
@@ -256,17 +282,27 @@ class Machine:
         hold.id = self._last_hold
         self.holds[hold.id] = hold
 
-    def add_allocation(self, owner: str, session: Session, frames: int) -> int:
+    def add_allocation(self, owner: str, session: Session, frames: int, extent: int = 0) -> int:
         """Registers who allocates frames; returns the id for their owner column."""
         self._last_allocation += 1
-        self.allocations[self._last_allocation] = Allocation(owner, session, frames)
+        self.allocations[self._last_allocation] = Allocation(owner, session, frames, extent)
         return self._last_allocation
+
+    def allocation_of(self, frame: int) -> Allocation | None:
+        """Returns the allocation that a frame belongs to; None for a frame that is not allocated, or outside RAM."""
+        if not 0 < frame < self.frames.count or self.frames.use[frame] != Use.ALLOCATED:
+            return None
+        return self.allocations.get(self.frames.owner[frame])
 
     def drop_allocated(self, frame: int) -> None:
         """Frees a frame that was allocated."""
+        self.forget_allocated(frame, 1)
+        self.drop(frame)
+
+    def forget_allocated(self, frame: int, count: int) -> None:
+        """Takes `count` frames off the allocation of `frame`, which is forgotten with its last one."""
         number = self.frames.owner[frame]
         allocation = self.allocations[number]
-        allocation.frames -= 1
+        allocation.frames -= count
         if not allocation.frames:
             del self.allocations[number]
-        self.drop(frame)
