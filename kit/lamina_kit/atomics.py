@@ -258,6 +258,23 @@ def collect_dirty(head: int, first: int, count: int, out: Any) -> int:
     return found
 
 
+@_compiled("void(uint64, uint64[::1])")
+def _take64(address: int, out: Any) -> None:
+    for index in range(out.size):
+        place = address + np.uint64(index) * np.uint64(8)
+        word = load64(place)
+        while cas64(place, word, np.uint64(0)) != word:
+            word = load64(place)
+        out[index] = word
+
+
+def take64(address: int, count: int) -> Any:
+    """Replaces `count` words from `address` (a multiple of 8) with zeros; returns what each exchange found."""
+    out = np.zeros(count, dtype=np.uint64)
+    _take64(address, out)
+    return out
+
+
 @_compiled("int64(uint64, boolean)")
 def change_pins(state: int, more: bool) -> Any:
     """Adds or takes one pin in the state word at `state`; returns the new count, or -1 when it would leave 0…65535."""

@@ -1,14 +1,15 @@
 """The file behind a memory bus: where its parts lie, how it is made, and what is refused. `membus.py` maps it.
 
-    ┌─ 0 ───────────┬─ 4096 ─────────────┬─ state_offset ──────────┬─ ram_offset ────┬─ run_offset ──────┐
-    │ header        │ ring of frames     │ state words             │ RAM             │ run pages         │
-    │ (words below) │ whose code is stale│ uint32 a frame          │ 2 MiB aligned   │ 4096 bytes each   │
-    └───────────────┴────────────────────┴─────────────────────────┴─────────────────┴───────────────────┘
+    ┌─ 0 ───────────┬─ 4096 ─────────────┬─ state_offset ┬─ ram_offset ────┬─ run_offset ────┬─ dma_offset ──┐
+    │ header        │ ring of frames     │ state words   │ RAM             │ run pages       │ DMA memory    │
+    │ (words below) │ whose code is stale│ uint32 a frame│ 2 MiB aligned   │ 4096 bytes each │ 2 MiB aligned │
+    └───────────────┴────────────────────┴───────────────┴─────────────────┴─────────────────┴───────────────┘
 
-The header is eight 64-bit little-endian words: magic, version, file size, RAM size, RAM offset, state offset, run
-offset, run pages; and at bytes 128, 192 and 256, a cache line each, the ring's head, its tail and the flag that all
-code is stale. `atomics.py` knows these places too. From byte 512 on stand the names of the host (64 bytes) and of its
-boot (128 bytes), UTF-8 filled up with zeros: who maps the file checks that it is the RAM that it means.
+The header is nine 64-bit little-endian words: magic, version, file size, RAM size, RAM offset, state offset, run
+offset, run pages, size of the DMA memory; and at bytes 128, 192 and 256, a cache line each, the ring's head, its tail
+and the flag that all code is stale. `atomics.py` knows these places too. From byte 512 on stand the names of the host
+(64 bytes) and of its boot (128 bytes), UTF-8 filled up with zeros: who maps the file checks that it is the RAM that it
+means.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ HEAD_OFFSET, TAIL_OFFSET, ALL_OFFSET = 128, 192, 256
 RAM_ALIGNMENT = 2 << 20
 MAX_SIZE = 1 << 44
 MAX_RUN_PAGES = 1 << 20
+MAX_DMA_BYTES = 1 << 40
 
 _MAGIC = int.from_bytes(b"LAMINARM", "little")
 _VERSION = 1
-_HEADER = struct.Struct("<8Q")
+_HEADER = struct.Struct("<9Q")
 _IDENTITY = struct.Struct("64s128s")
 _IDENTITY_OFFSET = 512
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.ENOMEM)
@@ -55,6 +57,8 @@ class Layout:
     state_offset: int
     run_offset: int
     run_pages: int
+    dma_offset: int
+    dma_bytes: int
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,11 @@ class Identity:
 NOBODY = Identity()
 
 
-def plan(size_bytes: int, run_pages: int) -> Layout:
-    """Returns the layout of a new bus; `InvalidArgument` `RAM_SIZE_INVALID` or `RUN_PAGES_INVALID`."""
+def plan(size_bytes: int, run_pages: int, dma_bytes: int = 0) -> Layout:
+    """Returns the layout of a new bus.
+
+    Raises `InvalidArgument` `RAM_SIZE_INVALID`, `RUN_PAGES_INVALID` or `DMA_SIZE_INVALID`.
+    """
     if not 0 < size_bytes <= MAX_SIZE or size_bytes & PAGE_MASK:
         raise InvalidArgument(
             f"A RAM of {size_bytes} bytes is not possible.",
@@ -82,11 +89,24 @@ def plan(size_bytes: int, run_pages: int) -> Layout:
             reason="RUN_PAGES_INVALID",
             next_step="One run page serves one context.",
         )
+    if not 0 <= dma_bytes <= MAX_DMA_BYTES or dma_bytes & PAGE_MASK:
+        raise InvalidArgument(
+            f"DMA memory of {dma_bytes} bytes is not possible.",
+            reason="DMA_SIZE_INVALID",
+            next_step=f"Give a multiple of {PAGE_SIZE} up to {MAX_DMA_BYTES}.",
+        )
     state_offset = RING_OFFSET + RING_SLOTS * 8
     after_states = state_offset + 4 * (size_bytes >> PAGE_SHIFT)
-    ram_offset = -(-after_states // RAM_ALIGNMENT) * RAM_ALIGNMENT
+    ram_offset = _aligned(after_states)
     run_offset = ram_offset + size_bytes
-    return Layout(run_offset + run_pages * PAGE_SIZE, size_bytes, ram_offset, state_offset, run_offset, run_pages)
+    after_runs = run_offset + run_pages * PAGE_SIZE
+    dma_offset = _aligned(after_runs) if dma_bytes else after_runs
+    total = dma_offset + dma_bytes
+    return Layout(total, size_bytes, ram_offset, state_offset, run_offset, run_pages, dma_offset, dma_bytes)
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // RAM_ALIGNMENT) * RAM_ALIGNMENT
 
 
 def make(path: Path, layout: Layout, *, reset: bool, identity: Identity = NOBODY) -> None:
@@ -190,19 +210,21 @@ def _pack(layout: Layout) -> bytes:
         layout.state_offset,
         layout.run_offset,
         layout.run_pages,
+        layout.dma_bytes,
     )
 
 
 def _unpack(header: tuple[int, ...]) -> Layout | None:
     """Returns the layout in a header, or None when it is none that this version would write."""
-    magic, version, total, size, ram_offset, state_offset, run_offset, run_pages = header
+    magic, version, total, size, ram_offset, state_offset, run_offset, run_pages, dma_bytes = header
     if magic != _MAGIC or version != _VERSION:
         return None
-    stated = Layout(total, size, ram_offset, state_offset, run_offset, run_pages)
     try:
-        return stated if plan(size, run_pages) == stated else None
+        layout = plan(size, run_pages, dma_bytes)
     except InvalidArgument:
         return None
+    planned = (layout.total, layout.ram_offset, layout.state_offset, layout.run_offset)
+    return layout if planned == (total, ram_offset, state_offset, run_offset) else None
 
 
 def _check_replaceable(path: Path, size_bytes: int, reset: bool) -> None:

@@ -42,6 +42,7 @@ from lamina_kit.busfile import (
     read_layout,
     refusal,
 )
+from lamina_kit.dma_area import DmaArea
 from lamina_kit.errors import Internal, InvalidArgument, OutOfRange, ResourceExhausted
 from lamina_kit.paging import PAGE_SHIFT, PAGE_SIZE
 
@@ -70,8 +71,8 @@ class MemoryBus:
 
     `size` is the RAM in bytes, `frames` in frames; `base` is the address of RAM's byte 0 in this process (with
     `ram_offset` its place in the file), `state_base` that of the state words and `head_base` that of the header, for
-    compiled code. A bus is a context manager; closing it while somebody holds a `view` of it unmaps when the last view
-    is gone.
+    compiled code; `dma` is the memory beyond RAM that only devices reach. A bus is a context manager; closing it while
+    somebody holds a `view` of it unmaps when the last view is gone.
     """
 
     def __init__(self, path: Path, file: int) -> None:
@@ -97,6 +98,8 @@ class MemoryBus:
         self.base = self.head_base + self.ram_offset
         self.state_base = self.head_base + self.state_offset
         self._drained = atomics.numbers(RING_SLOTS)
+        area = self._view[layout.dma_offset : layout.dma_offset + layout.dma_bytes]
+        self.dma = DmaArea(area, layout.dma_offset, self.head_base + layout.dma_offset, atomics, self._discard)
 
     @classmethod
     def create(
@@ -105,6 +108,7 @@ class MemoryBus:
         size_bytes: int,
         run_pages: int = 4096,
         *,
+        dma_bytes: int = 0,
         reset: bool = False,
         identity: Identity = NOBODY,
     ) -> MemoryBus:
@@ -114,7 +118,7 @@ class MemoryBus:
         it is a bus of the same size: then a fresh file takes its place, as a reboot empties RAM; who still maps the
         old one keeps it.
         """
-        make(Path(path), plan(size_bytes, run_pages), reset=reset, identity=identity)
+        make(Path(path), plan(size_bytes, run_pages, dma_bytes), reset=reset, identity=identity)
         return cls.open(path)
 
     @classmethod
@@ -140,6 +144,7 @@ class MemoryBus:
 
     def close(self) -> None:
         """Ends this mapping; the file stays. Idempotent."""
+        self.dma.close()
         self._states.release()
         self._words.release()
         self._view.release()
@@ -210,6 +215,23 @@ class MemoryBus:
             self._mark(pa >> PAGE_SHIFT, pa >> PAGE_SHIFT)
         return found
 
+    def take64(self, pa: int, count: int) -> list[int]:
+        """Replaces `count` words from `pa` (a multiple of 8) with zeros, each by one exchange; returns what was there.
+
+        This is how a run of table entries is withdrawn with the bits that were set until then.
+        """
+        if pa < 0 or pa & 7 or count < 0 or pa + 8 * count > self.size:
+            raise self._bad_word(pa)
+        taken = [int(word) for word in self._atomics.take64(self.base + pa, count)]
+        if count:
+            self._mark(pa >> PAGE_SHIFT, (pa + 8 * count - 1) >> PAGE_SHIFT)
+        return taken
+
+    @property
+    def has_code_writes(self) -> bool:
+        """Whether `drain_code_writes` has something to return."""
+        return self._words[_HEAD_WORD] != self._words[_TAIL_WORD] or self._words[_ALL_WORD] != 0
+
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def pin(self, frame: int) -> None:
@@ -256,7 +278,7 @@ class MemoryBus:
 
         `ALL` when the ring overflowed: then every translation must go. Only the hardware service calls this.
         """
-        if self._words[_HEAD_WORD] == self._words[_TAIL_WORD] and not self._words[_ALL_WORD]:
+        if not self.has_code_writes:
             return []
         taken = self._atomics.drain_code_writes(self.head_base, self._drained)
         return ALL if taken < 0 else [int(frame) for frame in self._drained[:taken]]
@@ -282,6 +304,14 @@ class MemoryBus:
         return self._view[start : start + PAGE_SIZE]
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _discard(self, offset: int, size: int) -> bool:
+        """Punches a hole into the file; returns whether its file system can."""
+        try:
+            self._map.madvise(mmap.MADV_REMOVE, offset, size)
+        except OSError:
+            return False
+        return True
 
     def _mark(self, first: int, last: int) -> None:
         if first == last and self._states[first] & (DIRTY | EXEC) == DIRTY:

@@ -9,6 +9,7 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 
 from lamina_hardware import convert
 from lamina_hardware.config import HardwareConfig
+from lamina_hardware.devices import HostDevices
 from lamina_hardware.domain.contexts import Context, Handle
 from lamina_hardware.domain.run_groups import RunGroup
 from lamina_hardware.engines.interface import CoreEngine, CorePath
@@ -39,6 +40,7 @@ class Machine:
 
     memory: HostMemory
     dispatcher: Dispatcher
+    devices: HostDevices
     bus: MemoryBus
     path: CorePath
 
@@ -52,6 +54,7 @@ class Machine:
         self._requests: dict[str, tuple[str, Any]] = {}
         self._running = False
         self.record = environment.layer.events.record
+        self.sessions = environment.layer.sessions
         HardwareFaults(self, config.cores, config.memory_bytes).register(environment.layer.faults)
 
     @property
@@ -67,7 +70,12 @@ class Machine:
         layer.boot_id = environment.rng.id("boot")
         identity = Identity(environment.host, layer.boot_id)
         self.bus = MemoryBus.create(
-            environment.bus_path, config.memory_bytes, config.run_pages, reset=True, identity=identity
+            environment.bus_path,
+            config.memory_bytes,
+            config.run_pages,
+            dma_bytes=config.dma_bytes,
+            reset=True,
+            identity=identity,
         )
         environment.bus = self.bus
         self.path = choose(config.core_path, environment.state_dir, self.bus)
@@ -83,6 +91,9 @@ class Machine:
         )
         self.dispatcher.start()
         self.memory = HostMemory(self.bus, layer.boot_id)
+        drop = self.dispatcher.drop_written_code
+        self.devices = HostDevices(self.bus, environment.clock, self.names, self.record, drop)
+        self.devices.plug_engines(config.dma_engines)
         layer.sessions.adopted = self._count_owned
         layer.sessions.on_broken(lambda owner, epoch: self._stop_owned(owner))
         layer.sessions.on_expired(lambda owner, epoch: self._free_owned(owner))
@@ -94,6 +105,7 @@ class Machine:
         """Stops all runs and frees the cores; the RAM file stays."""
         if self._running:
             self._running = False
+            self.devices.stop()
             await self.dispatcher.stop()
             self.bus.close()
             self.record(self.names.format_host(), "host.powered_off")
@@ -200,16 +212,17 @@ class Machine:
                 del self._requests[next(iter(self._requests))]
 
     def _stop_owned(self, owner: str) -> None:
-        """Stops the contexts of an owner whose session broke, at once."""
+        """Stops the contexts of an owner whose session broke, and takes its devices, at once."""
+        self.devices.stop_owned(owner)
         for context in self.engine.owned(owner):
             if self.dispatcher.stop_run(context):
                 name = self.names.format_context(context.key)
                 self._environment.layer.events.record(name, "context.stopped", rule="session broke", owner=owner)
 
     def _count_owned(self, owner: str) -> int:
-        """Returns how many contexts and run groups belong to an owner."""
+        """Returns how many contexts, run groups, DMA domains and buffers belong to an owner."""
         groups = [group for group in self.engine.groups.entries() if group.owner == owner]
-        return len(self.engine.owned(owner)) + len(groups)
+        return len(self.engine.owned(owner)) + len(groups) + self.devices.count_owned(owner)
 
     async def _free_owned(self, owner: str) -> None:
         """Frees what an owner that did not come back has left."""
@@ -218,6 +231,7 @@ class Machine:
         for group in reversed(self.engine.groups.entries()):
             if group.owner == owner and not group.contexts and not self.engine.groups.children(group.name):
                 self.delete_run_group(group.name)
+        self.devices.free_owned(owner)
 
     def _note_lost(self, core: int, error: BaseException) -> None:
         self._environment.layer.events.record(

@@ -9,6 +9,8 @@ HOST = Pattern("hosts/{host}")
 CORE = Pattern("hosts/{host}/cores/{core}")
 RUN_GROUP = Pattern("hosts/{host}/runGroups/{run_group}")
 CONTEXT = Pattern("hosts/{host}/contexts/{context}")
+DEVICE = Pattern("hosts/{host}/devices/{device}")
+DMA_DOMAIN = Pattern("hosts/{host}/dmaDomains/{dma_domain}")
 
 
 class Names:
@@ -50,6 +52,36 @@ class Names:
     def format_core(self, core: int) -> str:
         """Returns a core's name."""
         return CORE.format(host=self.host, core=str(core))
+
+    def device(self, name: str, field: str = "name") -> str:
+        """Returns the id in a device's name."""
+        ids = DEVICE.parse(name, field)
+        if ids["host"] != self.host:
+            raise NotFound(
+                f"{name} is a device of another host.",
+                reason="DEVICE_UNKNOWN",
+                next_step=f"Use devices of hosts/{self.host}.",
+            )
+        return ids["device"]
+
+    def dma_domain(self, name: str, field: str = "name") -> str:
+        """Returns the id in a DMA domain's name."""
+        ids = DMA_DOMAIN.parse(name, field)
+        if ids["host"] != self.host:
+            raise NotFound(
+                f"{name} is a DMA domain of another host.",
+                reason="DMA_DOMAIN_UNKNOWN",
+                next_step=f"Use domains of hosts/{self.host}.",
+            )
+        return ids["dma_domain"]
+
+    def format_device(self, device: str) -> str:
+        """Returns a device's name."""
+        return DEVICE.format(host=self.host, device=device)
+
+    def format_dma_domain(self, key: int) -> str:
+        """Returns a DMA domain's name; that of none is empty."""
+        return DMA_DOMAIN.format(host=self.host, dma_domain=f"d-{key}") if key else ""
 
     def format_host(self) -> str:
         """Returns the host's name."""

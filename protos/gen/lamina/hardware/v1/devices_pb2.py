@@ -23,77 +23,62 @@ _sym_db = _symbol_database.Default()
 
 
 from lamina.common.v1 import handle_pb2 as lamina_dot_common_dot_v1_dot_handle__pb2
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 from lamina.hardware.v1 import hardware_pb2 as lamina_dot_hardware_dot_v1_dot_hardware__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lamina/hardware/v1/devices.proto\x12\x12lamina.hardware.v1\x1a\x1dlamina/common/v1/handle.proto\x1a\x1elamina/common/v1/options.proto\x1a!lamina/hardware/v1/hardware.proto\"\x88\x04\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06handle\x18\x02 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.lamina.hardware.v1.Device.Kind\x12\x13\n\x0bpci_address\x18\x04 \x01(\t\x12\x11\n\tvendor_id\x18\x05 \x01(\x05\x12\x11\n\tdevice_id\x18\x06 \x01(\x05\x12\x12\n\nclass_code\x18\x07 \x01(\x05\x12\x13\n\x0biommu_group\x18\x08 \x01(\x05\x12\x12\n\ndma_domain\x18\t \x01(\t\x12\x0e\n\x06\x64river\x18\n \x01(\t\x12\x14\n\x0cvector_count\x18\x0b \x01(\x05\x12/\n\x05state\x18\x0c \x01(\x0e\x32 .lamina.hardware.v1.Device.State\x12\x15\n\rdma_transfers\x18\r \x01(\x03\x12\x12\n\ndma_faults\x18\x0e \x01(\x03\"I\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_NIC\x10\x01\x12\r\n\tKIND_DISK\x10\x02\x12\x0e\n\nKIND_OTHER\x10\x03\"R\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_IDLE\x10\x01\x12\x10\n\x0cSTATE_DRIVEN\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"j\n\x12ListDevicesRequest\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.lamina.hardware.v1.Device.Kind\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x13ListDevicesResponse\x12+\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1a.lamina.hardware.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"(\n\x18ReadConfigurationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\")\n\x19ReadConfigurationResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\"\n\x12ResetDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xaa\x01\n\x0c\x44riveRequest\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x1d.lamina.hardware.v1.DriveOpenH\x00\x12\x30\n\x08\x64oorbell\x18\x02 \x01(\x0b\x32\x1c.lamina.hardware.v1.DoorbellH\x00\x12.\n\x04mask\x18\x03 \x01(\x0b\x32\x1e.lamina.hardware.v1.VectorMaskH\x00\x42\t\n\x07message\"\x1b\n\tDriveOpen\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"9\n\x08\x44oorbell\x12-\n\x06queues\x18\x01 \x03(\x0b\x32\x1d.lamina.hardware.v1.QueueTail\"(\n\tQueueTail\x12\r\n\x05queue\x18\x01 \x01(\x05\x12\x0c\n\x04tail\x18\x02 \x01(\x05\".\n\nVectorMask\x12\x0e\n\x06masked\x18\x01 \x03(\x05\x12\x10\n\x08unmasked\x18\x02 \x03(\x05\"\xee\x01\n\rDriveResponse\x12\x31\n\x06opened\x18\x01 \x01(\x0b\x32\x1f.lamina.hardware.v1.DriveOpenedH\x00\x12:\n\ninterrupts\x18\x02 \x01(\x0b\x32$.lamina.hardware.v1.DeviceInterruptsH\x00\x12.\n\x04link\x18\x03 \x01(\x0b\x32\x1e.lamina.hardware.v1.DeviceLinkH\x00\x12\x33\n\x05\x66\x61ult\x18\x04 \x01(\x0b\x32\".lamina.hardware.v1.DeviceDmaFaultH\x00\x42\t\n\x07message\"j\n\x0b\x44riveOpened\x12*\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x1a.lamina.hardware.v1.Device\x12/\n\x0b\x64\x65vice_page\x18\x02 \x01(\x0b\x32\x1a.lamina.hardware.v1.Extent\"C\n\x10\x44\x65viceInterrupts\x12\x0f\n\x07vectors\x18\x01 \x03(\x05\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\"6\n\nDeviceLink\x12\n\n\x02up\x18\x01 \x01(\x08\x12\x1c\n\x14rate_bits_per_second\x18\x02 \x01(\x03\"K\n\x0e\x44\x65viceDmaFault\x12\r\n\x05queue\x18\x01 \x01(\x05\x12\x0c\n\x04iova\x18\x02 \x01(\x04\x12\r\n\x05write\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"Q\n\x18\x41llocateDmaBufferRequest\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"r\n\tDmaBuffer\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\x04\x12*\n\x06\x65xtent\x18\x03 \x01(\x0b\x32\x1a.lamina.hardware.v1.Extent\"@\n\x14\x46reeDmaBufferRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\"\x17\n\x15\x46reeDmaBufferResponse2\xf1\x05\n\x07\x44\x65vices\x12m\n\x0bListDevices\x12&.lamina.hardware.v1.ListDevicesRequest\x1a\'.lamina.hardware.v1.ListDevicesResponse\"\r\x8a\xb5\x18\tS-14 S-20\x12\\\n\tGetDevice\x12$.lamina.hardware.v1.GetDeviceRequest\x1a\x1a.lamina.hardware.v1.Device\"\r\x8a\xb5\x18\tS-14 S-20\x12z\n\x11ReadConfiguration\x12,.lamina.hardware.v1.ReadConfigurationRequest\x1a-.lamina.hardware.v1.ReadConfigurationResponse\"\x08\x8a\xb5\x18\x04S-20\x12`\n\x0bResetDevice\x12&.lamina.hardware.v1.ResetDeviceRequest\x1a\x1a.lamina.hardware.v1.Device\"\r\x8a\xb5\x18\tS-14 S-20\x12_\n\x05\x44rive\x12 .lamina.hardware.v1.DriveRequest\x1a!.lamina.hardware.v1.DriveResponse\"\r\x8a\xb5\x18\tS-14 S-20(\x01\x30\x01\x12j\n\x11\x41llocateDmaBuffer\x12,.lamina.hardware.v1.AllocateDmaBufferRequest\x1a\x1d.lamina.hardware.v1.DmaBuffer\"\x08\x8a\xb5\x18\x04S-14\x12n\n\rFreeDmaBuffer\x12(.lamina.hardware.v1.FreeDmaBufferRequest\x1a).lamina.hardware.v1.FreeDmaBufferResponse\"\x08\x8a\xb5\x18\x04S-14b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lamina/hardware/v1/devices.proto\x12\x12lamina.hardware.v1\x1a\x1dlamina/common/v1/handle.proto\x1a!lamina/hardware/v1/hardware.proto\"\x9d\x04\n\x06\x44\x65vice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06handle\x18\x02 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12-\n\x04kind\x18\x03 \x01(\x0e\x32\x1f.lamina.hardware.v1.Device.Kind\x12\x13\n\x0bpci_address\x18\x04 \x01(\t\x12\x11\n\tvendor_id\x18\x05 \x01(\x05\x12\x11\n\tdevice_id\x18\x06 \x01(\x05\x12\x12\n\nclass_code\x18\x07 \x01(\x05\x12\x13\n\x0biommu_group\x18\x08 \x01(\x05\x12\x12\n\ndma_domain\x18\t \x01(\t\x12\x0e\n\x06\x64river\x18\n \x01(\t\x12\x14\n\x0cvector_count\x18\x0b \x01(\x05\x12/\n\x05state\x18\x0c \x01(\x0e\x32 .lamina.hardware.v1.Device.State\x12\x15\n\rdma_transfers\x18\r \x01(\x03\x12\x12\n\ndma_faults\x18\x0e \x01(\x03\"^\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0c\n\x08KIND_NIC\x10\x01\x12\r\n\tKIND_DISK\x10\x02\x12\x0e\n\nKIND_OTHER\x10\x03\x12\x13\n\x0fKIND_DMA_ENGINE\x10\x04\"R\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_IDLE\x10\x01\x12\x10\n\x0cSTATE_DRIVEN\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"j\n\x12ListDevicesRequest\x12-\n\x04kind\x18\x01 \x01(\x0e\x32\x1f.lamina.hardware.v1.Device.Kind\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"[\n\x13ListDevicesResponse\x12+\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x1a.lamina.hardware.v1.Device\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x10GetDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"(\n\x18ReadConfigurationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\")\n\x19ReadConfigurationResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\"\n\x12ResetDeviceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xaa\x01\n\x0c\x44riveRequest\x12-\n\x04open\x18\x01 \x01(\x0b\x32\x1d.lamina.hardware.v1.DriveOpenH\x00\x12\x30\n\x08\x64oorbell\x18\x02 \x01(\x0b\x32\x1c.lamina.hardware.v1.DoorbellH\x00\x12.\n\x04mask\x18\x03 \x01(\x0b\x32\x1e.lamina.hardware.v1.VectorMaskH\x00\x42\t\n\x07message\"\x1b\n\tDriveOpen\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"9\n\x08\x44oorbell\x12-\n\x06queues\x18\x01 \x03(\x0b\x32\x1d.lamina.hardware.v1.QueueTail\"(\n\tQueueTail\x12\r\n\x05queue\x18\x01 \x01(\x05\x12\x0c\n\x04tail\x18\x02 \x01(\x05\".\n\nVectorMask\x12\x0e\n\x06masked\x18\x01 \x03(\x05\x12\x10\n\x08unmasked\x18\x02 \x03(\x05\"\xee\x01\n\rDriveResponse\x12\x31\n\x06opened\x18\x01 \x01(\x0b\x32\x1f.lamina.hardware.v1.DriveOpenedH\x00\x12:\n\ninterrupts\x18\x02 \x01(\x0b\x32$.lamina.hardware.v1.DeviceInterruptsH\x00\x12.\n\x04link\x18\x03 \x01(\x0b\x32\x1e.lamina.hardware.v1.DeviceLinkH\x00\x12\x33\n\x05\x66\x61ult\x18\x04 \x01(\x0b\x32\".lamina.hardware.v1.DeviceDmaFaultH\x00\x42\t\n\x07message\"j\n\x0b\x44riveOpened\x12*\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x1a.lamina.hardware.v1.Device\x12/\n\x0b\x64\x65vice_page\x18\x02 \x01(\x0b\x32\x1a.lamina.hardware.v1.Extent\"C\n\x10\x44\x65viceInterrupts\x12\x0f\n\x07vectors\x18\x01 \x03(\x05\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\"6\n\nDeviceLink\x12\n\n\x02up\x18\x01 \x01(\x08\x12\x1c\n\x14rate_bits_per_second\x18\x02 \x01(\x03\"K\n\x0e\x44\x65viceDmaFault\x12\r\n\x05queue\x18\x01 \x01(\x05\x12\x0c\n\x04iova\x18\x02 \x01(\x04\x12\r\n\x05write\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"Q\n\x18\x41llocateDmaBufferRequest\x12\x12\n\nsize_bytes\x18\x01 \x01(\x03\x12\r\n\x05owner\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"r\n\tDmaBuffer\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\x04\x12*\n\x06\x65xtent\x18\x03 \x01(\x0b\x32\x1a.lamina.hardware.v1.Extent\"@\n\x14\x46reeDmaBufferRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\"\x17\n\x15\x46reeDmaBufferResponse2\x97\x05\n\x07\x44\x65vices\x12^\n\x0bListDevices\x12&.lamina.hardware.v1.ListDevicesRequest\x1a\'.lamina.hardware.v1.ListDevicesResponse\x12M\n\tGetDevice\x12$.lamina.hardware.v1.GetDeviceRequest\x1a\x1a.lamina.hardware.v1.Device\x12p\n\x11ReadConfiguration\x12,.lamina.hardware.v1.ReadConfigurationRequest\x1a-.lamina.hardware.v1.ReadConfigurationResponse\x12Q\n\x0bResetDevice\x12&.lamina.hardware.v1.ResetDeviceRequest\x1a\x1a.lamina.hardware.v1.Device\x12P\n\x05\x44rive\x12 .lamina.hardware.v1.DriveRequest\x1a!.lamina.hardware.v1.DriveResponse(\x01\x30\x01\x12`\n\x11\x41llocateDmaBuffer\x12,.lamina.hardware.v1.AllocateDmaBufferRequest\x1a\x1d.lamina.hardware.v1.DmaBuffer\x12\x64\n\rFreeDmaBuffer\x12(.lamina.hardware.v1.FreeDmaBufferRequest\x1a).lamina.hardware.v1.FreeDmaBufferResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.hardware.v1.devices_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEVICES'].methods_by_name['ListDevices']._loaded_options = None
-  _globals['_DEVICES'].methods_by_name['ListDevices']._serialized_options = b'\212\265\030\tS-14 S-20'
-  _globals['_DEVICES'].methods_by_name['GetDevice']._loaded_options = None
-  _globals['_DEVICES'].methods_by_name['GetDevice']._serialized_options = b'\212\265\030\tS-14 S-20'
-  _globals['_DEVICES'].methods_by_name['ReadConfiguration']._loaded_options = None
-  _globals['_DEVICES'].methods_by_name['ReadConfiguration']._serialized_options = b'\212\265\030\004S-20'
-  _globals['_DEVICES'].methods_by_name['ResetDevice']._loaded_options = None
-  _globals['_DEVICES'].methods_by_name['ResetDevice']._serialized_options = b'\212\265\030\tS-14 S-20'
-  _globals['_DEVICES'].methods_by_name['Drive']._loaded_options = None
-  _globals['_DEVICES'].methods_by_name['Drive']._serialized_options = b'\212\265\030\tS-14 S-20'
-  _globals['_DEVICES'].methods_by_name['AllocateDmaBuffer']._loaded_options = None
-  _globals['_DEVICES'].methods_by_name['AllocateDmaBuffer']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_DEVICES'].methods_by_name['FreeDmaBuffer']._loaded_options = None
-  _globals['_DEVICES'].methods_by_name['FreeDmaBuffer']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_DEVICE']._serialized_start=155
-  _globals['_DEVICE']._serialized_end=675
-  _globals['_DEVICE_KIND']._serialized_start=518
-  _globals['_DEVICE_KIND']._serialized_end=591
-  _globals['_DEVICE_STATE']._serialized_start=593
-  _globals['_DEVICE_STATE']._serialized_end=675
-  _globals['_LISTDEVICESREQUEST']._serialized_start=677
-  _globals['_LISTDEVICESREQUEST']._serialized_end=783
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=785
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=876
-  _globals['_GETDEVICEREQUEST']._serialized_start=878
-  _globals['_GETDEVICEREQUEST']._serialized_end=910
-  _globals['_READCONFIGURATIONREQUEST']._serialized_start=912
-  _globals['_READCONFIGURATIONREQUEST']._serialized_end=952
-  _globals['_READCONFIGURATIONRESPONSE']._serialized_start=954
-  _globals['_READCONFIGURATIONRESPONSE']._serialized_end=995
-  _globals['_RESETDEVICEREQUEST']._serialized_start=997
-  _globals['_RESETDEVICEREQUEST']._serialized_end=1031
-  _globals['_DRIVEREQUEST']._serialized_start=1034
-  _globals['_DRIVEREQUEST']._serialized_end=1204
-  _globals['_DRIVEOPEN']._serialized_start=1206
-  _globals['_DRIVEOPEN']._serialized_end=1233
-  _globals['_DOORBELL']._serialized_start=1235
-  _globals['_DOORBELL']._serialized_end=1292
-  _globals['_QUEUETAIL']._serialized_start=1294
-  _globals['_QUEUETAIL']._serialized_end=1334
-  _globals['_VECTORMASK']._serialized_start=1336
-  _globals['_VECTORMASK']._serialized_end=1382
-  _globals['_DRIVERESPONSE']._serialized_start=1385
-  _globals['_DRIVERESPONSE']._serialized_end=1623
-  _globals['_DRIVEOPENED']._serialized_start=1625
-  _globals['_DRIVEOPENED']._serialized_end=1731
-  _globals['_DEVICEINTERRUPTS']._serialized_start=1733
-  _globals['_DEVICEINTERRUPTS']._serialized_end=1800
-  _globals['_DEVICELINK']._serialized_start=1802
-  _globals['_DEVICELINK']._serialized_end=1856
-  _globals['_DEVICEDMAFAULT']._serialized_start=1858
-  _globals['_DEVICEDMAFAULT']._serialized_end=1933
-  _globals['_ALLOCATEDMABUFFERREQUEST']._serialized_start=1935
-  _globals['_ALLOCATEDMABUFFERREQUEST']._serialized_end=2016
-  _globals['_DMABUFFER']._serialized_start=2018
-  _globals['_DMABUFFER']._serialized_end=2132
-  _globals['_FREEDMABUFFERREQUEST']._serialized_start=2134
-  _globals['_FREEDMABUFFERREQUEST']._serialized_end=2198
-  _globals['_FREEDMABUFFERRESPONSE']._serialized_start=2200
-  _globals['_FREEDMABUFFERRESPONSE']._serialized_end=2223
-  _globals['_DEVICES']._serialized_start=2226
-  _globals['_DEVICES']._serialized_end=2979
+  _globals['_DEVICE']._serialized_start=123
+  _globals['_DEVICE']._serialized_end=664
+  _globals['_DEVICE_KIND']._serialized_start=486
+  _globals['_DEVICE_KIND']._serialized_end=580
+  _globals['_DEVICE_STATE']._serialized_start=582
+  _globals['_DEVICE_STATE']._serialized_end=664
+  _globals['_LISTDEVICESREQUEST']._serialized_start=666
+  _globals['_LISTDEVICESREQUEST']._serialized_end=772
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=774
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=865
+  _globals['_GETDEVICEREQUEST']._serialized_start=867
+  _globals['_GETDEVICEREQUEST']._serialized_end=899
+  _globals['_READCONFIGURATIONREQUEST']._serialized_start=901
+  _globals['_READCONFIGURATIONREQUEST']._serialized_end=941
+  _globals['_READCONFIGURATIONRESPONSE']._serialized_start=943
+  _globals['_READCONFIGURATIONRESPONSE']._serialized_end=984
+  _globals['_RESETDEVICEREQUEST']._serialized_start=986
+  _globals['_RESETDEVICEREQUEST']._serialized_end=1020
+  _globals['_DRIVEREQUEST']._serialized_start=1023
+  _globals['_DRIVEREQUEST']._serialized_end=1193
+  _globals['_DRIVEOPEN']._serialized_start=1195
+  _globals['_DRIVEOPEN']._serialized_end=1222
+  _globals['_DOORBELL']._serialized_start=1224
+  _globals['_DOORBELL']._serialized_end=1281
+  _globals['_QUEUETAIL']._serialized_start=1283
+  _globals['_QUEUETAIL']._serialized_end=1323
+  _globals['_VECTORMASK']._serialized_start=1325
+  _globals['_VECTORMASK']._serialized_end=1371
+  _globals['_DRIVERESPONSE']._serialized_start=1374
+  _globals['_DRIVERESPONSE']._serialized_end=1612
+  _globals['_DRIVEOPENED']._serialized_start=1614
+  _globals['_DRIVEOPENED']._serialized_end=1720
+  _globals['_DEVICEINTERRUPTS']._serialized_start=1722
+  _globals['_DEVICEINTERRUPTS']._serialized_end=1789
+  _globals['_DEVICELINK']._serialized_start=1791
+  _globals['_DEVICELINK']._serialized_end=1845
+  _globals['_DEVICEDMAFAULT']._serialized_start=1847
+  _globals['_DEVICEDMAFAULT']._serialized_end=1922
+  _globals['_ALLOCATEDMABUFFERREQUEST']._serialized_start=1924
+  _globals['_ALLOCATEDMABUFFERREQUEST']._serialized_end=2005
+  _globals['_DMABUFFER']._serialized_start=2007
+  _globals['_DMABUFFER']._serialized_end=2121
+  _globals['_FREEDMABUFFERREQUEST']._serialized_start=2123
+  _globals['_FREEDMABUFFERREQUEST']._serialized_end=2187
+  _globals['_FREEDMABUFFERRESPONSE']._serialized_start=2189
+  _globals['_FREEDMABUFFERRESPONSE']._serialized_end=2212
+  _globals['_DEVICES']._serialized_start=2215
+  _globals['_DEVICES']._serialized_end=2878
 # @@protoc_insertion_point(module_scope)

@@ -41,6 +41,8 @@ class Device(_message.Message):
         """A block device."""
         KIND_OTHER: Device._Kind.ValueType  # 3
         """Something of the host that Lamina has no model of; only with the `linux` engine."""
+        KIND_DMA_ENGINE: Device._Kind.ValueType  # 4
+        """A DMA engine: copies memory; `Devices` has its descriptors."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What a device is."""
@@ -53,6 +55,8 @@ class Device(_message.Message):
     """A block device."""
     KIND_OTHER: Device.Kind.ValueType  # 3
     """Something of the host that Lamina has no model of; only with the `linux` engine."""
+    KIND_DMA_ENGINE: Device.Kind.ValueType  # 4
+    """A DMA engine: copies memory; `Devices` has its descriptors."""
 
     class _State:
         ValueType = _typing.NewType("ValueType", _builtins.int)

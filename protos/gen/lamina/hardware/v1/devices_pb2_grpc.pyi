@@ -27,10 +27,28 @@ class DevicesStub:
                        16  4  offset of queue 0, 4096; queue n is 128 n bytes behind it
         queue           0  4  tail: descriptor behind the last that is ready; written by the driver
                         4  4  driver sleeps: 1 asks for an interrupt over the stream; written by the driver, cleared by
-                              the device before it sends one
+                              the device before it sends one; 1 after a reset
+                        8  8  ring address: DMA address of descriptor 0; written by the driver of a DMA engine
+                       16  4  ring size: its descriptors; written by the driver of a DMA engine
                        64  4  head: descriptor that the device takes next; written by the device
                        68  4  device sleeps: 1 asks for a doorbell over the stream; written by the device, cleared by the
                               driver before it sends one
+
+    A driver that never writes its part of the page is known by its doorbells: their tails are put there for it, and it is
+    told all interrupts. Who writes there tells the device by the page alone; a doorbell only wakes it.
+
+    A DMA engine copies memory between DMA addresses: channel n is queue n and raises vector n. Its ring has 2 to 65,536
+    descriptors (a power of two; 256 at DMA address 0 while the words are 0) of 32 bytes, little-endian:
+
+                        0  4  control: bit 0 asks for an interrupt when it is done; bits 31–24: 0 copy, 1 fill
+                        4  4  bytes, 1 to 1 MiB
+                        8  8  source, a DMA address; for a fill the eight bytes that are repeated
+                       16  8  destination, a DMA address
+                       24  4  status, written by the device: bit 0 done, bit 1 refused; bits 15–8 why, as `DmaOutcome`, or
+                              255 for a malformed descriptor
+                       28  4  bytes moved, written by the device
+
+    A channel that was refused, or found nonsense, stops until the device is reset.
 
     A side writes its index with release order, reads the other's with acquire order, says that it sleeps only when it
     found nothing, and looks once more after that. Either side treats what the other writes as hostile.
@@ -50,7 +68,7 @@ class DevicesStub:
     ReadConfiguration: _aio.UnaryUnaryMultiCallable[_devices_pb2.ReadConfigurationRequest, _devices_pb2.ReadConfigurationResponse]
     """Reads a device's PCI configuration space.
 
-    Errors: NOT_FOUND `DEVICE_UNKNOWN`; UNIMPLEMENTED `DEVICE_NOT_PCI`.
+    Errors: NOT_FOUND `DEVICE_UNKNOWN`; UNIMPLEMENTED `DEVICE_NOT_PCI` for a device without an address.
     """
     ResetDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.ResetDeviceRequest, _devices_pb2.Device]
     """Brings a device into its state after power-on: rings are forgotten, DMA that is under way ends, interrupts are off.
@@ -67,16 +85,18 @@ class DevicesStub:
     for writing it.
 
     Errors, each of which ends the stream: NOT_FOUND `DEVICE_UNKNOWN`; FAILED_PRECONDITION `DRIVE_NOT_OPENED` when the
-    first message is not `open` or a later one is; ALREADY_EXISTS `DEVICE_DRIVEN` when somebody else drives it;
-    OUT_OF_RANGE `QUEUE_UNKNOWN` for a doorbell of a queue that is not configured; ABORTED `DEVICE_FAILED` or
-    `DEVICE_REMOVED` (a fault; the caller looks at the device and opens it again when it is back).
+    first message is not `open` or a later one is, `SESSION_REQUIRED` when the call names no session; ALREADY_EXISTS
+    `DEVICE_DRIVEN` when somebody else drives it; OUT_OF_RANGE `QUEUE_UNKNOWN` for a doorbell of a queue that is not
+    configured, `TAIL_OUTSIDE_RING` for a tail that its ring does not have; INVALID_ARGUMENT for too many entries, a
+    queue twice or an unknown vector; ABORTED `DEVICE_FAILED` or `DEVICE_REMOVED` (a fault; the caller looks at the
+    device and opens it again when it is back), `SESSION_EPOCH_STALE` when the session ended.
     """
     AllocateDmaBuffer: _aio.UnaryUnaryMultiCallable[_devices_pb2.AllocateDmaBufferRequest, _devices_pb2.DmaBuffer]
     """Sets aside memory for DMA that the MMU does not manage: rings, buffers, IOMMU tables of drivers below the MMU.
 
     It is zeroed, contiguous, never moved, and lies beyond the RAM that page tables can reach; only devices reach it,
     and who maps it. It belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors:
-    INVALID_ARGUMENT for a size out of range; RESOURCE_EXHAUSTED `DMA_MEMORY_EXHAUSTED`.
+    INVALID_ARGUMENT for a size or owner out of range; RESOURCE_EXHAUSTED `DMA_MEMORY_EXHAUSTED`.
     """
     FreeDmaBuffer: _aio.UnaryUnaryMultiCallable[_devices_pb2.FreeDmaBufferRequest, _devices_pb2.FreeDmaBufferResponse]
     """Gives DMA memory back.
@@ -100,10 +120,28 @@ class DevicesServicer:
                        16  4  offset of queue 0, 4096; queue n is 128 n bytes behind it
         queue           0  4  tail: descriptor behind the last that is ready; written by the driver
                         4  4  driver sleeps: 1 asks for an interrupt over the stream; written by the driver, cleared by
-                              the device before it sends one
+                              the device before it sends one; 1 after a reset
+                        8  8  ring address: DMA address of descriptor 0; written by the driver of a DMA engine
+                       16  4  ring size: its descriptors; written by the driver of a DMA engine
                        64  4  head: descriptor that the device takes next; written by the device
                        68  4  device sleeps: 1 asks for a doorbell over the stream; written by the device, cleared by the
                               driver before it sends one
+
+    A driver that never writes its part of the page is known by its doorbells: their tails are put there for it, and it is
+    told all interrupts. Who writes there tells the device by the page alone; a doorbell only wakes it.
+
+    A DMA engine copies memory between DMA addresses: channel n is queue n and raises vector n. Its ring has 2 to 65,536
+    descriptors (a power of two; 256 at DMA address 0 while the words are 0) of 32 bytes, little-endian:
+
+                        0  4  control: bit 0 asks for an interrupt when it is done; bits 31–24: 0 copy, 1 fill
+                        4  4  bytes, 1 to 1 MiB
+                        8  8  source, a DMA address; for a fill the eight bytes that are repeated
+                       16  8  destination, a DMA address
+                       24  4  status, written by the device: bit 0 done, bit 1 refused; bits 15–8 why, as `DmaOutcome`, or
+                              255 for a malformed descriptor
+                       28  4  bytes moved, written by the device
+
+    A channel that was refused, or found nonsense, stops until the device is reset.
 
     A side writes its index with release order, reads the other's with acquire order, says that it sleeps only when it
     found nothing, and looks once more after that. Either side treats what the other writes as hostile.
@@ -136,7 +174,7 @@ class DevicesServicer:
     ) -> _abc.Awaitable[_devices_pb2.ReadConfigurationResponse]:
         """Reads a device's PCI configuration space.
 
-        Errors: NOT_FOUND `DEVICE_UNKNOWN`; UNIMPLEMENTED `DEVICE_NOT_PCI`.
+        Errors: NOT_FOUND `DEVICE_UNKNOWN`; UNIMPLEMENTED `DEVICE_NOT_PCI` for a device without an address.
         """
 
     def ResetDevice(
@@ -163,9 +201,11 @@ class DevicesServicer:
         for writing it.
 
         Errors, each of which ends the stream: NOT_FOUND `DEVICE_UNKNOWN`; FAILED_PRECONDITION `DRIVE_NOT_OPENED` when the
-        first message is not `open` or a later one is; ALREADY_EXISTS `DEVICE_DRIVEN` when somebody else drives it;
-        OUT_OF_RANGE `QUEUE_UNKNOWN` for a doorbell of a queue that is not configured; ABORTED `DEVICE_FAILED` or
-        `DEVICE_REMOVED` (a fault; the caller looks at the device and opens it again when it is back).
+        first message is not `open` or a later one is, `SESSION_REQUIRED` when the call names no session; ALREADY_EXISTS
+        `DEVICE_DRIVEN` when somebody else drives it; OUT_OF_RANGE `QUEUE_UNKNOWN` for a doorbell of a queue that is not
+        configured, `TAIL_OUTSIDE_RING` for a tail that its ring does not have; INVALID_ARGUMENT for too many entries, a
+        queue twice or an unknown vector; ABORTED `DEVICE_FAILED` or `DEVICE_REMOVED` (a fault; the caller looks at the
+        device and opens it again when it is back), `SESSION_EPOCH_STALE` when the session ended.
         """
 
     def AllocateDmaBuffer(
@@ -177,7 +217,7 @@ class DevicesServicer:
 
         It is zeroed, contiguous, never moved, and lies beyond the RAM that page tables can reach; only devices reach it,
         and who maps it. It belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors:
-        INVALID_ARGUMENT for a size out of range; RESOURCE_EXHAUSTED `DMA_MEMORY_EXHAUSTED`.
+        INVALID_ARGUMENT for a size or owner out of range; RESOURCE_EXHAUSTED `DMA_MEMORY_EXHAUSTED`.
         """
 
     def FreeDmaBuffer(
