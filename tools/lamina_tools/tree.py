@@ -65,6 +65,7 @@ CODE_AREAS = (
     "tools",
     "bench",
     "tests",
+    "examples",
     *(str(layer.folder) for layer in LAYERS),
 )
 """Folders of written Python code, one an owner, relative to the root."""

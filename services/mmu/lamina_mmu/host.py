@@ -10,6 +10,7 @@ import grpc
 from lamina.common.v1 import layer_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 
+from lamina_kit import trace
 from lamina_kit.below import extend_boot
 from lamina_kit.driver import Performer, drive
 from lamina_kit.effects import Step, WaitFor
@@ -27,12 +28,19 @@ from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import NOBODY, Session
 from lamina_mmu.engines.interface import MmuEngine
 from lamina_mmu.faults import MmuFaults
+from lamina_mmu.io import policies
 from lamina_mmu.io.performer import performer
 from lamina_mmu.io.swap_file import SwapFile
 
 T = TypeVar("T")
 
 SWAP_FILE = "swap"
+
+
+def _trace_id() -> str:
+    """Returns the id of the trace that is being served; empty without one."""
+    context = trace.current()
+    return context.trace_id if context is not None else ""
 
 
 class MmuHost:
@@ -77,8 +85,9 @@ class MmuHost:
         self.perform = performer(environment.clock, hardware_pb2_grpc.CpuStub(channel))
         events = environment.layer.events
         now_ns, wake = environment.clock.now_ns, self.perform.wake
-        ports = Ports(environment.host, bus, self._swap, now_ns, events.record, wake)
-        self.engine = self._engine_class(ports, Settings(config.policy, config.memory_bytes >> PAGE_SHIFT))
+        ports = Ports(environment.host, bus, self._swap, now_ns, events.record, wake, _trace_id)
+        policy, installed = policies.installed(config.policy)
+        self.engine = self._engine_class(ports, Settings(policy, config.memory_bytes >> PAGE_SHIFT, installed))
         sessions = environment.layer.sessions
         sessions.adopted = self.engine.owned
         sessions.on_expired(self._expire)

@@ -85,6 +85,7 @@ class Stack:
         frames: int = 4096,
         swap_pages: int = 1024,
         engine: str = "model",
+        config: MmuConfig | None = None,
     ) -> None:
         self.clock: Clock = clock or clock_of_loop()
         self.folder = folder
@@ -95,7 +96,7 @@ class Stack:
         channels = {"hardware": local(self.hardware, state)}
         self.layer = LayerState("mmu", "h1", self.clock, rng.child("mmu"), engine=engine)
         self.environment = Environment("h1", self.clock, rng, folder / "state", self.layer, channels)
-        self.service: Any = build(self.environment, MmuConfig(swap_bytes=swap_pages * PAGE))
+        self.service: Any = build(self.environment, config or MmuConfig(swap_bytes=swap_pages * PAGE))
 
     async def __aenter__(self) -> Stack:
         await self.service.start()

@@ -12,7 +12,8 @@ from tests.property.mmu.world import PAGE, BytesRam
 
 from lamina_mmu.domain.entry import leaf
 from lamina_mmu.domain.four_level import FourLevelTable
-from lamina_mmu.domain.lru import LruPolicy
+from lamina_mmu.domain.policies.lru import Lru
+from lamina_mmu.domain.replacement import Replacement
 from lamina_mmu.domain.rmap import ReverseMap
 from lamina_mmu.domain.sparse import SparseTable
 from lamina_mmu.domain.table import entries, exchange
@@ -215,7 +216,7 @@ def test_the_reverse_map_is_a_dict_of_lists(steps: list[tuple[bool, int, int, in
 @given(st.lists(st.tuples(st.sampled_from("arx"), st.integers(1, 20)), max_size=150))
 def test_lru_is_a_list(steps: list[tuple[str, int]]) -> None:
     """The order of candidates is that of a list in which an accessed frame moves to the end, group by group."""
-    policy = LruPolicy(32)
+    policy = Replacement(32, lambda group: Lru(32), lambda frame: 0)
     order: list[int] = []
     for kind, frame in steps:
         if kind == "a" and frame not in order:

@@ -11,7 +11,8 @@ from tests.property.mmu.world import PAGE, DictSwap
 from lamina_kit.errors import AlreadyExists, DataLoss, FailedPrecondition, OutOfRange
 from lamina_mmu.domain.frames import FrameTable, Use
 from lamina_mmu.domain.group import GroupTree
-from lamina_mmu.domain.lru import LruPolicy
+from lamina_mmu.domain.policies.lru import Lru
+from lamina_mmu.domain.replacement import Replacement
 from lamina_mmu.domain.rmap import ReverseMap
 from lamina_mmu.domain.swap import SwapArea
 
@@ -20,7 +21,8 @@ def test_a_table_for_8_gib_costs_next_to_nothing() -> None:
     """Tables for 2 million frames are there at once, and take little memory until frames are used."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    frames, rmap, policy = FrameTable(1 << 21), ReverseMap(1 << 21), LruPolicy(1 << 21)
+    frames, rmap = FrameTable(1 << 21), ReverseMap(1 << 21)
+    policy = Replacement(1 << 21, lambda group: Lru(1 << 21), lambda frame: 0)
     assert time.perf_counter() - start < 0.1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 * 1024
     assert frames.free == (1 << 21) - 1 and not list(rmap.of(5)) and policy.population([0]) == 0

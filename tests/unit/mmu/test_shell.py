@@ -130,7 +130,7 @@ def test_configuration_is_bounded() -> None:
     """Defaults are 1 GiB of sparse swap and LRU; wrong values name their key."""
     assert load("mmu", MmuConfig, None, {}) == MmuConfig(1 << 30, "lru", 0)
     assert load("mmu", MmuConfig, None, {"LAMINA_MMU_SWAP_BYTES": "0"}).swap_bytes == 0
-    for wrong in ({"swap_bytes": -1}, {"policy": "none"}, {"memory_bytes": 1 << 50}):
+    for wrong in ({"swap_bytes": -1}, {"policy": "No Name"}, {"memory_bytes": 1 << 50}):
         with pytest.raises(InvalidArgument, match=rf"mmu\.{next(iter(wrong))}"):
             MmuConfig(**wrong)
 
@@ -138,7 +138,7 @@ def test_configuration_is_bounded() -> None:
 def test_an_unknown_policy_is_refused_by_the_engine() -> None:
     """The known policies are named."""
     ports = Ports("h1", BytesRam(8), DictSwap(0), lambda: 0, lambda *_, **__: None, lambda *_: None)
-    with pytest.raises(InvalidArgument, match="lru"):
+    with pytest.raises(NotFound, match="lru"):
         Machine(ports, Settings(policy="optimal"))
 
 

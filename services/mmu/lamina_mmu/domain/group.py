@@ -38,6 +38,8 @@ class Group:
     oom_events: int = 0
     reclaimed: int = 0
     members: int = 0
+    policy: str = ""
+    policy_values: dict[str, int] = field(default_factory=dict)
     session: Session = NOBODY
     children: list[Group] = field(default_factory=list)
 

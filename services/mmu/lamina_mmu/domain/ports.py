@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from lamina_mmu.domain.policy import Policy
 from lamina_mmu.domain.ram import Ram
 from lamina_mmu.domain.swap import SwapStore
 
@@ -19,7 +20,10 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class Ports:
-    """RAM, swap, time (ns since the stack's start), the event log, and the way to wake steps that wait for a key."""
+    """RAM, swap, time (ns since the stack's start), the event log, and the way to wake steps that wait for a key.
+
+    `trace` returns the id of the trace that is being served, empty without one.
+    """
 
     host: str
     ram: Ram
@@ -27,11 +31,16 @@ class Ports:
     now_ns: Callable[[], int]
     record: Journal
     wake: Callable[[Hashable, object], object]
+    trace: Callable[[], str] = str
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be chosen: the replacement policy; how many frames of RAM are used (0: all of them)."""
+    """What can be chosen: the replacement policy; how many frames of RAM are used (0: all of them).
+
+    `installed` are policies beside Lamina's own, by name.
+    """
 
     policy: str = "lru"
     frames: int = 0
+    installed: Mapping[str, type[Policy]] = field(default_factory=dict)

@@ -2569,8 +2569,9 @@ class GroupsServicer:
         as far as it can be; a new policy starts from the order in which the pages came in.
 
         Idempotent. Errors: NOT_FOUND `GROUP_UNKNOWN`, `POLICY_UNKNOWN`; INVALID_ARGUMENT for a value out of range, a
-        policy that works in replays only, or an unknown path in the mask; FAILED_PRECONDITION `GROUP_IS_ROOT` for limits
-        of the root group.
+        policy that works in replays only (`POLICY_OFFLINE`), a parameter that the policy does not have or cannot take
+        (`POLICY_PARAMETER_INVALID`), or an unknown path in the mask; FAILED_PRECONDITION `GROUP_IS_ROOT` for limits of the
+        root group.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lamina_kit.effects import Step
-from lamina_kit.paging import DIRTY, PAGE_SHIFT, PRESENT
+from lamina_kit.paging import DIRTY, PAGE_SHIFT, PRESENT, RW
+from lamina_mmu.domain.decisions import OTHERS, Batch, Candidate, Eviction
 from lamina_mmu.domain.entry import HELD, swapped, transit
+from lamina_mmu.domain.frames import DIRTY as DIRTY_FLAG
 from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.object import MemoryObject
 from lamina_mmu.domain.outcome import ReclaimResult
+from lamina_mmu.domain.replacement import Chosen
 from lamina_mmu.domain.table import exchange
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.swapping import is_dirty, swap_out
@@ -25,22 +28,29 @@ class _Victim:
     """A frame on its way out, with the entries that named it and what it is a page of."""
 
     frame: int
-    age: int
+    chosen: Chosen
     taken: list[Taken] = field(default_factory=list)
     entity: MemoryObject | None = None
     page: int = 0
 
 
-def evict(m: Machine, frames: list[int], population: int, cause: str) -> Step[ReclaimResult]:
-    """Pushes `frames` (evictable now) out, as far as they stay so; `population` and `cause` go into the record."""
-    victims = [_take_away(m, frame) for frame in frames]
+def evict(m: Machine, chosen: list[Chosen], following: list[int], group: str, cause: str) -> Step[ReclaimResult]:
+    """Pushes out frames that are leaving, as far as they may still go; the others are given back to their policy.
+
+    `following` are the frames that would be next; they go into the record, as `group`, which is reclaimed, and `cause`.
+    """
+    batch = Batch(group, cause)
+    batch.victims = [candidate(m, one.frame, one.age, one.reason) for one in chosen]
+    batch.behind = [candidate(m, frame, m.policy.age(frame), m.policy.standing(frame)) for frame in following]
+    told = _Told(m, batch)
+    victims = [_take_away(m, one) for one in chosen]
     open_victims = list(victims)
     gone = written = 0
     try:
         yield from withdraw(m, [page for victim in victims for page in victim.taken])
-        for victim in victims:
+        for index, victim in enumerate(victims):
             before = m.swap.written
-            out = not m.ram.pins(victim.frame) and _push_out(m, victim, population, cause)
+            out = not m.ram.pins(victim.frame) and _push_out(m, victim, index, told)
             if not out:
                 _put_back(m, victim, held=False)
             open_victims.pop(0)
@@ -51,12 +61,35 @@ def evict(m: Machine, frames: list[int], population: int, cause: str) -> Step[Re
         for victim in open_victims:
             _put_back(m, victim, held=True)
             _finish(m, victim)
-    return ReclaimResult(gone, written, len(frames) - gone)
+    return ReclaimResult(gone, written, len(chosen) - gone)
 
 
-def _take_away(m: Machine, frame: int) -> _Victim:
+def candidate(m: Machine, frame: int, age: int, standing: str) -> Candidate:
+    """Returns a page as it stands now."""
+    place: tuple[str, int, int] | None = None
+    if m.frames.use[frame] == Use.OBJECT:
+        place = ("object", m.objects.slot(m.frames.owner[frame]).number, m.frames.index[frame] << PAGE_SHIFT)
+    for space_id, vpn in m.rmap.of(frame):
+        place = ("space", m.spaces.slot(space_id).number, vpn << PAGE_SHIFT)
+        break
+    return Candidate(frame, place, age, may_be_dirty(m, frame), standing)
+
+
+def may_be_dirty(m: Machine, frame: int) -> bool:
+    """Returns whether a frame is dirty as far as can be known without asking its holders."""
+    if m.frames.flags[frame] & DIRTY_FLAG:
+        return True
+    for space_id, vpn in m.rmap.of(frame):
+        entry = m.spaces.slot(space_id).table.load(vpn)
+        if entry & DIRTY or (entry & HELD and entry & RW):
+            return True
+    return False
+
+
+def _take_away(m: Machine, chosen: Chosen) -> _Victim:
     """Makes every entry of a frame say TRANSIT."""
-    victim = _Victim(frame, m.policy.age(frame))
+    frame = chosen.frame
+    victim = _Victim(frame, chosen)
     m.set_busy(frame, True)
     for space_id, vpn in list(m.rmap.of(frame)):
         table = m.spaces.slot(space_id).table
@@ -72,14 +105,18 @@ def _take_away(m: Machine, frame: int) -> _Victim:
     return victim
 
 
-def _push_out(m: Machine, victim: _Victim, population: int, cause: str) -> bool:
+def _push_out(m: Machine, victim: _Victim, index: int, told: _Told) -> bool:
     """Writes a dirty victim to swap and replaces its entries; False when swap has no room for it."""
     frame = victim.frame
     dirty = is_dirty(m, frame)
     slot = swap_out(m, frame) if dirty else m.frames.slot[frame] - 1
     if dirty and slot < 0:
         m.record(
-            m.names.frame(frame), "page.kept", cause=cause, rule="a dirty page needs a swap slot", free=m.swap.free
+            m.names.frame(frame),
+            "page.kept",
+            cause=told.batch.wanted_by,
+            rule="a dirty page needs a swap slot",
+            free=m.swap.free,
         )
         return False
     for page in victim.taken:
@@ -92,7 +129,7 @@ def _push_out(m: Machine, victim: _Victim, population: int, cause: str) -> bool:
             space.swapped += 1
     if victim.entity is not None:
         _store_object_entry(m, victim, slot)
-    _record(m, victim, dirty, slot, population, cause)
+    told.record(victim, index, dirty, slot)
     m.groups.get(m.frames.group[frame]).reclaimed += 1
     m.dropped += not dirty
     m.frames.refs[frame] = 0
@@ -111,7 +148,8 @@ def _store_object_entry(m: Machine, victim: _Victim, slot: int) -> None:
 
 
 def _put_back(m: Machine, victim: _Victim, held: bool) -> None:
-    """Restores the entries; `held` says whether a holder may still have the page."""
+    """Restores the entries; `held` says whether a holder may still have the page. The policy has it again."""
+    m.policy.restored(victim.frame)
     for page in victim.taken:
         entry = page.entry if held else page.entry & ~HELD
         exchange(m.spaces.slot(page.space).table, page.vpn, entry)
@@ -126,24 +164,57 @@ def _finish(m: Machine, victim: _Victim) -> None:
         m.unlink_object(victim.entity.id, 1)
 
 
-def _record(m: Machine, victim: _Victim, dirty: bool, slot: int, population: int, cause: str) -> None:
-    """Records the decision, once for the frame and once for each page that was in it."""
-    names = m.names
-    subjects = [names.frame(victim.frame)]
-    subjects += [names.page(m.spaces.slot(page.space).number, page.vpn) for page in victim.taken]
-    for subject in subjects:
-        m.record(
-            subject,
-            "page.evicted",
-            cause=cause,
-            rule=f"{m.policy.name}: the oldest sampled access of {population} pages",
-            frame=victim.frame,
-            age=victim.age,
-            state="dirty" if dirty else "clean",
-            action=f"written to slot {slot}"
-            if dirty
-            else f"dropped, slot {slot} has it"
-            if slot >= 0
-            else "dropped, zeros",
-            group=m.groups.get(m.frames.group[victim.frame]).name,
+class _Told:
+    """Tells the decisions of one batch: into the ring of evictions, and into the event log for `Explain`."""
+
+    def __init__(self, m: Machine, batch: Batch) -> None:
+        self.m, self.batch = m, batch
+        self._labels = [self._label(one) for one in (*batch.victims, *batch.behind)]
+
+    def _label(self, one: Candidate) -> str:
+        if one.place is None:
+            return f"frame {one.frame}"
+        kind, number, address = one.place
+        return f"{kind[0]}-{number} {address:#x}"
+
+    def record(self, victim: _Victim, index: int, dirty: bool, slot: int) -> None:
+        """Records one eviction: once for the frame, once for each page that was in it."""
+        m, chosen, batch = self.m, victim.chosen, self.batch
+        numbers = tuple(m.spaces.slot(page.space).number for page in victim.taken)
+        charged = m.groups.get(m.frames.group[victim.frame]).name
+        if dirty:
+            action = f"written to slot {slot}"
+        else:
+            action = f"dropped, slot {slot} has it" if slot >= 0 else "dropped, zeros"
+        sequence = m.evictions.next_sequence()
+        pages = zip(numbers, victim.taken, strict=True)
+        for subject in (m.names.frame(victim.frame), *(m.names.page(number, page.vpn) for number, page in pages)):
+            m.record(
+                subject,
+                "page.evicted",
+                cause=batch.wanted_by,
+                rule=f"{chosen.policy}: {chosen.reason}",
+                frame=victim.frame,
+                age=chosen.age,
+                rank=index + 1,
+                policy=chosen.policy,
+                state="dirty" if dirty else "clean",
+                action=action,
+                group=charged,
+                next=", ".join(self._labels[index + 1 : index + 1 + OTHERS]),
+                eviction=sequence,
+            )
+        m.evictions.add(
+            Eviction(
+                sequence,
+                m.ports.now_ns(),
+                batch,
+                index,
+                chosen.policy,
+                chosen.reason,
+                slot if dirty else -1,
+                numbers,
+                charged,
+                m.ports.trace(),
+            )
         )

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from lamina_kit.effects import Step
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.paging import USER_END
-from lamina_mmu.domain.entry import frame_of, in_ram
-from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.group import Group
 from lamina_mmu.domain.outcome import ReclaimResult
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Space
-from lamina_mmu.domain.table import entries
 from lamina_mmu.engines.model.machine import Machine
-from lamina_mmu.engines.model.reclaim import BATCH, reclaim, reclaim_group
+from lamina_mmu.engines.model.reclaim import BATCH, reclaim_group, reclaim_space
 
 CHUNK = 256
 """Most pages pushed out without a yield, so that others are not kept waiting."""
@@ -34,6 +29,7 @@ def create_group(m: Machine, name: str, parent: Group, limits: Mapping[str, int 
 def delete_group(m: Machine, group: Group) -> None:
     """Removes an empty group."""
     m.groups.delete(group)
+    m.policy.forget_group(group.id)
     m.record(m.names.group(group.name), "group.deleted")
 
 
@@ -47,6 +43,8 @@ def update_group(m: Machine, group: Group, limits: Mapping[str, int | None]) -> 
         )
     for name, value in limits.items():
         setattr(group, name, value)
+    for level in group.subtree():
+        m.policy.resize(level.id, m.capacity(level.id))
     m.record(m.names.group(group.name), "group.updated", **dict[str, Any](limits))
     while group.limit is not None and group.usage > group.limit:
         pages = min(group.usage - group.limit, CHUNK)
@@ -63,23 +61,12 @@ def reclaim_on_demand(m: Machine, space: Space | None, group: Group, pages: int)
         if space is None:
             result = yield from reclaim_group(m, group, chunk, "asked for")
         else:
-            m.trim_swap(space.group, chunk)
-            mine = partial(_pages_of, m, space)
-            result = yield from reclaim(m, mine, len(mine()), chunk, "asked for")
+            result = yield from reclaim_space(m, space, chunk, "asked for")
         gone += result.pages
         written += result.written
         if not result.pages and not result.busy:
             break
     return ReclaimResult(gone, written)
-
-
-def _pages_of(m: Machine, space: Space) -> list[int]:
-    """Returns the frames that a space maps and that may leave RAM, the oldest access first."""
-    found: list[int] = []
-    for _, some in entries(space.table, 0, USER_END >> 12):
-        found += [frame_of(entry) for entry in some.tolist() if in_ram(entry)]
-    unique = dict.fromkeys(frame for frame in found if m.frames.use[frame] in (Use.ANONYMOUS, Use.OBJECT))
-    return sorted(unique, key=m.policy.age, reverse=True)
 
 
 def reclaim_ahead(m: Machine) -> Step[None]:

@@ -12,27 +12,30 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from lamina_kit.errors import InvalidArgument
+from lamina_kit.errors import InvalidArgument, NotFound
 from lamina_kit.paging import DIRTY as D_BIT
 from lamina_mmu.domain.buddy import HUGE_ORDER
+from lamina_mmu.domain.decisions import Evictions
 from lamina_mmu.domain.effects import PRESSURE
 from lamina_mmu.domain.entry import frame_of, is_swap, slot_of
 from lamina_mmu.domain.frames import BUSY, DIRTY, HUGE_FRAMES, FrameTable, Use
 from lamina_mmu.domain.group import Group, GroupTree
 from lamina_mmu.domain.handles import HandleTable
 from lamina_mmu.domain.hold import Hold, Message
-from lamina_mmu.domain.lru import LruPolicy
 from lamina_mmu.domain.names import Names
 from lamina_mmu.domain.object import MemoryObject
-from lamina_mmu.domain.policy import ReplacementPolicy
+from lamina_mmu.domain.policies.catalogue import OWN
+from lamina_mmu.domain.policy import Policy
 from lamina_mmu.domain.ports import Ports, Settings
+from lamina_mmu.domain.replacement import Replacement
 from lamina_mmu.domain.requests import RequestLog
 from lamina_mmu.domain.rmap import ReverseMap
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.swap import SwapArea
 
-POLICIES: dict[str, type[LruPolicy]] = {"lru": LruPolicy}
+OBJECT_PAGE = 1 << 60
+"""Added to the number of a page of an object, so that it is none of a space's."""
 
 
 class Short(Exception):
@@ -65,12 +68,8 @@ class Machine:
     """All state of one host's memory."""
 
     def __init__(self, ports: Ports, settings: Settings) -> None:
-        if settings.policy not in POLICIES:
-            raise InvalidArgument(
-                f"There is no replacement policy {settings.policy}.",
-                reason="POLICY_UNKNOWN",
-                next_step=f"Choose one of: {', '.join(POLICIES)}.",
-            )
+        self.policies: dict[str, type[Policy]] = {**OWN, **settings.installed}
+        self.default_policy = self.live_policy(settings.policy)
         self.ports = ports
         self.ram = ports.ram
         self.record = ports.record
@@ -78,7 +77,8 @@ class Machine:
         count = min(settings.frames or ports.ram.frames, ports.ram.frames)
         self.frames = FrameTable(count)
         self.rmap = ReverseMap(count)
-        self.policy: ReplacementPolicy = POLICIES[settings.policy](count)
+        self.policy = Replacement(count, self._make_policy, self._page_number)
+        self.evictions = Evictions()
         self.swap = SwapArea(ports.swap)
         self.groups = GroupTree()
         self.spaces: HandleTable[Space] = HandleTable("space", "s", "SPACE_UNKNOWN")
@@ -92,6 +92,46 @@ class Machine:
         self.high = 2 * self.low
         self._last_hold = 0
         self._last_allocation = 0
+
+    # ── policies ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def live_policy(self, name: str) -> type[Policy]:
+        """Returns a policy that can serve faults; POLICY_UNKNOWN, or POLICY_OFFLINE when it works in replays only."""
+        found = self.policies.get(name)
+        if found is None:
+            raise NotFound(
+                f"There is no replacement policy {name}.",
+                reason="POLICY_UNKNOWN",
+                next_step=f"Choose one of: {', '.join(sorted(self.policies))}.",
+            )
+        if found.offline:
+            raise InvalidArgument(
+                f"The policy {name} needs to know the future, so it works in replays only.",
+                reason="POLICY_OFFLINE",
+                next_step="Replay a trace with it, or choose another policy for live memory.",
+            )
+        return found
+
+    def _make_policy(self, group_id: int) -> Policy:
+        """Makes the policy of a group: its own, or that of the nearest group above which has one."""
+        for level in self.groups.get(group_id).path:
+            if level.policy:
+                return self.live_policy(level.policy)(self.capacity(group_id), level.policy_values)
+        return self.default_policy(self.capacity(group_id))
+
+    def capacity(self, group_id: int) -> int:
+        """Returns the frames that a group may have, itself and all above it considered; at least 1."""
+        limits = [level.limit for level in self.groups.get(group_id).path if level.limit is not None]
+        return max(1, min(limits, default=self.frames.count - 1))
+
+    def _page_number(self, frame: int) -> int:
+        """Returns the number under which a page is remembered: its place in its object, or in its newest space."""
+        frames = self.frames
+        if frames.use[frame] == Use.OBJECT:
+            return OBJECT_PAGE | self.objects.slot(frames.owner[frame]).number << 28 | frames.index[frame]
+        for space_id, vpn in self.rmap.of(frame):
+            return self.spaces.slot(space_id).number << 36 | vpn
+        return 0
 
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
 

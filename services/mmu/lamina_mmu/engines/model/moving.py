@@ -146,8 +146,7 @@ def _land(m: Machine, lifted: Lifted, target: int, cause: str) -> None:
     if slot:
         frames.slot[frame], frames.slot[target] = 0, slot
         m.swap.frame[slot - 1] = target
-    m.policy.remove(frame)
-    m.policy.add(target, frames.group[frame])
+    m.policy.moved(frame, target)
     m.record(m.names.frame(frame), "page.moved", cause=cause, to=target)
     let_go(m, lifted)
     frames.give_back(frame, m.ram.pins(frame) > 0)

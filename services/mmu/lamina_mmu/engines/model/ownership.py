@@ -9,6 +9,7 @@ from lamina_kit.effects import Step, WaitFor
 from lamina_mmu.domain.effects import request_key
 from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.session import Session
+from lamina_mmu.engines.model.grouping import delete_group
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.objects import delete_object
 from lamina_mmu.engines.model.spaces import delete_space
@@ -55,7 +56,7 @@ def expire(m: Machine, owner: str, epoch: int) -> Step[None]:
             m.drop_allocated(frame)
     for group in reversed(m.groups.ordered()):
         if _belongs(group.session, owner, epoch) and group.is_empty:
-            m.groups.delete(group)
+            delete_group(m, group)
     m.record(owner, "session.expired", epoch=epoch)
 
 

@@ -1,38 +1,43 @@
-"""Making room: choosing victims by their A bits, and pushing them out (the document's swap mechanism).
+"""Making room: having the policies choose victims, and pushing them out (the document's swap mechanism).
 
-    candidates, oldest first ──▶ sample A ──▶ seen accessed: to the young end ──▶ the oldest that remain are victims
+    candidates, first to go first ──▶ look at A bits ──▶ the policy is told which were accessed ──▶ it chooses victims
     victims ──▶ entries TRANSIT ──▶ shootdowns, revocations (A, D come back) ──▶ still unpinned?
           dirty ──▶ written to swap, entry SWAP     clean ──▶ dropped, entry SWAP (its slot) or 0     pinned ──▶ back
 
-A small population (up to 64 pages) is sampled as a whole, so the choice is exact LRU over what the A bits can tell; a
-large one from its old end, in windows. A is cleared by compare-and-swap, and the translations are shot down so that
-the next access sets it again.
+A small population (up to 64 pages) is looked at as a whole, so the choice is exact over what the A bits can tell; a
+large one from the end that goes first, in windows. A is cleared by compare-and-swap, and the translations are shot down
+so that the next access sets it again.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 
 from lamina_kit.effects import Step, WaitFor
-from lamina_kit.paging import ACCESSED, DIRTY, PAGE_SHIFT, RW
+from lamina_kit.paging import ACCESSED, PAGE_SHIFT, USER_END
+from lamina_mmu.domain.decisions import OTHERS
 from lamina_mmu.domain.effects import Shootdown, frame_key
-from lamina_mmu.domain.entry import HELD
+from lamina_mmu.domain.entry import HELD, frame_of, in_ram
 from lamina_mmu.domain.four_level import FourLevelTable
 from lamina_mmu.domain.frames import BUSY, Use
-from lamina_mmu.domain.frames import DIRTY as DIRTY_FLAG
 from lamina_mmu.domain.group import Group
 from lamina_mmu.domain.outcome import ReclaimResult
-from lamina_mmu.domain.table import update
-from lamina_mmu.engines.model.evict import evict
+from lamina_mmu.domain.policy import MayGo
+from lamina_mmu.domain.replacement import Chosen
+from lamina_mmu.domain.space import Space
+from lamina_mmu.domain.table import entries, update
+from lamina_mmu.engines.model.evict import evict, may_be_dirty
 from lamina_mmu.engines.model.holding import sample
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.withdraw import ranges_of
 
 EXACT = 64
-"""Populations up to this many pages are sampled as a whole."""
+"""Populations up to this many pages are looked at as a whole."""
 ROUNDS = 4
-"""Most windows that are sampled before the oldest pages go although they were accessed."""
+"""Most windows that are looked at before pages go although they were accessed."""
 BATCH = 32
 """Pages that a reclaim for one fault asks for, when there are enough."""
 
@@ -48,20 +53,81 @@ def make_room(m: Machine, group: Group, cause: str) -> Step[bool]:
 
 
 def reclaim_group(m: Machine, group: Group, pages: int, cause: str) -> Step[ReclaimResult]:
-    """Pushes up to `pages` out of a group and all under it."""
-    ids = [level.id for level in group.subtree()]
-    for level in ids:
-        m.trim_swap(level, pages)
-    return (yield from reclaim(m, lambda: m.policy.candidates(ids), m.policy.population(ids), pages, cause))
-
-
-def reclaim(
-    m: Machine, candidates: Callable[[], Iterable[int]], population: int, pages: int, cause: str
-) -> Step[ReclaimResult]:
-    """Pushes up to `pages` of the candidates out, oldest first.
+    """Pushes up to `pages` out of a group and all under it, as their policies choose.
 
     With no victim but pages that others are pushing out, it waits for one of those and says `busy`.
     """
+    ids = [level.id for level in group.subtree()]
+    for level in ids:
+        m.trim_swap(level, pages)
+    if any(m.policy.policy(level).samples for level in ids):
+        yield from look(m, lambda: m.policy.candidates(ids), m.policy.population(ids), pages)
+    victims = choose(m, ids, pages)
+    if victims:
+        following = [frame for frame in islice(m.policy.candidates(ids), OTHERS) if is_evictable(m, frame)]
+        return (yield from evict(m, victims, following, group.name, cause))
+    busy = [frame for frame, level in m.policy.leaving.items() if level in ids]
+    for frame in (*busy, *m.policy.candidates(ids)):
+        if m.frames.flags[frame] & BUSY:
+            yield WaitFor(frame_key(frame))
+            return ReclaimResult(busy=1)
+    return ReclaimResult()
+
+
+def choose(m: Machine, groups: list[int], pages: int) -> list[Chosen]:
+    """Has the policies of groups choose up to `pages` victims; of several the one with the oldest page at its head."""
+    may_go = partial(is_evictable, m)
+    held = [group for group in groups if m.policy.population((group,))]
+    if len(held) == 1:
+        return _choose_of(m, held[0], pages, may_go)
+    heads: list[tuple[int, int]] = []
+    for group in held:
+        _push_head(m, heads, group, may_go)
+    victims: list[Chosen] = []
+    while heads and len(victims) < pages:
+        _, group = heapq.heappop(heads)
+        victims += _choose_of(m, group, 1, may_go)
+        _push_head(m, heads, group, may_go)
+    return victims
+
+
+def _choose_of(m: Machine, group: int, pages: int, may_go: MayGo) -> list[Chosen]:
+    victims: list[Chosen] = []
+    while len(victims) < pages and (chosen := m.policy.evict(group, may_go)) is not None:
+        victims.append(chosen)
+    return victims
+
+
+def _push_head(m: Machine, heads: list[tuple[int, int]], group: int, may_go: MayGo) -> None:
+    """Adds a group by the age of the page that would go first; one without such a page is left out."""
+    frame = next(filter(may_go, m.policy.order(group)), 0)
+    if frame:
+        heapq.heappush(heads, (-m.policy.age(frame), group))
+
+
+def reclaim_space(m: Machine, space: Space, pages: int, cause: str) -> Step[ReclaimResult]:
+    """Pushes up to `pages` of a space out, the oldest access first, whatever the policies of its pages' groups."""
+    m.trim_swap(space.group, pages)
+    population = len(_pages_of(m, space))
+    yield from look(m, lambda: _pages_of(m, space), population, pages)
+    frames = list(islice((frame for frame in _pages_of(m, space) if is_evictable(m, frame)), pages + OTHERS))
+    reason = f"the oldest sampled access of {population} pages"
+    victims = [m.policy.take(frame, reason) for frame in frames[:pages]]
+    if not victims:
+        return ReclaimResult()
+    return (yield from evict(m, victims, frames[pages:], m.groups.get(space.group).name, cause))
+
+
+def _pages_of(m: Machine, space: Space) -> list[int]:
+    """Returns the frames that a space maps and that a policy orders, the oldest access first."""
+    found: list[int] = []
+    for _, some in entries(space.table, 0, USER_END >> PAGE_SHIFT):
+        found += [frame_of(entry) for entry in some.tolist() if in_ram(entry)]
+    return sorted(filter(m.policy.knows, dict.fromkeys(found)), key=m.policy.age, reverse=True)
+
+
+def look(m: Machine, candidates: Callable[[], Iterable[int]], population: int, pages: int) -> Step[None]:
+    """Tells the policies which of the first candidates were accessed, until enough were not for `pages` victims."""
     window = population if population <= EXACT else max(8 * pages, EXACT)
     for _ in range(1 if window >= population else ROUNDS):
         seen = list(islice((frame for frame in candidates() if is_evictable(m, frame)), window))
@@ -71,14 +137,6 @@ def reclaim(
                 m.policy.accessed(frame)
         if len(seen) - len(accessed) >= pages:
             break
-    victims = list(islice((frame for frame in candidates() if is_evictable(m, frame)), pages))
-    if victims:
-        return (yield from evict(m, victims, population, cause))
-    for frame in candidates():
-        if m.frames.flags[frame] & BUSY:
-            yield WaitFor(frame_key(frame))
-            return ReclaimResult(busy=1)
-    return ReclaimResult()
 
 
 def is_evictable(m: Machine, frame: int) -> bool:
@@ -93,17 +151,6 @@ def is_evictable(m: Machine, frame: int) -> bool:
         return True
     slot = frames.slot[frame] - 1
     return (slot >= 0 and not m.swap.refs[slot]) or not may_be_dirty(m, frame)
-
-
-def may_be_dirty(m: Machine, frame: int) -> bool:
-    """Returns whether a frame is dirty as far as can be known without asking its holders."""
-    if m.frames.flags[frame] & DIRTY_FLAG:
-        return True
-    for space_id, vpn in m.rmap.of(frame):
-        entry = m.spaces.slot(space_id).table.load(vpn)
-        if entry & DIRTY or (entry & HELD and entry & RW):
-            return True
-    return False
 
 
 def sample_frames(m: Machine, frames: list[int]) -> Step[set[int]]:

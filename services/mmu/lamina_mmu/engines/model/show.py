@@ -11,8 +11,8 @@ from lamina_mmu.domain.group import Group
 from lamina_mmu.domain.object import MemoryObject
 from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.views import FrameView, GroupView, MemoryView, ObjectView, SpaceView
+from lamina_mmu.engines.model.evict import may_be_dirty
 from lamina_mmu.engines.model.machine import Machine
-from lamina_mmu.engines.model.reclaim import may_be_dirty
 
 MOST_FRAME_MAPPINGS = 1000
 CHARGED = (Use.ANONYMOUS, Use.OBJECT, Use.TABLE, Use.ALLOCATED)
@@ -74,7 +74,7 @@ def show_memory(m: Machine) -> MemoryView:
         m.swap.written,
         m.swap.read_back,
         m.dropped,
-        m.policy.name,
+        m.default_policy.name,
     )
 
 
