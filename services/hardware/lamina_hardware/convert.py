@@ -30,6 +30,7 @@ _OUTCOMES = {
     Outcome.PAGE_FAULT: pb.TranslateResponse.OUTCOME_PAGE_FAULT,
     Outcome.EPT_VIOLATION: pb.TranslateResponse.OUTCOME_EPT_VIOLATION,
     Outcome.NOT_CANONICAL: pb.TranslateResponse.OUTCOME_NOT_CANONICAL,
+    Outcome.EPT_MISCONFIGURATION: pb.TranslateResponse.OUTCOME_EPT_MISCONFIGURATION,
 }
 _MAX_LABEL = 256
 _MAX_DOMAIN = 256
@@ -178,9 +179,10 @@ def refusal(request: pb.RunRequest, reason: str) -> pb.RunResponse:
 def walk(found: Walk) -> pb.TranslateResponse:
     """Returns a walk as a message."""
     translated = found.outcome is Outcome.TRANSLATED
+    second = found.outcome in (Outcome.EPT_VIOLATION, Outcome.EPT_MISCONFIGURATION)
     return pb.TranslateResponse(
         outcome=_OUTCOMES[found.outcome],
-        guest_physical_address=found.gpa if translated or found.outcome is Outcome.EPT_VIOLATION else 0,
+        guest_physical_address=found.gpa if translated or second else 0,
         physical_address=found.pa if translated else 0,
         steps=[
             access_pb2.WalkStep(

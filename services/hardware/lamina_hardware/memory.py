@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from lamina.hardware.v1 import hardware_pb2 as pb
 
-from lamina_hardware.domain.walk import Access, Memory, Walk, translate
+from lamina_hardware.domain.paging_mode import Controls
+from lamina_hardware.domain.walk import FOUR_LEVEL, Access, Memory, Walk, translate
 from lamina_kit.checks import Checks
 from lamina_kit.errors import OutOfRange
 from lamina_kit.membus import MemoryBus
+from lamina_kit.paging import ADDR_MASK
 
 MAX_TRANSFER = 4 << 20
 
@@ -47,13 +49,12 @@ class HostMemory:
         self._bound(address, len(data))
         self._bus.write(address, data)
 
-    def translate(self, root: int, eptp: int, address: int, access: Access, user: bool) -> Walk:
+    def translate(
+        self, root: int, eptp: int, address: int, access: Access, user: bool, controls: Controls = FOUR_LEVEL
+    ) -> Walk:
         """Walks page tables. Raises `OutOfRange` `ADDRESS_OUTSIDE_RAM` for a root outside RAM."""
-        if eptp:
-            self._bound(eptp & ~0xFFF, 4096)
-        else:
-            self._bound(root & ~0xFFF, 4096)
-        return translate(Memory(self._bus.load64, self._bus.size), root, eptp, address, access, user)
+        self._bound((eptp or root) & ADDR_MASK, 4096)
+        return translate(Memory(self._bus.load64, self._bus.size), root, eptp, address, access, user, controls)
 
     def _bound(self, address: int, size: int) -> None:
         if address + size > self._bus.size:

@@ -17,6 +17,7 @@ from lamina_hardware.machine import Machine
 from lamina_hardware.metrics import families
 from lamina_hardware.paging import page
 from lamina_hardware.runs import RunStream
+from lamina_hardware.serving import walks
 from lamina_hardware.serving.devices import DevicesServicer
 from lamina_kit.service import Environment, Service
 
@@ -171,6 +172,8 @@ class CpuServicer(rpc.CpuServicer):
 
     async def Translate(self, request: pb.TranslateRequest, context: Context) -> pb.TranslateResponse:
         """Walks page tables."""
-        wanted = convert.access(request.access)
-        found = self._m.memory.translate(request.root, request.eptp, request.address, wanted, request.user)
-        return convert.walk(found)
+        return walks.translate(self._m.memory, request)
+
+    async def WalkAddresses(self, request: pb.WalkAddressesRequest, context: Context) -> pb.WalkAddressesResponse:
+        """Walks page tables for many addresses."""
+        return walks.walk_addresses(self._m.memory, request)

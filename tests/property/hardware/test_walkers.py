@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lamina_hardware.domain.paging_mode import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, Controls
 from lamina_hardware.domain.walk import Access, Memory, Outcome, translate
-from lamina_hardware.io import control, native, walker
+from lamina_hardware.io import control, native, unicorn_layout, walker
 from lamina_kit.membus import MemoryBus
 
 RAM = 8 << 20
@@ -22,7 +23,6 @@ P, RW, US, A, D, PS, NX = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7, 1 << 63
 ADDRESS = 0x000F_FFFF_FFFF_F000
 ACCESSES = (Access.READ, Access.WRITE, Access.EXECUTE)
 _WALK = ctypes.CFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * 8)
-_CR0_WP = 1 << 16
 _OUTCOMES = {
     0: Outcome.TRANSLATED, 1: Outcome.PAGE_FAULT, 2: Outcome.EPT_VIOLATION, 3: Outcome.NOT_CANONICAL,
 }  # fmt: skip
@@ -34,11 +34,14 @@ class Compiled:
     def __init__(self, bus: MemoryBus) -> None:
         self.bus = bus
         self.block = np.zeros(control.WORDS, dtype=np.uint64)
+        self.registers = np.zeros(1024, dtype=np.uint64)
+        self.registers[int(unicorn_layout.EFER) // 8] = EFER_NXE
         for index, value in (
             (control.RAM_BASE, bus.base),
             (control.RAM_SIZE, bus.size),
             (control.STATE_BASE, bus.state_base),
             (control.BUS_HEAD, bus.head_base),
+            (control.ENV, self.registers.ctypes.data),
         ):
             self.block[int(index)] = value
         for slot, address in native.LINKS.items():
@@ -50,11 +53,20 @@ class Compiled:
         """Returns a word of the control block."""
         return int(self.block[int(index)])
 
-    def walk(self, root: int, eptp: int, va: int, access: Access, user: bool, effect: bool) -> Outcome:
+    def walk(
+        self, root: int, eptp: int, va: int, access: Access, user: bool, effect: bool, cr0: int = CR0_WP, cr4: int = 0
+    ) -> Outcome:
         """Walks; results are in the block."""
         self.block[int(control.EPTP)] = eptp
         kind = ACCESSES.index(access) + 1
-        return _OUTCOMES[self._walk(self.block.ctypes.data, root, va, kind, int(user), _CR0_WP, 0, int(effect))]
+        ended = self._walk(self.block.ctypes.data, root, va, kind, int(user), cr0, cr4, int(effect))
+        if ended == 2 and self.get(control.FAULT_MISCONFIGURED):
+            return Outcome.EPT_MISCONFIGURATION
+        return _OUTCOMES[ended]
+
+    def set_efer(self, efer: int) -> None:
+        """Sets EFER in the register file."""
+        self.registers[int(unicorn_layout.EFER) // 8] = efer
 
 
 @pytest.fixture(scope="module")
@@ -134,18 +146,18 @@ def test_one_stage(compiled: Compiled, mapped: Pages, wanted: list[tuple[int, Ac
             assert compiled.get(control.FAULT_CODE) == code
 
 
-def naive(mapped: Pages, va: int, access: Access, user: bool) -> tuple[Outcome, int, int]:
-    """Says what an access does, from the dict alone."""
+def naive(mapped: Pages, va: int, access: Access, user: bool, end: int = RAM >> 12) -> tuple[Outcome, int, int]:
+    """Says what an access does, from the dict alone; frames from `end` on do not exist."""
     code = 2 * (access is Access.WRITE) | 4 * user | 16 * (access is Access.EXECUTE)
     frame, present, writable, for_user, no_execute = mapped.get(va & ~0xFFF, (0, False, False, False, False))
     if not present:
         return Outcome.PAGE_FAULT, 0, code
+    if frame >= end:
+        return Outcome.PAGE_FAULT, 0, code | 9
     if (user and not for_user) or (access is Access.WRITE and not writable):
         return Outcome.PAGE_FAULT, 0, code | 1
     if access is Access.EXECUTE and no_execute:
         return Outcome.PAGE_FAULT, 0, code | 1
-    if frame >= RAM >> 12:
-        return Outcome.PAGE_FAULT, 0, code | 9
     return Outcome.TRANSLATED, frame << 12 | (va & 0xFFF), 0
 
 
@@ -176,15 +188,14 @@ def test_two_stages(
     memory = Memory(bus.load64, bus.size)
     for offset, access, user in wanted:
         va = 0x7FFF_0000_0000 + offset
-        outcome, gpa, code = naive(mapped, va, access, user)
-        if outcome is Outcome.PAGE_FAULT and code & 8:
-            entry = mapped[va & ~0xFFF]
-            outcome, gpa, code = Outcome.TRANSLATED, entry[0] << 12 | va & 0xFFF, 0
+        outcome, gpa, code = naive(mapped, va, access, user, 1 << 40)
         found = translate(memory, root, ept, va, access, user)
         if outcome is Outcome.TRANSLATED:
             host, rights = backing.get(gpa >> 12, (0, 0))
             need = {Access.READ: 1, Access.WRITE: 2, Access.EXECUTE: 4}[access]
-            if not rights & need or host >= RAM >> 12:
+            if rights & 3 == 2:
+                outcome = Outcome.EPT_MISCONFIGURATION
+            elif not rights & need or host >= RAM >> 12:
                 outcome = Outcome.EPT_VIOLATION
             else:
                 assert found.pa == host << 12 | gpa & 0xFFF
@@ -227,3 +238,61 @@ def test_garbage_reaches_nothing(
                 assert found.pa < RAM
             if found.outcome is Outcome.PAGE_FAULT:
                 assert compiled.get(control.FAULT_CODE) == found.error_code
+
+
+entry_words = st.builds(
+    lambda frame, bits, high: frame << 12 | bits | high,
+    st.one_of(st.integers(0, 7), st.integers(0, 2050)),  # mostly one of the eight tables
+    st.one_of(st.integers(0, 0xFFF), st.sampled_from((7, 0x27, 0x67, 0x87))),
+    st.sampled_from((0, 0, 0, NX, 1 << 51, 1 << 52)),
+)
+
+
+@relaxed
+@given(
+    words=st.lists(entry_words, min_size=16, max_size=64),
+    places=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 3)), min_size=16, max_size=64),
+    vas=st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=1, max_size=6),
+    bits=st.tuples(*[st.booleans()] * 6),
+)
+def test_controls_and_effects(
+    compiled: Compiled,
+    words: list[int],
+    places: list[tuple[int, int]],
+    vas: list[list[int]],
+    bits: tuple[bool, ...],
+) -> None:
+    """Under every setting of WP, NXE, SMEP and SMAP both walkers agree, and the bits left in RAM are those foretold."""
+    bus = compiled.bus
+    wp, nxe, smep, smap, user, two = bits
+    bus.write(0, bytes(16 * 4096))
+    for (frame, position), value in zip(places, words, strict=False):
+        bus.store64(frame * 4096 + position * 8, value)
+    if two:
+        for place, value in ((8 << 12, 9 << 12 | 7), (9 << 12, 10 << 12 | 7), (10 << 12, 0x87)):
+            bus.store64(place, value)
+    eptp = 8 << 12 if two else 0
+    controls = Controls(wp=wp, nxe=nxe, smep=smep, smap=smap)
+    cr0, cr4 = CR0_WP * wp, CR4_SMEP * smep | CR4_SMAP * smap
+    memory = Memory(bus.load64, bus.size)
+    compiled.set_efer(EFER_NXE * nxe)
+    for indices in vas:
+        va = sum(index << (12 + 9 * level) for level, index in enumerate(indices))
+        for access in ACCESSES:
+            found = translate(memory, 0x1000, eptp, va, access, user, controls)
+            assert compiled.walk(0x1000, eptp, va, access, user, True, cr0, cr4) is found.outcome
+            if found.outcome is Outcome.PAGE_FAULT:
+                assert compiled.get(control.FAULT_CODE) == found.error_code
+            if found.outcome is Outcome.TRANSLATED:
+                assert compiled.get(control.WALK_PA) == found.pa & ~0xFFF
+                sizes = compiled.get(control.WALK_SHIFT), compiled.get(control.WALK_SECOND_SHIFT)
+                assert 1 << min(sizes) == found.page_size
+            stages = [step.table.startswith("EPT") for step in found.steps]
+            assert compiled.get(control.WALK_READS) == stages.count(False)
+            assert compiled.get(control.WALK_SECOND_READS) == stages.count(True)
+            foretold: dict[int, int] = {}
+            for step in found.steps:  # a table that points at itself has its bits set more than once
+                foretold[step.entry_address] = foretold.get(step.entry_address, 0) | step.after
+            for address, value in foretold.items():
+                assert bus.load64(address) == value
+    compiled.set_efer(EFER_NXE)

@@ -18,6 +18,7 @@ Capabilities
     error-codes      exceptions other than page faults carry their error code
     msr-exits        RDMSR and WRMSR of registers that the run page does not hold exit
     own-idt          exceptions and interrupts that are not intercepted go through the context's own IDT
+    smap             CR4.SMAP holds, and STAC and CLAC are there
 """
 
 from __future__ import annotations

@@ -9,7 +9,10 @@ from lamina_hardware.io.control import (
     FAULT,
     FAULT_CODE,
     FAULT_GPA,
+    FAULT_MISCONFIGURED,
     FAULT_NONE,
+    FAULT_STAGE_ACCESS,
+    FAULT_STAGE_RIGHTS,
     FAULT_VA,
     L_CODE_AT,
     L_COUNT_BETWEEN,
@@ -49,6 +52,8 @@ _NO_WP_NO_SMAP = u64(0)
 def peek(block: int, va: int) -> Word:
     """Returns the address of the byte at `va` in this process, looked up without effects; 0: not mapped for fetches."""
     kind, code, gpa, where = word(block, FAULT), word(block, FAULT_CODE), word(block, FAULT_GPA), word(block, FAULT_VA)
+    tried, left = word(block, FAULT_STAGE_ACCESS), word(block, FAULT_STAGE_RIGHTS)
+    malformed = word(block, FAULT_MISCONFIGURED)
     env = word(block, ENV)
     user = _1 if (load32(env + at.HFLAGS) & at.HF_CPL) == _3 else _0
     ended = walk(block, load64(env + at.CR3), va, ACCESS_EXECUTE, user, _NO_WP_NO_SMAP, _NO_WP_NO_SMAP, NO_EFFECT)
@@ -56,6 +61,9 @@ def peek(block: int, va: int) -> Word:
     put(block, FAULT_CODE, code)
     put(block, FAULT_GPA, gpa)
     put(block, FAULT_VA, where)
+    put(block, FAULT_STAGE_ACCESS, tried)
+    put(block, FAULT_STAGE_RIGHTS, left)
+    put(block, FAULT_MISCONFIGURED, malformed)
     if ended != FAULT_NONE:
         return _0
     return word(block, RAM_BASE) + word(block, WALK_PA) + (va & _OFFSET)

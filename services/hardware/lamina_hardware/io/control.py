@@ -61,16 +61,35 @@ FAULT = u64(50)  # FAULT_…
 FAULT_VA = u64(51)
 FAULT_CODE = u64(52)  # page-fault error code; for FAULT_EPT one of FAULT_IN_…
 FAULT_GPA = u64(53)
-FAULT_ACCESS = u64(54)  # ACCESS_…
+FAULT_ACCESS = u64(54)  # ACCESS_… of the instruction
+FAULT_STAGE_ACCESS = u64(55)  # ACCESS_… that the second stage refused: a write for a guest's table entry
+FAULT_STAGE_RIGHTS = u64(56)  # RIGHT_… that the entries of the second stage left, 0 when one was not present
+FAULT_MISCONFIGURED = u64(57)  # 1: an entry of the second stage was malformed (with FAULT_EPT)
 
 # What a walk that succeeded found.
 WALK_PA = u64(60)  # page address
 WALK_RIGHTS = u64(61)  # RIGHT_…
 
-# Counters since the core was made.
-FILLS = u64(70)
-WALK_FAULTS = u64(71)
-CODE_DROPS = u64(72)
+# What a walk did, however it ended.
+WALK_SHIFT = u64(62)  # log2 of the bytes of the first stage's page
+WALK_SECOND_SHIFT = u64(63)  # and of the second stage's, or 63
+WALK_READS = u64(64)  # entries of the first stage read
+WALK_SECOND_READS = u64(65)  # entries of the second stage read, added up over a walk
+
+# Counters since the core was made, one after the other from FILLS on: `engines.interface.CoreCounters` in its order.
+FILLS = u64(400)
+WALK_FAULTS = u64(401)
+CODE_DROPS = u64(402)
+REFERENCES = u64(403)
+SECOND_REFERENCES = u64(404)
+FILLS_4K = u64(405)
+FILLS_2M = u64(406)
+FILLS_1G = u64(407)
+ACCESSED_SET = u64(408)
+DIRTY_SET = u64(409)
+INTERRUPTS = u64(410)
+EXCEPTION_COUNTS = u64(411)  # 32 words, by vector
+COUNTER_WORDS = 43
 
 # The portable core.
 PORTABLE = u64(80)  # 1 in a portable core

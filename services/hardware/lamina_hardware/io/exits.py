@@ -26,7 +26,9 @@ from lamina_hardware.io.control import (
     FAULT_EPT,
     FAULT_GPA,
     FAULT_IN_PAGE,
+    FAULT_MISCONFIGURED,
     FAULT_NONE,
+    FAULT_STAGE_ACCESS,
     FAULT_VA,
     INTERCEPT_SYSCALL,
     L_CLASSIFY,
@@ -96,6 +98,7 @@ SYSCALL, PAGE_FAULT, EXCEPTION, IO, HLT, CPUID, EPT_VIOLATION, STOPPED, HYPERCAL
     u64(int(ExitReason(n))) for n in range(1, 13)
 )
 TIMESTAMP, RANDOM = u64(int(ExitReason.TIMESTAMP)), u64(int(ExitReason.RANDOM))
+EPT_MISCONFIGURATION = u64(int(ExitReason.EPT_MISCONFIGURATION))
 PAUSED = u64(255)
 """Not an exit: the core was asked to pause and goes on with the same run."""
 
@@ -138,16 +141,16 @@ def settle(block: int, extra: int) -> Word:
 
 @compiled("uint64(uint64)")
 def second_stage_exit(block: int) -> Word:
-    """Fills the exit record for an EPT violation."""
+    """Fills the exit record for an EPT violation or misconfiguration; returns which."""
     va = word(block, FAULT_VA)
     gpa = word(block, FAULT_GPA)
     record(block, _GPA, gpa)
     record(block, _ADDRESS, va)
-    record(block, _ACCESS, word(block, FAULT_ACCESS))
+    record(block, _ACCESS, word(block, FAULT_STAGE_ACCESS))
     place = code_at(block, load64(word(block, ENV) + at.EIP))
     if place != _0:
         record(block, _LENGTH, decode(block, place) & _BYTE)
-    return EPT_VIOLATION
+    return EPT_VIOLATION if word(block, FAULT_MISCONFIGURED) == _0 else EPT_MISCONFIGURATION
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")

@@ -25,19 +25,28 @@ from lamina_hardware.io.control import (
     FAULT_ACCESS,
     FAULT_NONE,
     FILLS,
+    FILLS_1G,
+    FILLS_2M,
+    FILLS_4K,
     L_FILL,
     PORTABLE,
     RAM_BASE,
+    REFERENCES,
     RIGHT_EXECUTE,
     RIGHT_READ,
     RIGHT_WRITE,
+    SECOND_REFERENCES,
     STATE_BASE,
     STOP,
     STOP_A,
     STOP_CODE_WRITE,
     WALK_FAULTS,
     WALK_PA,
+    WALK_READS,
     WALK_RIGHTS,
+    WALK_SECOND_READS,
+    WALK_SECOND_SHIFT,
+    WALK_SHIFT,
 )
 from lamina_hardware.io.native import (
     Word,
@@ -57,8 +66,10 @@ from lamina_hardware.io.native import (
 )
 from lamina_hardware.io.walker import CR4_SMAP, SET_BITS, walk
 
-_0, _1, _2, _3, _8, _12 = (u64(n) for n in (0, 1, 2, 3, 8, 12))
+_0, _1, _2, _3, _8, _12, _21 = (u64(n) for n in (0, 1, 2, 3, 8, 12, 21))
 _PAGE = u64(4096)
+_63 = u64(63)
+_NO_FLUSH = u64(1 << 63)
 _PAGE_MASK = ~u64(4095)
 
 _STATE_EXEC = u64(1)
@@ -74,13 +85,21 @@ _FLUSH_CODE = u64(0x4000_000A)  # UC_CTL_TB_FLUSH, write
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
 def walk_live(block: int, va: int, access: int, effect: int) -> Word:
-    """Walks with the registers as they stand in the register file now."""
+    """Walks with the registers as they stand in the register file now.
+
+    Bit 63 of a value moved to CR3 asks that translations be kept (CR4.PCIDE); the register does not hold it. The
+    emulator stores it all the same, empties its TLB, which is allowed, and so comes here before anything can read CR3.
+    """
     env = word(block, ENV)
+    cr3 = load64(env + at.CR3)
+    if (cr3 >> _63) != _0:
+        cr3 &= ~_NO_FLUSH
+        store64(env + at.CR3, cr3)
     user = _1 if (load32(env + at.HFLAGS) & at.HF_CPL) == _3 else _0
     cr4 = load64(env + at.CR4)
     if (load64(env + at.EFLAGS) & _FLAG_AC) != _0:
         cr4 &= ~CR4_SMAP
-    return walk(block, load64(env + at.CR3), va, access, user, load64(env + at.CR0), cr4, effect)
+    return walk(block, cr3, va, access, user, load64(env + at.CR0), cr4, effect)
 
 
 @compiled("uint64(uint64)")
@@ -157,17 +176,31 @@ def drop_code(block: int) -> Word:
     return _0
 
 
+@compiled("uint64(uint64, uint64)")
+def _count(block: int, ended: int) -> Word:
+    """Counts a walk that a core asked for: the entries that it read, and the size of the page or that it failed."""
+    put(block, FILLS, word(block, FILLS) + _1)
+    put(block, REFERENCES, word(block, REFERENCES) + word(block, WALK_READS))
+    put(block, SECOND_REFERENCES, word(block, SECOND_REFERENCES) + word(block, WALK_SECOND_READS))
+    place = WALK_FAULTS
+    if ended == FAULT_NONE:
+        shift = min(word(block, WALK_SHIFT), word(block, WALK_SECOND_SHIFT))
+        place = FILLS_4K if shift == _12 else (FILLS_2M if shift == _21 else FILLS_1G)
+    put(block, place, word(block, place) + _1)
+    return _0
+
+
 @linked(L_FILL)
 def fill(block: int, va: int, kind: int, out: int) -> Word:
     """Looks a page up for the TLB; returns 0 with the fault or the stop in the block."""
-    put(block, FILLS, word(block, FILLS) + _1)
     access = ACCESS_READ
     if kind == _TYPE_WRITE:
         access = ACCESS_WRITE
     elif kind == _TYPE_FETCH:
         access = ACCESS_EXECUTE
-    if walk_live(block, va, access, SET_BITS) != FAULT_NONE:
-        put(block, WALK_FAULTS, word(block, WALK_FAULTS) + _1)
+    ended = walk_live(block, va, access, SET_BITS)
+    _count(block, ended)
+    if ended != FAULT_NONE:
         put(block, FAULT_ACCESS, access)
         return _0
     page = word(block, WALK_PA)

@@ -172,6 +172,19 @@ def _intercepts(bench: Bench) -> None:
     _expect((record.reason, record.access_register), (ExitReason.RANDOM, 1), "RDRAND")
 
 
+def _supervisor_prevention(bench: Bench) -> None:
+    engine = Emulator()
+    _, env = find_state(engine)
+    features = struct.unpack("<III", ctypes.string_at(env + int(layout.FEATURES_7) - 8, 12))
+    _expect((features[0] >> 23 & 1, features[2]), (1, 0), "what the processor model has")
+    engine.close()
+    load, eptp, cr4 = "a10000600000000000", bench.identity_ept(), 1 << 21 | 0x620
+    record = bench.run("0f01cb" + load + "f4", ring=0, eptp=eptp, cr4=cr4)
+    _expect((record.reason, bench.page.cr4), (ExitReason.HLT, cr4), "STAC under CR4.SMAP")
+    record = bench.run("0f01cb0f01ca" + load + "f4", ring=0, eptp=eptp, cr4=cr4)
+    _expect((record.vector, record.rip), (14, _TEXT + 6), "CLAC under CR4.SMAP")
+
+
 def _state(bench: Bench) -> None:
     code = "66480f6ec066440f6fc8d9e8d9eb480fbae0000f05"
     record = bench.run(code, rax=0x1122_3344_5566_7789)
@@ -183,7 +196,15 @@ def _state(bench: Bench) -> None:
     _expect(bench.page.segment("cs").attributes & 0x60, 0x60, "the level of CS")
 
 
-CHECKS: tuple[Callable[[Bench], None], ...] = (_counts, _faults, _ports, _changed_code, _intercepts, _state)
+CHECKS: tuple[Callable[[Bench], None], ...] = (
+    _counts,
+    _faults,
+    _ports,
+    _changed_code,
+    _intercepts,
+    _supervisor_prevention,
+    _state,
+)
 
 
 def main() -> int:

@@ -64,7 +64,7 @@ class UnicornCore(CoreCell):
     """One core on the walker path."""
 
     path = "walker"
-    capabilities: tuple[str, ...] = ("error-codes", "exact-budget", "msr-exits", "own-idt")
+    capabilities: tuple[str, ...] = ("error-codes", "exact-budget", "msr-exits", "own-idt", "smap")
 
     def __init__(self, bus: MemoryBus) -> None:
         super().__init__(bus)
@@ -79,6 +79,8 @@ class UnicornCore(CoreCell):
         ctypes.c_uint64.from_address(env + int(layout.VMCB)).value = _PRIVATE
         intercepts = int(layout.INTERCEPT_MSR) | int(layout.INTERCEPT_SHUTDOWN)
         ctypes.c_uint64.from_address(env + int(layout.INTERCEPTS)).value = intercepts
+        features = ctypes.c_uint32.from_address(env + int(layout.FEATURES_7))
+        features.value |= layout.FEATURE_SMEP | layout.FEATURE_SMAP
         self.wire(bus, env, cpu)
         self._put(control.JUMP_CACHE, cpu + layout.JUMP_CACHE_IN_CPU)
         self._put(control.INVALID_ADDRESS, self.engine.address + layout.INVALID_ADDRESS_IN_ENGINE)

@@ -55,6 +55,8 @@ KERNEL_GS_BASE = u64(4864)
 TSC_AUX = u64(4896)
 PAT = u64(5280)
 NO_EXCEPTION = u64(0xFFFF_FFFF)
+FEATURES_7 = u64(5648)  # EBX of CPUID leaf 7: what the emulator believes its processor to have
+FEATURE_SMEP, FEATURE_SMAP = 1 << 7, 1 << 20
 
 # hflags
 HF_CPL = u64(3)

@@ -367,8 +367,9 @@ class CpuStub:
     """Walks page tables for many addresses, in any paging mode and with the control bits of a processor, and without side
     effects.
 
-    A walk that ends in a fault is not an error. Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM` when a root is not in RAM;
-    INVALID_ARGUMENT for more than 1024 addresses, or for a mode that the control bits contradict.
+    A walk that ends in a fault is not an error. An address beyond RAM counts as a reserved bit of its entry. Errors:
+    OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM` when a root is not in RAM; INVALID_ARGUMENT for more than 1024 addresses, for
+    one that the mode does not have, or `PAGING_CONTRADICTED` for a mode that the control bits contradict.
     """
 
 class CpuServicer:
@@ -656,8 +657,9 @@ class CpuServicer:
         """Walks page tables for many addresses, in any paging mode and with the control bits of a processor, and without side
         effects.
 
-        A walk that ends in a fault is not an error. Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM` when a root is not in RAM;
-        INVALID_ARGUMENT for more than 1024 addresses, or for a mode that the control bits contradict.
+        A walk that ends in a fault is not an error. An address beyond RAM counts as a reserved bit of its entry. Errors:
+        OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM` when a root is not in RAM; INVALID_ARGUMENT for more than 1024 addresses, for
+        one that the mode does not have, or `PAGING_CONTRADICTED` for a mode that the control bits contradict.
         """
 
 def add_CpuServicer_to_server(servicer: CpuServicer, server: _aio.Server) -> None: ...
