@@ -54,10 +54,10 @@ def counters(counts: Counts) -> pb.Counters:
         instructions=counts.instructions,
         exits=sum(counts.exits),
         exits_by_reason=[pb.ExitCount(reason=reason, count=n) for reason, n in enumerate(counts.exits) if n],  # type: ignore[arg-type]
-        tlb_fills=counts.tlb_fills,
-        walk_faults=counts.walk_faults,
+        tlb_fills=counts.event("tlb_fills"),
+        walk_faults=counts.event("walk_faults"),
         shootdowns=counts.shootdowns,
-        code_invalidations=counts.code_invalidations,
+        code_invalidations=counts.event("code_invalidations"),
         run_time_ns=counts.run_time_ns,
         wait_time_ns=counts.wait_time_ns,
     )

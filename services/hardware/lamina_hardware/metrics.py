@@ -27,7 +27,7 @@ def families(machine: Machine) -> Iterable[Family]:
     yield by_label("lamina_hardware_exits_total", "Exits of contexts by reason.", "reason", exits, "counter")
     yield counter("lamina_hardware_instructions_total", "Instructions that cores executed.", total.instructions)
     yield counter(
-        "lamina_hardware_tlb_fills_total", "Translations that were looked up in page tables.", total.tlb_fills
+        "lamina_hardware_tlb_fills_total", "Translations that were looked up in page tables.", total.event("tlb_fills")
     )
     yield counter("lamina_hardware_shootdowns_total", "Translations that cores were told to forget.", total.shootdowns)
     text = "Time that contexts ran on cores."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lamina_hardware.engines.interface import CoreCounters, CoreEngine, CoreRun, Stopped
+from lamina_hardware.domain.counts import NOTHING
+from lamina_hardware.engines.interface import CoreEngine, CoreRun, Stopped
 from lamina_hardware.engines.model.engine import ContextWish, Ended, ModelEngine
 from lamina_hardware.io.dispatcher import Dispatcher, Pace
 from lamina_kit.clock import RealClock
@@ -62,9 +63,9 @@ class ScriptedCore:
         """Notes it."""
         self.told.append("forget")
 
-    def counters(self) -> CoreCounters:
+    def counters(self) -> Sequence[int]:
         """Returns nothing counted."""
-        return CoreCounters()
+        return NOTHING
 
     def close(self) -> None:
         """Notes it."""

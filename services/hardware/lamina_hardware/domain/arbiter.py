@@ -32,6 +32,7 @@ class Run:
     consumed: int = 0
     run_ns: int = 0
     wait_ns: int = 0
+    wait_charged: int = 0
     core: int = -1
     final: bool = False
     cancelled: bool = False
@@ -39,11 +40,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A core for a run. `moved` as in `CoreRun`."""
+    """A core for a run. `moved` as in `CoreRun`; `migrated` says that its context ran on another core before."""
 
     run: Run
     core: int
     moved: bool
+    migrated: bool = False
 
 
 class Arbiter:
@@ -157,12 +159,13 @@ class Arbiter:
         context = run.context
         self._ready.remove(run)
         self._waited(run, now)
+        migrated = context.last_core not in (-1, core)
         moved = context.last_core != core or self._domain_core.get(context.domain) != core
         run.core = context.last_core = self._domain_core[context.domain] = core
         self._domain_busy[context.domain] = core
         self.running[core] = run
         context.state = ContextState.RUNNING
-        return Grant(run, core, moved)
+        return Grant(run, core, moved, migrated)
 
     def _waited(self, run: Run, now: int) -> None:
         waited = max(0, now - run.ready_since)

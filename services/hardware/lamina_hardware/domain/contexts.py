@@ -38,6 +38,7 @@ class Context:
 
     `key` identifies it for the life of the host and never comes again. `domain` is the coherence domain's key.
     `owner` is the session that made it, empty for none. `kicked` makes its next run end at once.
+    `exited` is why and when its last run ended, until the next begins.
     """
 
     handle: Handle
@@ -53,6 +54,7 @@ class Context:
     state: ContextState = ContextState.IDLE
     kicked: bool = False
     last_core: int = -1
+    exited: tuple[int, int] | None = None
     counts: Counts = field(default_factory=Counts)
 
     @property

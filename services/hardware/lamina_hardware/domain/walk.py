@@ -77,7 +77,7 @@ class Outcome(enum.Enum):
 class Step:
     """One entry visited. `table` is its table's name; `input_address` what was looked up in that table.
 
-    `after` is what the entry holds once the access has been made: A, and in the leaf of a write D.
+    `after` is what the entry holds once the access has been made (A, and in the leaf of a write D); 0: nobody said.
     """
 
     table: str
@@ -87,7 +87,7 @@ class Step:
     entry: int
     bits: tuple[str, ...]
     input_address: int
-    after: int
+    after: int = 0
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ Capabilities
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -58,15 +58,6 @@ class Stopped:
     reason: int
     instructions: int
     paused: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CoreCounters:
-    """What a core counted since it was made."""
-
-    tlb_fills: int = 0
-    walk_faults: int = 0
-    code_invalidations: int = 0
 
 
 class CoreEngine(Protocol):
@@ -107,8 +98,8 @@ class CoreEngine(Protocol):
         """Forgets a context that was deleted."""
         ...
 
-    def counters(self) -> CoreCounters:
-        """Returns what the core counted."""
+    def counters(self) -> Sequence[int]:
+        """Returns what the core counted since it was made, in the order of `domain.counts.EVENTS`."""
         ...
 
     def close(self) -> None:

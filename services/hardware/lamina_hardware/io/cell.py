@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina_hardware.engines.interface import CoreCounters, CoreRun, Stopped
+from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_hardware.io import control, emulator, exits, machine, native
 from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.emulator import Emulator
@@ -153,9 +153,9 @@ class CoreCell:
         if self._resident == context:
             self._resident = None
 
-    def counters(self) -> CoreCounters:
+    def counters(self) -> Sequence[int]:
         """See `CoreEngine.counters`."""
-        return CoreCounters(self._get(control.FILLS), self._get(control.WALK_FAULTS), self._get(control.CODE_DROPS))
+        return self._words[_FIRST_COUNTER:_AFTER_COUNTERS].tolist()
 
     def close(self) -> None:
         """See `CoreEngine.close`."""
@@ -177,3 +177,5 @@ _RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONSUMED, _BUDGET, _LIMIT, _RE
     )
 )
 _EVENT_BITS = runpage.EVENT_VALID | runpage.EVENT_EXCEPTION
+_FIRST_COUNTER = int(control.FILLS)
+_AFTER_COUNTERS = _FIRST_COUNTER + control.COUNTER_WORDS

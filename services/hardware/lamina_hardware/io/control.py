@@ -38,6 +38,8 @@ INTERCEPT_CPUID = u64(23)
 INTERCEPT_SYSCALL = u64(24)
 INPUT = u64(25)  # what the holder answered to the INS at RIP, if one waits
 
+OBSERVATION = u64(38)  # address of what is kept of an observed context (`observe.py`), 0: it is not observed
+
 # Budget, in instructions. A block is entered when CONSUMED + its count stays within LIMIT.
 CONSUMED = u64(30)
 LIMIT = u64(31)
@@ -75,8 +77,9 @@ WALK_SHIFT = u64(62)  # log2 of the bytes of the first stage's page
 WALK_SECOND_SHIFT = u64(63)  # and of the second stage's, or 63
 WALK_READS = u64(64)  # entries of the first stage read
 WALK_SECOND_READS = u64(65)  # entries of the second stage read, added up over a walk
+WALK_LEAF = u64(66)  # RW and US of all levels of the first stage, and G of its leaf
 
-# Counters since the core was made, one after the other from FILLS on: `engines.interface.CoreCounters` in its order.
+# Counters since the core was made, one after the other from FILLS on: `domain.counts.EVENTS` in its order.
 FILLS = u64(400)
 WALK_FAULTS = u64(401)
 CODE_DROPS = u64(402)
@@ -88,8 +91,9 @@ FILLS_1G = u64(407)
 ACCESSED_SET = u64(408)
 DIRTY_SET = u64(409)
 INTERRUPTS = u64(410)
-EXCEPTION_COUNTS = u64(411)  # 32 words, by vector
-COUNTER_WORDS = 43
+TLB_HITS = u64(411)  # of observed contexts
+EXCEPTION_COUNTS = u64(412)  # 32 words, by vector
+COUNTER_WORDS = 44
 
 # The portable core.
 PORTABLE = u64(80)  # 1 in a portable core
@@ -132,6 +136,8 @@ L_FINISH_BY_HAND = u64(125)
 L_FULL_ADDRESS = u64(126)
 L_FILL = u64(127)
 L_CLASSIFY = u64(130)
+L_LOOK_UP = u64(150)
+L_COUNT_WALK = u64(151)
 
 REQUEST_CANCEL = u64(1)
 REQUEST_PAUSE = u64(2)

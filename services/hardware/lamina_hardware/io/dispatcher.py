@@ -19,12 +19,12 @@ is paused for it. ADR 0001 and 0004.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from lamina_hardware.domain.arbiter import Grant, Run
 from lamina_hardware.domain.contexts import Context, Handle
-from lamina_hardware.domain.counts import Counts
+from lamina_hardware.domain.counts import NOTHING, Counts
 from lamina_hardware.domain.run_groups import RunGroup
 from lamina_hardware.engines.interface import CoreEngine, Stopped
 from lamina_hardware.engines.model.engine import Ended, ModelEngine
@@ -84,7 +84,7 @@ class Dispatcher:
         self._waiters: list[list[asyncio.Future[None]]] = [[] for _ in cores]
         self._threads: list[CoreThread] = []
         self._timer: asyncio.Task[None] | None = None
-        self._shootdowns = [0] * len(cores)
+        self._counted: list[Sequence[int]] = [NOTHING] * len(cores)
         self._virtual: VirtualLoop | None = None
         self._stopping = False
 
@@ -180,7 +180,7 @@ class Dispatcher:
         held = [number for number, core in enumerate(self._cores) if core.holds(root, eptp)]
         for number in held:
             self._pending[number].flush = True
-            self._shootdowns[number] += 1
+            self.engine.note_shootdown(number)
         await asyncio.gather(*(self._pause(number) for number in held if self._is_out(number)))
         return len(held)
 
@@ -192,14 +192,7 @@ class Dispatcher:
 
     def counts(self, core: int) -> Counts:
         """Returns the counters of one core."""
-        total = Counts()
-        total.add(self.engine.core_counts[core])
-        counted = self._cores[core].counters()
-        total.tlb_fills = counted.tlb_fills
-        total.walk_faults = counted.walk_faults
-        total.code_invalidations = counted.code_invalidations
-        total.shootdowns = self._shootdowns[core]
-        return total
+        return self.engine.core_counts[core]
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -286,6 +279,10 @@ class Dispatcher:
 
     def _settle(self, run: Run, stopped: Stopped, took: int) -> None:
         core = run.core
+        counted = self._cores[core].counters()
+        if counted != self._counted[core]:
+            self.engine.note_events(run, [new - old for new, old in zip(counted, self._counted[core], strict=True)])
+            self._counted[core] = counted
         ended, throttled = self.engine.settle(run, stopped, took, self._clock.now_ns())
         for group in throttled:
             self._throttled(group)

@@ -28,7 +28,9 @@ from lamina_hardware.io.control import (
     FILLS_1G,
     FILLS_2M,
     FILLS_4K,
+    L_COUNT_WALK,
     L_FILL,
+    OBSERVATION,
     PORTABLE,
     RAM_BASE,
     REFERENCES,
@@ -176,8 +178,8 @@ def drop_code(block: int) -> Word:
     return _0
 
 
-@compiled("uint64(uint64, uint64)")
-def _count(block: int, ended: int) -> Word:
+@linked(L_COUNT_WALK)
+def count_walk(block: int, ended: int) -> Word:
     """Counts a walk that a core asked for: the entries that it read, and the size of the page or that it failed."""
     put(block, FILLS, word(block, FILLS) + _1)
     put(block, REFERENCES, word(block, REFERENCES) + word(block, WALK_READS))
@@ -199,7 +201,8 @@ def fill(block: int, va: int, kind: int, out: int) -> Word:
     elif kind == _TYPE_FETCH:
         access = ACCESS_EXECUTE
     ended = walk_live(block, va, access, SET_BITS)
-    _count(block, ended)
+    if word(block, OBSERVATION) == _0:  # those of an observed context are counted by the TLB that is kept for it
+        count_walk(block, ended)
     if ended != FAULT_NONE:
         put(block, FAULT_ACCESS, access)
         return _0

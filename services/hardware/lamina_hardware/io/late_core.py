@@ -6,9 +6,10 @@ A core that was never used holds no translations and no translated code, so ther
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from lamina_hardware.engines.interface import CoreCounters, CoreEngine, CoreRun, Stopped
+from lamina_hardware.domain.counts import NOTHING
+from lamina_hardware.engines.interface import CoreEngine, CoreRun, Stopped
 
 
 class LateCore:
@@ -64,9 +65,9 @@ class LateCore:
         if self._core is not None:
             self._core.forget(context)
 
-    def counters(self) -> CoreCounters:
+    def counters(self) -> Sequence[int]:
         """See `CoreEngine.counters`."""
-        return CoreCounters() if self._core is None else self._core.counters()
+        return NOTHING if self._core is None else self._core.counters()
 
     def close(self) -> None:
         """See `CoreEngine.close`."""

@@ -52,6 +52,7 @@ from lamina_hardware.io.control import (
     RIGHT_READ,
     RIGHT_WRITE,
     STATE_BASE,
+    WALK_LEAF,
     WALK_PA,
     WALK_READS,
     WALK_RIGHTS,
@@ -87,6 +88,7 @@ _OFFSET = u64(4095)
 _FRAME = u64(0x000F_FFFF_FFFF_F000)
 
 _P, _RW, _US, _A, _D, _PS = (u64(1 << bit) for bit in (0, 1, 2, 5, 6, 7))
+_G = u64(1 << 8)
 _NX = u64(1 << 63)
 _PAT_LARGE = _PAGE
 _EPT_A, _EPT_D = u64(1 << 8), u64(1 << 9)
@@ -321,4 +323,5 @@ def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: i
         shift -= _9
     put(block, WALK_SHIFT, shift)
     put(block, WALK_SECOND_SHIFT, _63)
+    put(block, WALK_LEAF, (rights & (_RW | _US)) | (entry & _G))
     return _reach(block, va, target, _allowed(rights, wanted, user, cr0), access << _1 | effect)

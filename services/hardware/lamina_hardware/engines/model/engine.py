@@ -7,7 +7,7 @@ the run ends, or it waits again.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lamina_hardware.domain.arbiter import Arbiter, Grant, Run
@@ -58,6 +58,7 @@ class ModelEngine:
         self.contexts = ContextTable(run_pages)
         self.arbiter = Arbiter(cores, self.groups)
         self.core_counts = [Counts() for _ in range(cores)]
+        self._resident: list[Context | None] = [None] * cores
 
     def create_context(self, wish: ContextWish) -> Context:
         """Makes a context. Raises `NotFound` `RUN_GROUP_UNKNOWN` or `ResourceExhausted` `RUN_PAGES_EXHAUSTED`."""
@@ -88,6 +89,7 @@ class ModelEngine:
                 reason="CONTEXT_BUSY",
                 next_step="Wait for the response of the run before.",
             )
+        self._note_handled(context, now)
         run = self.arbiter.begin(context, budget, sequence, tag, now)
         if context.kicked:
             context.kicked = False
@@ -97,6 +99,10 @@ class ModelEngine:
     def work(self, grant: Grant, slice_instructions: int) -> CoreRun:
         """Returns what the granted core has to do, for at most `slice_instructions`."""
         run, context = grant.run, grant.run.context
+        if grant.migrated:
+            context.counts.migrations += 1
+            self.core_counts[grant.core].migrations += 1
+        self._resident[grant.core] = context
         end = run.consumed + slice_instructions
         run.final = bool(run.budget) and run.budget <= end
         return CoreRun(
@@ -111,11 +117,35 @@ class ModelEngine:
             moved=grant.moved,
         )
 
+    def note_events(self, run: Run, events: Sequence[int]) -> None:
+        """Counts what a core counted while it had this run."""
+        run.context.counts.count(events)
+        self.core_counts[run.core].count(events)
+
+    def note_shootdown(self, core: int) -> None:
+        """Counts a shootdown that reached a core, and the context whose translations it has."""
+        self.core_counts[core].shootdowns += 1
+        context = self._resident[core]
+        if context is not None:
+            context.counts.shootdowns += 1
+
+    def _note_handled(self, context: Context, now: int) -> None:
+        """Counts the time that the holder needed since the context's last exit."""
+        if context.exited is None:
+            return
+        reason, when = context.exited
+        context.counts.handling_ns[reason] += now - when
+        if context.last_core >= 0:
+            self.core_counts[context.last_core].handling_ns[reason] += now - when
+        context.exited = None
+
     def settle(self, run: Run, stopped: Stopped, run_ns: int, now: int) -> tuple[Ended | None, list[RunGroup]]:
         """Takes the core back; returns how the run ended (None: it waits again) and the groups that were throttled."""
         counts = self.core_counts[run.core]
         counts.instructions += stopped.instructions - run.consumed
         counts.run_time_ns += run_ns
+        counts.wait_time_ns += run.wait_ns - run.wait_charged
+        run.wait_charged = run.wait_ns
         throttled = self.arbiter.settle(run, stopped.instructions, run_ns, now)
         if run.cancelled and (stopped.paused or stopped.reason == _BUDGET):
             return self._end(run, _CANCELED, now), throttled
@@ -155,6 +185,7 @@ class ModelEngine:
     def _end(self, run: Run, reason: int, now: int) -> Ended:
         self.arbiter.end(run, now)
         run.context.counts.exits[reason] += 1
+        run.context.exited = (reason, now)
         if run.core >= 0:
             self.core_counts[run.core].exits[reason] += 1
         return Ended(run, reason)
