@@ -31,6 +31,7 @@ from lamina_mmu.faults import MmuFaults
 from lamina_mmu.io import policies
 from lamina_mmu.io.performer import performer
 from lamina_mmu.io.swap_file import SwapFile
+from lamina_mmu.io.swap_media import SwapFiles
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class MmuHost:
         self.name = environment.host
         self.names = Names(environment.host)
         self._bus: MemoryBus | None = None
-        self._swap: SwapFile | None = None
+        self._media: SwapFiles | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._started = False
         MmuFaults(self).register(environment.layer.faults)
@@ -81,11 +82,12 @@ class MmuHost:
             )
         bus = environment.bus or await self._open_bus(channel)
         environment.state_dir.mkdir(parents=True, exist_ok=True)
-        self._swap = SwapFile(environment.state_dir / SWAP_FILE, config.swap_bytes >> PAGE_SHIFT)
+        swap = SwapFile(environment.state_dir / SWAP_FILE, config.swap_bytes >> PAGE_SHIFT)
+        self._media = SwapFiles(environment.state_dir, swap)
         self.perform = performer(environment.clock, hardware_pb2_grpc.CpuStub(channel))
         events = environment.layer.events
         now_ns, wake = environment.clock.now_ns, self.perform.wake
-        ports = Ports(environment.host, bus, self._swap, now_ns, events.record, wake, _trace_id)
+        ports = Ports(environment.host, bus, swap, now_ns, events.record, wake, _trace_id, self._media)
         policy, installed = policies.installed(config.policy)
         self.engine = self._engine_class(ports, Settings(policy, config.memory_bytes >> PAGE_SHIFT, installed))
         sessions = environment.layer.sessions
@@ -106,8 +108,8 @@ class MmuHost:
         if self._bus is not None:
             self._bus.close()
             self._bus = None
-        if self._swap is not None:
-            self._swap.close()
+        if self._media is not None:
+            self._media.close()
 
     async def _open_bus(self, channel: grpc.aio.Channel) -> MemoryBus:
         """Returns the host's RAM, as the hardware says where it is."""
@@ -159,10 +161,14 @@ class MmuHost:
         task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return task
 
-    def swap_fails(self, *, reads: bool, writes: bool) -> None:
-        """Makes the disk under the swap file fail, or work again."""
-        assert self._swap is not None, "the host has not started"
-        self._swap.fails_reads, self._swap.fails_writes = reads, writes
+    def swap_fails(self, name: str = "", *, reads: bool, writes: bool) -> None:
+        """Makes the disk under a swap area (all of them) fail, or work again."""
+        assert self._media is not None, "the host has not started"
+        self._media.break_io(name, reads=reads, writes=writes)
+
+    def now_ns(self) -> int:
+        """Returns nanoseconds since the stack's start."""
+        return self._environment.clock.now_ns()
 
     def session(self, context: Any) -> Session:
         """Returns the session that a call names."""

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2_grpc as rpc
+from lamina.mmu.v1 import swap_pb2_grpc
 
 from lamina_kit.service import Environment, Service
 from lamina_mmu import convert
@@ -19,6 +20,7 @@ from lamina_mmu.hold_stream import HoldStream
 from lamina_mmu.host import MmuHost
 from lamina_mmu.metrics import families
 from lamina_mmu.serving.frames import FramesServicer
+from lamina_mmu.serving.swap import SwapServicer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -32,7 +34,13 @@ class MmuService:
     """The memory of one host."""
 
     layer = "mmu"
-    service_names = ("lamina.mmu.v1.Spaces", "lamina.mmu.v1.Objects", "lamina.mmu.v1.Frames", "lamina.mmu.v1.Groups")
+    service_names = (
+        "lamina.mmu.v1.Spaces",
+        "lamina.mmu.v1.Objects",
+        "lamina.mmu.v1.Frames",
+        "lamina.mmu.v1.Groups",
+        "lamina.mmu.v1.Swap",
+    )
 
     def __init__(self, environment: Environment, config: MmuConfig) -> None:
         self.host = MmuHost(environment, config)
@@ -44,6 +52,7 @@ class MmuService:
         rpc.add_ObjectsServicer_to_server(ObjectsServicer(self.host), server)
         rpc.add_FramesServicer_to_server(FramesServicer(self.host), server)
         rpc.add_GroupsServicer_to_server(GroupsServicer(self.host), server)
+        swap_pb2_grpc.add_SwapServicer_to_server(SwapServicer(self.host), server)
 
     async def start(self) -> None:
         """Learns the RAM from the hardware, opens it and the swap file."""

@@ -18,6 +18,7 @@ from lamina_mmu.domain.effects import Answer, Shootdown
 from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.hold import Age, Grant, Hold, PageBits, Revocation
 from lamina_mmu.domain.ports import Ports, Settings
+from lamina_mmu.domain.swap import LOST
 from lamina_mmu.engines.model.engine import ModelEngine
 
 PAGE = 4096
@@ -373,6 +374,7 @@ def _check_frames(m: Any, named: dict[int, Any], homes: dict[int, Any], tables: 
             assert sorted(m.rmap.of(frame)) == sorted(named.get(frame, [])), f"reverse map of frame {frame}"
             home = int(frame in homes)
             assert m.frames.refs[frame] == m.rmap.count(frame) + home, f"refs of frame {frame}"
+            assert m.frames.refs[frame] or m.frames.slot[frame], f"frame {frame} is of no use to anybody"
             assert (use == Use.OBJECT) == bool(home)
             assert not m.frames.flags[frame] & 2, "a frame at rest is busy"
         else:
@@ -389,10 +391,16 @@ def _check_frames(m: Any, named: dict[int, Any], homes: dict[int, Any], tables: 
 def _check_slots(m: Any, slots: dict[int, int]) -> None:
     """Checks references, cached frames and the number of free slots."""
     used = 0
-    for slot in range(m.swap.count):
-        assert m.swap.refs[slot] == slots.get(slot, 0), f"refs of slot {slot}"
-        cached = m.swap.frame[slot]
-        assert not cached or m.frames.slot[cached] == slot + 1
-        used += bool(slots.get(slot) or cached)
+    assert m.swap.refs[LOST] == slots.pop(LOST, 0)
+    for area in m.swap.areas:
+        here = 0
+        for slot in range(area.base, area.base + area.count):
+            assert m.swap.refs[slot] == slots.pop(slot, 0), f"refs of slot {slot}"
+            cached = m.swap.frame[slot]
+            assert not cached or m.frames.slot[cached] == slot + 1
+            here += bool(m.swap.refs[slot] or cached)
+        assert area.used == here, area.name
+        used += here
+    assert not slots, "entries name slots of no area"
     assert m.swap.free == m.swap.count - used
     assert m.groups.root.swap_usage == used

@@ -99,11 +99,11 @@ def _end(table: FrameTable, singles: list[int], blocks: list[tuple[int, int]], h
 
 def test_the_hot_list_spills_into_blocks() -> None:
     """Frames that come free one by one make large blocks again, without anybody asking for one."""
-    table = FrameTable(1 << 13)
-    taken = [table.take(Use.ANONYMOUS, 0) for _ in range((1 << 13) - 1)]
+    table = FrameTable(1 << 14)
+    taken = [table.take(Use.ANONYMOUS, 0) for _ in range((1 << 14) - 1)]
     for frame in sorted(taken):
         table.give_back(frame, False)
-    assert table.buddy.frames >= (1 << 13) - HOT_MOST - 1 and table.buddy.of_order(9) > 0
+    assert table.buddy.frames >= (1 << 14) - HOT_MOST - 1 and table.buddy.of_order(9) > 0
 
 
 def test_free_blocks_count_each_frame_once() -> None:
@@ -118,7 +118,7 @@ def test_free_blocks_count_each_frame_once() -> None:
 
 def test_what_never_moves_has_blocks_of_its_own() -> None:
     """Tables and allocations share huge blocks with each other, not with pages, while there are enough."""
-    table = FrameTable(1 << 13)
+    table = FrameTable(1 << 14)
     pages = {table.take(Use.ANONYMOUS, 0) >> 9 for _ in range(3000) if table.take(Use.TABLE, 0) or True}
     fixed = {int(frame) >> 9 for frame in table.used(Use.TABLE)}
     assert len(fixed) <= 7 and not pages & fixed

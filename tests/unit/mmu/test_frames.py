@@ -111,4 +111,4 @@ def test_slots_are_reused_and_checked() -> None:
 def test_a_swap_area_may_be_empty() -> None:
     """Without slots there is nothing to take."""
     area = SwapArea(DictSwap(0))
-    assert area.take(0) == -1 and area.free == 0 and area.cached_only(10) == []
+    assert area.take(0) == -1 and area.free == 0 and area.cached_only(10) == [] and area.cached == 0

@@ -38,13 +38,15 @@ class Use(IntEnum):
     OFFLINE = 6
 
 
+_FREE, _TABLE, _RESERVED = int(Use.FREE), int(Use.TABLE), int(Use.RESERVED)
+"""Plain numbers for the path of each fault: a look-up in an enum costs as much as the rest of `take`."""
 DIRTY = 1
 """Flag: the content differs from the swap slot (or from zeros, without one), whatever the entries' D bits say."""
 BUSY = 2
 """Flag: the frame is in transit; entries that named it say TRANSIT."""
 HUGE_FRAMES = 1 << HUGE_ORDER
 """Frames of a huge page (2 MiB)."""
-HOT_MOST, BATCH_ORDER = 1024, 5
+HOT_MOST, BATCH_ORDER = 4096, 6
 """Most frames on a list; order of the blocks that the hot list is filled with."""
 
 
@@ -116,7 +118,7 @@ class FrameTable:
 
         The frame that was given back last is taken first.
         """
-        ready = self._hot if use < Use.TABLE else self._fixed
+        ready = self._hot if use < _TABLE else self._fixed
         if not ready and not self._refill(ready):
             return 0
         frame = ready.pop()
@@ -124,7 +126,7 @@ class FrameTable:
         self.group[frame] = group
         self.owner[frame] = owner
         self.index[frame] = index
-        self.by_use[Use.FREE] -= 1
+        self.by_use[_FREE] -= 1
         self.by_use[use] += 1
         return frame
 
@@ -148,28 +150,32 @@ class FrameTable:
     def give_back(self, frame: int, pinned: bool) -> None:
         """Makes a frame free that nothing refers to; while it is pinned it is kept as RESERVED (see `settle`)."""
         use = self.use[frame]
-        self.by_use[use] -= 1
-        self.flags[frame] = 0
-        self.refs[frame] = 0
-        self.slot[frame] = 0
-        self.owner[frame] = 0
+        by_use = self.by_use
+        by_use[use] -= 1
+        self.flags[frame] = self.refs[frame] = self.slot[frame] = self.owner[frame] = 0
         if pinned:
-            self.use[frame] = Use.RESERVED
-            self.by_use[Use.RESERVED] += 1
+            self.use[frame] = _RESERVED
+            by_use[_RESERVED] += 1
             self._limbo.append(frame)
-        else:
-            self._set_free(frame, self._hot if use < Use.TABLE else self._fixed)
+            return
+        ready = self._hot if use < _TABLE else self._fixed
+        if self._isolated or len(ready) >= HOT_MOST:
+            self._set_free(frame, ready)
+            return
+        self.use[frame] = _FREE
+        by_use[_FREE] += 1
+        ready.append(frame)
 
     def _set_free(self, frame: int, ready: list[int]) -> None:
-        if self._isolated:
-            for first, (count, found) in self._isolated.items():
-                if first <= frame < first + count:
-                    self.use[frame] = Use.RESERVED
-                    self.by_use[Use.RESERVED] += 1
-                    found.append(frame)
-                    return
-        self.use[frame] = Use.FREE
-        self.by_use[Use.FREE] += 1
+        """Makes a frame free that may lie in an isolated range, or whose list may be full."""
+        for first, (count, found) in self._isolated.items():
+            if first <= frame < first + count:
+                self.use[frame] = _RESERVED
+                self.by_use[_RESERVED] += 1
+                found.append(frame)
+                return
+        self.use[frame] = _FREE
+        self.by_use[_FREE] += 1
         ready.append(frame)
         if len(ready) > HOT_MOST:
             spilled = ready[: HOT_MOST // 2]
@@ -203,6 +209,12 @@ class FrameTable:
         self._limbo.remove(frame)
         self.by_use[Use.RESERVED] -= 1
         self._set_free(frame, self._hot)
+
+    def convert(self, frame: int, use: Use, owner: int, index: int) -> None:
+        """Changes what a frame that holds a page is used for."""
+        self.by_use[self.use[frame]] -= 1
+        self.by_use[use] += 1
+        self.use[frame], self.owner[frame], self.index[frame] = use, owner, index
 
     # ── blocks ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -50,6 +50,14 @@ class HandleTable(Generic[E]):
         """Yields what is not closing, in the order of creation."""
         return iter([entry for number in self._numbers if not (entry := self._slots[self._numbers[number]]).closing])
 
+    def everything(self) -> list[E]:
+        """Returns all that has a slot, closing or not, in the order of creation."""
+        return [self._slots[slot] for slot in self._numbers.values()]
+
+    def find(self, slot: int) -> E | None:
+        """Returns what is in a slot, closing or not; None for a free one."""
+        return self._slots.get(slot)
+
     def add(self, entry: E) -> E:
         """Gives `entry` a slot, a generation and a number."""
         entry.id = self._free.pop() if self._free else len(self._generations) + 1

@@ -9,6 +9,7 @@ from lamina_kit.paging import PAGE_SHIFT
 
 SPACE = Pattern("hosts/{host}/spaces/{space}")
 OBJECT = Pattern("hosts/{host}/objects/{object}")
+SWAP_AREA = Pattern("hosts/{host}/swapAreas/{swap_area}")
 GROUP = Pattern("hosts/{host}/memoryGroups/{group}")
 
 
@@ -33,6 +34,10 @@ class Names:
     def group(self, name: str) -> str:
         """Returns `hosts/h1/memoryGroups/web`."""
         return f"hosts/{self.host}/memoryGroups/{name}"
+
+    def swap_area(self, name: str) -> str:
+        """Returns `hosts/h1/swapAreas/swap`."""
+        return f"hosts/{self.host}/swapAreas/{name}"
 
     def frame(self, frame: int) -> str:
         """Returns `hosts/h1/frames/1027`."""

@@ -18,10 +18,21 @@ class Journal(Protocol):
         """Appends what happened to `object`."""
 
 
+class SwapMedia(Protocol):
+    """Makes and removes what swap areas lie on, beside the first one."""
+
+    def open(self, name: str, slots: int, /) -> SwapStore:
+        """Returns a store of `slots` pages for the area `name`; SWAP_DEVICE_FULL when the medium has no room for it."""
+
+    def remove(self, name: str, /) -> None:
+        """Gives back what the area `name` lies on, and its room."""
+
+
 @dataclass(frozen=True)
 class Ports:
     """RAM, swap, time (ns since the stack's start), the event log, and the way to wake steps that wait for a key.
 
+    Without `media` no further swap areas can be made.
     `trace` returns the id of the trace that is being served, empty without one.
     """
 
@@ -32,6 +43,7 @@ class Ports:
     record: Journal
     wake: Callable[[Hashable, object], object]
     trace: Callable[[], str] = str
+    media: SwapMedia | None = None
 
 
 @dataclass(frozen=True)

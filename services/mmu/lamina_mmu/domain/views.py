@@ -8,6 +8,7 @@ from lamina_mmu.domain.four_level import Visit
 from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.space import Kind
+from lamina_mmu.domain.swap import State
 from lamina_mmu.domain.vma import Vma
 
 
@@ -124,3 +125,41 @@ class FragmentationView:
     zeroed: int
     offline: int
     moved: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwapAreaView:
+    """A swap area, in slots and pages."""
+
+    name: str
+    slots: int
+    priority: int
+    used: int
+    cached: int
+    state: State
+    written: int
+    read: int
+    corrupt: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """A slot in use. `user` is a name, `address` in the space or object; `frame` 0 when no frame has its bytes."""
+
+    slot: int
+    references: int
+    user: str
+    address: int
+    group: str
+    frame: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwapCheck:
+    """What reading some slots found: the last one read, how many were, the corrupt ones, how many are still to read."""
+
+    last: int
+    checked: int
+    corrupt: tuple[SlotView, ...]
+    remaining: int

@@ -26,7 +26,6 @@ from typing import ClassVar, Protocol
 
 from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError
-from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.hold import Hold, PageBits
 from lamina_mmu.domain.map_spec import MapSpec
@@ -35,7 +34,6 @@ from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Kind
 from lamina_mmu.domain.views import (
-    FragmentationView,
     FrameView,
     GroupView,
     MappingView,
@@ -44,12 +42,13 @@ from lamina_mmu.domain.views import (
     SpaceView,
     Translation,
 )
+from lamina_mmu.engines.stores import StoreEngine
 
 Key = Handle | str
 """A handle, or the last part of a name."""
 
 
-class MmuEngine(Protocol):
+class MmuEngine(StoreEngine, Protocol):
     """What the service calls."""
 
     name: ClassVar[str]
@@ -146,9 +145,6 @@ class MmuEngine(Protocol):
     def memory(self) -> MemoryView:
         """Returns the state of the host's memory."""
 
-    def refuse_swap(self, refuse: bool) -> None:
-        """Lets the swap area be full, whatever is in it, or ends that; what is in its slots stays."""
-
     def frame(self, frame: int) -> FrameView:
         """Returns what a frame is used for."""
 
@@ -159,26 +155,6 @@ class MmuEngine(Protocol):
 
     def free_frames(self, frames: Sequence[int], owner: str) -> None:
         """Frees allocated frames, all or none."""
-
-    def frames(self, use: Use | None, group: str | None, after: int, count: int) -> list[FrameView]:
-        """Returns up to `count` frames with numbers above `after`, by number, each with its newest mapping alone.
-
-        Only those of one use (None: all but free ones) and of one group (None: all).
-        """
-
-    def fragmentation(self) -> FragmentationView:
-        """Returns how free memory is cut up."""
-
-    def compact_frames(self, huge_blocks: int) -> Step[tuple[int, int]]:
-        """Moves pages until so many aligned 2 MiB blocks are free, as far as it goes; returns (moved, free blocks)."""
-
-    def allocate_extents(
-        self, count: int, order: int, owner: str, group: str, session: Session, request: str
-    ) -> Step[tuple[int, ...]]:
-        """Returns the first frames of zeroed extents of 2^order frames that are never moved or reclaimed."""
-
-    def free_extents(self, firsts: Sequence[int], owner: str) -> None:
-        """Frees extents by their first frames, all or none."""
 
     def create_group(
         self, name: str, parent: str, limits: Mapping[str, int | None], session: Session, request: str

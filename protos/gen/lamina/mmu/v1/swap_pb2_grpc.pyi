@@ -34,7 +34,8 @@ class SwapStub:
 
     Idempotent by `request_id`. Errors: ALREADY_EXISTS `SWAP_AREA_EXISTS`; INVALID_ARGUMENT `SWAP_AREA_TOO_SMALL` below
     40 KiB, or for a size out of range; RESOURCE_EXHAUSTED `SWAP_DEVICE_FULL` when the medium has no room,
-    `TOO_MANY_SWAP_AREAS` at 32; NOT_FOUND `DISK_UNKNOWN`.
+    `TOO_MANY_SWAP_AREAS` at 32; NOT_FOUND `DISK_UNKNOWN`; FAILED_PRECONDITION `SWAP_FILE_FOREIGN` when something else
+    has the file's name. Areas on disks are not served yet: UNIMPLEMENTED `NOT_SERVED_YET`.
     """
     DeleteSwapArea: _aio.UnaryStreamMultiCallable[_swap_pb2.DeleteSwapAreaRequest, _swap_pb2.DeleteSwapAreaProgress]
     """Takes an area out of use (swapoff): brings its pages back into RAM or into other areas, then removes it. Progress
@@ -42,7 +43,8 @@ class SwapStub:
 
     Ending the stream stops it; what came back stays, and new pages go to the area again. Errors: NOT_FOUND
     `SWAP_AREA_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` when the pages find no room (the area stays); DATA_LOSS
-    `SWAP_CORRUPT` names the first slot whose bytes are lost (the area stays, and is not written to).
+    `SWAP_CORRUPT` names the first slot whose bytes are lost, `SWAP_IO_FAILED` one that cannot be read (the area stays,
+    and is not written to); FAILED_PRECONDITION `SWAP_AREA_DRAINING` while another call takes it out of use.
     """
     ListSwapSlots: _aio.UnaryUnaryMultiCallable[_swap_pb2.ListSwapSlotsRequest, _swap_pb2.ListSwapSlotsResponse]
     """Lists slots in use with their users, by number.
@@ -104,7 +106,8 @@ class SwapServicer:
 
         Idempotent by `request_id`. Errors: ALREADY_EXISTS `SWAP_AREA_EXISTS`; INVALID_ARGUMENT `SWAP_AREA_TOO_SMALL` below
         40 KiB, or for a size out of range; RESOURCE_EXHAUSTED `SWAP_DEVICE_FULL` when the medium has no room,
-        `TOO_MANY_SWAP_AREAS` at 32; NOT_FOUND `DISK_UNKNOWN`.
+        `TOO_MANY_SWAP_AREAS` at 32; NOT_FOUND `DISK_UNKNOWN`; FAILED_PRECONDITION `SWAP_FILE_FOREIGN` when something else
+        has the file's name. Areas on disks are not served yet: UNIMPLEMENTED `NOT_SERVED_YET`.
         """
 
     def DeleteSwapArea(
@@ -117,7 +120,8 @@ class SwapServicer:
 
         Ending the stream stops it; what came back stays, and new pages go to the area again. Errors: NOT_FOUND
         `SWAP_AREA_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` when the pages find no room (the area stays); DATA_LOSS
-        `SWAP_CORRUPT` names the first slot whose bytes are lost (the area stays, and is not written to).
+        `SWAP_CORRUPT` names the first slot whose bytes are lost, `SWAP_IO_FAILED` one that cannot be read (the area stays,
+        and is not written to); FAILED_PRECONDITION `SWAP_AREA_DRAINING` while another call takes it out of use.
         """
 
     def ListSwapSlots(

@@ -11,8 +11,6 @@ from typing import ClassVar
 
 from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError
-from lamina_mmu.domain.buddy import HUGE_ORDER
-from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.group import Group
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.hold import Hold, PageBits
@@ -23,7 +21,6 @@ from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Kind, Space
 from lamina_mmu.domain.views import (
-    FragmentationView,
     FrameView,
     GroupView,
     MappingView,
@@ -36,8 +33,6 @@ from lamina_mmu.engines.interface import Key
 from lamina_mmu.engines.model import (
     access,
     allocation,
-    compaction,
-    extents,
     fork,
     granting,
     grouping,
@@ -51,16 +46,17 @@ from lamina_mmu.engines.model import (
 from lamina_mmu.engines.model import translate as translating
 from lamina_mmu.engines.model.fault import fault
 from lamina_mmu.engines.model.machine import Machine
+from lamina_mmu.engines.model.stores import Stores
 
 
-class ModelEngine:
+class ModelEngine(Stores):
     """Implements `engines.interface.MmuEngine`."""
 
     name: ClassVar[str] = "model"
     capabilities: ClassVar[tuple[str, ...]] = ("explain", "fork", "hold", "swap")
 
     def __init__(self, ports: Ports, settings: Settings) -> None:
-        self.machine = Machine(ports, settings)
+        super().__init__(Machine(ports, settings))
         self._now_ns = ports.now_ns
 
     @classmethod
@@ -209,10 +205,6 @@ class ModelEngine:
         """Returns the state of the host's memory."""
         return show.show_memory(self.machine)
 
-    def refuse_swap(self, refuse: bool) -> None:
-        """Makes the swap area full, or not."""
-        self.machine.swap.refusing = refuse
-
     def frame(self, frame: int) -> FrameView:
         """Returns what a frame is used for."""
         return show.show_frame(self.machine, frame)
@@ -231,37 +223,6 @@ class ModelEngine:
     def free_frames(self, frames: Sequence[int], owner: str) -> None:
         """Frees allocated frames."""
         allocation.free_frames(self.machine, frames, owner)
-
-    def frames(self, use: Use | None, group: str | None, after: int, count: int) -> list[FrameView]:
-        """Returns frames by number."""
-        payer = self.machine.groups.named(group) if group is not None else None
-        return show.show_frames(self.machine, use, payer, after, count)
-
-    def fragmentation(self) -> FragmentationView:
-        """Returns how free memory is cut up."""
-        return compaction.fragmentation(self.machine)
-
-    def compact_frames(self, huge_blocks: int) -> Step[tuple[int, int]]:
-        """Moves pages until enough aligned 2 MiB blocks are free."""
-        m = self.machine
-        moved = yield from compaction.compact(m, HUGE_ORDER, huge_blocks, "asked for")
-        m.frames.drain()
-        return moved, m.frames.buddy.of_order(HUGE_ORDER)
-
-    def allocate_extents(
-        self, count: int, order: int, owner: str, group: str, session: Session, request: str
-    ) -> Step[tuple[int, ...]]:
-        """Returns the first frames of zeroed extents."""
-        m, payer = self.machine, self.machine.groups.named(group)
-
-        def make() -> Step[tuple[int, ...]]:
-            return (yield from extents.allocate_extents(m, count, order, owner, payer, session))
-
-        return (yield from ownership.once(m, request, ("extents", count, order, owner, group), make))
-
-    def free_extents(self, firsts: Sequence[int], owner: str) -> None:
-        """Frees extents."""
-        extents.free_extents(self.machine, firsts, owner)
 
     # ── groups ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -120,7 +120,7 @@ def _account(m: Machine, child: Space, base: int, child_entries: Any, in_ram: An
     child.resident += len(places)
     swapped = np.flatnonzero(~in_ram & (child_entries != 0))
     slots = ((child_entries[swapped] & _ADDRESS) >> np.uint64(PAGE_SHIFT)).astype(np.int64)
-    np.add.at(m.swap.refs_array, slots, 1)
+    m.swap.add_references(slots)
     child.swapped += len(swapped)
 
 

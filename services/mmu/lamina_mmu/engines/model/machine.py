@@ -32,7 +32,8 @@ from lamina_mmu.domain.requests import RequestLog
 from lamina_mmu.domain.rmap import ReverseMap
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Space
-from lamina_mmu.domain.swap import SwapArea
+from lamina_mmu.domain.swap import FIRST, LOST, SwapSpace
+from lamina_mmu.domain.tuning import Tuning
 
 OBJECT_PAGE = 1 << 60
 """Added to the number of a page of an object, so that it is none of a space's."""
@@ -79,7 +80,10 @@ class Machine:
         self.rmap = ReverseMap(count)
         self.policy = Replacement(count, self._make_policy, self._page_number)
         self.evictions = Evictions()
-        self.swap = SwapArea(ports.swap)
+        self.swap = SwapSpace()
+        if ports.swap.slots:
+            self.swap.add(ports.swap, FIRST, 0)
+        self.tuning = Tuning()
         self.groups = GroupTree()
         self.spaces: HandleTable[Space] = HandleTable("space", "s", "SPACE_UNKNOWN")
         self.objects: HandleTable[MemoryObject] = HandleTable("object", "o", "OBJECT_UNKNOWN")
@@ -231,25 +235,33 @@ class Machine:
             self.soil(frame)
 
     def drop_slot(self, slot: int) -> None:
-        """Takes an entry's reference to a swap slot away; a slot that nobody needs is freed."""
+        """Takes an entry's reference to a swap slot away; a slot that nobody needs is freed.
+
+        With it goes a frame that was read ahead, and that nobody came for.
+        """
         swap = self.swap
-        swap.refs[slot] -= 1
-        if not swap.refs[slot] and not swap.frame[slot]:
+        refs = swap.refs[slot] - 1
+        swap.refs[slot] = refs
+        if refs or slot == LOST:
+            return
+        frame = swap.frame[slot]
+        if not frame:
             self._free_slot(slot)
+        elif not self.frames.refs[frame] and not self.frames.flags[frame] & BUSY:
+            self.release(frame)
 
     # ── swap ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def take_slot(self, group: int) -> int:
-        """Takes a swap slot and charges it to `group`; -1 when swap is full or forbidden."""
-        if not self.swap_room(group):
-            return -1
-        slot = self.swap.take(group)
-        self.groups.charge_swap(group, 1)
+    def take_slot(self, group: int, avoid: int = -1) -> int:
+        """Takes a swap slot and charges it to `group`; -1 when swap is full or forbidden. Not of the area `avoid`."""
+        slot = -1 if self.groups.swap_over(group) is not None else self.swap.take(group, avoid)
+        if slot >= 0:
+            self.groups.charge_swap(group, 1)
         return slot
 
     def swap_room(self, group: int) -> bool:
         """Returns whether a slot can be had for `group`."""
-        return self.swap.free > 0 and self.groups.swap_over(group) is None
+        return self.swap.has_room and self.groups.swap_over(group) is None
 
     def trim_swap(self, group: int, pages: int) -> None:
         """Takes slots back that merely repeat a page in RAM, until `pages` more fit for `group` or none is left.
@@ -258,7 +270,7 @@ class Machine:
         """
         while (over := self.groups.swap_over(group, pages)) is not None or self.swap.free < pages:
             members = {level.id for level in (over or self.groups.root).subtree()}
-            for slot in self.swap.cached_only(self.swap.count):
+            for slot in self.swap.cached_only():
                 frame = self.swap.frame[slot]
                 if self.swap.group[slot] in members and not self.frames.flags[frame] & BUSY:
                     self.soil(frame)

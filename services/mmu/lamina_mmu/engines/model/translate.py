@@ -8,6 +8,7 @@ from lamina_kit.paging import COW, PAGE_SHIFT, PRESENT, SWAPPED, USER_END
 from lamina_mmu.domain.entry import frame_of, in_ram, is_swap, is_transit, slot_of
 from lamina_mmu.domain.four_level import FourLevelTable
 from lamina_mmu.domain.space import Space
+from lamina_mmu.domain.swap import LOST
 from lamina_mmu.domain.table import entries
 from lamina_mmu.domain.views import MappingView, Translation
 from lamina_mmu.domain.vma import Vma
@@ -30,6 +31,8 @@ def translate(m: Machine, space: Space, address: int) -> Translation:
         return Translation(address, mapping, visits, frame_of(entry), cow=bool(entry & COW))
     if is_swap(entry):
         slot = slot_of(entry)
+        if slot == LOST:
+            return Translation(address, mapping, visits)
         return Translation(address, mapping, visits, slot=slot, cow=m.swap.refs[slot] > 1)
     return Translation(address, mapping, visits)
 

@@ -1,0 +1,73 @@
+"""Between the contract and the domain: swap areas, slots, checks (`swap.proto`)."""
+
+from __future__ import annotations
+
+from lamina.mmu.v1 import swap_pb2
+
+from lamina_kit.checks import Checks
+from lamina_kit.errors import InvalidArgument, Unimplemented
+from lamina_kit.paging import PAGE_SHIFT, PAGE_SIZE
+from lamina_mmu.convert import MAX_REQUEST_ID, name_part
+from lamina_mmu.domain.names import SWAP_AREA, Names
+from lamina_mmu.domain.views import SlotView, SwapAreaView
+
+LEAST_BYTES, MOST_BYTES = 40 << 10, 8 << 40
+MOST_PRIORITY = 32_767
+
+
+def area_name(name: str, host: str) -> str:
+    """Returns the last part of an area's name."""
+    return name_part(name, host, SWAP_AREA)
+
+
+def new_area(request: swap_pb2.CreateSwapAreaRequest) -> tuple[str, int, int]:
+    """Returns (name, slots, priority) of an area to make."""
+    area = request.swap_area
+    with Checks() as check:
+        check.identifier("swap_area_id", request.swap_area_id)
+        check.range("swap_area.priority", area.priority, 0, MOST_PRIORITY)
+        check.aligned("swap_area.size_bytes", area.size_bytes, PAGE_SIZE)
+        check.max_bytes("request_id", request.request_id, MAX_REQUEST_ID)
+    if not LEAST_BYTES <= area.size_bytes <= MOST_BYTES:
+        raise InvalidArgument(
+            f"swap_area.size_bytes is {area.size_bytes}; a swap area has 40 KiB to 8 TiB.",
+            reason="SWAP_AREA_TOO_SMALL",
+            next_step="Give a size of whole pages in that range.",
+        )
+    if area.disk:
+        raise Unimplemented(
+            "This engine keeps swap areas in files of the MMU; areas on disks of the machine are not served yet.",
+            reason="NOT_SERVED_YET",
+            next_step="Leave swap_area.disk empty.",
+            systems="S-06",
+        )
+    return request.swap_area_id, area.size_bytes >> PAGE_SHIFT, area.priority
+
+
+def area(view: SwapAreaView, names: Names) -> swap_pb2.SwapArea:
+    """Returns an area as a message."""
+    return swap_pb2.SwapArea(
+        name=names.swap_area(view.name),
+        size_bytes=view.slots << PAGE_SHIFT,
+        priority=view.priority,
+        slots=view.slots,
+        used_slots=view.used,
+        cached_slots=view.cached,
+        state=view.state,  # type: ignore[arg-type]
+        written_pages=view.written,
+        read_pages=view.read,
+        corrupt_slots=view.corrupt,
+    )
+
+
+def slot(view: SlotView, names: Names) -> swap_pb2.SwapSlot:
+    """Returns a slot as a message."""
+    return swap_pb2.SwapSlot(
+        slot=view.slot,
+        references=view.references,
+        user=view.user,
+        address=view.address,
+        group=names.group(view.group),
+        cached_frame=view.frame or None,
+        checksum=view.checksum,
+    )

@@ -1,0 +1,85 @@
+"""The part of an engine's interface that is about its three stores: frames in bulk, swap areas, content of objects.
+
+The vocabulary is that of `interface.py`.
+
+    extent     2^order contiguous, aligned frames
+    area       where slots lie: a file, or a disk; a drain takes one out of use
+    supplier   who has the bytes behind objects, and is asked for them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from lamina_kit.effects import Step
+from lamina_mmu.domain.frames import Use
+from lamina_mmu.domain.session import Session
+from lamina_mmu.domain.views import FragmentationView, FrameView, SlotView, SwapAreaView, SwapCheck
+
+
+class Drain(Protocol):
+    """How far an area is drained: pages that came back to RAM, that went to other areas, slots still in use."""
+
+    returned: int
+    moved: int
+    done: bool
+
+    @property
+    def remaining(self) -> int:
+        """Returns how many slots are still in use."""
+
+
+class StoreEngine(Protocol):
+    """What the services `Frames`, `Objects` and `Swap` call."""
+
+    # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def frames(self, use: Use | None, group: str | None, after: int, count: int) -> list[FrameView]:
+        """Returns up to `count` frames with numbers above `after`, by number, each with its newest mapping alone.
+
+        Only those of one use (None: all but free ones) and of one group (None: all).
+        """
+
+    def fragmentation(self) -> FragmentationView:
+        """Returns how free memory is cut up."""
+
+    def compact_frames(self, huge_blocks: int) -> Step[tuple[int, int]]:
+        """Moves pages until so many aligned 2 MiB blocks are free, as far as it goes; returns (moved, free blocks)."""
+
+    def allocate_extents(
+        self, count: int, order: int, owner: str, group: str, session: Session, request: str
+    ) -> Step[tuple[int, ...]]:
+        """Returns the first frames of zeroed extents of 2^order frames that are never moved or reclaimed."""
+
+    def free_extents(self, firsts: Sequence[int], owner: str) -> None:
+        """Frees extents by their first frames, all or none."""
+
+    # ── swap ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def swap_areas(self) -> list[SwapAreaView]:
+        """Returns the swap areas by priority, the highest first, then by name."""
+
+    def swap_area(self, name: str) -> SwapAreaView:
+        """Returns one swap area."""
+
+    def create_swap_area(self, name: str, slots: int, priority: int, request: str) -> Step[SwapAreaView]:
+        """Makes a swap area and takes it into use."""
+
+    def begin_drain(self, name: str) -> Drain:
+        """Begins to take an area out of use; `end_drain` follows, whatever comes between."""
+
+    def drain(self, drain: Drain) -> Step[None]:
+        """Brings some pages of the area elsewhere; when none is left the area is gone and `done` is set."""
+
+    def end_drain(self, drain: Drain) -> None:
+        """Ends a drain; an area that is not empty is used again."""
+
+    def swap_slots(self, name: str, after: int, count: int) -> list[SlotView]:
+        """Returns up to `count` slots in use of an area with numbers above `after`, by number."""
+
+    def check_swap(self, name: str, after: int) -> SwapCheck:
+        """Reads the next slots in use behind `after` and compares them with their checksums."""
+
+    def refuse_swap(self, refuse: bool, name: str = "") -> None:
+        """Lets an area (all areas) be full, whatever is in it, or ends that; what is in its slots stays."""
