@@ -1,4 +1,4 @@
-"""`lamina hardware`: the host, its cores, contexts, run groups and RAM."""
+"""`lamina hardware`: the host, its cores, contexts, run groups, disks and RAM."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse, walks
 from lamina_cli.client import Client, command
+from lamina_cli.commands import hardware_disks
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
 
@@ -24,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(verbs.add_parser("contexts", help="list execution contexts"), contexts, lists=True)
     command(verbs.add_parser("groups", help="list run groups"), groups, lists=True)
     command(verbs.add_parser("time", help="show the host's time"), time, lists=True)
+    hardware_disks.configure(verbs)
     read = verbs.add_parser("read", help="dump bytes of RAM")
     read.add_argument("address", type=parse.address, help="physical address, for example 0x1000")
     read.add_argument("size", type=parse.size, nargs="?", default=256, help="bytes (default 256)")

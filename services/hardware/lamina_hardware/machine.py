@@ -10,12 +10,16 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina_hardware import convert
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.devices import HostDevices
+from lamina_hardware.disk_devices import DiskDevices
+from lamina_hardware.disk_faults import DiskFaults
+from lamina_hardware.disks import Disks
 from lamina_hardware.domain.contexts import Context, Handle
 from lamina_hardware.domain.run_groups import RunGroup
 from lamina_hardware.engines.interface import CoreEngine, CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.faults import HardwareFaults
 from lamina_hardware.io.core_path import choose
+from lamina_hardware.io.disk_files import DiskFolder
 from lamina_hardware.io.dispatcher import Dispatcher, Pace
 from lamina_hardware.io.late_core import LateCore
 from lamina_hardware.io.reset import reset_registers
@@ -41,6 +45,8 @@ class Machine:
     memory: HostMemory
     dispatcher: Dispatcher
     devices: HostDevices
+    disks: Disks
+    disk_devices: DiskDevices
     bus: MemoryBus
     path: CorePath
 
@@ -56,6 +62,7 @@ class Machine:
         self.record = environment.layer.events.record
         self.sessions = environment.layer.sessions
         HardwareFaults(self, config.cores, config.memory_bytes).register(environment.layer.faults)
+        DiskFaults(self).register(environment.layer.faults)
 
     @property
     def is_on(self) -> bool:
@@ -94,6 +101,7 @@ class Machine:
         drop = self.dispatcher.drop_written_code
         self.devices = HostDevices(self.bus, environment.clock, self.names, self.record, drop)
         self.devices.plug_engines(config.dma_engines)
+        self._open_disks()
         layer.sessions.adopted = self._count_owned
         layer.sessions.on_broken(lambda owner, epoch: self._stop_owned(owner))
         layer.sessions.on_expired(lambda owner, epoch: self._free_owned(owner))
@@ -106,9 +114,25 @@ class Machine:
         if self._running:
             self._running = False
             self.devices.stop()
+            self.disks.stop()
             await self.dispatcher.stop()
             self.bus.close()
             self.record(self.names.format_host(), "host.powered_off")
+
+    def _open_disks(self) -> None:
+        """Opens the disks that are kept from earlier runs."""
+        environment = self._environment
+        self.disk_devices = DiskDevices(self.devices)
+        self.disks = Disks(
+            DiskFolder(environment.state_dir / "disks"),
+            self.devices.timers,
+            environment.rng.child("disks"),
+            lambda disk, event, **inputs: self.record(self.names.format_disk(disk), event, **inputs),
+            self.disk_devices,
+            self.devices.requests,
+            environment.clock.mode == "virtual",
+        )
+        self.disks.start()
 
     def describe(self) -> pb.Host:
         """Returns the host as a message."""
@@ -220,9 +244,11 @@ class Machine:
                 self._environment.layer.events.record(name, "context.stopped", rule="session broke", owner=owner)
 
     def _count_owned(self, owner: str) -> int:
-        """Returns how many contexts, run groups, DMA domains and buffers belong to an owner."""
+        """Returns how many contexts, run groups, I/O groups, DMA domains and buffers belong to an owner."""
         groups = [group for group in self.engine.groups.entries() if group.owner == owner]
-        return len(self.engine.owned(owner)) + len(groups) + self.devices.count_owned(owner)
+        return (
+            len(self.engine.owned(owner)) + len(groups) + self.devices.count_owned(owner) + len(self.disks.owned(owner))
+        )
 
     async def _free_owned(self, owner: str) -> None:
         """Frees what an owner that did not come back has left."""
@@ -232,6 +258,7 @@ class Machine:
             if group.owner == owner and not group.contexts and not self.engine.groups.children(group.name):
                 self.delete_run_group(group.name)
         self.devices.free_owned(owner)
+        self.disks.free_owned(owner)
 
     def _note_lost(self, core: int, error: BaseException) -> None:
         self._environment.layer.events.record(

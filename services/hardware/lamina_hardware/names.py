@@ -11,6 +11,8 @@ RUN_GROUP = Pattern("hosts/{host}/runGroups/{run_group}")
 CONTEXT = Pattern("hosts/{host}/contexts/{context}")
 DEVICE = Pattern("hosts/{host}/devices/{device}")
 DMA_DOMAIN = Pattern("hosts/{host}/dmaDomains/{dma_domain}")
+DISK = Pattern("hosts/{host}/disks/{disk}")
+IO_GROUP = Pattern("hosts/{host}/ioGroups/{io_group}")
 
 
 class Names:
@@ -30,16 +32,7 @@ class Names:
 
     def run_group(self, name: str, field: str = "name") -> str:
         """Returns the id in a run group's name; empty stays empty and means the root."""
-        if not name:
-            return ""
-        ids = RUN_GROUP.parse(name, field)
-        if ids["host"] != self.host:
-            raise NotFound(
-                f"{name} is a run group of another host.",
-                reason="RUN_GROUP_UNKNOWN",
-                next_step=f"Use run groups of hosts/{self.host}.",
-            )
-        return ids["run_group"]
+        return self._own(RUN_GROUP, "run_group", name, field, "RUN_GROUP_UNKNOWN") if name else ""
 
     def format_run_group(self, run_group: str) -> str:
         """Returns a run group's name; that of the root is empty."""
@@ -55,25 +48,27 @@ class Names:
 
     def device(self, name: str, field: str = "name") -> str:
         """Returns the id in a device's name."""
-        ids = DEVICE.parse(name, field)
-        if ids["host"] != self.host:
-            raise NotFound(
-                f"{name} is a device of another host.",
-                reason="DEVICE_UNKNOWN",
-                next_step=f"Use devices of hosts/{self.host}.",
-            )
-        return ids["device"]
+        return self._own(DEVICE, "device", name, field, "DEVICE_UNKNOWN")
 
     def dma_domain(self, name: str, field: str = "name") -> str:
         """Returns the id in a DMA domain's name."""
-        ids = DMA_DOMAIN.parse(name, field)
-        if ids["host"] != self.host:
-            raise NotFound(
-                f"{name} is a DMA domain of another host.",
-                reason="DMA_DOMAIN_UNKNOWN",
-                next_step=f"Use domains of hosts/{self.host}.",
-            )
-        return ids["dma_domain"]
+        return self._own(DMA_DOMAIN, "dma_domain", name, field, "DMA_DOMAIN_UNKNOWN")
+
+    def disk(self, name: str, field: str = "name") -> str:
+        """Returns the id in a disk's name."""
+        return self._own(DISK, "disk", name, field, "DISK_UNKNOWN")
+
+    def io_group(self, name: str, field: str = "name") -> str:
+        """Returns the id in an I/O group's name; empty stays empty and means the root."""
+        return self._own(IO_GROUP, "io_group", name, field, "IO_GROUP_UNKNOWN") if name else ""
+
+    def format_disk(self, disk: str) -> str:
+        """Returns a disk's name."""
+        return DISK.format(host=self.host, disk=disk)
+
+    def format_io_group(self, io_group: str) -> str:
+        """Returns an I/O group's name; that of the root is empty."""
+        return IO_GROUP.format(host=self.host, io_group=io_group) if io_group else ""
 
     def format_device(self, device: str) -> str:
         """Returns a device's name."""
@@ -86,3 +81,14 @@ class Names:
     def format_host(self) -> str:
         """Returns the host's name."""
         return HOST.format(host=self.host)
+
+    def _own(self, pattern: Pattern, part: str, name: str, field: str, reason: str) -> str:
+        """Returns the id in a name of this host. Raises `NotFound` with `reason` for one of another host."""
+        ids = pattern.parse(name, field)
+        if ids["host"] != self.host:
+            raise NotFound(
+                f"{name} is a {part.replace('_', ' ')} of another host.",
+                reason=reason,
+                next_step=f"Use those of hosts/{self.host}.",
+            )
+        return ids[part]
