@@ -18,6 +18,7 @@ _STATES = {
     ContextState.IDLE: pb.Context.STATE_IDLE,
     ContextState.READY: pb.Context.STATE_READY,
     ContextState.RUNNING: pb.Context.STATE_RUNNING,
+    ContextState.HALTED: pb.Context.STATE_HALTED,
 }
 _ACCESSES: dict[int, Access] = {
     access_pb2.ACCESS_UNSPECIFIED: Access.READ,

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from grpc import aio
-from lamina.hardware.v1 import clock_pb2_grpc, devices_pb2_grpc, disks_pb2_grpc
+from lamina.hardware.v1 import clock_pb2_grpc, devices_pb2_grpc, disks_pb2_grpc, interrupts_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
@@ -20,6 +20,7 @@ from lamina_hardware.runs import RunStream
 from lamina_hardware.serving import walks
 from lamina_hardware.serving.devices import DevicesServicer
 from lamina_hardware.serving.disks import DisksServicer
+from lamina_hardware.serving.interrupts import InterruptsServicer
 from lamina_kit.service import Environment, Service
 
 Context = aio.ServicerContext[Any, Any]
@@ -38,6 +39,7 @@ class HardwareService:
         "lamina.hardware.v1.Hosts",
         "lamina.hardware.v1.Memory",
         "lamina.hardware.v1.Cpu",
+        "lamina.hardware.v1.Interrupts",
         "lamina.hardware.v1.Devices",
         "lamina.hardware.v1.Disks",
         clock.SERVICE_NAME,
@@ -52,6 +54,7 @@ class HardwareService:
         rpc.add_HostsServicer_to_server(HostsServicer(self.machine), server)
         rpc.add_MemoryServicer_to_server(MemoryServicer(self.machine), server)
         rpc.add_CpuServicer_to_server(CpuServicer(self.machine), server)
+        interrupts_pb2_grpc.add_InterruptsServicer_to_server(InterruptsServicer(self.machine), server)
         devices_pb2_grpc.add_DevicesServicer_to_server(DevicesServicer(self.machine), server)
         disks_pb2_grpc.add_DisksServicer_to_server(DisksServicer(self.machine), server)
         clock_pb2_grpc.add_ClockServicer_to_server(clock.ClockServicer(self.machine.clock), server)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
+from lamina.hardware.v1 import interrupts_pb2 as interrupts
+from lamina.hardware.v1 import interrupts_pb2_grpc
 from tests.contract import outside
 from tests.virtual_time import clock_of_loop
 
@@ -25,12 +27,18 @@ from lamina_kit.rng import Rng
 from lamina_kit.runpage import DIRTY_ALL, ExitRecord, RunPage
 from lamina_kit.service import Environment, local
 
-_FILE = importlib.util.spec_from_file_location("hardware_programs", Path(__file__).with_name("programs.py"))
-assert _FILE is not None and _FILE.loader is not None
-_PROGRAMS = importlib.util.module_from_spec(_FILE)
-_FILE.loader.exec_module(_PROGRAMS)
 
-CODE: dict[str, bytes] = _PROGRAMS.CODE
+def _code(name: str) -> dict[str, bytes]:
+    """Returns the machine code of a file beside this one."""
+    spec = importlib.util.spec_from_file_location(f"hardware_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: dict[str, bytes] = module.CODE
+    return found
+
+
+CODE = _code("programs") | _code("interrupt_programs")
 TEXT, DATA, STACK_TOP = 0x400000, 0x600000, 0x611000
 KERNEL = 0xFFFF_8000_0000_0000
 KERNEL_DATA = KERNEL + 0x10000
@@ -78,6 +86,7 @@ class Bench:
         self.environment = environment
         self.bus = environment.bus
         self.hosts, self.memory, self.cpu = rpc.HostsStub(channel), rpc.MemoryStub(channel), rpc.CpuStub(channel)
+        self.interrupts = interrupts_pb2_grpc.InterruptsStub(channel)
         self._next = 0x10_0000
         self.channel = channel
         self.stream = self.cpu.Run()
@@ -121,6 +130,31 @@ class Bench:
         guest.context = await self.create(eptp=ept.root, **wish)
         guest.finish(program)
         return guest
+
+    async def apic(
+        self, context: pb.Context, apic_id: int, mode: Any = interrupts.Apic.MODE_X2APIC, **wish: Any
+    ) -> interrupts.Apic:
+        """Gives a context a local APIC (x2APIC unless told otherwise) in the interrupt domain `vm`."""
+        wish.setdefault("interrupt_domain", "vm")
+        frames = self.frames(2)
+        apic = interrupts.Apic(
+            handle=context.handle, mode=mode, apic_id=apic_id, page_address=frames, descriptor_address=frames + 4096,
+            **wish,
+        )  # fmt: skip
+        return await self.interrupts.ConfigureApic(interrupts.ConfigureApicRequest(apic=apic))
+
+    async def state(self, context: pb.Context) -> interrupts.Apic.State:
+        """Returns what the page of a context's APIC says."""
+        return (await self.interrupts.GetApic(interrupts.GetApicRequest(handle=context.handle))).state
+
+    async def signal(
+        self, context: pb.Context, vector: int = 0, kind: Any = interrupts.ContextSignal.KIND_FIXED
+    ) -> int:
+        """Raises an interrupt for one context; returns what became of it."""
+        signal = interrupts.ContextSignal(handle=context.handle, kind=kind, vector=vector)
+        one = interrupts.Interrupt(context=signal)
+        answer = await self.interrupts.RaiseInterrupts(interrupts.RaiseInterruptsRequest(interrupts=[one]))
+        return answer.results[0]
 
     async def delete_all(self) -> None:
         """Deletes every context and run group of the machine."""

@@ -56,6 +56,7 @@ class Arbiter:
         self.running: list[Run | None] = [None] * cores
         self.lost: list[bool] = [False] * cores
         self._ready: list[Run] = []
+        self._halted: dict[int, Run] = {}
         self._order = 0
         self._domain_core: dict[str, int] = {}
         self._domain_busy: dict[str, int] = {}
@@ -120,16 +121,31 @@ class Arbiter:
         run.context.state = ContextState.READY
         self._ready.append(run)
 
+    def halt(self, run: Run) -> None:
+        """Lets a run sleep that has no core; it takes part in nothing until `wake`."""
+        run.context.state = ContextState.HALTED
+        self._halted[run.context.key] = run
+        self.groups.deactivate(run.context.group)
+
+    def wake(self, run: Run, now: int) -> None:
+        """Lets a run that sleeps wait for a core."""
+        del self._halted[run.context.key]
+        self.groups.activate(run.context.group)
+        self.requeue(run, now)
+
     def end(self, run: Run, now: int) -> None:
         """Ends a run, wherever it is but on a core."""
         if run in self._ready:
             self._ready.remove(run)
             self._waited(run, now)
+        if self._halted.pop(run.context.key, None) is None:
+            self.groups.deactivate(run.context.group)
         run.context.state = ContextState.IDLE
-        self.groups.deactivate(run.context.group)
 
     def find(self, context: Context) -> Run | None:
-        """Returns the run of a context, waiting or on a core."""
+        """Returns the run of a context, waiting, asleep or on a core."""
+        if context.state is ContextState.HALTED:
+            return self._halted[context.key]
         if context.state is ContextState.RUNNING:
             return next(run for run in self.running if run is not None and run.context is context)
         return next((run for run in self._ready if run.context is context), None)

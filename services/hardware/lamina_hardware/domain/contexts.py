@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lamina_hardware.domain.counts import Counts
+from lamina_hardware.domain.pending import Pending
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
 
 ALL_EXCEPTIONS = (1 << 32) - 1
@@ -25,11 +26,12 @@ class Handle:
 
 
 class ContextState(enum.Enum):
-    """IDLE: nobody asked it to run. READY: it waits for a core. RUNNING: a core has it."""
+    """IDLE: nobody asked it to run. READY: it waits for a core. RUNNING: a core has it. HALTED: it sleeps."""
 
     IDLE = "idle"
     READY = "ready"
     RUNNING = "running"
+    HALTED = "halted"
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +39,7 @@ class Context:
     """One hardware thread's state, but for its registers, which are in its run page.
 
     `key` identifies it for the life of the host and never comes again. `domain` is the coherence domain's key.
-    `owner` is the session that made it, empty for none. `kicked` makes its next run end at once.
+    `owner` is the session that made it, empty for none. `kicked` makes its next run end at once. `hlt`: HLT exits.
     `exited` is why and when its last run ended, until the next begins.
     """
 
@@ -53,6 +55,8 @@ class Context:
     owner: str
     state: ContextState = ContextState.IDLE
     kicked: bool = False
+    hlt: bool = True
+    pending: Pending = field(default_factory=Pending)
     last_core: int = -1
     exited: tuple[int, int] | None = None
     counts: Counts = field(default_factory=Counts)

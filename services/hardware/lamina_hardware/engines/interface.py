@@ -18,6 +18,9 @@ Capabilities
     error-codes      exceptions other than page faults carry their error code
     msr-exits        RDMSR and WRMSR of registers that the run page does not hold exit
     own-idt          exceptions and interrupts that are not intercepted go through the context's own IDT
+    apic             contexts may have a local APIC, whose interrupts are delivered without an exit
+    nmi              NMIs are delivered, and held back from one until IRET
+    halt-waits       HLT can leave the run open: the context sleeps until an interrupt
     smap             CR4.SMAP holds, and STAC and CLAC are there
 """
 
@@ -27,6 +30,22 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lamina_hardware.domain.pending import Pending
+
+
+@dataclass(frozen=True, slots=True)
+class ApicAccess:
+    """A guest's access to a register of its local APIC that the core cannot do alone; RIP is behind the instruction.
+
+    `register` is an offset in the virtual APIC page; `target` is the general register that the value of a read goes to,
+    or 16 for EDX:EAX.
+    """
+
+    register: int
+    write: bool
+    value: int
+    target: int
+
 
 @dataclass(slots=True)
 class CoreRun:
@@ -34,7 +53,8 @@ class CoreRun:
 
     `context` identifies it for as long as the engine lives; `moved` says that it, or another of its domain, ran
     elsewhere since it last ran here. `budget` is in instructions, 0 for none; `consumed` counts what this run has
-    behind it already. `exceptions` has a bit for each vector that exits.
+    behind it already. `exceptions` has a bit for each vector that exits. `hlt` says whether HLT exits; `interrupts` is
+    what waits to interrupt it, None for nothing: while a core runs a context these are the core's.
     """
 
     context: int
@@ -46,6 +66,8 @@ class CoreRun:
     budget: int = 0
     consumed: int = 0
     moved: bool = True
+    hlt: bool = True
+    interrupts: Pending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +75,14 @@ class Stopped:
     """How a core stopped: `reason` is a `lamina_kit.runpage.ExitReason`; `instructions` counts from the run's begin.
 
     `paused` means that the core was only asked to stop for a moment: `reason` is then nothing, and the run goes on.
+    `asleep` means so too, but that it goes on only when something wakes it; `access` is to be done before it does.
     """
 
     reason: int
     instructions: int
     paused: bool = False
+    asleep: bool = False
+    access: ApicAccess | None = None
 
 
 class CoreEngine(Protocol):

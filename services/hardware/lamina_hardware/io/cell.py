@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina_hardware.engines.interface import CoreRun, Stopped
-from lamina_hardware.io import control, emulator, exits, machine, native
+from lamina_hardware.io import control, emulator, local_apic, machine, native
 from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.emulator import Emulator
-from lamina_kit import runpage
+from lamina_hardware.io.local_apic import InterruptedRun
+from lamina_kit import atomics, runpage
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.membus import MemoryBus
+from lamina_kit.runpage import RunPage
 
-_PAUSED = int(exits.PAUSED)
 _MANY_FRAMES = 64
 _EVENT = runpage.TSC_OFFSET + 0x20
 _FRAME = 0x000F_FFFF_FFFF_F000
@@ -37,6 +39,7 @@ class CoreCell:
         self._stale: set[int] = set()
         self._all_stale = False
         self._flush_wanted = False
+        self._wired = True  # whether the block may have something of the context before
 
     def _put(self, index: Any, value: int) -> None:
         self._words[int(index)] = value
@@ -81,31 +84,58 @@ class CoreCell:
         if page is None:
             view = self._bus.run_page(work.run_page)
             page = self._pages[work.run_page] = ctypes.addressof(ctypes.c_char.from_buffer(view))
-        everything = self._resident != work.context or work.moved
-        self._resident = work.context
         words = self._words
         words[_RUN_PAGE] = page
         words[_EPTP] = work.eptp
         words[_EXCEPTIONS] = work.exceptions
         words[_CPUID] = work.cpuid
         words[_SYSCALL] = work.syscall
+        words[_HALTS] = not work.hlt
         words[_CONSUMED] = work.consumed
         words[_BUDGET] = budget = work.budget or control.NO_LIMIT
         if ctypes.c_uint64.from_address(page + _EVENT).value & _EVENT_BITS == runpage.EVENT_VALID:
             self._ask(int(control.REQUEST_EVENT))
         words[_LIMIT] = 0 if words[_REQUEST] else budget
+        if work.interrupts is None and not self._wired:
+            stopped = local_apic.stopped(self._enter(work), words[_CONSUMED])
+        else:
+            stopped = self._run_interrupted(work)
+        words[_REQUEST] = 0
+        return stopped
+
+    def _run_interrupted(self, work: CoreRun) -> Stopped:
+        """Runs a context whose interrupts need a look, or for the first time after one."""
+        local_apic.wire(work.interrupts, self._put)
+        self._wired = work.interrupts is not None
+        if work.interrupts is None:
+            return local_apic.stopped(self._enter(work), self._get(control.CONSUMED))
+        page = RunPage(self._bus.run_page(work.run_page))
+        enter = functools.partial(self._enter, work)
+        return InterruptedRun(work, page, work.interrupts, self._get, self._put, self._change_request, enter).run()
+
+    def _enter(self, work: CoreRun) -> int:
+        """Runs the compiled part once; returns its reason."""
+        everything = self._resident != work.context or work.moved
+        self._resident = work.context
+        work.moved = False
         flush = everything or self._flush_wanted
         if self._all_stale or self._stale:
             self._drop_stale()
             flush = True
         self._flush_wanted = False
-        reason = machine.run(self.address, int(everything), int(flush))
-        words[_REQUEST] = 0
-        return Stopped(reason, words[_CONSUMED], reason == _PAUSED)
+        return int(machine.run(self.address, int(everything), int(flush)))
 
     def _ask(self, request: int) -> None:
-        self._words[_REQUEST] |= request
+        self._change_request(~0, request)
         self._words[_LIMIT] = 0
+
+    def _change_request(self, keep: int, bits: int) -> int:
+        """Keeps and sets bits of REQUEST, which others set meanwhile; returns it."""
+        while True:
+            old = self._words[_REQUEST]
+            new = old & keep | bits
+            if old == new or atomics.swap64(self.address + _REQUEST * 8, old, new) == old:
+                return new
 
     def cancel(self) -> None:
         """See `CoreEngine.cancel`."""
@@ -162,7 +192,7 @@ class CoreCell:
         self.engine.close()
 
 
-_RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONSUMED, _BUDGET, _LIMIT, _REQUEST = (
+_RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONSUMED, _BUDGET, _LIMIT, _REQUEST, _HALTS = (
     int(index)
     for index in (
         control.RUN_PAGE,
@@ -174,6 +204,7 @@ _RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONSUMED, _BUDGET, _LIMIT, _RE
         control.BUDGET,
         control.LIMIT,
         control.REQUEST,
+        control.HALTS,
     )
 )
 _EVENT_BITS = runpage.EVENT_VALID | runpage.EVENT_EXCEPTION

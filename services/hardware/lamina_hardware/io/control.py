@@ -95,6 +95,18 @@ TLB_HITS = u64(411)  # of observed contexts
 EXCEPTION_COUNTS = u64(412)  # 32 words, by vector
 COUNTER_WORDS = 44
 
+# Interrupts of the context that runs.
+HALTS = u64(460)  # 1: HLT does not exit, the context halts
+PENDING_NMI = u64(461)  # 1: an NMI waits
+PENDING_VECTOR = u64(462)  # 1: a vector of the local APIC waits for RFLAGS.IF
+RAISE = u64(463)  # 1 + vector of an exception that the instruction at RIP raises, with error code 0
+APIC_PAGE = u64(464)  # guest physical address of the APIC's registers, with bit 0 set; 0 without them
+APIC_MSRS = u64(465)  # 1: they are MSRs
+APIC_REGISTER = u64(466)  # an access: offset of the register
+APIC_WRITE = u64(467)  # 1 for a write of APIC_VALUE
+APIC_VALUE = u64(468)
+APIC_TARGET = u64(469)  # where the value of a read goes
+
 # The portable core.
 PORTABLE = u64(80)  # 1 in a portable core
 SPECIAL = u64(81)  # 1: the block that runs has instructions that exit before they run
@@ -135,6 +147,7 @@ L_LOOK = u64(124)
 L_FINISH_BY_HAND = u64(125)
 L_FULL_ADDRESS = u64(126)
 L_FILL = u64(127)
+L_APIC_PAGE = u64(300)
 L_CLASSIFY = u64(130)
 L_LOOK_UP = u64(150)
 L_COUNT_WALK = u64(151)
@@ -142,6 +155,7 @@ L_COUNT_WALK = u64(151)
 REQUEST_CANCEL = u64(1)
 REQUEST_PAUSE = u64(2)
 REQUEST_EVENT = u64(4)  # an external interrupt waits for RFLAGS.IF
+REQUEST_NMI = u64(8)  # an NMI waits for the end of the one before
 
 STOP_NONE = u64(0)
 STOP_BUDGET = u64(1)
@@ -159,6 +173,7 @@ FAULT_NONE = u64(0)
 FAULT_PAGE = u64(1)
 FAULT_EPT = u64(2)
 FAULT_CANONICAL = u64(3)
+FAULT_APIC = u64(4)  # the access is one to the local APIC's registers
 
 FAULT_IN_TABLE = u64(0)  # the second stage refused the address of a guest table entry
 FAULT_IN_PAGE = u64(1)  # it refused the address that the guest tables gave; its offset within the page is missing

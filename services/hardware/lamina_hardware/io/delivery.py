@@ -52,10 +52,15 @@ SECOND_STAGE = u64(1)
 REFUSED = u64(2)
 """REFUSED + 4 · vector | error code << 16: another exception came up on the way."""
 
-_INVALID_TSS, _STACK, _PROTECTION, _PAGE_FAULT, _NOT_PRESENT = (u64(n) for n in (10, 12, 13, 14, 11))
+_INVALID_TSS, _NOT_PRESENT, _STACK, _PROTECTION, _PAGE_FAULT = (u64(n) for n in (10, 11, 12, 13, 14))
+_TABLE_LOCAL = _4
+_NO_STACK = u64(1)
+"""Instead of a stack pointer: the TSS does not reach to where it stands."""
+_CANONICAL_TOP = u64(0x1_FFFF)
 _GATE_INTERRUPT, _GATE_TRAP = u64(0xE), u64(0xF)
 _IDT_ERROR = _2
 _EXTERNAL = _1
+_CONFORMING = u64(1 << 42)
 _FLAGS_CLEARED = u64((1 << 8) | (1 << 14) | (1 << 16) | (1 << 17))  # TF NT RF VM
 _FLAG_IF = u64(1 << 9)
 _FLAG_RF = u64(1 << 16)
@@ -83,15 +88,21 @@ def _place(block: int, va: int, access: int) -> Word:
     return word(block, RAM_BASE) + page + (va & _OFFSET)
 
 
-@compiled("uint64(uint64, uint64, uint64)")
-def _access_failed(block: int, va: int, code: int) -> Word:
-    """Returns what a failed access of a delivery means: a second-stage exit, #PF, or #GP."""
+@compiled("uint64(uint64)")
+def _is_canonical(va: int) -> Word:
+    top = va >> u64(47)
+    return _1 if top in (_0, _CANONICAL_TOP) else _0
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64)")
+def _access_failed(block: int, va: int, vector: int, code: int) -> Word:
+    """Returns what a failed access of a delivery means: a second-stage exit, #PF, or else `vector`."""
     if word(block, FAULT) == FAULT_EPT:
         return SECOND_STAGE
     if word(block, FAULT) == _1:
         store64(word(block, ENV) + at.CR2, va)
         return _refused(block, _PAGE_FAULT, word(block, FAULT_CODE))
-    return _refused(block, _PROTECTION, code)
+    return _refused(block, vector, code)
 
 
 @compiled("uint64(uint64, uint64)")
@@ -134,34 +145,28 @@ def _push(block: int, va: int, value: int) -> Word:
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
 def _stack(block: int, gate: int, level: int, cpl: int) -> Word:
-    """Returns the stack pointer that a gate switches to; the fault is in the block when the TSS cannot be read."""
+    """Returns the stack pointer that a gate switches to, or _NO_STACK.
+
+    The fault is in the block when the TSS cannot be read.
+    """
     env = word(block, ENV)
     ist = (gate >> _STAR_SHIFT) & _7
-    tss = load64(env + at.TR + _8)
-    if ist != _0:
-        return _read64(block, tss + u64(36) + (ist - _1) * _8)
-    if level != cpl:
-        return _read64(block, tss + _4 + level * _8)
-    return load64(env + at.REGS + _4 * _8)
+    if ist == _0 and level == cpl:
+        return load64(env + at.REGS + _4 * _8) & ~u64(15)
+    place = u64(36) + (ist - _1) * _8 if ist != _0 else _4 + level * _8
+    if place + _7 > load32(env + at.TR + _16):
+        return _NO_STACK
+    return _read64(block, load64(env + at.TR + _8) + place) & ~u64(15)
 
 
-@compiled("uint64(uint64, uint64, uint64, uint64, uint64, uint64)")
-def _enter(block: int, gate: int, offset: int, descriptor: int, code: int, has_code: int) -> Word:
-    """Switches to the gate's code, level and stack and pushes the frame."""
+@compiled("uint64(uint64, uint64, uint64, uint64, uint64)")
+def _push_frame(block: int, base: int, old_flags: int, code: int, has_code: int) -> Word:
+    """Pushes SS, RSP, RFLAGS, CS and RIP, and an error code below them; returns 0, or 1 + the address that failed."""
     env = word(block, ENV)
-    cpl = load32(env + at.HFLAGS) & at.HF_CPL
-    level = (descriptor >> u64(45)) & _3
-    selector = (gate >> _16) & u64(0xFFFC)
-    top = _stack(block, gate, level, cpl)
-    if word(block, FAULT) != _0:
-        return _access_failed(block, load64(env + at.TR + _8), selector)
-    old_flags = flags(block)
-    top &= ~u64(15)
-    base = top - (u64(48) if has_code != _0 else u64(40))
     place = base
     if has_code != _0:
         if _push(block, place, code) == _0:
-            return _access_failed(block, place, _0)
+            return place + _1
         place += _8
     i = _0
     while i < _5:
@@ -175,13 +180,38 @@ def _enter(block: int, gate: int, offset: int, descriptor: int, code: int, has_c
         elif i == _4:
             value = load32(env + at.SEGMENTS + _2 * at.SEGMENT_STRIDE) & u64(0xFFFF)
         if _push(block, place + i * _8, value) == _0:
-            return _access_failed(block, place + i * _8, _0)
+            return place + i * _8 + _1
         i += _1
+    return _0
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64, uint64, uint64, uint64)")
+def _enter(block: int, gate: int, offset: int, descriptor: int, code: int, has_code: int, external: int) -> Word:
+    """Switches to the gate's code, level and stack and pushes the frame."""
+    env = word(block, ENV)
+    cpl = load32(env + at.HFLAGS) & at.HF_CPL
+    level = cpl if descriptor & _CONFORMING != _0 else (descriptor >> u64(45)) & _3
+    selector = (gate >> _16) & u64(0xFFFC)
+    top = _stack(block, gate, level, cpl)
+    task = (load32(env + at.TR) & u64(0xFFFC)) | external
+    if word(block, FAULT) != _0:
+        return _access_failed(block, load64(env + at.TR + _8), _INVALID_TSS, task)
+    if top == _NO_STACK:
+        return _refused(block, _INVALID_TSS, task)
+    if _is_canonical(top) == _0:
+        return _refused(block, _STACK, external)
+    if _is_canonical(offset) == _0:
+        return _refused(block, _PROTECTION, external)
+    old_flags = flags(block)
+    base = top - (u64(48) if has_code != _0 else u64(40))
+    failed = _push_frame(block, base, old_flags, code, has_code)
+    if failed != _0:
+        return _access_failed(block, failed - _1, _STACK, external)
     attributes = (descriptor >> u64(40)) & u64(0xF0FF)
     set_segment(env, _1, selector | level, _0, _LOW, attributes)
     if level != cpl:
         set_segment(env, _2, level, _0, _LOW, DATA_ATTRIBUTES | level << _5)
-    store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~at.HF_CPL) | level)
+    store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~(at.HF_CPL | at.HF_SHADOW)) | level)
     store64(env + at.REGS + _4 * _8, base)
     store64(env + at.EIP, offset)
     cleared = _FLAGS_CLEARED
@@ -196,16 +226,17 @@ def deliver(block: int, vector: int, code: int, has_code: int, software: int) ->
     """Takes one event through the IDT; returns DELIVERED, SECOND_STAGE or REFUSED with the exception that came up."""
     env = word(block, ENV)
     put(block, FAULT, FAULT_NONE)
-    error = vector * _8 | _IDT_ERROR | (_0 if software != _0 else _EXTERNAL)
+    external = _0 if software != _0 else _EXTERNAL
+    error = vector * _8 | _IDT_ERROR | external
     if vector * _16 + u64(15) > load32(env + at.IDTR + _16):
         return _refused(block, _PROTECTION, error)
     entry = load64(env + at.IDTR + _8) + vector * _16
     gate = _read64(block, entry)
     if word(block, FAULT) != _0:
-        return _access_failed(block, entry, error)
+        return _access_failed(block, entry, _PROTECTION, error)
     high = _read64(block, entry + _8)
     if word(block, FAULT) != _0:
-        return _access_failed(block, entry + _8, error)
+        return _access_failed(block, entry + _8, _PROTECTION, error)
     kind = (gate >> u64(40)) & u64(0x1F)
     cpl = load32(env + at.HFLAGS) & at.HF_CPL
     if (kind != _GATE_INTERRUPT and kind != _GATE_TRAP) or (software != _0 and ((gate >> u64(45)) & _3) < cpl):
@@ -213,19 +244,21 @@ def deliver(block: int, vector: int, code: int, has_code: int, software: int) ->
     if (gate >> u64(47)) & _1 == _0:
         return _refused(block, _NOT_PRESENT, error)
     selector = (gate >> _16) & u64(0xFFFC)
-    if selector == _0 or selector + _7 > load32(env + at.GDTR + _16):
-        return _refused(block, _PROTECTION, selector)
-    descriptor = _read64(block, load64(env + at.GDTR + _8) + selector)
+    table = env + (at.LDTR if selector & _TABLE_LOCAL != _0 else at.GDTR)
+    place = selector & ~_TABLE_LOCAL
+    if selector == _0 or place + _7 > load32(table + _16):
+        return _refused(block, _PROTECTION, selector | external)
+    descriptor = _read64(block, load64(table + _8) + place)
     if word(block, FAULT) != _0:
-        return _access_failed(block, load64(env + at.GDTR + _8) + selector, selector)
+        return _access_failed(block, load64(table + _8) + place, _PROTECTION, selector | external)
     is_code = (descriptor >> u64(43)) & _3 == _3
     is_long = (descriptor >> u64(53)) & _3 == _1
     if not is_code or not is_long or ((descriptor >> u64(45)) & _3) > cpl:
-        return _refused(block, _PROTECTION, selector)
+        return _refused(block, _PROTECTION, selector | external)
     if (descriptor >> u64(47)) & _1 == _0:
-        return _refused(block, _NOT_PRESENT, selector)
+        return _refused(block, _NOT_PRESENT, selector | external)
     offset = (gate & u64(0xFFFF)) | ((gate >> _STAR_SHIFT) & u64(0xFFFF_0000)) | high << _STAR_SHIFT
-    return _enter(block, gate, offset, descriptor, code, has_code)
+    return _enter(block, gate, offset, descriptor, code, has_code, external)
 
 
 @linked(L_ENTER_SYSCALL)

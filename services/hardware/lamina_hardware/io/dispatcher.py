@@ -23,12 +23,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from lamina_hardware.domain.arbiter import Grant, Run
-from lamina_hardware.domain.contexts import Context, Handle
+from lamina_hardware.domain.contexts import Context, ContextState, Handle
 from lamina_hardware.domain.counts import NOTHING, Counts
 from lamina_hardware.domain.run_groups import RunGroup
 from lamina_hardware.engines.interface import CoreEngine, Stopped
 from lamina_hardware.engines.model.engine import Ended, ModelEngine
 from lamina_hardware.io.core_threads import CoreThread
+from lamina_hardware.io.interrupt_controller import InterruptController
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.membus import ALL, MemoryBus
@@ -87,6 +88,7 @@ class Dispatcher:
         self._counted: list[Sequence[int]] = [NOTHING] * len(cores)
         self._virtual: VirtualLoop | None = None
         self._stopping = False
+        self.interrupts = InterruptController(bus, clock, self._look, self._dispatch)
 
     def start(self) -> None:
         """Starts the cores' threads, if they are to have any."""
@@ -106,6 +108,7 @@ class Dispatcher:
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
+        self.interrupts.stop()
         for context in self.engine.contexts.entries():
             self.stop_run(context)
         await asyncio.gather(*(self._idle(core) for core in range(len(self._cores))))
@@ -152,6 +155,7 @@ class Dispatcher:
                 await self._idle(run.core)
         for core in self._cores:
             core.forget(context.key)
+        self.interrupts.remove(context)
         self.engine.remove_context(context)
 
     async def take_out(self, core: int) -> int:
@@ -215,6 +219,7 @@ class Dispatcher:
         """Grants cores until nothing more can run; the fresh run's first slice runs here and now."""
         arbiter = self.engine.arbiter
         while (grant := arbiter.grant(self._clock.now_ns())) is not None:
+            self.interrupts.prepare(grant.run.context)
             if grant.run is fresh:
                 fresh = None
                 self._run_here(grant, self._pace.inline_instructions)
@@ -279,6 +284,8 @@ class Dispatcher:
 
     def _settle(self, run: Run, stopped: Stopped, took: int) -> None:
         core = run.core
+        if stopped.access is not None:
+            self.interrupts.perform(run.context, stopped.access)
         counted = self._cores[core].counters()
         if counted != self._counted[core]:
             self.engine.note_events(run, [new - old for new, old in zip(counted, self._counted[core], strict=True)])
@@ -292,6 +299,18 @@ class Dispatcher:
                 waiter.set_result(None)
         if ended is not None:
             self._deliver(ended)
+        elif run.context.state is ContextState.HALTED:
+            self._look(run.context)
+
+    def _look(self, context: Context) -> None:
+        """Has a context look at its interrupts: one that sleeps gets ready, a core that has it stops for a moment."""
+        if context.state is ContextState.HALTED:
+            if self.interrupts.wakes(context):
+                run = self.engine.arbiter.find(context)
+                assert run is not None, "a halted context has a run"
+                self.engine.arbiter.wake(run, self._clock.now_ns())
+        elif context.state is ContextState.RUNNING and self._virtual is None:
+            self._cores[context.last_core].pause()
 
     def _deliver(self, ended: Ended) -> None:
         deliver = ended.run.tag

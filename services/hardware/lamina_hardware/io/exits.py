@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import answer_timestamp, retired
+from lamina_hardware.io.apic_access import decode_access, is_apic_msr, leave_instruction
 from lamina_hardware.io.by_hand import full_address
 from lamina_hardware.io.code import code_at
 from lamina_hardware.io.control import (
@@ -21,6 +22,7 @@ from lamina_hardware.io.control import (
     EXCEPTIONS,
     FAULT,
     FAULT_ACCESS,
+    FAULT_APIC,
     FAULT_CANONICAL,
     FAULT_CODE,
     FAULT_EPT,
@@ -30,6 +32,7 @@ from lamina_hardware.io.control import (
     FAULT_NONE,
     FAULT_STAGE_ACCESS,
     FAULT_VA,
+    HALTS,
     INTERCEPT_SYSCALL,
     L_CLASSIFY,
     REQUEST,
@@ -57,6 +60,7 @@ from lamina_hardware.io.control import (
 )
 from lamina_hardware.io.decoder import decode
 from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver, enter_syscall
+from lamina_hardware.io.double_fault import DOUBLE_FAULT, NO_VECTOR, second_vector
 from lamina_hardware.io.fill import drop_code
 from lamina_hardware.io.native import (
     Word,
@@ -72,7 +76,7 @@ from lamina_hardware.io.native import (
 )
 from lamina_hardware.io.registers import flags
 from lamina_kit import runpage
-from lamina_kit.runpage import ExitReason
+from lamina_kit.runpage import Activity, ExitReason
 
 _0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
 _BYTE = u64(0xFF)
@@ -98,17 +102,25 @@ SYSCALL, PAGE_FAULT, EXCEPTION, IO, HLT, CPUID, EPT_VIOLATION, STOPPED, HYPERCAL
     u64(int(ExitReason(n))) for n in range(1, 13)
 )
 TIMESTAMP, RANDOM = u64(int(ExitReason.TIMESTAMP)), u64(int(ExitReason.RANDOM))
+APIC_ACCESS = u64(int(ExitReason.APIC_ACCESS))
 EPT_MISCONFIGURATION = u64(int(ExitReason.EPT_MISCONFIGURATION))
 PAUSED = u64(255)
 """Not an exit: the core was asked to pause and goes on with the same run."""
+ASLEEP = u64(254)
+"""Not an exit: the context halted, or waits for a start-up IPI; its run goes on when something wakes it."""
+ACKNOWLEDGE = u64(253)
+"""Not an exit: the next vector of the local APIC can be delivered now."""
+APIC = u64(252)
+"""Not an exit: an access to the local APIC, in the block, which is to be done."""
 
 GO_ON = u64(0)
 
-DOUBLE_FAULT, _INVALID_OPCODE, _PROTECTION, _PAGE = (u64(n) for n in (8, 6, 13, 14))
+PAGE_ACTIVITY = u64(runpage.STATE_OFFSET + 8)
+HALTED, WAIT_FOR_STARTUP = u64(int(Activity.HALTED)), u64(int(Activity.WAIT_FOR_STARTUP))
+
+_INVALID_OPCODE, _PROTECTION, _PAGE = (u64(n) for n in (6, 13, 14))
 _WITH_CODE = u64(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21)
-_CONTRIBUTORY = u64(1 << 0 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13)
 _OPCODE_INT3, _OPCODE_INT1 = u64(0xCC), u64(0xF1)
-_NO_VECTOR = u64(255)
 _SOFTWARE = u64(0xFFFF_FFFF & ~(1 << 1 | 1 << 3 | 1 << 4))  # all but INT1, INT3 and INTO, which have opcodes
 
 
@@ -162,19 +174,6 @@ def keep_event(block: int, vector: int, code: int, has_code: int) -> Word:
     return second_stage_exit(block)
 
 
-@compiled("uint64(uint64, uint64)")
-def second_vector(first: int, second: int) -> Word:
-    """Returns the vector that two exceptions make together (table 7-5); _NO_VECTOR means shutdown."""
-    if first == DOUBLE_FAULT:
-        return _NO_VECTOR
-    hard = (_CONTRIBUTORY >> second) & _1 != _0
-    if first == _PAGE and (second == _PAGE or hard):
-        return DOUBLE_FAULT
-    if first < u64(32) and (_CONTRIBUTORY >> first) & _1 != _0 and hard:
-        return DOUBLE_FAULT
-    return second
-
-
 @compiled("uint64(uint64)")
 def _take_back(block: int) -> Word:
     """Puts RIP back on an INT that was refused; it did not run."""
@@ -191,7 +190,7 @@ def raise_exception(block: int, vector: int, code: int, software: int) -> Word:
     """Exits for an exception that is intercepted, or delivers it; returns GO_ON or a reason."""
     first = vector
     while True:
-        if vector == _NO_VECTOR:
+        if vector == NO_VECTOR:
             return SHUTDOWN
         has_code = (_WITH_CODE >> vector) & _1 if vector < u64(32) and software == _0 else _0
         if vector < u64(32) and (word(block, EXCEPTIONS) >> vector) & _1 != _0:
@@ -221,6 +220,30 @@ def raise_exception(block: int, vector: int, code: int, software: int) -> Word:
 
 
 @compiled("uint64(uint64, uint64)")
+def _apic_page(block: int, address: int) -> Word:
+    """Handles an access to the page of the local APIC's registers."""
+    length = _0
+    if word(block, FAULT_ACCESS) != ACCESS_EXECUTE:
+        length = decode_access(block, address)
+    if length == _0:
+        record(block, _ADDRESS, address & _OFFSET)
+        record(block, _ACCESS, word(block, FAULT_ACCESS))
+        return APIC_ACCESS
+    settle(block, _1)
+    leave_instruction(block, length)
+    return APIC
+
+
+@compiled("uint64(uint64)")
+def _halt(block: int) -> Word:
+    """Handles HLT: an exit, or the context sleeps."""
+    if word(block, HALTS) == _0:
+        return HLT
+    store64(word(block, RUN_PAGE) + PAGE_ACTIVITY, HALTED)
+    return GO_ON
+
+
+@compiled("uint64(uint64, uint64)")
 def _fault_exit(block: int, full_address: int) -> Word:
     """Handles a walk that failed; `full_address` is the address with its offset within the page."""
     fault = word(block, FAULT)
@@ -232,6 +255,8 @@ def _fault_exit(block: int, full_address: int) -> Word:
         return second_stage_exit(block)
     if fault == FAULT_CANONICAL:
         return raise_exception(block, _PROTECTION, _0, _0)
+    if fault == FAULT_APIC:
+        return _apic_page(block, full_address)
     store64(env + at.CR2, full_address)
     return raise_exception(block, _PAGE, word(block, FAULT_CODE), _0)
 
@@ -240,6 +265,9 @@ def _fault_exit(block: int, full_address: int) -> Word:
 def _msr_exit(block: int) -> Word:
     env = word(block, ENV)
     writes = word(block, STOP_B) & _1
+    if is_apic_msr(block, writes) != _0:
+        leave_instruction(block, _2)
+        return APIC
     record(block, _IO_DIRECTION, writes)
     if writes != _0:
         low = load64(env + at.REGS) & u64(0xFFFF_FFFF)
@@ -368,4 +396,4 @@ def classify(block: int) -> Word:
     if error != _0:
         record(block, _VECTOR, error)
         return SHUTDOWN
-    return HLT
+    return _halt(block)

@@ -37,6 +37,7 @@ from lamina_hardware.io.control import (
     LIMIT,
     REQUEST,
     REQUEST_EVENT,
+    REQUEST_NMI,
     RUN_PAGE,
     SCRATCH,
     STOP,
@@ -111,15 +112,26 @@ def _count_slowly(block: int, pc: int, size: int, found: int) -> Word:
     return count_between(block, pc, pc + size)
 
 
+@compiled("uint64(uint64, uint64)")
+def may_interrupt(block: int, request: int) -> Word:
+    """Returns whether an interrupt that is asked for (REQUEST_EVENT, REQUEST_NMI) could be taken now."""
+    env = word(block, ENV)
+    if load32(env + at.HFLAGS) & at.HF_SHADOW != _0:
+        return _0
+    if request & REQUEST_EVENT != _0 and load64(env + at.EFLAGS) & _FLAG_IF != _0:
+        return _1
+    return _1 if request & REQUEST_NMI != _0 and load32(env + at.HFLAGS2) & at.HF2_NMI == _0 else _0
+
+
 @compiled("uint64(uint64, uint64, uint64)")
 def _refuse(block: int, consumed: int, count: int) -> Word:
     """Decides about a block that does not fit or comes up while someone wants something; 1: the core stops before it.
 
-    A pending external interrupt stops the core at the first block at which RFLAGS.IF is set.
+    A pending external interrupt stops the core at the first block at which RFLAGS.IF is set, a pending NMI at the
+    first one after IRET; neither in the shadow of STI or MOV SS.
     """
     request = word(block, REQUEST)
-    may_interrupt = (load64(word(block, ENV) + at.EFLAGS) & _FLAG_IF) != _0
-    if (request & ~REQUEST_EVENT) != _0 or (request != _0 and may_interrupt):
+    if (request & ~(REQUEST_EVENT | REQUEST_NMI)) != _0 or (request != _0 and may_interrupt(block, request) != _0):
         put(block, STOP, STOP_REQUEST)
     elif consumed == _0 or consumed + count <= word(block, BUDGET):
         return _0

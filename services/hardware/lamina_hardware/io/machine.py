@@ -1,6 +1,6 @@
 """One run of a core, from loading a context to its exit record; compiled, without the GIL.
 
-    load registers ─► deliver a pending event ─► emulate until something stops it ─┬─► it stays inside: handle, go on
+    load registers ─► deliver what is pending ─► emulate until something stops it ─┬─► it stays inside: handle, go on
                                  ▲                                                  │   (own IDT, own LSTAR)
                                  └──────────────────────────────────────────────────┤
                                                       store registers, exit record ◄┴─► it leaves
@@ -32,30 +32,37 @@ from lamina_hardware.io.control import (
     FAULT_NONE,
     INPUT,
     LIMIT,
+    PENDING_NMI,
+    PENDING_VECTOR,
     PORTABLE,
+    RAISE,
     REQUEST,
     REQUEST_EVENT,
+    REQUEST_NMI,
     RUN_PAGE,
     STOP,
     STOP_ERROR,
     STOP_NONE,
 )
 from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver
+from lamina_hardware.io.double_fault import DOUBLE_FAULT, second_vector
 from lamina_hardware.io.exchange import pull, push
 from lamina_hardware.io.exits import (
-    DOUBLE_FAULT,
+    ACKNOWLEDGE,
+    ASLEEP,
     GO_ON,
+    PAGE_ACTIVITY,
     REASON,
     RETIRED,
     RIP,
     STOPPED,
+    WAIT_FOR_STARTUP,
     classify,
     clear_record,
     keep_event,
     raise_exception,
     record,
     second_stage_exit,
-    second_vector,
 )
 from lamina_hardware.io.fill import flush_tlb
 from lamina_hardware.io.native import (
@@ -92,19 +99,63 @@ _EVENT_CODE = u64(runpage.TSC_OFFSET + 0x28)
 _EVENT_VALID = u64(runpage.EVENT_VALID)
 _EVENT_ERROR_CODE = u64(runpage.EVENT_ERROR_CODE)
 _EVENT_KIND = u64(7 << 8)
+_EVENT_NMI = u64(runpage.EVENT_NMI)
+_NMI_VECTOR = _2
 
 
-@compiled("uint64(uint64)")
-def _event_taken(block: int) -> Word:
+@compiled("uint64(uint64, uint64)")
+def _taken(block: int, request: int) -> Word:
     """Ends the search for a moment to deliver an event: the core runs at full speed again."""
     place = block + REQUEST * _8
     while True:
         old = load64(place)
-        if cas64(place, old, old & ~REQUEST_EVENT) == old:
+        if cas64(place, old, old & ~request) == old:
             break
     put(block, LIMIT, word(block, BUDGET))
     if load64(place) != _0:
         put(block, LIMIT, _0)
+    return GO_ON
+
+
+@compiled("uint64(uint64)")
+def _shadowed(block: int) -> Word:
+    """Returns whether STI or MOV SS holds interrupts back."""
+    return load32(word(block, ENV) + at.HFLAGS) & at.HF_SHADOW
+
+
+@compiled("uint64(uint64)")
+def _nmi_blocked(block: int) -> Word:
+    """Returns whether an NMI is being handled."""
+    return load32(word(block, ENV) + at.HFLAGS2) & at.HF2_NMI
+
+
+@compiled("uint64(uint64)")
+def _deliver_nmi(block: int) -> Word:
+    """Delivers vector 2; NMIs are held back from then on. When the second stage lacks something nothing has changed."""
+    flags2 = word(block, ENV) + at.HFLAGS2
+    before = load32(flags2)
+    store32(flags2, before | at.HF2_NMI)
+    result = deliver(block, _NMI_VECTOR, _0, _0, _0)
+    if result == SECOND_STAGE:
+        store32(flags2, before)
+        return second_stage_exit(block)
+    store64(word(block, RUN_PAGE) + PAGE_ACTIVITY, _0)
+    if result == DELIVERED:
+        return GO_ON
+    return raise_exception(block, (result >> _2) & u64(0x3FFF), result >> _16, _0)
+
+
+@compiled("uint64(uint64)")
+def _local_interrupt(block: int) -> Word:
+    """Delivers an NMI, or asks for the next vector of the local APIC, if one waits and may be delivered now."""
+    if word(block, PENDING_NMI) != _0 and _nmi_blocked(block) == _0 and _shadowed(block) == _0:
+        reason = _deliver_nmi(block)
+        if _nmi_blocked(block) != _0:
+            put(block, PENDING_NMI, _0)
+            _taken(block, REQUEST_NMI)
+        return reason
+    if word(block, PENDING_VECTOR) != _0 and flags(block) & _FLAG_IF != _0 and _shadowed(block) == _0:
+        return ACKNOWLEDGE
     return GO_ON
 
 
@@ -114,19 +165,33 @@ def _deliver_event(block: int) -> Word:
     page = word(block, RUN_PAGE)
     event = load64(page + _EVENT)
     if event & _EVENT_VALID == _0:
-        return _event_taken(block) if word(block, REQUEST) & REQUEST_EVENT != _0 else GO_ON
+        if word(block, REQUEST) & REQUEST_EVENT != _0 and word(block, PENDING_VECTOR) == _0:
+            return _taken(block, REQUEST_EVENT)
+        return GO_ON
     vector = event & _BYTE
     if event & _EVENT_KIND == _0:
-        if flags(block) & _FLAG_IF == _0:
+        if flags(block) & _FLAG_IF == _0 or _shadowed(block) != _0:
             return GO_ON
         store64(page + _EVENT, _0)
         result = deliver(block, vector, _0, _0, _0)
         if result == SECOND_STAGE:
             store64(page + _EVENT, event)
             return second_stage_exit(block)
+        store64(page + PAGE_ACTIVITY, _0)
         if result == DELIVERED:
-            return _event_taken(block)
+            return _taken(block, REQUEST_EVENT) if word(block, PENDING_VECTOR) == _0 else GO_ON
         return raise_exception(block, (result >> _2) & u64(0x3FFF), result >> _16, _0)
+    if event & _EVENT_KIND == _EVENT_NMI:
+        if _nmi_blocked(block) != _0 or _shadowed(block) != _0:
+            return GO_ON
+        store64(page + _EVENT, _0)
+        reason = _deliver_nmi(block)
+        if _nmi_blocked(block) == _0:
+            store64(page + _EVENT, event)
+        elif word(block, PENDING_NMI) == _0:
+            _taken(block, REQUEST_NMI)
+        return reason
+    store64(page + PAGE_ACTIVITY, _0)
     store64(page + _EVENT, _0)
     code = load64(page + _EVENT_CODE)
     result = deliver(block, vector, code, _1 if event & _EVENT_ERROR_CODE != _0 else _0, _0)
@@ -161,6 +226,24 @@ def _emulate(block: int) -> Word:
     return classify(block)
 
 
+@compiled("uint64(uint64)")
+def _step(block: int) -> Word:
+    """Delivers what may be delivered, then runs the emulator until it stops, unless the context sleeps."""
+    activity = word(block, RUN_PAGE) + PAGE_ACTIVITY
+    if load64(activity) == WAIT_FOR_STARTUP:
+        return ASLEEP
+    vector = word(block, RAISE)
+    if vector != _0:
+        put(block, RAISE, _0)
+        return raise_exception(block, vector - _1, _0, _0)
+    reason = _deliver_event(block)
+    if reason == GO_ON:
+        reason = _local_interrupt(block)
+    if reason == GO_ON and load64(activity) != _0:
+        return ASLEEP
+    return _emulate(block) if reason == GO_ON else reason
+
+
 @released("uint64(uint64, uint64, uint64)")
 def run(block: int, everything: int, flush: int) -> Word:
     """Runs the context in RUN_PAGE for at most BUDGET instructions; returns the reason, also in the exit record.
@@ -174,9 +257,7 @@ def run(block: int, everything: int, flush: int) -> Word:
     clear_record(block)
     reason = GO_ON
     while reason == GO_ON:
-        reason = _deliver_event(block)
-        if reason == GO_ON:
-            reason = _emulate(block)
+        reason = _step(block)
         if reason == GO_ON and word(block, CONSUMED) >= word(block, BUDGET):
             reason = STOPPED
     store(block)

@@ -33,7 +33,7 @@ class PortableCore(CoreCell):
     """One core on the portable path."""
 
     path = "portable"
-    capabilities: tuple[str, ...] = ("exact-budget", "msr-exits", "own-idt")
+    capabilities: tuple[str, ...] = ("apic", "exact-budget", "halt-waits", "msr-exits", "nmi", "own-idt")
 
     def __init__(self, bus: MemoryBus) -> None:
         super().__init__(bus)

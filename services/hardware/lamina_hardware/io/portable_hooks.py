@@ -35,6 +35,7 @@ from lamina_hardware.io.control import (
     LIMIT,
     REQUEST,
     REQUEST_EVENT,
+    REQUEST_NMI,
     RUN_PAGE,
     SPECIAL,
     STOP,
@@ -53,13 +54,14 @@ from lamina_hardware.io.control import (
 from lamina_hardware.io.decoder import PREFIX_F2, PREFIX_F3, decode
 from lamina_hardware.io.exchange import MSR_NUMBERS, look, pull
 from lamina_hardware.io.fill import fill
-from lamina_hardware.io.hooks import callback
-from lamina_hardware.io.native import Word, call1, compiled, load32, load64, put, store64, u64, word
+from lamina_hardware.io.hooks import callback, may_interrupt
+from lamina_hardware.io.native import Word, call1, compiled, load32, load64, put, store32, store64, u64, word
 
 _0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
 _BYTE = u64(0xFF)
+_STI, _IRET, _MOV_SEGMENT = u64(0xFB), u64(0xCF), u64(0x8E)
+_SHADOWS, _RETURNS = _1, _2
 _LOW = u64(0xFFFF_FFFF)
-_FLAG_IF = u64(1 << 9)
 _KEPT = np.array([*MSR_NUMBERS, 0xC000_0100, 0xC000_0101], dtype=np.uint64)
 
 
@@ -68,6 +70,18 @@ def on_fill_portable(engine: int, va: int, kind: int, out: int, block: int) -> W
     """Fills the TLB for one page, or notes the fault."""
     look(block)
     return fill(block, va, u64(kind), out) != _0
+
+
+@compiled("uint64(uint64)")
+def _marks(found: int) -> Word:
+    """Returns _SHADOWS for STI and MOV SS, _RETURNS for IRET, otherwise 0."""
+    opcode = (found >> _8) & _BYTE
+    if (found >> _16) & _BYTE != _0:
+        return _0
+    if opcode == _IRET:
+        return _RETURNS
+    to_stack = opcode == _MOV_SEGMENT and (found >> u64(27)) & u64(7) == _2
+    return _SHADOWS if opcode == _STI or to_stack else _0
 
 
 @compiled("uint64(uint64, uint64, uint64)")
@@ -83,10 +97,27 @@ def _survey(block: int, pc: int, size: int) -> Word:
         if found == _0:
             break
         if kind_of(found) != PLAIN:
-            special = _1
+            special |= _1
+        if _marks(found) != _0:
+            special |= _2
         at_va += found & _BYTE
     put(block, SPECIAL, special)
     return count
+
+
+@compiled("uint64(uint64, uint64)")
+def _mark(block: int, pc: int) -> Word:
+    """Keeps what the API does not tell: whether the instruction holds interrupts back, or ends an NMI's handler."""
+    env = word(block, ENV)
+    shadow = _0
+    if word(block, SPECIAL) & _2 != _0:
+        kind = _marks(decode(block, code_at(block, pc)))
+        if kind == _RETURNS:
+            store32(env + at.HFLAGS2, load32(env + at.HFLAGS2) & ~at.HF2_NMI)
+        elif kind == _SHADOWS:
+            shadow = at.HF_SHADOW
+    store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~at.HF_SHADOW) | shadow)
+    return _0
 
 
 @callback("void(uint64, uint64, uint32, uint64)")
@@ -100,8 +131,7 @@ def on_block_portable(engine: int, pc: int, size: int, block: int) -> None:
     if consumed + count <= word(block, LIMIT):
         return
     request = word(block, REQUEST)
-    may_interrupt = (load64(word(block, ENV) + at.EFLAGS) & _FLAG_IF) != _0
-    if (request & ~REQUEST_EVENT) != _0 or (request != _0 and may_interrupt):
+    if (request & ~(REQUEST_EVENT | REQUEST_NMI)) != _0 or (request != _0 and may_interrupt(block, request) != _0):
         put(block, STOP, STOP_REQUEST)
     elif consumed == _0 or consumed + count <= word(block, BUDGET):
         return
@@ -167,7 +197,8 @@ def on_code(engine: int, pc: int, size: int, block: int) -> None:
     put(block, BLOCK_PC, pc)
     put(block, BLOCK_COUNT, _1)
     put(block, BLOCK_SIZE, u64(size))
-    if word(block, SPECIAL) != _0 and _by_hand(block, pc) != _0:
+    _mark(block, pc)
+    if word(block, SPECIAL) & _1 != _0 and _by_hand(block, pc) != _0:
         put(block, STOP, STOP_SPECIAL)
         call1(word(block, F_STOP), word(block, ENGINE))
 

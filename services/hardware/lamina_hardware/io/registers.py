@@ -63,6 +63,7 @@ PAGE_TSC_AUX = u64(runpage.TSC_OFFSET + 0x10)
 PAGE_ENGINE = u64(runpage.ENGINE_OFFSET)
 PAGE_SHADOW = u64(runpage.STATE_OFFSET)
 _BLOCKED = u64(runpage.BLOCKED_BY_STI | runpage.BLOCKED_BY_MOV_SS)
+_BLOCKED_NMI = u64(runpage.BLOCKED_BY_NMI)
 
 DIRTY_GPRS = u64(runpage.DIRTY_GPRS)
 DIRTY_RIP = u64(runpage.DIRTY_RIP)
@@ -351,6 +352,8 @@ def load(block: int, everything: int) -> Word:
             set_level(env, cpl)
         shadow = at.HF_SHADOW if load64(page + PAGE_SHADOW) & _BLOCKED != _0 else _0
         store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~(at.HF_CPL | at.HF_SHADOW)) | cpl | shadow)
+        nmi = at.HF2_NMI if load64(page + PAGE_SHADOW) & _BLOCKED_NMI != _0 else _0
+        store32(env + at.HFLAGS2, (load32(env + at.HFLAGS2) & ~at.HF2_NMI) | nmi)
     if (dirty & DIRTY_FPU) != _0:
         _load_fpu(block, page)
     return flush
@@ -373,6 +376,9 @@ def store(block: int) -> Word:
         shadow &= ~_BLOCKED
     elif shadow & _BLOCKED == _0:
         shadow |= _1
+    shadow &= ~_BLOCKED_NMI
+    if load32(env + at.HFLAGS2) & at.HF2_NMI != _0:
+        shadow |= _BLOCKED_NMI
     store64(page + PAGE_SHADOW, shadow)
     store64(page + PAGE_CR0, load64(env + at.CR0))
     store64(page + PAGE_CR2, load64(env + at.CR2))

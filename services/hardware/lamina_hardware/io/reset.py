@@ -34,3 +34,18 @@ def reset_registers(view: memoryview, ring: int) -> None:
     struct.pack_into("<H", page.fxsave, 0, 0x37F)
     struct.pack_into("<I", page.fxsave, 24, 0x1F80)
     page.dirty = runpage.DIRTY_ALL
+
+
+def reset_after_init(view: memoryview, ring: int) -> None:
+    """Does what INIT does: the registers of a new context, which waits for a start-up IPI.
+
+    What is not a register of the processor stays: its answers to CPUID and its clock.
+    """
+    page = RunPage(view)
+    kept, clock = page.cpuid(), (page.tsc, page.tsc_offset, page.tsc_aux, page.tsc_answered)
+    posted = bytes(view[runpage.POSTED_OFFSET : runpage.ENGINE_OFFSET])
+    reset_registers(view, ring)
+    page.set_cpuid(kept)
+    page.tsc, page.tsc_offset, page.tsc_aux, page.tsc_answered = clock
+    view[runpage.POSTED_OFFSET : runpage.ENGINE_OFFSET] = posted
+    page.activity = runpage.Activity.WAIT_FOR_STARTUP

@@ -196,6 +196,17 @@ def _state(bench: Bench) -> None:
     _expect(bench.page.segment("cs").attributes & 0x60, 0x60, "the level of CS")
 
 
+def _interrupts(bench: Bench) -> None:
+    table = struct.pack("<3Q", 0, 0x00AF9B00_0000FFFF, 0x00CF9300_0000FFFF)
+    bench.bus.write(_DATA_FRAME + 0x800, table)
+    registers = {"gdtr_base": _DATA + 0x800, "gdtr_limit": 23, "rsp": _DATA + 0x700}
+    blocked = {"interruptibility": runpage.BLOCKED_BY_NMI}
+    record = bench.run("90f4", ring=0, **registers, **blocked)
+    _expect((record.reason, bench.page.interruptibility), (ExitReason.HLT, runpage.BLOCKED_BY_NMI), "an NMI's handler")
+    record = bench.run("4889e16a10516a026a08488d05030000005048cff4", ring=0, **registers, **blocked)
+    _expect((record.reason, bench.page.interruptibility), (ExitReason.HLT, 0), "the end of an NMI's handler by IRETQ")
+
+
 CHECKS: tuple[Callable[[Bench], None], ...] = (
     _counts,
     _faults,
@@ -204,6 +215,7 @@ CHECKS: tuple[Callable[[Bench], None], ...] = (
     _intercepts,
     _supervisor_prevention,
     _state,
+    _interrupts,
 )
 
 

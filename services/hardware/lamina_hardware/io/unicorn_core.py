@@ -64,7 +64,9 @@ class UnicornCore(CoreCell):
     """One core on the walker path."""
 
     path = "walker"
-    capabilities: tuple[str, ...] = ("error-codes", "exact-budget", "msr-exits", "own-idt", "smap")
+    capabilities: tuple[str, ...] = (
+        "apic", "error-codes", "exact-budget", "halt-waits", "msr-exits", "nmi", "own-idt", "smap",
+    )  # fmt: skip
 
     def __init__(self, bus: MemoryBus) -> None:
         super().__init__(bus)

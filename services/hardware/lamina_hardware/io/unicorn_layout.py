@@ -19,6 +19,7 @@ EIP = u64(128)
 EFLAGS = u64(136)
 DF = u64(172)
 HFLAGS = u64(176)
+HFLAGS2 = u64(180)
 SEGMENTS = u64(184)  # ES CS SS DS FS GS, then LDTR at 328 and TR at 352
 SEGMENT_STRIDE = u64(24)  # selector u32 @0, base u64 @8, limit u32 @16, flags u32 @20
 LDTR = u64(328)
@@ -62,6 +63,7 @@ FEATURE_SMEP, FEATURE_SMAP = 1 << 7, 1 << 20
 HF_CPL = u64(3)
 HF_GUEST = u64(1 << 21)
 HF_SHADOW = u64(1 << 3)  # STI or MOV SS holds interrupts back
+HF2_NMI = u64(1 << 2)  # an NMI is being handled; IRET clears it
 
 # The translation block that `tb_jmp_cache` points to.
 TB_PC = u64(0)

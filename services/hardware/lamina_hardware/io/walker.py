@@ -28,11 +28,13 @@ from lamina_hardware.io.control import (
     ACCESS_READ,
     ACCESS_WRITE,
     ACCESSED_SET,
+    APIC_PAGE,
     BUS_HEAD,
     DIRTY_SET,
     ENV,
     EPTP,
     FAULT,
+    FAULT_APIC,
     FAULT_CANONICAL,
     FAULT_CODE,
     FAULT_EPT,
@@ -229,6 +231,10 @@ def _refused(rights: int, access: int, user: int, cr0: int, cr4: int) -> Word:
 @inlined("uint64(uint64, uint64, uint64, uint64, uint64)")
 def _reach(block: int, va: int, page: int, allowed: int, access_and_effect: int) -> Word:
     """Takes the page that the first stage gave through the second, and stores the result."""
+    if page | _1 == word(block, APIC_PAGE):
+        put(block, FAULT, FAULT_APIC)
+        put(block, FAULT_VA, va)
+        return FAULT_APIC
     if word(block, EPTP) != _0:
         put(block, FAULT_CODE, FAULT_IN_PAGE)
         host = second_stage(block, page, access_and_effect >> _1, va, access_and_effect & _1)

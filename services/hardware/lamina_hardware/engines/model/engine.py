@@ -115,6 +115,8 @@ class ModelEngine:
             budget=run.budget if run.final else end,
             consumed=run.consumed,
             moved=grant.moved,
+            hlt=context.hlt,
+            interrupts=None if context.pending.is_empty else context.pending,
         )
 
     def note_events(self, run: Run, events: Sequence[int]) -> None:
@@ -140,7 +142,7 @@ class ModelEngine:
         context.exited = None
 
     def settle(self, run: Run, stopped: Stopped, run_ns: int, now: int) -> tuple[Ended | None, list[RunGroup]]:
-        """Takes the core back; returns how the run ended (None: it waits again) and the groups that were throttled."""
+        """Takes the core back; returns how the run ended (None: it goes on) and the groups that were throttled."""
         counts = self.core_counts[run.core]
         counts.instructions += stopped.instructions - run.consumed
         counts.run_time_ns += run_ns
@@ -149,6 +151,9 @@ class ModelEngine:
         throttled = self.arbiter.settle(run, stopped.instructions, run_ns, now)
         if run.cancelled and (stopped.paused or stopped.reason == _BUDGET):
             return self._end(run, _CANCELED, now), throttled
+        if stopped.asleep:
+            self.arbiter.halt(run)
+            return None, throttled
         if stopped.paused or (stopped.reason == _BUDGET and not run.final):
             self.arbiter.requeue(run, now)
             return None, throttled

@@ -1,0 +1,69 @@
+"""What waits to interrupt a context, beside the vectors in its APIC. Pure.
+
+The event loop writes here; what a core takes it takes one at a time, and each kind merges with itself, as on hardware.
+A core sees a vector that is posted while it runs when it is paused for it: before its next block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lamina_hardware.domain.apic import LocalApic
+
+
+@dataclass(slots=True)
+class Pending:
+    """Interrupts of one context that were raised and not taken.
+
+    `fixed` has a bit for each vector, of a context without an APIC. `startup` is the page number of a start-up IPI.
+    """
+
+    apic: LocalApic | None = None
+    fixed: int = 0
+    nmi: bool = False
+    machine_check: bool = False
+    init: bool = False
+    startup: int | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a core has nothing to look at: no APIC, and nothing raised."""
+        return self.apic is None and not (
+            self.fixed or self.nmi or self.machine_check or self.init or self.startup is not None
+        )
+
+    def raise_fixed(self, vector: int) -> bool:
+        """Requests a vector; returns False when it was requested already."""
+        if self.apic is not None:
+            return self.apic.request(vector)
+        fresh = not self.fixed >> vector & 1
+        self.fixed |= 1 << vector
+        return fresh
+
+    def raise_nmi(self) -> bool:
+        """Requests an NMI; returns False when one was requested already."""
+        fresh, self.nmi = not self.nmi, True
+        return fresh
+
+    def raise_machine_check(self) -> bool:
+        """Requests a machine check; returns False when one was requested already."""
+        fresh, self.machine_check = not self.machine_check, True
+        return fresh
+
+    def raise_init(self) -> bool:
+        """Requests INIT; returns False when it was requested already. A start-up IPI from before it is void."""
+        fresh, self.init, self.startup = not self.init, True, None
+        return fresh
+
+    def raise_startup(self, page: int) -> bool:
+        """Requests start at a page; returns False when a start was requested already: the first one counts."""
+        if self.startup is not None:
+            return False
+        self.startup = page
+        return True
+
+    def take_fixed(self) -> int:
+        """Takes the highest vector of a context without an APIC; 0 without one."""
+        vector = max(self.fixed.bit_length() - 1, 0)
+        self.fixed &= ~(1 << vector)
+        return vector

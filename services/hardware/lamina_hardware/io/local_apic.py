@@ -1,0 +1,164 @@
+"""One run of a context that has interrupts waiting, or a local APIC.
+
+    ┌► descriptor → page, what may be delivered ─► compiled run ─┬─► acknowledge a vector: an event in the run page ──┐
+    │                                                            ├─► access to a register: do it from the page ───────┤
+    └────────────────────────────────────────────────────────────┴────────────────────────────────────────────────────┘
+                                                                 └─► anything else; an access that needs clock or others
+
+While a core has a context its page and its pending interrupts are the core's; an access that changes the timer or goes
+to others stops the core, and the dispatcher does it between two of the context's blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lamina_hardware.domain.apic import Ended, LocalApic, Mode
+from lamina_hardware.domain.pending import Pending
+from lamina_hardware.engines.interface import ApicAccess, CoreRun, Stopped
+from lamina_hardware.io import apic_access, control, exits
+from lamina_kit.runpage import (
+    DIRTY_GPRS,
+    DIRTY_RIP,
+    EVENT_EXCEPTION,
+    EVENT_VALID,
+    Activity,
+    ExitReason,
+    ExitRecord,
+    RunPage,
+)
+
+_ACKNOWLEDGE, _APIC, _ASLEEP, _PAUSED = (
+    int(reason) for reason in (exits.ACKNOWLEDGE, exits.APIC, exits.ASLEEP, exits.PAUSED)
+)
+_MACHINE_CHECK, _PROTECTION = 18, 13
+_CR4_MCE = 1 << 6
+_PAGE_SHIFT = 12
+_TARGET_MSR = int(apic_access.TARGET_MSR)
+_MSR_BYTES = 2
+
+
+@dataclass(slots=True)
+class InterruptedRun:
+    """Drives one `run` of a core. `ask` keeps and sets bits of REQUEST; `enter` runs the
+    compiled part once and returns its reason."""
+
+    work: CoreRun
+    page: RunPage
+    pending: Pending
+    get: Callable[[Any], int]
+    put: Callable[[Any, int], None]
+    ask: Callable[[int, int], int]
+    enter: Callable[[], int]
+
+    def run(self) -> Stopped:
+        """Runs until something leaves the core."""
+        if early := self._before():
+            return early
+        apic = self.pending.apic
+        while True:
+            self._tell(apic)
+            reason = self.enter()
+            if self.get(control.PENDING_NMI):
+                self.pending.nmi = True  # it was not taken
+            if reason == _ACKNOWLEDGE:
+                assert apic is not None, "only an APIC has vectors"
+                self.page.event = apic.acknowledge() | EVENT_VALID
+            elif reason == _APIC:
+                assert apic is not None, "only an APIC is accessed"
+                if stopped := self._access(apic):
+                    return stopped
+            else:
+                return self._stopped(reason)
+
+    def _before(self) -> Stopped | None:
+        """Takes what needs no core: a start-up IPI, a machine check."""
+        page, pending = self.page, self.pending
+        if pending.startup is not None:
+            vector, pending.startup = pending.startup, None
+            if page.activity == Activity.WAIT_FOR_STARTUP:
+                page.activity = Activity.ACTIVE
+                page.rip = vector << _PAGE_SHIFT
+                page.dirty |= DIRTY_RIP
+                return self._exit(ExitReason.STARTUP, vector)
+        if pending.machine_check and page.activity != Activity.WAIT_FOR_STARTUP and not page.event & EVENT_VALID:
+            pending.machine_check = False
+            if self.work.exceptions >> _MACHINE_CHECK & 1:
+                return self._exit(ExitReason.EXCEPTION, _MACHINE_CHECK)
+            if not page.cr4 & _CR4_MCE:
+                return self._exit(ExitReason.SHUTDOWN, 0)
+            page.event = _MACHINE_CHECK | EVENT_EXCEPTION | EVENT_VALID
+        return None
+
+    def _tell(self, apic: LocalApic | None) -> None:
+        """Tells the compiled part what waits."""
+        vector = False
+        if apic is not None:
+            apic.sync()
+            vector = apic.next_vector() != 0
+        event = self.page.event
+        wanted = int(control.REQUEST_EVENT) if vector or (event & (EVENT_VALID | 0x700)) == EVENT_VALID else 0
+        nmi, self.pending.nmi = self.pending.nmi, False
+        if nmi:
+            wanted |= int(control.REQUEST_NMI)
+        self.put(control.PENDING_NMI, int(nmi))
+        self.put(control.PENDING_VECTOR, int(vector))
+        self.put(control.LIMIT, self.get(control.BUDGET))
+        if self.ask(int(control.REQUEST_CANCEL | control.REQUEST_PAUSE), wanted):
+            self.put(control.LIMIT, 0)
+
+    def _access(self, apic: LocalApic) -> Stopped | None:
+        """Does an access of the guest to its APIC; returns how the run stops, None when it goes on."""
+        access = ApicAccess(
+            self.get(control.APIC_REGISTER), bool(self.get(control.APIC_WRITE)), self.get(control.APIC_VALUE),
+            self.get(control.APIC_TARGET),
+        )  # fmt: skip
+        if apic.refuses(access.register, access.write, access.value):
+            self.page.rip -= _MSR_BYTES
+            self.page.dirty |= DIRTY_RIP
+            self.put(control.CONSUMED, self.get(control.CONSUMED) - 1)
+            self.put(control.RAISE, 1 + _PROTECTION)
+            return None
+        if apic.needs_time(access.register, access.write):
+            return Stopped(_PAUSED, self.get(control.CONSUMED), paused=True, access=access)
+        if not access.write:
+            answer(self.page, access, apic.read(access.register, 0) or 0)
+            return None
+        effect = apic.write(access.register, access.value, 0)
+        if isinstance(effect, Ended) and effect.exits:
+            return self._exit(ExitReason.END_OF_INTERRUPT, effect.vector)
+        return None
+
+    def _exit(self, reason: ExitReason, vector: int) -> Stopped:
+        consumed = self.get(control.CONSUMED)
+        self.page.store_exit(ExitRecord(reason=reason, vector=vector, rip=self.page.rip, instructions_retired=consumed))
+        return Stopped(int(reason), consumed)
+
+    def _stopped(self, reason: int) -> Stopped:
+        return stopped(reason, self.get(control.CONSUMED))
+
+
+def stopped(reason: int, consumed: int) -> Stopped:
+    """Returns what a reason of the compiled run means."""
+    return Stopped(reason, consumed, reason in (_PAUSED, _ASLEEP), reason == _ASLEEP)
+
+
+def answer(page: RunPage, access: ApicAccess, value: int) -> None:
+    """Gives the guest the value of the register that it read."""
+    if access.target == _TARGET_MSR:
+        page.rax, page.rdx = value & 0xFFFF_FFFF, value >> 32
+    else:
+        page.gpr[access.target] = value & 0xFFFF_FFFF
+    page.dirty |= DIRTY_GPRS
+
+
+def wire(pending: Pending | None, put: Callable[[Any, int], None]) -> None:
+    """Tells the compiled part where the registers of the context's APIC are."""
+    apic = pending.apic if pending is not None else None
+    put(control.APIC_PAGE, apic.base_gpa | 1 if apic is not None and apic.mode is Mode.XAPIC else 0)
+    put(control.APIC_MSRS, int(apic is not None and apic.mode is Mode.X2APIC))
+    put(control.PENDING_NMI, 0)
+    put(control.PENDING_VECTOR, 0)
+    put(control.RAISE, 0)

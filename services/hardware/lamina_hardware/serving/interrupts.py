@@ -1,0 +1,64 @@
+"""Local APICs and interrupts: `lamina.hardware.v1.Interrupts`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grpc import aio
+from lamina.hardware.v1 import interrupts_pb2 as pb
+from lamina.hardware.v1 import interrupts_pb2_grpc as rpc
+
+from lamina_hardware import convert_interrupts as convert
+from lamina_hardware.domain import interrupt_messages
+from lamina_hardware.io.interrupt_controller import Result
+from lamina_hardware.machine import Machine
+from lamina_kit.errors import FailedPrecondition
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class InterruptsServicer(rpc.InterruptsServicer):
+    """Serves `lamina.hardware.v1.Interrupts`."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._m = machine
+
+    async def ConfigureApic(self, request: pb.ConfigureApicRequest, context: Context) -> pb.Apic:
+        """Gives a context a local APIC, changes it, or takes it away."""
+        found = self._m.find_context(request.apic.handle)
+        wish = convert.apic_wish(request.apic, found, self._m.bus.size)
+        controller = self._m.dispatcher.interrupts
+        controller.configure(found, wish)
+        name = self._m.names.format_context(found.key)
+        if wish is None:
+            self._m.record(name, "apic.removed")
+            return pb.Apic(handle=request.apic.handle, mode=pb.Apic.MODE_NONE)
+        self._m.record(name, "apic.configured", mode=wish.mode.value, apic_id=wish.apic_id)
+        return convert.apic(controller.find(found), self._m.clock.now_ns())
+
+    async def GetApic(self, request: pb.GetApicRequest, context: Context) -> pb.Apic:
+        """Returns a context's local APIC."""
+        found = self._m.dispatcher.interrupts.find(self._m.find_context(request.handle))
+        return convert.apic(found, self._m.clock.now_ns())
+
+    async def RaiseInterrupts(self, request: pb.RaiseInterruptsRequest, context: Context) -> pb.RaiseInterruptsResponse:
+        """Raises interrupts."""
+        convert.check_interrupts(request)
+        controller = self._m.dispatcher.interrupts
+        owner = self._m.owner(context)
+        domain = convert.domain_key(owner, request.interrupt_domain)
+        if any(one.WhichOneof("destination") == "message" for one in request.interrupts):
+            controller.check_domain(domain, request.interrupt_domain)
+        results = [self._raise(one, domain) for one in request.interrupts]
+        controller.go()
+        return pb.RaiseInterruptsResponse(results=[int(result) for result in results])  # type: ignore[misc]
+
+    def _raise(self, one: pb.Interrupt, domain: str) -> Result:
+        controller = self._m.dispatcher.interrupts
+        if one.WhichOneof("destination") == "message":
+            return controller.send(domain, interrupt_messages.parse(one.message.address, one.message.data))
+        try:
+            found = self._m.find_context(one.context.handle)
+        except FailedPrecondition:
+            return Result.NO_DESTINATION
+        return controller.signal(found, convert.kind(one.context.kind), one.context.vector)
