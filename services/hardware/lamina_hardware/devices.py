@@ -92,6 +92,8 @@ class HostDevices:
     def unplug(self, device: Device) -> None:
         """Takes a device out of the machine; its driver's stream ends."""
         self.cut_off(device, "DEVICE_REMOVED", "is gone")
+        device.model.reset()
+        self.iommu.detach(device)
         self.table.unplug(device)
         del self._ports[device.id]
 

@@ -9,10 +9,13 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 
 from lamina_hardware import convert
 from lamina_hardware.config import HardwareConfig
+from lamina_hardware.device_faults import DeviceFaults
 from lamina_hardware.devices import HostDevices
+from lamina_hardware.dirty_logs import HostDirtyLogs
 from lamina_hardware.disk_devices import DiskDevices
 from lamina_hardware.disk_faults import DiskFaults
 from lamina_hardware.disks import Disks
+from lamina_hardware.dma_domains import HostDomains
 from lamina_hardware.domain.contexts import Context, Handle
 from lamina_hardware.domain.run_groups import RunGroup
 from lamina_hardware.engines.interface import CoreEngine, CorePath
@@ -45,6 +48,8 @@ class Machine:
     memory: HostMemory
     dispatcher: Dispatcher
     devices: HostDevices
+    domains: HostDomains
+    dirty_logs: HostDirtyLogs
     disks: Disks
     disk_devices: DiskDevices
     bus: MemoryBus
@@ -62,6 +67,7 @@ class Machine:
         self.record = environment.layer.events.record
         self.sessions = environment.layer.sessions
         HardwareFaults(self, config.cores, config.memory_bytes).register(environment.layer.faults)
+        DeviceFaults(self).register(environment.layer.faults)
         DiskFaults(self).register(environment.layer.faults)
 
     @property
@@ -101,6 +107,8 @@ class Machine:
         drop = self.dispatcher.drop_written_code
         self.devices = HostDevices(self.bus, environment.clock, self.names, self.record, drop)
         self.devices.plug_engines(config.dma_engines)
+        self.domains = HostDomains(self.devices, self.record)
+        self.dirty_logs = HostDirtyLogs(self.bus, self.dispatcher.forget_translations)
         self._open_disks()
         layer.sessions.adopted = self._count_owned
         layer.sessions.on_broken(lambda owner, epoch: self._stop_owned(owner))
@@ -244,11 +252,10 @@ class Machine:
                 self._environment.layer.events.record(name, "context.stopped", rule="session broke", owner=owner)
 
     def _count_owned(self, owner: str) -> int:
-        """Returns how many contexts, run groups, I/O groups, DMA domains and buffers belong to an owner."""
-        groups = [group for group in self.engine.groups.entries() if group.owner == owner]
-        return (
-            len(self.engine.owned(owner)) + len(groups) + self.devices.count_owned(owner) + len(self.disks.owned(owner))
-        )
+        """Returns how many contexts, groups, I/O groups, DMA domains, buffers and dirty logs belong to an owner."""
+        groups = sum(group.owner == owner for group in self.engine.groups.entries())
+        others = self.devices.count_owned(owner) + self.dirty_logs.count_owned(owner) + len(self.disks.owned(owner))
+        return len(self.engine.owned(owner)) + groups + others
 
     async def _free_owned(self, owner: str) -> None:
         """Frees what an owner that did not come back has left."""
@@ -258,6 +265,7 @@ class Machine:
             if group.owner == owner and not group.contexts and not self.engine.groups.children(group.name):
                 self.delete_run_group(group.name)
         self.devices.free_owned(owner)
+        self.dirty_logs.free_owned(owner)
         self.disks.free_owned(owner)
 
     def _note_lost(self, core: int, error: BaseException) -> None:

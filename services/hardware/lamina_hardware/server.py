@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from grpc import aio
-from lamina.hardware.v1 import clock_pb2_grpc, devices_pb2_grpc, disks_pb2_grpc, interrupts_pb2_grpc
+from lamina.hardware.v1 import clock_pb2_grpc, devices_pb2_grpc, disks_pb2_grpc, interrupts_pb2_grpc, iommu_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
@@ -21,6 +21,8 @@ from lamina_hardware.serving import walks
 from lamina_hardware.serving.devices import DevicesServicer
 from lamina_hardware.serving.disks import DisksServicer
 from lamina_hardware.serving.interrupts import InterruptsServicer
+from lamina_hardware.serving.iommu import IommuServicer
+from lamina_hardware.serving.memory import MemoryServicer
 from lamina_kit.service import Environment, Service
 
 Context = aio.ServicerContext[Any, Any]
@@ -41,6 +43,7 @@ class HardwareService:
         "lamina.hardware.v1.Cpu",
         "lamina.hardware.v1.Interrupts",
         "lamina.hardware.v1.Devices",
+        "lamina.hardware.v1.Iommu",
         "lamina.hardware.v1.Disks",
         clock.SERVICE_NAME,
     )
@@ -56,6 +59,7 @@ class HardwareService:
         rpc.add_CpuServicer_to_server(CpuServicer(self.machine), server)
         interrupts_pb2_grpc.add_InterruptsServicer_to_server(InterruptsServicer(self.machine), server)
         devices_pb2_grpc.add_DevicesServicer_to_server(DevicesServicer(self.machine), server)
+        iommu_pb2_grpc.add_IommuServicer_to_server(IommuServicer(self.machine), server)
         disks_pb2_grpc.add_DisksServicer_to_server(DisksServicer(self.machine), server)
         clock_pb2_grpc.add_ClockServicer_to_server(clock.ClockServicer(self.machine.clock), server)
 
@@ -83,27 +87,6 @@ class HostsServicer(rpc.HostsServicer):
         """Returns the host's time."""
         clock = self._m.clock
         return pb.Time(now_ns=clock.now_ns(), wall_time_ns=clock.wall_ns(), mode=getattr(clock, "mode", "real"))
-
-
-class MemoryServicer(rpc.MemoryServicer):
-    """Serves `lamina.hardware.v1.Memory`."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._m = machine
-
-    async def MapMemory(self, request: pb.MapMemoryRequest, context: Context) -> pb.MapMemoryResponse:
-        """Returns the extents of a range."""
-        return self._m.memory.extents(request.address, request.size_bytes)
-
-    async def ReadMemory(self, request: pb.ReadMemoryRequest, context: Context) -> pb.ReadMemoryResponse:
-        """Returns bytes of RAM."""
-        return pb.ReadMemoryResponse(data=self._m.memory.read(request.address, request.size_bytes))
-
-    async def WriteMemory(self, request: pb.WriteMemoryRequest, context: Context) -> pb.WriteMemoryResponse:
-        """Writes bytes to RAM."""
-        self._m.memory.write(request.address, request.data)
-        await self._m.dispatcher.drop_written_code()
-        return pb.WriteMemoryResponse()
 
 
 class CpuServicer(rpc.CpuServicer):

@@ -9,7 +9,8 @@ import grpc
 import pytest
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.hardware.v1 import devices_pb2 as pb
-from lamina.hardware.v1 import devices_pb2_grpc
+from lamina.hardware.v1 import devices_pb2_grpc, iommu_pb2_grpc
+from lamina.hardware.v1 import iommu_pb2 as iommu
 
 from lamina_kit import status
 from lamina_kit.devicepage import DevicePage
@@ -99,3 +100,80 @@ class Driver:
 def descriptor(source: int, destination: int, size: int, control: int = 1) -> bytes:
     """Returns a descriptor of a DMA engine; by default a copy that ends with an interrupt."""
     return struct.pack("<IIQQQ", control, size, source, destination, 0)
+
+
+class Tables:
+    """Domains of the IOMMU on one machine: makes them, gives them frames, maps."""
+
+    def __init__(self, bench: Any, owner: Owner) -> None:
+        self.bench = bench
+        self.owner = owner
+        self.stub = iommu_pb2_grpc.IommuStub(bench.channel)
+
+    async def create(self, **wish: Any) -> iommu.DmaDomain:
+        """Makes a domain; one that `MapDma` fills gets a root unless one is given."""
+        if "root_address" not in wish and wish.get("kind", 0) != iommu.DmaDomain.KIND_IDENTITY:
+            wish["root_address"] = self.bench.frames(1)
+        request = iommu.CreateDmaDomainRequest(dma_domain=iommu.DmaDomain(**wish))
+        made: iommu.DmaDomain = await self.stub.CreateDmaDomain(request, metadata=self.owner.metadata)
+        return made
+
+    async def give(self, domain: iommu.DmaDomain, count: int = 8) -> list[int]:
+        """Gives frames for tables; returns their numbers."""
+        first = self.bench.frames(count) >> 12
+        frames = list(range(first, first + count))
+        await self.stub.AddTableFrames(iommu.AddTableFramesRequest(handle=domain.handle, frames=frames))
+        return frames
+
+    async def map(self, domain: iommu.DmaDomain, *mappings: tuple[int, int, int], read: bool = True) -> None:
+        """Maps (DMA address, physical address, bytes), for writing and, by default, reading."""
+        wanted = [
+            iommu.DmaMapping(iova=iova, address=pa, size_bytes=size, read=read, write=True)
+            for iova, pa, size in mappings
+        ]
+        await self.stub.MapDma(iommu.MapDmaRequest(handle=domain.handle, mappings=wanted))
+
+    async def unmap(self, domain: iommu.DmaDomain, iova: int, size: int = PAGE) -> iommu.UnmapDmaResponse:
+        """Unmaps one range."""
+        ranges = [iommu.DmaRange(iova=iova, size_bytes=size)]
+        response = await self.stub.UnmapDma(iommu.UnmapDmaRequest(handle=domain.handle, ranges=ranges))
+        assert isinstance(response, iommu.UnmapDmaResponse)
+        return response
+
+    async def attach(self, domain: iommu.DmaDomain, device: str = DMA0) -> list[str]:
+        """Attaches a device; returns its group."""
+        request = iommu.AttachDeviceRequest(handle=domain.handle, device=device)
+        return list((await self.stub.AttachDevice(request, metadata=self.owner.metadata)).devices)
+
+    async def detach(self, device: str = DMA0) -> None:
+        """Detaches a device."""
+        await self.stub.DetachDevice(iommu.DetachDeviceRequest(device=device), metadata=self.owner.metadata)
+
+    async def get(self, domain: iommu.DmaDomain) -> iommu.DmaDomain:
+        """Returns a domain as it is now."""
+        found: iommu.DmaDomain = await self.stub.GetDmaDomain(iommu.GetDmaDomainRequest(handle=domain.handle))
+        return found
+
+    async def mapped(self, *mappings: tuple[int, int, int], device: str = DMA0) -> iommu.DmaDomain:
+        """Returns a domain with mappings to which a device is attached."""
+        domain = await self.create()
+        await self.give(domain)
+        if mappings:
+            await self.map(domain, *mappings)
+        await self.attach(domain, device)
+        return domain
+
+    def read(self, iova: int, size: int, device: str = DMA0) -> Any:
+        """Reads as a device."""
+        request = iommu.ReadDmaRequest(device=device, iova=iova, size_bytes=size)
+        return self.stub.ReadDma(request, metadata=self.owner.metadata)
+
+    def write(self, iova: int, data: bytes, device: str = DMA0) -> Any:
+        """Writes as a device."""
+        request = iommu.WriteDmaRequest(device=device, iova=iova, data=data)
+        return self.stub.WriteDma(request, metadata=self.owner.metadata)
+
+    async def faults(self, device: str = "") -> list[iommu.DmaFault]:
+        """Returns the log of refused transfers."""
+        request = iommu.ListDmaFaultsRequest(device=device, page_size=1000)
+        return list((await self.stub.ListDmaFaults(request)).faults)

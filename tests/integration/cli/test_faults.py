@@ -7,6 +7,9 @@ from typing import Any
 KINDS = {
     ("hardware", "bit-flip"),
     ("hardware", "core-lost"),
+    ("hardware", "device-failed"),
+    ("hardware", "device-removed"),
+    ("hardware", "dma-fault"),
     ("mmu", "swap-full"),
     ("mmu", "swap-io-error"),
     ("vswitch", "frame-loss"),

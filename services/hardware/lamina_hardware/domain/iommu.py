@@ -231,8 +231,8 @@ class Iommu:
             found = self._buffers.holds(domain.wish.owner, iova, 1)
             outcome = DmaOutcome.TRANSLATED if found else DmaOutcome.NOT_PRESENT
             return DmaWalk(outcome, iova, 1 if found else 0, found, found)
-        found_walk = walk(self._memory, domain.wish.root, iova, write, effect=False, keep_steps=True)
-        return self._confined(domain, found_walk)
+        reachable = self._reachable(domain)
+        return walk(self._memory, domain.wish.root, iova, write, effect=False, keep_steps=True, reachable=reachable)
 
     def _pieces(self, device: Device, domain: DmaDomain | None, transfer: Transfer) -> PIECES:
         iova, end, write = transfer.iova, transfer.iova + transfer.size, transfer.write
@@ -274,7 +274,8 @@ class Iommu:
             domain.hits += 1
             return kept
         domain.misses += 1
-        found = self._confined(domain, walk(self._memory, domain.wish.root, iova, write, effect=True))
+        reachable = self._reachable(domain)
+        found = walk(self._memory, domain.wish.root, iova, write, effect=True, reachable=reachable)
         if found.outcome is not DmaOutcome.TRANSLATED:
             if domain.wish.page_requests and found.outcome in _ASKED_FOR:
                 if answered is None and domain.requests.served:
@@ -292,12 +293,15 @@ class Iommu:
         size = span(found.level)
         return self._memory.contains(found.pa & ~(size - 1), size)
 
-    def _confined(self, domain: DmaDomain, found: DmaWalk) -> DmaWalk:
-        """Refuses what leads to DMA memory of others: who fills a table himself may name any address."""
-        beyond = found.outcome is DmaOutcome.TRANSLATED and self._memory.is_dma(found.pa)
-        if beyond and not self._buffers.holds(domain.wish.owner, page_down(found.pa), PAGE_SIZE):
-            found.outcome = DmaOutcome.MALFORMED_ENTRY
-        return found
+    def _reachable(self, domain: DmaDomain) -> Callable[[int], bool]:
+        """Returns what says whether a page is RAM or the owner's: who fills a table himself may name any address."""
+
+        def is_allowed(pa: int) -> bool:
+            if not self._memory.contains(pa, PAGE_SIZE):
+                return False
+            return not self._memory.is_dma(pa) or self._buffers.holds(domain.wish.owner, pa, PAGE_SIZE)
+
+        return is_allowed
 
     def _need(self, domain: DmaDomain, place: tuple[str, int, bool], iova: int, write: bool) -> PageNeeded:
         request = domain.requests.find(place)

@@ -17,6 +17,7 @@ Sources: Intel VT-d specification 4.1, 9.8 (second-stage entries) and 3.7 (secon
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lamina_hardware.domain.dma import DmaOutcome, Physical
@@ -38,6 +39,7 @@ from lamina_kit.paging import (
 IOVA_BITS = 48
 _ANY = 7
 _RESERVED_IN_TABLE = 0x78
+Reachable = Callable[[int], bool]
 
 
 @dataclass(slots=True)
@@ -54,8 +56,22 @@ class DmaWalk:
     steps: list[Step] = field(default_factory=list)
 
 
-def walk(memory: Physical, root: int, iova: int, write: bool, *, effect: bool, keep_steps: bool = False) -> DmaWalk:
-    """Translates one DMA address. With `effect` it sets A and D as a transfer does; without, it only looks."""
+def walk(
+    memory: Physical,
+    root: int,
+    iova: int,
+    write: bool,
+    *,
+    effect: bool,
+    keep_steps: bool = False,
+    reachable: Reachable | None = None,
+) -> DmaWalk:
+    """Translates one DMA address. With `effect` it sets A and D as a transfer does; without, it only looks.
+
+    `reachable` says of a page's physical address whether the domain may have it; by default all that exists.
+    """
+    if reachable is None:
+        reachable = _exists(memory)
     steps: list[Step] = []
     if iova >> IOVA_BITS:
         return DmaWalk(DmaOutcome.ADDRESS_TOO_WIDE)
@@ -66,6 +82,9 @@ def walk(memory: Physical, root: int, iova: int, write: bool, *, effect: bool, k
             entry = memory.load64(place)
             leaf = level == 1 or bool(entry & EPT_PS)
             outcome = _judge(memory, entry, level, leaf, rights & entry, write)
+            pa = (entry & ADDR_MASK) | (iova & (span(level) - 1))
+            if leaf and outcome is DmaOutcome.TRANSLATED and not reachable(pa & -PAGE_SIZE):
+                outcome = DmaOutcome.MALFORMED_ENTRY
             wanted = entry | EPT_A | (EPT_D if leaf and write else 0)
             if outcome is not DmaOutcome.TRANSLATED or not effect or wanted == entry:
                 break
@@ -78,13 +97,14 @@ def walk(memory: Physical, root: int, iova: int, write: bool, *, effect: bool, k
             return DmaWalk(outcome, entry=entry, level=level, steps=steps)
         rights &= entry
         if leaf:
-            pa = (entry & ADDR_MASK) | (iova & (span(level) - 1))
-            if not memory.contains(pa & -PAGE_SIZE, PAGE_SIZE):
-                return DmaWalk(DmaOutcome.MALFORMED_ENTRY, entry=entry, level=level, steps=steps)
             readable, writable = bool(rights & EPT_R), bool(rights & EPT_W)
             return DmaWalk(outcome, pa, level, readable, writable, bool(entry & EPT_D), entry, steps)
         table = entry & ADDR_MASK
     raise AssertionError("level 1 is a leaf")
+
+
+def _exists(memory: Physical) -> Reachable:
+    return lambda pa: memory.contains(pa, PAGE_SIZE)
 
 
 def _judge(memory: Physical, entry: int, level: int, leaf: bool, rights: int, write: bool) -> DmaOutcome:

@@ -188,6 +188,13 @@ class Dispatcher:
         await asyncio.gather(*(self._pause(number) for number in held if self._is_out(number)))
         return len(held)
 
+    async def forget_translations(self) -> int:
+        """Empties the TLB of every core; returns how many. When it returns none uses an old translation."""
+        for pending in self._pending:
+            pending.flush = True
+        await asyncio.gather(*(self._pause(core) for core in range(len(self._cores)) if self._is_out(core)))
+        return len(self._cores)
+
     async def drop_written_code(self) -> None:
         """Drops translated code of frames that were written; when it returns no core runs the old code."""
         self._collect_code_writes()

@@ -322,11 +322,12 @@ class MemoryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StartDirtyLog(self, request, context):
-        """Starts a log of the frames that are written from now on: by cores (when they set a dirty bit), by devices, by
-        services through the memory bus, and by `WriteMemory`.
+        """Starts a log of the frames that are written from now on: by cores, by devices, by services through the memory bus,
+        and by `WriteMemory`.
 
-        A core that holds a writable translation writes without a trace: the caller clears the dirty bits of its tables and
-        calls `Shootdown` after this, and each time after it cleared the log. Idempotent by `request_id`. Errors:
+        A core that holds a writable translation writes without a trace; so the TLBs of all cores are emptied before this
+        returns, and before a reading that clears does. Who also wants to see the stores in the dirty bits of its tables
+        clears those and calls `Shootdown`, as always. Idempotent by `request_id`. Errors:
         OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT for unaligned, overlapping or too many ranges;
         RESOURCE_EXHAUSTED `TOO_MANY_DIRTY_LOGS` at 64.
         """

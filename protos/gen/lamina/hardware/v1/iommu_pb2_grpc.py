@@ -128,8 +128,9 @@ class IommuServicer:
         """Creates a domain.
 
         It belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: OUT_OF_RANGE
-        `ADDRESS_OUTSIDE_RAM` for the root; INVALID_ARGUMENT for one that is not page aligned; RESOURCE_EXHAUSTED
-        `TOO_MANY_DMA_DOMAINS` at 65536; UNIMPLEMENTED `IOMMU_ABSENT` on a machine without one.
+        `ADDRESS_OUTSIDE_RAM` for the root; INVALID_ARGUMENT for one that is not page aligned, or not zeroed for
+        `KIND_MAPPED`; ALREADY_EXISTS `FRAME_IN_TABLE` for one that is in the table of such a domain already;
+        RESOURCE_EXHAUSTED `TOO_MANY_DMA_DOMAINS` at 65536; UNIMPLEMENTED `IOMMU_ABSENT` on a machine without one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,7 +177,8 @@ class IommuServicer:
     def DetachDevice(self, request, context):
         """Detaches a device, with all of its group. When it returns, DMA of it has ended and reaches nothing.
 
-        Idempotent. Errors: NOT_FOUND `DEVICE_UNKNOWN`.
+        Idempotent. Errors: NOT_FOUND `DEVICE_UNKNOWN`; FAILED_PRECONDITION `DEVICE_DRIVEN` when somebody else drives it or
+        one of its group.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,8 +211,10 @@ class IommuServicer:
         """Unmaps DMA addresses and returns the bits that were set in their entries. When it returns, no device uses the old
         translations.
 
-        What is not mapped is passed over. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `TABLE_IS_OWNERS`; INVALID_ARGUMENT
-        for unaligned ranges, or more than 4096.
+        What is not mapped is passed over. Frames of tables that are empty then are spare again. Errors: FAILED_PRECONDITION
+        `HANDLE_STALE`, `TABLE_IS_OWNERS`; RESOURCE_EXHAUSTED `TABLE_FRAMES_EXHAUSTED` when a large page is unmapped in part
+        and no frame is left for the smaller ones (nothing is unmapped then); INVALID_ARGUMENT for unaligned ranges, or more
+        than 4096.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,7 +224,7 @@ class IommuServicer:
         """Drops translations that the IOMMU keeps, for owners that change tables themselves. When it returns, no device uses
         the old ones, and DMA that used them has ended.
 
-        Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for more than 4096 ranges.
+        Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for unaligned ranges, or more than 4096.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -270,10 +274,11 @@ class IommuServicer:
         """Serves page requests of domains with `page_requests`: a device meets a page that is not present, the owner brings
         it in and answers, the transfer goes on.
 
-        The first message in opens. A request that is unanswered for 1 s fails, and so do all that are open when the stream
-        ends; the transfer then faults. Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`,
+        The first message in opens. A page that lacks the right that the device wants counts as not present. A request that
+        is unanswered for 1 s fails, and so do all that are open when the stream ends, and those that nobody serves; the
+        transfer then faults. An answer that comes late, or twice, changes nothing. Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`,
         `PAGE_REQUESTS_NOT_OPENED`, `QUESTION_UNKNOWN` for an answer that was not asked for; ALREADY_EXISTS
-        `PAGE_REQUESTS_SERVED` when somebody else serves the domain.
+        `PAGE_REQUESTS_SERVED` when somebody else serves the domain; INVALID_ARGUMENT for more than 1024 answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
