@@ -24,16 +24,17 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, out: Text
 
 def as_json(value: Any, *, out: TextIO | None = None) -> None:
     """Prints a value as indented JSON with sorted keys; protobuf messages print with all their fields."""
-    print(json.dumps(_plain(value), indent=2, sort_keys=True), file=out if out is not None else sys.stdout)
+    print(json.dumps(plain(value), indent=2, sort_keys=True), file=out if out is not None else sys.stdout)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns a value as JSON has it: messages as their fields, bytes as hexadecimal digits."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, str | bytes | int | float | bool) or value is None:
         return value.hex() if isinstance(value, bytes) else value
     if isinstance(value, Iterable):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return _message(value)
 
 

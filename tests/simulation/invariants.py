@@ -16,7 +16,7 @@ from lamina.hypervisor.v1 import hypervisor_pb2, hypervisor_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2, vswitch_pb2_grpc
-from tests.property.mmu.world import check_books
+from tests.property.mmu.books import check_books
 
 from lamina_cli.demo.cluster import is_ready
 from lamina_cli.home import LAYERS

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamina_cli import output, parse, walks
 from lamina_cli.client import Client, command
+from lamina_cli.commands import mmu_spaces
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
 
@@ -27,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     walk.add_argument("space", help="name of the space")
     walk.add_argument("address", type=parse.address, help="virtual address")
     command(walk, translate, lists=True)
+    mmu_spaces.configure(verbs, full_name)
     frame = verbs.add_parser("frame", help="show what a frame is used for")
     frame.add_argument("frame", type=parse.address, help="frame number")
     command(frame, show_frame, lists=True)

@@ -39,7 +39,7 @@ async def test_pages_go_to_the_swap_file_and_come_back(stack: Stack) -> None:
     assert any(step.step == "page.read" and f"slot {explained.swap_slot}" in step.detail for step in answer.steps)
     assert await stack.read(space, 0x40_0000, 8 * PAGE) == data
     view = await stack.spaces.GetSpace(pb.GetSpaceRequest(handle=space.handle))
-    assert (view.resident_pages, view.swapped_pages, view.major_faults) == (8, 0, 8)
+    assert (view.resident_pages, view.swapped_pages, view.major_faults) == (8, 0, 1)  # the others were read ahead
 
 
 @pytest.mark.inside
@@ -94,7 +94,7 @@ async def test_an_objects_page_is_swapped_for_all_who_map_it(stack: Stack) -> No
     sea = await stack.object(b"sea" * 2000)
     spaces = [await stack.space() for _ in range(3)]
     for space in spaces:
-        await stack.map(space, 0x40_0000, 2, object=sea.handle, shared=True)
+        await stack.map(space, 0x40_0000, 1, object=sea.handle, shared=True)
         await stack.fault(space, 0x40_0000, READ)
     await stack.write(spaces[0], 0x40_0000, b"SEA")
     done = await reclaim(stack, spaces[1], 1)

@@ -64,6 +64,7 @@ def test_grpcurl_lists_and_describes_each_layer(up: Any, layer: str) -> None:
         ("hardware", "dma-faults"),
         ("mmu", "memory"),
         ("mmu", "spaces"),
+        ("mmu", "usage"),
         ("mmu", "objects"),
         ("mmu", "groups"),
         ("hypervisor", "list"),

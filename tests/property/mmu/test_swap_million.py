@@ -12,7 +12,8 @@ import zlib
 from typing import Any
 
 import pytest
-from tests.property.mmu.world import PAGE, BytesRam, DictSwap, check_books
+from tests.property.mmu.books import check_books
+from tests.property.mmu.world import PAGE, BytesRam, DictSwap
 
 from lamina_kit.errors import LaminaError
 from lamina_mmu.domain.effects import Shootdown

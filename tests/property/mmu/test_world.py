@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from tests.property.mmu.ranges import Ranges
 from tests.property.mmu.world import PAGE, Holder, Task, World
 
 from lamina_kit.errors import LaminaError
@@ -58,6 +59,7 @@ class Play(World):
         self.holder = self.hold()
         self.oom = self.done = 0
         self.pinned: list[int] = []
+        self.ranges = Ranges(self, BASE, PAGES)
 
     def hold(self) -> Holder:
         """Opens a hold, with a root that the MMU can empty."""
@@ -94,11 +96,11 @@ class Play(World):
     def pin(self) -> None:
         """Pins a page for a device, or lets the pinned one go."""
         if self.pinned:
-            self.ram.pinned.pop(self.pinned.pop())
+            self.ram.unpin(self.pinned.pop())
             return
         frame = self.rng.randrange(1, self.ram.frames)
         if self.m.frames.use[frame] in (1, 2):
-            self.ram.pinned[frame] = 1
+            self.ram.pin(frame)
             self.pinned.append(frame)
 
     # ── what may happen ──────────────────────────────────────────────────────────────────────────────────────────
@@ -115,16 +117,18 @@ class Play(World):
             self.exit(self.rng.choice(free))
         elif choice < 0.06 and free:
             self.remap(self.rng.choice(free))
-        elif choice < 0.08:
-            self.start(self.engine.reclaim(None, self.rng.choice(["", "small"]), self.rng.randint(1, 6)))
+        elif choice < 0.08 and free:
+            self.ranges.act(self.rng.choice(free))
         elif choice < 0.09:
-            self.pin()
-        elif choice < 0.095:
-            self.start(compact(self.m, self.rng.choice([2, 3, 4]), self.rng.randint(1, 24), "the test"))
+            self.start(self.engine.reclaim(None, self.rng.choice(["", "small"]), self.rng.randint(1, 6)))
         elif choice < 0.1:
+            self.pin()
+        elif choice < 0.105:
+            self.start(compact(self.m, self.rng.choice([2, 3, 4]), self.rng.randint(1, 24), "the test"))
+        elif choice < 0.11:
             frames = self.rng.sample(range(1, self.ram.frames), 12)
             self.start(move(self.m, frames, partial(spare_like, self.m), "the test"))
-        elif choice < 0.11:
+        elif choice < 0.12:
             self.change_holder()
         elif choice < 0.28:
             self.guest_touch()
@@ -259,7 +263,8 @@ class Play(World):
         """Lets everything end, compares all memory with the oracles, checks the books, ends all, and checks again."""
         self.settle()
         for frame in self.pinned:
-            del self.ram.pinned[frame]
+            self.ram.unpin(frame)
+        self.ranges.finish()
         self.m.settle()
         self.check()
         for program in self.programs:

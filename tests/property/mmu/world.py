@@ -12,13 +12,13 @@ import struct
 from collections.abc import Callable, Generator, Hashable
 from typing import Any
 
+from tests.property.mmu.books import check_books
+
 from lamina_kit.effects import Sleep, WaitFor
 from lamina_kit.errors import LaminaError
 from lamina_mmu.domain.effects import Answer, Shootdown
-from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.hold import Age, Grant, Hold, PageBits, Revocation
 from lamina_mmu.domain.ports import Ports, Settings
-from lamina_mmu.domain.swap import LOST
 from lamina_mmu.engines.model.engine import ModelEngine
 
 PAGE = 4096
@@ -78,6 +78,13 @@ class BytesRam:
     def pin(self, frame: int) -> None:
         """Pins."""
         self.pinned[frame] = self.pins(frame) + 1
+
+    def unpin(self, frame: int) -> None:
+        """Takes a pin away."""
+        assert self.pinned[frame] > 0
+        self.pinned[frame] -= 1
+        if not self.pinned[frame]:
+            del self.pinned[frame]
 
 
 class DictSwap:
@@ -174,7 +181,7 @@ class World:
         elif isinstance(effect, Sleep):
             task.value = None
         else:
-            raise AssertionError(effect)
+            assert effect == Sleep(0), effect
 
     def turn(self) -> bool:
         """Lets one task that can go on do so; returns whether there was one."""
@@ -321,86 +328,3 @@ class Holder:
         entry[2] = True
         entry[3] = entry[3] or write
         return int(entry[0]) * PAGE + address % PAGE
-
-
-def check_books(m: Any) -> None:
-    """Checks that every count of a machine at rest agrees with what can be counted."""
-    named: dict[int, list[tuple[int, int]]] = {}
-    slots: dict[int, int] = {}
-    tables: set[int] = set()
-    for space in m.spaces:
-        counted = _read_entries(space.table, space.id, named, slots)
-        assert (space.resident, space.swapped) == counted, f"space {space.number} counts otherwise than its table"
-        if space.root_address:
-            mine = space.table.table_frames()
-            assert len(set(mine)) == len(mine) and not tables & set(mine), "a table frame is owned twice"
-            tables |= set(mine)
-    homes: dict[int, list[tuple[int, int]]] = {}
-    for entity in m.objects:
-        counted = _read_entries(entity.table, entity.id, homes, slots)
-        assert (entity.resident, entity.swapped) == counted, f"object {entity.id} counts otherwise than its table"
-    assert all(len(places) == 1 for places in homes.values()), "an object's frame has two homes"
-    _check_frames(m, named, homes, tables)
-    _check_slots(m, slots)
-    assert not m.faulting
-
-
-def _read_entries(
-    table: Any, owner: int, named: dict[int, list[tuple[int, int]]], slots: dict[int, int]
-) -> tuple[int, int]:
-    """Notes which frames and slots the entries of a table name; returns how many name frames and slots."""
-    resident = swapped = 0
-    for number, live in table.leaves(0, 1 << 36):
-        for offset, entry in enumerate(live.tolist()):
-            if entry & 1 or entry & 0xF == 4:
-                named.setdefault(entry >> 12 & 0xFF_FFFF_FFFF, []).append((owner, number * 512 + offset))
-                resident += 1
-            elif entry & 2:
-                slots[entry >> 12] = slots.get(entry >> 12, 0) + 1
-                swapped += 1
-            else:
-                assert not entry, hex(entry)
-    return resident, swapped
-
-
-def _check_frames(m: Any, named: dict[int, Any], homes: dict[int, Any], tables: set[int]) -> None:
-    """Checks uses, references, reverse map and charges of all frames."""
-    usage = {group.id: 0 for group in m.groups.ordered()}
-    by_use = [0] * len(Use)
-    for frame in range(m.frames.count):
-        use = m.frames.use[frame]
-        by_use[use] += 1
-        if use in (Use.ANONYMOUS, Use.OBJECT):
-            assert sorted(m.rmap.of(frame)) == sorted(named.get(frame, [])), f"reverse map of frame {frame}"
-            home = int(frame in homes)
-            assert m.frames.refs[frame] == m.rmap.count(frame) + home, f"refs of frame {frame}"
-            assert m.frames.refs[frame] or m.frames.slot[frame], f"frame {frame} is of no use to anybody"
-            assert (use == Use.OBJECT) == bool(home)
-            assert not m.frames.flags[frame] & 2, "a frame at rest is busy"
-        else:
-            assert frame not in named and frame not in homes, f"frame {frame} is named, and used as {use}"
-            assert (use == Use.TABLE) == (frame in tables), frame
-        if use not in (Use.FREE, Use.RESERVED, Use.OFFLINE):
-            usage[m.frames.group[frame]] += 1
-        assert not m.frames.slot[frame] or m.swap.frame[m.frames.slot[frame] - 1] == frame
-    assert by_use == m.frames.by_use, f"{by_use} frames of each use are counted as {m.frames.by_use}"
-    for group in m.groups.ordered():
-        assert group.usage == sum(usage[below.id] for below in group.subtree()), group.name
-
-
-def _check_slots(m: Any, slots: dict[int, int]) -> None:
-    """Checks references, cached frames and the number of free slots."""
-    used = 0
-    assert m.swap.refs[LOST] == slots.pop(LOST, 0)
-    for area in m.swap.areas:
-        here = 0
-        for slot in range(area.base, area.base + area.count):
-            assert m.swap.refs[slot] == slots.pop(slot, 0), f"refs of slot {slot}"
-            cached = m.swap.frame[slot]
-            assert not cached or m.frames.slot[cached] == slot + 1
-            here += bool(m.swap.refs[slot] or cached)
-        assert area.used == here, area.name
-        used += here
-    assert not slots, "entries name slots of no area"
-    assert m.swap.free == m.swap.count - used
-    assert m.groups.root.swap_usage == used

@@ -20,10 +20,10 @@ class Visits:
         self._limit = module._limit
         monkeypatch.setattr(module, "_limit", self)
 
-    def __call__(self, vma: Vma) -> int:
+    def __call__(self, vma: Vma, guard_gap: int) -> int:
         """Returns the limit of a mapping that was passed."""
         self.count += 1
-        return self._limit(vma)
+        return self._limit(vma, guard_gap)
 
 
 def mapped(count: int) -> VmaList:

@@ -48,6 +48,7 @@ class FaultResult:
     """How a fault ended. `frame` and `entry` only when the access is possible now.
 
     When memory ran out: the name of the group at its limit, and the number of the space to kill (0: there is none).
+    `around` pages were mapped beside it; `evicted`: the frame was taken from somebody for it.
     """
 
     outcome: Outcome
@@ -56,6 +57,8 @@ class FaultResult:
     steps: list[FaultStep] = field(default_factory=list)
     limit_group: str = ""
     victim_space: int = 0
+    around: int = 0
+    evicted: bool = False
 
     @property
     def refused(self) -> bool:

@@ -42,4 +42,7 @@ class Ram(Protocol):
         """Returns which of `count` frames from `first` have pins, ascending."""
 
     def pin(self, frame: int, /) -> None:
-        """Keeps a frame in place; whoever pins it for ever gives it up."""
+        """Keeps a frame in place until `unpin`; whoever pins it for ever gives it up. PIN_LIMIT at 65,535 pins."""
+
+    def unpin(self, frame: int, /) -> None:
+        """Takes a pin away."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +48,7 @@ class Replacement:
         self._make, self._identify = make, identify
         self._policies: dict[int, Policy] = {}
         self._pending: dict[int, dict[int, None]] = {}
+        self._cold: dict[int, dict[int, None]] = {}
         self._numbers: dict[int, int] = {}
         self._frames: dict[int, int] = {}
         self._tick = 0
@@ -74,6 +76,7 @@ class Replacement:
         if not stamp:
             return
         self._stamp[frame] = 0
+        self._warm(frame)
         if stamp < 0:
             del self.leaving[frame]
             self._forget_number(frame)
@@ -95,6 +98,7 @@ class Replacement:
         self._tick += 1
         self._stamp[frame] = self._tick
         policy = self._policies[self._group[frame]]
+        self._warm(frame)
         fresh, self._flags[frame] = self._flags[frame], 0
         if not fresh or policy.first_access_counts:
             policy.accessed(self._page(frame, policy))
@@ -104,6 +108,16 @@ class Replacement:
         if self._stamp[frame] > 0:
             policy = self._policies[self._group[frame]]
             policy.written(self._page(frame, policy))
+
+    def cool(self, frame: int) -> None:
+        """Puts a page before all that its group's policy orders, until it is accessed: advice said that it is cold."""
+        if self._stamp[frame] > 0:
+            self._cold.setdefault(self._group[frame], {})[frame] = None
+
+    def _warm(self, frame: int) -> None:
+        cold = self._cold.get(self._group[frame])
+        if cold:
+            cold.pop(frame, None)
 
     def moved(self, old: int, new: int) -> None:
         """Takes a page that went from frame `old` to frame `new` as the same page, with its age; its place may go."""
@@ -119,6 +133,9 @@ class Replacement:
 
     def evict(self, group: int, may_go: MayGo, incoming: int = 0) -> Chosen | None:
         """Has the policy of a group pick a frame; it counts as leaving until `remove` or `restored`."""
+        cold = next(filter(may_go, self._cold.get(group, ())), 0)
+        if cold:
+            return self.take(cold, "advice said that it is cold")
         policy = self.policy(group)
         if policy.remembers:
             self._number_all(group)
@@ -132,6 +149,7 @@ class Replacement:
         """Takes a frame that something else than its policy chose as leaving."""
         group = self._group[frame]
         policy = self._policies[group]
+        self._warm(frame)
         policy.left(self._page(frame, policy))
         return self._leaves(frame, policy.name, reason)
 
@@ -157,10 +175,11 @@ class Replacement:
     def order(self, group: int) -> Iterator[int]:
         """Returns the frames of a group, the first to go first. Not to be changed while it is read."""
         policy = self.policy(group)
-        if not policy.remembers:
-            return iter(policy.order())
-        self._number_all(group)
-        return map(self._frames.__getitem__, policy.order())
+        if policy.remembers:
+            self._number_all(group)
+        order = map(self._frames.__getitem__, policy.order()) if policy.remembers else iter(policy.order())
+        cold = self._cold.get(group)
+        return chain(cold, (frame for frame in order if frame not in cold)) if cold else order
 
     def candidates(self, groups: Sequence[int]) -> Iterator[int]:
         """Returns the frames of several groups: of those at the heads of their orders the oldest access first."""
@@ -225,6 +244,7 @@ class Replacement:
         """Drops the policy of a group that is gone."""
         self._policies.pop(group, None)
         self._pending.pop(group, None)
+        self._cold.pop(group, None)
 
     # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,6 +8,7 @@ from enum import IntEnum
 from lamina_mmu.domain.four_level import FourLevelTable
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.session import NOBODY, Session
+from lamina_mmu.domain.space_settings import SpaceSettings
 from lamina_mmu.domain.sparse import SparseTable
 from lamina_mmu.domain.vmas import VmaList
 
@@ -23,7 +24,8 @@ class Kind(IntEnum):
 class Space:
     """One space. `group` is the id of the group that is charged; `closing` spaces take no new work.
 
-    `holder` is the hold that has pages of it in a table of its own (0: none). `session` is what it belongs to.
+    `holder` is the hold that has pages of it in a table of its own (0: none). `session` is what it belongs to. The heap
+    lies from `heap_start` (0: there is none) to `heap_end` - 1, a byte address. Counters are in pages and faults.
     """
 
     kind: Kind
@@ -43,6 +45,12 @@ class Space:
     major_faults: int = 0
     cow_faults: int = 0
     refused_faults: int = 0
+    settings: SpaceSettings = field(default_factory=SpaceSettings)
+    heap_start: int = 0
+    heap_end: int = 0
+    around: int = 0
+    read_ahead: int = 0
+    peak: int = 0
 
     @property
     def handle(self) -> Handle:
@@ -63,3 +71,11 @@ class Space:
     def weight(self) -> int:
         """Returns the pages that its end would set free, RAM, swap and tables: what an OOM victim is chosen by."""
         return self.resident + self.swapped + self.table_frames
+
+    def badness(self, total: int) -> int | None:
+        """Returns its weight with its adjustment, each 1000th worth that part of `total` pages; None: never a victim.
+
+        Source: Linux, mm/oom_kill.c, oom_badness.
+        """
+        adjust = self.settings.oom_score_adjust
+        return None if adjust == -1000 else self.weight + adjust * total // 1000

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from lamina_mmu.domain.four_level import Visit
 from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.handles import Handle
+from lamina_mmu.domain.pin import Run
 from lamina_mmu.domain.space import Kind
+from lamina_mmu.domain.space_settings import SpaceSettings
 from lamina_mmu.domain.swap import State
 from lamina_mmu.domain.vma import Vma
 
@@ -29,6 +33,57 @@ class SpaceView:
     major_faults: int
     cow_faults: int
     refused_faults: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceStatistics:
+    """What a space uses, in pages of 4096 bytes unless named otherwise; as the contract's message states it."""
+
+    mapped: int
+    anonymous: int
+    objects: int
+    private: int
+    shared: int
+    proportional_bytes: int
+    swapped: int
+    swap_cached: int
+    locked: int
+    pinned: int
+    huge: int
+    table_frames: int
+    minor_faults: int
+    major_faults: int
+    around: int
+    read_ahead: int
+    peak_resident: int
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsView:
+    """Settings of a space, with the last name part of the group that is charged."""
+
+    group: str
+    label: str
+    settings: SpaceSettings
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChange:
+    """What to change of a space's settings: None, or no such field, leaves a value. `named`: all paths, for the log."""
+
+    named: tuple[str, ...]
+    group: str | None = None
+    label: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PinView:
+    """A pinned range."""
+
+    handle: Handle
+    runs: tuple[Run, ...]
 
 
 @dataclass(frozen=True, slots=True)

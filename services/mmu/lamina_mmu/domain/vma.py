@@ -10,6 +10,23 @@ from dataclasses import dataclass, replace
 
 from lamina_kit.paging import PAGE_SHIFT
 
+LOCKED = 1 << 0
+"""Flag: pages stay in RAM (VM_LOCKED)."""
+ON_FAULT = 1 << 1
+"""Flag: pages of a locked mapping are locked when they are faulted in (VM_LOCKONFAULT)."""
+SEQUENTIAL = 1 << 2
+"""Flag: read in order (VM_SEQ_READ)."""
+RANDOM = 1 << 3
+"""Flag: read in no order: no fault-around, no reading ahead (VM_RAND_READ)."""
+HUGE = 1 << 4
+"""Flag: wants huge pages (VM_HUGEPAGE)."""
+NO_HUGE = 1 << 5
+"""Flag: wants none (VM_NOHUGEPAGE)."""
+DONT_FORK = 1 << 6
+"""Flag: is not in the copy that a fork makes (VM_DONTCOPY)."""
+WIPE_ON_FORK = 1 << 7
+"""Flag: is zero in the copy that a fork makes (VM_WIPEONFORK)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Vma:
@@ -17,6 +34,7 @@ class Vma:
 
     `object` is the id of the memory object behind it (0: anonymous), which begins at `offset` bytes for `start`.
     `shared`: writes go to the object; otherwise they copy. A mapping that grows downwards may begin as low as `floor`.
+    `flags` are those above: what locks and advice left behind.
     """
 
     start: int
@@ -28,6 +46,12 @@ class Vma:
     label: str = ""
     grows_down: bool = False
     floor: int = 0
+    flags: int = 0
+
+    @property
+    def size(self) -> int:
+        """Returns how many bytes it covers."""
+        return self.end - self.start
 
     @property
     def pages(self) -> range:
@@ -59,6 +83,14 @@ class Vma:
         """Returns the mapping with other rights."""
         return replace(self, rights=rights)
 
+    def with_flags(self, put: int, clear: int = 0) -> Vma:
+        """Returns the mapping with some flags set and others cleared."""
+        return replace(self, flags=self.flags & ~clear | put)
+
+    def joined(self, above: Vma) -> Vma:
+        """Returns this mapping and the one that continues it as one."""
+        return replace(self, end=above.end)
+
     def continues(self, below: Vma) -> bool:
         """Returns whether this mapping and the one that ends where it begins can be one."""
         return (
@@ -67,6 +99,7 @@ class Vma:
             and below.shared == self.shared
             and below.object == self.object
             and below.label == self.label
+            and below.flags == self.flags
             and not below.grows_down
             and not self.grows_down
             and (not self.object or below.offset + below.end - below.start == self.offset)

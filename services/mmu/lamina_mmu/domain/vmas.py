@@ -5,7 +5,7 @@
                                              ◀── chosen from the top down
 
 Addresses are chosen as Linux does: the highest gap that fits, below `CHOICE_TOP`; a mapping that grows downwards keeps
-its whole reservation and `GUARD_GAP` below it free of chosen ones. The search begins where hints of earlier ones say
+its whole reservation and the guard gap below it free of chosen ones. The search begins where hints of earlier ones say
 that nothing fits above; so many mappings in a row do not visit each other again and again. Besides what `FreeHints`
 says, the hints of a list promise that no reservation of a mapping at or above a hint's top reaches below that top.
 Source: mmap(2); Linux Documentation/admin-guide/kernel-parameters.txt (stack_guard_gap).
@@ -14,15 +14,15 @@ Source: mmap(2); Linux Documentation/admin-guide/kernel-parameters.txt (stack_gu
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from lamina_kit.errors import ResourceExhausted
 from lamina_kit.paging import PAGE_SIZE, USER_END
 from lamina_mmu.domain.free_hints import FreeHints
-from lamina_mmu.domain.vma import Vma
+from lamina_mmu.domain.vma import LOCKED, Vma
 
 GUARD_GAP = 256 * PAGE_SIZE
-"""Bytes that stay unmapped below a mapping that grows downwards (1 MiB)."""
+"""Bytes that stay unmapped below a mapping that grows downwards (1 MiB), unless a space wants another gap."""
 MAX_MAPPINGS = 65_530
 """Most mappings of one space. Source: Linux, vm.max_map_count."""
 CHOICE_TOP = USER_END - (1 << 30)
@@ -32,13 +32,15 @@ LOWEST = 0x1_0000
 
 
 class VmaList:
-    """Mappings sorted by address."""
+    """Mappings sorted by address. `mapped_bytes` and `locked_bytes` are the sums of those that there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard_gap: int | None = None) -> None:
         self._starts: list[int] = []
         self._vmas: list[Vma] = []
         self._growing: dict[int, int] = {}  # end → limit of the mappings that grow downwards
         self._hints = FreeHints(CHOICE_TOP)
+        self._guard_gap = GUARD_GAP if guard_gap is None else guard_gap
+        self.mapped_bytes = self.locked_bytes = 0
 
     def __iter__(self) -> Iterator[Vma]:
         return iter(tuple(self._vmas))
@@ -48,10 +50,17 @@ class VmaList:
 
     def copy(self) -> VmaList:
         """Returns a list of the same mappings."""
-        made = VmaList()
+        made = VmaList(self._guard_gap)
         made._starts, made._vmas = list(self._starts), list(self._vmas)
         made._growing, made._hints = dict(self._growing), self._hints.copy()
+        made.mapped_bytes, made.locked_bytes = self.mapped_bytes, self.locked_bytes
         return made
+
+    def set_guard_gap(self, size: int) -> None:
+        """Changes how many bytes stay free below mappings that grow downwards."""
+        self._guard_gap = size
+        self._growing = {vma.end: _limit(vma, self._guard_gap) for vma in self._vmas if vma.grows_down}
+        self._hints.forget()
 
     def at(self, address: int) -> Vma | None:
         """Returns the mapping that covers `address`."""
@@ -76,7 +85,11 @@ class VmaList:
         return min(start, end)
 
     def growable(self, address: int) -> Vma | None:
-        """Returns the mapping above `address` as it would be, grown down to hold it; None when nothing may grow so."""
+        """Returns the mapping above `address` as it would be, grown down to hold it; None when nothing may grow so.
+
+        The gap is kept to what can be accessed below; a mapping without rights is a guard itself.
+        Source: Linux, mm/vma.c, expand_downwards.
+        """
         position = bisect_right(self._starts, address)
         if position == len(self._vmas):
             return None
@@ -84,15 +97,17 @@ class VmaList:
         start = address & -PAGE_SIZE
         if not vma.grows_down or start < vma.floor:
             return None
-        if position and self._vmas[position - 1].end + GUARD_GAP > start:
-            return None
+        if position:
+            below = self._vmas[position - 1]
+            gap = self._guard_gap if below.rights and not below.grows_down else 0
+            if below.end + gap > start:
+                return None
         return vma.grown(start)
 
     def grow(self, grown: Vma) -> None:
         """Puts a mapping that `growable` returned in the place of what it grew from."""
         position = bisect_right(self._starts, grown.start)
-        self._starts[position] = grown.start
-        self._vmas[position] = grown
+        self._put(position, position + 1, [grown])
 
     def choose(self, size: int, lowest: int = LOWEST) -> int:
         """Returns the highest free range of `size` bytes below `CHOICE_TOP`; ADDRESS_SPACE_FULL when there is none."""
@@ -102,7 +117,7 @@ class VmaList:
             top = self._unreserved(top)
         while position and top - self._vmas[position - 1].end < size:
             position -= 1
-            top = min(top, _limit(self._vmas[position]))
+            top = min(top, _limit(self._vmas[position], self._guard_gap))
         self._hints.learn(size, top)
         if top - size < lowest:
             raise ResourceExhausted(
@@ -118,7 +133,7 @@ class VmaList:
         position = bisect_left(self._starts, vma.start)
         self._put(position, position, [vma])
         if vma.grows_down:
-            self._hints.forget_between(_limit(vma), vma.start)
+            self._hints.forget_between(_limit(vma, self._guard_gap), vma.start)
         self._merge(position)
 
     def remove(self, start: int, end: int) -> list[Vma]:
@@ -146,16 +161,26 @@ class VmaList:
 
     def protect(self, start: int, end: int, rights: int) -> list[Vma]:
         """Changes the rights of a range that is covered; returns its parts as they were, ascending."""
+        return self.change(start, end, lambda vma: vma.with_rights(rights))
+
+    def change(self, start: int, end: int, edit: Callable[[Vma], Vma]) -> list[Vma]:
+        """Replaces each part of the range that is mapped by what `edit` makes of it; returns the parts as they were."""
         before: list[Vma] = []
         after: list[Vma] = []
         touched = self.within(start, end)
+        if not touched:
+            return before
         first = bisect_left(self._starts, touched[0].start)
         for vma in touched:
             low, high = max(start, vma.start), min(end, vma.end)
+            before.append(vma.cut(low, high))
+            edited = edit(before[-1])
+            if edited == before[-1]:  # as it is: what need not be split is not
+                after.append(vma)
+                continue
             if vma.start < low:
                 after.append(vma.cut(vma.start, low))
-            before.append(vma.cut(low, high))
-            after.append(before[-1].with_rights(rights))
+            after.append(edited)
             if high < vma.end:
                 after.append(vma.cut(high, vma.end))
         self.check_room(len(after) - len(touched))
@@ -189,7 +214,13 @@ class VmaList:
         for vma in self._vmas[first:end]:
             if vma.grows_down:
                 del self._growing[vma.end]
-        self._growing.update((vma.end, _limit(vma)) for vma in vmas if vma.grows_down)
+            self.mapped_bytes -= vma.size
+            self.locked_bytes -= vma.size if vma.flags & LOCKED else 0
+        for vma in vmas:
+            if vma.grows_down:
+                self._growing[vma.end] = _limit(vma, self._guard_gap)
+            self.mapped_bytes += vma.size
+            self.locked_bytes += vma.size if vma.flags & LOCKED else 0
         self._vmas[first:end] = vmas
         self._starts[first:end] = [vma.start for vma in vmas]
 
@@ -203,10 +234,9 @@ class VmaList:
             return
         below, above = self._vmas[position - 1], self._vmas[position]
         if above.continues(below):
-            merged = Vma(below.start, above.end, below.rights, below.shared, below.object, below.offset, below.label)
-            self._put(position - 1, position + 1, [merged])
+            self._put(position - 1, position + 1, [below.joined(above)])
 
 
-def _limit(vma: Vma) -> int:
+def _limit(vma: Vma, guard_gap: int) -> int:
     """Returns the address at or below which chosen mappings beneath `vma` end."""
-    return vma.reserved_start - (GUARD_GAP if vma.grows_down else 0)
+    return vma.reserved_start - (guard_gap if vma.grows_down else 0)

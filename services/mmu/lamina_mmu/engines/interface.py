@@ -42,14 +42,15 @@ from lamina_mmu.domain.views import (
     SpaceView,
     Translation,
 )
+from lamina_mmu.engines.ranges import RangeEngine
 from lamina_mmu.engines.stores import StoreEngine
 
 Key = Handle | str
 """A handle, or the last part of a name."""
 
 
-class MmuEngine(StoreEngine, Protocol):
-    """What the service calls."""
+class MmuEngine(RangeEngine, StoreEngine, Protocol):
+    """What the service calls; what works on ranges of spaces is in `RangeEngine`, frames and swap in `StoreEngine`."""
 
     name: ClassVar[str]
     capabilities: ClassVar[tuple[str, ...]]
@@ -83,12 +84,6 @@ class MmuEngine(StoreEngine, Protocol):
 
     def map_range(self, handle: Handle, spec: MapSpec, request: str = "") -> Step[int]:
         """Maps a range, once for each `request` that is not empty; returns its first address."""
-
-    def unmap_range(self, handle: Handle, start: int, end: int) -> Step[int]:
-        """Unmaps page-aligned addresses `start` to `end` - 1; returns how many pages in RAM or swap are gone."""
-
-    def protect_range(self, handle: Handle, start: int, end: int, rights: int) -> Step[None]:
-        """Changes the rights of a range that is mapped as a whole."""
 
     def mappings(self, key: Key, after: int, count: int) -> list[MappingView]:
         """Returns up to `count` mappings that start at or above `after`, by address."""

@@ -80,11 +80,11 @@ class Space(_message.Message):
     table_frames: _builtins.int
     """Frames used for page tables. Output only."""
     minor_faults: _builtins.int
-    """Faults resolved without reading swap. Output only."""
+    """Faults that were resolved without reading swap or a supplier, copies included, as Linux counts them. Output only."""
     major_faults: _builtins.int
-    """Faults that read swap. Output only."""
+    """Faults that read swap or a supplier. Output only."""
     cow_faults: _builtins.int
-    """Faults that copied a shared page. Output only."""
+    """Faults that copied a shared page; of the others. Output only."""
     refused_faults: _builtins.int
     """Faults that were refused (segmentation faults). Output only."""
     @_builtins.property
@@ -438,10 +438,13 @@ class UnmapRangeRequest(_message.Message):
     HANDLE_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     address: _builtins.int
     """First address, page aligned."""
     size_bytes: _builtins.int
     """Bytes; rounded up to whole pages."""
+    request_id: _builtins.str
+    """Makes a repeated call return what the first one did, though something else was mapped there since. Optional."""
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Space."""
@@ -452,10 +455,11 @@ class UnmapRangeRequest(_message.Message):
         handle: _handle_pb2.Handle | None = ...,
         address: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "handle", b"handle", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "handle", b"handle", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,10 +497,13 @@ class ProtectRangeRequest(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     PROTECTION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     address: _builtins.int
     """First address, page aligned."""
     size_bytes: _builtins.int
     """Bytes; rounded up to whole pages."""
+    request_id: _builtins.str
+    """Makes a repeated call change nothing, though the rights were changed again since. Optional."""
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Space."""
@@ -512,10 +519,11 @@ class ProtectRangeRequest(_message.Message):
         address: _builtins.int = ...,
         size_bytes: _builtins.int = ...,
         protection: Global___Protection | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "protection", b"protection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "handle", b"handle", "protection", b"protection", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "handle", b"handle", "protection", b"protection", "request_id", b"request_id", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

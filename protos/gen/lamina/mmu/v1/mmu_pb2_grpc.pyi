@@ -54,17 +54,20 @@ class SpacesStub:
     Errors: FAILED_PRECONDITION `HANDLE_STALE` (of the space or the object); INVALID_ARGUMENT for unaligned ranges,
     `ADDRESS_NOT_MAPPABLE` for a fixed one outside the lower half (a process never maps page 0); ALREADY_EXISTS
     `RANGE_IN_USE` for a fixed address in use without `replace`; RESOURCE_EXHAUSTED
-    `ADDRESS_SPACE_FULL` and `TOO_MANY_MAPPINGS` (65,530, as Linux has it).
+    `ADDRESS_SPACE_FULL`, `TOO_MANY_MAPPINGS` (65,530, as Linux has it), and `MAPPED_LIMIT` or `LOCK_LIMIT` beyond the
+    space's limits (`UpdateSpaceSettings`).
     """
     UnmapRange: _aio.UnaryUnaryMultiCallable[_mmu_pb2.UnmapRangeRequest, _mmu_pb2.UnmapRangeResponse]
     """Unmaps a range, splitting mappings at its ends. Ranges that are not mapped are passed over, as munmap(2) does.
 
-    Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for an unaligned range.
+    Idempotent by `request_id`. Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for an unaligned range;
+    RESOURCE_EXHAUSTED `TOO_MANY_MAPPINGS` when a mapping would be split into too many.
     """
     ProtectRange: _aio.UnaryUnaryMultiCallable[_mmu_pb2.ProtectRangeRequest, _mmu_pb2.ProtectRangeResponse]
     """Changes the protection of a range, splitting and merging mappings.
 
-    Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when a page of it is not mapped (ENOMEM).
+    Idempotent by `request_id`. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when a page of
+    it is not mapped (ENOMEM); RESOURCE_EXHAUSTED `TOO_MANY_MAPPINGS`.
     """
     ListMappings: _aio.UnaryUnaryMultiCallable[_mmu_pb2.ListMappingsRequest, _mmu_pb2.ListMappingsResponse]
     """Lists the mappings of a space by address, as /proc/PID/maps does.
@@ -106,7 +109,7 @@ class SpacesStub:
     Holders give up what is dropped before the call returns. Safe to repeat. Errors: FAILED_PRECONDITION
     `HANDLE_STALE`, `RANGE_LOCKED` for dropping or reclaiming what is locked or pinned; NOT_FOUND `RANGE_NOT_MAPPED`
     when a page of it is not mapped (the advice is taken for the rest); INVALID_ARGUMENT for an unaligned range or
-    advice that its mapping cannot have; RESOURCE_EXHAUSTED `NO_FREE_FRAME` (what was done stays).
+    `ADVICE_NOT_POSSIBLE` for what its mapping cannot have; RESOURCE_EXHAUSTED `NO_FREE_FRAME` (what was done stays).
     """
     LockRange: _aio.UnaryUnaryMultiCallable[_ranges_pb2.LockRangeRequest, _ranges_pb2.LockRangeResponse]
     """Locks a range in RAM: its pages are faulted in and never swapped. They may still be moved.
@@ -283,7 +286,8 @@ class SpacesServicer:
         Errors: FAILED_PRECONDITION `HANDLE_STALE` (of the space or the object); INVALID_ARGUMENT for unaligned ranges,
         `ADDRESS_NOT_MAPPABLE` for a fixed one outside the lower half (a process never maps page 0); ALREADY_EXISTS
         `RANGE_IN_USE` for a fixed address in use without `replace`; RESOURCE_EXHAUSTED
-        `ADDRESS_SPACE_FULL` and `TOO_MANY_MAPPINGS` (65,530, as Linux has it).
+        `ADDRESS_SPACE_FULL`, `TOO_MANY_MAPPINGS` (65,530, as Linux has it), and `MAPPED_LIMIT` or `LOCK_LIMIT` beyond the
+        space's limits (`UpdateSpaceSettings`).
         """
 
     def UnmapRange(
@@ -293,7 +297,8 @@ class SpacesServicer:
     ) -> _abc.Awaitable[_mmu_pb2.UnmapRangeResponse]:
         """Unmaps a range, splitting mappings at its ends. Ranges that are not mapped are passed over, as munmap(2) does.
 
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for an unaligned range.
+        Idempotent by `request_id`. Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for an unaligned range;
+        RESOURCE_EXHAUSTED `TOO_MANY_MAPPINGS` when a mapping would be split into too many.
         """
 
     def ProtectRange(
@@ -303,7 +308,8 @@ class SpacesServicer:
     ) -> _abc.Awaitable[_mmu_pb2.ProtectRangeResponse]:
         """Changes the protection of a range, splitting and merging mappings.
 
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when a page of it is not mapped (ENOMEM).
+        Idempotent by `request_id`. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED` when a page of
+        it is not mapped (ENOMEM); RESOURCE_EXHAUSTED `TOO_MANY_MAPPINGS`.
         """
 
     def ListMappings(
@@ -380,7 +386,7 @@ class SpacesServicer:
         Holders give up what is dropped before the call returns. Safe to repeat. Errors: FAILED_PRECONDITION
         `HANDLE_STALE`, `RANGE_LOCKED` for dropping or reclaiming what is locked or pinned; NOT_FOUND `RANGE_NOT_MAPPED`
         when a page of it is not mapped (the advice is taken for the rest); INVALID_ARGUMENT for an unaligned range or
-        advice that its mapping cannot have; RESOURCE_EXHAUSTED `NO_FREE_FRAME` (what was done stays).
+        `ADVICE_NOT_POSSIBLE` for what its mapping cannot have; RESOURCE_EXHAUSTED `NO_FREE_FRAME` (what was done stays).
         """
 
     def LockRange(

@@ -19,7 +19,7 @@ from lamina_mmu.domain.object import MemoryObject
 from lamina_mmu.domain.outcome import FaultResult, ReclaimResult, Trail
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import Session
-from lamina_mmu.domain.space import Kind, Space
+from lamina_mmu.domain.space import Kind
 from lamina_mmu.domain.views import (
     FrameView,
     GroupView,
@@ -46,10 +46,11 @@ from lamina_mmu.engines.model import (
 from lamina_mmu.engines.model import translate as translating
 from lamina_mmu.engines.model.fault import fault
 from lamina_mmu.engines.model.machine import Machine
+from lamina_mmu.engines.model.range_calls import RangeCalls
 from lamina_mmu.engines.model.stores import Stores
 
 
-class ModelEngine(Stores):
+class ModelEngine(RangeCalls, Stores):
     """Implements `engines.interface.MmuEngine`."""
 
     name: ClassVar[str] = "model"
@@ -111,14 +112,6 @@ class ModelEngine(Stores):
             return (yield from mapping.map_range(m, handle, spec))
 
         return (yield from ownership.once(m, request, ("map", handle, spec), make))
-
-    def unmap_range(self, handle: Handle, start: int, end: int) -> Step[int]:
-        """Unmaps a range."""
-        return (yield from mapping.unmap_range(self.machine, handle, start, end))
-
-    def protect_range(self, handle: Handle, start: int, end: int, rights: int) -> Step[None]:
-        """Changes the rights of a range."""
-        yield from mapping.protect_range(self.machine, handle, start, end, rights)
 
     def mappings(self, key: Key, after: int, count: int) -> list[MappingView]:
         """Returns mappings by address."""
@@ -267,10 +260,6 @@ class ModelEngine(Stores):
     def expire(self, owner: str, epoch: int) -> Step[None]:
         """Frees what sessions of an owner made."""
         yield from ownership.expire(self.machine, owner, epoch)
-
-    def _space(self, key: Key) -> Space:
-        spaces = self.machine.spaces
-        return spaces.named(key) if isinstance(key, str) else spaces.get(key)
 
     def _object(self, key: Key) -> MemoryObject:
         objects = self.machine.objects

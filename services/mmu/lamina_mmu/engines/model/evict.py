@@ -132,6 +132,7 @@ def _push_out(m: Machine, victim: _Victim, index: int, told: _Told) -> bool:
     told.record(victim, index, dirty, slot)
     m.groups.get(m.frames.group[frame]).reclaimed += 1
     m.dropped += not dirty
+    m.feed.note_evicted(frame, told.batch.wanted_by)
     m.frames.refs[frame] = 0
     m.release(frame)
     return True

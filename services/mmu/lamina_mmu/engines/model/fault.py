@@ -30,13 +30,15 @@ from lamina_mmu.domain.entry import (
     slot_of,
     transit,
 )
+from lamina_mmu.domain.fault_feed import FaultEvent
 from lamina_mmu.domain.four_level import FourLevelTable
 from lamina_mmu.domain.frames import BUSY, Use
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.outcome import FaultResult, Outcome, Trail
 from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.table import exchange, update
-from lamina_mmu.domain.vma import Vma
+from lamina_mmu.domain.vma import LOCKED, Vma
+from lamina_mmu.engines.model.fault_around import map_around
 from lamina_mmu.engines.model.machine import Busy, Machine, Short
 from lamina_mmu.engines.model.objects import object_frame
 from lamina_mmu.engines.model.reclaim import make_room, oom_victim
@@ -53,6 +55,19 @@ def fault(
 
     With `force` the rights of the mapping are ignored, as a debugger's writes do (private mappings only).
     """
+    number = m.spaces.get(handle).number
+    if not m.feed.wants(number):
+        return (yield from _resolve(m, handle, address, access, trail, force))
+    began, asked = m.ports.now_ns(), trail is not None
+    result = yield from _resolve(m, handle, address, access, trail or Trail(m.ports.now_ns), force)
+    if asked or result.outcome != Outcome.SPURIOUS:
+        m.feed.add(FaultEvent(number, address, access, began, m.ports.now_ns() - began, result))
+    return result
+
+
+def _resolve(
+    m: Machine, handle: Handle, address: int, access: int, trail: Trail | None, force: bool
+) -> Step[FaultResult]:
     work = _Fault(m, handle, address, access, trail, force)
     try:
         while True:
@@ -92,6 +107,8 @@ class _Fault:
         self.outcome = Outcome.SPURIOUS
         self.claimed = False
         self.source = 0
+        self.was_read = self.made_room = False
+        self.around = 0
         self.space: Space
         self.vma: Vma
         self.entry = 0
@@ -117,6 +134,7 @@ class _Fault:
         The page that is to be copied stays in RAM meanwhile: otherwise it could be the one that is evicted, for ever.
         """
         m, source = self.m, self.source
+        self.made_room = True
         if source:
             m.keep(source)
         try:
@@ -172,10 +190,21 @@ class _Fault:
         vma = vmas.at(self.address)
         if vma is None:
             vma = vmas.growable(self.address)
+            if vma is not None and not self.may_grow(vma):
+                return None
             if vma is not None:
                 vmas.grow(vma)
                 self.note("vma.grown", f"{vma.label or 'the mapping'} now begins at {vma.start:#x}")
         return vma
+
+    def may_grow(self, grown: Vma) -> bool:
+        """Returns whether the space's limits let a mapping grow so far down."""
+        space = self.space
+        more = grown.size - sum(vma.size for vma in space.vmas.within(grown.start, grown.end))
+        mapped, locked = space.settings.mapped_max_bytes, space.settings.locked_max_bytes
+        if mapped is not None and space.vmas.mapped_bytes + more > mapped:
+            return False
+        return not grown.flags & LOCKED or locked is None or space.vmas.locked_bytes + more <= locked
 
     def must_copy(self, entry: int) -> bool:
         """Returns whether a write to a page in RAM needs a copy; hands a page over to its last user."""
@@ -222,11 +251,15 @@ class _Fault:
         if page >= entity.pages:
             return self.segmentation_fault(f"page {page} is beyond the end of object o-{entity.number}")
         frame, was_read = object_frame(m, entity, page)
+        self.was_read = was_read
         how = "read from swap" if was_read else "in RAM"
         self.note("object.page", f"page {page} of o-{entity.number} is in frame {frame} ({how})")
         if self.access == WRITE and not vma.shared:
             return self.private_copy(frame)
         self.outcome = Outcome.SWAPPED_IN if was_read else Outcome.OBJECT_MAPPED
+        if self.access != WRITE:
+            self.around = map_around(m, self.space, vma, self.vpn)
+            self.note("pages.around", f"{self.around} more pages of o-{entity.number} in RAM were mapped")
         return self.install(frame, cow=not vma.shared)
 
     def private_copy(self, source: int) -> FaultResult:
@@ -244,6 +277,7 @@ class _Fault:
         """Brings a page back from swap; returns its new entry."""
         m, slot = self.m, slot_of(self.entry)
         frame, was_read = swap_in(m, slot, self.space.group)
+        self.was_read = was_read
         self.note("page.read", f"frame {frame} {'from' if was_read else 'still holds'} slot {slot}")
         m.swap.refs[slot] -= 1
         self.space.swapped -= 1
@@ -280,9 +314,9 @@ class _Fault:
             vma = space.vmas.at(self.address)
             rights = vma.rights if vma is not None else 0
             exchange(space.table, vpn, leaf(new, rights, False))
+            m.policy.add(new, space.group)
             m.note_mapped(space, vpn, new)
             m.note_unmapped(space, vpn, old, entry)
-            m.policy.add(new, space.group)
             done = True
             self.outcome = Outcome.COPIED if self.outcome != Outcome.SWAPPED_IN else self.outcome
             self.note("page.copied", f"frame {old} to frame {new}")
@@ -308,20 +342,21 @@ class _Fault:
             return FaultResult(self.outcome, frame_of(entry), entry)
         self.note("entry.written", f"{entry:#x} at page {self.vpn:#x}")
         self.note("access.restarted", f"the {ACCESS_NAMES[self.access]} runs again and finds frame {frame_of(entry)}")
-        return FaultResult(self.outcome, frame_of(entry), entry, self.trail.steps)
+        evicted = self.made_room and self.m.feed.was_evicted_for(frame_of(entry), self.cause())
+        return FaultResult(self.outcome, frame_of(entry), entry, self.trail.steps, around=self.around, evicted=evicted)
 
     def count(self) -> None:
-        """Adds the fault to the space's counters."""
+        """Adds the fault to the space's counters: what read bytes from somewhere is major, all else minor."""
+        if self.outcome == Outcome.SPURIOUS:
+            return
         space = self.space
-        if self.outcome == Outcome.SWAPPED_IN:
+        if self.was_read:
             space.major_faults += 1
-        elif self.outcome == Outcome.COPIED:
-            space.cow_faults += 1
-        elif self.outcome != Outcome.SPURIOUS:
+        else:
             space.minor_faults += 1
-        if self.outcome != Outcome.SPURIOUS:
-            kind = self.outcome.name.lower()
-            self.m.record(self.cause(), "page.faulted", outcome=kind, access=ACCESS_NAMES[self.access])
+        space.cow_faults += self.outcome == Outcome.COPIED
+        kind = self.outcome.name.lower()
+        self.m.record(self.cause(), "page.faulted", outcome=kind, access=ACCESS_NAMES[self.access])
 
     def segmentation_fault(self, why: str) -> FaultResult:
         """Refuses the access."""

@@ -14,16 +14,19 @@ from dataclasses import dataclass
 
 from lamina_kit.errors import InvalidArgument, NotFound
 from lamina_kit.paging import DIRTY as D_BIT
+from lamina_kit.paging import PAGE_SHIFT
 from lamina_mmu.domain.buddy import HUGE_ORDER
 from lamina_mmu.domain.decisions import Evictions
 from lamina_mmu.domain.effects import PRESSURE
 from lamina_mmu.domain.entry import frame_of, is_swap, slot_of
+from lamina_mmu.domain.fault_feed import FaultFeed
 from lamina_mmu.domain.frames import BUSY, DIRTY, HUGE_FRAMES, FrameTable, Use
 from lamina_mmu.domain.group import Group, GroupTree
 from lamina_mmu.domain.handles import HandleTable
 from lamina_mmu.domain.hold import Hold, Message
 from lamina_mmu.domain.names import Names
 from lamina_mmu.domain.object import MemoryObject
+from lamina_mmu.domain.pin import Pin
 from lamina_mmu.domain.policies.catalogue import OWN
 from lamina_mmu.domain.policy import Policy
 from lamina_mmu.domain.ports import Ports, Settings
@@ -34,6 +37,7 @@ from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.swap import FIRST, LOST, SwapSpace
 from lamina_mmu.domain.tuning import Tuning
+from lamina_mmu.domain.vma import LOCKED
 
 OBJECT_PAGE = 1 << 60
 """Added to the number of a page of an object, so that it is none of a space's."""
@@ -91,6 +95,10 @@ class Machine:
         self.requests = RequestLog()
         self.allocations: dict[int, Allocation] = {}
         self.faulting: set[tuple[str, int, int]] = set()
+        self.pins: HandleTable[Pin] = HandleTable("pin", "pin", "PIN_UNKNOWN")
+        self.pinned_frames = 0
+        self.locked: dict[int, int] = {}
+        self.feed = FaultFeed(ports.wake)
         self.dropped = 0
         self.low = min(max(32, count // 256), count // 8)
         self.high = 2 * self.low
@@ -223,6 +231,10 @@ class Machine:
         self.rmap.add(frame, space.id, vpn)
         self.frames.refs[frame] += 1
         space.resident += 1
+        if space.resident > space.peak:
+            space.peak = space.resident
+        if space.vmas.locked_bytes and self._is_locked(space, vpn):
+            self.lock_frame(frame)
 
     def note_unmapped(self, space: Space, vpn: int, frame: int, entry: int) -> None:
         """Accounts for an entry that names `frame` no longer; the reference stays with the caller, who drops it.
@@ -233,6 +245,25 @@ class Machine:
         space.resident -= 1
         if entry & D_BIT:
             self.soil(frame)
+        if space.vmas.locked_bytes and self._is_locked(space, vpn):
+            self.unlock_frame(frame)
+
+    def _is_locked(self, space: Space, vpn: int) -> bool:
+        vma = space.vmas.at(vpn << PAGE_SHIFT)
+        return vma is not None and bool(vma.flags & LOCKED)
+
+    def lock_frame(self, frame: int) -> None:
+        """Counts an entry of a locked mapping that names `frame`: with one the page is in no policy's order."""
+        self.locked[frame] = self.locked.get(frame, 0) + 1
+        self.policy.remove(frame)
+
+    def unlock_frame(self, frame: int) -> None:
+        """Takes that back; with the last one the page can leave RAM again."""
+        self.locked[frame] -= 1
+        if not self.locked[frame]:
+            del self.locked[frame]
+            self.policy.remove(frame)
+            self.policy.add(frame, self.frames.group[frame])
 
     def drop_slot(self, slot: int) -> None:
         """Takes an entry's reference to a swap slot away; a slot that nobody needs is freed.

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lamina_kit.effects import Step, WaitFor
-from lamina_kit.errors import AlreadyExists, InvalidArgument, LaminaError, NotFound
+from lamina_kit.errors import AlreadyExists, InvalidArgument, LaminaError, NotFound, ResourceExhausted
 from lamina_kit.paging import ACCESSED, COW, DIRTY, NX, PAGE_SHIFT, PAGE_SIZE, PRESENT, RW, USER_END
 from lamina_mmu.domain.effects import frame_key
 from lamina_mmu.domain.entry import HELD, frame_of, in_ram, is_swap, is_transit, leaf, slot_of
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.space import Kind, Space
+from lamina_mmu.domain.space_settings import LockFuture
 from lamina_mmu.domain.table import entries, exchange
-from lamina_mmu.domain.vma import Vma
+from lamina_mmu.domain.vma import LOCKED, ON_FAULT, Vma
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.objects import create_object, delete_object
+from lamina_mmu.engines.model.populate import fill
 from lamina_mmu.engines.model.withdraw import Taken, withdraw
 
 
@@ -23,6 +25,7 @@ def map_range(m: Machine, handle: Handle, spec: MapSpec) -> Step[int]:
     """Maps a range; returns its first address. Nothing is allocated."""
     while True:
         space = m.spaces.get(handle)
+        _check_limits(space, spec)
         address = _place(space, spec)
         if not space.vmas.within(address, address + spec.size):
             break
@@ -33,7 +36,9 @@ def map_range(m: Machine, handle: Handle, spec: MapSpec) -> Step[int]:
                 next_step="Unmap it, set replace, or leave the choice of the address to the MMU.",
             )
         yield from unmap_range(m, handle, address, address + spec.size)
-    _add(m, space, spec, address)
+    flags = _add(m, space, spec, address)
+    if flags & LOCKED and not flags & ON_FAULT:
+        yield from fill(m, handle, address, address + spec.size)
     return address
 
 
@@ -54,7 +59,46 @@ def _place(space: Space, spec: MapSpec) -> int:
     return space.vmas.choose(spec.size)
 
 
-def _add(m: Machine, space: Space, spec: MapSpec, address: int) -> None:
+def _check_limits(space: Space, spec: MapSpec) -> None:
+    """Refuses what would go beyond the space's limits; what a fixed mapping replaces counts as gone."""
+    start, end = spec.address, spec.address + spec.size
+    replaced = space.vmas.within(start, end) if spec.fixed and spec.replace else []
+    gone = sum(min(end, vma.end) - max(start, vma.start) for vma in replaced)
+    check_mapped(space, spec.size - gone)
+    if space.settings.lock_future != LockFuture.NO:
+        check_locked(space, spec.size - sum(vma.size for vma in replaced if vma.flags & LOCKED))
+
+
+def check_mapped(space: Space, more: int) -> None:
+    """Refuses when `more` bytes would be too many for RLIMIT_AS."""
+    limit = space.settings.mapped_max_bytes
+    if limit is not None and more > 0 and space.vmas.mapped_bytes + more > limit:
+        raise ResourceExhausted(
+            f"Space s-{space.number} maps {space.vmas.mapped_bytes} bytes; {more} more are beyond its {limit}.",
+            reason="MAPPED_LIMIT",
+            next_step="Unmap something, or raise mapped_max_bytes (UpdateSpaceSettings).",
+        )
+
+
+def check_locked(space: Space, more: int) -> None:
+    """Refuses when `more` locked bytes would be too many for RLIMIT_MEMLOCK."""
+    limit = space.settings.locked_max_bytes
+    if limit is not None and more > 0 and space.vmas.locked_bytes + more > limit:
+        raise ResourceExhausted(
+            f"Space s-{space.number} has locked {space.vmas.locked_bytes} bytes; {more} more are beyond its {limit}.",
+            reason="LOCK_LIMIT",
+            next_step="Unlock something, or raise locked_max_bytes (UpdateSpaceSettings).",
+        )
+
+
+def _flags_for(space: Space) -> int:
+    """Returns the flags that mappings of a space begin with."""
+    future = space.settings.lock_future
+    return 0 if future == LockFuture.NO else LOCKED if future == LockFuture.NOW else LOCKED | ON_FAULT
+
+
+def _add(m: Machine, space: Space, spec: MapSpec, address: int) -> int:
+    """Adds the mapping to a free range; returns its flags."""
     object_id, offset, pages = 0, 0, spec.size >> PAGE_SHIFT
     space.vmas.check_room(1)
     if spec.object is not None:
@@ -66,7 +110,16 @@ def _add(m: Machine, space: Space, spec: MapSpec, address: int) -> None:
     start = address + spec.size - PAGE_SIZE if spec.grows_down else address
     floor = address if spec.grows_down else 0
     vma = Vma(
-        start, address + spec.size, spec.rights, spec.shared, object_id, offset, spec.label, spec.grows_down, floor
+        start,
+        address + spec.size,
+        spec.rights,
+        spec.shared,
+        object_id,
+        offset,
+        spec.label,
+        spec.grows_down,
+        floor,
+        _flags_for(space),
     )
     space.vmas.insert(vma)
     if object_id:
@@ -74,13 +127,33 @@ def _add(m: Machine, space: Space, spec: MapSpec, address: int) -> None:
         entity.mappings += pages
         if spec.object is None:
             delete_object(m, entity)  # it lives as long as it is mapped
+    return vma.flags
 
 
 def unmap_range(m: Machine, handle: Handle, start: int, end: int) -> Step[int]:
     """Unmaps a range; returns how many pages in RAM or swap are gone from the space."""
     space = yield from settled(m, handle, start, end)
+    unlock_pages(m, space, start, end)
     removed = space.vmas.remove(start, end)
     return (yield from clear(m, space, removed))
+
+
+def unlock_pages(m: Machine, space: Space, start: int, end: int) -> None:
+    """Takes the locks from the mappings of a range, and from their pages."""
+    if not space.vmas.locked_bytes:
+        return
+    for vma in space.vmas.change(start, end, lambda part: part.with_flags(0, LOCKED | ON_FAULT)):
+        if vma.flags & LOCKED:
+            for frame in frames_within(space, vma):
+                m.unlock_frame(frame)
+
+
+def frames_within(space: Space, vma: Vma) -> list[int]:
+    """Returns the frames that the pages of a mapping are in, by address."""
+    found: list[int] = []
+    for _, some in entries(space.table, vma.pages.start, vma.pages.stop):
+        found += [frame_of(entry) for entry in some.tolist() if in_ram(entry)]
+    return found
 
 
 def settled(m: Machine, handle: Handle, start: int, end: int) -> Step[Space]:
@@ -103,14 +176,23 @@ def transit_within(space: Space, start: int, end: int) -> tuple[str, int] | None
 
 
 def clear(m: Machine, space: Space, removed: Sequence[Vma]) -> Step[int]:
-    """Takes all pages of mappings that were removed; they are free when every user has let go of them.
+    """Takes all pages of mappings that were removed, and lets go of their objects; returns how many pages they had."""
+    gone = yield from drop_pages(m, space, removed)
+    for vma in removed:
+        if vma.object:
+            m.unlink_object(vma.object, len(vma.pages))
+    return gone
+
+
+def drop_pages(m: Machine, space: Space, parts: Sequence[Vma]) -> Step[int]:
+    """Takes all pages of parts of mappings; they are free when every user has let go of them.
 
     Pages that could not be taken away, because the hardware failed, are never given to anybody again.
     """
     taken: list[Taken] = []
     frames: list[int] = []
     swapped = 0
-    for vma in removed:
+    for vma in parts:
         for vpns, _ in entries(space.table, vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT):
             for vpn in vpns.tolist():
                 entry = exchange(space.table, vpn, 0)
@@ -122,7 +204,7 @@ def clear(m: Machine, space: Space, removed: Sequence[Vma]) -> Step[int]:
                 frames.append(frame_of(entry))
                 taken.append(Taken(space.id, vpn, entry))
     space.swapped -= swapped
-    tables = _prune(space, removed)
+    tables = _prune(space, parts)
     try:
         yield from withdraw(m, taken)
     except LaminaError as error:
@@ -130,16 +212,13 @@ def clear(m: Machine, space: Space, removed: Sequence[Vma]) -> Step[int]:
         raise
     for frame in (*frames, *tables):
         m.drop(frame)
-    for vma in removed:
-        if vma.object:
-            m.unlink_object(vma.object, len(vma.pages))
     return len(frames) + swapped
 
 
-def _prune(space: Space, removed: Sequence[Vma]) -> list[int]:
+def _prune(space: Space, parts: Sequence[Vma]) -> list[int]:
     """Detaches tables that hold nothing any more; returns their frames."""
     tables: list[int] = []
-    for vma in removed:
+    for vma in parts:
         tables += space.table.prune(vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT)
     return tables
 

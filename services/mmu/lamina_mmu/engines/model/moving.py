@@ -147,6 +147,8 @@ def _land(m: Machine, lifted: Lifted, target: int, cause: str) -> None:
         frames.slot[frame], frames.slot[target] = 0, slot
         m.swap.frame[slot - 1] = target
     m.policy.moved(frame, target)
+    if frame in m.locked:
+        m.locked[target] = m.locked.pop(frame)
     m.record(m.names.frame(frame), "page.moved", cause=cause, to=target)
     let_go(m, lifted)
     frames.give_back(frame, m.ram.pins(frame) > 0)

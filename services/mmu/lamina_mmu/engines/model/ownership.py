@@ -12,6 +12,7 @@ from lamina_mmu.domain.session import Session
 from lamina_mmu.engines.model.grouping import delete_group
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.objects import delete_object
+from lamina_mmu.engines.model.pinning import end_pin
 from lamina_mmu.engines.model.spaces import delete_space
 
 T = TypeVar("T")
@@ -36,20 +37,23 @@ def once(m: Machine, request: str, meaning: Hashable, make: Callable[[], Step[T]
 
 
 def owned(m: Machine, owner: str) -> int:
-    """Returns how many spaces, objects, groups and allocations of frames belong to an owner."""
-    sessions = [thing.session for thing in (*m.spaces, *m.objects, *m.groups.ordered())]
+    """Returns how many spaces, objects, pins, groups and allocations of frames belong to an owner."""
+    sessions = [thing.session for thing in (*m.spaces, *m.objects, *m.pins, *m.groups.ordered())]
     sessions += [one.session for one in m.allocations.values()]
     return len([session for session in sessions if session.owner == owner])
 
 
 def expire(m: Machine, owner: str, epoch: int) -> Step[None]:
-    """Frees what sessions of `owner` up to `epoch` made: spaces, objects, frames, and groups that are empty then."""
+    """Frees what sessions of `owner` up to `epoch` made: spaces, objects, pins, frames, and groups empty by then."""
     for space in m.spaces:
         if _belongs(space.session, owner, epoch) and not space.closing:
             yield from delete_space(m, space)
     for entity in m.objects:
         if _belongs(entity.session, owner, epoch):
             delete_object(m, entity)
+    for pin in m.pins:
+        if _belongs(pin.session, owner, epoch):
+            end_pin(m, pin)
     allocations = _allocations(m, owner, epoch)
     for frame in m.frames.used(Use.ALLOCATED).tolist():
         if m.frames.owner[frame] in allocations:

@@ -144,6 +144,8 @@ def is_evictable(m: Machine, frame: int) -> bool:
     frames = m.frames
     if frames.use[frame] not in (Use.ANONYMOUS, Use.OBJECT) or frames.flags[frame] & BUSY or m.ram.pins(frame):
         return False
+    if frame in m.locked:
+        return False
     home = 1 if frames.use[frame] == Use.OBJECT else 0
     if frames.refs[frame] != m.rmap.count(frame) + home:
         return False
@@ -184,7 +186,8 @@ def oom_victim(m: Machine, group: Group, cause: str) -> int:
     group.oom_events += 1
     members = {level.id for level in group.subtree()}
     under = [space for space in m.spaces if space.group in members]
-    heaviest = max(under, key=lambda space: space.weight, default=None)
+    scores = [(score, space) for space in under if (score := space.badness(m.frames.count)) is not None]
+    heaviest = max(scores, key=lambda scored: scored[0], default=(0, None))[1]
     m.record(
         m.names.group(group.name),
         "group.out_of_memory",

@@ -13,7 +13,7 @@ from lamina_mmu.domain.space import Kind, Space
 from lamina_mmu.domain.sparse import SparseTable
 from lamina_mmu.engines.model.holding import end_hold
 from lamina_mmu.engines.model.machine import Machine, Short
-from lamina_mmu.engines.model.mapping import clear, transit_within
+from lamina_mmu.engines.model.mapping import clear, transit_within, unlock_pages
 from lamina_mmu.engines.model.objects import no_free_frame
 from lamina_mmu.engines.model.reclaim import make_room
 
@@ -39,13 +39,20 @@ def create_space(m: Machine, kind: Kind, group: Group, label: str, session: Sess
 
 def take_tables(m: Machine, group: Group, count: int, cause: str) -> Step[list[int]]:
     """Takes `count` zeroed frames for tables, all or none, making room as needed; NO_FREE_FRAME when there is none."""
+    taken = yield from take_frames(m, group, count, cause, Use.TABLE)
+    for frame in taken:
+        m.ram.zero(frame)
+    return taken
+
+
+def take_frames(m: Machine, group: Group, count: int, cause: str, use: Use) -> Step[list[int]]:
+    """Takes `count` frames, each with one reference, all or none; NO_FREE_FRAME when there is none."""
     while True:
         taken: list[int] = []
         try:
             for _ in range(count):
-                taken.append(m.take(Use.TABLE, group.id))
+                taken.append(m.take(use, group.id))
                 m.keep(taken[-1])
-                m.ram.zero(taken[-1])
             return taken
         except Short as short:
             for frame in taken:
@@ -69,6 +76,7 @@ def delete_space(m: Machine, space: Space) -> Step[None]:
     finally:
         space.closing = settled
     tables: list[int] = []
+    unlock_pages(m, space, 0, USER_END)
     try:
         yield from clear(m, space, space.vmas.remove(0, USER_END))
         hold = m.holds.get(space.holder)
@@ -88,4 +96,5 @@ def _free(m: Machine, space: Space, tables: list[int]) -> None:
         m.drop(frame)
     m.groups.get(space.group).members -= 1
     m.spaces.remove(space)
+    m.feed.end(space.number)
     m.record(m.names.space(space.number), "space.deleted")

@@ -1,0 +1,135 @@
+"""`lamina mmu usage`, `pages` and `faults`: what spaces use, where their pages are, and how they come."""
+
+from __future__ import annotations
+
+import argparse
+import struct
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from lamina_cli import output, parse
+from lamina_cli.client import Client, command
+from lamina_cli.paging import collect
+from lamina_cli.words import last, word
+
+if TYPE_CHECKING:
+    from lamina.mmu.v1 import mmu_pb2
+    from lamina.mmu.v1.mmu_pb2_grpc import SpacesStub
+
+PAGE = 4096
+BITS = ((52, "A"), (53, "D"), (54, "RW"), (55, "locked"), (56, "shared"), (57, "huge"), (58, "COW"), (59, "pinned"))
+NUMBER = (1 << 52) - 1
+PLACES = ("nowhere", "swap", "ram")
+
+FullName = Callable[[Client, str, str], Awaitable[str]]
+
+
+def configure(verbs: Any, full_name: FullName) -> None:
+    """Adds the sub-commands; `full_name` returns the name of something on the host."""
+    usage = verbs.add_parser("usage", help="show what spaces use, as smaps_rollup and getrusage do")
+    usage.add_argument("space", nargs="?", default="", help="name of a space (default: each)")
+    command(usage, lambda client, args: show_usage(client, args, full_name), lists=True)
+    pages = verbs.add_parser("pages", help="show where the pages of a space are, as pagemap does")
+    pages.add_argument("space", help="name of the space")
+    pages.add_argument("address", type=parse.address, help="first address")
+    pages.add_argument("count", type=parse.INT64, nargs="?", default=16, help="how many pages (default 16)")
+    command(pages, lambda client, args: show_pages(client, args, full_name), lists=True)
+    faults = verbs.add_parser("faults", help="watch faults as they are resolved")
+    faults.add_argument("space", nargs="?", default="", help="name of a space (default: each)")
+    faults.add_argument("--count", type=parse.INT64, default=20, help="how many faults to show (default 20)")
+    faults.add_argument("--sample", type=parse.INT64, default=1, help="show one fault of this many (default each)")
+    command(faults, lambda client, args: watch(client, args, full_name), lists=True)
+
+
+def _stub(client: Client) -> SpacesStub:
+    from lamina.mmu.v1 import mmu_pb2_grpc
+
+    return client.stub("mmu", mmu_pb2_grpc.SpacesStub)
+
+
+async def show_usage(client: Client, args: argparse.Namespace, full_name: FullName) -> None:
+    """Shows what spaces use."""
+    from lamina.mmu.v1 import mmu_pb2, ranges_pb2
+
+    stub = _stub(client)
+    if args.space:
+        names = [await full_name(client, "spaces", args.space)]
+    else:
+        names = [space.name for space in await collect(stub.ListSpaces, mmu_pb2.ListSpacesRequest(), "spaces")]
+    found = [await stub.GetSpaceStatistics(ranges_pb2.GetSpaceStatisticsRequest(name=name)) for name in names]
+    if args.output == "json":
+        plain = [output.plain(one) | {"space": name} for name, one in zip(names, found, strict=True)]
+        output.as_json(plain[0] if args.space else plain)
+        return
+    output.table(
+        ("SPACE", "MAPPED", "ANON", "OBJECT", "SHARED", "PSS", "SWAP", "LOCKED", "HUGE", "MINOR", "MAJOR", "AROUND"),
+        (
+            (
+                last(name),
+                output.size(one.mapped_pages * PAGE),
+                output.size(one.anonymous_pages * PAGE),
+                output.size(one.object_pages * PAGE),
+                output.size(one.shared_pages * PAGE),
+                output.size(one.proportional_bytes),
+                output.size(one.swapped_pages * PAGE),
+                output.size(one.locked_pages * PAGE),
+                output.size(one.huge_pages * PAGE),
+                one.minor_faults,
+                one.major_faults,
+                one.around_pages,
+            )
+            for name, one in zip(names, found, strict=True)
+        ),
+    )
+
+
+async def show_pages(client: Client, args: argparse.Namespace, full_name: FullName) -> None:
+    """Shows where pages are."""
+    from lamina.mmu.v1 import ranges_pb2
+
+    name = await full_name(client, "spaces", args.space)
+    start = args.address // PAGE * PAGE
+    request = ranges_pb2.ReadResidencyRequest(name=name, address=start, size_bytes=args.count * PAGE)
+    words: list[int] = []
+    async for piece in _stub(client).ReadResidency(request):
+        words += struct.unpack(f"<{len(piece.pages) // 8}Q", piece.pages)
+    rows = [(f"{start + index * PAGE:#x}", *page(entry)) for index, entry in enumerate(words)]
+    if args.output == "json":
+        keys = ("address", "place", "number", "bits")
+        output.as_json([dict(zip(keys, row, strict=True)) for row in rows])
+    else:
+        output.table(("ADDRESS", "PLACE", "FRAME OR SLOT", "BITS"), rows)
+
+
+def page(entry: int) -> tuple[str, str, str]:
+    """Returns where a page is, the number of its frame or slot, and its bits, from its word."""
+    place = PLACES[min(entry >> 62, 2)]
+    bits = " ".join(name for bit, name in BITS if entry >> bit & 1)
+    return place, "" if place == "nowhere" else str(entry & NUMBER), bits
+
+
+async def watch(client: Client, args: argparse.Namespace, full_name: FullName) -> None:
+    """Shows faults until there were enough, or the space is gone."""
+    from lamina.mmu.v1 import mmu_pb2
+
+    name = await full_name(client, "spaces", args.space) if args.space else ""
+    call = _stub(client).WatchFaults(mmu_pb2.WatchFaultsRequest(name=name, sample=args.sample))
+    events: list[mmu_pb2.FaultEvent] = []
+    async for batch in call:
+        events += batch.faults
+        if len(events) >= args.count:
+            call.cancel()
+            break
+    output.show(
+        events[: args.count],
+        ("TIME", "SPACE", "ADDRESS", "OUTCOME", "NS", "STEPS"),
+        lambda event: (
+            event.time_ns,
+            last(event.space),
+            f"{event.address:#x}",
+            word(mmu_pb2.FaultResponse.Outcome, event.answer.outcome),
+            event.duration_ns,
+            " ".join(step.step for step in event.answer.steps),
+        ),
+        form=args.output,
+    )
