@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2_grpc as rpc
-from lamina.mmu.v1 import swap_pb2_grpc
+from lamina.mmu.v1 import replay_pb2_grpc, swap_pb2_grpc
 
 from lamina_kit.service import Environment, Service
 from lamina_mmu import convert
@@ -18,6 +18,7 @@ from lamina_mmu.domain.names import GROUP, OBJECT
 from lamina_mmu.host import MmuHost
 from lamina_mmu.metrics import families
 from lamina_mmu.serving.frames import FramesServicer
+from lamina_mmu.serving.replays import ReplaysServicer
 from lamina_mmu.serving.spaces import SpacesServicer
 from lamina_mmu.serving.swap import SwapServicer
 
@@ -38,11 +39,13 @@ class MmuService:
         "lamina.mmu.v1.Objects",
         "lamina.mmu.v1.Frames",
         "lamina.mmu.v1.Groups",
+        "lamina.mmu.v1.Replays",
         "lamina.mmu.v1.Swap",
     )
 
     def __init__(self, environment: Environment, config: MmuConfig) -> None:
         self.host = MmuHost(environment, config)
+        self.replays = ReplaysServicer(environment.state_dir / "replays", environment.rng)
         environment.layer.metrics.add(partial(families, self.host))
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -51,6 +54,7 @@ class MmuService:
         rpc.add_ObjectsServicer_to_server(ObjectsServicer(self.host), server)
         rpc.add_FramesServicer_to_server(FramesServicer(self.host), server)
         rpc.add_GroupsServicer_to_server(GroupsServicer(self.host), server)
+        replay_pb2_grpc.add_ReplaysServicer_to_server(self.replays, server)
         swap_pb2_grpc.add_SwapServicer_to_server(SwapServicer(self.host), server)
 
     async def start(self) -> None:

@@ -22,49 +22,46 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 from lamina.mmu.v1 import group_events_pb2 as lamina_dot_mmu_dot_v1_dot_group__events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alamina/mmu/v1/replay.proto\x12\rlamina.mmu.v1\x1a\x1elamina/common/v1/options.proto\x1a lamina/mmu/v1/group_events.proto\"\xaf\x01\n\rReplayRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.lamina.mmu.v1.ReplayOpenH\x00\x12.\n\x07\x63olumns\x18\x02 \x01(\x0b\x32\x1b.lamina.mmu.v1.TraceColumnsH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x12\'\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x18.lamina.mmu.v1.ReplayEndH\x00\x42\t\n\x07request\"\x8f\x05\n\nReplayOpen\x12\x30\n\x06\x66ormat\x18\x01 \x01(\x0e\x32 .lamina.mmu.v1.ReplayOpen.Format\x12:\n\x0b\x63ompression\x18\x02 \x01(\x0e\x32%.lamina.mmu.v1.ReplayOpen.Compression\x12-\n\x08policies\x18\x03 \x03(\x0b\x32\x1b.lamina.mmu.v1.ReplayPolicy\x12\x0e\n\x06\x66rames\x18\x04 \x03(\x03\x12\x17\n\x0fpage_size_bytes\x18\x05 \x01(\x03\x12\x17\n\x0fwarmup_accesses\x18\x06 \x01(\x03\x12%\n\x03tlb\x18\x07 \x01(\x0b\x32\x18.lamina.mmu.v1.ReplayTlb\x12\x12\n\ntable_bits\x18\x08 \x01(\x08\x12\x19\n\x11\x65xplain_evictions\x18\t \x01(\x05\x12)\n\x05\x63urve\x18\n \x01(\x0b\x32\x1a.lamina.mmu.v1.ReplayCurve\x12\x0f\n\x07partial\x18\x0b \x01(\x08\x12\x19\n\x11progress_accesses\x18\x0c \x01(\x03\"\x86\x01\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46ORMAT_COLUMNS\x10\x01\x12\x12\n\x0e\x46ORMAT_RAW_U64\x10\x02\x12\x0e\n\nFORMAT_CSV\x10\x03\x12\x19\n\x15\x46ORMAT_ORACLE_GENERAL\x10\x04\x12\x11\n\rFORMAT_LACKEY\x10\x05\"l\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_GZIP\x10\x02\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x03\"R\n\x0cReplayPolicy\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x32\n\nparameters\x18\x02 \x03(\x0b\x32\x1e.lamina.mmu.v1.PolicyParameter\"W\n\tReplayTlb\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x05\x12\x0c\n\x04ways\x18\x02 \x01(\x05\x12\x16\n\x0esecond_entries\x18\x03 \x01(\x05\x12\x13\n\x0bsecond_ways\x18\x04 \x01(\x05\"?\n\x0bReplayCurve\x12\x10\n\x08policies\x18\x01 \x03(\t\x12\x0e\n\x06sample\x18\x02 \x01(\x05\x12\x0e\n\x06points\x18\x03 \x01(\x05\"?\n\x0cTraceColumns\x12\x11\n\taddresses\x18\x01 \x01(\x0c\x12\r\n\x05kinds\x18\x02 \x01(\x0c\x12\r\n\x05sizes\x18\x03 \x01(\x0c\"\x0b\n\tReplayEnd\"\xe7\x01\n\x0eReplayResponse\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.lamina.mmu.v1.ReplayProgressH\x00\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1b.lamina.mmu.v1.ReplayResultH\x00\x12\x37\n\x0b\x65xplanation\x18\x03 \x01(\x0b\x32 .lamina.mmu.v1.ReplayExplanationH\x00\x12.\n\x05\x63urve\x18\x04 \x01(\x0b\x32\x1d.lamina.mmu.v1.MissRatioCurveH\x00\x42\n\n\x08response\"O\n\x0eReplayProgress\x12\x10\n\x08\x61\x63\x63\x65sses\x18\x01 \x01(\x03\x12\x13\n\x0btrace_bytes\x18\x02 \x01(\x03\x12\x16\n\x0e\x64istinct_pages\x18\x03 \x01(\x03\"\x85\x02\n\x0cReplayResult\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65sses\x18\x03 \x01(\x03\x12\x0c\n\x04hits\x18\x04 \x01(\x03\x12\x0e\n\x06misses\x18\x05 \x01(\x03\x12\x13\n\x0b\x63old_misses\x18\x06 \x01(\x03\x12\x11\n\tevictions\x18\x07 \x01(\x03\x12\x13\n\x0bwrite_backs\x18\x08 \x01(\x03\x12\x16\n\x0e\x64istinct_pages\x18\t \x01(\x03\x12\x10\n\x08tlb_hits\x18\n \x01(\x03\x12\x17\n\x0ftlb_second_hits\x18\x0b \x01(\x03\x12\x12\n\ntlb_misses\x18\x0c \x01(\x03\x12\x11\n\ttruncated\x18\r \x01(\x08\"e\n\x11ReplayExplanation\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x03\x12\x30\n\tevictions\x18\x03 \x03(\x0b\x32\x1d.lamina.mmu.v1.ReplayEviction\"\x91\x01\n\x0eReplayEviction\x12\x0e\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x03\x12\x15\n\rincoming_page\x18\x02 \x01(\x04\x12\x0c\n\x04page\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08next_use\x18\x05 \x01(\x03\x12\x11\n\tbest_page\x18\x06 \x01(\x04\x12\x15\n\rbest_next_use\x18\x07 \x01(\x03\"`\n\x0eMissRatioCurve\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0e\n\x06\x66rames\x18\x02 \x03(\x03\x12\x0e\n\x06misses\x18\x03 \x03(\x03\x12\x10\n\x08\x61\x63\x63\x65sses\x18\x04 \x01(\x03\x12\x0c\n\x04last\x18\x05 \x01(\x08\x32^\n\x07Replays\x12S\n\x06Replay\x12\x1c.lamina.mmu.v1.ReplayRequest\x1a\x1d.lamina.mmu.v1.ReplayResponse\"\x08\x8a\xb5\x18\x04S-06(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alamina/mmu/v1/replay.proto\x12\rlamina.mmu.v1\x1a lamina/mmu/v1/group_events.proto\"\xaf\x01\n\rReplayRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.lamina.mmu.v1.ReplayOpenH\x00\x12.\n\x07\x63olumns\x18\x02 \x01(\x0b\x32\x1b.lamina.mmu.v1.TraceColumnsH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x12\'\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x18.lamina.mmu.v1.ReplayEndH\x00\x42\t\n\x07request\"\x8f\x05\n\nReplayOpen\x12\x30\n\x06\x66ormat\x18\x01 \x01(\x0e\x32 .lamina.mmu.v1.ReplayOpen.Format\x12:\n\x0b\x63ompression\x18\x02 \x01(\x0e\x32%.lamina.mmu.v1.ReplayOpen.Compression\x12-\n\x08policies\x18\x03 \x03(\x0b\x32\x1b.lamina.mmu.v1.ReplayPolicy\x12\x0e\n\x06\x66rames\x18\x04 \x03(\x03\x12\x17\n\x0fpage_size_bytes\x18\x05 \x01(\x03\x12\x17\n\x0fwarmup_accesses\x18\x06 \x01(\x03\x12%\n\x03tlb\x18\x07 \x01(\x0b\x32\x18.lamina.mmu.v1.ReplayTlb\x12\x12\n\ntable_bits\x18\x08 \x01(\x08\x12\x19\n\x11\x65xplain_evictions\x18\t \x01(\x05\x12)\n\x05\x63urve\x18\n \x01(\x0b\x32\x1a.lamina.mmu.v1.ReplayCurve\x12\x0f\n\x07partial\x18\x0b \x01(\x08\x12\x19\n\x11progress_accesses\x18\x0c \x01(\x03\"\x86\x01\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x46ORMAT_COLUMNS\x10\x01\x12\x12\n\x0e\x46ORMAT_RAW_U64\x10\x02\x12\x0e\n\nFORMAT_CSV\x10\x03\x12\x19\n\x15\x46ORMAT_ORACLE_GENERAL\x10\x04\x12\x11\n\rFORMAT_LACKEY\x10\x05\"l\n\x0b\x43ompression\x12\x1b\n\x17\x43OMPRESSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x01\x12\x14\n\x10\x43OMPRESSION_GZIP\x10\x02\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x03\"R\n\x0cReplayPolicy\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x32\n\nparameters\x18\x02 \x03(\x0b\x32\x1e.lamina.mmu.v1.PolicyParameter\"W\n\tReplayTlb\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x05\x12\x0c\n\x04ways\x18\x02 \x01(\x05\x12\x16\n\x0esecond_entries\x18\x03 \x01(\x05\x12\x13\n\x0bsecond_ways\x18\x04 \x01(\x05\"?\n\x0bReplayCurve\x12\x10\n\x08policies\x18\x01 \x03(\t\x12\x0e\n\x06sample\x18\x02 \x01(\x05\x12\x0e\n\x06points\x18\x03 \x01(\x05\"?\n\x0cTraceColumns\x12\x11\n\taddresses\x18\x01 \x01(\x0c\x12\r\n\x05kinds\x18\x02 \x01(\x0c\x12\r\n\x05sizes\x18\x03 \x01(\x0c\"\x0b\n\tReplayEnd\"\xe7\x01\n\x0eReplayResponse\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.lamina.mmu.v1.ReplayProgressH\x00\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1b.lamina.mmu.v1.ReplayResultH\x00\x12\x37\n\x0b\x65xplanation\x18\x03 \x01(\x0b\x32 .lamina.mmu.v1.ReplayExplanationH\x00\x12.\n\x05\x63urve\x18\x04 \x01(\x0b\x32\x1d.lamina.mmu.v1.MissRatioCurveH\x00\x42\n\n\x08response\"O\n\x0eReplayProgress\x12\x10\n\x08\x61\x63\x63\x65sses\x18\x01 \x01(\x03\x12\x13\n\x0btrace_bytes\x18\x02 \x01(\x03\x12\x16\n\x0e\x64istinct_pages\x18\x03 \x01(\x03\"\x85\x02\n\x0cReplayResult\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65sses\x18\x03 \x01(\x03\x12\x0c\n\x04hits\x18\x04 \x01(\x03\x12\x0e\n\x06misses\x18\x05 \x01(\x03\x12\x13\n\x0b\x63old_misses\x18\x06 \x01(\x03\x12\x11\n\tevictions\x18\x07 \x01(\x03\x12\x13\n\x0bwrite_backs\x18\x08 \x01(\x03\x12\x16\n\x0e\x64istinct_pages\x18\t \x01(\x03\x12\x10\n\x08tlb_hits\x18\n \x01(\x03\x12\x17\n\x0ftlb_second_hits\x18\x0b \x01(\x03\x12\x12\n\ntlb_misses\x18\x0c \x01(\x03\x12\x11\n\ttruncated\x18\r \x01(\x08\"e\n\x11ReplayExplanation\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x03\x12\x30\n\tevictions\x18\x03 \x03(\x0b\x32\x1d.lamina.mmu.v1.ReplayEviction\"\x91\x01\n\x0eReplayEviction\x12\x0e\n\x06\x61\x63\x63\x65ss\x18\x01 \x01(\x03\x12\x15\n\rincoming_page\x18\x02 \x01(\x04\x12\x0c\n\x04page\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x10\n\x08next_use\x18\x05 \x01(\x03\x12\x11\n\tbest_page\x18\x06 \x01(\x04\x12\x15\n\rbest_next_use\x18\x07 \x01(\x03\"`\n\x0eMissRatioCurve\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x0e\n\x06\x66rames\x18\x02 \x03(\x03\x12\x0e\n\x06misses\x18\x03 \x03(\x03\x12\x10\n\x08\x61\x63\x63\x65sses\x18\x04 \x01(\x03\x12\x0c\n\x04last\x18\x05 \x01(\x08\x32T\n\x07Replays\x12I\n\x06Replay\x12\x1c.lamina.mmu.v1.ReplayRequest\x1a\x1d.lamina.mmu.v1.ReplayResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.mmu.v1.replay_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPLAYS'].methods_by_name['Replay']._loaded_options = None
-  _globals['_REPLAYS'].methods_by_name['Replay']._serialized_options = b'\212\265\030\004S-06'
-  _globals['_REPLAYREQUEST']._serialized_start=112
-  _globals['_REPLAYREQUEST']._serialized_end=287
-  _globals['_REPLAYOPEN']._serialized_start=290
-  _globals['_REPLAYOPEN']._serialized_end=945
-  _globals['_REPLAYOPEN_FORMAT']._serialized_start=701
-  _globals['_REPLAYOPEN_FORMAT']._serialized_end=835
-  _globals['_REPLAYOPEN_COMPRESSION']._serialized_start=837
-  _globals['_REPLAYOPEN_COMPRESSION']._serialized_end=945
-  _globals['_REPLAYPOLICY']._serialized_start=947
-  _globals['_REPLAYPOLICY']._serialized_end=1029
-  _globals['_REPLAYTLB']._serialized_start=1031
-  _globals['_REPLAYTLB']._serialized_end=1118
-  _globals['_REPLAYCURVE']._serialized_start=1120
-  _globals['_REPLAYCURVE']._serialized_end=1183
-  _globals['_TRACECOLUMNS']._serialized_start=1185
-  _globals['_TRACECOLUMNS']._serialized_end=1248
-  _globals['_REPLAYEND']._serialized_start=1250
-  _globals['_REPLAYEND']._serialized_end=1261
-  _globals['_REPLAYRESPONSE']._serialized_start=1264
-  _globals['_REPLAYRESPONSE']._serialized_end=1495
-  _globals['_REPLAYPROGRESS']._serialized_start=1497
-  _globals['_REPLAYPROGRESS']._serialized_end=1576
-  _globals['_REPLAYRESULT']._serialized_start=1579
-  _globals['_REPLAYRESULT']._serialized_end=1840
-  _globals['_REPLAYEXPLANATION']._serialized_start=1842
-  _globals['_REPLAYEXPLANATION']._serialized_end=1943
-  _globals['_REPLAYEVICTION']._serialized_start=1946
-  _globals['_REPLAYEVICTION']._serialized_end=2091
-  _globals['_MISSRATIOCURVE']._serialized_start=2093
-  _globals['_MISSRATIOCURVE']._serialized_end=2189
-  _globals['_REPLAYS']._serialized_start=2191
-  _globals['_REPLAYS']._serialized_end=2285
+  _globals['_REPLAYREQUEST']._serialized_start=80
+  _globals['_REPLAYREQUEST']._serialized_end=255
+  _globals['_REPLAYOPEN']._serialized_start=258
+  _globals['_REPLAYOPEN']._serialized_end=913
+  _globals['_REPLAYOPEN_FORMAT']._serialized_start=669
+  _globals['_REPLAYOPEN_FORMAT']._serialized_end=803
+  _globals['_REPLAYOPEN_COMPRESSION']._serialized_start=805
+  _globals['_REPLAYOPEN_COMPRESSION']._serialized_end=913
+  _globals['_REPLAYPOLICY']._serialized_start=915
+  _globals['_REPLAYPOLICY']._serialized_end=997
+  _globals['_REPLAYTLB']._serialized_start=999
+  _globals['_REPLAYTLB']._serialized_end=1086
+  _globals['_REPLAYCURVE']._serialized_start=1088
+  _globals['_REPLAYCURVE']._serialized_end=1151
+  _globals['_TRACECOLUMNS']._serialized_start=1153
+  _globals['_TRACECOLUMNS']._serialized_end=1216
+  _globals['_REPLAYEND']._serialized_start=1218
+  _globals['_REPLAYEND']._serialized_end=1229
+  _globals['_REPLAYRESPONSE']._serialized_start=1232
+  _globals['_REPLAYRESPONSE']._serialized_end=1463
+  _globals['_REPLAYPROGRESS']._serialized_start=1465
+  _globals['_REPLAYPROGRESS']._serialized_end=1544
+  _globals['_REPLAYRESULT']._serialized_start=1547
+  _globals['_REPLAYRESULT']._serialized_end=1808
+  _globals['_REPLAYEXPLANATION']._serialized_start=1810
+  _globals['_REPLAYEXPLANATION']._serialized_end=1911
+  _globals['_REPLAYEVICTION']._serialized_start=1914
+  _globals['_REPLAYEVICTION']._serialized_end=2059
+  _globals['_MISSRATIOCURVE']._serialized_start=2061
+  _globals['_MISSRATIOCURVE']._serialized_end=2157
+  _globals['_REPLAYS']._serialized_start=2159
+  _globals['_REPLAYS']._serialized_end=2243
 # @@protoc_insertion_point(module_scope)

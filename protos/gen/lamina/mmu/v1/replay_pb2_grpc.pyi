@@ -28,7 +28,8 @@ class ReplaysStub:
     wait when the replay is behind.
 
     Errors, each of which ends the stream: FAILED_PRECONDITION `REPLAY_NOT_OPENED`; NOT_FOUND `POLICY_UNKNOWN`;
-    INVALID_ARGUMENT for a number out of range, `TRACE_MALFORMED` naming offset or line of what cannot be read,
+    INVALID_ARGUMENT `REQUEST_INVALID` for a number out of range or a message that does not belong there,
+    `POLICY_PARAMETER_INVALID`, `TRACE_MALFORMED` naming offset or line of what cannot be read,
     `TRACE_TRUNCATED` when it ends within a record or a compressed stream (with `partial` in the request it is an
     answer), `TRACE_COLUMNS_UNEQUAL`; RESOURCE_EXHAUSTED `TRACE_TOO_LONG` beyond 2^36 accesses, `REPLAY_TOO_BIG` when
     policies times sizes need more memory than the MMU grants a replay, or its disk has no room.
@@ -54,7 +55,8 @@ class ReplaysServicer:
         wait when the replay is behind.
 
         Errors, each of which ends the stream: FAILED_PRECONDITION `REPLAY_NOT_OPENED`; NOT_FOUND `POLICY_UNKNOWN`;
-        INVALID_ARGUMENT for a number out of range, `TRACE_MALFORMED` naming offset or line of what cannot be read,
+        INVALID_ARGUMENT `REQUEST_INVALID` for a number out of range or a message that does not belong there,
+        `POLICY_PARAMETER_INVALID`, `TRACE_MALFORMED` naming offset or line of what cannot be read,
         `TRACE_TRUNCATED` when it ends within a record or a compressed stream (with `partial` in the request it is an
         answer), `TRACE_COLUMNS_UNEQUAL`; RESOURCE_EXHAUSTED `TRACE_TOO_LONG` beyond 2^36 accesses, `REPLAY_TOO_BIG` when
         policies times sizes need more memory than the MMU grants a replay, or its disk has no room.
