@@ -282,6 +282,7 @@ def fault(result: FaultResult, group_name: str, victim: str) -> pb.FaultResponse
         steps=[pb.FaultStep(step=one.step, detail=one.detail, time_ns=one.time_ns) for one in result.steps],
         limit_group=group_name,
         victim_space=victim,
+        refusal_reason=result.refusal_reason,
     )
 
 

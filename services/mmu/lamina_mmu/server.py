@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -14,10 +13,11 @@ from lamina.mmu.v1 import replay_pb2_grpc, swap_pb2_grpc
 from lamina_kit.service import Environment, Service
 from lamina_mmu import convert
 from lamina_mmu.config import MmuConfig
-from lamina_mmu.domain.names import GROUP, OBJECT
+from lamina_mmu.domain.names import GROUP
 from lamina_mmu.host import MmuHost
 from lamina_mmu.metrics import families
 from lamina_mmu.serving.frames import FramesServicer
+from lamina_mmu.serving.objects import ObjectsServicer
 from lamina_mmu.serving.replays import ReplaysServicer
 from lamina_mmu.serving.spaces import SpacesServicer
 from lamina_mmu.serving.swap import SwapServicer
@@ -64,50 +64,6 @@ class MmuService:
     async def stop(self) -> None:
         """Ends holds, closes RAM and swap. Idempotent."""
         await self.host.stop()
-
-
-class ObjectsServicer(rpc.ObjectsServicer):
-    """Serves `lamina.mmu.v1.Objects`."""
-
-    def __init__(self, host: MmuHost) -> None:
-        self.host = host
-
-    async def CreateObject(self, request: pb.CreateObjectRequest, context: Context) -> pb.Object:
-        """Creates an object."""
-        host, wanted = self.host, request.object
-        convert.label(wanted.label, request.request_id, 255, "object.label")
-        size = convert.count(wanted.size_bytes, "object.size_bytes", convert.MAX_OBJECT)
-        group, session = convert.group_part(wanted.group, host.name, "object.group"), host.session(context)
-        view = await host.drive(host.engine.create_object(size, group, wanted.label, session, request.request_id))
-        return convert.entity(view, host.names)
-
-    async def WriteObject(
-        self, request_iterator: AsyncIterator[pb.WriteObjectRequest], context: Context
-    ) -> pb.WriteObjectResponse:
-        """Writes content, a piece a message."""
-        written = 0
-        async for request in request_iterator:
-            convert.piece(request)
-            handle = convert.handle(request.handle)
-            written += await self.host.drive(self.host.engine.write_object(handle, request.offset, request.data))
-        return pb.WriteObjectResponse(written_bytes=written)
-
-    async def GetObject(self, request: pb.GetObjectRequest, context: Context) -> pb.Object:
-        """Returns one object."""
-        return convert.entity(self.host.engine.object(convert.key(request, self.host.name, OBJECT)), self.host.names)
-
-    async def ListObjects(self, request: pb.ListObjectsRequest, context: Context) -> pb.ListObjectsResponse:
-        """Lists objects."""
-        after, size = convert.page(request)
-        found = self.host.engine.objects(after, size + 1)
-        token = str(found[size - 1].number) if len(found) > size else ""
-        objects = [convert.entity(view, self.host.names) for view in found[:size]]
-        return pb.ListObjectsResponse(objects=objects, next_page_token=token)
-
-    async def DeleteObject(self, request: pb.DeleteObjectRequest, context: Context) -> pb.DeleteObjectResponse:
-        """Deletes an object."""
-        self.host.engine.delete_object(convert.handle(request.handle))
-        return pb.DeleteObjectResponse()
 
 
 class GroupsServicer(rpc.GroupsServicer):

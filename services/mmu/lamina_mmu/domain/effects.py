@@ -61,6 +61,16 @@ def outbox_key(hold: int) -> tuple[str, int]:
     return ("outbox", hold)
 
 
+def supply_outbox_key(supply: int) -> tuple[str, int]:
+    """Returns the key that is woken when a supplier's outbox has something new."""
+    return ("supply outbox", supply)
+
+
+def supply_answer_key(supply: int, sequence: int) -> tuple[str, int, int]:
+    """Returns the key that is woken when a supplier answers."""
+    return ("supply answer", supply, sequence)
+
+
 def answer_key(hold: int, sequence: int) -> tuple[str, int, int]:
     """Returns the key that is woken when a holder answers."""
     return ("answer", hold, sequence)

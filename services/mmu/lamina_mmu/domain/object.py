@@ -17,7 +17,11 @@ from lamina_mmu.domain.sparse import SparseTable
 
 @dataclass(slots=True)
 class MemoryObject:
-    """One object of `size` bytes; `mappings` counts the mappings that refer to it."""
+    """One object of `size` bytes; `mappings` counts the mapped pages that refer to it, and operations that need it.
+
+    `supplier` is the stream that has its bytes (0: none); `supplied`: pages that are not here are somebody's to bring,
+    now or when there is a supplier again. `keeps_writes`, `readahead`: as that stream said. `resized`: it was longer.
+    """
 
     size: int
     group: int
@@ -31,6 +35,11 @@ class MemoryObject:
     mappings: int = 0
     resident: int = 0
     swapped: int = 0
+    supplier: int = 0
+    supplied: bool = False
+    keeps_writes: bool = False
+    readahead: int = 1
+    resized: bool = False
 
     @property
     def handle(self) -> Handle:

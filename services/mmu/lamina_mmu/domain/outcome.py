@@ -18,9 +18,11 @@ class Outcome(IntEnum):
     SPURIOUS = 5
     SEGMENTATION_FAULT = 6
     OUT_OF_MEMORY = 7
+    BUS_ERROR = 8
+    SUPPLIED = 9
 
 
-REFUSED = (Outcome.SEGMENTATION_FAULT, Outcome.OUT_OF_MEMORY)
+REFUSED = (Outcome.SEGMENTATION_FAULT, Outcome.OUT_OF_MEMORY, Outcome.BUS_ERROR)
 
 
 class FaultStep(NamedTuple):
@@ -57,6 +59,7 @@ class FaultResult:
     steps: list[FaultStep] = field(default_factory=list)
     limit_group: str = ""
     victim_space: int = 0
+    refusal_reason: str = ""
     around: int = 0
     evicted: bool = False
 

@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lamina_kit.effects import Step
+from lamina_kit.errors import LaminaError
 from lamina_mmu.domain.frames import Use
+from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.session import Session
-from lamina_mmu.domain.views import FragmentationView, FrameView, SlotView, SwapAreaView, SwapCheck
+from lamina_mmu.domain.supply import Supply
+from lamina_mmu.domain.views import FragmentationView, FrameView, ObjectView, SlotView, SwapAreaView, SwapCheck
 
 
 class Drain(Protocol):
@@ -54,6 +57,43 @@ class StoreEngine(Protocol):
 
     def free_extents(self, firsts: Sequence[int], owner: str) -> None:
         """Frees extents by their first frames, all or none."""
+
+    # ── content of objects ───────────────────────────────────────────────────────────────────────────────────────
+
+    def open_supply(self, owner: str) -> Supply:
+        """Begins a supplier's stream; what it says is in its outbox, `effects.supply_outbox_key` is woken for each."""
+
+    def supply_objects(
+        self, supply: Supply, objects: Sequence[Handle], maps_memory: bool, keeps_writes: bool, readahead: int
+    ) -> None:
+        """Makes a stream the supplier of objects, all or none."""
+
+    def filled(self, supply: Supply, sequence: int, data: bytes, pages: int, failure: str) -> None:
+        """Takes the answer to a demand: `pages` pages, or why the first is not there."""
+
+    def kept(self, supply: Supply, sequence: int, failure: str) -> None:
+        """Takes the answer to a keep."""
+
+    def invalidate(self, supply: Supply, handle: Handle, offset: int, size: int) -> Step[None]:
+        """Drops pages whose content changed behind the object, unless they are dirty or pinned."""
+
+    def watch_supply(self, supply: Supply, sequence: int) -> Step[None]:
+        """Waits for the answer to a question; without one in 30 s the stream ends."""
+
+    def end_supply(self, supply: Supply, error: LaminaError | None) -> None:
+        """Ends a supplier's stream: its objects have no supplier. Idempotent."""
+
+    def content_end(self, handle: Handle, offset: int, size: int) -> int:
+        """Returns where a range of an object ends (size 0: its end); BEYOND_OBJECT when it is not within."""
+
+    def read_object(self, handle: Handle, offset: int, size: int) -> Step[list[tuple[int, bytes]]]:
+        """Returns (offset, bytes) of what was written within a range; pages are brought in."""
+
+    def resize_object(self, handle: Handle, size: int) -> Step[ObjectView]:
+        """Changes the size of an object; pages beyond it are dropped, wherever they are mapped."""
+
+    def sync_object(self, handle: Handle, offset: int, size: int, drop: bool) -> Step[tuple[int, int]]:
+        """Has changes kept, then drops clean pages that nobody maps if asked to; returns (kept, dropped) pages."""
 
     # ── swap ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1564,7 +1564,8 @@ class ObjectsServicer:
     def WriteObject(self, request_iterator, context):
         """Writes content. Each message carries at most 1 MiB; pages are allocated as they are written.
 
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`.
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`;
+        DATA_LOSS `SUPPLY_FAILED` when the page must come from a supplier and does not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1621,7 +1622,8 @@ class ObjectsServicer:
         """Has an object's changes kept by its supplier, and drops clean pages that nobody maps when asked to.
 
         Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; DATA_LOSS
-        `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+        `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`; FAILED_PRECONDITION `RANGE_PINNED`
+        for a changed page that is pinned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -586,7 +586,8 @@ class ObjectsStub:
     WriteObject: _aio.StreamUnaryMultiCallable[_mmu_pb2.WriteObjectRequest, _mmu_pb2.WriteObjectResponse]
     """Writes content. Each message carries at most 1 MiB; pages are allocated as they are written.
 
-    Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`.
+    Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`;
+    DATA_LOSS `SUPPLY_FAILED` when the page must come from a supplier and does not.
     """
     GetObject: _aio.UnaryUnaryMultiCallable[_mmu_pb2.GetObjectRequest, _mmu_pb2.Object]
     """Returns one object.
@@ -619,7 +620,8 @@ class ObjectsStub:
     """Has an object's changes kept by its supplier, and drops clean pages that nobody maps when asked to.
 
     Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; DATA_LOSS
-    `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+    `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`; FAILED_PRECONDITION `RANGE_PINNED`
+    for a changed page that is pinned.
     """
     Supply: _aio.StreamStreamMultiCallable[_supply_pb2.SupplyRequest, _supply_pb2.SupplyResponse]
     """Supplies the content of objects on demand, and keeps what is written to them: what makes an object a file's page
@@ -656,7 +658,8 @@ class ObjectsServicer:
     ) -> _abc.Awaitable[_mmu_pb2.WriteObjectResponse]:
         """Writes content. Each message carries at most 1 MiB; pages are allocated as they are written.
 
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`.
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; RESOURCE_EXHAUSTED `NO_FREE_FRAME`;
+        DATA_LOSS `SUPPLY_FAILED` when the page must come from a supplier and does not.
         """
 
     def GetObject(
@@ -719,7 +722,8 @@ class ObjectsServicer:
         """Has an object's changes kept by its supplier, and drops clean pages that nobody maps when asked to.
 
         Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BEYOND_OBJECT`; DATA_LOSS
-        `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+        `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`; FAILED_PRECONDITION `RANGE_PINNED`
+        for a changed page that is pinned.
         """
 
     def Supply(

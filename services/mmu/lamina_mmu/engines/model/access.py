@@ -42,11 +42,12 @@ def _reach(m: Machine, handle: Handle, address: int, access: int, force: bool) -
     The frame is valid until the next yield.
     """
     result = yield from fault(m, handle, address, access, force=force)
-    if result.outcome == Outcome.SEGMENTATION_FAULT:
+    if result.outcome in (Outcome.SEGMENTATION_FAULT, Outcome.BUS_ERROR):
+        why = f": {result.refusal_reason}" if result.refusal_reason else ""
         raise OutOfRange(
-            f"The address {address:#x} cannot be {'written' if access == WRITE else 'read'}.",
+            f"The address {address:#x} cannot be {'written' if access == WRITE else 'read'}{why}.",
             reason="BAD_ADDRESS",
-            next_step="Look at the mappings of the space (ListMappings).",
+            next_step="Look at the mappings of the space (ListMappings), and at the suppliers of its objects.",
             address=f"{address:#x}",
         )
     if result.refused:

@@ -36,6 +36,8 @@ from lamina_mmu.domain.frames import BUSY, Use
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.outcome import FaultResult, Outcome, Trail
 from lamina_mmu.domain.space import Space
+from lamina_mmu.domain.supply import SUPPLIED, NoContent, Refused
+from lamina_mmu.domain.swap import PageLost
 from lamina_mmu.domain.table import exchange, update
 from lamina_mmu.domain.vma import LOCKED, Vma
 from lamina_mmu.engines.model.fault_around import map_around
@@ -78,8 +80,15 @@ def _resolve(
                     continue
             except Busy as busy:
                 work.note("page.awaited", f"another operation has the page: {busy.key}")
-                yield WaitFor(busy.key)
-                continue
+                told = yield WaitFor(busy.key)
+                if not isinstance(told, Refused):
+                    work.supplied = told == SUPPLIED
+                    continue
+                result = work.bus_error(told.reason)
+            except NoContent as missing:
+                result = work.bus_error(missing.reason)
+            except PageLost:
+                result = work.bus_error("PAGE_LOST")
             except Short as short:
                 work.claim()
                 work.note("frame.missing", f"{short.group.name} has no frame to give")
@@ -95,18 +104,13 @@ class _Fault:
     """One fault at work. What it found is valid until its next yield."""
 
     def __init__(self, m: Machine, handle: Handle, address: int, access: int, trail: Trail | None, force: bool) -> None:
-        self.m, self.handle, self.address, self.access, self.trail, self.force = (
-            m,
-            handle,
-            address,
-            access,
-            trail,
-            force,
-        )
+        self.m, self.handle, self.address = m, handle, address
+        self.access, self.trail, self.force = access, trail, force
         self.vpn = address >> PAGE_SHIFT
         self.outcome = Outcome.SPURIOUS
         self.claimed = False
         self.source = 0
+        self.supplied = False
         self.was_read = self.made_room = False
         self.around = 0
         self.space: Space
@@ -249,14 +253,17 @@ class _Fault:
         entity = m.objects.slot(vma.object)
         page = vma.object_page(self.vpn)
         if page >= entity.pages:
+            if entity.supplied or entity.resized:
+                raise NoContent("BEYOND_OBJECT")
             return self.segmentation_fault(f"page {page} is beyond the end of object o-{entity.number}")
         frame, was_read = object_frame(m, entity, page)
-        self.was_read = was_read
-        how = "read from swap" if was_read else "in RAM"
+        self.was_read = was_read or self.supplied
+        how = "read from swap" if was_read else "brought by its supplier" if self.supplied else "in RAM"
         self.note("object.page", f"page {page} of o-{entity.number} is in frame {frame} ({how})")
         if self.access == WRITE and not vma.shared:
             return self.private_copy(frame)
-        self.outcome = Outcome.SWAPPED_IN if was_read else Outcome.OBJECT_MAPPED
+        here = Outcome.SUPPLIED if self.supplied else Outcome.OBJECT_MAPPED
+        self.outcome = Outcome.SWAPPED_IN if was_read else here
         if self.access != WRITE:
             self.around = map_around(m, self.space, vma, self.vpn)
             self.note("pages.around", f"{self.around} more pages of o-{entity.number} in RAM were mapped")
@@ -359,12 +366,21 @@ class _Fault:
         self.m.record(self.cause(), "page.faulted", outcome=kind, access=ACCESS_NAMES[self.access])
 
     def segmentation_fault(self, why: str) -> FaultResult:
-        """Refuses the access."""
+        """Refuses the access: its mapping, or the lack of one, does not allow it."""
+        return self._refuse(Outcome.SEGMENTATION_FAULT, why)
+
+    def bus_error(self, reason: str) -> FaultResult:
+        """Refuses an access that its mapping allows and that has no content."""
+        result = self._refuse(Outcome.BUS_ERROR, reason)
+        result.refusal_reason = reason
+        return result
+
+    def _refuse(self, outcome: Outcome, why: str) -> FaultResult:
         self.space.refused_faults += 1
         self.note("access.refused", why)
-        page = self.m.names.page(self.space.number, self.vpn)
-        self.m.record(page, "fault.refused", rule="segmentation fault", access=ACCESS_NAMES[self.access], why=why)
-        return FaultResult(Outcome.SEGMENTATION_FAULT, steps=self.trail.steps if self.trail else [])
+        page, rule = self.m.names.page(self.space.number, self.vpn), outcome.name.lower().replace("_", " ")
+        self.m.record(page, "fault.refused", rule=rule, access=ACCESS_NAMES[self.access], why=why)
+        return FaultResult(outcome, steps=self.trail.steps if self.trail else [])
 
     def out_of_memory(self, short: Short) -> FaultResult:
         """Gives up: names the group at its limit and the space in it that holds most."""

@@ -35,6 +35,7 @@ from lamina_mmu.domain.requests import RequestLog
 from lamina_mmu.domain.rmap import ReverseMap
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Space
+from lamina_mmu.domain.supply import Supply
 from lamina_mmu.domain.swap import FIRST, LOST, SwapSpace
 from lamina_mmu.domain.tuning import Tuning
 from lamina_mmu.domain.vma import LOCKED
@@ -92,6 +93,7 @@ class Machine:
         self.spaces: HandleTable[Space] = HandleTable("space", "s", "SPACE_UNKNOWN")
         self.objects: HandleTable[MemoryObject] = HandleTable("object", "o", "OBJECT_UNKNOWN")
         self.holds: dict[int, Hold] = {}
+        self.supplies: dict[int, Supply] = {}
         self.requests = RequestLog()
         self.allocations: dict[int, Allocation] = {}
         self.faulting: set[tuple[str, int, int]] = set()
@@ -102,7 +104,7 @@ class Machine:
         self.dropped = 0
         self.low = min(max(32, count // 256), count // 8)
         self.high = 2 * self.low
-        self._last_hold = 0
+        self._last_hold = self._last_supply = 0
         self._last_allocation = 0
 
     # ── policies ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -364,6 +366,12 @@ class Machine:
         self._last_hold += 1
         hold.id = self._last_hold
         self.holds[hold.id] = hold
+
+    def add_supply(self, supply: Supply) -> None:
+        """Registers a supplier's stream under a new id."""
+        self._last_supply += 1
+        supply.id = self._last_supply
+        self.supplies[supply.id] = supply
 
     def add_allocation(self, owner: str, session: Session, frames: int, extent: int = 0) -> int:
         """Registers who allocates frames; returns the id for their owner column."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina_kit.effects import Step, WaitFor
-from lamina_kit.errors import OutOfRange, ResourceExhausted
+from lamina_kit.errors import DataLoss, OutOfRange, ResourceExhausted
 from lamina_kit.paging import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PRESENT
 from lamina_mmu.domain.effects import frame_key
 from lamina_mmu.domain.entry import frame_of, is_swap, is_transit, slot_of
@@ -12,8 +12,11 @@ from lamina_mmu.domain.group import Group
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.object import MemoryObject
 from lamina_mmu.domain.session import Session
+from lamina_mmu.domain.supply import NoContent, Refused
+from lamina_mmu.domain.swap import PageLost
 from lamina_mmu.engines.model.machine import Busy, Machine, Short
 from lamina_mmu.engines.model.reclaim import make_room, oom_victim
+from lamina_mmu.engines.model.supplying import demand
 from lamina_mmu.engines.model.swapping import swap_in
 
 
@@ -34,7 +37,9 @@ def delete_object(m: Machine, entity: MemoryObject) -> None:
 
 
 def object_frame(m: Machine, entity: MemoryObject, page: int) -> tuple[int, bool]:
-    """Returns the frame of a page of an object, and whether it was read from swap; raises Short and Busy.
+    """Returns the frame of a page of an object, and whether it was read from swap.
+
+    Raises Short, Busy (of a page that is demanded from a supplier, too), NoContent and PageLost.
 
     A page that was never written becomes a frame of zeros, as shared memory does.
     """
@@ -44,6 +49,8 @@ def object_frame(m: Machine, entity: MemoryObject, page: int) -> tuple[int, bool
     if is_transit(entry):
         raise Busy(frame_key(frame_of(entry)))
     was_read = is_swap(entry)
+    if not entry and entity.supplied:
+        raise demand(m, entity, page)
     if was_read:
         frame, _ = swap_in(m, slot_of(entry), entity.group, Use.OBJECT, entity.id, page)
         m.swap.refs[slot_of(entry)] -= 1
@@ -86,12 +93,28 @@ def frame_for_write(m: Machine, handle: Handle, page: int) -> Step[int]:
         try:
             return object_frame(m, entity, page)[0]
         except Busy as busy:
-            yield WaitFor(busy.key)
+            told = yield WaitFor(busy.key)
+            if isinstance(told, Refused):
+                raise no_content(entity, page, told.reason) from None
+        except NoContent as missing:
+            raise no_content(entity, page, missing.reason) from None
+        except PageLost:
+            raise no_content(entity, page, "PAGE_LOST") from None
         except Short as short:
             name = m.names.object(entity.number)
             if not (yield from make_room(m, short.group, name)):
                 oom_victim(m, short.group, name)
                 raise no_free_frame(short.group) from None
+
+
+def no_content(entity: MemoryObject, page: int, reason: str) -> DataLoss:
+    """Returns the error of a call that could not get a page of an object."""
+    return DataLoss(
+        f"Page {page} of object o-{entity.number} cannot be had: {reason}.",
+        reason="SUPPLY_FAILED",
+        next_step="Look at whoever supplies the object; with its supplier back, repeat.",
+        supplier_reason=reason,
+    )
 
 
 def no_free_frame(group: Group) -> ResourceExhausted:

@@ -31,6 +31,7 @@ from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.table import entries, update
 from lamina_mmu.engines.model.evict import evict, may_be_dirty
 from lamina_mmu.engines.model.holding import sample
+from lamina_mmu.engines.model.keeping import write_back
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.withdraw import ranges_of
 
@@ -66,6 +67,8 @@ def reclaim_group(m: Machine, group: Group, pages: int, cause: str) -> Step[Recl
     if victims:
         following = [frame for frame in islice(m.policy.candidates(ids), OTHERS) if is_evictable(m, frame)]
         return (yield from evict(m, victims, following, group.name, cause))
+    if (yield from write_back(m, ids, pages, cause)):
+        return ReclaimResult(busy=1)
     busy = [frame for frame, level in m.policy.leaving.items() if level in ids]
     for frame in (*busy, *m.policy.candidates(ids)):
         if m.frames.flags[frame] & BUSY:
@@ -149,6 +152,10 @@ def is_evictable(m: Machine, frame: int) -> bool:
     home = 1 if frames.use[frame] == Use.OBJECT else 0
     if frames.refs[frame] != m.rmap.count(frame) + home:
         return False
+    if home:
+        entity = m.objects.slot(frames.owner[frame])
+        if entity.supplier and entity.keeps_writes and may_be_dirty(m, frame):
+            return False  # its supplier keeps it first (`keeping.write_back`)
     if m.swap_room(frames.group[frame]):
         return True
     slot = frames.slot[frame] - 1

@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lamina_kit.effects import Step
+from lamina_kit.errors import LaminaError
+from lamina_kit.paging import PAGE_SHIFT, page_up
 from lamina_mmu.domain.buddy import HUGE_ORDER
 from lamina_mmu.domain.frames import Use
+from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.session import Session
-from lamina_mmu.domain.views import FragmentationView, FrameView, SlotView, SwapAreaView, SwapCheck
-from lamina_mmu.engines.model import compaction, draining, extents, ownership, show, swap_areas
+from lamina_mmu.domain.supply import Supply
+from lamina_mmu.domain.views import FragmentationView, FrameView, ObjectView, SlotView, SwapAreaView, SwapCheck
+from lamina_mmu.engines.model import (
+    compaction,
+    content,
+    draining,
+    extents,
+    keeping,
+    ownership,
+    show,
+    supplying,
+    swap_areas,
+)
 from lamina_mmu.engines.model.draining import Drain
 from lamina_mmu.engines.model.machine import Machine
 
@@ -52,6 +66,58 @@ class Stores:
     def free_extents(self, firsts: Sequence[int], owner: str) -> None:
         """Frees extents."""
         extents.free_extents(self.machine, firsts, owner)
+
+    # ── content of objects ───────────────────────────────────────────────────────────────────────────────────────
+
+    def open_supply(self, owner: str) -> Supply:
+        """Begins a supplier's stream."""
+        return supplying.open_supply(self.machine, owner)
+
+    def supply_objects(
+        self, supply: Supply, objects: Sequence[Handle], maps_memory: bool, keeps_writes: bool, readahead: int
+    ) -> None:
+        """Makes a stream the supplier of objects."""
+        supplying.add_objects(self.machine, supply, objects, maps_memory, keeps_writes, readahead)
+
+    def filled(self, supply: Supply, sequence: int, data: bytes, pages: int, failure: str) -> None:
+        """Takes the answer to a demand."""
+        supplying.filled(self.machine, supply, sequence, data, pages, failure)
+
+    def kept(self, supply: Supply, sequence: int, failure: str) -> None:
+        """Takes the answer to a keep."""
+        keeping.kept(self.machine, supply, sequence, failure)
+
+    def invalidate(self, supply: Supply, handle: Handle, offset: int, size: int) -> Step[None]:
+        """Drops pages whose content changed behind the object."""
+        first, end = offset >> PAGE_SHIFT, offset + size >> PAGE_SHIFT
+        yield from content.invalidate(self.machine, supply, handle, first, end)
+
+    def watch_supply(self, supply: Supply, sequence: int) -> Step[None]:
+        """Ends a stream that leaves a question unanswered for 30 s."""
+        yield from supplying.watch(self.machine, supply, sequence)
+
+    def end_supply(self, supply: Supply, error: LaminaError | None) -> None:
+        """Ends a supplier's stream."""
+        supplying.end_supply(self.machine, supply, error)
+
+    def content_end(self, handle: Handle, offset: int, size: int) -> int:
+        """Returns where a range of an object ends."""
+        return content.check_range(self.machine, handle, offset, size)
+
+    def read_object(self, handle: Handle, offset: int, size: int) -> Step[list[tuple[int, bytes]]]:
+        """Returns bytes of an object."""
+        return (yield from content.read_object(self.machine, handle, offset, size))
+
+    def resize_object(self, handle: Handle, size: int) -> Step[ObjectView]:
+        """Changes the size of an object."""
+        yield from content.resize_object(self.machine, handle, size)
+        return show.show_object(self.machine, self.machine.objects.get(handle))
+
+    def sync_object(self, handle: Handle, offset: int, size: int, drop: bool) -> Step[tuple[int, int]]:
+        """Has changes kept, and drops clean pages that nobody maps if asked to."""
+        end = content.check_range(self.machine, handle, offset, size)
+        pages = offset >> PAGE_SHIFT, page_up(end) >> PAGE_SHIFT
+        return (yield from content.sync_object(self.machine, handle, *pages, drop))
 
     # ── swap ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
