@@ -11,7 +11,7 @@ from typing import Any
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.container_runtime.v1 import container_runtime_pb2 as runtime_pb
 from lamina.container_runtime.v1 import container_runtime_pb2_grpc as runtime_rpc
-from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
+from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc, iommu_pb2, iommu_pb2_grpc
 from lamina.hypervisor.v1 import hypervisor_pb2, hypervisor_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
@@ -39,6 +39,7 @@ async def services_answer(client: Any) -> None:
 async def inventory(client: Any) -> Inventory:
     """Lists everything that layers make in each other, on one host."""
     hardware = client.stub("hardware", hardware_pb2_grpc.CpuStub)
+    iommu = client.stub("hardware", iommu_pb2_grpc.IommuStub)
     mmu = {name: client.stub("mmu", getattr(mmu_pb2_grpc, f"{name}Stub")) for name in ("Spaces", "Objects", "Groups")}
     switches = client.stub("vswitch", vswitch_pb2_grpc.SwitchesStub)
     ports = client.stub("vswitch", vswitch_pb2_grpc.PortsStub)
@@ -47,6 +48,7 @@ async def inventory(client: Any) -> Inventory:
     found: Inventory = {
         "contexts": _names(await collect(hardware.ListContexts, hardware_pb2.ListContextsRequest(), "contexts")),
         "run groups": _names(await collect(hardware.ListRunGroups, hardware_pb2.ListRunGroupsRequest(), "run_groups")),
+        "DMA domains": _names(await collect(iommu.ListDmaDomains, iommu_pb2.ListDmaDomainsRequest(), "dma_domains")),
         "spaces": _names(await collect(mmu["Spaces"].ListSpaces, mmu_pb2.ListSpacesRequest(), "spaces")),
         "objects": _names(await collect(mmu["Objects"].ListObjects, mmu_pb2.ListObjectsRequest(), "objects")),
         "memory groups": _names(await collect(mmu["Groups"].ListGroups, mmu_pb2.ListGroupsRequest(), "groups")),

@@ -7,7 +7,8 @@ from lamina_hardware.domain.contexts import Handle
 from lamina_hardware.domain.devices import Device
 from lamina_hardware.domain.dma_domains import DmaDomain, DomainKind, DomainWish
 from lamina_hardware.domain.iommu import check_driver
-from lamina_kit.errors import AlreadyExists, InvalidArgument, NotFound, Violation
+from lamina_kit.checks import Checks
+from lamina_kit.errors import AlreadyExists, NotFound
 from lamina_kit.paging import PAGE_SIZE
 
 
@@ -27,7 +28,9 @@ class HostDomains:
             return known
         memory = self._devices.memory
         if wish.kind is DomainKind.MAPPED and memory.contains(wish.root, PAGE_SIZE):
-            self._check_zeroed(memory.read(wish.root, PAGE_SIZE))
+            with Checks() as check:
+                empty = not any(memory.read(wish.root, PAGE_SIZE))
+                check.that(empty, "dma_domain.root_address", "is not zeroed; a table that is filled is of KIND_OWNERS")
         made = self._iommu.create(wish)
         self._devices.requests.remember("domain", request_id, made)
         self._record(
@@ -102,12 +105,3 @@ class HostDomains:
             )
         domain.requests.served = True
         return domain
-
-    def _check_zeroed(self, data: bytes) -> None:
-        if any(data):
-            raise InvalidArgument(
-                "The frame of the root table is not zeroed: devices would reach what its bytes happen to name.",
-                reason="REQUEST_INVALID",
-                next_step="Zero it first, or make a domain of KIND_OWNERS for a table that is filled already.",
-                violations=[Violation("dma_domain.root_address", "is not zeroed")],
-            )

@@ -34,3 +34,17 @@ def families(machine: Machine) -> Iterable[Family]:
     yield Family("lamina_hardware_run_seconds_total", "counter", text, (Sample((), total.run_time_ns),), scale=NS)
     text = "Time that contexts waited for a core."
     yield Family("lamina_hardware_wait_seconds_total", "counter", text, (Sample((), total.wait_time_ns),), scale=NS)
+    yield from _devices(machine)
+
+
+def _devices(machine: Machine) -> Iterable[Family]:
+    """Yields what devices did, by the name of each."""
+    devices = machine.devices
+    listed = devices.table.entries()
+    moved = {device.id: device.transfers for device in listed}
+    yield by_label("lamina_hardware_dma_transfers_total", "DMA transfers of devices.", "device", moved, "counter")
+    refused = {device.id: device.faults for device in listed}
+    text = "DMA transfers that the IOMMU refused."
+    yield by_label("lamina_hardware_dma_faults_total", text, "device", refused, "counter")
+    yield gauge("lamina_hardware_dma_domains", "DMA domains of the IOMMU.", len(devices.iommu.domains()))
+    yield gauge("lamina_hardware_dirty_logs", "Logs of written frames.", len(machine.dirty_logs.logs.entries()))

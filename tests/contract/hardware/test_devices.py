@@ -16,10 +16,13 @@ from tests.contract.hardware.device_bench import (  # noqa: F401 (variant is a f
     DMA1,
     Driver,
     Owner,
+    Tables,
     reason,
     variant,
 )
 
+from lamina_hardware.domain.devices import DeviceKind
+from lamina_hardware.domain.dma_engine import DmaEngine
 from lamina_kit.dma_area import DMA_BASE
 
 MIB = 1 << 20
@@ -94,6 +97,39 @@ async def test_the_configuration_space(devices: Any, bench: Any) -> None:
     async with Owner(bench) as owner, Driver(bench, owner):
         driven = (await devices.ReadConfiguration(pb.ReadConfigurationRequest(name=DMA0))).data
         assert driven[4] & 4
+
+
+async def test_a_device_that_is_not_on_the_pci_bus(power: Any) -> None:
+    """It has no address and no configuration space, and is listed all the same."""
+    service, bench = await power()
+    service.machine.devices.plug("soc0", DeviceKind.OTHER, None, 99, DmaEngine())
+    stub = devices_pb2_grpc.DevicesStub(bench.channel)
+    (device,) = (await stub.ListDevices(pb.ListDevicesRequest(kind=pb.Device.KIND_OTHER))).devices
+    assert (device.pci_address, device.vendor_id, device.iommu_group) == ("", 0, 99)
+    call = stub.ReadConfiguration(pb.ReadConfigurationRequest(name=device.name))
+    assert await reason(call) == ("UNIMPLEMENTED", "DEVICE_NOT_PCI")
+    await service.stop()
+
+
+async def test_a_group_is_attached_and_detached_as_one(power: Any, eventually: Callable[..., Any]) -> None:
+    """Devices that the IOMMU cannot tell apart share a domain; the end of one's driving takes it from all."""
+    service, bench = await power()
+    service.machine.devices.plug("twin", DeviceKind.DMA_ENGINE, None, 1, DmaEngine())
+    twin = "hosts/h1/devices/twin"
+    async with Owner(bench) as owner, Owner(bench, "h1/other") as other:
+        tables = Tables(bench, owner)
+        domain = await tables.create()
+        async with Driver(bench, other, twin):
+            assert await reason(tables.attach(domain)) == ("FAILED_PRECONDITION", "DEVICE_DRIVEN")
+        counts = bench.environment.layer.events.counts
+        await eventually(lambda: counts.get("device.closed") == 1, "the end of the other's driving")
+        assert await tables.attach(domain) == [DMA0, twin]
+        assert list((await tables.get(domain)).devices) == [DMA0, twin]
+        async with Driver(bench, owner):
+            pass
+        await eventually(lambda: counts.get("device.closed") == 2, "the end of the driving")
+        assert not (await tables.get(domain)).devices
+    await service.stop()
 
 
 async def test_a_device_has_one_driver(devices: Any, bench: Any, eventually: Callable[..., Any]) -> None:

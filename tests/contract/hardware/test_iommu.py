@@ -147,10 +147,10 @@ async def test_ranges_that_are_wrong(tables: Tables) -> None:
         [pb.DmaRange(size_bytes=PAGE)] * 4097,
     )
     for ranges in wrong:
-        call = tables.stub.UnmapDma(pb.UnmapDmaRequest(handle=domain.handle, ranges=ranges))
-        assert (await reason(call))[0] == "INVALID_ARGUMENT"
-        call = tables.stub.InvalidateDma(pb.InvalidateDmaRequest(handle=domain.handle, ranges=ranges))
-        assert (await reason(call))[0] == "INVALID_ARGUMENT"
+        unmap = tables.stub.UnmapDma(pb.UnmapDmaRequest(handle=domain.handle, ranges=ranges))
+        assert (await reason(unmap))[0] == "INVALID_ARGUMENT"
+        invalidate = tables.stub.InvalidateDma(pb.InvalidateDmaRequest(handle=domain.handle, ranges=ranges))
+        assert (await reason(invalidate))[0] == "INVALID_ARGUMENT"
     call = tables.stub.UnmapDma(pb.UnmapDmaRequest(handle=domain.handle))
     assert (await reason(call))[0] == "INVALID_ARGUMENT"
     far = [pb.DmaRange(iova=(1 << 64) - PAGE, size_bytes=PAGE)]
@@ -221,12 +221,11 @@ async def test_domains_are_listed_and_deleted(bench: Any, tables: Tables) -> Non
         assert await reason(tables.stub.DeleteDmaDomain(request)) == ("FAILED_PRECONDITION", "HANDLE_STALE")
     assert await reason(tables.get(made[1])) == ("FAILED_PRECONDITION", "HANDLE_STALE")
     for name in (made[1].name, "hosts/h1/dmaDomains/d-01", "hosts/h2/dmaDomains/d-1"):
-        call = tables.stub.GetDmaDomain(pb.GetDmaDomainRequest(name=name))
-        assert await reason(call) == ("NOT_FOUND", "DMA_DOMAIN_UNKNOWN")
+        get = tables.stub.GetDmaDomain(pb.GetDmaDomainRequest(name=name))
+        assert await reason(get) == ("NOT_FOUND", "DMA_DOMAIN_UNKNOWN")
     wish = pb.DmaDomain(root_address=bench.frames())
-    request = pb.CreateDmaDomainRequest(dma_domain=wish, request_id="once")
-    one = await tables.stub.CreateDmaDomain(request)
-    assert one == await tables.stub.CreateDmaDomain(request)
+    once = pb.CreateDmaDomainRequest(dma_domain=wish, request_id="once")
+    assert await tables.stub.CreateDmaDomain(once) == await tables.stub.CreateDmaDomain(once)
 
 
 async def test_every_call_refuses_a_stale_handle(tables: Tables) -> None:

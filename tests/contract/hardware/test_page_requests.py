@@ -30,7 +30,7 @@ class Pager:
     def __init__(self, tables: Tables, domain: pb.DmaDomain) -> None:
         self.tables = tables
         self.domain = domain
-        self.stream = tables.stub.ServePageRequests()
+        self.stream: Any = tables.stub.ServePageRequests()
 
     async def open(self) -> Pager:
         """Opens the stream."""

@@ -92,7 +92,7 @@ class Physical(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Transfer:
     """What a device asks for: `size` bytes at `iova`, on behalf of one of its queues."""
 
@@ -116,8 +116,9 @@ class DmaPort:
     def read(self, iova: int, size: int, *, queue: int = 0) -> bytes:
         """Returns `size` bytes. Raises `DmaRefused` or `PageNeeded`."""
         pieces = self._reach(Transfer(iova, size, False, queue))
-        parts = [self._memory.read(pa, n) for pa, n in pieces]
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        if len(pieces) == 1:
+            return self._memory.read(*pieces[0])
+        return b"".join([self._memory.read(pa, n) for pa, n in pieces])
 
     def write(self, iova: int, data: bytes, *, queue: int = 0) -> None:
         """Stores `data`. Raises `DmaRefused` or `PageNeeded`; nothing is stored then."""

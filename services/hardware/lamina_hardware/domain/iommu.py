@@ -248,8 +248,8 @@ class Iommu:
         pieces: PIECES = []
         while iova < end:
             kept = self._translate(device, domain, iova, write)
-            offset = iova & (span(kept.level) - 1)
-            size = min(span(kept.level) - offset, end - iova)
+            offset = iova & (kept.size - 1)
+            size = min(kept.size - offset, end - iova)
             pieces.append((kept.page + offset, size))
             iova += size
         return pieces
@@ -265,10 +265,11 @@ class Iommu:
 
     def _translate(self, device: Device, domain: DmaDomain, iova: int, write: bool) -> Kept:
         """Returns the translation of the page that holds an address."""
-        place = (device.id, page_down(iova), write)
-        answered = domain.requests.take_resolved(place)
-        if answered is False:
-            raise DmaRefused(iova, write, DmaOutcome.PAGE_REQUEST_FAILED)
+        answered = None
+        if domain.wish.page_requests:
+            answered = domain.requests.take_resolved((device.id, page_down(iova), write))
+            if answered is False:
+                raise DmaRefused(iova, write, DmaOutcome.PAGE_REQUEST_FAILED)
         kept = domain.tlb.find(iova, write)
         if kept is not None:
             domain.hits += 1
@@ -279,12 +280,12 @@ class Iommu:
         if found.outcome is not DmaOutcome.TRANSLATED:
             if domain.wish.page_requests and found.outcome in _ASKED_FOR:
                 if answered is None and domain.requests.served:
-                    raise self._need(domain, place, iova, write)
+                    raise self._need(domain, device, iova, write)
                 raise DmaRefused(iova, write, DmaOutcome.PAGE_REQUEST_FAILED, found.entry)
             raise DmaRefused(iova, write, found.outcome, found.entry)
         level = 1 if self._memory.is_dma(found.pa) or not self._is_whole(found) else found.level
-        page = found.pa & ~(span(level) - 1)
-        kept = Kept(page, level, found.readable, found.writable, found.dirty)
+        size = span(level)
+        kept = Kept(found.pa & ~(size - 1), level, size, found.readable, found.writable, found.dirty)
         domain.tlb.keep(iova, kept)
         return kept
 
@@ -303,7 +304,8 @@ class Iommu:
 
         return is_allowed
 
-    def _need(self, domain: DmaDomain, place: tuple[str, int, bool], iova: int, write: bool) -> PageNeeded:
+    def _need(self, domain: DmaDomain, device: Device, iova: int, write: bool) -> PageNeeded:
+        place = (device.id, page_down(iova), write)
         request = domain.requests.find(place)
         if request is None:
             request = domain.requests.ask(place)

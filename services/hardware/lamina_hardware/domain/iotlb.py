@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina_kit.paging import span
+from lamina_kit.paging import PAGE_SHIFT, span
 
 CAPACITY = 256
 """Translations of one domain. VT-d leaves the size open; this is of the order of what is measured on real ones."""
 
-LEVELS = (1, 2, 3)
+_SHIFTS = tuple((level, PAGE_SHIFT + 9 * (level - 1)) for level in (1, 2, 3))
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A translation: where the page begins, what may be done, whether its dirty bit is set already."""
+    """A translation: where the page of `size` bytes begins, what may be done, whether its dirty bit is set already."""
 
     page: int
     level: int
+    size: int
     readable: bool
     writable: bool
     dirty: bool
@@ -36,10 +37,10 @@ class Iotlb:
 
     def find(self, iova: int, write: bool) -> Kept | None:
         """Returns the translation that allows an access; a write needs one whose dirty bit is set."""
-        for level in LEVELS:
+        for level, shift in _SHIFTS:
             if not self._sizes[level]:
                 continue
-            key = (level, iova // span(level))
+            key = (level, iova >> shift)
             kept = self._kept.get(key)
             if kept is not None and (kept.writable and kept.dirty if write else kept.readable):
                 del self._kept[key]
@@ -49,7 +50,7 @@ class Iotlb:
 
     def keep(self, iova: int, kept: Kept) -> None:
         """Adds a translation, in place of the one of the same page."""
-        key = (kept.level, iova // span(kept.level))
+        key = (kept.level, iova // kept.size)
         self._drop(key)
         self._kept[key] = kept
         self._sizes[kept.level] += 1

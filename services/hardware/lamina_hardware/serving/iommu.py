@@ -13,7 +13,8 @@ from lamina.hardware.v1 import iommu_pb2_grpc as rpc
 from lamina_hardware import convert, convert_iommu
 from lamina_hardware.domain.dma_domains import DmaDomain
 from lamina_hardware.paging import page
-from lamina_kit.errors import FailedPrecondition, InvalidArgument
+from lamina_kit.checks import Checks
+from lamina_kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from lamina_hardware.machine import Machine
@@ -95,13 +96,11 @@ class IommuServicer(rpc.IommuServicer):
     def _subject(self, request: pb.TranslateDmaRequest) -> DmaDomain | None:
         """Returns the domain that a walk is of; None for a device without one."""
         subject = request.WhichOneof("subject")
+        with Checks() as check:
+            check.that(subject is not None, "subject", "is neither a domain nor a device")
         if subject == "handle":
             return self._m.devices.iommu.get(convert.handle(request.handle))
-        if subject == "device":
-            return self._m.devices.iommu.find(self._m.devices.find(request.device, "device").domain)
-        raise InvalidArgument(
-            "Neither a domain nor a device is given.", reason="REQUEST_INVALID", next_step="Give one of them."
-        )
+        return self._m.devices.iommu.find(self._m.devices.find(request.device, "device").domain)
 
     async def ReadDma(self, request: pb.ReadDmaRequest, context: Context) -> pb.ReadDmaResponse:
         """Reads as a device."""
