@@ -28,6 +28,7 @@ from lamina_hardware.io.late_core import LateCore
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.memory import HostMemory
 from lamina_hardware.names import Names
+from lamina_hardware.performance import Performance
 from lamina_kit.busfile import Identity
 from lamina_kit.checks import Checks
 from lamina_kit.engines import load_engine
@@ -54,6 +55,7 @@ class Machine:
     disk_devices: DiskDevices
     bus: MemoryBus
     path: CorePath
+    performance: Performance
 
     def __init__(self, environment: Environment, config: HardwareConfig) -> None:
         self._environment = environment
@@ -115,6 +117,8 @@ class Machine:
         layer.sessions.on_expired(lambda owner, epoch: self._free_owned(owner))
         host, path = self.names.format_host(), self.path
         layer.events.record(host, "core_path.chosen", rule=path.name, reason=path.reason, cores=config.cores)
+        self.performance = Performance(self)
+        self._started_ns = environment.clock.now_ns()
         self._running = True
 
     async def stop(self) -> None:
@@ -122,10 +126,15 @@ class Machine:
         if self._running:
             self._running = False
             self.devices.stop()
+            self.performance.stop()
             self.disks.stop()
             await self.dispatcher.stop()
             self.bus.close()
             self.record(self.names.format_host(), "host.powered_off")
+
+    def uptime_ns(self) -> int:
+        """Returns the time since the machine's start."""
+        return self.clock.now_ns() - self._started_ns
 
     def _open_disks(self) -> None:
         """Opens the disks that are kept from earlier runs."""
@@ -204,6 +213,7 @@ class Machine:
     async def delete_context(self, context: Context) -> None:
         """Stops a context and forgets it."""
         await self.dispatcher.remove(context)
+        self.performance.forget(context)
         counts = context.counts
         self.record(
             self.names.format_context(context.key),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lamina_hardware.domain.counts import NOTHING
+from lamina_hardware.domain.tlb import EMPTY, TlbContent
 from lamina_hardware.engines.interface import CoreEngine, CoreRun, Stopped
 from lamina_hardware.engines.model.engine import ContextWish, Ended, ModelEngine
 from lamina_hardware.io.dispatcher import Dispatcher, Pace
@@ -50,6 +51,10 @@ class ScriptedCore:
     def holds(self, root: int, eptp: int) -> bool:
         """Says yes to root 0x1000."""
         return root == 0x1000
+
+    def tlb(self) -> TlbContent:
+        """Holds nothing."""
+        return EMPTY
 
     def flush(self) -> None:
         """Notes it."""

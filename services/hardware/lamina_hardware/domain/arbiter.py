@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina_hardware.domain.contexts import Context, ContextState
+from lamina_hardware.domain.contexts import Context, ContextState, Observer
 from lamina_hardware.domain.run_groups import RunGroup, RunGroups
 
 
@@ -36,6 +36,7 @@ class Run:
     core: int = -1
     final: bool = False
     cancelled: bool = False
+    observer: Observer | None = None
 
 
 @dataclass(frozen=True, slots=True)

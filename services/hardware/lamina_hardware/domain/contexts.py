@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from lamina_hardware.domain.counts import Counts
 from lamina_hardware.domain.pending import Pending
@@ -32,6 +33,21 @@ class ContextState(enum.Enum):
     READY = "ready"
     RUNNING = "running"
     HALTED = "halted"
+
+
+class Observer(Protocol):
+    """What sees each access of a context. `address` is where a core finds it; `slice_instructions` bounds a slice."""
+
+    address: int
+    slice_instructions: int
+
+    def begin(self, instructions: int) -> None:
+        """Prepares for a slice; `instructions` is what the context had retired before the run."""
+        ...
+
+    def settle(self) -> None:
+        """Takes what the slice did."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +75,7 @@ class Context:
     pending: Pending = field(default_factory=Pending)
     last_core: int = -1
     exited: tuple[int, int] | None = None
+    observer: Observer | None = None
     counts: Counts = field(default_factory=Counts)
 
     @property

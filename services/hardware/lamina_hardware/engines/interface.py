@@ -18,6 +18,8 @@ Capabilities
     error-codes      exceptions other than page faults carry their error code
     msr-exits        RDMSR and WRMSR of registers that the run page does not hold exit
     own-idt          exceptions and interrupts that are not intercepted go through the context's own IDT
+    observation      a context's single accesses can be seen
+    tlb-entries      what the TLB holds can be seen
     apic             contexts may have a local APIC, whose interrupts are delivered without an exit
     nmi              NMIs are delivered, and held back from one until IRET
     halt-waits       HLT can leave the run open: the context sleeps until an interrupt
@@ -31,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lamina_hardware.domain.pending import Pending
+from lamina_hardware.domain.tlb import TlbContent
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class CoreRun:
     elsewhere since it last ran here. `budget` is in instructions, 0 for none; `consumed` counts what this run has
     behind it already. `exceptions` has a bit for each vector that exits. `hlt` says whether HLT exits; `interrupts` is
     what waits to interrupt it, None for nothing: while a core runs a context these are the core's.
+    `observation` is where an observed context's accesses go, 0 for one that is not observed.
     """
 
     context: int
@@ -66,6 +70,7 @@ class CoreRun:
     budget: int = 0
     consumed: int = 0
     moved: bool = True
+    observation: int = 0
     hlt: bool = True
     interrupts: Pending | None = None
 
@@ -109,6 +114,10 @@ class CoreEngine(Protocol):
 
     def holds(self, root: int, eptp: int) -> bool:
         """Returns whether the TLB may hold translations of these roots (0 means any, but not both)."""
+        ...
+
+    def tlb(self) -> TlbContent:
+        """Returns what the TLB of a core that does not run holds; nothing without the capability `tlb-entries`."""
         ...
 
     def flush(self) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lamina_hardware.domain.tlb import EMPTY, TlbContent, TlbSlot
 from lamina_hardware.engines.interface import CoreRun, Stopped
-from lamina_hardware.io import control, emulator, local_apic, machine, native
+from lamina_hardware.io import control, emulator, local_apic, machine, native, observe
 from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.emulator import Emulator
 from lamina_hardware.io.local_apic import InterruptedRun
@@ -39,6 +40,7 @@ class CoreCell:
         self._stale: set[int] = set()
         self._all_stale = False
         self._flush_wanted = False
+        self._watching: list[int] = []
         self._wired = True  # whether the block may have something of the context before
 
     def _put(self, index: Any, value: int) -> None:
@@ -118,12 +120,35 @@ class CoreCell:
         everything = self._resident != work.context or work.moved
         self._resident = work.context
         work.moved = False
+        if work.observation != self._words[_OBSERVATION]:
+            self._observe(work.observation)
         flush = everything or self._flush_wanted
+        if work.observation:
+            if flush:
+                ctypes.c_uint64.from_address(work.observation + 8 * observe.FORGET).value = 1
+            flush = True
         if self._all_stale or self._stale:
             self._drop_stale()
             flush = True
         self._flush_wanted = False
         return int(machine.run(self.address, int(everything), int(flush)))
+
+    def _observe(self, observation: int) -> None:
+        """Has each access of the context tell itself, or no longer: code is translated anew for that."""
+        self._words[_OBSERVATION] = observation
+        if bool(observation) == bool(self._watching):
+            return
+        hook, data = self.engine.hook, self.address
+        if observation:
+            self._watching = [
+                hook(emulator.HOOK_CODE, observe.on_fetch.address, data),
+                hook(emulator.HOOK_ACCESS, observe.on_access.address, data),
+            ]
+        else:
+            for handle in self._watching:
+                self.engine.unhook(handle)
+            self._watching = []
+        self.engine.flush_code()
 
     def _ask(self, request: int) -> None:
         self._change_request(~0, request)
@@ -153,6 +178,18 @@ class CoreCell:
             return True
         cr3 = ctypes.c_uint64.from_address(self._get(control.ENV) + int(layout.CR3)).value
         return (cr3 ^ root) & _FRAME == 0
+
+    def tlb(self) -> TlbContent:
+        """See `CoreEngine.tlb`."""
+        if self._resident is None or self._flush_wanted:
+            return EMPTY
+        env = self._get(control.ENV)
+        cr3, cr4 = (ctypes.c_uint64.from_address(env + int(at)).value for at in (layout.CR3, layout.CR4))
+        return TlbContent(cr3, cr4, self._get(control.EPTP), tuple(self.read_tlb()))
+
+    def read_tlb(self) -> list[TlbSlot]:
+        """Returns the valid entries of the emulator's TLB, by address; nothing where it cannot be seen."""
+        return []
 
     def flush(self) -> None:
         """See `CoreEngine.flush`."""
@@ -208,5 +245,6 @@ _RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONSUMED, _BUDGET, _LIMIT, _RE
     )
 )
 _EVENT_BITS = runpage.EVENT_VALID | runpage.EVENT_EXCEPTION
+_OBSERVATION = int(control.OBSERVATION)
 _FIRST_COUNTER = int(control.FILLS)
 _AFTER_COUNTERS = _FIRST_COUNTER + control.COUNTER_WORDS

@@ -20,6 +20,7 @@ from lamina_hardware.io.control import (
     FAULT_GPA,
     FAULT_IN_PAGE,
     FAULT_NONE,
+    INTERRUPTS,
     L_DELIVER,
     L_ENTER_SYSCALL,
     RAM_BASE,
@@ -258,7 +259,10 @@ def deliver(block: int, vector: int, code: int, has_code: int, software: int) ->
     if (descriptor >> u64(47)) & _1 == _0:
         return _refused(block, _NOT_PRESENT, selector | external)
     offset = (gate & u64(0xFFFF)) | ((gate >> _STAR_SHIFT) & u64(0xFFFF_0000)) | high << _STAR_SHIFT
-    return _enter(block, gate, offset, descriptor, code, has_code, external)
+    ended = _enter(block, gate, offset, descriptor, code, has_code, external)
+    if ended == DELIVERED and software == _0 and (vector >= u64(32) or vector == _2):
+        put(block, INTERRUPTS, word(block, INTERRUPTS) + _1)
+    return ended
 
 
 @linked(L_ENTER_SYSCALL)

@@ -26,6 +26,7 @@ from lamina_hardware.domain.arbiter import Grant, Run
 from lamina_hardware.domain.contexts import Context, ContextState, Handle
 from lamina_hardware.domain.counts import NOTHING, Counts
 from lamina_hardware.domain.run_groups import RunGroup
+from lamina_hardware.domain.tlb import EMPTY, TlbContent
 from lamina_hardware.engines.interface import CoreEngine, Stopped
 from lamina_hardware.engines.model.engine import Ended, ModelEngine
 from lamina_hardware.io.core_threads import CoreThread
@@ -83,6 +84,7 @@ class Dispatcher:
         self._lost = lost
         self._pending = [_Pending() for _ in cores]
         self._waiters: list[list[asyncio.Future[None]]] = [[] for _ in cores]
+        self._asked: list[list[asyncio.Future[TlbContent]]] = [[] for _ in cores]
         self._threads: list[CoreThread] = []
         self._timer: asyncio.Task[None] | None = None
         self._counted: list[Sequence[int]] = [NOTHING] * len(cores)
@@ -205,7 +207,25 @@ class Dispatcher:
         """Returns the counters of one core."""
         return self.engine.core_counts[core]
 
+    async def interrupt(self, context: Context) -> None:
+        """Ends the slice of a context that is on a core; its run goes on with the next, by what it is told now."""
+        run = self.engine.arbiter.find(context)
+        if run is not None and run.core >= 0 and self.engine.arbiter.running[run.core] is run:
+            await self._pause(run.core)
+
+    async def tlb(self, core: int) -> TlbContent:
+        """Returns what a core's TLB holds, between two slices of what runs there."""
+        if not self._is_out(core) or not self._threads:
+            return self._read_tlb(core)
+        asked: asyncio.Future[TlbContent] = self._loop.create_future()
+        self._asked[core].append(asked)
+        self._cores[core].pause()
+        return await asked
+
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _read_tlb(self, core: int) -> TlbContent:
+        return EMPTY if self._pending[core].flush else self._cores[core].tlb()
 
     def _is_out(self, core: int) -> bool:
         return self.engine.arbiter.running[core] is not None
@@ -300,6 +320,10 @@ class Dispatcher:
         ended, throttled = self.engine.settle(run, stopped, took, self._clock.now_ns())
         for group in throttled:
             self._throttled(group)
+        asked, self._asked[core] = self._asked[core], []
+        for question in asked:
+            if not question.done():
+                question.set_result(self._read_tlb(core))
         waiters, self._waiters[core] = self._waiters[core], []
         for waiter in waiters:
             if not waiter.done():

@@ -21,6 +21,7 @@ HOOK_CODE: Final = unicorn_const.UC_HOOK_CODE
 HOOK_BLOCK: Final = unicorn_const.UC_HOOK_BLOCK
 HOOK_INVALID: Final = unicorn_const.UC_HOOK_INSN_INVALID
 HOOK_FILL: Final = unicorn_const.UC_HOOK_TLB_FILL
+HOOK_ACCESS: Final = unicorn_const.UC_HOOK_MEM_READ | unicorn_const.UC_HOOK_MEM_WRITE
 
 IN: Final = x86_const.UC_X86_INS_IN
 OUT: Final = x86_const.UC_X86_INS_OUT
@@ -161,6 +162,10 @@ class Emulator:
         )
         _check(error, "uc_hook_add")
         return handle.value
+
+    def unhook(self, handle: int) -> None:
+        """Takes a registered function away again."""
+        _check(_unhook(self.address, handle), "uc_hook_del")
 
     def read(self, register: int) -> int:
         """Returns a 64-bit register."""

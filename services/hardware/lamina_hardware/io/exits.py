@@ -19,6 +19,7 @@ from lamina_hardware.io.control import (
     BLOCK_SIZE,
     CONSUMED,
     ENV,
+    EXCEPTION_COUNTS,
     EXCEPTIONS,
     FAULT,
     FAULT_ACCESS,
@@ -192,6 +193,8 @@ def raise_exception(block: int, vector: int, code: int, software: int) -> Word:
     while True:
         if vector == NO_VECTOR:
             return SHUTDOWN
+        if vector < u64(32) and software == _0:
+            put(block, EXCEPTION_COUNTS + vector, word(block, EXCEPTION_COUNTS + vector) + _1)
         has_code = (_WITH_CODE >> vector) & _1 if vector < u64(32) and software == _0 else _0
         if vector < u64(32) and (word(block, EXCEPTIONS) >> vector) & _1 != _0:
             record(block, _VECTOR, vector)

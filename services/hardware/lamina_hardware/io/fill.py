@@ -71,6 +71,8 @@ from lamina_hardware.io.walker import CR4_SMAP, SET_BITS, walk
 _0, _1, _2, _3, _8, _12, _21 = (u64(n) for n in (0, 1, 2, 3, 8, 12, 21))
 _PAGE = u64(4096)
 _63 = u64(63)
+_16, _24 = u64(16), u64(24)
+_FILLED, _FILLS, _LAST_FILL = u64(13 * 8), u64(16 * 8), u64(7)  # as in `observe.py`, which imports this module
 _NO_FLUSH = u64(1 << 63)
 _PAGE_MASK = ~u64(4095)
 
@@ -192,6 +194,20 @@ def count_walk(block: int, ended: int) -> Word:
     return _0
 
 
+@compiled("uint64(uint64, uint64, uint64, uint64, uint64)")
+def _note_fill(head: int, va: int, page: int, access: int, rights: int) -> Word:
+    """Notes for `observe.py` which address lies where; returns rights for accesses of this kind only."""
+    if access == ACCESS_EXECUTE:
+        return rights
+    count = load64(head + _FILLED)
+    place = head + _FILLS + min(count, _LAST_FILL) * _24
+    store64(place, va & _PAGE_MASK)
+    store64(place + _8, page)
+    store64(place + _16, access)
+    store64(head + _FILLED, count + _1)
+    return RIGHT_READ if access == ACCESS_READ else rights & ~RIGHT_READ
+
+
 @linked(L_FILL)
 def fill(block: int, va: int, kind: int, out: int) -> Word:
     """Looks a page up for the TLB; returns 0 with the fault or the stop in the block."""
@@ -201,7 +217,8 @@ def fill(block: int, va: int, kind: int, out: int) -> Word:
     elif kind == _TYPE_FETCH:
         access = ACCESS_EXECUTE
     ended = walk_live(block, va, access, SET_BITS)
-    if word(block, OBSERVATION) == _0:  # those of an observed context are counted by the TLB that is kept for it
+    observed = word(block, OBSERVATION)
+    if observed == _0 or ended != FAULT_NONE:  # hits and misses of observed contexts are counted by `observe.py`
         count_walk(block, ended)
     if ended != FAULT_NONE:
         put(block, FAULT_ACCESS, access)
@@ -219,6 +236,8 @@ def fill(block: int, va: int, kind: int, out: int) -> Word:
         rights &= RIGHT_READ | RIGHT_WRITE
         if (load32(state) & (_STATE_EXEC | _STATE_WRITE | _STATE_DIRTY)) != (_STATE_WRITE | _STATE_DIRTY):
             rights = RIGHT_READ
+    if observed != _0:
+        rights = _note_fill(observed, va, page, access, rights)
     store64(out, page)
     store32(out + _8, rights)
     return _1

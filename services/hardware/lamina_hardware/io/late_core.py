@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from lamina_hardware.domain.counts import NOTHING
+from lamina_hardware.domain.tlb import EMPTY, TlbContent
 from lamina_hardware.engines.interface import CoreEngine, CoreRun, Stopped
 
 
@@ -49,6 +50,10 @@ class LateCore:
     def holds(self, root: int, eptp: int) -> bool:
         """See `CoreEngine.holds`."""
         return self._core is not None and self._core.holds(root, eptp)
+
+    def tlb(self) -> TlbContent:
+        """See `CoreEngine.tlb`."""
+        return EMPTY if self._core is None else self._core.tlb()
 
     def flush(self) -> None:
         """See `CoreEngine.flush`."""

@@ -33,7 +33,9 @@ class PortableCore(CoreCell):
     """One core on the portable path."""
 
     path = "portable"
-    capabilities: tuple[str, ...] = ("apic", "exact-budget", "halt-waits", "msr-exits", "nmi", "own-idt")
+    capabilities: tuple[str, ...] = (
+        "apic", "exact-budget", "halt-waits", "msr-exits", "nmi", "observation", "own-idt",
+    )  # fmt: skip
 
     def __init__(self, bus: MemoryBus) -> None:
         super().__init__(bus)

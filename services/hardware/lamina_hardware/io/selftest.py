@@ -21,6 +21,7 @@ from pathlib import Path
 
 from unicorn import x86_const
 
+from lamina_hardware.domain.tlb import TlbSlot
 from lamina_hardware.engines.interface import CoreRun
 from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.emulator import Emulator
@@ -185,6 +186,15 @@ def _supervisor_prevention(bench: Bench) -> None:
     _expect((record.vector, record.rip), (14, _TEXT + 6), "CLAC under CR4.SMAP")
 
 
+def _tlb(bench: Bench) -> None:
+    bench.run("488b0425080060004889042508006000f4", ring=0, eptp=bench.identity_ept())
+    found = [slot for slot in bench.core.tlb().slots if slot.address == _DATA]
+    _expect(found, [TlbSlot(_DATA, False, _DATA_FRAME, True, False)], "what the TLB holds")
+    bench.run("488b0425080060000f05")
+    found = [slot for slot in bench.core.tlb().slots if slot.address == _DATA]
+    _expect([slot.user for slot in found], [True], "what the TLB holds of ring 3")
+
+
 def _state(bench: Bench) -> None:
     code = "66480f6ec066440f6fc8d9e8d9eb480fbae0000f05"
     record = bench.run(code, rax=0x1122_3344_5566_7789)
@@ -214,6 +224,7 @@ CHECKS: tuple[Callable[[Bench], None], ...] = (
     _changed_code,
     _intercepts,
     _supervisor_prevention,
+    _tlb,
     _state,
     _interrupts,
 )

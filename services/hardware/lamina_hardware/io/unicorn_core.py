@@ -11,10 +11,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from lamina_hardware.domain.tlb import TlbSlot
 from lamina_hardware.io import block_hook, control, emulator, hooks
 from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.cell import CoreCell
 from lamina_hardware.io.emulator import Emulator
+from lamina_hardware.io.tlb_view import read_tables
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.membus import MemoryBus
 
@@ -65,7 +67,8 @@ class UnicornCore(CoreCell):
 
     path = "walker"
     capabilities: tuple[str, ...] = (
-        "apic", "error-codes", "exact-budget", "halt-waits", "msr-exits", "nmi", "own-idt", "smap",
+        "apic", "error-codes", "exact-budget", "halt-waits", "msr-exits", "nmi", "observation", "own-idt", "smap",
+        "tlb-entries",
     )  # fmt: skip
 
     def __init__(self, bus: MemoryBus) -> None:
@@ -123,6 +126,10 @@ class UnicornCore(CoreCell):
             (emulator.RDTSCP, hooks.on_timestamp),
         ):
             hook(emulator.HOOK_INSTRUCTION, callback.address, self.address, instruction)
+
+    def read_tlb(self) -> list[TlbSlot]:
+        """Returns the valid entries of the emulator's TLB, by address."""
+        return read_tables(self._get(control.ENV))
 
     def drop_frames(self, frames: Iterable[int]) -> None:
         """Drops translated code of these frames now."""

@@ -59,6 +59,12 @@ NO_EXCEPTION = u64(0xFFFF_FFFF)
 FEATURES_7 = u64(5648)  # EBX of CPUID leaf 7: what the emulator believes its processor to have
 FEATURE_SMEP, FEATURE_SMAP = 1 << 7, 1 << 20
 
+# The TLB, in front of CPUX86State: for each mode of access (ring 0 under SMAP, ring 3, ring 0) a mask and a table.
+TLB_TABLES = -64
+TLB_MODES = 3
+TLB_USER_MODE = 1
+TLB_ENTRY_BYTES = 64  # addresses for reads, writes and fetches, then the physical page
+
 # hflags
 HF_CPL = u64(3)
 HF_GUEST = u64(1 << 21)

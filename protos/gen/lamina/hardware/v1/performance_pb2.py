@@ -25,59 +25,46 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from lamina.common.v1 import access_pb2 as lamina_dot_common_dot_v1_dot_access__pb2
 from lamina.common.v1 import handle_pb2 as lamina_dot_common_dot_v1_dot_handle__pb2
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 from lamina.hardware.v1 import hardware_pb2 as lamina_dot_hardware_dot_v1_dot_hardware__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lamina/hardware/v1/performance.proto\x12\x12lamina.hardware.v1\x1a google/protobuf/field_mask.proto\x1a\x1dlamina/common/v1/access.proto\x1a\x1dlamina/common/v1/handle.proto\x1a\x1elamina/common/v1/options.proto\x1a!lamina/hardware/v1/hardware.proto\"^\n\x15GetPerformanceRequest\x12*\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.HandleH\x00\x12\x0e\n\x04\x63ore\x18\x02 \x01(\x05H\x00\x42\t\n\x07subject\"\xed\x03\n\x13PerformanceCounters\x12\x14\n\x0cinstructions\x18\x01 \x01(\x03\x12\x0e\n\x06\x63ycles\x18\x02 \x01(\x03\x12\x14\n\x0cguest_cycles\x18\x03 \x01(\x03\x12\x10\n\x08tlb_hits\x18\x04 \x01(\x03\x12\x12\n\ntlb_misses\x18\x05 \x01(\x03\x12\x17\n\x0fwalk_references\x18\x06 \x01(\x03\x12\x16\n\x0e\x65pt_references\x18\x07 \x01(\x03\x12\x15\n\rfills_by_size\x18\x08 \x03(\x03\x12\x19\n\x11\x61\x63\x63\x65ssed_bits_set\x18\t \x01(\x03\x12\x16\n\x0e\x64irty_bits_set\x18\n \x01(\x03\x12\x33\n\nexceptions\x18\x0b \x03(\x0b\x32\x1f.lamina.hardware.v1.VectorCount\x12+\n\x05\x65xits\x18\x0c \x03(\x0b\x32\x1c.lamina.hardware.v1.ExitCost\x12\x12\n\ninterrupts\x18\r \x01(\x03\x12\x12\n\nshootdowns\x18\x0e \x01(\x03\x12\x1a\n\x12\x63ode_invalidations\x18\x0f \x01(\x03\x12\x13\n\x0brun_time_ns\x18\x10 \x01(\x03\x12\x14\n\x0cwait_time_ns\x18\x11 \x01(\x03\x12\x14\n\x0cidle_time_ns\x18\x12 \x01(\x03\x12\x12\n\nmigrations\x18\x13 \x01(\x03\",\n\x0bVectorCount\x12\x0e\n\x06vector\x18\x01 \x01(\x05\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"s\n\x08\x45xitCost\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.lamina.hardware.v1.ExitReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0e\n\x06\x63ycles\x18\x03 \x01(\x03\x12\x18\n\x10handling_time_ns\x18\x04 \x01(\x03\"\x15\n\x13GetCostTableRequest\"J\n\tCostTable\x12\'\n\x05\x63osts\x18\x01 \x03(\x0b\x32\x18.lamina.hardware.v1.Cost\x12\x14\n\x0c\x66requency_hz\x18\x02 \x01(\x03\":\n\x04\x43ost\x12\r\n\x05\x65vent\x18\x01 \x01(\t\x12\x13\n\x0bmillicycles\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\"w\n\x16UpdateCostTableRequest\x12,\n\x05table\x18\x01 \x01(\x0b\x32\x1d.lamina.hardware.v1.CostTable\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"z\n\x15SetObservationRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x10\n\x08observed\x18\x02 \x01(\x08\x12\x13\n\x0btlb_entries\x18\x03 \x01(\x05\x12\x10\n\x08tlb_ways\x18\x04 \x01(\x05\"F\n\x0bObservation\x12\x10\n\x08observed\x18\x01 \x01(\x08\x12\x13\n\x0btlb_entries\x18\x02 \x01(\x05\x12\x10\n\x08tlb_ways\x18\x03 \x01(\x05\"L\n\x15ListTlbEntriesRequest\x12\x0c\n\x04\x63ore\x18\x01 \x01(\x05\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x16ListTlbEntriesResponse\x12-\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.lamina.hardware.v1.TlbEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbc\x01\n\x08TlbEntry\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x04\x12\x18\n\x10physical_address\x18\x02 \x01(\x04\x12\x17\n\x0fpage_size_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04root\x18\x04 \x01(\x04\x12\x0c\n\x04\x65ptp\x18\x05 \x01(\x04\x12\x0c\n\x04pcid\x18\x06 \x01(\x05\x12\x10\n\x08writable\x18\x07 \x01(\x08\x12\x12\n\nexecutable\x18\x08 \x01(\x08\x12\x0c\n\x04user\x18\t \x01(\x08\x12\x0e\n\x06global\x18\n \x01(\x08\"}\n\x14WatchAccessesRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\'\n\x05kinds\x18\x02 \x03(\x0e\x32\x18.lamina.common.v1.Access\x12\x12\n\nbatch_size\x18\x03 \x01(\x05\"X\n\x0b\x41\x63\x63\x65ssBatch\x12\x11\n\taddresses\x18\x01 \x01(\x0c\x12\r\n\x05kinds\x18\x02 \x01(\x0c\x12\x19\n\x11\x66irst_instruction\x18\x03 \x01(\x03\x12\x0c\n\x04lost\x18\x04 \x01(\x03\x32\x8f\x05\n\x0bPerformance\x12s\n\x0eGetPerformance\x12).lamina.hardware.v1.GetPerformanceRequest\x1a\'.lamina.hardware.v1.PerformanceCounters\"\r\x8a\xb5\x18\tS-04 S-23\x12`\n\x0cGetCostTable\x12\'.lamina.hardware.v1.GetCostTableRequest\x1a\x1d.lamina.hardware.v1.CostTable\"\x08\x8a\xb5\x18\x04S-23\x12\x66\n\x0fUpdateCostTable\x12*.lamina.hardware.v1.UpdateCostTableRequest\x1a\x1d.lamina.hardware.v1.CostTable\"\x08\x8a\xb5\x18\x04S-23\x12\x66\n\x0eSetObservation\x12).lamina.hardware.v1.SetObservationRequest\x1a\x1f.lamina.hardware.v1.Observation\"\x08\x8a\xb5\x18\x04S-04\x12q\n\x0eListTlbEntries\x12).lamina.hardware.v1.ListTlbEntriesRequest\x1a*.lamina.hardware.v1.ListTlbEntriesResponse\"\x08\x8a\xb5\x18\x04S-04\x12\x66\n\rWatchAccesses\x12(.lamina.hardware.v1.WatchAccessesRequest\x1a\x1f.lamina.hardware.v1.AccessBatch\"\x08\x8a\xb5\x18\x04S-040\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lamina/hardware/v1/performance.proto\x12\x12lamina.hardware.v1\x1a google/protobuf/field_mask.proto\x1a\x1dlamina/common/v1/access.proto\x1a\x1dlamina/common/v1/handle.proto\x1a!lamina/hardware/v1/hardware.proto\"^\n\x15GetPerformanceRequest\x12*\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.HandleH\x00\x12\x0e\n\x04\x63ore\x18\x02 \x01(\x05H\x00\x42\t\n\x07subject\"\xed\x03\n\x13PerformanceCounters\x12\x14\n\x0cinstructions\x18\x01 \x01(\x03\x12\x0e\n\x06\x63ycles\x18\x02 \x01(\x03\x12\x14\n\x0cguest_cycles\x18\x03 \x01(\x03\x12\x10\n\x08tlb_hits\x18\x04 \x01(\x03\x12\x12\n\ntlb_misses\x18\x05 \x01(\x03\x12\x17\n\x0fwalk_references\x18\x06 \x01(\x03\x12\x16\n\x0e\x65pt_references\x18\x07 \x01(\x03\x12\x15\n\rfills_by_size\x18\x08 \x03(\x03\x12\x19\n\x11\x61\x63\x63\x65ssed_bits_set\x18\t \x01(\x03\x12\x16\n\x0e\x64irty_bits_set\x18\n \x01(\x03\x12\x33\n\nexceptions\x18\x0b \x03(\x0b\x32\x1f.lamina.hardware.v1.VectorCount\x12+\n\x05\x65xits\x18\x0c \x03(\x0b\x32\x1c.lamina.hardware.v1.ExitCost\x12\x12\n\ninterrupts\x18\r \x01(\x03\x12\x12\n\nshootdowns\x18\x0e \x01(\x03\x12\x1a\n\x12\x63ode_invalidations\x18\x0f \x01(\x03\x12\x13\n\x0brun_time_ns\x18\x10 \x01(\x03\x12\x14\n\x0cwait_time_ns\x18\x11 \x01(\x03\x12\x14\n\x0cidle_time_ns\x18\x12 \x01(\x03\x12\x12\n\nmigrations\x18\x13 \x01(\x03\",\n\x0bVectorCount\x12\x0e\n\x06vector\x18\x01 \x01(\x05\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"s\n\x08\x45xitCost\x12.\n\x06reason\x18\x01 \x01(\x0e\x32\x1e.lamina.hardware.v1.ExitReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x0e\n\x06\x63ycles\x18\x03 \x01(\x03\x12\x18\n\x10handling_time_ns\x18\x04 \x01(\x03\"\x15\n\x13GetCostTableRequest\"J\n\tCostTable\x12\'\n\x05\x63osts\x18\x01 \x03(\x0b\x32\x18.lamina.hardware.v1.Cost\x12\x14\n\x0c\x66requency_hz\x18\x02 \x01(\x03\":\n\x04\x43ost\x12\r\n\x05\x65vent\x18\x01 \x01(\t\x12\x13\n\x0bmillicycles\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\"w\n\x16UpdateCostTableRequest\x12,\n\x05table\x18\x01 \x01(\x0b\x32\x1d.lamina.hardware.v1.CostTable\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"z\n\x15SetObservationRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x10\n\x08observed\x18\x02 \x01(\x08\x12\x13\n\x0btlb_entries\x18\x03 \x01(\x05\x12\x10\n\x08tlb_ways\x18\x04 \x01(\x05\"F\n\x0bObservation\x12\x10\n\x08observed\x18\x01 \x01(\x08\x12\x13\n\x0btlb_entries\x18\x02 \x01(\x05\x12\x10\n\x08tlb_ways\x18\x03 \x01(\x05\"L\n\x15ListTlbEntriesRequest\x12\x0c\n\x04\x63ore\x18\x01 \x01(\x05\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x16ListTlbEntriesResponse\x12-\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1c.lamina.hardware.v1.TlbEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbc\x01\n\x08TlbEntry\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x04\x12\x18\n\x10physical_address\x18\x02 \x01(\x04\x12\x17\n\x0fpage_size_bytes\x18\x03 \x01(\x03\x12\x0c\n\x04root\x18\x04 \x01(\x04\x12\x0c\n\x04\x65ptp\x18\x05 \x01(\x04\x12\x0c\n\x04pcid\x18\x06 \x01(\x05\x12\x10\n\x08writable\x18\x07 \x01(\x08\x12\x12\n\nexecutable\x18\x08 \x01(\x08\x12\x0c\n\x04user\x18\t \x01(\x08\x12\x0e\n\x06global\x18\n \x01(\x08\"}\n\x14WatchAccessesRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\'\n\x05kinds\x18\x02 \x03(\x0e\x32\x18.lamina.common.v1.Access\x12\x12\n\nbatch_size\x18\x03 \x01(\x05\"X\n\x0b\x41\x63\x63\x65ssBatch\x12\x11\n\taddresses\x18\x01 \x01(\x0c\x12\r\n\x05kinds\x18\x02 \x01(\x0c\x12\x19\n\x11\x66irst_instruction\x18\x03 \x01(\x03\x12\x0c\n\x04lost\x18\x04 \x01(\x03\x32\xce\x04\n\x0bPerformance\x12\x64\n\x0eGetPerformance\x12).lamina.hardware.v1.GetPerformanceRequest\x1a\'.lamina.hardware.v1.PerformanceCounters\x12V\n\x0cGetCostTable\x12\'.lamina.hardware.v1.GetCostTableRequest\x1a\x1d.lamina.hardware.v1.CostTable\x12\\\n\x0fUpdateCostTable\x12*.lamina.hardware.v1.UpdateCostTableRequest\x1a\x1d.lamina.hardware.v1.CostTable\x12\\\n\x0eSetObservation\x12).lamina.hardware.v1.SetObservationRequest\x1a\x1f.lamina.hardware.v1.Observation\x12g\n\x0eListTlbEntries\x12).lamina.hardware.v1.ListTlbEntriesRequest\x1a*.lamina.hardware.v1.ListTlbEntriesResponse\x12\\\n\rWatchAccesses\x12(.lamina.hardware.v1.WatchAccessesRequest\x1a\x1f.lamina.hardware.v1.AccessBatch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.hardware.v1.performance_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PERFORMANCE'].methods_by_name['GetPerformance']._loaded_options = None
-  _globals['_PERFORMANCE'].methods_by_name['GetPerformance']._serialized_options = b'\212\265\030\tS-04 S-23'
-  _globals['_PERFORMANCE'].methods_by_name['GetCostTable']._loaded_options = None
-  _globals['_PERFORMANCE'].methods_by_name['GetCostTable']._serialized_options = b'\212\265\030\004S-23'
-  _globals['_PERFORMANCE'].methods_by_name['UpdateCostTable']._loaded_options = None
-  _globals['_PERFORMANCE'].methods_by_name['UpdateCostTable']._serialized_options = b'\212\265\030\004S-23'
-  _globals['_PERFORMANCE'].methods_by_name['SetObservation']._loaded_options = None
-  _globals['_PERFORMANCE'].methods_by_name['SetObservation']._serialized_options = b'\212\265\030\004S-04'
-  _globals['_PERFORMANCE'].methods_by_name['ListTlbEntries']._loaded_options = None
-  _globals['_PERFORMANCE'].methods_by_name['ListTlbEntries']._serialized_options = b'\212\265\030\004S-04'
-  _globals['_PERFORMANCE'].methods_by_name['WatchAccesses']._loaded_options = None
-  _globals['_PERFORMANCE'].methods_by_name['WatchAccesses']._serialized_options = b'\212\265\030\004S-04'
-  _globals['_GETPERFORMANCEREQUEST']._serialized_start=223
-  _globals['_GETPERFORMANCEREQUEST']._serialized_end=317
-  _globals['_PERFORMANCECOUNTERS']._serialized_start=320
-  _globals['_PERFORMANCECOUNTERS']._serialized_end=813
-  _globals['_VECTORCOUNT']._serialized_start=815
-  _globals['_VECTORCOUNT']._serialized_end=859
-  _globals['_EXITCOST']._serialized_start=861
-  _globals['_EXITCOST']._serialized_end=976
-  _globals['_GETCOSTTABLEREQUEST']._serialized_start=978
-  _globals['_GETCOSTTABLEREQUEST']._serialized_end=999
-  _globals['_COSTTABLE']._serialized_start=1001
-  _globals['_COSTTABLE']._serialized_end=1075
-  _globals['_COST']._serialized_start=1077
-  _globals['_COST']._serialized_end=1135
-  _globals['_UPDATECOSTTABLEREQUEST']._serialized_start=1137
-  _globals['_UPDATECOSTTABLEREQUEST']._serialized_end=1256
-  _globals['_SETOBSERVATIONREQUEST']._serialized_start=1258
-  _globals['_SETOBSERVATIONREQUEST']._serialized_end=1380
-  _globals['_OBSERVATION']._serialized_start=1382
-  _globals['_OBSERVATION']._serialized_end=1452
-  _globals['_LISTTLBENTRIESREQUEST']._serialized_start=1454
-  _globals['_LISTTLBENTRIESREQUEST']._serialized_end=1530
-  _globals['_LISTTLBENTRIESRESPONSE']._serialized_start=1532
-  _globals['_LISTTLBENTRIESRESPONSE']._serialized_end=1628
-  _globals['_TLBENTRY']._serialized_start=1631
-  _globals['_TLBENTRY']._serialized_end=1819
-  _globals['_WATCHACCESSESREQUEST']._serialized_start=1821
-  _globals['_WATCHACCESSESREQUEST']._serialized_end=1946
-  _globals['_ACCESSBATCH']._serialized_start=1948
-  _globals['_ACCESSBATCH']._serialized_end=2036
-  _globals['_PERFORMANCE']._serialized_start=2039
-  _globals['_PERFORMANCE']._serialized_end=2694
+  _globals['_GETPERFORMANCEREQUEST']._serialized_start=191
+  _globals['_GETPERFORMANCEREQUEST']._serialized_end=285
+  _globals['_PERFORMANCECOUNTERS']._serialized_start=288
+  _globals['_PERFORMANCECOUNTERS']._serialized_end=781
+  _globals['_VECTORCOUNT']._serialized_start=783
+  _globals['_VECTORCOUNT']._serialized_end=827
+  _globals['_EXITCOST']._serialized_start=829
+  _globals['_EXITCOST']._serialized_end=944
+  _globals['_GETCOSTTABLEREQUEST']._serialized_start=946
+  _globals['_GETCOSTTABLEREQUEST']._serialized_end=967
+  _globals['_COSTTABLE']._serialized_start=969
+  _globals['_COSTTABLE']._serialized_end=1043
+  _globals['_COST']._serialized_start=1045
+  _globals['_COST']._serialized_end=1103
+  _globals['_UPDATECOSTTABLEREQUEST']._serialized_start=1105
+  _globals['_UPDATECOSTTABLEREQUEST']._serialized_end=1224
+  _globals['_SETOBSERVATIONREQUEST']._serialized_start=1226
+  _globals['_SETOBSERVATIONREQUEST']._serialized_end=1348
+  _globals['_OBSERVATION']._serialized_start=1350
+  _globals['_OBSERVATION']._serialized_end=1420
+  _globals['_LISTTLBENTRIESREQUEST']._serialized_start=1422
+  _globals['_LISTTLBENTRIESREQUEST']._serialized_end=1498
+  _globals['_LISTTLBENTRIESRESPONSE']._serialized_start=1500
+  _globals['_LISTTLBENTRIESRESPONSE']._serialized_end=1596
+  _globals['_TLBENTRY']._serialized_start=1599
+  _globals['_TLBENTRY']._serialized_end=1787
+  _globals['_WATCHACCESSESREQUEST']._serialized_start=1789
+  _globals['_WATCHACCESSESREQUEST']._serialized_end=1914
+  _globals['_ACCESSBATCH']._serialized_start=1916
+  _globals['_ACCESSBATCH']._serialized_end=2004
+  _globals['_PERFORMANCE']._serialized_start=2007
+  _globals['_PERFORMANCE']._serialized_end=2597
 # @@protoc_insertion_point(module_scope)

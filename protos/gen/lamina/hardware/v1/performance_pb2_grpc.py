@@ -127,9 +127,10 @@ class PerformanceServicer:
     def WatchAccesses(self, request, context):
         """Streams the accesses of an observed context in batches, in the order of execution.
 
-        The context waits for nobody: accesses that do not fit into the queue are lost and counted. The columns are those
-        of `lamina.mmu.v1.TraceColumns`, so a batch can be replayed as it is. The stream ends when the context is deleted
-        or no longer observed. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `NOT_OBSERVED`.
+        The context waits for nobody: accesses that do not fit into the queue are lost and counted. Initial metadata comes
+        once nothing more is missed. The columns are those of `lamina.mmu.v1.TraceColumns`, so a batch can be replayed as
+        it is. The stream ends when the context is deleted or no longer observed. Errors: FAILED_PRECONDITION
+        `HANDLE_STALE`, `NOT_OBSERVED`; INVALID_ARGUMENT for a batch size or a kind out of range.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

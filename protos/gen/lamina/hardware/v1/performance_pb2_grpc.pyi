@@ -50,9 +50,10 @@ class PerformanceStub:
     WatchAccesses: _aio.UnaryStreamMultiCallable[_performance_pb2.WatchAccessesRequest, _performance_pb2.AccessBatch]
     """Streams the accesses of an observed context in batches, in the order of execution.
 
-    The context waits for nobody: accesses that do not fit into the queue are lost and counted. The columns are those
-    of `lamina.mmu.v1.TraceColumns`, so a batch can be replayed as it is. The stream ends when the context is deleted
-    or no longer observed. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `NOT_OBSERVED`.
+    The context waits for nobody: accesses that do not fit into the queue are lost and counted. Initial metadata comes
+    once nothing more is missed. The columns are those of `lamina.mmu.v1.TraceColumns`, so a batch can be replayed as
+    it is. The stream ends when the context is deleted or no longer observed. Errors: FAILED_PRECONDITION
+    `HANDLE_STALE`, `NOT_OBSERVED`; INVALID_ARGUMENT for a batch size or a kind out of range.
     """
 
 class PerformanceServicer:
@@ -122,9 +123,10 @@ class PerformanceServicer:
     ) -> _abc.AsyncIterator[_performance_pb2.AccessBatch]:
         """Streams the accesses of an observed context in batches, in the order of execution.
 
-        The context waits for nobody: accesses that do not fit into the queue are lost and counted. The columns are those
-        of `lamina.mmu.v1.TraceColumns`, so a batch can be replayed as it is. The stream ends when the context is deleted
-        or no longer observed. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `NOT_OBSERVED`.
+        The context waits for nobody: accesses that do not fit into the queue are lost and counted. Initial metadata comes
+        once nothing more is missed. The columns are those of `lamina.mmu.v1.TraceColumns`, so a batch can be replayed as
+        it is. The stream ends when the context is deleted or no longer observed. Errors: FAILED_PRECONDITION
+        `HANDLE_STALE`, `NOT_OBSERVED`; INVALID_ARGUMENT for a batch size or a kind out of range.
         """
 
 def add_PerformanceServicer_to_server(servicer: PerformanceServicer, server: _aio.Server) -> None: ...

@@ -103,6 +103,10 @@ class ModelEngine:
             context.counts.migrations += 1
             self.core_counts[grant.core].migrations += 1
         self._resident[grant.core] = context
+        observer = run.observer = context.observer
+        if observer is not None:
+            observer.begin(context.counts.instructions - run.consumed)
+            slice_instructions = min(slice_instructions, observer.slice_instructions)
         end = run.consumed + slice_instructions
         run.final = bool(run.budget) and run.budget <= end
         return CoreRun(
@@ -115,6 +119,7 @@ class ModelEngine:
             budget=run.budget if run.final else end,
             consumed=run.consumed,
             moved=grant.moved,
+            observation=0 if observer is None else observer.address,
             hlt=context.hlt,
             interrupts=None if context.pending.is_empty else context.pending,
         )
@@ -148,6 +153,8 @@ class ModelEngine:
         counts.run_time_ns += run_ns
         counts.wait_time_ns += run.wait_ns - run.wait_charged
         run.wait_charged = run.wait_ns
+        if run.observer is not None:
+            run.observer.settle()
         throttled = self.arbiter.settle(run, stopped.instructions, run_ns, now)
         if run.cancelled and (stopped.paused or stopped.reason == _BUDGET):
             return self._end(run, _CANCELED, now), throttled
