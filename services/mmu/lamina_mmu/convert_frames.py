@@ -47,6 +47,13 @@ def first_frames(request: frames_pb2.FreeExtentsRequest) -> list[int]:
     return list(request.first_frames)
 
 
+def failing(request: frames_pb2.OfflineFramesRequest) -> list[int]:
+    """Returns the frames to take out of use."""
+    with Checks() as check:
+        check.range("frames", len(request.frames), 1, MAX_EXTENTS)
+    return list(request.frames)
+
+
 def fragmentation(view: FragmentationView) -> frames_pb2.Fragmentation:
     """Returns how free memory is cut up as a message."""
     return frames_pb2.Fragmentation(

@@ -10,6 +10,8 @@ KINDS = {
     ("hardware", "device-failed"),
     ("hardware", "device-removed"),
     ("hardware", "dma-fault"),
+    ("mmu", "swap-area-full"),
+    ("mmu", "swap-area-io-error"),
     ("mmu", "swap-full"),
     ("mmu", "swap-io-error"),
     ("vswitch", "frame-loss"),

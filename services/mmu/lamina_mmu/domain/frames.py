@@ -287,7 +287,12 @@ class FrameTable:
 
     def is_isolated(self, frame: int) -> bool:
         """Returns whether a frame lies in a range that somebody isolated."""
-        return any(first <= frame < first + count for first, (count, _) in self._isolated.items())
+        return self.isolation_of(frame) >= 0
+
+    def isolation_of(self, frame: int) -> int:
+        """Returns where the isolated range begins that a frame lies in; -1 without one."""
+        ranges = self._isolated.items()
+        return next((first for first, (count, _) in ranges if first <= frame < first + count), -1)
 
     def rejoin(self, first: int) -> None:
         """Ends an isolation: its free frames can be taken again."""

@@ -82,3 +82,11 @@ class FramesServicer(rpc.FramesServicer):
         """Frees extents."""
         self.host.engine.free_extents(convert_frames.first_frames(request), request.owner)
         return frames_pb2.FreeExtentsResponse()
+
+    async def OfflineFrames(
+        self, request: frames_pb2.OfflineFramesRequest, context: Context
+    ) -> frames_pb2.OfflineFramesResponse:
+        """Takes frames out of use."""
+        step = self.host.engine.offline_frames(convert_frames.failing(request), request.lost)
+        results: Any = await self.host.finish(step)
+        return frames_pb2.OfflineFramesResponse(results=results)

@@ -45,7 +45,9 @@ def compact(m: Machine, order: int, wanted: int, cause: str) -> Step[int]:
             first = candidates.pop(0)
             if not m.frames.is_isolated(first) and all(is_movable(m, frame) for frame in _pages(m, first, size)):
                 chosen.append(first)
-        moved += yield from _empty(m, chosen, size, cause)
+        done = yield from _empty(m, chosen, size, cause)
+        m.frames.moved += done
+        moved += done
         m.frames.drain()
     return moved
 

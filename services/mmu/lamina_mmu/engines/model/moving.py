@@ -118,7 +118,6 @@ def move(m: Machine, frames: Sequence[int], spare: Callable[[int], int], cause: 
         for one, target in lifted:
             put_down(m, one, held=True)
             _unused(m, target)
-    m.frames.moved += moved
     return moved
 
 

@@ -19,6 +19,7 @@ from lamina_mmu.engines.model import (
     draining,
     extents,
     keeping,
+    offlining,
     ownership,
     show,
     supplying,
@@ -66,6 +67,11 @@ class Stores:
     def free_extents(self, firsts: Sequence[int], owner: str) -> None:
         """Frees extents."""
         extents.free_extents(self.machine, firsts, owner)
+
+    def offline_frames(self, frames: Sequence[int], lost: bool) -> Step[list[int]]:
+        """Takes frames out of use."""
+        fates = yield from offlining.offline_frames(self.machine, frames, lost)
+        return [int(fate) for fate in fates]
 
     # ── content of objects ───────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,30 @@
+"""The memory of a host through the command line: swap areas, fragmentation, frames that fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def test_swap_areas_come_and_go(up: Any) -> None:
+    """An area is made, listed first by its priority, checked, and taken out of use."""
+    made = up.json("mmu", "swapon", "extra", "1MiB", "--priority", "3")
+    assert (made["name"], made["slots"], made["state"]) == ("hosts/h1/swapAreas/extra", "256", "STATE_ACTIVE")
+    assert [area["name"].rpartition("/")[2] for area in up.json("mmu", "swap")] == ["extra", "swap"]
+    assert up.run("mmu", "swap").stdout.split()[:3] == ["AREA", "SIZE", "USED"]
+    assert "0 corrupt" in up.run("mmu", "swap-check", "extra").stdout
+    assert up.json("mmu", "swap-slots", "extra") == []
+    assert up.json("mmu", "swapoff", "extra")["done"]
+    assert "SWAP_AREA_UNKNOWN" in up.run("mmu", "swapoff", "extra", expect=1).stderr
+    assert "SWAP_AREA_TOO_SMALL" in up.run("mmu", "swapon", "tiny", "4KiB", expect=1).stderr
+
+
+def test_free_memory_is_compacted(up: Any) -> None:
+    """Compaction says what it did; the table of fragmentation adds up; a frame goes out of use."""
+    done = up.json("mmu", "compact", "1")
+    assert int(done["free_huge_blocks"]) >= 1
+    shown = up.json("mmu", "fragmentation")
+    assert sum(int(count) << order for order, count in enumerate(shown["free_blocks"])) == int(shown["free_frames"])
+    free = int(shown["free_frames"])
+    assert "offline" in up.run("mmu", "offline", "0x7000").stdout.lower()
+    assert int(up.json("mmu", "fragmentation")["offline_frames"]) == 1 and free > 1
+    assert "in-use" in up.run("mmu", "offline", "0").stdout.lower().replace("_", "-").replace(" ", "-")
