@@ -8,8 +8,9 @@ from lamina.hardware.v1 import interrupts_pb2 as pb
 from lamina_hardware.domain import apic_page as at
 from lamina_hardware.domain.apic import Mode
 from lamina_hardware.domain.apic_page import DESCRIPTOR_BYTES, PAGE_BYTES, listed
-from lamina_hardware.domain.contexts import Context
-from lamina_hardware.domain.interrupt_messages import problem
+from lamina_hardware.domain.contexts import Context, Handle
+from lamina_hardware.domain.interrupt_messages import parse, problem
+from lamina_hardware.interrupt_routes import Route, Target, ToContext, ToDomain
 from lamina_hardware.io.interrupt_controller import ApicWish, Configured, Kind
 from lamina_kit.checks import Checks
 from lamina_kit.errors import OutOfRange
@@ -22,6 +23,14 @@ _NUMBERS = {mode: number for number, mode in _MODES.items()}
 _DEFAULT_BASE, _GPA_END = 0xFEE0_0000, 1 << 48
 _DEFAULT_HZ, _LEAST_HZ, _MOST_HZ = 1_000_000_000, 1_000, 10_000_000_000
 _END_WORDS, _LEAST_VECTOR = 4, 16
+_MAX_ROUTES = 256
+_KINDS = {
+    Kind.FIXED: pb.ContextSignal.KIND_FIXED,
+    Kind.NMI: pb.ContextSignal.KIND_NMI,
+    Kind.INIT: pb.ContextSignal.KIND_INIT,
+    Kind.STARTUP: pb.ContextSignal.KIND_STARTUP,
+    Kind.MACHINE_CHECK: pb.ContextSignal.KIND_MACHINE_CHECK,
+}
 
 
 def domain_key(owner: str, name: str) -> str:
@@ -133,6 +142,52 @@ def _bound(address: int, size: int, ram_bytes: int) -> None:
             next_step="Check the address against memory_bytes of GetHost.",
             address=f"{address:#x}",
         )
+
+
+def routes(request: pb.SetInterruptRoutesRequest, vectors: int, owner: str) -> list[tuple[int, Target | None]]:
+    """Returns vectors and where they are to go; raises `InvalidArgument` that names each wrong field."""
+    with Checks() as check:
+        check.that(1 <= len(request.routes) <= _MAX_ROUTES, "routes", f"has not 1 to {_MAX_ROUTES} entries")
+    seen: dict[int, None] = {}
+    with Checks() as check:
+        for index, one in enumerate(request.routes):
+            where = f"routes[{index}]"
+            inside = 0 <= one.device_vector < vectors
+            check.that(inside, f"{where}.device_vector", f"is {one.device_vector}; the device has {vectors} vectors")
+            check.that(one.device_vector not in seen, f"{where}.device_vector", "is in the list twice")
+            seen[one.device_vector] = None
+            which = one.WhichOneof("target")
+            if which == "context":
+                check_signal(check, f"{where}.context", one.context)
+            elif which == "message":
+                check.max_bytes(f"{where}.message.interrupt_domain", one.message.interrupt_domain, _MAX_DOMAIN)
+                wrong = problem(one.message.message.address, one.message.message.data)
+                check.that(not wrong, f"{where}.message.message", wrong)
+    return [(one.device_vector, _target(one, owner)) for one in request.routes]
+
+
+def _target(one: pb.InterruptRoute, owner: str) -> Target | None:
+    which = one.WhichOneof("target")
+    if which == "context":
+        signal = one.context
+        return ToContext(Handle(signal.handle.id, signal.handle.generation), kind(signal.kind), signal.vector)
+    if which == "message":
+        name, message = one.message.interrupt_domain, one.message.message
+        parsed = parse(message.address, message.data)
+        return ToDomain(domain_key(owner, name), name, parsed, message.address, message.data)
+    return None
+
+
+def route(vector: int, found: Route) -> pb.InterruptRoute:
+    """Returns a route as a message."""
+    target = found.target
+    if isinstance(target, ToContext):
+        handle = handle_pb2.Handle(id=target.handle.id, generation=target.handle.generation)
+        signal = pb.ContextSignal(handle=handle, kind=_KINDS[target.kind], vector=target.vector)
+        return pb.InterruptRoute(device_vector=vector, context=signal, interrupts=found.interrupts)
+    message = pb.MessageSignal(address=target.address, data=target.data)
+    routed = pb.RoutedMessage(interrupt_domain=target.name, message=message)
+    return pb.InterruptRoute(device_vector=vector, message=routed, interrupts=found.interrupts)
 
 
 def kind(number: int) -> Kind:

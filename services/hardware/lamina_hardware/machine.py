@@ -21,6 +21,7 @@ from lamina_hardware.domain.run_groups import RunGroup
 from lamina_hardware.engines.interface import CoreEngine, CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.faults import HardwareFaults
+from lamina_hardware.interrupt_routes import InterruptRoutes
 from lamina_hardware.io.core_path import choose
 from lamina_hardware.io.disk_files import DiskFolder
 from lamina_hardware.io.dispatcher import Dispatcher, Pace
@@ -49,6 +50,7 @@ class Machine:
     memory: HostMemory
     dispatcher: Dispatcher
     devices: HostDevices
+    routes: InterruptRoutes
     domains: HostDomains
     dirty_logs: HostDirtyLogs
     disks: Disks
@@ -109,6 +111,8 @@ class Machine:
         drop = self.dispatcher.drop_written_code
         self.devices = HostDevices(self.bus, environment.clock, self.names, self.record, drop)
         self.devices.plug_engines(config.dma_engines)
+        self.routes = InterruptRoutes(self.devices, self.dispatcher.interrupts, self.engine.contexts)
+        self.devices.route = self.routes.take
         self.domains = HostDomains(self.devices, self.record)
         self.dirty_logs = HostDirtyLogs(self.bus, self.dispatcher.forget_translations)
         self._open_disks()

@@ -15,11 +15,13 @@ from lamina_hardware.domain.apic import LocalApic
 class Pending:
     """Interrupts of one context that were raised and not taken.
 
-    `fixed` has a bit for each vector, of a context without an APIC. `startup` is the page number of a start-up IPI.
+    `fixed` and `taken` have a bit for each vector, of a context without an APIC: what is raised while a core has the
+    context is put aside in `fixed`; `taken` is that core's. `startup` is the page number of a start-up IPI.
     """
 
     apic: LocalApic | None = None
     fixed: int = 0
+    taken: int = 0
     nmi: bool = False
     machine_check: bool = False
     init: bool = False
@@ -29,14 +31,14 @@ class Pending:
     def is_empty(self) -> bool:
         """Whether a core has nothing to look at: no APIC, and nothing raised."""
         return self.apic is None and not (
-            self.fixed or self.nmi or self.machine_check or self.init or self.startup is not None
+            self.fixed or self.taken or self.nmi or self.machine_check or self.init or self.startup is not None
         )
 
     def raise_fixed(self, vector: int) -> bool:
         """Requests a vector; returns False when it was requested already."""
         if self.apic is not None:
             return self.apic.request(vector)
-        fresh = not self.fixed >> vector & 1
+        fresh = not (self.fixed | self.taken) >> vector & 1
         self.fixed |= 1 << vector
         return fresh
 
@@ -62,8 +64,21 @@ class Pending:
         self.startup = page
         return True
 
-    def take_fixed(self) -> int:
-        """Takes the highest vector of a context without an APIC; 0 without one."""
-        vector = max(self.fixed.bit_length() - 1, 0)
-        self.fixed &= ~(1 << vector)
+    def take(self) -> None:
+        """Gives the core that is to have the context what was put aside."""
+        self.taken |= self.fixed
+        self.fixed = 0
+
+    def next_vector(self) -> int:
+        """Returns the vector that may be delivered next; 0 without one."""
+        if self.apic is not None:
+            return self.apic.next_vector()
+        return max(self.taken.bit_length() - 1, 0)
+
+    def acknowledge(self) -> int:
+        """Takes the next vector for delivery; returns it."""
+        if self.apic is not None:
+            return self.apic.acknowledge()
+        vector = self.next_vector()
+        self.taken &= ~(1 << vector)
         return vector

@@ -239,19 +239,16 @@ class InterruptController:
     # ── for the dispatcher ───────────────────────────────────────────────────────────────────────────────────────
 
     def prepare(self, context: Context) -> None:
-        """Does what comes before a context gets a core: INIT; the next vector of one without an APIC."""
+        """Does what comes before a context gets a core: INIT; the vectors that were put aside."""
         pending = context.pending
         if pending.init:
             self._init(context)
-        if pending.fixed and pending.apic is None:
-            page = RunPage(self._bus.run_page(context.run_page))
-            if not page.event & EVENT_VALID and page.activity != Activity.WAIT_FOR_STARTUP:
-                page.event = pending.take_fixed() | EVENT_VALID
+        pending.take()
 
     def _init(self, context: Context) -> None:
         pending = context.pending
         pending.init = pending.nmi = pending.machine_check = False
-        pending.fixed = 0
+        pending.fixed = pending.taken = 0
         reset_after_init(self._bus.run_page(context.run_page), ring=0 if context.eptp else 3)
         if found := self._configured.get(context.key):
             found.apic.reset()
@@ -284,10 +281,10 @@ class InterruptController:
             return True
         if pending.machine_check or (pending.nmi and not page.interruptibility & BLOCKED_BY_NMI):
             return True
-        if pending.apic is None:
-            return may and bool(pending.fixed)
-        pending.apic.sync()
-        return may and pending.apic.next_vector() != 0
+        pending.take()
+        if pending.apic is not None:
+            pending.apic.sync()
+        return may and pending.next_vector() != 0
 
     # ── timers ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -64,8 +64,7 @@ class InterruptedRun:
             if self.get(control.PENDING_NMI):
                 self.pending.nmi = True  # it was not taken
             if reason == _ACKNOWLEDGE:
-                assert apic is not None, "only an APIC has vectors"
-                self.page.event = apic.acknowledge() | EVENT_VALID
+                self.page.event = self.pending.acknowledge() | EVENT_VALID
             elif reason == _APIC:
                 assert apic is not None, "only an APIC is accessed"
                 if stopped := self._access(apic):
@@ -94,10 +93,9 @@ class InterruptedRun:
 
     def _tell(self, apic: LocalApic | None) -> None:
         """Tells the compiled part what waits."""
-        vector = False
         if apic is not None:
             apic.sync()
-            vector = apic.next_vector() != 0
+        vector = self.pending.next_vector() != 0
         event = self.page.event
         wanted = int(control.REQUEST_EVENT) if vector or (event & (EVENT_VALID | 0x700)) == EVENT_VALID else 0
         nmi, self.pending.nmi = self.pending.nmi, False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grpc import aio
 from lamina.hardware.v1 import interrupts_pb2 as pb
@@ -11,8 +11,11 @@ from lamina.hardware.v1 import interrupts_pb2_grpc as rpc
 from lamina_hardware import convert_interrupts as convert
 from lamina_hardware.domain import interrupt_messages
 from lamina_hardware.io.interrupt_controller import Result
-from lamina_hardware.machine import Machine
+from lamina_hardware.paging import page
 from lamina_kit.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from lamina_hardware.machine import Machine
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -52,6 +55,28 @@ class InterruptsServicer(rpc.InterruptsServicer):
         results = [self._raise(one, domain) for one in request.interrupts]
         controller.go()
         return pb.RaiseInterruptsResponse(results=[int(result) for result in results])  # type: ignore[misc]
+
+    async def ListInterruptRoutes(
+        self, request: pb.ListInterruptRoutesRequest, context: Context
+    ) -> pb.ListInterruptRoutesResponse:
+        """Lists the routes of a device."""
+        device = self._m.devices.find(request.device, "device")
+        routes = self._m.routes.entries(device)
+        found, token = page(routes, lambda entry: f"{entry[0]:03d}", request.page_size, request.page_token)
+        return pb.ListInterruptRoutesResponse(
+            routes=[convert.route(vector, route) for vector, route in found], next_page_token=token
+        )
+
+    async def SetInterruptRoutes(
+        self, request: pb.SetInterruptRoutesRequest, context: Context
+    ) -> pb.SetInterruptRoutesResponse:
+        """Sets routes of a device."""
+        device = self._m.devices.find(request.device, "device")
+        owner = self._m.owner(context)
+        wishes = convert.routes(request, device.model.vector_count, owner)
+        self._m.routes.set(device, owner, wishes)
+        self._m.record(request.device, "interrupt_routes.set", routes=len(wishes))
+        return pb.SetInterruptRoutesResponse()
 
     def _raise(self, one: pb.Interrupt, domain: str) -> Result:
         controller = self._m.dispatcher.interrupts
