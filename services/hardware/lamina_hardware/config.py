@@ -19,7 +19,8 @@ class HardwareConfig:
     `core_path` is `walker`, `portable`, or `auto`: the walker when its self-test passes. `threads` false keeps all
     execution on the event loop and counts CPU time in instructions. Slices are in instructions of the walker core;
     those of the portable core are shorter. `dma_bytes` is the memory beyond RAM that only devices reach, stored
-    sparsely, a multiple of 2 MiB; `dma_engines` how many of those the machine has.
+    sparsely, a multiple of 2 MiB; `dma_engines` and `nics` how many of those the machine
+    has.
     """
 
     cores: int = 4
@@ -31,6 +32,7 @@ class HardwareConfig:
     slice_instructions: int = 5_000_000
     dma_bytes: int = 1 << 30
     dma_engines: int = 2
+    nics: int = 2
 
     def __post_init__(self) -> None:
         with Checks("CONFIG_OUT_OF_RANGE") as check:
@@ -41,5 +43,6 @@ class HardwareConfig:
             check.range("hardware.dma_bytes", self.dma_bytes, 2 << 20, 1 << 40)
             check.aligned("hardware.dma_bytes", self.dma_bytes, 2 << 20)
             check.range("hardware.dma_engines", self.dma_engines, 0, 16)
+            check.range("hardware.nics", self.nics, 0, 64)
             check.range("hardware.inline_instructions", self.inline_instructions, 8192, 1 << 30)
             check.range("hardware.slice_instructions", self.slice_instructions, 8192, 1 << 40)

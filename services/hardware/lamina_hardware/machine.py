@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lamina.common.v1 import handle_pb2
@@ -17,6 +18,7 @@ from lamina_hardware.disk_faults import DiskFaults
 from lamina_hardware.disks import Disks
 from lamina_hardware.dma_domains import HostDomains
 from lamina_hardware.domain.contexts import Context, Handle
+from lamina_hardware.domain.devices import Device
 from lamina_hardware.domain.run_groups import RunGroup
 from lamina_hardware.engines.interface import CoreEngine, CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
@@ -29,7 +31,10 @@ from lamina_hardware.io.late_core import LateCore
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.memory import HostMemory
 from lamina_hardware.names import Names
+from lamina_hardware.nic_faults import NicFaults
+from lamina_hardware.nics import HostNics
 from lamina_hardware.performance import Performance
+from lamina_hardware.wires import HostWires
 from lamina_kit.busfile import Identity
 from lamina_kit.checks import Checks
 from lamina_kit.engines import load_engine
@@ -55,6 +60,8 @@ class Machine:
     dirty_logs: HostDirtyLogs
     disks: Disks
     disk_devices: DiskDevices
+    nics: HostNics
+    wires: HostWires
     bus: MemoryBus
     path: CorePath
     performance: Performance
@@ -73,6 +80,7 @@ class Machine:
         HardwareFaults(self, config.cores, config.memory_bytes).register(environment.layer.faults)
         DeviceFaults(self).register(environment.layer.faults)
         DiskFaults(self).register(environment.layer.faults)
+        NicFaults(self).register(environment.layer.faults)
 
     @property
     def is_on(self) -> bool:
@@ -116,6 +124,7 @@ class Machine:
         self.domains = HostDomains(self.devices, self.record)
         self.dirty_logs = HostDirtyLogs(self.bus, self.dispatcher.forget_translations)
         self._open_disks()
+        self._plug_nics()
         layer.sessions.adopted = self._count_owned
         layer.sessions.on_broken(lambda owner, epoch: self._stop_owned(owner))
         layer.sessions.on_expired(lambda owner, epoch: self._free_owned(owner))
@@ -129,6 +138,7 @@ class Machine:
         """Stops all runs and frees the cores; the RAM file stays."""
         if self._running:
             self._running = False
+            self.wires.stop()
             self.devices.stop()
             self.performance.stop()
             self.disks.stop()
@@ -154,6 +164,26 @@ class Machine:
             environment.clock.mode == "virtual",
         )
         self.disks.start()
+
+    def _plug_nics(self) -> None:
+        """Puts NICs into the machine, on no wire yet."""
+        environment, names = self._environment, self.names
+        self.nics = HostNics(environment.host, self.devices, self._note_link)
+        self.nics.plug(self._config.nics)
+        self.wires = HostWires(
+            self.devices.timers,
+            environment.rng.child("wires"),
+            lambda wire, event, **inputs: self.record(names.format_wire(wire), event, **inputs),
+            self.devices.requests,
+        )
+
+    def _note_link(self, device: Device, up: bool) -> None:
+        self.record(self.names.format_nic(device.id), "link.up" if up else "link.down")
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the layer keeps what it keeps; relative paths of sockets begin there."""
+        return self._environment.state_dir
 
     def describe(self) -> pb.Host:
         """Returns the host as a message."""

@@ -12,6 +12,8 @@ CONTEXT = Pattern("hosts/{host}/contexts/{context}")
 DEVICE = Pattern("hosts/{host}/devices/{device}")
 DMA_DOMAIN = Pattern("hosts/{host}/dmaDomains/{dma_domain}")
 DISK = Pattern("hosts/{host}/disks/{disk}")
+NIC = Pattern("hosts/{host}/nics/{nic}")
+WIRE = Pattern("hosts/{host}/wires/{wire}")
 IO_GROUP = Pattern("hosts/{host}/ioGroups/{io_group}")
 
 
@@ -61,6 +63,22 @@ class Names:
     def io_group(self, name: str, field: str = "name") -> str:
         """Returns the id in an I/O group's name; empty stays empty and means the root."""
         return self._own(IO_GROUP, "io_group", name, field, "IO_GROUP_UNKNOWN") if name else ""
+
+    def nic(self, name: str, field: str = "name") -> str:
+        """Returns the id in a NIC's name."""
+        return self._own(NIC, "nic", name, field, "NIC_UNKNOWN")
+
+    def wire(self, name: str, field: str = "name") -> str:
+        """Returns the id in a wire's name."""
+        return self._own(WIRE, "wire", name, field, "WIRE_UNKNOWN")
+
+    def format_nic(self, nic: str) -> str:
+        """Returns a NIC's name."""
+        return NIC.format(host=self.host, nic=nic)
+
+    def format_wire(self, wire: str) -> str:
+        """Returns a wire's name."""
+        return WIRE.format(host=self.host, wire=wire)
 
     def format_disk(self, disk: str) -> str:
         """Returns a disk's name."""

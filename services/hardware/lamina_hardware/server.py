@@ -13,7 +13,9 @@ from lamina.hardware.v1 import (
     disks_pb2_grpc,
     interrupts_pb2_grpc,
     iommu_pb2_grpc,
+    nics_pb2_grpc,
     performance_pb2_grpc,
+    wires_pb2_grpc,
 )
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
@@ -30,7 +32,9 @@ from lamina_hardware.serving.disks import DisksServicer
 from lamina_hardware.serving.interrupts import InterruptsServicer
 from lamina_hardware.serving.iommu import IommuServicer
 from lamina_hardware.serving.memory import MemoryServicer
+from lamina_hardware.serving.nics import NicsServicer
 from lamina_hardware.serving.performance import PerformanceServicer
+from lamina_hardware.serving.wires import WiresServicer
 from lamina_kit.service import Environment, Service
 
 Context = aio.ServicerContext[Any, Any]
@@ -53,6 +57,8 @@ class HardwareService:
         "lamina.hardware.v1.Devices",
         "lamina.hardware.v1.Iommu",
         "lamina.hardware.v1.Disks",
+        "lamina.hardware.v1.Nics",
+        "lamina.hardware.v1.Wires",
         "lamina.hardware.v1.Performance",
         clock.SERVICE_NAME,
     )
@@ -70,6 +76,8 @@ class HardwareService:
         devices_pb2_grpc.add_DevicesServicer_to_server(DevicesServicer(self.machine), server)
         iommu_pb2_grpc.add_IommuServicer_to_server(IommuServicer(self.machine), server)
         disks_pb2_grpc.add_DisksServicer_to_server(DisksServicer(self.machine), server)
+        nics_pb2_grpc.add_NicsServicer_to_server(NicsServicer(self.machine), server)
+        wires_pb2_grpc.add_WiresServicer_to_server(WiresServicer(self.machine), server)
         performance_pb2_grpc.add_PerformanceServicer_to_server(PerformanceServicer(self.machine), server)
         clock_pb2_grpc.add_ClockServicer_to_server(clock.ClockServicer(self.machine.clock), server)
 

@@ -23,64 +23,51 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlamina/hardware/v1/nics.proto\x12\x12lamina.hardware.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\"\x97\x04\n\x03Nic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmac_address\x18\x02 \x01(\t\x12\x11\n\tmtu_bytes\x18\x03 \x01(\x05\x12\x19\n\x11receive_addresses\x18\x04 \x03(\t\x12\x13\n\x0bpromiscuous\x18\x05 \x01(\x08\x12\x15\n\rall_multicast\x18\x06 \x01(\x08\x12\x13\n\x0bvlan_filter\x18\x07 \x03(\x05\x12.\n\x08offloads\x18\x08 \x01(\x0b\x32\x1c.lamina.hardware.v1.Offloads\x12\x44\n\x14receive_side_scaling\x18\t \x01(\x0b\x32&.lamina.hardware.v1.ReceiveSideScaling\x12\x10\n\x08\x61\x64min_up\x18\n \x01(\x08\x12/\n\x04link\x18\x0b \x01(\x0e\x32!.lamina.hardware.v1.Nic.LinkState\x12-\n\x07offered\x18\x0c \x01(\x0b\x32\x1c.lamina.hardware.v1.Offloads\x12\x1a\n\x12max_receive_queues\x18\r \x01(\x05\x12\x1b\n\x13max_transmit_queues\x18\x0e \x01(\x05\x12\x0c\n\x04wire\x18\x0f \x01(\t\"O\n\tLinkState\x12\x1a\n\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rLINK_STATE_UP\x10\x01\x12\x13\n\x0fLINK_STATE_DOWN\x10\x02\"\x9a\x01\n\x08Offloads\x12\x18\n\x10receive_checksum\x18\x01 \x01(\x08\x12\x19\n\x11transmit_checksum\x18\x02 \x01(\x08\x12\x14\n\x0csegmentation\x18\x03 \x01(\x08\x12\x1a\n\x12receive_coalescing\x18\x04 \x01(\x08\x12\x12\n\nvlan_strip\x18\x05 \x01(\x08\x12\x13\n\x0bvlan_insert\x18\x06 \x01(\x08\"U\n\x12ReceiveSideScaling\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\r\n\x05table\x18\x03 \x03(\x05\x12\x12\n\nhash_ports\x18\x04 \x01(\x08\"8\n\x0fListNicsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x10ListNicsResponse\x12%\n\x04nics\x18\x01 \x03(\x0b\x32\x17.lamina.hardware.v1.Nic\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\rGetNicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"i\n\x10UpdateNicRequest\x12$\n\x03nic\x18\x01 \x01(\x0b\x32\x17.lamina.hardware.v1.Nic\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\xc8\x01\n\x05Queue\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x11\n\tring_iova\x18\x02 \x01(\x04\x12\x13\n\x0b\x64\x65scriptors\x18\x03 \x01(\x05\x12\x14\n\x0c\x62uffer_bytes\x18\x04 \x01(\x05\x12\x0e\n\x06vector\x18\x05 \x01(\x05\x12\x15\n\rmoderation_ns\x18\x06 \x01(\x03\x12\x19\n\x11moderation_frames\x18\x07 \x01(\x05\x12\x0c\n\x04head\x18\x08 \x01(\x05\x12\x0c\n\x04tail\x18\t \x01(\x05\x12\x13\n\x0bstop_reason\x18\n \x01(\t\"P\n\x16\x43onfigureQueuesRequest\x12\x0b\n\x03nic\x18\x01 \x01(\t\x12)\n\x06queues\x18\x02 \x03(\x0b\x32\x19.lamina.hardware.v1.Queue\"D\n\x17\x43onfigureQueuesResponse\x12)\n\x06queues\x18\x01 \x03(\x0b\x32\x19.lamina.hardware.v1.Queue\" \n\x11ListQueuesRequest\x12\x0b\n\x03nic\x18\x01 \x01(\t\"?\n\x12ListQueuesResponse\x12)\n\x06queues\x18\x01 \x03(\x0b\x32\x19.lamina.hardware.v1.Queue\"$\n\x15GetNicCountersRequest\x12\x0b\n\x03nic\x18\x01 \x01(\t\"\xe5\x02\n\x0bNicCounters\x12\x17\n\x0freceived_frames\x18\x01 \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\x12\x13\n\x0bsent_frames\x18\x03 \x01(\x03\x12\x12\n\nsent_bytes\x18\x04 \x01(\x03\x12/\n\x05\x64rops\x18\x05 \x03(\x0b\x32 .lamina.hardware.v1.NicDropCount\x12\x17\n\x0fsegmented_sends\x18\x06 \x01(\x03\x12\x18\n\x10\x63oalesced_frames\x18\x07 \x01(\x03\x12\x12\n\ninterrupts\x18\x08 \x01(\x03\x12\x1c\n\x14moderated_interrupts\x18\t \x01(\x03\x12\x18\n\x10\x64\x65scriptor_reads\x18\n \x01(\x03\x12\x19\n\x11\x64\x65scriptor_writes\x18\x0b \x01(\x03\x12\x31\n\x06queues\x18\x0c \x03(\x0b\x32!.lamina.hardware.v1.QueueCounters\"M\n\rQueueCounters\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\r\n\x05\x65mpty\x18\x04 \x01(\x03\"P\n\x0cNicDropCount\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.lamina.hardware.v1.NicDropReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03*\xa9\x02\n\rNicDropReason\x12\x1f\n\x1bNIC_DROP_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dNIC_DROP_REASON_NO_DESCRIPTOR\x10\x01\x12\x1c\n\x18NIC_DROP_REASON_TOO_LONG\x10\x02\x12\x1d\n\x19NIC_DROP_REASON_TOO_SHORT\x10\x03\x12\x1c\n\x18NIC_DROP_REASON_FILTERED\x10\x04\x12\x1d\n\x19NIC_DROP_REASON_DMA_FAULT\x10\x05\x12\x1d\n\x19NIC_DROP_REASON_LINK_DOWN\x10\x06\x12\x1e\n\x1aNIC_DROP_REASON_NOT_DRIVEN\x10\x07\x12\x1b\n\x17NIC_DROP_REASON_DAMAGED\x10\x08\x32\xe6\x04\n\x04Nics\x12_\n\x08ListNics\x12#.lamina.hardware.v1.ListNicsRequest\x1a$.lamina.hardware.v1.ListNicsResponse\"\x08\x8a\xb5\x18\x04S-14\x12N\n\x06GetNic\x12!.lamina.hardware.v1.GetNicRequest\x1a\x17.lamina.hardware.v1.Nic\"\x08\x8a\xb5\x18\x04S-14\x12Y\n\tUpdateNic\x12$.lamina.hardware.v1.UpdateNicRequest\x1a\x17.lamina.hardware.v1.Nic\"\r\x8a\xb5\x18\tS-14 S-15\x12y\n\x0f\x43onfigureQueues\x12*.lamina.hardware.v1.ConfigureQueuesRequest\x1a+.lamina.hardware.v1.ConfigureQueuesResponse\"\r\x8a\xb5\x18\tS-14 S-15\x12j\n\nListQueues\x12%.lamina.hardware.v1.ListQueuesRequest\x1a&.lamina.hardware.v1.ListQueuesResponse\"\r\x8a\xb5\x18\tS-14 S-15\x12k\n\x0eGetNicCounters\x12).lamina.hardware.v1.GetNicCountersRequest\x1a\x1f.lamina.hardware.v1.NicCounters\"\r\x8a\xb5\x18\tS-14 S-15b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlamina/hardware/v1/nics.proto\x12\x12lamina.hardware.v1\x1a google/protobuf/field_mask.proto\"\x97\x04\n\x03Nic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmac_address\x18\x02 \x01(\t\x12\x11\n\tmtu_bytes\x18\x03 \x01(\x05\x12\x19\n\x11receive_addresses\x18\x04 \x03(\t\x12\x13\n\x0bpromiscuous\x18\x05 \x01(\x08\x12\x15\n\rall_multicast\x18\x06 \x01(\x08\x12\x13\n\x0bvlan_filter\x18\x07 \x03(\x05\x12.\n\x08offloads\x18\x08 \x01(\x0b\x32\x1c.lamina.hardware.v1.Offloads\x12\x44\n\x14receive_side_scaling\x18\t \x01(\x0b\x32&.lamina.hardware.v1.ReceiveSideScaling\x12\x10\n\x08\x61\x64min_up\x18\n \x01(\x08\x12/\n\x04link\x18\x0b \x01(\x0e\x32!.lamina.hardware.v1.Nic.LinkState\x12-\n\x07offered\x18\x0c \x01(\x0b\x32\x1c.lamina.hardware.v1.Offloads\x12\x1a\n\x12max_receive_queues\x18\r \x01(\x05\x12\x1b\n\x13max_transmit_queues\x18\x0e \x01(\x05\x12\x0c\n\x04wire\x18\x0f \x01(\t\"O\n\tLinkState\x12\x1a\n\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rLINK_STATE_UP\x10\x01\x12\x13\n\x0fLINK_STATE_DOWN\x10\x02\"\x9a\x01\n\x08Offloads\x12\x18\n\x10receive_checksum\x18\x01 \x01(\x08\x12\x19\n\x11transmit_checksum\x18\x02 \x01(\x08\x12\x14\n\x0csegmentation\x18\x03 \x01(\x08\x12\x1a\n\x12receive_coalescing\x18\x04 \x01(\x08\x12\x12\n\nvlan_strip\x18\x05 \x01(\x08\x12\x13\n\x0bvlan_insert\x18\x06 \x01(\x08\"U\n\x12ReceiveSideScaling\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0b\n\x03key\x18\x02 \x01(\x0c\x12\r\n\x05table\x18\x03 \x03(\x05\x12\x12\n\nhash_ports\x18\x04 \x01(\x08\"8\n\x0fListNicsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x10ListNicsResponse\x12%\n\x04nics\x18\x01 \x03(\x0b\x32\x17.lamina.hardware.v1.Nic\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1d\n\rGetNicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"i\n\x10UpdateNicRequest\x12$\n\x03nic\x18\x01 \x01(\x0b\x32\x17.lamina.hardware.v1.Nic\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\xc8\x01\n\x05Queue\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x11\n\tring_iova\x18\x02 \x01(\x04\x12\x13\n\x0b\x64\x65scriptors\x18\x03 \x01(\x05\x12\x14\n\x0c\x62uffer_bytes\x18\x04 \x01(\x05\x12\x0e\n\x06vector\x18\x05 \x01(\x05\x12\x15\n\rmoderation_ns\x18\x06 \x01(\x03\x12\x19\n\x11moderation_frames\x18\x07 \x01(\x05\x12\x0c\n\x04head\x18\x08 \x01(\x05\x12\x0c\n\x04tail\x18\t \x01(\x05\x12\x13\n\x0bstop_reason\x18\n \x01(\t\"P\n\x16\x43onfigureQueuesRequest\x12\x0b\n\x03nic\x18\x01 \x01(\t\x12)\n\x06queues\x18\x02 \x03(\x0b\x32\x19.lamina.hardware.v1.Queue\"D\n\x17\x43onfigureQueuesResponse\x12)\n\x06queues\x18\x01 \x03(\x0b\x32\x19.lamina.hardware.v1.Queue\" \n\x11ListQueuesRequest\x12\x0b\n\x03nic\x18\x01 \x01(\t\"?\n\x12ListQueuesResponse\x12)\n\x06queues\x18\x01 \x03(\x0b\x32\x19.lamina.hardware.v1.Queue\"$\n\x15GetNicCountersRequest\x12\x0b\n\x03nic\x18\x01 \x01(\t\"\xe5\x02\n\x0bNicCounters\x12\x17\n\x0freceived_frames\x18\x01 \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x03\x12\x13\n\x0bsent_frames\x18\x03 \x01(\x03\x12\x12\n\nsent_bytes\x18\x04 \x01(\x03\x12/\n\x05\x64rops\x18\x05 \x03(\x0b\x32 .lamina.hardware.v1.NicDropCount\x12\x17\n\x0fsegmented_sends\x18\x06 \x01(\x03\x12\x18\n\x10\x63oalesced_frames\x18\x07 \x01(\x03\x12\x12\n\ninterrupts\x18\x08 \x01(\x03\x12\x1c\n\x14moderated_interrupts\x18\t \x01(\x03\x12\x18\n\x10\x64\x65scriptor_reads\x18\n \x01(\x03\x12\x19\n\x11\x64\x65scriptor_writes\x18\x0b \x01(\x03\x12\x31\n\x06queues\x18\x0c \x03(\x0b\x32!.lamina.hardware.v1.QueueCounters\"M\n\rQueueCounters\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06\x66rames\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\r\n\x05\x65mpty\x18\x04 \x01(\x03\"P\n\x0cNicDropCount\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.lamina.hardware.v1.NicDropReason\x12\r\n\x05\x63ount\x18\x02 \x01(\x03*\xa9\x02\n\rNicDropReason\x12\x1f\n\x1bNIC_DROP_REASON_UNSPECIFIED\x10\x00\x12!\n\x1dNIC_DROP_REASON_NO_DESCRIPTOR\x10\x01\x12\x1c\n\x18NIC_DROP_REASON_TOO_LONG\x10\x02\x12\x1d\n\x19NIC_DROP_REASON_TOO_SHORT\x10\x03\x12\x1c\n\x18NIC_DROP_REASON_FILTERED\x10\x04\x12\x1d\n\x19NIC_DROP_REASON_DMA_FAULT\x10\x05\x12\x1d\n\x19NIC_DROP_REASON_LINK_DOWN\x10\x06\x12\x1e\n\x1aNIC_DROP_REASON_NOT_DRIVEN\x10\x07\x12\x1b\n\x17NIC_DROP_REASON_DAMAGED\x10\x08\x32\x96\x04\n\x04Nics\x12U\n\x08ListNics\x12#.lamina.hardware.v1.ListNicsRequest\x1a$.lamina.hardware.v1.ListNicsResponse\x12\x44\n\x06GetNic\x12!.lamina.hardware.v1.GetNicRequest\x1a\x17.lamina.hardware.v1.Nic\x12J\n\tUpdateNic\x12$.lamina.hardware.v1.UpdateNicRequest\x1a\x17.lamina.hardware.v1.Nic\x12j\n\x0f\x43onfigureQueues\x12*.lamina.hardware.v1.ConfigureQueuesRequest\x1a+.lamina.hardware.v1.ConfigureQueuesResponse\x12[\n\nListQueues\x12%.lamina.hardware.v1.ListQueuesRequest\x1a&.lamina.hardware.v1.ListQueuesResponse\x12\\\n\x0eGetNicCounters\x12).lamina.hardware.v1.GetNicCountersRequest\x1a\x1f.lamina.hardware.v1.NicCountersb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.hardware.v1.nics_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NICS'].methods_by_name['ListNics']._loaded_options = None
-  _globals['_NICS'].methods_by_name['ListNics']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_NICS'].methods_by_name['GetNic']._loaded_options = None
-  _globals['_NICS'].methods_by_name['GetNic']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_NICS'].methods_by_name['UpdateNic']._loaded_options = None
-  _globals['_NICS'].methods_by_name['UpdateNic']._serialized_options = b'\212\265\030\tS-14 S-15'
-  _globals['_NICS'].methods_by_name['ConfigureQueues']._loaded_options = None
-  _globals['_NICS'].methods_by_name['ConfigureQueues']._serialized_options = b'\212\265\030\tS-14 S-15'
-  _globals['_NICS'].methods_by_name['ListQueues']._loaded_options = None
-  _globals['_NICS'].methods_by_name['ListQueues']._serialized_options = b'\212\265\030\tS-14 S-15'
-  _globals['_NICS'].methods_by_name['GetNicCounters']._loaded_options = None
-  _globals['_NICS'].methods_by_name['GetNicCounters']._serialized_options = b'\212\265\030\tS-14 S-15'
-  _globals['_NICDROPREASON']._serialized_start=2195
-  _globals['_NICDROPREASON']._serialized_end=2492
-  _globals['_NIC']._serialized_start=120
-  _globals['_NIC']._serialized_end=655
-  _globals['_NIC_LINKSTATE']._serialized_start=576
-  _globals['_NIC_LINKSTATE']._serialized_end=655
-  _globals['_OFFLOADS']._serialized_start=658
-  _globals['_OFFLOADS']._serialized_end=812
-  _globals['_RECEIVESIDESCALING']._serialized_start=814
-  _globals['_RECEIVESIDESCALING']._serialized_end=899
-  _globals['_LISTNICSREQUEST']._serialized_start=901
-  _globals['_LISTNICSREQUEST']._serialized_end=957
-  _globals['_LISTNICSRESPONSE']._serialized_start=959
-  _globals['_LISTNICSRESPONSE']._serialized_end=1041
-  _globals['_GETNICREQUEST']._serialized_start=1043
-  _globals['_GETNICREQUEST']._serialized_end=1072
-  _globals['_UPDATENICREQUEST']._serialized_start=1074
-  _globals['_UPDATENICREQUEST']._serialized_end=1179
-  _globals['_QUEUE']._serialized_start=1182
-  _globals['_QUEUE']._serialized_end=1382
-  _globals['_CONFIGUREQUEUESREQUEST']._serialized_start=1384
-  _globals['_CONFIGUREQUEUESREQUEST']._serialized_end=1464
-  _globals['_CONFIGUREQUEUESRESPONSE']._serialized_start=1466
-  _globals['_CONFIGUREQUEUESRESPONSE']._serialized_end=1534
-  _globals['_LISTQUEUESREQUEST']._serialized_start=1536
-  _globals['_LISTQUEUESREQUEST']._serialized_end=1568
-  _globals['_LISTQUEUESRESPONSE']._serialized_start=1570
-  _globals['_LISTQUEUESRESPONSE']._serialized_end=1633
-  _globals['_GETNICCOUNTERSREQUEST']._serialized_start=1635
-  _globals['_GETNICCOUNTERSREQUEST']._serialized_end=1671
-  _globals['_NICCOUNTERS']._serialized_start=1674
-  _globals['_NICCOUNTERS']._serialized_end=2031
-  _globals['_QUEUECOUNTERS']._serialized_start=2033
-  _globals['_QUEUECOUNTERS']._serialized_end=2110
-  _globals['_NICDROPCOUNT']._serialized_start=2112
-  _globals['_NICDROPCOUNT']._serialized_end=2192
-  _globals['_NICS']._serialized_start=2495
-  _globals['_NICS']._serialized_end=3109
+  _globals['_NICDROPREASON']._serialized_start=2163
+  _globals['_NICDROPREASON']._serialized_end=2460
+  _globals['_NIC']._serialized_start=88
+  _globals['_NIC']._serialized_end=623
+  _globals['_NIC_LINKSTATE']._serialized_start=544
+  _globals['_NIC_LINKSTATE']._serialized_end=623
+  _globals['_OFFLOADS']._serialized_start=626
+  _globals['_OFFLOADS']._serialized_end=780
+  _globals['_RECEIVESIDESCALING']._serialized_start=782
+  _globals['_RECEIVESIDESCALING']._serialized_end=867
+  _globals['_LISTNICSREQUEST']._serialized_start=869
+  _globals['_LISTNICSREQUEST']._serialized_end=925
+  _globals['_LISTNICSRESPONSE']._serialized_start=927
+  _globals['_LISTNICSRESPONSE']._serialized_end=1009
+  _globals['_GETNICREQUEST']._serialized_start=1011
+  _globals['_GETNICREQUEST']._serialized_end=1040
+  _globals['_UPDATENICREQUEST']._serialized_start=1042
+  _globals['_UPDATENICREQUEST']._serialized_end=1147
+  _globals['_QUEUE']._serialized_start=1150
+  _globals['_QUEUE']._serialized_end=1350
+  _globals['_CONFIGUREQUEUESREQUEST']._serialized_start=1352
+  _globals['_CONFIGUREQUEUESREQUEST']._serialized_end=1432
+  _globals['_CONFIGUREQUEUESRESPONSE']._serialized_start=1434
+  _globals['_CONFIGUREQUEUESRESPONSE']._serialized_end=1502
+  _globals['_LISTQUEUESREQUEST']._serialized_start=1504
+  _globals['_LISTQUEUESREQUEST']._serialized_end=1536
+  _globals['_LISTQUEUESRESPONSE']._serialized_start=1538
+  _globals['_LISTQUEUESRESPONSE']._serialized_end=1601
+  _globals['_GETNICCOUNTERSREQUEST']._serialized_start=1603
+  _globals['_GETNICCOUNTERSREQUEST']._serialized_end=1639
+  _globals['_NICCOUNTERS']._serialized_start=1642
+  _globals['_NICCOUNTERS']._serialized_end=1999
+  _globals['_QUEUECOUNTERS']._serialized_start=2001
+  _globals['_QUEUECOUNTERS']._serialized_end=2078
+  _globals['_NICDROPCOUNT']._serialized_start=2080
+  _globals['_NICDROPCOUNT']._serialized_end=2160
+  _globals['_NICS']._serialized_start=2463
+  _globals['_NICS']._serialized_end=2997
 # @@protoc_insertion_point(module_scope)

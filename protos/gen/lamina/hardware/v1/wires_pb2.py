@@ -23,70 +23,53 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elamina/hardware/v1/wires.proto\x12\x12lamina.hardware.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\"\xcb\x03\n\x04Wire\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x06\x66\x61\x62ric\x18\x02 \x01(\x0b\x32 .lamina.hardware.v1.FabricMediumH\x00\x12,\n\x03udp\x18\x03 \x01(\x0b\x32\x1d.lamina.hardware.v1.UdpMediumH\x00\x12.\n\x04unix\x18\x04 \x01(\x0b\x32\x1e.lamina.hardware.v1.UnixMediumH\x00\x12,\n\x03tap\x18\x05 \x01(\x0b\x32\x1d.lamina.hardware.v1.TapMediumH\x00\x12\x32\n\x06packet\x18\x06 \x01(\x0b\x32 .lamina.hardware.v1.PacketMediumH\x00\x12\x1c\n\x14rate_bits_per_second\x18\x07 \x01(\x03\x12\x10\n\x08\x64\x65lay_ns\x18\x08 \x01(\x03\x12\x11\n\tjitter_ns\x18\t \x01(\x03\x12\x10\n\x08loss_ppm\x18\n \x01(\x05\x12\x13\n\x0bqueue_bytes\x18\x0b \x01(\x03\x12\x0b\n\x03\x63ut\x18\x0c \x01(\x08\x12\x0c\n\x04nics\x18\r \x03(\t\x12\x0e\n\x06\x66rames\x18\x0e \x01(\x03\x12\r\n\x05\x62ytes\x18\x0f \x01(\x03\x12\x13\n\x0blost_frames\x18\x10 \x01(\x03\x42\x08\n\x06medium\"\x1e\n\x0c\x46\x61\x62ricMedium\x12\x0e\n\x06\x66\x61\x62ric\x18\x01 \x01(\t\"*\n\tUdpMedium\x12\r\n\x05local\x18\x01 \x01(\t\x12\x0e\n\x06remote\x18\x02 \x01(\t\"+\n\nUnixMedium\x12\r\n\x05local\x18\x01 \x01(\t\x12\x0e\n\x06remote\x18\x02 \x01(\t\"\x1e\n\tTapMedium\x12\x11\n\tinterface\x18\x01 \x01(\t\"!\n\x0cPacketMedium\x12\x11\n\tinterface\x18\x01 \x01(\t\"`\n\x11\x43reateWireRequest\x12\x0f\n\x07wire_id\x18\x01 \x01(\t\x12&\n\x04wire\x18\x02 \x01(\x0b\x32\x18.lamina.hardware.v1.Wire\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1e\n\x0eGetWireRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x10ListWiresRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x11ListWiresResponse\x12\'\n\x05wires\x18\x01 \x03(\x0b\x32\x18.lamina.hardware.v1.Wire\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\x11UpdateWireRequest\x12&\n\x04wire\x18\x01 \x01(\x0b\x32\x18.lamina.hardware.v1.Wire\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"!\n\x11\x44\x65leteWireRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteWireResponse\".\n\x11\x43onnectNicRequest\x12\x0b\n\x03nic\x18\x01 \x01(\t\x12\x0c\n\x04wire\x18\x02 \x01(\t\"\x14\n\x12\x43onnectNicResponse\"#\n\x14\x44isconnectNicRequest\x12\x0b\n\x03nic\x18\x01 \x01(\t\"\x17\n\x15\x44isconnectNicResponse\"6\n\x12\x43\x61ptureWireRequest\x12\x0c\n\x04wire\x18\x01 \x01(\t\x12\x12\n\nsnap_bytes\x18\x02 \x01(\x05\"O\n\nWireFrames\x12\x0e\n\x06\x66rames\x18\x01 \x03(\x0c\x12\x10\n\x08times_ns\x18\x02 \x03(\x03\x12\x0f\n\x07lengths\x18\x03 \x03(\x05\x12\x0e\n\x06missed\x18\x04 \x01(\x03\x32\x91\x06\n\x05Wires\x12W\n\nCreateWire\x12%.lamina.hardware.v1.CreateWireRequest\x1a\x18.lamina.hardware.v1.Wire\"\x08\x8a\xb5\x18\x04S-14\x12Q\n\x07GetWire\x12\".lamina.hardware.v1.GetWireRequest\x1a\x18.lamina.hardware.v1.Wire\"\x08\x8a\xb5\x18\x04S-14\x12\x62\n\tListWires\x12$.lamina.hardware.v1.ListWiresRequest\x1a%.lamina.hardware.v1.ListWiresResponse\"\x08\x8a\xb5\x18\x04S-14\x12W\n\nUpdateWire\x12%.lamina.hardware.v1.UpdateWireRequest\x1a\x18.lamina.hardware.v1.Wire\"\x08\x8a\xb5\x18\x04S-14\x12\x65\n\nDeleteWire\x12%.lamina.hardware.v1.DeleteWireRequest\x1a&.lamina.hardware.v1.DeleteWireResponse\"\x08\x8a\xb5\x18\x04S-14\x12\x65\n\nConnectNic\x12%.lamina.hardware.v1.ConnectNicRequest\x1a&.lamina.hardware.v1.ConnectNicResponse\"\x08\x8a\xb5\x18\x04S-14\x12n\n\rDisconnectNic\x12(.lamina.hardware.v1.DisconnectNicRequest\x1a).lamina.hardware.v1.DisconnectNicResponse\"\x08\x8a\xb5\x18\x04S-14\x12\x61\n\x0b\x43\x61ptureWire\x12&.lamina.hardware.v1.CaptureWireRequest\x1a\x1e.lamina.hardware.v1.WireFrames\"\x08\x8a\xb5\x18\x04S-140\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1elamina/hardware/v1/wires.proto\x12\x12lamina.hardware.v1\x1a google/protobuf/field_mask.proto\"\xcb\x03\n\x04Wire\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x06\x66\x61\x62ric\x18\x02 \x01(\x0b\x32 .lamina.hardware.v1.FabricMediumH\x00\x12,\n\x03udp\x18\x03 \x01(\x0b\x32\x1d.lamina.hardware.v1.UdpMediumH\x00\x12.\n\x04unix\x18\x04 \x01(\x0b\x32\x1e.lamina.hardware.v1.UnixMediumH\x00\x12,\n\x03tap\x18\x05 \x01(\x0b\x32\x1d.lamina.hardware.v1.TapMediumH\x00\x12\x32\n\x06packet\x18\x06 \x01(\x0b\x32 .lamina.hardware.v1.PacketMediumH\x00\x12\x1c\n\x14rate_bits_per_second\x18\x07 \x01(\x03\x12\x10\n\x08\x64\x65lay_ns\x18\x08 \x01(\x03\x12\x11\n\tjitter_ns\x18\t \x01(\x03\x12\x10\n\x08loss_ppm\x18\n \x01(\x05\x12\x13\n\x0bqueue_bytes\x18\x0b \x01(\x03\x12\x0b\n\x03\x63ut\x18\x0c \x01(\x08\x12\x0c\n\x04nics\x18\r \x03(\t\x12\x0e\n\x06\x66rames\x18\x0e \x01(\x03\x12\r\n\x05\x62ytes\x18\x0f \x01(\x03\x12\x13\n\x0blost_frames\x18\x10 \x01(\x03\x42\x08\n\x06medium\"\x1e\n\x0c\x46\x61\x62ricMedium\x12\x0e\n\x06\x66\x61\x62ric\x18\x01 \x01(\t\"*\n\tUdpMedium\x12\r\n\x05local\x18\x01 \x01(\t\x12\x0e\n\x06remote\x18\x02 \x01(\t\"+\n\nUnixMedium\x12\r\n\x05local\x18\x01 \x01(\t\x12\x0e\n\x06remote\x18\x02 \x01(\t\"\x1e\n\tTapMedium\x12\x11\n\tinterface\x18\x01 \x01(\t\"!\n\x0cPacketMedium\x12\x11\n\tinterface\x18\x01 \x01(\t\"`\n\x11\x43reateWireRequest\x12\x0f\n\x07wire_id\x18\x01 \x01(\t\x12&\n\x04wire\x18\x02 \x01(\x0b\x32\x18.lamina.hardware.v1.Wire\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1e\n\x0eGetWireRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"9\n\x10ListWiresRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x11ListWiresResponse\x12\'\n\x05wires\x18\x01 \x03(\x0b\x32\x18.lamina.hardware.v1.Wire\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"l\n\x11UpdateWireRequest\x12&\n\x04wire\x18\x01 \x01(\x0b\x32\x18.lamina.hardware.v1.Wire\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"!\n\x11\x44\x65leteWireRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteWireResponse\".\n\x11\x43onnectNicRequest\x12\x0b\n\x03nic\x18\x01 \x01(\t\x12\x0c\n\x04wire\x18\x02 \x01(\t\"\x14\n\x12\x43onnectNicResponse\"#\n\x14\x44isconnectNicRequest\x12\x0b\n\x03nic\x18\x01 \x01(\t\"\x17\n\x15\x44isconnectNicResponse\"6\n\x12\x43\x61ptureWireRequest\x12\x0c\n\x04wire\x18\x01 \x01(\t\x12\x12\n\nsnap_bytes\x18\x02 \x01(\x05\"O\n\nWireFrames\x12\x0e\n\x06\x66rames\x18\x01 \x03(\x0c\x12\x10\n\x08times_ns\x18\x02 \x03(\x03\x12\x0f\n\x07lengths\x18\x03 \x03(\x05\x12\x0e\n\x06missed\x18\x04 \x01(\x03\x32\xc1\x05\n\x05Wires\x12M\n\nCreateWire\x12%.lamina.hardware.v1.CreateWireRequest\x1a\x18.lamina.hardware.v1.Wire\x12G\n\x07GetWire\x12\".lamina.hardware.v1.GetWireRequest\x1a\x18.lamina.hardware.v1.Wire\x12X\n\tListWires\x12$.lamina.hardware.v1.ListWiresRequest\x1a%.lamina.hardware.v1.ListWiresResponse\x12M\n\nUpdateWire\x12%.lamina.hardware.v1.UpdateWireRequest\x1a\x18.lamina.hardware.v1.Wire\x12[\n\nDeleteWire\x12%.lamina.hardware.v1.DeleteWireRequest\x1a&.lamina.hardware.v1.DeleteWireResponse\x12[\n\nConnectNic\x12%.lamina.hardware.v1.ConnectNicRequest\x1a&.lamina.hardware.v1.ConnectNicResponse\x12\x64\n\rDisconnectNic\x12(.lamina.hardware.v1.DisconnectNicRequest\x1a).lamina.hardware.v1.DisconnectNicResponse\x12W\n\x0b\x43\x61ptureWire\x12&.lamina.hardware.v1.CaptureWireRequest\x1a\x1e.lamina.hardware.v1.WireFrames0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.hardware.v1.wires_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WIRES'].methods_by_name['CreateWire']._loaded_options = None
-  _globals['_WIRES'].methods_by_name['CreateWire']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_WIRES'].methods_by_name['GetWire']._loaded_options = None
-  _globals['_WIRES'].methods_by_name['GetWire']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_WIRES'].methods_by_name['ListWires']._loaded_options = None
-  _globals['_WIRES'].methods_by_name['ListWires']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_WIRES'].methods_by_name['UpdateWire']._loaded_options = None
-  _globals['_WIRES'].methods_by_name['UpdateWire']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_WIRES'].methods_by_name['DeleteWire']._loaded_options = None
-  _globals['_WIRES'].methods_by_name['DeleteWire']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_WIRES'].methods_by_name['ConnectNic']._loaded_options = None
-  _globals['_WIRES'].methods_by_name['ConnectNic']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_WIRES'].methods_by_name['DisconnectNic']._loaded_options = None
-  _globals['_WIRES'].methods_by_name['DisconnectNic']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_WIRES'].methods_by_name['CaptureWire']._loaded_options = None
-  _globals['_WIRES'].methods_by_name['CaptureWire']._serialized_options = b'\212\265\030\004S-14'
-  _globals['_WIRE']._serialized_start=121
-  _globals['_WIRE']._serialized_end=580
-  _globals['_FABRICMEDIUM']._serialized_start=582
-  _globals['_FABRICMEDIUM']._serialized_end=612
-  _globals['_UDPMEDIUM']._serialized_start=614
-  _globals['_UDPMEDIUM']._serialized_end=656
-  _globals['_UNIXMEDIUM']._serialized_start=658
-  _globals['_UNIXMEDIUM']._serialized_end=701
-  _globals['_TAPMEDIUM']._serialized_start=703
-  _globals['_TAPMEDIUM']._serialized_end=733
-  _globals['_PACKETMEDIUM']._serialized_start=735
-  _globals['_PACKETMEDIUM']._serialized_end=768
-  _globals['_CREATEWIREREQUEST']._serialized_start=770
-  _globals['_CREATEWIREREQUEST']._serialized_end=866
-  _globals['_GETWIREREQUEST']._serialized_start=868
-  _globals['_GETWIREREQUEST']._serialized_end=898
-  _globals['_LISTWIRESREQUEST']._serialized_start=900
-  _globals['_LISTWIRESREQUEST']._serialized_end=957
-  _globals['_LISTWIRESRESPONSE']._serialized_start=959
-  _globals['_LISTWIRESRESPONSE']._serialized_end=1044
-  _globals['_UPDATEWIREREQUEST']._serialized_start=1046
-  _globals['_UPDATEWIREREQUEST']._serialized_end=1154
-  _globals['_DELETEWIREREQUEST']._serialized_start=1156
-  _globals['_DELETEWIREREQUEST']._serialized_end=1189
-  _globals['_DELETEWIRERESPONSE']._serialized_start=1191
-  _globals['_DELETEWIRERESPONSE']._serialized_end=1211
-  _globals['_CONNECTNICREQUEST']._serialized_start=1213
-  _globals['_CONNECTNICREQUEST']._serialized_end=1259
-  _globals['_CONNECTNICRESPONSE']._serialized_start=1261
-  _globals['_CONNECTNICRESPONSE']._serialized_end=1281
-  _globals['_DISCONNECTNICREQUEST']._serialized_start=1283
-  _globals['_DISCONNECTNICREQUEST']._serialized_end=1318
-  _globals['_DISCONNECTNICRESPONSE']._serialized_start=1320
-  _globals['_DISCONNECTNICRESPONSE']._serialized_end=1343
-  _globals['_CAPTUREWIREREQUEST']._serialized_start=1345
-  _globals['_CAPTUREWIREREQUEST']._serialized_end=1399
-  _globals['_WIREFRAMES']._serialized_start=1401
-  _globals['_WIREFRAMES']._serialized_end=1480
-  _globals['_WIRES']._serialized_start=1483
-  _globals['_WIRES']._serialized_end=2268
+  _globals['_WIRE']._serialized_start=89
+  _globals['_WIRE']._serialized_end=548
+  _globals['_FABRICMEDIUM']._serialized_start=550
+  _globals['_FABRICMEDIUM']._serialized_end=580
+  _globals['_UDPMEDIUM']._serialized_start=582
+  _globals['_UDPMEDIUM']._serialized_end=624
+  _globals['_UNIXMEDIUM']._serialized_start=626
+  _globals['_UNIXMEDIUM']._serialized_end=669
+  _globals['_TAPMEDIUM']._serialized_start=671
+  _globals['_TAPMEDIUM']._serialized_end=701
+  _globals['_PACKETMEDIUM']._serialized_start=703
+  _globals['_PACKETMEDIUM']._serialized_end=736
+  _globals['_CREATEWIREREQUEST']._serialized_start=738
+  _globals['_CREATEWIREREQUEST']._serialized_end=834
+  _globals['_GETWIREREQUEST']._serialized_start=836
+  _globals['_GETWIREREQUEST']._serialized_end=866
+  _globals['_LISTWIRESREQUEST']._serialized_start=868
+  _globals['_LISTWIRESREQUEST']._serialized_end=925
+  _globals['_LISTWIRESRESPONSE']._serialized_start=927
+  _globals['_LISTWIRESRESPONSE']._serialized_end=1012
+  _globals['_UPDATEWIREREQUEST']._serialized_start=1014
+  _globals['_UPDATEWIREREQUEST']._serialized_end=1122
+  _globals['_DELETEWIREREQUEST']._serialized_start=1124
+  _globals['_DELETEWIREREQUEST']._serialized_end=1157
+  _globals['_DELETEWIRERESPONSE']._serialized_start=1159
+  _globals['_DELETEWIRERESPONSE']._serialized_end=1179
+  _globals['_CONNECTNICREQUEST']._serialized_start=1181
+  _globals['_CONNECTNICREQUEST']._serialized_end=1227
+  _globals['_CONNECTNICRESPONSE']._serialized_start=1229
+  _globals['_CONNECTNICRESPONSE']._serialized_end=1249
+  _globals['_DISCONNECTNICREQUEST']._serialized_start=1251
+  _globals['_DISCONNECTNICREQUEST']._serialized_end=1286
+  _globals['_DISCONNECTNICRESPONSE']._serialized_start=1288
+  _globals['_DISCONNECTNICRESPONSE']._serialized_end=1311
+  _globals['_CAPTUREWIREREQUEST']._serialized_start=1313
+  _globals['_CAPTUREWIREREQUEST']._serialized_end=1367
+  _globals['_WIREFRAMES']._serialized_start=1369
+  _globals['_WIREFRAMES']._serialized_end=1448
+  _globals['_WIRES']._serialized_start=1451
+  _globals['_WIRES']._serialized_end=2156
 # @@protoc_insertion_point(module_scope)

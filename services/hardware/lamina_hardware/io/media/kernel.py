@@ -1,0 +1,135 @@
+"""Wires to the kernel's network: TAP devices and packet sockets. They need CAP_NET_ADMIN and CAP_NET_RAW."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import socket
+import struct
+from collections.abc import Sequence
+
+from lamina_hardware.io.media.medium import (
+    MOST_AT_ONCE,
+    MOST_FRAME,
+    Deliver,
+    SocketMedium,
+    refuse_privilege,
+    unavailable,
+)
+
+NAME_BYTES = 15
+"""Longest name of an interface."""
+
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 2, 0x1000
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_ETH_P_ALL = 3
+_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _PACKET_AUXDATA = 263, 1, 8
+_PACKET_MR_PROMISC, _PACKET_OUTGOING = 1, 4
+_AUXDATA = struct.Struct("=IIIHHHH")
+_VLAN_VALID, _TPID_VALID = 1 << 4, 1 << 6
+_DENIED = (errno.EPERM, errno.EACCES)
+
+
+class TapMedium:
+    """A TAP device: what is written enters the kernel, what the kernel sends is read.
+
+    `name` empty lets the kernel choose; the interface is set up.
+    """
+
+    def __init__(self, name: str) -> None:
+        what = f"TAP device {name or '(any)'}"
+        self.lost = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        try:
+            self._file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            refuse_privilege(what, error)
+        try:
+            asked = struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI)
+            self.name = fcntl.ioctl(self._file, _TUNSETIFF, asked)[:16].rstrip(b"\0").decode()
+            _set_up(self.name)
+        except OSError as error:
+            os.close(self._file)
+            if error.errno in _DENIED:
+                refuse_privilege(what, error)
+            raise unavailable(what, error) from error
+
+    def attach(self, loop: asyncio.AbstractEventLoop, deliver: Deliver) -> None:
+        """Begins to deliver what the kernel sends."""
+        self._loop = loop
+        loop.add_reader(self._file, self._readable, deliver)
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Gives frames to the kernel; those that it does not take are lost."""
+        for frame in frames:
+            try:
+                os.write(self._file, frame)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EIO, errno.EINVAL, errno.ENOBUFS):
+                    raise
+                self.lost += 1
+
+    def close(self) -> None:
+        """Closes the device; its interface goes. Idempotent."""
+        if self._file >= 0:
+            if self._loop is not None:
+                self._loop.remove_reader(self._file)
+            os.close(self._file)
+            self._file = -1
+
+    def _readable(self, deliver: Deliver) -> None:
+        frames = []
+        for _ in range(MOST_AT_ONCE):
+            try:
+                frames.append(os.read(self._file, MOST_FRAME))
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EIO):
+                    raise
+                break
+        if frames:
+            deliver(frames)
+
+
+class PacketMedium(SocketMedium):
+    """A packet socket on an interface: all its frames are heard, and ours leave by it. Tags are put back in."""
+
+    def __init__(self, name: str) -> None:
+        what = f"packet socket on {name}"
+        try:
+            end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        except OSError as error:
+            refuse_privilege(what, error)
+        try:
+            number = socket.if_nametoindex(name)
+            membership = struct.pack("=iHH8s", number, _PACKET_MR_PROMISC, 0, b"")
+            end.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
+            end.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+            end.bind((name, _ETH_P_ALL))
+        except OSError as error:
+            end.close()
+            if error.errno in _DENIED:
+                refuse_privilege(what, error)
+            raise unavailable(what, error) from error
+        super().__init__(end)
+
+    def receive(self) -> bytes | None:
+        """Returns a frame that came in by the interface, None for one that left by it."""
+        frame, side, _, address = self._end.recvmsg(MOST_FRAME, 64)
+        if address[2] == _PACKET_OUTGOING:
+            return None
+        for level, kind, data in side:
+            if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA) and len(data) >= _AUXDATA.size:
+                status, *_, tag, protocol = _AUXDATA.unpack_from(data)
+                if status & _VLAN_VALID:
+                    protocol = protocol if status & _TPID_VALID else 0x8100
+                    return frame[:12] + struct.pack(">HH", protocol, tag) + frame[12:]
+        return frame
+
+
+def _set_up(name: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        asked = struct.pack("16sH22x", name.encode(), 0)
+        flags = struct.unpack_from("16xH", fcntl.ioctl(control, _SIOCGIFFLAGS, asked))[0]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), flags | _IFF_UP))
