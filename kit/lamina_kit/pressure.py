@@ -48,6 +48,10 @@ class Pressure:
             self._some.value(now_ns), self._full.value(now_ns), self._some.shares(now_ns), self._full.shares(now_ns)
         )
 
+    def waited(self, now_ns: int, window_ns: int) -> int:
+        """Returns for how many nanoseconds of the last `window_ns`, at most 300 s, some waited."""
+        return self._some.risen(now_ns, window_ns)
+
 
 class _Slope:
     """A function of time with slope 0 or 1, known by its corners; those before the longest window are forgotten.
@@ -78,8 +82,11 @@ class _Slope:
 
     def shares(self, now_ns: int) -> tuple[int, ...]:
         """Returns by how much it rose in each window, in parts a million of the window."""
-        now = self.value(now_ns)
-        return tuple((now - self._at(now_ns - window * _NS)) * _MILLION // (window * _NS) for window in WINDOWS_S)
+        return tuple(self.risen(now_ns, window * _NS) * _MILLION // (window * _NS) for window in WINDOWS_S)
+
+    def risen(self, now_ns: int, window_ns: int) -> int:
+        """Returns by how much it rose in the last `window_ns`."""
+        return self.value(now_ns) - self._at(now_ns - window_ns)
 
     def _at(self, when_ns: int) -> int:
         place = bisect_right(self._times, when_ns)

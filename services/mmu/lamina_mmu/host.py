@@ -70,6 +70,11 @@ class MmuHost:
         """Whether the layer is between its start and its stop."""
         return self._started
 
+    @property
+    def is_virtual(self) -> bool:
+        """Whether the stack's clock is virtual, which no program outside keeps."""
+        return self._environment.clock.mode == "virtual"
+
     async def start(self) -> None:
         """Shakes hands with the hardware, maps its RAM, opens the swap file, makes the engine."""
         environment, config = self._environment, self._config

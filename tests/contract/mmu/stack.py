@@ -10,7 +10,7 @@ from lamina.common.v1 import access_pb2
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2_grpc as rpc
-from lamina.mmu.v1 import swap_pb2_grpc
+from lamina.mmu.v1 import policies_pb2_grpc, swap_pb2_grpc
 from tests.virtual_time import clock_of_loop
 
 from lamina_kit.clock import Clock
@@ -106,11 +106,12 @@ class Stack:
         return self
 
     def connect_stubs(self) -> None:
-        """Makes the stubs of the four services."""
+        """Makes the stubs of the services."""
         self.spaces = rpc.SpacesStub(self.channel)
         self.objects = rpc.ObjectsStub(self.channel)
         self.frames = rpc.FramesStub(self.channel)
         self.groups = rpc.GroupsStub(self.channel)
+        self.policies = policies_pb2_grpc.PoliciesStub(self.channel)
         self.swap = swap_pb2_grpc.SwapStub(self.channel)
 
     async def __aexit__(self, *failure: object) -> None:

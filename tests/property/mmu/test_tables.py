@@ -216,7 +216,7 @@ def test_the_reverse_map_is_a_dict_of_lists(steps: list[tuple[bool, int, int, in
 @given(st.lists(st.tuples(st.sampled_from("arx"), st.integers(1, 20)), max_size=150))
 def test_lru_is_a_list(steps: list[tuple[str, int]]) -> None:
     """The order of candidates is that of a list in which an accessed frame moves to the end, group by group."""
-    policy = Replacement(32, lambda group: Lru(32), lambda frame: 0)
+    policy = Replacement(bytes(32), lambda group: Lru(32), lambda frame: 0)
     order: list[int] = []
     for kind, frame in steps:
         if kind == "a" and frame not in order:

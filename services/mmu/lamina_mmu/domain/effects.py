@@ -81,5 +81,15 @@ def ended_key(hold: int) -> tuple[str, int]:
     return ("ended", hold)
 
 
+def plug_key(plug: int) -> tuple[str, int]:
+    """Returns the key that is woken when there is something to say to a plugged policy, or it is unplugged."""
+    return ("plug", plug)
+
+
+def plug_answer_key(plug: int, sequence: int) -> tuple[str, int, int]:
+    """Returns the key that is woken when a plugged policy answers."""
+    return ("plug answer", plug, sequence)
+
+
 PRESSURE = ("pressure",)
 """The key that is woken when free frames fall below the low watermark."""

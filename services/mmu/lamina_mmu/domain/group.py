@@ -15,15 +15,24 @@ from dataclasses import dataclass, field
 
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
 from lamina_kit.paging import PAGE_SIZE
+from lamina_kit.pressure import Pressure
 from lamina_mmu.domain.session import NOBODY, Session
 
+SWAPPINESS = 60
+"""How much anonymous pages are preferred to pages of objects, of 200 (Linux: vm.swappiness)."""
 ROOT = "root"
 """Last name part of the root group, which has no limits of its own."""
 
 
 @dataclass(slots=True)
 class Group:
-    """One group. Limits are in bytes (None: no limit), usage and counters in pages."""
+    """One group. Limits are in bytes (None: no limit), usage and counters in pages.
+
+    The counters from `minor_faults` on, `events` (by kind), `pressure` and `waiting` (space ids that wait for memory,
+    and how often at once) are of the group and all below it, also of those that are gone. `reclaimed` is of pages that
+    the group itself paid for, `taken` of those below it, too. `balance` spreads evictions between anonymous pages and
+    pages of objects. `victims` are the numbers of the spaces that were chosen to end when memory ran out.
+    """
 
     id: int
     name: str
@@ -38,8 +47,25 @@ class Group:
     oom_events: int = 0
     reclaimed: int = 0
     members: int = 0
+    min_bytes: int = 0
+    low_bytes: int = 0
+    high_bytes: int | None = None
+    swap_high_bytes: int | None = None
+    oom_group: bool = False
     policy: str = ""
     policy_values: dict[str, int] = field(default_factory=dict)
+    swappiness: int = SWAPPINESS
+    balance: int = 0
+    minor_faults: int = 0
+    major_faults: int = 0
+    scanned: int = 0
+    refaulted: int = 0
+    taken: int = 0
+    events: dict[int, int] = field(default_factory=dict)
+    pressure: Pressure = field(default_factory=Pressure)
+    pressure_told_ns: int = -(1 << 62)
+    waiting: dict[int, int] = field(default_factory=dict)
+    victims: tuple[int, ...] = ()
     session: Session = NOBODY
     children: list[Group] = field(default_factory=list)
 
@@ -116,6 +142,14 @@ class GroupTree:
             )
         parent.children.remove(group)
         del self._by_id[group.id], self._by_name[group.name], self._paths[group.id]
+
+    def path(self, group: int) -> list[Group]:
+        """Returns the group with an id that is in use and all above it, itself first."""
+        return self._paths[group]
+
+    def exists(self, group: Group) -> bool:
+        """Returns whether a group is still there."""
+        return self._by_id.get(group.id) is group
 
     def ordered(self) -> list[Group]:
         """Returns all groups in the order of creation, the root first."""

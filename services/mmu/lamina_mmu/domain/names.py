@@ -35,6 +35,10 @@ class Names:
         """Returns `hosts/h1/memoryGroups/web`."""
         return f"hosts/{self.host}/memoryGroups/{name}"
 
+    def policy(self, name: str) -> str:
+        """Returns `hosts/h1/policies/lru`."""
+        return f"hosts/{self.host}/policies/{name}"
+
     def swap_area(self, name: str) -> str:
         """Returns `hosts/h1/swapAreas/swap`."""
         return f"hosts/{self.host}/swapAreas/{name}"

@@ -80,6 +80,7 @@ class Policy:
     def __init__(self, capacity: int, values: Mapping[str, int] | None = None) -> None:
         """Begins with no page. `capacity` is the number of frames that there are for them, at least 1."""
         self.capacity = capacity
+        self.group = 0
         self.values = {one.name: one.default for one in self.parameters} | dict(values or {})
         self.pages: OrderedDict[int, None] = OrderedDict()
         self.begin()

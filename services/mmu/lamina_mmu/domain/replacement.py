@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lamina_mmu.domain.frames import column
+from lamina_mmu.domain.frames import Use, column
 from lamina_mmu.domain.policy import Choice, MayGo, Policy
 
 FRESH = 1
@@ -38,9 +38,14 @@ class Chosen(NamedTuple):
 
 
 class Replacement:
-    """The policies of all groups. `make` makes that of a group id, `identify` returns a page's number or 0."""
+    """The policies of all groups. `make` makes that of a group id, `identify` returns a page's number or 0.
 
-    def __init__(self, frames: int, make: Callable[[int], Policy], identify: Callable[[int], int]) -> None:
+    `uses` says for each frame what it is used for.
+    """
+
+    def __init__(self, uses: Sequence[int], make: Callable[[int], Policy], identify: Callable[[int], int]) -> None:
+        frames = len(uses)
+        self._uses = uses
         _, self._stamp = column(frames, np.int64)
         _, self._arrived = column(frames, np.int64)
         _, self._group = column(frames, np.int32)
@@ -48,6 +53,7 @@ class Replacement:
         self._make, self._identify = make, identify
         self._policies: dict[int, Policy] = {}
         self._pending: dict[int, dict[int, None]] = {}
+        self._objects: dict[int, int] = {}
         self._cold: dict[int, dict[int, None]] = {}
         self._numbers: dict[int, int] = {}
         self._frames: dict[int, int] = {}
@@ -64,6 +70,8 @@ class Replacement:
         self._stamp[frame] = self._arrived[frame] = self._tick
         self._group[frame] = group
         self._flags[frame] = FRESH
+        if self._uses[frame] == Use.OBJECT:
+            self._count_object(group, 1)
         policy = self._policies.get(group) or self.policy(group)
         if policy.remembers:
             self._pending.setdefault(group, {})[frame] = None
@@ -76,12 +84,14 @@ class Replacement:
         if not stamp:
             return
         self._stamp[frame] = 0
+        group = self._group[frame]
+        if self._uses[frame] == Use.OBJECT:
+            self._count_object(group, -1)
         self._warm(frame)
         if stamp < 0:
             del self.leaving[frame]
             self._forget_number(frame)
             return
-        group = self._group[frame]
         policy = self._policies[group]
         if policy.remembers:
             if self._pending.get(group, {}).pop(frame, 0) is None:
@@ -210,6 +220,13 @@ class Replacement:
                 found += len(policy) + len(self._pending.get(group, ()))
         return found
 
+    def is_mixed(self, group: int) -> bool:
+        """Returns whether a group has anonymous pages as well as pages of objects."""
+        return 0 < self._objects.get(group, 0) < self.population((group,))
+
+    def _count_object(self, group: int, pages: int) -> None:
+        self._objects[group] = self._objects.get(group, 0) + pages
+
     # ── policies ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def policy(self, group: int) -> Policy:
@@ -240,10 +257,15 @@ class Replacement:
         if policy is not None and policy.capacity != capacity:
             policy.resize(capacity)
 
+    def tell(self, group: int) -> None:
+        """Tells a policy that remembers of the pages that came in since."""
+        self._number_all(group)
+
     def forget_group(self, group: int) -> None:
         """Drops the policy of a group that is gone."""
         self._policies.pop(group, None)
         self._pending.pop(group, None)
+        self._objects.pop(group, None)
         self._cold.pop(group, None)
 
     # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────

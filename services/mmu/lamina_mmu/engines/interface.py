@@ -21,7 +21,7 @@ theirs, empty meaning the root.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from lamina_kit.effects import Step
@@ -35,13 +35,13 @@ from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Kind
 from lamina_mmu.domain.views import (
     FrameView,
-    GroupView,
     MappingView,
     MemoryView,
     ObjectView,
     SpaceView,
     Translation,
 )
+from lamina_mmu.engines.group_interface import GroupEngine
 from lamina_mmu.engines.ranges import RangeEngine
 from lamina_mmu.engines.stores import StoreEngine
 
@@ -49,8 +49,8 @@ Key = Handle | str
 """A handle, or the last part of a name."""
 
 
-class MmuEngine(RangeEngine, StoreEngine, Protocol):
-    """What the service calls; what works on ranges of spaces is in `RangeEngine`, frames and swap in `StoreEngine`."""
+class MmuEngine(RangeEngine, StoreEngine, GroupEngine, Protocol):
+    """What the service calls; ranges of spaces are in `RangeEngine`, frames and swap in `StoreEngine`, groups apart."""
 
     name: ClassVar[str]
     capabilities: ClassVar[tuple[str, ...]]
@@ -120,7 +120,7 @@ class MmuEngine(RangeEngine, StoreEngine, Protocol):
     def end_hold(self, hold: Hold, error: LaminaError | None) -> Step[None]:
         """Ends a hold; all its grants are void."""
 
-    # ── objects, frames, groups ──────────────────────────────────────────────────────────────────────────────────
+    # ── objects, frames ──────────────────────────────────────────────────────────────────────────────────────────
 
     def create_object(self, size: int, group: str, label: str, session: Session, request: str) -> Step[ObjectView]:
         """Makes an object of `size` zeros."""
@@ -150,23 +150,6 @@ class MmuEngine(RangeEngine, StoreEngine, Protocol):
 
     def free_frames(self, frames: Sequence[int], owner: str) -> None:
         """Frees allocated frames, all or none."""
-
-    def create_group(
-        self, name: str, parent: str, limits: Mapping[str, int | None], session: Session, request: str
-    ) -> Step[GroupView]:
-        """Makes a group; `limits` may have `max_bytes` and `swap_max_bytes`, None meaning no limit."""
-
-    def update_group(self, name: str, limits: Mapping[str, int | None]) -> Step[GroupView]:
-        """Changes limits, and reclaims what lies above."""
-
-    def delete_group(self, name: str) -> None:
-        """Deletes an empty group."""
-
-    def group(self, name: str) -> GroupView:
-        """Returns one group."""
-
-    def groups(self, after: int, count: int) -> list[GroupView]:
-        """Returns up to `count` groups with numbers above `after`, by number."""
 
     # ── sessions ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -22,61 +22,52 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 from lamina.mmu.v1 import group_events_pb2 as lamina_dot_mmu_dot_v1_dot_group__events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clamina/mmu/v1/policies.proto\x12\rlamina.mmu.v1\x1a\x1elamina/common/v1/options.proto\x1a lamina/mmu/v1/group_events.proto\"\x9b\x02\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12,\n\x06origin\x18\x04 \x01(\x0e\x32\x1c.lamina.mmu.v1.Policy.Origin\x12\x32\n\nparameters\x18\x05 \x03(\x0b\x32\x1e.lamina.mmu.v1.PolicyParameter\x12\x0f\n\x07offline\x18\x06 \x01(\x08\x12\x0e\n\x06groups\x18\x07 \x03(\t\"_\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x13\n\x0fORIGIN_BUILT_IN\x10\x01\x12\x14\n\x10ORIGIN_INSTALLED\x10\x02\x12\x12\n\x0eORIGIN_PLUGGED\x10\x03\"\x15\n\x13ListPoliciesRequest\"?\n\x14ListPoliciesResponse\x12\'\n\x08policies\x18\x01 \x03(\x0b\x32\x15.lamina.mmu.v1.Policy\"p\n\x0bPlugRequest\x12\'\n\x04open\x18\x01 \x01(\x0b\x32\x17.lamina.mmu.v1.PlugOpenH\x00\x12-\n\x07victims\x18\x02 \x01(\x0b\x32\x1a.lamina.mmu.v1.PlugVictimsH\x00\x42\t\n\x07request\"1\n\x08PlugOpen\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.lamina.mmu.v1.Policy\"{\n\x0bPlugVictims\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x32\n\x07victims\x18\x02 \x03(\x0b\x32!.lamina.mmu.v1.PlugVictims.Victim\x1a&\n\x06Victim\x12\x0c\n\x04page\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa1\x01\n\x0cPlugResponse\x12+\n\x06opened\x18\x01 \x01(\x0b\x32\x19.lamina.mmu.v1.PlugOpenedH\x00\x12\'\n\x04news\x18\x02 \x01(\x0b\x32\x17.lamina.mmu.v1.PlugNewsH\x00\x12/\n\x08question\x18\x03 \x01(\x0b\x32\x1b.lamina.mmu.v1.PlugQuestionH\x00\x42\n\n\x08response\"\x0c\n\nPlugOpened\"y\n\x08PlugNews\x12\x14\n\x0cgroup_number\x18\x01 \x01(\x05\x12\x12\n\ngroup_name\x18\x02 \x01(\t\x12\x14\n\x0climit_frames\x18\x03 \x01(\x03\x12\r\n\x05pages\x18\x04 \x01(\x0c\x12\r\n\x05kinds\x18\x05 \x01(\x0c\x12\x0f\n\x07time_ns\x18\x06 \x01(\x03\"W\n\x0cPlugQuestion\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x14\n\x0cgroup_number\x18\x02 \x01(\x05\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\x12\x10\n\x08incoming\x18\x04 \x01(\x03\"M\n\x15ListCandidatesRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"o\n\x16ListCandidatesResponse\x12,\n\ncandidates\x18\x01 \x03(\x0b\x32\x18.lamina.mmu.v1.Candidate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\"g\n\tCandidate\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\x04\x12\x0b\n\x03\x61ge\x18\x04 \x01(\x03\x12\r\n\x05\x64irty\x18\x05 \x01(\x08\x12\x10\n\x08standing\x18\x06 \x01(\t\"[\n\x14ListEvictionsRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"\\\n\x15ListEvictionsResponse\x12*\n\tevictions\x18\x01 \x03(\x0b\x32\x17.lamina.mmu.v1.Eviction\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf8\x01\n\x08\x45viction\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\r\n\x05group\x18\x03 \x01(\t\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12(\n\x06victim\x18\x05 \x01(\x0b\x32\x18.lamina.mmu.v1.Candidate\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12(\n\x06others\x18\x07 \x03(\x0b\x32\x18.lamina.mmu.v1.Candidate\x12\x16\n\tswap_slot\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\twanted_by\x18\t \x01(\t\x12\r\n\x05\x63\x61use\x18\n \x01(\tB\x0c\n\n_swap_slot2\x8b\x03\n\x08Policies\x12\x61\n\x0cListPolicies\x12\".lamina.mmu.v1.ListPoliciesRequest\x1a#.lamina.mmu.v1.ListPoliciesResponse\"\x08\x8a\xb5\x18\x04S-06\x12M\n\x04Plug\x12\x1a.lamina.mmu.v1.PlugRequest\x1a\x1b.lamina.mmu.v1.PlugResponse\"\x08\x8a\xb5\x18\x04S-06(\x01\x30\x01\x12g\n\x0eListCandidates\x12$.lamina.mmu.v1.ListCandidatesRequest\x1a%.lamina.mmu.v1.ListCandidatesResponse\"\x08\x8a\xb5\x18\x04S-06\x12\x64\n\rListEvictions\x12#.lamina.mmu.v1.ListEvictionsRequest\x1a$.lamina.mmu.v1.ListEvictionsResponse\"\x08\x8a\xb5\x18\x04S-06b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1clamina/mmu/v1/policies.proto\x12\rlamina.mmu.v1\x1a lamina/mmu/v1/group_events.proto\"\x9b\x02\n\x06Policy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12,\n\x06origin\x18\x04 \x01(\x0e\x32\x1c.lamina.mmu.v1.Policy.Origin\x12\x32\n\nparameters\x18\x05 \x03(\x0b\x32\x1e.lamina.mmu.v1.PolicyParameter\x12\x0f\n\x07offline\x18\x06 \x01(\x08\x12\x0e\n\x06groups\x18\x07 \x03(\t\"_\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x13\n\x0fORIGIN_BUILT_IN\x10\x01\x12\x14\n\x10ORIGIN_INSTALLED\x10\x02\x12\x12\n\x0eORIGIN_PLUGGED\x10\x03\"\x15\n\x13ListPoliciesRequest\"?\n\x14ListPoliciesResponse\x12\'\n\x08policies\x18\x01 \x03(\x0b\x32\x15.lamina.mmu.v1.Policy\"p\n\x0bPlugRequest\x12\'\n\x04open\x18\x01 \x01(\x0b\x32\x17.lamina.mmu.v1.PlugOpenH\x00\x12-\n\x07victims\x18\x02 \x01(\x0b\x32\x1a.lamina.mmu.v1.PlugVictimsH\x00\x42\t\n\x07request\"1\n\x08PlugOpen\x12%\n\x06policy\x18\x01 \x01(\x0b\x32\x15.lamina.mmu.v1.Policy\"{\n\x0bPlugVictims\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x32\n\x07victims\x18\x02 \x03(\x0b\x32!.lamina.mmu.v1.PlugVictims.Victim\x1a&\n\x06Victim\x12\x0c\n\x04page\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xa1\x01\n\x0cPlugResponse\x12+\n\x06opened\x18\x01 \x01(\x0b\x32\x19.lamina.mmu.v1.PlugOpenedH\x00\x12\'\n\x04news\x18\x02 \x01(\x0b\x32\x17.lamina.mmu.v1.PlugNewsH\x00\x12/\n\x08question\x18\x03 \x01(\x0b\x32\x1b.lamina.mmu.v1.PlugQuestionH\x00\x42\n\n\x08response\"\x0c\n\nPlugOpened\"y\n\x08PlugNews\x12\x14\n\x0cgroup_number\x18\x01 \x01(\x05\x12\x12\n\ngroup_name\x18\x02 \x01(\t\x12\x14\n\x0climit_frames\x18\x03 \x01(\x03\x12\r\n\x05pages\x18\x04 \x01(\x0c\x12\r\n\x05kinds\x18\x05 \x01(\x0c\x12\x0f\n\x07time_ns\x18\x06 \x01(\x03\"W\n\x0cPlugQuestion\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x14\n\x0cgroup_number\x18\x02 \x01(\x05\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\x12\x10\n\x08incoming\x18\x04 \x01(\x03\"M\n\x15ListCandidatesRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"o\n\x16ListCandidatesResponse\x12,\n\ncandidates\x18\x01 \x03(\x0b\x32\x18.lamina.mmu.v1.Candidate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0e\n\x06policy\x18\x03 \x01(\t\"g\n\tCandidate\x12\r\n\x05\x66rame\x18\x01 \x01(\x04\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\x04\x12\x0b\n\x03\x61ge\x18\x04 \x01(\x03\x12\r\n\x05\x64irty\x18\x05 \x01(\x08\x12\x10\n\x08standing\x18\x06 \x01(\t\"[\n\x14ListEvictionsRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"\\\n\x15ListEvictionsResponse\x12*\n\tevictions\x18\x01 \x03(\x0b\x32\x17.lamina.mmu.v1.Eviction\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf8\x01\n\x08\x45viction\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12\r\n\x05group\x18\x03 \x01(\t\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12(\n\x06victim\x18\x05 \x01(\x0b\x32\x18.lamina.mmu.v1.Candidate\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12(\n\x06others\x18\x07 \x03(\x0b\x32\x18.lamina.mmu.v1.Candidate\x12\x16\n\tswap_slot\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\twanted_by\x18\t \x01(\t\x12\r\n\x05\x63\x61use\x18\n \x01(\tB\x0c\n\n_swap_slot2\xe3\x02\n\x08Policies\x12W\n\x0cListPolicies\x12\".lamina.mmu.v1.ListPoliciesRequest\x1a#.lamina.mmu.v1.ListPoliciesResponse\x12\x43\n\x04Plug\x12\x1a.lamina.mmu.v1.PlugRequest\x1a\x1b.lamina.mmu.v1.PlugResponse(\x01\x30\x01\x12]\n\x0eListCandidates\x12$.lamina.mmu.v1.ListCandidatesRequest\x1a%.lamina.mmu.v1.ListCandidatesResponse\x12Z\n\rListEvictions\x12#.lamina.mmu.v1.ListEvictionsRequest\x1a$.lamina.mmu.v1.ListEvictionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.mmu.v1.policies_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['ListPolicies']._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['ListPolicies']._serialized_options = b'\212\265\030\004S-06'
-  _globals['_POLICIES'].methods_by_name['Plug']._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['Plug']._serialized_options = b'\212\265\030\004S-06'
-  _globals['_POLICIES'].methods_by_name['ListCandidates']._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['ListCandidates']._serialized_options = b'\212\265\030\004S-06'
-  _globals['_POLICIES'].methods_by_name['ListEvictions']._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['ListEvictions']._serialized_options = b'\212\265\030\004S-06'
-  _globals['_POLICY']._serialized_start=114
-  _globals['_POLICY']._serialized_end=397
-  _globals['_POLICY_ORIGIN']._serialized_start=302
-  _globals['_POLICY_ORIGIN']._serialized_end=397
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=399
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=420
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=422
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=485
-  _globals['_PLUGREQUEST']._serialized_start=487
-  _globals['_PLUGREQUEST']._serialized_end=599
-  _globals['_PLUGOPEN']._serialized_start=601
-  _globals['_PLUGOPEN']._serialized_end=650
-  _globals['_PLUGVICTIMS']._serialized_start=652
-  _globals['_PLUGVICTIMS']._serialized_end=775
-  _globals['_PLUGVICTIMS_VICTIM']._serialized_start=737
-  _globals['_PLUGVICTIMS_VICTIM']._serialized_end=775
-  _globals['_PLUGRESPONSE']._serialized_start=778
-  _globals['_PLUGRESPONSE']._serialized_end=939
-  _globals['_PLUGOPENED']._serialized_start=941
-  _globals['_PLUGOPENED']._serialized_end=953
-  _globals['_PLUGNEWS']._serialized_start=955
-  _globals['_PLUGNEWS']._serialized_end=1076
-  _globals['_PLUGQUESTION']._serialized_start=1078
-  _globals['_PLUGQUESTION']._serialized_end=1165
-  _globals['_LISTCANDIDATESREQUEST']._serialized_start=1167
-  _globals['_LISTCANDIDATESREQUEST']._serialized_end=1244
-  _globals['_LISTCANDIDATESRESPONSE']._serialized_start=1246
-  _globals['_LISTCANDIDATESRESPONSE']._serialized_end=1357
-  _globals['_CANDIDATE']._serialized_start=1359
-  _globals['_CANDIDATE']._serialized_end=1462
-  _globals['_LISTEVICTIONSREQUEST']._serialized_start=1464
-  _globals['_LISTEVICTIONSREQUEST']._serialized_end=1555
-  _globals['_LISTEVICTIONSRESPONSE']._serialized_start=1557
-  _globals['_LISTEVICTIONSRESPONSE']._serialized_end=1649
-  _globals['_EVICTION']._serialized_start=1652
-  _globals['_EVICTION']._serialized_end=1900
-  _globals['_POLICIES']._serialized_start=1903
-  _globals['_POLICIES']._serialized_end=2298
+  _globals['_POLICY']._serialized_start=82
+  _globals['_POLICY']._serialized_end=365
+  _globals['_POLICY_ORIGIN']._serialized_start=270
+  _globals['_POLICY_ORIGIN']._serialized_end=365
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=367
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=388
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=390
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=453
+  _globals['_PLUGREQUEST']._serialized_start=455
+  _globals['_PLUGREQUEST']._serialized_end=567
+  _globals['_PLUGOPEN']._serialized_start=569
+  _globals['_PLUGOPEN']._serialized_end=618
+  _globals['_PLUGVICTIMS']._serialized_start=620
+  _globals['_PLUGVICTIMS']._serialized_end=743
+  _globals['_PLUGVICTIMS_VICTIM']._serialized_start=705
+  _globals['_PLUGVICTIMS_VICTIM']._serialized_end=743
+  _globals['_PLUGRESPONSE']._serialized_start=746
+  _globals['_PLUGRESPONSE']._serialized_end=907
+  _globals['_PLUGOPENED']._serialized_start=909
+  _globals['_PLUGOPENED']._serialized_end=921
+  _globals['_PLUGNEWS']._serialized_start=923
+  _globals['_PLUGNEWS']._serialized_end=1044
+  _globals['_PLUGQUESTION']._serialized_start=1046
+  _globals['_PLUGQUESTION']._serialized_end=1133
+  _globals['_LISTCANDIDATESREQUEST']._serialized_start=1135
+  _globals['_LISTCANDIDATESREQUEST']._serialized_end=1212
+  _globals['_LISTCANDIDATESRESPONSE']._serialized_start=1214
+  _globals['_LISTCANDIDATESRESPONSE']._serialized_end=1325
+  _globals['_CANDIDATE']._serialized_start=1327
+  _globals['_CANDIDATE']._serialized_end=1430
+  _globals['_LISTEVICTIONSREQUEST']._serialized_start=1432
+  _globals['_LISTEVICTIONSREQUEST']._serialized_end=1523
+  _globals['_LISTEVICTIONSRESPONSE']._serialized_start=1525
+  _globals['_LISTEVICTIONSRESPONSE']._serialized_end=1617
+  _globals['_EVICTION']._serialized_start=1620
+  _globals['_EVICTION']._serialized_end=1868
+  _globals['_POLICIES']._serialized_start=1871
+  _globals['_POLICIES']._serialized_end=2226
 # @@protoc_insertion_point(module_scope)

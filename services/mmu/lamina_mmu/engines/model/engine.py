@@ -6,12 +6,11 @@ This file only routes; the work is in the modules beside it. In reading order: `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError
-from lamina_mmu.domain.group import Group
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.hold import Hold, PageBits
 from lamina_mmu.domain.map_spec import MapSpec
@@ -22,7 +21,6 @@ from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Kind
 from lamina_mmu.domain.views import (
     FrameView,
-    GroupView,
     MappingView,
     MemoryView,
     ObjectView,
@@ -45,12 +43,13 @@ from lamina_mmu.engines.model import (
 )
 from lamina_mmu.engines.model import translate as translating
 from lamina_mmu.engines.model.fault import fault
+from lamina_mmu.engines.model.group_calls import GroupCalls
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.range_calls import RangeCalls
 from lamina_mmu.engines.model.stores import Stores
 
 
-class ModelEngine(RangeCalls, Stores):
+class ModelEngine(RangeCalls, Stores, GroupCalls):
     """Implements `engines.interface.MmuEngine`."""
 
     name: ClassVar[str] = "model"
@@ -216,40 +215,6 @@ class ModelEngine(RangeCalls, Stores):
     def free_frames(self, frames: Sequence[int], owner: str) -> None:
         """Frees allocated frames."""
         allocation.free_frames(self.machine, frames, owner)
-
-    # ── groups ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def create_group(
-        self, name: str, parent: str, limits: Mapping[str, int | None], session: Session, request: str
-    ) -> Step[GroupView]:
-        """Makes a group."""
-        m, above = self.machine, self.machine.groups.named(parent)
-
-        def make() -> Step[str]:
-            yield from ()
-            return grouping.create_group(m, name, above, limits, session).name
-
-        made = yield from ownership.once(m, request, ("group", name, parent, *sorted(limits.items())), make)
-        return self.group(made)
-
-    def update_group(self, name: str, limits: Mapping[str, int | None]) -> Step[GroupView]:
-        """Changes limits, and reclaims what lies above."""
-        group = self.machine.groups.named(name)
-        yield from grouping.update_group(self.machine, group, limits)
-        return show.show_group(group)
-
-    def delete_group(self, name: str) -> None:
-        """Deletes an empty group."""
-        grouping.delete_group(self.machine, self.machine.groups.named(name))
-
-    def group(self, name: str) -> GroupView:
-        """Returns one group."""
-        return show.show_group(self.machine.groups.named(name))
-
-    def groups(self, after: int, count: int) -> list[GroupView]:
-        """Returns groups by number."""
-        chosen: list[Group] = [group for group in self.machine.groups.ordered() if group.number > after]
-        return [show.show_group(group) for group in chosen[:count]]
 
     # ── sessions ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -18,6 +18,7 @@ from lamina_mmu.domain.object import MemoryObject
 from lamina_mmu.domain.outcome import ReclaimResult
 from lamina_mmu.domain.replacement import Chosen
 from lamina_mmu.domain.table import exchange
+from lamina_mmu.engines.model.accounting import note_taken
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.swapping import is_dirty, swap_out
 from lamina_mmu.engines.model.withdraw import Taken, withdraw
@@ -29,6 +30,7 @@ class _Victim:
 
     frame: int
     chosen: Chosen
+    number: int
     taken: list[Taken] = field(default_factory=list)
     entity: MemoryObject | None = None
     page: int = 0
@@ -89,7 +91,7 @@ def may_be_dirty(m: Machine, frame: int) -> bool:
 def _take_away(m: Machine, chosen: Chosen) -> _Victim:
     """Makes every entry of a frame say TRANSIT."""
     frame = chosen.frame
-    victim = _Victim(frame, chosen)
+    victim = _Victim(frame, chosen, m.page_number(frame))
     m.set_busy(frame, True)
     for space_id, vpn in list(m.rmap.of(frame)):
         table = m.spaces.slot(space_id).table
@@ -130,7 +132,7 @@ def _push_out(m: Machine, victim: _Victim, index: int, told: _Told) -> bool:
     if victim.entity is not None:
         _store_object_entry(m, victim, slot)
     told.record(victim, index, dirty, slot)
-    m.groups.get(m.frames.group[frame]).reclaimed += 1
+    note_taken(m, victim.number, m.frames.group[frame])
     m.dropped += not dirty
     m.feed.note_evicted(frame, told.batch.wanted_by)
     m.frames.refs[frame] = 0

@@ -15,6 +15,7 @@ page, it says so (Short, Busy), the fault yields, and starts over from the look-
 from __future__ import annotations
 
 from lamina_kit.effects import Step, WaitFor
+from lamina_kit.errors import DataLoss
 from lamina_kit.paging import COW, NX, PAGE_MASK, PAGE_SHIFT, USER_END
 from lamina_mmu.domain.effects import fault_key, frame_key
 from lamina_mmu.domain.entry import (
@@ -40,9 +41,11 @@ from lamina_mmu.domain.supply import SUPPLIED, NoContent, Refused
 from lamina_mmu.domain.swap import PageLost
 from lamina_mmu.domain.table import exchange, update
 from lamina_mmu.domain.vma import LOCKED, Vma
+from lamina_mmu.engines.model.accounting import lost, note_fault, waiting
 from lamina_mmu.engines.model.fault_around import map_around
 from lamina_mmu.engines.model.machine import Busy, Machine, Short
 from lamina_mmu.engines.model.objects import object_frame
+from lamina_mmu.engines.model.protecting import slow_down
 from lamina_mmu.engines.model.reclaim import make_room, oom_victim
 from lamina_mmu.engines.model.swapping import swap_in
 from lamina_mmu.engines.model.withdraw import Taken, withdraw
@@ -72,6 +75,8 @@ def _resolve(
 ) -> Step[FaultResult]:
     work = _Fault(m, handle, address, access, trail, force)
     try:
+        if m.slows_down:
+            yield from slow_down(m, m.spaces.get(handle), address >> PAGE_SHIFT)
         while True:
             try:
                 result = work.attempt()
@@ -142,7 +147,8 @@ class _Fault:
         if source:
             m.keep(source)
         try:
-            return (yield from make_room(m, short.group, self.cause()))
+            with waiting(m, self.space):
+                return (yield from make_room(m, short.group, self.cause(), m.page_of(self.space, self.vma, self.vpn)))
         finally:
             if source:
                 m.drop(source)
@@ -283,7 +289,12 @@ class _Fault:
     def read_swap(self) -> int:
         """Brings a page back from swap; returns its new entry."""
         m, slot = self.m, slot_of(self.entry)
-        frame, was_read = swap_in(m, slot, self.space.group)
+        try:
+            with waiting(m, self.space):
+                frame, was_read = swap_in(m, slot, self.space.group)
+        except DataLoss as error:
+            lost(m, self.space, self.address, error)
+            raise
         self.was_read = was_read
         self.note("page.read", f"frame {frame} {'from' if was_read else 'still holds'} slot {slot}")
         m.swap.refs[slot] -= 1
@@ -362,6 +373,7 @@ class _Fault:
         else:
             space.minor_faults += 1
         space.cow_faults += self.outcome == Outcome.COPIED
+        note_fault(self.m, space, self.vma, self.vpn, self.outcome, self.was_read)
         kind = self.outcome.name.lower()
         self.m.record(self.cause(), "page.faulted", outcome=kind, access=ACCESS_NAMES[self.access])
 

@@ -8,6 +8,7 @@ from typing import Any
 from lamina_kit.effects import Step
 from lamina_kit.errors import FailedPrecondition
 from lamina_mmu.domain.group import Group
+from lamina_mmu.domain.group_events import NEWS
 from lamina_mmu.domain.outcome import ReclaimResult
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Space
@@ -30,6 +31,7 @@ def delete_group(m: Machine, group: Group) -> None:
     """Removes an empty group."""
     m.groups.delete(group)
     m.policy.forget_group(group.id)
+    m.ports.wake(NEWS, None)
     m.record(m.names.group(group.name), "group.deleted")
 
 

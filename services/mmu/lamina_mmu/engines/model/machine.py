@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from lamina_kit.errors import InvalidArgument, NotFound
 from lamina_kit.paging import DIRTY as D_BIT
 from lamina_kit.paging import PAGE_SHIFT
 from lamina_mmu.domain.buddy import HUGE_ORDER
@@ -22,6 +21,7 @@ from lamina_mmu.domain.entry import frame_of, is_swap, slot_of
 from lamina_mmu.domain.fault_feed import FaultFeed
 from lamina_mmu.domain.frames import BUSY, DIRTY, HUGE_FRAMES, FrameTable, Use
 from lamina_mmu.domain.group import Group, GroupTree
+from lamina_mmu.domain.group_events import GroupEvents
 from lamina_mmu.domain.handles import HandleTable
 from lamina_mmu.domain.hold import Hold, Message
 from lamina_mmu.domain.names import Names
@@ -34,14 +34,13 @@ from lamina_mmu.domain.replacement import Replacement
 from lamina_mmu.domain.requests import RequestLog
 from lamina_mmu.domain.rmap import ReverseMap
 from lamina_mmu.domain.session import Session
+from lamina_mmu.domain.shadows import Shadows
 from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.supply import Supply
 from lamina_mmu.domain.swap import FIRST, LOST, SwapSpace
 from lamina_mmu.domain.tuning import Tuning
 from lamina_mmu.domain.vma import LOCKED
-
-OBJECT_PAGE = 1 << 60
-"""Added to the number of a page of an object, so that it is none of a space's."""
+from lamina_mmu.engines.model.policy_choice import PolicyChoice
 
 
 class Short(Exception):
@@ -70,7 +69,7 @@ class Allocation:
     extent: int = 0
 
 
-class Machine:
+class Machine(PolicyChoice):
     """All state of one host's memory."""
 
     def __init__(self, ports: Ports, settings: Settings) -> None:
@@ -83,8 +82,11 @@ class Machine:
         count = min(settings.frames or ports.ram.frames, ports.ram.frames)
         self.frames = FrameTable(count)
         self.rmap = ReverseMap(count)
-        self.policy = Replacement(count, self._make_policy, self._page_number)
+        self.policy = Replacement(self.frames.use, self._make_policy, self.page_number)
         self.evictions = Evictions()
+        self.shadows = Shadows()
+        self.group_events = GroupEvents()
+        self.slows_down = self.protects = False
         self.swap = SwapSpace()
         if ports.swap.slots:
             self.swap.add(ports.swap, FIRST, 0)
@@ -104,48 +106,9 @@ class Machine:
         self.dropped = 0
         self.low = min(max(32, count // 256), count // 8)
         self.high = 2 * self.low
+        self.last_plug = 0
         self._last_hold = self._last_supply = 0
         self._last_allocation = 0
-
-    # ── policies ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def live_policy(self, name: str) -> type[Policy]:
-        """Returns a policy that can serve faults; POLICY_UNKNOWN, or POLICY_OFFLINE when it works in replays only."""
-        found = self.policies.get(name)
-        if found is None:
-            raise NotFound(
-                f"There is no replacement policy {name}.",
-                reason="POLICY_UNKNOWN",
-                next_step=f"Choose one of: {', '.join(sorted(self.policies))}.",
-            )
-        if found.offline:
-            raise InvalidArgument(
-                f"The policy {name} needs to know the future, so it works in replays only.",
-                reason="POLICY_OFFLINE",
-                next_step="Replay a trace with it, or choose another policy for live memory.",
-            )
-        return found
-
-    def _make_policy(self, group_id: int) -> Policy:
-        """Makes the policy of a group: its own, or that of the nearest group above which has one."""
-        for level in self.groups.get(group_id).path:
-            if level.policy:
-                return self.live_policy(level.policy)(self.capacity(group_id), level.policy_values)
-        return self.default_policy(self.capacity(group_id))
-
-    def capacity(self, group_id: int) -> int:
-        """Returns the frames that a group may have, itself and all above it considered; at least 1."""
-        limits = [level.limit for level in self.groups.get(group_id).path if level.limit is not None]
-        return max(1, min(limits, default=self.frames.count - 1))
-
-    def _page_number(self, frame: int) -> int:
-        """Returns the number under which a page is remembered: its place in its object, or in its newest space."""
-        frames = self.frames
-        if frames.use[frame] == Use.OBJECT:
-            return OBJECT_PAGE | self.objects.slot(frames.owner[frame]).number << 28 | frames.index[frame]
-        for space_id, vpn in self.rmap.of(frame):
-            return self.spaces.slot(space_id).number << 36 | vpn
-        return 0
 
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -24,47 +24,78 @@ from lamina_mmu.domain.entry import HELD, frame_of, in_ram
 from lamina_mmu.domain.four_level import FourLevelTable
 from lamina_mmu.domain.frames import BUSY, Use
 from lamina_mmu.domain.group import Group
+from lamina_mmu.domain.group_events import GroupEventKind
 from lamina_mmu.domain.outcome import ReclaimResult
 from lamina_mmu.domain.policy import MayGo
+from lamina_mmu.domain.protection import Allowance, effective
 from lamina_mmu.domain.replacement import Chosen
 from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.table import entries, update
+from lamina_mmu.engines.model.accounting import note_scanned, tell
 from lamina_mmu.engines.model.evict import evict, may_be_dirty
 from lamina_mmu.engines.model.holding import sample
 from lamina_mmu.engines.model.keeping import write_back
 from lamina_mmu.engines.model.machine import Machine
+from lamina_mmu.engines.model.plugging import ask
 from lamina_mmu.engines.model.withdraw import ranges_of
 
 EXACT = 64
 """Populations up to this many pages are looked at as a whole."""
 ROUNDS = 4
 """Most windows that are looked at before pages go although they were accessed."""
+TURNS = 200
+"""Evictions of a group that `swappiness` divides between anonymous pages and pages of objects."""
 BATCH = 32
 """Pages that a reclaim for one fault asks for, when there are enough."""
 
 
-def make_room(m: Machine, group: Group, cause: str) -> Step[bool]:
-    """Reclaims from a group at its limit (the root: from the host); returns whether it is worth trying again."""
+def make_room(m: Machine, group: Group, cause: str, incoming: int = 0) -> Step[bool]:
+    """Reclaims from a group at its limit (the root: from the host); returns whether it is worth trying again.
+
+    `incoming` is the number of the page that room is made for; 0 for none.
+    """
     group.max_events += 1
+    if group.parent is not None:
+        tell(m, group, GroupEventKind.MAX, limit=group.max_bytes)
     population = m.policy.population([level.id for level in group.subtree()])
     share = population // (4 if group.parent is None else 16)
     pages = max(1, min(BATCH, share))
-    result = yield from reclaim_group(m, group, pages, cause)
+    result = yield from reclaim_group(m, group, pages, cause, incoming)
     return bool(result.pages or result.busy)
 
 
-def reclaim_group(m: Machine, group: Group, pages: int, cause: str) -> Step[ReclaimResult]:
+def reclaim_group(m: Machine, group: Group, pages: int, cause: str, incoming: int = 0) -> Step[ReclaimResult]:
     """Pushes up to `pages` out of a group and all under it, as their policies choose.
 
-    With no victim but pages that others are pushing out, it waits for one of those and says `busy`.
+    Groups below it are taken from as far as they are not protected: `low` first; when nothing else is left, `min`. With
+    no victim but pages that others are pushing out, it waits for one of those and says `busy`.
     """
-    ids = [level.id for level in group.subtree()]
-    for level in ids:
-        m.trim_swap(level, pages)
+    for level in group.subtree():
+        m.trim_swap(level.id, pages)
+    for low in (True, False) if m.protects else (False,):
+        result = yield from _reclaim_unprotected(m, group, pages, cause, incoming, low)
+        if result.pages or result.busy:
+            return result
+    if m.groups.swap_over(group.id) is not None and m.policy.population([level.id for level in group.subtree()]):
+        over = m.groups.swap_over(group.id) or group
+        tell(m, over, GroupEventKind.SWAP_MAX, limit=over.swap_max_bytes)
+    return ReclaimResult()
+
+
+def _reclaim_unprotected(
+    m: Machine, group: Group, pages: int, cause: str, incoming: int, low: bool
+) -> Step[ReclaimResult]:
+    allowance = Allowance(group, low) if m.protects else None
+    ids = [level.id for level in group.subtree() if allowance is None or allowance.allows(level.id)]
     if any(m.policy.policy(level).samples for level in ids):
         yield from look(m, lambda: m.policy.candidates(ids), m.policy.population(ids), pages)
-    victims = choose(m, ids, pages)
+    yield from ask(m, ids, pages, incoming)
+    if allowance is not None:
+        allowance = Allowance(group, low)  # others may have reclaimed while cores were asked
+    victims = choose(m, ids, pages, incoming, allowance)
     if victims:
+        if m.protects and not low:
+            _tell_low(m, group, victims)
         following = [frame for frame in islice(m.policy.candidates(ids), OTHERS) if is_evictable(m, frame)]
         return (yield from evict(m, victims, following, group.name, cause))
     if (yield from write_back(m, ids, pages, cause)):
@@ -77,35 +108,78 @@ def reclaim_group(m: Machine, group: Group, pages: int, cause: str) -> Step[Recl
     return ReclaimResult()
 
 
-def choose(m: Machine, groups: list[int], pages: int) -> list[Chosen]:
-    """Has the policies of groups choose up to `pages` victims; of several the one with the oldest page at its head."""
+def _tell_low(m: Machine, target: Group, victims: list[Chosen]) -> None:
+    """Tells of groups below `target` that are reclaimed although they are below `low`."""
+    floors = effective(target, low=True)
+    for group_id in dict.fromkeys(m.policy.leaving[one.frame] for one in victims):
+        for level in m.groups.path(group_id):
+            if floors.get(level.id) and level.usage <= floors[level.id]:
+                tell(m, level, GroupEventKind.LOW, limit=level.low_bytes)
+                break
+
+
+def choose(
+    m: Machine, groups: list[int], pages: int, incoming: int = 0, allowance: Allowance | None = None
+) -> list[Chosen]:
+    """Has the policies of groups choose up to `pages` victims; of several the one with the oldest page at its head.
+
+    With protection it is the one that is farthest above what is protected of it.
+    """
     may_go = partial(is_evictable, m)
     held = [group for group in groups if m.policy.population((group,))]
-    if len(held) == 1:
-        return _choose_of(m, held[0], pages, may_go)
+    victims: list[Chosen] = []
+    if len(held) == 1 and allowance is None:
+        while len(victims) < pages and (chosen := choose_one(m, held[0], may_go, incoming)) is not None:
+            victims.append(chosen)
+        return victims
     heads: list[tuple[int, int]] = []
     for group in held:
-        _push_head(m, heads, group, may_go)
-    victims: list[Chosen] = []
+        _push_head(m, heads, group, may_go, allowance)
     while heads and len(victims) < pages:
         _, group = heapq.heappop(heads)
-        victims += _choose_of(m, group, 1, may_go)
-        _push_head(m, heads, group, may_go)
+        if allowance is not None and not allowance.allows(group):
+            continue
+        chosen = choose_one(m, group, may_go, incoming)
+        if chosen is not None:
+            victims.append(chosen)
+            if allowance is not None:
+                allowance.took(group)
+            _push_head(m, heads, group, may_go, allowance)
     return victims
 
 
-def _choose_of(m: Machine, group: int, pages: int, may_go: MayGo) -> list[Chosen]:
-    victims: list[Chosen] = []
-    while len(victims) < pages and (chosen := m.policy.evict(group, may_go)) is not None:
-        victims.append(chosen)
-    return victims
+def choose_one(m: Machine, group_id: int, may_go: MayGo, incoming: int = 0) -> Chosen | None:
+    """Has the policy of a group choose a victim, of the kind of page whose turn it is when the group has both kinds.
+
+    Of 200 turns `swappiness` are of anonymous pages. A turn is given up when no page of its kind is among the first 64.
+    """
+    if not m.policy.is_mixed(group_id):
+        return m.policy.evict(group_id, may_go, incoming)
+    group, uses = m.groups.get(group_id), m.frames.use
+    group.balance += group.swappiness
+    kind = Use.ANONYMOUS if group.balance >= TURNS else Use.OBJECT
+    if kind == Use.ANONYMOUS:
+        group.balance -= TURNS
+
+    def is_kind(frame: int) -> bool:
+        return bool(uses[frame] == kind) and may_go(frame)
+
+    if not group.swappiness or any(map(is_kind, islice(m.policy.order(group_id), EXACT))):
+        return m.policy.evict(group_id, is_kind, incoming)
+    return m.policy.evict(group_id, may_go, incoming)
 
 
-def _push_head(m: Machine, heads: list[tuple[int, int]], group: int, may_go: MayGo) -> None:
-    """Adds a group by the age of the page that would go first; one without such a page is left out."""
+def _push_head(
+    m: Machine, heads: list[tuple[int, int]], group: int, may_go: MayGo, allowance: Allowance | None
+) -> None:
+    """Adds a group by the age of the page that would go first, or by how far it is above what is protected.
+
+    One without a page that may go is left out.
+    """
     frame = next(filter(may_go, m.policy.order(group)), 0)
     if frame:
-        heapq.heappush(heads, (-m.policy.age(frame), group))
+        first = m.policy.age(frame) if allowance is None else allowance.excess(group)
+        heapq.heappush(heads, (-first, group))
 
 
 def reclaim_space(m: Machine, space: Space, pages: int, cause: str) -> Step[ReclaimResult]:
@@ -134,6 +208,7 @@ def look(m: Machine, candidates: Callable[[], Iterable[int]], population: int, p
     window = population if population <= EXACT else max(8 * pages, EXACT)
     for _ in range(1 if window >= population else ROUNDS):
         seen = list(islice((frame for frame in candidates() if is_evictable(m, frame)), window))
+        note_scanned(m, seen)
         accessed = yield from sample_frames(m, seen)
         for frame in seen:
             if frame in accessed:
@@ -189,20 +264,52 @@ def sample_frames(m: Machine, frames: list[int]) -> Step[set[int]]:
 
 
 def oom_victim(m: Machine, group: Group, cause: str) -> int:
-    """Returns the number of the space under `group` that holds most memory, the eldest of equals; 0 without one."""
+    """Returns the number of the space under `group` that holds most memory, the eldest of equals; 0 without one.
+
+    While a space that was chosen is still there, and may be one, it stays the victim, and nothing is told again. With
+    `oom_group` all spaces of the victim's group end together.
+    """
     group.oom_events += 1
+    tell(m, group, GroupEventKind.OOM, limit=group.max_bytes)
     members = {level.id for level in group.subtree()}
     under = [space for space in m.spaces if space.group in members]
-    scores = [(score, space) for space in under if (score := space.badness(m.frames.count)) is not None]
-    heaviest = max(scores, key=lambda scored: scored[0], default=(0, None))[1]
+    scores = {space.number: (score, space) for space in under if (score := space.badness(m.frames.count)) is not None}
+    chosen = next((number for number in group.victims if number in scores), 0)
+    if chosen:
+        return chosen
+    heaviest = max(scores.values(), key=lambda scored: scored[0], default=(0, None))[1]
+    rule = "the space that holds most memory under the group at its limit"
     m.record(
         m.names.group(group.name),
         "group.out_of_memory",
         cause=cause,
-        rule="the space that holds most memory under the group at its limit",
+        rule=rule,
         victim=m.names.space(heaviest.number) if heaviest else "none",
         weight_pages=heaviest.weight if heaviest else 0,
         usage_pages=group.usage,
         limit_bytes="none" if group.max_bytes is None else group.max_bytes,
     )
-    return heaviest.number if heaviest else 0
+    if heaviest is None:
+        return 0
+    group.victims = _dying(m, heaviest, group)
+    inputs = {"weight_pages": heaviest.weight, "spaces": len(under), "usage_pages": group.usage}
+    for number in group.victims:
+        m.record(m.names.space(number), "space.chosen_to_end", cause=cause, rule=rule, group=group.name, **inputs)
+    reason = f"{rule}: {heaviest.weight} of {group.usage} pages, of {len(under)} spaces"
+    tell(m, group, GroupEventKind.OOM_KILL, limit=group.max_bytes, spaces=group.victims, reason=reason)
+    return heaviest.number
+
+
+def _dying(m: Machine, heaviest: Space, group: Group) -> tuple[int, ...]:
+    """Returns the numbers of the spaces that end, the heaviest first: all of the topmost group that dies together."""
+    together = None
+    for level in m.groups.path(heaviest.group):
+        if level.oom_group:
+            together = level
+        if level is group:
+            break
+    if together is None:
+        return (heaviest.number,)
+    members = {level.id for level in together.subtree()}
+    others = [space.number for space in m.spaces if space.group in members and space is not heaviest]
+    return (heaviest.number, *others)

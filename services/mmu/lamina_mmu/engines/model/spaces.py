@@ -11,6 +11,7 @@ from lamina_mmu.domain.group import Group
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Kind, Space
 from lamina_mmu.domain.sparse import SparseTable
+from lamina_mmu.engines.model.accounting import note_space_gone
 from lamina_mmu.engines.model.holding import end_hold
 from lamina_mmu.engines.model.machine import Machine, Short
 from lamina_mmu.engines.model.mapping import clear, transit_within, unlock_pages
@@ -94,7 +95,9 @@ def _free(m: Machine, space: Space, tables: list[int]) -> None:
     space.table.close()
     for frame in tables:
         m.drop(frame)
-    m.groups.get(space.group).members -= 1
+    group = m.groups.get(space.group)
+    group.members -= 1
     m.spaces.remove(space)
+    note_space_gone(m, group)
     m.feed.end(space.number)
     m.record(m.names.space(space.number), "space.deleted")
