@@ -23,6 +23,8 @@ from tests.contract.hardware.device_bench import (  # noqa: F401 (variant is a f
     variant,
 )
 
+pytestmark = pytest.mark.inside  # sessions, domains and the log of faults of a machine that nobody used before
+
 
 class Breaker:
     """Injects and clears faults of devices."""

@@ -25,6 +25,8 @@ from lamina_hardware.domain.devices import DeviceKind
 from lamina_hardware.domain.dma_engine import DmaEngine
 from lamina_kit.dma_area import DMA_BASE
 
+pytestmark = pytest.mark.inside  # sessions, domains and the log of faults of a machine that nobody used before
+
 MIB = 1 << 20
 
 

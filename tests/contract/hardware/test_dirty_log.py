@@ -11,6 +11,8 @@ from lamina.hardware.v1 import dirty_log_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2 as hw
 from tests.contract.hardware.device_bench import Driver, Owner, Tables, reason
 
+pytestmark = pytest.mark.inside  # sessions, domains and the log of faults of a machine that nobody used before
+
 PAGE = 4096
 RAM = 64 << 20
 DATA = 0x600000

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from lamina.hardware.v1 import devices_pb2 as pb
 from lamina.hardware.v1 import devices_pb2_grpc
 from lamina.hardware.v1 import iommu_pb2 as iommu
+from tests.contract.hardware.conftest import power_on
 from tests.contract.hardware.device_bench import (  # noqa: F401 (variant is a fixture)
     DMA0,
     PAGE,
@@ -20,6 +22,10 @@ from tests.contract.hardware.device_bench import (  # noqa: F401 (variant is a f
     reason,
     variant,
 )
+
+from lamina_kit.virtual import VirtualLoop
+
+pytestmark = pytest.mark.inside  # sessions, domains and the log of faults of a machine that nobody used before
 
 MIB = 1 << 20
 RING, SOURCE, TARGET = 0, 0x100_0000, 0x200_0000
@@ -238,3 +244,31 @@ async def test_the_end_of_the_stream_in_the_middle(bench: Any, owner: Owner, eve
         assert driver.page.head(0) == 0
         assert await reason(engine.tables.read(TARGET, 1)) == ("PERMISSION_DENIED", "DMA_FAULT")
     assert bench.bus.read(engine.target, MIB) == bytes(MIB)
+
+
+async def _history(folder: Path) -> str:
+    """Runs copies, refusals and a detach in the middle; returns the machine's event log."""
+    service, bench = await power_on(folder, "model", core_path="portable")
+    async with Owner(bench) as owner, Driver(bench, owner) as driver:
+        engine = Engine(bench, Tables(bench, owner), driver)
+        await engine.map()
+        for at in range(8):
+            engine.put(at, descriptor(SOURCE, TARGET + at * 0x6_0000, 0x7_0000))
+        await driver.ring(8)
+        for _ in range(3):
+            await driver.read()
+        await engine.tables.detach()
+        assert (await reason(engine.tables.read(0, 1)))[1] == "DMA_FAULT"
+    await service.stop()
+    return str(bench.environment.layer.events.json_lines())
+
+
+@pytest.mark.real_time("makes virtual loops of its own")
+def test_the_same_seed_gives_the_same_history(tmp_path: Path) -> None:
+    """On the virtual clock two runs of one seed tell the same of devices, to the nanosecond."""
+    logs = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        logs.append(VirtualLoop(5, strict=True).run(_history(tmp_path / name)))
+    assert logs[0] == logs[1]
+    assert "dma.refused" in logs[0]

@@ -21,6 +21,8 @@ from tests.contract.hardware.device_bench import (  # noqa: F401 (variant is a f
     variant,
 )
 
+pytestmark = pytest.mark.inside  # sessions, domains and the log of faults of a machine that nobody used before
+
 MIB = 1 << 20
 IOVA = 0x7000_0000
 STALE = handle_pb2.Handle(id=77, generation=1)

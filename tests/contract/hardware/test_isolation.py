@@ -26,6 +26,8 @@ from tests.contract.hardware.device_bench import (  # noqa: F401 (variant is a f
 from lamina_kit import status
 from lamina_kit.dma_area import DMA_BASE
 
+pytestmark = pytest.mark.inside  # sessions, domains and the log of faults of a machine that nobody used before
+
 IOVA = 0x7000_0000
 R, W, X, PS = 1, 2, 4, 128
 OWNERS, IDENTITY = pb.DmaDomain.KIND_OWNERS, pb.DmaDomain.KIND_IDENTITY

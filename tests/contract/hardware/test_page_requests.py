@@ -20,6 +20,8 @@ from tests.contract.hardware.device_bench import (  # noqa: F401 (variant is a f
     variant,
 )
 
+pytestmark = pytest.mark.inside  # sessions, domains and the log of faults of a machine that nobody used before
+
 IOVA = 0x7000_0000
 Request = pb.ServePageRequestsRequest
 
