@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse, walks
 from lamina_cli.client import Client, command
-from lamina_cli.commands import hardware_devices, hardware_disks
+from lamina_cli.commands import hardware_devices, hardware_disks, hardware_machine, hardware_nics
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
 
@@ -36,6 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     walk.add_argument("--eptp", type=parse.address, default=0, help="root of the second stage")
     command(walk, translate, lists=True)
     hardware_devices.configure(verbs)
+    hardware_nics.configure(verbs)
+    hardware_machine.configure(verbs)
 
 
 def _hosts(client: Client) -> HostsStub:

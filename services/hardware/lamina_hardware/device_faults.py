@@ -71,8 +71,7 @@ class DeviceFaults:
 
     def _recover(self, breakage: Breakage) -> None:
         device = self._machine.devices.find(breakage.object)
-        device.model.reset()
-        device.state = DeviceState.IDLE
+        self._machine.devices.recover(device)
         self._machine.record(breakage.object, "device.recovered", cause=breakage.name)
 
     def _remove(self, breakage: Breakage) -> Mapping[str, object]:

@@ -16,6 +16,7 @@ from lamina_hardware.domain.dma import DmaPort, DmaRefused, PageNeeded, Transfer
 from lamina_hardware.domain.dma_buffers import DmaBuffer, DmaBuffers
 from lamina_hardware.domain.dma_engine import DmaEngine
 from lamina_hardware.domain.iommu import Iommu, check_driver
+from lamina_hardware.domain.machine_events import DeviceNews
 from lamina_hardware.domain.pci import PciIdentity
 from lamina_hardware.drives import Drive
 from lamina_hardware.io.physical import HostPhysical
@@ -58,6 +59,7 @@ class HostDevices:
         self.buffers = DmaBuffers(bus.dma.base, bus.dma.size)
         self.memory = HostPhysical(bus, self._drop_stale)
         self.iommu = Iommu(self.memory, self.table, self.buffers, self.timers, self._note_refused)
+        self.told: Callable[[Device, DeviceNews], None] = lambda device, news: None
         self.route: Route = lambda device, vector: False
         self._drives: dict[str, Drive] = {}
         self._pages: dict[str, DmaBuffer] = {}
@@ -87,6 +89,7 @@ class HostDevices:
         self._ports[id] = Ports(self, device, port)
         model.connect(self._ports[id])
         model.reset()
+        self.told(device, DeviceNews.ADDED)
         return device
 
     def unplug(self, device: Device) -> None:
@@ -96,11 +99,19 @@ class HostDevices:
         self.iommu.detach(device)
         self.table.unplug(device)
         del self._ports[device.id]
+        self.told(device, DeviceNews.REMOVED)
 
     def fail(self, device: Device) -> None:
         """Makes a device fail; its driver's stream ends."""
         self.cut_off(device, "DEVICE_FAILED", "failed")
         device.state = DeviceState.FAILED
+        self.told(device, DeviceNews.FAILED)
+
+    def recover(self, device: Device) -> None:
+        """Has a device that failed work again, as after power-on."""
+        device.model.reset()
+        device.state = DeviceState.IDLE
+        self.told(device, DeviceNews.RECOVERED)
 
     def cut_off(self, device: Device, reason: str, what: str) -> None:
         """Ends the stream of a device's driver, with all that its end means, at once."""

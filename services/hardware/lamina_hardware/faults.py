@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lamina_hardware.domain.machine_events import CoreChange
 from lamina_hardware.names import CORE, HOST
 from lamina_kit.errors import FailedPrecondition, NotFound
 from lamina_kit.fault_kinds import Breakage, FaultKind, Parameter
@@ -66,11 +67,14 @@ class HardwareFaults:
                 next_step="Clear the fault of another core first.",
             )
         moved = await machine.dispatcher.take_out(core)
+        machine.note(CoreChange(core, lost=True))
         machine.record(breakage.object, "core.lost", cause=breakage.name, rule="fault injected", contexts_moved=moved)
         return {"contexts_moved": moved, "cores_left": sum(not lost for lost in arbiter.lost)}
 
     def _return_core(self, breakage: Breakage) -> None:
-        self._machine.dispatcher.put_back(self._core(breakage))
+        core = self._core(breakage)
+        self._machine.dispatcher.put_back(core)
+        self._machine.note(CoreChange(core, lost=False))
         self._machine.record(breakage.object, "core.returned", cause=breakage.name)
 
     async def _flip_bit(self, breakage: Breakage) -> Mapping[str, object]:

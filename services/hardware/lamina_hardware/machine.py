@@ -7,8 +7,9 @@ from typing import Any
 
 from lamina.common.v1 import handle_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
+from lamina.hardware.v1 import topology_pb2
 
-from lamina_hardware import convert
+from lamina_hardware import convert, topology
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.device_faults import DeviceFaults
 from lamina_hardware.devices import HostDevices
@@ -19,6 +20,7 @@ from lamina_hardware.disks import Disks
 from lamina_hardware.dma_domains import HostDomains
 from lamina_hardware.domain.contexts import Context, Handle
 from lamina_hardware.domain.devices import Device
+from lamina_hardware.domain.machine_events import CoreChange, DeviceChange, DeviceNews, MachineEvents, News
 from lamina_hardware.domain.run_groups import RunGroup
 from lamina_hardware.engines.interface import CoreEngine, CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
@@ -77,6 +79,7 @@ class Machine:
         self._running = False
         self.record = environment.layer.events.record
         self.sessions = environment.layer.sessions
+        self.events = MachineEvents()
         HardwareFaults(self, config.cores, config.memory_bytes).register(environment.layer.faults)
         DeviceFaults(self).register(environment.layer.faults)
         DiskFaults(self).register(environment.layer.faults)
@@ -118,6 +121,7 @@ class Machine:
         self.memory = HostMemory(self.bus, layer.boot_id)
         drop = self.dispatcher.drop_written_code
         self.devices = HostDevices(self.bus, environment.clock, self.names, self.record, drop)
+        self.devices.told = self._note_device
         self.devices.plug_engines(config.dma_engines)
         self.routes = InterruptRoutes(self.devices, self.dispatcher.interrupts, self.engine.contexts)
         self.devices.route = self.routes.take
@@ -138,6 +142,7 @@ class Machine:
         """Stops all runs and frees the cores; the RAM file stays."""
         if self._running:
             self._running = False
+            self.events.end()
             self.wires.stop()
             self.devices.stop()
             self.performance.stop()
@@ -177,7 +182,11 @@ class Machine:
             self.devices.requests,
         )
 
+    def _note_device(self, device: Device, news: DeviceNews) -> None:
+        self.note(DeviceChange(device.id, news))
+
     def _note_link(self, device: Device, up: bool) -> None:
+        self._note_device(device, DeviceNews.LINK_UP if up else DeviceNews.LINK_DOWN)
         self.record(self.names.format_nic(device.id), "link.up" if up else "link.down")
 
     @property
@@ -197,6 +206,14 @@ class Machine:
             core_path_reason=self.path.reason,
             counters=convert.counters(self.engine.totals(self.dispatcher.counts)),
         )
+
+    def topology(self) -> topology_pb2.Topology:
+        """Returns what the machine consists of."""
+        return topology.model(self._config.cores, self._config.memory_bytes, self.path, has_iommu=True)
+
+    def note(self, news: News) -> None:
+        """Tells those that watch the machine what happened to it."""
+        self.events.note(news, self.clock.now_ns())
 
     def list_cores(self) -> list[pb.Core]:
         """Returns the cores as messages."""
@@ -313,6 +330,7 @@ class Machine:
         self.disks.free_owned(owner)
 
     def _note_lost(self, core: int, error: BaseException) -> None:
+        self.note(CoreChange(core, lost=True))
         self._environment.layer.events.record(
             self.names.format_core(core), "core.lost", rule="its thread failed", error=repr(error)
         )

@@ -29,6 +29,7 @@ from lamina_hardware.runs import RunStream
 from lamina_hardware.serving import walks
 from lamina_hardware.serving.devices import DevicesServicer
 from lamina_hardware.serving.disks import DisksServicer
+from lamina_hardware.serving.hosts import HostsServicer
 from lamina_hardware.serving.interrupts import InterruptsServicer
 from lamina_hardware.serving.iommu import IommuServicer
 from lamina_hardware.serving.memory import MemoryServicer
@@ -88,23 +89,6 @@ class HardwareService:
     async def stop(self) -> None:
         """Powers the machine off. Idempotent."""
         await self.machine.stop()
-
-
-class HostsServicer(rpc.HostsServicer):
-    """Serves `lamina.hardware.v1.Hosts`."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._m = machine
-
-    async def GetHost(self, request: pb.GetHostRequest, context: Context) -> pb.Host:
-        """Returns the host."""
-        self._m.names.check_host(request.name)
-        return self._m.describe()
-
-    async def GetTime(self, request: pb.GetTimeRequest, context: Context) -> pb.Time:
-        """Returns the host's time."""
-        clock = self._m.clock
-        return pb.Time(now_ns=clock.now_ns(), wall_time_ns=clock.wall_ns(), mode=getattr(clock, "mode", "real"))
 
 
 class CpuServicer(rpc.CpuServicer):
