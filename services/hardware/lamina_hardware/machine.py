@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import topology_pb2
 
 from lamina_hardware import convert, topology
+from lamina_hardware.changes import group_change, update_context
 from lamina_hardware.config import HardwareConfig
+from lamina_hardware.control_state import ControlState
 from lamina_hardware.device_faults import DeviceFaults
 from lamina_hardware.devices import HostDevices
 from lamina_hardware.dirty_logs import HostDirtyLogs
@@ -36,12 +39,16 @@ from lamina_hardware.names import Names
 from lamina_hardware.nic_faults import NicFaults
 from lamina_hardware.nics import HostNics
 from lamina_hardware.performance import Performance
+from lamina_hardware.posted_writes import PostedWrites
+from lamina_hardware.register_file import seed
+from lamina_hardware.registers import RegisterAccess
 from lamina_hardware.wires import HostWires
 from lamina_kit.busfile import Identity
 from lamina_kit.checks import Checks
 from lamina_kit.engines import load_engine
 from lamina_kit.errors import NotFound
 from lamina_kit.membus import MemoryBus
+from lamina_kit.runpage import RunPage
 from lamina_kit.service import Environment
 
 PORTABLE_SLOWDOWN = 20
@@ -66,6 +73,9 @@ class Machine:
     wires: HostWires
     bus: MemoryBus
     path: CorePath
+    controls: ControlState
+    posted: PostedWrites
+    registers: RegisterAccess
     performance: Performance
 
     def __init__(self, environment: Environment, config: HardwareConfig) -> None:
@@ -118,6 +128,10 @@ class Machine:
             self.engine, cores, self.bus, environment.clock, pace, self._note_throttled, self._note_lost
         )
         self.dispatcher.start()
+        self.controls = ControlState(self.dispatcher, self.path.capabilities)
+        self.posted = PostedWrites(self.bus, self.controls, lambda context: context in self.engine.contexts.entries())
+        self.dispatcher.settled = self.posted.note
+        self.registers = RegisterAccess(self.bus, self.controls, self.dispatcher)
         self.memory = HostMemory(self.bus, layer.boot_id)
         drop = self.dispatcher.drop_written_code
         self.devices = HostDevices(self.bus, environment.clock, self.names, self.record, drop)
@@ -256,14 +270,45 @@ class Machine:
         if isinstance(known, Context) and known in self.engine.contexts.entries():
             return known
         made = self.engine.create_context(convert.context_wish(request.context, self.names, self.bus.size, owner))
-        reset_registers(self.bus.run_page(made.run_page), ring=0 if made.eptp else 3)
+        view = self.bus.run_page(made.run_page)
+        reset_registers(view, ring=0 if made.eptp else 3)
+        seed(RunPage(view), self._seed(made))
         self.record(self.names.format_context(made.key), "context.created", run_group=made.group, label=made.label)
         self._remember(request.request_id, "context", made)
         return made
 
+    def update_context(self, context: Context, message: pb.Context, paths: list[str]) -> None:
+        """Changes an idle context."""
+        update_context(self.engine, context, message, paths, self.names, self.bus.size)
+        if "eptp" in paths:
+            self.dispatcher.forget(context)
+        self.record(self.names.format_context(context.key), "context.changed", fields=",".join(sorted(paths)))
+
+    async def update_run_group(self, message: pb.RunGroup, paths: list[str]) -> RunGroup:
+        """Changes a run group; when this returns nothing of it runs on a core that it no longer has."""
+        group = self.engine.groups.get(self.names.run_group(message.name))
+        change = group_change(message, paths, group, self._config.cores)
+        self.engine.groups.update(group.name, change, self.clock.now_ns())
+        self.record(
+            self.names.format_run_group(group.name),
+            "run_group.changed",
+            weight=group.share.weight,
+            quota_ns=group.quota_ns,
+            period_ns=group.period_ns,
+        )
+        await self.dispatcher.rearrange()
+        return group
+
+    def _seed(self, context: Context) -> int:
+        """Returns where a context's random numbers begin: the same machine and context, the same numbers."""
+        text = f"{self._environment.layer.boot_id} {context.key}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
     async def delete_context(self, context: Context) -> None:
         """Stops a context and forgets it."""
         await self.dispatcher.remove(context)
+        self.controls.forget(context)
+        self.posted.note(context)
         self.performance.forget(context)
         counts = context.counts
         self.record(

@@ -83,6 +83,7 @@ class Arbiter:
         context.state = ContextState.READY
         self._ready.append(run)
         self.groups.activate(context.group)
+        self.groups.moved(context.group, 1, 0, now)
         return run
 
     def grant(self, now: int) -> Grant | None:
@@ -110,6 +111,9 @@ class Arbiter:
         del self._domain_busy[context.domain]
         context.counts.instructions += consumed - run.consumed
         context.counts.run_time_ns += run_ns
+        for group in self.groups.path(context.group):
+            group.instructions += consumed - run.consumed
+        self.groups.moved(context.group, 0, -1, now)
         run.consumed = consumed
         run.run_ns += run_ns
         return self.groups.charge(context.group, run_ns, now)
@@ -121,6 +125,7 @@ class Arbiter:
         run.ready_since = now
         run.context.state = ContextState.READY
         self._ready.append(run)
+        self.groups.moved(run.context.group, 1, 0, now)
 
     def halt(self, run: Run) -> None:
         """Lets a run sleep that has no core; it takes part in nothing until `wake`."""
@@ -139,6 +144,7 @@ class Arbiter:
         if run in self._ready:
             self._ready.remove(run)
             self._waited(run, now)
+            self.groups.moved(run.context.group, -1, 0, now)
         if self._halted.pop(run.context.key, None) is None:
             self.groups.deactivate(run.context.group)
         run.context.state = ContextState.IDLE
@@ -160,6 +166,14 @@ class Arbiter:
         found = [self.groups.throttled(run.context.group, now) for run in self._ready]
         return min((group.window_start + group.period_ns for group in found if group is not None), default=None)
 
+    def misplaced(self) -> list[int]:
+        """Returns the cores on which something runs that its group does not let run there."""
+        return [
+            core
+            for core, run in enumerate(self.running)
+            if run is not None and not self.groups.allows(run.context.group, core)
+        ]
+
     def _may_run(self, run: Run, idle: list[int], now: int) -> bool:
         context = run.context
         if context.domain in self._domain_busy or self.groups.throttled(context.group, now):
@@ -176,6 +190,7 @@ class Arbiter:
         context = run.context
         self._ready.remove(run)
         self._waited(run, now)
+        self.groups.moved(context.group, -1, 1, now)
         migrated = context.last_core not in (-1, core)
         moved = context.last_core != core or self._domain_core.get(context.domain) != core
         run.core = context.last_core = self._domain_core[context.domain] = core

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lamina_hardware.domain.counts import Counts
+from lamina_hardware.domain.exit_controls import ALL_EXCEPTIONS, ExitControls
 from lamina_hardware.domain.pending import Pending
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
 
-ALL_EXCEPTIONS = (1 << 32) - 1
+__all__ = ["ALL_EXCEPTIONS", "Context", "ContextState", "ContextTable", "Handle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,9 @@ class Context:
     """One hardware thread's state, but for its registers, which are in its run page.
 
     `key` identifies it for the life of the host and never comes again. `domain` is the coherence domain's key.
-    `owner` is the session that made it, empty for none. `kicked` makes its next run end at once. `hlt`: HLT exits.
-    `exited` is why and when its last run ended, until the next begins.
+    `controls` are those that it was given, None while it has what its creation implies; `control_table` is where cores
+    find them. `owner` is the session that made it, empty for none. `kicked` makes its next run end at once. `hlt`: HLT
+    exits. `exited` is why and when its last run ended, until the next begins.
     """
 
     handle: Handle
@@ -77,6 +79,8 @@ class Context:
     exited: tuple[int, int] | None = None
     observer: Observer | None = None
     counts: Counts = field(default_factory=Counts)
+    controls: ExitControls | None = None
+    control_table: int = 0
 
     @property
     def run_page(self) -> int:

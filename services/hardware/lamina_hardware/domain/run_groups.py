@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from lamina_hardware.domain.pressure import Waiting
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
 
 ROOT = ""
@@ -54,6 +55,11 @@ class RunGroup:
     window_start: int = 0
     window_used: int = 0
     contexts: int = 0
+    waiting: Waiting = field(default_factory=Waiting)
+    instructions: int = 0
+    periods: int = 0
+    throttled_periods: int = 0
+    window_active: bool = False
 
     def roll(self, now: int) -> None:
         """Moves to the period that `now` lies in; debt stays."""
@@ -61,6 +67,9 @@ class RunGroup:
             return
         passed = (now - self.window_start) // self.period_ns
         self.window_start += passed * self.period_ns
+        self.periods += self.window_active + (passed - 1 if self.share.active or self.own.active else 0)
+        self.throttled_periods += min(passed, self.window_used // self.quota_ns)
+        self.window_active = bool(self.share.active or self.own.active)
         self.window_used = max(0, self.window_used - passed * self.quota_ns)
         if self.throttled_since is not None and self.window_used < self.quota_ns:
             self.throttled_ns += self.window_start - self.throttled_since
@@ -80,11 +89,22 @@ class RunGroup:
         if not self.window_used and now >= self.window_start + self.period_ns:
             self.window_start = now - ns
         self.roll(now)
+        self.window_active = True
         self.window_used += ns
         if self.window_used >= self.quota_ns and self.throttled_since is None:
             self.throttled_since = now
             return True
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """New values of a group; None leaves one as it is."""
+
+    weight: int | None = None
+    quota_ns: int | None = None
+    period_ns: int | None = None
+    cores: frozenset[int] | None = None
 
 
 class RunGroups:
@@ -131,6 +151,42 @@ class RunGroups:
             )
         del self._groups[name], self._children[name], self._paths[name]
         self._children[group.parent].remove(name)
+
+    def update(self, name: str, change: Change, now: int) -> RunGroup:
+        """Changes a group. Raises `NotFound`, or `FailedPrecondition` `RUN_GROUP_IS_ROOT`."""
+        group = self.get(name)
+        if name == ROOT:
+            raise FailedPrecondition(
+                "The root run group has the whole machine.",
+                reason="RUN_GROUP_IS_ROOT",
+                next_step="Change a group below it.",
+            )
+        group.roll(now)
+        if change.weight is not None:
+            group.share.weight = change.weight
+        if change.cores is not None:
+            group.cores = change.cores
+        if change.period_ns is not None or change.quota_ns is not None:
+            self._set_quota(group, change, now)
+        return group
+
+    def _set_quota(self, group: RunGroup, change: Change, now: int) -> None:
+        """Gives a group another quota or period; what was used of this period counts on, and a throttle may end."""
+        quota = group.quota_ns if change.quota_ns is None else change.quota_ns
+        period = group.period_ns if change.period_ns is None else change.period_ns
+        if (quota, period) == (group.quota_ns, group.period_ns):
+            return
+        if not group.quota_ns:
+            group.window_start, group.window_used, group.window_active = now, 0, False
+        group.quota_ns, group.period_ns = quota, period
+        if group.throttled_since is not None and (not quota or group.window_used < quota):
+            group.throttled_ns += now - group.throttled_since
+            group.throttled_since = None
+
+    def moved(self, name: str, ready: int, running: int, now: int) -> None:
+        """Notes that contexts of a group began or ended to wait, or to run."""
+        for group in self._paths[name]:
+            group.waiting.change(ready, running, now)
 
     def entries(self) -> list[RunGroup]:
         """Returns all groups but the root, in the order of their names."""

@@ -17,6 +17,7 @@ Capabilities
     exact-budget     a run stops at a block boundary at or before its budget, and counts every instruction
     error-codes      exceptions other than page faults carry their error code
     msr-exits        RDMSR and WRMSR of registers that the run page does not hold exit
+    exit-controls    a context chooses its exits (`Cpu.SetExitControls`); what needs another capability says so there
     own-idt          exceptions and interrupts that are not intercepted go through the context's own IDT
     observation      a context's single accesses can be seen
     tlb-entries      what the TLB holds can be seen
@@ -56,9 +57,10 @@ class CoreRun:
 
     `context` identifies it for as long as the engine lives; `moved` says that it, or another of its domain, ran
     elsewhere since it last ran here. `budget` is in instructions, 0 for none; `consumed` counts what this run has
-    behind it already. `exceptions` has a bit for each vector that exits. `hlt` says whether HLT exits; `interrupts` is
-    what waits to interrupt it, None for nothing: while a core runs a context these are the core's.
-    `observation` is where an observed context's accesses go, 0 for one that is not observed.
+    behind it already. `exceptions` has a bit for each vector that exits; `controls` is the address of its table of exit
+    controls, 0 when it has those that its creation implies. `hlt` says whether HLT exits; `interrupts` is what waits to
+    interrupt it, None for nothing: while a core runs a context these are the core's. `observation` is where an observed
+    context's accesses go, 0 for one that is not observed.
     """
 
     context: int
@@ -67,6 +69,7 @@ class CoreRun:
     exceptions: int = (1 << 32) - 1
     cpuid: bool = False
     syscall: bool = True
+    controls: int = 0
     budget: int = 0
     consumed: int = 0
     moved: bool = True

@@ -8,6 +8,7 @@ from lamina_hardware.io.control import (
     BLOCK_COUNT,
     BLOCK_PC,
     CONSUMED,
+    CONTROLS,
     ENV,
     L_ANSWER_CPUID,
     L_ANSWER_TIMESTAMP,
@@ -30,6 +31,7 @@ PAGE_INPUT_WAITS = u64(runpage.ENGINE_OFFSET + 0x28)
 _PAGE_TSC = u64(runpage.TSC_OFFSET)
 _PAGE_CPUID = u64(runpage.CPUID_OFFSET)
 _PAGE_CPUID_COUNT = u64(runpage.CPUID_OFFSET - 8)
+_RDTSC = u64(7)  # bit of the control table's first word
 _CPUID_ENTRY = u64(24)
 _CPUID_ENTRIES = u64(runpage.CPUID_ENTRIES)
 
@@ -76,9 +78,15 @@ def retired(block: int) -> Word:
 
 @linked(L_ANSWER_TIMESTAMP)
 def answer_timestamp(block: int, with_aux: int) -> Word:
-    """Puts the page's counter, advanced by the instructions of this run, into EDX:EAX; returns 0 when it has none."""
+    """Puts the page's counter, advanced by the instructions of this run, into EDX:EAX; returns 0 when it exits.
+
+    It does when the page says so, or when the context's controls do, which come before the page.
+    """
     page = word(block, RUN_PAGE)
-    if load64(page + _PAGE_TSC + u64(24)) == _0:
+    controls = word(block, CONTROLS)
+    if controls == _0 and load64(page + _PAGE_TSC + u64(24)) == _0:
+        return _0
+    if controls != _0 and (load64(controls) >> _RDTSC) & _1 != _0:
         return _0
     env = word(block, ENV)
     value = load64(page + _PAGE_TSC) + load64(page + _PAGE_TSC + _8) + retired(block)

@@ -29,6 +29,8 @@ _STORE, _LOAD, _STORE_IMMEDIATE, _LOAD_OFFSET, _STORE_OFFSET = (u64(n) for n in 
 
 TARGET_MSR = u64(16)
 """In APIC_TARGET: the value of a read goes to EDX:EAX; below it is the number of a general register."""
+TARGET_CR8 = u64(32)
+"""In APIC_TARGET, with the number of a general register: it takes the priority class alone, as CR8 holds it."""
 
 
 @linked(L_APIC_PAGE)

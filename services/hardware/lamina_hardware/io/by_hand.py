@@ -32,9 +32,13 @@ from lamina_hardware.io.control import (
     STOP_SPECIAL,
     STOP_TIMESTAMP,
 )
+from lamina_hardware.io.control_table import POST_PORT
+from lamina_hardware.io.controls import port_exits, post
 from lamina_hardware.io.decoder import PREFIX_66, PREFIX_F2, PREFIX_F3, decode
-from lamina_hardware.io.native import Word, compiled, linked, load8, load32, load64, put, store64, u64, word
+from lamina_hardware.io.native import Word, compiled, linked, load8, load64, put, store64, u64, word
 from lamina_hardware.io.operand import access_in
+from lamina_hardware.io.portable_intercepts import handed_code, may_be_handed
+from lamina_hardware.io.ports import PORT_ALLOWED, PORT_REFUSED, port_right
 
 _0, _1, _2, _3, _4, _8 = (u64(n) for n in (0, 1, 2, 3, 4, 8))
 _12, _16 = u64(12), u64(16)
@@ -44,8 +48,8 @@ _LOW = u64(0xFFFF_FFFF)
 _PAGE = ~u64(4095)
 _DOUBLE_FAULT, _GENERAL_PROTECTION = u64(8), u64(13)
 
-PLAIN, PORT_IN, PORT_OUT, STRING_IN, STRING_OUT, LEAF, CLOCK, CLOCK_AUX, READ_MSR, WRITE_MSR = (
-    u64(n) for n in range(10)
+PLAIN, PORT_IN, PORT_OUT, STRING_IN, STRING_OUT, LEAF, CLOCK, CLOCK_AUX, READ_MSR, WRITE_MSR, HANDED = (
+    u64(n) for n in range(11)
 )
 """Kinds of instructions; all but PLAIN may be done by hand."""
 
@@ -63,7 +67,6 @@ def kind_of(found: int) -> Word:
         port = opcode & u64(0xF4)
         if port == u64(0xE4):
             return PORT_OUT if opcode & _2 != _0 else PORT_IN
-        return PLAIN
     if table == _1:
         if opcode == u64(0xA2):
             return LEAF
@@ -75,14 +78,7 @@ def kind_of(found: int) -> Word:
             return WRITE_MSR
         if opcode == _1 and (found >> u64(24)) & _BYTE == u64(0xF9):
             return CLOCK_AUX
-    return PLAIN
-
-
-@compiled("uint64(uint64)")
-def may_use_ports(block: int) -> Word:
-    """Returns whether the privilege level is within IOPL."""
-    env = word(block, ENV)
-    return _1 if (load32(env + at.HFLAGS) & at.HF_CPL) <= ((load64(env + at.EFLAGS) >> _12) & _3) else _0
+    return HANDED if may_be_handed(found) != _0 else PLAIN
 
 
 @compiled("uint64(uint64)")
@@ -94,21 +90,43 @@ def _refuse_port(block: int) -> Word:
     return _0
 
 
+@compiled("uint64(uint64)")
+def port_size(found: int) -> Word:
+    """Returns the bytes of a port access."""
+    if (found >> _8) & _1 == _0:
+        return _1
+    return _2 if (found >> u64(40)) & PREFIX_66 != _0 else _4
+
+
+@compiled("uint64(uint64, uint64, uint64)")
+def _mask_to(value: int, size: int, kept: int) -> Word:
+    """Returns the low `size` bytes of a value, with the rest of `kept` when they are fewer than 4."""
+    if size == _4:
+        return value & _LOW
+    mask = _WORD if size == _2 else _BYTE
+    return (value & mask) | (kept & ~mask)
+
+
 @compiled("uint64(uint64, uint64, uint64)")
 def _do_port(block: int, found: int, kind: int) -> Word:
-    """Reports IN, OUT or INS."""
+    """Does IN, OUT or INS: reports it, counts a doorbell, or reads all ones from a port of nobody."""
     env = word(block, ENV)
-    opcode = (found >> _8) & _BYTE
-    size = _1
-    if opcode & _1 != _0:
-        size = _2 if (found >> u64(40)) & PREFIX_66 != _0 else _4
+    size = port_size(found)
     port = load64(env + at.REGS + _2 * _8) & _WORD
-    if kind != STRING_IN and opcode & _8 == _0:
+    if kind in (PORT_IN, PORT_OUT) and (found >> _8) & _8 == _0:
         port = load8(code_at(block, load64(env + at.EIP)) + (found & _BYTE) - _1)
-    data = _0
-    if kind == PORT_OUT:
-        data = load64(env + at.REGS) & (_LOW if size == _4 else (_WORD if size == _2 else _BYTE))
+    right = port_right(block, port, size)
+    if right != PORT_ALLOWED:
+        return _refuse_port(block) if right == PORT_REFUSED else _0
+    data = _mask_to(load64(env + at.REGS), size, _0) if kind == PORT_OUT else _0
+    exits = port_exits(block, port, size) != _0
+    if kind == PORT_OUT and post(block, POST_PORT, port, size, data) != _0:
+        exits = False
     leave_after(block, _0)
+    if not exits:
+        if kind == PORT_IN:
+            store64(env + at.REGS, _mask_to(~_0, size, load64(env + at.REGS)))
+        return _0
     if kind == STRING_IN:
         store64(word(block, RUN_PAGE) + PAGE_INPUT_WAITS, _1)
     put(block, STOP, STOP_IO)
@@ -126,8 +144,6 @@ def _do_special(block: int) -> Word:
     found = decode(block, code_at(block, load64(env + at.EIP)))
     kind = kind_of(found)
     if kind in (PORT_IN, PORT_OUT, STRING_IN, STRING_OUT):
-        if may_use_ports(block) == _0:
-            return _refuse_port(block)
         return _do_port(block, found, kind)
     if kind == LEAF:
         if word(block, INTERCEPT_CPUID) != _0 or answer_cpuid(block) == _0:
@@ -139,7 +155,7 @@ def _do_special(block: int) -> Word:
             put(block, STOP_A, aux)
     else:
         put(block, STOP, STOP_INTERRUPT)
-        put(block, STOP_A, at.VMEXIT_MSR)
+        put(block, STOP_A, handed_code(block, found) if kind == HANDED else at.VMEXIT_MSR)
         put(block, STOP_B, _1 if kind == WRITE_MSR else _0)
         put(block, STOP_C, _0)
         return _0

@@ -92,6 +92,7 @@ class CoreCell:
         words[_EXCEPTIONS] = work.exceptions
         words[_CPUID] = work.cpuid
         words[_SYSCALL] = work.syscall
+        words[_CONTROLS] = work.controls
         words[_HALTS] = not work.hlt
         words[_CONSUMED] = work.consumed
         words[_BUDGET] = budget = work.budget or control.NO_LIMIT
@@ -229,7 +230,7 @@ class CoreCell:
         self.engine.close()
 
 
-_RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONSUMED, _BUDGET, _LIMIT, _REQUEST, _HALTS = (
+_RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONTROLS, _CONSUMED, _BUDGET, _LIMIT, _REQUEST, _HALTS = (
     int(index)
     for index in (
         control.RUN_PAGE,
@@ -237,6 +238,7 @@ _RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONSUMED, _BUDGET, _LIMIT, _RE
         control.EXCEPTIONS,
         control.INTERCEPT_CPUID,
         control.INTERCEPT_SYSCALL,
+        control.CONTROLS,
         control.CONSUMED,
         control.BUDGET,
         control.LIMIT,

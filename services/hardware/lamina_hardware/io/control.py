@@ -37,6 +37,11 @@ EXCEPTIONS = u64(22)  # vectors that exit, one bit each
 INTERCEPT_CPUID = u64(23)
 INTERCEPT_SYSCALL = u64(24)
 INPUT = u64(25)  # what the holder answered to the INS at RIP, if one waits
+CONTROLS = u64(26)  # address of its table of exit controls; 0: it has those that its creation implies
+BEGAN = u64(27)  # CONSUMED when this slice began
+MSR_MAP = u64(28)  # address of the bitmap of MSRs that the emulator hands over; walker core only
+MSR_SERIAL = u64(29)  # which table's bitmap that is; 0: the one at MSR_DEFAULT
+MSR_DEFAULT = u64(37)
 
 OBSERVATION = u64(38)  # address of what is kept of an observed context (`observe.py`), 0: it is not observed
 
@@ -149,6 +154,13 @@ L_FULL_ADDRESS = u64(126)
 L_FILL = u64(127)
 L_APIC_PAGE = u64(300)
 L_CLASSIFY = u64(130)
+L_POST = u64(131)
+L_INTERCEPTED = u64(132)
+L_UNKNOWN = u64(133)
+L_DEVICE_ACCESS = u64(134)
+L_QUALIFY = u64(135)
+L_PORT_RIGHT = u64(136)
+L_CONTROL_REGISTER = u64(137)
 L_LOOK_UP = u64(150)
 L_COUNT_WALK = u64(151)
 
@@ -167,12 +179,15 @@ STOP_CPUID = u64(6)
 STOP_TIMESTAMP = u64(7)
 STOP_INVALID = u64(8)
 STOP_CODE_WRITE = u64(9)  # portable core: the frame A, of translated code, is about to be written
+STOP_SYSENTER = u64(11)
+STOP_FAULT = u64(12)  # an access that a hook made failed at address A; the fault is in the block
 STOP_SPECIAL = u64(10)  # portable core: the instruction at RIP is to be done by hand
 
 FAULT_NONE = u64(0)
 FAULT_PAGE = u64(1)
 FAULT_EPT = u64(2)
 FAULT_CANONICAL = u64(3)
+FAULT_DEVICE = u64(5)  # the guest physical address is a device's, by the context's exit controls
 FAULT_APIC = u64(4)  # the access is one to the local APIC's registers
 
 FAULT_IN_TABLE = u64(0)  # the second stage refused the address of a guest table entry

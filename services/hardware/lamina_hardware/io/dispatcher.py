@@ -34,6 +34,7 @@ from lamina_hardware.io.interrupt_controller import InterruptController
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.membus import ALL, MemoryBus
+from lamina_kit.runpage import RunPage
 from lamina_kit.virtual import VirtualLoop
 
 Deliver = Callable[[Ended], None]
@@ -90,6 +91,8 @@ class Dispatcher:
         self._counted: list[Sequence[int]] = [NOTHING] * len(cores)
         self._virtual: VirtualLoop | None = None
         self._stopping = False
+        self.settled: Callable[[Context], None] = lambda context: None
+        """Called with a context whenever it leaves a core."""
         self.interrupts = InterruptController(bus, clock, self._look, self._dispatch)
 
     def start(self) -> None:
@@ -159,6 +162,16 @@ class Dispatcher:
             core.forget(context.key)
         self.interrupts.remove(context)
         self.engine.remove_context(context)
+
+    def forget(self, context: Context) -> None:
+        """Makes every core load all of an idle context anew, and translate its addresses anew."""
+        for core in self._cores:
+            core.forget(context.key)
+
+    async def rearrange(self) -> None:
+        """Moves runs that their groups no longer let run where they do, and lets those run that may now."""
+        await asyncio.gather(*(self._pause(core) for core in self.engine.arbiter.misplaced()))
+        self._dispatch()
 
     async def take_out(self, core: int) -> int:
         """Gives a core no more work, and returns once it has none; what ran there waits for another core.
@@ -252,7 +265,8 @@ class Dispatcher:
                 self._run_here(grant, self._pace.inline_instructions)
             elif self._threads:
                 self._prepare(grant.core)
-                self._threads[grant.core].run(self.engine.work(grant, self._pace.slice_instructions))
+                limit = self._within_timer(grant, self._pace.slice_instructions)
+                self._threads[grant.core].run(self.engine.work(grant, limit))
             else:
                 self._loop.call_soon(self._run_later, grant)
         if arbiter.others_wait() and self._timer is None and not self._stopping:
@@ -264,7 +278,7 @@ class Dispatcher:
         if self._virtual is not None:
             self._run_virtually(grant, self._virtual)
             return
-        work = self.engine.work(grant, limit)
+        work = self.engine.work(grant, self._within_timer(grant, limit))
         began = self._clock.now_ns()
         stopped = self._cores[grant.core].run(work)
         if self._threads:
@@ -277,10 +291,29 @@ class Dispatcher:
         """Runs one slice now and settles it at its virtual end."""
         pace, next_ns = self._pace, loop.next_timer_ns
         left = pace.quantum_ns if next_ns is None else min(next_ns - loop.now_ns, pace.quantum_ns)
-        work = self.engine.work(grant, max(left, pace.least_ns) // pace.ns_per_instruction)
+        limit = max(left, pace.least_ns) // pace.ns_per_instruction
+        work = self.engine.work(grant, self._within_timer(grant, limit))
         stopped = self._cores[grant.core].run(work)
         took = (stopped.instructions - work.consumed) * pace.ns_per_instruction
         loop.call_at_ns(loop.now_ns + took, self._end_virtually, grant.run, stopped, took)
+
+    def _within_timer(self, grant: Grant, limit: int) -> int:
+        """Returns a slice's instructions, cut where the preemption timer of its context would end it.
+
+        A thread's slice is also stopped by the clock: how long instructions take is not known before.
+        """
+        left = self.engine.timer_left(grant.run)
+        if left is None:
+            return limit
+        if self._threads:
+            self._loop.call_later(max(left, 0) / 1e9, self._pause_run, grant.run)
+            return min(limit, max(left, self._pace.least_ns))
+        return min(limit, max(left // self._pace.ns_per_instruction, 1))
+
+    def _pause_run(self, run: Run) -> None:
+        """Stops a run that is on a core still: its timer is over."""
+        if run.core >= 0 and self.engine.arbiter.running[run.core] is run:
+            self._cores[run.core].pause()
 
     def _end_virtually(self, run: Run, stopped: Stopped, took: int) -> None:
         self._settle(run, stopped, took)
@@ -328,7 +361,10 @@ class Dispatcher:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        self.settled(run.context)
         if ended is not None:
+            if ended.reason != stopped.reason:
+                RunPage(self._bus.run_page(run.context.run_page)).exit_reason = ended.reason
             self._deliver(ended)
         elif run.context.state is ContextState.HALTED:
             self._look(run.context)

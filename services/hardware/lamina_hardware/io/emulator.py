@@ -26,6 +26,7 @@ HOOK_ACCESS: Final = unicorn_const.UC_HOOK_MEM_READ | unicorn_const.UC_HOOK_MEM_
 IN: Final = x86_const.UC_X86_INS_IN
 OUT: Final = x86_const.UC_X86_INS_OUT
 SYSCALL: Final = x86_const.UC_X86_INS_SYSCALL
+SYSENTER: Final = x86_const.UC_X86_INS_SYSENTER
 CPUID: Final = x86_const.UC_X86_INS_CPUID
 RDTSC: Final = x86_const.UC_X86_INS_RDTSC
 RDTSCP: Final = x86_const.UC_X86_INS_RDTSCP

@@ -9,14 +9,11 @@ Source: Intel SDM vol. 3, 7.15 (interrupt 8, table 7-5).
 from __future__ import annotations
 
 from lamina_hardware.io import unicorn_layout as at
-from lamina_hardware.io.answers import answer_timestamp, retired
 from lamina_hardware.io.apic_access import decode_access, is_apic_msr, leave_instruction
 from lamina_hardware.io.by_hand import full_address
 from lamina_hardware.io.code import code_at
 from lamina_hardware.io.control import (
     ACCESS_EXECUTE,
-    BLOCK_COUNT,
-    BLOCK_SIZE,
     CONSUMED,
     ENV,
     EXCEPTION_COUNTS,
@@ -26,6 +23,7 @@ from lamina_hardware.io.control import (
     FAULT_APIC,
     FAULT_CANONICAL,
     FAULT_CODE,
+    FAULT_DEVICE,
     FAULT_EPT,
     FAULT_GPA,
     FAULT_IN_PAGE,
@@ -50,6 +48,7 @@ from lamina_hardware.io.control import (
     STOP_D,
     STOP_E,
     STOP_ERROR,
+    STOP_FAULT,
     STOP_INTERRUPT,
     STOP_INVALID,
     STOP_IO,
@@ -57,12 +56,17 @@ from lamina_hardware.io.control import (
     STOP_REQUEST,
     STOP_SPECIAL,
     STOP_SYSCALL,
+    STOP_SYSENTER,
     STOP_TIMESTAMP,
 )
+from lamina_hardware.io.control_table import T_FAULT_MASK, T_FAULT_MATCH
+from lamina_hardware.io.controls import setting, traps
 from lamina_hardware.io.decoder import decode
 from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver, enter_syscall
+from lamina_hardware.io.device_access import device_access
 from lamina_hardware.io.double_fault import DOUBLE_FAULT, NO_VECTOR, second_vector
 from lamina_hardware.io.fill import drop_code
+from lamina_hardware.io.intercepts import intercepted, unknown
 from lamina_hardware.io.native import (
     Word,
     compiled,
@@ -75,9 +79,48 @@ from lamina_hardware.io.native import (
     u64,
     word,
 )
+from lamina_hardware.io.outcome import (
+    ACCESS,
+    ADDRESS,
+    APIC,
+    APIC_ACCESS,
+    CANCELED,
+    CPUID,
+    EPT_MISCONFIGURATION,
+    EPT_VIOLATION,
+    ERROR_CODE,
+    EXCEPTION,
+    FAULTED,
+    GO_ON,
+    GPA,
+    HLT,
+    IO,
+    IO_COUNT,
+    IO_DATA,
+    IO_DIRECTION,
+    IO_SIZE,
+    LENGTH,
+    MMIO,
+    PAGE_FAULT,
+    PAUSED,
+    PORT,
+    QUALIFICATION,
+    RAISES,
+    SHUTDOWN,
+    STOPPED,
+    SYSCALL,
+    SYSENTER,
+    TIMESTAMP,
+    VECTOR,
+    clear_record,
+    record,
+    settle,
+)
+from lamina_hardware.io.qualification import qualify
 from lamina_hardware.io.registers import flags
+from lamina_hardware.io.sysenter import enter_sysenter
 from lamina_kit import runpage
-from lamina_kit.runpage import Activity, ExitReason
+from lamina_kit.runpage import Activity
 
 _0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
 _BYTE = u64(0xFF)
@@ -94,28 +137,6 @@ _EVENT_KIND = u64(7 << 8)
 _EVENT_EXCEPTION = u64(runpage.EVENT_EXCEPTION)
 _NO_REGISTER = u64(runpage.NO_REGISTER)
 
-# Words of the exit record, in the order of `runpage.ExitRecord`.
-(REASON, _VECTOR, _ERROR_CODE, _ADDRESS, _GPA, _ACCESS, _ACCESS_SIZE, _ACCESS_VALUE, _ACCESS_REGISTER, _PORT, _IO_SIZE,
- _IO_DIRECTION, _IO_DATA, _IO_COUNT, _LENGTH, RIP, RETIRED, QUALIFICATION) = (u64(n) for n in range(18))  # fmt: skip
-_RECORD_WORDS = u64(18)
-
-SYSCALL, PAGE_FAULT, EXCEPTION, IO, HLT, CPUID, EPT_VIOLATION, STOPPED, HYPERCALL, MSR, SHUTDOWN, CANCELED = (
-    u64(int(ExitReason(n))) for n in range(1, 13)
-)
-TIMESTAMP, RANDOM = u64(int(ExitReason.TIMESTAMP)), u64(int(ExitReason.RANDOM))
-APIC_ACCESS = u64(int(ExitReason.APIC_ACCESS))
-EPT_MISCONFIGURATION = u64(int(ExitReason.EPT_MISCONFIGURATION))
-PAUSED = u64(255)
-"""Not an exit: the core was asked to pause and goes on with the same run."""
-ASLEEP = u64(254)
-"""Not an exit: the context halted, or waits for a start-up IPI; its run goes on when something wakes it."""
-ACKNOWLEDGE = u64(253)
-"""Not an exit: the next vector of the local APIC can be delivered now."""
-APIC = u64(252)
-"""Not an exit: an access to the local APIC, in the block, which is to be done."""
-
-GO_ON = u64(0)
-
 PAGE_ACTIVITY = u64(runpage.STATE_OFFSET + 8)
 HALTED, WAIT_FOR_STARTUP = u64(int(Activity.HALTED)), u64(int(Activity.WAIT_FOR_STARTUP))
 
@@ -125,45 +146,21 @@ _OPCODE_INT3, _OPCODE_INT1 = u64(0xCC), u64(0xF1)
 _SOFTWARE = u64(0xFFFF_FFFF & ~(1 << 1 | 1 << 3 | 1 << 4))  # all but INT1, INT3 and INTO, which have opcodes
 
 
-@compiled("uint64(uint64, uint64, uint64)")
-def record(block: int, index: int, value: int) -> Word:
-    """Stores one word of the exit record."""
-    store64(word(block, RUN_PAGE) + _EXIT + index * _8, value)
-    return _0
-
-
-@compiled("uint64(uint64)")
-def clear_record(block: int) -> Word:
-    """Empties the exit record."""
-    i = _0
-    while i < _RECORD_WORDS:
-        record(block, i, _0)
-        i += _1
-    return record(block, _ACCESS_REGISTER, _NO_REGISTER)
-
-
-@compiled("uint64(uint64, uint64)")
-def settle(block: int, extra: int) -> Word:
-    """Takes back what was charged for instructions that did not run; `extra` counts the one that ended the run."""
-    if word(block, BLOCK_COUNT) != _0:
-        put(block, CONSUMED, retired(block) + extra)
-        put(block, BLOCK_COUNT, _0)
-        put(block, BLOCK_SIZE, _0)
-    return _0
-
-
 @compiled("uint64(uint64)")
 def second_stage_exit(block: int) -> Word:
     """Fills the exit record for an EPT violation or misconfiguration; returns which."""
     va = word(block, FAULT_VA)
     gpa = word(block, FAULT_GPA)
-    record(block, _GPA, gpa)
-    record(block, _ADDRESS, va)
-    record(block, _ACCESS, word(block, FAULT_STAGE_ACCESS))
+    record(block, GPA, gpa)
+    record(block, ADDRESS, va)
+    record(block, ACCESS, word(block, FAULT_STAGE_ACCESS))
     place = code_at(block, load64(word(block, ENV) + at.EIP))
     if place != _0:
-        record(block, _LENGTH, decode(block, place) & _BYTE)
-    return EPT_VIOLATION if word(block, FAULT_MISCONFIGURED) == _0 else EPT_MISCONFIGURATION
+        record(block, LENGTH, decode(block, place) & _BYTE)
+    if word(block, FAULT_MISCONFIGURED) != _0:
+        return EPT_MISCONFIGURATION
+    record(block, QUALIFICATION, qualify(block))
+    return EPT_VIOLATION
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
@@ -186,6 +183,15 @@ def _take_back(block: int) -> Word:
     return _0
 
 
+@compiled("uint64(uint64, uint64, uint64)")
+def _intercepts(block: int, vector: int, code: int) -> Word:
+    """Returns whether an exception exits: by its bit, which a page fault that does not match turns round."""
+    bit = (word(block, EXCEPTIONS) >> vector) & _1
+    if vector == _PAGE and code & setting(block, T_FAULT_MASK) != setting(block, T_FAULT_MATCH):
+        return bit ^ _1
+    return bit
+
+
 @compiled("uint64(uint64, uint64, uint64, uint64)")
 def raise_exception(block: int, vector: int, code: int, software: int) -> Word:
     """Exits for an exception that is intercepted, or delivers it; returns GO_ON or a reason."""
@@ -196,15 +202,15 @@ def raise_exception(block: int, vector: int, code: int, software: int) -> Word:
         if vector < u64(32) and software == _0:
             put(block, EXCEPTION_COUNTS + vector, word(block, EXCEPTION_COUNTS + vector) + _1)
         has_code = (_WITH_CODE >> vector) & _1 if vector < u64(32) and software == _0 else _0
-        if vector < u64(32) and (word(block, EXCEPTIONS) >> vector) & _1 != _0:
-            record(block, _VECTOR, vector)
-            record(block, _ERROR_CODE, code)
+        if vector < u64(32) and _intercepts(block, vector, code) != _0:
+            record(block, VECTOR, vector)
+            record(block, ERROR_CODE, code)
             if vector == _PAGE:
-                record(block, _ADDRESS, load64(word(block, ENV) + at.CR2))
+                record(block, ADDRESS, load64(word(block, ENV) + at.CR2))
                 return PAGE_FAULT
             return EXCEPTION
         if vector >= u64(32) and software != _0 and load32(word(block, ENV) + at.IDTR + _16) == _0:
-            record(block, _VECTOR, vector)
+            record(block, VECTOR, vector)
             return EXCEPTION
         result = deliver(block, vector, code, has_code, software)
         if result == DELIVERED:
@@ -229,8 +235,8 @@ def _apic_page(block: int, address: int) -> Word:
     if word(block, FAULT_ACCESS) != ACCESS_EXECUTE:
         length = decode_access(block, address)
     if length == _0:
-        record(block, _ADDRESS, address & _OFFSET)
-        record(block, _ACCESS, word(block, FAULT_ACCESS))
+        record(block, ADDRESS, address & _OFFSET)
+        record(block, ACCESS, word(block, FAULT_ACCESS))
         return APIC_ACCESS
     settle(block, _1)
     leave_instruction(block, length)
@@ -249,6 +255,15 @@ def _halt(block: int) -> Word:
 @compiled("uint64(uint64, uint64)")
 def _fault_exit(block: int, full_address: int) -> Word:
     """Handles a walk that failed; `full_address` is the address with its offset within the page."""
+    if word(block, FAULT) == FAULT_DEVICE:
+        result = device_access(block, full_address)
+        if result != FAULTED:
+            return result
+        settle(block, _0)
+        if word(block, FAULT) == FAULT_DEVICE:
+            return MMIO  # both operands are device memory: not decoded
+        clear_record(block)
+        full_address = word(block, STOP_A)
     fault = word(block, FAULT)
     env = word(block, ENV)
     if fault == FAULT_EPT:
@@ -264,19 +279,12 @@ def _fault_exit(block: int, full_address: int) -> Word:
     return raise_exception(block, _PAGE, word(block, FAULT_CODE), _0)
 
 
-@compiled("uint64(uint64)")
-def _msr_exit(block: int) -> Word:
-    env = word(block, ENV)
-    writes = word(block, STOP_B) & _1
-    if is_apic_msr(block, writes) != _0:
-        leave_instruction(block, _2)
-        return APIC
-    record(block, _IO_DIRECTION, writes)
-    if writes != _0:
-        low = load64(env + at.REGS) & u64(0xFFFF_FFFF)
-        record(block, _IO_DATA, low | load64(env + at.REGS + _16) << u64(32))
-    store64(env + at.EIP, load64(env + at.EIP) + _2)
-    return MSR
+@compiled("uint64(uint64, uint64)")
+def _meaning(block: int, result: int) -> Word:
+    """Turns what an instruction done by hand came to into an exit or GO_ON."""
+    if result & FAULTED != _0:
+        return _fault_exit(block, word(block, STOP_A))
+    return raise_exception(block, result & _BYTE, _0, _0) if result & RAISES != _0 else result
 
 
 @compiled("uint64(uint64)")
@@ -284,13 +292,13 @@ def _interrupt_exit(block: int) -> Word:
     """Handles a vector that the emulator raised."""
     vector = word(block, STOP_A)
     software = word(block, STOP_C)
-    if vector >= at.VMEXIT:
-        if vector == at.VMEXIT_MSR:
-            settle(block, _1)
-            return _msr_exit(block)
-        settle(block, _0)
-        return SHUTDOWN
     code = word(block, STOP_B)
+    if vector == at.VMEXIT_MSR and is_apic_msr(block, code & _1) != _0:
+        settle(block, _1)
+        leave_instruction(block, _2)
+        return APIC
+    if vector >= at.VMEXIT:
+        return _meaning(block, intercepted(block, vector, code & _1))
     if software != _0 and vector < u64(32) and (_SOFTWARE & word(block, EXCEPTIONS)) >> vector & _1 != _0:
         # INT n must not pass for the exception of that number: it is refused, as by a gate of level 0.
         store64(word(block, ENV) + at.EIP, load64(word(block, ENV) + at.EIP) - _2)
@@ -299,39 +307,6 @@ def _interrupt_exit(block: int) -> Word:
         software = _0
     settle(block, _0)
     return raise_exception(block, vector, code, software)
-
-
-@compiled("uint64(uint64)")
-def _invalid_exit(block: int) -> Word:
-    """Tells hypercalls and requests for randomness from undefined instructions."""
-    env = word(block, ENV)
-    rip = load64(env + at.EIP)
-    place = code_at(block, rip)
-    found = decode(block, place) if place != _0 else _0
-    opcode = (found >> _8) & _BYTE
-    modrm = (found >> u64(24)) & _BYTE
-    length = found & _BYTE
-    if (found >> _16) & _BYTE == _1:
-        if opcode == _1 and (modrm == u64(0xC1) or modrm == u64(0xD9)):
-            settle(block, _1)
-            store64(env + at.EIP, rip + length)
-            return HYPERCALL
-        if opcode == _1 and modrm == u64(0xF9):
-            settle(block, _0)
-            answered = answer_timestamp(block, _1)
-            put(block, CONSUMED, word(block, CONSUMED) + _1)
-            store64(env + at.EIP, rip + length)
-            return GO_ON if answered != _0 else TIMESTAMP
-        if opcode == u64(0xC7) and modrm >= u64(0xF0):
-            settle(block, _1)
-            rex = (found >> u64(32)) & _BYTE
-            narrow = (found >> u64(40)) & _1 != _0
-            record(block, _ACCESS_REGISTER, (modrm & u64(7)) | (rex & _1) << _3)
-            record(block, _ACCESS_SIZE, _8 if rex & _8 != _0 else (_2 if narrow else u64(4)))
-            store64(env + at.EIP, rip + length)
-            return RANDOM
-    settle(block, _0)
-    return raise_exception(block, _INVALID_OPCODE, _0, _0)
 
 
 @compiled("uint64(uint64)")
@@ -350,14 +325,28 @@ def _syscall_exit(block: int) -> Word:
 
 
 @compiled("uint64(uint64)")
+def _sysenter_exit(block: int) -> Word:
+    """Exits for SYSENTER, or goes to IA32_SYSENTER_EIP; RIP is behind it. Source: Intel SDM vol. 2, SYSENTER."""
+    env = word(block, ENV)
+    if traps(block, _3, _0) != _0:
+        return SYSENTER
+    if load32(env + at.SYSENTER_CS) & u64(0xFFFC) == _0:
+        store64(env + at.EIP, load64(env + at.EIP) - _2)
+        put(block, CONSUMED, word(block, CONSUMED) - _1)
+        return raise_exception(block, _PROTECTION, _0, _0)
+    enter_sysenter(block)
+    return GO_ON
+
+
+@compiled("uint64(uint64)")
 def _io_exit(block: int) -> Word:
     before = load64(word(block, ENV) + at.EIP)
     settle(block, _1 if word(block, STOP_E) == before else _0)
-    record(block, _PORT, word(block, STOP_A))
-    record(block, _IO_SIZE, word(block, STOP_B))
-    record(block, _IO_DIRECTION, word(block, STOP_C))
-    record(block, _IO_DATA, word(block, STOP_D))
-    record(block, _IO_COUNT, _1)
+    record(block, PORT, word(block, STOP_A))
+    record(block, IO_SIZE, word(block, STOP_B))
+    record(block, IO_DIRECTION, word(block, STOP_C))
+    record(block, IO_DATA, word(block, STOP_D))
+    record(block, IO_COUNT, _1)
     return IO
 
 
@@ -367,7 +356,7 @@ def classify(block: int) -> Word:
     stop = word(block, STOP)
     if word(block, FAULT) != FAULT_NONE and stop == STOP_NONE:
         fetch = word(block, FAULT_ACCESS) == ACCESS_EXECUTE
-        if not fetch:
+        if not fetch and word(block, FAULT) != FAULT_DEVICE:
             settle(block, _0)
         return _fault_exit(block, full_address(block))
     if stop == STOP_BUDGET:
@@ -379,6 +368,11 @@ def classify(block: int) -> Word:
         return PAUSED if request & REQUEST_PAUSE != _0 else GO_ON
     if stop == STOP_SYSCALL:
         return _syscall_exit(block)
+    if stop == STOP_SYSENTER:
+        return _sysenter_exit(block)
+    if stop == STOP_FAULT:
+        settle(block, _0)
+        return _fault_exit(block, word(block, STOP_A))
     if stop == STOP_INTERRUPT:
         return _interrupt_exit(block)
     if stop == STOP_IO:
@@ -387,7 +381,7 @@ def classify(block: int) -> Word:
         settle(block, _0)
         return CPUID if stop == STOP_CPUID else TIMESTAMP
     if stop == STOP_INVALID:
-        return _invalid_exit(block)
+        return _meaning(block, unknown(block))
     if stop == STOP_SPECIAL:
         settle(block, _0)
         return GO_ON
@@ -397,6 +391,6 @@ def classify(block: int) -> Word:
         return GO_ON
     error = word(block, STOP_ERROR) & u64(0xFFFF_FFFF)
     if error != _0:
-        record(block, _VECTOR, error)
+        record(block, VECTOR, error)
         return SHUTDOWN
     return _halt(block)

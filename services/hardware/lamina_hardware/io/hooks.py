@@ -53,8 +53,11 @@ from lamina_hardware.io.control import (
     STOP_NONE,
     STOP_REQUEST,
     STOP_SYSCALL,
+    STOP_SYSENTER,
     STOP_TIMESTAMP,
 )
+from lamina_hardware.io.control_table import POST_PORT
+from lamina_hardware.io.controls import port_exits, post
 from lamina_hardware.io.fill import fill
 from lamina_hardware.io.native import (
     Word,
@@ -69,6 +72,7 @@ from lamina_hardware.io.native import (
     u64,
     word,
 )
+from lamina_hardware.io.ports import PORT_ALLOWED, PORT_REFUSED, port_right
 
 
 def callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
@@ -77,7 +81,6 @@ def callback(signature: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 _0, _1, _2, _3, _4, _6, _8 = (u64(n) for n in (0, 1, 2, 3, 4, 6, 8))
-_12 = u64(12)
 
 
 _FLAG_IF = u64(1 << 9)
@@ -170,6 +173,13 @@ def on_syscall(engine: int, block: int) -> None:
     call1(word(block, F_STOP), word(block, ENGINE))
 
 
+@callback("void(uint64, uint64)")
+def on_sysenter(engine: int, block: int) -> None:
+    """Ends the run behind SYSENTER."""
+    put(block, STOP, STOP_SYSENTER)
+    call1(word(block, F_STOP), word(block, ENGINE))
+
+
 @callback("void(uint64, uint32, uint64)")
 def on_interrupt(engine: int, vector: int, block: int) -> None:
     """Ends the run at an exception, INT n, or an intercepted instruction (vector 0x100 and above)."""
@@ -196,16 +206,20 @@ def _leave(block: int) -> Word:
     return call1(word(block, F_LEAVE), word(block, CPU))
 
 
-@compiled("uint64(uint64)")
-def _port_denied(block: int) -> Word:
-    """Raises #GP when CPL is above IOPL; does not return then."""
-    env = word(block, ENV)
-    if (load32(env + at.HFLAGS) & at.HF_CPL) <= ((load64(env + at.EFLAGS) >> _12) & _3):
+@compiled("uint64(uint64, uint64, uint64)")
+def _port_denied(block: int, port: int, size: int) -> Word:
+    """Raises #GP when the context may not use the port, or the fault of the bitmap that says so; does not return then.
+
+    A core that wants its registers to be those of the instruction leaves at once: RIP stays as it is.
+    """
+    right = port_right(block, port, size)
+    if right == PORT_ALLOWED:
         return _0
-    put(block, STOP, STOP_INTERRUPT)
-    put(block, STOP_A, _GENERAL_PROTECTION)
-    put(block, STOP_B, _0)
-    put(block, STOP_C, _0)
+    if right == PORT_REFUSED:
+        put(block, STOP, STOP_INTERRUPT)
+        put(block, STOP_A, _GENERAL_PROTECTION)
+        put(block, STOP_B, _0)
+        put(block, STOP_C, _0)
     return _leave(block)
 
 
@@ -221,16 +235,23 @@ def _port_exit(block: int, port: int, size: int, out: int, data: int) -> Word:
 
 @callback("void(uint64, uint32, int32, uint32, uint64)")
 def on_out(engine: int, port: int, size: int, data: int, block: int) -> None:
-    """Ends the run behind OUT, or behind one repetition of OUTS."""
-    _port_denied(block)
+    """Ends the run behind OUT, or one repetition of OUTS; a doorbell is only counted, a port of nobody does nothing."""
+    _port_denied(block, u64(port), u64(size))
+    if post(block, POST_PORT, u64(port), u64(size), u64(data)) != _0 or port_exits(block, u64(port), u64(size)) == _0:
+        return
     leave_after(block, u64(size))
     _port_exit(block, u64(port), u64(size), _1, u64(data))
 
 
 @callback("uint32(uint64, uint32, int32, uint64)")
 def on_in(engine: int, port: int, size: int, block: int) -> Word:
-    """Ends the run behind IN; an INS ends it on itself and takes the holder's data when it runs again."""
-    _port_denied(block)
+    """Ends the run behind IN; an INS ends it on itself and takes the holder's data when it runs again.
+
+    A port of nobody reads all ones.
+    """
+    _port_denied(block, u64(port), u64(size))
+    if port_exits(block, u64(port), u64(size)) == _0:
+        return np.uint32(0xFFFF_FFFF)
     waiting = word(block, RUN_PAGE) + PAGE_INPUT_WAITS
     if load64(waiting) != _0:
         store64(waiting, _0)

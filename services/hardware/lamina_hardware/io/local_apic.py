@@ -18,7 +18,8 @@ from typing import Any
 from lamina_hardware.domain.apic import Ended, LocalApic, Mode
 from lamina_hardware.domain.pending import Pending
 from lamina_hardware.engines.interface import ApicAccess, CoreRun, Stopped
-from lamina_hardware.io import apic_access, control, exits
+from lamina_hardware.io import apic_access, control, outcome
+from lamina_hardware.io.control_table import exits_for_interrupts
 from lamina_kit.runpage import (
     DIRTY_GPRS,
     DIRTY_RIP,
@@ -31,12 +32,13 @@ from lamina_kit.runpage import (
 )
 
 _ACKNOWLEDGE, _APIC, _ASLEEP, _PAUSED = (
-    int(reason) for reason in (exits.ACKNOWLEDGE, exits.APIC, exits.ASLEEP, exits.PAUSED)
+    int(reason) for reason in (outcome.ACKNOWLEDGE, outcome.APIC, outcome.ASLEEP, outcome.PAUSED)
 )
 _MACHINE_CHECK, _PROTECTION = 18, 13
 _CR4_MCE = 1 << 6
 _PAGE_SHIFT = 12
 _TARGET_MSR = int(apic_access.TARGET_MSR)
+_TARGET_CR8 = int(apic_access.TARGET_CR8)
 _MSR_BYTES = 2
 
 
@@ -64,7 +66,10 @@ class InterruptedRun:
             if self.get(control.PENDING_NMI):
                 self.pending.nmi = True  # it was not taken
             if reason == _ACKNOWLEDGE:
-                self.page.event = self.pending.acknowledge() | EVENT_VALID
+                vector = self.pending.acknowledge()
+                if exits_for_interrupts(self.work.controls):
+                    return self._exit(ExitReason.EXTERNAL_INTERRUPT, vector)
+                self.page.event = vector | EVENT_VALID
             elif reason == _APIC:
                 assert apic is not None, "only an APIC is accessed"
                 if stopped := self._access(apic):
@@ -147,6 +152,8 @@ def answer(page: RunPage, access: ApicAccess, value: int) -> None:
     """Gives the guest the value of the register that it read."""
     if access.target == _TARGET_MSR:
         page.rax, page.rdx = value & 0xFFFF_FFFF, value >> 32
+    elif access.target & _TARGET_CR8:
+        page.gpr[access.target & 15] = value >> 4 & 15
     else:
         page.gpr[access.target] = value & 0xFFFF_FFFF
     page.dirty |= DIRTY_GPRS

@@ -19,13 +19,13 @@ from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import PAGE_EXIT_DATA
 from lamina_hardware.io.by_hand import finish_by_hand
 from lamina_hardware.io.control import (
+    BEGAN,
     BLOCK_COUNT,
     BLOCK_SIZE,
     BUDGET,
     CONSUMED,
     ENGINE,
     ENV,
-    EPTP,
     F_START,
     FAULT,
     FAULT_ACCESS,
@@ -44,27 +44,22 @@ from lamina_hardware.io.control import (
     STOP_ERROR,
     STOP_NONE,
 )
+from lamina_hardware.io.control_table import FLAG_EXTERNAL, FLAG_INTERRUPT_WINDOW, FLAG_NMI, FLAG_NMI_WINDOW, T_FLAGS
+from lamina_hardware.io.controls import set_intercepts, setting
 from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver
+from lamina_hardware.io.device_access import finish_load
 from lamina_hardware.io.double_fault import DOUBLE_FAULT, second_vector
 from lamina_hardware.io.exchange import pull, push
 from lamina_hardware.io.exits import (
-    ACKNOWLEDGE,
-    ASLEEP,
-    GO_ON,
     PAGE_ACTIVITY,
-    REASON,
-    RETIRED,
-    RIP,
-    STOPPED,
     WAIT_FOR_STARTUP,
     classify,
-    clear_record,
     keep_event,
     raise_exception,
-    record,
     second_stage_exit,
 )
 from lamina_hardware.io.fill import flush_tlb
+from lamina_hardware.io.intercepts import PAGE_RETIRED
 from lamina_hardware.io.native import (
     Word,
     call5,
@@ -77,6 +72,21 @@ from lamina_hardware.io.native import (
     store64,
     u64,
     word,
+)
+from lamina_hardware.io.outcome import (
+    ACKNOWLEDGE,
+    ASLEEP,
+    GO_ON,
+    INTERRUPT_WINDOW,
+    NMI,
+    NMI_WINDOW,
+    REASON,
+    RETIRED,
+    RIP,
+    STOPPED,
+    VECTOR,
+    clear_record,
+    record,
 )
 from lamina_hardware.io.registers import flags, load, store
 from lamina_kit import runpage
@@ -149,11 +159,18 @@ def _deliver_nmi(block: int) -> Word:
 def _local_interrupt(block: int) -> Word:
     """Delivers an NMI, or asks for the next vector of the local APIC, if one waits and may be delivered now."""
     if word(block, PENDING_NMI) != _0 and _nmi_blocked(block) == _0 and _shadowed(block) == _0:
+        if setting(block, T_FLAGS) & FLAG_NMI != _0:
+            put(block, PENDING_NMI, _0)
+            _taken(block, REQUEST_NMI)
+            record(block, VECTOR, _NMI_VECTOR)
+            return NMI
         reason = _deliver_nmi(block)
         if _nmi_blocked(block) != _0:
             put(block, PENDING_NMI, _0)
             _taken(block, REQUEST_NMI)
         return reason
+    if word(block, PENDING_VECTOR) != _0 and setting(block, T_FLAGS) & FLAG_EXTERNAL != _0:
+        return ACKNOWLEDGE  # an interrupt that exits does so whatever RFLAGS.IF says
     if word(block, PENDING_VECTOR) != _0 and flags(block) & _FLAG_IF != _0 and _shadowed(block) == _0:
         return ACKNOWLEDGE
     return GO_ON
@@ -204,6 +221,32 @@ def _deliver_event(block: int) -> Word:
 
 
 @compiled("uint64(uint64)")
+def _window(block: int) -> Word:
+    """Exits when the controls want to know that an interrupt or an NMI could be taken, and it can; else looks again.
+
+    The core then stops at every block at which one could, as for an event that waits.
+    """
+    wanted = setting(block, T_FLAGS) & (FLAG_INTERRUPT_WINDOW | FLAG_NMI_WINDOW)
+    if wanted == _0 or word(block, CONSUMED) >= word(block, BUDGET):
+        return GO_ON
+    if _shadowed(block) == _0:
+        if wanted & FLAG_INTERRUPT_WINDOW != _0 and flags(block) & _FLAG_IF != _0:
+            return INTERRUPT_WINDOW
+        if wanted & FLAG_NMI_WINDOW != _0 and _nmi_blocked(block) == _0:
+            return NMI_WINDOW
+    asked = REQUEST_EVENT if wanted & FLAG_INTERRUPT_WINDOW != _0 else REQUEST_NMI
+    if wanted == FLAG_INTERRUPT_WINDOW | FLAG_NMI_WINDOW:
+        asked = REQUEST_EVENT | REQUEST_NMI
+    place = block + REQUEST * _8
+    while True:
+        old = load64(place)
+        if cas64(place, old, old | asked) == old:
+            break
+    put(block, LIMIT, _0)
+    return GO_ON
+
+
+@compiled("uint64(uint64)")
 def _emulate(block: int) -> Word:
     """Runs the emulator until it stops, once; returns GO_ON or a reason."""
     env = word(block, ENV)
@@ -214,8 +257,7 @@ def _emulate(block: int) -> Word:
     put(block, BLOCK_COUNT, _0)
     store32(env + at.OLD_EXCEPTION, at.NO_EXCEPTION)
     store32(env + at.EXCEPTION_IS_INT, _0)
-    guest = at.HF_GUEST if word(block, EPTP) != _0 else _0
-    store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~at.HF_GUEST) | guest)
+    store32(env + at.HFLAGS, load32(env + at.HFLAGS) | at.HF_GUEST)
     if word(block, PORTABLE) == _0:
         put(block, STOP_ERROR, call5(word(block, F_START), word(block, ENGINE), load64(env + at.EIP), _0, _0, _0))
         return classify(block)
@@ -239,6 +281,8 @@ def _step(block: int) -> Word:
     reason = _deliver_event(block)
     if reason == GO_ON:
         reason = _local_interrupt(block)
+    if reason == GO_ON:
+        reason = _window(block)
     if reason == GO_ON and load64(activity) != _0:
         return ASLEEP
     return _emulate(block) if reason == GO_ON else reason
@@ -253,6 +297,9 @@ def run(block: int, everything: int, flush: int) -> Word:
     """
     if load(block, everything) != _0 or flush != _0:
         flush_tlb(block)
+    set_intercepts(block)
+    finish_load(block)
+    put(block, BEGAN, word(block, CONSUMED))
     put(block, INPUT, load64(word(block, RUN_PAGE) + PAGE_EXIT_DATA))
     clear_record(block)
     reason = GO_ON
@@ -261,6 +308,8 @@ def run(block: int, everything: int, flush: int) -> Word:
         if reason == GO_ON and word(block, CONSUMED) >= word(block, BUDGET):
             reason = STOPPED
     store(block)
+    place = word(block, RUN_PAGE) + PAGE_RETIRED
+    store64(place, load64(place) + word(block, CONSUMED) - word(block, BEGAN))
     record(block, REASON, reason)
     record(block, RIP, load64(word(block, ENV) + at.EIP))
     record(block, RETIRED, word(block, CONSUMED))

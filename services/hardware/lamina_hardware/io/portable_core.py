@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from unicorn import x86_const
 
+from lamina_hardware.domain.exit_controls import ExitControls
 from lamina_hardware.io import control, emulator, exchange, hooks, portable_hooks
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.cell import CoreCell
+from lamina_hardware.io.control_table import ControlTable
 from lamina_kit.errors import Internal
 from lamina_kit.membus import MemoryBus
 
@@ -34,7 +36,7 @@ class PortableCore(CoreCell):
 
     path = "portable"
     capabilities: tuple[str, ...] = (
-        "apic", "exact-budget", "halt-waits", "msr-exits", "nmi", "observation", "own-idt",
+        "apic", "exact-budget", "exit-controls", "halt-waits", "msr-exits", "nmi", "observation", "own-idt",
     )  # fmt: skip
 
     def __init__(self, bus: MemoryBus) -> None:
@@ -47,6 +49,8 @@ class PortableCore(CoreCell):
         zero, user = self._save_levels()
         self.wire(bus, env, 0)
         self._put(control.PORTABLE, 1)
+        self._msr_default = ControlTable(ExitControls()).msr_map
+        self._put(control.MSR_DEFAULT, self._msr_default.ctypes.data)
         self._put(control.MSR_PAIRS, self._pairs.ctypes.data)
         self._put(control.TEMPLATE_0, zero)
         self._put(control.TEMPLATE_3, user)
@@ -140,6 +144,7 @@ class PortableCore(CoreCell):
         hook(emulator.HOOK_INTERRUPT, portable_hooks.on_interrupt_portable.address, self.address)
         hook(emulator.HOOK_INVALID, hooks.on_invalid.address, self.address)
         hook(emulator.HOOK_INSTRUCTION, hooks.on_syscall.address, self.address, emulator.SYSCALL)
+        hook(emulator.HOOK_INSTRUCTION, hooks.on_sysenter.address, self.address, emulator.SYSENTER)
         hook(emulator.HOOK_INSTRUCTION, portable_hooks.on_in_portable.address, self.address, emulator.IN)
         hook(emulator.HOOK_INSTRUCTION, portable_hooks.on_out_portable.address, self.address, emulator.OUT)
 

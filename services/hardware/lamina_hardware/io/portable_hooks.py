@@ -13,13 +13,14 @@ import numpy as np
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import PAGE_INPUT_WAITS
 from lamina_hardware.io.by_hand import (
+    HANDED,
     PLAIN,
     READ_MSR,
     STRING_IN,
     STRING_OUT,
     WRITE_MSR,
     kind_of,
-    may_use_ports,
+    port_size,
 )
 from lamina_hardware.io.code import code_at
 from lamina_hardware.io.control import (
@@ -51,18 +52,22 @@ from lamina_hardware.io.control import (
     STOP_REQUEST,
     STOP_SPECIAL,
 )
+from lamina_hardware.io.control_table import POST_PORT
+from lamina_hardware.io.controls import port_exits, post
 from lamina_hardware.io.decoder import PREFIX_F2, PREFIX_F3, decode
-from lamina_hardware.io.exchange import MSR_NUMBERS, look, pull
+from lamina_hardware.io.exchange import look, pull
 from lamina_hardware.io.fill import fill
 from lamina_hardware.io.hooks import callback, may_interrupt
 from lamina_hardware.io.native import Word, call1, compiled, load32, load64, put, store32, store64, u64, word
+from lamina_hardware.io.portable_intercepts import emulator_answers, handed_code
+from lamina_hardware.io.ports import PORT_ALLOWED, port_right
 
 _0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
 _BYTE = u64(0xFF)
 _STI, _IRET, _MOV_SEGMENT = u64(0xFB), u64(0xCF), u64(0x8E)
 _SHADOWS, _RETURNS = _1, _2
 _LOW = u64(0xFFFF_FFFF)
-_KEPT = np.array([*MSR_NUMBERS, 0xC000_0100, 0xC000_0101], dtype=np.uint64)
+_WORD = u64(0xFFFF)
 
 
 @callback("boolean(uint64, uint64, int32, uint64, uint64)")
@@ -167,17 +172,20 @@ def _by_hand(block: int, pc: int) -> Word:
     repeats = (found >> u64(40)) & (PREFIX_F2 | PREFIX_F3) != _0
     if kind in (STRING_IN, STRING_OUT) and repeats and load64(env + at.REGS + _8) == _0:
         return _0
-    if kind == STRING_IN:
-        return _0 if load64(word(block, RUN_PAGE) + PAGE_INPUT_WAITS) != _0 else _1
-    if kind == STRING_OUT:
-        return may_use_ports(block) ^ _1
+    if kind in (STRING_IN, STRING_OUT):
+        port, size = load64(env + at.REGS + _16) & _WORD, port_size(found)
+        if kind == STRING_IN and load64(word(block, RUN_PAGE) + PAGE_INPUT_WAITS) != _0:
+            return _0
+        if port_right(block, port, size) != PORT_ALLOWED:
+            return _1
+        return port_exits(block, port, size) if kind == STRING_IN else _0
+    if kind == HANDED:
+        return handed_code(block, found)
     if kind in (READ_MSR, WRITE_MSR):
         if load32(env + at.HFLAGS) & at.HF_CPL != _0:
             return _0
         number = load64(env + at.REGS + _8) & _LOW
-        for known in _KEPT:
-            if known == number:
-                return _0
+        return emulator_answers(block, number, _1 if kind == WRITE_MSR else _0) ^ _1
     return _1
 
 
@@ -215,7 +223,9 @@ def on_interrupt_portable(engine: int, vector: int, block: int) -> None:
 
 @callback("void(uint64, uint32, int32, uint32, uint64)")
 def on_out_portable(engine: int, port: int, size: int, data: int, block: int) -> None:
-    """Ends the run behind one repetition of OUTS; other port accesses are done by hand."""
+    """Ends the run behind one repetition of OUTS, if its port exits; other port accesses are done by hand."""
+    if post(block, POST_PORT, u64(port), u64(size), u64(data)) != _0 or port_exits(block, u64(port), u64(size)) == _0:
+        return
     put(block, STOP, STOP_IO)
     put(block, STOP_A, u64(port))
     put(block, STOP_B, u64(size))
@@ -227,6 +237,8 @@ def on_out_portable(engine: int, port: int, size: int, data: int, block: int) ->
 
 @callback("uint32(uint64, uint32, int32, uint64)")
 def on_in_portable(engine: int, port: int, size: int, block: int) -> Word:
-    """Gives an INS that was reported before the holder's answer."""
+    """Gives an INS that was reported before the holder's answer, and all ones for a port of nobody."""
+    if port_exits(block, u64(port), u64(size)) == _0:
+        return np.uint32(0xFFFF_FFFF)
     store64(word(block, RUN_PAGE) + PAGE_INPUT_WAITS, _0)
     return np.uint32(word(block, INPUT))

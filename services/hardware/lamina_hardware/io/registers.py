@@ -9,10 +9,10 @@ that the contract does not name (SYSENTER, CSTAR, PAT).
 from __future__ import annotations
 
 from lamina_hardware.io import unicorn_layout as at
+from lamina_hardware.io.api_registers import read_register, write_register
 from lamina_hardware.io.control import (
     ENGINE,
     ENV,
-    F_REG_READ,
     F_REG_WRITE,
     L_LOAD,
     L_STORE,
@@ -20,17 +20,14 @@ from lamina_hardware.io.control import (
     RUN_PAGE,
     SCRATCH,
 )
+from lamina_hardware.io.fpu import load_fpu, store_fpu
 from lamina_hardware.io.native import (
     Word,
     call3,
     compiled,
     linked,
-    load8,
-    load16,
     load32,
     load64,
-    store8,
-    store16,
     store32,
     store64,
     u64,
@@ -58,7 +55,6 @@ PAGE_KERNEL_GS = u64(runpage.CONTROL_OFFSET + 0x48)
 PAGE_GDTR = u64(runpage.TABLES_OFFSET)
 PAGE_IDTR = u64(runpage.TABLES_OFFSET + 0x10)
 PAGE_SEGMENTS = u64(runpage.SEGMENTS_OFFSET)
-PAGE_FX = u64(runpage.FXSAVE_OFFSET)
 PAGE_TSC_AUX = u64(runpage.TSC_OFFSET + 0x10)
 PAGE_ENGINE = u64(runpage.ENGINE_OFFSET)
 PAGE_SHADOW = u64(runpage.STATE_OFFSET)
@@ -77,37 +73,17 @@ DIRTY_ALL = u64(runpage.DIRTY_ALL)
 _REG_EFLAGS = u64(253)
 _REG_CR0 = u64(50)
 _REG_CR4 = u64(54)
-_REG_FPCW = u64(246)
-_REG_MXCSR = u64(249)
 _REG_MSR = u64(248)
 
 _MSR_EFER = u64(0xC000_0080)
 _FLAG_DF = u64(1 << 10)
 _FLAGS_FIXED = u64(2)
-_FX_MASK = u64(0xFFFF)
 
 # Segments that a context at each level has unless its holder sets others: flat 64-bit code, flat data.
 CODE_ATTRIBUTES = u64(0xA09B)
 DATA_ATTRIBUTES = u64(0xC093)
 USER_CODE, USER_DATA = u64(0x33), u64(0x2B)
 KERNEL_CODE, KERNEL_DATA = u64(0x08), u64(0x10)
-
-
-@compiled("uint64(uint64, uint64)")
-def read_register(block: int, number: int) -> Word:
-    """Returns a register through the public API."""
-    scratch = word(block, SCRATCH)
-    store64(scratch, _0)
-    call3(word(block, F_REG_READ), word(block, ENGINE), number, scratch)
-    return load64(scratch)
-
-
-@compiled("uint64(uint64, uint64, uint64)")
-def write_register(block: int, number: int, value: int) -> Word:
-    """Writes a register through the public API, with the side effects that the emulator attaches to it."""
-    scratch = word(block, SCRATCH)
-    store64(scratch, value)
-    return call3(word(block, F_REG_WRITE), word(block, ENGINE), number, scratch)
 
 
 @compiled("uint64(uint64)")
@@ -154,6 +130,24 @@ def set_level(env: int, cpl: int) -> Word:
 
 
 @compiled("uint64(uint64, uint64)")
+def set_cr0(block: int, value: int) -> Word:
+    """Sets CR0, with what the emulator derives from it."""
+    if word(block, PORTABLE) == _0:
+        return write_register(block, _REG_CR0, value)
+    store64(word(block, ENV) + at.CR0, value)
+    return _0
+
+
+@compiled("uint64(uint64, uint64)")
+def set_cr4(block: int, value: int) -> Word:
+    """Sets CR4, with what the emulator derives from it; bits that it does not know are kept for the walker."""
+    if word(block, PORTABLE) == _0:
+        write_register(block, _REG_CR4, value)
+    store64(word(block, ENV) + at.CR4, value)
+    return _0
+
+
+@compiled("uint64(uint64, uint64)")
 def _load_control(block: int, page: int) -> Word:
     """Loads CR0, CR2, CR3, CR4 and EFER; returns whether the TLB must be flushed."""
     env = word(block, ENV)
@@ -166,10 +160,10 @@ def _load_control(block: int, page: int) -> Word:
         store64(env + at.EFER, load64(page + PAGE_EFER))
         return _1
     if load64(env + at.CR0) != load64(page + PAGE_CR0):
-        write_register(block, _REG_CR0, load64(page + PAGE_CR0))
+        set_cr0(block, load64(page + PAGE_CR0))
         flush = _1
     if load64(env + at.CR4) != load64(page + PAGE_CR4):
-        write_register(block, _REG_CR4, load64(page + PAGE_CR4))
+        set_cr4(block, load64(page + PAGE_CR4))
         flush = _1
     if load64(env + at.CR3) != load64(page + PAGE_CR3):
         store64(env + at.CR3, load64(page + PAGE_CR3))
@@ -262,63 +256,6 @@ def _store_segments(env: int, page: int) -> Word:
     return _0
 
 
-@compiled("uint64(uint64, uint64)")
-def _load_fpu(block: int, page: int) -> Word:
-    """Loads x87 and SSE state from the FXSAVE area. Source: Intel SDM vol. 1, table 10-2."""
-    env = word(block, ENV)
-    area = page + PAGE_FX
-    if word(block, PORTABLE) != _0:
-        store16(env + at.FPU_CONTROL, load16(area))
-        store32(env + at.MXCSR, load32(area + _24) & _FX_MASK)
-    if load16(env + at.FPU_CONTROL) != load16(area):
-        write_register(block, _REG_FPCW, load16(area))
-    if load32(env + at.MXCSR) != load32(area + _24) & _FX_MASK:
-        write_register(block, _REG_MXCSR, load32(area + _24) & _FX_MASK)
-    status = load16(area + _2)
-    top = (status >> u64(11)) & _7
-    store16(env + at.FPU_STATUS, status & ~u64(0x3800))
-    store32(env + at.FPU_TOP, top)
-    valid = load8(area + u64(4))
-    i = _0
-    while i < _8:
-        store8(env + at.FPU_TAGS + i, ((valid >> i) & _1) ^ _1)
-        place = env + at.FPU_REGISTERS + ((top + i) & _7) * _16
-        store64(place, load64(area + u64(32) + i * _16))
-        store64(place + _8, load64(area + u64(40) + i * _16))
-        i += _1
-    i = _0
-    while i < _16:
-        store64(env + at.XMM + i * at.XMM_STRIDE, load64(area + u64(160) + i * _16))
-        store64(env + at.XMM + i * at.XMM_STRIDE + _8, load64(area + u64(168) + i * _16))
-        i += _1
-    return _0
-
-
-@compiled("uint64(uint64, uint64)")
-def _store_fpu(env: int, page: int) -> Word:
-    area = page + PAGE_FX
-    top = load32(env + at.FPU_TOP) & _7
-    store16(area, load16(env + at.FPU_CONTROL))
-    store16(area + _2, (load16(env + at.FPU_STATUS) & ~u64(0x3800)) | (top << u64(11)))
-    store32(area + _24, load32(env + at.MXCSR))
-    store32(area + u64(28), _FX_MASK)
-    valid = _0
-    i = _0
-    while i < _8:
-        valid |= (load8(env + at.FPU_TAGS + i) ^ _1) << i
-        place = env + at.FPU_REGISTERS + ((top + i) & _7) * _16
-        store64(area + u64(32) + i * _16, load64(place))
-        store64(area + u64(40) + i * _16, load16(place + _8))
-        i += _1
-    store8(area + u64(4), valid)
-    i = _0
-    while i < _16:
-        store64(area + u64(160) + i * _16, load64(env + at.XMM + i * at.XMM_STRIDE))
-        store64(area + u64(168) + i * _16, load64(env + at.XMM + i * at.XMM_STRIDE + _8))
-        i += _1
-    return _0
-
-
 @linked(L_LOAD)
 def load(block: int, everything: int) -> Word:
     """Loads what the holder changed (or all of it) into the core; returns 1 when the TLB must be flushed."""
@@ -355,7 +292,7 @@ def load(block: int, everything: int) -> Word:
         nmi = at.HF2_NMI if load64(page + PAGE_SHADOW) & _BLOCKED_NMI != _0 else _0
         store32(env + at.HFLAGS2, (load32(env + at.HFLAGS2) & ~at.HF2_NMI) | nmi)
     if (dirty & DIRTY_FPU) != _0:
-        _load_fpu(block, page)
+        load_fpu(block, page)
     return flush
 
 
@@ -387,5 +324,5 @@ def store(block: int) -> Word:
     store64(page + PAGE_EFER, load64(env + at.EFER))
     _store_msrs(env, page)
     _store_segments(env, page)
-    _store_fpu(env, page)
+    store_fpu(env, page)
     return _0

@@ -11,10 +11,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from lamina_hardware.domain.exit_controls import ExitControls
 from lamina_hardware.domain.tlb import TlbSlot
 from lamina_hardware.io import block_hook, control, emulator, hooks
 from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.cell import CoreCell
+from lamina_hardware.io.control_table import MSR_MAP_BYTES, ControlTable
 from lamina_hardware.io.emulator import Emulator
 from lamina_hardware.io.tlb_view import read_tables
 from lamina_kit.errors import FailedPrecondition
@@ -23,12 +25,6 @@ from lamina_kit.membus import MemoryBus
 _PRIVATE = 1 << 46
 """Physical address of the core's private pages: far above any RAM, so the walker never yields it."""
 _PRIVATE_BYTES = 5 * 4096
-
-# MSRs that the emulator keeps and the run page holds; all others exit.
-_KEPT_MSRS = (
-    0x174, 0x175, 0x176, 0x277, 0xC000_0080, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, 0xC000_0100,
-    0xC000_0101, 0xC000_0102, 0xC000_0103,
-)  # fmt: skip
 
 
 def find_state(engine: Emulator) -> tuple[int, int]:
@@ -67,8 +63,8 @@ class UnicornCore(CoreCell):
 
     path = "walker"
     capabilities: tuple[str, ...] = (
-        "apic", "error-codes", "exact-budget", "halt-waits", "msr-exits", "nmi", "observation", "own-idt", "smap",
-        "tlb-entries",
+        "apic", "error-codes", "exact-budget", "exit-controls", "halt-waits", "msr-exits", "nmi", "observation",
+        "own-idt", "smap", "tlb-entries",
     )  # fmt: skip
 
     def __init__(self, bus: MemoryBus) -> None:
@@ -82,8 +78,6 @@ class UnicornCore(CoreCell):
         self.engine.write(emulator.REG_CR0, 0x8001_0033)
         cpu, env = find_state(self.engine)
         ctypes.c_uint64.from_address(env + int(layout.VMCB)).value = _PRIVATE
-        intercepts = int(layout.INTERCEPT_MSR) | int(layout.INTERCEPT_SHUTDOWN)
-        ctypes.c_uint64.from_address(env + int(layout.INTERCEPTS)).value = intercepts
         features = ctypes.c_uint32.from_address(env + int(layout.FEATURES_7))
         features.value |= layout.FEATURE_SMEP | layout.FEATURE_SMAP
         self.wire(bus, env, cpu)
@@ -103,10 +97,10 @@ class UnicornCore(CoreCell):
         """Builds the page and the bitmap that make RDMSR and WRMSR of unknown registers exit."""
         skew = -self._private.ctypes.data % 4096
         page = self._private[skew : skew + _PRIVATE_BYTES]
-        page[4096 : 4096 + 0x2000] = 0xFF
-        for number in _KEPT_MSRS:
-            bit = (number if number < 0x2000 else 8192 + number - 0xC000_0000) * 2
-            page[4096 + bit // 8] &= 0xFF & ~(3 << bit % 8)
+        self._msr_default = ControlTable(ExitControls()).msr_map
+        page[4096 : 4096 + MSR_MAP_BYTES] = self._msr_default
+        self._put(control.MSR_DEFAULT, self._msr_default.ctypes.data)
+        self._put(control.MSR_MAP, page.ctypes.data + 4096)
         pointer = (_PRIVATE + 4096).to_bytes(8, "little")
         page[layout.VMCB_MSR_BITMAP : layout.VMCB_MSR_BITMAP + 8] = np.frombuffer(pointer, dtype=np.uint8)
         self.engine.map(_PRIVATE, _PRIVATE_BYTES, page.ctypes.data)
@@ -119,6 +113,7 @@ class UnicornCore(CoreCell):
         hook(emulator.HOOK_INVALID, hooks.on_invalid.address, self.address)
         for instruction, callback in (
             (emulator.SYSCALL, hooks.on_syscall),
+            (emulator.SYSENTER, hooks.on_sysenter),
             (emulator.IN, hooks.on_in),
             (emulator.OUT, hooks.on_out),
             (emulator.CPUID, hooks.on_cpuid),

@@ -30,6 +30,7 @@ from lamina_hardware.io.control import (
     ACCESSED_SET,
     APIC_PAGE,
     BUS_HEAD,
+    CONTROLS,
     DIRTY_SET,
     ENV,
     EPTP,
@@ -37,6 +38,7 @@ from lamina_hardware.io.control import (
     FAULT_APIC,
     FAULT_CANONICAL,
     FAULT_CODE,
+    FAULT_DEVICE,
     FAULT_EPT,
     FAULT_GPA,
     FAULT_IN_PAGE,
@@ -62,6 +64,7 @@ from lamina_hardware.io.control import (
     WALK_SECOND_SHIFT,
     WALK_SHIFT,
 )
+from lamina_hardware.io.controls import is_device
 from lamina_hardware.io.native import (
     Word,
     cas64,
@@ -235,6 +238,11 @@ def _reach(block: int, va: int, page: int, allowed: int, access_and_effect: int)
         put(block, FAULT, FAULT_APIC)
         put(block, FAULT_VA, va)
         return FAULT_APIC
+    if word(block, CONTROLS) != _0 and is_device(block, page) != _0:
+        put(block, FAULT, FAULT_DEVICE)
+        put(block, FAULT_VA, va)
+        put(block, FAULT_GPA, page)
+        return FAULT_DEVICE
     if word(block, EPTP) != _0:
         put(block, FAULT_CODE, FAULT_IN_PAGE)
         host = second_stage(block, page, access_and_effect >> _1, va, access_and_effect & _1)

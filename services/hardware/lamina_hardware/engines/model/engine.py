@@ -20,6 +20,7 @@ from lamina_kit.runpage import ExitReason
 
 _CANCELED = int(ExitReason.CANCELED)
 _BUDGET = int(ExitReason.BUDGET)
+_PREEMPTION_TIMER = int(ExitReason.PREEMPTION_TIMER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class ModelEngine:
         self.groups.get(wish.group)
 
         def make(handle: Handle, key: int) -> Context:
-            domain = f"{wish.owner}:{wish.domain}" if wish.domain else f"#{key}"
+            domain = self.domain_key(wish.owner, wish.domain, key)
             return Context(
                 handle, key, wish.group, domain, wish.eptp, wish.exceptions, wish.cpuid, wish.syscall, wish.label,
                 wish.owner,
@@ -74,6 +75,10 @@ class ModelEngine:
         context = self.contexts.create(make)
         self.arbiter.join(context)
         return context
+
+    def domain_key(self, owner: str, domain: str, key: int) -> str:
+        """Returns the key of a coherence domain: of those of one owner with that name, or of one context alone."""
+        return f"{owner}:{domain}" if domain else f"#{key}"
 
     def remove_context(self, context: Context) -> None:
         """Forgets a context that does not run."""
@@ -116,6 +121,7 @@ class ModelEngine:
             exceptions=context.exceptions,
             cpuid=context.cpuid,
             syscall=context.syscall,
+            controls=context.control_table,
             budget=run.budget if run.final else end,
             consumed=run.consumed,
             moved=grant.moved,
@@ -162,9 +168,16 @@ class ModelEngine:
             self.arbiter.halt(run)
             return None, throttled
         if stopped.paused or (stopped.reason == _BUDGET and not run.final):
+            if (left := self.timer_left(run)) is not None and left <= 0:
+                return self._end(run, _PREEMPTION_TIMER, now), throttled
             self.arbiter.requeue(run, now)
             return None, throttled
         return self._end(run, stopped.reason, now), throttled
+
+    def timer_left(self, run: Run) -> int | None:
+        """Returns how long a run may still be on a core before its preemption timer ends it; None without one."""
+        controls = run.context.controls
+        return controls.preemption_timer_ns - run.run_ns if controls and controls.preemption_timer_ns else None
 
     def cancel(self, context: Context, now: int) -> Ended | Run | None:
         """Cancels the run of a context.

@@ -1,0 +1,214 @@
+"""Control registers as instructions read and write them: masks, shadows, targets, what is not allowed; compiled.
+
+Reads of CR0 and CR4 see the shadow in the bits that belong to the holder; writes that would change one of those
+against the shadow exit and are not made. What is made is checked first, as the processor does.
+
+Source: Intel SDM vol. 3, 2.5 (control registers), 25.6.6 (guest/host masks), 25.1.3; vol. 2, MOV to control registers.
+"""
+
+from __future__ import annotations
+
+from lamina_hardware.io import unicorn_layout as at
+from lamina_hardware.io.apic_access import TARGET_CR8
+from lamina_hardware.io.control import (
+    APIC_MSRS,
+    APIC_PAGE,
+    APIC_REGISTER,
+    APIC_TARGET,
+    APIC_VALUE,
+    APIC_WRITE,
+    ENV,
+    L_CONTROL_REGISTER,
+    RUN_PAGE,
+)
+from lamina_hardware.io.control_table import (
+    FLAG_CR3_READS,
+    FLAG_CR3_WRITES,
+    FLAG_CR8_READS,
+    FLAG_CR8_WRITES,
+    T_CR0_MASK,
+    T_CR0_SHADOW,
+    T_CR4_MASK,
+    T_CR4_SHADOW,
+    T_FLAGS,
+    T_TARGET,
+    T_TARGETS,
+)
+from lamina_hardware.io.controls import setting
+from lamina_hardware.io.fill import flush_tlb
+from lamina_hardware.io.native import Word, compiled, linked, load64, put, store64, u64, word
+from lamina_hardware.io.outcome import APIC, CR_ACCESS, GO_ON, IO_DATA, IO_DIRECTION, QUALIFICATION, RAISES, record
+from lamina_hardware.io.registers import set_cr0, set_cr4
+from lamina_kit import runpage
+
+_0, _1, _2, _3, _4, _7, _8, _12, _15, _16 = (u64(n) for n in (0, 1, 2, 3, 4, 7, 8, 12, 15, 16))
+_PAGE_CR8 = u64(runpage.CONTROL_OFFSET + 0x20)
+_APIC_TPR = u64(0x80)
+_PROTECTION = RAISES | u64(13)
+
+_CR0_KNOWN = u64(0xE005_003F)
+_CR0_PE, _CR0_NW, _CR0_CD, _CR0_PG = (u64(1 << bit) for bit in (0, 29, 30, 31))
+_CR0_FIXED = u64(1 << 4)  # ET
+_CR4_KNOWN = u64(0x0037_07FF)
+_CR4_PAE, _CR4_PCIDE = u64(1 << 5), u64(1 << 17)
+_CR3_RESERVED = u64(0x7FF0_0000_0000_0000)
+_LMA = u64(1 << 10)
+_CODE_LONG = u64(1 << 21)  # L in the segment's flags
+
+MOVE_TO, MOVE_FROM, CLEAR_TASK, LOAD_STATUS = u64(0), u64(1), u64(2), u64(3)
+"""How the instruction accesses the register: the values of the qualification's bits 4 and 5."""
+
+
+@compiled("uint64(uint64, uint64)")
+def read_control(block: int, number: int) -> Word:
+    """Returns a control register as the context sees it."""
+    env = word(block, ENV)
+    if number == _0:
+        mask = setting(block, T_CR0_MASK)
+        return (load64(env + at.CR0) & ~mask) | (setting(block, T_CR0_SHADOW) & mask)
+    if number == _2:
+        return load64(env + at.CR2)
+    if number == _3:
+        return load64(env + at.CR3)
+    if number == _4:
+        mask = setting(block, T_CR4_MASK)
+        return (load64(env + at.CR4) & ~mask) | (setting(block, T_CR4_SHADOW) & mask)
+    return load64(word(block, RUN_PAGE) + _PAGE_CR8) & _15
+
+
+@compiled("uint64(uint64, uint64)")
+def _make_cr0(block: int, value: int) -> Word:
+    env = word(block, ENV)
+    old = load64(env + at.CR0)
+    value |= _CR0_FIXED
+    wrong = value & ~_CR0_KNOWN != _0 or (value & _CR0_PG != _0 and value & _CR0_PE == _0)
+    wrong = wrong or (value & _CR0_NW != _0 and value & _CR0_CD == _0)
+    in_long = load64(env + at.EFER) & _LMA != _0
+    long_code = load64(env + at.SEGMENTS + at.SEGMENT_STRIDE + _16) >> u64(32) & _CODE_LONG != _0
+    if in_long and value & _CR0_PG == _0 and (long_code or load64(env + at.CR4) & _CR4_PCIDE != _0):
+        wrong = True
+    if wrong:
+        return _PROTECTION
+    if value != old:
+        set_cr0(block, value)
+        flush_tlb(block)
+    return GO_ON
+
+
+@compiled("uint64(uint64, uint64)")
+def _make_cr4(block: int, value: int) -> Word:
+    env = word(block, ENV)
+    old = load64(env + at.CR4)
+    in_long = load64(env + at.EFER) & _LMA != _0
+    new_pcid = value & ~old & _CR4_PCIDE != _0
+    wrong = value & ~_CR4_KNOWN != _0 or (in_long and value & _CR4_PAE == _0)
+    if wrong or (new_pcid and (not in_long or load64(env + at.CR3) & u64(4095) != _0)):
+        return _PROTECTION
+    if value != old:
+        set_cr4(block, value)
+        flush_tlb(block)
+    return GO_ON
+
+
+@compiled("uint64(uint64, uint64)")
+def _make_cr3(block: int, value: int) -> Word:
+    env = word(block, ENV)
+    has_pcid = load64(env + at.CR4) & _CR4_PCIDE != _0
+    if value & _CR3_RESERVED != _0 or (value >> u64(63) != _0 and not has_pcid):
+        return _PROTECTION
+    store64(env + at.CR3, value & ~(_1 << u64(63)))
+    flush_tlb(block)
+    return GO_ON
+
+
+@compiled("uint64(uint64, uint64)")
+def _is_target(block: int, value: int) -> Word:
+    count = setting(block, T_TARGETS)
+    i = _0
+    while i < count:
+        if setting(block, T_TARGET + i) == value:
+            return _1
+        i += _1
+    return _0
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64)")
+def _held(block: int, number: int, how: int, value: int) -> Word:
+    """Returns whether a write exits by the controls."""
+    flags = setting(block, T_FLAGS)
+    if number == _0:
+        mask, shadow = setting(block, T_CR0_MASK), setting(block, T_CR0_SHADOW)
+        if how == CLEAR_TASK:
+            return _1 if mask & shadow & _8 != _0 else _0
+        if how == LOAD_STATUS:
+            sets = value & ~shadow & mask & _1 != _0
+            return _1 if sets or (value ^ shadow) & mask & u64(14) != _0 else _0
+        return _1 if (value ^ shadow) & mask != _0 else _0
+    if number == _4:
+        return _1 if (value ^ setting(block, T_CR4_SHADOW)) & setting(block, T_CR4_MASK) != _0 else _0
+    if number == _3:
+        return _1 if flags & FLAG_CR3_WRITES != _0 and _is_target(block, value) == _0 else _0
+    return _1 if number == _8 and flags & FLAG_CR8_WRITES != _0 else _0
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64)")
+def write_control(block: int, number: int, how: int, value: int) -> Word:
+    """Makes a write: GO_ON, CR_ACCESS when it exits instead, or RAISES with the exception of a wrong value."""
+    env = word(block, ENV)
+    if _held(block, number, how, value) != _0:
+        return CR_ACCESS
+    if number == _0:
+        old = load64(env + at.CR0)
+        mask = setting(block, T_CR0_MASK)
+        if how == CLEAR_TASK:
+            value = old & ~_8
+        elif how == LOAD_STATUS:
+            value = (old & ~u64(14)) | (value & _15)
+        return _make_cr0(block, (old & mask) | (value & ~mask))
+    if number == _4:
+        mask = setting(block, T_CR4_MASK)
+        return _make_cr4(block, (load64(env + at.CR4) & mask) | (value & ~mask))
+    if number == _3:
+        return _make_cr3(block, value)
+    if value > _15:
+        return _PROTECTION
+    store64(word(block, RUN_PAGE) + _PAGE_CR8, value)
+    return GO_ON
+
+
+@compiled("uint64(uint64, uint64, uint64)")
+def _task_priority(block: int, writes: int, register: int) -> Word:
+    """Makes an access to CR8 one to the task priority of the context's APIC, if it has one: its bits 7 to 4."""
+    if word(block, APIC_PAGE) | word(block, APIC_MSRS) == _0:
+        return GO_ON
+    put(block, APIC_REGISTER, _APIC_TPR)
+    put(block, APIC_WRITE, writes)
+    put(block, APIC_VALUE, load64(word(block, RUN_PAGE) + _PAGE_CR8) << _4)
+    put(block, APIC_TARGET, TARGET_CR8 | register)
+    return APIC
+
+
+@linked(L_CONTROL_REGISTER)
+def move_control(block: int, number: int, register: int, how: int) -> Word:
+    """Does MOV to or from a control register; the exit's record holds the qualification, and a write's value."""
+    place = word(block, ENV) + at.REGS + register * _8
+    record(block, QUALIFICATION, number | how << _4 | register << _8)
+    if how == MOVE_FROM:
+        flags = setting(block, T_FLAGS)
+        wanted = flags & FLAG_CR3_READS if number == _3 else flags & FLAG_CR8_READS if number == _8 else _0
+        if wanted != _0:
+            return CR_ACCESS
+        store64(place, read_control(block, number))
+        result = _task_priority(block, _0, register) if number == _8 else GO_ON
+    else:
+        value = load64(place)
+        record(block, IO_DIRECTION, _1)
+        record(block, IO_DATA, value)
+        result = write_control(block, number, MOVE_TO, value)
+        if number == _8 and result == GO_ON:
+            result = _task_priority(block, _1, register)
+    if result != CR_ACCESS:
+        record(block, QUALIFICATION, _0)
+        record(block, IO_DIRECTION, _0)
+        record(block, IO_DATA, _0)
+    return result

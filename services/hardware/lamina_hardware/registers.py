@@ -1,0 +1,74 @@
+"""Registers and whole states of contexts that do not run: read, written, saved and restored by calls."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from lamina.hardware.v1 import registers_pb2 as pb
+
+from lamina_hardware import context_state, convert_registers, register_file
+from lamina_hardware.changes import require_idle
+from lamina_hardware.context_state import Implied
+from lamina_hardware.control_state import ControlState
+from lamina_hardware.domain.contexts import Context
+from lamina_hardware.io.dispatcher import Dispatcher
+from lamina_hardware.register_checks import check_groups, check_msrs, check_registers
+from lamina_kit.membus import MemoryBus
+from lamina_kit.runpage import RunPage
+
+
+class RegisterAccess:
+    """The registers of one host's contexts, in their run pages."""
+
+    def __init__(self, bus: MemoryBus, controls: ControlState, dispatcher: Dispatcher) -> None:
+        self._bus = bus
+        self._controls = controls
+        self._dispatcher = dispatcher
+
+    def read(self, context: Context, groups: Collection[int], msrs: Collection[int]) -> pb.ReadRegistersResponse:
+        """Returns groups of registers and the latest exit."""
+        check_groups(groups, required=False)
+        shadows = self._controls.shadows(context)
+        known = convert_registers.known_msrs(shadows)
+        check_msrs(msrs, known)
+        require_idle(context)
+        page = self._page(context)
+        found = convert_registers.registers(page, groups or convert_registers.ALL_GROUPS, msrs or known, shadows)
+        return pb.ReadRegistersResponse(registers=found, exit=convert_registers.exit_detail(page.load_exit(), page.rcx))
+
+    def write(self, context: Context, message: pb.Registers, groups: Collection[int]) -> None:
+        """Writes groups of registers, all or nothing."""
+        check_groups(groups, required=True)
+        shadows = self._controls.shadows(context)
+        page = self._page(context)
+        if pb.REGISTER_GROUP_MSRS in groups:
+            check_msrs([entry.number for entry in message.msrs], convert_registers.known_msrs(shadows))
+        check_registers(message, groups, page.cr0, page.cr4)
+        require_idle(context)
+        convert_registers.put_registers(page, message, groups)
+        if pb.REGISTER_GROUP_MSRS in groups:
+            for entry in message.msrs:
+                if entry.number in shadows:
+                    self._controls.set_shadow(context, entry.number, entry.value)
+
+    def save(self, context: Context) -> pb.ContextState:
+        """Returns the whole state of a context."""
+        require_idle(context)
+        return context_state.save(context, self._page(context), self._controls)
+
+    def restore(self, context: Context, state: pb.ContextState) -> None:
+        """Gives a context a state, all or nothing."""
+        found = context_state.load(state)
+        if not isinstance(found.controls, Implied):
+            self._controls.check(found.controls)
+        require_idle(context)
+        register_file.restore(self._page(context), register_file.save(found.page))
+        if isinstance(found.controls, Implied):
+            implied = found.controls
+            self._controls.clear(context, implied.exceptions, implied.cpuid, implied.syscall)
+        else:
+            self._controls.put(context, found.controls)
+        self._dispatcher.forget(context)
+
+    def _page(self, context: Context) -> RunPage:
+        return RunPage(self._bus.run_page(context.run_page))
