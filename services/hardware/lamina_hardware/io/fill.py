@@ -75,6 +75,7 @@ _16, _24 = u64(16), u64(24)
 _FILLED, _FILLS, _LAST_FILL = u64(13 * 8), u64(16 * 8), u64(7)  # as in `observe.py`, which imports this module
 _NO_FLUSH = u64(1 << 63)
 _PAGE_MASK = ~u64(4095)
+_WINDOWS = at.TLB_WINDOWS
 
 _STATE_EXEC = u64(1)
 _STATE_WRITE = u64(2)
@@ -194,6 +195,18 @@ def count_walk(block: int, ended: int) -> Word:
     return _0
 
 
+@compiled("uint64(uint64)")
+def _keep_size(env: int) -> Word:
+    """Keeps the emulator's TLB from shrinking: it would do so by the host's clock, and the number of fills would too.
+
+    It grows at a flush when it was used well, which is a matter of the program, and begins to measure time then; the
+    first fetch after any flush comes here.
+    """
+    for before in _WINDOWS:
+        store64(env - before, at.TLB_WINDOW_NEVER)
+    return _0
+
+
 @compiled("uint64(uint64, uint64, uint64, uint64, uint64)")
 def _note_fill(head: int, va: int, page: int, access: int, rights: int) -> Word:
     """Notes for `observe.py` which address lies where; returns rights for accesses of this kind only."""
@@ -216,6 +229,8 @@ def fill(block: int, va: int, kind: int, out: int) -> Word:
         access = ACCESS_WRITE
     elif kind == _TYPE_FETCH:
         access = ACCESS_EXECUTE
+    if word(block, PORTABLE) == _0:
+        _keep_size(word(block, ENV))
     ended = walk_live(block, va, access, SET_BITS)
     observed = word(block, OBSERVATION)
     if observed == _0 or ended != FAULT_NONE:  # hits and misses of observed contexts are counted by `observe.py`

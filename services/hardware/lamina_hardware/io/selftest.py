@@ -15,6 +15,7 @@ import ctypes
 import struct
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -186,11 +187,23 @@ def _supervisor_prevention(bench: Bench) -> None:
     _expect((record.vector, record.rip), (14, _TEXT + 6), "CLAC under CR4.SMAP")
 
 
+def _tlb_windows(env: int) -> list[int]:
+    return [int.from_bytes(ctypes.string_at(env - int(before), 8), "little") for before in layout.TLB_WINDOWS]
+
+
 def _tlb(bench: Bench) -> None:
+    engine = Emulator()
+    _, env = find_state(engine)
+    age = [abs(time.time_ns() - window) for window in _tlb_windows(env)]
+    _expect(all(ns < 3600 * 10**9 for ns in age), True, "the time in the TLB's windows")
+    engine.close()
     bench.run("488b0425080060004889042508006000f4", ring=0, eptp=bench.identity_ept())
     found = [slot for slot in bench.core.tlb().slots if slot.address == _DATA]
     _expect(found, [TlbSlot(_DATA, False, _DATA_FRAME, True, False)], "what the TLB holds")
     bench.run("488b0425080060000f05")
+    _expect(
+        set(_tlb_windows(bench.core.environment)), {int(layout.TLB_WINDOW_NEVER)}, "what the TLB measures time from"
+    )
     found = [slot for slot in bench.core.tlb().slots if slot.address == _DATA]
     _expect([slot.user for slot in found], [True], "what the TLB holds of ring 3")
 

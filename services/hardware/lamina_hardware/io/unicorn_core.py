@@ -122,6 +122,11 @@ class UnicornCore(CoreCell):
         ):
             hook(emulator.HOOK_INSTRUCTION, callback.address, self.address, instruction)
 
+    @property
+    def environment(self) -> int:
+        """Where the register file is in this process."""
+        return self._get(control.ENV)
+
     def read_tlb(self) -> list[TlbSlot]:
         """Returns the valid entries of the emulator's TLB, by address."""
         return read_tables(self._get(control.ENV))

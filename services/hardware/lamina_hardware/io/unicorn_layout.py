@@ -67,6 +67,9 @@ FEATURE_SMEP, FEATURE_SMAP = 1 << 7, 1 << 20
 TLB_TABLES = -64
 TLB_MODES = 3
 TLB_USER_MODE = 1
+TLB_WINDOWS = tuple(u64(before) for before in (2144, 1448, 752))  # bytes in front of CPUX86State
+"""Where each mode has the host's time, in nanoseconds, from which it judges after 0.1 s whether to shrink its table."""
+TLB_WINDOW_NEVER = u64(1 << 62)
 TLB_ENTRY_BYTES = 64  # addresses for reads, writes and fetches, then the physical page
 
 # hflags

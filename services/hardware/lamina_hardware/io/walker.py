@@ -161,16 +161,20 @@ def second_stage(block: int, gpa: int, access: int, va: int, effect: int) -> Wor
     table = word(block, EPTP) & _FRAME
     rights = _7
     shift = _39
+    reads = word(block, WALK_SECOND_READS)
     while True:
         if table + _PAGE > size:
+            put(block, WALK_SECOND_READS, reads)
             return _second_stage_fault(block, gpa, va, access, _0, _0)
         entry_pa = table + ((gpa >> (shift - _3)) & _INDEX)
         entry = load64(ram + entry_pa)
-        put(block, WALK_SECOND_READS, word(block, WALK_SECOND_READS) + _1)
+        reads += _1
         if (entry & _7) == _0:
+            put(block, WALK_SECOND_READS, reads)
             return _second_stage_fault(block, gpa, va, access, _0, _0)
         leaf = _1 if shift == _12 or ((entry & _PS) != _0 and shift != _39) else _0
         if _misconfigured(entry, shift, leaf) != _0:
+            put(block, WALK_SECOND_READS, reads)
             return _second_stage_fault(block, gpa, va, access, _0, _1)
         allowed = rights & entry
         mask = (_1 << shift) - _1
@@ -178,6 +182,7 @@ def second_stage(block: int, gpa: int, access: int, va: int, effect: int) -> Wor
         wanted = entry | _EPT_A
         if leaf != _0:
             if (allowed & need) == _0 or page + _PAGE > size:
+                put(block, WALK_SECOND_READS, reads)
                 return _second_stage_fault(block, gpa, va, access, allowed & _7, _0)
             if access == ACCESS_WRITE:
                 wanted |= _EPT_D
@@ -188,6 +193,7 @@ def second_stage(block: int, gpa: int, access: int, va: int, effect: int) -> Wor
         rights = allowed
         if leaf != _0:
             put(block, WALK_SECOND_SHIFT, shift)
+            put(block, WALK_SECOND_READS, reads)
             if (wanted & _EPT_D) == _0:
                 rights &= ~RIGHT_WRITE
             return page | (rights & _7)
