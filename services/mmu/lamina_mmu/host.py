@@ -22,7 +22,7 @@ from lamina_kit.service import Environment
 from lamina_kit.session import handshake
 from lamina_kit.status import rpc_error
 from lamina_mmu.config import MmuConfig
-from lamina_mmu.domain.effects import PRESSURE
+from lamina_mmu.domain.effects import PRESSURE, ZEROED
 from lamina_mmu.domain.names import Names
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import NOBODY, Session
@@ -94,12 +94,15 @@ class MmuHost:
         now_ns, wake = environment.clock.now_ns, self.perform.wake
         ports = Ports(environment.host, bus, swap, now_ns, events.record, wake, _trace_id, self._media)
         policy, installed = policies.installed(config.policy)
-        self.engine = self._engine_class(ports, Settings(policy, config.memory_bytes >> PAGE_SHIFT, installed))
+        frames, ahead, zeroed = config.memory_bytes >> PAGE_SHIFT, config.swap_readahead, config.zeroed_frames
+        self.engine = self._engine_class(ports, Settings(policy, frames, installed, ahead, zeroed))
         sessions = environment.layer.sessions
         sessions.adopted = self.engine.owned
         sessions.on_expired(self._expire)
         self._started = True
         self.spawn(self._keep_ahead())
+        if config.zeroed_frames:
+            self.spawn(self._keep_zeroed())
 
     async def stop(self) -> None:
         """Cancels what is at work, and closes RAM and swap."""
@@ -182,6 +185,12 @@ class MmuHost:
 
     async def _expire(self, owner: str, epoch: int) -> None:
         await self.finish(self.engine.expire(owner, epoch))
+
+    async def _keep_zeroed(self) -> None:
+        """Keeps a stock of zeroed frames."""
+        while True:
+            await self.drive(self.engine.zero_ahead())
+            await self.perform(WaitFor(ZEROED))
 
     async def _keep_ahead(self) -> None:
         """Frees frames ahead of need whenever they become few."""

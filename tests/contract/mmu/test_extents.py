@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.holder import Holder
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, READ, WRITE, Stack
+
+from lamina_mmu.config import MmuConfig
 
 HUGE = 2 << 20
 AT = 0x40_0000
@@ -221,3 +224,35 @@ async def test_frames_are_listed_by_number(stack: Stack) -> None:
     assert [[place.space for place in frame.mappings] for frame in pages] == [[child.name]] * 5
     free = await stack.frames.ListFrames(pb.ListFramesRequest(use=pb.Frame.USE_FREE, page_size=1000))
     assert len(free.frames) == 1000 and {frame.use for frame in free.frames} == {pb.Frame.USE_FREE}
+
+
+@pytest.mark.inside
+async def test_frames_are_zeroed_ahead(tmp_path: Path, engine_name: str, eventually: Any) -> None:
+    """A stock of zeroed frames is kept, taken by first touches, filled again at its half; it counts as free."""
+    async with Stack(tmp_path, engine=engine_name, config=MmuConfig(zeroed_frames=64)) as stack:
+        machine = stack.machine
+        await eventually(lambda: machine.frames.zeroed == 64, "the stock is full")
+        shown = await fragmentation(stack)
+        assert (shown.zeroed_frames, shown.free_frames) == (64, 4095)
+        space = await stack.space()
+        await stack.map(space, AT, 33)
+        for page in range(33):
+            await stack.fault(space, AT + page * PAGE, WRITE)
+        assert await stack.read(space, AT, 33 * PAGE) == bytes(33 * PAGE)
+        await eventually(lambda: machine.frames.zeroed == 64, "the stock is full again")
+
+
+@pytest.mark.inside
+async def test_reading_ahead_can_be_chosen(tmp_path: Path, engine_name: str) -> None:
+    """With a readahead of 1 a page comes alone; with 16, fifteen neighbours wait in the swap cache."""
+    for pages, cached in ((1, 1), (16, 16)):
+        folder = tmp_path / str(pages)
+        folder.mkdir()
+        async with Stack(folder, engine=engine_name, config=MmuConfig(swap_readahead=pages)) as stack:
+            space = await stack.space()
+            await stack.map(space, AT, 64)
+            await stack.write(space, AT, b"x" * 64 * PAGE)
+            await stack.spaces.Reclaim(pb.ReclaimRequest(handle=space.handle, pages=64))
+            await stack.fault(space, AT + 20 * PAGE, READ)
+            assert stack.machine.swap.areas[0].cached == cached
+            assert await stack.read(space, AT, 64 * PAGE) == b"x" * 64 * PAGE

@@ -81,6 +81,10 @@ def ended_key(hold: int) -> tuple[str, int]:
     return ("ended", hold)
 
 
+ZEROED = ("zeroed",)
+"""The key that is woken when the stock of zeroed frames runs low."""
+
+
 def plug_key(plug: int) -> tuple[str, int]:
     """Returns the key that is woken when there is something to say to a plugged policy, or it is unplugged."""
     return ("plug", plug)

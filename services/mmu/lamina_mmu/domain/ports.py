@@ -50,9 +50,12 @@ class Ports:
 class Settings:
     """What can be chosen: the replacement policy; how many frames of RAM are used (0: all of them).
 
-    `installed` are policies beside Lamina's own, by name.
+    `installed` are policies beside Lamina's own, by name; `readahead`: pages read around a slot that is needed, a power
+    of 2; `zeroed`: frames kept zeroed ahead of need.
     """
 
     policy: str = "lru"
     frames: int = 0
     installed: Mapping[str, type[Policy]] = field(default_factory=dict)
+    readahead: int = 8
+    zeroed: int = 0

@@ -58,6 +58,9 @@ class StoreEngine(Protocol):
     def free_extents(self, firsts: Sequence[int], owner: str) -> None:
         """Frees extents by their first frames, all or none."""
 
+    def zero_ahead(self) -> Step[None]:
+        """Fills the stock of zeroed frames; run at the start, and when `effects.ZEROED` is woken."""
+
     def offline_frames(self, frames: Sequence[int], lost: bool) -> Step[list[int]]:
         """Takes frames out of use whose memory fails; returns what became of each, as the contract numbers it."""
 

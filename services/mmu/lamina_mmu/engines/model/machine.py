@@ -16,7 +16,7 @@ from lamina_kit.paging import DIRTY as D_BIT
 from lamina_kit.paging import PAGE_SHIFT
 from lamina_mmu.domain.buddy import HUGE_ORDER
 from lamina_mmu.domain.decisions import Evictions
-from lamina_mmu.domain.effects import PRESSURE
+from lamina_mmu.domain.effects import PRESSURE, ZEROED
 from lamina_mmu.domain.entry import frame_of, is_swap, slot_of
 from lamina_mmu.domain.fault_feed import FaultFeed
 from lamina_mmu.domain.frames import BUSY, DIRTY, HUGE_FRAMES, FrameTable, Use
@@ -38,7 +38,6 @@ from lamina_mmu.domain.shadows import Shadows
 from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.supply import Supply
 from lamina_mmu.domain.swap import FIRST, LOST, SwapSpace
-from lamina_mmu.domain.tuning import Tuning
 from lamina_mmu.domain.vma import LOCKED
 from lamina_mmu.engines.model.policy_choice import PolicyChoice
 
@@ -90,7 +89,7 @@ class Machine(PolicyChoice):
         self.swap = SwapSpace()
         if ports.swap.slots:
             self.swap.add(ports.swap, FIRST, 0)
-        self.tuning = Tuning()
+        self.readahead, self.zeroed = settings.readahead, min(settings.zeroed, count // 8)
         self.groups = GroupTree()
         self.spaces: HandleTable[Space] = HandleTable("space", "s", "SPACE_UNKNOWN")
         self.objects: HandleTable[MemoryObject] = HandleTable("object", "o", "OBJECT_UNKNOWN")
@@ -133,6 +132,8 @@ class Machine(PolicyChoice):
         if self.frames.zeroed and self.groups.over(group) is None:
             frame = self.frames.take_zeroed(use, group, owner, index)
             self.groups.charge(group, 1)
+            if self.frames.zeroed < self.zeroed // 2:
+                self.ports.wake(ZEROED, None)
             return frame
         frame = self.take(use, group, owner, index)
         self.ram.zero(frame)

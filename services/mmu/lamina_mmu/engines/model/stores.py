@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lamina_kit.effects import Step
+from lamina_kit.effects import Sleep, Step
 from lamina_kit.errors import LaminaError
 from lamina_kit.paging import PAGE_SHIFT, page_up
 from lamina_mmu.domain.buddy import HUGE_ORDER
@@ -27,6 +27,9 @@ from lamina_mmu.engines.model import (
 )
 from lamina_mmu.engines.model.draining import Drain
 from lamina_mmu.engines.model.machine import Machine
+
+ZEROED_AT_ONCE = 256
+"""Frames that are zeroed ahead of need before others get their turn."""
 
 
 class Stores:
@@ -67,6 +70,18 @@ class Stores:
     def free_extents(self, firsts: Sequence[int], owner: str) -> None:
         """Frees extents."""
         extents.free_extents(self.machine, firsts, owner)
+
+    def zero_ahead(self) -> Step[None]:
+        """Fills the stock of zeroed frames."""
+        m = self.machine
+        while m.frames.zeroed < m.zeroed and m.frames.free > m.high:
+            for _ in range(min(ZEROED_AT_ONCE, m.zeroed - m.frames.zeroed)):
+                frame = m.frames.unzeroed()
+                if not frame:
+                    return
+                m.ram.zero(frame)
+                m.frames.stock(frame)
+            yield Sleep(0)
 
     def offline_frames(self, frames: Sequence[int], lost: bool) -> Step[list[int]]:
         """Takes frames out of use."""

@@ -1,10 +1,8 @@
-"""Swap areas while the host runs: made, shown, checked; and the settings of swapping."""
+"""Swap areas while the host runs: made, shown, checked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from lamina_kit.paging import PAGE_SHIFT, SWAPPED
@@ -165,17 +163,3 @@ def check_slots(m: Machine, name: str, after: int) -> SwapCheck:
     last = slots[-1] if slots else after
     left = len(area.in_use(last, area.count))
     return SwapCheck(last, len(slots), tuple(show_slots(m, area, bad)), left)
-
-
-def watermarks(m: Machine) -> None:
-    """Puts the watermarks of the settings into force; 0 means by the size of RAM."""
-    usual = min(max(32, m.frames.count // 256), m.frames.count // 8)
-    m.low = m.tuning.low or usual
-    m.high = max(m.tuning.high or (m.low * 3 // 2 if m.tuning.low else 2 * m.low), m.low)
-
-
-def tune(m: Machine, changes: dict[str, int]) -> None:
-    """Changes settings of swapping and reclaim, and puts them into force."""
-    m.tuning = replace(m.tuning, **changes)
-    watermarks(m)
-    m.record(m.names.group("root"), "swap.tuned", **dict[str, Any](changes))

@@ -34,7 +34,7 @@ def swap_in(
             m.frames.convert(frame, use, owner, index)
         return frame, False
     frame = _read(m, slot, group, use, owner, index)
-    if m.tuning.readahead > 1:
+    if m.readahead > 1:
         _read_ahead(m, slot)
     return frame, True
 
@@ -56,7 +56,7 @@ def _read_ahead(m: Machine, slot: int) -> None:
 
     An error of a neighbour is nobody's yet: whoever needs that page meets it again, and is told.
     """
-    area, pages = m.swap.area_of(slot), m.tuning.readahead
+    area, pages = m.swap.area_of(slot), m.readahead
     first = (slot - area.base) & ~(pages - 1)
     for place in range(first, min(first + pages, area.count)):
         near = area.base + place
