@@ -1,8 +1,9 @@
 """The pages of a trace: each gets a small number at its first touch, compiled.
 
-Page numbers are anything below 2^64. Sixteen neighbours share a *chunk* of sixteen small numbers, found through an
-open-addressed hash of chunk numbers: dense traces stay in the processor's caches, sparse ones cost about 100 bytes a
-page. The hash is keyed, so nobody can make a trace whose chunks all collide.
+Page numbers are anything below 2^64. The first 64 *regions* of 2^20 pages that are touched have a table each, 4 MiB of
+zeros that the system gives only where they are written. Pages beyond share *chunks*: sixteen neighbours, found through
+an open-addressed hash of chunk numbers, about 100 bytes a page where none has a neighbour. The hash is keyed, so nobody
+can make a trace whose chunks all collide.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from lamina_mmu.replay.state import FIRST, longer
 CHUNK_SHIFT = 4
 CHUNK = 1 << CHUNK_SHIFT
 MIX_A, MIX_B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
-NODES, CHUNKS = 0, 1
+REGION_SHIFT = 20
+REGION = 1 << REGION_SHIFT
+MOST_REGIONS = 64
+NODES, CHUNKS, REGIONS = range(3)
 ONE = np.uint64(1)
 SAMPLE_KEY = np.uint64(0x5A17)
 WRITE = 2
@@ -45,26 +49,67 @@ def _new_chunk(chunk: Word, key: Word, keys: Any, chunks: Any, counts: Any) -> W
     return chunks[at]
 
 
-@compiled(i64(U64, u64, U64, I32, I32, U64, I64, U32))
-def number(pages: Any, key: Any, keys: Any, chunks: Any, nodes: Any, page_of: Any, counts: Any, out: Any) -> Word:
-    """Writes node · 2 of each page to `out`; returns how many pages were new."""
+@compiled(i64(u64, u64, U64, I32, I64))
+def _place(page: Word, key: Word, keys: Any, chunks: Any, counts: Any) -> Word:
+    """Returns where the number of a page stands among those of all chunks; makes its chunk when it is new."""
+    chunk = page >> np.uint64(CHUNK_SHIFT)
     mask = np.uint64(keys.size - 1)
+    at = _mixed(chunk, key) & mask
+    while keys[at] != chunk + ONE and keys[at] != np.uint64(0):
+        at = (at + ONE) & mask
+    found = np.int64(chunks[at]) if keys[at] else _new_chunk(chunk, key, keys, chunks, counts)
+    return (found << CHUNK_SHIFT) + np.int64(page & np.uint64(CHUNK - 1))
+
+
+@compiled(i64(u64, U64, I64))
+def _region(page: Word, regions: Any, counts: Any) -> Word:
+    """Returns the number of a page's region, taking a new one when there is one left; -1 for a page without."""
+    wanted = (page >> np.uint64(REGION_SHIFT)) + ONE
+    for at in range(counts[REGIONS]):
+        if regions[at] == wanted:
+            return at
+    if counts[REGIONS] == regions.size:
+        return -1
+    regions[counts[REGIONS]] = wanted
+    counts[REGIONS] += 1
+    return counts[REGIONS] - 1
+
+
+@compiled(i64(U64, u64, U64, I32, I32, U64, I32, U64, I64, U32))
+def number(
+    pages: Any,
+    key: Word,
+    keys: Any,
+    chunks: Any,
+    nodes: Any,
+    regions: Any,
+    dense: Any,
+    page_of: Any,
+    counts: Any,
+    out: Any,
+) -> Word:
+    """Writes node · 2 of each page to `out`; returns how many pages were new."""
     before = counts[NODES]
+    last, last_region = np.uint64(0), np.int64(-2)
     for index in range(pages.size):
         page = pages[index]
-        chunk = page >> np.uint64(CHUNK_SHIFT)
-        wanted = chunk + ONE
-        at = _mixed(chunk, key) & mask
-        while keys[at] != wanted and keys[at] != np.uint64(0):
-            at = (at + ONE) & mask
-        found = np.int64(chunks[at]) if keys[at] == wanted else _new_chunk(chunk, key, keys, chunks, counts)
-        place = (found << CHUNK_SHIFT) + np.int64(page & np.uint64(CHUNK - 1))
-        node = np.int64(nodes[place])
+        high = page >> np.uint64(REGION_SHIFT)
+        if last_region == -2 or high != last:
+            last, last_region = high, _region(page, regions, counts)
+        if last_region >= 0:
+            place = (last_region << REGION_SHIFT) + np.int64(page & np.uint64(REGION - 1))
+            node = np.int64(dense[place])
+        else:
+            place = _place(page, key, keys, chunks, counts)
+            node = np.int64(nodes[place])
         if node == 0:
             node = counts[NODES]
             counts[NODES] += 1
-            nodes[place] = node
             page_of[node] = page
+            if last_region >= 0:
+                dense[place] = node
+            else:
+                nodes[place] = node
         out[index] = np.uint32(node << 1)
     return counts[NODES] - before
 
@@ -119,7 +164,9 @@ class PageNumbers:
         self._keys = np.zeros(1024, np.uint64)
         self._chunks = np.zeros(1024, np.int32)
         self._nodes = np.zeros(CHUNK, np.int32)
-        self._counts = np.array([FIRST, 0], np.int64)
+        self._regions = np.zeros(MOST_REGIONS, np.uint64)
+        self._dense = np.zeros(MOST_REGIONS << REGION_SHIFT, np.int32)
+        self._counts = np.array([FIRST, 0, 0], np.int64)
         self.page_of = np.zeros(FIRST, np.uint64)
 
     @property
@@ -141,13 +188,16 @@ class PageNumbers:
     def size_bytes(self) -> int:
         """Returns the memory that this takes."""
         arrays = (self._keys, self._chunks, self._nodes, self.page_of)
-        return sum(array.nbytes for array in arrays)
+        return sum(array.nbytes for array in arrays) + 4 * REGION * int(self._counts[REGIONS])
 
     def number(self, pages: Any, kinds: Any) -> Any:
         """Returns the access words of pages (u64), with their kinds (u8, or none at all)."""
         self._make_room(pages.size)
         words = np.empty(pages.size, np.uint32)
-        number(pages, self._key, self._keys, self._chunks, self._nodes, self.page_of, self._counts, words)
+        number(
+            pages, self._key, self._keys, self._chunks, self._nodes, self._regions, self._dense, self.page_of,
+            self._counts, words,
+        )  # fmt: skip
         note_writes(kinds, words)
         return words
 

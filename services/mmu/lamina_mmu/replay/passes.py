@@ -134,7 +134,8 @@ def sample(policy: Word, block: Word) -> None:
         node = word(at_words, at)
         age = (num(block, HEAD) - get(block, node, OWN)) & 0xFFFFFFFF if policy == LRU else 0
         seen[at] = node - (age << 31)
-    seen.sort()
+    if policy in (LRU, LFU, TWO_Q, ARC):
+        seen.sort()  # for the others the order makes no difference
     for key in seen:
         node = key & 0x7FFFFFFF
         flags = get(block, node, FLAGS)
@@ -198,6 +199,9 @@ def miss(policy: Word, block: Word, node: Word, write: Word, position: Word, log
 def run(policy: Word, block: Word, accesses: Any, position: Word, log: Any) -> None:
     """Runs accesses, the first of which is number `position` of the trace, through a policy."""
     sampled = num(block, SAMPLE_EVERY) != 0
+    if policy == LRU and not sampled:
+        lru.run(block, accesses, position, log)
+        return
     for at in range(accesses.size):
         access = np.int64(accesses[at])
         node = access >> 1
@@ -207,8 +211,7 @@ def run(policy: Word, block: Word, accesses: Any, position: Word, log: Any) -> N
         if access & 1:
             set_flags(block, node, DIRTY)
         if sampled:
-            set_accessed(block, node)
-        elif policy == LRU:
-            lru.touch(block, node)
+            if get(block, node, FLAGS) & ACCESSED == 0:
+                set_accessed(block, node)
         else:
             hit(policy, block, node)
