@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse, walks
 from lamina_cli.client import Client, command
-from lamina_cli.commands import hardware_devices, hardware_disks, hardware_machine, hardware_nics
+from lamina_cli.commands import (
+    hardware_devices,
+    hardware_disks,
+    hardware_interrupts,
+    hardware_machine,
+    hardware_nics,
+)
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
 
@@ -26,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(verbs.add_parser("groups", help="list run groups"), groups, lists=True)
     command(verbs.add_parser("time", help="show the host's time"), time, lists=True)
     hardware_disks.configure(verbs)
+    hardware_interrupts.configure(verbs)
     read = verbs.add_parser("read", help="dump bytes of RAM")
     read.add_argument("address", type=parse.address, help="physical address, for example 0x1000")
     read.add_argument("size", type=parse.size, nargs="?", default=256, help="bytes (default 256)")

@@ -306,11 +306,13 @@ async def test_init_and_startup(bench: Any) -> None:
 
 async def wait_until_halted(bench: Any, guest: Any) -> pb.Context:
     """Returns the context once it sleeps."""
-    while True:
+    for _ in range(3000):
         found = await bench.cpu.GetContext(pb.GetContextRequest(handle=guest.context.handle))
         assert isinstance(found, pb.Context)
         if found.state == pb.Context.STATE_HALTED:
             return found
+        await bench.environment.clock.sleep_ns(10_000)
+    raise AssertionError("it does not sleep")
 
 
 async def test_signals_that_reach_nobody(bench: Any) -> None:

@@ -37,7 +37,10 @@ class Ram:
             assert address % 8 == 0 and 0 <= value < 1 << 64
             self.cells[address] = value
 
-        return Words(lambda address: self.cells.get(address, 0), store, cas)
+        def read(address: int, size: int) -> bytes:
+            return b"".join(self.cells.get(address + n, 0).to_bytes(8, "little") for n in range(0, size, 8))
+
+        return Words(lambda address: self.cells.get(address, 0), store, cas, read)
 
 
 def make(mode: Mode = Mode.XAPIC, apic_id: int = 0, end_exits: int = 0) -> LocalApic:

@@ -9,6 +9,7 @@ Source: Intel SDM vol. 3, 11.4.1 (register address map), 30.1 (virtual APIC stat
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ REGISTERS_END = 0x400
 _ON = 1
 _CONTROL = 32
 _LOW = 0xFFFF_FFFF
+_BLOCK = struct.Struct("<" + "I12x" * 8)
+_EMPTY = bytes(_BLOCK.size)
 _ALL = (1 << 64) - 1
 
 
@@ -35,21 +38,22 @@ _ALL = (1 << 64) - 1
 class Words:
     """Eight bytes of RAM at a time: `load(address)`, `store(address, value)` and `cas(address, expected, new)`.
 
-    Addresses are physical and multiples of 8; `cas` returns what was there.
+    Addresses are physical and multiples of 8; `cas` returns what was there. `read(address, size)` returns many bytes.
     """
 
     load: Callable[[int], int]
     store: Callable[[int, int], None]
     cas: Callable[[int, int, int], int]
+    read: Callable[[int, int], bytes]
 
 
 class ApicPage:
     """The virtual APIC page at a physical address."""
 
-    __slots__ = ("_load", "_store", "address")
+    __slots__ = ("_load", "_read", "_store", "address")
 
     def __init__(self, words: Words, address: int) -> None:
-        self._load, self._store = words.load, words.store
+        self._load, self._store, self._read = words.load, words.store, words.read
         self.address = address
 
     def get(self, register: int) -> int:
@@ -81,14 +85,18 @@ class ApicPage:
 
     def highest(self, block: int) -> int:
         """Returns the highest vector that is set, 0 when none is."""
-        for index in range(7, -1, -1):
-            if bits := self.get(block + index * 16):
-                return index * 32 + bits.bit_length() - 1
+        found = self._read(self.address + block, _BLOCK.size)
+        if found == _EMPTY:
+            return 0
+        for index, bits in enumerate(reversed(_BLOCK.unpack(found))):
+            if bits:
+                return int((7 - index) * 32 + bits.bit_length() - 1)
         return 0
 
     def vectors(self, block: int) -> int:
         """Returns all 256 bits as one number."""
-        return sum(self.get(block + index * 16) << (32 * index) for index in range(8))
+        found = self._read(self.address + block, _BLOCK.size)
+        return sum(bits << (32 * index) for index, bits in enumerate(_BLOCK.unpack(found)))
 
     def put_vectors(self, block: int, bits: int) -> None:
         """Stores all 256 bits."""

@@ -88,7 +88,7 @@ class InterruptController:
         self._clock = clock
         self._wake = wake
         self._go = go
-        self._words = Words(bus.load64, bus.store64, bus.cas64)
+        self._words = Words(bus.load64, bus.store64, bus.cas64, bus.read)
         self._configured: dict[int, Configured] = {}
         self._domains: dict[str, list[Configured]] = {}
 
