@@ -28,3 +28,17 @@ def test_free_memory_is_compacted(up: Any) -> None:
     assert "offline" in up.run("mmu", "offline", "0x7000").stdout.lower()
     assert int(up.json("mmu", "fragmentation")["offline_frames"]) == 1 and free > 1
     assert "in-use" in up.run("mmu", "offline", "0").stdout.lower().replace("_", "-").replace(" ", "-")
+
+
+def test_policies_and_their_decisions(up: Any) -> None:
+    """Policies are listed, one is chosen for the host, evictions tell its reason, the group its pressure."""
+    names = [one["name"] for one in up.json("mmu", "policies")]
+    assert names == sorted(names) and {"lru", "arc", "opt"} <= set(names)
+    assert up.run("mmu", "policies").stdout.split()[:2] == ["POLICY", "ORIGIN"]
+    assert up.json("mmu", "policy", "root", "clock")["policy"] == "clock"
+    assert "POLICY_OFFLINE" in up.run("mmu", "policy", "root", "opt", expect=1).stderr
+    assert isinstance(up.json("mmu", "candidates", "--count", "5"), list)
+    assert isinstance(up.json("mmu", "evictions", "--group", "root"), list)
+    assert "pressure: some of 10, 60, 300 s" in up.run("mmu", "group", "root").stdout
+    assert up.json("mmu", "group", "root")["name"] == "hosts/h1/memoryGroups/root"
+    up.json("mmu", "policy", "root", "")

@@ -58,3 +58,17 @@ def test_many_changes_stay_bounded() -> None:
     read = pressure.read(200 * _S)
     assert read.some_ns == 100 * _S
     assert abs(read.some_ppm[0] - 500_000) < 2_000
+
+
+def test_any_window_can_be_asked_for() -> None:
+    """The time waited within the last nanoseconds is that of the window alone, a wait that goes on included."""
+    pressure = Pressure()
+    pressure.note(2 * _S, waiting=1, going=0)
+    pressure.note(3 * _S, waiting=0, going=1)
+    pressure.note(4 * _S, waiting=1, going=1)
+    assert [pressure.waited(9 * _S // 2, window) for window in (_S // 4, _S, 2 * _S, 10 * _S)] == [
+        _S // 4,
+        _S // 2,
+        _S,
+        3 * _S // 2,
+    ]

@@ -13,7 +13,7 @@ policy: a tick that counts sampled accesses.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -206,6 +206,11 @@ class Replacement:
         """Returns what the policy knows of a frame's page, in words."""
         policy = self._policies[self._group[frame]]
         return policy.standing(self._page(frame, policy))
+
+    def oldest_first(self, frames: Iterable[int]) -> list[int]:
+        """Returns those of some frames that a policy orders, by their last known access."""
+        stamp = self._stamp
+        return sorted([frame for frame in frames if stamp[frame] > 0], key=stamp.__getitem__)
 
     def knows(self, frame: int) -> bool:
         """Returns whether a policy orders the frame now."""

@@ -7,14 +7,18 @@ from itertools import islice
 import numpy as np
 
 from lamina_mmu.domain.decisions import Candidate
+from lamina_mmu.domain.entry import in_ram
 from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.group import Group
 from lamina_mmu.domain.group_views import Origin, PolicyView, ProtectionView, StatisticsView
 from lamina_mmu.domain.plugged import PluggedPolicy
 from lamina_mmu.domain.policies.catalogue import OWN
+from lamina_mmu.domain.table import entries
 from lamina_mmu.engines.model.evict import candidate
+from lamina_mmu.engines.model.keeping import is_changed
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.reclaim import is_evictable
+from lamina_mmu.engines.model.statistics import statistics
 
 MOST_GROUPS = 1000
 
@@ -39,6 +43,7 @@ def show_statistics(m: Machine, group: Group) -> StatisticsView:
     members = np.isin(np.asarray(m.frames.group), ids)
     uses = np.bincount(np.asarray(m.frames.use)[members], minlength=len(Use))
     now = m.ports.now_ns()
+    below = {level.id for level in group.subtree()}
     return StatisticsView(
         group.name,
         now,
@@ -46,9 +51,9 @@ def show_statistics(m: Machine, group: Group) -> StatisticsView:
         int(uses[Use.OBJECT]),
         int(uses[Use.TABLE]),
         int(uses[Use.ALLOCATED]),
-        0,
-        0,
-        0,
+        sum(1 for frame in m.locked if m.frames.group[frame] in below),
+        sum(statistics(m, space).huge for space in m.spaces if space.group in below),
+        _changed(m, below),
         group.swap_usage,
         group.minor_faults,
         group.major_faults,
@@ -58,6 +63,16 @@ def show_statistics(m: Machine, group: Group) -> StatisticsView:
         dict(sorted(group.events.items())),
         group.pressure.read(now),
     )
+
+
+def _changed(m: Machine, groups: set[int]) -> int:
+    """Returns how many pages in RAM of supplied objects of groups differ from what their supplier has."""
+    found = 0
+    for entity in m.objects:
+        if entity.supplied and entity.group in groups:
+            for _, some in entries(entity.table, 0, entity.pages):
+                found += sum(1 for entry in some.tolist() if in_ram(entry) and is_changed(m, entry))
+    return found
 
 
 def show_policies(m: Machine) -> list[PolicyView]:

@@ -12,11 +12,15 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from lamina_kit.effects import Step, WaitFor
+from lamina_kit.paging import PAGE_SHIFT
 from lamina_mmu.domain.effects import frame_key, isolation_key
 from lamina_mmu.domain.entry import swapped
 from lamina_mmu.domain.frames import BUSY, DIRTY, Use
+from lamina_mmu.domain.group import Group
+from lamina_mmu.domain.group_events import GroupEventKind
 from lamina_mmu.domain.swap import LOST
 from lamina_mmu.domain.table import exchange
+from lamina_mmu.engines.model.accounting import tell
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.moving import Lifted, is_movable, isolated, let_go, lift, move, put_down, spare_like
 from lamina_mmu.engines.model.reclaim import make_room
@@ -102,8 +106,18 @@ def _give_up(m: Machine, frame: int) -> Step[Fate]:
             lifted.entity.swapped += 1
     let_go(m, lifted)
     m.frames.refs[frame] = 0
+    payer = m.groups.get(m.frames.group[frame])
     m.release(frame)
+    if dirty:
+        _tell_lost(m, payer, lifted, frame)
     return Fate.LOST if dirty else Fate.DROPPED
+
+
+def _tell_lost(m: Machine, payer: Group, lifted: Lifted, frame: int) -> None:
+    """Tells those who watch the group that paid for a page that its content is gone."""
+    spaces = tuple(dict.fromkeys(m.spaces.slot(page.space).number for page in lifted.taken))
+    address = lifted.taken[0].vpn << PAGE_SHIFT if lifted.taken else 0
+    tell(m, payer, GroupEventKind.PAGE_LOST, spaces=spaces, reason=f"memory of frame {frame} failed", address=address)
 
 
 def _store(m: Machine, lifted: Lifted, space_id: int, vpn: int, slot: int) -> None:

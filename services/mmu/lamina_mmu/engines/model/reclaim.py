@@ -200,7 +200,7 @@ def _pages_of(m: Machine, space: Space) -> list[int]:
     found: list[int] = []
     for _, some in entries(space.table, 0, USER_END >> PAGE_SHIFT):
         found += [frame_of(entry) for entry in some.tolist() if in_ram(entry)]
-    return sorted(filter(m.policy.knows, dict.fromkeys(found)), key=m.policy.age, reverse=True)
+    return m.policy.oldest_first(dict.fromkeys(found))
 
 
 def look(m: Machine, candidates: Callable[[], Iterable[int]], population: int, pages: int) -> Step[None]:
