@@ -240,4 +240,6 @@ def walk_file(path: Path, ram_offset: int, root: int, address: int) -> int | Non
             if entry % 2 == 0:
                 return None
             table = entry % (1 << 52) // 4096 * 4096
+            if shift == 21 and entry & 0x80:  # a huge page
+                return table // 4096 + (address >> 12) % 512
     return table // 4096

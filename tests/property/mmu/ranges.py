@@ -41,7 +41,7 @@ class Ranges:
         first = rng.randrange(self.count)
         pages = rng.randint(1, min(6, self.count - first))
         start, end = self.base + first * PAGE, self.base + (first + pages) * PAGE
-        choice = rng.choice(["advise", "advise", "drop", "free", "lock", "unlock", "pin", "unpin", "move"])
+        choice = rng.choice(["advise", "advise", "drop", "free", "lock", "unlock", "pin", "unpin", "move", "huge"])
         getattr(self, choice)(program, start, end)
 
     def begin(self, program: Any, name: str, step: Any, after: Any = lambda result: None) -> None:
@@ -163,6 +163,15 @@ class Ranges:
                 self.forget(program, start, end)
             elif error.reason != "RANGE_NOT_MAPPED":
                 raise
+
+    def huge(self, program: Any, start: int, end: int) -> None:
+        """Makes huge pages of all that can be, or splits them."""
+        engine = self.world.engine
+        if self.world.rng.random() < 0.5:
+            whole = engine.advise_range(program.handle, self.base, self.base + self.count * PAGE, Advice.COLLAPSE)
+            self.begin(program, "COLLAPSE", whole)
+        else:
+            self.begin(program, "split", engine.split_huge_pages(program.handle, start, end))
 
     def finish(self) -> None:
         """Ends all pins."""

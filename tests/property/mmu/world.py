@@ -253,9 +253,13 @@ class World:
             entry = self.ram.load64(place)
             if not entry & 1 or not entry & 4 or (write and not entry & 2):
                 return None
-            bits = 0x20 | (0x40 if write and shift == 12 else 0)
+            huge = shift == 21 and entry & 0x80
+            bits = 0x20 | (0x40 if write and (shift == 12 or huge) else 0)
             assert self.ram.cas64(place, entry, entry | bits) == entry
             table = entry & 0x000F_FFFF_FFFF_F000
+            if huge:
+                table += address & 0x1F_F000
+                break
         self.tlb[core, root, vpn] = (table // PAGE, bool(entry & 2) and bool(write or entry & 0x40))
         return table + address % PAGE
 

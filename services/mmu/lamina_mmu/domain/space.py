@@ -10,6 +10,7 @@ from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.session import NOBODY, Session
 from lamina_mmu.domain.space_settings import SpaceSettings
 from lamina_mmu.domain.sparse import SparseTable
+from lamina_mmu.domain.vma import LOCKED, Vma
 from lamina_mmu.domain.vmas import VmaList
 
 
@@ -68,9 +69,22 @@ class Space:
         return self.table.frames if isinstance(self.table, FourLevelTable) else 0
 
     @property
+    def huge_pages(self) -> int:
+        """Returns how many huge pages of 2 MiB its tables have."""
+        return self.table.huge_pages if isinstance(self.table, FourLevelTable) else 0
+
+    @property
     def weight(self) -> int:
         """Returns the pages that its end would set free, RAM, swap and tables: what an OOM victim is chosen by."""
         return self.resident + self.swapped + self.table_frames
+
+    def may_grow(self, grown: Vma) -> bool:
+        """Returns whether the limits let a mapping be as it is `grown`, down from where it begins now."""
+        more = grown.size - sum(vma.size for vma in self.vmas.within(grown.start, grown.end))
+        mapped, locked = self.settings.mapped_max_bytes, self.settings.locked_max_bytes
+        if mapped is not None and self.vmas.mapped_bytes + more > mapped:
+            return False
+        return not grown.flags & LOCKED or locked is None or self.vmas.locked_bytes + more <= locked
 
     def badness(self, total: int) -> int | None:
         """Returns its weight with its adjustment, each 1000th worth that part of `total` pages; None: never a victim.

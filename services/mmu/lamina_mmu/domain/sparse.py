@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from lamina_kit.paging import ACCESSED
 from lamina_mmu.domain.frames import column
-from lamina_mmu.domain.table import PAGES_PER_LEAF, leaf_numbers
+from lamina_mmu.domain.table import PAGES_PER_LEAF, leaf_numbers, update
 
 
 class SparseTable:
@@ -45,6 +46,16 @@ class SparseTable:
         """Yields (leaf number, array of its entries), ascending."""
         for number in leaf_numbers(self._leaves, first, end):
             yield number, self._leaves[number][0]
+
+    def is_huge(self, vpn: int) -> bool:
+        """Returns False: each page has an entry of its own."""
+        del vpn
+        return False
+
+    def clear_accessed(self, vpn: int) -> range:
+        """Clears the A bit of a page; returns it."""
+        update(self, vpn, ACCESSED, 0)
+        return range(vpn, vpn + 1)
 
     def prune(self, first: int, end: int) -> list[int]:
         """Drops the arrays in the range that hold nothing any more; no frames were used for them."""

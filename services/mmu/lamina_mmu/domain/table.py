@@ -20,6 +20,12 @@ class PageTable(Protocol):
     def cas(self, vpn: int, expected: int, new: int) -> int:
         """Stores `new` when `expected` is there; returns what was there. The leaf table must exist."""
 
+    def is_huge(self, vpn: int) -> bool:
+        """Returns whether one entry names the page and the 511 around it."""
+
+    def clear_accessed(self, vpn: int) -> range:
+        """Clears the A bit of a page; returns the pages whose bit it was."""
+
     def missing(self, vpn: int) -> int:
         """Returns how many table frames must be attached before the page can have an entry, 0 to 3."""
 

@@ -26,6 +26,9 @@ class RangeEngine(Protocol):
     def advise_range(self, handle: Handle, start: int, end: int, given: Advice) -> Step[int]:
         """Takes advice; returns how many pages were dropped, reclaimed or brought in at once."""
 
+    def split_huge_pages(self, handle: Handle, start: int, end: int) -> Step[int]:
+        """Splits the huge pages that a range touches; returns how many."""
+
     def lock_range(self, handle: Handle, start: int, end: int, on_fault: bool) -> Step[int]:
         """Locks a range in RAM; returns the locked bytes of the space."""
 
@@ -45,6 +48,9 @@ class RangeEngine(Protocol):
 
     def remap_range(self, handle: Handle, move: Move, request: str) -> Step[int]:
         """Resizes or moves a mapping; returns its first address."""
+
+    def sync_range(self, handle: Handle, start: int, end: int) -> Step[int]:
+        """Has changes of shared mappings kept by their suppliers; returns how many pages."""
 
     def read_residency(self, key: Handle | str, start: int, end: int, clear: bool) -> Step[tuple[int, bytes]]:
         """Returns the address behind the next pages of a range, and a word for each of them, at most 65536."""

@@ -70,6 +70,20 @@ class MappingCalls:
         step = self.host.engine.advise_range(convert.handle(request.handle), start, end, given)
         return ranges.AdviseRangeResponse(pages=await self.host.finish(step))
 
+    async def SplitHugePages(
+        self, request: ranges.SplitHugePagesRequest, context: Context
+    ) -> ranges.SplitHugePagesResponse:
+        """Splits huge pages."""
+        start, end = convert.page_range(request.address, request.size_bytes)
+        step = self.host.engine.split_huge_pages(convert.handle(request.handle), start, end)
+        return ranges.SplitHugePagesResponse(split_pages=await self.host.finish(step))
+
+    async def SyncRange(self, request: ranges.SyncRangeRequest, context: Context) -> ranges.SyncRangeResponse:
+        """Has changes of shared mappings kept."""
+        start, end = convert.page_range(request.address, request.size_bytes)
+        step = self.host.engine.sync_range(convert.handle(request.handle), start, end)
+        return ranges.SyncRangeResponse(written_pages=await self.host.finish(step))
+
     async def LockRange(self, request: ranges.LockRangeRequest, context: Context) -> ranges.LockRangeResponse:
         """Locks a range in RAM."""
         start, end = convert.page_range(request.address, request.size_bytes)

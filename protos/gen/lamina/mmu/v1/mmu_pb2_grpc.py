@@ -415,8 +415,9 @@ class SpacesServicer:
     def SyncRange(self, request, context):
         """Has the changes of shared mappings kept by the suppliers of their objects, as msync(2) with MS_SYNC does.
 
-        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED`; DATA_LOSS
-        `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `RANGE_PINNED` when a changed page is pinned; NOT_FOUND
+        `RANGE_NOT_MAPPED` when a page is not mapped (the rest is kept); DATA_LOSS `WRITE_BACK_FAILED` with the supplier's
+        reason; UNAVAILABLE `SUPPLIER_GONE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -437,8 +438,9 @@ class SpacesServicer:
         """Splits huge pages into pages of 4 KiB; bits and rights are those of the huge page. Cores and holders have dropped
         the huge translations when it returns.
 
-        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` for a table (those
-        split before stay so).
+        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for an unaligned range;
+        RESOURCE_EXHAUSTED `NO_FREE_FRAME` for a table (those split before stay so), not of engines that take the table
+        with the huge page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -155,8 +155,9 @@ class SpacesStub:
     SyncRange: _aio.UnaryUnaryMultiCallable[_ranges_pb2.SyncRangeRequest, _ranges_pb2.SyncRangeResponse]
     """Has the changes of shared mappings kept by the suppliers of their objects, as msync(2) with MS_SYNC does.
 
-    Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED`; DATA_LOSS
-    `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+    Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `RANGE_PINNED` when a changed page is pinned; NOT_FOUND
+    `RANGE_NOT_MAPPED` when a page is not mapped (the rest is kept); DATA_LOSS `WRITE_BACK_FAILED` with the supplier's
+    reason; UNAVAILABLE `SUPPLIER_GONE`.
     """
     ReadResidency: _aio.UnaryStreamMultiCallable[_ranges_pb2.ReadResidencyRequest, _ranges_pb2.ResidencyPiece]
     """Streams where the pages of a range are, with their bits, in the order of addresses: what mincore(2), pagemap and
@@ -169,8 +170,9 @@ class SpacesStub:
     """Splits huge pages into pages of 4 KiB; bits and rights are those of the huge page. Cores and holders have dropped
     the huge translations when it returns.
 
-    Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` for a table (those
-    split before stay so).
+    Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for an unaligned range;
+    RESOURCE_EXHAUSTED `NO_FREE_FRAME` for a table (those split before stay so), not of engines that take the table
+    with the huge page.
     """
     GetSpaceSettings: _aio.UnaryUnaryMultiCallable[_ranges_pb2.GetSpaceSettingsRequest, _ranges_pb2.SpaceSettings]
     """Returns the settings of a space.
@@ -467,8 +469,9 @@ class SpacesServicer:
     ) -> _abc.Awaitable[_ranges_pb2.SyncRangeResponse]:
         """Has the changes of shared mappings kept by the suppliers of their objects, as msync(2) with MS_SYNC does.
 
-        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `RANGE_NOT_MAPPED`; DATA_LOSS
-        `WRITE_BACK_FAILED` with the supplier's reason; UNAVAILABLE `SUPPLIER_GONE`.
+        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `RANGE_PINNED` when a changed page is pinned; NOT_FOUND
+        `RANGE_NOT_MAPPED` when a page is not mapped (the rest is kept); DATA_LOSS `WRITE_BACK_FAILED` with the supplier's
+        reason; UNAVAILABLE `SUPPLIER_GONE`.
         """
 
     def ReadResidency(
@@ -491,8 +494,9 @@ class SpacesServicer:
         """Splits huge pages into pages of 4 KiB; bits and rights are those of the huge page. Cores and holders have dropped
         the huge translations when it returns.
 
-        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` for a table (those
-        split before stay so).
+        Safe to repeat. Errors: FAILED_PRECONDITION `HANDLE_STALE`; INVALID_ARGUMENT for an unaligned range;
+        RESOURCE_EXHAUSTED `NO_FREE_FRAME` for a table (those split before stay so), not of engines that take the table
+        with the huge page.
         """
 
     def GetSpaceSettings(

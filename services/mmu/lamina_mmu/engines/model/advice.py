@@ -7,17 +7,20 @@ from functools import partial
 from itertools import islice
 
 from lamina_kit.effects import Sleep, Step, WaitFor
-from lamina_kit.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from lamina_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from lamina_kit.paging import COW, DIRTY, PAGE_SHIFT
 from lamina_mmu.domain.advice import FLAGS, PRIVATE_ONLY, TAKES_AWAY, Advice
 from lamina_mmu.domain.entry import HELD, READ, WRITE, frame_of, in_ram, is_swap, rights_allow, slot_of
 from lamina_mmu.domain.frames import DIRTY as DIRTY_FLAG
 from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.handles import Handle
+from lamina_mmu.domain.object import MemoryObject
 from lamina_mmu.domain.space import Space
-from lamina_mmu.domain.swap import LOST
+from lamina_mmu.domain.supply import NoContent, Refused
+from lamina_mmu.domain.swap import LOST, PageLost
 from lamina_mmu.domain.table import entries, exchange, update
 from lamina_mmu.domain.vma import LOCKED, Vma
+from lamina_mmu.engines.model.collapse import collapse
 from lamina_mmu.engines.model.evict import evict
 from lamina_mmu.engines.model.machine import Busy, Machine, Short
 from lamina_mmu.engines.model.mapping import drop_pages, frames_within, settled
@@ -33,13 +36,6 @@ def advise(m: Machine, handle: Handle, start: int, end: int, advice: Advice) -> 
 
     RANGE_NOT_MAPPED, for a hole, comes when the rest is done.
     """
-    if advice == Advice.COLLAPSE:
-        raise Unimplemented(
-            "This engine makes no huge pages of small ones.",
-            reason="NOT_SERVED_YET",
-            next_step="Map the range anew in a space whose settings ask for huge pages.",
-            systems="S-02",
-        )
     space = yield from settled(m, handle, start, end)
     hole = space.vmas.covers(start, end)
     for vma in space.vmas.within(start, end):
@@ -176,27 +172,36 @@ def _movable(m: Machine, space: Space, start: int, end: int) -> list[int]:
 
 
 def _will_need(m: Machine, handle: Handle, start: int, end: int) -> Step[int]:
-    """Brings pages of swap and of objects into RAM; they are mapped when they are accessed."""
+    """Brings pages of swap and of objects into RAM; they are mapped when they are accessed.
+
+    It ends where a supplier has no content, as a hint may: whoever needs that page is told.
+    """
     space = m.spaces.get(handle)
     missing = sum(1 for _ in _absent(m, space, start, end))
-    while True:
+    told: object = None
+    while not isinstance(told, Refused):
         space = m.spaces.get(handle)
         try:
             for bring in islice(_absent(m, space, start, end), CHUNK):
                 bring()
             if next(_absent(m, space, start, end), None) is None:
-                space.read_ahead += missing
-                return missing
+                break
             yield Sleep(0)
         except Busy as busy:
-            yield WaitFor(busy.key)
+            told = yield WaitFor(busy.key)
+        except (NoContent, PageLost):
+            break
         except Short as short:
             if not (yield from make_room(m, short.group, m.names.space(space.number))):
                 raise no_free_frame(short.group) from None
+    space = m.spaces.get(handle)
+    done = max(0, missing - sum(1 for _ in _absent(m, space, start, end)))
+    space.read_ahead += done
+    return done
 
 
 def _absent(m: Machine, space: Space, start: int, end: int) -> Iterator[Callable[[], object]]:
-    """Yields what brings each page of a range in that lies in swap, its object's or its own."""
+    """Yields what brings each page of a range in that lies in swap, its object's or its own, or with a supplier."""
     for vma in space.vmas.within(start, end):
         part = _part(vma, start, end)
         for _, found in entries(space.table, part.pages.start, part.pages.stop):
@@ -206,10 +211,18 @@ def _absent(m: Machine, space: Space, start: int, end: int) -> Iterator[Callable
         if part.object:
             entity = m.objects.slot(part.object)
             first = part.object_page(part.pages.start)
-            for numbers, found in entries(entity.table, first, min(first + len(part.pages), entity.pages)):
-                for page, entry in zip(numbers.tolist(), found.tolist(), strict=True):
-                    if is_swap(entry) and slot_of(entry) != LOST:
-                        yield partial(object_frame, m, entity, page)
+            for page in _elsewhere(entity, first, min(first + len(part.pages), entity.pages)):
+                yield partial(object_frame, m, entity, page)
+
+
+def _elsewhere(entity: MemoryObject, first: int, end: int) -> Iterator[int]:
+    """Yields the pages of an object that lie in swap or, of one that is supplied, nowhere."""
+    if entity.supplied:
+        yield from (page for page in range(first, end) if not entity.table.load(page))
+    for numbers, found in entries(entity.table, first, end):
+        for page, entry in zip(numbers.tolist(), found.tolist(), strict=True):
+            if is_swap(entry) and slot_of(entry) != LOST:
+                yield page
 
 
 def _populate_read(m: Machine, handle: Handle, start: int, end: int) -> Step[int]:
@@ -226,6 +239,7 @@ _WORK: dict[Advice, Callable[[Machine, Handle, int, int], Step[int]]] = {
     Advice.FREE: _free,
     Advice.COLD: _cold,
     Advice.PAGE_OUT: _page_out,
+    Advice.COLLAPSE: collapse,
     Advice.POPULATE_READ: _populate_read,
     Advice.POPULATE_WRITE: _populate_write,
 }

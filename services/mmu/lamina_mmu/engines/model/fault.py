@@ -32,7 +32,6 @@ from lamina_mmu.domain.entry import (
     transit,
 )
 from lamina_mmu.domain.fault_feed import FaultEvent
-from lamina_mmu.domain.four_level import FourLevelTable
 from lamina_mmu.domain.frames import BUSY, Use
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.outcome import FaultResult, Outcome, Trail
@@ -40,14 +39,16 @@ from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.supply import SUPPLIED, NoContent, Refused
 from lamina_mmu.domain.swap import PageLost
 from lamina_mmu.domain.table import exchange, update
-from lamina_mmu.domain.vma import LOCKED, Vma
+from lamina_mmu.domain.vma import Vma
 from lamina_mmu.engines.model.accounting import lost, note_fault, waiting
 from lamina_mmu.engines.model.fault_around import map_around
+from lamina_mmu.engines.model.huge import map_huge, take_over, wants_huge
 from lamina_mmu.engines.model.machine import Busy, Machine, Short
 from lamina_mmu.engines.model.objects import object_frame
 from lamina_mmu.engines.model.protecting import slow_down
 from lamina_mmu.engines.model.reclaim import make_room, oom_victim
 from lamina_mmu.engines.model.swapping import swap_in
+from lamina_mmu.engines.model.tables import build_tables
 from lamina_mmu.engines.model.withdraw import Taken, withdraw
 
 ACCESS_NAMES = {READ: "read", WRITE: "write", EXECUTE: "execute"}
@@ -184,7 +185,12 @@ class _Fault:
         if m.faulting and not self.claimed and fault_key(space.id, self.vpn) in m.faulting:
             raise Busy(fault_key(space.id, self.vpn))
         if not entry:
-            self.build_tables()
+            if wants_huge(space, vma, self.vpn) and map_huge(m, space, vma, self.vpn):
+                self.outcome = Outcome.ZERO_FILLED
+                self.note("frames.allocated", "512 in a row, zeroed, for a huge page of 2 MiB")
+                return self.finish()
+            for table in build_tables(m, space, self.vpn):
+                self.note("table.allocated", f"frame {table}")
             return self.first_touch()
         if is_swap(entry):
             entry = self.read_swap()
@@ -200,21 +206,12 @@ class _Fault:
         vma = vmas.at(self.address)
         if vma is None:
             vma = vmas.growable(self.address)
-            if vma is not None and not self.may_grow(vma):
+            if vma is not None and not self.space.may_grow(vma):
                 return None
             if vma is not None:
                 vmas.grow(vma)
                 self.note("vma.grown", f"{vma.label or 'the mapping'} now begins at {vma.start:#x}")
         return vma
-
-    def may_grow(self, grown: Vma) -> bool:
-        """Returns whether the space's limits let a mapping grow so far down."""
-        space = self.space
-        more = grown.size - sum(vma.size for vma in space.vmas.within(grown.start, grown.end))
-        mapped, locked = space.settings.mapped_max_bytes, space.settings.locked_max_bytes
-        if mapped is not None and space.vmas.mapped_bytes + more > mapped:
-            return False
-        return not grown.flags & LOCKED or locked is None or space.vmas.locked_bytes + more <= locked
 
     def must_copy(self, entry: int) -> bool:
         """Returns whether a write to a page in RAM needs a copy; hands a page over to its last user."""
@@ -228,23 +225,13 @@ class _Fault:
         slot = frames.slot[frame] - 1
         if frames.use[frame] != Use.ANONYMOUS or frames.refs[frame] > 1 or (slot >= 0 and m.swap.refs[slot]):
             return True
-        update(self.space.table, self.vpn, COW, leaf(frame, self.vma.rights, False))
+        if not take_over(m, self.space, self.vma, self.vpn):
+            update(self.space.table, self.vpn, COW, leaf(frame, self.vma.rights, False))
         self.outcome = Outcome.COPIED if self.outcome == Outcome.SPURIOUS else self.outcome
         self.note("page.taken_over", f"frame {frame} has no other user")
         return False
 
     # ── filling ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def build_tables(self) -> None:
-        """Attaches the tables that are missing on the way to the page."""
-        m, table = self.m, self.space.table
-        while table.missing(self.vpn):
-            assert isinstance(table, FourLevelTable)
-            frame = m.take(Use.TABLE, self.space.group, self.space.id)
-            m.ram.zero(frame)
-            m.keep(frame)
-            table.attach(self.vpn, frame)
-            self.note("table.allocated", f"frame {frame}")
 
     def first_touch(self) -> FaultResult:
         """Maps a page that has no entry yet."""

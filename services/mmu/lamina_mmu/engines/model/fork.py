@@ -29,6 +29,7 @@ from lamina_mmu.domain.space import Kind, Space
 from lamina_mmu.domain.space_settings import LockFuture
 from lamina_mmu.domain.table import PAGES_PER_LEAF, entries, update
 from lamina_mmu.domain.vma import DONT_FORK, LOCKED, ON_FAULT, WIPE_ON_FORK, Vma
+from lamina_mmu.engines.model.huge import share, split_for_fork
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.mapping import transit_within
 from lamina_mmu.engines.model.spaces import delete_space, take_frames, take_tables
@@ -65,8 +66,9 @@ def fork_space(m: Machine, handle: Handle, label: str, group: Group | None, sess
                 copies += yield from take_frames(m, payer, pinned - len(copies), cause, Use.ANONYMOUS)
             else:
                 break
+        split_for_fork(m, parent)
         child = _make_child(m, parent, payer, label, session, spare)
-        changed = _copy_tables(m, parent, child, copies)
+        changed = _copy_tables(m, parent, child, copies, spare)
     finally:
         for frame in (*spare, *copies):
             m.drop(frame)
@@ -87,7 +89,8 @@ def _make_child(m: Machine, parent: Space, payer: Group, label: str, session: Se
     _inherit(child)
     m.frames.owner[table.root] = child.id
     for number, _ in parent.table.leaves(0, USER_END >> PAGE_SHIFT):
-        while table.missing(number * PAGES_PER_LEAF):
+        own = parent.table.is_huge(number * PAGES_PER_LEAF)  # its leaf table comes with the huge page
+        while table.missing(number * PAGES_PER_LEAF) > own:
             frame = spare.pop()
             m.frames.owner[frame] = child.id
             table.attach(number * PAGES_PER_LEAF, frame)
@@ -122,13 +125,16 @@ def _pinned_pages(m: Machine, parent: Space) -> list[int]:
     return found
 
 
-def _copy_tables(m: Machine, parent: Space, child: Space, copies: list[int]) -> int:
-    """Fills the child's leaf tables; returns how many pages of the parent lost their right to write."""
+def _copy_tables(m: Machine, parent: Space, child: Space, copies: list[int], spare: list[int]) -> int:
+    """Fills the child's leaf tables, and shares huge pages; returns how many pages lost their right to write."""
     pinned: dict[int, list[int]] = {}
     for vpn in _pinned_pages(m, parent):
         pinned.setdefault(vpn // PAGES_PER_LEAF, []).append(vpn)
     changed = 0
     for number, _ in list(parent.table.leaves(0, USER_END >> PAGE_SHIFT)):
+        if parent.table.is_huge(number * PAGES_PER_LEAF):
+            changed += share(m, parent, child, number, spare.pop())
+            continue
         changed += _copy_leaf(m, parent, child, number, pinned.get(number, []), copies)
     return changed
 

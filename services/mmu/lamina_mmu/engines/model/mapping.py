@@ -15,6 +15,7 @@ from lamina_mmu.domain.space import Kind, Space
 from lamina_mmu.domain.space_settings import LockFuture
 from lamina_mmu.domain.table import entries, exchange
 from lamina_mmu.domain.vma import LOCKED, ON_FAULT, Vma
+from lamina_mmu.engines.model import huge
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.objects import create_object, delete_object
 from lamina_mmu.engines.model.populate import fill
@@ -233,9 +234,10 @@ def protect_range(m: Machine, handle: Handle, start: int, end: int, rights: int)
         )
     taken: list[Taken] = []
     for vma in space.vmas.protect(start, end, rights):
+        whole = huge.protect(space, vma, rights, taken)
         for vpns, found in entries(space.table, vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT):
             for vpn, entry in zip(vpns.tolist(), found.tolist(), strict=True):
-                if in_ram(entry):
+                if in_ram(entry) and vpn >> 9 not in whole:
                     _protect_page(m, space, vpn, rights, taken)
     yield from withdraw(m, taken)
 

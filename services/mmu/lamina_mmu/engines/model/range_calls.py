@@ -17,6 +17,7 @@ from lamina_mmu.domain.views import PinView, SettingsChange, SettingsView, Space
 from lamina_mmu.engines.model import (
     advice,
     heap,
+    huge,
     locking,
     mapping,
     ownership,
@@ -25,6 +26,7 @@ from lamina_mmu.engines.model import (
     residency,
     space_settings,
     statistics,
+    syncing,
 )
 from lamina_mmu.engines.model.machine import Machine
 
@@ -56,6 +58,10 @@ class RangeCalls:
     def advise_range(self, handle: Handle, start: int, end: int, given: Advice) -> Step[int]:
         """Takes advice."""
         return (yield from advice.advise(self.machine, handle, start, end, given))
+
+    def split_huge_pages(self, handle: Handle, start: int, end: int) -> Step[int]:
+        """Splits huge pages."""
+        return (yield from huge.split_range(self.machine, handle, start, end))
 
     def lock_range(self, handle: Handle, start: int, end: int, on_fault: bool) -> Step[int]:
         """Locks a range."""
@@ -93,6 +99,10 @@ class RangeCalls:
             return (yield from remap.remap_range(m, handle, move))
 
         return (yield from ownership.once(m, request, ("remap", handle, move), work))
+
+    def sync_range(self, handle: Handle, start: int, end: int) -> Step[int]:
+        """Has changes kept."""
+        return (yield from syncing.sync_range(self.machine, handle, start, end))
 
     def read_residency(self, key: Handle | str, start: int, end: int, clear: bool) -> Step[tuple[int, bytes]]:
         """Returns where the next pages of a range are: the address behind them, and their words."""

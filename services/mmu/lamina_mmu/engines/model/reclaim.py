@@ -30,7 +30,7 @@ from lamina_mmu.domain.policy import MayGo
 from lamina_mmu.domain.protection import Allowance, effective
 from lamina_mmu.domain.replacement import Chosen
 from lamina_mmu.domain.space import Space
-from lamina_mmu.domain.table import entries, update
+from lamina_mmu.domain.table import entries
 from lamina_mmu.engines.model.accounting import note_scanned, tell
 from lamina_mmu.engines.model.evict import evict, may_be_dirty
 from lamina_mmu.engines.model.holding import sample
@@ -240,7 +240,7 @@ def is_evictable(m: Machine, frame: int) -> bool:
 def sample_frames(m: Machine, frames: list[int]) -> Step[set[int]]:
     """Returns which frames were accessed since they were last sampled, and clears their A bits."""
     accessed: set[int] = set()
-    roots: dict[int, list[int]] = {}
+    roots: dict[int, dict[int, None]] = {}
     holds: dict[int, dict[int, int]] = {}
     for frame in frames:
         for space_id, vpn in m.rmap.of(frame):
@@ -249,10 +249,10 @@ def sample_frames(m: Machine, frames: list[int]) -> Step[set[int]]:
             if entry & HELD and space.holder:
                 holds.setdefault(space.holder, {})[vpn << PAGE_SHIFT] = frame
             if entry & ACCESSED:
-                update(space.table, vpn, ACCESSED, 0)
-                accessed.add(frame)
+                cleared = space.table.clear_accessed(vpn)
+                accessed.update(_frames_of(m, cleared, frame, vpn))
                 if isinstance(space.table, FourLevelTable):
-                    roots.setdefault(space.root_address, []).append(vpn)
+                    roots.setdefault(space.root_address, {}).update(dict.fromkeys(cleared))
     for root, vpns in roots.items():
         yield Shootdown(root, ranges_of(sorted(vpns)))
     for hold_id, pages in holds.items():
@@ -261,6 +261,16 @@ def sample_frames(m: Machine, frames: list[int]) -> Step[set[int]]:
             addresses = yield from sample(m, hold, sorted(pages.items()))
             accessed.update(pages[address] for address in sorted(addresses))
     return accessed
+
+
+def _frames_of(m: Machine, pages: range, frame: int, vpn: int) -> range:
+    """Returns the frames of pages that share one A bit, a huge page's or just one; the policies learn of them all."""
+    first = frame - (vpn - pages.start)
+    if len(pages) > 1:
+        for other in range(first, first + len(pages)):
+            if other != frame:
+                m.policy.accessed(other)
+    return range(first, first + len(pages))
 
 
 def oom_victim(m: Machine, group: Group, cause: str) -> int:

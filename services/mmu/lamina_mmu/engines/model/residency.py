@@ -36,15 +36,14 @@ def read_piece(m: Machine, space: Space, first: int, end: int, clear: bool) -> S
     """
     yield from _ask_holder(m, space, first, end)
     words = np.zeros(end - first, "<u8")
-    taken: list[int] = []
+    taken: dict[int, None] = {}
     for vpn, entry in _entries(space, first, end):
         words[vpn - first] = _word(m, space, vpn, entry)
         if clear and in_ram(entry) and entry & ACCESSED:
-            update(space.table, vpn, ACCESSED, 0)
+            taken.update(dict.fromkeys(space.table.clear_accessed(vpn)))
             m.policy.accessed(frame_of(entry))
-            taken.append(vpn)
     if taken and isinstance(space.table, FourLevelTable):
-        yield Shootdown(space.root_address, ranges_of(taken))
+        yield Shootdown(space.root_address, ranges_of(sorted(taken)))
     return words.tobytes()
 
 
@@ -85,4 +84,5 @@ def _word(m: Machine, space: Space, vpn: int, entry: int) -> int:
     word |= IS_WRITABLE if entry & RW else 0
     word |= IS_SHARED if sharers > 1 else 0
     word |= IS_COW if entry & COW else 0
+    word |= IS_HUGE if space.table.is_huge(vpn) else 0
     return word | (IS_PINNED if m.ram.pins(frame) else 0)

@@ -10,7 +10,7 @@ from lamina_kit.paging import ADDR_MASK, PAGE_SHIFT, PRESENT, USER_END
 from lamina_mmu.domain.entry import GUARDED
 from lamina_mmu.domain.frames import DIRTY, Use
 from lamina_mmu.domain.space import Space
-from lamina_mmu.domain.table import entries
+from lamina_mmu.domain.table import PAGES_PER_LEAF, entries
 from lamina_mmu.domain.views import SpaceStatistics
 from lamina_mmu.engines.model.machine import Machine
 
@@ -46,7 +46,7 @@ def statistics(m: Machine, space: Space) -> SpaceStatistics:
         swap_cached=cached,
         locked=space.vmas.locked_bytes >> PAGE_SHIFT,
         pinned=sum(len(pin.frames) for pin in m.pins if pin.space == space.number),
-        huge=0,
+        huge=space.huge_pages * PAGES_PER_LEAF,
         table_frames=space.table_frames,
         minor_faults=space.minor_faults,
         major_faults=space.major_faults,
