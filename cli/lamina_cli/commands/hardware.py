@@ -30,6 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(verbs.add_parser("cores", help="list cores"), cores, lists=True)
     command(verbs.add_parser("contexts", help="list execution contexts"), contexts, lists=True)
     command(verbs.add_parser("groups", help="list run groups"), groups, lists=True)
+    costs_help = "show what events cost in cycles, and where the figures are from"
+    command(verbs.add_parser("costs", help=costs_help), costs, lists=True)
     command(verbs.add_parser("time", help="show the host's time"), time, lists=True)
     hardware_disks.configure(verbs)
     hardware_interrupts.configure(verbs)
@@ -63,6 +65,20 @@ def _memory(client: Client) -> MemoryStub:
     from lamina.hardware.v1 import hardware_pb2_grpc
 
     return client.stub("hardware", hardware_pb2_grpc.MemoryStub)
+
+
+async def costs(client: Client, args: argparse.Namespace) -> None:
+    """Shows the cost table."""
+    from lamina.hardware.v1 import performance_pb2, performance_pb2_grpc
+
+    stub = client.stub("hardware", performance_pb2_grpc.PerformanceStub)
+    found = await stub.GetCostTable(performance_pb2.GetCostTableRequest())
+    output.show(
+        found.costs,
+        ("EVENT", "CYCLES", "SOURCE"),
+        lambda cost: (cost.event, f"{cost.millicycles / 1000:g}", cost.source),
+        form=args.output,
+    )
 
 
 async def host(client: Client, args: argparse.Namespace) -> None:
