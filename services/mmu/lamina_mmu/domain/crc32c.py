@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from lamina_kit.errors import Internal
+
 PAGE, SIDE = 4096, 64
 _POLYNOMIAL = 0x82F6_3B78
 _MASK = 0xFFFF_FFFF
@@ -69,7 +71,7 @@ def crc32c(page: bytes | memoryview) -> int:
     """Returns the CRC-32C of exactly 4096 bytes."""
     data = np.frombuffer(page, np.uint8)
     if len(data) != PAGE:
-        raise ValueError(f"{len(data)} bytes are not a page")
+        raise Internal(f"{len(data)} bytes are not a page.", reason="PAGE_INCOMPLETE")
     rows = np.bitwise_xor.reduce(_ROWS.take(_ROW_OFFSETS + data).reshape(SIDE, SIDE), axis=1)
     folded = _PAGES.take(_PAGE_OFFSETS + rows.view(np.uint8))
     return int(np.bitwise_xor.reduce(folded)) ^ _START ^ _MASK

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 from lamina.mmu.v1 import swap_pb2 as pb
 from lamina.mmu.v1 import swap_pb2_grpc as rpc
 
-from lamina_kit.effects import Sleep
 from lamina_mmu import convert, convert_swap
 from lamina_mmu.host import MmuHost
+from lamina_mmu.swap_streams import check_area, drain_area
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-TOLD_EVERY_NS, TOLD_AT_FINDINGS = 500_000_000, 1000
-"""How often a check tells how far it is: twice a second, or for so many findings."""
 
 
 class SwapServicer(rpc.SwapServicer):
@@ -46,19 +44,9 @@ class SwapServicer(rpc.SwapServicer):
         self, request: pb.DeleteSwapAreaRequest, context: Context
     ) -> AsyncIterator[pb.DeleteSwapAreaProgress]:
         """Takes an area out of use."""
-        engine = self.host.engine
-        drain = engine.begin_drain(convert_swap.area_name(request.name, self.host.name))
-        try:
-            while not drain.done:
-                await self.host.drive(engine.drain(drain))
-                yield pb.DeleteSwapAreaProgress(
-                    remaining_slots=drain.remaining,
-                    returned_pages=drain.returned,
-                    moved_pages=drain.moved,
-                    done=drain.done,
-                )
-        finally:
-            engine.end_drain(drain)
+        async with aclosing(drain_area(self.host, convert_swap.area_name(request.name, self.host.name))) as said:
+            async for progress in said:
+                yield progress
 
     async def ListSwapSlots(self, request: pb.ListSwapSlotsRequest, context: Context) -> pb.ListSwapSlotsResponse:
         """Lists slots in use by number."""
@@ -74,23 +62,6 @@ class SwapServicer(rpc.SwapServicer):
         self, request: pb.CheckSwapAreaRequest, context: Context
     ) -> AsyncIterator[pb.CheckSwapAreaResponse]:
         """Compares every slot in use with its checksum."""
-        host = self.host
-        name = convert_swap.area_name(request.name, host.name)
-        after, checked, told_ns = -1, 0, host.now_ns()
-        findings: list[pb.SwapSlot] = []
-        while True:
-            found = host.engine.check_swap(name, after)
-            after, checked = found.last, checked + found.checked
-            findings += [convert_swap.slot(view, host.names) for view in found.corrupt]
-            done = not found.remaining
-            if done or len(findings) >= TOLD_AT_FINDINGS or host.now_ns() - told_ns >= TOLD_EVERY_NS:
-                told, findings, told_ns = findings[:TOLD_AT_FINDINGS], findings[TOLD_AT_FINDINGS:], host.now_ns()
-                yield pb.CheckSwapAreaResponse(
-                    checked_slots=checked,
-                    corrupt_slots=told,
-                    remaining_slots=found.remaining,
-                    done=done and not findings,
-                )
-            if done and not findings:
-                return
-            await host.perform(Sleep(0))
+        async with aclosing(check_area(self.host, convert_swap.area_name(request.name, self.host.name))) as said:
+            async for found in said:
+                yield found
