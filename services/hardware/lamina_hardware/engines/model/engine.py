@@ -161,6 +161,7 @@ class ModelEngine:
         run.wait_charged = run.wait_ns
         if run.observer is not None:
             run.observer.settle()
+        stuck = stopped.instructions == run.consumed
         throttled = self.arbiter.settle(run, stopped.instructions, run_ns, now)
         if run.cancelled and (stopped.paused or stopped.reason == _BUDGET):
             return self._end(run, _CANCELED, now), throttled
@@ -168,7 +169,8 @@ class ModelEngine:
             self.arbiter.halt(run)
             return None, throttled
         if stopped.paused or (stopped.reason == _BUDGET and not run.final):
-            if (left := self.timer_left(run)) is not None and left <= 0:
+            left = self.timer_left(run)
+            if left is not None and (left <= 0 or (stuck and not stopped.paused)):  # no block fits into what is left
                 return self._end(run, _PREEMPTION_TIMER, now), throttled
             self.arbiter.requeue(run, now)
             return None, throttled
