@@ -10,6 +10,7 @@ The state word of a frame tells its several writers about each other:
     bit 1      WRITE    a core may hold a writable mapping of it
     bit 2      DIRTY    written since `collect_dirty` last asked (device and swap writes too)
     bit 3      QUEUED   already in the ring of stale code
+    bit 4      FAILED   memory that failed uncorrected: a core that translates to it stops with a machine check
     bits 8–23           pins: copies and DMA in flight; a pinned frame is neither evicted nor freed
 
 A write stores the bytes first and then marks the frame, so a core that drains the ring afterwards translates the new
@@ -50,6 +51,7 @@ EXEC = 1 << 0
 WRITE = 1 << 1
 DIRTY = 1 << 2
 QUEUED = 1 << 3
+FAILED = 1 << 4
 PIN_SHIFT = 8
 PIN_MASK = 0xFFFF << PIN_SHIFT
 
@@ -272,6 +274,14 @@ class MemoryBus:
     def clear_exec(self, frame: int) -> None:
         """Says that no core holds translated code or a fetch mapping of the frame any more."""
         self._atomics.change_state(self._state_address(frame), 0xFFFF_FFFF & ~EXEC, 0)
+
+    def fail(self, frame: int) -> None:
+        """Says that the frame's memory failed; whoever keeps translations of it must drop them."""
+        self._atomics.change_state(self._state_address(frame), 0xFFFF_FFFF, FAILED)
+
+    def mend(self, frame: int) -> None:
+        """Says that the frame's memory works again."""
+        self._atomics.change_state(self._state_address(frame), 0xFFFF_FFFF & ~FAILED, 0)
 
     def drain_code_writes(self) -> list[int] | Literal[Everything.ALL]:
         """Takes and returns the executed frames that were written since the last call, oldest first.

@@ -1,4 +1,4 @@
-"""What can break in a machine: a core that stops, a bit of RAM that flips.
+"""What can break in a machine: a core that stops, a bit of RAM that flips, memory that fails.
 
 The kit serves them as `lamina.common.v1.Faults` (`kit/lamina_kit/faults.py`); here is what they do.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lamina_hardware.domain.machine_events import CoreChange
+from lamina_hardware.domain.machine_events import CoreChange, MemoryFailure
 from lamina_hardware.names import CORE, HOST
 from lamina_kit.errors import FailedPrecondition, NotFound
 from lamina_kit.fault_kinds import Breakage, FaultKind, Parameter
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lamina_hardware.machine import Machine
 
 _WORD = 8
+_FRAME_SHIFT = 12
 
 
 class HardwareFaults:
@@ -27,6 +28,7 @@ class HardwareFaults:
         self._machine = machine
         self._cores = cores
         self._memory_bytes = memory_bytes
+        self._errors: dict[int, int] = {}
 
     def register(self, table: FaultTable) -> None:
         """Adds the kinds to the layer's table."""
@@ -50,6 +52,53 @@ class HardwareFaults:
                 parameters=(address, Parameter("bit", "number of the bit in the byte, 0 the lowest", 0, 7)),
             )
         )
+
+        table.register(
+            FaultKind(
+                "memory-corrected",
+                HOST,
+                "One bit of RAM is read wrongly and corrected: the bytes are right, the machine tells the error.",
+                self._correct,
+                parameters=(address,),
+            )
+        )
+        table.register(
+            FaultKind(
+                "memory-failed",
+                HOST,
+                "Bytes of RAM are lost, as of an uncorrected error. A core that translates an address to their frame "
+                "gives its context back with a machine check; `ReadMemory` of it is refused. Clearing is a new module.",
+                self._fail_memory,
+                self._mend_memory,
+                parameters=(address,),
+            )
+        )
+
+    def _tell_memory(self, breakage: Breakage, corrected: bool) -> int:
+        machine, address = self._machine, breakage.numbers["address"]
+        frame = address >> _FRAME_SHIFT
+        count = self._errors[frame] = self._errors.get(frame, 0) + 1
+        machine.note(MemoryFailure(address, 1, corrected, count))
+        event = "memory.corrected" if corrected else "memory.failed"
+        machine.record(breakage.object, event, cause=breakage.name, address=hex(address), frame=frame, count=count)
+        return count
+
+    def _correct(self, breakage: Breakage) -> Mapping[str, object]:
+        self._machine.names.check_host(breakage.object)
+        return {"count": self._tell_memory(breakage, corrected=True)}
+
+    async def _fail_memory(self, breakage: Breakage) -> Mapping[str, object]:
+        machine = self._machine
+        machine.names.check_host(breakage.object)
+        frame = breakage.numbers["address"] >> _FRAME_SHIFT
+        machine.bus.fail(frame)
+        await machine.dispatcher.forget_translations()
+        return {"frame": frame, "count": self._tell_memory(breakage, corrected=False)}
+
+    def _mend_memory(self, breakage: Breakage) -> None:
+        frame = breakage.numbers["address"] >> _FRAME_SHIFT
+        self._machine.bus.mend(frame)
+        self._machine.record(breakage.object, "memory.mended", cause=breakage.name, frame=frame)
 
     async def _lose_core(self, breakage: Breakage) -> Mapping[str, object]:
         machine, core = self._machine, self._core(breakage)

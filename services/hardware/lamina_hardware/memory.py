@@ -7,8 +7,8 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina_hardware.domain.paging_mode import Controls
 from lamina_hardware.domain.walk import FOUR_LEVEL, Access, Memory, Walk, translate
 from lamina_kit.checks import Checks
-from lamina_kit.errors import OutOfRange
-from lamina_kit.membus import MemoryBus
+from lamina_kit.errors import DataLoss, OutOfRange
+from lamina_kit.membus import FAILED, MemoryBus
 from lamina_kit.paging import ADDR_MASK
 
 MAX_TRANSFER = 4 << 20
@@ -39,6 +39,7 @@ class HostMemory:
         with Checks() as check:
             check.range("size_bytes", size, 1, MAX_TRANSFER)
         self._bound(address, size)
+        self._check_works(address, size)
         return self._bus.read(address, size)
 
     def write(self, address: int, data: bytes) -> None:
@@ -55,6 +56,16 @@ class HostMemory:
         """Walks page tables. Raises `OutOfRange` `ADDRESS_OUTSIDE_RAM` for a root outside RAM."""
         self._bound((eptp or root) & ADDR_MASK, 4096)
         return translate(Memory(self._bus.load64, self._bus.size), root, eptp, address, access, user, controls)
+
+    def _check_works(self, address: int, size: int) -> None:
+        for frame in range(address >> 12, (address + size - 1 >> 12) + 1):
+            if self._bus.state(frame) & FAILED:
+                raise DataLoss(
+                    f"The memory of frame {frame:#x} failed: its bytes are lost.",
+                    reason="MEMORY_FAILED",
+                    next_step="Take the frame out of use with `Frames.OfflineFrames`; `WatchMachine` told it.",
+                    frame=frame,
+                )
 
     def _bound(self, address: int, size: int) -> None:
         if address + size > self._bus.size:

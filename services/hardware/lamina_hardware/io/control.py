@@ -187,6 +187,7 @@ FAULT_NONE = u64(0)
 FAULT_PAGE = u64(1)
 FAULT_EPT = u64(2)
 FAULT_CANONICAL = u64(3)
+FAULT_MEMORY = u64(6)  # the memory of the page failed; FAULT_GPA is the page as the first stage gave it
 FAULT_DEVICE = u64(5)  # the guest physical address is a device's, by the context's exit controls
 FAULT_APIC = u64(4)  # the access is one to the local APIC's registers
 

@@ -27,6 +27,7 @@ from lamina_hardware.io.control import (
     FAULT_EPT,
     FAULT_GPA,
     FAULT_IN_PAGE,
+    FAULT_MEMORY,
     FAULT_MISCONFIGURED,
     FAULT_NONE,
     FAULT_STAGE_ACCESS,
@@ -100,6 +101,7 @@ from lamina_hardware.io.outcome import (
     IO_DIRECTION,
     IO_SIZE,
     LENGTH,
+    MACHINE_CHECK,
     MMIO,
     PAGE_FAULT,
     PAUSED,
@@ -273,6 +275,10 @@ def _fault_exit(block: int, full_address: int) -> Word:
         return second_stage_exit(block)
     if fault == FAULT_CANONICAL:
         return raise_exception(block, _PROTECTION, _0, _0)
+    if fault == FAULT_MEMORY:
+        record(block, ADDRESS, full_address)
+        record(block, GPA, word(block, FAULT_GPA) | (full_address & _OFFSET))
+        return MACHINE_CHECK
     if fault == FAULT_APIC:
         return _apic_page(block, full_address)
     store64(env + at.CR2, full_address)

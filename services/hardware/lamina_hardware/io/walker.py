@@ -43,6 +43,7 @@ from lamina_hardware.io.control import (
     FAULT_GPA,
     FAULT_IN_PAGE,
     FAULT_IN_TABLE,
+    FAULT_MEMORY,
     FAULT_MISCONFIGURED,
     FAULT_NONE,
     FAULT_PAGE,
@@ -78,18 +79,20 @@ from lamina_hardware.io.native import (
     u64,
     word,
 )
+from lamina_kit import membus
 
 _0 = u64(0)
 _1 = u64(1)
 _3 = u64(3)
 _7 = u64(7)
-_12 = u64(12)
+_2, _12 = u64(2), u64(12)
 _39 = u64(39)
 _9 = u64(9)
 _63 = u64(63)
 _INDEX = u64(511 << 3)
 _PAGE = u64(4096)
 _OFFSET = u64(4095)
+_FAILED = u64(membus.FAILED)
 _FRAME = u64(0x000F_FFFF_FFFF_F000)
 
 _P, _RW, _US, _A, _D, _PS = (u64(1 << bit) for bit in (0, 1, 2, 5, 6, 7))
@@ -255,9 +258,16 @@ def _reach(block: int, va: int, page: int, allowed: int, access_and_effect: int)
         if host == _0:
             return FAULT_EPT
         allowed &= host & _7
-        page = host & _FRAME
-    put(block, WALK_PA, page)
+        host &= _FRAME
+    else:
+        host = page
+    put(block, WALK_PA, host)
     put(block, WALK_RIGHTS, allowed)
+    if load32(word(block, STATE_BASE) + ((host >> _12) << _2)) & _FAILED != _0 and access_and_effect & _1 != _0:
+        put(block, FAULT, FAULT_MEMORY)
+        put(block, FAULT_VA, va)
+        put(block, FAULT_GPA, page)
+        return FAULT_MEMORY
     return FAULT_NONE
 
 
