@@ -16,6 +16,7 @@ import importlib
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,8 @@ from lamina_tools.tree import ROOT, module_name, python_files
 
 KEPT = 3
 """Cache folders that are kept, so that switching between two states of the tree does not compile each time."""
+
+_LAYERS = ("lamina_hardware.", "lamina_mmu.", "lamina_vswitch.", "lamina_hypervisor.", "lamina_container_runtime.")
 
 FULL = ".full"
 """Marks a cache folder that was filled to the end."""
@@ -87,6 +90,25 @@ def compile_all(modules: list[str]) -> int:
     return failed
 
 
+def compile_packages(modules: list[str]) -> int:
+    """Compiles the modules, those of each layer in a process of its own; returns how many modules failed.
+
+    What layers share (the kit) is compiled first, in this process, so that no two processes do the same.
+    """
+    shared = [name for name in modules if not name.startswith(_LAYERS)]
+    failed = compile_all(shared)
+    packages = list(dict.fromkeys(name.split(".")[0] for name in modules if name.startswith(_LAYERS)))
+    children = [
+        subprocess.Popen([sys.executable, "-m", "lamina_tools.warm", "--only", *_of(package, modules)])
+        for package in packages
+    ]
+    return failed + sum(child.wait() for child in children)
+
+
+def _of(package: str, modules: list[str]) -> list[str]:
+    return [name for name in modules if name.split(".")[0] == package]
+
+
 def prune(folder: Path, kept: int = KEPT) -> None:
     """Removes all but the newest cache folders."""
     caches = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
@@ -95,7 +117,12 @@ def prune(folder: Path, kept: int = KEPT) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Fills the cache if it is not full, and writes its path into the stamp that `./run` reads. Returns 0."""
+    """Fills the cache if it is not full, and writes its path into the stamp that `./run` reads. Returns 0.
+
+    With `--only` compiles the modules that follow into the cache that NUMBA_CACHE_DIR names; returns how many failed.
+    """
+    if arguments[0] == "--only":
+        return min(compile_all(arguments[1:]), 100)
     venv = Path(arguments[0]).absolute()
     sources = {
         name: ROOT / path
@@ -109,7 +136,7 @@ def main(arguments: list[str]) -> int:
     if not (cache / FULL).exists():
         cache.mkdir(parents=True, exist_ok=True)
         os.environ["NUMBA_CACHE_DIR"] = str(cache)
-        if not compile_all(modules):
+        if not compile_packages(modules):
             (cache / FULL).touch()
     os.utime(cache)
     prune(cache.parent)
