@@ -18,6 +18,7 @@ from lamina_hardware.nic_device import RECEIVE_QUEUES, TRANSMIT_QUEUES, VECTORS,
 from lamina_kit.checks import Checks
 
 MOST_VLAN = 4094
+_HEX = frozenset("0123456789abcdefABCDEF")
 _OFFLOADS = (
     "receive_checksum",
     "transmit_checksum",
@@ -128,12 +129,9 @@ def _offloads(offloads: Offloads) -> pb.Offloads:
 
 def _read(text: str) -> bytes | None:
     parts = text.split(":")
-    if len(parts) != 6 or any(len(part) != 2 for part in parts):
+    if len(parts) != 6 or any(len(part) != 2 or set(part) - _HEX for part in parts):
         return None
-    try:
-        return bytes.fromhex("".join(parts))
-    except ValueError:
-        return None
+    return bytes.fromhex("".join(parts))
 
 
 def _shown(address: bytes) -> str:

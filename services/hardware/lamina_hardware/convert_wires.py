@@ -113,6 +113,11 @@ def medium_of(message: pb.Wire) -> object:
                 text = getattr(asked, field)
                 if text or field == "remote":
                     check.that(_address(text) is not None, f"wire.udp.{field}", "is not ADDRESS:PORT")
+            local, remote = _address(asked.local), _address(asked.remote)
+            if remote is not None:
+                check.that(remote[1] > 0, "wire.udp.remote", "has port 0, which nobody can receive at")
+                fits = local is None or (":" in local[0]) == (":" in remote[0])
+                check.that(fits, "wire.udp.local", "is of another IP version than the remote address")
         elif kind == "unix":
             for field in ("local", "remote"):
                 text = getattr(asked, field)

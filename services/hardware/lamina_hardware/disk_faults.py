@@ -61,7 +61,7 @@ class DiskFaults:
                 "The next write reaches the disk with its first sectors only, then the disk's power goes: of what was "
                 "not flushed each sector is there or not. Clearing gives the power back.",
                 self._tear,
-                self._repair,
+                self._give_power,
                 parameters=(Parameter("sectors", "sectors that are still written", 0, _MOST_SECTORS, default="1"),),
             )
         )
@@ -103,7 +103,12 @@ class DiskFaults:
 
     def _repair(self, breakage: fault_kinds.Breakage) -> None:
         if (broken := self._broken(breakage)) is not None:
-            broken.failed, broken.tear_after = False, None
+            broken.failed = False
+            self._note(breakage, "disk.repaired")
+
+    def _give_power(self, breakage: fault_kinds.Breakage) -> None:
+        if (broken := self._broken(breakage)) is not None:
+            broken.powerless, broken.tear_after = False, None
             self._note(breakage, "disk.repaired")
 
     async def _spoil(self, breakage: fault_kinds.Breakage) -> Mapping[str, object]:

@@ -12,7 +12,7 @@ from lamina.hardware.v1 import disks_pb2 as pb
 from lamina_hardware.convert_disks import check_transfer
 from lamina_hardware.disks import Disks
 from lamina_hardware.domain.disk.disk import Disk
-from lamina_hardware.domain.disk.transfer import Operation, Result, Transfer, TransferFailed
+from lamina_hardware.domain.disk.transfer import Operation, Result, Transfer
 from lamina_hardware.names import Names
 from lamina_kit.errors import NotFound, ResourceExhausted
 
@@ -101,6 +101,7 @@ class DiskStream:
     def _work(self, request: pb.TransferRequest, disk: Disk, answer: pb.TransferResponse) -> Callable[[], None]:
         """Returns what moves the bytes of a transfer when the disk has got so far."""
         offset, size, fua = request.offset, request.size_bytes, request.fua
+        writes = Operation(request.operation) not in (Operation.READ, Operation.FLUSH)
         pieces = [(piece.address, piece.size_bytes) for piece in request.memory.pieces]
 
         def read() -> None:
@@ -114,8 +115,7 @@ class DiskStream:
             disk.write(offset, self._memory.gather(disk.name, pieces) if pieces else request.inline.data, fua)
 
         def meter() -> None:
-            if disk.broken.failed:
-                raise TransferFailed(Result.DISK_FAILED, offset)
+            disk.meter(offset, writes)
 
         if request.WhichOneof("place") == "metered":
             return meter

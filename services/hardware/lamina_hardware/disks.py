@@ -12,7 +12,7 @@ from lamina_hardware.domain.disk.queue import Clockwork, DiskQueue, Speed
 from lamina_hardware.domain.disk.transfer import Result, TransferFailed
 from lamina_hardware.io.disk_files import Description, DiskFile, DiskFolder
 from lamina_hardware.requests import Requests
-from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
+from lamina_kit.errors import AlreadyExists, FailedPrecondition, LaminaError, NotFound, ResourceExhausted
 from lamina_kit.rng import Rng
 
 MAX_DISKS = 1024
@@ -150,7 +150,10 @@ class Disks:
             )
         if geometry.size > disk.geometry.size:
             self._files[disk.name].grow(geometry.size)
-        disk.change(geometry)
+        try:
+            disk.change(geometry)
+        except TransferFailed as failed:
+            raise _unflushed(disk, failed) from failed
         self._folder.describe(disk.name, _description(geometry))
         self._record(disk.name, "disk.changed", size_bytes=geometry.size)
 
@@ -196,7 +199,7 @@ class Disks:
         if weight is not None:
             group.weight = weight
         if limits is not None:
-            group.limits = limits
+            self.groups.change_limits(group, limits, self._clockwork.now_ns())
             for disk in self.entries():
                 disk.queue.pump()
 
@@ -225,6 +228,21 @@ class Disks:
         self._record(disk.name, "disk.power_lost", rule="torn write", lost_sectors=lost)
         # not from inside the transfer that tears: it ends first
         self._clockwork.call_at(self._clockwork.now_ns(), lambda: disk.queue.fail_all(Result.DISK_FAILED))
+
+
+def _unflushed(disk: Disk, failed: TransferFailed) -> LaminaError:
+    """Returns the error for a cache that cannot be switched off, because what it holds cannot be written out."""
+    if failed.result is Result.SPACE_EXHAUSTED:
+        return ResourceExhausted(
+            f"The write cache of disk {disk.name} has no room to be written out.",
+            reason="DISK_SPACE_EXHAUSTED",
+            next_step="Make room in the file system of the state directory, then try again.",
+        )
+    return FailedPrecondition(
+        f"The write cache of disk {disk.name} cannot be written out: {failed.result.name}.",
+        reason="DISK_BROKEN",
+        next_step="Clear the disk's faults first.",
+    )
 
 
 def _description(geometry: Geometry) -> Description:

@@ -27,7 +27,7 @@ class NicDevice:
         self.link_changed: Callable[[bool], None] = lambda up: None
         self.rate = 0
         self._has_carrier = False
-        self._was_up = False
+        self._told: tuple[bool, int] = (False, 0)
         self._broken = False
 
     @property
@@ -74,11 +74,13 @@ class NicDevice:
         self.tell_link()
 
     def tell_link(self) -> None:
-        """Tells the driver, and whoever watches, when the link changed."""
+        """Tells the driver when the link or its rate changed, and whoever watches when it went up or down."""
         up = self.nic.is_link_up
-        if up != self._was_up:
-            self._was_up = up
-            self._ports.set_link(up, self.rate if up else 0)
+        link, told = (up, self.rate if up else 0), self._told
+        if link != told:
+            self._told = link
+            self._ports.set_link(*link)
+        if up != told[0]:
             self.link_changed(up)
 
 

@@ -8,7 +8,7 @@ import pytest
 from lamina.common.v1 import faults_pb2, faults_pb2_grpc, layer_pb2
 from lamina.hardware.v1 import disks_pb2 as pb
 from tests.contract.hardware.device_bench import reason, variant  # noqa: F401 (variant is a fixture)
-from tests.contract.hardware.disk_bench import DISK, DONE, FLUSH, READ, SECTOR, WRITE, Transfers, make, stub
+from tests.contract.hardware.disk_bench import DISK, DONE, FLUSH, READ, SECTOR, WRITE, Transfers, make, mask, stub
 
 RESULT = pb.TransferResponse
 
@@ -96,3 +96,48 @@ async def test_a_torn_write_and_no_power(bench: Any) -> None:
 async def test_an_unknown_disk_cannot_break(bench: Any) -> None:
     """A fault of a disk that is not there is refused."""
     assert await reason(break_it(bench, "disk-failed")) == ("NOT_FOUND", "DISK_UNKNOWN")
+
+
+async def test_faults_of_a_disk_end_by_themselves(bench: Any) -> None:
+    """The end of one fault leaves the other: an armed torn write stays armed, a disk that failed stays so."""
+    await make(bench)
+    transfers = Transfers(bench)
+    mend, untear = await break_it(bench, "disk-failed"), await break_it(bench, "torn-write", sectors=0)
+    await mend()
+    assert (await transfers.write(b"\1" * SECTOR)).result == RESULT.RESULT_DISK_FAILED
+    assert (await transfers.do(READ)).result == RESULT.RESULT_DISK_FAILED
+    mend = await break_it(bench, "disk-failed")
+    await untear()
+    assert (await transfers.do(READ)).result == RESULT.RESULT_DISK_FAILED
+    await mend()
+    assert await transfers.read() == bytes(SECTOR)
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation", "result"),
+    [
+        ("disk-failed", READ, RESULT.RESULT_DISK_FAILED),
+        ("disk-read-only", WRITE, RESULT.RESULT_READ_ONLY),
+        ("disk-read-only", READ, RESULT.RESULT_DONE),
+        ("disk-full", WRITE, RESULT.RESULT_SPACE_EXHAUSTED),
+    ],
+)
+async def test_a_metered_transfer_meets_the_faults(bench: Any, kind: str, operation: int, result: int) -> None:
+    """A transfer whose bytes lie elsewhere fails where the whole disk does."""
+    await make(bench)
+    await break_it(bench, kind)
+    assert (await Transfers(bench).do(operation, metered=pb.Metered())).result == result
+
+
+async def test_a_cache_that_cannot_be_flushed_stays_on(bench: Any) -> None:
+    """The cache of a broken disk is not switched off: the call says why, and nothing is lost."""
+    await make(bench, write_cache=True)
+    transfers = Transfers(bench)
+    await transfers.write(b"\1" * SECTOR)
+    mend = await break_it(bench, "disk-failed")
+    off = pb.UpdateDiskRequest(disk=pb.Disk(name=DISK), update_mask=mask("write_cache"))
+    assert await reason(stub(bench).UpdateDisk(off)) == ("FAILED_PRECONDITION", "DISK_BROKEN")
+    assert (await stub(bench).GetDisk(pb.GetDiskRequest(name=DISK))).write_cache
+    await mend()
+    assert not (await stub(bench).UpdateDisk(off)).write_cache
+    assert await transfers.read() == b"\1" * SECTOR

@@ -244,6 +244,7 @@ async def test_a_reset_forgets_rings_and_settings(pair: Pair) -> None:
         (("mac_address",), {"mac_address": "02:00"}),
         (("mac_address",), {"mac_address": "01:00:00:00:00:01"}),
         (("receive_addresses",), {"receive_addresses": ["x"]}),
+        (("receive_addresses",), {"receive_addresses": ["02:00:00:00:00:  "]}),
         (("vlan_filter",), {"vlan_filter": [4095]}),
         (("receive_side_scaling",), {"receive_side_scaling": pb.ReceiveSideScaling(enabled=True, key=b"short")}),
         (

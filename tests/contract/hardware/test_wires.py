@@ -51,6 +51,8 @@ async def test_wires_are_made_and_listed(bench: Any) -> None:
         {"udp": pb.UdpMedium()},
         {"udp": pb.UdpMedium(remote="nowhere:1")},
         {"udp": pb.UdpMedium(remote="127.0.0.1:70000")},
+        {"udp": pb.UdpMedium(remote="127.0.0.1:0")},
+        {"udp": pb.UdpMedium(local="127.0.0.1:0", remote="[::1]:9")},
         {"unix": pb.UnixMedium(local="x" * 108, remote="y")},
         {"unix": pb.UnixMedium(local="x")},
         {"tap": pb.TapMedium(interface="a/b")},
@@ -74,6 +76,18 @@ async def test_only_quality_changes(bench: Any) -> None:
     for paths in ((), ("udp",), ("name",)):
         refused = stub.UpdateWire(pb.UpdateWireRequest(wire=wish, update_mask=mask(*paths)))
         assert await reason(refused) == ("INVALID_ARGUMENT", "REQUEST_INVALID")
+
+
+async def test_a_new_rate_is_told(bench: Any) -> None:
+    """The driver hears of another rate while its link stays up."""
+    await make_wire(bench, NIC0, rate_bits_per_second=10**9)
+    async with driven(bench, NIC0) as nic:
+        slower = pb.Wire(name=WIRE, rate_bits_per_second=10**8)
+        await wire_stub(bench).UpdateWire(pb.UpdateWireRequest(wire=slower, update_mask=mask("rate_bits_per_second")))
+        told = await nic.news("link")
+        while told.rate_bits_per_second != 10**8:
+            told = await nic.news("link")
+        assert told.up
 
 
 async def test_a_nic_is_on_one_wire(bench: Any) -> None:

@@ -63,7 +63,7 @@ def _lose_power(world: World, offset: int, size: int, whole: int) -> None:
     torn = world.ask(Operation.WRITE, offset, size, fill=255)
     world.clock.run()
     assert torn.result == Result.DISK_FAILED
-    world.disk.broken.failed = False
+    world.disk.broken.powerless = False
 
 
 asks = st.lists(

@@ -166,7 +166,7 @@ def test_a_torn_write() -> None:
     assert world.memory.safe[: 4 * SECTOR] == b"\t" * 2 * SECTOR + bytes(2 * SECTOR)
     assert world.memory.safe[8 * SECTOR : 10 * SECTOR] == b"\5" * SECTOR + bytes(SECTOR)
     assert (world.torn, world.disk.state) == ([1], DiskState.FAILED)
-    world.disk.broken.failed = False
+    world.disk.broken.powerless = False
     assert world.disk.read(0, SECTOR) == b"\t" * SECTOR
 
 

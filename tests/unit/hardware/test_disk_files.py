@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from lamina_hardware.domain.disk.transfer import Result, TransferFailed
 from lamina_hardware.io.disk_files import Description, DiskFolder
-from lamina_kit.errors import DataLoss
+from lamina_kit.errors import DataLoss, ResourceExhausted
 
 MIB = 1 << 20
 KEPT = Description(MIB, 4096, 0, 0, 32, False)
@@ -55,6 +57,24 @@ def test_a_damaged_disk_is_told(tmp_path: Path, damage: str) -> None:
         folder.load()
     assert told.value.reason == "DISK_DAMAGED"
     assert description.exists()
+
+
+def test_no_room_for_a_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk whose description finds no room is not made, and a change of one leaves it as it was."""
+    folder = DiskFolder(tmp_path)
+    folder.make("d", KEPT).close()
+
+    def full(self: Path, text: str) -> int:
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    for change in (lambda: folder.make("e", KEPT), lambda: folder.describe("d", replace(KEPT, depth=1))):
+        with pytest.raises(ResourceExhausted) as told:
+            change()
+        assert told.value.reason == "DISK_SPACE_EXHAUSTED"
+    assert folder.load() == {"d": KEPT}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.disk", "d.json"]
 
 
 def test_a_file_that_was_cut_loses_sectors(tmp_path: Path) -> None:

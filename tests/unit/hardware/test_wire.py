@@ -130,3 +130,13 @@ def test_from_and_to_the_outside() -> None:
     assert left == [b"out"]
     assert heard == [(7, b"out"), (-1, b"echo"), (7, b"in")]
     assert seen == [(1, 0), (1, 7)]
+
+
+def test_frames_from_outside_pass_too() -> None:
+    """What comes in by the medium is heard and counted as passed; on a cut wire it is lost."""
+    ports, made, heard = wire()
+    made.arrive([b"12345"])
+    assert ([frame for _, frame in heard if frame != b"echo"], made.frames, made.bytes) == ([b"12345"], 1, 5)
+    made.change(Quality(is_cut=True))
+    made.arrive([b"1"])
+    assert (made.frames, made.lost, ports.timers) == (1, 1, [])

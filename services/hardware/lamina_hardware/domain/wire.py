@@ -125,6 +125,7 @@ class Wire:
         if self.quality.is_cut:
             self.lost += len(frames)
             return
+        self._passed(frames)
         self._hear("", frames)
 
     def _arrival(self, sender: _Sender, size: int, now: int) -> int | None:
@@ -154,13 +155,16 @@ class Wire:
             if self._cuts != cuts:
                 self.lost += len(frames)
                 return
-            self.frames += len(frames)
-            self.bytes += sum(map(len, frames))
+            self._passed(frames)
             self._hear(station, frames)
             if self.outside is not None:
                 self.outside(frames)
 
         self._ports.call_at(arrival, arrived)
+
+    def _passed(self, frames: Sequence[bytes]) -> None:
+        self.frames += len(frames)
+        self.bytes += sum(map(len, frames))
 
     def _hear(self, sender: str, frames: Sequence[bytes]) -> None:
         for name in self.stations:

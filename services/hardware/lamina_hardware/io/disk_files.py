@@ -107,11 +107,18 @@ def _failed(number: int, offset: int) -> TransferFailed:
 
 
 def _lengthen(file: int, size: int, what: str) -> None:
-    try:
+    with _room(f"{what} cannot have {size} bytes"):
         os.ftruncate(file, size)
+
+
+@contextmanager
+def _room(what: str) -> Iterator[None]:
+    """Turns what the file system refuses into `DISK_SPACE_EXHAUSTED`."""
+    try:
+        yield
     except OSError as error:
         raise ResourceExhausted(
-            f"{what} cannot have {size} bytes: {error.strerror}.",
+            f"{what}: {error.strerror}.",
             reason="DISK_SPACE_EXHAUSTED",
             next_step="Ask for less, or give the stack a state directory on a larger file system.",
         ) from error
@@ -135,9 +142,10 @@ class DiskFolder:
 
     def make(self, name: str, description: Description) -> DiskFile:
         """Makes a disk of zeros. Raises `ResourceExhausted` `DISK_SPACE_EXHAUSTED`; nothing is left then."""
-        self._path.mkdir(parents=True, exist_ok=True)
         content = self._content(name)
-        file = os.open(content, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with _room(f"Disk {name} cannot be kept"):
+            self._path.mkdir(parents=True, exist_ok=True)
+            file = os.open(content, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             _lengthen(file, description.size, f"Disk {name}")
             self.describe(name, description)
@@ -153,10 +161,15 @@ class DiskFolder:
         return DiskFile(self._content(name), description.size)
 
     def describe(self, name: str, description: Description) -> None:
-        """Keeps a description, whole or not at all."""
+        """Keeps a description, whole or not at all. Raises `ResourceExhausted` `DISK_SPACE_EXHAUSTED`."""
         beside = self._path / f"{name}.json.new"
-        beside.write_text(json.dumps(asdict(description), sort_keys=True) + "\n")
-        beside.replace(self._path / f"{name}.json")
+        try:
+            with _room(f"What disk {name} is cannot be kept"):
+                beside.write_text(json.dumps(asdict(description), sort_keys=True) + "\n")
+                beside.replace(self._path / f"{name}.json")
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
 
     def remove(self, name: str) -> None:
         """Removes a disk with its bytes."""
@@ -173,7 +186,7 @@ class DiskFolder:
                 read = json.loads(file.read(_LARGEST_DESCRIPTION))
             description = Description(**read)
             length = content.stat().st_size
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise self._damaged(path.stem, f"{path.name} or {content.name} cannot be read: {error}") from error
         types = {name: type(value) for name, value in asdict(description).items()}
         if types != {name: bool if name == "write_cache" else int for name in types}:

@@ -418,7 +418,7 @@ class TransferRequest(_message.Message):
     @_builtins.property
     def metered(self) -> Global___Metered:
         """Nowhere: the bytes lie in a file of the caller's, which only wants the disk's time and its group's share. Offset
-        and size count, content is neither read nor changed.
+        and size count, content is neither read nor changed. It fails where the whole disk does, not at single sectors.
         """
 
     def __init__(

@@ -137,7 +137,8 @@ class DisksServicer:
         """Changes size (only up), latency, rate, queue depth or cache of a disk.
 
         Idempotent. Errors: NOT_FOUND `DISK_UNKNOWN`; INVALID_ARGUMENT for a value out of range or another field;
-        FAILED_PRECONDITION `DISK_SHRINKS`; RESOURCE_EXHAUSTED `DISK_SPACE_EXHAUSTED`.
+        FAILED_PRECONDITION `DISK_SHRINKS`, `DISK_BROKEN` when its cache cannot be flushed to be switched off;
+        RESOURCE_EXHAUSTED `DISK_SPACE_EXHAUSTED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -170,7 +171,8 @@ class DisksServicer:
         """Creates an I/O group: a node in the host's tree of shares of disks, as an io cgroup is.
 
         It belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors: NOT_FOUND
-        `IO_GROUP_UNKNOWN` for the parent; ALREADY_EXISTS `IO_GROUP_EXISTS`; INVALID_ARGUMENT for a value out of range.
+        `IO_GROUP_UNKNOWN` for the parent; ALREADY_EXISTS `IO_GROUP_EXISTS`; INVALID_ARGUMENT for a value out of range;
+        RESOURCE_EXHAUSTED `TOO_MANY_IO_GROUPS` for more than 4096, or below more than 32.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -196,7 +196,7 @@ class Offloads(_message.Message):
     transmit_checksum: _builtins.bool
     """Fills checksums in on transmit where the descriptor asks for it."""
     segmentation: _builtins.bool
-    """Cuts TCP segments of up to 256 KiB into frames (TSO)."""
+    """Cuts TCP segments of up to 256 KiB into at most 8192 frames (TSO)."""
     receive_coalescing: _builtins.bool
     """Joins TCP frames of one flow that arrive within a moderation interval (LRO), up to 64 KiB."""
     vlan_strip: _builtins.bool

@@ -42,12 +42,19 @@ class Breakage:
     """What is broken of a disk; all of it by faults."""
 
     failed: bool = False
+    powerless: bool = False
+    """A torn write took its power."""
     read_only: bool = False
     full: bool = False
     bad: tuple[int, int] | None = None
     """Bytes that cannot be read or written: begin and end."""
     tear_after: int | None = None
     """Sectors that the next write still stores before the power goes."""
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether every transfer fails."""
+        return self.failed or self.powerless
 
 
 class Disk:
@@ -72,7 +79,7 @@ class Disk:
     @property
     def state(self) -> DiskState:
         """What the disk does."""
-        if self.broken.failed:
+        if self.broken.is_dead:
             return DiskState.FAILED
         return DiskState.READ_ONLY if self.broken.read_only else DiskState.WORKING
 
@@ -84,7 +91,7 @@ class Disk:
     def change(self, geometry: Geometry) -> None:
         """Takes a new size, speed or cache. A cache that is switched off is flushed first."""
         if self.geometry.write_cache and not geometry.write_cache:
-            self._cache.flush()
+            self.flush()
         self.geometry = replace(geometry, sector=self.geometry.sector)
         self.queue.speed = geometry.speed
         self.queue.pump()
@@ -121,9 +128,16 @@ class Disk:
 
     def flush(self) -> None:
         """Makes safe all that was written. Raises `TransferFailed`."""
-        if self.broken.failed:
+        if self.broken.is_dead:
             raise TransferFailed(Result.DISK_FAILED)
         self._cache.flush()
+
+    def meter(self, offset: int, writes: bool) -> None:
+        """Checks a transfer whose bytes lie elsewhere: it fails where the whole disk does. Raises `TransferFailed`."""
+        if self.broken.is_dead:
+            raise TransferFailed(Result.DISK_FAILED, offset)
+        if writes:
+            self._check_writable(offset)
 
     def _tear(self, offset: int, data: bytes) -> None:
         """Stores a part of a write, loses the power, and with it what chance takes of the cache."""
@@ -133,19 +147,23 @@ class Disk:
         if whole:
             self._store.write(offset, data[:whole])
         self._store.sync()
-        self.broken.failed = True
+        self.broken.powerless = True
         self._torn(self, lost)
         raise TransferFailed(Result.DISK_FAILED, offset + min(whole, len(data)))
 
     def _check(self, offset: int, size: int, writes: bool) -> None:
         broken = self.broken
-        if broken.failed:
+        if broken.is_dead:
             raise TransferFailed(Result.DISK_FAILED, offset)
         if offset + size > self.geometry.size:
             raise TransferFailed(Result.BEYOND_END, self.geometry.size)
-        if writes and broken.read_only:
-            raise TransferFailed(Result.READ_ONLY, offset)
-        if writes and broken.full:
-            raise TransferFailed(Result.SPACE_EXHAUSTED, offset)
+        if writes:
+            self._check_writable(offset)
         if broken.bad is not None and offset < broken.bad[1] and broken.bad[0] < offset + size:
             raise TransferFailed(Result.MEDIUM_ERROR, max(offset, broken.bad[0]))
+
+    def _check_writable(self, offset: int) -> None:
+        if self.broken.read_only:
+            raise TransferFailed(Result.READ_ONLY, offset)
+        if self.broken.full:
+            raise TransferFailed(Result.SPACE_EXHAUSTED, offset)

@@ -15,10 +15,13 @@ from dataclasses import dataclass, field
 
 from lamina_hardware.domain.disk.counters import DiskCounters
 from lamina_hardware.domain.disk.transfer import Operation, Transfer
-from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
+from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from lamina_kit.pressure import Pressure
 
 ROOT = ""
+MAX_GROUPS = 4096
+MAX_DEPTH = 32
+"""Groups between a transfer and the root, itself included: choosing goes down all of them for each transfer."""
 DEFAULT_WEIGHT = 100
 MOST_WEIGHT = 10_000
 _SCALE = 10_000
@@ -123,15 +126,36 @@ class IoGroups:
         return [self._groups[name] for name in sorted(self._groups) if name]
 
     def create(self, name: str, parent: str, weight: int, limits: tuple[IoLimit, ...], owner: str) -> IoGroup:
-        """Makes a group. Raises `AlreadyExists` `IO_GROUP_EXISTS`, `NotFound` `IO_GROUP_UNKNOWN` for the parent."""
+        """Makes a group.
+
+        Raises `AlreadyExists` `IO_GROUP_EXISTS`, `NotFound` `IO_GROUP_UNKNOWN` for the parent, `ResourceExhausted`
+        `TOO_MANY_IO_GROUPS` for more than 4096, or below more than 32.
+        """
         above = self.get(parent)
         if name in self._groups:
             raise AlreadyExists(
                 f"I/O group {name!r} exists.", reason="IO_GROUP_EXISTS", next_step="Take it, or choose another name."
             )
+        if len(self._groups) > MAX_GROUPS or len(above.line()) > MAX_DEPTH:
+            raise ResourceExhausted(
+                f"I/O group {name!r} would be one of more than {MAX_GROUPS}, or below more than {MAX_DEPTH} others.",
+                reason="TOO_MANY_IO_GROUPS",
+                next_step="Delete groups that are not needed, or make it nearer to the root.",
+            )
         made = IoGroup(name, above, weight or DEFAULT_WEIGHT, limits, owner)
         self._groups[name] = above.children[name] = made
         return made
+
+    def change_limits(self, group: IoGroup, limits: tuple[IoLimit, ...], now_ns: int) -> None:
+        """Gives a group other limits. What it took too much under the old ones it owes at the new rates."""
+        old = {disk: group.limit(disk) or IoLimit() for disk in group.disks}
+        group.limits = limits
+        for disk, on in group.disks.items():
+            rates = zip(_rates(old[disk]), _rates(group.limit(disk) or IoLimit()), strict=True)
+            for kind, (before, after) in enumerate(rates):
+                if before != after:
+                    owed = max(0, on.free_ns[kind] - now_ns) * before
+                    on.free_ns[kind] = now_ns + -(-owed // after) if after else 0
 
     def delete(self, name: str) -> None:
         """Deletes an empty group. Raises `FailedPrecondition` `IO_GROUP_IN_USE` or `IO_GROUP_IS_ROOT`."""
@@ -299,10 +323,15 @@ def _kinds(transfer: Transfer) -> tuple[int, int]:
     return (2, 3) if transfer.writes else (0, 1)
 
 
+def _rates(limit: IoLimit) -> tuple[int, int, int, int]:
+    """Returns the rates of a limit in the order of `_kinds`."""
+    return limit.read_bytes, limit.reads, limit.write_bytes, limit.writes
+
+
 def _charge_limit(on: _OnDisk, limit: IoLimit | None, transfer: Transfer, now_ns: int) -> None:
     if limit is None or transfer.operation == Operation.FLUSH:
         return
-    rates = (limit.read_bytes, limit.reads, limit.write_bytes, limit.writes)
+    rates = _rates(limit)
     for kind, amount in zip(_kinds(transfer), (transfer.moved_bytes, 1), strict=True):
         if rates[kind]:
             on.free_ns[kind] = max(on.free_ns[kind], now_ns) - (-amount * _NS // rates[kind])

@@ -88,12 +88,13 @@ class DiskQueue:
         """Ends all that waits or is under way, without its work being done."""
         now = self._clockwork.now_ns()
         under_way, self._under_way = self._under_way, {}
+        self._medium_free_ns = now  # nobody waits for the bytes of transfers that are over
         for transfer, timer in under_way.items():
             timer.cancel()
-            transfer.result, transfer.done_ns = result, now
+            transfer.result, transfer.failed_offset, transfer.done_ns = result, transfer.offset, now
             self._ended(transfer, now)
         for transfer in self._groups.drop(self.name, now):
-            transfer.result, transfer.done_ns = result, now
+            transfer.result, transfer.failed_offset, transfer.done_ns = result, transfer.offset, now
             self.counters.ended(transfer, now, began=False)
             self._groups.count_dropped(transfer, self.name, now)
             transfer.ended(transfer)

@@ -60,6 +60,11 @@ class Coalescer:
         """Whether nothing is held."""
         return not self._flows
 
+    @property
+    def held_frames(self) -> int:
+        """How many frames are held."""
+        return sum(held.count for held in self._flows.values())
+
     def take(self, frame: bytes, headers: Headers) -> list[Joined]:
         """Takes a frame in; returns what is to be delivered now, in order."""
         if headers.protocol != TCP:

@@ -34,10 +34,17 @@ class Moderation:
         self.armed = True
         return earliest
 
-    def due(self) -> bool:
-        """Returns whether there is something to interrupt for when the timer has run out."""
+    def due(self, now_ns: int) -> int | None:
+        """Returns when to interrupt for what is pending as the timer has run out, or None when nothing is.
+
+        That is later than `now_ns` when the number of frames made an interrupt meanwhile: the interval counts from it.
+        """
         self.armed = False
-        return self.pending > 0
+        if not self.pending:
+            return None
+        earliest = max(now_ns, self.last_ns + self.interval_ns)
+        self.armed = earliest > now_ns
+        return earliest
 
     def fired(self, now_ns: int) -> int:
         """Notes an interrupt; returns how many interrupts moderation saved."""

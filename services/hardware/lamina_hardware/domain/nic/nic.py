@@ -44,24 +44,28 @@ class Nic:
 
     def reset(self) -> None:
         """Brings the NIC into its state after power-on; the carrier stays, and so do counters."""
+        self._drop_held()
         self.rings = {}
         self.settings = self._factory
         self._life += 1
 
     def configure(self, rings: Sequence[Ring]) -> None:
-        """Replaces the rings; held-back frames of the old ones are gone."""
+        """Replaces the rings; held-back frames of the old ones are gone, and counted."""
+        self._drop_held()
         self.rings = {ring.number: ring for ring in sorted(rings, key=lambda ring: ring.number)}
         self._life += 1
 
     def change(self, settings: Settings) -> None:
-        """Takes new settings; they hold for frames that come after."""
+        """Takes new settings; they hold for frames that come after: what is held back goes before them."""
         was_up = self.is_link_up
+        self._deliver_held()
         self.settings = settings
         self._link_changed(was_up)
 
     def carrier(self, has_carrier: bool) -> None:
         """Notes that the wire carries, or no longer."""
         was_up = self.is_link_up
+        self._deliver_held()
         self.has_carrier = has_carrier
         self._link_changed(was_up)
 
@@ -125,8 +129,14 @@ class Nic:
                 return
             placed = inward.flush(self, ring)
             ring.moderation.pending += placed
-            if ring.moderation.due():
+            now = self.ports.now_ns()
+            interrupt_at = ring.moderation.due(now)
+            if interrupt_at is None:
+                return
+            if interrupt_at <= now:
                 self._interrupt(ring)
+            else:
+                self._later(ring, interrupt_at)
 
         self.ports.call_at(when, due)
 
@@ -134,6 +144,16 @@ class Nic:
         self.counters.interrupts += 1
         self.counters.moderated_interrupts += ring.moderation.fired(self.ports.now_ns())
         self.ports.interrupt(ring.vector, ring.number)
+
+    def _deliver_held(self) -> None:
+        for ring in list(self.rings.values()):
+            if placed := inward.flush(self, ring):
+                self.notify(ring, placed)
+
+    def _drop_held(self) -> None:
+        for ring in self.rings.values():
+            if held := ring.held_frames:
+                self.counters.drop(Drop.NOT_DRIVEN, held)
 
     def _link_changed(self, was_up: bool) -> None:
         if self.is_link_up and not was_up:

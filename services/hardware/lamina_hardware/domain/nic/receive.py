@@ -116,6 +116,7 @@ def _write(nic: Nic, ring: Ring, joined: Joined) -> bool:
         frame = frame[:12] + frame[12 + TAG_BYTES :]
     needed = -(-len(frame) // ring.buffer_bytes)
     if needed > ring.ready and not nic.look(ring):
+        nic.counters.drop(Drop.NOT_DRIVEN, joined.count)
         return False
     if needed > ring.ready:
         ring.empty += 1

@@ -58,6 +58,11 @@ class Ring:
         """How many descriptors the driver has given and the NIC has not taken."""
         return (self.tail - self.head) % self.size
 
+    @property
+    def held_frames(self) -> int:
+        """Received frames that are not in the ring yet: held back for joining, or waiting for a page."""
+        return self.coalescer.held_frames + sum(joined.count for joined in self.parked)
+
     def address(self, index: int) -> int:
         """Returns the DMA address of a descriptor; `index` may be beyond the end, and wraps."""
         return self.iova + index % self.size * descriptors.BYTES

@@ -11,6 +11,10 @@ from lamina_hardware.domain.nic.headers import CWR, FIN, PSH, fill_ipv4_sum, one
 MOST_BYTES = 256 << 10
 """Most payload of one segmented send."""
 
+MOST_SEGMENTS = 8192
+"""Most frames of one segmented send: 256 KiB in segments of the smallest MSS that makes sense, and some. A driver that
+asks for segments of one byte would hold up everybody."""
+
 _L4_TCP, _L4_UDP = 1, 0
 _SUM_PLACE = {_L4_TCP: 16, _L4_UDP: 6}
 _LEAST_HEADER = {_L4_TCP: 20, _L4_UDP: 8}
@@ -92,6 +96,8 @@ def _cut(frame: bytearray, data: TransmitData, context: TransmitContext) -> list
         raise Malformed(
             f"segments of {context.mss} bytes, payload told {data.payload_bytes}, there {len(frame) - size}"
         )
+    if data.payload_bytes > MOST_SEGMENTS * context.mss:
+        raise Malformed(f"more than {MOST_SEGMENTS} segments of {context.mss} bytes")
     header, payload = frame[:size], memoryview(frame)[size:]
     sequence = int.from_bytes(frame[l4 + 4 : l4 + 8], "big")
     identification = int.from_bytes(frame[l3 + 4 : l3 + 6], "big")

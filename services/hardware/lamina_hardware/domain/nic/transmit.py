@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 256
 """Descriptors that one step takes; the rest waits for the next, so that other work goes on in between."""
 
+MOST_FRAMES_AT_ONCE, MOST_BYTES_AT_ONCE = 1024, 1 << 20
+"""What one step puts on the wire, but for its last send."""
+
 MOST_PIECES = 64
 """Buffers that one frame may be made of."""
 
@@ -68,8 +71,12 @@ def _unblock(nic: Nic, ring: Ring) -> None:
 
 
 def _send_all(nic: Nic, ring: Ring, count: int) -> None:
-    """Sends the whole frames of `count` descriptors; the head moves behind each frame that has left."""
-    ports = nic.ports
+    """Sends the whole frames of `count` descriptors; the head moves behind each frame that has left.
+
+    Stops early where a step has sent enough.
+    """
+    ports, counters = nic.ports, nic.counters
+    most = counters.sent_frames + MOST_FRAMES_AT_ONCE, counters.sent_bytes + MOST_BYTES_AT_ONCE
     raw = b"".join(ports.read(address, n * descriptors.BYTES, ring.number) for address, n in ring.stretches(count))
     nic.counters.descriptor_reads += count
     send, places, first, taken = _Send(), [], ring.head, 0
@@ -92,6 +99,8 @@ def _send_all(nic: Nic, ring: Ring, count: int) -> None:
         ring.advance(number + 1 - taken)
         taken = number + 1
         ports.publish(ring.number, ring.head)
+        if counters.sent_frames >= most[0] or counters.sent_bytes >= most[1]:
+            return
     if not taken and count == MOST_AT_ONCE:
         raise Malformed(f"a frame of more than {count} descriptors")
 

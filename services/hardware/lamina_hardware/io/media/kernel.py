@@ -15,6 +15,7 @@ from lamina_hardware.io.media.medium import (
     MOST_FRAME,
     Deliver,
     SocketMedium,
+    is_over,
     refuse_privilege,
     unavailable,
 )
@@ -66,9 +67,7 @@ class TapMedium:
         for frame in frames:
             try:
                 os.write(self._file, frame)
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EIO, errno.EINVAL, errno.ENOBUFS):
-                    raise
+            except OSError:
                 self.lost += 1
 
     def close(self) -> None:
@@ -84,9 +83,12 @@ class TapMedium:
         for _ in range(MOST_AT_ONCE):
             try:
                 frames.append(os.read(self._file, MOST_FRAME))
+            except BlockingIOError:
+                break
             except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EIO):
-                    raise
+                self.lost += 1
+                if is_over(error) and self._loop is not None:
+                    self._loop.remove_reader(self._file)
                 break
         if frames:
             deliver(frames)

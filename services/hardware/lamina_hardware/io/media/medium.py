@@ -21,23 +21,15 @@ MOST_FRAME = 65536 + 18
 MOST_AT_ONCE = 64
 """Frames that one turn of the loop reads, so that a flood does not hold up the rest."""
 
-_GONE = (
-    errno.ECONNREFUSED,
-    errno.ENOENT,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.EHOSTUNREACH,
-    errno.ENXIO,
-    errno.EIO,
-)
-_FULL = (errno.ENOBUFS, errno.EMSGSIZE, errno.EAGAIN, errno.EPERM)
+_OVER = (errno.EBADF, errno.EBADFD, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ENOTSOCK)
+"""Nothing will ever come from this end again: its interface is gone."""
 
 
 class Medium(Protocol):
     """One end of a medium, opened by its making."""
 
     lost: int
-    """Frames that could not be handed over."""
+    """Frames that could not be handed over, and failures of the end, by which some are lost."""
 
     def attach(self, loop: asyncio.AbstractEventLoop, deliver: Deliver) -> None:
         """Begins to deliver what comes in."""
@@ -67,13 +59,11 @@ class SocketMedium:
         loop.add_reader(self._end.fileno(), self._readable, deliver)
 
     def send(self, frames: Sequence[bytes]) -> None:
-        """Sends frames; those that do not go are counted as lost."""
+        """Sends frames; those that do not go are counted as lost, whatever the kernel has against them."""
         for frame in frames:
             try:
                 self.transmit(frame)
-            except OSError as error:
-                if error.errno not in _GONE + _FULL:
-                    raise
+            except OSError:
                 self.lost += 1
 
     def close(self) -> None:
@@ -99,14 +89,20 @@ class SocketMedium:
                 frame = self.receive()
             except BlockingIOError:
                 break
-            except OSError as error:
-                if error.errno not in _GONE:
-                    raise
+            except OSError as error:  # of a frame sent before, or of the end itself
+                self.lost += 1
+                if is_over(error) and self._loop is not None:
+                    self._loop.remove_reader(self._end.fileno())
                 break
             if frame:
                 frames.append(frame)
         if frames:
             deliver(frames)
+
+
+def is_over(error: OSError) -> bool:
+    """Returns whether a failed read means that an end is dead: it would be readable, and fail, for ever."""
+    return error.errno in _OVER
 
 
 def refuse_privilege(what: str, error: OSError) -> NoReturn:
