@@ -102,7 +102,7 @@ class EventLog:
             event=event,
             cause=cause,
             rule=rule,
-            inputs=tuple(sorted((key, str(value)) for key, value in inputs.items())),
+            inputs=tuple([(key, str(inputs[key])) for key in sorted(inputs)]),
         )
         self.counts[event] = self.counts.get(event, 0) + 1
         self._events.append(entry)

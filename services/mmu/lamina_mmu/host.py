@@ -27,6 +27,7 @@ from lamina_mmu.domain.names import Names
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import NOBODY, Session
 from lamina_mmu.engines.interface import MmuEngine
+from lamina_mmu.failing_memory import FailingMemory
 from lamina_mmu.faults import MmuFaults
 from lamina_mmu.io import policies
 from lamina_mmu.io.performer import performer
@@ -101,8 +102,18 @@ class MmuHost:
         sessions.on_expired(self._expire)
         self._started = True
         self.spawn(self._keep_ahead())
+        self.spawn(self._failing_memory(channel).follow())
         if config.zeroed_frames:
             self.spawn(self._keep_zeroed())
+
+    def _failing_memory(self, channel: grpc.aio.Channel) -> FailingMemory:
+        """Returns what watches the hardware for memory that fails."""
+        environment, frames = self._environment, self.engine.memory().total
+        hosts, record = hardware_pb2_grpc.HostsStub(channel), environment.layer.events.record
+        return FailingMemory(hosts, environment.clock, self.name, frames, self._lose, record)
+
+    async def _lose(self, frame: int) -> None:
+        await self.finish(self.engine.offline_frames([frame], lost=True))
 
     async def stop(self) -> None:
         """Cancels what is at work, and closes RAM and swap."""

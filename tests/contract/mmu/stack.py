@@ -59,7 +59,7 @@ class FakeHardware:
     """The service around both."""
 
     layer = "hardware"
-    service_names = ("lamina.hardware.v1.Memory", "lamina.hardware.v1.Cpu")
+    service_names: tuple[str, ...] = ("lamina.hardware.v1.Memory", "lamina.hardware.v1.Cpu")
 
     def __init__(self, bus: MemoryBus) -> None:
         self.memory, self.cpu = FakeMemory(bus), FakeCpu()

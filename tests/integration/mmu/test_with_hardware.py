@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lamina.common.v1 import access_pb2, layer_pb2, layer_pb2_grpc
+from lamina.common.v1 import access_pb2, faults_pb2, faults_pb2_grpc, layer_pb2, layer_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2 as hw
 from lamina.hardware.v1 import hardware_pb2_grpc as hw_rpc
 from lamina.mmu.v1 import mmu_pb2 as pb
@@ -18,6 +18,7 @@ from tests.contract.mmu.stack import walk_file
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build as build_hardware
 from lamina_kit.clock import RealClock
+from lamina_kit.events import EventLog
 from lamina_kit.layer import LayerState
 from lamina_kit.membus import MemoryBus
 from lamina_kit.rng import Rng
@@ -37,10 +38,12 @@ CHECK = bytes.fromhex("48393f750e4881c70010000048ffce75ef0f050f0b")
 class Host:
     """Both layers of one host, running, with stubs and the RAM file."""
 
-    def __init__(self, hardware: Any, mmu: Any, path: Path) -> None:
+    def __init__(self, hardware: Any, mmu: Any, path: Path, events: EventLog) -> None:
         self.cpu, self.memory = hw_rpc.CpuStub(hardware), hw_rpc.MemoryStub(hardware)
         self.spaces, self.groups = rpc.SpacesStub(mmu), rpc.GroupsStub(mmu)
         self.layer = layer_pb2_grpc.LayerStub(mmu)
+        self.events = events
+        self.faulty = faults_pb2_grpc.FaultsStub(hardware)
         self.bus = MemoryBus.open(path)
         self.faults = 0
 
@@ -124,7 +127,7 @@ async def host(request: pytest.FixtureRequest, short_dir: Path) -> AsyncIterator
     if served:
         served.append(await serve(mmu, [f"unix:{short_dir}/mmu.sock"], upper))
     above: Any = connect(served[1].addresses[0]) if served else local(mmu, upper)
-    made = Host(below, above, short_dir / "ram")
+    made = Host(below, above, short_dir / "ram", upper.events)
     yield made
     for server in reversed(served):
         await server.stop()
@@ -197,3 +200,21 @@ async def test_the_mmu_has_the_boot_id_of_its_hardware(host: Host) -> None:
     assert (answer.layer, answer.engine, answer.host) == ("mmu", "model", "h1")
     assert answer.boot_id
     assert list(answer.capabilities) == ["explain", "fork", "hold", "swap"]
+
+
+async def test_a_page_in_failed_memory_is_lost_to_its_program(host: Host, eventually: Any) -> None:
+    """The machine tells the MMU, which takes the frame out of use; the program meets PAGE_LOST, another runs on."""
+    program, other = await host.program(FILL), await host.program(FILL.ljust(256, b"\x90") + CHECK)
+    assert await program.run() == await other.run() == ExitReason.SYSCALL
+    frame = walk_file(host.bus.path, host.bus.ram_offset, program.space.root_address, DATA + PAGE)
+    assert frame is not None
+    given = [layer_pb2.Attribute(key="address", value=str(frame * PAGE + 8))]
+    fault = faults_pb2.Fault(kind="memory-failed", object="hosts/h1", parameters=given)
+    await host.faulty.InjectFault(faults_pb2.InjectFaultRequest(fault=fault))
+
+    offlined = f"hosts/h1/frames/{frame}"
+    await eventually(lambda: [one.event for one in host.events.list(offlined)] == ["frame.offlined"], "it goes")
+    request = pb.FaultRequest(handle=program.space.handle, address=DATA + PAGE, access=access_pb2.ACCESS_READ)
+    answer = await host.spaces.Fault(request)
+    assert (answer.outcome, answer.refusal_reason) == (pb.FaultResponse.OUTCOME_BUS_ERROR, "PAGE_LOST")
+    assert await other.run(256) == ExitReason.SYSCALL

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 KEPT = 65_536
 """Evictions that are remembered."""
@@ -15,8 +16,7 @@ OTHERS = 8
 """Most pages that an eviction tells as those that would have been next."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A page that may leave RAM, as it stood at one moment.
 
     `place` names the space (`space`, number, address) or object (`object`, number, offset) that has it; None when

@@ -190,23 +190,21 @@ class _Told:
         else:
             action = f"dropped, slot {slot} has it" if slot >= 0 else "dropped, zeros"
         sequence = m.evictions.next_sequence()
-        pages = zip(numbers, victim.taken, strict=True)
-        for subject in (m.names.frame(victim.frame), *(m.names.page(number, page.vpn) for number, page in pages)):
-            m.record(
-                subject,
-                "page.evicted",
-                cause=batch.wanted_by,
-                rule=f"{chosen.policy}: {chosen.reason}",
-                frame=victim.frame,
-                age=chosen.age,
-                rank=index + 1,
-                policy=chosen.policy,
-                state="dirty" if dirty else "clean",
-                action=action,
-                group=charged,
-                next=", ".join(self._labels[index + 1 : index + 1 + OTHERS]),
-                eviction=sequence,
-            )
+        inputs = {
+            "frame": victim.frame,
+            "age": chosen.age,
+            "rank": index + 1,
+            "policy": chosen.policy,
+            "state": "dirty" if dirty else "clean",
+            "action": action,
+            "group": charged,
+            "next": ", ".join(self._labels[index + 1 : index + 1 + OTHERS]),
+            "eviction": sequence,
+        }
+        rule = f"{chosen.policy}: {chosen.reason}"
+        m.record(m.names.frame(victim.frame), "page.evicted", cause=batch.wanted_by, rule=rule, **inputs)
+        for number, page in zip(numbers, victim.taken, strict=True):
+            m.record(m.names.page(number, page.vpn), "page.evicted", cause=batch.wanted_by, rule=rule, **inputs)
         m.evictions.add(
             Eviction(
                 sequence,
