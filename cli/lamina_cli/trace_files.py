@@ -23,7 +23,9 @@ COMPRESSIONS = {"none": "COMPRESSION_NONE", "gzip": "COMPRESSION_GZIP", "zstd": 
 
 CHUNK = 1 << 20
 HEAD = 4096
-"""Bytes that are looked at."""
+"""Bytes that are looked at, decompressed."""
+ZSTD_PIECE = 256
+"""Bytes of zstd that are opened at once: four of them may stand for 128 KiB."""
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 LACKEY_LINE = re.compile(rb"(==\d+==.*|--\d+--.*|I  [0-9a-f]+,\d+| [LSM] [0-9a-f]+,\d+)\r?$")
 ORACLE_NAME = "oraclegeneral"
@@ -46,8 +48,8 @@ class Source:
 
     def format(self, compression: str) -> str:
         """Returns the format: text is CSV or lackey's; bytes are oracleGeneral when the name says so."""
-        head = opened_head(self._head[:HEAD], compression)
-        lines = head.split(b"\n")[:-1] or [head]
+        head = opened_head(self._head, compression)
+        lines = head.split(b"\n")[:-1] or [head]  # the last may be cut
         if head and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
             return "lackey" if any(line and LACKEY_LINE.fullmatch(line) for line in lines) else "csv"
         return "oracleGeneral" if ORACLE_NAME in Path(self.name).name.lower() else "raw"
@@ -71,10 +73,21 @@ def opened_head(data: bytes, compression: str) -> bytes:
         import zstandard
 
         try:
-            return zstandard.ZstdDecompressor().decompressobj().decompress(data)[:HEAD]
+            return zstd_head(data)
         except zstandard.ZstdError:
             return b""
-    return data
+    return data[:HEAD]
+
+
+def zstd_head(data: bytes) -> bytes:
+    """Returns the first bytes; a block, up to 128 KiB of them, gives nothing before all of it is there."""
+    import zstandard
+
+    opener, head, at = zstandard.ZstdDecompressor().decompressobj(), b"", 0
+    while len(head) < HEAD and at < len(data) and not opener.eof:
+        head += opener.decompress(data[at : at + ZSTD_PIECE])
+        at += ZSTD_PIECE
+    return head[:HEAD]
 
 
 @contextmanager

@@ -4,7 +4,8 @@ numba notices a change in the file of a function but not in what that file impor
 keep its old machine code. So the cache lies in a folder that is named after the text of every module that takes part;
 when one changes, a new folder is filled. `./run` calls this when a source file is newer than the stamp.
 
-A module takes part when it imports numba, and so does all of ours that it imports. Importing a module compiles what
+A module takes part when it imports numba, or decorates a function with what such a module offers (`native.compiled`),
+and so does all of ours that it imports. Importing a module compiles what
 it declares with a signature; a module whose functions compile at their first call offers `warm()`, which calls them.
 """
 
@@ -43,13 +44,36 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def decorators(path: Path) -> Iterator[str]:
+    """Yields the full names of a file's decorators that it imported: of `from a import b; @b.c(…)`, a.b and a.b.c."""
+    tree = ast.parse(path.read_bytes())
+    full = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+            called = decorator.func if isinstance(decorator, ast.Call) else decorator
+            first, _, rest = ast.unparse(called).partition(".")
+            if first in full:
+                yield f"{full[first]}.{rest}" if rest else full[first]
+
+
 def compiled_modules(sources: dict[str, Path]) -> list[str]:
-    """Returns the modules that import numba, in alphabetical order."""
-    return sorted(
+    """Returns the modules that import numba or borrow a decorator from one that does, in alphabetical order."""
+    direct = {
         name
         for name, path in sources.items()
         if b"numba" in path.read_bytes() and any(found.split(".")[0] == "numba" for found in imported(path))
-    )
+    }
+    borrowing = {
+        name
+        for name, path in sources.items()
+        if b"\n@" in path.read_bytes() and any(found.rpartition(".")[0] in direct for found in decorators(path))
+    }
+    return sorted(direct | borrowing)
 
 
 def closure(modules: Iterable[str], sources: dict[str, Path]) -> list[str]:
@@ -116,6 +140,16 @@ def prune(folder: Path, kept: int = KEPT) -> None:
         shutil.rmtree(stale, ignore_errors=True)
 
 
+def own_sources() -> dict[str, Path]:
+    """Returns the modules of the kit, the command line and the services, by name."""
+    return {
+        name: ROOT / path
+        for below in ("kit", "cli", "services")
+        for path in python_files(ROOT, below)
+        if (name := module_name(path))
+    }
+
+
 def main(arguments: list[str]) -> int:
     """Fills the cache if it is not full, and writes its path into the stamp that `./run` reads. Returns 0.
 
@@ -124,12 +158,7 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "--only":
         return min(compile_all(arguments[1:]), 100)
     venv = Path(arguments[0]).absolute()
-    sources = {
-        name: ROOT / path
-        for below in ("kit", "cli", "services")
-        for path in python_files(ROOT, below)
-        if (name := module_name(path))
-    }
+    sources = own_sources()
     modules = compiled_modules(sources)
     cache = venv / "numba" / digest(closure(modules, sources), sources)
     started = time.time()

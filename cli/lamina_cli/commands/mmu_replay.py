@@ -49,19 +49,21 @@ def configure(verbs: Any) -> None:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Returns the names of a list with commas."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """Returns the names of a list with commas, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def counts(text: str) -> tuple[int, ...]:
-    """Returns the numbers of a list with commas."""
+    """Returns the numbers of a list with commas, each once."""
     read = parse.whole(-(1 << 63), (1 << 63) - 1)
-    return tuple(read(part.strip()) for part in text.split(","))
+    return tuple(dict.fromkeys(read(part.strip()) for part in text.split(",")))
 
 
 def tlb(text: str) -> tuple[int, int, int, int]:
     """Returns entries and ways of both levels of `64:4,1536:12`; ways left out are 4 and 12, or fewer that divide."""
     levels: list[int] = []
+    if parse.INT32(text.split(",")[0].partition(":")[0].strip()) < 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} gives the first level no entries; without --tlb there is none")
     for part, usual in zip([*text.split(","), "0"][:2], (4, 12), strict=True):
         entries, _, ways = part.strip().partition(":")
         count = parse.INT32(entries)

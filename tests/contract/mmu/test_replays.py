@@ -57,6 +57,14 @@ async def test_results_come_in_the_order_of_the_request(stack: Stack) -> None:
     assert [one.evictions for one in found] == [6, 6, 4, 2, 7, 4]
 
 
+async def test_numbers_of_frames_may_repeat(stack: Stack) -> None:
+    """Each is answered, with its explanation, in the order of the request."""
+    opened = opening("lru", "opt", frames=(3, 4, 3), explain_evictions=1)
+    found = await replay(stack, opened, chunk(RAW), END)
+    assert [one.misses for one in found[:6]] == [10, 8, 10, 7, 6, 7]
+    assert [one.frames for one in found[6:]] == [3, 4, 3] * 2
+
+
 @pytest.mark.parametrize("size", [1, 7, 8, 50, 1000])
 async def test_chunks_may_end_anywhere(stack: Stack, size: int) -> None:
     """A trace in pieces of any size is the same trace."""

@@ -66,6 +66,28 @@ def test_formats_are_seen(
     assert [one["misses"] for one in found["results"]] == [10, 7]
 
 
+@pytest.mark.parametrize("data", [CSV, LACKEY], ids=["csv", "lackey"])
+def test_formats_are_seen_behind_a_long_first_block(
+    data: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Text in zstd is seen also where its first block is longer than what is looked at."""
+    noise = np.random.default_rng(1).integers(1 << 47, size=20_000)
+    line = " S {:x},1\n" if data is LACKEY else "{}\n"
+    path = tmp_path / "t.zst"
+    path.write_bytes(zstandard.compress(data + "".join(line.format(int(number)) for number in noise).encode()))
+    assert results(capsys, str(path), "--frames", "3")["results"][0]["accesses"] == len(BELADY) + noise.size
+
+
+def test_what_is_named_twice_is_answered_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Policies and numbers of frames keep the order in which they were first named."""
+    path = tmp_path / "t.bin"
+    path.write_bytes(RAW)
+    words = (str(path), "--policy", "lru,opt,lru", "--frames", "3,4,3", "--explain", "1")
+    found = results(capsys, *words)
+    assert [one["misses"] for one in found["results"]] == [10, 8, 7, 6]
+    assert [one["frames"] for one in found["explanations"]] == [3, 4] * 2
+
+
 def test_a_named_format_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is said of a trace is not guessed; keys have pages of their own unless a size is given."""
     path = tmp_path / "keys"
@@ -136,6 +158,13 @@ def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 def test_tlbs_are_short_to_write(text: str, levels: tuple[int, ...]) -> None:
     """Ways that are left out are the usual ones, or the most below them that divide the entries."""
     assert mmu_replay.tlb(text) == levels
+
+
+@pytest.mark.parametrize("text", ["0", "0:4", "-1", "0,1536"])
+def test_a_tlb_has_entries(text: str) -> None:
+    """No entries are not taken for the usual ones."""
+    with pytest.raises(argparse.ArgumentTypeError):
+        mmu_replay.tlb(text)
 
 
 def test_three_levels_are_too_many() -> None:

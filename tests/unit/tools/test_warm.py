@@ -15,6 +15,10 @@ MODULES = {
     "a.other": "import a.walker\n",
     "a.talk": "'''This speaks of numba only.'''\n",
     "a.late": "def f():\n    import numba\n",
+    "a.loop": "from a.walker import compiled as fast\nfrom a.step import X\n@fast('i64(i64)')\ndef f(x): return x\n",
+    "a.named": "from a import walker\n@walker.compiled\ndef f(x): return x\n",
+    "a.caller": "from a.walker import compiled\nfrom a.loop import f\n@property\ndef g(x): return compiled\n",
+    "a.step": "X = 1\n",
 }
 
 
@@ -29,7 +33,23 @@ def sources(tmp_path: Path) -> dict[str, Path]:
 
 def test_modules_that_import_numba_are_compiled(sources: dict[str, Path]) -> None:
     """A module takes part when it imports numba anywhere; one that only names it does not."""
-    assert warm.compiled_modules(sources) == ["a.late", "a.walker"]
+    found = warm.compiled_modules(sources)
+    assert {"a.late", "a.walker"} <= set(found)
+    assert not {"a.layout", "a.other", "a.talk", "a.words"} & set(found)
+
+
+def test_modules_that_borrow_a_compiling_decorator_are_compiled(sources: dict[str, Path]) -> None:
+    """A module whose functions are decorated by what a module with numba offers takes part; one that calls does not."""
+    assert warm.compiled_modules(sources) == ["a.late", "a.loop", "a.named", "a.walker"]
+    assert "a.step" in warm.closure(warm.compiled_modules(sources), sources)
+
+
+def test_all_compiled_policies_of_replays_take_part() -> None:
+    """The tree's own compiled modules are found, also those that never name numba."""
+    sources = warm.own_sources()
+    found = warm.compiled_modules(sources)
+    assert {"lamina_mmu.replay.lru", "lamina_mmu.replay.opt", "lamina_mmu.replay.text"} <= set(found)
+    assert {"lamina_hardware.io.walker", "lamina_hardware.io.fill"} <= set(found)
 
 
 def test_what_they_import_takes_part(sources: dict[str, Path]) -> None:

@@ -41,10 +41,10 @@ class Replay:
         self._pages = PageNumbers(key)
         self._log = log_of(plan)
         self._runs = {
-            (place, frames): PolicyRun(policy, frames, plan, self._log)
+            (place, size): PolicyRun(policy, frames, plan, self._log)
             for place, policy in enumerate(plan.policies)
             if policy.name != OPT
-            for frames in plan.frames
+            for size, frames in enumerate(plan.frames)
         }
         self._curves = Curves(plan.curve, plan.warmup) if plan.curve else None
         simulated = self._curves is not None and self._curves.is_simulated
@@ -145,18 +145,18 @@ class Replay:
             yield from self._look_ahead()
         logs: dict[tuple[int, int], Array] = {}
         for place, policy in enumerate(self._plan.policies):
-            for frames in self._plan.frames:
+            for size, frames in enumerate(self._plan.frames):
                 run: Run
                 if policy.name == OPT:
                     run = ideal = IdealRun(policy, frames, self._plan, self._log, self._pages.nodes)
                     yield from self._ideal(ideal)
                 else:
-                    run = self._runs.pop((place, frames))
-                logs[place, frames] = run.explained
+                    run = self._runs.pop((place, size))
+                logs[place, size] = run.explained
                 yield self._result(run)
         if self._plan.explain:
-            for (place, frames), log in logs.items():
-                yield from self._explain(self._plan.policies[place].name, frames, log)
+            for (place, size), log in logs.items():
+                yield from self._explain(self._plan.policies[place].name, self._plan.frames[size], log)
         if self._curves is not None:
             yield from self._curves.outcomes(self._spool, self._pages, self._position)
 
