@@ -40,7 +40,7 @@ async def lose(bench: Any) -> Any:
 
 async def until_current(stream: Any) -> tuple[list[pb.MachineEvent], pb.MachineEvent]:
     """Returns the events before `current`, and that."""
-    told = []
+    told: list[pb.MachineEvent] = []
     while True:
         event = await stream.read()
         if event.WhichOneof("event") == "current":
