@@ -3,8 +3,9 @@
     "LMCS" · number of sections (u32) · for each, ascending: tag (u32) · length (u32) · bytes
 
 Tag 1 is the register file (`register_file.save`); tag 2 the exit controls as a serialized `ExitControls`, with shadow
-registers at their values, or three words for a context that was never given any. The same state gives the same bytes:
-whoever restores wants exactly what would have been saved, and anything else is malformed.
+registers at their values, or tag 3 three words for a context that was never given any; tag 4 the APIC's state, of a
+context that has one (`apic_state.pack`); tag 5 the pending interrupts (`Pending.pack`). The same state gives the same
+bytes: whoever restores wants exactly what would have been saved, and anything else is malformed.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from lamina.hardware.v1 import exit_controls_pb2, registers_pb2
 
 from lamina_hardware import convert_controls, convert_registers, register_checks, register_file
 from lamina_hardware.control_state import ControlState
+from lamina_hardware.domain import apic_state
+from lamina_hardware.domain.apic_state import ApicState
 from lamina_hardware.domain.contexts import Context
 from lamina_hardware.domain.exit_controls import ALL_EXCEPTIONS, ExitControls
+from lamina_hardware.domain.pending import Pending
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
 from lamina_kit.runpage import RunPage
 
@@ -28,7 +32,7 @@ _MAGIC = b"LMCS"
 _HEAD = struct.Struct("<4sI")
 _SECTION = struct.Struct("<II")
 _IMPLIED = struct.Struct("<III")
-REGISTERS, CONTROLS, IMPLIED = 1, 2, 3
+REGISTERS, CONTROLS, IMPLIED, APIC, PENDING = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +46,19 @@ class Implied:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A state that was checked: a page that holds it, and the controls."""
+    """A state that was checked: a page that holds the registers, the controls, the APIC's state, what is pending."""
 
     page: RunPage
     controls: ExitControls | Implied
+    apic: ApicState | None
+    pending: bytes
 
 
-def save(context: Context, page: RunPage, controls: ControlState) -> registers_pb2.ContextState:
-    """Returns the state of an idle context."""
-    sections = {REGISTERS: register_file.save(page)}
+def save(context: Context, page: RunPage, controls: ControlState, apic: ApicState | None) -> registers_pb2.ContextState:
+    """Returns the state of an idle context; `apic` is that of its APIC."""
+    sections = {REGISTERS: register_file.save(page), PENDING: context.pending.pack()}
+    if apic is not None:
+        sections[APIC] = apic_state.pack(apic)
     if context.controls is None:
         sections[IMPLIED] = _IMPLIED.pack(context.exceptions, context.cpuid, context.syscall)
     else:
@@ -79,7 +87,9 @@ def load(state: registers_pb2.ContextState) -> Restored:
         raise malformed(error.message) from error
     if register_file.save(page) != sections[REGISTERS]:
         raise malformed("its registers are not as they are saved")
-    return Restored(page, _controls(sections))
+    if not Pending().restore(sections[PENDING]):
+        raise malformed("its pending interrupts are not as they are saved")
+    return Restored(page, _controls(sections), _apic(sections), sections[PENDING])
 
 
 def pack(sections: dict[int, bytes]) -> bytes:
@@ -104,7 +114,7 @@ def unpack(data: bytes) -> dict[int, bytes]:
         at += length
     if magic != _MAGIC or pack(sections) != data:
         raise malformed("its sections are not as they are saved")
-    if set(sections) not in ({REGISTERS, CONTROLS}, {REGISTERS, IMPLIED}):
+    if set(sections) - {APIC} not in ({REGISTERS, CONTROLS, PENDING}, {REGISTERS, IMPLIED, PENDING}):
         raise malformed(f"it has the sections {sorted(sections)}")
     return sections
 
@@ -116,6 +126,15 @@ def malformed(why: str) -> InvalidArgument:
         reason="CONTEXT_STATE_MALFORMED",
         next_step="Pass the message of SaveContext unchanged.",
     )
+
+
+def _apic(sections: dict[int, bytes]) -> ApicState | None:
+    if APIC not in sections:
+        return None
+    found = apic_state.unpack(sections[APIC])
+    if found is None:
+        raise malformed("its APIC is not as it is saved")
+    return found
 
 
 def _controls(sections: dict[int, bytes]) -> ExitControls | Implied:

@@ -10,9 +10,11 @@ from lamina_hardware import context_state, convert_registers, register_file
 from lamina_hardware.changes import require_idle
 from lamina_hardware.context_state import Implied
 from lamina_hardware.control_state import ControlState
+from lamina_hardware.domain.apic_state import ApicState
 from lamina_hardware.domain.contexts import Context
 from lamina_hardware.io.dispatcher import Dispatcher
 from lamina_hardware.register_checks import check_groups, check_msrs, check_registers
+from lamina_kit.errors import FailedPrecondition
 from lamina_kit.membus import MemoryBus
 from lamina_kit.runpage import RunPage
 
@@ -54,7 +56,8 @@ class RegisterAccess:
     def save(self, context: Context) -> pb.ContextState:
         """Returns the whole state of a context."""
         require_idle(context)
-        return context_state.save(context, self._page(context), self._controls)
+        apic = self._dispatcher.interrupts.save(context)
+        return context_state.save(context, self._page(context), self._controls, apic)
 
     def restore(self, context: Context, state: pb.ContextState) -> None:
         """Gives a context a state, all or nothing."""
@@ -62,13 +65,28 @@ class RegisterAccess:
         if not isinstance(found.controls, Implied):
             self._controls.check(found.controls)
         require_idle(context)
+        self._check_apic(context, found.apic)
         register_file.restore(self._page(context), register_file.save(found.page))
         if isinstance(found.controls, Implied):
             implied = found.controls
             self._controls.clear(context, implied.exceptions, implied.cpuid, implied.syscall)
         else:
             self._controls.put(context, found.controls)
+        context.pending.restore(found.pending)
+        if found.apic is not None:
+            self._dispatcher.interrupts.restore(context, found.apic)
         self._dispatcher.forget(context)
+
+    def _check_apic(self, context: Context, state: ApicState | None) -> None:
+        """Raises `FailedPrecondition` `APIC_MISMATCH` unless the context's APIC can have the state."""
+        wanted, mode = state.mode if state is not None else None, self._dispatcher.interrupts.mode(context)
+        if wanted is not mode:
+            names = [found.value if found is not None else "none" for found in (mode, wanted)]
+            raise FailedPrecondition(
+                f"The context's local APIC is {names[0]}, that of the state {names[1]}.",
+                reason="APIC_MISMATCH",
+                next_step="Configure the context's APIC as the saved context's was, then restore.",
+            )
 
     def _page(self, context: Context) -> RunPage:
         return RunPage(self._bus.run_page(context.run_page))

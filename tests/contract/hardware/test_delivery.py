@@ -324,3 +324,33 @@ async def test_signals_that_reach_nobody(bench: Any) -> None:
     assert await bench.signal(guest.context, kind=NMI) == result.RESULT_REQUESTED
     await bench.cpu.DeleteContext(pb.DeleteContextRequest(handle=guest.context.handle))
     assert await bench.signal(guest.context, VECTOR) == result.RESULT_NO_DESTINATION
+
+
+SMAP, AC, LAST_OF_STACK = 1 << 21, 1 << 18, KERNEL_STACK_TOP - 0x1000
+
+
+@pytest.mark.parametrize(
+    ("place", "flag", "code"),
+    [
+        (KERNEL_IDT, AC, 1), (KERNEL_GDT, AC, 1), (KERNEL_TSS, AC, 1), (KERNEL_IDT, 0, 1), (LAST_OF_STACK, 0, 3),
+        (LAST_OF_STACK, AC, None), (None, 0, None),
+    ],
+)  # fmt: skip
+async def test_smap_guards_the_tables(bench: Any, place: int | None, flag: int, code: int | None) -> None:
+    """Tables in user pages are refused under SMAP whatever AC is; a stack in one only while AC is clear."""
+    guest = await bench.guest("kernel_spin", intercepts=pb.Intercepts(exceptions=0xFFFF_FFFF, cpuid=True))
+    guest.gate(VECTOR, "handler_hlt", 0x400)
+    if place == KERNEL_TSS:
+        guest.put(KERNEL_IDT + VECTOR * 16, gate(ist=1))
+        guest.put(KERNEL_TSS + 36, struct.pack("<Q", KERNEL_STACK_TOP))
+    if place is not None:
+        guest.tables.map(place, guest.kernel[place], 7)
+    guest.page.cr4 |= SMAP
+    guest.page.rflags |= flag
+    guest.page.rdi, guest.page.r8 = TICKS, 1
+    guest.page.event = VECTOR | EVENT_EXTERNAL | EVENT_VALID
+    record = await guest.run(10_000)
+    if code is None:
+        assert (record.reason, record.rip) == (ExitReason.HLT, HANDLER + 1)
+    else:
+        assert (record.reason, record.error_code, record.address & ~0xFFF) == (ExitReason.PAGE_FAULT, code, place)

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from lamina.hardware.v1 import exit_controls_pb2, interrupts_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
-from lamina.hardware.v1 import interrupts_pb2
 
-from lamina_hardware.domain.contexts import Handle
 from lamina_kit.runpage import Activity, ExitReason
 from lamina_kit.virtual import VirtualLoop
 
@@ -25,7 +24,6 @@ NMI = 2
 async def bench(power: Any) -> AsyncIterator[Any]:
     """Returns a machine of two cores whose contexts' controls can be reached."""
     service, found = await power(cores=2)
-    found.machine = service.machine
     yield found
     await service.stop()
 
@@ -33,8 +31,13 @@ async def bench(power: Any) -> AsyncIterator[Any]:
 async def sleeper(bench: Any, program: str, apic_id: int = 0, **wish: Any) -> Any:
     """Makes a guest that does not exit for HLT, with an APIC and counting handlers, waiting for one tick."""
     guest = await bench.guest(program, **wish)
-    handle = Handle(guest.context.handle.id, guest.context.handle.generation)
-    bench.machine.engine.contexts.get(handle).hlt = False  # as `Cpu.SetExitControls` without HLT among its instructions
+    controls = exit_controls_pb2.ExitControls(
+        instructions=[exit_controls_pb2.TRAPPED_INSTRUCTION_CPUID],
+        ports=exit_controls_pb2.PortControls(all=True),
+    )
+    await bench.cpu.SetExitControls(
+        exit_controls_pb2.SetExitControlsRequest(handle=guest.context.handle, controls=controls)
+    )
     await bench.apic(guest.context, apic_id)
     guest.gate(0x40, "handler_count_x2", 0x400)
     guest.gate(2, "handler_nmi", 0x500)
@@ -94,7 +97,6 @@ async def test_what_sleeps_costs_nothing(bench: Any) -> None:
 async def test_an_ipi_wakes(power: Any, cores: int) -> None:
     """A context that sleeps is woken by the IPI of another, on one core and on two."""
     service, bench = await power(cores=cores)
-    bench.machine = service.machine
     guest = await sleeper(bench, "x2_halt", 3, coherence_domain="vm")
     sender = await bench.guest("x2_ipi", coherence_domain="vm")
     await bench.apic(sender.context, 1)

@@ -24,12 +24,12 @@ VERSION = 0x0005_0014
 SOFTWARE_ENABLED = 1 << 8
 _MASKED = 1 << 16
 _SVR_RESET = 0xFF
-_TIMER_PERIODIC = 1 << 17
+TIMER_PERIODIC = 1 << 17
 _ESR_SEND_VECTOR, _ESR_RECEIVE_VECTOR, _ESR_REGISTER = 1 << 5, 1 << 6, 1 << 7
 _LEAST_VECTOR = 16
 _X2_FLAT_IDS = 15
 
-_LVT_WRITABLE = {
+LVT_WRITABLE = {
     at.LVT_CMCI: 0x107FF, at.LVT_TIMER: 0x300FF, at.LVT_THERMAL: 0x107FF, at.LVT_COUNTERS: 0x107FF,
     at.LVT_LINT0: 0x1A7FF, at.LVT_LINT1: 0x1A7FF, at.LVT_ERROR: 0x100FF,
 }  # fmt: skip
@@ -39,7 +39,7 @@ _READ_ONLY = frozenset(
 _WRITE_ONLY = frozenset((at.EOI, at.SELF_IPI))
 _KNOWN = frozenset(
     (at.ID, at.VERSION, at.TPR, at.APR, at.PPR, at.EOI, at.LDR, at.DFR, at.SVR, *range(at.ISR, at.ESR, 16), at.ESR,
-     at.ICR, at.ICR_HIGH, *_LVT_WRITABLE, at.TIMER_INITIAL, at.TIMER_CURRENT, at.TIMER_DIVIDE)
+     at.ICR, at.ICR_HIGH, *LVT_WRITABLE, at.TIMER_INITIAL, at.TIMER_CURRENT, at.TIMER_DIVIDE)
 )  # fmt: skip
 _X2_ONLY = frozenset((at.SELF_IPI,))
 _XAPIC_ONLY = frozenset((at.DFR, at.ICR_HIGH))
@@ -147,13 +147,13 @@ class LocalApic:
         """Brings page, descriptor and timer to the state after power-on: switched off by software, all masked."""
         self.page.clear()
         self.posted.clear()
-        self.timer.start(0, 0)
+        self.timer.reset()
         self.esr_pending = 0
         self.put_identity()
         self.page.put(at.VERSION, VERSION)
         self.page.put(at.DFR, 0xFFFF_FFFF)
         self.page.put(at.SVR, _SVR_RESET)
-        for register in _LVT_WRITABLE:
+        for register in LVT_WRITABLE:
             self.page.put(register, _MASKED)
 
     def put_identity(self) -> None:
@@ -316,7 +316,7 @@ class LocalApic:
                 self.page.put(at.ICR_HIGH, value >> 32)
                 return self._send(value & 0xCCFFF, value >> 32)
             return self._send(value, self.page.get(at.ICR_HIGH) >> 24)
-        elif register in _LVT_WRITABLE:
+        elif register in LVT_WRITABLE:
             return self._write_entry(register, value)
         elif register == at.TIMER_INITIAL:
             self.page.put(register, value)
@@ -332,17 +332,17 @@ class LocalApic:
         """Writes SVR; switched off, the local vector table is masked and stays so."""
         self.page.put(at.SVR, value)
         if not value & SOFTWARE_ENABLED:
-            for register in _LVT_WRITABLE:
+            for register in LVT_WRITABLE:
                 self.page.put(register, self.page.get(register) | _MASKED)
         return TIMER_CHANGED
 
     def _write_entry(self, register: int, value: int) -> Effect:
         """Writes an entry of the local vector table. The timer's TSC-deadline mode does not exist."""
-        value &= _LVT_WRITABLE[register] | _MASKED
+        value &= LVT_WRITABLE[register] | _MASKED
         if not self.is_enabled:
             value |= _MASKED
         if register == at.LVT_TIMER:
-            self.timer.set_periodic(bool(value & _TIMER_PERIODIC))
+            self.timer.set_periodic(bool(value & TIMER_PERIODIC))
             self.page.put(register, value)
             return TIMER_CHANGED
         self.page.put(register, value)
@@ -384,6 +384,6 @@ class LocalApic:
             return 0
         if register == at.ICR:
             return 0xFFFF_FFFF_000C_CFFF
-        if register in _LVT_WRITABLE:
-            return _LVT_WRITABLE[register] | 0x5000  # delivery status and remote IRR read back
+        if register in LVT_WRITABLE:
+            return LVT_WRITABLE[register] | 0x5000  # delivery status and remote IRR read back
         return {at.TPR: 0xFF, at.SVR: 0x11FF, at.TIMER_DIVIDE: 0xB, at.SELF_IPI: 0xFF}.get(register, 0xFFFF_FFFF)

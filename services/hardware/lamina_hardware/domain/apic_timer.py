@@ -39,6 +39,16 @@ class ApicTimer:
         self.base_ns = now
         self.last_fired_ns = None
 
+    def reset(self) -> None:
+        """Brings it to the state after power-on: one-shot, divided by 2, at rest."""
+        self.divide, self.periodic = 2, False
+        self.start(0, 0)
+
+    def resume(self, initial: int, left: int, now: int) -> None:
+        """Goes on with what is left of a count from `initial`; `left` is at most that, 0: it rests."""
+        self.start(initial, now)
+        self.base_count = left
+
     def count(self, now: int) -> int:
         """Returns the count at a time."""
         if not self.base_count:

@@ -6,9 +6,14 @@ A core sees a vector that is posted while it runs when it is paused for it: befo
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from lamina_hardware.domain.apic import LocalApic
+
+_VECTOR_BYTES = 32
+_FORM = struct.Struct(f"<{_VECTOR_BYTES}s???h")
+_NO_STARTUP, _LAST_PAGE = -1, 255
 
 
 @dataclass(slots=True)
@@ -82,3 +87,24 @@ class Pending:
         vector = self.next_vector()
         self.taken &= ~(1 << vector)
         return vector
+
+    def pack(self) -> bytes:
+        """Returns what waits beside the APIC as bytes: vectors, NMI, machine check, INIT, start-up page or -1."""
+        vectors = (self.fixed | self.taken).to_bytes(_VECTOR_BYTES, "little")
+        startup = _NO_STARTUP if self.startup is None else self.startup
+        return _FORM.pack(vectors, self.nmi, self.machine_check, self.init, startup)
+
+    def restore(self, data: bytes) -> bool:
+        """Takes what `pack` returned; returns False, having changed nothing, when the bytes are not that."""
+        if len(data) != _FORM.size:
+            return False
+        vectors, nmi, machine_check, init, startup = _FORM.unpack(data)
+        found = Pending(
+            None, int.from_bytes(vectors, "little"), 0, nmi, machine_check, init,
+            None if startup == _NO_STARTUP else startup,
+        )  # fmt: skip
+        if found.pack() != data or not _NO_STARTUP <= startup <= _LAST_PAGE:
+            return False
+        self.fixed, self.taken, self.startup = found.fixed, 0, found.startup
+        self.nmi, self.machine_check, self.init = nmi, machine_check, init
+        return True

@@ -42,7 +42,7 @@ from lamina_hardware.io.native import (
     word,
 )
 from lamina_hardware.io.registers import CODE_ATTRIBUTES, DATA_ATTRIBUTES, flags, set_flags, set_segment
-from lamina_hardware.io.walker import SET_BITS, walk
+from lamina_hardware.io.walker import CR4_SMAP, SET_BITS, walk
 
 _0, _1, _2, _3, _4, _5, _7, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8, 16))
 _OFFSET = u64(4095)
@@ -65,6 +65,7 @@ _CONFORMING = u64(1 << 42)
 _FLAGS_CLEARED = u64((1 << 8) | (1 << 14) | (1 << 16) | (1 << 17))  # TF NT RF VM
 _FLAG_IF = u64(1 << 9)
 _FLAG_RF = u64(1 << 16)
+_FLAG_AC = u64(1 << 18)
 _STAR_SHIFT = u64(32)
 
 
@@ -75,10 +76,17 @@ def _refused(block: int, vector: int, code: int) -> Word:
 
 @compiled("uint64(uint64, uint64, uint64)")
 def _place(block: int, va: int, access: int) -> Word:
-    """Returns this process's address of a byte of the guest as its kernel sees it; 0 with the fault in the block."""
+    """Returns this process's address of a byte of the guest as its kernel sees it; 0 with the fault in the block.
+
+    Only tables are read and only the stack is written. The tables are implicit accesses, which SMAP forbids for user
+    pages whatever AC is; the stack is an explicit one, which AC allows. Source: Intel SDM vol. 3, 5.6.1.
+    """
     env = word(block, ENV)
+    cr4 = load64(env + at.CR4)
+    if access == ACCESS_WRITE and load64(env + at.EFLAGS) & _FLAG_AC != _0:
+        cr4 &= ~CR4_SMAP
     put(block, FAULT, FAULT_NONE)
-    ended = walk(block, load64(env + at.CR3), va, access, _0, load64(env + at.CR0), _0, SET_BITS)
+    ended = walk(block, load64(env + at.CR3), va, access, _0, load64(env + at.CR0), cr4, SET_BITS)
     if ended != FAULT_NONE:
         if ended == FAULT_EPT and word(block, FAULT_CODE) == FAULT_IN_PAGE:
             put(block, FAULT_GPA, word(block, FAULT_GPA) | (va & _OFFSET))

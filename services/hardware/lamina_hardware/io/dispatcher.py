@@ -12,15 +12,15 @@ On a loop in virtual time a slice ends at the loop's next timer or after a quant
 at its virtual end: the core is taken until then. What it wrote to RAM shows from its begin, a quantum early at most; a
 cancellation or a pause in between waits for the end. ADR 0005.
 
-What a core must forget (translations, translated code) is kept here and handed over while it is idle; a core that runs
+What a core must forget (translations, translated code) is handed over while it is idle (`stale.py`); a core that runs
 is paused for it. ADR 0001 and 0004.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from lamina_hardware.domain.arbiter import Grant, Run
 from lamina_hardware.domain.contexts import Context, ContextState, Handle
@@ -31,9 +31,10 @@ from lamina_hardware.engines.interface import CoreEngine, Stopped
 from lamina_hardware.engines.model.engine import Ended, ModelEngine
 from lamina_hardware.io.core_threads import CoreThread
 from lamina_hardware.io.interrupt_controller import InterruptController
+from lamina_hardware.io.stale import Stale
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.membus import ALL, MemoryBus
+from lamina_kit.membus import MemoryBus
 from lamina_kit.runpage import RunPage
 from lamina_kit.virtual import VirtualLoop
 
@@ -53,14 +54,6 @@ class Pace:
     quantum_ns: int = 100_000
     least_ns: int = 1_000
     """Shortest slice in virtual time: timers that are closer do not cut it."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    """What a core must do before its next instruction."""
-
-    flush: bool = False
-    drop: set[int] | None = field(default_factory=set)  # None: all
 
 
 class Dispatcher:
@@ -83,7 +76,7 @@ class Dispatcher:
         self._pace = pace
         self._throttled = throttled
         self._lost = lost
-        self._pending = [_Pending() for _ in cores]
+        self._stale = Stale(cores, bus)
         self._waiters: list[list[asyncio.Future[None]]] = [[] for _ in cores]
         self._asked: list[list[asyncio.Future[TlbContent]]] = [[] for _ in cores]
         self._threads: list[CoreThread] = []
@@ -198,23 +191,23 @@ class Dispatcher:
         """
         held = [number for number, core in enumerate(self._cores) if core.holds(root, eptp)]
         for number in held:
-            self._pending[number].flush = True
+            self._stale.flush(number)
             self.engine.note_shootdown(number)
         await asyncio.gather(*(self._pause(number) for number in held if self._is_out(number)))
         return len(held)
 
     async def forget_translations(self) -> int:
         """Empties the TLB of every core; returns how many. When it returns none uses an old translation."""
-        for pending in self._pending:
-            pending.flush = True
+        for core in range(len(self._cores)):
+            self._stale.flush(core)
         await asyncio.gather(*(self._pause(core) for core in range(len(self._cores)) if self._is_out(core)))
         return len(self._cores)
 
     async def drop_written_code(self) -> None:
         """Drops translated code of frames that were written; when it returns no core runs the old code."""
-        self._collect_code_writes()
+        self._stale.collect()
         busy = [number for number in range(len(self._cores)) if self._is_out(number)]
-        await asyncio.gather(*(self._pause(number) for number in busy if self._pending[number].drop != set()))
+        await asyncio.gather(*(self._pause(number) for number in busy if self._stale.has_code(number)))
 
     def counts(self, core: int) -> Counts:
         """Returns the counters of one core."""
@@ -238,7 +231,7 @@ class Dispatcher:
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _read_tlb(self, core: int) -> TlbContent:
-        return EMPTY if self._pending[core].flush else self._cores[core].tlb()
+        return EMPTY if self._stale.flushes(core) else self._cores[core].tlb()
 
     def _is_out(self, core: int) -> bool:
         return self.engine.arbiter.running[core] is not None
@@ -264,7 +257,7 @@ class Dispatcher:
                 fresh = None
                 self._run_here(grant, self._pace.inline_instructions)
             elif self._threads:
-                self._prepare(grant.core)
+                self._stale.hand_over(grant.core)
                 limit = self._within_timer(grant, self._pace.slice_instructions)
                 self._threads[grant.core].run(self.engine.work(grant, limit))
             else:
@@ -274,7 +267,7 @@ class Dispatcher:
 
     def _run_here(self, grant: Grant, limit: int) -> None:
         """Runs one slice on the event loop."""
-        self._prepare(grant.core)
+        self._stale.hand_over(grant.core)
         if self._virtual is not None:
             self._run_virtually(grant, self._virtual)
             return
@@ -383,33 +376,6 @@ class Dispatcher:
         deliver = ended.run.tag
         assert callable(deliver), "a run without a receiver"
         deliver(ended)
-
-    def _prepare(self, core: int) -> None:
-        """Hands an idle core what it must forget before its next instruction."""
-        self._collect_code_writes()
-        pending = self._pending[core]
-        if pending.flush:
-            self._cores[core].flush()
-            pending.flush = False
-        if pending.drop is None or pending.drop:
-            self._cores[core].drop_code(pending.drop)
-            pending.drop = set()
-
-    def _collect_code_writes(self) -> None:
-        """Takes the frames whose code is stale off the bus, for every core."""
-        frames = self._bus.drain_code_writes()
-        if frames is ALL:
-            for pending in self._pending:
-                pending.drop = None
-        elif frames:
-            self._note_stale(frames)
-
-    def _note_stale(self, frames: Iterable[int]) -> None:
-        for pending in self._pending:
-            if pending.drop is not None:
-                pending.drop.update(frames)
-        for frame in frames:
-            self._bus.clear_exec(frame)
 
     def _set_timer(self) -> None:
         """Wakes up when a throttled group may go on."""

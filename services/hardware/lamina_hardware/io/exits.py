@@ -68,18 +68,7 @@ from lamina_hardware.io.device_access import device_access
 from lamina_hardware.io.double_fault import DOUBLE_FAULT, NO_VECTOR, second_vector
 from lamina_hardware.io.fill import drop_code
 from lamina_hardware.io.intercepts import intercepted, unknown
-from lamina_hardware.io.native import (
-    Word,
-    compiled,
-    linked,
-    load8,
-    load32,
-    load64,
-    put,
-    store64,
-    u64,
-    word,
-)
+from lamina_hardware.io.native import Word, compiled, linked, load8, load32, load64, put, store64, u64, word
 from lamina_hardware.io.outcome import (
     ACCESS,
     ADDRESS,

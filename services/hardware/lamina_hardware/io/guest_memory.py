@@ -31,11 +31,14 @@ _VALUE = u64(64)  # bytes into the scratch words: where a value is put together
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
 def byte_place(block: int, va: int, access: int, system: int) -> Word:
-    """Returns this process's address of one byte; `system`: the processor's own access, as of the kernel."""
+    """Returns this process's address of one byte; `system`: the processor's own access, as of the kernel.
+
+    SMAP forbids the processor's own access to user pages whatever AC is. Source: Intel SDM vol. 3, 5.6.1.
+    """
     env = word(block, ENV)
     put(block, FAULT, FAULT_NONE)
     if system != _0:
-        ended = walk(block, load64(env + at.CR3), va, access, _0, load64(env + at.CR0), _0, SET_BITS)
+        ended = walk(block, load64(env + at.CR3), va, access, _0, load64(env + at.CR0), load64(env + at.CR4), SET_BITS)
     else:
         ended = walk_live(block, va, access, SET_BITS)
     if ended != FAULT_NONE:

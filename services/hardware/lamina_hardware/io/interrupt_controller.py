@@ -14,8 +14,10 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lamina_hardware.domain import apic_state
 from lamina_hardware.domain.apic import Delivery, LocalApic, Message, Mode, Send, TimerChanged
 from lamina_hardware.domain.apic_page import ApicPage, PostedInterrupts, Words
+from lamina_hardware.domain.apic_state import ApicState
 from lamina_hardware.domain.apic_timer import ApicTimer
 from lamina_hardware.domain.contexts import Context, ContextState
 from lamina_hardware.domain.interrupt_messages import destinations
@@ -139,6 +141,24 @@ class InterruptController:
         """Takes a context's APIC away, if it has one."""
         if found := self._configured.get(context.key):
             self._leave(found)
+
+    def save(self, context: Context) -> ApicState | None:
+        """Returns the state of a context's APIC, None without one."""
+        if (found := self._configured.get(context.key)) is None:
+            return None
+        now = self._clock.now_ns()
+        return apic_state.take(found.apic, now, found.alarm is not None and found.due <= now)
+
+    def mode(self, context: Context) -> Mode | None:
+        """Returns the mode of a context's APIC, None without one."""
+        found = self._configured.get(context.key)
+        return None if found is None else found.apic.mode
+
+    def restore(self, context: Context, state: ApicState) -> None:
+        """Gives the APIC of an idle context, which has the state's mode, a state."""
+        found = self._configured[context.key]
+        apic_state.give(found.apic, state, self._clock.now_ns())
+        self._arm(found)
 
     def stop(self) -> None:
         """Takes all timers off the loop."""
@@ -284,7 +304,8 @@ class InterruptController:
         pending.take()
         if pending.apic is not None:
             pending.apic.sync()
-        return may and pending.next_vector() != 0
+        exits = context.controls is not None and context.controls.external_interrupts
+        return (may or exits) and pending.next_vector() != 0
 
     # ── timers ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -280,9 +280,9 @@ def _step(block: int) -> Word:
         return raise_exception(block, vector - _1, _0, _0)
     reason = _deliver_event(block)
     if reason == GO_ON:
-        reason = _local_interrupt(block)
+        reason = _window(block)  # before what waits: Intel SDM vol. 3, 27.7.5 and 27.7.6
     if reason == GO_ON:
-        reason = _window(block)
+        reason = _local_interrupt(block)
     if reason == GO_ON and load64(activity) != _0:
         return ASLEEP
     return _emulate(block) if reason == GO_ON else reason

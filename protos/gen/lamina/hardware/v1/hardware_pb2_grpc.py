@@ -893,8 +893,9 @@ class CpuServicer:
     def RestoreContext(self, request, context):
         """Gives an idle context a state that `SaveContext` returned.
 
-        Idempotent; all or nothing. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`, `CONTEXT_STATE_VERSION` for
-        a layout that this version does not know; INVALID_ARGUMENT `CONTEXT_STATE_MALFORMED`; UNIMPLEMENTED
+        Idempotent; all or nothing. The timer of an APIC goes on with what was left of its count. Errors:
+        FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`, `CONTEXT_STATE_VERSION` for a layout that this version does not
+        know, `APIC_MISMATCH` when only one of state and context has an APIC, or their modes differ; INVALID_ARGUMENT `CONTEXT_STATE_MALFORMED`; UNIMPLEMENTED
         `CONTROL_NOT_SUPPORTED` when the state needs what this engine does not have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
