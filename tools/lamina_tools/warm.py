@@ -1,4 +1,4 @@
-"""Fills the cache of compiled numba functions: `python -m lamina_tools.warm VENV`.
+"""Fills the cache of compiled numba functions: `python -m lamina_tools.warm VENV [all]`.
 
 numba notices a change in the file of a function but not in what that file imports: a changed constant or callee would
 keep its old machine code. So the cache lies in a folder that is named after the text of every module that takes part;
@@ -30,8 +30,11 @@ KEPT = 3
 
 _LAYERS = ("lamina_hardware.", "lamina_mmu.", "lamina_vswitch.", "lamina_hypervisor.", "lamina_container_runtime.")
 
+LATE = ("lamina_mmu.replay.",)
+"""What a stack never runs: compiled only with `all`, which `./run` asks for before replays, tests and benchmarks."""
+
 FULL = ".full"
-"""Marks a cache folder that was filled to the end."""
+"""Marks a cache folder that was filled to the end; with `all` the mark is `.full-all`."""
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -153,6 +156,8 @@ def own_sources() -> dict[str, Path]:
 def main(arguments: list[str]) -> int:
     """Fills the cache if it is not full, and writes its path into the stamp that `./run` reads. Returns 0.
 
+    The stamp is `.lamina-warm`, with `all` `.lamina-warm-all`.
+
     With `--only` compiles the modules that follow into the cache that NUMBA_CACHE_DIR names; returns how many failed.
     """
     if arguments[0] == "--only":
@@ -161,18 +166,20 @@ def main(arguments: list[str]) -> int:
     sources = own_sources()
     modules = compiled_modules(sources)
     cache = venv / "numba" / digest(closure(modules, sources), sources)
+    kind = "-all" if arguments[1:] == ["all"] else ""
     started = time.time()
-    if not (cache / FULL).exists():
+    if not (cache / (FULL + kind)).exists():
         cache.mkdir(parents=True, exist_ok=True)
         os.environ["NUMBA_CACHE_DIR"] = str(cache)
-        if not compile_packages(modules):
-            (cache / FULL).touch()
+        wanted = [name for name in modules if kind or not name.startswith(LATE)]
+        if not compile_packages(wanted):
+            (cache / (FULL + kind)).touch()
     os.utime(cache)
     prune(cache.parent)
-    scratch = venv / f".lamina-warm.{os.getpid()}"
+    scratch = venv / f".lamina-warm{kind}.{os.getpid()}"
     scratch.write_text(f"{cache}\n")
     os.utime(scratch, (started, started))  # a file that changes while we compile is newer than the stamp
-    scratch.replace(venv / ".lamina-warm")
+    scratch.replace(venv / f".lamina-warm{kind}")
     return 0
 
 

@@ -21,6 +21,7 @@ echo "set up with $0" >&2
 PRETENDED = """#!/bin/sh
 # Stands for the environment's python and lamina: warms without compiling, and shows its arguments.
 case "$*" in
+*lamina_tools.warm*all) echo "$VENV/numba/x" > "$VENV/.lamina-warm-all"; exit 0 ;;
 *lamina_tools.warm*) echo "$VENV/numba/x" > "$VENV/.lamina-warm"; exit 0 ;;
 esac
 for argument; do printf '<%s>' "$argument"; done; echo " cache=$NUMBA_CACHE_DIR"
@@ -185,3 +186,17 @@ def test_a_changed_source_is_compiled_again(tree: Tree) -> None:
     (tree.root / "kit" / "module.py").touch()
     tree.run("demo")
     assert stamp.stat().st_mtime > 1
+
+
+@pytest.mark.parametrize(
+    ("words", "all_of_it"),
+    [(("demo",), False), (("mmu", "spaces"), False), (("mmu", "replay", "x"), True), (("test",), True)],
+)
+def test_what_no_stack_runs_is_compiled_for_those_who_need_it(
+    tree: Tree, words: tuple[str, ...], all_of_it: bool
+) -> None:
+    """A demo does not wait for the compiled replays; a replay and the tests do."""
+    tree.interpreter("python3", "3.13")
+    tree.run(*words)
+    assert (tree.venv / ".lamina-warm-all").exists() == all_of_it
+    assert (tree.venv / ".lamina-warm").exists() != all_of_it
