@@ -13,6 +13,7 @@ from lamina_cli.commands import (
     hardware_interrupts,
     hardware_machine,
     hardware_nics,
+    hardware_registers,
 )
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(verbs.add_parser("time", help="show the host's time"), time, lists=True)
     hardware_disks.configure(verbs)
     hardware_interrupts.configure(verbs)
+    hardware_registers.configure(verbs)
     read = verbs.add_parser("read", help="dump bytes of RAM")
     read.add_argument("address", type=parse.address, help="physical address, for example 0x1000")
     read.add_argument("size", type=parse.size, nargs="?", default=256, help="bytes (default 256)")

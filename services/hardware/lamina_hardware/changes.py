@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lamina.common.v1 import pressure_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
 
+from lamina_hardware.convert_disks import pressure
 from lamina_hardware.domain.contexts import Context, ContextState
-from lamina_hardware.domain.pressure import Waiting
 from lamina_hardware.domain.run_groups import DEFAULT_PERIOD_NS, DEFAULT_WEIGHT, Change, RunGroup
 from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.names import Names
@@ -91,7 +90,6 @@ def group_change(message: pb.RunGroup, paths: Sequence[str], group: RunGroup, co
 def usage(group: RunGroup, name: str, now: int) -> pb.RunGroupUsage:
     """Returns what a group used up to `now`, children included."""
     group.roll(now)
-    group.waiting.advance(now)
     throttled_now = now - group.throttled_since if group.throttled_since is not None else 0
     return pb.RunGroupUsage(
         name=name,
@@ -100,21 +98,7 @@ def usage(group: RunGroup, name: str, now: int) -> pb.RunGroupUsage:
         throttled_ns=group.throttled_ns + max(throttled_now, 0),
         periods=group.periods,
         throttled_periods=group.throttled_periods,
-        pressure=_pressure(group.waiting),
-        active_contexts=group.waiting.ready + group.waiting.running,
+        pressure=pressure(group.pressure.read(now)),
+        active_contexts=group.ready + group.running,
         instructions=group.instructions,
-    )
-
-
-def _pressure(waiting: Waiting) -> pressure_pb2.Pressure:
-    some, full = waiting.some.ppm(), waiting.full.ppm()
-    return pressure_pb2.Pressure(
-        some_ns=waiting.some.total_ns,
-        full_ns=waiting.full.total_ns,
-        some_10s_ppm=some[0],
-        some_60s_ppm=some[1],
-        some_300s_ppm=some[2],
-        full_10s_ppm=full[0],
-        full_60s_ppm=full[1],
-        full_300s_ppm=full[2],
     )

@@ -98,3 +98,31 @@ def test_core_sets_shrink_on_the_way_down() -> None:
     groups.create(RunGroup("a", ROOT, Share(), cores=frozenset({0, 1})))
     groups.create(RunGroup("b", "a", Share(), cores=frozenset({1, 2})))
     assert [groups.allows("b", core) for core in range(4)] == [False, True, False, False]
+
+
+def test_pressure_is_of_the_window_that_ends_now() -> None:
+    """Waiting for 1 s of 10 is a tenth of the shortest window; `full` counts only while none of the group runs."""
+    groups = RunGroups()
+    groups.create(RunGroup("a", ROOT, Share()))
+    groups.create(RunGroup("b", "a", Share()))
+    second = 1000 * MS
+    groups.moved("b", 0, 1, 100 * second)
+    groups.moved("b", 1, 0, 100 * second)
+    groups.moved("b", 0, -1, 101 * second)
+    groups.moved("b", -1, 1, 103 * second)
+    groups.moved("b", 0, -1, 104 * second)
+    for name in ("b", "a", ROOT):
+        group = groups.get(name)
+        read = group.pressure.read(110 * second)
+        assert (read.some_ns, read.full_ns) == (3 * second, 2 * second)
+        assert (read.some_ppm[0], read.full_ppm[0]) == (300_000, 200_000)
+        assert (group.ready, group.running) == (0, 0)
+        assert group.pressure.read(112 * second).some_ppm[0] == 100_000
+
+
+def test_instructions_count_in_all_groups_above() -> None:
+    """What a context executes counts in its group and the groups that hold it."""
+    groups = tree(a=100)
+    groups.charge("a", MS, 0, 5)
+    groups.charge(ROOT, MS, 0, 2)
+    assert (groups.get("a").instructions, groups.get(ROOT).instructions) == (5, 7)

@@ -20,7 +20,8 @@ from lamina_hardware.domain.run_groups import RunGroup, RunGroups
 class Run:
     """One run in progress. `budget` 0 means none. Times in nanoseconds; `ready_since` is when it began to wait.
 
-    `final` says that the grant in progress reaches to the end of the budget, not only of a slice.
+    `final` says that the grant in progress reaches to the end of the budget, not only of a slice. `waits` says that its
+    groups know that it waits: one that gets a core at once never does.
     """
 
     context: Context
@@ -36,6 +37,7 @@ class Run:
     core: int = -1
     final: bool = False
     cancelled: bool = False
+    waits: bool = False
     observer: Observer | None = None
 
 
@@ -83,7 +85,6 @@ class Arbiter:
         context.state = ContextState.READY
         self._ready.append(run)
         self.groups.activate(context.group)
-        self.groups.moved(context.group, 1, 0, now)
         return run
 
     def grant(self, now: int) -> Grant | None:
@@ -93,6 +94,7 @@ class Arbiter:
         idle = [core for core, run in enumerate(self.running) if run is None and not self.lost[core]]
         eligible = [run for run in self._ready if self._may_run(run, idle, now)] if idle else []
         if not eligible:
+            self._note_waiting(now)
             return None
         if len(eligible) == 1:
             self.groups.note_alone(eligible[0].context.group)
@@ -111,12 +113,11 @@ class Arbiter:
         del self._domain_busy[context.domain]
         context.counts.instructions += consumed - run.consumed
         context.counts.run_time_ns += run_ns
-        for group in self.groups.path(context.group):
-            group.instructions += consumed - run.consumed
+        instructions = consumed - run.consumed
         self.groups.moved(context.group, 0, -1, now)
         run.consumed = consumed
         run.run_ns += run_ns
-        return self.groups.charge(context.group, run_ns, now)
+        return self.groups.charge(context.group, run_ns, now, instructions)
 
     def requeue(self, run: Run, now: int) -> None:
         """Lets a run that was stopped for others, or for its slice, wait again, behind those that wait already."""
@@ -125,7 +126,6 @@ class Arbiter:
         run.ready_since = now
         run.context.state = ContextState.READY
         self._ready.append(run)
-        self.groups.moved(run.context.group, 1, 0, now)
 
     def halt(self, run: Run) -> None:
         """Lets a run sleep that has no core; it takes part in nothing until `wake`."""
@@ -144,7 +144,9 @@ class Arbiter:
         if run in self._ready:
             self._ready.remove(run)
             self._waited(run, now)
-            self.groups.moved(run.context.group, -1, 0, now)
+            if run.waits:
+                run.waits = False
+                self.groups.moved(run.context.group, -1, 0, now)
         if self._halted.pop(run.context.key, None) is None:
             self.groups.deactivate(run.context.group)
         run.context.state = ContextState.IDLE
@@ -190,7 +192,8 @@ class Arbiter:
         context = run.context
         self._ready.remove(run)
         self._waited(run, now)
-        self.groups.moved(context.group, -1, 1, now)
+        self.groups.moved(context.group, -int(run.waits), 1, now)
+        run.waits = False
         migrated = context.last_core not in (-1, core)
         moved = context.last_core != core or self._domain_core.get(context.domain) != core
         run.core = context.last_core = self._domain_core[context.domain] = core
@@ -198,6 +201,13 @@ class Arbiter:
         self.running[core] = run
         context.state = ContextState.RUNNING
         return Grant(run, core, moved, migrated)
+
+    def _note_waiting(self, now: int) -> None:
+        """Has the groups of the runs that got no core know that they wait."""
+        for run in self._ready:
+            if not run.waits:
+                run.waits = True
+                self.groups.moved(run.context.group, 1, 0, now)
 
     def _waited(self, run: Run, now: int) -> None:
         waited = max(0, now - run.ready_since)

@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from lamina_hardware.domain.pressure import Waiting
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
+from lamina_kit.pressure import Pressure
 
 ROOT = ""
 DEFAULT_WEIGHT = 100
@@ -38,7 +38,10 @@ class Share:
 
 @dataclass(slots=True, eq=False)
 class RunGroup:
-    """A node. `cores` empty means all that the parent has. Times are CPU time in nanoseconds."""
+    """A node. `cores` empty means all that the parent has. Times are CPU time in nanoseconds.
+
+    Of its contexts, those of the groups below included, `ready` wait for a core and `running` have one.
+    """
 
     name: str
     parent: str
@@ -55,7 +58,9 @@ class RunGroup:
     window_start: int = 0
     window_used: int = 0
     contexts: int = 0
-    waiting: Waiting = field(default_factory=Waiting)
+    ready: int = 0
+    running: int = 0
+    pressure: Pressure = field(default_factory=Pressure)
     instructions: int = 0
     periods: int = 0
     throttled_periods: int = 0
@@ -184,9 +189,13 @@ class RunGroups:
             group.throttled_since = None
 
     def moved(self, name: str, ready: int, running: int, now: int) -> None:
-        """Notes that contexts of a group began or ended to wait, or to run."""
+        """Notes that contexts of a group began or ended to wait, or to run. While none waits there is no pressure."""
         for group in self._paths[name]:
-            group.waiting.change(ready, running, now)
+            waited = group.ready
+            group.ready = waiting = waited + ready
+            group.running += running
+            if waited or waiting:
+                group.pressure.note(now, waiting, group.running)
 
     def entries(self) -> list[RunGroup]:
         """Returns all groups but the root, in the order of their names."""
@@ -214,18 +223,29 @@ class RunGroups:
         for group in self.path(name):
             group.share.active -= group.name != ROOT
 
-    def charge(self, name: str, ns: int, now: int) -> list[RunGroup]:
-        """Adds CPU time of a context to its group and all above; returns those that it throttled."""
+    def charge(self, name: str, ns: int, now: int, instructions: int = 0) -> list[RunGroup]:
+        """Adds CPU time and instructions of a context to its group and all above; returns those that it throttled."""
         self._groups[name].own.charge(ns)
-        return [group for group in self.path(name) if group.charge(ns, now)]
+        throttled = []
+        for group in self._paths[name]:
+            group.instructions += instructions
+            if group.charge(ns, now):
+                throttled.append(group)
+        return throttled
 
     def throttled(self, name: str, now: int) -> RunGroup | None:
         """Returns the group on the path to the root whose quota is used up, if there is one."""
-        return next((group for group in self.path(name) if group.is_throttled(now)), None)
+        for group in self._paths[name]:
+            if group.quota_ns and group.is_throttled(now):
+                return group
+        return None
 
     def allows(self, name: str, core: int) -> bool:
         """Returns whether every group on the path lets a context run on this core."""
-        return all(not group.cores or core in group.cores for group in self.path(name))
+        for group in self._paths[name]:  # noqa: SIM110 (at every exit: a generator costs more than its turns)
+            if group.cores and core not in group.cores:
+                return False
+        return True
 
     def next_of(self, ready: dict[str, int]) -> str:
         """Returns the group whose contexts run next, of those in `ready` (group → how many): furthest behind first."""

@@ -40,7 +40,7 @@ INPUT = u64(25)  # what the holder answered to the INS at RIP, if one waits
 CONTROLS = u64(26)  # address of its table of exit controls; 0: it has those that its creation implies
 BEGAN = u64(27)  # CONSUMED when this slice began
 MSR_MAP = u64(28)  # address of the bitmap of MSRs that the emulator hands over; walker core only
-MSR_SERIAL = u64(29)  # which table's bitmap that is; 0: the one at MSR_DEFAULT
+CONTROLS_SERIAL = u64(29)  # which table the emulator goes by; 0: none, as the creation implies. Walker core only
 MSR_DEFAULT = u64(37)
 
 OBSERVATION = u64(38)  # address of what is kept of an observed context (`observe.py`), 0: it is not observed

@@ -9,12 +9,12 @@ from __future__ import annotations
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.control import (
     CONTROLS,
+    CONTROLS_SERIAL,
     ENV,
     L_POST,
     LIMIT,
     MSR_DEFAULT,
     MSR_MAP,
-    MSR_SERIAL,
     PORTABLE,
     REQUEST,
     REQUEST_PAUSE,
@@ -80,13 +80,9 @@ def traps(block: int, instruction: int, otherwise: int) -> Word:
     return (setting(block, T_FLAGS) >> instruction) & _1
 
 
-@compiled("uint64(uint64)")
-def _set_msr_map(block: int) -> Word:
-    """Gives the emulator the bitmap of this context's controls, if it has another."""
-    serial = setting(block, T_SERIAL)
-    if word(block, MSR_SERIAL) == serial:
-        return _0
-    put(block, MSR_SERIAL, serial)
+@compiled("uint64(uint64, uint64)")
+def _set_msr_map(block: int, serial: int) -> Word:
+    """Gives the emulator the bitmap of this context's controls."""
     source = word(block, MSR_DEFAULT) if serial == _0 else setting(block, T_MSR_MAP)
     target = word(block, MSR_MAP)
     i = _0
@@ -98,10 +94,15 @@ def _set_msr_map(block: int) -> Word:
 
 @compiled("uint64(uint64)")
 def set_intercepts(block: int) -> Word:
-    """Tells the emulator which instructions to hand over: those that the controls name and those that we do."""
-    if word(block, PORTABLE) != _0:
+    """Tells the emulator which instructions to hand over: those that the controls name and those that we do.
+
+    A table never changes after it was made, so nothing is done when the core ran by this one last.
+    """
+    serial = setting(block, T_SERIAL)
+    if word(block, PORTABLE) != _0 or word(block, CONTROLS_SERIAL) == serial:
         return _0
-    _set_msr_map(block)
+    put(block, CONTROLS_SERIAL, serial)
+    _set_msr_map(block, serial)
     env = word(block, ENV)
     flags = setting(block, T_FLAGS)
     wanted = at.INTERCEPT_MSR | at.INTERCEPT_SHUTDOWN | at.INTERCEPT_RDPMC

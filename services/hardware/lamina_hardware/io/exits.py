@@ -1,9 +1,6 @@
 """What a stop of the emulator means: an exit with its record, or something that the core handles itself; compiled.
 
-Exceptions that the context does not intercept are delivered through its own IDT. An exception on the way to a handler
-becomes a double fault by the table of the manual, one on the way to that a shutdown.
-
-Source: Intel SDM vol. 3, 7.15 (interrupt 8, table 7-5).
+Exceptions are in `exceptions.py`.
 """
 
 from __future__ import annotations
@@ -11,12 +8,10 @@ from __future__ import annotations
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.apic_access import decode_access, is_apic_msr, leave_instruction
 from lamina_hardware.io.by_hand import full_address
-from lamina_hardware.io.code import code_at
 from lamina_hardware.io.control import (
     ACCESS_EXECUTE,
     CONSUMED,
     ENV,
-    EXCEPTION_COUNTS,
     EXCEPTIONS,
     FAULT,
     FAULT_ACCESS,
@@ -28,9 +23,7 @@ from lamina_hardware.io.control import (
     FAULT_GPA,
     FAULT_IN_PAGE,
     FAULT_MEMORY,
-    FAULT_MISCONFIGURED,
     FAULT_NONE,
-    FAULT_STAGE_ACCESS,
     FAULT_VA,
     HALTS,
     INTERCEPT_SYSCALL,
@@ -60,15 +53,13 @@ from lamina_hardware.io.control import (
     STOP_SYSENTER,
     STOP_TIMESTAMP,
 )
-from lamina_hardware.io.control_table import T_FAULT_MASK, T_FAULT_MATCH
-from lamina_hardware.io.controls import setting, traps
-from lamina_hardware.io.decoder import decode
-from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver, enter_syscall
+from lamina_hardware.io.controls import traps
+from lamina_hardware.io.delivery import enter_syscall
 from lamina_hardware.io.device_access import device_access
-from lamina_hardware.io.double_fault import DOUBLE_FAULT, NO_VECTOR, second_vector
+from lamina_hardware.io.exceptions import raise_exception, second_stage_exit
 from lamina_hardware.io.fill import drop_code
 from lamina_hardware.io.intercepts import intercepted, unknown
-from lamina_hardware.io.native import Word, compiled, linked, load8, load32, load64, put, store64, u64, word
+from lamina_hardware.io.native import Word, compiled, linked, load32, load64, put, store64, u64, word
 from lamina_hardware.io.outcome import (
     ACCESS,
     ADDRESS,
@@ -76,10 +67,6 @@ from lamina_hardware.io.outcome import (
     APIC_ACCESS,
     CANCELED,
     CPUID,
-    EPT_MISCONFIGURATION,
-    EPT_VIOLATION,
-    ERROR_CODE,
-    EXCEPTION,
     FAULTED,
     GO_ON,
     GPA,
@@ -89,13 +76,10 @@ from lamina_hardware.io.outcome import (
     IO_DATA,
     IO_DIRECTION,
     IO_SIZE,
-    LENGTH,
     MACHINE_CHECK,
     MMIO,
-    PAGE_FAULT,
     PAUSED,
     PORT,
-    QUALIFICATION,
     RAISES,
     SHUTDOWN,
     STOPPED,
@@ -107,7 +91,6 @@ from lamina_hardware.io.outcome import (
     record,
     settle,
 )
-from lamina_hardware.io.qualification import qualify
 from lamina_hardware.io.registers import flags
 from lamina_hardware.io.sysenter import enter_sysenter
 from lamina_kit import runpage
@@ -116,107 +99,11 @@ from lamina_kit.runpage import Activity
 _0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
 _BYTE = u64(0xFF)
 _OFFSET = u64(4095)
-_FLAG_IF = u64(1 << 9)
 _EFER_SCE = _1
-
-_EXIT = u64(runpage.EXIT_OFFSET)
-_EVENT = u64(runpage.TSC_OFFSET + 0x20)
-_EVENT_CODE = u64(runpage.TSC_OFFSET + 0x28)
-_EVENT_VALID = u64(runpage.EVENT_VALID)
-_EVENT_ERROR_CODE = u64(runpage.EVENT_ERROR_CODE)
-_EVENT_KIND = u64(7 << 8)
-_EVENT_EXCEPTION = u64(runpage.EVENT_EXCEPTION)
-_NO_REGISTER = u64(runpage.NO_REGISTER)
-
 PAGE_ACTIVITY = u64(runpage.STATE_OFFSET + 8)
 HALTED, WAIT_FOR_STARTUP = u64(int(Activity.HALTED)), u64(int(Activity.WAIT_FOR_STARTUP))
-
 _INVALID_OPCODE, _PROTECTION, _PAGE = (u64(n) for n in (6, 13, 14))
-_WITH_CODE = u64(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21)
-_OPCODE_INT3, _OPCODE_INT1 = u64(0xCC), u64(0xF1)
 _SOFTWARE = u64(0xFFFF_FFFF & ~(1 << 1 | 1 << 3 | 1 << 4))  # all but INT1, INT3 and INTO, which have opcodes
-
-
-@compiled("uint64(uint64)")
-def second_stage_exit(block: int) -> Word:
-    """Fills the exit record for an EPT violation or misconfiguration; returns which."""
-    va = word(block, FAULT_VA)
-    gpa = word(block, FAULT_GPA)
-    record(block, GPA, gpa)
-    record(block, ADDRESS, va)
-    record(block, ACCESS, word(block, FAULT_STAGE_ACCESS))
-    place = code_at(block, load64(word(block, ENV) + at.EIP))
-    if place != _0:
-        record(block, LENGTH, decode(block, place) & _BYTE)
-    if word(block, FAULT_MISCONFIGURED) != _0:
-        return EPT_MISCONFIGURATION
-    record(block, QUALIFICATION, qualify(block))
-    return EPT_VIOLATION
-
-
-@compiled("uint64(uint64, uint64, uint64, uint64)")
-def keep_event(block: int, vector: int, code: int, has_code: int) -> Word:
-    """Puts an event back into the run page, to be delivered when the second stage has what it lacks."""
-    page = word(block, RUN_PAGE)
-    store64(page + _EVENT, vector | _EVENT_EXCEPTION | _EVENT_VALID | (_EVENT_ERROR_CODE if has_code != _0 else _0))
-    store64(page + _EVENT_CODE, code)
-    return second_stage_exit(block)
-
-
-@compiled("uint64(uint64)")
-def _take_back(block: int) -> Word:
-    """Puts RIP back on an INT that was refused; it did not run."""
-    env = word(block, ENV)
-    place = code_at(block, load64(env + at.EIP) - _1)
-    short = place != _0 and (load8(place) == _OPCODE_INT3 or load8(place) == _OPCODE_INT1)
-    store64(env + at.EIP, load64(env + at.EIP) - (_1 if short else _2))
-    put(block, CONSUMED, word(block, CONSUMED) - _1)
-    return _0
-
-
-@compiled("uint64(uint64, uint64, uint64)")
-def _intercepts(block: int, vector: int, code: int) -> Word:
-    """Returns whether an exception exits: by its bit, which a page fault that does not match turns round."""
-    bit = (word(block, EXCEPTIONS) >> vector) & _1
-    if vector == _PAGE and code & setting(block, T_FAULT_MASK) != setting(block, T_FAULT_MATCH):
-        return bit ^ _1
-    return bit
-
-
-@compiled("uint64(uint64, uint64, uint64, uint64)")
-def raise_exception(block: int, vector: int, code: int, software: int) -> Word:
-    """Exits for an exception that is intercepted, or delivers it; returns GO_ON or a reason."""
-    first = vector
-    while True:
-        if vector == NO_VECTOR:
-            return SHUTDOWN
-        if vector < u64(32) and software == _0:
-            put(block, EXCEPTION_COUNTS + vector, word(block, EXCEPTION_COUNTS + vector) + _1)
-        has_code = (_WITH_CODE >> vector) & _1 if vector < u64(32) and software == _0 else _0
-        if vector < u64(32) and _intercepts(block, vector, code) != _0:
-            record(block, VECTOR, vector)
-            record(block, ERROR_CODE, code)
-            if vector == _PAGE:
-                record(block, ADDRESS, load64(word(block, ENV) + at.CR2))
-                return PAGE_FAULT
-            return EXCEPTION
-        if vector >= u64(32) and software != _0 and load32(word(block, ENV) + at.IDTR + _16) == _0:
-            record(block, VECTOR, vector)
-            return EXCEPTION
-        result = deliver(block, vector, code, has_code, software)
-        if result == DELIVERED:
-            return GO_ON
-        if result == SECOND_STAGE:
-            return keep_event(block, vector, code, has_code)
-        if software != _0:
-            _take_back(block)
-            software = _0
-        second = (result >> _2) & u64(0x3FFF)
-        code = result >> _16
-        vector = second_vector(first, second)
-        if vector == DOUBLE_FAULT:
-            code = _0
-        first = vector
 
 
 @compiled("uint64(uint64, uint64)")

@@ -49,14 +49,12 @@ from lamina_hardware.io.controls import set_intercepts, setting
 from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver
 from lamina_hardware.io.device_access import finish_load
 from lamina_hardware.io.double_fault import DOUBLE_FAULT, second_vector
+from lamina_hardware.io.exceptions import keep_event, raise_exception, second_stage_exit
 from lamina_hardware.io.exchange import pull, push
 from lamina_hardware.io.exits import (
     PAGE_ACTIVITY,
     WAIT_FOR_STARTUP,
     classify,
-    keep_event,
-    raise_exception,
-    second_stage_exit,
 )
 from lamina_hardware.io.fill import flush_tlb
 from lamina_hardware.io.intercepts import PAGE_RETIRED

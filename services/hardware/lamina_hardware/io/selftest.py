@@ -15,16 +15,18 @@ import ctypes
 import struct
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from unicorn import x86_const
 
+from lamina_hardware.domain.exit_controls import ControlRegisters, ExitControls, Instruction
 from lamina_hardware.domain.tlb import TlbSlot
 from lamina_hardware.engines.interface import CoreRun
 from lamina_hardware.io import unicorn_layout as layout
+from lamina_hardware.io.control_table import ControlTable
 from lamina_hardware.io.emulator import Emulator
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.io.unicorn_core import UnicornCore, find_state
@@ -103,8 +105,17 @@ class Bench:
             self.bus.store64(table + (va >> 12 & 511) * 8, frame | 7)
         self.page = RunPage(self.bus.run_page(0))
 
-    def run(self, code: str, *, ring: int = 3, eptp: int = 0, budget: int = 0, **registers: int) -> runpage.ExitRecord:
-        """Runs machine code from its begin; returns the exit record."""
+    def run(
+        self,
+        code: str,
+        *,
+        ring: int = 3,
+        eptp: int = 0,
+        budget: int = 0,
+        controls: ControlTable | None = None,
+        **registers: int,
+    ) -> runpage.ExitRecord:
+        """Runs machine code from its begin, with these exit controls; returns the exit record."""
         self.core.drop_code(None)
         self.bus.write(_TEXT_FRAME, bytes.fromhex(code).ljust(64, b"\x90"))
         self.bus.drain_code_writes()
@@ -112,7 +123,8 @@ class Bench:
         self.page.cr3, self.page.rip = _ROOT, _TEXT
         for name, value in registers.items():
             setattr(self.page, name, value)
-        self.core.run(CoreRun(1, 0, eptp=eptp, budget=budget))
+        work = CoreRun(1, 0, eptp=eptp, budget=budget, controls=controls.address if controls else 0)
+        self.core.run(work)
         return self.page.load_exit()
 
     def identity_ept(self) -> int:
@@ -174,6 +186,22 @@ def _intercepts(bench: Bench) -> None:
     _expect((record.reason, record.access_register), (ExitReason.RANDOM, 1), "RDRAND")
 
 
+def _chosen_intercepts(bench: Bench) -> None:
+    """A read of CR4 and an access to a debug register arrive by the offsets of the intercept fields, when wanted."""
+    eptp, hlt = bench.identity_ept(), (Instruction.HLT,)
+    table = ControlTable(ExitControls(instructions=hlt, registers=ControlRegisters(cr4_mask=1 << 9, cr4_shadow=0)))
+    record = bench.run("0f20e0f4", ring=0, eptp=eptp, controls=table, cr4=0x620)
+    _expect((record.reason, bench.page.rax), (ExitReason.HLT, 0x420), "CR4 read through mask and shadow")
+    record = bench.run("0f20e0f4", ring=0, eptp=eptp, cr4=0x620)
+    _expect((record.reason, bench.page.rax), (ExitReason.HLT, 0x620), "CR4 read")
+    table = ControlTable(ExitControls(instructions=hlt, debug_registers=True))
+    for code, writes in (("0f23c3f4", 1), ("0f21c3f4", 0)):
+        record = bench.run(code, ring=0, eptp=eptp, controls=table, rbx=0x1234)
+        _expect((record.reason, record.io_direction), (ExitReason.DR_ACCESS, writes), "an access to DR0")
+    record = bench.run("0f23c30f21c0f4", ring=0, eptp=eptp, rbx=0x1234)
+    _expect((record.reason, bench.page.rax), (ExitReason.HLT, 0x1234), "DR0 written and read")
+
+
 def _supervisor_prevention(bench: Bench) -> None:
     engine = Emulator()
     _, env = find_state(engine)
@@ -192,11 +220,13 @@ def _tlb_windows(env: int) -> list[int]:
 
 
 def _tlb(bench: Bench) -> None:
-    engine = Emulator()
-    _, env = find_state(engine)
-    age = [abs(time.time_ns() - window) for window in _tlb_windows(env)]
-    _expect(all(ns < 3600 * 10**9 for ns in age), True, "the time in the TLB's windows")
-    engine.close()
+    first, second = Emulator(), Emulator()
+    began, later = (_tlb_windows(find_state(engine)[1]) for engine in (first, second))
+    _expect(len(set(began)), 1, "how many times an emulator's TLB windows begin at")
+    since = later[0] - began[0]  # both were made just now: their windows begin at the host's time then
+    _expect(0 < since < 600 * 10**9 and began[0] > 10**18, True, "the time in the TLB's windows")
+    first.close()
+    second.close()
     bench.run("488b0425080060004889042508006000f4", ring=0, eptp=bench.identity_ept())
     found = [slot for slot in bench.core.tlb().slots if slot.address == _DATA]
     _expect(found, [TlbSlot(_DATA, False, _DATA_FRAME, True, False)], "what the TLB holds")
@@ -222,8 +252,8 @@ def _state(bench: Bench) -> None:
 def _interrupts(bench: Bench) -> None:
     table = struct.pack("<3Q", 0, 0x00AF9B00_0000FFFF, 0x00CF9300_0000FFFF)
     bench.bus.write(_DATA_FRAME + 0x800, table)
-    registers = {"gdtr_base": _DATA + 0x800, "gdtr_limit": 23, "rsp": _DATA + 0x700}
-    blocked = {"interruptibility": runpage.BLOCKED_BY_NMI}
+    registers: dict[str, Any] = {"gdtr_base": _DATA + 0x800, "gdtr_limit": 23, "rsp": _DATA + 0x700}
+    blocked: dict[str, Any] = {"interruptibility": runpage.BLOCKED_BY_NMI}
     record = bench.run("90f4", ring=0, **registers, **blocked)
     _expect((record.reason, bench.page.interruptibility), (ExitReason.HLT, runpage.BLOCKED_BY_NMI), "an NMI's handler")
     record = bench.run("4889e16a10516a026a08488d05030000005048cff4", ring=0, **registers, **blocked)
@@ -236,6 +266,7 @@ CHECKS: tuple[Callable[[Bench], None], ...] = (
     _ports,
     _changed_code,
     _intercepts,
+    _chosen_intercepts,
     _supervisor_prevention,
     _tlb,
     _state,

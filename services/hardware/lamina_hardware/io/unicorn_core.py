@@ -99,6 +99,7 @@ class UnicornCore(CoreCell):
         page = self._private[skew : skew + _PRIVATE_BYTES]
         self._msr_default = ControlTable(ExitControls()).msr_map
         page[4096 : 4096 + MSR_MAP_BYTES] = self._msr_default
+        self._put(control.CONTROLS_SERIAL, control.NO_LIMIT)  # no table's number
         self._put(control.MSR_DEFAULT, self._msr_default.ctypes.data)
         self._put(control.MSR_MAP, page.ctypes.data + 4096)
         pointer = (_PRIVATE + 4096).to_bytes(8, "little")
