@@ -11,6 +11,7 @@ from lamina.hardware.v1 import registers_pb2 as pb
 from lamina_hardware import context_state, register_checks, register_file
 from lamina_hardware.convert_registers import ALL_GROUPS, known_msrs, put_registers, registers
 from lamina_hardware.domain import register_rules as rules
+from lamina_hardware.domain.pending import Pending
 from lamina_hardware.io.reset import reset_registers
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
 from lamina_kit.runpage import CpuidEntry, RunPage
@@ -91,8 +92,13 @@ def told(page: RunPage) -> pb.Registers:
 
 def state(page: RunPage) -> bytes:
     """Returns a page as a saved state of a context without controls of its own."""
-    sections = {context_state.REGISTERS: register_file.save(page), context_state.IMPLIED: IMPLIED}
-    return context_state.pack(sections)
+    return context_state.pack(
+        {
+            context_state.REGISTERS: register_file.save(page),
+            context_state.IMPLIED: IMPLIED,
+            context_state.PENDING: Pending().pack(),
+        }
+    )
 
 
 @SETTINGS
