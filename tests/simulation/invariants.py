@@ -178,4 +178,6 @@ async def back_to(client: Any, stack: Any, host: str, baseline: Inventory) -> No
     machine = stack.service(host, "mmu").host.engine.machine
     assert machine.swap.free == machine.swap.count, f"{machine.swap.count - machine.swap.free} swap slots left behind"
     used = {use.name: machine.frames.by_use[use] for use in Use if use not in (Use.FREE, Use.OBJECT)}
-    assert used == {"ANONYMOUS": 0, "TABLE": 0, "ALLOCATED": 0, "RESERVED": 1}, f"frames left behind: {used}"
+    assert used == {"ANONYMOUS": 0, "TABLE": 0, "ALLOCATED": 0, "RESERVED": 1, "OFFLINE": 0}, (
+        f"frames left behind: {used}"
+    )
