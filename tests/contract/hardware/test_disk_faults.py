@@ -10,6 +10,8 @@ from lamina.hardware.v1 import disks_pb2 as pb
 from tests.contract.hardware.device_bench import reason, variant  # noqa: F401 (variant is a fixture)
 from tests.contract.hardware.disk_bench import DISK, DONE, FLUSH, READ, SECTOR, WRITE, Transfers, make, mask, stub
 
+pytestmark = pytest.mark.inside  # disks of a machine that nobody used before
+
 RESULT = pb.TransferResponse
 
 

@@ -24,6 +24,8 @@ from tests.contract.hardware.disk_bench import (
     stub,
 )
 
+pytestmark = pytest.mark.inside  # disks, groups and counters of a machine that nobody used before
+
 _MS = 1_000_000
 
 

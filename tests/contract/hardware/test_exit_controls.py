@@ -288,6 +288,7 @@ async def test_wrong_controls_are_refused(bench: Any, controls: pb.ExitControls)
     assert await bench.cpu.GetExitControls(request) == before
 
 
+@pytest.mark.inside  # asks the layer itself what its cores can
 async def test_controls_that_the_cores_lack_are_refused(bench: Any) -> None:
     """A control without its capability is refused by name, never ignored."""
     guest = await bench.guest("hlt")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+import pytest
 from lamina.common.v1 import faults_pb2, faults_pb2_grpc
 from lamina.hardware.v1 import topology_pb2 as pb
 from tests.contract.hardware.device_bench import reason, variant  # noqa: F401 (variant is a fixture)
 from tests.contract.hardware.nic_bench import NIC0, make_wire
+
+pytestmark = pytest.mark.inside  # events of a machine that nobody used before
 
 CORE = "hosts/h1/cores/1"
 

@@ -13,6 +13,8 @@ from tests.contract.hardware.device_bench import reason
 
 from lamina_kit.runpage import ExitReason
 
+pytestmark = pytest.mark.inside  # errors of memory of a machine that nobody used before
+
 HOST = "hosts/h1"
 
 

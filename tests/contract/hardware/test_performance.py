@@ -38,6 +38,7 @@ async def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
     return error.value.code(), error.value.details() or ""
 
 
+@pytest.mark.inside  # counters of a machine that nobody used before
 async def test_a_walk_is_counted_entry_by_entry(bench: Any, counters: Any) -> None:
     """A first touch costs a fill of four references, and sets A in each entry on the way and D in the leaf."""
     process = await bench.process("store_load")
@@ -102,6 +103,7 @@ async def test_faults_exceptions_and_interrupts_are_counted_by_vector(bench: Any
     assert [(e.reason, e.count) for e in found.exits] == [(ExitReason.PAGE_FAULT, 1)]
 
 
+@pytest.mark.inside  # counters of a machine that nobody used before
 async def test_the_holders_time_and_shootdowns(bench: Any, counters: Any) -> None:
     """The time from an exit to the next run is the exit's; a shootdown counts where it reached."""
     process = await bench.process("syscall_loop")
@@ -118,6 +120,7 @@ async def test_the_holders_time_and_shootdowns(bench: Any, counters: Any) -> Non
     assert machine.idle_time_ns >= 0
 
 
+@pytest.mark.inside  # counters of a machine that nobody used before
 async def test_cycles_are_counts_times_costs(bench: Any, counters: Any) -> None:
     """Cycles follow from the counters and the table alone, and a change of the table leaves the past as it was."""
     process = await bench.process("count")

@@ -96,6 +96,7 @@ async def test_what_waits_without_an_apic(bench: Any) -> None:
     assert await bench.signal(other.context, VECTOR) == 1
 
 
+@pytest.mark.inside  # the machine's clock is its own
 async def test_the_timer_goes_on(bench: Any) -> None:
     """A periodic timer fires on for the receiver; for the context that was saved nothing changed."""
     guest = await prepare(bench, "x2_halt", 1, rbx=LOW_VECTOR | PERIODIC, rsi=2_000_000, rdi=TICKS, r8=2)

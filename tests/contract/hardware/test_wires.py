@@ -15,6 +15,8 @@ from tests.contract.hardware.nic_bench import NIC0, NIC1, WIRE, address_of, driv
 from tests.unit.hardware.nic_world import packet
 from tests.virtual_time import clock_of_loop
 
+pytestmark = pytest.mark.inside  # wires of a machine that nobody used before, and its clock
+
 _MS = 1_000_000
 
 

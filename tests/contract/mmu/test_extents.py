@@ -14,6 +14,8 @@ from tests.contract.mmu.stack import PAGE, READ, WRITE, Stack
 
 from lamina_mmu.config import MmuConfig
 
+pytestmark = pytest.mark.inside  # frames of a host that nobody used before
+
 HUGE = 2 << 20
 AT = 0x40_0000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import ranges_pb2 as ranges
 from tests.contract.mmu.refusal import expect_refused
@@ -123,6 +124,7 @@ async def test_a_fixed_move_replaces_what_is_there(stack: Stack) -> None:
     assert await mappings(stack, space) == [(NEW, NEW + 3 * PAGE, "rw-")]
 
 
+@pytest.mark.inside  # counts on a host that nobody used before
 async def test_a_shared_range_is_mapped_once_more(stack: Stack) -> None:
     """An old size of 0 maps the object's same pages at a second place."""
     space = await stack.space()

@@ -36,6 +36,7 @@ async def huge(stack: Stack, space: pb.Space) -> int:
     return int((await statistics(stack, space)).huge_pages) // HUGE
 
 
+@pytest.mark.inside  # counts on a host that nobody used before
 async def test_one_fault_maps_two_mebibytes(stack: Stack) -> None:
     """One entry with PS names 512 aligned frames of zeros; a core's walk, reading and writing find them."""
     space = await huge_space(stack)

@@ -95,6 +95,7 @@ async def test_a_policy_in_ten_lines_chooses_victims(stack: Stack) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.inside  # the latest evictions of a host that nobody used before
 async def test_news_come_in_order_and_name_the_group_once(stack: Stack) -> None:
     """Columns of pages and kinds; the first news of a group name it; a page that is unmapped was deleted."""
     call = await plugged(stack)
@@ -127,6 +128,7 @@ async def test_news_come_in_order_and_name_the_group_once(stack: Stack) -> None:
     call.cancel()
 
 
+@pytest.mark.inside  # the latest evictions of a host that nobody used before
 async def test_a_silent_policy_is_unplugged(stack: Stack) -> None:
     """Without an answer for 100 ms the fault goes on under LRU from the order of arrival, and the stream is aborted."""
     call = await plugged(stack)
@@ -157,6 +159,7 @@ async def test_falling_back_is_a_decision_of_the_group(stack: Stack, eventually:
     assert [one.victim.address for one in await evicted(stack, group)] == [BASE]
 
 
+@pytest.mark.inside  # the latest evictions of a host that nobody used before
 @pytest.mark.parametrize(("sequence", "page", "reason"), [(1, 12345, "VICTIM_UNKNOWN"), (7, 12345, "QUESTION_UNKNOWN")])
 async def test_a_lie_unplugs(stack: Stack, sequence: int, page: int, reason: str) -> None:
     """A page that it was not told of, or an answer to no question, ends the stream; the fault is served still."""
@@ -174,6 +177,7 @@ async def test_a_lie_unplugs(stack: Stack, sequence: int, page: int, reason: str
     assert [one.policy for one in await evicted(stack, group)] == ["lru"]
 
 
+@pytest.mark.inside  # the latest evictions of a host that nobody used before
 async def test_an_empty_answer_lets_the_first_go(stack: Stack) -> None:
     """A policy that knows no page that may go stays; the page that came in first goes, and the record says why."""
     call = await plugged(stack)

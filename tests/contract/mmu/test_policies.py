@@ -62,6 +62,7 @@ async def test_all_policies_are_listed(stack: Stack) -> None:
     assert list(by_name["lru"].groups) == ["hosts/h1/memoryGroups/root"]
 
 
+@pytest.mark.inside  # the latest evictions of a host that nobody used before
 @pytest.mark.parametrize("policy", LIVE)
 async def test_each_policy_serves_faults(stack: Stack, policy: str) -> None:
     """With four frames, E takes the place of A whatever the policy; all bytes come back; the order is listed."""
@@ -124,6 +125,7 @@ async def test_a_new_policy_starts_from_the_order_of_arrival(stack: Stack) -> No
         assert [(one.address - BASE) // PAGE for one in found.candidates] == [3, 1, 5, 0, 2]
 
 
+@pytest.mark.inside  # the latest evictions of a host that nobody used before
 async def test_lists_are_read_page_by_page(stack: Stack) -> None:
     """Candidates and evictions come in pages that join without gaps; a foreign token is refused."""
     group = await stack.group("example")
@@ -148,6 +150,7 @@ async def test_lists_are_read_page_by_page(stack: Stack) -> None:
         await expect_refused(call, "INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")
 
 
+@pytest.mark.inside  # the latest evictions of a host that nobody used before
 async def test_evictions_are_found_by_group_and_space(stack: Stack) -> None:
     """Each filter leaves its own; what does not exist is named."""
     spaces = []
