@@ -169,7 +169,9 @@ async def overwritten_page(at: Calm) -> None:
 async def overwritten_slot(at: Calm) -> None:
     """Writes other bytes to a page that is in the swap area."""
     entry = next(entry for number in range(Pages.COUNT) if (entry := at.table().load(vpn(number))) & 3 == 2)
-    at.world.service(HOST, "mmu").host._swap.write(entry >> 12, b"lost" * (PAGE // 4))
+    slot = entry >> 12 & 0xFF_FFFF_FFFF
+    area = at.world.service(HOST, "mmu").host.engine.machine.swap.area_of(slot)
+    area.store.write(slot & 0xFFFF_FFFF, b"lost" * (PAGE // 4))
 
 
 async def cut_cable(at: Calm) -> None:
