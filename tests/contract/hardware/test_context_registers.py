@@ -124,6 +124,7 @@ async def test_damaged_states_are_refused(bench: Any) -> None:
     assert await bench.cpu.SaveContext(request) == state
 
 
+@pytest.mark.inside  # opens the file by the path that the machine's own process has
 async def test_run_pages_are_mapped(bench: Any) -> None:
     """Page n of the extent is the run page n of the bus."""
     process = await bench.process("return_7")
