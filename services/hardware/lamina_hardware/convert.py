@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lamina.common.v1 import access_pb2, handle_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
 
@@ -9,7 +11,7 @@ from lamina_hardware.domain.arbiter import Run
 from lamina_hardware.domain.contexts import ALL_EXCEPTIONS, Context, ContextState, Handle
 from lamina_hardware.domain.counts import Counts
 from lamina_hardware.domain.run_groups import DEFAULT_PERIOD_NS, DEFAULT_WEIGHT, RunGroup, Share
-from lamina_hardware.domain.walk import Access, Outcome, Walk
+from lamina_hardware.domain.walk import Access, Outcome, Step, Walk
 from lamina_hardware.engines.model.engine import ContextWish, Ended
 from lamina_hardware.names import Names
 from lamina_kit.checks import Checks
@@ -177,6 +179,22 @@ def refusal(request: pb.RunRequest, reason: str) -> pb.RunResponse:
     )
 
 
+def walk_steps(steps: Sequence[Step]) -> list[access_pb2.WalkStep]:
+    """Returns the entries that a walk visited as messages."""
+    return [
+        access_pb2.WalkStep(
+            table=step.table,
+            level=step.level,
+            index=step.index,
+            entry_address=step.entry_address,
+            entry=step.entry,
+            bits=step.bits,
+            input_address=step.input_address,
+        )
+        for step in steps
+    ]
+
+
 def walk(found: Walk) -> pb.TranslateResponse:
     """Returns a walk as a message."""
     translated = found.outcome is Outcome.TRANSLATED
@@ -185,18 +203,7 @@ def walk(found: Walk) -> pb.TranslateResponse:
         outcome=_OUTCOMES[found.outcome],
         guest_physical_address=found.gpa if translated or second else 0,
         physical_address=found.pa if translated else 0,
-        steps=[
-            access_pb2.WalkStep(
-                table=step.table,
-                level=step.level,
-                index=step.index,
-                entry_address=step.entry_address,
-                entry=step.entry,
-                bits=step.bits,
-                input_address=step.input_address,
-            )
-            for step in found.steps
-        ],
+        steps=walk_steps(found.steps),
         error_code=found.error_code,
         page_size_bytes=found.page_size if translated else 0,
     )

@@ -8,6 +8,7 @@ from itertools import pairwise
 from lamina.common.v1 import access_pb2
 from lamina.hardware.v1 import iommu_pb2 as pb
 
+from lamina_hardware.convert import walk_steps
 from lamina_hardware.convert_devices import handle
 from lamina_hardware.domain.devices import Device
 from lamina_hardware.domain.dma import MAX_TRANSFER, DmaOutcome
@@ -127,18 +128,7 @@ def walk(found: DmaWalk) -> pb.TranslateDmaResponse:
         outcome=int(found.outcome),  # type: ignore[arg-type]
         physical_address=found.pa if translated else 0,
         page_size_bytes=span(found.level) if translated else 0,
-        steps=[
-            access_pb2.WalkStep(
-                table=step.table,
-                level=step.level,
-                index=step.index,
-                entry_address=step.entry_address,
-                entry=step.entry,
-                bits=step.bits,
-                input_address=step.input_address,
-            )
-            for step in found.steps
-        ],
+        steps=walk_steps(found.steps),
     )
 
 
