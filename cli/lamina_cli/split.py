@@ -23,6 +23,7 @@ from typing import Any
 from lamina_cli import home
 from lamina_cli.child import Child, Command
 from lamina_cli.client import Client
+from lamina_cli.reach import without
 from lamina_cli.stack import CALLS, Progress, Settings
 from lamina_kit import config as configuration
 from lamina_kit.channel import MAX_UNIX_PATH, connect
@@ -35,6 +36,8 @@ STOP_S = 20.0
 """How long one process may take to stop in order."""
 LOOK_S = 0.05
 ANSWER_S = 2.0
+JOIN_S = 10.0
+"""How long layers that serve may take to reach those below them."""
 _SHELL_VARIABLES = tuple(
     PREFIX + name
     for name in (
@@ -104,7 +107,9 @@ class SplitStack:
         return Client({layer: self._socket(layer) for layer in CALLS})
 
     async def start(self, progress: Progress = lambda layer: None) -> None:
-        """Starts the processes and returns when all layers serve. What was started is stopped again when one fails.
+        """Starts the processes and returns when all layers serve, each with all that it calls.
+
+        What was started is stopped again when one fails.
 
         Raises:
             InvalidArgument: the engines do not go together, or the configuration is wrong; the key is named.
@@ -121,6 +126,7 @@ class SplitStack:
             for layer, child in self._children.items():
                 progress(layer)
                 await self._settled(child)
+            await self._joined()
             for child in self._children.values():
                 child.give_up_early(False)
         except BaseException:
@@ -220,22 +226,55 @@ class SplitStack:
                 wait.cancel()
             await asyncio.gather(*waits.values(), return_exceptions=True)
 
-    async def _serves(self, layer: str) -> None:
-        """Returns once a layer's health says that it serves."""
+    async def _joined(self) -> None:
+        """Waits until every layer reaches those that it calls: some serve before, and would be degraded for a moment.
+
+        One that does not get there in time is left to `lamina status`, which says whom it lacks.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(JOIN_S):
+                await asyncio.gather(*(self._reaches_all(layer) for layer in CALLS))
+
+    async def _reaches_all(self, layer: str) -> None:
+        async with self._checker(layer) as checker:
+            while True:
+                if not await self._lacks_one(checker, layer):
+                    return
+                await asyncio.sleep(LOOK_S)
+
+    @staticmethod
+    async def _lacks_one(checker: Any, layer: str) -> bool:
+        """Says whether a layer does not answer, or lacks one that it calls."""
         import grpc
-        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        try:
+            return bool(await without(checker, layer, ANSWER_S))
+        except grpc.aio.AioRpcError:  # it starts again; the supervisor sees to that
+            return True
+
+    @asynccontextmanager
+    async def _checker(self, layer: str) -> AsyncIterator[Any]:
+        """Has a stub of a layer's health service for a `with` block."""
+        from grpc_health.v1 import health_pb2_grpc
 
         channel = connect(self._socket(layer))
         try:
-            checker: Any = health_pb2_grpc.HealthStub(channel)
+            yield health_pb2_grpc.HealthStub(channel)
+        finally:
+            await channel.close()
+
+    async def _serves(self, layer: str) -> None:
+        """Returns once a layer's health says that it serves."""
+        import grpc
+        from grpc_health.v1 import health_pb2
+
+        async with self._checker(layer) as checker:
             while True:
                 with suppress(grpc.aio.AioRpcError):  # it does not serve yet; its end is seen elsewhere
                     found = await checker.Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_S)
                     if found.status == health_pb2.HealthCheckResponse.SERVING:
                         return
                 await asyncio.sleep(LOOK_S)
-        finally:
-            await channel.close()
 
     def _report(self, layer: str, child: Child) -> Report:
         known = Report(child.state, child.pid, child.start_ticks, child.restarts, self._socket(layer))

@@ -12,6 +12,7 @@ from typing import Any
 
 from lamina_cli import home, output
 from lamina_cli.client import Client, add_form, guarded, security_of
+from lamina_cli.reach import without
 
 ANSWER_SECONDS = 3.0
 COLUMNS = ("layer", "state", "engine", "host", "pid", "uptime", "restarts", "revision", "boot_id", "address")
@@ -61,7 +62,7 @@ async def look(client: Client, layer: str, record: home.StackRecord) -> dict[str
         answer = await client.stub(layer, layer_pb2_grpc.LayerStub).Handshake(
             layer_pb2.HandshakeRequest(caller="lamina-cli", revision=REVISION), timeout=ANSWER_SECONDS
         )
-        row["without"] = await without(checker, layer) if record.processes else []
+        row["without"] = await without(checker, layer, ANSWER_SECONDS) if record.processes else []
     except grpc.aio.AioRpcError as failure:
         problem = rpc_error(failure)
         if row["state"] == SERVING or problem.reason == "RPC_UNAVAILABLE":
@@ -74,27 +75,6 @@ async def look(client: Client, layer: str, record: home.StackRecord) -> dict[str
         names = " and ".join(row["without"])
         row |= {"state": DEGRADED, "problem": f"it does not reach {names}: what needs that is refused until it serves"}
     return row
-
-
-async def without(checker: Any, layer: str) -> list[str]:
-    """Returns the layers below that a layer calls and does not reach, as it says itself."""
-    import grpc
-    from grpc_health.v1 import health_pb2
-
-    from lamina_cli.stack import CALLS
-    from lamina_kit.service import BELOW
-
-    found = []
-    for below in CALLS[layer]:
-        try:
-            health = await checker.Check(health_pb2.HealthCheckRequest(service=BELOW + below), timeout=ANSWER_SECONDS)
-        except grpc.aio.AioRpcError as failure:
-            if failure.code() is grpc.StatusCode.NOT_FOUND:  # a program that serves the contract without telling this
-                continue
-            raise
-        if health.status != health_pb2.HealthCheckResponse.SERVING:
-            found.append(below)
-    return found
 
 
 def known_process(layer: str, record: home.StackRecord) -> dict[str, Any]:
