@@ -53,6 +53,17 @@ def configure(verbs: Any, full_name: Naming) -> None:
         parser = verbs.add_parser(verb, help=text)
         parser.add_argument("name", help="name of the area")
         command(parser, named(call, "swapAreas"), lists=True)
+    settings = verbs.add_parser("swap-settings", help="show the settings of swapping and reclaim, or change some")
+    settings.add_argument("--policy", help="replacement policy of groups that name none")
+    for option, kind, text in (
+        ("swappiness", parse.INT32, "preference of anonymous pages to pages of objects, 0 to 200"),
+        ("readahead-pages", parse.INT32, "pages read around a slot that is needed: 1, 2, 4, … 64"),
+        ("low-watermark-frames", parse.INT64, "free frames below which reclaim runs ahead; 0: a hundredth of RAM"),
+        ("high-watermark-frames", parse.INT64, "free frames at which it stops; 0: one and a half of the low watermark"),
+        ("zeroed-frames", parse.INT64, "frames that are kept zeroed"),
+    ):
+        settings.add_argument(f"--{option}", type=kind, help=text)
+    command(settings, swap_settings, lists=True)
     read = verbs.add_parser("read-object", help="write the content of an object to standard output")
     read.add_argument("name", help="name of the object, for example o-1")
     command(read, named(read_object, "objects"))
@@ -228,6 +239,32 @@ async def check(client: Client, args: argparse.Namespace) -> int:
     if args.output != "json":
         print(f"{checked:,} slots read, {len(corrupt):,} corrupt")
     return 1 if corrupt else 0
+
+
+SETTINGS = (
+    *("policy", "swappiness", "readahead_pages"),
+    *("low_watermark_frames", "high_watermark_frames", "zeroed_frames"),
+)
+"""Fields of `SwapSettings`, which are options by the same names."""
+
+
+async def swap_settings(client: Client, args: argparse.Namespace) -> None:
+    """Shows the settings of swapping and reclaim; changes those that are given first."""
+    from google.protobuf.field_mask_pb2 import FieldMask
+    from lamina.mmu.v1 import swap_pb2
+
+    given = {name: value for name in SETTINGS if (value := getattr(args, name)) is not None}
+    if given:
+        request = swap_pb2.UpdateSwapSettingsRequest(
+            settings=swap_pb2.SwapSettings(**given), update_mask=FieldMask(paths=list(given))
+        )
+        found = await _swap(client).UpdateSwapSettings(request)
+    else:
+        found = await _swap(client).GetSwapSettings(swap_pb2.GetSwapSettingsRequest())
+    if args.output == "json":
+        output.as_json(found)
+        return
+    output.table(("SETTING", ""), [(name.replace("_", " "), str(getattr(found, name))) for name in SETTINGS])
 
 
 async def read_object(client: Client, args: argparse.Namespace) -> None:

@@ -9,10 +9,15 @@ from lamina_kit.errors import InvalidArgument, Unimplemented
 from lamina_kit.paging import PAGE_SHIFT, PAGE_SIZE
 from lamina_mmu.convert import MAX_REQUEST_ID, name_part
 from lamina_mmu.domain.names import SWAP_AREA, Names
-from lamina_mmu.domain.views import SlotView, SwapAreaView
+from lamina_mmu.domain.views import SlotView, SwapAreaView, SwapSettingsView
 
 LEAST_BYTES, MOST_BYTES = 40 << 10, 8 << 40
 MOST_PRIORITY = 32_767
+COUNTS = ("low_watermark_frames", "high_watermark_frames", "zeroed_frames")
+SETTINGS = ("policy", "swappiness", "readahead_pages", *COUNTS)
+"""What a mask may name."""
+MOST_POLICY, MOST_SWAPPINESS, MOST_FRAMES = 31, 200, 1 << 40
+READAHEADS = (1, 2, 4, 8, 16, 32, 64)
 
 
 def area_name(name: str, host: str) -> str:
@@ -71,3 +76,27 @@ def slot(view: SlotView, names: Names) -> swap_pb2.SwapSlot:
         cached_frame=view.frame or None,
         checksum=view.checksum,
     )
+
+
+def settings(view: SwapSettingsView) -> swap_pb2.SwapSettings:
+    """Returns the settings in effect as a message."""
+    return swap_pb2.SwapSettings(**{name: getattr(view, name) for name in SETTINGS})
+
+
+def setting_changes(request: swap_pb2.UpdateSwapSettingsRequest) -> dict[str, int | str]:
+    """Returns what an update changes, by name."""
+    wanted, paths = request.settings, list(request.update_mask.paths)
+    with Checks() as check:
+        check.that(bool(paths), "update_mask", "is empty; it names what is to change")
+        for path in paths:
+            check.one_of("update_mask", path, SETTINGS)
+        if "policy" in paths:
+            check.max_bytes("settings.policy", wanted.policy, MOST_POLICY)
+        if "swappiness" in paths:
+            check.range("settings.swappiness", wanted.swappiness, 0, MOST_SWAPPINESS)
+        if "readahead_pages" in paths:
+            check.one_of("settings.readahead_pages", wanted.readahead_pages, READAHEADS)
+        for name in COUNTS:
+            if name in paths:
+                check.range(f"settings.{name}", getattr(wanted, name), 0, MOST_FRAMES)
+    return {path: getattr(wanted, path) for path in paths}

@@ -61,7 +61,7 @@ class MmuHost:
         self._bus: MemoryBus | None = None
         self._media: SwapFiles | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}
-        self._started = False
+        self._started = self._keeps_zeroed = False
         MmuFaults(self).register(environment.layer.faults)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -103,8 +103,7 @@ class MmuHost:
         self._started = True
         self.spawn(self._keep_ahead())
         self.spawn(self._failing_memory(channel).follow())
-        if config.zeroed_frames:
-            self.spawn(self._keep_zeroed())
+        self.keep_zeroed(config.zeroed_frames)
 
     def _failing_memory(self, channel: grpc.aio.Channel) -> FailingMemory:
         """Returns what watches the hardware for memory that fails."""
@@ -122,7 +121,7 @@ class MmuHost:
         for task in list(self._tasks):
             await asyncio.gather(task, return_exceptions=True)
         if self._started:
-            self._started = False
+            self._started = self._keeps_zeroed = False
             self.engine.close()
         if self._bus is not None:
             self._bus.close()
@@ -196,6 +195,12 @@ class MmuHost:
 
     async def _expire(self, owner: str, epoch: int) -> None:
         await self.finish(self.engine.expire(owner, epoch))
+
+    def keep_zeroed(self, frames: int) -> None:
+        """Begins to keep a stock of zeroed frames, if there is to be one and none is kept so far."""
+        if frames and not self._keeps_zeroed:
+            self._keeps_zeroed = True
+            self.spawn(self._keep_zeroed())
 
     async def _keep_zeroed(self) -> None:
         """Keeps a stock of zeroed frames."""

@@ -18,6 +18,18 @@ def test_swap_areas_come_and_go(up: Any) -> None:
     assert "SWAP_AREA_TOO_SMALL" in up.run("mmu", "swapon", "tiny", "4KiB", expect=1).stderr
 
 
+def test_settings_of_swapping_are_shown_and_changed(up: Any) -> None:
+    """Without an option the settings are shown; what is given is changed, and nothing else; what is wrong says so."""
+    shown = up.run("mmu", "swap-settings").stdout
+    assert shown.split()[0] == "SETTING" and "swappiness" in shown
+    before = up.json("mmu", "swap-settings")
+    changed = up.json("mmu", "swap-settings", "--swappiness", "10", "--readahead-pages", "16")
+    assert (changed["swappiness"], changed["readahead_pages"]) == (10, 16)
+    assert {**changed, "swappiness": 60, "readahead_pages": 8} == before
+    assert "REQUEST_INVALID" in up.run("mmu", "swap-settings", "--swappiness", "201", expect=1).stderr
+    assert up.json("mmu", "swap-settings", "--swappiness", "60", "--readahead-pages", "8") == before
+
+
 def test_free_memory_is_compacted(up: Any) -> None:
     """Compaction says what it did; the table of fragmentation adds up; a frame goes out of use."""
     done = up.json("mmu", "compact", "1")

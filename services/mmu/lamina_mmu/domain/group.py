@@ -31,7 +31,8 @@ class Group:
     The counters from `minor_faults` on, `events` (by kind), `pressure` and `waiting` (space ids that wait for memory,
     and how often at once) are of the group and all below it, also of those that are gone. `reclaimed` is of pages that
     the group itself paid for, `taken` of those below it, too. `balance` spreads evictions between anonymous pages and
-    pages of objects. `victims` are the numbers of the spaces that were chosen to end when memory ran out.
+    pages of objects; `own_swappiness` is None where that of the group above holds.
+    `victims` are the numbers of the spaces that were chosen to end when memory ran out.
     """
 
     id: int
@@ -54,7 +55,7 @@ class Group:
     oom_group: bool = False
     policy: str = ""
     policy_values: dict[str, int] = field(default_factory=dict)
-    swappiness: int = SWAPPINESS
+    own_swappiness: int | None = None
     balance: int = 0
     minor_faults: int = 0
     major_faults: int = 0
@@ -73,6 +74,18 @@ class Group:
     def limit(self) -> int | None:
         """Returns the most pages of RAM; None without a limit."""
         return None if self.max_bytes is None else self.max_bytes // PAGE_SIZE
+
+    @property
+    def swappiness(self) -> int:
+        """Returns how much anonymous pages are preferred, of 200: its own, or the nearest above; else SWAPPINESS."""
+        for level in self.path:
+            if level.own_swappiness is not None:
+                return level.own_swappiness
+        return SWAPPINESS
+
+    @swappiness.setter
+    def swappiness(self, value: int) -> None:
+        self.own_swappiness = value
 
     @property
     def is_empty(self) -> bool:

@@ -198,6 +198,18 @@ class SwapAreaView:
 
 
 @dataclass(frozen=True, slots=True)
+class SwapSettingsView:
+    """The host's settings of swapping and reclaim that are in effect, as the contract's `SwapSettings` states them."""
+
+    policy: str
+    swappiness: int
+    readahead_pages: int
+    low_watermark_frames: int
+    high_watermark_frames: int
+    zeroed_frames: int
+
+
+@dataclass(frozen=True, slots=True)
 class SlotView:
     """A slot in use. `user` is a name, `address` in the space or object; `frame` 0 when no frame has its bytes."""
 

@@ -9,7 +9,7 @@ The vocabulary is that of `interface.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from lamina_kit.effects import Step
@@ -18,7 +18,15 @@ from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.supply import Supply
-from lamina_mmu.domain.views import FragmentationView, FrameView, ObjectView, SlotView, SwapAreaView, SwapCheck
+from lamina_mmu.domain.views import (
+    FragmentationView,
+    FrameView,
+    ObjectView,
+    SlotView,
+    SwapAreaView,
+    SwapCheck,
+    SwapSettingsView,
+)
 
 
 class Drain(Protocol):
@@ -129,3 +137,9 @@ class StoreEngine(Protocol):
 
     def refuse_swap(self, refuse: bool, name: str = "") -> None:
         """Lets an area (all areas) be full, whatever is in it, or ends that; what is in its slots stays."""
+
+    def swap_settings(self) -> SwapSettingsView:
+        """Returns the settings of swapping and reclaim that are in effect."""
+
+    def update_swap_settings(self, changes: Mapping[str, int | str]) -> SwapSettingsView:
+        """Changes settings by their names in `SwapSettingsView`, all or none; a watermark of 0 means the usual one."""

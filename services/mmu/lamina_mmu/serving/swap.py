@@ -58,6 +58,16 @@ class SwapServicer(rpc.SwapServicer):
         token = str(found[size - 1].slot) if len(found) > size else ""
         return pb.ListSwapSlotsResponse(slots=slots, next_page_token=token)
 
+    async def GetSwapSettings(self, request: pb.GetSwapSettingsRequest, context: Context) -> pb.SwapSettings:
+        """Returns the settings of swapping and reclaim."""
+        return convert_swap.settings(self.host.engine.swap_settings())
+
+    async def UpdateSwapSettings(self, request: pb.UpdateSwapSettingsRequest, context: Context) -> pb.SwapSettings:
+        """Changes settings of swapping and reclaim."""
+        view = self.host.engine.update_swap_settings(convert_swap.setting_changes(request))
+        self.host.keep_zeroed(view.zeroed_frames)
+        return convert_swap.settings(view)
+
     async def CheckSwapArea(
         self, request: pb.CheckSwapAreaRequest, context: Context
     ) -> AsyncIterator[pb.CheckSwapAreaResponse]:

@@ -102,7 +102,9 @@ class GroupProtection(_message.Message):
     policy: _builtins.str
     """Replacement policy, by name. Empty means the parent's."""
     swappiness: _builtins.int
-    """How much anonymous pages are preferred to pages of objects when reclaiming, 0 (never) to 200. Default 60."""
+    """How much anonymous pages are preferred to pages of objects when reclaiming, 0 (never) to 200. Default: that of the
+    group above; of the root group, 60.
+    """
     @_builtins.property
     def policy_parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyParameter]:
         """Parameters of the policy, ordered by name, at most 32. Those left out have their defaults."""

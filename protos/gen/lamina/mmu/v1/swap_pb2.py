@@ -23,52 +23,47 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lamina/mmu/v1/swap.proto\x12\rlamina.mmu.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\"\xcd\x02\n\x08SwapArea\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x0c\n\x04\x64isk\x18\x04 \x01(\t\x12\r\n\x05slots\x18\x05 \x01(\x03\x12\x12\n\nused_slots\x18\x06 \x01(\x03\x12\x14\n\x0c\x63\x61\x63hed_slots\x18\x07 \x01(\x03\x12,\n\x05state\x18\x08 \x01(\x0e\x32\x1d.lamina.mmu.v1.SwapArea.State\x12\x15\n\rwritten_pages\x18\t \x01(\x03\x12\x12\n\nread_pages\x18\n \x01(\x03\x12\x15\n\rcorrupt_slots\x18\x0b \x01(\x03\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DRAINING\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"\x16\n\x14ListSwapAreasRequest\"D\n\x15ListSwapAreasResponse\x12+\n\nswap_areas\x18\x01 \x03(\x0b\x32\x17.lamina.mmu.v1.SwapArea\"\"\n\x12GetSwapAreaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"m\n\x15\x43reateSwapAreaRequest\x12\x14\n\x0cswap_area_id\x18\x01 \x01(\t\x12*\n\tswap_area\x18\x02 \x01(\x0b\x32\x17.lamina.mmu.v1.SwapArea\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"%\n\x15\x44\x65leteSwapAreaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"l\n\x16\x44\x65leteSwapAreaProgress\x12\x17\n\x0fremaining_slots\x18\x01 \x01(\x03\x12\x16\n\x0ereturned_pages\x18\x02 \x01(\x03\x12\x13\n\x0bmoved_pages\x18\x03 \x01(\x03\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\"K\n\x14ListSwapSlotsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x15ListSwapSlotsResponse\x12&\n\x05slots\x18\x01 \x03(\x0b\x32\x17.lamina.mmu.v1.SwapSlot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x08SwapSlot\x12\x0c\n\x04slot\x18\x01 \x01(\x03\x12\x12\n\nreferences\x18\x02 \x01(\x05\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\x04\x12\r\n\x05group\x18\x05 \x01(\t\x12\x19\n\x0c\x63\x61\x63hed_frame\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\rB\x0f\n\r_cached_frame\"$\n\x14\x43heckSwapAreaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x85\x01\n\x15\x43heckSwapAreaResponse\x12\x15\n\rchecked_slots\x18\x01 \x01(\x03\x12.\n\rcorrupt_slots\x18\x02 \x03(\x0b\x32\x17.lamina.mmu.v1.SwapSlot\x12\x17\n\x0fremaining_slots\x18\x03 \x01(\x03\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\"\x18\n\x16GetSwapSettingsRequest\"\x9f\x01\n\x0cSwapSettings\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x12\n\nswappiness\x18\x02 \x01(\x05\x12\x17\n\x0freadahead_pages\x18\x03 \x01(\x05\x12\x1c\n\x14low_watermark_frames\x18\x04 \x01(\x03\x12\x1d\n\x15high_watermark_frames\x18\x05 \x01(\x03\x12\x15\n\rzeroed_frames\x18\x06 \x01(\x03\"{\n\x19UpdateSwapSettingsRequest\x12-\n\x08settings\x18\x01 \x01(\x0b\x32\x1b.lamina.mmu.v1.SwapSettings\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask2\xe1\x05\n\x04Swap\x12Z\n\rListSwapAreas\x12#.lamina.mmu.v1.ListSwapAreasRequest\x1a$.lamina.mmu.v1.ListSwapAreasResponse\x12I\n\x0bGetSwapArea\x12!.lamina.mmu.v1.GetSwapAreaRequest\x1a\x17.lamina.mmu.v1.SwapArea\x12O\n\x0e\x43reateSwapArea\x12$.lamina.mmu.v1.CreateSwapAreaRequest\x1a\x17.lamina.mmu.v1.SwapArea\x12_\n\x0e\x44\x65leteSwapArea\x12$.lamina.mmu.v1.DeleteSwapAreaRequest\x1a%.lamina.mmu.v1.DeleteSwapAreaProgress0\x01\x12Z\n\rListSwapSlots\x12#.lamina.mmu.v1.ListSwapSlotsRequest\x1a$.lamina.mmu.v1.ListSwapSlotsResponse\x12\\\n\rCheckSwapArea\x12#.lamina.mmu.v1.CheckSwapAreaRequest\x1a$.lamina.mmu.v1.CheckSwapAreaResponse0\x01\x12_\n\x0fGetSwapSettings\x12%.lamina.mmu.v1.GetSwapSettingsRequest\x1a\x1b.lamina.mmu.v1.SwapSettings\"\x08\x8a\xb5\x18\x04S-06\x12\x65\n\x12UpdateSwapSettings\x12(.lamina.mmu.v1.UpdateSwapSettingsRequest\x1a\x1b.lamina.mmu.v1.SwapSettings\"\x08\x8a\xb5\x18\x04S-06b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18lamina/mmu/v1/swap.proto\x12\rlamina.mmu.v1\x1a google/protobuf/field_mask.proto\"\xcd\x02\n\x08SwapArea\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x0c\n\x04\x64isk\x18\x04 \x01(\t\x12\r\n\x05slots\x18\x05 \x01(\x03\x12\x12\n\nused_slots\x18\x06 \x01(\x03\x12\x14\n\x0c\x63\x61\x63hed_slots\x18\x07 \x01(\x03\x12,\n\x05state\x18\x08 \x01(\x0e\x32\x1d.lamina.mmu.v1.SwapArea.State\x12\x15\n\rwritten_pages\x18\t \x01(\x03\x12\x12\n\nread_pages\x18\n \x01(\x03\x12\x15\n\rcorrupt_slots\x18\x0b \x01(\x03\"V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x12\n\x0eSTATE_DRAINING\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"\x16\n\x14ListSwapAreasRequest\"D\n\x15ListSwapAreasResponse\x12+\n\nswap_areas\x18\x01 \x03(\x0b\x32\x17.lamina.mmu.v1.SwapArea\"\"\n\x12GetSwapAreaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"m\n\x15\x43reateSwapAreaRequest\x12\x14\n\x0cswap_area_id\x18\x01 \x01(\t\x12*\n\tswap_area\x18\x02 \x01(\x0b\x32\x17.lamina.mmu.v1.SwapArea\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"%\n\x15\x44\x65leteSwapAreaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"l\n\x16\x44\x65leteSwapAreaProgress\x12\x17\n\x0fremaining_slots\x18\x01 \x01(\x03\x12\x16\n\x0ereturned_pages\x18\x02 \x01(\x03\x12\x13\n\x0bmoved_pages\x18\x03 \x01(\x03\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\"K\n\x14ListSwapSlotsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x15ListSwapSlotsResponse\x12&\n\x05slots\x18\x01 \x03(\x0b\x32\x17.lamina.mmu.v1.SwapSlot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x08SwapSlot\x12\x0c\n\x04slot\x18\x01 \x01(\x03\x12\x12\n\nreferences\x18\x02 \x01(\x05\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\x04\x12\r\n\x05group\x18\x05 \x01(\t\x12\x19\n\x0c\x63\x61\x63hed_frame\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\rB\x0f\n\r_cached_frame\"$\n\x14\x43heckSwapAreaRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x85\x01\n\x15\x43heckSwapAreaResponse\x12\x15\n\rchecked_slots\x18\x01 \x01(\x03\x12.\n\rcorrupt_slots\x18\x02 \x03(\x0b\x32\x17.lamina.mmu.v1.SwapSlot\x12\x17\n\x0fremaining_slots\x18\x03 \x01(\x03\x12\x0c\n\x04\x64one\x18\x04 \x01(\x08\"\x18\n\x16GetSwapSettingsRequest\"\x9f\x01\n\x0cSwapSettings\x12\x0e\n\x06policy\x18\x01 \x01(\t\x12\x12\n\nswappiness\x18\x02 \x01(\x05\x12\x17\n\x0freadahead_pages\x18\x03 \x01(\x05\x12\x1c\n\x14low_watermark_frames\x18\x04 \x01(\x03\x12\x1d\n\x15high_watermark_frames\x18\x05 \x01(\x03\x12\x15\n\rzeroed_frames\x18\x06 \x01(\x03\"{\n\x19UpdateSwapSettingsRequest\x12-\n\x08settings\x18\x01 \x01(\x0b\x32\x1b.lamina.mmu.v1.SwapSettings\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask2\xcd\x05\n\x04Swap\x12Z\n\rListSwapAreas\x12#.lamina.mmu.v1.ListSwapAreasRequest\x1a$.lamina.mmu.v1.ListSwapAreasResponse\x12I\n\x0bGetSwapArea\x12!.lamina.mmu.v1.GetSwapAreaRequest\x1a\x17.lamina.mmu.v1.SwapArea\x12O\n\x0e\x43reateSwapArea\x12$.lamina.mmu.v1.CreateSwapAreaRequest\x1a\x17.lamina.mmu.v1.SwapArea\x12_\n\x0e\x44\x65leteSwapArea\x12$.lamina.mmu.v1.DeleteSwapAreaRequest\x1a%.lamina.mmu.v1.DeleteSwapAreaProgress0\x01\x12Z\n\rListSwapSlots\x12#.lamina.mmu.v1.ListSwapSlotsRequest\x1a$.lamina.mmu.v1.ListSwapSlotsResponse\x12\\\n\rCheckSwapArea\x12#.lamina.mmu.v1.CheckSwapAreaRequest\x1a$.lamina.mmu.v1.CheckSwapAreaResponse0\x01\x12U\n\x0fGetSwapSettings\x12%.lamina.mmu.v1.GetSwapSettingsRequest\x1a\x1b.lamina.mmu.v1.SwapSettings\x12[\n\x12UpdateSwapSettings\x12(.lamina.mmu.v1.UpdateSwapSettingsRequest\x1a\x1b.lamina.mmu.v1.SwapSettingsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.mmu.v1.swap_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SWAP'].methods_by_name['GetSwapSettings']._loaded_options = None
-  _globals['_SWAP'].methods_by_name['GetSwapSettings']._serialized_options = b'\212\265\030\004S-06'
-  _globals['_SWAP'].methods_by_name['UpdateSwapSettings']._loaded_options = None
-  _globals['_SWAP'].methods_by_name['UpdateSwapSettings']._serialized_options = b'\212\265\030\004S-06'
-  _globals['_SWAPAREA']._serialized_start=110
-  _globals['_SWAPAREA']._serialized_end=443
-  _globals['_SWAPAREA_STATE']._serialized_start=357
-  _globals['_SWAPAREA_STATE']._serialized_end=443
-  _globals['_LISTSWAPAREASREQUEST']._serialized_start=445
-  _globals['_LISTSWAPAREASREQUEST']._serialized_end=467
-  _globals['_LISTSWAPAREASRESPONSE']._serialized_start=469
-  _globals['_LISTSWAPAREASRESPONSE']._serialized_end=537
-  _globals['_GETSWAPAREAREQUEST']._serialized_start=539
-  _globals['_GETSWAPAREAREQUEST']._serialized_end=573
-  _globals['_CREATESWAPAREAREQUEST']._serialized_start=575
-  _globals['_CREATESWAPAREAREQUEST']._serialized_end=684
-  _globals['_DELETESWAPAREAREQUEST']._serialized_start=686
-  _globals['_DELETESWAPAREAREQUEST']._serialized_end=723
-  _globals['_DELETESWAPAREAPROGRESS']._serialized_start=725
-  _globals['_DELETESWAPAREAPROGRESS']._serialized_end=833
-  _globals['_LISTSWAPSLOTSREQUEST']._serialized_start=835
-  _globals['_LISTSWAPSLOTSREQUEST']._serialized_end=910
-  _globals['_LISTSWAPSLOTSRESPONSE']._serialized_start=912
-  _globals['_LISTSWAPSLOTSRESPONSE']._serialized_end=1000
-  _globals['_SWAPSLOT']._serialized_start=1003
-  _globals['_SWAPSLOT']._serialized_end=1155
-  _globals['_CHECKSWAPAREAREQUEST']._serialized_start=1157
-  _globals['_CHECKSWAPAREAREQUEST']._serialized_end=1193
-  _globals['_CHECKSWAPAREARESPONSE']._serialized_start=1196
-  _globals['_CHECKSWAPAREARESPONSE']._serialized_end=1329
-  _globals['_GETSWAPSETTINGSREQUEST']._serialized_start=1331
-  _globals['_GETSWAPSETTINGSREQUEST']._serialized_end=1355
-  _globals['_SWAPSETTINGS']._serialized_start=1358
-  _globals['_SWAPSETTINGS']._serialized_end=1517
-  _globals['_UPDATESWAPSETTINGSREQUEST']._serialized_start=1519
-  _globals['_UPDATESWAPSETTINGSREQUEST']._serialized_end=1642
-  _globals['_SWAP']._serialized_start=1645
-  _globals['_SWAP']._serialized_end=2382
+  _globals['_SWAPAREA']._serialized_start=78
+  _globals['_SWAPAREA']._serialized_end=411
+  _globals['_SWAPAREA_STATE']._serialized_start=325
+  _globals['_SWAPAREA_STATE']._serialized_end=411
+  _globals['_LISTSWAPAREASREQUEST']._serialized_start=413
+  _globals['_LISTSWAPAREASREQUEST']._serialized_end=435
+  _globals['_LISTSWAPAREASRESPONSE']._serialized_start=437
+  _globals['_LISTSWAPAREASRESPONSE']._serialized_end=505
+  _globals['_GETSWAPAREAREQUEST']._serialized_start=507
+  _globals['_GETSWAPAREAREQUEST']._serialized_end=541
+  _globals['_CREATESWAPAREAREQUEST']._serialized_start=543
+  _globals['_CREATESWAPAREAREQUEST']._serialized_end=652
+  _globals['_DELETESWAPAREAREQUEST']._serialized_start=654
+  _globals['_DELETESWAPAREAREQUEST']._serialized_end=691
+  _globals['_DELETESWAPAREAPROGRESS']._serialized_start=693
+  _globals['_DELETESWAPAREAPROGRESS']._serialized_end=801
+  _globals['_LISTSWAPSLOTSREQUEST']._serialized_start=803
+  _globals['_LISTSWAPSLOTSREQUEST']._serialized_end=878
+  _globals['_LISTSWAPSLOTSRESPONSE']._serialized_start=880
+  _globals['_LISTSWAPSLOTSRESPONSE']._serialized_end=968
+  _globals['_SWAPSLOT']._serialized_start=971
+  _globals['_SWAPSLOT']._serialized_end=1123
+  _globals['_CHECKSWAPAREAREQUEST']._serialized_start=1125
+  _globals['_CHECKSWAPAREAREQUEST']._serialized_end=1161
+  _globals['_CHECKSWAPAREARESPONSE']._serialized_start=1164
+  _globals['_CHECKSWAPAREARESPONSE']._serialized_end=1297
+  _globals['_GETSWAPSETTINGSREQUEST']._serialized_start=1299
+  _globals['_GETSWAPSETTINGSREQUEST']._serialized_end=1323
+  _globals['_SWAPSETTINGS']._serialized_start=1326
+  _globals['_SWAPSETTINGS']._serialized_end=1485
+  _globals['_UPDATESWAPSETTINGSREQUEST']._serialized_start=1487
+  _globals['_UPDATESWAPSETTINGSREQUEST']._serialized_end=1610
+  _globals['_SWAP']._serialized_start=1613
+  _globals['_SWAP']._serialized_end=2330
 # @@protoc_insertion_point(module_scope)

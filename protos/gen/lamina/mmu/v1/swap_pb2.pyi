@@ -456,15 +456,21 @@ class SwapSettings(_message.Message):
     policy: _builtins.str
     """Replacement policy of groups that name none. Default `lru`."""
     swappiness: _builtins.int
-    """How much anonymous pages are preferred to pages of objects, 0 to 200. Default 60."""
+    """How much anonymous pages are preferred to pages of objects, 0 to 200, in groups that were not given a value of their
+    own; it is the root group's. Default 60.
+    """
     readahead_pages: _builtins.int
     """Pages that are read around a slot that is needed, a power of 2, 1 to 64. Default 8, as Linux has it."""
     low_watermark_frames: _builtins.int
-    """Free frames below which reclaim runs ahead of need. 0 means a hundredth of RAM."""
+    """Free frames below which reclaim runs ahead of need, at most half of RAM. 0 means a hundredth of RAM (in a small one
+    32 frames, or an eighth of it).
+    """
     high_watermark_frames: _builtins.int
-    """Free frames at which it stops. 0 means one and a half of the low watermark."""
+    """Free frames at which it stops, from the low watermark to three quarters of RAM. 0 means one and a half of the low
+    watermark.
+    """
     zeroed_frames: _builtins.int
-    """Frames that are kept zeroed. 0 means none."""
+    """Frames that are kept zeroed, at most an eighth of RAM. 0 means none."""
     def __init__(
         self,
         *,

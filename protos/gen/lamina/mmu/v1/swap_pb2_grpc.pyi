@@ -60,15 +60,16 @@ class SwapStub:
     DATA_LOSS `SWAP_IO_FAILED` when the medium cannot be read at all.
     """
     GetSwapSettings: _aio.UnaryUnaryMultiCallable[_swap_pb2.GetSwapSettingsRequest, _swap_pb2.SwapSettings]
-    """Returns the host's settings of swapping and reclaim.
+    """Returns the host's settings of swapping and reclaim that are in effect.
 
     Errors: none beyond the transport's.
     """
     UpdateSwapSettings: _aio.UnaryUnaryMultiCallable[_swap_pb2.UpdateSwapSettingsRequest, _swap_pb2.SwapSettings]
     """Changes the host's settings of swapping and reclaim.
 
-    Idempotent. Errors: INVALID_ARGUMENT for a value out of range or an unknown path in the mask; NOT_FOUND
-    `POLICY_UNKNOWN`.
+    All or none; they hold at once. A low watermark that is changed without the high one brings its usual high one along.
+    Idempotent. Errors: INVALID_ARGUMENT for a value out of range or an unknown path in the mask, `POLICY_OFFLINE` for a
+    policy that works in replays only; NOT_FOUND `POLICY_UNKNOWN`.
     """
 
 class SwapServicer:
@@ -153,7 +154,7 @@ class SwapServicer:
         request: _swap_pb2.GetSwapSettingsRequest,
         context: _aio.ServicerContext[_swap_pb2.GetSwapSettingsRequest, _abc.Awaitable[_swap_pb2.SwapSettings]],
     ) -> _abc.Awaitable[_swap_pb2.SwapSettings]:
-        """Returns the host's settings of swapping and reclaim.
+        """Returns the host's settings of swapping and reclaim that are in effect.
 
         Errors: none beyond the transport's.
         """
@@ -165,8 +166,9 @@ class SwapServicer:
     ) -> _abc.Awaitable[_swap_pb2.SwapSettings]:
         """Changes the host's settings of swapping and reclaim.
 
-        Idempotent. Errors: INVALID_ARGUMENT for a value out of range or an unknown path in the mask; NOT_FOUND
-        `POLICY_UNKNOWN`.
+        All or none; they hold at once. A low watermark that is changed without the high one brings its usual high one along.
+        Idempotent. Errors: INVALID_ARGUMENT for a value out of range or an unknown path in the mask, `POLICY_OFFLINE` for a
+        policy that works in replays only; NOT_FOUND `POLICY_UNKNOWN`.
         """
 
 def add_SwapServicer_to_server(servicer: SwapServicer, server: _aio.Server) -> None: ...

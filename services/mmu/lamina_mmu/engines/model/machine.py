@@ -42,6 +42,15 @@ from lamina_mmu.domain.vma import LOCKED
 from lamina_mmu.engines.model.policy_choice import PolicyChoice
 
 
+def usual_watermarks(frames: int, low: int = 0) -> tuple[int, int]:
+    """Returns the watermarks (low, high) of a host with so many frames; the high one of a `low` that was chosen.
+
+    Low is a hundredth of RAM, not fewer than 32 frames (the batch of a reclaim), yet at most an eighth of RAM.
+    """
+    low = low or min(max(32, frames // 100), frames // 8)
+    return low, low + low // 2
+
+
 class Short(Exception):
     """No frame can be had: `group` is at its limit (the root group: RAM is full)."""
 
@@ -103,8 +112,7 @@ class Machine(PolicyChoice):
         self.locked: dict[int, int] = {}
         self.feed = FaultFeed(ports.wake)
         self.dropped = 0
-        self.low = min(max(32, count // 256), count // 8)
-        self.high = 2 * self.low
+        self.low, self.high = usual_watermarks(count)
         self.last_plug = 0
         self._last_hold = self._last_supply = 0
         self._last_allocation = 0

@@ -51,6 +51,8 @@ def close_plug(m: Machine, plug: Plug, error: LaminaError | None) -> None:
             reason=reason,
             now=FALLBACK,
         )
+    if getattr(m.default_policy, "plug", None) is plug:
+        m.choose_default(m.live_policy(FALLBACK))
     for group in users:
         for level in group.subtree():
             if isinstance(m.policy.policy(level.id), PluggedPolicy):

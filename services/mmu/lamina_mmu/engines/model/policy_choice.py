@@ -8,6 +8,7 @@ from lamina_mmu.domain.group import Group, GroupTree
 from lamina_mmu.domain.handles import HandleTable
 from lamina_mmu.domain.object import MemoryObject
 from lamina_mmu.domain.policy import Policy
+from lamina_mmu.domain.replacement import Replacement
 from lamina_mmu.domain.rmap import ReverseMap
 from lamina_mmu.domain.space import Space
 from lamina_mmu.domain.vma import Vma
@@ -24,6 +25,7 @@ class PolicyChoice:
     frames: FrameTable
     rmap: ReverseMap
     groups: GroupTree
+    policy: Replacement
     spaces: HandleTable[Space]
     objects: HandleTable[MemoryObject]
     slows_down: bool
@@ -52,6 +54,13 @@ class PolicyChoice:
             if level.policy:
                 return self.live_policy(level.policy), level.policy_values
         return self.default_policy, {}
+
+    def choose_default(self, policy: type[Policy]) -> None:
+        """Gives a policy to all groups that name none, and have none above that does."""
+        self.default_policy = policy
+        for group in self.groups.ordered():
+            if not any(level.policy for level in group.path):
+                self.policy.change(group.id)
 
     def _make_policy(self, group_id: int) -> Policy:
         group = self.groups.get(group_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lamina_kit.effects import Sleep, Step
 from lamina_kit.errors import LaminaError
@@ -12,7 +12,15 @@ from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.supply import Supply
-from lamina_mmu.domain.views import FragmentationView, FrameView, ObjectView, SlotView, SwapAreaView, SwapCheck
+from lamina_mmu.domain.views import (
+    FragmentationView,
+    FrameView,
+    ObjectView,
+    SlotView,
+    SwapAreaView,
+    SwapCheck,
+    SwapSettingsView,
+)
 from lamina_mmu.engines.model import (
     compaction,
     content,
@@ -24,6 +32,7 @@ from lamina_mmu.engines.model import (
     show,
     supplying,
     swap_areas,
+    swap_settings,
 )
 from lamina_mmu.engines.model.draining import Drain
 from lamina_mmu.engines.model.machine import Machine
@@ -186,3 +195,12 @@ class Stores:
         areas = [swap_areas.area_named(self.machine, name)] if name else self.machine.swap.areas
         for area in areas:
             area.refusing = refuse
+
+    def swap_settings(self) -> SwapSettingsView:
+        """Returns the settings in effect."""
+        return swap_settings.show_settings(self.machine)
+
+    def update_swap_settings(self, changes: Mapping[str, int | str]) -> SwapSettingsView:
+        """Changes settings."""
+        swap_settings.update_settings(self.machine, changes)
+        return swap_settings.show_settings(self.machine)
