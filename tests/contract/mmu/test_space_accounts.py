@@ -159,11 +159,13 @@ async def test_statistics_count_as_smaps_and_getrusage_do(stack: Stack) -> None:
     await stack.read(space, BASE * 2, 1)
     child = await stack.fork(space)
     await stack.write(child, BASE, b"mine")
+    assert (await statistics(stack, child)).object_pages == 0  # a fork leaves them to the child's own faults
+    await stack.read(child, BASE * 2, 1)
     found = await statistics(stack, child)
     assert (found.mapped_pages, found.anonymous_pages, found.object_pages) == (11, 4, 3)
     assert (found.private_pages, found.shared_pages) == (1, 6)
     assert found.proportional_bytes == 4 * PAGE  # one of its own, six halves
-    assert (found.minor_faults, found.major_faults) == (1, 0)
+    assert (found.minor_faults, found.major_faults, found.around_pages) == (2, 0, 2)
     parent = await statistics(stack, space)
     assert (parent.minor_faults, parent.around_pages, parent.peak_resident_pages) == (5, 2, 7)
     await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=child.handle))

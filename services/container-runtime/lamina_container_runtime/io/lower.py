@@ -48,7 +48,9 @@ _ACCESS = {
 }
 _REFUSED = mmu_pb2.FaultResponse.OUTCOME_SEGMENTATION_FAULT
 _NO_MEMORY = mmu_pb2.FaultResponse.OUTCOME_OUT_OF_MEMORY
+_READ = (mmu_pb2.FaultResponse.OUTCOME_SWAPPED_IN, mmu_pb2.FaultResponse.OUTCOME_SUPPLIED)
 _RESOLVED = FaultResult(FaultOutcome.RESOLVED)
+_RESOLVED_MAJOR = FaultResult(FaultOutcome.RESOLVED, major=True)
 
 
 @contextmanager
@@ -170,7 +172,7 @@ class Lower:
             return FaultResult(FaultOutcome.REFUSED)
         if response.outcome == _NO_MEMORY:
             return FaultResult(FaultOutcome.OUT_OF_MEMORY, response.victim_space, response.limit_group)
-        return _RESOLVED
+        return _RESOLVED_MAJOR if response.outcome in _READ else _RESOLVED
 
     async def create_object(self, effect: effects.CreateObject) -> ObjectRef:
         """Makes a memory object and fills it; it is deleted again when that fails."""

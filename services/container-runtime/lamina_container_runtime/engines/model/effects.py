@@ -72,11 +72,15 @@ class FaultOutcome(enum.Enum):
 
 @dataclass(frozen=True)
 class FaultResult:
-    """Outcome of a fault; for OUT_OF_MEMORY the space that should be killed, by name, and the group at its limit."""
+    """Outcome of a fault; for OUT_OF_MEMORY the space that should be killed, by name, and the group at its limit.
+
+    `major`: the page was read from somewhere.
+    """
 
     outcome: FaultOutcome
     victim: str = ""
     group: str = ""
+    major: bool = False
 
 
 class RunEnd(enum.Enum):

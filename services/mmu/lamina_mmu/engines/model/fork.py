@@ -3,8 +3,9 @@
 All table frames of the copy are taken first (that may yield); then parent and child change in one go, a leaf table at a
 time; last the parent's translations are shot down, since its pages lost their right to write. Pages that are pinned
 for DMA are copied for the child at once: the parent's next write must find them where they are. What advice keeps out
-of forks has no entries in the child, and locks are not inherited.
-Source: fork(2), madvise(2); Linux, mm/memory.c, copy_present_pte.
+of forks has no entries in the child, and locks are not inherited. Nor has what an object alone can bring again: shared
+mappings, and private ones without a page of their own; the child's faults find it.
+Source: fork(2), madvise(2); Linux, mm/memory.c, copy_present_pte, vma_needs_copy.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from lamina_mmu.engines.model.spaces import delete_space, take_frames, take_tabl
 
 _KEEP = np.uint64(0xFFFF_FFFF_FFFF_FFFF & ~(ACCESSED | DIRTY))
 _ADDRESS = np.uint64(ADDR_MASK)
+_IN_RAM = np.uint64(PRESENT | GUARDED)
 
 
 def fork_space(m: Machine, handle: Handle, label: str, group: Group | None, session: Session) -> Step[Space]:
@@ -131,24 +133,33 @@ def _copy_tables(m: Machine, parent: Space, child: Space, copies: list[int], spa
     for vpn in _pinned_pages(m, parent):
         pinned.setdefault(vpn // PAGES_PER_LEAF, []).append(vpn)
     changed = 0
+    left_out = frozenset(vma.start for vma in parent.vmas if _left_out(vma) or _comes_again(m, parent, vma))
     for number, _ in list(parent.table.leaves(0, USER_END >> PAGE_SHIFT)):
         if parent.table.is_huge(number * PAGES_PER_LEAF):
             changed += share(m, parent, child, number, spare.pop())
             continue
-        changed += _copy_leaf(m, parent, child, number, pinned.get(number, []), copies)
+        changed += _copy_leaf(m, parent, child, number, left_out, pinned.get(number, []), copies)
     return changed
 
 
-def _copy_leaf(m: Machine, parent: Space, child: Space, number: int, pinned: list[int], copies: list[int]) -> int:
+def _copy_leaf(
+    m: Machine,
+    parent: Space,
+    child: Space,
+    number: int,
+    left_out: frozenset[int],
+    pinned: list[int],
+    copies: list[int],
+) -> int:
     """Fills one leaf table of the child; returns how many pages of the parent lost their right to write.
 
-    Each of the `pinned` pages becomes one of the frames `copies`.
+    Mappings that start at `left_out` get no entries. Each of the `pinned` pages becomes one of the frames `copies`.
     """
     assert isinstance(parent.table, FourLevelTable) and isinstance(child.table, FourLevelTable)
     base = number * PAGES_PER_LEAF
     live = next(leaf for _, leaf in parent.table.leaves(base, base + PAGES_PER_LEAF))
     found: Any = np.array(live, np.uint64)
-    found[_pages_with(parent, base, _left_out)] = 0
+    found[_pages_with(parent, base, lambda vma: vma.start in left_out)] = 0
     in_ram = (found & np.uint64(PRESENT)) != 0
     in_ram |= (found & np.uint64(PRESENT | SWAPPED | GUARDED)) == np.uint64(GUARDED)
     protect = in_ram & ~_pages_with(parent, base, _is_shared) & ((found & np.uint64(RW | COW)) != np.uint64(COW))
@@ -178,6 +189,18 @@ def _copy_page(m: Machine, child: Space, entry: int, copies: list[int]) -> int:
 
 def _left_out(vma: Vma) -> bool:
     return bool(vma.flags & (DONT_FORK | WIPE_ON_FORK))
+
+
+def _comes_again(m: Machine, parent: Space, vma: Vma) -> bool:
+    """Returns whether all pages of a mapping are its object's, so that faults of the child can bring them."""
+    if not vma.object or vma.shared:
+        return bool(vma.object)
+    for _, found in entries(parent.table, vma.pages.start, vma.pages.stop):
+        in_ram = (found & _IN_RAM) != 0
+        frames = ((found[in_ram] & _ADDRESS) >> np.uint64(PAGE_SHIFT)).astype(np.int64)
+        if np.any(found[~in_ram]) or np.any(m.frames.uses[frames] != Use.OBJECT):
+            return False
+    return True
 
 
 def _is_shared(vma: Vma) -> bool:

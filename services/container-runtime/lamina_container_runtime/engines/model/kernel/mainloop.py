@@ -120,7 +120,6 @@ def _answer(thread: Thread) -> Step[None]:
 
 
 def _page_fault(thread: Thread, record: ExitRecord) -> Step[None]:
-    thread.process.faults += 1
     access = Access.READ
     if record.error_code & _FETCH:
         access = Access.EXECUTE

@@ -87,11 +87,17 @@ class Process:
         self.alarm_interval = 0
         self.alarm_turn = 0
         self.syscalls = 0
-        self.faults = 0
+        self.minor_faults = 0
+        self.major_faults = 0
         self.instructions = 0
         self.run_time_ns = 0
         self.syscall_counts: dict[int, int] = {}
         self.unsupported: dict[int, int] = {}
+
+    @property
+    def faults(self) -> int:
+        """Page faults that made an access possible. Source: Linux, mm/memory.c, mm_account_fault."""
+        return self.minor_faults + self.major_faults
 
     @property
     def kernel(self) -> Kernel:

@@ -75,9 +75,9 @@ def _stat(process: Process) -> Step[bytes]:
     start = max(0, process.start_time_ns - process.kernel.clock.wall_ns() + process.kernel.clock.now_ns())
     fields = [
         process.pid, f"({process.name})", state_letter(process), parent, process.group, process.session, 0, -1, 0,
-        process.faults, 0, 0, 0, process.run_time_ns // _TICK_NS, 0, 0, 0, 20 + process.nice, process.nice,
-        max(1, len(process.threads)), 0, start // _TICK_NS, pages * PAGE_SIZE, resident, 2**64 - 1,
-        *(0,) * 13, 17, 0, 0, 0, 0, 0, 0, *(0,) * 8,
+        process.minor_faults, 0, process.major_faults, 0, process.run_time_ns // _TICK_NS, 0, 0, 0,
+        20 + process.nice, process.nice, max(1, len(process.threads)), 0, start // _TICK_NS,
+        pages * PAGE_SIZE, resident, 2**64 - 1, *(0,) * 13, 17, 0, 0, 0, 0, 0, 0, *(0,) * 8,
     ]  # fmt: skip
     return (" ".join(str(field) for field in fields) + "\n").encode()
 
@@ -85,6 +85,16 @@ def _stat(process: Process) -> Step[bytes]:
 def _statm(process: Process) -> Step[bytes]:
     pages, resident = yield from _sizes(process)
     return f"{pages} {resident} 0 0 0 0 0\n".encode()
+
+
+def _smaps_rollup(process: Process) -> Step[bytes]:
+    """The line that programs read of it: the resident size, as the page tables have it."""
+    mappings = yield from _mappings(process)
+    if not mappings:
+        return b""
+    resident = sum(mapping.resident_pages for mapping in mappings)
+    place = f"{mappings[0].start:08x}-{mappings[-1].end:08x} ---p 00000000 00:00 0"
+    return f"{place:<73}[rollup]\nRss:            {resident * PAGE_SIZE // 1024:8d} kB\n".encode()
 
 
 def _status(process: Process) -> Step[bytes]:
@@ -129,6 +139,7 @@ PROCESS_FILES: dict[str, ProcessText] = {
     "environ": _plain(lambda process: b"\0".join(process.environment) + (b"\0" if process.environment else b"")),
     "maps": _maps,
     "mounts": _plain(_mounts),
+    "smaps_rollup": _smaps_rollup,
     "stat": _stat,
     "statm": _statm,
     "status": _status,

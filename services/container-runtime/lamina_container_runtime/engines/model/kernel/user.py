@@ -132,7 +132,6 @@ def vector(thread: Thread, va: int, budget: int) -> Step[tuple[list[bytes], int]
 
 def fault_in(thread: Thread, space: AddressSpace, fault: NeedFault) -> Step[None]:
     """Makes one access possible; EFAULT when it is not allowed or no memory can be had (the thread is killed then)."""
-    thread.process.faults += 1
     access = Access.WRITE if fault.write else Access.READ
     if not (yield from resolve_fault(thread, space, fault.va, access)):
         raise Errno(errno.EFAULT)
@@ -146,6 +145,8 @@ def resolve_fault(thread: Thread, space: AddressSpace, va: int, access: Access) 
     while True:
         result: FaultResult = yield FaultIn(space.space, va, access)
         if result.outcome is FaultOutcome.RESOLVED:
+            thread.process.major_faults += result.major
+            thread.process.minor_faults += not result.major
             return True
         if result.outcome is FaultOutcome.REFUSED:
             return False

@@ -165,7 +165,8 @@ def waitid(thread: Thread, kind: int, number: int, info: int, options: int, usag
 def _usage(process: Process) -> bytes:
     """Returns a struct rusage with the CPU time, as user time, and the page faults."""
     microseconds = process.run_time_ns // 1000
-    return struct.pack("<18q", microseconds // 10**6, microseconds % 10**6, 0, 0, 0, 0, 0, 0, process.faults, *(0,) * 9)
+    used = (microseconds // 10**6, microseconds % 10**6, 0, 0, 0, 0, 0, 0, process.minor_faults, process.major_faults)
+    return struct.pack("<18q", *used, *(0,) * 8)
 
 
 @CALLS.add("getrusage")
