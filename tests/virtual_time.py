@@ -28,7 +28,7 @@ BOTH = (
 )  # fmt: skip
 """Folders whose async tests run once on each clock."""
 
-WITHOUT_VIRTUAL = ("sockets",)
+WITHOUT_VIRTUAL = ("sockets", "linux")
 """Values of parameters that need the outside: such a variant of a test runs in real time only."""
 
 DEFAULT_SEED = 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lamina_kit import log
@@ -44,7 +44,8 @@ class Role:
 
     `calls` are the layers below that it has channels to, `needs` those without which it cannot start: when one of them
     comes back with another boot, so does this layer. `makes_bus` and `maps_bus` say what it does with the host's RAM;
-    `per_host` is false for a layer of the whole cluster.
+    `per_host` is false for a layer of the whole cluster. `alone` are the engines that work on the machine's kernel:
+    with them the layer needs none below, and no RAM of the stack's.
     """
 
     layer: str
@@ -55,6 +56,13 @@ class Role:
     makes_bus: bool = False
     maps_bus: bool = False
     per_host: bool = True
+    alone: tuple[str, ...] = ()
+
+    def of(self, options: Options) -> Role:
+        """Returns what the layer is with the engine of the options."""
+        if options.engine not in self.alone:
+            return self
+        return replace(self, calls=tuple(options.upstreams), needs=(), makes_bus=False, maps_bus=False)
 
     def state(self, options: Options, clock: Clock, rng: Rng) -> LayerState:
         """Returns the state of the layer before its first start."""

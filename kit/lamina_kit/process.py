@@ -60,7 +60,8 @@ def main(role: Role, words: Sequence[str] | None = None, environ: Mapping[str, s
     """Runs the process of a layer. Returns its exit status."""
     environ = os.environ if environ is None else environ
     try:
-        options = read(role.layer, role.calls, sys.argv[1:] if words is None else words, environ)
+        options = read(role.layer, role.calls, sys.argv[1:] if words is None else words, environ, role.alone)
+        role = role.of(options)
         configured = partial(_configuration, role, options, environ)
         found = configured()
     except LaminaError as error:

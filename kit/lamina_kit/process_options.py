@@ -123,8 +123,12 @@ def parser(layer: str, calls: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def read(layer: str, calls: Sequence[str], words: Sequence[str], environ: Mapping[str, str]) -> Options:
+def read(
+    layer: str, calls: Sequence[str], words: Sequence[str], environ: Mapping[str, str], alone: Sequence[str] = ()
+) -> Options:
     """Returns the options in `words` and, where they are silent, in the environment.
+
+    With an engine of `alone` no layer below is needed.
 
     Raises:
         InvalidArgument: `PROCESS_OPTIONS_INVALID`, `ADDRESS_INVALID` or `SOCKET_PATH_TOO_LONG`, naming the flag or
@@ -160,7 +164,7 @@ def read(layer: str, calls: Sequence[str], words: Sequence[str], environ: Mappin
         },
         metrics_offset=_number(given["metrics_offset"] or "", "--metrics-offset") or 0,
     )
-    _check(options, calls, bool(value("state_dir")))
+    _check(options, () if options.engine in alone else calls, bool(value("state_dir")))
     return options
 
 

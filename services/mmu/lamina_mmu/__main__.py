@@ -9,4 +9,5 @@ from lamina_mmu.config import MmuConfig
 from lamina_mmu.server import build
 
 if __name__ == "__main__":
-    sys.exit(main(Role("mmu", build, MmuConfig, calls=("hardware",), needs=("hardware",), maps_bus=True)))
+    below = ("hardware",)
+    sys.exit(main(Role("mmu", build, MmuConfig, calls=below, needs=below, maps_bus=True, alone=("linux",))))

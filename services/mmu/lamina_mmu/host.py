@@ -30,6 +30,7 @@ from lamina_mmu.engines.interface import MmuEngine
 from lamina_mmu.failing_memory import FailingMemory
 from lamina_mmu.faults import MmuFaults
 from lamina_mmu.io import policies
+from lamina_mmu.io.linux.kernel import NO_RAM, NO_SWAP, open_kernel
 from lamina_mmu.io.performer import performer
 from lamina_mmu.io.swap_file import SwapFile
 from lamina_mmu.io.swap_media import SwapFiles
@@ -79,6 +80,10 @@ class MmuHost:
     async def start(self) -> None:
         """Shakes hands with the hardware, maps its RAM, opens the swap file, makes the engine."""
         environment, config = self._environment, self._config
+        environment.state_dir.mkdir(parents=True, exist_ok=True)
+        if self._engine_class.on_kernel:
+            self._start_on_kernel()
+            return
         channel = environment.channels.get("hardware")
         if channel is None:
             raise FailedPrecondition(
@@ -87,7 +92,6 @@ class MmuHost:
                 next_step="Start the hardware service first, and give the MMU a channel to it.",
             )
         bus = environment.bus or await self._open_bus(channel)
-        environment.state_dir.mkdir(parents=True, exist_ok=True)
         swap = SwapFile(environment.state_dir / SWAP_FILE, config.swap_bytes >> PAGE_SHIFT)
         self._media = SwapFiles(environment.state_dir, swap)
         self.perform = performer(environment.clock, hardware_pb2_grpc.CpuStub(channel))
@@ -96,14 +100,34 @@ class MmuHost:
         ports = Ports(environment.host, bus, swap, now_ns, events.record, wake, _trace_id, self._media)
         policy, installed = policies.installed(config.policy)
         frames, ahead, zeroed = config.memory_bytes >> PAGE_SHIFT, config.swap_readahead, config.zeroed_frames
-        self.engine = self._engine_class(ports, Settings(policy, frames, installed, ahead, zeroed))
-        sessions = environment.layer.sessions
-        sessions.adopted = self.engine.owned
-        sessions.on_expired(self._expire)
-        self._started = True
+        self._begin(self._engine_class(ports, Settings(policy, frames, installed, ahead, zeroed)))
         self.spawn(self._keep_ahead())
         self.spawn(self._failing_memory(channel).follow())
         self.keep_zeroed(config.zeroed_frames)
+
+    def _start_on_kernel(self) -> None:
+        """Makes an engine that works on the memory of the machine itself, and needs no hardware layer."""
+        environment, engine = self._environment, self._engine_class
+        if self.is_virtual:
+            raise FailedPrecondition(
+                f"The engine {engine.name} of the MMU works on the kernel, which keeps no virtual clock.",
+                reason="ENGINE_NEEDS_REAL_TIME",
+                next_step="Start the stack with --clock real, or with the engine model.",
+            )
+        self.perform = Performer(environment.clock)
+        now_ns, wake, record = environment.clock.now_ns, self.perform.wake, environment.layer.events.record
+        kernel = open_kernel(wake)
+        self._begin(
+            engine(Ports(environment.host, NO_RAM, NO_SWAP, now_ns, record, wake, _trace_id, None, kernel), Settings())
+        )
+
+    def _begin(self, engine: MmuEngine) -> None:
+        """Takes an engine into use."""
+        self.engine = engine
+        sessions = self._environment.layer.sessions
+        sessions.adopted = engine.owned
+        sessions.on_expired(self._expire)
+        self._started = True
 
     def _failing_memory(self, channel: grpc.aio.Channel) -> FailingMemory:
         """Returns what watches the hardware for memory that fails."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract import outside
+from tests.contract.mmu.on_kernel import ON_KERNEL
 from tests.contract.mmu.stack import OutsideStack, Stack
 
 from lamina_kit.engines import engines_of
@@ -14,7 +15,15 @@ from lamina_kit.engines import engines_of
 ENGINES = engines_of("mmu")
 
 
-@pytest.fixture(params=list(ENGINES))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Has a test run on each engine; on those that work on the kernel only when it is of what they can do."""
+    if "engine_name" in metafunc.fixturenames:
+        served = ON_KERNEL.get(metafunc.module.__name__.rpartition(".")[2], ())
+        names = [name for name in ENGINES if not ENGINES[name].on_kernel or metafunc.function.__name__ in served]
+        metafunc.parametrize("engine_name", names, indirect=True)
+
+
+@pytest.fixture
 def engine_name(request: pytest.FixtureRequest) -> str:
     """Returns the name of an engine that can run here; one that cannot is skipped with its own reason."""
     name: str = request.param

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lamina_mmu.domain.kernel import Kernel
 from lamina_mmu.domain.policy import Policy
 from lamina_mmu.domain.ram import Ram
 from lamina_mmu.domain.swap import SwapStore
@@ -33,7 +34,8 @@ class Ports:
     """RAM, swap, time (ns since the stack's start), the event log, and the way to wake steps that wait for a key.
 
     Without `media` no further swap areas can be made.
-    `trace` returns the id of the trace that is being served, empty without one.
+    `trace` returns the id of the trace that is being served, empty without one. `kernel` is there for engines on the
+    kernel alone; their `ram` and `swap` hold nothing.
     """
 
     host: str
@@ -44,6 +46,7 @@ class Ports:
     wake: Callable[[Hashable, object], object]
     trace: Callable[[], str] = str
     media: SwapMedia | None = None
+    kernel: Kernel | None = None
 
 
 @dataclass(frozen=True)

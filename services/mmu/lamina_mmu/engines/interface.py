@@ -54,6 +54,8 @@ class MmuEngine(RangeEngine, StoreEngine, GroupEngine, Protocol):
 
     name: ClassVar[str]
     capabilities: ClassVar[tuple[str, ...]]
+    on_kernel: ClassVar[bool]
+    """Whether it works on the kernel's memory: in real time, without the hardware layer and its RAM."""
 
     def __init__(self, ports: Ports, settings: Settings) -> None:
         """Starts with all RAM of `ports.ram` free but frame 0."""
@@ -69,6 +71,9 @@ class MmuEngine(RangeEngine, StoreEngine, GroupEngine, Protocol):
 
     def create_space(self, kind: Kind, group: str, label: str, session: Session, request: str) -> Step[SpaceView]:
         """Makes an empty space. Idempotent by a non-empty `request`, here and below."""
+
+    def attach_process(self, pid: int, group: str, label: str, session: Session, request: str) -> Step[SpaceView]:
+        """Makes a running process of the kernel a space; an empty `group` leaves it in its own."""
 
     def fork_space(self, handle: Handle, label: str, group: str, session: Session, request: str) -> Step[SpaceView]:
         """Copies a process space copy-on-write; an empty `group` means that of the original."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from lamina_kit.effects import Step
-from lamina_kit.errors import LaminaError
+from lamina_kit.errors import LaminaError, Unimplemented
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.hold import Hold, PageBits
 from lamina_mmu.domain.map_spec import MapSpec
@@ -54,6 +54,7 @@ class ModelEngine(RangeCalls, Stores, GroupCalls):
 
     name: ClassVar[str] = "model"
     capabilities: ClassVar[tuple[str, ...]] = ("explain", "fork", "hold", "swap")
+    on_kernel: ClassVar[bool] = False
 
     def __init__(self, ports: Ports, settings: Settings) -> None:
         super().__init__(Machine(ports, settings))
@@ -80,6 +81,16 @@ class ModelEngine(RangeCalls, Stores, GroupCalls):
 
         handle = yield from ownership.once(m, request, ("space", kind, group, label), make)
         return self.space(handle)
+
+    def attach_process(self, pid: int, group: str, label: str, session: Session, request: str) -> Step[SpaceView]:
+        """Refuses: this engine has no processes."""
+        yield from ()
+        raise Unimplemented(
+            f"The engine model cannot make process {pid} a space: its spaces are its own.",
+            reason="PROCESS_NOT_SUPPORTED",
+            next_step="Use the engine linux, whose spaces are processes of the kernel.",
+            capability="process",
+        )
 
     def fork_space(self, handle: Handle, label: str, group: str, session: Session, request: str) -> Step[SpaceView]:
         """Copies a process space copy-on-write."""

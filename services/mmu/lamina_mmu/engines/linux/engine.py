@@ -1,0 +1,42 @@
+"""The `linux` engine: spaces are processes of the kernel, objects its memory files, frames those of the machine.
+
+This file only routes. What the kernel is asked is in `domain/kernel.py`, how it is asked in `io/linux`; what its
+answers mean is decided in the modules beside this one (docs/adr/0030-spaces-are-processes.md).
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from lamina_mmu.domain.ports import Ports, Settings
+from lamina_mmu.engines.linux.groups import GroupCalls
+from lamina_mmu.engines.linux.refusing import Refused
+from lamina_mmu.engines.linux.state import State
+from lamina_mmu.engines.linux.swap import SwapCalls
+from lamina_mmu.engines.linux.unserved import Unserved
+
+
+class LinuxEngine(Unserved, GroupCalls, SwapCalls, Refused):
+    """Implements `engines.interface.MmuEngine`."""
+
+    name: ClassVar[str] = "linux"
+    capabilities: ClassVar[tuple[str, ...]] = ("fork", "process")
+    on_kernel: ClassVar[bool] = True
+
+    def __init__(self, ports: Ports, settings: Settings) -> None:
+        self.state = State(ports)
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Returns why it cannot run here: it needs Linux on x86-64, with the page map in /proc."""
+        if sys.platform != "linux" or platform.machine() != "x86_64":
+            return [f"it needs Linux on x86-64, and this is {sys.platform} on {platform.machine()}"]
+        if not Path("/proc/self/pagemap").exists():
+            return ["the kernel has no /proc/self/pagemap (CONFIG_PROC_PAGE_MONITOR)"]
+        return []
+
+    def close(self) -> None:
+        """Has nothing to let go of yet."""

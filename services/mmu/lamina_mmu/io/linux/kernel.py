@@ -1,0 +1,28 @@
+"""The kernel as the `linux` engine reaches it (`domain/kernel.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import cast
+
+from lamina_mmu.domain.kernel import Kernel
+from lamina_mmu.domain.ram import Ram
+from lamina_mmu.domain.swap import SwapStore
+from lamina_mmu.io.linux.contents import MemoryFiles
+from lamina_mmu.io.linux.memory import ProcMemory
+from lamina_mmu.io.linux.processes import KernelProcesses
+
+
+class _Nothing:
+    """RAM, or a swap area, of nothing: the machine's own is used."""
+
+    frames = slots = 0
+
+
+NO_RAM = cast(Ram, _Nothing())
+NO_SWAP = cast(SwapStore, _Nothing())
+
+
+def open_kernel(wake: Callable[[Hashable, object], object]) -> Kernel:
+    """Returns the way to the kernel; `wake` is told when an agent has replied."""
+    return Kernel(KernelProcesses(wake), MemoryFiles(), ProcMemory())
