@@ -95,7 +95,7 @@ def statistics(view: StatisticsView, names: Names) -> pb.GroupStatistics:
             pb.GroupEventCount(kind=kind, count=count)  # type: ignore[arg-type]
             for kind, count in sorted(view.events.items())
         ],
-        pressure=pressure(view.pressure),
+        pressure=pressure(view.pressure) if view.pressure is not None else None,
     )
 
 

@@ -31,7 +31,7 @@ from lamina_mmu.failing_memory import FailingMemory
 from lamina_mmu.faults import MmuFaults
 from lamina_mmu.io import policies
 from lamina_mmu.io.linux.kernel import NO_RAM, NO_SWAP, open_kernel
-from lamina_mmu.io.performer import performer
+from lamina_mmu.io.performer import performer, waiting_performer
 from lamina_mmu.io.swap_file import SwapFile
 from lamina_mmu.io.swap_media import SwapFiles
 
@@ -114,9 +114,9 @@ class MmuHost:
                 reason="ENGINE_NEEDS_REAL_TIME",
                 next_step="Start the stack with --clock real, or with the engine model.",
             )
-        self.perform = Performer(environment.clock)
+        self.perform = waiting_performer(environment.clock)
         now_ns, wake, record = environment.clock.now_ns, self.perform.wake, environment.layer.events.record
-        kernel = open_kernel(wake)
+        kernel = open_kernel(environment.host, wake)
         self._begin(
             engine(Ports(environment.host, NO_RAM, NO_SWAP, now_ns, record, wake, _trace_id, None, kernel), Settings())
         )

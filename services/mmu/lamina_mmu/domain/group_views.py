@@ -26,7 +26,7 @@ class ProtectionView:
 
 @dataclass(frozen=True, slots=True)
 class StatisticsView:
-    """What a group uses and what was done to it, in pages; its children included."""
+    """What a group uses and what was done to it, in pages, children included. `pressure`: None where none is kept."""
 
     name: str
     time_ns: int
@@ -44,7 +44,7 @@ class StatisticsView:
     reclaimed: int
     refaulted: int
     events: Mapping[int, int]
-    pressure: Reading
+    pressure: Reading | None
 
 
 class Origin(IntEnum):

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from lamina_mmu.domain.cgroups import Cgroups
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -139,6 +141,7 @@ class Kernel:
     processes: Processes
     contents: Contents
     memory: KernelMemory
+    cgroups: Cgroups
 
 
 def reply_key(pid: int) -> tuple[str, int]:

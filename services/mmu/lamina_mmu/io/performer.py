@@ -18,15 +18,9 @@ from lamina_kit.retry import Retry
 from lamina_mmu.domain.effects import Answer, Shootdown
 
 
-def performer(clock: Clock, cpu: Any) -> Performer:
-    """Returns the performer of one host's MMU; `cpu` is a stub of the hardware's `Cpu` service."""
+def waiting_performer(clock: Clock) -> Performer:
+    """Returns the performer of an MMU without hardware below: it waits, and that is all."""
     perform = Performer(clock)
-    retry = Retry(clock)
-
-    async def shoot_down(effect: Shootdown) -> None:
-        ranges = [hardware_pb2.AddressRange(start=start, size_bytes=size) for start, size in effect.ranges]
-        request = hardware_pb2.ShootdownRequest(root=effect.root, eptp=effect.eptp, ranges=ranges)
-        await retry.call(lambda: cpu.Shootdown(request))
 
     async def await_answer(effect: Answer) -> object:
         timer = asyncio.get_running_loop().create_task(_expire(perform, clock, effect))
@@ -35,8 +29,21 @@ def performer(clock: Clock, cpu: Any) -> Performer:
         finally:
             timer.cancel()
 
-    perform.on(Shootdown, shoot_down)
     perform.on(Answer, await_answer)
+    return perform
+
+
+def performer(clock: Clock, cpu: Any) -> Performer:
+    """Returns the performer of one host's MMU; `cpu` is a stub of the hardware's `Cpu` service."""
+    perform = waiting_performer(clock)
+    retry = Retry(clock)
+
+    async def shoot_down(effect: Shootdown) -> None:
+        ranges = [hardware_pb2.AddressRange(start=start, size_bytes=size) for start, size in effect.ranges]
+        request = hardware_pb2.ShootdownRequest(root=effect.root, eptp=effect.eptp, ranges=ranges)
+        await retry.call(lambda: cpu.Shootdown(request))
+
+    perform.on(Shootdown, shoot_down)
     return perform
 
 

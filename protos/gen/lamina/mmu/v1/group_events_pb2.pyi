@@ -299,7 +299,9 @@ class GroupStatistics(_message.Message):
 
     @_builtins.property
     def pressure(self) -> _pressure_pb2.Pressure:
-        """Time in which work waited for memory: reclaim, throttling beyond `high`, or a page that had left."""
+        """Time in which work waited for memory: reclaim, throttling beyond `high`, or a page that had left. Absent where the
+        kernel keeps none (cgroups of version 1).
+        """
 
     def __init__(
         self,

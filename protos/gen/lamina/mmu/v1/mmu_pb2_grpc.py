@@ -2521,6 +2521,8 @@ class GroupsServicer:
 
         The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors:
         ALREADY_EXISTS `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent; INVALID_ARGUMENT for a limit out of range.
+        On an engine whose groups are the kernel's also: UNIMPLEMENTED `CAPABILITY_MISSING` where the kernel has no groups,
+        or not the setting, which is named; FAILED_PRECONDITION `CGROUP_REFUSED` when it does not let the service make one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -2548,6 +2550,9 @@ class GroupsServicer:
         """Changes a group's limit. Usage above a lower limit is reclaimed before the call returns, as far as it can be.
 
         Errors: NOT_FOUND `GROUP_UNKNOWN`; INVALID_ARGUMENT for a limit out of range; FAILED_PRECONDITION `GROUP_IS_ROOT`.
+        On an engine whose groups are the kernel's also: UNIMPLEMENTED `CAPABILITY_MISSING` for a setting that the kernel
+        has not, by its name; RESOURCE_EXHAUSTED `GROUP_NOT_RECLAIMABLE` when more than the limit is in use and cannot be
+        reclaimed (the limit stays as it was).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -936,6 +936,8 @@ class GroupsStub:
 
     The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors:
     ALREADY_EXISTS `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent; INVALID_ARGUMENT for a limit out of range.
+    On an engine whose groups are the kernel's also: UNIMPLEMENTED `CAPABILITY_MISSING` where the kernel has no groups,
+    or not the setting, which is named; FAILED_PRECONDITION `CGROUP_REFUSED` when it does not let the service make one.
     """
     GetGroup: _aio.UnaryUnaryMultiCallable[_mmu_pb2.GetGroupRequest, _mmu_pb2.Group]
     """Returns a group with its usage.
@@ -951,6 +953,9 @@ class GroupsStub:
     """Changes a group's limit. Usage above a lower limit is reclaimed before the call returns, as far as it can be.
 
     Errors: NOT_FOUND `GROUP_UNKNOWN`; INVALID_ARGUMENT for a limit out of range; FAILED_PRECONDITION `GROUP_IS_ROOT`.
+    On an engine whose groups are the kernel's also: UNIMPLEMENTED `CAPABILITY_MISSING` for a setting that the kernel
+    has not, by its name; RESOURCE_EXHAUSTED `GROUP_NOT_RECLAIMABLE` when more than the limit is in use and cannot be
+    reclaimed (the limit stays as it was).
     """
     DeleteGroup: _aio.UnaryUnaryMultiCallable[_mmu_pb2.DeleteGroupRequest, _mmu_pb2.DeleteGroupResponse]
     """Deletes an empty group.
@@ -999,6 +1004,8 @@ class GroupsServicer:
 
         The group belongs to the caller's session, if the call names one. Idempotent by `request_id`. Errors:
         ALREADY_EXISTS `GROUP_EXISTS`; NOT_FOUND `GROUP_UNKNOWN` for the parent; INVALID_ARGUMENT for a limit out of range.
+        On an engine whose groups are the kernel's also: UNIMPLEMENTED `CAPABILITY_MISSING` where the kernel has no groups,
+        or not the setting, which is named; FAILED_PRECONDITION `CGROUP_REFUSED` when it does not let the service make one.
         """
 
     def GetGroup(
@@ -1029,6 +1036,9 @@ class GroupsServicer:
         """Changes a group's limit. Usage above a lower limit is reclaimed before the call returns, as far as it can be.
 
         Errors: NOT_FOUND `GROUP_UNKNOWN`; INVALID_ARGUMENT for a limit out of range; FAILED_PRECONDITION `GROUP_IS_ROOT`.
+        On an engine whose groups are the kernel's also: UNIMPLEMENTED `CAPABILITY_MISSING` for a setting that the kernel
+        has not, by its name; RESOURCE_EXHAUSTED `GROUP_NOT_RECLAIMABLE` when more than the limit is in use and cannot be
+        reclaimed (the limit stays as it was).
         """
 
     def DeleteGroup(

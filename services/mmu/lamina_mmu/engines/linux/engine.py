@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.engines.linux.groups import GroupCalls
+from lamina_mmu.engines.linux.kernel_groups import KernelGroups
 from lamina_mmu.engines.linux.refusing import Refused
 from lamina_mmu.engines.linux.state import State
 from lamina_mmu.engines.linux.swap import SwapCalls
@@ -23,11 +24,12 @@ class LinuxEngine(Unserved, GroupCalls, SwapCalls, Refused):
     """Implements `engines.interface.MmuEngine`."""
 
     name: ClassVar[str] = "linux"
-    capabilities: ClassVar[tuple[str, ...]] = ("fork", "process")
+    capabilities: ClassVar[tuple[str, ...]] = ("fork", "process", "group")
     on_kernel: ClassVar[bool] = True
 
     def __init__(self, ports: Ports, settings: Settings) -> None:
         self.state = State(ports)
+        self.kernel_groups = KernelGroups(ports, self.state.kernel.cgroups)
 
     @classmethod
     def missing(cls) -> list[str]:
@@ -39,4 +41,5 @@ class LinuxEngine(Unserved, GroupCalls, SwapCalls, Refused):
         return []
 
     def close(self) -> None:
-        """Has nothing to let go of yet."""
+        """Removes its cgroups."""
+        self.state.kernel.cgroups.close()

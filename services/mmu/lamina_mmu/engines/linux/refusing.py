@@ -8,7 +8,8 @@ Each refusal names the capability, so that a program can ask `Layer.GetInfo` bef
     frames           `AllocateFrames`, `AllocateExtents`, `OfflineFrames`: frames are the kernel's own
     pin              `PinRange`: the kernel pins for its drivers alone
     policy           replacement policies by name, plugged ones, and reasons of single evictions
-    group            memory groups
+    group            memory groups where the kernel lets nobody make cgroups; settings that their version has not
+    pressure         pressure of groups, without version 2 of cgroups
     swap             swap areas
     fault-around, stack-guard     settings of the whole kernel, not of one space
     mapping          changes of the mappings of a process that is not this service's own

@@ -8,6 +8,7 @@ from typing import cast
 from lamina_mmu.domain.kernel import Kernel
 from lamina_mmu.domain.ram import Ram
 from lamina_mmu.domain.swap import SwapStore
+from lamina_mmu.io.linux.cgroups import open_cgroups
 from lamina_mmu.io.linux.contents import MemoryFiles
 from lamina_mmu.io.linux.memory import ProcMemory
 from lamina_mmu.io.linux.processes import KernelProcesses
@@ -23,6 +24,6 @@ NO_RAM = cast(Ram, _Nothing())
 NO_SWAP = cast(SwapStore, _Nothing())
 
 
-def open_kernel(wake: Callable[[Hashable, object], object]) -> Kernel:
-    """Returns the way to the kernel; `wake` is told when an agent has replied."""
-    return Kernel(KernelProcesses(wake), MemoryFiles(), ProcMemory())
+def open_kernel(host: str, wake: Callable[[Hashable, object], object]) -> Kernel:
+    """Returns the way to the kernel, with groups of the host's own; `wake` is told when an agent has replied."""
+    return Kernel(KernelProcesses(wake), MemoryFiles(), ProcMemory(), open_cgroups(host))
