@@ -29,7 +29,7 @@ BOTH = (
 """Folders whose async tests run once on each clock."""
 
 WITHOUT_VIRTUAL = ("sockets", "linux")
-"""Values of parameters that need the outside: such a variant of a test runs in real time only."""
+"""Values of parameters that need the outside or the real machine: such a variant of a test runs in real time only."""
 
 DEFAULT_SEED = 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output
@@ -11,7 +12,7 @@ from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
     from lamina.hardware.v1.hardware_pb2_grpc import HostsStub
-    from lamina.hardware.v1.topology_pb2 import MachineEvent
+    from lamina.hardware.v1.topology_pb2 import MachineEvent, Topology
 
 
 def configure(verbs: Any) -> None:
@@ -36,11 +37,18 @@ async def topology(client: Client, args: argparse.Namespace) -> None:
     if args.output == "json":
         output.as_json(found)
         return
+    off = f", off: {_spans(found.offline_threads)}" if found.offline_threads else ""
     rows: list[tuple[object, object]] = [
         ("processor", found.cpu_model),
-        ("threads", len(found.threads)),
+        ("threads", f"{len(found.threads)}{off}"),
+        ("cores", len({thread.core for thread in found.threads})),
         ("sockets", len({thread.socket for thread in found.threads})),
-        ("memory", ", ".join(f"node {node.number}: {output.size(node.size_bytes)}" for node in found.nodes)),
+        *((f"cache: L{level} {kind}", told) for (level, kind), told in _caches(found).items()),
+        *((f"memory: node {node.number}", _node(found, node)) for node in found.nodes),
+        *(
+            (f"huge pages: node {pool.node}, {output.size(pool.page_bytes)}", f"{pool.free_pages} of {pool.pages} free")
+            for pool in found.huge_page_pools
+        ),
         ("pages", ", ".join(output.size(size) for size in found.page_sizes_bytes)),
         ("addresses", f"{found.physical_address_bits} bits physical, {found.virtual_address_bits} virtual"),
         ("features", " ".join(found.cpu_features)),
@@ -50,6 +58,40 @@ async def topology(client: Client, args: argparse.Namespace) -> None:
         for facility in found.facilities
     ]
     output.table(("MACHINE", ""), rows)
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Returns ascending numbers as the kernel writes lists: `0-3,8`."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(f"{first}-{last_}" if first != last_ else str(first) for first, last_ in spans)
+
+
+def _caches(found: Topology) -> dict[tuple[int, str], str]:
+    """Returns what is told of the caches of each level and kind; most machines have one size of each."""
+    sizes: dict[tuple[int, str], dict[int, int]] = {}
+    for cache in found.caches:
+        counts = sizes.setdefault((cache.level, cache.kind), {})
+        counts[cache.size_bytes] = counts.get(cache.size_bytes, 0) + 1
+    return {
+        place: ", ".join(f"{count} of {output.size(size)}" for size, count in counts.items())
+        for place, counts in sizes.items()
+    }
+
+
+def _node(found: Topology, node: Topology.MemoryNode) -> str:
+    """Returns what is told of a memory node."""
+    told = f"{output.size(node.size_bytes)} at {node.address:#x}"
+    threads = [thread.number for thread in found.threads if thread.node == node.number]
+    told += f", threads {_spans(threads)}" if threads else ""
+    if node.memory_blocks:
+        block = output.size(found.memory_block_bytes)
+        told += f", {node.online_memory_blocks} of {node.memory_blocks} blocks of {block} in use"
+    return told + (f", distances {' '.join(map(str, node.distances))}" if len(node.distances) > 1 else "")
 
 
 async def events(client: Client, args: argparse.Namespace) -> None:

@@ -19,8 +19,8 @@ class HardwareConfig:
     `core_path` is `walker`, `portable`, or `auto`: the walker when its self-test passes. `threads` false keeps all
     execution on the event loop and counts CPU time in instructions. Slices are in instructions of the walker core;
     those of the portable core are shorter. `dma_bytes` is the memory beyond RAM that only devices reach, stored
-    sparsely, a multiple of 2 MiB; `dma_engines` and `nics` how many of those the machine
-    has.
+    sparsely, a multiple of 2 MiB; `dma_engines` and `nics` how many of those the machine has. `host_root` is where the
+    engine `linux` finds the /proc and /sys that it shows: those of this machine, or copies in a folder.
     """
 
     cores: int = 4
@@ -33,6 +33,7 @@ class HardwareConfig:
     dma_bytes: int = 1 << 30
     dma_engines: int = 2
     nics: int = 2
+    host_root: str = "/"
 
     def __post_init__(self) -> None:
         with Checks("CONFIG_OUT_OF_RANGE") as check:

@@ -12,8 +12,9 @@ from lamina.hardware.v1 import wires_pb2 as pb
 
 from lamina_hardware.domain.wire import DEFAULT_QUEUE, MILLION, Quality
 from lamina_hardware.io.media.datagrams import LONGEST_PATH, UdpMedium, UnixMedium
-from lamina_hardware.io.media.kernel import NAME_BYTES, PacketMedium, TapMedium
+from lamina_hardware.io.media.kernel import NAME_BYTES, TapMedium
 from lamina_hardware.io.media.medium import Medium
+from lamina_hardware.io.media.packet import PacketMedium
 from lamina_hardware.names import Names
 from lamina_hardware.wires import Line
 from lamina_kit.checks import Checks

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lamina_hardware.domain.devices import Device, DeviceState
+from lamina_hardware.kernel_device import refuse_fault
 from lamina_hardware.names import DEVICE
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.fault_kinds import Breakage, FaultKind, Parameter
@@ -56,14 +57,20 @@ class DeviceFaults:
             )
         )
 
-    def _refuse(self, breakage: Breakage) -> Mapping[str, object]:
+    def _find(self, breakage: Breakage) -> Device:
+        """Returns the device to break. Raises `Unimplemented` `DEVICE_NOT_MODELLED` for one of the kernel's."""
         device = self._machine.devices.find(breakage.object)
+        refuse_fault(device)
+        return device
+
+    def _refuse(self, breakage: Breakage) -> Mapping[str, object]:
+        device = self._find(breakage)
         device.refusals += breakage.numbers["transfers"]
         device.cause = breakage.name
         return {"transfers": device.refusals}
 
     def _fail(self, breakage: Breakage) -> Mapping[str, object]:
-        device = self._machine.devices.find(breakage.object)
+        device = self._find(breakage)
         driver = device.driver
         self._machine.devices.fail(device)
         self._machine.record(breakage.object, "device.failed", cause=breakage.name, rule="fault injected")
@@ -75,7 +82,7 @@ class DeviceFaults:
         self._machine.record(breakage.object, "device.recovered", cause=breakage.name)
 
     def _remove(self, breakage: Breakage) -> Mapping[str, object]:
-        device = self._machine.devices.find(breakage.object)
+        device = self._find(breakage)
         if device.state is DeviceState.FAILED:
             raise FailedPrecondition(
                 f"{breakage.object} has failed; it stays in its place until that fault is cleared.",

@@ -17,16 +17,17 @@ from lamina_hardware.domain.dma_buffers import DmaBuffer, DmaBuffers
 from lamina_hardware.domain.dma_engine import DmaEngine
 from lamina_hardware.domain.iommu import Iommu, check_driver
 from lamina_hardware.domain.machine_events import DeviceNews
-from lamina_hardware.domain.pci import PciIdentity
+from lamina_hardware.domain.pci import PciIdentity, configuration
 from lamina_hardware.drives import Drive
 from lamina_hardware.io.physical import HostPhysical
 from lamina_hardware.io.timers import Timers
+from lamina_hardware.kernel_device import KernelDevice
 from lamina_hardware.names import Names
 from lamina_hardware.requests import Requests
 from lamina_kit import log
 from lamina_kit.clock import Clock
 from lamina_kit.devicepage import DevicePage, page_bytes
-from lamina_kit.errors import Aborted, AlreadyExists, FailedPrecondition, PermissionDenied
+from lamina_kit.errors import Aborted, AlreadyExists, FailedPrecondition, PermissionDenied, Unimplemented
 from lamina_kit.events import EventRecord
 from lamina_kit.membus import MemoryBus
 
@@ -64,13 +65,26 @@ class HostDevices:
         self._drives: dict[str, Drive] = {}
         self._pages: dict[str, DmaBuffer] = {}
         self._ports: dict[str, Ports] = {}
+        self.keep_apart("0000", 0)
+
+    def keep_apart(self, segment: str, first_group: int) -> None:
+        """Puts the devices that are plugged from now on into a PCI segment and groups that the kernel has not."""
+        self._segment, self._first_group = segment, first_group
+
+    def own_pci(self, place: str, numbers: tuple[int, int, int]) -> PciIdentity:
+        """Returns what Lamina's own device at a place (`00:03.0`) is: `numbers` are vendor, device and class."""
+        return PciIdentity(f"{self._segment}:{place}", *numbers)
+
+    def own_group(self, number: int) -> int:
+        """Returns the IOMMU group of one of Lamina's own devices."""
+        return self._first_group + number
 
     def plug_engines(self, count: int) -> None:
         """Puts DMA engines into the machine, `dma0` and on, each in an IOMMU group of its own."""
         for number in range(count):
-            vendor, device, class_code = DMA_ENGINE_PCI
-            identity = PciIdentity(f"0000:00:{0x10 + number // 8:02x}.{number % 8}", vendor, device, class_code)
-            self.plug(f"dma{number}", DeviceKind.DMA_ENGINE, identity, _FIRST_GROUP + number, DmaEngine())
+            identity = self.own_pci(f"00:{0x10 + number // 8:02x}.{number % 8}", DMA_ENGINE_PCI)
+            group = self.own_group(_FIRST_GROUP + number)
+            self.plug(f"dma{number}", DeviceKind.DMA_ENGINE, identity, group, DmaEngine())
 
     def stop(self) -> None:
         """Ends all DMA. Idempotent."""
@@ -128,6 +142,18 @@ class HostDevices:
     def find(self, name: str, field: str = "name") -> Device:
         """Returns a device by its resource name. Raises `NotFound` `DEVICE_UNKNOWN`."""
         return self.table.get(self.names.device(name, field))
+
+    def configuration(self, device: Device) -> bytes:
+        """Returns a device's PCI configuration space. Raises `Unimplemented` `DEVICE_NOT_PCI`, or as `KernelDevice`."""
+        if device.pci is None:
+            raise Unimplemented(
+                f"{device.id} is not on the PCI bus.",
+                reason="DEVICE_NOT_PCI",
+                next_step="Only devices with a pci_address have a configuration space.",
+            )
+        if isinstance(device.model, KernelDevice):
+            return device.model.configuration()
+        return configuration(device.pci, device.model.vector_count, driven=device.state is DeviceState.DRIVEN)
 
     def dma_of(self, device: Device) -> DmaPort:
         """Returns the way of a device to memory."""

@@ -7,7 +7,6 @@ from lamina_hardware.domain.devices import DeviceKind, DevicePorts
 from lamina_hardware.domain.disk.disk import Disk
 from lamina_hardware.domain.disk.transfer import NotYet, Result, TransferFailed
 from lamina_hardware.domain.dma import MAX_TRANSFER, DmaRefused, PageNeeded
-from lamina_hardware.domain.pci import PciIdentity
 
 DISK_PCI = (0x8086, 0x0953, 0x010802)
 """Vendor, device, class: those of an NVMe drive of Intel's."""
@@ -43,9 +42,9 @@ class DiskDevices:
         """Adds a disk's device at the lowest free place."""
         place = next(n for n in range(len(self._places) + 1) if n not in self._places.values())
         self._places[disk.name] = place
-        vendor, device, class_code = DISK_PCI
-        identity = PciIdentity(f"0000:{_FIRST_BUS + place // 32:02x}:{place % 32:02x}.0", vendor, device, class_code)
-        self._devices.plug(disk.name, DeviceKind.DISK, identity, _FIRST_GROUP + place, DiskDevice())
+        identity = self._devices.own_pci(f"{_FIRST_BUS + place // 32:02x}:{place % 32:02x}.0", DISK_PCI)
+        group = self._devices.own_group(_FIRST_GROUP + place)
+        self._devices.plug(disk.name, DeviceKind.DISK, identity, group, DiskDevice())
 
     def unplug(self, disk: Disk) -> None:
         """Removes a disk's device."""

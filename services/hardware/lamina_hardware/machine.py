@@ -25,13 +25,15 @@ from lamina_hardware.domain.contexts import Context, Handle
 from lamina_hardware.domain.devices import Device
 from lamina_hardware.domain.machine_events import CoreChange, DeviceChange, DeviceNews, MachineEvents, News
 from lamina_hardware.domain.run_groups import RunGroup
+from lamina_hardware.engine_cores import check_clock, check_cores, choose_cores
 from lamina_hardware.engines.interface import CoreEngine, CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.faults import HardwareFaults
+from lamina_hardware.host_facts import HostFacts
 from lamina_hardware.interrupt_routes import InterruptRoutes
-from lamina_hardware.io.core_path import choose
 from lamina_hardware.io.disk_files import DiskFolder
 from lamina_hardware.io.dispatcher import Dispatcher, Pace
+from lamina_hardware.io.host_files import HostFiles
 from lamina_hardware.io.late_core import LateCore
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.memory import HostMemory
@@ -42,6 +44,7 @@ from lamina_hardware.performance import Performance
 from lamina_hardware.posted_writes import PostedWrites
 from lamina_hardware.register_file import seed
 from lamina_hardware.registers import RegisterAccess
+from lamina_hardware.requests import Requests
 from lamina_hardware.wires import HostWires
 from lamina_kit.busfile import Identity
 from lamina_kit.checks import Checks
@@ -55,7 +58,6 @@ PORTABLE_SLOWDOWN = 20
 """How much shorter slices are on the portable core, so that they last about as long."""
 
 _MAX_RANGES = 4096
-_MAX_REQUESTS = 4096
 
 
 class Machine:
@@ -84,13 +86,15 @@ class Machine:
         self.names = Names(environment.host)
         self.clock = environment.clock
         engine_class = load_engine("hardware", environment.layer.engine)
+        check_clock(engine_class, environment.layer.engine, environment.clock.mode)
         self.engine: ModelEngine = engine_class(config.cores, config.run_pages)
-        self._requests: dict[str, tuple[str, Any]] = {}
+        self.facts = HostFacts(HostFiles(Path(config.host_root))) if self.engine.shows_host else None
+        self._requests = Requests()
         self._running = False
         self.record = environment.layer.events.record
         self.sessions = environment.layer.sessions
         self.events = MachineEvents()
-        HardwareFaults(self, config.cores, config.memory_bytes).register(environment.layer.faults)
+        HardwareFaults(self, self.engine.core_count, config.memory_bytes).register(environment.layer.faults)
         DeviceFaults(self).register(environment.layer.faults)
         DiskFaults(self).register(environment.layer.faults)
         NicFaults(self).register(environment.layer.faults)
@@ -116,10 +120,10 @@ class Machine:
             identity=identity,
         )
         environment.bus = self.bus
-        self.path = choose(config.core_path, environment.state_dir, self.bus)
+        self.path = choose_cores(self.engine, config.core_path, environment.state_dir, self.bus)
         layer.capabilities = self.path.capabilities
         cores: list[CoreEngine] = [
-            LateCore(self.path.name, self.path.capabilities, self.path.make) for _ in range(config.cores)
+            LateCore(self.path.name, self.path.capabilities, self.path.make) for _ in range(self.engine.core_count)
         ]
         threads = config.threads and environment.clock.mode == "real"
         slowdown = PORTABLE_SLOWDOWN if self.path.name == "portable" else 1
@@ -136,6 +140,8 @@ class Machine:
         drop = self.dispatcher.drop_written_code
         self.devices = HostDevices(self.bus, environment.clock, self.names, self.record, drop)
         self.devices.told = self._note_device
+        if self.facts is not None:
+            self.facts.plug(self.devices)
         self.devices.plug_engines(config.dma_engines)
         self.routes = InterruptRoutes(self.devices, self.dispatcher.interrupts, self.engine.contexts)
         self.devices.route = self.routes.take
@@ -147,7 +153,7 @@ class Machine:
         layer.sessions.on_broken(lambda owner, epoch: self._stop_owned(owner))
         layer.sessions.on_expired(lambda owner, epoch: self._free_owned(owner))
         host, path = self.names.format_host(), self.path
-        layer.events.record(host, "core_path.chosen", rule=path.name, reason=path.reason, cores=config.cores)
+        layer.events.record(host, "core_path.chosen", rule=path.name, reason=path.reason, cores=self.engine.core_count)
         self.performance = Performance(self)
         self._started_ns = environment.clock.now_ns()
         self._running = True
@@ -214,7 +220,7 @@ class Machine:
             name=self.names.format_host(),
             boot_id=self._environment.layer.boot_id,
             engine=self._environment.layer.engine,
-            core_count=self._config.cores,
+            core_count=self.engine.core_count,
             memory_bytes=self._config.memory_bytes,
             core_path=self.path.name,
             core_path_reason=self.path.reason,
@@ -223,6 +229,8 @@ class Machine:
 
     def topology(self) -> topology_pb2.Topology:
         """Returns what the machine consists of."""
+        if self.facts is not None:
+            return self.facts.topology()
         return topology.model(self._config.cores, self._config.memory_bytes, self.path, has_iommu=True)
 
     def note(self, news: News) -> None:
@@ -244,10 +252,10 @@ class Machine:
 
     def create_run_group(self, request: pb.CreateRunGroupRequest, owner: str) -> RunGroup:
         """Makes a run group, once for a request id."""
-        known = self._known(request.request_id, "group")
+        known = self._requests.find("group", request.request_id)
         if isinstance(known, RunGroup) and known in self.engine.groups.entries():
             return known
-        wish = convert.run_group_wish(request, self.names, self._config.cores, owner, self.clock.now_ns())
+        wish = convert.run_group_wish(request, self.names, self.engine.core_count, owner, self.clock.now_ns())
         group = self.engine.groups.create(wish)
         self.record(
             self.names.format_run_group(group.name),
@@ -255,7 +263,7 @@ class Machine:
             weight=group.share.weight,
             quota_ns=group.quota_ns,
         )
-        self._remember(request.request_id, "group", group)
+        self._requests.remember("group", request.request_id, group)
         return group
 
     def find_run_group(self, name: str) -> RunGroup:
@@ -266,15 +274,16 @@ class Machine:
 
     def create_context(self, request: pb.CreateContextRequest, owner: str) -> Context:
         """Makes a context with reset registers, once for a request id."""
-        known = self._known(request.request_id, "context")
+        known = self._requests.find("context", request.request_id)
         if isinstance(known, Context) and known in self.engine.contexts.entries():
             return known
+        check_cores(self.engine)
         made = self.engine.create_context(convert.context_wish(request.context, self.names, self.bus.size, owner))
         view = self.bus.run_page(made.run_page)
         reset_registers(view, ring=0 if made.eptp else 3)
         seed(RunPage(view), self._seed(made))
         self.record(self.names.format_context(made.key), "context.created", run_group=made.group, label=made.label)
-        self._remember(request.request_id, "context", made)
+        self._requests.remember("context", request.request_id, made)
         return made
 
     def update_context(self, context: Context, message: pb.Context, paths: list[str]) -> None:
@@ -287,7 +296,7 @@ class Machine:
     async def update_run_group(self, message: pb.RunGroup, paths: list[str]) -> RunGroup:
         """Changes a run group; when this returns nothing of it runs on a core that it no longer has."""
         group = self.engine.groups.get(self.names.run_group(message.name))
-        change = group_change(message, paths, group, self._config.cores)
+        change = group_change(message, paths, group, self.engine.core_count)
         self.engine.groups.update(group.name, change, self.clock.now_ns())
         self.record(
             self.names.format_run_group(group.name),
@@ -336,18 +345,6 @@ class Machine:
             for entry in request.ranges:
                 check.aligned("ranges.start", entry.start, 4096)
                 check.range("ranges.size_bytes", entry.size_bytes, 0, 1 << 62)
-
-    def _known(self, request_id: str, kind: str) -> Any:
-        with Checks() as check:
-            check.max_bytes("request_id", request_id, 128)
-        found = self._requests.get(request_id) if request_id else None
-        return found[1] if found is not None and found[0] == kind else None
-
-    def _remember(self, request_id: str, kind: str, made: Any) -> None:
-        if request_id:
-            self._requests[request_id] = (kind, made)
-            while len(self._requests) > _MAX_REQUESTS:
-                del self._requests[next(iter(self._requests))]
 
     def _stop_owned(self, owner: str) -> None:
         """Stops the contexts of an owner whose session broke, and takes its devices, at once."""

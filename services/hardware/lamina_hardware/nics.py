@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from lamina_hardware.devices import HostDevices
 from lamina_hardware.domain.devices import Device, DeviceKind
 from lamina_hardware.domain.nic.ring import Ring
-from lamina_hardware.domain.pci import PciIdentity
 from lamina_hardware.nic_device import NicDevice
 from lamina_kit.errors import FailedPrecondition, NotFound
 
@@ -30,10 +29,10 @@ class HostNics:
         """Puts NICs into the machine."""
         for number in range(count):
             name = f"nic{number}"
-            vendor, device, class_code = NIC_PCI
-            identity = PciIdentity(f"0000:01:{number // 8:02x}.{number % 8}", vendor, device, class_code)
+            identity = self._devices.own_pci(f"01:{number // 8:02x}.{number % 8}", NIC_PCI)
+            group = self._devices.own_group(_FIRST_GROUP + number)
             model = NicDevice(address(self._host, name))
-            plugged = self._devices.plug(name, DeviceKind.NIC, identity, _FIRST_GROUP + number, model)
+            plugged = self._devices.plug(name, DeviceKind.NIC, identity, group, model)
             model.link_changed = lambda up, plugged=plugged: self._changed(plugged, up)  # type: ignore[misc]
             self._nics[name] = model
 

@@ -9,13 +9,16 @@ import grpc
 import pytest
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.hardware.v1 import devices_pb2 as pb
-from lamina.hardware.v1 import devices_pb2_grpc, iommu_pb2_grpc
+from lamina.hardware.v1 import devices_pb2_grpc, hardware_pb2, iommu_pb2_grpc
 from lamina.hardware.v1 import iommu_pb2 as iommu
 
 from lamina_kit import status
 from lamina_kit.devicepage import DevicePage
 from lamina_kit.engines import engines_of
 from lamina_kit.errors import LaminaError
+
+WITHOUT_CORES = ("linux",)
+"""Engines whose machines run no contexts where KVM is not."""
 
 
 @pytest.fixture(params=sorted(engines_of("hardware")))
@@ -25,6 +28,20 @@ def variant(request: pytest.FixtureRequest) -> tuple[str, str]:
     if missing:
         pytest.skip("; ".join(missing))
     return request.param, "portable"
+
+
+@pytest.fixture(params=[name for name in sorted(engines_of("hardware")) if name not in WITHOUT_CORES])
+def variant_with_cores(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Returns as `variant`, of engines whose machines run contexts; `test_linux.py` has the refusals of the others."""
+    return request.param, "portable"
+
+
+async def runs_contexts(bench: Any) -> bool:
+    """Returns whether a machine has cores; if not, a context is refused with its reason."""
+    if (await bench.hosts.GetHost(hardware_pb2.GetHostRequest())).core_count:
+        return True
+    assert await reason(bench.create()) == ("UNIMPLEMENTED", "CORES_ABSENT")
+    return False
 
 
 DMA0, DMA1 = "hosts/h1/devices/dma0", "hosts/h1/devices/dma1"

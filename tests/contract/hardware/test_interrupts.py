@@ -8,7 +8,8 @@ import pytest
 from lamina.common.v1 import handle_pb2
 from lamina.hardware.v1 import hardware_pb2
 from lamina.hardware.v1 import interrupts_pb2 as pb
-from tests.contract.hardware.device_bench import DMA0, Driver, Owner, reason, variant  # noqa: F401 (a fixture)
+from tests.contract.hardware.device_bench import DMA0, Driver, Owner, reason
+from tests.contract.hardware.device_bench import variant_with_cores as variant  # noqa: F401 (a fixture)
 
 FRAME = 4096
 ADDRESS, VECTOR = 0xFEE0_0000, 0x51

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lamina_hardware.io.media.kernel import PacketMedium, TapMedium
+from lamina_hardware.io.media.kernel import TapMedium
+from lamina_hardware.io.media.packet import PacketMedium
 from lamina_kit.errors import PermissionDenied, Unavailable
 
 BROADCAST, OURS = b"\xff" * 6, bytes.fromhex("020000000001")

@@ -11,11 +11,9 @@ from lamina.hardware.v1 import devices_pb2 as pb
 from lamina.hardware.v1 import devices_pb2_grpc as rpc
 
 from lamina_hardware import convert, convert_devices
-from lamina_hardware.domain.devices import DeviceState
-from lamina_hardware.domain.pci import configuration
 from lamina_hardware.drives import Drive
 from lamina_hardware.paging import page
-from lamina_kit.errors import FailedPrecondition, Unimplemented
+from lamina_kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from lamina_hardware.machine import Machine
@@ -46,15 +44,7 @@ class DevicesServicer(rpc.DevicesServicer):
     ) -> pb.ReadConfigurationResponse:
         """Returns a device's configuration space."""
         found = self._m.devices.find(request.name)
-        if found.pci is None:
-            raise Unimplemented(
-                f"{request.name} is not on the PCI bus.",
-                reason="DEVICE_NOT_PCI",
-                next_step="Only devices with a pci_address have a configuration space.",
-            )
-        driven = found.state is DeviceState.DRIVEN
-        data = configuration(found.pci, found.model.vector_count, driven=driven)
-        return pb.ReadConfigurationResponse(data=data)
+        return pb.ReadConfigurationResponse(data=self._m.devices.configuration(found))
 
     async def ResetDevice(self, request: pb.ResetDeviceRequest, context: Context) -> pb.Device:
         """Resets a device."""

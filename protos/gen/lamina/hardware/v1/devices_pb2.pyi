@@ -40,7 +40,9 @@ class Device(_message.Message):
         KIND_DISK: Device._Kind.ValueType  # 2
         """A block device."""
         KIND_OTHER: Device._Kind.ValueType  # 3
-        """Something of the host that Lamina has no model of; only with the `linux` engine."""
+        """Something of the host that Lamina has no model of; only with the `linux` engine. It is shown, and its driver is
+        always the kernel's: `Drive`, `ResetDevice` and `Iommu.AttachDevice` answer `DEVICE_DRIVEN`.
+        """
         KIND_DMA_ENGINE: Device._Kind.ValueType  # 4
         """A DMA engine: copies memory; `Devices` has its descriptors."""
 
@@ -54,7 +56,9 @@ class Device(_message.Message):
     KIND_DISK: Device.Kind.ValueType  # 2
     """A block device."""
     KIND_OTHER: Device.Kind.ValueType  # 3
-    """Something of the host that Lamina has no model of; only with the `linux` engine."""
+    """Something of the host that Lamina has no model of; only with the `linux` engine. It is shown, and its driver is
+    always the kernel's: `Drive`, `ResetDevice` and `Iommu.AttachDevice` answer `DEVICE_DRIVEN`.
+    """
     KIND_DMA_ENGINE: Device.Kind.ValueType  # 4
     """A DMA engine: copies memory; `Devices` has its descriptors."""
 
@@ -112,11 +116,15 @@ class Device(_message.Message):
     class_code: _builtins.int
     """PCI class, 24 bits."""
     iommu_group: _builtins.int
-    """Devices that the IOMMU cannot tell apart have one group; they share a domain."""
+    """Devices that the IOMMU cannot tell apart have one group; they share a domain. -1 for a device of the kernel that no
+    IOMMU is before.
+    """
     dma_domain: _builtins.str
     """DMA domain, as a resource name. Empty: its DMA is blocked."""
     driver: _builtins.str
-    """Who drives it, for example `h1/vswitch`. Empty: nobody."""
+    """Who drives it, for example `h1/vswitch`; `(linux/nvme)` for a driver of the kernel, `(linux)` for a device that the
+    kernel has and drives not. Empty: nobody.
+    """
     vector_count: _builtins.int
     """Interrupt vectors that it has, 0 to 256."""
     state: Global___Device.State.ValueType

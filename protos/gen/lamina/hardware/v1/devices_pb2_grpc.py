@@ -175,7 +175,9 @@ class DevicesServicer:
     def ReadConfiguration(self, request, context):
         """Reads a device's PCI configuration space.
 
-        Errors: NOT_FOUND `DEVICE_UNKNOWN`; UNIMPLEMENTED `DEVICE_NOT_PCI` for a device without an address.
+        Errors: NOT_FOUND `DEVICE_UNKNOWN`; UNIMPLEMENTED `DEVICE_NOT_PCI` for a device without an address;
+        PERMISSION_DENIED `CONFIGURATION_NEEDS_PRIVILEGE` for a device of the kernel that shows this process less than 256
+        bytes; ABORTED `DEVICE_REMOVED` for one that the kernel no longer has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

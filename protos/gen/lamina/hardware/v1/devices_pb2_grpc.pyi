@@ -68,7 +68,9 @@ class DevicesStub:
     ReadConfiguration: _aio.UnaryUnaryMultiCallable[_devices_pb2.ReadConfigurationRequest, _devices_pb2.ReadConfigurationResponse]
     """Reads a device's PCI configuration space.
 
-    Errors: NOT_FOUND `DEVICE_UNKNOWN`; UNIMPLEMENTED `DEVICE_NOT_PCI` for a device without an address.
+    Errors: NOT_FOUND `DEVICE_UNKNOWN`; UNIMPLEMENTED `DEVICE_NOT_PCI` for a device without an address;
+    PERMISSION_DENIED `CONFIGURATION_NEEDS_PRIVILEGE` for a device of the kernel that shows this process less than 256
+    bytes; ABORTED `DEVICE_REMOVED` for one that the kernel no longer has.
     """
     ResetDevice: _aio.UnaryUnaryMultiCallable[_devices_pb2.ResetDeviceRequest, _devices_pb2.Device]
     """Brings a device into its state after power-on: rings are forgotten, DMA that is under way ends, interrupts are off.
@@ -174,7 +176,9 @@ class DevicesServicer:
     ) -> _abc.Awaitable[_devices_pb2.ReadConfigurationResponse]:
         """Reads a device's PCI configuration space.
 
-        Errors: NOT_FOUND `DEVICE_UNKNOWN`; UNIMPLEMENTED `DEVICE_NOT_PCI` for a device without an address.
+        Errors: NOT_FOUND `DEVICE_UNKNOWN`; UNIMPLEMENTED `DEVICE_NOT_PCI` for a device without an address;
+        PERMISSION_DENIED `CONFIGURATION_NEEDS_PRIVILEGE` for a device of the kernel that shows this process less than 256
+        bytes; ABORTED `DEVICE_REMOVED` for one that the kernel no longer has.
         """
 
     def ResetDevice(

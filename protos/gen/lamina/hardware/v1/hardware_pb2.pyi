@@ -294,7 +294,7 @@ class Host(_message.Message):
     engine: _builtins.str
     """Engine, for example `model`."""
     core_count: _builtins.int
-    """Number of cores."""
+    """Number of cores. 0 on a machine that runs no contexts (the engine `linux` where KVM is not)."""
     memory_bytes: _builtins.int
     """Size of RAM in bytes."""
     core_path: _builtins.str

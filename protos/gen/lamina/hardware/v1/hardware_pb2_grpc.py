@@ -778,7 +778,8 @@ class CpuServicer:
         context belongs to the caller's session, if the call names one: when the session breaks its run ends at once, and
         when the owner does not come back the context is freed. Idempotent by `request_id`. Errors: NOT_FOUND
         `RUN_GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `RUN_PAGES_EXHAUSTED` when the bus has no run page left; UNIMPLEMENTED
-        `ONE_STAGE_NOT_SUPPORTED` without an `eptp` on an engine whose cores always walk two stages (KVM).
+        `ONE_STAGE_NOT_SUPPORTED` without an `eptp` on an engine whose cores always walk two stages (KVM), `CORES_ABSENT` on
+        a machine without cores (the engine `linux` where KVM is not).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lamina/hardware/v1/topology.proto\x12\x12lamina.hardware.v1\"\x14\n\x12GetTopologyRequest\"\x89\x05\n\x08Topology\x12\x11\n\tcpu_model\x18\x01 \x01(\t\x12\x14\n\x0c\x63pu_features\x18\x02 \x03(\t\x12\x34\n\x07threads\x18\x03 \x03(\x0b\x32#.lamina.hardware.v1.Topology.Thread\x12\x32\n\x06\x63\x61\x63hes\x18\x04 \x03(\x0b\x32\".lamina.hardware.v1.Topology.Cache\x12\x36\n\x05nodes\x18\x05 \x03(\x0b\x32\'.lamina.hardware.v1.Topology.MemoryNode\x12\x18\n\x10page_sizes_bytes\x18\x06 \x03(\x03\x12\x1d\n\x15physical_address_bits\x18\x07 \x01(\x05\x12\x1c\n\x14virtual_address_bits\x18\x08 \x01(\x05\x12\x39\n\nfacilities\x18\t \x03(\x0b\x32%.lamina.hardware.v1.Topology.Facility\x1a\x44\n\x06Thread\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ore\x18\x02 \x01(\x05\x12\x0e\n\x06socket\x18\x03 \x01(\x05\x12\x0c\n\x04node\x18\x04 \x01(\x05\x1a]\n\x05\x43\x61\x63he\x12\r\n\x05level\x18\x01 \x01(\x05\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nline_bytes\x18\x04 \x01(\x05\x12\x0f\n\x07threads\x18\x05 \x03(\x05\x1a\x41\n\nMemoryNode\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x1a\x38\n\x08\x46\x61\x63ility\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06usable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"-\n\x13WatchMachineRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\"\x99\x02\n\x0cMachineEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12.\n\x04\x63ore\x18\x03 \x01(\x0b\x32\x1e.lamina.hardware.v1.CoreChangeH\x00\x12\x31\n\x06memory\x18\x04 \x01(\x0b\x32\x1f.lamina.hardware.v1.MemoryErrorH\x00\x12\x32\n\x06\x64\x65vice\x18\x05 \x01(\x0b\x32 .lamina.hardware.v1.DeviceChangeH\x00\x12;\n\x07\x63urrent\x18\x06 \x01(\x0b\x32(.lamina.hardware.v1.MachineEvent.CurrentH\x00\x1a\t\n\x07\x43urrentB\x07\n\x05\x65vent\"(\n\nCoreChange\x12\x0c\n\x04\x63ore\x18\x01 \x01(\x05\x12\x0c\n\x04lost\x18\x02 \x01(\x08\"T\n\x0bMemoryError\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x11\n\tcorrected\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"\xf3\x01\n\x0c\x44\x65viceChange\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x37\n\x06\x63hange\x18\x02 \x01(\x0e\x32\'.lamina.hardware.v1.DeviceChange.Change\"\x99\x01\n\x06\x43hange\x12\x16\n\x12\x43HANGE_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43HANGE_ADDED\x10\x01\x12\x12\n\x0e\x43HANGE_REMOVED\x10\x02\x12\x11\n\rCHANGE_FAILED\x10\x03\x12\x14\n\x10\x43HANGE_RECOVERED\x10\x04\x12\x12\n\x0e\x43HANGE_LINK_UP\x10\x05\x12\x14\n\x10\x43HANGE_LINK_DOWN\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!lamina/hardware/v1/topology.proto\x12\x12lamina.hardware.v1\"\x14\n\x12GetTopologyRequest\"\xb7\x07\n\x08Topology\x12\x11\n\tcpu_model\x18\x01 \x01(\t\x12\x14\n\x0c\x63pu_features\x18\x02 \x03(\t\x12\x34\n\x07threads\x18\x03 \x03(\x0b\x32#.lamina.hardware.v1.Topology.Thread\x12\x32\n\x06\x63\x61\x63hes\x18\x04 \x03(\x0b\x32\".lamina.hardware.v1.Topology.Cache\x12\x36\n\x05nodes\x18\x05 \x03(\x0b\x32\'.lamina.hardware.v1.Topology.MemoryNode\x12\x18\n\x10page_sizes_bytes\x18\x06 \x03(\x03\x12\x1d\n\x15physical_address_bits\x18\x07 \x01(\x05\x12\x1c\n\x14virtual_address_bits\x18\x08 \x01(\x05\x12\x39\n\nfacilities\x18\t \x03(\x0b\x32%.lamina.hardware.v1.Topology.Facility\x12\x17\n\x0foffline_threads\x18\n \x03(\x05\x12\x1a\n\x12memory_block_bytes\x18\x0b \x01(\x03\x12\x42\n\x0fhuge_page_pools\x18\x0c \x03(\x0b\x32).lamina.hardware.v1.Topology.HugePagePool\x1a\x44\n\x06Thread\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0c\n\x04\x63ore\x18\x02 \x01(\x05\x12\x0e\n\x06socket\x18\x03 \x01(\x05\x12\x0c\n\x04node\x18\x04 \x01(\x05\x1a]\n\x05\x43\x61\x63he\x12\r\n\x05level\x18\x01 \x01(\x05\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x12\n\nline_bytes\x18\x04 \x01(\x05\x12\x0f\n\x07threads\x18\x05 \x03(\x05\x1a\x89\x01\n\nMemoryNode\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x11\n\tdistances\x18\x04 \x03(\x05\x12\x15\n\rmemory_blocks\x18\x05 \x01(\x03\x12\x1c\n\x14online_memory_blocks\x18\x06 \x01(\x03\x1aj\n\x0cHugePagePool\x12\x0c\n\x04node\x18\x01 \x01(\x05\x12\x12\n\npage_bytes\x18\x02 \x01(\x03\x12\r\n\x05pages\x18\x03 \x01(\x03\x12\x12\n\nfree_pages\x18\x04 \x01(\x03\x12\x15\n\rsurplus_pages\x18\x05 \x01(\x03\x1a\x38\n\x08\x46\x61\x63ility\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06usable\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"-\n\x13WatchMachineRequest\x12\x16\n\x0e\x61\x66ter_sequence\x18\x01 \x01(\x03\"\x99\x02\n\x0cMachineEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07time_ns\x18\x02 \x01(\x03\x12.\n\x04\x63ore\x18\x03 \x01(\x0b\x32\x1e.lamina.hardware.v1.CoreChangeH\x00\x12\x31\n\x06memory\x18\x04 \x01(\x0b\x32\x1f.lamina.hardware.v1.MemoryErrorH\x00\x12\x32\n\x06\x64\x65vice\x18\x05 \x01(\x0b\x32 .lamina.hardware.v1.DeviceChangeH\x00\x12;\n\x07\x63urrent\x18\x06 \x01(\x0b\x32(.lamina.hardware.v1.MachineEvent.CurrentH\x00\x1a\t\n\x07\x43urrentB\x07\n\x05\x65vent\"(\n\nCoreChange\x12\x0c\n\x04\x63ore\x18\x01 \x01(\x05\x12\x0c\n\x04lost\x18\x02 \x01(\x08\"T\n\x0bMemoryError\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x11\n\tcorrected\x18\x03 \x01(\x08\x12\r\n\x05\x63ount\x18\x04 \x01(\x03\"\xf3\x01\n\x0c\x44\x65viceChange\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x37\n\x06\x63hange\x18\x02 \x01(\x0e\x32\'.lamina.hardware.v1.DeviceChange.Change\"\x99\x01\n\x06\x43hange\x12\x16\n\x12\x43HANGE_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43HANGE_ADDED\x10\x01\x12\x12\n\x0e\x43HANGE_REMOVED\x10\x02\x12\x11\n\rCHANGE_FAILED\x10\x03\x12\x14\n\x10\x43HANGE_RECOVERED\x10\x04\x12\x12\n\x0e\x43HANGE_LINK_UP\x10\x05\x12\x14\n\x10\x43HANGE_LINK_DOWN\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,27 +34,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETTOPOLOGYREQUEST']._serialized_start=57
   _globals['_GETTOPOLOGYREQUEST']._serialized_end=77
   _globals['_TOPOLOGY']._serialized_start=80
-  _globals['_TOPOLOGY']._serialized_end=729
-  _globals['_TOPOLOGY_THREAD']._serialized_start=441
-  _globals['_TOPOLOGY_THREAD']._serialized_end=509
-  _globals['_TOPOLOGY_CACHE']._serialized_start=511
-  _globals['_TOPOLOGY_CACHE']._serialized_end=604
-  _globals['_TOPOLOGY_MEMORYNODE']._serialized_start=606
-  _globals['_TOPOLOGY_MEMORYNODE']._serialized_end=671
-  _globals['_TOPOLOGY_FACILITY']._serialized_start=673
-  _globals['_TOPOLOGY_FACILITY']._serialized_end=729
-  _globals['_WATCHMACHINEREQUEST']._serialized_start=731
-  _globals['_WATCHMACHINEREQUEST']._serialized_end=776
-  _globals['_MACHINEEVENT']._serialized_start=779
-  _globals['_MACHINEEVENT']._serialized_end=1060
-  _globals['_MACHINEEVENT_CURRENT']._serialized_start=1042
-  _globals['_MACHINEEVENT_CURRENT']._serialized_end=1051
-  _globals['_CORECHANGE']._serialized_start=1062
-  _globals['_CORECHANGE']._serialized_end=1102
-  _globals['_MEMORYERROR']._serialized_start=1104
-  _globals['_MEMORYERROR']._serialized_end=1188
-  _globals['_DEVICECHANGE']._serialized_start=1191
-  _globals['_DEVICECHANGE']._serialized_end=1434
-  _globals['_DEVICECHANGE_CHANGE']._serialized_start=1281
-  _globals['_DEVICECHANGE_CHANGE']._serialized_end=1434
+  _globals['_TOPOLOGY']._serialized_end=1031
+  _globals['_TOPOLOGY_THREAD']._serialized_start=562
+  _globals['_TOPOLOGY_THREAD']._serialized_end=630
+  _globals['_TOPOLOGY_CACHE']._serialized_start=632
+  _globals['_TOPOLOGY_CACHE']._serialized_end=725
+  _globals['_TOPOLOGY_MEMORYNODE']._serialized_start=728
+  _globals['_TOPOLOGY_MEMORYNODE']._serialized_end=865
+  _globals['_TOPOLOGY_HUGEPAGEPOOL']._serialized_start=867
+  _globals['_TOPOLOGY_HUGEPAGEPOOL']._serialized_end=973
+  _globals['_TOPOLOGY_FACILITY']._serialized_start=975
+  _globals['_TOPOLOGY_FACILITY']._serialized_end=1031
+  _globals['_WATCHMACHINEREQUEST']._serialized_start=1033
+  _globals['_WATCHMACHINEREQUEST']._serialized_end=1078
+  _globals['_MACHINEEVENT']._serialized_start=1081
+  _globals['_MACHINEEVENT']._serialized_end=1362
+  _globals['_MACHINEEVENT_CURRENT']._serialized_start=1344
+  _globals['_MACHINEEVENT_CURRENT']._serialized_end=1353
+  _globals['_CORECHANGE']._serialized_start=1364
+  _globals['_CORECHANGE']._serialized_end=1404
+  _globals['_MEMORYERROR']._serialized_start=1406
+  _globals['_MEMORYERROR']._serialized_end=1490
+  _globals['_DEVICECHANGE']._serialized_start=1493
+  _globals['_DEVICECHANGE']._serialized_end=1736
+  _globals['_DEVICECHANGE_CHANGE']._serialized_start=1583
+  _globals['_DEVICECHANGE_CHANGE']._serialized_end=1736
 # @@protoc_insertion_point(module_scope)

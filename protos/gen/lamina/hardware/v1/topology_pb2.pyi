@@ -38,7 +38,9 @@ Global___GetTopologyRequest: _TypeAlias = GetTopologyRequest  # noqa: Y015
 
 @_typing.final
 class Topology(_message.Message):
-    """What a machine consists of. Under the `linux` engine the facts of /proc and /sys."""
+    """What a machine consists of. Under the `linux` engine the facts of /proc and /sys: then `threads` are those of the
+    machine below, which the cores of `Cpu` share, and `nodes` are its memory, not the RAM of `Memory`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -53,7 +55,7 @@ class Topology(_message.Message):
         SOCKET_FIELD_NUMBER: _builtins.int
         NODE_FIELD_NUMBER: _builtins.int
         number: _builtins.int
-        """Number; that of the `Core`."""
+        """Number; that of the `Core`, unless the engine is `linux`."""
         core: _builtins.int
         """Physical core that it is a thread of."""
         socket: _builtins.int
@@ -121,22 +123,74 @@ class Topology(_message.Message):
         NUMBER_FIELD_NUMBER: _builtins.int
         ADDRESS_FIELD_NUMBER: _builtins.int
         SIZE_BYTES_FIELD_NUMBER: _builtins.int
+        DISTANCES_FIELD_NUMBER: _builtins.int
+        MEMORY_BLOCKS_FIELD_NUMBER: _builtins.int
+        ONLINE_MEMORY_BLOCKS_FIELD_NUMBER: _builtins.int
         number: _builtins.int
         """Number."""
         address: _builtins.int
         """First physical address."""
         size_bytes: _builtins.int
         """Size in bytes."""
+        memory_blocks: _builtins.int
+        """Blocks of memory that the node has."""
+        online_memory_blocks: _builtins.int
+        """Blocks of memory that are in use."""
+        @_builtins.property
+        def distances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """Distances to the nodes, in the order of `nodes`, as ACPI's SLIT has them: 10 is the node itself. Empty when they
+            are not known.
+            """
+
         def __init__(
             self,
             *,
             number: _builtins.int = ...,
             address: _builtins.int = ...,
             size_bytes: _builtins.int = ...,
+            distances: _abc.Iterable[_builtins.int] | None = ...,
+            memory_blocks: _builtins.int = ...,
+            online_memory_blocks: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "number", b"number", "size_bytes", b"size_bytes"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "distances", b"distances", "memory_blocks", b"memory_blocks", "number", b"number", "online_memory_blocks", b"online_memory_blocks", "size_bytes", b"size_bytes"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class HugePagePool(_message.Message):
+        """Huge pages that are set aside."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NODE_FIELD_NUMBER: _builtins.int
+        PAGE_BYTES_FIELD_NUMBER: _builtins.int
+        PAGES_FIELD_NUMBER: _builtins.int
+        FREE_PAGES_FIELD_NUMBER: _builtins.int
+        SURPLUS_PAGES_FIELD_NUMBER: _builtins.int
+        node: _builtins.int
+        """Memory node."""
+        page_bytes: _builtins.int
+        """Size of a page in bytes."""
+        pages: _builtins.int
+        """Pages set aside."""
+        free_pages: _builtins.int
+        """Pages that nobody uses."""
+        surplus_pages: _builtins.int
+        """Pages beyond those that were asked for, given back when they are free."""
+        def __init__(
+            self,
+            *,
+            node: _builtins.int = ...,
+            page_bytes: _builtins.int = ...,
+            pages: _builtins.int = ...,
+            free_pages: _builtins.int = ...,
+            surplus_pages: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["free_pages", b"free_pages", "node", b"node", "page_bytes", b"page_bytes", "pages", b"pages", "surplus_pages", b"surplus_pages"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,19 +231,24 @@ class Topology(_message.Message):
     PHYSICAL_ADDRESS_BITS_FIELD_NUMBER: _builtins.int
     VIRTUAL_ADDRESS_BITS_FIELD_NUMBER: _builtins.int
     FACILITIES_FIELD_NUMBER: _builtins.int
+    OFFLINE_THREADS_FIELD_NUMBER: _builtins.int
+    MEMORY_BLOCK_BYTES_FIELD_NUMBER: _builtins.int
+    HUGE_PAGE_POOLS_FIELD_NUMBER: _builtins.int
     cpu_model: _builtins.str
     """Name of the processor, for people."""
     physical_address_bits: _builtins.int
     """Bits of a physical address."""
     virtual_address_bits: _builtins.int
     """Bits of a virtual address: 48 with four levels."""
+    memory_block_bytes: _builtins.int
+    """Size of the blocks in which memory is added and taken away, in bytes. 0 when it is not."""
     @_builtins.property
     def cpu_features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Features that the cores have, as /proc/cpuinfo names them, in alphabetical order."""
 
     @_builtins.property
     def threads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Topology.Thread]:
-        """Hardware threads by number, at most 4096."""
+        """Hardware threads that are switched on, by number, at most 4096."""
 
     @_builtins.property
     def caches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Topology.Cache]:
@@ -207,6 +266,14 @@ class Topology(_message.Message):
     def facilities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Topology.Facility]:
         """What the engine needs and this machine has or lacks, in alphabetical order, at most 256."""
 
+    @_builtins.property
+    def offline_threads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Hardware threads that are switched off, by number, at most 4096. They are not in `threads`."""
+
+    @_builtins.property
+    def huge_page_pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Topology.HugePagePool]:
+        """Pools of huge pages by node, then size, at most 1024."""
+
     def __init__(
         self,
         *,
@@ -219,10 +286,13 @@ class Topology(_message.Message):
         physical_address_bits: _builtins.int = ...,
         virtual_address_bits: _builtins.int = ...,
         facilities: _abc.Iterable[Global___Topology.Facility] | None = ...,
+        offline_threads: _abc.Iterable[_builtins.int] | None = ...,
+        memory_block_bytes: _builtins.int = ...,
+        huge_page_pools: _abc.Iterable[Global___Topology.HugePagePool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caches", b"caches", "cpu_features", b"cpu_features", "cpu_model", b"cpu_model", "facilities", b"facilities", "nodes", b"nodes", "page_sizes_bytes", b"page_sizes_bytes", "physical_address_bits", b"physical_address_bits", "threads", b"threads", "virtual_address_bits", b"virtual_address_bits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caches", b"caches", "cpu_features", b"cpu_features", "cpu_model", b"cpu_model", "facilities", b"facilities", "huge_page_pools", b"huge_page_pools", "memory_block_bytes", b"memory_block_bytes", "nodes", b"nodes", "offline_threads", b"offline_threads", "page_sizes_bytes", b"page_sizes_bytes", "physical_address_bits", b"physical_address_bits", "threads", b"threads", "virtual_address_bits", b"virtual_address_bits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,12 @@ class ContextWish:
 class ModelEngine:
     """The host's decisions. Times are nanoseconds of the host's clock, given by the caller."""
 
+    real_time_only = False
+    """Whether it cannot run on a clock that somebody moves: its parts take the time that they take."""
+
+    shows_host = False
+    """Whether the machine that it shows is the one below, instead of a modelled one."""
+
     @classmethod
     def missing(cls) -> list[str]:
         """Returns why this engine cannot run here."""
@@ -60,6 +66,11 @@ class ModelEngine:
         self.arbiter = Arbiter(cores, self.groups)
         self.core_counts = [Counts() for _ in range(cores)]
         self._resident: list[Context | None] = [None] * cores
+
+    @property
+    def core_count(self) -> int:
+        """How many cores there are."""
+        return len(self.core_counts)
 
     def create_context(self, wish: ContextWish) -> Context:
         """Makes a context. Raises `NotFound` `RUN_GROUP_UNKNOWN` or `ResourceExhausted` `RUN_PAGES_EXHAUSTED`."""

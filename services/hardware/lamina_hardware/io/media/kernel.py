@@ -1,9 +1,8 @@
-"""Wires to the kernel's network: TAP devices and packet sockets. They need CAP_NET_ADMIN and CAP_NET_RAW."""
+"""Wires to the kernel's network over TAP devices. They need CAP_NET_ADMIN."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import fcntl
 import os
 import socket
@@ -11,10 +10,10 @@ import struct
 from collections.abc import Sequence
 
 from lamina_hardware.io.media.medium import (
+    DENIED,
     MOST_AT_ONCE,
     MOST_FRAME,
     Deliver,
-    SocketMedium,
     is_over,
     refuse_privilege,
     unavailable,
@@ -25,12 +24,6 @@ NAME_BYTES = 15
 
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 2, 0x1000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
-_ETH_P_ALL = 3
-_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, _PACKET_AUXDATA = 263, 1, 8
-_PACKET_MR_PROMISC, _PACKET_OUTGOING = 1, 4
-_AUXDATA = struct.Struct("=IIIHHHH")
-_VLAN_VALID, _TPID_VALID = 1 << 4, 1 << 6
-_DENIED = (errno.EPERM, errno.EACCES)
 
 
 class TapMedium:
@@ -53,7 +46,7 @@ class TapMedium:
             _set_up(self.name)
         except OSError as error:
             os.close(self._file)
-            if error.errno in _DENIED:
+            if error.errno in DENIED:
                 refuse_privilege(what, error)
             raise unavailable(what, error) from error
 
@@ -92,42 +85,6 @@ class TapMedium:
                 break
         if frames:
             deliver(frames)
-
-
-class PacketMedium(SocketMedium):
-    """A packet socket on an interface: all its frames are heard, and ours leave by it. Tags are put back in."""
-
-    def __init__(self, name: str) -> None:
-        what = f"packet socket on {name}"
-        try:
-            end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        except OSError as error:
-            refuse_privilege(what, error)
-        try:
-            number = socket.if_nametoindex(name)
-            membership = struct.pack("=iHH8s", number, _PACKET_MR_PROMISC, 0, b"")
-            end.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
-            end.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-            end.bind((name, _ETH_P_ALL))
-        except OSError as error:
-            end.close()
-            if error.errno in _DENIED:
-                refuse_privilege(what, error)
-            raise unavailable(what, error) from error
-        super().__init__(end)
-
-    def receive(self) -> bytes | None:
-        """Returns a frame that came in by the interface, None for one that left by it."""
-        frame, side, _, address = self._end.recvmsg(MOST_FRAME, 64)
-        if address[2] == _PACKET_OUTGOING:
-            return None
-        for level, kind, data in side:
-            if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA) and len(data) >= _AUXDATA.size:
-                status, *_, tag, protocol = _AUXDATA.unpack_from(data)
-                if status & _VLAN_VALID:
-                    protocol = protocol if status & _TPID_VALID else 0x8100
-                    return frame[:12] + struct.pack(">HH", protocol, tag) + frame[12:]
-        return frame
 
 
 def _set_up(name: str) -> None:

@@ -21,6 +21,9 @@ MOST_FRAME = 65536 + 18
 MOST_AT_ONCE = 64
 """Frames that one turn of the loop reads, so that a flood does not hold up the rest."""
 
+DENIED = (errno.EPERM, errno.EACCES)
+"""What the kernel says to those that lack a capability."""
+
 _OVER = (errno.EBADF, errno.EBADFD, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ENOTSOCK)
 """Nothing will ever come from this end again: its interface is gone."""
 
@@ -28,8 +31,10 @@ _OVER = (errno.EBADF, errno.EBADFD, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, e
 class Medium(Protocol):
     """One end of a medium, opened by its making."""
 
-    lost: int
-    """Frames that could not be handed over, and failures of the end, by which some are lost."""
+    @property
+    def lost(self) -> int:
+        """Frames that could not be handed over, and failures of the end, by which some are lost."""
+        ...
 
     def attach(self, loop: asyncio.AbstractEventLoop, deliver: Deliver) -> None:
         """Begins to deliver what comes in."""

@@ -1,0 +1,46 @@
+"""Which cores an engine has, and what it needs of the stack's clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+from lamina_hardware.engines.interface import CorePath
+from lamina_hardware.engines.model.engine import ModelEngine
+from lamina_hardware.io.core_path import choose
+from lamina_kit.errors import FailedPrecondition, Unimplemented
+from lamina_kit.membus import MemoryBus
+
+_NO_KVM = "this engine has the cores that KVM gives, and none without it"
+
+
+def check_clock(engine: type[ModelEngine], name: str, mode: str) -> None:
+    """Raises `FailedPrecondition` `ENGINE_NEEDS_REAL_TIME` for an engine of the real machine on another clock."""
+    if engine.real_time_only and mode != "real":
+        raise FailedPrecondition(
+            f"The engine {name} of the hardware layer works on the real machine, whose time nobody moves; this stack's "
+            f"clock is {mode}.",
+            reason="ENGINE_NEEDS_REAL_TIME",
+            next_step="Start the stack with the clock `real`, or with the engines `model`.",
+        )
+
+
+def choose_cores(engine: ModelEngine, wanted: str, state_dir: Path, bus: MemoryBus) -> CorePath:
+    """Returns the cores of an engine. Raises as `core_path.choose` does."""
+    if engine.core_count:
+        return choose(wanted, state_dir, bus)
+    return CorePath("none", _NO_KVM, (), _refuse)
+
+
+def check_cores(engine: ModelEngine) -> None:
+    """Raises `Unimplemented` `CORES_ABSENT` for a machine that cannot run anything."""
+    if not engine.core_count:
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise Unimplemented(
+        f"This machine has no cores: {_NO_KVM}.",
+        reason="CORES_ABSENT",
+        next_step="Run contexts on a host with the engine `model`, or `kvm` where /dev/kvm is.",
+    )
