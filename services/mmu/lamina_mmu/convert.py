@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from lamina.common.v1 import access_pb2, handle_pb2
@@ -13,7 +12,6 @@ from lamina_kit.errors import InvalidArgument
 from lamina_kit.paging import PAGE_SHIFT, PAGE_SIZE, TABLE_NAMES, bit_names, page_up
 from lamina_mmu.domain.entry import EXECUTE, READ, WRITE
 from lamina_mmu.domain.handles import Handle
-from lamina_mmu.domain.hold import Age, Grant, Message, Opened, PageBits, Refusal
 from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.names import GROUP, Names
 from lamina_mmu.domain.outcome import FaultResult
@@ -193,11 +191,6 @@ def page(request: Any, default: int = DEFAULT_PAGE) -> tuple[int, int]:
     return int(token or 0), request.page_size or default
 
 
-def bits(pages: Iterable[pb.PageBits]) -> list[PageBits]:
-    """Returns the bits of pages."""
-    return [PageBits(one.address, one.accessed, one.dirty) for one in pages]
-
-
 # ── responses ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -355,29 +348,3 @@ def memory(view: MemoryView) -> pb.MemoryStatus:
         dropped_pages=view.dropped,
         policy=view.policy,
     )
-
-
-def hold_response(position: int, message: Message) -> pb.HoldResponse:
-    """Returns what the MMU says to a holder as a message."""
-    answer = pb.HoldResponse(position=position)
-    if isinstance(message, Opened):
-        answer.opened.SetInParent()
-    elif isinstance(message, Grant):
-        answer.grant.sequence = message.sequence
-        answer.grant.address = message.address
-        answer.grant.frame = message.frame
-        answer.grant.writable = message.writable
-        answer.grant.executable = message.executable
-        answer.grant.outcome = message.outcome  # type: ignore[assignment]
-    elif isinstance(message, Refusal):
-        answer.refusal.sequence = message.sequence
-        answer.refusal.address = message.address
-        answer.refusal.outcome = message.outcome  # type: ignore[assignment]
-    elif isinstance(message, Age):
-        answer.age.sequence = message.sequence
-        answer.age.addresses.extend(message.addresses)
-    else:
-        answer.revocation.revocation = message.revocation
-        answer.revocation.addresses.extend(message.addresses)
-        answer.revocation.write_only = message.write_only
-    return answer

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from lamina.mmu.v1 import mmu_pb2 as pb
 
 from lamina_kit.effects import WaitFor
-from lamina_kit.errors import FailedPrecondition, LaminaError, Unimplemented
-from lamina_mmu import convert
+from lamina_kit.errors import FailedPrecondition, LaminaError
+from lamina_mmu import convert, convert_hold
 from lamina_mmu.domain.effects import outbox_key
 from lamina_mmu.domain.hold import Hold
 from lamina_mmu.domain.session import Session
@@ -34,7 +34,7 @@ class HoldStream:
         try:
             while not hold.closing:
                 while hold.outbox:
-                    yield convert.hold_response(*hold.outbox.popleft())
+                    yield convert_hold.response(*hold.outbox.popleft())
                 if not hold.closing:
                     await self._host.perform(WaitFor(outbox_key(hold.id)))
             if hold.ended is not None:
@@ -71,17 +71,13 @@ class HoldStream:
         if kind == "want":
             self._host.spawn(self._answer(hold, request.want))
         elif kind == "acknowledge":
-            bits = convert.bits(request.acknowledge.pages)
+            bits = convert_hold.bits(request.acknowledge.pages)
             self._host.engine.acknowledge(hold, request.acknowledge.revocation, bits)
         elif kind == "ages":
-            self._host.engine.acknowledge(hold, request.ages.sequence, convert.bits(request.ages.pages))
+            self._host.engine.acknowledge(hold, request.ages.sequence, convert_hold.bits(request.ages.pages))
         elif kind == "want_extent":
-            raise Unimplemented(
-                "This engine grants pages of 4 KiB only; extents of huge pages are not served yet.",
-                reason="NOT_SERVED_YET",
-                next_step="Ask for pages, with want.",
-                systems="S-09",
-            )
+            convert_hold.check_extent(request.want_extent)
+            self._host.spawn(self._answer_extent(hold, request.want_extent))
         else:
             raise FailedPrecondition(
                 "The hold is open already, or the request is empty.",
@@ -94,6 +90,16 @@ class HoldStream:
         try:
             access = convert.access(want.access)
             await self._host.drive(self._host.engine.want(hold, want.sequence, want.address, access))
+        except LaminaError as error:
+            await self._end(hold, error)
+
+    async def _answer_extent(self, hold: Hold, want: pb.HoldWantExtent) -> None:
+        """Answers one want of an extent; what goes wrong with it ends the hold."""
+        engine = self._host.engine
+        try:
+            access = convert.access(want.access)
+            step = engine.want_extent(hold, want.sequence, want.address, access, want.extent_bytes, want.pinned)
+            await self._host.drive(step)
         except LaminaError as error:
             await self._end(hold, error)
 

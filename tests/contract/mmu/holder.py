@@ -18,6 +18,7 @@ class Holder:
         self.answering = True
         self.bits: dict[int, tuple[bool, bool]] = {}
         self.table: dict[int, int] = {}
+        self.extents: dict[int, pb.HoldGrantExtent] = {}
         self.seen: list[pb.HoldResponse] = []
         self.status: grpc.StatusCode | None = None
         self.details = ""
@@ -48,17 +49,38 @@ class Holder:
         await self.call.write(pb.HoldRequest(want=want))
         return await answer
 
+    async def want_extent(self, address: int, access: Any = WRITE, size: int = 2 << 20, **fields: Any) -> Any:
+        """Wants an extent; returns the grant of it, or of the page, or the refusal."""
+        self._sequence += 1
+        answer: asyncio.Future[pb.HoldResponse] = asyncio.get_running_loop().create_future()
+        self._waiting[self._sequence] = answer
+        want = pb.HoldWantExtent(sequence=self._sequence, address=address, access=access, extent_bytes=size, **fields)
+        await self.call.write(pb.HoldRequest(want_extent=want))
+        return await answer
+
+    async def answer_extents(self, asked: pb.HoldRevokeExtents) -> None:
+        """Answers the revocation or the split of extents with the bits of their first addresses."""
+        pages = []
+        for address in asked.addresses:
+            accessed, dirty = self.bits.get(address, (False, False))
+            pages.append(pb.PageBits(address=address, accessed=accessed, dirty=dirty))
+            self.extents.pop(address)
+        await self.call.write(pb.HoldRequest(acknowledge=pb.HoldAcknowledge(revocation=asked.revocation, pages=pages)))
+
     async def answer(self, response: pb.HoldResponse) -> None:
         """Answers a revocation or an age with the bits of the pages that the table has."""
         kind = response.WhichOneof("response")
+        if kind == "revoke_extents":
+            await self.answer_extents(response.revoke_extents)
+            return
         asked = response.revocation.addresses if kind == "revocation" else response.age.addresses
         pages = []
         for address in asked:
-            if address in self.table:
+            if address in self.table or address in self.extents:
                 accessed, dirty = self.bits.get(address, (False, False))
                 pages.append(pb.PageBits(address=address, accessed=accessed, dirty=dirty))
                 if kind == "revocation" and not response.revocation.write_only:
-                    del self.table[address]
+                    self.table.pop(address, None)
         if kind == "revocation":
             done = pb.HoldAcknowledge(revocation=response.revocation.revocation, pages=pages)
             await self.call.write(pb.HoldRequest(acknowledge=done))
@@ -87,6 +109,9 @@ class Holder:
         if kind == "grant":
             self.table[response.grant.address] = response.grant.frame
             self._waiting.pop(response.grant.sequence).set_result(response)
+        elif kind == "grant_extent":
+            self.extents[response.grant_extent.address] = response.grant_extent
+            self._waiting.pop(response.grant_extent.sequence).set_result(response)
         elif kind == "refusal":
             self._waiting.pop(response.refusal.sequence).set_result(response)
         elif self.answering:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina_mmu.domain.entry import frame_of, in_ram
+from lamina_mmu.domain.entry import HELD, frame_of, in_ram
 from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.swap import LOST
 from lamina_mmu.domain.vma import LOCKED
@@ -30,6 +30,7 @@ def check_books(m: Any) -> None:
     _check_frames(m, named, homes, tables)
     _check_slots(m, slots)
     _check_locks(m)
+    _check_extents(m)
     assert not m.faulting
 
 
@@ -76,9 +77,23 @@ def _check_frames(m: Any, named: dict[int, Any], homes: dict[int, Any], tables: 
         assert group.usage == sum(usage[below.id] for below in group.subtree()), group.name
 
 
+def _check_extents(m: Any) -> None:
+    """Checks that the pages of each extent that a holder has lie in a row, are held, and are pinned if it is."""
+    for hold in m.holds.values():
+        table = m.spaces.slot(hold.space).table
+        for one in hold.extents.values():
+            found = [table.load((one.address >> 12) + page) for page in range(one.pages)]
+            assert [frame_of(entry) for entry in found] == list(range(one.frame, one.frame + one.pages))
+            assert all(entry & HELD and entry & 1 for entry in found), f"extent {one} is not held whole"
+            assert not one.pinned or all(m.ram.pins(one.frame + page) for page in range(one.pages))
+
+
 def _check_locks(m: Any) -> None:
-    """Checks that exactly the pages of locked mappings are locked, that no policy orders them, and the sizes."""
+    """Checks that just the pages of locked mappings and pinned extents are locked, in no policy's order, and sizes."""
     locked: dict[int, int] = {}
+    for one in [one for hold in m.holds.values() for one in hold.extents.values() if one.pinned]:
+        for frame in range(one.frame, one.frame + one.pages):
+            locked[frame] = locked.get(frame, 0) + 1
     for space in m.spaces:
         assert space.vmas.mapped_bytes == sum(vma.size for vma in space.vmas)
         assert space.vmas.locked_bytes == sum(vma.size for vma in space.vmas if vma.flags & LOCKED)

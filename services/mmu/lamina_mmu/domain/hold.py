@@ -11,13 +11,16 @@ for 1 s, then the holder is fenced.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from lamina_kit.errors import FailedPrecondition, LaminaError
+from lamina_kit.paging import PAGE_SIZE
 from lamina_mmu.domain.outcome import Outcome
 
+EXTENT_BYTES = (2 << 20, 1 << 30)
+"""Bytes that an extent may have: what one entry of the second and the third level of EPT maps."""
 BATCH = 4096
 """Most addresses of one revocation or request for accessed bits."""
 
@@ -58,6 +61,28 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
+class GrantExtent:
+    """An extent for one entry of the holder's table: `size` bytes from `frame` on; `sequence` is that of the want."""
+
+    sequence: int
+    address: int
+    frame: int
+    size: int
+    writable: bool
+    executable: bool
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExtentRevocation:
+    """Extents, by their first addresses, that the holder must clear, or `split` into pages that it keeps."""
+
+    revocation: int
+    addresses: tuple[int, ...]
+    split: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Age:
     """Pages whose accessed bits are asked for, to be cleared with the answer."""
 
@@ -65,7 +90,21 @@ class Age:
     addresses: tuple[int, ...]
 
 
-Message: TypeAlias = Opened | Grant | Refusal | Revocation | Age
+Message: TypeAlias = Opened | Grant | Refusal | Revocation | Age | GrantExtent | ExtentRevocation
+
+
+class HeldExtent(NamedTuple):
+    """An extent that a holder has by one entry: `pages` pages from `address` and `frame` on."""
+
+    address: int
+    frame: int
+    pages: int
+    pinned: bool
+
+    @property
+    def size(self) -> int:
+        """Returns its bytes."""
+        return self.pages * PAGE_SIZE
 
 
 class PageBits(NamedTuple):
@@ -78,11 +117,20 @@ class PageBits(NamedTuple):
 
 @dataclass(slots=True)
 class Question:
-    """Pages that a holder was asked about, address → frame, and, once it is `done`, which of them were accessed."""
+    """Pages that a holder was asked about, address → frame, and, once it is `done`, which of them were accessed.
+
+    An extent is asked about by its first address; `sizes` has how many pages it is.
+    """
 
     pages: dict[int, int]
+    sizes: dict[int, int] = field(default_factory=dict)
     accessed: set[int] = field(default_factory=set)
     done: bool = False
+
+    def frames(self, address: int) -> range:
+        """Returns the frames of a page or an extent that was asked about."""
+        first = self.pages[address]
+        return range(first, first + self.sizes.get(address, 1))
 
 
 @dataclass(slots=True)
@@ -90,8 +138,8 @@ class Hold:
     """One holder's stream for the space in slot `space` of generation `generation`.
 
     `eptp` is the root of the holder's second stage, 0 when it was not given. `asked` has each question
-    (revocations and ages alike) without an answer, by number. `ended`: why the stream ends; a closing hold gives no
-    grants.
+    (revocations and ages alike) without an answer, by number. `extents` are those that the holder has, by address.
+    `ended`: why the stream ends; a closing hold gives no grants.
     """
 
     space: int
@@ -103,6 +151,7 @@ class Hold:
     ended: LaminaError | None = None
     outbox: deque[tuple[int, Message]] = field(default_factory=deque)
     asked: dict[int, Question] = field(default_factory=dict)
+    extents: dict[int, HeldExtent] = field(default_factory=dict)
     wants: int = 0
     _position: int = 0
     _question: int = 0
@@ -113,11 +162,22 @@ class Hold:
         self.outbox.append((self._position, message))
         return self._position
 
-    def ask(self, pages: Iterable[tuple[int, int]]) -> int:
-        """Registers a question about (address, frame) pairs; returns its number."""
+    def ask(self, pages: Iterable[tuple[int, int]], sizes: Mapping[int, int] | None = None) -> int:
+        """Registers a question about (address, frame) pairs, some of them extents; returns its number."""
         self._question += 1
-        self.asked[self._question] = Question(dict(pages))
+        found = dict(pages)
+        mine = {address: sizes[address] for address in found if address in sizes} if sizes else {}
+        self.asked[self._question] = Question(found, mine)
         return self._question
+
+    def extent_of(self, address: int) -> HeldExtent | None:
+        """Returns the extent that an address lies in; None when its page is not held as part of one."""
+        if self.extents:
+            for size in EXTENT_BYTES:
+                found = self.extents.get(address & -size)
+                if found is not None and found.size == size:
+                    return found
+        return None
 
     def answered(self, number: int) -> Question:
         """Takes back and returns a question; QUESTION_UNKNOWN when it was not asked or is answered."""

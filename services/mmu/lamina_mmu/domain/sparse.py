@@ -47,6 +47,20 @@ class SparseTable:
         for number in leaf_numbers(self._leaves, first, end):
             yield number, self._leaves[number][0]
 
+    def block(self, pages: range) -> Any:
+        """Returns a copy of the entries of whole aligned blocks of 512 pages, as an array."""
+        empty = np.zeros(PAGES_PER_LEAF, np.uint64)
+        numbers = range(pages.start // PAGES_PER_LEAF, pages.stop // PAGES_PER_LEAF)
+        return np.concatenate([self._leaves[number][0] if number in self._leaves else empty for number in numbers])
+
+    def put(self, pages: range, entries: Any) -> None:
+        """Stores the entries of whole aligned blocks of 512 pages."""
+        for offset in range(0, len(pages), PAGES_PER_LEAF):
+            number = (pages.start + offset) // PAGES_PER_LEAF
+            if number not in self._leaves:
+                self._leaves[number] = column(PAGES_PER_LEAF, np.uint64)
+            self._leaves[number][0][:] = entries[offset : offset + PAGES_PER_LEAF]
+
     def is_huge(self, vpn: int) -> bool:
         """Returns False: each page has an entry of its own."""
         del vpn

@@ -119,6 +119,9 @@ class MmuEngine(RangeEngine, StoreEngine, GroupEngine, Protocol):
     def want(self, hold: Hold, sequence: int, address: int, access: int) -> Step[None]:
         """Answers a want in the outbox."""
 
+    def want_extent(self, hold: Hold, sequence: int, address: int, access: int, size: int, pinned: bool) -> Step[None]:
+        """Answers a want of an extent of `size` bytes (2 MiB or 1 GiB) in the outbox: with it, or with the page."""
+
     def acknowledge(self, hold: Hold, number: int, bits: Sequence[PageBits]) -> None:
         """Takes the answer to a revocation or an age."""
 

@@ -1160,7 +1160,7 @@ class HoldRequest(_message.Message):
 
     @_builtins.property
     def want_extent(self) -> Global___HoldWantExtent:
-        """Asks for an extent. Not served yet: the stream ends with UNIMPLEMENTED `NOT_SERVED_YET`."""
+        """Asks for an extent."""
 
     def __init__(
         self,
@@ -1267,11 +1267,13 @@ class HoldWantExtent(_message.Message):
     """Access that is wanted."""
     extent_bytes: _builtins.int
     """Bytes of the extent, its alignment too: 2 MiB or 1 GiB. When there is no such extent, the page alone is granted
-    (`HoldGrant`).
+    (`HoldGrant`): the range is not one mapping of anonymous memory, some of its pages lie elsewhere, or no frames in a
+    row can be had without reclaim. An extent that the holder has already is granted again.
     """
     pinned: _builtins.bool
-    """Whether the extent stays where it is until the hold ends (a VM whose RAM another stack maps whole). It counts as
-    locked.
+    """Whether the extent stays where it is until the hold ends (a VM whose RAM another stack maps whole), unless its
+    mapping goes. It counts as locked; with half of RAM pinned, or at the space's limit of locks, the page alone is
+    granted.
     """
     traceparent: _builtins.str
     """Work that the extent is wanted for, as W3C `traceparent`. Empty: untraced. A hint: it decides nothing."""
@@ -1342,7 +1344,8 @@ Global___HoldGrantExtent: _TypeAlias = HoldGrantExtent  # noqa: Y015
 @_typing.final
 class HoldRevokeExtents(_message.Message):
     """Takes extents back, or splits them. The holder clears or splits its entries, shoots the translations down, and
-    acknowledges, as with a revocation. Afterwards pages of an extent that was split are held one by one.
+    acknowledges, as with a revocation. Afterwards pages of an extent that was split are held one by one. A want of a
+    page of an extent has it split, too.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

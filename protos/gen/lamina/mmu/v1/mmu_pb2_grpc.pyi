@@ -216,9 +216,8 @@ class SpacesStub:
 
     Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`, `QUESTION_UNKNOWN`
     for an answer that was not asked for; ALREADY_EXISTS `SPACE_HELD` when another holder has the space;
-    INVALID_ARGUMENT `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`; RESOURCE_EXHAUSTED
-    `TOO_MANY_WANTS` for more than 1024 wants without an answer; UNIMPLEMENTED `NOT_SERVED_YET` for a want of an
-    extent.
+    INVALID_ARGUMENT `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`, `REQUEST_INVALID` for an
+    extent of another size; RESOURCE_EXHAUSTED `TOO_MANY_WANTS` for more than 1024 wants without an answer.
     """
 
 class SpacesServicer:
@@ -570,9 +569,8 @@ class SpacesServicer:
 
         Errors, each of which ends the stream: FAILED_PRECONDITION `HANDLE_STALE`, `HOLD_NOT_OPENED`, `QUESTION_UNKNOWN`
         for an answer that was not asked for; ALREADY_EXISTS `SPACE_HELD` when another holder has the space;
-        INVALID_ARGUMENT `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`; RESOURCE_EXHAUSTED
-        `TOO_MANY_WANTS` for more than 1024 wants without an answer; UNIMPLEMENTED `NOT_SERVED_YET` for a want of an
-        extent.
+        INVALID_ARGUMENT `SPACE_NOT_HOLDABLE` for a process, `ROOT_NOT_ALLOCATED` for the `eptp`, `REQUEST_INVALID` for an
+        extent of another size; RESOURCE_EXHAUSTED `TOO_MANY_WANTS` for more than 1024 wants without an answer.
         """
 
 def add_SpacesServicer_to_server(servicer: SpacesServicer, server: _aio.Server) -> None: ...

@@ -456,8 +456,8 @@ class SwapSettings(_message.Message):
     policy: _builtins.str
     """Replacement policy of groups that name none. Default `lru`."""
     swappiness: _builtins.int
-    """How much anonymous pages are preferred to pages of objects, 0 to 200, in groups that were not given a value of their
-    own; it is the root group's. Default 60.
+    """How much anonymous pages are preferred to pages of objects, 0 to 200, in groups that were not given a value of
+    their own; it is the root group's. Default 60.
     """
     readahead_pages: _builtins.int
     """Pages that are read around a slot that is needed, a power of 2, 1 to 64. Default 8, as Linux has it."""

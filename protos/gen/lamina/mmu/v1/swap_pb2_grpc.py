@@ -163,9 +163,9 @@ class SwapServicer:
     def UpdateSwapSettings(self, request, context):
         """Changes the host's settings of swapping and reclaim.
 
-        All or none; they hold at once. A low watermark that is changed without the high one brings its usual high one along.
-        Idempotent. Errors: INVALID_ARGUMENT for a value out of range or an unknown path in the mask, `POLICY_OFFLINE` for a
-        policy that works in replays only; NOT_FOUND `POLICY_UNKNOWN`.
+        All or none; they hold at once. A low watermark that is changed without the high one brings its usual high one
+        along. Idempotent. Errors: INVALID_ARGUMENT for a value out of range or an unknown path in the mask,
+        `POLICY_OFFLINE` for a policy that works in replays only; NOT_FOUND `POLICY_UNKNOWN`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

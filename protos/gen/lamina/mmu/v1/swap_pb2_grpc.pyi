@@ -67,9 +67,9 @@ class SwapStub:
     UpdateSwapSettings: _aio.UnaryUnaryMultiCallable[_swap_pb2.UpdateSwapSettingsRequest, _swap_pb2.SwapSettings]
     """Changes the host's settings of swapping and reclaim.
 
-    All or none; they hold at once. A low watermark that is changed without the high one brings its usual high one along.
-    Idempotent. Errors: INVALID_ARGUMENT for a value out of range or an unknown path in the mask, `POLICY_OFFLINE` for a
-    policy that works in replays only; NOT_FOUND `POLICY_UNKNOWN`.
+    All or none; they hold at once. A low watermark that is changed without the high one brings its usual high one
+    along. Idempotent. Errors: INVALID_ARGUMENT for a value out of range or an unknown path in the mask,
+    `POLICY_OFFLINE` for a policy that works in replays only; NOT_FOUND `POLICY_UNKNOWN`.
     """
 
 class SwapServicer:
@@ -166,9 +166,9 @@ class SwapServicer:
     ) -> _abc.Awaitable[_swap_pb2.SwapSettings]:
         """Changes the host's settings of swapping and reclaim.
 
-        All or none; they hold at once. A low watermark that is changed without the high one brings its usual high one along.
-        Idempotent. Errors: INVALID_ARGUMENT for a value out of range or an unknown path in the mask, `POLICY_OFFLINE` for a
-        policy that works in replays only; NOT_FOUND `POLICY_UNKNOWN`.
+        All or none; they hold at once. A low watermark that is changed without the high one brings its usual high one
+        along. Idempotent. Errors: INVALID_ARGUMENT for a value out of range or an unknown path in the mask,
+        `POLICY_OFFLINE` for a policy that works in replays only; NOT_FOUND `POLICY_UNKNOWN`.
         """
 
 def add_SwapServicer_to_server(servicer: SwapServicer, server: _aio.Server) -> None: ...

@@ -26,14 +26,14 @@ CHUNK = 128
 """Pages moved without a yield, so that others are not kept waiting."""
 
 
-def compact(m: Machine, order: int, wanted: int, cause: str) -> Step[int]:
+def compact(m: Machine, order: int, wanted: int, cause: str, most: int = 0) -> Step[int]:
     """Moves pages until `wanted` aligned blocks of 2^order frames are free, as far as it goes; returns how many moved.
 
-    A page that is pinned, or in somebody's hands, keeps its block.
+    A page that is pinned, or in somebody's hands, keeps its block; with `most` so do those of blocks with more pages.
     """
     size, moved = 1 << order, 0
     m.frames.drain()
-    candidates = _by_pages(m, order)
+    candidates = _by_pages(m, order, most or size)
     while candidates:
         free = m.frames.buddy
         # the blocks' own gaps are no room, so each takes as many small free frames as it has frames
@@ -87,10 +87,10 @@ def _blocks(m: Machine, order: int) -> tuple[Any, Any]:
     return pages, (blocks >= Use.TABLE).sum(axis=1)
 
 
-def _by_pages(m: Machine, order: int) -> list[int]:
-    """Returns the first frames of the blocks that could be emptied, the one with the fewest pages first."""
+def _by_pages(m: Machine, order: int, most: int) -> list[int]:
+    """Returns the first frames of the blocks of up to `most` pages that can go, the one with the fewest first."""
     pages, fixed = _blocks(m, order)
-    candidates = np.flatnonzero((pages > 0) & (fixed == 0))
+    candidates = np.flatnonzero((pages > 0) & (pages <= most) & (fixed == 0))
     ordered = candidates[np.argsort(pages[candidates], kind="stable")]
     return [int(block) << order for block in ordered]
 

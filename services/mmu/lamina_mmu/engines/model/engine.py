@@ -165,6 +165,10 @@ class ModelEngine(RangeCalls, Stores, GroupCalls):
         """Answers a want in the outbox."""
         yield from granting.want(self.machine, hold, sequence, address, access)
 
+    def want_extent(self, hold: Hold, sequence: int, address: int, access: int, size: int, pinned: bool) -> Step[None]:
+        """Answers a want of an extent in the outbox."""
+        yield from granting.want_extent(self.machine, hold, sequence, address, access, size, pinned)
+
     def acknowledge(self, hold: Hold, number: int, bits: Sequence[PageBits]) -> None:
         """Takes the answer to a revocation or an age."""
         holding.acknowledge(self.machine, hold, number, bits)

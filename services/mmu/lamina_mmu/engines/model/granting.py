@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from lamina_kit.effects import Step
 from lamina_kit.errors import AlreadyExists, InvalidArgument, ResourceExhausted
 from lamina_kit.paging import NX, PAGE_SHIFT, PAGE_SIZE, RW
@@ -12,6 +15,8 @@ from lamina_mmu.domain.hold import Grant, Hold, Opened, Refusal
 from lamina_mmu.domain.space import Kind
 from lamina_mmu.domain.table import update
 from lamina_mmu.engines.model.fault import fault
+from lamina_mmu.engines.model.hold_extents import grant_extent
+from lamina_mmu.engines.model.holding import split_extent
 from lamina_mmu.engines.model.machine import Machine
 
 MOST_WANTS = 1024
@@ -49,8 +54,25 @@ def open_hold(m: Machine, handle: Handle, eptp: int, owner: str) -> Hold:
 def want(m: Machine, hold: Hold, sequence: int, address: int, access: int) -> Step[None]:
     """Answers a want with a grant or a refusal in the outbox; says nothing when the hold ended meanwhile.
 
-    The entry is marked HELD and the grant put into the outbox in one change.
+    The entry is marked HELD and the grant put into the outbox in one change. An extent that the page is held as a part
+    of is split first.
     """
+    with _counted(hold):
+        yield from _grant_page(m, hold, sequence, address, access)
+
+
+def want_extent(
+    m: Machine, hold: Hold, sequence: int, address: int, access: int, size: int, pinned: bool
+) -> Step[None]:
+    """Answers a want of an extent of `size` bytes with it, or, where there is none, as `want` does."""
+    with _counted(hold):
+        if not (yield from grant_extent(m, hold, sequence, address, access, size, pinned)):
+            yield from _grant_page(m, hold, sequence, address, access)
+
+
+@contextmanager
+def _counted(hold: Hold) -> Iterator[None]:
+    """Counts a want while it has no answer; TOO_MANY_WANTS for one too many."""
     if hold.wants >= MOST_WANTS:
         raise ResourceExhausted(
             f"Hold {hold.id} has {MOST_WANTS} wants without an answer.",
@@ -59,14 +81,23 @@ def want(m: Machine, hold: Hold, sequence: int, address: int, access: int) -> St
         )
     hold.wants += 1
     try:
-        result = yield from fault(m, Handle(hold.space, hold.generation), address, access)
+        yield
     finally:
         hold.wants -= 1
-    if hold.closing:
-        return
-    if result.refused:
-        m.post(hold, Refusal(sequence, address, result.outcome))
-        return
+
+
+def _grant_page(m: Machine, hold: Hold, sequence: int, address: int, access: int) -> Step[None]:
+    while True:
+        result = yield from fault(m, Handle(hold.space, hold.generation), address, access)
+        if hold.closing:
+            return
+        if result.refused:
+            m.post(hold, Refusal(sequence, address, result.outcome))
+            return
+        extent = hold.extent_of(address)
+        if extent is None:
+            break
+        yield from split_extent(m, hold, extent)
     vpn = address >> PAGE_SHIFT
     entry = update(m.spaces.slot(hold.space).table, vpn, 0, HELD)
     grant = Grant(sequence, vpn << PAGE_SHIFT, frame_of(entry), bool(entry & RW), not entry & NX, result.outcome)

@@ -90,11 +90,11 @@ def _build_tables(m: Machine, space: Space, table: FourLevelTable, vpn: int) -> 
 
 
 def note_block(m: Machine, space: Space, block: range, first: int) -> None:
-    """Accounts for the 512 pages of a block, which name the frames from `first` on from now on."""
-    frames = np.arange(first, first + HUGE_FRAMES, dtype=np.int64)
+    """Accounts for the pages of a block, which name the frames from `first` on from now on."""
+    frames = np.arange(first, first + len(block), dtype=np.int64)
     m.rmap.add_many(frames, space.id, np.arange(block.start, block.stop, dtype=np.int64))
-    m.frames.refs_array[first : first + HUGE_FRAMES] += 1
-    space.resident += HUGE_FRAMES
+    m.frames.refs_array[first : first + len(block)] += 1
+    space.resident += len(block)
     space.peak = max(space.peak, space.resident)
 
 

@@ -25,6 +25,7 @@ from lamina_mmu.domain.four_level import FourLevelTable
 from lamina_mmu.domain.frames import BUSY, Use
 from lamina_mmu.domain.group import Group
 from lamina_mmu.domain.group_events import GroupEventKind
+from lamina_mmu.domain.hold import Hold
 from lamina_mmu.domain.outcome import ReclaimResult
 from lamina_mmu.domain.policy import MayGo
 from lamina_mmu.domain.protection import Allowance, effective
@@ -259,8 +260,17 @@ def sample_frames(m: Machine, frames: list[int]) -> Step[set[int]]:
         hold = m.holds.get(hold_id)
         if hold is not None:
             addresses = yield from sample(m, hold, sorted(pages.items()))
-            accessed.update(pages[address] for address in sorted(addresses))
+            accessed.update(pages[address] for address in sorted(addresses) if address in pages)
+            _tell_others(m, hold, [address for address in sorted(addresses) if address not in pages])
     return accessed
+
+
+def _tell_others(m: Machine, hold: Hold, addresses: list[int]) -> None:
+    """Tells the policies of the other pages of a holder's extents that were accessed: one bit speaks for all."""
+    for address in addresses if hold.id in m.holds else ():
+        entry = m.spaces.slot(hold.space).table.load(address >> PAGE_SHIFT)
+        if entry & HELD and in_ram(entry):
+            m.policy.accessed(frame_of(entry))
 
 
 def _frames_of(m: Machine, pages: range, frame: int, vpn: int) -> range:

@@ -63,7 +63,8 @@ def _ask_holder(m: Machine, space: Space, first: int, end: int) -> Step[None]:
     frames = dict(held)
     for address in sorted((yield from sample(m, hold, held))):
         entry = space.table.load(address >> PAGE_SHIFT)
-        if not space.closing and in_ram(entry) and frame_of(entry) == frames[address]:
+        same = frame_of(entry) == frames[address] if address in frames else bool(entry & HELD)  # else of an extent
+        if not space.closing and in_ram(entry) and same:
             update(space.table, address >> PAGE_SHIFT, 0, ACCESSED)
 
 
