@@ -11,8 +11,10 @@ from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import PAGE_INPUT_WAITS, answer_cpuid, answer_timestamp
 from lamina_hardware.io.code import code_at, leave_after
 from lamina_hardware.io.control import (
+    ACCESS_EXECUTE,
     BLOCK_PC,
     ENV,
+    FAULT_ACCESS,
     FAULT_VA,
     INTERCEPT_CPUID,
     INVALID_ADDRESS,
@@ -221,7 +223,7 @@ def full_address(block: int) -> Word:
     page = word(block, FAULT_VA) & _PAGE
     env = word(block, ENV)
     rip = load64(env + at.EIP)
-    if rip & _PAGE == page:
-        return rip
+    if word(block, FAULT_ACCESS) == ACCESS_EXECUTE:
+        return rip if rip & _PAGE == page else page
     place = code_at(block, rip)
     return access_in(block, place, rip, page) if place != _0 else page

@@ -172,13 +172,10 @@ def _stack(block: int, gate: int, level: int, cpl: int) -> Word:
 def _push_frame(block: int, base: int, old_flags: int, code: int, has_code: int) -> Word:
     """Pushes SS, RSP, RFLAGS, CS and RIP, and an error code below them; returns 0, or 1 + the address that failed."""
     env = word(block, ENV)
-    place = base
-    if has_code != _0:
-        if _push(block, place, code) == _0:
-            return place + _1
-        place += _8
-    i = _0
-    while i < _5:
+    first = base + (_8 if has_code != _0 else _0)
+    i = _5
+    while i > _0:  # in the order of pushes: what fails first is what the guest hears of
+        i -= _1
         value = load64(env + at.EIP)
         if i == _1:
             value = load32(env + at.SEGMENTS + at.SEGMENT_STRIDE) & u64(0xFFFF)
@@ -188,9 +185,10 @@ def _push_frame(block: int, base: int, old_flags: int, code: int, has_code: int)
             value = load64(env + at.REGS + _4 * _8)
         elif i == _4:
             value = load32(env + at.SEGMENTS + _2 * at.SEGMENT_STRIDE) & u64(0xFFFF)
-        if _push(block, place + i * _8, value) == _0:
-            return place + i * _8 + _1
-        i += _1
+        if _push(block, first + i * _8, value) == _0:
+            return first + i * _8 + _1
+    if has_code != _0 and _push(block, base, code) == _0:
+        return base + _1
     return _0
 
 

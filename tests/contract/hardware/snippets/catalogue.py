@@ -1,0 +1,34 @@
+"""All snippets."""
+
+from __future__ import annotations
+
+from tests.contract.hardware.snippets import (
+    arithmetic,
+    code_changes,
+    descriptor_tables,
+    devices,
+    faults,
+    floating,
+    interrupts,
+    paging,
+    rings,
+    second_stage,
+    strings,
+    system,
+)
+from tests.contract.hardware.snippets.snippet import Snippet
+
+SNIPPETS: tuple[Snippet, ...] = (
+    *arithmetic.SNIPPETS,
+    *strings.SNIPPETS,
+    *floating.SNIPPETS,
+    *faults.SNIPPETS,
+    *descriptor_tables.SNIPPETS,
+    *rings.SNIPPETS,
+    *devices.SNIPPETS,
+    *paging.SNIPPETS,
+    *second_stage.SNIPPETS,
+    *code_changes.SNIPPETS,
+    *interrupts.SNIPPETS,
+    *system.SNIPPETS,
+)

@@ -1,0 +1,76 @@
+"""One suite, every core: each snippet shows its fact on every core, and all cores leave the same behind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from tests.contract.hardware.snippets import assemble, machine
+from tests.contract.hardware.snippets.catalogue import SNIPPETS
+from tests.contract.hardware.snippets.cores import CORES, REFERENCE, Core, Machines, capabilities
+from tests.contract.hardware.snippets.divergences import KNOWN
+from tests.contract.hardware.snippets.snippet import Snippet
+
+pytestmark = [
+    pytest.mark.inside,
+    pytest.mark.real_time("real processors have no virtual time; what one instruction does depends on no clock"),
+]
+_reference: dict[str, dict[str, str]] = {}
+
+
+def variants() -> list[Any]:
+    """Returns each snippet with each core that has what it needs; what is known to differ fails strictly.
+
+    What cores refuse for want of a capability is tested where the capability is.
+    """
+    found = []
+    for snippet in SNIPPETS:
+        cores, why = KNOWN.get(snippet.name, ((), ""))
+        for core in CORES:
+            if all(need in capabilities(core) for need in snippet.needs):
+                marks = [pytest.mark.xfail(strict=True, reason=why)] if str(core) in cores else []
+                found.append(pytest.param(snippet, core, marks=marks, id=f"{snippet.name}-{core}"))
+    return found
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def machines(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Machines]:
+    """Returns a machine for each core, for all snippets."""
+    found = Machines(tmp_path_factory.mktemp("snippets"))
+    yield found
+    await found.stop()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(("snippet", "core"), variants())
+async def test_a_snippet_shows_its_fact_on_every_core(snippet: Snippet, core: Core, machines: Machines) -> None:
+    """A snippet leaves what the manual says, and every core leaves what the reference core leaves, bit by bit."""
+    core.require()
+    seen = await machine.run(await machines.bench(core), snippet, core.budget)
+    assert seen.missing() == []
+    if core == REFERENCE:
+        _reference[snippet.name] = seen.facts
+        return
+    if snippet.name not in _reference:
+        there = await machine.run(await machines.bench(REFERENCE), snippet, REFERENCE.budget)
+        _reference[snippet.name] = there.facts
+    if str(REFERENCE) in KNOWN.get(snippet.name, ((), ""))[0]:
+        return  # the reference is known to be wrong
+    assert machine.differences(_reference[snippet.name], seen.facts) == []
+
+
+def test_there_are_enough_and_each_has_a_fact() -> None:
+    """There are at least a hundred snippets; each has its own name, a sentence, and something that it asserts."""
+    assert len(SNIPPETS) >= 100
+    assert [name for name, count in Counter(snippet.name for snippet in SNIPPETS).items() if count > 1] == []
+    assert [snippet.name for snippet in SNIPPETS if not snippet.fact.endswith(".")] == []
+    assert [snippet.name for snippet in SNIPPETS if not snippet.asserts_something()] == []
+
+
+def test_the_machine_code_is_that_of_the_sources() -> None:
+    """`machine_code.json` was assembled from the sources as they are."""
+    written = {name: entry[0] for name, entry in machine.CODE.items()}
+    assert written == {name: assemble.digest(source) for name, source, _ in assemble.sources()}
