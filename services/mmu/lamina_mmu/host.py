@@ -116,7 +116,7 @@ class MmuHost:
             )
         self.perform = waiting_performer(environment.clock)
         now_ns, wake, record = environment.clock.now_ns, self.perform.wake, environment.layer.events.record
-        kernel = open_kernel(environment.host, wake)
+        kernel = open_kernel(environment.host, environment.state_dir, wake)
         self._begin(
             engine(Ports(environment.host, NO_RAM, NO_SWAP, now_ns, record, wake, _trace_id, None, kernel), Settings())
         )

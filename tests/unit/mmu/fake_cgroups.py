@@ -82,7 +82,7 @@ class World:
         self.now = 0
         self.records: list[tuple[str, str]] = []
         nothing: Any = None
-        kernel = Kernel(nothing, nothing, nothing, self.cgroups)
+        kernel = Kernel(nothing, nothing, nothing, self.cgroups, nothing)
         assert isinstance(kernel.cgroups, FakeCgroups)
         port: Cgroups = self.cgroups
         self.groups = KernelGroups(

@@ -6,6 +6,7 @@ either. Source: Linux Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -68,7 +69,7 @@ def hierarchies(mountinfo: str) -> list[Hierarchy]:
         fields, kind = before.split(), after.split()
         if len(fields) < 5 or len(kind) < 3:
             continue
-        mount = _unescaped(fields[4])
+        mount = unescaped(fields[4])
         if kind[0] == "cgroup" and "memory" in kind[2].split(","):
             first.append(Hierarchy(1, mount))
         elif kind[0] == "cgroup2":
@@ -76,11 +77,9 @@ def hierarchies(mountinfo: str) -> list[Hierarchy]:
     return [*first, *second]
 
 
-def _unescaped(text: str) -> str:
-    """Returns a path of mountinfo, where blanks and the like are written as octal numbers."""
-    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, character)
-    return text
+def unescaped(text: str) -> str:
+    """Returns a path of mountinfo or swaps, where blanks and the like are written as octal numbers (`\\040`)."""
+    return re.sub(r"\\([0-3][0-7]{2})", lambda found: chr(int(found[1], 8)), text)
 
 
 def flat(text: str) -> dict[str, int]:

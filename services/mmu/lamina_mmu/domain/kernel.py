@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lamina_mmu.domain.cgroups import Cgroups
+from lamina_mmu.domain.kernel_swap import KernelSwap
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ class Kernel:
     contents: Contents
     memory: KernelMemory
     cgroups: Cgroups
+    swap: KernelSwap
 
 
 def reply_key(pid: int) -> tuple[str, int]:

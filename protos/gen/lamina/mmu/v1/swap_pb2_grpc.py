@@ -90,6 +90,10 @@ class SwapServicer:
     def ListSwapAreas(self, request, context):
         """Lists areas by priority, the highest first.
 
+        On an engine whose swap is the kernel's also those that the kernel has anyway, as `host-` and their path; counters
+        that the kernel does not keep by area are 0. Taking areas in use or out of it without the right to, and asking for
+        slots or their checksums, is UNIMPLEMENTED `CAPABILITY_MISSING` there.
+
         Errors: none beyond the transport's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -125,7 +129,8 @@ class SwapServicer:
         Ending the stream stops it; what came back stays, and new pages go to the area again. Errors: NOT_FOUND
         `SWAP_AREA_UNKNOWN`; RESOURCE_EXHAUSTED `NO_FREE_FRAME` when the pages find no room (the area stays); DATA_LOSS
         `SWAP_CORRUPT` names the first slot whose bytes are lost, `SWAP_IO_FAILED` one that cannot be read (the area stays,
-        and is not written to); FAILED_PRECONDITION `SWAP_AREA_DRAINING` while another call takes it out of use.
+        and is not written to); FAILED_PRECONDITION `SWAP_AREA_DRAINING` while another call takes it out of use,
+        `SWAP_AREA_FOREIGN` for an area that the kernel had without this service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,7 +170,9 @@ class SwapServicer:
 
         All or none; they hold at once. A low watermark that is changed without the high one brings its usual high one
         along. Idempotent. Errors: INVALID_ARGUMENT for a value out of range or an unknown path in the mask,
-        `POLICY_OFFLINE` for a policy that works in replays only; NOT_FOUND `POLICY_UNKNOWN`.
+        `POLICY_OFFLINE` for a policy that works in replays only; NOT_FOUND `POLICY_UNKNOWN`. On an engine whose swap is the
+        kernel's also: UNIMPLEMENTED `CAPABILITY_MISSING` for what the kernel chooses itself (all but swappiness and
+        readahead), FAILED_PRECONDITION `SYSCTL_REFUSED` when it does not take a value.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

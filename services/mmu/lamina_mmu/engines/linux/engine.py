@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.engines.linux.groups import GroupCalls
+from lamina_mmu.engines.linux.kernel_areas import KernelAreas
 from lamina_mmu.engines.linux.kernel_groups import KernelGroups
 from lamina_mmu.engines.linux.refusing import Refused
 from lamina_mmu.engines.linux.state import State
@@ -24,12 +25,13 @@ class LinuxEngine(Unserved, GroupCalls, SwapCalls, Refused):
     """Implements `engines.interface.MmuEngine`."""
 
     name: ClassVar[str] = "linux"
-    capabilities: ClassVar[tuple[str, ...]] = ("fork", "process", "group")
+    capabilities: ClassVar[tuple[str, ...]] = ("fork", "process", "group", "swap")
     on_kernel: ClassVar[bool] = True
 
     def __init__(self, ports: Ports, settings: Settings) -> None:
         self.state = State(ports)
         self.kernel_groups = KernelGroups(ports, self.state.kernel.cgroups)
+        self.kernel_areas = KernelAreas(ports, self.state.kernel.memory, self.state.kernel.swap)
 
     @classmethod
     def missing(cls) -> list[str]:
@@ -41,5 +43,6 @@ class LinuxEngine(Unserved, GroupCalls, SwapCalls, Refused):
         return []
 
     def close(self) -> None:
-        """Removes its cgroups."""
+        """Removes its cgroups and its swap areas."""
         self.state.kernel.cgroups.close()
+        self.state.kernel.swap.close()

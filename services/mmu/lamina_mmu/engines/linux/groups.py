@@ -40,8 +40,11 @@ class GroupCalls:
         return self.kernel_groups.named(name).name
 
     def enter_group(self, pid: int, name: str) -> None:
-        """Moves a process into a group, which is one that `group_of` returned. One of the root stays where it is."""
-        if name != ROOT_GROUP:
+        """Moves a process into a group, which is one that `group_of` returned.
+
+        One of the root stays where it was started, unless it is in one of the other groups.
+        """
+        if name != ROOT_GROUP or self.kernel_groups.holds(pid):
             self.kernel_groups.enter(pid, self.kernel_groups.named(name))
 
     def leave_group(self, space: int, name: str) -> None:

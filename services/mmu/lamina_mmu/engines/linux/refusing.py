@@ -10,7 +10,8 @@ Each refusal names the capability, so that a program can ask `Layer.GetInfo` bef
     policy           replacement policies by name, plugged ones, and reasons of single evictions
     group            memory groups where the kernel lets nobody make cgroups; settings that their version has not
     pressure         pressure of groups, without version 2 of cgroups
-    swap             swap areas
+    swap             swap areas, without the right to take some into use; settings that the kernel chooses itself
+    slots            single slots of swap areas: what is in them, whether it is intact
     fault-around, stack-guard     settings of the whole kernel, not of one space
     mapping          changes of the mappings of a process that is not this service's own
 """

@@ -1,55 +1,73 @@
-"""Swap areas of the `linux` engine: refused for now."""
+"""Swap of the `linux` engine: the calls on areas and settings. What is done with them is in `kernel_areas.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 from lamina_kit.effects import Step
-from lamina_mmu.domain.views import SlotView, SwapAreaView, SwapCheck
-from lamina_mmu.engines.linux.refusing import refuse
+from lamina_mmu.domain.views import SlotView, SwapAreaView, SwapCheck, SwapSettingsView
+from lamina_mmu.engines.linux.kernel_areas import KernelAreas, KernelDrain
+from lamina_mmu.engines.linux.refusing import refuse as refusal
 from lamina_mmu.engines.linux.state import State
 from lamina_mmu.engines.stores import Drain
 
-NO_SWAP = refuse("swap", "keep swap areas")
-
 
 class SwapCalls:
-    """Implements the part of `engines.stores.StoreEngine` about swap areas."""
+    """Implements the part of `engines.stores.StoreEngine` about swap."""
 
     state: State
+    kernel_areas: KernelAreas
 
     def swap_areas(self) -> list[SwapAreaView]:
-        """Refuses."""
-        raise NO_SWAP
+        """Returns the swap areas by priority, the highest first, then by name."""
+        return self.kernel_areas.listed()
 
     def swap_area(self, name: str) -> SwapAreaView:
-        """Refuses."""
-        raise NO_SWAP
+        """Returns one swap area."""
+        return self.kernel_areas.view(name)
 
     def create_swap_area(self, name: str, slots: int, priority: int, request: str) -> Step[SwapAreaView]:
-        """Refuses."""
-        yield from ()
-        raise refuse("swap", "keep swap areas")
+        """Makes a swap area and takes it into use."""
+
+        def make() -> Step[str]:
+            yield from ()
+            return self.kernel_areas.create(name, slots, priority)
+
+        meaning = ("swap area", name, slots, priority)
+        return self.swap_area((yield from self.state.once(request, meaning, make)))
 
     def begin_drain(self, name: str) -> Drain:
-        """Refuses."""
-        raise NO_SWAP
+        """Begins to take an area out of use."""
+        return self.kernel_areas.begin_drain(name)
 
     def drain(self, drain: Drain) -> Step[None]:
-        """Refuses."""
-        yield from ()
-        raise refuse("swap", "keep swap areas")
+        """Waits for the kernel to bring some pages of the area elsewhere."""
+        return self.kernel_areas.drain(cast(KernelDrain, drain))
 
     def end_drain(self, drain: Drain) -> None:
-        """Refuses."""
-        raise NO_SWAP
+        """Ends a drain; an area that is not empty is used again."""
+        self.kernel_areas.end_drain(cast(KernelDrain, drain))
 
     def swap_slots(self, name: str, after: int, count: int) -> list[SlotView]:
-        """Refuses."""
-        raise NO_SWAP
+        """Refuses: the kernel tells nobody what is in a slot."""
+        self.kernel_areas.view(name)
+        raise refusal("slots", "list the slots of a swap area of the kernel")
 
     def check_swap(self, name: str, after: int) -> SwapCheck:
-        """Refuses."""
-        raise NO_SWAP
+        """Refuses: the kernel keeps no checksums."""
+        self.kernel_areas.view(name)
+        raise refusal("slots", "check the slots of a swap area of the kernel")
 
     def refuse_swap(self, refuse: bool, name: str = "") -> None:
-        """Refuses."""
-        raise NO_SWAP
+        """Refuses: the kernel has no such fault to inject."""
+        raise refusal("slots", "let a swap area of the kernel be full")
+
+    def swap_settings(self) -> SwapSettingsView:
+        """Returns the host's settings of swapping and reclaim."""
+        return self.kernel_areas.settings()
+
+    def update_swap_settings(self, changes: Mapping[str, int | str]) -> SwapSettingsView:
+        """Changes swappiness and readahead of the host."""
+        self.kernel_areas.update(changes)
+        return self.kernel_areas.settings()
