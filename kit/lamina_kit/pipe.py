@@ -42,6 +42,15 @@ class Pipe:
         self._wake(self._readers)
         return True
 
+    def put_at_once(self, message: bytes) -> bool:
+        """Appends a message if there is room now; returns False when there is none, or the pipe was closed."""
+        if self.closed or len(self._messages) >= MAX_AHEAD or self._bytes >= MAX_BYTES_AHEAD:
+            return False
+        self._messages.append(message)
+        self._bytes += len(message)
+        self._wake(self._readers)
+        return True
+
     async def get(self) -> bytes | None:
         """Returns the next message; None at the end."""
         while not self._messages:

@@ -279,6 +279,17 @@ class LocalContext(Rpc, grpc.aio.ServicerContext[Any, Any]):
             self.send_initial(())
         await self.responses.put(raw)
 
+    def write_at_once(self, message: Any) -> bool:
+        """Sends a message if that can be done now, also outside of the handler's task; else `write` is to send it."""
+        if self.responses is None or self.concluded:
+            return False
+        raw = self._route.serialize(message)
+        if len(raw) > MAX_MESSAGE or not self.responses.put_at_once(raw):
+            return False
+        if self.initial is None:
+            self.send_initial(())
+        return True
+
     def finish(self, response: Any = None, *, unary: bool = False) -> None:
         """Concludes the call after its handler returned: the response, or the status that the handler has set."""
         if self.concluded:
@@ -385,3 +396,8 @@ class LocalContext(Rpc, grpc.aio.ServicerContext[Any, Any]):
     def done(self) -> bool:
         """Returns whether the call has a status."""
         return self.concluded
+
+
+def write_at_once(context: Any, message: Any) -> bool:
+    """Sends a message of a response stream without waiting; returns False where that cannot be, as on sockets."""
+    return isinstance(context, LocalContext) and context.write_at_once(message)

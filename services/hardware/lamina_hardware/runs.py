@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Any
 
+from grpc import aio
 from lamina.hardware.v1 import hardware_pb2 as pb
 
 from lamina_hardware import convert
@@ -13,40 +15,38 @@ from lamina_hardware.domain.arbiter import Run
 from lamina_hardware.engines.model.engine import Ended
 from lamina_hardware.io.dispatcher import Dispatcher
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
+from lamina_kit.rpc import write_at_once
 
 
 class RunStream:
-    """The runs of one stream. Ending it cancels those in progress."""
+    """The runs of one stream, and its responses. Ending it cancels the runs in progress.
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    A response goes out where its run ends when the stream can take it there and then; else a task sends what waits.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, context: aio.ServicerContext[Any, Any]) -> None:
         self._dispatcher = dispatcher
-        self._done: deque[pb.RunResponse] = deque()
+        self._context = context
+        self._waiting: deque[pb.RunResponse] = deque()
         self._runs: dict[int, Run] = {}
-        self._wake: asyncio.Future[None] | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
 
-    async def serve(self, requests: AsyncIterator[pb.RunRequest]) -> AsyncIterator[pb.RunResponse]:
-        """Yields responses until the requests have ended and every run has."""
-        loop = asyncio.get_running_loop()
-        reader = loop.create_task(self._read(requests))
-        reader.add_done_callback(lambda _: self._notify())
+    async def serve(self, requests: AsyncIterator[pb.RunRequest]) -> None:
+        """Returns when the requests have ended, every run has, and all responses are sent."""
         try:
-            while True:
-                while self._done:
-                    yield self._done.popleft()
-                if reader.done() and (error := reader.exception()) is not None:
-                    raise error
-                if reader.done() and not self._runs:
-                    return
-                self._wake = loop.create_future()
-                await self._wake
+            async for request in requests:
+                self._begin(request)
+            while self._runs or self._sender is not None:
+                if self._sender is not None:
+                    await self._sender
+                else:
+                    self._ended = asyncio.get_running_loop().create_future()
+                    await self._ended
         finally:
-            reader.cancel()
+            if self._sender is not None:
+                self._sender.cancel()
             self._cancel_all()
-
-    async def _read(self, requests: AsyncIterator[pb.RunRequest]) -> None:
-        """Begins a run for each request."""
-        async for request in requests:
-            self._begin(request)
 
     def _begin(self, request: pb.RunRequest) -> None:
         if request.budget_instructions < 0:
@@ -73,12 +73,19 @@ class RunStream:
         self._respond(convert.run_response(ended))
 
     def _respond(self, response: pb.RunResponse) -> None:
-        self._done.append(response)
-        self._notify()
+        if self._sender is None and not write_at_once(self._context, response):
+            self._sender = asyncio.get_running_loop().create_task(self._send(response))
+        elif self._sender is not None:
+            self._waiting.append(response)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
 
-    def _notify(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+    async def _send(self, response: pb.RunResponse) -> None:
+        """Sends a response, and those that come meanwhile."""
+        await self._context.write(response)
+        while self._waiting:
+            await self._context.write(self._waiting.popleft())
+        self._sender = None
 
     def _cancel_all(self) -> None:
         for run in list(self._runs.values()):

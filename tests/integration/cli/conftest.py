@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,9 +88,23 @@ def lamina(tmp_path: Path) -> Iterator[Lamina]:
         command.run("down")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lamina]:
-    """The command with a stack that is up for the tests of a module."""
+    """The command with a stack that is up for all tests that leave it as they found it."""
+    with running(tmp_path_factory) as command:
+        yield command
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lamina]:
+    """The command with a stack that is up for the tests of a module, which break it."""
+    with running(tmp_path_factory) as command:
+        yield command
+
+
+@contextmanager
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lamina]:
+    """Has a stack up for a `with` block."""
     command = Lamina(tmp_path_factory.mktemp("home"))
     command.run("up", "--port", str(free_ports()))
     yield command

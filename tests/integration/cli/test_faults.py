@@ -31,42 +31,42 @@ KINDS = {
 }
 
 
-def test_every_layer_says_what_can_break(up: Any) -> None:
+def test_every_layer_says_what_can_break(own: Any) -> None:
     """`kinds` lists all kinds with objects and parameters, of one layer or of all, as a table and as JSON."""
-    listed = up.json("fault", "kinds")
+    listed = own.json("fault", "kinds")
     assert {(row["layer"], row["kind"]["kind"]) for row in listed} == KINDS
     assert all(row["kind"]["description"] and row["kind"]["object_pattern"] for row in listed)
-    table = up.run("fault", "kinds", "vswitch").stdout
+    table = own.run("fault", "kinds", "vswitch").stdout
     assert table.splitlines()[0].split() == ["LAYER", "KIND", "OBJECT", "PARAMETERS", "LASTS"]
     assert "down_ns=1000000..3600000000000 [100000000]" in table and "core-lost" not in table
 
 
-def test_a_fault_is_injected_listed_and_cleared(up: Any) -> None:
+def test_a_fault_is_injected_listed_and_cleared(own: Any) -> None:
     """Each step shows the fault as it is then; the object may be named without its host, the fault by its last part."""
-    made = up.json("fault", "inject", "hardware", "core-lost", "cores/1")
+    made = own.json("fault", "inject", "hardware", "core-lost", "cores/1")
     assert (made["object"], made["state"]) == ("hosts/h1/cores/1", "STATE_ACTIVE")
     name = made["name"].rpartition("/")[2]
-    (row,) = up.json("fault", "list", "--active")
+    (row,) = own.json("fault", "list", "--active")
     assert (row["layer"], row["fault"]["name"]) == ("hardware", made["name"])
-    table = up.run("fault", "list", "hardware").stdout.splitlines()
+    table = own.run("fault", "list", "hardware").stdout.splitlines()
     assert table[0].split()[:5] == ["LAYER", "FAULT", "KIND", "OBJECT", "STATE"]
     assert [word in table[1] for word in (name, "core-lost", "hosts/h1/cores/1")] == [True] * 3
-    assert "FAULT_ACTIVE" in up.run("fault", "inject", "hardware", "core-lost", "cores/1", expect=1).stderr
-    assert up.json("fault", "clear", "hardware", name)["state"] == "STATE_CLEARED"
-    assert up.json("fault", "list", "--active") == []
-    assert up.json("fault", "list", "hardware")[0]["fault"]["state"] == "STATE_CLEARED"
+    assert "FAULT_ACTIVE" in own.run("fault", "inject", "hardware", "core-lost", "cores/1", expect=1).stderr
+    assert own.json("fault", "clear", "hardware", name)["state"] == "STATE_CLEARED"
+    assert own.json("fault", "list", "--active") == []
+    assert own.json("fault", "list", "hardware")[0]["fault"]["state"] == "STATE_CLEARED"
 
 
-def test_a_fault_ends_by_its_time_and_one_that_does_not_last_is_done(up: Any) -> None:
+def test_a_fault_ends_by_its_time_and_one_that_does_not_last_is_done(own: Any) -> None:
     """`--for` gives the end; a flipped bit has happened, and cannot be cleared."""
-    made = up.json("fault", "inject", "mmu", "swap-full", "swap", "--for", "2h")
+    made = own.json("fault", "inject", "mmu", "swap-full", "swap", "--for", "2h")
     assert int(made["end_time_ns"]) - int(made["start_time_ns"]) == 2 * 3600 * 10**9
-    flipped = up.json("fault", "inject", "hardware", "bit-flip", "", "address=0x3fff", "bit=7")
+    flipped = own.json("fault", "inject", "hardware", "bit-flip", "", "address=0x3fff", "bit=7")
     assert flipped["state"] == "STATE_DONE"
-    assert "FAULT_NOT_CLEARABLE" in up.run("fault", "clear", "hardware", flipped["name"], expect=1).stderr
+    assert "FAULT_NOT_CLEARABLE" in own.run("fault", "clear", "hardware", flipped["name"], expect=1).stderr
 
 
-def test_what_cannot_break_is_refused(up: Any) -> None:
+def test_what_cannot_break_is_refused(own: Any) -> None:
     """Unknown kinds, objects, parameters and faults end with a reason and what to do; times are checked at once."""
     for words, reason in (
         (("inject", "hardware", "rust", "cores/0"), "FAULT_KIND_UNKNOWN"),
@@ -77,5 +77,5 @@ def test_what_cannot_break_is_refused(up: Any) -> None:
         (("inject", "orchestrator", "node-lost", "nodes/h9"), "NODE_UNKNOWN"),
         (("clear", "mmu", "f-00000000"), "FAULT_UNKNOWN"),
     ):
-        assert reason in up.run("fault", *words, expect=1).stderr
-    up.run("fault", "inject", "mmu", "swap-full", "swap", "--for", "soon", expect=2)
+        assert reason in own.run("fault", *words, expect=1).stderr
+    own.run("fault", "inject", "mmu", "swap-full", "swap", "--for", "soon", expect=2)

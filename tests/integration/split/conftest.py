@@ -7,11 +7,11 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
 import pytest
+import pytest_asyncio
 from lamina.container_runtime.v1 import container_runtime_pb2 as runtime_pb2
 from lamina.container_runtime.v1 import container_runtime_pb2_grpc as runtime_rpc
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
@@ -117,11 +117,11 @@ def holds() -> Holds:
     return wait
 
 
-@pytest.fixture
-async def split(tmp_path: Path) -> AsyncIterator[Split]:
-    """Six processes with a small host, joined by UNIX sockets."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def split(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Split]:
+    """Six processes with a small host, joined by UNIX sockets, for the tests of a module: to start them is dear."""
     overrides = {"LAMINA_HARDWARE_MEMORY_BYTES": str(MEMORY)}
-    stack = SplitStack(Settings(overrides=overrides), tmp_path / "stack")
+    stack = SplitStack(Settings(overrides=overrides), tmp_path_factory.mktemp("split") / "stack")
     await stack.start()
     try:
         async with stack.client() as client:

@@ -1,4 +1,7 @@
-"""Any process of a stack may die at any moment: the others go on, it returns, and everything is as it should be."""
+"""Any process of a stack may die at any moment: the others go on, it returns, and everything is as it should be.
+
+One stack lives through all of it: each test leaves it as it was, which is what it tests.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ def _beside(name: str) -> ModuleType:
     return module
 
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 WORKLOAD, BOOKS = _beside("workload"), _beside("books")
 POWER = ("hardware", "mmu")
 """Layers whose death is the host's loss of power."""
@@ -44,7 +49,7 @@ async def test_a_killed_layer_returns_and_nothing_leaks(
     print(f"seed {layer}/{seed}")
     rng = Rng(f"{layer}/{seed}")
     work = WORKLOAD.Workload(split.client, rng)
-    await work.prepare()
+    await work.prepare(f"web-{layer}-{seed}")
     await holds(work.ready_pods, lambda found: found == (1, 1), "the program's text is in the page cache")
     await work.scale(0)
     await holds(work.ready_pods, lambda found: found == (0, 0), "no pod is left")

@@ -47,15 +47,15 @@ class Workload:
         self._vm = ""
         self._stopping = False
 
-    async def prepare(self) -> None:
-        """Imports the program, deploys it once, and defines the machine."""
+    async def prepare(self, machine: str) -> None:
+        """Imports the program, deploys it once, and defines a machine of that name."""
         images: Any = self._client.stub("container-runtime", runtime_rpc.ImagesStub)
         built = build("hello")
         await send(images, io.BytesIO(built.layout), built.reference)
         vm = hypervisor_pb2.VirtualMachine(
             vcpu_count=1, memory_bytes=32 << 20, kernel_digest=await upload(self._machines, kernel_bytes(None))
         )
-        request = hypervisor_pb2.CreateVirtualMachineRequest(vm_id="web", virtual_machine=vm)
+        request = hypervisor_pb2.CreateVirtualMachineRequest(vm_id=machine, virtual_machine=vm)
         self._vm = (await self._machines.CreateVirtualMachine(request)).name
         manifest = asset("examples/hello.yaml").read_text().replace("replicas: 3", "replicas: 1")
         await self._objects.ApplyObjects(orchestrator_pb2.ApplyObjectsRequest(manifest=manifest))

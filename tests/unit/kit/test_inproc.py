@@ -18,6 +18,7 @@ from lamina_kit.errors import Unimplemented
 from lamina_kit.inproc import LocalChannel, LocalServer
 from lamina_kit.pipe import MAX_AHEAD, MAX_BYTES_AHEAD, Pipe
 from lamina_kit.rng import Rng
+from lamina_kit.rpc import MAX_MESSAGE, LocalContext, Route, write_at_once
 from lamina_kit.virtual import VirtualLoop
 from lamina_kit.virtual_latency import LEAST_NS, MOST_NS, drawn
 
@@ -29,6 +30,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self.cancelled: list[str] = []
+        self.context: Any = None
 
     async def Echo(self, request: StringValue, context: Any) -> StringValue:
         """Returns what came."""
@@ -47,6 +49,14 @@ class Handlers:
             raise
         return request
 
+    async def Burst(self, request: StringValue, context: Any) -> None:
+        """Sends what can be sent at once, and tells in the last message how much that was."""
+        sent = 0
+        while write_at_once(context, request):
+            sent += 1
+        await context.write(StringValue(value=str(sent)))
+        self.context = context
+
     async def Count(self, request: StringValue, context: Any) -> AsyncIterator[StringValue]:
         """Yields for ever."""
         try:
@@ -63,7 +73,8 @@ def connected() -> tuple[Handlers, LocalServer, LocalChannel]:
     stream: Any = grpc.unary_stream_rpc_method_handler
     codecs = (StringValue.FromString, StringValue.SerializeToString)
     methods = {name: unary(getattr(handlers, name), *codecs) for name in ("Echo", "Crash", "Sleep")}
-    server.add_registered_method_handlers("t.T", {**methods, "Count": stream(handlers.Count, *codecs)})
+    streams = {name: stream(getattr(handlers, name), *codecs) for name in ("Count", "Burst")}
+    server.add_registered_method_handlers("t.T", {**methods, **streams})
     return handlers, server, LocalChannel(server)
 
 
@@ -339,3 +350,22 @@ def test_importing_the_kit_is_quick() -> None:
 
 async def _awaited(call: Any) -> Any:
     return await call
+
+
+async def test_what_is_written_at_once_is_bounded_and_in_order() -> None:
+    """As many messages go without waiting as the pipe holds; `write` continues behind them; after the end none goes."""
+    handlers, _, channel = connected()
+    received = [message.value async for message in method(channel, "Burst", "unary_stream")(StringValue(value="x"))]
+    assert received == ["x"] * MAX_AHEAD + [str(MAX_AHEAD)]
+    assert not write_at_once(handlers.context, StringValue(value="late"))
+
+
+async def test_what_is_too_large_is_left_to_write() -> None:
+    """A message beyond the limit is not sent at once: `write` says what is wrong with it."""
+    call = method(connected()[2], "Burst", "unary_stream")(StringValue(value="x" * (MAX_MESSAGE - 8)))
+    assert len((await call.read()).value) > MAX_BYTES_AHEAD
+    assert (await call.read()).value == "1"
+    context = LocalContext(Route("/t.T/None", None), (), asyncio.get_running_loop(), None)
+    context.responses = Pipe(asyncio.get_running_loop())
+    assert not context.write_at_once(bytes(MAX_MESSAGE + 1)) and context.write_at_once(bytes(MAX_MESSAGE))
+    assert not write_at_once(object(), b"")

@@ -41,8 +41,8 @@ class Run:
     observer: Observer | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+@dataclass(slots=True)
+class Grant:  # not frozen, which would cost as much as the rest of a grant
     """A core for a run. `moved` as in `CoreRun`; `migrated` says that its context ran on another core before."""
 
     run: Run
@@ -180,7 +180,10 @@ class Arbiter:
         context = run.context
         if context.domain in self._domain_busy or self.groups.throttled(context.group, now):
             return False
-        return any(self.groups.allows(context.group, core) for core in idle)
+        for core in idle:  # noqa: SIM110 (a generator costs as much as all else here)
+            if self.groups.allows(context.group, core):
+                return True
+        return False
 
     def _core_for(self, context: Context, idle: list[int]) -> int:
         """Returns the core that a context had last when it is idle and allowed, or else the lowest that is."""

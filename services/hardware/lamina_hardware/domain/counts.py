@@ -1,4 +1,8 @@
-"""What cores and contexts count. Pure."""
+"""What cores and contexts count. Pure.
+
+A core counts events for itself; each slice's share belongs to the context that it ran. While one context keeps a core,
+the latest reading stands for all before it; only when another comes, or somebody asks, are differences taken.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +28,25 @@ class Counts:
     """Counters since something was made.
 
     `exits` and `handling_ns` have one place for each exit reason, by its number; the second is the time from an exit to
-    the next run. `events` has one for each of `EVENTS` and, behind them, for each exception vector.
+    the next run. `owing` may have events to add, and is asked before they are read.
     """
 
     instructions: int = 0
     exits: list[int] = field(default_factory=lambda: [0] * REASONS)
     handling_ns: list[int] = field(default_factory=lambda: [0] * REASONS)
-    events: list[int] = field(default_factory=lambda: [0] * COUNTERS)
     shootdowns: int = 0
     run_time_ns: int = 0
     wait_time_ns: int = 0
     migrations: int = 0
+    owing: EventAccount | None = field(default=None, repr=False, compare=False)
+    _events: list[int] = field(default_factory=lambda: [0] * COUNTERS)
+
+    @property
+    def events(self) -> list[int]:
+        """How often each of `EVENTS` happened and, behind them, how often each exception vector was raised."""
+        if self.owing is not None:
+            self.owing.fold()
+        return self._events
 
     def event(self, name: str) -> int:
         """Returns how often one of `EVENTS` happened."""
@@ -47,7 +59,7 @@ class Counts:
 
     def count(self, events: Sequence[int]) -> None:
         """Adds what a core counted."""
-        self.events = [mine + news for mine, news in zip(self.events, events, strict=True)]
+        self._events = [mine + news for mine, news in zip(self._events, events, strict=True)]
 
     def add(self, other: Counts) -> None:
         """Adds another's counts to these."""
@@ -65,3 +77,43 @@ class Counts:
         made = Counts()
         made.add(self)
         return made
+
+
+class EventAccount:
+    """Events of one core that are yet to be added to its counts, `core`, and to those of the context that it ran."""
+
+    def __init__(self, core: Counts) -> None:
+        self._core = core
+        self._counted: Sequence[int] = NOTHING
+        self._latest: Sequence[int] = NOTHING
+        self._owner: Counts | None = None
+        core.owing = self
+
+    def note(self, owner: Counts, counted: Sequence[int]) -> None:
+        """Takes a core's counters as they stand after a slice of the context that `owner` counts for.
+
+        The caller leaves `counted` as it is from then on.
+        """
+        if owner is not self._owner:
+            self._leave()
+            if owner.owing is not None:  # it ran on another core before
+                owner.owing._leave()
+            self._owner, owner.owing = owner, self
+        self._latest = counted
+
+    def fold(self) -> None:
+        """Adds what happened since the last time."""
+        if self._latest is self._counted:
+            return
+        news = [new - old for new, old in zip(self._latest, self._counted, strict=True)]
+        self._counted = self._latest
+        self._core.count(news)
+        if self._owner is not None:
+            self._owner.count(news)
+
+    def _leave(self) -> None:
+        """Ends with the owner."""
+        self.fold()
+        if self._owner is not None:
+            self._owner.owing = None
+            self._owner = None

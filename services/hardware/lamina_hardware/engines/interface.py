@@ -78,8 +78,8 @@ class CoreRun:
     interrupts: Pending | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+@dataclass(slots=True)
+class Stopped:  # not frozen: it is made at every exit
     """How a core stopped: `reason` is a `lamina_kit.runpage.ExitReason`; `instructions` counts from the run's begin.
 
     `paused` means that the core was only asked to stop for a moment: `reason` is then nothing, and the run goes on.
@@ -136,7 +136,7 @@ class CoreEngine(Protocol):
         ...
 
     def counters(self) -> Sequence[int]:
-        """Returns what the core counted since it was made, in the order of `domain.counts.EVENTS`."""
+        """Returns what the core counted since it was made, in the order of `domain.counts.EVENTS`; they stay so."""
         ...
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ class CoreCell:
         self.engine = Emulator()
         self._block: NDArray[np.uint64] = np.zeros(control.WORDS, dtype=np.uint64)
         self._words = memoryview(self._block.data).cast("B").cast("Q")
+        self._counters = memoryview(self._block.data).cast("B")[8 * _FIRST_COUNTER : 8 * _AFTER_COUNTERS]
         self.address = self._block.ctypes.data
         self._resident: int | None = None
         self._pages: dict[int, int] = {}
@@ -223,7 +225,7 @@ class CoreCell:
 
     def counters(self) -> Sequence[int]:
         """See `CoreEngine.counters`."""
-        return self._words[_FIRST_COUNTER:_AFTER_COUNTERS].tolist()
+        return array("Q", self._counters.tobytes())
 
     def close(self) -> None:
         """See `CoreEngine.close`."""

@@ -19,12 +19,12 @@ is paused for it. ADR 0001 and 0004.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lamina_hardware.domain.arbiter import Grant, Run
 from lamina_hardware.domain.contexts import Context, ContextState, Handle
-from lamina_hardware.domain.counts import NOTHING, Counts
+from lamina_hardware.domain.counts import Counts
 from lamina_hardware.domain.run_groups import RunGroup
 from lamina_hardware.domain.tlb import EMPTY, TlbContent
 from lamina_hardware.engines.interface import CoreEngine, Stopped
@@ -81,7 +81,6 @@ class Dispatcher:
         self._asked: list[list[asyncio.Future[TlbContent]]] = [[] for _ in cores]
         self._threads: list[CoreThread] = []
         self._timer: asyncio.Task[None] | None = None
-        self._counted: list[Sequence[int]] = [NOTHING] * len(cores)
         self._virtual: VirtualLoop | None = None
         self._stopping = False
         self.settled: Callable[[Context], None] = lambda context: None
@@ -124,9 +123,10 @@ class Dispatcher:
         """
         if self._stopping:
             raise FailedPrecondition("The host stops.", reason="HOST_STOPPING", next_step="Start it again.")
-        run = self.engine.begin(handle, budget, sequence, deliver, self._clock.now_ns())
+        now = self._clock.now_ns()
+        run = self.engine.begin(handle, budget, sequence, deliver, now)
         if run.cancelled:
-            self._deliver(self.engine.end_cancelled(run, self._clock.now_ns()))
+            self._deliver(self.engine.end_cancelled(run, now))
         else:
             self._dispatch(run)
         return run
@@ -251,7 +251,7 @@ class Dispatcher:
     def _dispatch(self, fresh: Run | None = None) -> None:
         """Grants cores until nothing more can run; the fresh run's first slice runs here and now."""
         arbiter = self.engine.arbiter
-        while (grant := arbiter.grant(self._clock.now_ns())) is not None:
+        while arbiter.others_wait() and (grant := arbiter.grant(self._clock.now_ns())) is not None:
             self.interrupts.prepare(grant.run.context)
             if grant.run is fresh:
                 fresh = None
@@ -274,11 +274,9 @@ class Dispatcher:
         work = self.engine.work(grant, self._within_timer(grant, limit))
         began = self._clock.now_ns()
         stopped = self._cores[grant.core].run(work)
-        if self._threads:
-            took = self._clock.now_ns() - began
-        else:
-            took = (stopped.instructions - work.consumed) * self._pace.ns_per_instruction
-        self._settle(grant.run, stopped, took)
+        now = self._clock.now_ns()
+        counted = (stopped.instructions - work.consumed) * self._pace.ns_per_instruction
+        self._settle(grant.run, stopped, now - began if self._threads else counted, now)
 
     def _run_virtually(self, grant: Grant, loop: VirtualLoop) -> None:
         """Runs one slice now and settles it at its virtual end."""
@@ -309,7 +307,7 @@ class Dispatcher:
             self._cores[run.core].pause()
 
     def _end_virtually(self, run: Run, stopped: Stopped, took: int) -> None:
-        self._settle(run, stopped, took)
+        self._settle(run, stopped, took, self._clock.now_ns())
         self._dispatch()
 
     def _run_later(self, grant: Grant) -> None:
@@ -325,7 +323,7 @@ class Dispatcher:
         if isinstance(outcome, BaseException):
             self._lose(core, run, outcome, took)
         else:
-            self._settle(run, outcome, took)
+            self._settle(run, outcome, took, self._clock.now_ns())
         self._dispatch()
 
     def _lose(self, core: int, run: Run, error: BaseException, took: int) -> None:
@@ -333,19 +331,28 @@ class Dispatcher:
         self._lost(core, error)
         self.engine.arbiter.lost[core] = True
         run.cancelled = True
-        self._settle(run, Stopped(0, run.consumed, paused=True), took)
+        self._settle(run, Stopped(0, run.consumed, paused=True), took, self._clock.now_ns())
 
-    def _settle(self, run: Run, stopped: Stopped, took: int) -> None:
+    def _settle(self, run: Run, stopped: Stopped, took: int, now: int) -> None:
         core = run.core
         if stopped.access is not None:
             self.interrupts.perform(run.context, stopped.access)
-        counted = self._cores[core].counters()
-        if counted != self._counted[core]:
-            self.engine.note_events(run, [new - old for new, old in zip(counted, self._counted[core], strict=True)])
-            self._counted[core] = counted
-        ended, throttled = self.engine.settle(run, stopped, took, self._clock.now_ns())
+        self.engine.note_events(run, self._cores[core].counters())
+        ended, throttled = self.engine.settle(run, stopped, took, now)
         for group in throttled:
             self._throttled(group)
+        if self._asked[core] or self._waiters[core]:
+            self._answer(core)
+        self.settled(run.context)
+        if ended is not None:
+            if ended.reason != stopped.reason:
+                RunPage(self._bus.run_page(run.context.run_page)).exit_reason = ended.reason
+            self._deliver(ended)
+        elif run.context.state is ContextState.HALTED:
+            self._look(run.context)
+
+    def _answer(self, core: int) -> None:
+        """Answers those that asked for a core's TLB, or waited for the core to stop."""
         asked, self._asked[core] = self._asked[core], []
         for question in asked:
             if not question.done():
@@ -354,13 +361,6 @@ class Dispatcher:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        self.settled(run.context)
-        if ended is not None:
-            if ended.reason != stopped.reason:
-                RunPage(self._bus.run_page(run.context.run_page)).exit_reason = ended.reason
-            self._deliver(ended)
-        elif run.context.state is ContextState.HALTED:
-            self._look(run.context)
 
     def _look(self, context: Context) -> None:
         """Has a context look at its interrupts: one that sleeps gets ready, a core that has it stops for a moment."""

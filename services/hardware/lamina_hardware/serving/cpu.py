@@ -77,12 +77,11 @@ class CpuServicer(rpc.CpuServicer):
         await self._m.delete_context(self._m.find_context(request.handle))
         return pb.DeleteContextResponse()
 
-    async def Run(
+    async def Run(  # type: ignore[override]  # the form of a handler that writes, which gRPC takes too
         self, request_iterator: AsyncIterator[pb.RunRequest], context: Context
-    ) -> AsyncIterator[pb.RunResponse]:
+    ) -> None:
         """Runs contexts."""
-        async for response in RunStream(self._m.dispatcher).serve(request_iterator):
-            yield response
+        await RunStream(self._m.dispatcher, context).serve(request_iterator)
 
     async def KickContext(self, request: pb.KickContextRequest, context: Context) -> pb.KickContextResponse:
         """Stops a context."""

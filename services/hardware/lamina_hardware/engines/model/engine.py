@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lamina_hardware.domain.arbiter import Arbiter, Grant, Run
 from lamina_hardware.domain.contexts import Context, ContextState, ContextTable, Handle
-from lamina_hardware.domain.counts import Counts
+from lamina_hardware.domain.counts import Counts, EventAccount
 from lamina_hardware.domain.run_groups import RunGroup, RunGroups
 from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_kit.errors import FailedPrecondition
@@ -23,8 +23,8 @@ _BUDGET = int(ExitReason.BUDGET)
 _PREEMPTION_TIMER = int(ExitReason.PREEMPTION_TIMER)
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+@dataclass(slots=True)
+class Ended:  # not frozen: it is made at every exit
     """A run that ended: what its response says."""
 
     run: Run
@@ -65,6 +65,7 @@ class ModelEngine:
         self.contexts = ContextTable(run_pages)
         self.arbiter = Arbiter(cores, self.groups)
         self.core_counts = [Counts() for _ in range(cores)]
+        self._accounts = [EventAccount(counts) for counts in self.core_counts]
         self._resident: list[Context | None] = [None] * cores
 
     @property
@@ -141,10 +142,9 @@ class ModelEngine:
             interrupts=None if context.pending.is_empty else context.pending,
         )
 
-    def note_events(self, run: Run, events: Sequence[int]) -> None:
-        """Counts what a core counted while it had this run."""
-        run.context.counts.count(events)
-        self.core_counts[run.core].count(events)
+    def note_events(self, run: Run, counted: Sequence[int]) -> None:
+        """Takes the counters of the core that has this run, after a slice; nobody changes `counted` from then on."""
+        self._accounts[run.core].note(run.context.counts, counted)
 
     def note_shootdown(self, core: int) -> None:
         """Counts a shootdown that reached a core, and the context whose translations it has."""
