@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamina_cli import output, parse, walks
 from lamina_cli.client import Client, command
-from lamina_cli.commands import mmu_policies, mmu_replay, mmu_spaces, mmu_stores
+from lamina_cli.commands import mmu_groups, mmu_policies, mmu_replay, mmu_spaces, mmu_stores
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
 
@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     reclaim.add_argument("pages", type=parse.INT64, help="how many")
     reclaim.add_argument("--group", default="", help="name of a memory group (default: the whole host)")
     command(reclaim, reclaim_pages, lists=True)
+    mmu_groups.configure(verbs, full_name)
     mmu_policies.configure(verbs, full_name)
     mmu_stores.configure(verbs, full_name)
     mmu_replay.configure(verbs)

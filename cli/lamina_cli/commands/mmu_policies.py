@@ -151,5 +151,5 @@ async def statistics(client: Client, args: argparse.Namespace, group: str) -> No
     for kind in ("some", "full"):
         shares = [getattr(found.pressure, f"{kind}_{window}s_ppm") for window in (10, 60, 300)]
         text = "  ".join(f"{share / 10_000:.2f} %" for share in shares)
-        rows.append((f"pressure: {kind} of 10, 60, 300 s", text))
+        rows.append((f"pressure: {kind} of 10, 60, 300 s", text if found.HasField("pressure") else "not kept here"))
     output.table((last(group).upper(), ""), rows)

@@ -54,3 +54,16 @@ def test_policies_and_their_decisions(up: Any) -> None:
     assert "pressure: some of 10, 60, 300 s" in up.run("mmu", "group", "root").stdout
     assert up.json("mmu", "group", "root")["name"] == "hosts/h1/memoryGroups/root"
     up.json("mmu", "policy", "root", "")
+
+
+def test_groups_are_made_watched_and_removed(up: Any) -> None:
+    """A group has the parent and the limit that were asked for; what happened to groups is told; only empty ones go."""
+    up.json("mmu", "make-group", "outer")
+    made = up.json("mmu", "make-group", "inner", "--parent", "outer", "--max", "8MiB")
+    assert (made["parent"], made["max_bytes"]) == ("hosts/h1/memoryGroups/outer", str(8 << 20))
+    assert "GROUP_EXISTS" in up.run("mmu", "make-group", "inner", expect=1).stderr
+    assert "GROUP_IN_USE" in up.run("mmu", "remove-group", "outer", expect=1).stderr
+    assert "EVENTS_FORGOTTEN" in up.run("mmu", "group-events", "inner", "--after", "999999", expect=1).stderr
+    for name in ("inner", "outer"):
+        assert f"memoryGroups/{name}" in up.run("mmu", "remove-group", name).stdout
+    assert up.run("mmu", "group-events", "inner", expect=1).stderr.count("GROUP_UNKNOWN") == 1

@@ -29,6 +29,7 @@ class FakeCgroups:
         self.version = version
         self.files: dict[str, dict[str, str]] = {"": {}}
         self.refuses: dict[str, int] = {}
+        self.closing = 0
         self.watches: dict[str, Callable[[], None]] = {}
         self.on_put: Callable[[str, str, str], None] = lambda path, file, text: None
 
@@ -69,9 +70,10 @@ class FakeCgroups:
         """Forgets it."""
         self.watches.pop(path, None)
 
-    def close(self) -> None:
+    def close(self) -> int:
         """Removes everything."""
         self.files.clear()
+        return self.closing
 
 
 class World:

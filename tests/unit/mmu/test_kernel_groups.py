@@ -57,6 +57,14 @@ def test_a_group_with_a_process_or_a_group_in_it_stays(version: int) -> None:
     assert not any(path.startswith("web") for path in world.cgroups.watches)
 
 
+def test_what_a_stop_cannot_remove_is_recorded() -> None:
+    """A subtree that stays is in the log, and the stop goes on."""
+    world = World(1)
+    world.cgroups.closing = -16
+    world.groups.close()
+    assert world.records[-1] == ("hosts/h1/memoryGroups/root", "group.left_behind")
+
+
 def test_version_2_has_every_limit() -> None:
     """Each setting is written to its file, `max` where there is no limit."""
     world = World(2)

@@ -45,7 +45,7 @@ class Cgroups(Protocol):
     def unwatch(self, path: str) -> None:
         """Ends that. Idempotent."""
 
-    def close(self) -> None:
+    def close(self) -> int:
         """Removes the whole subtree; processes that are left in it go where the subtree lies. Idempotent."""
 
 

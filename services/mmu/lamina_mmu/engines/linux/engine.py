@@ -44,5 +44,5 @@ class LinuxEngine(Unserved, GroupCalls, SwapCalls, Refused):
 
     def close(self) -> None:
         """Removes its cgroups and its swap areas."""
-        self.state.kernel.cgroups.close()
+        self.kernel_groups.close()
         self.state.kernel.swap.close()

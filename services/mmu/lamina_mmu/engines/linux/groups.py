@@ -104,7 +104,9 @@ class GroupCalls:
 
     def group(self, name: str) -> GroupView:
         """Returns one group."""
-        return self._view(self.kernel_groups.named(name))
+        group = self.kernel_groups.named(name)
+        self.kernel_groups.look()
+        return self._view(group)
 
     def group_name(self, number: int) -> str:
         """Returns the last name part of a group by its number; empty when it is gone."""
@@ -114,12 +116,12 @@ class GroupCalls:
     def groups(self, after: int, count: int) -> list[GroupView]:
         """Returns groups by number."""
         self.kernel_groups.named("")
+        self.kernel_groups.look()
         chosen = [group for group in self.kernel_groups.tree.ordered() if group.number > after]
         return [self._view(group) for group in chosen[:count]]
 
     def _view(self, group: Group) -> GroupView:
         kernel = self.kernel_groups
-        kernel.look()
         read = self._reader(group)
         usage = kernel.files.usage(read)
         taken = kernel.files.pages(read).reclaimed if kernel.files.counts_reclaim else group.reclaimed

@@ -127,6 +127,12 @@ class KernelGroups:
         mine = [one for one in self.tree.ordered() if one.session.owner == owner and one.session.epoch <= epoch]
         return reversed(mine)
 
+    def close(self) -> None:
+        """Removes all groups of the kernel that were made."""
+        error = self.cgroups.close()
+        if error < 0:
+            self._record(self.tree.root, "group.left_behind", message=os.strerror(-error))
+
     # ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def text(self, group: Group, file: str) -> str:

@@ -60,8 +60,9 @@ class NoCgroups:
     def unwatch(self, path: str) -> None:
         """Has nothing to end."""
 
-    def close(self) -> None:
+    def close(self) -> int:
         """Has nothing to remove."""
+        return 0
 
 
 class CgroupSubtree:
@@ -128,12 +129,16 @@ class CgroupSubtree:
             asyncio.get_running_loop().remove_reader(told)
             os.close(told)
 
-    def close(self) -> None:
-        """Removes the subtree."""
+    def close(self) -> int:
+        """Removes the subtree; what cannot be removed is found by a start after the end of this process."""
         for path in list(self._watches):
             self.unwatch(path)
-        if self.top.exists():
-            remove_tree(self.top)
+        try:
+            if self.top.exists():
+                remove_tree(self.top)
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        return 0
 
 
 def _write(file: Path, text: str) -> int:
