@@ -13,12 +13,14 @@ from lamina_cli.commands import (
     hardware_interrupts,
     hardware_machine,
     hardware_nics,
+    hardware_performance,
     hardware_registers,
 )
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
+    from lamina.hardware.v1.hardware_pb2 import Host
     from lamina.hardware.v1.hardware_pb2_grpc import CpuStub, HostsStub, MemoryStub
 
 BYTES_A_ROW = 16
@@ -31,8 +33,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(verbs.add_parser("cores", help="list cores"), cores, lists=True)
     command(verbs.add_parser("contexts", help="list execution contexts"), contexts, lists=True)
     command(verbs.add_parser("groups", help="list run groups"), groups, lists=True)
-    costs_help = "show what events cost in cycles, and where the figures are from"
-    command(verbs.add_parser("costs", help=costs_help), costs, lists=True)
     command(verbs.add_parser("time", help="show the host's time"), time, lists=True)
     hardware_disks.configure(verbs)
     hardware_interrupts.configure(verbs)
@@ -49,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     hardware_devices.configure(verbs)
     hardware_nics.configure(verbs)
     hardware_machine.configure(verbs)
+    hardware_performance.configure(verbs)
 
 
 def _hosts(client: Client) -> HostsStub:
@@ -69,20 +70,6 @@ def _memory(client: Client) -> MemoryStub:
     return client.stub("hardware", hardware_pb2_grpc.MemoryStub)
 
 
-async def costs(client: Client, args: argparse.Namespace) -> None:
-    """Shows the cost table."""
-    from lamina.hardware.v1 import performance_pb2, performance_pb2_grpc
-
-    stub = client.stub("hardware", performance_pb2_grpc.PerformanceStub)
-    found = await stub.GetCostTable(performance_pb2.GetCostTableRequest())
-    output.show(
-        found.costs,
-        ("EVENT", "CYCLES", "SOURCE"),
-        lambda cost: (cost.event, f"{cost.millicycles / 1000:g}", cost.source),
-        form=args.output,
-    )
-
-
 async def host(client: Client, args: argparse.Namespace) -> None:
     """Shows the host."""
     from lamina.hardware.v1 import hardware_pb2
@@ -94,7 +81,7 @@ async def host(client: Client, args: argparse.Namespace) -> None:
     counters = found.counters
     rows = [
         ("name", found.name),
-        ("engine", f"{found.engine}, cores on the {found.core_path} path ({found.core_path_reason})"),
+        ("engine", f"{found.engine}, {_cores_of(found)} ({found.core_path_reason})"),
         ("boot", found.boot_id),
         ("cores", found.core_count),
         ("memory", output.size(found.memory_bytes)),
@@ -111,6 +98,11 @@ async def host(client: Client, args: argparse.Namespace) -> None:
         (f"exits: {word(hardware_pb2.ExitReason, item.reason)}", f"{item.count:,}") for item in counters.exits_by_reason
     ]
     output.table(("HOST", ""), rows)
+
+
+def _cores_of(host: Host) -> str:
+    """Returns on which path a host's cores are."""
+    return f"cores on the {host.core_path} path" if host.core_count else "no cores"
 
 
 async def cores(client: Client, args: argparse.Namespace) -> None:

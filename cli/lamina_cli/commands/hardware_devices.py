@@ -51,7 +51,7 @@ async def devices(client: Client, args: argparse.Namespace) -> None:
             last(device.name),
             word(devices_pb2.Device.Kind, device.kind),
             device.pci_address or "-",
-            device.iommu_group,
+            device.iommu_group if device.iommu_group >= 0 else "-",
             word(devices_pb2.Device.State, device.state),
             device.driver or "-",
             last(device.dma_domain) or "-",

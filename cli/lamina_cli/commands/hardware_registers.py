@@ -37,7 +37,7 @@ def _cpu(client: Client) -> CpuStub:
     return client.stub("hardware", hardware_pb2_grpc.CpuStub)
 
 
-async def _find(client: Client, name: str) -> Handle:
+async def find(client: Client, name: str) -> Handle:
     """Returns the handle of a context by its name or the last part of it."""
     from lamina.hardware.v1 import hardware_pb2
 
@@ -55,7 +55,7 @@ async def registers(client: Client, args: argparse.Namespace) -> None:
     """Shows all registers of a context, in the order of the contract."""
     from lamina.hardware.v1 import registers_pb2
 
-    request = registers_pb2.ReadRegistersRequest(handle=await _find(client, args.context))
+    request = registers_pb2.ReadRegistersRequest(handle=await find(client, args.context))
     found = await _cpu(client).ReadRegisters(request)
     if args.output == "json":
         output.as_json(found)
@@ -98,7 +98,7 @@ async def controls(client: Client, args: argparse.Namespace) -> None:
     """Shows what a context exits for; what it does not exit for is left out."""
     from lamina.hardware.v1 import exit_controls_pb2
 
-    request = exit_controls_pb2.GetExitControlsRequest(handle=await _find(client, args.context))
+    request = exit_controls_pb2.GetExitControlsRequest(handle=await find(client, args.context))
     found = await _cpu(client).GetExitControls(request)
     if args.output == "json":
         output.as_json(found)

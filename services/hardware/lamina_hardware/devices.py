@@ -218,12 +218,18 @@ class HostDevices:
             )
 
     def page(self, device: Device) -> DmaBuffer:
-        """Returns the device page: it keeps its place for as long as the machine has power."""
+        """Returns the device page: a place on the bus keeps it until `free_page`."""
         known = self._pages.get(device.id)
         if known is None:
             size = page_bytes(device.model.queue_limit)
             known = self._pages[device.id] = self.buffers.allocate(size, _OWN, f"device page of {device.id}")
         return known
+
+    def free_page(self, id: str) -> None:
+        """Gives back the device page of a place that nothing comes back to."""
+        page = self._pages.pop(id, None)
+        if page is not None:
+            self._give_back(page)
 
     def raise_vector(self, device: Device, vector: int, queue: int | None) -> None:
         """Takes an interrupt where its route says, or to the driver's stream."""

@@ -47,8 +47,9 @@ class DiskDevices:
         self._devices.plug(disk.name, DeviceKind.DISK, identity, group, DiskDevice())
 
     def unplug(self, disk: Disk) -> None:
-        """Removes a disk's device."""
+        """Removes a disk's device for good: its device page is free again."""
         self._devices.unplug(self._devices.table.get(disk.name))
+        self._devices.free_page(disk.name)
         del self._places[disk.name]
 
     def gather(self, disk: str, pieces: list[tuple[int, int]]) -> bytes:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from lamina.hardware.v1 import devices_pb2, devices_pb2_grpc
 from lamina.hardware.v1 import disks_pb2 as pb
-from tests.contract.hardware.device_bench import Owner, reason, variant  # noqa: F401 (variant is a fixture)
+from tests.contract.hardware.device_bench import Driver, Owner, reason, variant  # noqa: F401 (variant is a fixture)
 from tests.contract.hardware.disk_bench import (
     DISCARD,
     DISK,
@@ -325,4 +325,19 @@ async def test_groups_go_with_their_session(
             break
     assert not (await disks.ListIoGroups(pb.ListIoGroupsRequest())).io_groups
     assert len((await disks.ListDisks(pb.ListDisksRequest())).disks) == 1
+    await service.stop()
+
+
+async def test_a_deleted_disk_gives_its_device_page_back(power: Any) -> None:
+    """Disks that are made, driven and deleted for ever take no more DMA memory than one does."""
+    service, bench = await power()
+    used = []
+    async with Owner(bench) as owner:
+        for name in ("a", "b", "a"):
+            await make(bench, name)
+            async with Driver(bench, owner, f"hosts/h1/devices/{name}"):
+                pass
+            await stub(bench).DeleteDisk(pb.DeleteDiskRequest(name=f"hosts/h1/disks/{name}"))
+            used.append([(buffer.address, buffer.size) for buffer in service.machine.devices.buffers.entries()])
+    assert used == [[], [], []]
     await service.stop()

@@ -68,6 +68,7 @@ def test_grpcurl_lists_and_describes_each_layer(up: Any, layer: str) -> None:
         ("hardware", "queues", "nic0"),
         ("hardware", "wires"),
         ("hardware", "topology"),
+        ("hardware", "counters"),
         ("mmu", "memory"),
         ("mmu", "spaces"),
         ("mmu", "usage"),

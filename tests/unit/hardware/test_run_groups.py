@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_hardware.domain.run_groups import ROOT, RunGroup, RunGroups, Share
-from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
+from lamina_hardware.domain.run_groups import MAX_DEPTH, MAX_GROUPS, ROOT, RunGroup, RunGroups, Share
+from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 
 MS = 1_000_000
 
@@ -126,3 +126,20 @@ def test_instructions_count_in_all_groups_above() -> None:
     groups.charge("a", MS, 0, 5)
     groups.charge(ROOT, MS, 0, 2)
     assert (groups.get("a").instructions, groups.get(ROOT).instructions) == (5, 7)
+
+
+def test_a_tree_has_bounds() -> None:
+    """Neither its depth nor its number of groups grows without end; a group that goes makes room."""
+    groups, parent = RunGroups(), ROOT
+    for depth in range(MAX_DEPTH - 1):
+        groups.create(RunGroup(f"d{depth}", parent, Share()))
+        parent = f"d{depth}"
+    with pytest.raises(ResourceExhausted) as deep:
+        groups.create(RunGroup("deeper", parent, Share()))
+    for number in range(MAX_GROUPS - (MAX_DEPTH - 1)):
+        groups.create(RunGroup(f"g{number}", ROOT, Share()))
+    with pytest.raises(ResourceExhausted) as many:
+        groups.create(RunGroup("more", ROOT, Share()))
+    assert deep.value.reason == many.value.reason == "TOO_MANY_RUN_GROUPS"
+    groups.delete("g7")
+    groups.create(RunGroup("more", ROOT, Share()))

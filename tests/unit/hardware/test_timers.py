@@ -65,3 +65,22 @@ async def test_one_that_fails_is_told_and_holds_up_nobody(manual_clock: ManualCl
     await manual_clock.advance(2)
     assert (seen, [type(error) for error in errors]) == ([2], [ZeroDivisionError])
     timers.stop()
+
+
+async def test_cancelled_deadlines_leave_nothing(manual_clock: ManualClock) -> None:
+    """A device that sets and cancels for ever keeps the memory of few; those that stay come in their order."""
+    seen: list[int] = []
+    timers = Timers(manual_clock, lambda error: None)
+    for number in range(5):
+        timers.call_at(1000 - number, partial(seen.append, number))
+    for _ in range(10_000):
+        timers.call_at(10**15, lambda: seen.append(-1)).cancel()
+    assert len(timers._heap) < 200
+    late = timers.call_at(10, lambda: seen.append(10))
+    await manual_clock.advance(20)
+    late.cancel()
+    late.cancel()
+    await manual_clock.advance(1000)
+    assert seen == [10, 4, 3, 2, 1, 0]
+    assert timers._idle <= len(timers._heap) or not timers._heap
+    timers.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lamina_hardware.domain.wire import Quality, Wire
+from lamina_hardware.domain.wire import MOST_UNDER_WAY, Quality, Wire
 
 _MS = 1_000_000
 
@@ -140,3 +140,32 @@ def test_frames_from_outside_pass_too() -> None:
     made.change(Quality(is_cut=True))
     made.arrive([b"1"])
     assert (made.frames, made.lost, ports.timers) == (1, 1, [])
+
+
+def test_what_is_under_way_is_bounded() -> None:
+    """A wire with a long delay keeps so many bytes and loses the rest; once they have arrived there is room again."""
+    ports, made, heard = wire(delay_ns=10_000 * _MS)
+    frame = bytes(1 << 20)
+    most = MOST_UNDER_WAY >> 20
+    made.send("a", [frame] * (most + 5))
+    made.send("b", [b"small"])
+    assert made.lost == 6
+    ports.run()
+    assert len(heard) == most
+    made.send("a", [frame])
+    ports.run()
+    assert (len(heard), made.lost) == (most + 1, 6)
+
+
+def test_a_cut_gives_room_again() -> None:
+    """Frames that a cut loses are no longer under way."""
+    ports, made, heard = wire(delay_ns=_MS)
+    frame = bytes(1 << 20)
+    for _ in range(2):
+        made.send("a", [frame] * (MOST_UNDER_WAY >> 20))
+        made.change(Quality(delay_ns=_MS, is_cut=True))
+        ports.run()
+        made.change(Quality(delay_ns=_MS))
+    made.send("a", [b"last"])
+    ports.run()
+    assert [data for _, data in heard] == [b"last"]

@@ -14,12 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
+from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from lamina_kit.pressure import Pressure
 
 ROOT = ""
 DEFAULT_WEIGHT = 100
 DEFAULT_PERIOD_NS = 100_000_000
+MAX_GROUPS = 16_384
+MAX_DEPTH = 64
+"""Groups above each other, the root included: what a context costs to start and stop grows with it."""
 _SCALE = 10_000
 
 
@@ -121,13 +124,29 @@ class RunGroups:
         self._paths: dict[str, tuple[RunGroup, ...]] = {ROOT: (self._groups[ROOT],)}
 
     def create(self, group: RunGroup) -> RunGroup:
-        """Adds a group. Raises `NotFound` `RUN_GROUP_UNKNOWN` (parent) or `AlreadyExists` `RUN_GROUP_EXISTS`."""
+        """Adds a group.
+
+        Raises `NotFound` `RUN_GROUP_UNKNOWN` (parent), `AlreadyExists` `RUN_GROUP_EXISTS`, or `ResourceExhausted`
+        `TOO_MANY_RUN_GROUPS`.
+        """
         self.get(group.parent)
         if group.name in self._groups:
             raise AlreadyExists(
                 f"The run group {group.name} exists.",
                 reason="RUN_GROUP_EXISTS",
                 next_step="Choose another name, or use that one.",
+            )
+        if len(self._groups) > MAX_GROUPS:
+            raise ResourceExhausted(
+                f"This host has {MAX_GROUPS} run groups.",
+                reason="TOO_MANY_RUN_GROUPS",
+                next_step="Delete those that nothing runs in.",
+            )
+        if len(self._paths[group.parent]) >= MAX_DEPTH:
+            raise ResourceExhausted(
+                f"The run group {group.parent} is {MAX_DEPTH} groups deep.",
+                reason="TOO_MANY_RUN_GROUPS",
+                next_step="Put the group further up.",
             )
         self._groups[group.name] = group
         self._children[group.name] = []

@@ -17,6 +17,8 @@ OVERHEAD_BYTES = 24
 """Preamble 8, frame check sequence 4, gap 12. Source: IEEE 802.3."""
 
 DEFAULT_QUEUE = 1 << 20
+MOST_UNDER_WAY = 256 << 20
+"""Bytes on a wire at once: 20 ms of 100 Gbit/s, 2 s of 1 Gbit/s. Whatever it is told, it keeps no more in memory."""
 MILLION = 1_000_000
 _NS = 1_000_000_000
 
@@ -70,6 +72,7 @@ class Wire:
         self._stations: dict[str, Receiver] = {}
         self._senders: dict[str, _Sender] = {}
         self._cuts = 0
+        self._under_way_bytes = 0
         self.outside: Receiver | None = None
         self.captures: list[Capture] = []
         self.frames = 0
@@ -114,6 +117,7 @@ class Wire:
                 self._under_way(station, batch, at)
                 batch = []
             batch.append(frame)
+            self._under_way_bytes += len(frame)
             at = arrival
         if batch:
             self._under_way(station, batch, at)
@@ -131,7 +135,7 @@ class Wire:
     def _arrival(self, sender: _Sender, size: int, now: int) -> int | None:
         """Returns when a frame arrives; None when it is lost."""
         quality = self.quality
-        if quality.is_cut:
+        if quality.is_cut or self._under_way_bytes + size > MOST_UNDER_WAY:
             return None
         begin = max(now, sender.free_ns)
         if quality.rate:
@@ -152,6 +156,7 @@ class Wire:
         cuts = self._cuts
 
         def arrived() -> None:
+            self._under_way_bytes -= sum(map(len, frames))
             if self._cuts != cuts:
                 self.lost += len(frames)
                 return

@@ -222,7 +222,8 @@ class CpuStub:
     """Creates a run group: a node in the host's tree of shares, as a cpu cgroup is.
 
     Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a weight or quota out of range; NOT_FOUND
-    `RUN_GROUP_UNKNOWN` for a parent that does not exist; ALREADY_EXISTS `RUN_GROUP_EXISTS` for a name in use.
+    `RUN_GROUP_UNKNOWN` for a parent that does not exist; ALREADY_EXISTS `RUN_GROUP_EXISTS` for a name in use;
+    RESOURCE_EXHAUSTED `TOO_MANY_RUN_GROUPS` for more than 16384, or more than 64 below each other.
     """
     GetRunGroup: _aio.UnaryUnaryMultiCallable[_hardware_pb2.GetRunGroupRequest, _hardware_pb2.RunGroup]
     """Returns one run group with its use.
@@ -399,7 +400,8 @@ class CpuServicer:
         """Creates a run group: a node in the host's tree of shares, as a cpu cgroup is.
 
         Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a weight or quota out of range; NOT_FOUND
-        `RUN_GROUP_UNKNOWN` for a parent that does not exist; ALREADY_EXISTS `RUN_GROUP_EXISTS` for a name in use.
+        `RUN_GROUP_UNKNOWN` for a parent that does not exist; ALREADY_EXISTS `RUN_GROUP_EXISTS` for a name in use;
+        RESOURCE_EXHAUSTED `TOO_MANY_RUN_GROUPS` for more than 16384, or more than 64 below each other.
         """
 
     def GetRunGroup(

@@ -62,7 +62,9 @@ class Wire(_message.Message):
     bytes: _builtins.int
     """Bytes that passed. Output only."""
     lost_frames: _builtins.int
-    """Frames that were lost: by loss, by full queues, by a cut, by a medium that did not take them. Output only."""
+    """Frames that were lost: by loss, by full queues, by a cut, by a medium that did not take them, or because 256 MiB
+    were under way already. Output only.
+    """
     @_builtins.property
     def fabric(self) -> Global___FabricMedium:
         """Within the process; hosts of one composition share it."""
