@@ -190,3 +190,19 @@ def test_a_host_without_the_controller_says_so(tmp_path: Path) -> None:
     )
     found = cgroups.open_cgroups("h1", tmp_path)
     assert found.version == 0 and "memory controller" in found.why
+
+
+def test_a_controller_that_cannot_be_switched_on_is_told(tmp_path: Path) -> None:
+    """Version 2 without the right, or the place, to have the controller is refused, and nothing stays."""
+    proc, mount = tmp_path / "proc", tmp_path / "mount"
+    (proc / "self" / "ns").mkdir(parents=True)
+    (proc / "self" / "ns" / "pid").symlink_to("pid:[7]")
+    (proc / "self" / "mountinfo").write_text(f"32 24 0:28 / {mount} rw - cgroup2 cgroup2 rw\n")
+    mount.mkdir()
+    (mount / "cgroup.controllers").write_text("cpu memory\n")
+    found = cgroups.open_cgroups("h1", proc)
+    assert found.version == 0 and found.why.startswith(f"the memory controller cannot be used below {mount}: ")
+    (mount / "cgroup.subtree_control").write_text("memory\n")
+    found = cgroups.open_cgroups("h1", proc)  # in a directory that is no cgroup the kernel makes no files
+    assert found.version == 0 and f"below {mount}/lamina-h1.7." in found.why
+    assert sorted(path.name for path in mount.iterdir()) == ["cgroup.controllers", "cgroup.subtree_control"]

@@ -42,9 +42,9 @@ class GroupCalls:
     def enter_group(self, pid: int, name: str) -> None:
         """Moves a process into a group, which is one that `group_of` returned.
 
-        One of the root stays where it was started, unless it is in one of the other groups.
+        Where the kernel lets nobody make groups there is the root alone, and a process stays where it is.
         """
-        if name != ROOT_GROUP or self.kernel_groups.holds(pid):
+        if name != ROOT_GROUP or self.kernel_groups.cgroups.version:
             self.kernel_groups.enter(pid, self.kernel_groups.named(name))
 
     def leave_group(self, space: int, name: str) -> None:

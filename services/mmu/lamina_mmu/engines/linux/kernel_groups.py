@@ -111,10 +111,6 @@ class KernelGroups:
         text = self.cgroups.read(self.process_path(group), "cgroup.procs")
         return [int(word) for word in text.split()] if isinstance(text, str) else []
 
-    def holds(self, pid: int) -> bool:
-        """Returns whether a process is in one of the groups."""
-        return any(pid in self.processes(group) for group in self.tree.ordered())
-
     def enter(self, pid: int, group: Group) -> None:
         """Moves a process into a group; from then on what it touches is charged there."""
         error = self.cgroups.put(self.process_path(group), "cgroup.procs", str(pid))

@@ -189,10 +189,16 @@ def _changes(file: Path) -> int:
 
 def remove_tree(top: Path) -> None:
     """Removes a group with all below it; their processes go to the group above `top`. OSError when one stays."""
-    for folder, _, _ in os.walk(top, topdown=False):
-        for pid in processes(_text(Path(folder) / "cgroup.procs")):
-            _write(top.parent / "cgroup.procs", str(pid))
-        Path(folder).rmdir()
+    _remove_below(top, top.parent / "cgroup.procs")
+
+
+def _remove_below(folder: Path, refuge: Path) -> None:
+    for below in sorted(folder.iterdir()):
+        if below.is_dir():
+            _remove_below(below, refuge)
+    for pid in processes(_text(folder / "cgroup.procs")):
+        _write(refuge, str(pid))
+    folder.rmdir()
 
 
 def _text(file: Path) -> str:
