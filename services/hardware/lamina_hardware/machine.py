@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -227,10 +228,10 @@ class Machine:
             counters=convert.counters(self.engine.totals(self.dispatcher.counts)),
         )
 
-    def topology(self) -> topology_pb2.Topology:
+    async def topology(self) -> topology_pb2.Topology:
         """Returns what the machine consists of."""
-        if self.facts is not None:
-            return self.facts.topology()
+        if self.facts is not None:  # thousands of small files on a large machine: nobody else waits for them
+            return await asyncio.to_thread(self.facts.topology)
         return topology.model(self._config.cores, self._config.memory_bytes, self.path, has_iommu=True)
 
     def note(self, news: News) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from lamina.common.v1 import faults_pb2, faults_pb2_grpc
 from lamina.hardware.v1 import devices_pb2 as pb
-from lamina.hardware.v1 import devices_pb2_grpc, hardware_pb2, iommu_pb2, iommu_pb2_grpc, topology_pb2
+from lamina.hardware.v1 import (
+    devices_pb2_grpc,
+    hardware_pb2,
+    iommu_pb2,
+    iommu_pb2_grpc,
+    performance_pb2,
+    performance_pb2_grpc,
+    topology_pb2,
+)
 from tests.contract.hardware.conftest import power_on
 from tests.contract.hardware.device_bench import DMA0, Driver, Owner, Tables, reason
 from tests.unit.hardware.host_trees import PCI, two_sockets, write
@@ -137,6 +145,13 @@ async def test_a_machine_without_cores_runs_nothing(bench: Any) -> None:
     assert "KVM" in host.core_path_reason
     assert not (await bench.cpu.ListCores(hardware_pb2.ListCoresRequest())).cores
     assert await reason(bench.create()) == ("UNIMPLEMENTED", "CORES_ABSENT")
+    counters = performance_pb2_grpc.PerformanceStub(bench.channel)
+    assert not (await counters.GetPerformance(performance_pb2.GetPerformanceRequest())).instructions
+    call = counters.ListTlbEntries(performance_pb2.ListTlbEntriesRequest(core=0))
+    assert await reason(call) == ("OUT_OF_RANGE", "CORE_UNKNOWN")
+    await bench.cpu.Shootdown(hardware_pb2.ShootdownRequest(root=4096))
+    [cores] = [one for one in bench.environment.layer.metrics.families() if one.name == "lamina_hardware_cores"]
+    assert not any(sample.value for sample in cores.samples)
     await bench.cpu.CreateRunGroup(hardware_pb2.CreateRunGroupRequest(run_group_id="b"))
     await bench.memory.WriteMemory(hardware_pb2.WriteMemoryRequest(address=4096, data=b"ram"))
     assert bench.bus.read(4096, 3) == b"ram"

@@ -37,7 +37,7 @@ class HostsServicer(rpc.HostsServicer):
 
     async def GetTopology(self, request: topology_pb2.GetTopologyRequest, context: Context) -> topology_pb2.Topology:
         """Returns what the machine consists of."""
-        return self._m.topology()
+        return await self._m.topology()
 
     async def WatchMachine(
         self, request: topology_pb2.WatchMachineRequest, context: Context
