@@ -28,7 +28,7 @@ BOTH = (
 )  # fmt: skip
 """Folders whose async tests run once on each clock."""
 
-WITHOUT_VIRTUAL = ("sockets", "linux")
+WITHOUT_VIRTUAL = ("sockets", "linux", "kvm")
 """Values of parameters that need the outside or the real machine: such a variant of a test runs in real time only."""
 
 DEFAULT_SEED = 1
@@ -54,7 +54,7 @@ def _lies_in(folder: str, folders: Iterable[str]) -> bool:
 
 
 def is_possible(item: pytest.Item) -> bool:
-    """Whether a variant of a test can run: none on the virtual clock has sockets."""
+    """Whether a variant of a test can run: none on the virtual clock has sockets or processors of the host."""
     names = item.name.partition("[")[2].rstrip("]").split("-")
     return "virtual" not in names or not any(name in names for name in WITHOUT_VIRTUAL)
 

@@ -175,6 +175,11 @@ class MemoryBus:
         self._view[start : start + n] = data.cast("B") if isinstance(data, memoryview) else data
         self._mark(pa >> PAGE_SHIFT, (pa + n - 1) >> PAGE_SHIFT)
 
+    def note_write(self, frame: int) -> None:
+        """Marks a frame that somebody wrote without this bus, as a kernel does that maps the file."""
+        self._state_address(frame)
+        self._mark(frame, frame)
+
     def view(self, pa: int, n: int) -> memoryview:
         """Returns a read-only view of `n` bytes at `pa`; it changes as RAM changes."""
         if pa < 0 or n < 0 or pa + n > self.size:

@@ -283,6 +283,12 @@ class RunPage:
         place = (POSTED_OFFSET >> 3) + 2 * slot
         return self.words[place], self.words[place + 1]
 
+    def post(self, slot: int, value: int) -> None:
+        """Counts a write to a slot of the posted writes. For cores."""
+        place = (POSTED_OFFSET >> 3) + 2 * slot
+        self.words[place] = (self.words[place] + 1) & (1 << 64) - 1
+        self.words[place + 1] = value
+
     def save(self) -> bytes:
         """Returns all registers, for a fork or a snapshot: from `cpl` to the FXSAVE area, and from 0x4D0 to XCR0."""
         return bytes(self.view[0x010:_REGISTERS_END]) + bytes(self.view[STATE_OFFSET:_STATE_END])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NoReturn
 
 from lamina_hardware.domain.contexts import Context
 from lamina_hardware.domain.exit_controls import ExitControls, Instruction, implied, missing
@@ -24,20 +25,44 @@ class ControlState:
         """Returns a context's controls; shadow registers have the values that they have now."""
         table = self._tables.get(context.key)
         if table is None:
-            return implied(context.exceptions, context.cpuid, context.syscall)
+            found = implied(context.exceptions, context.cpuid, context.syscall)
+            if "instruction-exits" in self._capabilities:
+                return found
+            return replace(found, instructions=(Instruction.HLT,))
         return replace(table.controls, shadows=table.shadows)
+
+    def check_creation(self, *, exceptions: int, cpuid: bool, syscall: bool, eptp: int) -> None:
+        """Raises `Unimplemented` for a context that cores of this kind cannot run as its creation asks.
+
+        `ONE_STAGE_NOT_SUPPORTED` without a second stage, `CONTROL_NOT_SUPPORTED` for an intercept.
+        """
+        if not eptp and "one-stage" not in self._capabilities:
+            raise Unimplemented(
+                "The cores of this host walk two stages always, and the context has no second one.",
+                reason="ONE_STAGE_NOT_SUPPORTED",
+                next_step="Give the context an `eptp`, or use a host with the capability one-stage.",
+            )
+        for name, wanted, capability in (
+            ("intercepts.exceptions", exceptions != 0, "exception-exits"),
+            ("intercepts.cpuid", cpuid, "instruction-exits"),
+            ("intercepts.syscall", syscall, "instruction-exits"),
+        ):
+            if wanted and capability not in self._capabilities:
+                self._refuse(name, capability)
 
     def check(self, controls: ExitControls) -> None:
         """Raises `Unimplemented` `CONTROL_NOT_SUPPORTED` for a control that this machine's cores do not have."""
         lacking = missing(controls, self._capabilities)
         if lacking is not None:
-            name, capability = lacking
-            raise Unimplemented(
-                f"The cores of this host cannot honour {name}: they lack the capability {capability}.",
-                reason="CONTROL_NOT_SUPPORTED",
-                next_step="Leave it out; the handshake names the capabilities of this host.",
-                control=name,
-            )
+            self._refuse(*lacking)
+
+    def _refuse(self, name: str, capability: str) -> NoReturn:
+        raise Unimplemented(
+            f"The cores of this host cannot honour {name}: they lack the capability {capability}.",
+            reason="CONTROL_NOT_SUPPORTED",
+            next_step="Leave it out; the handshake names the capabilities of this host.",
+            control=name,
+        )
 
     async def set(self, context: Context, controls: ExitControls) -> None:
         """Gives a context its controls; when this returns it runs by no others. Raises as `check` does."""
@@ -50,7 +75,7 @@ class ControlState:
     def clear(self, context: Context, exceptions: int, cpuid: bool, syscall: bool) -> None:
         """Gives an idle context back what its creation implies."""
         self._tables.pop(context.key, None)
-        context.controls, context.control_table = None, 0
+        context.controls, context.control_table, context.given = None, 0, None
         context.exceptions, context.cpuid, context.syscall, context.hlt = exceptions, cpuid, syscall, True
 
     def put(self, context: Context, controls: ExitControls) -> None:
@@ -84,7 +109,7 @@ class ControlState:
         controls = table.controls
         table.watched = context.key in self._watched
         self._tables[context.key] = table
-        context.controls, context.control_table = controls, table.address
+        context.controls, context.control_table, context.given = controls, table.address, table
         context.exceptions = controls.exceptions
         context.cpuid = controls.traps(Instruction.CPUID)
         context.syscall = controls.traps(Instruction.SYSCALL)

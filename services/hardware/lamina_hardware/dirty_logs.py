@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from lamina_hardware.domain.contexts import Handle
 from lamina_hardware.domain.dirty_logs import DirtyLog, DirtyLogs, Piece
+from lamina_hardware.engines.interface import SharedState
 from lamina_hardware.requests import Requests
 from lamina_kit.membus import MemoryBus
 
@@ -22,9 +23,10 @@ _AT_ONCE = 1 << 20
 class HostDirtyLogs:
     """The logs of one host. `forget` is awaited to empty the TLBs of all cores."""
 
-    def __init__(self, bus: MemoryBus, forget: Callable[[], Awaitable[int]]) -> None:
+    def __init__(self, bus: MemoryBus, forget: Callable[[], Awaitable[int]], shared: SharedState) -> None:
         self._bus = bus
         self._forget = forget
+        self._shared = shared
         self._requests = Requests()
         self.logs = DirtyLogs()
 
@@ -33,6 +35,7 @@ class HostDirtyLogs:
         known = self._requests.find("log", request_id)
         if isinstance(known, DirtyLog) and known in self.logs.entries():
             return known
+        self._shared.collect_writes(keep=True)
         self._collect(ranges)
         log = self.logs.start(ranges, owner)
         self._requests.remember("log", request_id, log)
@@ -42,6 +45,7 @@ class HostDirtyLogs:
     async def read(self, handle: Handle, *, clear: bool) -> list[Piece]:
         """Returns what a log has, and with `clear` empties it. Raises `FailedPrecondition` `HANDLE_STALE`."""
         log = self.logs.get(handle)
+        self._shared.collect_writes(keep=True)
         self._collect(log.ranges)
         found = log.read(clear=clear)
         if clear:
@@ -51,6 +55,7 @@ class HostDirtyLogs:
     def stop(self, handle: Handle) -> None:
         """Ends a log. Raises `FailedPrecondition` `HANDLE_STALE`."""
         self.logs.stop(self.logs.get(handle))
+        self._shared.collect_writes(keep=bool(self.logs.entries()))
 
     def count_owned(self, owner: str) -> int:
         """Returns how many logs belong to a session's owner."""
@@ -61,6 +66,7 @@ class HostDirtyLogs:
         for log in self.logs.entries():
             if log.owner == owner:
                 self.logs.stop(log)
+        self._shared.collect_writes(keep=bool(self.logs.entries()))
 
     def _collect(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Takes the marks of ranges off the bus and gives them to all logs."""

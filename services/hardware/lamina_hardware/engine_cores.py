@@ -28,7 +28,7 @@ def check_clock(engine: type[ModelEngine], name: str, mode: str) -> None:
 def choose_cores(engine: ModelEngine, wanted: str, state_dir: Path, bus: MemoryBus) -> CorePath:
     """Returns the cores of an engine. Raises as `core_path.choose` does."""
     if engine.core_count:
-        return choose(wanted, state_dir, bus)
+        return choose(wanted, state_dir, bus, cores_of=engine.cores_of)
     return CorePath("none", _NO_KVM, (), _refuse)
 
 

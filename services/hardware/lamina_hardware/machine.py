@@ -122,13 +122,15 @@ class Machine:
         )
         environment.bus = self.bus
         self.path = choose_cores(self.engine, config.core_path, environment.state_dir, self.bus)
+        self.path.shared.note = self._note_stuck
         layer.capabilities = self.path.capabilities
         cores: list[CoreEngine] = [
             LateCore(self.path.name, self.path.capabilities, self.path.make) for _ in range(self.engine.core_count)
         ]
         threads = config.threads and environment.clock.mode == "real"
         slowdown = PORTABLE_SLOWDOWN if self.path.name == "portable" else 1
-        pace = Pace(config.inline_instructions // slowdown, config.slice_instructions // slowdown, threads)
+        exact = "exact-budget" in self.path.capabilities
+        pace = Pace(config.inline_instructions // slowdown, config.slice_instructions // slowdown, threads, exact=exact)
         self.dispatcher = Dispatcher(
             self.engine, cores, self.bus, environment.clock, pace, self._note_throttled, self._note_lost
         )
@@ -136,7 +138,7 @@ class Machine:
         self.controls = ControlState(self.dispatcher, self.path.capabilities)
         self.posted = PostedWrites(self.bus, self.controls, lambda context: context in self.engine.contexts.entries())
         self.dispatcher.settled = self.posted.note
-        self.registers = RegisterAccess(self.bus, self.controls, self.dispatcher)
+        self.registers = RegisterAccess(self.bus, self.controls, self.dispatcher, self.path.shared)
         self.memory = HostMemory(self.bus, layer.boot_id)
         drop = self.dispatcher.drop_written_code
         self.devices = HostDevices(self.bus, environment.clock, self.names, self.record, drop)
@@ -147,7 +149,7 @@ class Machine:
         self.routes = InterruptRoutes(self.devices, self.dispatcher.interrupts, self.engine.contexts)
         self.devices.route = self.routes.take
         self.domains = HostDomains(self.devices, self.record)
-        self.dirty_logs = HostDirtyLogs(self.bus, self.dispatcher.forget_translations)
+        self.dirty_logs = HostDirtyLogs(self.bus, self.dispatcher.forget_translations, self.path.shared)
         self._open_disks()
         self._plug_nics()
         layer.sessions.adopted = self._count_owned
@@ -169,6 +171,7 @@ class Machine:
             self.performance.stop()
             self.disks.stop()
             await self.dispatcher.stop()
+            self.path.shared.close()
             self.bus.close()
             self.record(self.names.format_host(), "host.powered_off")
 
@@ -279,7 +282,9 @@ class Machine:
         if isinstance(known, Context) and known in self.engine.contexts.entries():
             return known
         check_cores(self.engine)
-        made = self.engine.create_context(convert.context_wish(request.context, self.names, self.bus.size, owner))
+        wish = convert.context_wish(request.context, self.names, self.bus.size, owner)
+        self.controls.check_creation(exceptions=wish.exceptions, cpuid=wish.cpuid, syscall=wish.syscall, eptp=wish.eptp)
+        made = self.engine.create_context(wish)
         view = self.bus.run_page(made.run_page)
         reset_registers(view, ring=0 if made.eptp else 3)
         seed(RunPage(view), self._seed(made))
@@ -289,6 +294,8 @@ class Machine:
 
     def update_context(self, context: Context, message: pb.Context, paths: list[str]) -> None:
         """Changes an idle context."""
+        if "eptp" in paths:
+            self.controls.check_creation(exceptions=0, cpuid=False, syscall=False, eptp=message.eptp)
         update_context(self.engine, context, message, paths, self.names, self.bus.size)
         if "eptp" in paths:
             self.dispatcher.forget(context)
@@ -376,6 +383,11 @@ class Machine:
         self.note(CoreChange(core, lost=True))
         self._environment.layer.events.record(
             self.names.format_core(core), "core.lost", rule="its thread failed", error=repr(error)
+        )
+
+    def _note_stuck(self, context: int, what: str) -> None:
+        self._environment.layer.events.record(
+            self.names.format_context(context), "context.stuck", rule="the processor cannot go on with it", detail=what
         )
 
     def _note_throttled(self, group: RunGroup) -> None:

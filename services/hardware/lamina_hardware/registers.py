@@ -12,6 +12,7 @@ from lamina_hardware.context_state import Implied
 from lamina_hardware.control_state import ControlState
 from lamina_hardware.domain.apic_state import ApicState
 from lamina_hardware.domain.contexts import Context
+from lamina_hardware.engines.interface import SharedState
 from lamina_hardware.io.dispatcher import Dispatcher
 from lamina_hardware.register_checks import check_groups, check_msrs, check_registers
 from lamina_kit.errors import FailedPrecondition
@@ -22,10 +23,11 @@ from lamina_kit.runpage import RunPage
 class RegisterAccess:
     """The registers of one host's contexts, in their run pages."""
 
-    def __init__(self, bus: MemoryBus, controls: ControlState, dispatcher: Dispatcher) -> None:
+    def __init__(self, bus: MemoryBus, controls: ControlState, dispatcher: Dispatcher, shared: SharedState) -> None:
         self._bus = bus
         self._controls = controls
         self._dispatcher = dispatcher
+        self._shared = shared
 
     def read(self, context: Context, groups: Collection[int], msrs: Collection[int]) -> pb.ReadRegistersResponse:
         """Returns groups of registers and the latest exit."""
@@ -35,6 +37,7 @@ class RegisterAccess:
         check_msrs(msrs, known)
         require_idle(context)
         page = self._page(context)
+        self._shared.fetch(context.key, page)
         found = convert_registers.registers(page, groups or convert_registers.ALL_GROUPS, msrs or known, shadows)
         return pb.ReadRegistersResponse(registers=found, exit=convert_registers.exit_detail(page.load_exit(), page.rcx))
 
@@ -47,6 +50,7 @@ class RegisterAccess:
             check_msrs([entry.number for entry in message.msrs], convert_registers.known_msrs(shadows))
         check_registers(message, groups, page.cr0, page.cr4)
         require_idle(context)
+        self._shared.fetch(context.key, page)
         convert_registers.put_registers(page, message, groups)
         if pb.REGISTER_GROUP_MSRS in groups:
             for entry in message.msrs:
@@ -56,13 +60,19 @@ class RegisterAccess:
     def save(self, context: Context) -> pb.ContextState:
         """Returns the whole state of a context."""
         require_idle(context)
+        self._shared.fetch(context.key, self._page(context))
         apic = self._dispatcher.interrupts.save(context)
         return context_state.save(context, self._page(context), self._controls, apic)
 
     def restore(self, context: Context, state: pb.ContextState) -> None:
         """Gives a context a state, all or nothing."""
         found = context_state.load(state)
-        if not isinstance(found.controls, Implied):
+        if isinstance(found.controls, Implied):
+            wanted = found.controls
+            self._controls.check_creation(
+                exceptions=wanted.exceptions, cpuid=wanted.cpuid, syscall=wanted.syscall, eptp=context.eptp
+            )
+        else:
             self._controls.check(found.controls)
         require_idle(context)
         self._check_apic(context, found.apic)

@@ -15,7 +15,7 @@ from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 from lamina.hardware.v1 import interrupts_pb2 as interrupts
 from lamina.hardware.v1 import interrupts_pb2_grpc
 from tests.contract import outside
-from tests.contract.hardware.device_bench import WITHOUT_CORES
+from tests.contract.hardware.device_bench import modelled_cores
 from tests.virtual_time import clock_of_loop
 
 from lamina_hardware.config import HardwareConfig
@@ -309,7 +309,7 @@ class Guest(Process):
 
 
 def _matrix() -> list[Any]:
-    names = [name for name in engines_of("hardware") if name not in WITHOUT_CORES]
+    names = modelled_cores()
     return [pytest.param((name, path), id=f"{name}-{path}") for name in names for path in ("walker", "portable")]
 
 

@@ -16,7 +16,7 @@ from lamina_hardware.domain.exit_controls import ALL_EXCEPTIONS, ExitControls
 from lamina_hardware.domain.pending import Pending
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
 
-__all__ = ["ALL_EXCEPTIONS", "Context", "ContextState", "ContextTable", "Handle"]
+__all__ = ["ALL_EXCEPTIONS", "Context", "ContextState", "ContextTable", "Given", "Handle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,30 @@ class Observer(Protocol):
         ...
 
 
+class Given(Protocol):
+    """Exit controls that a context was given, with what changes of them. For cores that read no compiled table."""
+
+    controls: ExitControls
+    watched: bool
+
+    @property
+    def shadows(self) -> tuple[tuple[int, int], ...]:
+        """The shadow registers with the values that they have now."""
+        ...
+
+    def set_shadow(self, number: int, value: int) -> bool:
+        """Gives a shadow register a value; returns whether there is one of that number."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Context:
     """One hardware thread's state, but for its registers, which are in its run page.
 
     `key` identifies it for the life of the host and never comes again. `domain` is the coherence domain's key.
     `controls` are those that it was given, None while it has what its creation implies; `control_table` is where cores
-    find them. `owner` is the session that made it, empty for none. `kicked` makes its next run end at once. `hlt`: HLT
-    exits. `exited` is why and when its last run ended, until the next begins.
+    find them, `given` the same as an object. `owner` is the session that made it, empty for none. `kicked` makes its
+    next run end at once. `hlt`: HLT exits. `exited` is why and when its last run ended, until the next begins.
     """
 
     handle: Handle
@@ -81,6 +97,7 @@ class Context:
     counts: Counts = field(default_factory=Counts)
     controls: ExitControls | None = None
     control_table: int = 0
+    given: Given | None = None
 
     @property
     def run_page(self) -> int:

@@ -94,11 +94,17 @@ class ExitControls:
 
 def missing(controls: ExitControls, capabilities: Collection[str]) -> tuple[str, str] | None:
     """Returns the first control that needs what these capabilities do not have, and that capability."""
+    others = tuple(one for one in controls.instructions if one is not Instruction.HLT)
+    named = f"instructions: TRAPPED_INSTRUCTION_{others[0].name}" if others else ""
     needs = (
+        ("exceptions", controls.exceptions != 0, "exception-exits"),
+        (named, bool(others), "instruction-exits"),
+        ("control_registers", controls.registers != ControlRegisters(), "instruction-exits"),
+        ("debug_registers", controls.debug_registers, "instruction-exits"),
         ("instructions: TRAPPED_INSTRUCTION_HLT left out", not controls.traps(Instruction.HLT), "halt-waits"),
         ("external_interrupts", controls.external_interrupts, "apic"),
-        ("nmis", controls.nmis, "nmi"),
-        ("nmi_window", controls.nmi_window, "nmi"),
+        ("nmis", controls.nmis, "nmi-exits"),
+        ("nmi_window", controls.nmi_window, "nmi-exits"),
     )
     for name, wanted, capability in needs:
         if wanted and capability not in capabilities:

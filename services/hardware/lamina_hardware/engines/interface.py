@@ -18,6 +18,10 @@ Capabilities
     error-codes      exceptions other than page faults carry their error code
     msr-exits        RDMSR and WRMSR of registers that the run page does not hold exit
     exit-controls    a context chooses its exits (`Cpu.SetExitControls`); what needs another capability says so there
+    exception-exits  exceptions can exit
+    instruction-exits  instructions other than HLT can exit, and accesses to control and debug registers
+    one-stage        contexts without a second stage run
+    nmi-exits        NMIs, and the first moment at which one could be taken, can exit
     own-idt          exceptions and interrupts that are not intercepted go through the context's own IDT
     observation      a context's single accesses can be seen
     tlb-entries      what the TLB holds can be seen
@@ -33,8 +37,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from lamina_hardware.domain.contexts import Given
 from lamina_hardware.domain.pending import Pending
 from lamina_hardware.domain.tlb import TlbContent
+from lamina_kit.runpage import RunPage
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +64,9 @@ class CoreRun:
     `context` identifies it for as long as the engine lives; `moved` says that it, or another of its domain, ran
     elsewhere since it last ran here. `budget` is in instructions, 0 for none; `consumed` counts what this run has
     behind it already. `exceptions` has a bit for each vector that exits; `controls` is the address of its table of exit
-    controls, 0 when it has those that its creation implies. `hlt` says whether HLT exits; `interrupts` is what waits to
-    interrupt it, None for nothing: while a core runs a context these are the core's. `observation` is where an observed
-    context's accesses go, 0 for one that is not observed.
+    controls, 0 when it has those that its creation implies, and `given` the same as an object. `hlt` says whether HLT
+    exits; `interrupts` is what waits to interrupt it, None for nothing: while a core runs a context these are the
+    core's. `observation` is where an observed context's accesses go, 0 for one that is not observed.
     """
 
     context: int
@@ -70,6 +76,7 @@ class CoreRun:
     cpuid: bool = False
     syscall: bool = True
     controls: int = 0
+    given: Given | None = None
     budget: int = 0
     consumed: int = 0
     moved: bool = True
@@ -144,6 +151,22 @@ class CoreEngine(Protocol):
         ...
 
 
+class SharedState:
+    """What the cores of one host keep of contexts outside their run pages: nothing, unless an engine says otherwise."""
+
+    note: Callable[[int, str], None]
+    """Called with a context's key and a sentence when a core cannot go on with it."""
+
+    def fetch(self, context: int, page: RunPage) -> None:
+        """Writes to the run page of a context that does not run what a core has of it and the page does not."""
+
+    def collect_writes(self, *, keep: bool) -> None:
+        """Marks on the bus the frames that cores wrote without a mark; `keep`: a log of them is wanted from now on."""
+
+    def close(self) -> None:
+        """Frees what no core has freed."""
+
+
 @dataclass(slots=True)
 class CorePath:
     """Which core engine was chosen, and why, for people."""
@@ -152,3 +175,4 @@ class CorePath:
     reason: str
     capabilities: tuple[str, ...]
     make: Callable[[], CoreEngine] = field(repr=False)
+    shared: SharedState = field(default_factory=SharedState, repr=False)

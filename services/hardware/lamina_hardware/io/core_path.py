@@ -20,6 +20,7 @@ from pathlib import Path
 import unicorn
 
 from lamina_hardware.engines.interface import CorePath
+from lamina_hardware.io.kvm import abi
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.membus import MemoryBus
 
@@ -36,11 +37,13 @@ class Verdict:
     reason: str
 
 
-def choose(wanted: str, state_dir: Path, bus: MemoryBus) -> CorePath:
-    """Returns the core path for a configuration of `auto`, `walker` or `portable`.
+def choose(wanted: str, state_dir: Path, bus: MemoryBus, *, cores_of: str = "model") -> CorePath:
+    """Returns the core path for a configuration of `auto`, `walker` or `portable`; that of KVM cores is `kvm`.
 
     Raises `FailedPrecondition` `CORE_SELFTEST_FAILED` when `walker` is configured and its self-test fails.
     """
+    if cores_of == "kvm":
+        return _kvm(bus)
     if wanted == "portable":
         return _portable("configured", bus)
     verdict = examine(state_dir)
@@ -56,6 +59,15 @@ def choose(wanted: str, state_dir: Path, bus: MemoryBus) -> CorePath:
             next_step="Set LAMINA_HARDWARE_CORE_PATH=portable, which is slower, or install the pinned unicorn.",
         )
     return _portable(f"the walker core's self-test failed: {verdict.reason}", bus)
+
+
+def _kvm(bus: MemoryBus) -> CorePath:
+    from lamina_hardware.io.kvm.core import KvmCore
+    from lamina_hardware.io.kvm.vm import KvmHost
+
+    host = KvmHost(bus)
+    reason = f"the engine's cores are processors of the host, by {abi.DEVICE}"
+    return CorePath("kvm", reason, KvmCore.capabilities, lambda: KvmCore(host), host)
 
 
 def _portable(reason: str, bus: MemoryBus) -> CorePath:

@@ -54,6 +54,8 @@ class Pace:
     quantum_ns: int = 100_000
     least_ns: int = 1_000
     """Shortest slice in virtual time: timers that are closer do not cut it."""
+    exact: bool = True
+    """Whether cores count instructions. Those that do not keep no budget, and their CPU time is time."""
 
 
 class Dispatcher:
@@ -119,10 +121,16 @@ class Dispatcher:
     def begin(self, handle: Handle, budget: int, sequence: int, deliver: Deliver) -> Run:
         """Begins a run; `deliver` is called with its end, perhaps before this returns.
 
-        Raises `FailedPrecondition` `HANDLE_STALE`, `CONTEXT_BUSY` or `HOST_STOPPING`.
+        Raises `FailedPrecondition` `HANDLE_STALE`, `CONTEXT_BUSY`, `HOST_STOPPING` or `BUDGET_NOT_SUPPORTED`.
         """
         if self._stopping:
             raise FailedPrecondition("The host stops.", reason="HOST_STOPPING", next_step="Start it again.")
+        if budget and not self._pace.exact:
+            raise FailedPrecondition(
+                "The cores of this host count no instructions, and keep no budget.",
+                reason="BUDGET_NOT_SUPPORTED",
+                next_step="Run without a budget; a preemption timer (`SetExitControls`) ends a run by time.",
+            )
         now = self._clock.now_ns()
         run = self.engine.begin(handle, budget, sequence, deliver, now)
         if run.cancelled:
@@ -276,7 +284,7 @@ class Dispatcher:
         stopped = self._cores[grant.core].run(work)
         now = self._clock.now_ns()
         counted = (stopped.instructions - work.consumed) * self._pace.ns_per_instruction
-        self._settle(grant.run, stopped, now - began if self._threads else counted, now)
+        self._settle(grant.run, stopped, now - began if self._threads or not self._pace.exact else counted, now)
 
     def _run_virtually(self, grant: Grant, loop: VirtualLoop) -> None:
         """Runs one slice now and settles it at its virtual end."""

@@ -36,7 +36,8 @@ class PortableCore(CoreCell):
 
     path = "portable"
     capabilities: tuple[str, ...] = (
-        "apic", "exact-budget", "exit-controls", "halt-waits", "msr-exits", "nmi", "observation", "own-idt",
+        "apic", "exact-budget", "exception-exits", "exit-controls", "halt-waits", "instruction-exits", "msr-exits",
+        "nmi", "nmi-exits", "observation", "one-stage", "own-idt",
     )  # fmt: skip
 
     def __init__(self, bus: MemoryBus) -> None:

@@ -63,8 +63,8 @@ class UnicornCore(CoreCell):
 
     path = "walker"
     capabilities: tuple[str, ...] = (
-        "apic", "error-codes", "exact-budget", "exit-controls", "halt-waits", "msr-exits", "nmi", "observation",
-        "own-idt", "smap", "tlb-entries",
+        "apic", "error-codes", "exact-budget", "exception-exits", "exit-controls", "halt-waits", "instruction-exits",
+        "msr-exits", "nmi", "nmi-exits", "observation", "one-stage", "own-idt", "smap", "tlb-entries",
     )  # fmt: skip
 
     def __init__(self, bus: MemoryBus) -> None:

@@ -779,8 +779,9 @@ class CpuServicer:
         context belongs to the caller's session, if the call names one: when the session breaks its run ends at once, and
         when the owner does not come back the context is freed. Idempotent by `request_id`. Errors: NOT_FOUND
         `RUN_GROUP_UNKNOWN`; RESOURCE_EXHAUSTED `RUN_PAGES_EXHAUSTED` when the bus has no run page left; UNIMPLEMENTED
-        `ONE_STAGE_NOT_SUPPORTED` without an `eptp` on an engine whose cores always walk two stages (KVM), `CORES_ABSENT` on
-        a machine without cores (the engine `linux` where KVM is not).
+        `ONE_STAGE_NOT_SUPPORTED` without an `eptp` on an engine whose cores always walk two stages (KVM),
+        `CONTROL_NOT_SUPPORTED` for an intercept that its cores do not have, `CORES_ABSENT` on a machine without cores (the
+        engine `linux` where KVM is not).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -817,7 +818,8 @@ class CpuServicer:
         """Changes the run group, the coherence domain, the second stage or the label of a context that is idle.
 
         Idempotent. Errors: FAILED_PRECONDITION `HANDLE_STALE`, `CONTEXT_BUSY`; NOT_FOUND `RUN_GROUP_UNKNOWN`;
-        INVALID_ARGUMENT for a mask that names another field or an `eptp` that is not page aligned or not in RAM.
+        INVALID_ARGUMENT for a mask that names another field or an `eptp` that is not page aligned or not in RAM;
+        UNIMPLEMENTED `ONE_STAGE_NOT_SUPPORTED` as in `CreateContext`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

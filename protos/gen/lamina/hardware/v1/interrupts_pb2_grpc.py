@@ -81,7 +81,8 @@ class InterruptsServicer:
 
         The context must be idle. The same configuration again changes nothing. Errors: FAILED_PRECONDITION `HANDLE_STALE`,
         `CONTEXT_BUSY`; INVALID_ARGUMENT for an id or a frequency out of range; OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM` for a
-        page outside RAM; ALREADY_EXISTS `APIC_ID_IN_USE` within the interrupt domain.
+        page outside RAM; ALREADY_EXISTS `APIC_ID_IN_USE` within the interrupt domain; UNIMPLEMENTED `APIC_NOT_SUPPORTED` on
+        cores without the capability `apic`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lamina_hardware.domain.arbiter import Arbiter, Grant, Run
 from lamina_hardware.domain.contexts import Context, ContextState, ContextTable, Handle
@@ -46,7 +47,12 @@ class ContextWish:
 
 
 class ModelEngine:
-    """The host's decisions. Times are nanoseconds of the host's clock, given by the caller."""
+    """The host's decisions. Times are nanoseconds of the host's clock, given by the caller.
+
+    `cores_of` says what its cores are: `model` or `kvm`.
+    """
+
+    cores_of: ClassVar[str] = "model"
 
     real_time_only = False
     """Whether it cannot run on a clock that somebody moves: its parts take the time that they take."""
@@ -134,6 +140,7 @@ class ModelEngine:
             cpuid=context.cpuid,
             syscall=context.syscall,
             controls=context.control_table,
+            given=context.given,
             budget=run.budget if run.final else end,
             consumed=run.consumed,
             moved=grant.moved,

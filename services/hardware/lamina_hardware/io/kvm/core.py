@@ -1,0 +1,238 @@
+"""A core that is a processor of the host: it runs a context's vCPU in KVM, and does what KVM leaves to user space.
+
+    page ─ what changed ─► vCPU ─► KVM_RUN ─► exit ─┬─► done here (memory, ports of nobody, shadow registers): go on
+             ▲                        ▲             │
+             │                        └─────────────┘
+             └──────── registers, exit record ◄─────┴─► it leaves
+
+A context's state stays in its vCPU, and whichever core has the context runs that. No instruction is counted: slices
+are times, which `vm.py` watches over. Any thread stops a run by a flag, `immediate_exit` and a signal that only
+KVM_RUN lets through.
+
+Source: Linux, Documentation/virt/kvm/api.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from lamina_hardware.domain.counts import NOTHING
+from lamina_hardware.domain.exit_controls import ExitControls
+from lamina_hardware.domain.tlb import EMPTY, TlbContent
+from lamina_hardware.engines.interface import CoreRun, Stopped
+from lamina_hardware.io.kvm import abi
+from lamina_hardware.io.kvm.exits import answer_input, handle, resume
+from lamina_hardware.io.kvm.interrupts import before_entry, prepare
+from lamina_hardware.io.kvm.situation import Situation
+from lamina_hardware.io.kvm.vcpu import SIGNAL, Vcpu
+from lamina_hardware.io.kvm.vm import KvmHost, Vm
+from lamina_kit import runpage
+from lamina_kit.errors import ResourceExhausted
+from lamina_kit.paging import PAGE_SIZE
+from lamina_kit.runpage import ExitReason, ExitRecord, RunPage
+
+CAPABILITIES = ("error-codes", "exit-controls", "halt-waits", "msr-exits", "nmi", "own-idt", "smap")
+
+_CANCEL, _PAUSE = 1, 2
+_QUICK = frozenset((ExitReason.IO, ExitReason.MMIO))
+"""Exits after which FPU, model-specific and debug registers stay in the vCPU until someone asks."""
+_OPEN = (abi.EXIT_IRQ_WINDOW, abi.EXIT_HLT)
+"""Exits after which an interrupt may be taken."""
+_threads = threading.local()
+
+
+class KvmCore:
+    """One core. It keeps nothing between runs; contexts are with the host."""
+
+    path = "kvm"
+    capabilities: tuple[str, ...] = CAPABILITIES
+
+    def __init__(self, host: KvmHost) -> None:
+        self._host = host
+        self._pages: dict[int, RunPage] = {}
+        self._request = 0
+        self._vcpu: Vcpu | None = None
+        self._thread = 0
+        self._guest_tables = False
+        self._active = False
+
+    def run(self, work: CoreRun) -> Stopped:
+        """See `CoreEngine.run`."""
+        self._active = True
+        try:
+            return self._enter(work)
+        finally:
+            self._active = False
+
+    def _enter(self, work: CoreRun) -> Stopped:
+        page = self._pages.get(work.run_page)
+        if page is None:
+            page = self._pages[work.run_page] = RunPage(self._host.bus.run_page(work.run_page))
+        if (early := before_entry(work, page)) is not None:
+            return self._leave(work, page, early) if isinstance(early, ExitRecord) else early
+        self._enter_thread()
+        try:
+            vm = self._host.vm(work.context, work.eptp)
+            vcpu = self._prepare(vm, work, page)
+        except (OSError, ResourceExhausted) as error:
+            self._host.note(work.context, str(error))
+            number = (error.errno or 0) if isinstance(error, OSError) else errno.ENOMEM
+            return self._leave(work, page, ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=number))
+        return self._run(Situation(vm, vcpu, page, work.given, work.hlt), work)
+
+    def _prepare(self, vm: Vm, work: CoreRun, page: RunPage) -> Vcpu:
+        """Has memory and registers in KVM as they are to be."""
+        vcpu = vm.vcpus.get(work.context)
+        if vcpu is not None and page.dirty & runpage.DIRTY_CPUID and not vcpu.takes(page):
+            vcpu.fetch(page)
+            with vm.lock:
+                vm.release(work.context)
+            vcpu = None
+        if vcpu is None or vm.changed:
+            with vm.lock:
+                vcpu = vcpu or vm.vcpu(work.context, page)
+                if vm.changed:
+                    vm.changed = False
+                    vm.memory.sync()
+                if vm.tables_changed:
+                    vm.tables_changed = False
+                    vm.memory.forget_guest_tables()
+        holes = _holes(None if work.given is None else work.given.controls)
+        if vm.holes.get(work.context, ()) != holes:
+            with vm.lock:
+                vm.set_holes(work.context, holes)
+        kept = vcpu.kept
+        if kept is not None and page.dirty & runpage.DIRTY_RIP and page.rip != kept.rip:
+            vcpu.kept = None
+            vcpu.complete = vcpu.complete and not vcpu.unfinished
+        return vcpu
+
+    def _run(self, at: Situation, work: CoreRun) -> Stopped:
+        vcpu, page = at.vcpu, at.page
+        left: ExitRecord | None = None
+        again = answer_input(at) if vcpu.complete and (vcpu.asks or vcpu.items) else None
+        again = again or (resume(at) if vcpu.complete and vcpu.kept else None)
+        if again is not None:
+            return self._leave(work, page, again)
+        vcpu.bytes[abi.RUN_IMMEDIATE] = 0
+        self._vcpu = vcpu
+        watch = self._host.watch() if work.budget else None
+        if watch is not None:
+            watch.begin(self, time.monotonic_ns() + work.budget - work.consumed, self.pause)
+        try:
+            try:
+                prepare(at, work)
+            except OSError as error:
+                at.told = f"KVM refuses a register: {error.strerror}"
+                left = ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=error.errno or 0)
+                vcpu.complete = False
+                return self._leave(work, page, left, at)
+            while left is None and not at.asleep and not self._request:
+                error_number = vcpu.enter()
+                vcpu.unfinished = False
+                if error_number == errno.EINTR:
+                    signal.sigtimedwait((SIGNAL,), 0)
+                else:
+                    left = handle(at, error_number)
+                if left is None and vcpu.reason in _OPEN and not error_number and not at.asleep:
+                    prepare(at, work)
+        except ResourceExhausted as error:
+            at.told, left = error.message, ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=errno.ENOMEM)
+        finally:
+            self._vcpu = None
+            if watch is not None:
+                watch.end(self)
+        return self._stop(at, work, left)
+
+    def _stop(self, at: Situation, work: CoreRun, left: ExitRecord | None) -> Stopped:
+        """Brings everything to the page; returns how the run stopped."""
+        if at.vcpu.is_newer:
+            at.vcpu.store(at.page, everything=left is None or left.reason not in _QUICK)
+        if left is not None:
+            return self._leave(work, at.page, left, at)
+        if self._request & _CANCEL:
+            return self._leave(work, at.page, ExitRecord(reason=ExitReason.CANCELED))
+        self._request = 0
+        at.page.store_exit(ExitRecord(rip=at.page.rip, instructions_retired=work.consumed))
+        return Stopped(0, work.consumed, paused=True, asleep=at.asleep)
+
+    def _leave(self, work: CoreRun, page: RunPage, record: ExitRecord, at: Situation | None = None) -> Stopped:
+        """Writes the exit record."""
+        if at is not None:
+            if at.told:
+                self._host.note(work.context, at.told)
+            if record.reason not in _QUICK:
+                at.vm.changed = True  # who handles it may change what the EPT says
+        page.store_exit(replace(record, rip=page.rip, instructions_retired=work.consumed))
+        self._request = 0
+        return Stopped(int(record.reason), work.consumed)
+
+    def _enter_thread(self) -> None:
+        self._thread = threading.get_ident()
+        if not getattr(_threads, "blocked", False):
+            signal.pthread_sigmask(signal.SIG_BLOCK, (SIGNAL,))
+            _threads.blocked = True
+
+    # ── from other threads ───────────────────────────────────────────────────────────────────────────────────────
+
+    def cancel(self) -> None:
+        """See `CoreEngine.cancel`."""
+        self._ask(_CANCEL)
+
+    def pause(self) -> None:
+        """See `CoreEngine.pause`."""
+        self._ask(_PAUSE)
+
+    def _ask(self, what: int) -> None:
+        vcpu = self._vcpu
+        if what == _PAUSE and not self._active:
+            return
+        self._request |= what
+        if vcpu is not None:
+            vcpu.bytes[abi.RUN_IMMEDIATE] = 1
+            signal.pthread_kill(self._thread, SIGNAL)
+
+    # ── what it holds ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def holds(self, root: int, eptp: int) -> bool:
+        """See `CoreEngine.holds`. Every core may run every VM, so each of them holds what one does."""
+        if eptp and not self._host.knows(eptp):
+            return False
+        self._guest_tables = self._guest_tables or root != 0
+        return True
+
+    def tlb(self) -> TlbContent:
+        """See `CoreEngine.tlb`: a processor of the host does not show it."""
+        return EMPTY
+
+    def flush(self) -> None:
+        """See `CoreEngine.flush`."""
+        self._host.stale(guest_tables=self._guest_tables)
+        self._guest_tables = False
+
+    def drop_code(self, frames: Iterable[int] | None) -> None:
+        """See `CoreEngine.drop_code`: a processor sees code as it is in memory."""
+
+    def forget(self, context: int) -> None:
+        """See `CoreEngine.forget`."""
+        self._host.forget(context)
+
+    def counters(self) -> Sequence[int]:
+        """See `CoreEngine.counters`: a processor counts nothing for us."""
+        return NOTHING
+
+    def close(self) -> None:
+        """See `CoreEngine.close`: contexts are with the host, which is closed behind its cores."""
+
+
+def _holes(controls: ExitControls | None) -> tuple[tuple[int, int], ...]:
+    """Returns the pages of devices and doorbells, ascending."""
+    if controls is None or not (controls.devices or controls.posted):
+        return ()
+    bells = {entry.gpa & ~(PAGE_SIZE - 1) for entry in controls.posted if entry.gpa is not None}
+    return tuple(sorted((*controls.devices, *((gpa, PAGE_SIZE) for gpa in bells))))
