@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 from lamina.hardware.v1 import topology_pb2 as pb
@@ -22,8 +23,11 @@ class HostFacts:
     def __init__(self, files: HostFiles) -> None:
         self._files = files
 
-    def topology(self) -> pb.Topology:
+    async def topology(self) -> pb.Topology:
         """Returns the topology as a message."""
+        return await asyncio.to_thread(self._read)  # thousands of small files on a large machine: nobody waits for them
+
+    def _read(self) -> pb.Topology:
         tree = self._files
         described = processor.read(tree)
         return pb.Topology(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -233,8 +232,8 @@ class Machine:
 
     async def topology(self) -> topology_pb2.Topology:
         """Returns what the machine consists of."""
-        if self.facts is not None:  # thousands of small files on a large machine: nobody else waits for them
-            return await asyncio.to_thread(self.facts.topology)
+        if self.facts is not None:
+            return await self.facts.topology()
         return topology.model(self._config.cores, self._config.memory_bytes, self.path, has_iommu=True)
 
     def note(self, news: News) -> None:
