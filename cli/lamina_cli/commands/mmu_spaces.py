@@ -1,4 +1,4 @@
-"""`lamina mmu usage`, `pages` and `faults`: what spaces use, where their pages are, and how they come."""
+"""`lamina mmu usage`, `attach`, `pages` and `faults`: what spaces use, where their pages are, and how they come."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def configure(verbs: Any, full_name: FullName) -> None:
     usage = verbs.add_parser("usage", help="show what spaces use, as smaps_rollup and getrusage do")
     usage.add_argument("space", nargs="?", default="", help="name of a space (default: each)")
     command(usage, lambda client, args: show_usage(client, args, full_name), lists=True)
+    attach = verbs.add_parser("attach", help="make a process of the kernel a space; only with the engine linux")
+    attach.add_argument("pid", type=parse.INT32, help="process, in the PID namespace of the service")
+    attach.add_argument("--group", default="", help="name of a memory group to move it into (default: it stays)")
+    attach.add_argument("--label", default="", help="label for people")
+    command(attach, lambda client, args: attach_process(client, args, full_name), lists=True)
     pages = verbs.add_parser("pages", help="show where the pages of a space are, as pagemap does")
     pages.add_argument("space", help="name of the space")
     pages.add_argument("address", type=parse.address, help="first address")
@@ -45,6 +50,29 @@ def _stub(client: Client) -> SpacesStub:
     from lamina.mmu.v1 import mmu_pb2_grpc
 
     return client.stub("mmu", mmu_pb2_grpc.SpacesStub)
+
+
+async def attach_process(client: Client, args: argparse.Namespace, full_name: FullName) -> None:
+    """Makes a process a space, and shows it."""
+    from lamina.mmu.v1 import ranges_pb2
+
+    group = await full_name(client, "memoryGroups", args.group) if args.group else ""
+    request = ranges_pb2.AttachProcessRequest(pid=args.pid, group=group, label=args.label)
+    space = await _stub(client).AttachProcess(request)
+    output.show(
+        [space],
+        ("SPACE", "RESIDENT", "SWAPPED", "MINOR", "MAJOR", "GROUP", "LABEL"),
+        lambda one: (
+            last(one.name),
+            one.resident_pages,
+            one.swapped_pages,
+            one.minor_faults,
+            one.major_faults,
+            last(one.group),
+            one.label,
+        ),
+        form=args.output,
+    )
 
 
 async def show_usage(client: Client, args: argparse.Namespace, full_name: FullName) -> None:

@@ -313,7 +313,7 @@ def _residency(found: Translation) -> Any:
     kinds = pb.TranslateResponse
     if found.mapping is None:
         return kinds.RESIDENCY_UNMAPPED
-    if found.frame:
+    if found.frame or found.hidden:
         return kinds.RESIDENCY_RAM
     return kinds.RESIDENCY_SWAP if found.slot >= 0 else kinds.RESIDENCY_NONE
 

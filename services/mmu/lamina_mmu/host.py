@@ -114,6 +114,7 @@ class MmuHost:
                 reason="ENGINE_NEEDS_REAL_TIME",
                 next_step="Start the stack with --clock real, or with the engine model.",
             )
+        environment.layer.boot_id = environment.rng.id("mmu")
         self.perform = waiting_performer(environment.clock)
         now_ns, wake, record = environment.clock.now_ns, self.perform.wake, environment.layer.events.record
         kernel = open_kernel(environment.host, environment.state_dir, wake)

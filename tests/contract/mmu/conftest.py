@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.contract import outside
-from tests.contract.mmu.on_kernel import ON_KERNEL
+from tests.contract.mmu.on_kernel import DIFFERS, ON_KERNEL
 from tests.contract.mmu.stack import OutsideStack, Stack
 
 from lamina_kit.engines import engines_of
@@ -18,8 +19,13 @@ ENGINES = engines_of("mmu")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Has a test run on each engine; on those that work on the kernel only when it is of what they can do."""
     if "engine_name" in metafunc.fixturenames:
-        served = ON_KERNEL.get(metafunc.module.__name__.rpartition(".")[2], ())
-        names = [name for name in ENGINES if not ENGINES[name].on_kernel or metafunc.function.__name__ in served]
+        served, test = ON_KERNEL.get(metafunc.module.__name__.rpartition(".")[2], ()), metafunc.function.__name__
+        names: list[Any] = []
+        for name, engine in ENGINES.items():
+            if not engine.on_kernel or test in served:
+                names.append(name)
+            elif test in DIFFERS:
+                names.append(pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=DIFFERS[test])))
         metafunc.parametrize("engine_name", names, indirect=True)
 
 

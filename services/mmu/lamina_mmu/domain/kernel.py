@@ -51,8 +51,8 @@ class Processes(Protocol):
         which the caller closes (`Contents.close`).
         """
 
-    def adopt(self, pid: int, end: object) -> Agent:
-        """Returns the agent that a fork made: process `pid`, spoken to over `end`."""
+    def adopt(self, pid: int, end: object, origin: Agent) -> Agent:
+        """Returns the agent that the fork of `origin` made: process `pid`, spoken to over `end`."""
 
     def close(self) -> None:
         """Ends all agents and all watches."""
@@ -149,3 +149,11 @@ class Kernel:
 def reply_key(pid: int) -> tuple[str, int]:
     """Returns the key that is woken when an agent has replied, or died."""
     return ("reply", pid)
+
+
+AGENT_START, AGENT_END = 0x1_0000, 0x1_6000
+"""Where an agent itself lies in its space, up to AGENT_END - 1."""
+SCRATCH = 0x1_1200
+"""Bytes of an agent that may be used for what its system calls point to, 3 KiB."""
+TOUCH_READ, TOUCH_WRITE, JUMP = 0x1000, 0x1001, 0x1002
+"""Operations of an agent that are accesses; those below are numbers of system calls."""

@@ -128,7 +128,10 @@ class MappingView:
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """An address explained. `slot` is -1 outside swap; `frame` 0 outside RAM; `mapping` None outside mappings."""
+    """An address explained. `slot` is -1 outside swap; `frame` 0 outside RAM; `mapping` None outside mappings.
+
+    `hidden`: it is in RAM, and which frame it is in is not told.
+    """
 
     address: int
     mapping: MappingView | None
@@ -136,6 +139,7 @@ class Translation:
     frame: int = 0
     slot: int = -1
     cow: bool = False
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)

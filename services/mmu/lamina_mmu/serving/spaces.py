@@ -58,6 +58,14 @@ class SpacesServicer(MappingCalls, MemoryCalls, rpc.SpacesServicer):
         view = await host.finish(host.engine.fork_space(handle, request.label, group, session, request.request_id))
         return convert.space(view, host.names)
 
+    async def AttachProcess(self, request: ranges.AttachProcessRequest, context: Context) -> pb.Space:
+        """Makes a running process a space."""
+        host = self.host
+        convert.label(request.label, request.request_id, 127, "label")
+        group, session = convert.group_part(request.group, host.name, "group"), host.session(context)
+        step = host.engine.attach_process(request.pid, group, request.label, session, request.request_id)
+        return convert.space(await host.finish(step), host.names)
+
     async def GetSpaceSettings(self, request: ranges.GetSpaceSettingsRequest, context: Context) -> ranges.SpaceSettings:
         """Returns the settings of a space."""
         key = convert.key(request, self.host.name, SPACE)

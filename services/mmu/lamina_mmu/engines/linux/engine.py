@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import ClassVar
 
 from lamina_mmu.domain.ports import Ports, Settings
-from lamina_mmu.engines.linux.groups import GroupCalls
+from lamina_mmu.engines.linux.advising import AdviceCalls
+from lamina_mmu.engines.linux.frames import FrameCalls
 from lamina_mmu.engines.linux.kernel_areas import KernelAreas
 from lamina_mmu.engines.linux.kernel_groups import KernelGroups
+from lamina_mmu.engines.linux.objects import ObjectCalls
+from lamina_mmu.engines.linux.pages import PageCalls
 from lamina_mmu.engines.linux.refusing import Refused
+from lamina_mmu.engines.linux.settings import SettingCalls
+from lamina_mmu.engines.linux.spaces import SpaceCalls
 from lamina_mmu.engines.linux.state import State
 from lamina_mmu.engines.linux.swap import SwapCalls
-from lamina_mmu.engines.linux.unserved import Unserved
 
 
-class LinuxEngine(Unserved, GroupCalls, SwapCalls, Refused):
+class LinuxEngine(SpaceCalls, SettingCalls, PageCalls, AdviceCalls, ObjectCalls, FrameCalls, SwapCalls, Refused):
     """Implements `engines.interface.MmuEngine`."""
 
     name: ClassVar[str] = "linux"
@@ -31,6 +35,7 @@ class LinuxEngine(Unserved, GroupCalls, SwapCalls, Refused):
     def __init__(self, ports: Ports, settings: Settings) -> None:
         self.state = State(ports)
         self.kernel_groups = KernelGroups(ports, self.state.kernel.cgroups)
+        self.state.on_ended = lambda space: self.leave_group(space.number, space.group)
         self.kernel_areas = KernelAreas(ports, self.state.kernel.memory, self.state.kernel.swap)
 
     @classmethod
@@ -43,6 +48,9 @@ class LinuxEngine(Unserved, GroupCalls, SwapCalls, Refused):
         return []
 
     def close(self) -> None:
-        """Removes its cgroups and its swap areas."""
+        """Ends all agents, lets go of all memory files, and removes its cgroups and its swap areas."""
+        for entity in self.state.objects:
+            self.state.drop_object(entity)
+        self.state.kernel.processes.close()
         self.kernel_groups.close()
         self.state.kernel.swap.close()

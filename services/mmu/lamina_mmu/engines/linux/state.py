@@ -88,6 +88,7 @@ class State:
         self.inodes: dict[int, int] = {}
         self.requests = RequestLog()
         self.feed = FaultFeed(ports.wake)
+        self.on_ended: Callable[[KernelSpace], None] = lambda space: None
 
     def space(self, key: Handle | str) -> KernelSpace:
         """Returns the space of a handle or a name."""
@@ -96,6 +97,12 @@ class State:
     def object(self, key: Handle | str) -> KernelObject:
         """Returns the object of a handle or a name."""
         return self.objects.named(key) if isinstance(key, str) else self.objects.get(key)
+
+    def drop_object(self, entity: KernelObject) -> None:
+        """Deletes an object; mappings keep its memory file, and its number by the inode."""
+        self.objects.remove(entity)
+        self.kernel.contents.close(entity.content)
+        self.ports.record(self.names.object(entity.number), "object.deleted")
 
     def once(self, request: str, meaning: Hashable, make: Callable[[], Step[T]]) -> Step[T]:
         """Returns what `make` makes, or made for the same request id before; a second call at the same time waits."""

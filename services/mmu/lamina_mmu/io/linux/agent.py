@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import struct
 
-BASE, DATA, END = 0x1_0000, 0x1_1000, 0x1_6000
-"""Where the agent lies in each space: code from BASE, data from DATA to END - 1."""
-SCRATCH = DATA + 0x200
-"""Bytes of the data page that the service may use for what system calls point to, 3 KiB."""
+from lamina_mmu.domain.kernel import AGENT_END, AGENT_START
+
+BASE, END = AGENT_START, AGENT_END
+DATA = BASE + 0x1000
 HEADERS = 64 + 2 * 56
 CAUGHT = BASE + HEADERS + 0x1A5
 """Where the handler of signals begins."""
-READ, WRITE, EXECUTE = 0x1000, 0x1001, 0x1002
-"""Operations that are accesses; those below are system calls."""
 
 CODE = bytes.fromhex(
     "bc0060010048c704250011010000000000c70425c010010000100100c70425c810010040000000c7042590100100c0100100"

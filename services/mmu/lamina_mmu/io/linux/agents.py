@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from lamina_kit.errors import Unavailable
-from lamina_mmu.domain.kernel import Reply, reply_key
+from lamina_mmu.domain.kernel import AGENT_END, SCRATCH, Reply, reply_key
 from lamina_mmu.io.linux import agent as program
 
 if TYPE_CHECKING:
@@ -70,6 +70,10 @@ class KernelAgent:
             raise EOFError(f"process {self.pid} is dead")
         return None
 
+    def count_from(self, origin: KernelAgent) -> None:
+        """Numbers commands from where `origin` is: a fork answers the command that made it, to nobody."""
+        self._number = origin._number
+
     def close(self) -> None:
         """Lets go of the socket: the agent ends. Idempotent."""
         if not self._closed:
@@ -109,18 +113,18 @@ def prepare(made: KernelAgent, processes: KernelProcesses) -> None:
     flags = SA_SIGINFO | SA_RESTORER | SA_NODEFER
     action = struct.pack("<4Q", program.CAUGHT, flags, program.CAUGHT, 0)
     rights = struct.pack("<2I6I", CAPABILITY_VERSION, 0, *bytes(6))
-    if processes.write(made.pid, program.SCRATCH, action + rights) != len(action + rights):
+    if processes.write(made.pid, SCRATCH, action + rights) != len(action + rights):
         raise _unready(made, "its memory cannot be written")
     for raised in (SIGSEGV, SIGBUS):
-        _do(made, RT_SIGACTION, (raised, program.SCRATCH, 0, 8))
-    _do(made, CAPSET, (program.SCRATCH + len(action), program.SCRATCH + len(action) + 8))
+        _do(made, RT_SIGACTION, (raised, SCRATCH, 0, 8))
+    _do(made, CAPSET, (SCRATCH + len(action), SCRATCH + len(action) + 8))
     _do(made, CLOSE_RANGE, (3, (1 << 32) - 1, 0))
     text = processes.text(made.pid, "maps")
     if isinstance(text, int):
         raise _unready(made, "its mappings cannot be read")
     for line in text.splitlines():
         start, end = (int(part, 16) for part in line.split(" ", 1)[0].split("-"))
-        if start >= program.END and end < 1 << 47:
+        if start >= AGENT_END and end < 1 << 47:
             _do(made, MUNMAP, (start, end - start))
 
 

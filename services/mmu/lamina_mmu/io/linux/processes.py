@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lamina_mmu.domain.kernel import Agent
 from lamina_mmu.io.linux import agent as program
 from lamina_mmu.io.linux.agents import KernelAgent, prepare
 from lamina_mmu.io.linux.calls import LIBC, IoVec, error_of, pieces_of
@@ -72,10 +73,12 @@ class KernelProcesses:
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return mine, its.detach()
 
-    def adopt(self, pid: int, end: object) -> KernelAgent:
-        """Returns the agent that a fork made."""
-        assert isinstance(end, socket.socket)
-        return self._add(pid, end)
+    def adopt(self, pid: int, end: object, origin: Agent) -> KernelAgent:
+        """Returns the agent that a fork made. It answers the fork too: its own commands are counted from there."""
+        assert isinstance(end, socket.socket) and isinstance(origin, KernelAgent) and pid > 1
+        made = self._add(pid, end)
+        made.count_from(origin)
+        return made
 
     def _add(self, pid: int, end: socket.socket) -> KernelAgent:
         made = self._agents[pid] = KernelAgent(pid, end, self._wake)
