@@ -396,8 +396,3 @@ class LocalContext(Rpc, grpc.aio.ServicerContext[Any, Any]):
     def done(self) -> bool:
         """Returns whether the call has a status."""
         return self.concluded
-
-
-def write_at_once(context: Any, message: Any) -> bool:
-    """Sends a message of a response stream without waiting; returns False where that cannot be, as on sockets."""
-    return isinstance(context, LocalContext) and context.write_at_once(message)

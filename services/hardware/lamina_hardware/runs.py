@@ -15,7 +15,7 @@ from lamina_hardware.domain.arbiter import Run
 from lamina_hardware.engines.model.engine import Ended
 from lamina_hardware.io.dispatcher import Dispatcher
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
-from lamina_kit.rpc import write_at_once
+from lamina_kit.rpc import LocalContext
 
 
 class RunStream:
@@ -73,10 +73,11 @@ class RunStream:
         self._respond(convert.run_response(ended))
 
     def _respond(self, response: pb.RunResponse) -> None:
-        if self._sender is None and not write_at_once(self._context, response):
-            self._sender = asyncio.get_running_loop().create_task(self._send(response))
-        elif self._sender is not None:
+        context = self._context
+        if self._sender is not None:
             self._waiting.append(response)
+        elif not (isinstance(context, LocalContext) and context.write_at_once(response)):
+            self._sender = asyncio.get_running_loop().create_task(self._send(response))
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
 

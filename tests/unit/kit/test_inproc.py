@@ -18,7 +18,7 @@ from lamina_kit.errors import Unimplemented
 from lamina_kit.inproc import LocalChannel, LocalServer
 from lamina_kit.pipe import MAX_AHEAD, MAX_BYTES_AHEAD, Pipe
 from lamina_kit.rng import Rng
-from lamina_kit.rpc import MAX_MESSAGE, LocalContext, Route, write_at_once
+from lamina_kit.rpc import MAX_MESSAGE, LocalContext, Route
 from lamina_kit.virtual import VirtualLoop
 from lamina_kit.virtual_latency import LEAST_NS, MOST_NS, drawn
 
@@ -52,7 +52,7 @@ class Handlers:
     async def Burst(self, request: StringValue, context: Any) -> None:
         """Sends what can be sent at once, and tells in the last message how much that was."""
         sent = 0
-        while write_at_once(context, request):
+        while context.write_at_once(request):
             sent += 1
         await context.write(StringValue(value=str(sent)))
         self.context = context
@@ -357,7 +357,7 @@ async def test_what_is_written_at_once_is_bounded_and_in_order() -> None:
     handlers, _, channel = connected()
     received = [message.value async for message in method(channel, "Burst", "unary_stream")(StringValue(value="x"))]
     assert received == ["x"] * MAX_AHEAD + [str(MAX_AHEAD)]
-    assert not write_at_once(handlers.context, StringValue(value="late"))
+    assert not handlers.context.write_at_once(StringValue(value="late"))
 
 
 async def test_what_is_too_large_is_left_to_write() -> None:
@@ -368,4 +368,3 @@ async def test_what_is_too_large_is_left_to_write() -> None:
     context = LocalContext(Route("/t.T/None", None), (), asyncio.get_running_loop(), None)
     context.responses = Pipe(asyncio.get_running_loop())
     assert not context.write_at_once(bytes(MAX_MESSAGE + 1)) and context.write_at_once(bytes(MAX_MESSAGE))
-    assert not write_at_once(object(), b"")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lamina_mmu.replay.native import (
+    I64,
     ROWS,
     U32,
     Word,
@@ -29,10 +30,12 @@ from lamina_mmu.replay.native import (
 )
 from lamina_mmu.replay.reasons import LEAST_RECENT
 from lamina_mmu.replay.state import (
+    ACCESSED,
     DIRTY,
     EVICTIONS,
     FLAGS,
     FRAMES,
+    FRESH,
     HEAD,
     LOG_COUNT,
     MISSES,
@@ -41,11 +44,18 @@ from lamina_mmu.replay.state import (
     RESIDENT,
     RING_AT,
     RING_SIZE,
+    SAMPLE_EVERY,
+    SINCE_SAMPLE,
     TAIL,
+    TOUCHED,
+    TOUCHED_AT,
     USED,
     WRITE_BACKS,
     PolicyState,
 )
+
+_FEW = 64
+"""Fewer keys than these are sorted by insertion."""
 
 
 @compiled(void(i64, i64, i64))
@@ -149,6 +159,106 @@ def run(block: Word, accesses: Any, position: Word, log: Any) -> None:
     add_num(block, EVICTIONS, evictions)
     add_num(block, WRITE_BACKS, written)
     set_num(block, LOG_COUNT, rows)
+
+
+@compiled(void(I64))
+def _sort(keys: Any) -> None:
+    """Sorts by insertion: a few keys, or keys that are almost in order."""
+    for at in range(1, keys.size):
+        key, place = keys[at], at
+        while place and keys[place - 1] > key:
+            keys[place] = keys[place - 1]
+            place -= 1
+        keys[place] = key
+
+
+@compiled(void(i64))
+def sample(block: Word) -> None:
+    """Reads and clears all accessed bits, in the order of the list, and takes each as an access.
+
+    Pages that came since the last sample were noted in the order of their coming, and stand behind all others (one that
+    went and came again was noted too early): only the others have to be sorted in full.
+    """
+    noted, count, head = num(block, TOUCHED_AT), num(block, TOUCHED), num(block, HEAD)
+    keys = np.empty(count, np.int64)
+    old, new = 0, count
+    for at in range(count - 1, -1, -1):
+        node = word(noted, at)
+        flags = get(block, node, FLAGS)
+        put(block, node, FLAGS, flags & ~(ACCESSED | FRESH))
+        if flags & RESIDENT:
+            key = node - (((head - get(block, node, OWN)) & 0xFFFFFFFF) << 31)
+            if flags & FRESH:
+                new -= 1
+                keys[new] = key
+            else:
+                keys[old] = key
+                old += 1
+    if old < _FEW:
+        _sort(keys[:old])
+    else:
+        keys[:old].sort()
+    _sort(keys[new:])
+    set_num(block, TOUCHED, 0)
+    for at in range(count):
+        if at < old or at >= new:
+            touch(block, keys[at] & 0x7FFFFFFF)
+
+
+@compiled(i64(i64))
+def _evict(block: Word) -> Word:
+    """Takes the victim's frame; returns node · 2, + 1 when it is to be written back."""
+    victim = choose(block)
+    flags = get(block, victim, FLAGS)
+    put(block, victim, FLAGS, flags & ~(RESIDENT | DIRTY))
+    return victim << 1 | (flags & DIRTY) >> 1
+
+
+@compiled(void(i64, U32, i64, i64, ROWS))
+def run_sampled(block: Word, accesses: Any, position: Word, flush: Word, log: Any) -> None:
+    """Runs accesses that the policy sees by accessed bits: `passes.run` for this policy, with its numbers at hand.
+
+    `flush` is the page of a row that says that bits were cleared.
+    """
+    frames, used, touched = num(block, FRAMES), num(block, USED), num(block, TOUCHED)
+    every, since, noted = num(block, SAMPLE_EVERY), num(block, SINCE_SAMPLE), num(block, TOUCHED_AT)
+    misses = evictions = written = rows = 0
+    for at in range(accesses.size):
+        access = np.int64(accesses[at])
+        node = access >> 1
+        seen = ACCESSED | (DIRTY * (access & 1))
+        if get(block, node, FLAGS) & RESIDENT == 0:
+            misses += 1
+            seen |= RESIDENT | FRESH
+            if used < frames:
+                used += 1
+            else:
+                if since == 0:
+                    set_num(block, TOUCHED, touched)
+                    sample(block)
+                    touched = 0
+                    if rows < log.shape[0]:
+                        log[rows, 0], log[rows, 1], log[rows, 2], log[rows, 3] = position + at, flush, 0, 0
+                        rows += 1
+                since = since + 1 if since + 1 < every else 0
+                gone = _evict(block)
+                written += gone & 1
+                evictions += 1
+                if rows < log.shape[0]:
+                    log[rows, 0], log[rows, 1], log[rows, 2], log[rows, 3] = position + at, gone >> 1, LEAST_RECENT, 0
+                    rows += 1
+            touch(block, node)
+        flags = get(block, node, FLAGS)
+        if flags & ACCESSED == 0:
+            set_word(noted, touched, node)
+            touched += 1
+        if flags & seen != seen:
+            put(block, node, FLAGS, flags | seen)
+    for place, value in ((USED, used), (TOUCHED, touched), (SINCE_SAMPLE, since), (LOG_COUNT, rows)):
+        set_num(block, place, value)
+    add_num(block, MISSES, misses)
+    add_num(block, EVICTIONS, evictions)
+    add_num(block, WRITE_BACKS, written)
 
 
 def make_room(state: PolicyState, nodes: int, frames: int) -> None:

@@ -3,7 +3,8 @@
     access ─▶ resident? ─yes─▶ the policy's `hit` (or, sampled, its accessed bit)
                   └──no──▶ `missed` ─▶ frames left? ─no─▶ sample when due ─▶ `choose` a victim ─▶ `admit`
 
-An access is a word: node · 2, + 1 for a write. Policies are numbers here, so that the loop is compiled once for all.
+An access is a word: node · 2, + 1 for a write. Policies are numbers here, so that the loop is compiled once for all but
+`lru`, which has its own.
 """
 
 from __future__ import annotations
@@ -22,10 +23,8 @@ from lamina_mmu.replay.state import (
     FLAGS,
     FRAMES,
     FRESH,
-    HEAD,
     LOG_COUNT,
     MISSES,
-    OWN,
     REASON,
     REFERENCED,
     RESIDENT,
@@ -47,9 +46,7 @@ FLUSH = -1
 @compiled(void(i64, i64, i64))
 def hit(policy: Word, block: Word, node: Word) -> None:
     """Tells a policy of an access to a page in a frame."""
-    if policy == LRU:
-        lru.touch(block, node)
-    elif policy == CLOCK:
+    if policy == CLOCK:
         clock.hit(block, node)
     elif policy == S3FIFO:
         s3fifo.hit(block, node)
@@ -79,9 +76,7 @@ def missed(policy: Word, block: Word, node: Word) -> None:
 @compiled(void(i64, i64, i64))
 def admit(policy: Word, block: Word, node: Word) -> None:
     """Gives a policy a page that came into a frame."""
-    if policy == LRU:
-        lru.touch(block, node)
-    elif policy == FIFO:
+    if policy == FIFO:
         fifo.admit(block, node)
     elif policy == CLOCK:
         clock.admit(block, node)
@@ -103,8 +98,6 @@ def admit(policy: Word, block: Word, node: Word) -> None:
 def choose(policy: Word, block: Word) -> Word:
     """Takes a victim from a policy and returns it; why stands in REASON and VALUE."""
     set_num(block, VALUE, 0)
-    if policy == LRU:
-        return lru.choose(block)
     if policy == FIFO:
         return fifo.choose(block)
     if policy == CLOCK:
@@ -124,23 +117,20 @@ def choose(policy: Word, block: Word) -> Word:
 
 @compiled(void(i64, i64))
 def sample(policy: Word, block: Word) -> None:
-    """Reads and clears all accessed bits, in the order of the pages (LRU: in its own), and tells the policy.
+    """Reads and clears all accessed bits, in the order of the pages, and tells the policy; `lru` does so by itself.
 
     The first look at a page finds the access that brought it in: only `lru` and `mglru` count that.
     """
     at_words, count = num(block, TOUCHED_AT), num(block, TOUCHED)
     seen = np.empty(count, np.int64)
     for at in range(count):
-        node = word(at_words, at)
-        age = (num(block, HEAD) - get(block, node, OWN)) & 0xFFFFFFFF if policy == LRU else 0
-        seen[at] = node - (age << 31)
-    if policy in (LRU, LFU, TWO_Q, ARC):
+        seen[at] = word(at_words, at)
+    if policy in (LFU, TWO_Q, ARC):
         seen.sort()  # for the others the order makes no difference
-    for key in seen:
-        node = key & 0x7FFFFFFF
+    for node in seen:
         flags = get(block, node, FLAGS)
         clear_flags(block, node, ACCESSED | FRESH)
-        if flags & RESIDENT and (policy in (MGLRU, LRU) or flags & FRESH == 0):
+        if flags & RESIDENT and (policy == MGLRU or flags & FRESH == 0):
             hit(policy, block, node)
     set_num(block, TOUCHED, 0)
 
@@ -199,8 +189,11 @@ def miss(policy: Word, block: Word, node: Word, write: Word, position: Word, log
 def run(policy: Word, block: Word, accesses: Any, position: Word, log: Any) -> None:
     """Runs accesses, the first of which is number `position` of the trace, through a policy."""
     sampled = num(block, SAMPLE_EVERY) != 0
-    if policy == LRU and not sampled:
-        lru.run(block, accesses, position, log)
+    if policy == LRU:
+        if sampled:
+            lru.run_sampled(block, accesses, position, FLUSH, log)
+        else:
+            lru.run(block, accesses, position, log)
         return
     for at in range(accesses.size):
         access = np.int64(accesses[at])
