@@ -44,7 +44,14 @@ def configure(verbs: Any, full_name: Naming) -> None:
     swapon.add_argument("name", help="name of the area")
     swapon.add_argument("size", type=parse.size, help="size, for example 1GiB")
     swapon.add_argument("--priority", type=parse.INT64, default=0, help="higher is used first (default: 0)")
-    command(swapon, make_area, lists=True)
+    swapon.add_argument("--disk", default="", help="disk of the machine that holds it (default: a file)")
+
+    async def swap_on(client: Client, args: argparse.Namespace) -> None:
+        args.disk = await full_name(client, "disks", args.disk) if args.disk else ""
+        await make_area(client, args)
+
+    swap_on.__doc__ = make_area.__doc__
+    command(swapon, swap_on, lists=True)
     for verb, call, text in (
         ("swapoff", swapoff, "take a swap area out of use: its pages go to RAM or to other areas"),
         ("swap-slots", slots, "list the slots in use of a swap area"),
@@ -149,7 +156,7 @@ async def offline_frames(client: Client, args: argparse.Namespace) -> None:
     output.table(("FRAME", "RESULT"), rows)
 
 
-AREA_HEADERS = ("AREA", "SIZE", "USED", "CACHED", "PRIORITY", "STATE", "WRITTEN", "READ", "CORRUPT")
+AREA_HEADERS = ("AREA", "SIZE", "USED", "CACHED", "PRIORITY", "STATE", "WRITTEN", "READ", "CORRUPT", "ON")
 
 
 def area_row(area: swap_pb2.SwapArea) -> tuple[object, ...]:
@@ -166,6 +173,7 @@ def area_row(area: swap_pb2.SwapArea) -> tuple[object, ...]:
         area.written_pages,
         area.read_pages,
         area.corrupt_slots,
+        last(area.disk) or "file",
     )
 
 
@@ -181,7 +189,7 @@ async def make_area(client: Client, args: argparse.Namespace) -> None:
     """Makes a swap area."""
     from lamina.mmu.v1 import swap_pb2
 
-    area = swap_pb2.SwapArea(size_bytes=args.size, priority=args.priority)
+    area = swap_pb2.SwapArea(size_bytes=args.size, priority=args.priority, disk=args.disk)
     made = await _swap(client).CreateSwapArea(swap_pb2.CreateSwapAreaRequest(swap_area_id=args.name, swap_area=area))
     output.show([made], AREA_HEADERS, area_row, form=args.output, one=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lamina.mmu.v1 import swap_pb2
 
 from lamina_kit.checks import Checks
-from lamina_kit.errors import InvalidArgument, Unimplemented
+from lamina_kit.errors import InvalidArgument
 from lamina_kit.paging import PAGE_SHIFT, PAGE_SIZE
 from lamina_mmu.convert import MAX_REQUEST_ID, name_part
 from lamina_mmu.domain.names import SWAP_AREA, Names
@@ -13,6 +13,7 @@ from lamina_mmu.domain.views import SlotView, SwapAreaView, SwapSettingsView
 
 LEAST_BYTES, MOST_BYTES = 40 << 10, 8 << 40
 MOST_PRIORITY = 32_767
+MOST_NAME = 255
 COUNTS = ("low_watermark_frames", "high_watermark_frames", "zeroed_frames")
 SETTINGS = ("policy", "swappiness", "readahead_pages", *COUNTS)
 """What a mask may name."""
@@ -32,19 +33,13 @@ def new_area(request: swap_pb2.CreateSwapAreaRequest) -> tuple[str, int, int]:
         check.identifier("swap_area_id", request.swap_area_id)
         check.range("swap_area.priority", area.priority, 0, MOST_PRIORITY)
         check.aligned("swap_area.size_bytes", area.size_bytes, PAGE_SIZE)
+        check.max_bytes("swap_area.disk", area.disk, MOST_NAME)
         check.max_bytes("request_id", request.request_id, MAX_REQUEST_ID)
     if not LEAST_BYTES <= area.size_bytes <= MOST_BYTES:
         raise InvalidArgument(
             f"swap_area.size_bytes is {area.size_bytes}; a swap area has 40 KiB to 8 TiB.",
             reason="SWAP_AREA_TOO_SMALL",
             next_step="Give a size of whole pages in that range.",
-        )
-    if area.disk:
-        raise Unimplemented(
-            "This engine keeps swap areas in files of the MMU; areas on disks of the machine are not served yet.",
-            reason="NOT_SERVED_YET",
-            next_step="Leave swap_area.disk empty.",
-            systems="S-06",
         )
     return request.swap_area_id, area.size_bytes >> PAGE_SHIFT, area.priority
 
@@ -55,6 +50,7 @@ def area(view: SwapAreaView, names: Names) -> swap_pb2.SwapArea:
         name=names.swap_area(view.name),
         size_bytes=view.slots << PAGE_SHIFT,
         priority=view.priority,
+        disk=view.disk,
         slots=view.slots,
         used_slots=view.used,
         cached_slots=view.cached,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import grpc
 from lamina.common.v1 import layer_pb2_grpc
-from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
+from lamina.hardware.v1 import disks_pb2_grpc, hardware_pb2, hardware_pb2_grpc
 
 from lamina_kit import trace
 from lamina_kit.below import extend_boot
@@ -22,7 +22,7 @@ from lamina_kit.service import Environment
 from lamina_kit.session import handshake
 from lamina_kit.status import rpc_error
 from lamina_mmu.config import MmuConfig
-from lamina_mmu.domain.effects import PRESSURE, ZEROED
+from lamina_mmu.domain.effects import PRESSURE, ZEROED, OpenSwapDisk
 from lamina_mmu.domain.names import Names
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import NOBODY, Session
@@ -32,6 +32,7 @@ from lamina_mmu.faults import MmuFaults
 from lamina_mmu.io import policies
 from lamina_mmu.io.linux.kernel import NO_RAM, NO_SWAP, open_kernel
 from lamina_mmu.io.performer import performer, waiting_performer
+from lamina_mmu.io.swap_disks import SwapDisks
 from lamina_mmu.io.swap_file import SwapFile
 from lamina_mmu.io.swap_media import SwapFiles
 
@@ -95,6 +96,7 @@ class MmuHost:
         swap = SwapFile(environment.state_dir / SWAP_FILE, config.swap_bytes >> PAGE_SHIFT)
         self._media = SwapFiles(environment.state_dir, swap)
         self.perform = performer(environment.clock, hardware_pb2_grpc.CpuStub(channel))
+        self.perform.on(OpenSwapDisk, SwapDisks(disks_pb2_grpc.DisksStub(channel), self.spawn).open)
         events = environment.layer.events
         now_ns, wake = environment.clock.now_ns, self.perform.wake
         ports = Ports(environment.host, bus, swap, now_ns, events.record, wake, _trace_id, self._media)

@@ -35,7 +35,7 @@ async def check_area(host: MmuHost, name: str) -> AsyncGenerator[pb.CheckSwapAre
     after, checked, told_ns = -1, 0, host.now_ns()
     findings: list[pb.SwapSlot] = []
     while True:
-        found = host.engine.check_swap(name, after)
+        found = await host.drive(host.engine.check_swap(name, after))
         after, checked = found.last, checked + found.checked
         findings += [convert_swap.slot(view, host.names) for view in found.corrupt]
         done = not found.remaining

@@ -318,7 +318,7 @@ async def test_areas_are_made_once(stack: Stack) -> None:
 
 
 async def test_bad_areas_are_refused(stack: Stack) -> None:
-    """Sizes, names, priorities out of range, and disks, are refused with what is wrong."""
+    """Sizes, names and priorities out of range are refused with what is wrong."""
     for slots in (0, 9, (8 << 40) // PAGE + 1):
         await expect_refused(make(stack, slots=slots), "INVALID_ARGUMENT", "SWAP_AREA_TOO_SMALL")
     for name, priority in (("", 0), ("Swap", 0), ("x", -1), ("x", 32_768)):
@@ -326,9 +326,6 @@ async def test_bad_areas_are_refused(stack: Stack) -> None:
     odd = swap_pb2.CreateSwapAreaRequest(swap_area_id="x", swap_area=swap_pb2.SwapArea(size_bytes=PAGE * 20 + 1))
     await expect_refused(stack.swap.CreateSwapArea(odd), "INVALID_ARGUMENT")
     await expect_refused(make(stack, slots=(8 << 40) // PAGE), "RESOURCE_EXHAUSTED", "SWAP_DEVICE_FULL")
-    disk = swap_pb2.SwapArea(size_bytes=PAGE * 20, disk="hosts/h1/disks/d-1")
-    on_disk = swap_pb2.CreateSwapAreaRequest(swap_area_id="x", swap_area=disk)
-    await expect_refused(stack.swap.CreateSwapArea(on_disk), "UNIMPLEMENTED", "NOT_SERVED_YET")
     for call in (delete(stack), area(stack)):
         await expect_refused(call, "NOT_FOUND", "SWAP_AREA_UNKNOWN")
     slots_of = swap_pb2.ListSwapSlotsRequest(name=FIRST, page_token="x")

@@ -15,6 +15,8 @@ def test_swap_areas_come_and_go(up: Any) -> None:
     assert up.json("mmu", "swap-slots", "extra") == []
     assert up.json("mmu", "swapoff", "extra")["done"]
     assert "SWAP_AREA_UNKNOWN" in up.run("mmu", "swapoff", "extra", expect=1).stderr
+    assert "DISK_UNKNOWN" in up.run("mmu", "swapon", "more", "1MiB", "--disk", "none", expect=1).stderr
+    assert up.run("mmu", "swap").stdout.splitlines()[1].split()[-1] == "file"
     assert "SWAP_AREA_TOO_SMALL" in up.run("mmu", "swapon", "tiny", "4KiB", expect=1).stderr
 
 

@@ -29,7 +29,7 @@ BASE, PAGES, SEA = 0x1000_0000, 128, 32
 class Media:
     """Swap areas in dicts."""
 
-    def open(self, name: str, slots: int) -> DictSwap:
+    def open(self, name: str, slots: int, disk: Any = None, /) -> DictSwap:
         """Returns an empty store."""
         return DictSwap(slots)
 

@@ -81,6 +81,22 @@ def ended_key(hold: int) -> tuple[str, int]:
     return ("ended", hold)
 
 
+def swap_area_key(index: int) -> tuple[str, int]:
+    """Returns the key that is woken when a transfer of the swap area with an index has ended."""
+    return ("swap area", index)
+
+
+@dataclass(frozen=True)
+class OpenSwapDisk(Effect):
+    """Finds a disk of the machine for a new swap area. Result: a `domain.swap_io.DiskStore` of `slots` pages.
+
+    DISK_UNKNOWN; SWAP_DEVICE_FULL when the disk is too small.
+    """
+
+    disk: str
+    slots: int
+
+
 ZEROED = ("zeroed",)
 """The key that is woken when the stock of zeroed frames runs low."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from lamina_mmu.domain.kernel import Kernel
 from lamina_mmu.domain.policy import Policy
 from lamina_mmu.domain.ram import Ram
 from lamina_mmu.domain.swap import SwapStore
+from lamina_mmu.domain.swap_io import DiskStore
 
 
 class Journal(Protocol):
@@ -22,8 +23,11 @@ class Journal(Protocol):
 class SwapMedia(Protocol):
     """Makes and removes what swap areas lie on, beside the first one."""
 
-    def open(self, name: str, slots: int, /) -> SwapStore:
-        """Returns a store of `slots` pages for the area `name`; SWAP_DEVICE_FULL when the medium has no room for it."""
+    def open(self, name: str, slots: int, disk: Any = None, /) -> SwapStore | DiskStore:
+        """Returns a store of `slots` pages for the area `name`, `disk` if it is given.
+
+        SWAP_DEVICE_FULL when the medium has no room for it.
+        """
 
     def remove(self, name: str, /) -> None:
         """Gives back what the area `name` lies on, and its room."""

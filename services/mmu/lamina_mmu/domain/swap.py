@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from lamina_kit.errors import DataLoss, LaminaError
 from lamina_mmu.domain.crc32c import crc32c
 from lamina_mmu.domain.frames import column
+from lamina_mmu.domain.swap_io import DiskStore
 
 AREA_SHIFT = 32
 MOST_AREAS = 32
@@ -60,18 +61,23 @@ class SwapArea:
     """Slots of one area, numbered from 0.
 
     Columns, one element a slot: `refs` (entries that name it), `frame` (that caches it; 0 none), `group` (that pays),
-    `sum` (CRC-32C).
+    `sum` (CRC-32C). On a `disk` slots are `writing` while a write is under way, `fetched` when a read brought the page
+    that somebody waits for, and in `failed_reads` when it did not.
     """
 
-    store: SwapStore
+    store: SwapStore | DiskStore
     name: str = FIRST
     index: int = 0
     priority: int = 0
     state: State = State.ACTIVE
+    disk: DiskStore | None = None
     refusing: bool = False
     written: int = 0
     read_back: int = 0
     corrupt: dict[int, None] = field(default_factory=dict)
+    writing: dict[int, None] = field(default_factory=dict)
+    failed_reads: dict[int, LaminaError] = field(default_factory=dict)
+    fetched: dict[int, None] = field(default_factory=dict)
     count: int = field(init=False)
     refs_array: Any = field(init=False)
     refs: memoryview = field(init=False)
@@ -82,6 +88,7 @@ class SwapArea:
     used_array: Any = field(init=False)
     _used: memoryview = field(init=False)
     _freed: list[int] = field(default_factory=list)
+    _late: dict[int, None] = field(default_factory=dict)
     _fresh: int = 0
     _free: int = 0
 
@@ -135,8 +142,27 @@ class SwapArea:
         self.frame[slot] = 0
         self.refs[slot] = 0
         self.corrupt.pop(slot, None)
+        self.failed_reads.pop(slot, None)
+        self.fetched.pop(slot, None)
+        if slot in self.writing:
+            self._late[slot] = None
+            return
         self._freed.append(slot)
         self._free += 1
+
+    def write_ended(self, slot: int) -> None:
+        """Notes that no write to a slot is under way; one that was given back meanwhile is free from now on."""
+        self.writing.pop(slot, None)
+        if self._late.pop(slot, 0) is None:
+            self._freed.append(slot)
+            self._free += 1
+
+    def note_written(self, slot: int) -> None:
+        """Notes that a page is in its slot: the medium works."""
+        if self.state == State.FAILED:
+            self.state = State.ACTIVE
+        self.corrupt.pop(slot, None)
+        self.written += 1
 
     def is_used(self, slot: int) -> bool:
         """Returns whether a slot is in use."""
@@ -161,31 +187,37 @@ class SwapArea:
 
     def write(self, slot: int, data: bytes | memoryview) -> None:
         """Stores a page and its checksum. An area whose medium fails to write is FAILED until a write succeeds."""
+        assert self.disk is None
         try:
-            self.store.write(slot, data)
+            cast(SwapStore, self.store).write(slot, data)
         except DataLoss:
             self.state = State.FAILED if self.state == State.ACTIVE else self.state
             raise
-        if self.state == State.FAILED:
-            self.state = State.ACTIVE
         self.sum[slot] = crc32c(data)
-        self.corrupt.pop(slot, None)
-        self.written += 1
+        self.note_written(slot)
 
     def read(self, slot: int) -> bytes:
         """Returns the page in a slot; SWAP_CORRUPT when it is not what was written."""
-        data = self.store.read(slot)
-        if len(data) != 4096 or crc32c(data) != self.sum[slot]:
-            self.corrupt[slot] = None
-            raise DataLoss(
-                f"The page in slot {slot} of swap area {self.name} is not what was written there.",
-                reason="SWAP_CORRUPT",
-                next_step="The page is lost: end the process or VM that owns it, and check the disk of the swap file.",
-                slot=slot,
-                area=self.name,
-            )
+        assert self.disk is None
+        data = cast(SwapStore, self.store).read(slot)
+        wrong = self.compare(slot, data)
+        if wrong is not None:
+            raise wrong
         self.read_back += 1
         return data
+
+    def compare(self, slot: int, data: bytes | memoryview) -> LaminaError | None:
+        """Returns SWAP_CORRUPT when the bytes of a slot are not what was written."""
+        if len(data) == 4096 and crc32c(data) == self.sum[slot]:
+            return None
+        self.corrupt[slot] = None
+        return DataLoss(
+            f"The page in slot {slot} of swap area {self.name} is not what was written there.",
+            reason="SWAP_CORRUPT",
+            next_step="The page is lost: end the process or VM that owns it, and check the disk of the swap file.",
+            slot=slot,
+            area=self.name,
+        )
 
 
 class PageLost(Exception):
@@ -227,10 +259,10 @@ class SwapSpace:
         """Returns the areas by priority, the highest first, then by name."""
         return sorted(self._areas.values(), key=lambda area: (-area.priority, area.name))
 
-    def add(self, store: SwapStore, name: str, priority: int) -> SwapArea:
+    def add(self, store: SwapStore | DiskStore, name: str, priority: int) -> SwapArea:
         """Takes an area into use. There are fewer than MOST_AREAS, and none of that name."""
         index = next(number for number in range(MOST_AREAS) if number not in self._areas)
-        area = SwapArea(store, name, index, priority)
+        area = SwapArea(store, name, index, priority, disk=cast(DiskStore, store) if hasattr(store, "begin") else None)
         self._areas[index] = area
         self.refs.parts[index], self.frame.parts[index], self.group.parts[index] = area.refs, area.frame, area.group
         return area
@@ -240,6 +272,20 @@ class SwapSpace:
         for part in (self.refs.parts, self.frame.parts, self.group.parts):
             del part[area.index]
         del self._areas[area.index]
+
+    @property
+    def has_disks(self) -> bool:
+        """Returns whether an area lies on a disk of the machine."""
+        return any(area.disk is not None for area in self._areas.values())
+
+    def by_index(self, index: int) -> SwapArea:
+        """Returns the area with an index."""
+        return self._areas[index]
+
+    def was_fetched(self, slot: int) -> bool:
+        """Returns whether a page was read from its slot for who asks now, and not before."""
+        area = self.area_of(slot)
+        return area.fetched.pop(slot & _IN_AREA, 0) is None
 
     def named(self, name: str) -> SwapArea | None:
         """Returns an area by name; None when there is none."""

@@ -199,6 +199,7 @@ class SwapAreaView:
     written: int
     read: int
     corrupt: int
+    disk: str = ""
 
 
 @dataclass(frozen=True, slots=True)

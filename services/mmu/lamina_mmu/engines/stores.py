@@ -117,8 +117,10 @@ class StoreEngine(Protocol):
     def swap_area(self, name: str) -> SwapAreaView:
         """Returns one swap area."""
 
-    def create_swap_area(self, name: str, slots: int, priority: int, request: str) -> Step[SwapAreaView]:
-        """Makes a swap area and takes it into use."""
+    def create_swap_area(
+        self, name: str, slots: int, priority: int, request: str, disk: str = ""
+    ) -> Step[SwapAreaView]:
+        """Makes a swap area, on a disk of the machine if one is named, and takes it into use."""
 
     def begin_drain(self, name: str) -> Drain:
         """Begins to take an area out of use; `end_drain` follows, whatever comes between."""
@@ -132,7 +134,7 @@ class StoreEngine(Protocol):
     def swap_slots(self, name: str, after: int, count: int) -> list[SlotView]:
         """Returns up to `count` slots in use of an area with numbers above `after`, by number."""
 
-    def check_swap(self, name: str, after: int) -> SwapCheck:
+    def check_swap(self, name: str, after: int) -> Step[SwapCheck]:
         """Reads the next slots in use behind `after` and compares them with their checksums."""
 
     def refuse_swap(self, refuse: bool, name: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Files of swap areas that are made while the host runs, in the MMU's state directory."""
+"""What swap areas lie on that are made while the host runs: files in the MMU's state directory, disks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
 from lamina_mmu.domain.swap import FIRST, SwapStore
+from lamina_mmu.domain.swap_io import DiskStore
+from lamina_mmu.io.swap_disks import DiskArea
 from lamina_mmu.io.swap_file import PAGE, SwapFile
 
 
@@ -16,10 +18,13 @@ class SwapFiles:
     def __init__(self, folder: Path, first: SwapFile) -> None:
         """Takes the folder, and the file of the area that the configuration asked for."""
         self._folder = folder
-        self._files: dict[str, SwapFile] = {FIRST: first}
+        self._files: dict[str, SwapFile | DiskArea] = {FIRST: first}
 
-    def open(self, name: str, slots: int, /) -> SwapStore:
-        """Returns a new file of `slots` pages; SWAP_DEVICE_FULL when the file system has no room for it."""
+    def open(self, name: str, slots: int, disk: DiskArea | None = None, /) -> SwapStore | DiskStore:
+        """Returns a disk that was found, or a new file of `slots` pages; SWAP_DEVICE_FULL without room for it."""
+        if disk is not None:
+            self._files[name] = disk
+            return disk
         place = os.statvfs(self._folder)
         room = place.f_bavail * place.f_frsize
         if slots * PAGE > room:
@@ -35,8 +40,8 @@ class SwapFiles:
                 reason="SWAP_FILE_FOREIGN",
                 next_step="Move it away, or take another name for the area.",
             )
-        self._files[name] = SwapFile(path, slots)
-        return self._files[name]
+        file = self._files[name] = SwapFile(path, slots)
+        return file
 
     def remove(self, name: str, /) -> None:
         """Closes and removes the file of an area."""

@@ -36,8 +36,8 @@ class SwapServicer(rpc.SwapServicer):
     async def CreateSwapArea(self, request: pb.CreateSwapAreaRequest, context: Context) -> pb.SwapArea:
         """Makes an area and takes it into use."""
         name, slots, priority = convert_swap.new_area(request)
-        host = self.host
-        view = await host.drive(host.engine.create_swap_area(name, slots, priority, request.request_id))
+        host, disk = self.host, request.swap_area.disk
+        view = await host.drive(host.engine.create_swap_area(name, slots, priority, request.request_id, disk))
         return convert_swap.area(view, host.names)
 
     async def DeleteSwapArea(

@@ -115,8 +115,8 @@ class SwapServicer:
         Idempotent by `request_id`. Errors: ALREADY_EXISTS `SWAP_AREA_EXISTS`; INVALID_ARGUMENT `SWAP_AREA_TOO_SMALL` below
         40 KiB, or for a size out of range; RESOURCE_EXHAUSTED `SWAP_DEVICE_FULL` when the medium has no room,
         `TOO_MANY_SWAP_AREAS` at 32; NOT_FOUND `DISK_UNKNOWN`; FAILED_PRECONDITION `SWAP_FILE_FOREIGN` when something else
-        has the file's name, `SWAP_MEDIUM_MISSING` without a place for further areas. Areas on disks are not served yet:
-        UNIMPLEMENTED `NOT_SERVED_YET`.
+        has the file's name, `SWAP_DISK_IN_USE` when the disk holds another area, `SWAP_MEDIUM_MISSING` without a place for
+        further areas. The area takes the disk from its first byte on; what was there is lost.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

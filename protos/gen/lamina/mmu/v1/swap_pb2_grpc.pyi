@@ -39,8 +39,8 @@ class SwapStub:
     Idempotent by `request_id`. Errors: ALREADY_EXISTS `SWAP_AREA_EXISTS`; INVALID_ARGUMENT `SWAP_AREA_TOO_SMALL` below
     40 KiB, or for a size out of range; RESOURCE_EXHAUSTED `SWAP_DEVICE_FULL` when the medium has no room,
     `TOO_MANY_SWAP_AREAS` at 32; NOT_FOUND `DISK_UNKNOWN`; FAILED_PRECONDITION `SWAP_FILE_FOREIGN` when something else
-    has the file's name, `SWAP_MEDIUM_MISSING` without a place for further areas. Areas on disks are not served yet:
-    UNIMPLEMENTED `NOT_SERVED_YET`.
+    has the file's name, `SWAP_DISK_IN_USE` when the disk holds another area, `SWAP_MEDIUM_MISSING` without a place for
+    further areas. The area takes the disk from its first byte on; what was there is lost.
     """
     DeleteSwapArea: _aio.UnaryStreamMultiCallable[_swap_pb2.DeleteSwapAreaRequest, _swap_pb2.DeleteSwapAreaProgress]
     """Takes an area out of use (swapoff): brings its pages back into RAM or into other areas, then removes it. Progress
@@ -120,8 +120,8 @@ class SwapServicer:
         Idempotent by `request_id`. Errors: ALREADY_EXISTS `SWAP_AREA_EXISTS`; INVALID_ARGUMENT `SWAP_AREA_TOO_SMALL` below
         40 KiB, or for a size out of range; RESOURCE_EXHAUSTED `SWAP_DEVICE_FULL` when the medium has no room,
         `TOO_MANY_SWAP_AREAS` at 32; NOT_FOUND `DISK_UNKNOWN`; FAILED_PRECONDITION `SWAP_FILE_FOREIGN` when something else
-        has the file's name, `SWAP_MEDIUM_MISSING` without a place for further areas. Areas on disks are not served yet:
-        UNIMPLEMENTED `NOT_SERVED_YET`.
+        has the file's name, `SWAP_DISK_IN_USE` when the disk holds another area, `SWAP_MEDIUM_MISSING` without a place for
+        further areas. The area takes the disk from its first byte on; what was there is lost.
         """
 
     def DeleteSwapArea(

@@ -54,6 +54,11 @@ class Refused:
         yield from ()
         raise refuse("hold", "lend frames to holders")
 
+    def want_extent(self, hold: Hold, sequence: int, address: int, access: int, size: int, pinned: bool) -> Step[None]:
+        """Refuses."""
+        yield from ()
+        raise refuse("hold", "lend frames to holders")
+
     def acknowledge(self, hold: Hold, number: int, bits: Sequence[PageBits]) -> None:
         """Refuses."""
         raise refuse("hold", "lend frames to holders")

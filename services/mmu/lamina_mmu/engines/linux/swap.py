@@ -27,8 +27,12 @@ class SwapCalls:
         """Returns one swap area."""
         return self.kernel_areas.view(name)
 
-    def create_swap_area(self, name: str, slots: int, priority: int, request: str) -> Step[SwapAreaView]:
-        """Makes a swap area and takes it into use."""
+    def create_swap_area(
+        self, name: str, slots: int, priority: int, request: str, disk: str = ""
+    ) -> Step[SwapAreaView]:
+        """Makes a swap area and takes it into use; disks of the machine that is modelled are none of the kernel's."""
+        if disk:
+            raise refusal("swap", "keep a swap area on a disk of the hardware layer", "Leave swap_area.disk empty.")
 
         def make() -> Step[str]:
             yield from ()
@@ -54,8 +58,9 @@ class SwapCalls:
         self.kernel_areas.view(name)
         raise refusal("slots", "list the slots of a swap area of the kernel")
 
-    def check_swap(self, name: str, after: int) -> SwapCheck:
+    def check_swap(self, name: str, after: int) -> Step[SwapCheck]:
         """Refuses: the kernel keeps no checksums."""
+        yield from ()
         self.kernel_areas.view(name)
         raise refusal("slots", "check the slots of a swap area of the kernel")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from lamina_kit.effects import Sleep, Step, WaitFor
 from lamina_kit.errors import FailedPrecondition, LaminaError
 from lamina_kit.paging import PAGE_SHIFT, PRESENT
-from lamina_mmu.domain.effects import frame_key
+from lamina_mmu.domain.effects import frame_key, swap_area_key
 from lamina_mmu.domain.entry import leaf, swapped
 from lamina_mmu.domain.frames import BUSY, Use
 from lamina_mmu.domain.swap import State, SwapArea
@@ -101,6 +101,9 @@ def _uncache(m: Machine, area: SwapArea) -> None:
 
 def _wait(m: Machine, area: SwapArea) -> Step[None]:
     """Waits for a page on its way out that holds a slot nobody names."""
+    if area.writing:
+        yield WaitFor(swap_area_key(area.index))
+        return
     for slot in area.cached_only(1):
         if m.frames.flags[area.frame[slot]] & BUSY:
             yield WaitFor(frame_key(area.frame[slot]))
@@ -132,11 +135,17 @@ def _empty(m: Machine, drain: Drain, place: int, named: list[User]) -> Step[None
 
 
 def _move(m: Machine, slot: int, named: list[User]) -> bool:
-    """Moves a page to a slot of another area; False when there is none. The bytes are checked on the way."""
+    """Moves a page to a slot of another area; False when there is none.
+
+    The bytes are checked on the way. From and to a disk a page goes by way of a frame instead.
+    """
     old = m.swap.area_of(slot)
     group = m.swap.group[slot]
-    target = m.swap.take(group)
+    target = m.swap.take(group) if old.disk is None else -1
     if target < 0:
+        return False
+    if m.swap.area_of(target).disk is not None:
+        m.swap.give_back(target)
         return False
     try:
         m.swap.write(target, m.swap.read(slot))

@@ -19,8 +19,10 @@ from lamina_mmu.domain.outcome import ReclaimResult
 from lamina_mmu.domain.replacement import Chosen
 from lamina_mmu.domain.table import exchange
 from lamina_mmu.engines.model.accounting import note_taken
+from lamina_mmu.engines.model.disk_swap import Written, write_out
 from lamina_mmu.engines.model.machine import Machine
-from lamina_mmu.engines.model.swapping import is_dirty, swap_out
+from lamina_mmu.engines.model.slots import is_dirty
+from lamina_mmu.engines.model.swapping import swap_out
 from lamina_mmu.engines.model.withdraw import Taken, withdraw
 
 
@@ -50,9 +52,11 @@ def evict(m: Machine, chosen: list[Chosen], following: list[int], group: str, ca
     gone = written = 0
     try:
         yield from withdraw(m, [page for victim in victims for page in victim.taken])
+        on_disk = (yield from write_out(m, [victim.frame for victim in victims])) if m.swap.has_disks else Written()
+        written = len(on_disk.frames)
         for index, victim in enumerate(victims):
             before = m.swap.written
-            out = not m.ram.pins(victim.frame) and _push_out(m, victim, index, told)
+            out = not m.ram.pins(victim.frame) and _push_out(m, victim, index, told, on_disk)
             if not out:
                 _put_back(m, victim, held=False)
             open_victims.pop(0)
@@ -63,6 +67,8 @@ def evict(m: Machine, chosen: list[Chosen], following: list[int], group: str, ca
         for victim in open_victims:
             _put_back(m, victim, held=True)
             _finish(m, victim)
+    if on_disk.failures and not gone:
+        raise next(iter(on_disk.failures.values()))
     return ReclaimResult(gone, written, len(chosen) - gone)
 
 
@@ -107,11 +113,12 @@ def _take_away(m: Machine, chosen: Chosen) -> _Victim:
     return victim
 
 
-def _push_out(m: Machine, victim: _Victim, index: int, told: _Told) -> bool:
-    """Writes a dirty victim to swap and replaces its entries; False when swap has no room for it."""
+def _push_out(m: Machine, victim: _Victim, index: int, told: _Told, on_disk: Written) -> bool:
+    """Writes a dirty victim to swap, unless that is done, and replaces its entries; False when it has no room there."""
     frame = victim.frame
-    dirty = is_dirty(m, frame)
-    slot = swap_out(m, frame) if dirty else m.frames.slot[frame] - 1
+    to_write = is_dirty(m, frame)
+    slot = swap_out(m, frame) if to_write else m.frames.slot[frame] - 1
+    dirty = to_write or frame in on_disk.frames
     if dirty and slot < 0:
         m.record(
             m.names.frame(frame),

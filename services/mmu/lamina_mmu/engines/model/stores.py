@@ -159,15 +159,16 @@ class Stores:
         """Returns one swap area."""
         return swap_areas.show_area(swap_areas.area_named(self.machine, name))
 
-    def create_swap_area(self, name: str, slots: int, priority: int, request: str) -> Step[SwapAreaView]:
+    def create_swap_area(
+        self, name: str, slots: int, priority: int, request: str, disk: str = ""
+    ) -> Step[SwapAreaView]:
         """Makes a swap area."""
         m = self.machine
 
         def make() -> Step[str]:
-            yield from ()
-            return swap_areas.create_area(m, name, slots, priority).name
+            return (yield from swap_areas.create_area(m, name, slots, priority, disk)).name
 
-        made = yield from ownership.once(m, request, ("swap area", name, slots, priority), make)
+        made = yield from ownership.once(m, request, ("swap area", name, slots, priority, disk), make)
         return self.swap_area(made)
 
     def begin_drain(self, name: str) -> Drain:
@@ -186,9 +187,9 @@ class Stores:
         """Returns slots in use by number."""
         return swap_areas.list_slots(self.machine, swap_areas.area_named(self.machine, name), after, count)
 
-    def check_swap(self, name: str, after: int) -> SwapCheck:
+    def check_swap(self, name: str, after: int) -> Step[SwapCheck]:
         """Compares slots with their checksums."""
-        return swap_areas.check_slots(self.machine, name, after)
+        return (yield from swap_areas.check_slots(self.machine, name, after))
 
     def refuse_swap(self, refuse: bool, name: str = "") -> None:
         """Makes swap areas full, or not."""

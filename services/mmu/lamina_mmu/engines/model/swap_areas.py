@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lamina_kit.effects import Step
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 from lamina_kit.paging import PAGE_SHIFT, SWAPPED
+from lamina_mmu.domain.effects import OpenSwapDisk
 from lamina_mmu.domain.entry import is_swap, slot_of
-from lamina_mmu.domain.swap import MOST_AREAS, SwapArea
+from lamina_mmu.domain.swap import MOST_AREAS, SwapArea, SwapStore
+from lamina_mmu.domain.swap_io import DiskStore
 from lamina_mmu.domain.table import PageTable, entries
 from lamina_mmu.domain.views import SlotView, SwapAreaView, SwapCheck
+from lamina_mmu.engines.model.disk_swap import check_places
 from lamina_mmu.engines.model.machine import Machine
 
 CHECKED_AT_ONCE = 64
@@ -29,8 +33,20 @@ def area_named(m: Machine, name: str) -> SwapArea:
     return area
 
 
-def create_area(m: Machine, name: str, slots: int, priority: int) -> SwapArea:
-    """Makes an area and takes it into use."""
+def create_area(m: Machine, name: str, slots: int, priority: int, disk: str) -> Step[SwapArea]:
+    """Makes an area, in a file or on a disk of the machine, and takes it into use."""
+    _check_new(m, name, disk)
+    store: SwapStore | DiskStore | None = None
+    if disk:
+        store = yield OpenSwapDisk(disk, slots)
+        _check_new(m, name, disk)  # others may have made one meanwhile
+    assert m.ports.media is not None
+    area = m.swap.add(m.ports.media.open(name, slots, store), name, priority)
+    m.record(m.names.swap_area(name), "swap_area.created", slots=slots, priority=priority, disk=disk)
+    return area
+
+
+def _check_new(m: Machine, name: str, disk: str) -> None:
     if m.swap.named(name) is not None:
         raise AlreadyExists(
             f"The swap area {name} exists.", reason="SWAP_AREA_EXISTS", next_step="Take another name, or delete it."
@@ -47,9 +63,13 @@ def create_area(m: Machine, name: str, slots: int, priority: int) -> SwapArea:
             reason="SWAP_MEDIUM_MISSING",
             next_step="Run it with a state directory.",
         )
-    area = m.swap.add(m.ports.media.open(name, slots), name, priority)
-    m.record(m.names.swap_area(name), "swap_area.created", slots=slots, priority=priority)
-    return area
+    other = next((area for area in m.swap.areas if disk and area.disk is not None and area.disk.disk == disk), None)
+    if other is not None:
+        raise FailedPrecondition(
+            f"The disk {disk} holds the swap area {other.name}.",
+            reason="SWAP_DISK_IN_USE",
+            next_step="Take another disk, or that area out of use first.",
+        )
 
 
 def remove_area(m: Machine, area: SwapArea) -> None:
@@ -72,6 +92,7 @@ def show_area(area: SwapArea) -> SwapAreaView:
         area.written,
         area.read_back,
         len(area.corrupt),
+        area.disk.disk if area.disk is not None else "",
     )
 
 
@@ -142,22 +163,20 @@ def list_slots(m: Machine, area: SwapArea, after: int, count: int) -> list[SlotV
     return show_slots(m, area, area.in_use(after, count))
 
 
-def check_slots(m: Machine, name: str, after: int) -> SwapCheck:
+def check_slots(m: Machine, name: str, after: int) -> Step[SwapCheck]:
     """Reads the next slots in use behind `after` and compares them with their checksums.
 
     When not one slot can be read because the medium fails, its error is raised.
     """
     area = area_named(m, name)
     slots = area.in_use(after, CHECKED_AT_ONCE)
-    bad: list[int] = []
-    failures = []
-    for slot in slots:
-        error = m.swap.readable(area.base + slot)
-        if error is None:
-            continue
-        if error.reason != "SWAP_CORRUPT":
-            failures.append(error)
-        bad.append(slot)
+    if area.disk is not None:
+        wrong = yield from check_places(m, area, slots)
+    else:
+        found = {slot: m.swap.readable(area.base + slot) for slot in slots}
+        wrong = {slot: error for slot, error in found.items() if error is not None}
+    bad = list(wrong)
+    failures = [error for error in wrong.values() if error.reason != "SWAP_CORRUPT"]
     if failures and len(failures) == len(slots):
         raise failures[0]
     last = slots[-1] if slots else after

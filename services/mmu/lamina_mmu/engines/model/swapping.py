@@ -13,7 +13,9 @@ from lamina_kit.paging import PAGE_SHIFT, PAGE_SIZE
 from lamina_mmu.domain.effects import frame_key
 from lamina_mmu.domain.frames import BUSY, Use
 from lamina_mmu.domain.swap import LOST, PageLost
+from lamina_mmu.engines.model.disk_swap import read_slot
 from lamina_mmu.engines.model.machine import Busy, Machine
+from lamina_mmu.engines.model.slots import assign_slot, is_dirty
 
 
 def swap_in(
@@ -32,7 +34,9 @@ def swap_in(
             raise Busy(frame_key(frame))
         if use != m.frames.use[frame]:
             m.frames.convert(frame, use, owner, index)
-        return frame, False
+        return frame, m.swap.was_fetched(slot)
+    if m.swap.area_of(slot).disk is not None:
+        raise read_slot(m, slot, group)
     frame = _read(m, slot, group, use, owner, index)
     if m.readahead > 1:
         _read_ahead(m, slot)
@@ -75,20 +79,17 @@ def swap_out(m: Machine, frame: int) -> int:
     """Returns the slot that holds the content of `frame`, written now if the frame is dirty; -1 when there is no room.
 
     A dirty page goes to its own slot again when no other entry counts on what is there. When the medium of an area
-    fails, the page goes to another area, if there is one.
+    fails, the page goes to another area, if there is one. Not for areas on disks, whose writes take time.
     """
     slot: int = m.frames.slot[frame] - 1
     if slot >= 0 and not is_dirty(m, frame):
         return slot
-    if slot >= 0 and (m.swap.refs[slot] or not m.swap.area_of(slot).writable):
-        m.forget_copy(frame)
-        slot = -1
+    slot = assign_slot(m, frame)
     if slot < 0:
-        slot = m.take_slot(m.frames.group[frame])
-        if slot < 0:
-            return -1
-        m.remember_copy(frame, slot)
-        m.soil(frame)
+        return -1
+    if m.swap.area_of(slot).disk is not None:
+        m.forget_copy(frame)  # what goes to a disk was written before (`disk_swap.write_out`), or is not to go now
+        return -1
     try:
         m.swap.write(slot, m.ram.view(frame << PAGE_SHIFT, PAGE_SIZE))
     except (DataLoss, ResourceExhausted) as failure:
@@ -102,19 +103,13 @@ def _elsewhere(m: Machine, frame: int, failed: int, failure: LaminaError) -> int
     area = m.swap.area_of(failed)
     m.record(m.names.swap_area(area.name), "swap_area.failed", rule="a write failed", reason=failure.reason)
     m.forget_copy(frame)
-    slot = m.take_slot(m.frames.group[frame], avoid=area.index)
-    if slot < 0:
+    slot = assign_slot(m, frame, avoid=area.index)
+    if slot < 0 or m.swap.area_of(slot).disk is not None:
+        m.forget_copy(frame)
         raise failure
-    m.remember_copy(frame, slot)
-    m.soil(frame)
     try:
         m.swap.write(slot, m.ram.view(frame << PAGE_SHIFT, PAGE_SIZE))
     except BaseException:
         m.forget_copy(frame)
         raise
     return slot
-
-
-def is_dirty(m: Machine, frame: int) -> bool:
-    """Returns whether the DIRTY flag of a frame is set; D bits of entries are collected into it first."""
-    return bool(m.frames.flags[frame] & 1)
