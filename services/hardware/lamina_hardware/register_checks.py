@@ -56,6 +56,9 @@ def check_registers(message: pb.Registers, groups: Collection[int], cr0: int, cr
             for entry in message.msrs:
                 if entry.number == rules.EFER:
                     _say(check, "registers.msrs.value", rules.efer(entry.value, cr0, cr4))
+        if pb.REGISTER_GROUP_FLOW in groups and message.flow.rflags & rules.RFLAGS_VM:
+            legacy = pb.REGISTER_GROUP_CONTROL in groups and not message.control.efer & rules.EFER_LMA
+            check.that(legacy, "registers.flow.rflags", "has VM, without control registers that allow it")
 
 
 def _say(check: Checks, field: str, wrong: str) -> None:

@@ -75,6 +75,10 @@ class Peers:
         wide = translate(memory, root, 0, va, access, user, controls)
         return (wide.outcome, wide.error_code) != (found.outcome, found.error_code)
 
+    def entry(self, address: int, width: int) -> int:
+        """Returns an entry as our RAM has it."""
+        return int.from_bytes(self.ours[address : address + width].tobytes(), "little")
+
     def same_tables(self, size: int) -> bool:
         """Returns whether both hold the same tables now."""
         return bool(np.array_equal(self.ours[TABLES : TABLES + size], self.theirs[TABLES : TABLES + size]))
@@ -212,8 +216,15 @@ def check(peers: Peers, maker: Maker, kinds: Counter[str], accesses: int) -> Non
             assert outcome is found.outcome
             assert outcome is not Outcome.TRANSLATED or peers.compiled.get(control.WALK_PA) == found.pa & ~0xFFF
         else:
-            for step in found.steps:
-                store(peers.ours, step.entry_address, step.after, maker.width)
+            peers.compiled.set_legacy(cr0, cr4, efer)
+            smap = cr4 & ~CR4_SMAP if ac and cpl < 3 else cr4
+            outcome = peers.compiled.walk(maker.root, 0, va, ACCESSES[kind], cpl == 3, True, cr0, smap)
+            assert outcome is found.outcome, (found, va, kind)
+            if outcome is Outcome.PAGE_FAULT:
+                assert peers.compiled.get(control.FAULT_CODE) == found.error_code
+            assert outcome is not Outcome.TRANSLATED or peers.compiled.get(control.WALK_PA) == found.pa & ~0xFFF
+            for place, after in {step.entry_address: step.after for step in found.steps}.items():
+                assert peers.entry(place, maker.width) == after, (found, place)
         compare(peers, maker, found, (kind, va, cpl, ac), number * 2 + 0x1000)
         kinds[found.outcome.value + (" with RSVD" if found.error_code & 8 else "")] += 1
     assert peers.same_tables(maker.size), "accessed and dirty bits differ"
@@ -273,7 +284,7 @@ def test_four_levels_and_the_compiled_walker(peers_of: object) -> None:
 
 @pytest.mark.parametrize("mode", [PagingMode.TWO_LEVEL, PagingMode.PAE])
 def test_32_bit_modes(peers_of: object, mode: PagingMode) -> None:
-    """In 10⁴ accesses through two-level and PAE tables the domain's walker and the emulator's MMU never differ."""
+    """In 10⁴ accesses through two-level and PAE tables our two walkers and the emulator's MMU never differ."""
     peers = peers_of(32)  # type: ignore[operator]
     kinds: Counter[str] = Counter()
     maker = Maker(random.Random(2), mode)

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from lamina_hardware.domain.paging_mode import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, Controls
 from lamina_hardware.domain.walk import Access, Memory, Outcome, translate
-from lamina_hardware.io import control, native, unicorn_layout, walker
+from lamina_hardware.io import control, native, registers, unicorn_layout, walker
 from lamina_kit.membus import MemoryBus
 
 RAM = 8 << 20
 Pages = dict[int, tuple[int, bool, bool, bool, bool]]
 """Virtual page → (frame, present, writable, user, no-execute)."""
+EFER_LMA = 1 << 10
 P, RW, US, A, D, PS, NX = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7, 1 << 63
 ADDRESS = 0x000F_FFFF_FFFF_F000
 ACCESSES = (Access.READ, Access.WRITE, Access.EXECUTE)
@@ -35,13 +36,15 @@ class Compiled:
         self.bus = bus
         self.block = np.zeros(control.WORDS, dtype=np.uint64)
         self.registers = np.zeros(1024, dtype=np.uint64)
-        self.registers[int(unicorn_layout.EFER) // 8] = EFER_NXE
+        self.page = np.zeros(512, dtype=np.uint64)
+        self.set_efer(EFER_NXE)
         for index, value in (
             (control.RAM_BASE, bus.base),
             (control.RAM_SIZE, bus.size),
             (control.STATE_BASE, bus.state_base),
             (control.BUS_HEAD, bus.head_base),
             (control.ENV, self.registers.ctypes.data),
+            (control.RUN_PAGE, self.page.ctypes.data),
         ):
             self.block[int(index)] = value
         for slot, address in native.LINKS.items():
@@ -65,8 +68,15 @@ class Compiled:
         return _OUTCOMES[ended]
 
     def set_efer(self, efer: int) -> None:
-        """Sets EFER in the register file."""
-        self.registers[int(unicorn_layout.EFER) // 8] = efer
+        """Sets EFER in the register file: IA-32e mode, with its paging of four levels."""
+        self.registers[int(unicorn_layout.EFER) // 8] = efer | EFER_LMA
+
+    def set_legacy(self, cr0: int, cr4: int, efer: int) -> None:
+        """Leaves IA-32e mode; these registers say which paging there is. What was loaded of PAE tables is forgotten."""
+        self.registers[int(unicorn_layout.EFER) // 8] = efer & ~EFER_LMA
+        self.registers[int(unicorn_layout.CR0) // 8] = cr0
+        self.registers[int(unicorn_layout.CR4) // 8] = cr4
+        self.page[int(registers.PAGE_PDPTES) // 8] = 0
 
 
 @pytest.fixture(scope="module")

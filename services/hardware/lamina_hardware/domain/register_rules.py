@@ -11,7 +11,8 @@ from __future__ import annotations
 from lamina_hardware.domain.exit_controls import KEPT_MSRS
 
 CR0_KNOWN, CR4_KNOWN, EFER_KNOWN, XCR0_KNOWN = 0xE005_003F, 0x0037_07FF, 0xD01, 0x3
-RFLAGS_KNOWN = 0x3D_7FD7  # without VM, which long mode does not have
+RFLAGS_KNOWN = 0x3F_7FD7
+RFLAGS_VM, EFER_LMA = 1 << 17, 1 << 10
 ATTRIBUTES_KNOWN = 0x1_F0FF
 EFER, PAT = 0xC000_0080, 0x277
 _ADDRESSES = (0x175, 0x176, 0xC000_0082, 0xC000_0083, 0xC000_0100, 0xC000_0101, 0xC000_0102)

@@ -15,6 +15,7 @@ from lamina_hardware.io.control import (
     L_RETIRED,
     RUN_PAGE,
 )
+from lamina_hardware.io.mode import linear_rip
 from lamina_hardware.io.native import Word, compiled, linked, load32, load64, store64, u64, word
 from lamina_kit import runpage
 
@@ -72,7 +73,7 @@ def retired(block: int) -> Word:
     left = word(block, BLOCK_COUNT)
     if left == _0:
         return word(block, CONSUMED)
-    done = count_between(block, word(block, BLOCK_PC), load64(word(block, ENV) + at.EIP))
+    done = count_between(block, word(block, BLOCK_PC), linear_rip(word(block, ENV)))
     return word(block, CONSUMED) - left + done
 
 

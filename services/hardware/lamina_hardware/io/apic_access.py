@@ -21,7 +21,8 @@ from lamina_hardware.io.control import (
     L_APIC_PAGE,
 )
 from lamina_hardware.io.decoder import PREFIX_66, decode
-from lamina_hardware.io.native import Word, compiled, linked, load32, load64, put, store32, store64, u64, word
+from lamina_hardware.io.mode import linear_rip, move_rip
+from lamina_hardware.io.native import Word, compiled, linked, load32, load64, put, store32, u64, word
 
 _0, _1, _2, _3, _4, _7, _8, _15, _16 = (u64(n) for n in (0, 1, 2, 3, 4, 7, 8, 15, 16))
 _BYTE, _LOW, _OFFSET = u64(0xFF), u64(0xFFFF_FFFF), u64(4095)
@@ -40,7 +41,7 @@ def decode_access(block: int, address: int) -> Word:
     Returns its length with the access in the block, or 0 for one that is not a MOV of 32 bits to a register's place.
     """
     env = word(block, ENV)
-    place = code_at(block, load64(env + at.EIP))
+    place = code_at(block, linear_rip(env))
     found = decode(block, place) if place != _0 else _0
     length, opcode = found & _BYTE, (found >> _8) & _BYTE
     modrm, rex = (found >> u64(24)) & _BYTE, (found >> u64(32)) & _BYTE
@@ -85,6 +86,6 @@ def is_apic_msr(block: int, writes: int) -> Word:
 def leave_instruction(block: int, length: int) -> Word:
     """Moves RIP behind an instruction that was done here; what it shadowed is over."""
     env = word(block, ENV)
-    store64(env + at.EIP, load64(env + at.EIP) + length)
+    move_rip(env, length)
     store32(env + at.HFLAGS, load32(env + at.HFLAGS) & ~at.HF_SHADOW)
     return _0

@@ -37,6 +37,7 @@ from lamina_hardware.io.control import (
 from lamina_hardware.io.control_table import POST_PORT
 from lamina_hardware.io.controls import port_exits, post
 from lamina_hardware.io.decoder import PREFIX_66, PREFIX_F2, PREFIX_F3, decode
+from lamina_hardware.io.mode import linear_rip, move_rip
 from lamina_hardware.io.native import Word, compiled, linked, load8, load64, put, store64, u64, word
 from lamina_hardware.io.operand import access_in
 from lamina_hardware.io.portable_intercepts import handed_code, may_be_handed
@@ -116,7 +117,7 @@ def _do_port(block: int, found: int, kind: int) -> Word:
     size = port_size(found)
     port = load64(env + at.REGS + _2 * _8) & _WORD
     if kind in (PORT_IN, PORT_OUT) and (found >> _8) & _8 == _0:
-        port = load8(code_at(block, load64(env + at.EIP)) + (found & _BYTE) - _1)
+        port = load8(code_at(block, linear_rip(env)) + (found & _BYTE) - _1)
     right = port_right(block, port, size)
     if right != PORT_ALLOWED:
         return _refuse_port(block) if right == PORT_REFUSED else _0
@@ -143,7 +144,7 @@ def _do_port(block: int, found: int, kind: int) -> Word:
 def _do_special(block: int) -> Word:
     """Does the instruction at RIP; changes STOP to what it means, or leaves it when nothing exits."""
     env = word(block, ENV)
-    found = decode(block, code_at(block, load64(env + at.EIP)))
+    found = decode(block, code_at(block, linear_rip(env)))
     kind = kind_of(found)
     if kind in (PORT_IN, PORT_OUT, STRING_IN, STRING_OUT):
         return _do_port(block, found, kind)
@@ -168,12 +169,12 @@ def _do_special(block: int) -> Word:
 def _was_software(block: int) -> Word:
     """Returns whether the instruction that ran last is an INT: the API tells the vector alone."""
     start = word(block, BLOCK_PC)
-    if load64(word(block, ENV) + at.EIP) == start:
+    if linear_rip(word(block, ENV)) == start:
         return _0
     place = code_at(block, start)
     found = decode(block, place) if place != _0 else _0
     opcode = (found >> _8) & _BYTE
-    is_int = opcode == u64(0xCC) or opcode == u64(0xCD) or opcode == u64(0xF1)
+    is_int = opcode == u64(0xCC) or opcode == u64(0xCD) or opcode == u64(0xCE) or opcode == u64(0xF1)
     return _1 if (found >> _16) & _BYTE == _0 and is_int else _0
 
 
@@ -184,7 +185,7 @@ def _single_fault(block: int) -> Word:
     It believes that an exception is being handled already, and the API cannot tell it otherwise; so each of the
     contributory ones arrives as vector 8. Of those a division raises #DE, and all else #GP.
     """
-    place = code_at(block, load64(word(block, ENV) + at.EIP))
+    place = code_at(block, linear_rip(word(block, ENV)))
     found = decode(block, place) if place != _0 else _0
     opcode = (found >> _8) & _BYTE
     group = (found >> u64(27)) & u64(7)
@@ -201,11 +202,11 @@ def finish_by_hand(block: int) -> Word:
         return _do_special(block)
     if stop == STOP_IO:  # an OUTS that the emulator did: with no repetition left RIP goes behind it
         rip = load64(env + at.EIP)
-        if rip == word(block, BLOCK_PC):
-            found = decode(block, code_at(block, rip))
+        if linear_rip(env) == word(block, BLOCK_PC):
+            found = decode(block, code_at(block, linear_rip(env)))
             repeats = (found >> u64(40)) & (PREFIX_F2 | PREFIX_F3) != _0
             if repeats and load64(env + at.REGS + _8) == _0:
-                store64(env + at.EIP, rip + (found & _BYTE))
+                move_rip(env, found & _BYTE)
             else:
                 put(block, STOP_E, rip)
     if stop == STOP_INTERRUPT:
@@ -222,7 +223,7 @@ def full_address(block: int) -> Word:
         return load64(word(block, INVALID_ADDRESS))
     page = word(block, FAULT_VA) & _PAGE
     env = word(block, ENV)
-    rip = load64(env + at.EIP)
+    rip = linear_rip(env)
     if word(block, FAULT_ACCESS) == ACCESS_EXECUTE:
         return rip if rip & _PAGE == page else page
     place = code_at(block, rip)

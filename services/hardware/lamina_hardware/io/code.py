@@ -23,6 +23,7 @@ from lamina_hardware.io.control import (
     WALK_PA,
 )
 from lamina_hardware.io.decoder import PREFIX_F2, PREFIX_F3, decode
+from lamina_hardware.io.mode import is_64, linear_rip, move_rip
 from lamina_hardware.io.native import (
     Word,
     compiled,
@@ -37,7 +38,8 @@ from lamina_hardware.io.native import (
     u64,
     word,
 )
-from lamina_hardware.io.walker import NO_EFFECT, walk
+from lamina_hardware.io.walk_steps import NO_EFFECT
+from lamina_hardware.io.walker import walk
 
 _0, _1, _3, _8 = u64(0), u64(1), u64(3), u64(8)
 _OFFSET = u64(4095)
@@ -108,6 +110,12 @@ def count_between(block: int, start: int, end: int) -> Word:
     return count
 
 
+@compiled("uint64(uint64)")
+def _low_mask(env: int) -> Word:
+    """Returns the bits of an index register that code outside 64-bit mode has."""
+    return ~_0 if is_64(env) != _0 else u64(0xFFFF_FFFF)
+
+
 @linked(L_LEAVE_AFTER)
 def leave_after(block: int, out_size: int) -> Word:
     """Moves RIP behind the instruction at RIP; returns 1 for an INS, on which RIP stays.
@@ -117,9 +125,10 @@ def leave_after(block: int, out_size: int) -> Word:
     """
     env = word(block, ENV)
     rip = load64(env + at.EIP)
+    width = _low_mask(env)
     put(block, STOP_E, _0)
     store32(env + at.HFLAGS, load32(env + at.HFLAGS) & ~at.HF_SHADOW)
-    place = code_at(block, rip)
+    place = code_at(block, linear_rip(env))
     found = decode(block, place) if place != _0 else _1
     opcode = (found >> _8) & _BYTE
     table = (found >> u64(16)) & _BYTE
@@ -129,12 +138,12 @@ def leave_after(block: int, out_size: int) -> Word:
     if table == _0 and (opcode == u64(0x6E) or opcode == u64(0x6F)):
         step = out_size if load32(env + at.DF) == _1 else _0 - out_size
         source = env + at.REGS + u64(6 * 8)
-        store64(source, load64(source) + step)
+        store64(source, (load64(source) + step) & width)
         if (prefixes & (PREFIX_F2 | PREFIX_F3)) != _0:
             count = env + at.REGS + _8
-            store64(count, load64(count) - _1)
+            store64(count, (load64(count) - _1) & width)
             if load64(count) != _0:
                 put(block, STOP_E, rip)
                 return _0
-    store64(env + at.EIP, rip + (found & _BYTE))
+    move_rip(env, found & _BYTE)
     return _0

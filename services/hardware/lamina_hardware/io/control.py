@@ -130,6 +130,10 @@ LOOK_IDS = u64(93)  # those that a walk needs
 LOOK_PLACES = u64(94)
 LOOK_COUNT = u64(95)
 MSR_PAIRS = u64(96)  # (number, value) pairs of the MSRs
+STUB_PAGE = u64(97)  # address of the page of `stub.py`
+STUB_RUNS = u64(98)  # 1 while its code runs
+ENTERED = u64(156)  # 1: the stub has set the segments of the run
+PAGING_HIDDEN = u64(99)  # 1: the emulator has CR0.PG clear, the context has it set
 
 SCRATCH_WORDS = 100  # ten words
 
@@ -163,6 +167,10 @@ L_PORT_RIGHT = u64(136)
 L_CONTROL_REGISTER = u64(137)
 L_LOOK_UP = u64(150)
 L_COUNT_WALK = u64(151)
+L_DERIVE_MODE = u64(152)
+L_WALK_LEGACY = u64(153)
+L_LOAD_PDPTES = u64(154)
+L_DELIVER_LEGACY = u64(155)
 
 REQUEST_CANCEL = u64(1)
 REQUEST_PAUSE = u64(2)
@@ -192,6 +200,7 @@ FAULT_DEVICE = u64(5)  # the guest physical address is a device's, by the contex
 FAULT_APIC = u64(4)  # the access is one to the local APIC's registers
 
 FAULT_IN_TABLE = u64(0)  # the second stage refused the address of a guest table entry
+FAULT_IN_PDPTES = u64(2)  # it refused the address of the four entries that PAE paging keeps in registers
 FAULT_IN_PAGE = u64(1)  # it refused the address that the guest tables gave; its offset within the page is missing
 
 ACCESS_READ = u64(1)

@@ -18,8 +18,12 @@ from lamina_hardware.io.control import (
     APIC_VALUE,
     APIC_WRITE,
     ENV,
+    FAULT,
+    FAULT_EPT,
+    FAULT_NONE,
     L_CONTROL_REGISTER,
     RUN_PAGE,
+    STOP_A,
 )
 from lamina_hardware.io.control_table import (
     FLAG_CR3_READS,
@@ -36,9 +40,22 @@ from lamina_hardware.io.control_table import (
 )
 from lamina_hardware.io.controls import setting
 from lamina_hardware.io.fill import flush_tlb
+from lamina_hardware.io.legacy_walk import forget_pdptes, load_pdptes, malformed_pdptes
+from lamina_hardware.io.mode import derive_mode, in_pae
 from lamina_hardware.io.native import Word, compiled, linked, load64, put, store64, u64, word
-from lamina_hardware.io.outcome import APIC, CR_ACCESS, GO_ON, IO_DATA, IO_DIRECTION, QUALIFICATION, RAISES, record
+from lamina_hardware.io.outcome import (
+    APIC,
+    CR_ACCESS,
+    FAULTED,
+    GO_ON,
+    IO_DATA,
+    IO_DIRECTION,
+    QUALIFICATION,
+    RAISES,
+    record,
+)
 from lamina_hardware.io.registers import set_cr0, set_cr4
+from lamina_hardware.io.walk_steps import SET_BITS
 from lamina_kit import runpage
 
 _0, _1, _2, _3, _4, _7, _8, _12, _15, _16 = (u64(n) for n in (0, 1, 2, 3, 4, 7, 8, 12, 15, 16))
@@ -51,8 +68,9 @@ _CR0_PE, _CR0_NW, _CR0_CD, _CR0_PG = (u64(1 << bit) for bit in (0, 29, 30, 31))
 _CR0_FIXED = u64(1 << 4)  # ET
 _CR4_KNOWN = u64(0x0037_07FF)
 _CR4_PAE, _CR4_PCIDE = u64(1 << 5), u64(1 << 17)
+_CR4_RELOADS = u64(1 << 4 | 1 << 5 | 1 << 7 | 1 << 20)  # PSE PAE PGE SMEP
 _CR3_RESERVED = u64(0x7FF0_0000_0000_0000)
-_LMA = u64(1 << 10)
+_LME, _LMA = u64(1 << 8), u64(1 << 10)
 _CODE_LONG = u64(1 << 21)  # L in the segment's flags
 
 MOVE_TO, MOVE_FROM, CLEAR_TASK, LOAD_STATUS = u64(0), u64(1), u64(2), u64(3)
@@ -77,6 +95,25 @@ def read_control(block: int, number: int) -> Word:
 
 
 @compiled("uint64(uint64, uint64)")
+def _reload_pdptes(block: int, cr3: int) -> Word:
+    """Loads the registers that PAE paging keeps of the table at `cr3`, when it is on; GO_ON, or what comes up instead.
+
+    With anything but GO_ON the registers are as unknown: the next walk loads them again.
+    """
+    if in_pae(word(block, ENV)) == _0:
+        return GO_ON
+    put(block, FAULT, FAULT_NONE)
+    ended = load_pdptes(block, cr3, cr3, SET_BITS)
+    if ended == FAULT_NONE and malformed_pdptes(block) == _0:
+        return GO_ON
+    forget_pdptes(block)
+    if ended != FAULT_EPT:
+        return _PROTECTION
+    put(block, STOP_A, cr3)
+    return FAULTED
+
+
+@compiled("uint64(uint64, uint64)")
 def _make_cr0(block: int, value: int) -> Word:
     env = word(block, ENV)
     old = load64(env + at.CR0)
@@ -87,12 +124,23 @@ def _make_cr0(block: int, value: int) -> Word:
     long_code = load64(env + at.SEGMENTS + at.SEGMENT_STRIDE + _16) >> u64(32) & _CODE_LONG != _0
     if in_long and value & _CR0_PG == _0 and (long_code or load64(env + at.CR4) & _CR4_PCIDE != _0):
         wrong = True
+    enters = value & ~old & _CR0_PG != _0 and load64(env + at.EFER) & _LME != _0
+    if enters and (long_code or load64(env + at.CR4) & _CR4_PAE == _0):
+        wrong = True
     if wrong:
         return _PROTECTION
-    if value != old:
-        set_cr0(block, value)
-        flush_tlb(block)
-    return GO_ON
+    if value == old:
+        return GO_ON
+    set_cr0(block, value)
+    derive_mode(block)
+    flush_tlb(block)
+    if (value ^ old) & (_CR0_PG | _CR0_NW | _CR0_CD) == _0:
+        return GO_ON
+    result = _reload_pdptes(block, load64(env + at.CR3))
+    if result != GO_ON:
+        set_cr0(block, old)
+        derive_mode(block)
+    return result
 
 
 @compiled("uint64(uint64, uint64)")
@@ -104,10 +152,18 @@ def _make_cr4(block: int, value: int) -> Word:
     wrong = value & ~_CR4_KNOWN != _0 or (in_long and value & _CR4_PAE == _0)
     if wrong or (new_pcid and (not in_long or load64(env + at.CR3) & u64(4095) != _0)):
         return _PROTECTION
-    if value != old:
-        set_cr4(block, value)
-        flush_tlb(block)
-    return GO_ON
+    if value == old:
+        return GO_ON
+    set_cr4(block, value)
+    derive_mode(block)
+    flush_tlb(block)
+    if (value ^ old) & _CR4_RELOADS == _0:
+        return GO_ON
+    result = _reload_pdptes(block, load64(env + at.CR3))
+    if result != GO_ON:
+        set_cr4(block, old)
+        derive_mode(block)
+    return result
 
 
 @compiled("uint64(uint64, uint64)")
@@ -116,9 +172,11 @@ def _make_cr3(block: int, value: int) -> Word:
     has_pcid = load64(env + at.CR4) & _CR4_PCIDE != _0
     if value & _CR3_RESERVED != _0 or (value >> u64(63) != _0 and not has_pcid):
         return _PROTECTION
-    store64(env + at.CR3, value & ~(_1 << u64(63)))
-    flush_tlb(block)
-    return GO_ON
+    result = _reload_pdptes(block, value)
+    if result == GO_ON:
+        store64(env + at.CR3, value & ~(_1 << u64(63)))
+        flush_tlb(block)
+    return result
 
 
 @compiled("uint64(uint64, uint64)")

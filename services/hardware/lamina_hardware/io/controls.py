@@ -42,6 +42,7 @@ from lamina_hardware.io.control_table import (
     T_WRITE,
     T_WRITES,
 )
+from lamina_hardware.io.mode import in_pae
 from lamina_hardware.io.native import (
     Word,
     cas64,
@@ -116,7 +117,7 @@ def set_intercepts(block: int) -> Word:
         wanted |= at.INTERCEPT_TABLES
     store64(env + at.INTERCEPTS, wanted)
     writes = u64(1 << 0 | 1 << 4 | 1 << 8)
-    if (flags >> u64(40)) & _1 != _0:
+    if (flags >> u64(40)) & _1 != _0 or in_pae(env) != _0:
         writes |= _8
     store16(env + at.INTERCEPT_CR_READ, setting(block, T_CR_READS) | u64(1 << 8))
     store16(env + at.INTERCEPT_CR_WRITE, writes)

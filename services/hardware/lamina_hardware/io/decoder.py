@@ -1,13 +1,14 @@
-"""Lengths and fields of x86-64 instructions, from their bytes.
+"""Lengths and fields of x86 instructions, from their bytes.
 
 The core charges whole blocks when it enters them. When it leaves one early (a fault, a port access) it counts how many
-instructions were behind it, and for that it must know where each begins. Long mode with 64-bit code only; encodings
-that the emulator does not know (EVEX) decode to length 0.
+instructions were behind it, and for that it must know where each begins. The code segment says whether it is 64-bit,
+32-bit or 16-bit code; encodings that the emulator does not know (EVEX) decode to length 0.
 
 `decode` packs what it found into one word:
 
     bits 0–7 length · 8–15 opcode · 16–23 map (0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A) · 24–31 ModRM · 32–39 REX ·
-    40–47 prefixes seen (PREFIX_… bits)
+    40–47 prefixes (PREFIX_… bits); those of sizes say which size it is, whatever the default of the code is:
+    66 a 16-bit operand, 67 a 32-bit address, ADDRESS_16 a 16-bit one
 
 Source: Intel SDM vol. 2, chapter 2 and appendix A.
 """
@@ -16,19 +17,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from lamina_hardware.io.control import L_DECODE
-from lamina_hardware.io.native import Word, compiled, linked, load8, u64
+from lamina_hardware.io.control import ENV, L_DECODE
+from lamina_hardware.io.mode import BITS_16, BITS_32, BITS_64, code_bits
+from lamina_hardware.io.native import Word, compiled, linked, load8, u64, word
 
 PREFIX_66 = u64(1)
 PREFIX_F2 = u64(2)
 PREFIX_F3 = u64(4)
 PREFIX_67 = u64(8)
 PREFIX_LOCK = u64(16)
+ADDRESS_16 = u64(32)
 
 MAX_LENGTH = 15
 
 # What follows an opcode: ModRM in bit 4, and one of these kinds of immediate.
-_NONE, _IMM8, _IMM16, _IMMZ, _IMMV, _MOFFS, _IMM24, _GROUP8, _GROUPZ, _INVALID = range(10)
+_NONE, _IMM8, _IMM16, _IMMZ, _IMMV, _MOFFS, _IMM24, _GROUP8, _GROUPZ, _INVALID, _FAR = range(11)
 _MODRM = 16
 _PREFIX = 32
 
@@ -58,6 +61,36 @@ def _one_byte() -> list[int]:
     return table
 
 
+def _one_byte_32() -> list[int]:
+    """Returns the table of the one-byte opcodes outside 64-bit mode, which has what that mode took away."""
+    table = _one_byte()
+    for code in (
+        0x06,
+        0x07,
+        0x0E,
+        0x16,
+        0x17,
+        0x1E,
+        0x1F,
+        0x27,
+        0x2F,
+        0x37,
+        0x3F,
+        *range(0x40, 0x50),
+        0x60,
+        0x61,
+        0xCE,
+        0xD6,
+    ):
+        table[code] = _NONE
+    for code in (0x9A, 0xEA):
+        table[code] = _FAR
+    table[0x62] = table[0xC4] = table[0xC5] = _MODRM
+    table[0x82] = _MODRM | _IMM8
+    table[0xD4] = table[0xD5] = _IMM8
+    return table
+
+
 def _two_byte() -> list[int]:
     """Returns the table of the opcodes after 0F."""
     table = [_MODRM] * 256
@@ -75,20 +108,23 @@ def _two_byte() -> list[int]:
 
 
 _ONE = np.array(_one_byte(), dtype=np.uint8)
+_ONE_32 = np.array(_one_byte_32(), dtype=np.uint8)
 _TWO = np.array(_two_byte(), dtype=np.uint8)
 
 _0, _1, _2, _3, _4, _5, _7, _8 = (u64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8))
 _LIMIT = u64(MAX_LENGTH)
 
 
-@compiled("uint64(uint64, uint64)")
-def _memory_operand(code: int, at: int) -> Word:
+@compiled("uint64(uint64, uint64, uint64)")
+def _memory_operand(code: int, at: int, prefixes: int) -> Word:
     """Returns how many bytes ModRM at `code + at`, SIB and displacement take."""
     modrm = load8(code + at)
     mod = modrm >> u64(6)
     rm = modrm & _7
     if mod == _3:
         return _1
+    if prefixes & ADDRESS_16 != _0:
+        return _3 if mod == _2 or (mod == _0 and rm == u64(6)) else _1 + mod
     size = _1
     base = rm
     if rm == _4:
@@ -114,7 +150,9 @@ def _immediate(kind: int, prefixes: int, rex: int, modrm: int) -> Word:
     if kind == u64(_IMMV):
         return _8 if (rex & _8) != _0 else z
     if kind == u64(_MOFFS):
-        return _4 if (prefixes & PREFIX_67) != _0 else _8
+        return _2 if prefixes & ADDRESS_16 != _0 else (_4 if (prefixes & PREFIX_67) != _0 else _8)
+    if kind == u64(_FAR):
+        return z + _2
     if kind == u64(_IMM24):
         return _3
     group = ((modrm >> _3) & _7) < _2
@@ -125,32 +163,65 @@ def _immediate(kind: int, prefixes: int, rex: int, modrm: int) -> Word:
     return _0
 
 
+@compiled("uint64(uint64, uint64)")
+def _sizes(prefixes: int, bits: int) -> Word:
+    """Turns the prefixes that were there into the sizes that they mean in this code."""
+    if bits == BITS_64:
+        return prefixes
+    if bits == BITS_16:
+        prefixes ^= PREFIX_66
+    short = (prefixes & PREFIX_67 != _0) == (bits == BITS_32)
+    return (prefixes & ~PREFIX_67) | ADDRESS_16 if short else prefixes | PREFIX_67
+
+
+@compiled("uint64(uint64, uint64)")
+def _first(byte: int, bits: int) -> Word:
+    """Returns what follows a one-byte opcode."""
+    return u64(_ONE[byte]) if bits == BITS_64 else u64(_ONE_32[byte])
+
+
+@compiled("uint64(uint64, uint64, uint64)")
+def _is_vex(byte: int, place: int, bits: int) -> Word:
+    """Returns whether C4 or C5 at `place` begins a VEX prefix; outside 64-bit mode it may be LES or LDS of memory."""
+    if byte != u64(0xC4) and byte != u64(0xC5):
+        return _0
+    return _1 if bits == BITS_64 or load8(place + _1) >= u64(0xC0) else _0
+
+
+@compiled("uint64(uint64, uint64)")
+def _prefix(byte: int, seen: int) -> Word:
+    """Returns the prefixes seen with one more."""
+    if byte == u64(0x66):
+        return seen | PREFIX_66
+    if byte == u64(0xF2):
+        return seen | PREFIX_F2
+    if byte == u64(0xF3):
+        return seen | PREFIX_F3
+    if byte == u64(0x67):
+        return seen | PREFIX_67
+    return seen | PREFIX_LOCK if byte == u64(0xF0) else seen
+
+
 @linked(L_DECODE)
 def decode(block: int, code: int) -> Word:
-    """Returns the packed description of the instruction whose 15 bytes at most start at address `code`; 0: none."""
-    at = _0
-    rex = _0
-    prefixes = _0
+    """Returns the packed description of the instruction whose 15 bytes at most start at address `code`; 0: none.
+
+    A block without a register file decodes 64-bit code.
+    """
+    bits = code_bits(word(block, ENV)) if word(block, ENV) != _0 else BITS_64
+    at, rex, prefixes = _0, _0, _0
     byte = load8(code)
-    while _ONE[byte] == _PREFIX and at < _LIMIT:
+    while _first(byte, bits) == u64(_PREFIX) and at < _LIMIT:
         if byte & u64(0xF0) == u64(0x40):
             rex = byte
         else:
             rex = _0
-            if byte == u64(0x66):
-                prefixes |= PREFIX_66
-            elif byte == u64(0xF2):
-                prefixes |= PREFIX_F2
-            elif byte == u64(0xF3):
-                prefixes |= PREFIX_F3
-            elif byte == u64(0x67):
-                prefixes |= PREFIX_67
-            elif byte == u64(0xF0):
-                prefixes |= PREFIX_LOCK
+            prefixes = _prefix(byte, prefixes)
         at += _1
         byte = load8(code + at)
+    prefixes = _sizes(prefixes, bits)
     table = _0
-    if byte == u64(0xC4) or byte == u64(0xC5):
+    if _is_vex(byte, code + at, bits) != _0:
         table = load8(code + at + _1) & u64(0x1F) if byte == u64(0xC4) else _1
         at += _2 if byte == u64(0xC4) else _1
         at += _1
@@ -164,23 +235,18 @@ def decode(block: int, code: int) -> Word:
             at += _1
             byte = load8(code + at)
     at += _1
-    if table == _0:
-        kind = u64(_ONE[byte])
-    elif table == _1:
-        kind = u64(_TWO[byte])
-    elif table == _2:
-        kind = u64(_MODRM)
-    elif table == _3:
-        kind = u64(_MODRM | _IMM8)
-    else:
+    if table > _3:
         return _0
+    kind = _first(byte, bits)
+    if table != _0:
+        kind = u64(_TWO[byte]) if table == _1 else (u64(_MODRM) if table == _2 else u64(_MODRM | _IMM8))
     if kind == u64(_INVALID) or kind == u64(_PREFIX):
         return _0
     modrm = _0
     if (kind & u64(_MODRM)) != _0:
         modrm = load8(code + at)
         control = table == _1 and byte >= u64(0x20) and byte <= u64(0x23)
-        at += _1 if control else _memory_operand(code, at)
+        at += _1 if control else _memory_operand(code, at, prefixes)
     at += _immediate(kind & u64(15), prefixes, rex, modrm)
     if at > _LIMIT:
         return _0

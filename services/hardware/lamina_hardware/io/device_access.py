@@ -23,8 +23,9 @@ from lamina_hardware.io.control import (
 )
 from lamina_hardware.io.control_table import POST_GPA
 from lamina_hardware.io.controls import post
-from lamina_hardware.io.decoder import PREFIX_66, PREFIX_67, PREFIX_F2, PREFIX_F3, decode
+from lamina_hardware.io.decoder import ADDRESS_16, PREFIX_66, PREFIX_67, PREFIX_F2, PREFIX_F3, decode
 from lamina_hardware.io.guest_memory import fetch
+from lamina_hardware.io.mode import is_64, linear_rip, move_rip
 from lamina_hardware.io.native import Word, compiled, linked, load8, load16, load32, load64, store32, store64, u64, word
 from lamina_hardware.io.outcome import (
     ACCESS,
@@ -99,8 +100,16 @@ def _step(block: int, offset: int, size: int) -> Word:
     """Moves an index register of a string instruction on; `offset` is that of RSI or RDI."""
     env = word(block, ENV)
     place = env + at.REGS + offset
-    store64(place, load64(place) + (size if load32(env + at.DF) == _1 else _0 - size))
+    moved = load64(place) + (size if load32(env + at.DF) == _1 else _0 - size)
+    store64(place, moved if is_64(env) != _0 else moved & u64(0xFFFF_FFFF))
     return _0
+
+
+@compiled("uint64(uint64, uint64)")
+def _flat_32(env: int, found: int) -> Word:
+    """Returns whether a string instruction outside 64-bit mode has 32-bit addresses in flat segments."""
+    bases = load64(env + at.SEGMENTS + _8) | load64(env + at.SEGMENTS + _3 * at.SEGMENT_STRIDE + _8)
+    return _1 if (found >> u64(40)) & ADDRESS_16 == _0 and bases == _0 else _0
 
 
 @compiled("uint64(uint64, uint64, uint64, uint64)")
@@ -117,7 +126,7 @@ def _leave(block: int, found: int, posted: int, string: int) -> Word:
         store64(env + at.REGS + _8, count - _1)
         if count != _1:
             return _WENT_ON if posted != _0 else MMIO
-    store64(env + at.EIP, load64(env + at.EIP) + (found & _BYTE))
+    move_rip(env, found & _BYTE)
     return _WENT_ON if posted != _0 else MMIO
 
 
@@ -127,7 +136,8 @@ def _string(block: int, found: int, gpa: int, va: int) -> Word:
     env = word(block, ENV)
     opcode = (found >> _8) & _BYTE
     size = operand_size(found) if opcode & _1 != _0 else _1
-    if (found >> u64(40)) & PREFIX_67 != _0 or (va & _OFFSET) + size > u64(4096):
+    short = (found >> u64(40)) & (PREFIX_67 | ADDRESS_16) != _0
+    if (short if is_64(env) != _0 else _flat_32(env, found) == _0) or (va & _OFFSET) + size > u64(4096):
         return _0
     posted = _0
     if opcode & u64(0xFE) == u64(0xAA):
@@ -213,7 +223,7 @@ def _move(block: int, found: int, code: int, gpa: int) -> Word:
 def device_access(block: int, va: int) -> Word:
     """Handles an access to device memory at `va`: MMIO with the record filled, GO_ON for a posted write, or FAULTED."""
     gpa = word(block, FAULT_GPA) & ~_OFFSET | va & _OFFSET
-    rip = load64(word(block, ENV) + at.EIP)
+    rip = linear_rip(word(block, ENV))
     code = code_at(block, rip)
     found = decode(block, code) if code != _0 and rip != va else _0
     record(block, GPA, gpa)

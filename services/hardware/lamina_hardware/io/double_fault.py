@@ -14,11 +14,15 @@ _PAGE = u64(14)
 DOUBLE_FAULT = u64(8)
 NO_VECTOR = u64(255)
 """Instead of a vector: shutdown."""
+TASK_GATE = u64(0x100)
+"""Instead of a vector: the event goes through a task gate, which its holder does; the error code is the event's."""
 
 
 @compiled("uint64(uint64, uint64)")
 def second_vector(first: int, second: int) -> Word:
     """Returns the vector that two exceptions make together (table 7-5); NO_VECTOR means shutdown."""
+    if second == TASK_GATE:
+        return TASK_GATE
     if first == DOUBLE_FAULT:
         return NO_VECTOR
     hard = (_CONTRIBUTORY >> second) & _1 != _0

@@ -25,8 +25,10 @@ from lamina_hardware.io.control import (
 from lamina_hardware.io.control_table import T_FAULT_MASK, T_FAULT_MATCH
 from lamina_hardware.io.controls import setting
 from lamina_hardware.io.decoder import decode
-from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver
-from lamina_hardware.io.double_fault import DOUBLE_FAULT, NO_VECTOR, second_vector
+from lamina_hardware.io.delivery import deliver
+from lamina_hardware.io.delivery_access import DELIVERED, SECOND_STAGE
+from lamina_hardware.io.double_fault import DOUBLE_FAULT, NO_VECTOR, TASK_GATE, second_vector
+from lamina_hardware.io.mode import linear_rip, move_rip
 from lamina_hardware.io.native import Word, compiled, load8, load32, load64, put, store64, u64, word
 from lamina_hardware.io.outcome import (
     ACCESS,
@@ -41,6 +43,7 @@ from lamina_hardware.io.outcome import (
     PAGE_FAULT,
     QUALIFICATION,
     SHUTDOWN,
+    TASK_SWITCH,
     VECTOR,
     record,
 )
@@ -56,7 +59,7 @@ _EVENT_ERROR_CODE = u64(runpage.EVENT_ERROR_CODE)
 _EVENT_EXCEPTION = u64(runpage.EVENT_EXCEPTION)
 _INVALID_OPCODE, _PROTECTION, _PAGE = (u64(n) for n in (6, 13, 14))
 _WITH_CODE = u64(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21)
-_OPCODE_INT3, _OPCODE_INT1 = u64(0xCC), u64(0xF1)
+_OPCODE_INT3, _OPCODE_INTO, _OPCODE_INT1 = u64(0xCC), u64(0xCE), u64(0xF1)
 
 
 @compiled("uint64(uint64)")
@@ -67,7 +70,7 @@ def second_stage_exit(block: int) -> Word:
     record(block, GPA, gpa)
     record(block, ADDRESS, va)
     record(block, ACCESS, word(block, FAULT_STAGE_ACCESS))
-    place = code_at(block, load64(word(block, ENV) + at.EIP))
+    place = code_at(block, linear_rip(word(block, ENV)))
     if place != _0:
         record(block, LENGTH, decode(block, place) & _BYTE)
     if word(block, FAULT_MISCONFIGURED) != _0:
@@ -89,9 +92,9 @@ def keep_event(block: int, vector: int, code: int, has_code: int) -> Word:
 def _take_back(block: int) -> Word:
     """Puts RIP back on an INT that was refused; it did not run."""
     env = word(block, ENV)
-    place = code_at(block, load64(env + at.EIP) - _1)
-    short = place != _0 and (load8(place) == _OPCODE_INT3 or load8(place) == _OPCODE_INT1)
-    store64(env + at.EIP, load64(env + at.EIP) - (_1 if short else _2))
+    place = code_at(block, linear_rip(env) - _1)
+    short = place != _0 and load8(place) in (_OPCODE_INT3, _OPCODE_INT1, _OPCODE_INTO)
+    move_rip(env, _0 - (_1 if short else _2))
     put(block, CONSUMED, word(block, CONSUMED) - _1)
     return _0
 
@@ -112,6 +115,9 @@ def raise_exception(block: int, vector: int, code: int, software: int) -> Word:
     while True:
         if vector == NO_VECTOR:
             return SHUTDOWN
+        if vector == TASK_GATE:
+            record(block, VECTOR, code)
+            return TASK_SWITCH
         if vector < u64(32) and software == _0:
             put(block, EXCEPTION_COUNTS + vector, word(block, EXCEPTION_COUNTS + vector) + _1)
         has_code = (_WITH_CODE >> vector) & _1 if vector < u64(32) and software == _0 else _0

@@ -59,6 +59,7 @@ from lamina_hardware.io.device_access import device_access
 from lamina_hardware.io.exceptions import raise_exception, second_stage_exit
 from lamina_hardware.io.fill import drop_code
 from lamina_hardware.io.intercepts import intercepted, unknown
+from lamina_hardware.io.mode import is_64, move_rip
 from lamina_hardware.io.native import Word, compiled, linked, load32, load64, put, store64, u64, word
 from lamina_hardware.io.outcome import (
     ACCESS,
@@ -183,7 +184,7 @@ def _interrupt_exit(block: int) -> Word:
         return _meaning(block, intercepted(block, vector, code & _1))
     if software != _0 and vector < u64(32) and (_SOFTWARE & word(block, EXCEPTIONS)) >> vector & _1 != _0:
         # INT n must not pass for the exception of that number: it is refused, as by a gate of level 0.
-        store64(word(block, ENV) + at.EIP, load64(word(block, ENV) + at.EIP) - _2)
+        move_rip(word(block, ENV), _0 - _2)
         code = vector << _3 | _2
         vector = _PROTECTION
         software = _0
@@ -194,8 +195,8 @@ def _interrupt_exit(block: int) -> Word:
 @compiled("uint64(uint64)")
 def _syscall_exit(block: int) -> Word:
     env = word(block, ENV)
-    if load64(env + at.EFER) & _EFER_SCE == _0:
-        store64(env + at.EIP, load64(env + at.EIP) - _2)
+    if load64(env + at.EFER) & _EFER_SCE == _0 or is_64(env) == _0:  # outside 64-bit code it is AMD's alone
+        move_rip(env, _0 - _2)
         settle(block, _0)
         return raise_exception(block, _INVALID_OPCODE, _0, _0)
     if word(block, INTERCEPT_SYSCALL) == _0:
@@ -213,7 +214,7 @@ def _sysenter_exit(block: int) -> Word:
     if traps(block, _3, _0) != _0:
         return SYSENTER
     if load32(env + at.SYSENTER_CS) & u64(0xFFFC) == _0:
-        store64(env + at.EIP, load64(env + at.EIP) - _2)
+        move_rip(env, _0 - _2)
         put(block, CONSUMED, word(block, CONSUMED) - _1)
         return raise_exception(block, _PROTECTION, _0, _0)
     enter_sysenter(block)

@@ -50,6 +50,7 @@ from lamina_hardware.io.control import (
     WALK_SECOND_SHIFT,
     WALK_SHIFT,
 )
+from lamina_hardware.io.mode import linear_rip
 from lamina_hardware.io.native import (
     Word,
     call3,
@@ -66,9 +67,10 @@ from lamina_hardware.io.native import (
     u64,
     word,
 )
-from lamina_hardware.io.walker import CR4_SMAP, SET_BITS, walk
+from lamina_hardware.io.walk_steps import CR4_SMAP, SET_BITS
+from lamina_hardware.io.walker import walk
 
-_0, _1, _2, _3, _8, _12, _21 = (u64(n) for n in (0, 1, 2, 3, 8, 12, 21))
+_0, _1, _2, _3, _8, _12, _22 = (u64(n) for n in (0, 1, 2, 3, 8, 12, 22))
 _PAGE = u64(4096)
 _63 = u64(63)
 _16, _24 = u64(16), u64(24)
@@ -143,7 +145,7 @@ def _fetch_rights(block: int, state: int, rights: int) -> Word:
 @compiled("uint64(uint64, uint64)")
 def _runs_in(block: int, page: int) -> Word:
     """Returns whether the instruction that runs now lies in this physical page."""
-    place = peek(block, load64(word(block, ENV) + at.EIP))
+    place = peek(block, linear_rip(word(block, ENV)))
     return _1 if place != _0 and ((place - word(block, RAM_BASE)) & _PAGE_MASK) == page else _0
 
 
@@ -190,7 +192,7 @@ def count_walk(block: int, ended: int) -> Word:
     place = WALK_FAULTS
     if ended == FAULT_NONE:
         shift = min(word(block, WALK_SHIFT), word(block, WALK_SECOND_SHIFT))
-        place = FILLS_4K if shift == _12 else (FILLS_2M if shift == _21 else FILLS_1G)
+        place = FILLS_4K if shift == _12 else (FILLS_2M if shift <= _22 else FILLS_1G)  # 4 MiB counts as 2 MiB
     put(block, place, word(block, place) + _1)
     return _0
 

@@ -22,7 +22,8 @@ from lamina_hardware.io.control import (
 )
 from lamina_hardware.io.fill import walk_live
 from lamina_hardware.io.native import Word, compiled, load8, load64, mark_written, put, store8, store64, u64, word
-from lamina_hardware.io.walker import SET_BITS, walk
+from lamina_hardware.io.walk_steps import SET_BITS
+from lamina_hardware.io.walker import walk
 
 _0, _1, _3, _8, _12 = (u64(n) for n in (0, 1, 3, 8, 12))
 _OFFSET = u64(4095)

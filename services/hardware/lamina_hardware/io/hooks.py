@@ -59,6 +59,7 @@ from lamina_hardware.io.control import (
 from lamina_hardware.io.control_table import POST_PORT
 from lamina_hardware.io.controls import port_exits, post
 from lamina_hardware.io.fill import fill
+from lamina_hardware.io.mode import linear_rip
 from lamina_hardware.io.native import (
     Word,
     call1,
@@ -276,7 +277,7 @@ def on_cpuid(engine: int, block: int) -> Word:
 @callback("int32(uint64, uint64)")
 def on_timestamp(engine: int, block: int) -> Word:
     """Answers RDTSC and RDTSCP from the run page, or ends the run behind it."""
-    code = code_at(block, load64(word(block, ENV) + at.EIP))
+    code = code_at(block, linear_rip(word(block, ENV)))
     with_aux = code != _0 and load16(code) == u64(0x010F)
     if answer_timestamp(block, _1 if with_aux else _0) != _0:
         return np.int32(1)

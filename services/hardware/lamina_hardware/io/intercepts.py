@@ -28,6 +28,7 @@ from lamina_hardware.io.decoder import decode
 from lamina_hardware.io.device_access import operand_size
 from lamina_hardware.io.fill import flush_tlb
 from lamina_hardware.io.guest_memory import deposit, fetch
+from lamina_hardware.io.mode import linear_rip, move_rip
 from lamina_hardware.io.native import Word, compiled, linked, load32, load64, put, store32, store64, u64, word
 from lamina_hardware.io.operand import modrm_address
 from lamina_hardware.io.outcome import (
@@ -87,7 +88,7 @@ def _done(block: int, found: int, result: int) -> Word:
     """Counts the instruction, moves RIP behind it, and returns `result`."""
     env = word(block, ENV)
     settle(block, _1)
-    store64(env + at.EIP, load64(env + at.EIP) + (found & _BYTE))
+    move_rip(env, found & _BYTE)
     store32(env + at.HFLAGS, load32(env + at.HFLAGS) & ~at.HF_SHADOW)
     record(block, LENGTH, _0 if result == GO_ON else found & _BYTE)
     return result
@@ -106,8 +107,7 @@ def _unless_raised(block: int, found: int, result: int) -> Word:
 def _operand(block: int, found: int) -> Word:
     """Returns the address of the instruction's memory operand."""
     env = word(block, ENV)
-    rip = load64(env + at.EIP)
-    return modrm_address(env, code_at(block, rip), found, rip + (found & _BYTE))
+    return modrm_address(env, code_at(block, linear_rip(env)), found, load64(env + at.EIP) + (found & _BYTE))
 
 
 @compiled("uint64(uint64, uint64)")
@@ -242,7 +242,7 @@ def _msr(block: int, found: int, writes: int) -> Word:
 @linked(L_INTERCEPTED)
 def intercepted(block: int, code: int, writes: int) -> Word:
     """Does an instruction that was handed over; `code` is the emulator's, `writes` 1 for WRMSR."""
-    place = code_at(block, load64(word(block, ENV) + at.EIP))
+    place = code_at(block, linear_rip(word(block, ENV)))
     found = decode(block, place) if place != _0 else _0
     if code == at.VMEXIT_SHUTDOWN or found == _0:
         settle(block, _0)
@@ -364,8 +364,7 @@ def _system(block: int, found: int, modrm: int) -> Word:
 def unknown(block: int) -> Word:
     """Does an instruction that the emulator does not execute, if it is one of ours; else it is undefined."""
     env = word(block, ENV)
-    rip = load64(env + at.EIP)
-    place = code_at(block, rip)
+    place = code_at(block, linear_rip(env))
     found = decode(block, place) if place != _0 else _0
     opcode = (found >> _8) & _BYTE
     table = (found >> _16) & _BYTE
@@ -374,7 +373,7 @@ def unknown(block: int) -> Word:
         settle(block, _0)
         answered = answer_timestamp(block, _1)
         put(block, CONSUMED, word(block, CONSUMED) + _1)
-        store64(env + at.EIP, rip + (found & _BYTE))
+        move_rip(env, found & _BYTE)
         return GO_ON if answered != _0 else TIMESTAMP
     if table == _1 and opcode == _1 and modrm >= u64(0xC0):
         return _unless_raised(block, found, _system(block, found, modrm))

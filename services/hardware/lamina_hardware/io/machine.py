@@ -46,7 +46,8 @@ from lamina_hardware.io.control import (
 )
 from lamina_hardware.io.control_table import FLAG_EXTERNAL, FLAG_INTERRUPT_WINDOW, FLAG_NMI, FLAG_NMI_WINDOW, T_FLAGS
 from lamina_hardware.io.controls import set_intercepts, setting
-from lamina_hardware.io.delivery import DELIVERED, SECOND_STAGE, deliver
+from lamina_hardware.io.delivery import deliver
+from lamina_hardware.io.delivery_access import DELIVERED, SECOND_STAGE
 from lamina_hardware.io.device_access import finish_load
 from lamina_hardware.io.double_fault import DOUBLE_FAULT, second_vector
 from lamina_hardware.io.exceptions import keep_event, raise_exception, second_stage_exit

@@ -49,7 +49,7 @@ from lamina_hardware.io.exchange import look
 from lamina_hardware.io.fill import count_walk, flush_tlb, walk_live
 from lamina_hardware.io.hooks import callback
 from lamina_hardware.io.native import Word, compiled, linked, load8, load32, load64, put, store64, u64, word
-from lamina_hardware.io.walker import CR0_WP, CR4_SMAP, CR4_SMEP, NO_EFFECT
+from lamina_hardware.io.walk_steps import CR0_WP, CR4_SMAP, CR4_SMEP, NO_EFFECT
 
 # Words of the head.
 SETS, WAYS, TICK, TABLE, QUEUE, CAPACITY, COUNT, LOST, BASE, ROOT, SIZES, INDEX, FORGET, FILLED = range(14)

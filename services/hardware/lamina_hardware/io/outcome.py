@@ -26,6 +26,7 @@ CR_ACCESS, DR_ACCESS, INVLPG, PAUSE, EPT_MISCONFIGURATION, MMIO, INTERRUPT_WINDO
 )
 DESCRIPTOR_TABLE, WBINVD, RDPMC, MWAIT, XSETBV = (u64(int(ExitReason(n))) for n in range(27, 32))
 APIC_ACCESS, NMI = u64(int(ExitReason.APIC_ACCESS)), u64(int(ExitReason.NMI))
+TASK_SWITCH = u64(int(ExitReason.TASK_SWITCH))
 MACHINE_CHECK = u64(int(ExitReason.MACHINE_CHECK))
 PAUSED = u64(255)
 """Not an exit: the core was asked to pause and goes on with the same run."""

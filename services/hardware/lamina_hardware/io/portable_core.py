@@ -2,7 +2,7 @@
 
 It runs where the walker core's self-test fails: another build of the emulator, another architecture. It is slower by
 one to two orders of magnitude, and cannot tell the error code of exceptions other than page faults, nor #TS, #NP and
-#SS from #GP.
+#SS from #GP. Other modes than 64-bit it enters by code of its own (`stub.py`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from unicorn import x86_const
 
 from lamina_hardware.domain.exit_controls import ExitControls
-from lamina_hardware.io import control, emulator, exchange, hooks, portable_hooks
+from lamina_hardware.io import control, emulator, exchange, hooks, portable_hooks, stub
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.cell import CoreCell
 from lamina_hardware.io.control_table import ControlTable
 from lamina_kit.errors import Internal
 from lamina_kit.membus import MemoryBus
 
-_STUB = 1 << 46
+_STUB = (1 << 46) + (1 << 20)
 """Physical and virtual address of the page with the code that goes to ring 3; far above any RAM."""
 _FILE_BYTES = 8192
 
@@ -43,7 +43,7 @@ class PortableCore(CoreCell):
     def __init__(self, bus: MemoryBus) -> None:
         super().__init__(bus)
         self._file = np.zeros(_FILE_BYTES, dtype=np.uint8)
-        self._pairs = np.zeros(512, dtype=np.uint8)
+        self._pairs = np.zeros(1024, dtype=np.uint8)
         self._kept: list[NDArray[np.generic]] = []
         env = self._file.ctypes.data
         self.engine.map(0, bus.size, bus.base)
@@ -53,6 +53,7 @@ class PortableCore(CoreCell):
         self._msr_default = ControlTable(ExitControls()).msr_map
         self._put(control.MSR_DEFAULT, self._msr_default.ctypes.data)
         self._put(control.MSR_PAIRS, self._pairs.ctypes.data)
+        self._put(control.STUB_PAGE, self._make_stub())
         self._put(control.TEMPLATE_0, zero)
         self._put(control.TEMPLATE_3, user)
         for index, name in (
@@ -66,21 +67,20 @@ class PortableCore(CoreCell):
 
     def _save_levels(self) -> tuple[int, int]:
         """Saves the emulator's state at ring 0 and at ring 3; goes there by IRETQ, which the API allows."""
-        stub = np.zeros(8192, dtype=np.uint8)
-        skew = -stub.ctypes.data % 4096
-        page = stub[skew : skew + 4096]
+        page = self._room(1)
         page[:4] = np.frombuffer(b"\x48\xcf\xf4\xf4", dtype=np.uint8)  # iretq; hlt
         frame = np.array([_STUB + 2, 0x33, 0x2, _STUB + 0x800, 0x2B], dtype=np.uint64)
         page[0x400:0x428] = frame.view(np.uint8)
         gdt = np.array([0] * 5 + [0x00CF_F300_0000_FFFF, 0x00AF_FB00_0000_FFFF], dtype=np.uint64)
         page[0x500 : 0x500 + gdt.nbytes] = gdt.view(np.uint8)
-        self._kept.append(stub)
         engine = self.engine
         engine.map(_STUB, 4096, page.ctypes.data)
         engine.use_own_tlb()
         engine.write(emulator.REG_CR4, 0x620)
         engine.write_msr(0xC000_0080, 0xD01)
         engine.write(emulator.REG_CR0, 0x8001_0033)
+        engine.write_table(x86_const.UC_X86_REG_GDTR, int(stub.STUB + stub.TABLE), 0xFFFF)
+        engine.write(x86_const.UC_X86_REG_RSP, int(stub.STUB + stub.FRAME))
         zero = engine.save()
         engine.write_table(x86_const.UC_X86_REG_GDTR, _STUB + 0x500, 0x37)
         engine.write(x86_const.UC_X86_REG_RSP, _STUB + 0x400)
@@ -88,6 +88,20 @@ class PortableCore(CoreCell):
         if engine.read(x86_const.UC_X86_REG_CS) & 0xFFFF != 0x33:
             raise Internal("The emulator did not go to ring 3.", reason="CORE_RING_3")
         return zero, engine.save()
+
+    def _room(self, count: int) -> NDArray[np.uint8]:
+        """Returns pages of zeros that live as long as the core."""
+        room = np.zeros((count + 1) * 4096, dtype=np.uint8)
+        self._kept.append(room)
+        skew = -room.ctypes.data % 4096
+        return room[skew : skew + count * 4096]
+
+    def _make_stub(self) -> int:
+        """Makes the page of code that goes to other modes; returns its address in this process."""
+        page = self._room(int(stub.BYTES) >> 12)
+        page[: len(stub.CODE_BYTES)] = np.frombuffer(stub.CODE_BYTES, dtype=np.uint8)
+        self.engine.map(int(stub.STUB), int(stub.BYTES), page.ctypes.data)
+        return int(page.ctypes.data)
 
     def _list_registers(self, env: int) -> None:
         """Lists the registers that are exchanged: number, and where each lies in the register file."""

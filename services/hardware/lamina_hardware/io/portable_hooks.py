@@ -51,6 +51,7 @@ from lamina_hardware.io.control import (
     STOP_NONE,
     STOP_REQUEST,
     STOP_SPECIAL,
+    STUB_RUNS,
 )
 from lamina_hardware.io.control_table import POST_PORT
 from lamina_hardware.io.controls import port_exits, post
@@ -61,8 +62,10 @@ from lamina_hardware.io.hooks import callback, may_interrupt
 from lamina_hardware.io.native import Word, call1, compiled, load32, load64, put, store32, store64, u64, word
 from lamina_hardware.io.portable_intercepts import emulator_answers, handed_code
 from lamina_hardware.io.ports import PORT_ALLOWED, port_right
+from lamina_hardware.io.stub import BYTES as STUB_BYTES
+from lamina_hardware.io.stub import STUB
 
-_0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
+_0, _1, _2, _3, _7, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 7, 8, 16))
 _BYTE = u64(0xFF)
 _STI, _IRET, _MOV_SEGMENT = u64(0xFB), u64(0xCF), u64(0x8E)
 _SHADOWS, _RETURNS = _1, _2
@@ -72,7 +75,11 @@ _WORD = u64(0xFFFF)
 
 @callback("boolean(uint64, uint64, int32, uint64, uint64)")
 def on_fill_portable(engine: int, va: int, kind: int, out: int, block: int) -> Word:
-    """Fills the TLB for one page, or notes the fault."""
+    """Fills the TLB for one page, or notes the fault; the core's own code finds its page and no other."""
+    if word(block, STUB_RUNS) != _0:
+        store64(out, va & ~u64(4095))
+        store32(out + _8, _7)
+        return va - STUB < STUB_BYTES
     look(block)
     return fill(block, va, u64(kind), out) != _0
 

@@ -6,10 +6,11 @@ The codes are those that the walker core's emulator gives, so both cores go on i
 from __future__ import annotations
 
 from lamina_hardware.io import unicorn_layout as at
-from lamina_hardware.io.control import CONTROLS, ENV, MSR_DEFAULT
+from lamina_hardware.io.control import CONTROLS, ENV, MSR_DEFAULT, PAGING_HIDDEN
 from lamina_hardware.io.control_table import FLAG_CR3_WRITES, T_CR_READS, T_FLAGS, T_MSR_MAP
 from lamina_hardware.io.controls import setting, traps
 from lamina_hardware.io.decoder import PREFIX_F3
+from lamina_hardware.io.mode import in_pae
 from lamina_hardware.io.native import Word, compiled, load8, load32, u64, word
 
 _0, _1, _2, _3, _4, _5, _6, _7, _8, _9 = (u64(n) for n in range(10))
@@ -82,10 +83,10 @@ def handed_code(block: int, found: int) -> Word:
     if opcode == u64(0x21) or opcode == u64(0x23):
         return (at.VMEXIT_DR_READ if opcode == u64(0x21) else at.VMEXIT_DR_WRITE) + number
     if opcode == u64(0x20):
-        wanted = (setting(block, T_CR_READS) | u64(1 << 8)) >> number
+        wanted = (setting(block, T_CR_READS) | u64(1 << 8) | word(block, PAGING_HIDDEN)) >> number
         return at.VMEXIT_CR_READ + number if wanted & _1 != _0 else _0
     writes = u64(1 << 0 | 1 << 4 | 1 << 8)
-    if setting(block, T_FLAGS) & FLAG_CR3_WRITES != _0:
+    if setting(block, T_FLAGS) & FLAG_CR3_WRITES != _0 or in_pae(env) != _0:
         writes |= _8
     return at.VMEXIT_CR_WRITE + number if (writes >> number) & _1 != _0 else _0
 

@@ -10,6 +10,7 @@ from lamina_hardware.io.control import (
     ACCESS_WRITE,
     FAULT_CODE,
     FAULT_IN_PAGE,
+    FAULT_IN_PDPTES,
     FAULT_STAGE_ACCESS,
     FAULT_STAGE_RIGHTS,
     L_QUALIFY,
@@ -27,6 +28,8 @@ def qualify(block: int) -> Word:
     """Returns the qualification of the second-stage fault in the block. Guest tables are read as if written."""
     access = word(block, FAULT_STAGE_ACCESS)
     final = word(block, FAULT_CODE) == FAULT_IN_PAGE
+    if word(block, FAULT_CODE) == FAULT_IN_PDPTES:  # loads of these registers are reads, and of no linear address
+        return _READ | word(block, FAULT_STAGE_RIGHTS) << _3
     if not final:
         kind = _READ | _WRITE
     elif access == ACCESS_WRITE:

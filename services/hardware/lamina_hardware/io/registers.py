@@ -11,19 +11,16 @@ from __future__ import annotations
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.api_registers import read_register, write_register
 from lamina_hardware.io.control import (
-    ENGINE,
     ENV,
-    F_REG_WRITE,
     L_LOAD,
     L_STORE,
     PORTABLE,
     RUN_PAGE,
-    SCRATCH,
 )
 from lamina_hardware.io.fpu import load_fpu, store_fpu
+from lamina_hardware.io.mode import derive_mode
 from lamina_hardware.io.native import (
     Word,
-    call3,
     compiled,
     linked,
     load32,
@@ -58,6 +55,9 @@ PAGE_SEGMENTS = u64(runpage.SEGMENTS_OFFSET)
 PAGE_TSC_AUX = u64(runpage.TSC_OFFSET + 0x10)
 PAGE_ENGINE = u64(runpage.ENGINE_OFFSET)
 PAGE_SHADOW = u64(runpage.STATE_OFFSET)
+PAGE_PDPTES = u64(runpage.ENGINE_OFFSET + 0x60)
+"""Words of the engine's own: the CR3 that the PDPTE registers were loaded for, with bit 0 set (0: not loaded); then
+the four of them."""
 _BLOCKED = u64(runpage.BLOCKED_BY_STI | runpage.BLOCKED_BY_MOV_SS)
 _BLOCKED_NMI = u64(runpage.BLOCKED_BY_NMI)
 
@@ -73,9 +73,7 @@ DIRTY_ALL = u64(runpage.DIRTY_ALL)
 _REG_EFLAGS = u64(253)
 _REG_CR0 = u64(50)
 _REG_CR4 = u64(54)
-_REG_MSR = u64(248)
 
-_MSR_EFER = u64(0xC000_0080)
 _FLAG_DF = u64(1 << 10)
 _FLAGS_FIXED = u64(2)
 
@@ -131,9 +129,9 @@ def set_level(env: int, cpl: int) -> Word:
 
 @compiled("uint64(uint64, uint64)")
 def set_cr0(block: int, value: int) -> Word:
-    """Sets CR0, with what the emulator derives from it."""
+    """Sets CR0, with what the emulator derives from it; `derive_mode` goes by the value."""
     if word(block, PORTABLE) == _0:
-        return write_register(block, _REG_CR0, value)
+        write_register(block, _REG_CR0, value)
     store64(word(block, ENV) + at.CR0, value)
     return _0
 
@@ -159,22 +157,19 @@ def _load_control(block: int, page: int) -> Word:
         store64(env + at.CR4, load64(page + PAGE_CR4))
         store64(env + at.EFER, load64(page + PAGE_EFER))
         return _1
-    if load64(env + at.CR0) != load64(page + PAGE_CR0):
-        set_cr0(block, load64(page + PAGE_CR0))
+    if load64(env + at.EFER) != load64(page + PAGE_EFER):
+        store64(env + at.EFER, load64(page + PAGE_EFER))
         flush = _1
     if load64(env + at.CR4) != load64(page + PAGE_CR4):
         set_cr4(block, load64(page + PAGE_CR4))
+        flush = _1
+    if load64(env + at.CR0) != load64(page + PAGE_CR0):
+        set_cr0(block, load64(page + PAGE_CR0))
         flush = _1
     if load64(env + at.CR3) != load64(page + PAGE_CR3):
         store64(env + at.CR3, load64(page + PAGE_CR3))
         flush = _1
     store64(env + at.CR2, load64(page + PAGE_CR2))
-    if load64(env + at.EFER) != load64(page + PAGE_EFER):
-        scratch = word(block, SCRATCH)
-        store32(scratch, _MSR_EFER)
-        store64(scratch + _8, load64(page + PAGE_EFER))
-        call3(word(block, F_REG_WRITE), word(block, ENGINE), _REG_MSR, scratch)
-        flush = _1
     return flush
 
 
@@ -262,6 +257,8 @@ def load(block: int, everything: int) -> Word:
     page = word(block, RUN_PAGE)
     env = word(block, ENV)
     dirty = load64(page + PAGE_DIRTY)
+    if (dirty & DIRTY_CONTROL) != _0:
+        store64(page + PAGE_PDPTES, _0)  # the next walk loads them, as a VM entry does
     if everything != _0:
         dirty = DIRTY_ALL
     store64(page + PAGE_DIRTY, _0)
@@ -291,6 +288,8 @@ def load(block: int, everything: int) -> Word:
         store32(env + at.HFLAGS, (load32(env + at.HFLAGS) & ~(at.HF_CPL | at.HF_SHADOW)) | cpl | shadow)
         nmi = at.HF2_NMI if load64(page + PAGE_SHADOW) & _BLOCKED_NMI != _0 else _0
         store32(env + at.HFLAGS2, (load32(env + at.HFLAGS2) & ~at.HF2_NMI) | nmi)
+    if (dirty & (DIRTY_CONTROL | DIRTY_SEGMENTS | DIRTY_RIP)) != _0:
+        derive_mode(block)
     if (dirty & DIRTY_FPU) != _0:
         load_fpu(block, page)
     return flush

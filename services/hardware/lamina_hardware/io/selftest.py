@@ -32,7 +32,7 @@ from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.io.unicorn_core import UnicornCore, find_state
 from lamina_kit import runpage
 from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import ExitReason, RunPage
+from lamina_kit.runpage import ExitReason, RunPage, Segment
 
 _TEXT, _DATA = 0x400000, 0x600000
 _ROOT, _TEXT_FRAME, _DATA_FRAME, _EPT = 0x1000, 0x10000, 0x11000, 0x8000
@@ -104,6 +104,7 @@ class Bench:
             table = self.bus.load64(0x3000 + (va >> 21) * 8) & ~0xFFF
             self.bus.store64(table + (va >> 12 & 511) * 8, frame | 7)
         self.page = RunPage(self.bus.run_page(0))
+        self.page_cs: Segment | None = None
 
     def run(
         self,
@@ -121,6 +122,8 @@ class Bench:
         self.bus.drain_code_writes()
         reset_registers(self.page.view, ring)
         self.page.cr3, self.page.rip = _ROOT, _TEXT
+        if self.page_cs is not None:
+            self.page.set_segment("cs", self.page_cs)
         for name, value in registers.items():
             setattr(self.page, name, value)
         work = CoreRun(1, 0, eptp=eptp, budget=budget, controls=controls.address if controls else 0)
@@ -260,6 +263,22 @@ def _interrupts(bench: Bench) -> None:
     _expect((record.reason, bench.page.interruptibility), (ExitReason.HLT, 0), "the end of an NMI's handler by IRETQ")
 
 
+def _modes(bench: Bench) -> None:
+    """Code of 32 and 16 bits, segments with bases, and a far jump to 64-bit code by the emulator itself."""
+    table = struct.pack("<4Q", 0, 0x00CF9B00_0000FFFF, 0x00AF9B00_0000FFFF, 0x00CF9360_0000FFFF)
+    bench.bus.write(_DATA_FRAME + 0x800, table)
+    bench.bus.write(_DATA_FRAME + 0x10, b"\x78\x56\x34\x12")
+    code = "b8180000008ed8a110000000405053ea" + (_TEXT + 0x16).to_bytes(4, "little").hex() + "100049c7c055000000f4"
+    registers: dict[str, Any] = {"gdtr_base": _DATA + 0x800, "gdtr_limit": 31, "rsp": _DATA + 0x700, "rbx": 7}
+    bench.page_cs = Segment(8, 0, 0xFFFF_FFFF, 0xC09B)
+    record = bench.run(code, ring=0, **registers)
+    bench.page_cs = None
+    found = (record.reason, bench.page.rax, bench.page.r8, bench.page.rsp, record.instructions_retired)
+    wanted = (ExitReason.HLT, 0x12345679, 0x55, _DATA + 0x6F8, 9)
+    _expect(found, wanted, "compatibility code that goes to 64-bit code")
+    _expect(bench.page.segment("ds").base, _DATA, "the base of a segment that the emulator loaded")
+
+
 CHECKS: tuple[Callable[[Bench], None], ...] = (
     _counts,
     _faults,
@@ -271,6 +290,7 @@ CHECKS: tuple[Callable[[Bench], None], ...] = (
     _tlb,
     _state,
     _interrupts,
+    _modes,
 )
 
 

@@ -74,6 +74,9 @@ TLB_ENTRY_BYTES = 64  # addresses for reads, writes and fetches, then the physic
 
 # hflags
 HF_CPL = u64(3)
+HF_CS32, HF_SS32, HF_ADDSEG, HF_PE = (u64(1 << bit) for bit in (4, 5, 6, 7))
+HF_LMA, HF_CS64 = u64(1 << 14), u64(1 << 15)
+HF_MODE = HF_CS32 | HF_SS32 | HF_ADDSEG | HF_PE | HF_LMA | HF_CS64
 HF_GUEST = u64(1 << 21)
 HF_SHADOW = u64(1 << 3)  # STI or MOV SS holds interrupts back
 HF2_NMI = u64(1 << 2)  # an NMI is being handled; IRET clears it

@@ -10,285 +10,58 @@ against the size of RAM before it is used, so no guest can reach anything else, 
 
 A and D are set as the hardware does, by compare-and-swap: A in every entry that the walk uses, D in the leaf of a
 write. An entry that changes under the walk is read again. The right to write is withheld until D is set, so that the
-first store comes back here. In the EPT, A is bit 8 and D bit 9, always kept (as with EPTP bit 6). So an entry of a
-guest's tables is reached as a write is: its frame needs W and gets D in the second stage, once, and what is exchanged
-in it lies where that one translation says.
+first store comes back here. Other paging modes are in `legacy_walk.py`, what all walks share in `walk_steps.py`.
 
 An address beyond RAM counts as a reserved bit of its entry: this machine's physical addresses end where its RAM does.
 
-Sources: Intel SDM vol. 3, 5.5 (four-level paging), 5.6 (rights), 5.7 (error codes), 5.8 (accessed and dirty), 30.3.3
-(EPT misconfigurations and violations), 30.3.5 (accessed and dirty flags of the EPT).
+Source: Intel SDM vol. 3, 5.5 (four-level paging), 5.8 (accessed and dirty flags).
 """
 
 from __future__ import annotations
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.control import (
-    ACCESS_EXECUTE,
-    ACCESS_READ,
     ACCESS_WRITE,
-    ACCESSED_SET,
-    APIC_PAGE,
-    BUS_HEAD,
-    CONTROLS,
-    DIRTY_SET,
     ENV,
     EPTP,
     FAULT,
-    FAULT_APIC,
     FAULT_CANONICAL,
-    FAULT_CODE,
-    FAULT_DEVICE,
     FAULT_EPT,
-    FAULT_GPA,
-    FAULT_IN_PAGE,
-    FAULT_IN_TABLE,
-    FAULT_MEMORY,
-    FAULT_MISCONFIGURED,
-    FAULT_NONE,
-    FAULT_PAGE,
-    FAULT_STAGE_ACCESS,
-    FAULT_STAGE_RIGHTS,
     FAULT_VA,
     L_WALK,
     RAM_BASE,
     RAM_SIZE,
-    RIGHT_EXECUTE,
-    RIGHT_READ,
-    RIGHT_WRITE,
-    STATE_BASE,
     WALK_LEAF,
-    WALK_PA,
     WALK_READS,
-    WALK_RIGHTS,
     WALK_SECOND_READS,
     WALK_SECOND_SHIFT,
     WALK_SHIFT,
 )
-from lamina_hardware.io.controls import is_device
-from lamina_hardware.io.native import (
-    Word,
-    cas64,
-    compiled,
-    inlined,
-    linked,
-    load32,
-    load64,
-    mark_written,
-    put,
-    u64,
-    word,
+from lamina_hardware.io.legacy_walk import walk_legacy
+from lamina_hardware.io.native import Word, cas64, linked, load64, put, u64, word
+from lamina_hardware.io.walk_steps import (
+    CODE_P,
+    CODE_R,
+    EFER_LMA,
+    EFER_NXE,
+    NO_EFFECT,
+    allowed_rights,
+    fault_code,
+    page_fault,
+    reach,
+    refused,
+    set_bits,
+    table_page,
 )
-from lamina_kit import membus
 
-_0 = u64(0)
-_1 = u64(1)
-_3 = u64(3)
-_7 = u64(7)
-_2, _12 = u64(2), u64(12)
-_39 = u64(39)
-_9 = u64(9)
-_63 = u64(63)
+_0, _1, _3, _9, _12, _39, _63 = (u64(n) for n in (0, 1, 3, 9, 12, 39, 63))
 _INDEX = u64(511 << 3)
-_PAGE = u64(4096)
-_OFFSET = u64(4095)
-_FAILED = u64(membus.FAILED)
+_PAGE, _OFFSET = u64(4096), u64(4095)
 _FRAME = u64(0x000F_FFFF_FFFF_F000)
-
-_P, _RW, _US, _A, _D, _PS = (u64(1 << bit) for bit in (0, 1, 2, 5, 6, 7))
-_G = u64(1 << 8)
+_P, _RW, _US, _A, _D, _PS, _G = (u64(1 << bit) for bit in (0, 1, 2, 5, 6, 7, 8))
 _NX = u64(1 << 63)
 _PAT_LARGE = _PAGE
-_EPT_A, _EPT_D = u64(1 << 8), u64(1 << 9)
-_EPT_TABLE_RESERVED = u64(0x78)
-_EPT_TYPES_RESERVED = u64(1 << 2 | 1 << 3 | 1 << 7)
 _CANONICAL_TOP = u64(0x1_FFFF)
-_GPA_END = u64(48)
-
-CODE_P, CODE_W, CODE_U, CODE_R, CODE_I = (u64(1 << bit) for bit in range(5))
-
-CR0_WP = u64(1 << 16)
-CR4_SMEP = u64(1 << 20)
-CR4_SMAP = u64(1 << 21)
-EFER_NXE = u64(1 << 11)
-
-NO_EFFECT = u64(0)
-SET_BITS = u64(1)
-
-
-@inlined("uint64(uint64, uint64, uint64, uint64)")
-def _set_bits(block: int, entry_pa: int, accessed: int, dirty: int) -> Word:
-    """Counts bits that the walker set in an entry, and marks its frame as written, for the dirty log."""
-    put(block, ACCESSED_SET, word(block, ACCESSED_SET) + accessed)
-    put(block, DIRTY_SET, word(block, DIRTY_SET) + dirty)
-    frame = entry_pa >> _12
-    if load32(word(block, STATE_BASE) + (frame << u64(2))) & u64(4) == _0:
-        mark_written(word(block, BUS_HEAD), frame, _1)
-    return _0
-
-
-@inlined("uint64(uint64, uint64, uint64, uint64, uint64, uint64)")
-def _second_stage_fault(block: int, gpa: int, va: int, access: int, rights: int, misconfigured: int) -> Word:
-    put(block, FAULT, FAULT_EPT)
-    put(block, FAULT_GPA, gpa)
-    put(block, FAULT_VA, va)
-    put(block, FAULT_STAGE_ACCESS, access)
-    put(block, FAULT_STAGE_RIGHTS, rights)
-    put(block, FAULT_MISCONFIGURED, misconfigured)
-    return _0
-
-
-@inlined("uint64(uint64, uint64, uint64)")
-def _misconfigured(entry: int, shift: int, leaf: int) -> Word:
-    """Returns whether an EPT entry that is present is malformed. Source: Intel SDM vol. 3, 30.3.3.1."""
-    if (entry & _3) == RIGHT_WRITE:
-        return _1
-    if leaf != _0:
-        inside = entry & _FRAME & ((_1 << shift) - _1)
-        return _1 if inside != _0 or (_EPT_TYPES_RESERVED >> ((entry >> _3) & _7)) & _1 != _0 else _0
-    reserved = _EPT_TABLE_RESERVED | (_PS if shift == _39 else _0)
-    return _1 if (entry & reserved) != _0 else _0
-
-
-@compiled("uint64(uint64, uint64, uint64, uint64, uint64)")
-def second_stage(block: int, gpa: int, access: int, va: int, effect: int) -> Word:
-    """Translates `gpa` through the EPT for one kind of access.
-
-    Returns page address | rights, or 0 with the fault in the block. `va` is only reported.
-    """
-    ram = word(block, RAM_BASE)
-    size = word(block, RAM_SIZE)
-    need = RIGHT_READ if access == ACCESS_READ else (RIGHT_WRITE if access == ACCESS_WRITE else RIGHT_EXECUTE)
-    if gpa >> _GPA_END != _0:
-        return _second_stage_fault(block, gpa, va, access, _0, _0)
-    table = word(block, EPTP) & _FRAME
-    rights = _7
-    shift = _39
-    reads = word(block, WALK_SECOND_READS)
-    while True:
-        if table + _PAGE > size:
-            put(block, WALK_SECOND_READS, reads)
-            return _second_stage_fault(block, gpa, va, access, _0, _0)
-        entry_pa = table + ((gpa >> (shift - _3)) & _INDEX)
-        entry = load64(ram + entry_pa)
-        reads += _1
-        if (entry & _7) == _0:
-            put(block, WALK_SECOND_READS, reads)
-            return _second_stage_fault(block, gpa, va, access, _0, _0)
-        leaf = _1 if shift == _12 or ((entry & _PS) != _0 and shift != _39) else _0
-        if _misconfigured(entry, shift, leaf) != _0:
-            put(block, WALK_SECOND_READS, reads)
-            return _second_stage_fault(block, gpa, va, access, _0, _1)
-        allowed = rights & entry
-        mask = (_1 << shift) - _1
-        page = ((entry & _FRAME) & ~mask) | (gpa & mask & ~_OFFSET)
-        wanted = entry | _EPT_A
-        if leaf != _0:
-            if (allowed & need) == _0 or page + _PAGE > size:
-                put(block, WALK_SECOND_READS, reads)
-                return _second_stage_fault(block, gpa, va, access, allowed & _7, _0)
-            if access == ACCESS_WRITE:
-                wanted |= _EPT_D
-        if effect != NO_EFFECT and wanted != entry:
-            if cas64(ram + entry_pa, entry, wanted) != entry:
-                continue
-            _set_bits(block, entry_pa, ((wanted ^ entry) >> u64(8)) & _1, ((wanted ^ entry) >> _9) & _1)
-        rights = allowed
-        if leaf != _0:
-            put(block, WALK_SECOND_SHIFT, shift)
-            put(block, WALK_SECOND_READS, reads)
-            if (wanted & _EPT_D) == _0:
-                rights &= ~RIGHT_WRITE
-            return page | (rights & _7)
-        table = entry & _FRAME
-        shift -= _9
-
-
-@inlined("uint64(uint64, uint64, uint64)")
-def _page_fault(block: int, va: int, code: int) -> Word:
-    put(block, FAULT, FAULT_PAGE)
-    put(block, FAULT_VA, va)
-    put(block, FAULT_CODE, code)
-    return FAULT_PAGE
-
-
-@inlined("uint64(uint64, uint64, uint64, uint64)")
-def _table_page(block: int, gpa: int, va: int, effect: int) -> Word:
-    """Returns the physical address of the table page that holds the entry at `gpa`, plus 1; 0: second-stage fault."""
-    if word(block, EPTP) == _0:
-        return (gpa & _FRAME) + _1
-    put(block, FAULT_CODE, FAULT_IN_TABLE)
-    page = second_stage(block, gpa, ACCESS_WRITE, va, effect)
-    return _0 if page == _0 else (page & _FRAME) + _1
-
-
-@inlined("uint64(uint64, uint64, uint64, uint64, uint64)")
-def _refused(rights: int, access: int, user: int, cr0: int, cr4: int) -> Word:
-    """Returns whether the rights collected over a walk (RW, US, and NX in bit 63) refuse the access."""
-    page_is_user = (rights & _US) != _0
-    if user != _0 and not page_is_user:
-        return _1
-    if access == ACCESS_WRITE and (rights & _RW) == _0 and (user != _0 or (cr0 & CR0_WP) != _0):
-        return _1
-    if access == ACCESS_EXECUTE:
-        if (rights >> _63) != _0:
-            return _1
-        if user == _0 and page_is_user and (cr4 & CR4_SMEP) != _0:
-            return _1
-    elif user == _0 and page_is_user and (cr4 & CR4_SMAP) != _0:
-        return _1
-    return _0
-
-
-@inlined("uint64(uint64, uint64, uint64, uint64, uint64)")
-def _reach(block: int, va: int, page: int, allowed: int, access_and_effect: int) -> Word:
-    """Takes the page that the first stage gave through the second, and stores the result."""
-    if page | _1 == word(block, APIC_PAGE):
-        put(block, FAULT, FAULT_APIC)
-        put(block, FAULT_VA, va)
-        return FAULT_APIC
-    if word(block, CONTROLS) != _0 and is_device(block, page) != _0:
-        put(block, FAULT, FAULT_DEVICE)
-        put(block, FAULT_VA, va)
-        put(block, FAULT_GPA, page)
-        return FAULT_DEVICE
-    if word(block, EPTP) != _0:
-        put(block, FAULT_CODE, FAULT_IN_PAGE)
-        host = second_stage(block, page, access_and_effect >> _1, va, access_and_effect & _1)
-        if host == _0:
-            return FAULT_EPT
-        allowed &= host & _7
-        host &= _FRAME
-    else:
-        host = page
-    put(block, WALK_PA, host)
-    put(block, WALK_RIGHTS, allowed)
-    if load32(word(block, STATE_BASE) + ((host >> _12) << _2)) & _FAILED != _0 and access_and_effect & _1 != _0:
-        put(block, FAULT, FAULT_MEMORY)
-        put(block, FAULT_VA, va)
-        put(block, FAULT_GPA, page)
-        return FAULT_MEMORY
-    return FAULT_NONE
-
-
-@inlined("uint64(uint64, uint64, uint64, uint64)")
-def _code(access: int, user: int, cr4: int, efer: int) -> Word:
-    """Returns the bits of a page fault's error code that say what was tried. Source: Intel SDM vol. 3, 5.7."""
-    code = (CODE_W if access == ACCESS_WRITE else _0) | (CODE_U if user != _0 else _0)
-    if access == ACCESS_EXECUTE and ((efer & EFER_NXE) != _0 or (cr4 & CR4_SMEP) != _0):
-        code |= CODE_I
-    return code
-
-
-@inlined("uint64(uint64, uint64, uint64, uint64)")
-def _allowed(rights: int, leaf: int, user: int, cr0: int) -> Word:
-    """Returns what may be done without another walk: a write only once D is set in the leaf."""
-    allowed = RIGHT_READ
-    if (leaf & _D) != _0 and ((rights & _RW) != _0 or (user == _0 and (cr0 & CR0_WP) == _0)):
-        allowed |= RIGHT_WRITE
-    if (rights >> _63) == _0:
-        allowed |= RIGHT_EXECUTE
-    return allowed
 
 
 @linked(L_WALK)
@@ -300,22 +73,24 @@ def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: i
     """
     put(block, WALK_READS, _0)
     put(block, WALK_SECOND_READS, _0)
+    efer = load64(word(block, ENV) + at.EFER)
+    if (efer & EFER_LMA) == _0:
+        return walk_legacy(block, cr3, va, access, user, cr0, cr4, effect)
     top = va >> u64(47)
     if top != _0 and top != _CANONICAL_TOP:
         put(block, FAULT, FAULT_CANONICAL)
         put(block, FAULT_VA, va)
         return FAULT_CANONICAL
-    efer = load64(word(block, ENV) + at.EFER)
     forbidden = _0 if (efer & EFER_NXE) != _0 else _NX
     ram = word(block, RAM_BASE)
     # With a second stage the first knows no end of RAM: its addresses are guest physical.
     last = word(block, RAM_SIZE) - _PAGE if word(block, EPTP) == _0 else _FRAME
     table, rights, shift, reads = cr3 & _FRAME, _RW | _US, _39, _0
     if table > last:
-        return _page_fault(block, va, _code(access, user, cr4, efer) | CODE_P | CODE_R)
+        return page_fault(block, va, fault_code(access, user, cr4, efer) | CODE_P | CODE_R)
     while True:
         entry_gpa = table + ((va >> (shift - _3)) & _INDEX)
-        place = _table_page(block, entry_gpa, va, effect)
+        place = table_page(block, entry_gpa, va, effect)
         if place == _0:
             return FAULT_EPT
         entry_pa = (place - _1) | (entry_gpa & _OFFSET)
@@ -323,7 +98,7 @@ def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: i
         reads += _1
         put(block, WALK_READS, reads)
         if (entry & _P) == _0:
-            return _page_fault(block, va, _code(access, user, cr4, efer))
+            return page_fault(block, va, fault_code(access, user, cr4, efer))
         large = (entry & _PS) != _0 and shift != _12
         leaf = large or shift == _12
         mask = (_1 << shift) - _1
@@ -334,10 +109,10 @@ def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: i
         if leaf:
             target = (target & ~mask) | (va & mask & ~_OFFSET)
         if reserved != _0 or target > last:
-            return _page_fault(block, va, _code(access, user, cr4, efer) | CODE_P | CODE_R)
+            return page_fault(block, va, fault_code(access, user, cr4, efer) | CODE_P | CODE_R)
         rights = (rights & entry & (_RW | _US)) | ((rights | entry) & _NX)
-        if leaf and _refused(rights, access, user, cr0, cr4) != _0:
-            return _page_fault(block, va, _code(access, user, cr4, efer) | CODE_P)
+        if leaf and refused(rights, access, user, cr0, cr4) != _0:
+            return page_fault(block, va, fault_code(access, user, cr4, efer) | CODE_P)
         wanted = entry | _A
         if leaf and access == ACCESS_WRITE:
             wanted |= _D
@@ -346,7 +121,7 @@ def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: i
                 # Everything is looked up anew: what else changed may lie above.
                 table, rights, shift = cr3 & _FRAME, _RW | _US, _39
                 continue
-            _set_bits(block, entry_pa, ((wanted ^ entry) >> u64(5)) & _1, ((wanted ^ entry) >> u64(6)) & _1)
+            set_bits(block, entry_pa, ((wanted ^ entry) >> u64(5)) & _1, ((wanted ^ entry) >> u64(6)) & _1)
         if leaf:
             break
         table = target
@@ -354,4 +129,4 @@ def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: i
     put(block, WALK_SHIFT, shift)
     put(block, WALK_SECOND_SHIFT, _63)
     put(block, WALK_LEAF, (rights & (_RW | _US)) | (entry & _G))
-    return _reach(block, va, target, _allowed(rights, wanted, user, cr0), access << _1 | effect)
+    return reach(block, va, target, allowed_rights(rights, wanted, user, cr0), access << _1 | effect)
