@@ -8,10 +8,9 @@ from typing import NoReturn
 from lamina_hardware.engines.interface import CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.io.core_path import choose
+from lamina_hardware.io.kvm import abi
 from lamina_kit.errors import FailedPrecondition, Unimplemented
 from lamina_kit.membus import MemoryBus
-
-_NO_KVM = "this engine has the cores that KVM gives, and none without it"
 
 
 def check_clock(engine: type[ModelEngine], name: str, mode: str) -> None:
@@ -25,11 +24,16 @@ def check_clock(engine: type[ModelEngine], name: str, mode: str) -> None:
         )
 
 
+def count_cores(engine: type[ModelEngine], wanted: int) -> int:
+    """Returns how many cores a machine has: as many as it is told, but none of KVM's where KVM is not."""
+    return 0 if engine.cores_of == "kvm" and abi.missing() else wanted
+
+
 def choose_cores(engine: ModelEngine, wanted: str, state_dir: Path, bus: MemoryBus) -> CorePath:
     """Returns the cores of an engine. Raises as `core_path.choose` does."""
     if engine.core_count:
         return choose(wanted, state_dir, bus, cores_of=engine.cores_of)
-    return CorePath("none", _NO_KVM, (), _refuse)
+    return CorePath("none", _why_none(), (), _refuse)
 
 
 def check_cores(engine: ModelEngine) -> None:
@@ -38,9 +42,13 @@ def check_cores(engine: ModelEngine) -> None:
         _refuse()
 
 
+def _why_none() -> str:
+    return f"this engine has the cores that KVM gives: {' '.join(abi.missing()).removesuffix('.')}"
+
+
 def _refuse() -> NoReturn:
     raise Unimplemented(
-        f"This machine has no cores: {_NO_KVM}.",
+        f"This machine has no cores; {_why_none()}.",
         reason="CORES_ABSENT",
-        next_step="Run contexts on a host with the engine `model`, or `kvm` where /dev/kvm is.",
+        next_step="Run contexts on a host with the engine `model`, or where /dev/kvm is.",
     )

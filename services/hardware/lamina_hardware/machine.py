@@ -25,7 +25,7 @@ from lamina_hardware.domain.contexts import Context, Handle
 from lamina_hardware.domain.devices import Device
 from lamina_hardware.domain.machine_events import CoreChange, DeviceChange, DeviceNews, MachineEvents, News
 from lamina_hardware.domain.run_groups import RunGroup
-from lamina_hardware.engine_cores import check_clock, check_cores, choose_cores
+from lamina_hardware.engine_cores import check_clock, check_cores, choose_cores, count_cores
 from lamina_hardware.engines.interface import CoreEngine, CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.faults import HardwareFaults
@@ -87,7 +87,7 @@ class Machine:
         self.clock = environment.clock
         engine_class = load_engine("hardware", environment.layer.engine)
         check_clock(engine_class, environment.layer.engine, environment.clock.mode)
-        self.engine: ModelEngine = engine_class(config.cores, config.run_pages)
+        self.engine: ModelEngine = engine_class(count_cores(engine_class, config.cores), config.run_pages)
         self.facts = HostFacts(HostFiles(Path(config.host_root))) if self.engine.shows_host else None
         self._requests = Requests()
         self._running = False

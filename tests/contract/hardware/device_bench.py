@@ -17,14 +17,10 @@ from lamina_kit.devicepage import DevicePage
 from lamina_kit.engines import engines_of
 from lamina_kit.errors import LaminaError
 
-WITHOUT_CORES = ("linux",)
-"""Engines whose machines run no contexts where KVM is not."""
-
 
 def modelled_cores() -> list[str]:
     """Returns the engines with modelled cores, which run contexts of every kind."""
-    found = engines_of("hardware")
-    return [name for name in found if name not in WITHOUT_CORES and found[name].cores_of == "model"]
+    return [name for name, engine in engines_of("hardware").items() if engine.cores_of == "model"]
 
 
 @pytest.fixture(params=sorted(engines_of("hardware")))

@@ -23,8 +23,10 @@ from tests.contract.hardware.device_bench import DMA0, Driver, Owner, Tables, re
 from tests.unit.hardware.host_trees import PCI, two_sockets, write
 
 from lamina_hardware.domain.pci import PciIdentity, configuration
+from lamina_hardware.io.kvm import abi
 from lamina_kit.engines import engines_of
 from lamina_kit.errors import FailedPrecondition
+from lamina_kit.runpage import ExitReason
 
 pytestmark = [
     pytest.mark.inside,
@@ -138,11 +140,24 @@ async def test_devices_of_lamina_work_beside_them(bench: Any) -> None:
         assert driver.opened.device.state == pb.Device.STATE_DRIVEN
 
 
-async def test_a_machine_without_cores_runs_nothing(bench: Any) -> None:
-    """It says that it has none, and why; contexts are refused; groups and RAM are there."""
+async def test_contexts_run_on_the_processor(bench: Any) -> None:
+    """Where KVM is, cores are the host's processors; a guest runs to its HLT."""
+    if abi.missing():
+        pytest.skip("; ".join(abi.missing()))
+    host = await bench.hosts.GetHost(hardware_pb2.GetHostRequest())
+    assert (host.engine, host.core_path) == ("linux", "kvm")
+    assert host.core_count == len((await bench.cpu.ListCores(hardware_pb2.ListCoresRequest())).cores) == 4
+    guest = await bench.guest("hlt", intercepts=hardware_pb2.Intercepts(exceptions=0, cpuid=False, syscall=False))
+    assert (await guest.run()).reason == ExitReason.HLT
+
+
+async def test_a_machine_without_kvm_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that it has no cores, and why; contexts are refused; groups and RAM are there."""
+    monkeypatch.setattr(abi, "missing", lambda: ["KVM is switched off."])
+    service, bench = await power_on(tmp_path, "linux")
     host = await bench.hosts.GetHost(hardware_pb2.GetHostRequest())
     assert (host.engine, host.core_count, host.core_path) == ("linux", 0, "none")
-    assert "KVM" in host.core_path_reason
+    assert "KVM is switched off" in host.core_path_reason
     assert not (await bench.cpu.ListCores(hardware_pb2.ListCoresRequest())).cores
     assert await reason(bench.create()) == ("UNIMPLEMENTED", "CORES_ABSENT")
     counters = performance_pb2_grpc.PerformanceStub(bench.channel)
@@ -155,6 +170,7 @@ async def test_a_machine_without_cores_runs_nothing(bench: Any) -> None:
     await bench.cpu.CreateRunGroup(hardware_pb2.CreateRunGroupRequest(run_group_id="b"))
     await bench.memory.WriteMemory(hardware_pb2.WriteMemoryRequest(address=4096, data=b"ram"))
     assert bench.bus.read(4096, 3) == b"ram"
+    await service.stop()
 
 
 async def test_a_clock_that_somebody_moves_is_refused(tmp_path: Path, manual_clock: Any) -> None:

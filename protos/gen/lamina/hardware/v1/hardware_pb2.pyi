@@ -299,7 +299,8 @@ class Host(_message.Message):
     """Size of RAM in bytes."""
     core_path: _builtins.str
     """How the modelled cores translate: `walker` (our compiled walker fills the TLB) or `portable` (the slower path on
-    the emulator's public interface alone, chosen when the start-up self-test of the first one fails).
+    the emulator's public interface alone, chosen when the start-up self-test of the first one fails). Cores that are the
+    host's processors have `kvm`, a machine without cores `none`.
     """
     core_path_reason: _builtins.str
     """Why `core_path` was chosen, for people."""

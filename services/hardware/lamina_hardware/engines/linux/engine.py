@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 from lamina_hardware.engines.model.engine import ModelEngine
 
 
 class LinuxEngine(ModelEngine):
-    """Decides as the model engine does, over the cores that the kernel gives: none without KVM."""
+    """Decides as the model engine does, over the cores that the kernel gives: those of KVM, or none."""
 
+    cores_of: ClassVar[str] = "kvm"
     real_time_only = True
     shows_host = True
 
@@ -30,6 +32,3 @@ class LinuxEngine(ModelEngine):
             for path, why in wanted.items()
             if not Path(path).exists()
         ]
-
-    def __init__(self, cores: int, run_pages: int) -> None:
-        super().__init__(0, run_pages)
