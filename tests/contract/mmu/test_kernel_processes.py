@@ -206,3 +206,21 @@ async def test_an_object_is_a_memory_file_that_spaces_share(kernel: Stack) -> No
     assert [one.object for one in listed.mappings] == [entity.name]
     refused = await kernel.fault(two, BASE + 2 * PAGE)
     assert (refused.outcome, refused.refusal_reason) == (Outcome.OUTCOME_BUS_ERROR, "BEYOND_OBJECT")
+
+
+async def test_the_kernels_out_of_memory_is_an_outcome(kernel: Stack) -> None:
+    """A fault at the limit of a group names the group and the space, whose process the kernel has ended."""
+    if not kernel.service.host.engine.kernel_groups.cgroups.version:
+        pytest.skip("no memory controller")
+    if (await kernel.frames.GetMemory(pb.GetMemoryRequest())).swap_slots:
+        pytest.skip("the machine swaps")
+    group = await kernel.group("small", pages=256)
+    space = await kernel.space(group)
+    await kernel.map(space, BASE, 1024)
+    await kernel.write(space, BASE, b"x" * 100 * PAGE)
+    for page in range(100, 1024):
+        answer = await kernel.fault(space, BASE + page * PAGE)
+        if answer.outcome != Outcome.OUTCOME_ZERO_FILLED:
+            break
+    assert (answer.outcome, answer.limit_group) == (Outcome.OUTCOME_OUT_OF_MEMORY, group)
+    assert answer.victim_space == space.name and processes_of(kernel) == []

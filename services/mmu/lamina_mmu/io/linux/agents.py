@@ -55,7 +55,13 @@ class KernelAgent:
         rights = [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
         try:
             self._socket.sendmsg([message], rights)
-        except (BrokenPipeError, ConnectionResetError, OSError):
+        except BlockingIOError:
+            raise Unavailable(
+                f"Process {self.pid} is behind with what it was told already.",
+                reason="SPACE_BUSY",
+                next_step="Wait for calls on this space to end, and try again.",
+            ) from None
+        except OSError:
             self._dead = True
         return self._number
 
