@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import enum
 import struct
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
+from operator import attrgetter
 
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from lamina_kit.exit_record import ACCESS_EXECUTE as ACCESS_EXECUTE
@@ -128,6 +129,9 @@ class CpuidEntry:
 
 
 _EXIT = struct.Struct("<18Q")
+_EXIT_FIELDS = tuple(field.name for field in fields(ExitRecord))
+_EXIT_RIP = _EXIT_FIELDS.index("rip")
+_exit_words = attrgetter(*_EXIT_FIELDS)
 _SEGMENT = struct.Struct("<QIIII")  # base, limit, attributes, selector, nothing
 _CPUID = struct.Struct("<6I")
 _CPUID_COUNT_WORD = 0x578 // 8
@@ -258,7 +262,12 @@ class RunPage:
 
     def store_exit(self, record: ExitRecord) -> None:
         """Stores the exit record. For cores."""
-        _EXIT.pack_into(self.view, EXIT_OFFSET, *astuple(record))
+        _EXIT.pack_into(self.view, EXIT_OFFSET, *_exit_words(record))
+
+    def leave(self, record: ExitRecord, instructions: int) -> None:
+        """Stores the exit record with the page's RIP and a count of instructions. For cores."""
+        words, rip = _exit_words(record), self.words[RIP_OFFSET >> 3]
+        _EXIT.pack_into(self.view, EXIT_OFFSET, *words[:_EXIT_RIP], rip, instructions, *words[_EXIT_RIP + 2 :])
 
     def cpuid(self) -> tuple[CpuidEntry, ...]:
         """Returns the CPUID leaves that the core answers without an exit."""

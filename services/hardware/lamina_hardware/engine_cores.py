@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NoReturn
 
+from lamina_hardware.config import HardwareConfig
 from lamina_hardware.engines.interface import CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.io.core_path import choose
+from lamina_hardware.io.dispatcher import Pace
 from lamina_hardware.io.kvm import abi
 from lamina_kit.errors import FailedPrecondition, Unimplemented
 from lamina_kit.membus import MemoryBus
+
+PORTABLE_SLOWDOWN = 20
+"""How much shorter slices are on the portable core, so that they last about as long."""
 
 
 def check_clock(engine: type[ModelEngine], name: str, mode: str) -> None:
@@ -34,6 +39,17 @@ def choose_cores(engine: ModelEngine, wanted: str, state_dir: Path, bus: MemoryB
     if engine.core_count:
         return choose(wanted, state_dir, bus, cores_of=engine.cores_of)
     return CorePath("none", _why_none(), (), _refuse)
+
+
+def pace_of(path: CorePath, config: HardwareConfig, mode: str) -> Pace:
+    """Returns how long grants of a core path last; `mode` is that of the stack's clock."""
+    slowdown = PORTABLE_SLOWDOWN if path.name == "portable" else 1
+    return Pace(
+        config.inline_instructions // slowdown,
+        config.slice_instructions // slowdown,
+        config.threads and mode == "real",
+        exact="exact-budget" in path.capabilities,
+    )
 
 
 def check_cores(engine: ModelEngine) -> None:

@@ -25,14 +25,14 @@ from lamina_hardware.domain.contexts import Context, Handle
 from lamina_hardware.domain.devices import Device
 from lamina_hardware.domain.machine_events import CoreChange, DeviceChange, DeviceNews, MachineEvents, News
 from lamina_hardware.domain.run_groups import RunGroup
-from lamina_hardware.engine_cores import check_clock, check_cores, choose_cores, count_cores
+from lamina_hardware.engine_cores import check_clock, check_cores, choose_cores, count_cores, pace_of
 from lamina_hardware.engines.interface import CoreEngine, CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.faults import HardwareFaults
 from lamina_hardware.host_facts import HostFacts
 from lamina_hardware.interrupt_routes import InterruptRoutes
 from lamina_hardware.io.disk_files import DiskFolder
-from lamina_hardware.io.dispatcher import Dispatcher, Pace
+from lamina_hardware.io.dispatcher import Dispatcher
 from lamina_hardware.io.host_files import HostFiles
 from lamina_hardware.io.late_core import LateCore
 from lamina_hardware.io.reset import reset_registers
@@ -53,9 +53,6 @@ from lamina_kit.errors import NotFound
 from lamina_kit.membus import MemoryBus
 from lamina_kit.runpage import RunPage
 from lamina_kit.service import Environment
-
-PORTABLE_SLOWDOWN = 20
-"""How much shorter slices are on the portable core, so that they last about as long."""
 
 _MAX_RANGES = 4096
 
@@ -126,10 +123,7 @@ class Machine:
         cores: list[CoreEngine] = [
             LateCore(self.path.name, self.path.capabilities, self.path.make) for _ in range(self.engine.core_count)
         ]
-        threads = config.threads and environment.clock.mode == "real"
-        slowdown = PORTABLE_SLOWDOWN if self.path.name == "portable" else 1
-        exact = "exact-budget" in self.path.capabilities
-        pace = Pace(config.inline_instructions // slowdown, config.slice_instructions // slowdown, threads, exact=exact)
+        pace = pace_of(self.path, config, environment.clock.mode)
         self.dispatcher = Dispatcher(
             self.engine, cores, self.bus, environment.clock, pace, self._note_throttled, self._note_lost
         )

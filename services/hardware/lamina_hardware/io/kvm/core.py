@@ -19,7 +19,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from lamina_hardware.domain.counts import NOTHING
 from lamina_hardware.domain.exit_controls import ExitControls
@@ -43,6 +42,7 @@ _QUICK = frozenset((ExitReason.IO, ExitReason.MMIO))
 """Exits after which FPU, model-specific and debug registers stay in the vCPU until someone asks."""
 _OPEN = (abi.EXIT_IRQ_WINDOW, abi.EXIT_HLT)
 """Exits after which an interrupt may be taken."""
+_NOTHING = ExitRecord()
 _threads = threading.local()
 
 
@@ -158,7 +158,7 @@ class KvmCore:
         if self._request & _CANCEL:
             return self._leave(work, at.page, ExitRecord(reason=ExitReason.CANCELED))
         self._request = 0
-        at.page.store_exit(ExitRecord(rip=at.page.rip, instructions_retired=work.consumed))
+        at.page.leave(_NOTHING, work.consumed)
         return Stopped(0, work.consumed, paused=True, asleep=at.asleep)
 
     def _leave(self, work: CoreRun, page: RunPage, record: ExitRecord, at: Situation | None = None) -> Stopped:
@@ -168,15 +168,17 @@ class KvmCore:
                 self._host.note(work.context, at.told)
             if record.reason not in _QUICK:
                 at.vm.changed = True  # who handles it may change what the EPT says
-        page.store_exit(replace(record, rip=page.rip, instructions_retired=work.consumed))
+        page.leave(record, work.consumed)
         self._request = 0
         return Stopped(int(record.reason), work.consumed)
 
     def _enter_thread(self) -> None:
-        self._thread = threading.get_ident()
-        if not getattr(_threads, "blocked", False):
-            signal.pthread_sigmask(signal.SIG_BLOCK, (SIGNAL,))
-            _threads.blocked = True
+        thread = threading.get_ident()
+        if thread != self._thread:
+            self._thread = thread
+            if not getattr(_threads, "blocked", False):
+                signal.pthread_sigmask(signal.SIG_BLOCK, (SIGNAL,))
+                _threads.blocked = True
 
     # ── from other threads ───────────────────────────────────────────────────────────────────────────────────────
 

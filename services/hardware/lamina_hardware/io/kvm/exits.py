@@ -9,6 +9,7 @@ EPT then allows it; RIP is behind the instruction then. KVM on hardware stops be
 from __future__ import annotations
 
 import errno
+import functools
 from dataclasses import replace
 
 from lamina_hardware.domain.exit_controls import ExitControls
@@ -100,6 +101,12 @@ def _io(at: Situation) -> Exit:
         before = vcpu.rip
         vcpu.finish()
         vcpu.out_is_behind = vcpu.rip == before
+    return _output(port, size, data)
+
+
+@functools.lru_cache(4096)
+def _output(port: int, size: int, data: int) -> ExitRecord:
+    """Returns the record of an OUT: a guest that prints has few of them."""
     return ExitRecord(reason=ExitReason.IO, port=port, io_size=size, io_direction=1, io_data=data, io_count=1)
 
 

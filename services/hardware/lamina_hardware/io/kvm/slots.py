@@ -22,6 +22,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from lamina_hardware.domain.walk import Access, Memory, Outcome, Walk, translate
 from lamina_hardware.io.kvm import abi
@@ -36,10 +37,12 @@ _MOST_REGIONS = 64
 _MOST_TABLES = 8192
 """Tables of an EPT that are looked through; what lies beyond is mapped when it is asked for."""
 _MOST_MAPPINGS = 24_000
-"""Mappings of one guest; the kernel gives a process 65,530."""
+"""Mappings that this process may have for a guest to get one more; the kernel gives a process 65,530."""
 _ZAP_GPA = (1 << 39) - PAGE_SIZE
 _RIGHTS = EPT_R | EPT_W | EPT_X
 _TABLE = struct.Struct("<512Q")
+_MAPPED_BY = ADDR_MASK | _RIGHTS | EPT_PS | 0x38
+"""What of an entry says how its page is mapped."""
 _TABLE_RESERVED = 0x78
 _TYPES_RESERVED = (2, 3, 7)
 _FIXED = 0x10
@@ -92,6 +95,8 @@ class GuestMemory:
         self._next_slot = 1
         self._free_slots: list[int] = []
         self._mappings = 0
+        self._pieces = 0
+        """How many mappings a look at the EPT has asked for so far: tables that point at themselves ask for ever."""
         self._logging = False
         self._zap = _map_window(PAGE_SIZE)
         abi.set_region(vm, 0, _ZAP_GPA, PAGE_SIZE, self._zap)
@@ -113,6 +118,7 @@ class GuestMemory:
     def sync(self) -> None:
         """Maps what the EPT in RAM says, and unmaps what it no longer does."""
         seen: _Tables = {}
+        self._pieces = 0
         wanted: list[_Leaf] = []
         dropped: list[tuple[int, int]] = []
         self._look(self._eptp & ADDR_MASK, 4, 0, _RIGHTS, seen, wanted, dropped)
@@ -160,7 +166,9 @@ class GuestMemory:
             if not entry & _RIGHTS or level == 1 or (level < 4 and entry & EPT_PS):
                 if before[n] != entry or old_rights != rights:
                     was = before[n] if level == 1 or before[n] & EPT_PS else 0
-                    entries[n] = self._leaf(place, entry, was, _Leaf(here, size, 0, rights), wanted, dropped)
+                    kept = old_rights == rights and not (was ^ entry) & _MAPPED_BY
+                    page = _Leaf(here, size, 0, rights)
+                    entries[n] = self._leaf(place, entry, was, page, None if kept else wanted, dropped)
                 continue
             if level < 4 and before[n] & EPT_PS and before[n] & _RIGHTS:
                 dropped.append((here, size))
@@ -170,11 +178,12 @@ class GuestMemory:
         seen[level, gpa] = (rights, _TABLE.pack(*entries))
 
     def _leaf(
-        self, place: int, entry: int, was: int, page: _Leaf, wanted: list[_Leaf], dropped: list[tuple[int, int]]
+        self, place: int, entry: int, was: int, page: _Leaf, wanted: list[_Leaf] | None, dropped: list[tuple[int, int]]
     ) -> int:
         """Notes what one changed entry of a page asks for; sets its A, and its D when it may be written.
 
-        Returns the entry as it is then. `page` says where the page is, and what the tables above allow.
+        Returns the entry as it is then. `page` says where the page is, and what the tables above allow; `wanted` is
+        None for one that is mapped as it is.
         """
         allowed, base = entry & page.rights & _RIGHTS, entry & ADDR_MASK
         size = min(page.size, self.bus.size - base)
@@ -183,7 +192,13 @@ class GuestMemory:
             dropped.append((page.gpa, page.size))
         if not usable:
             return entry
-        wanted.append(_Leaf(page.gpa, size, base, allowed))
+        if wanted is not None:
+            leaf = _Leaf(page.gpa, size, base, allowed)
+            if not wanted or not _follows(wanted[-1], leaf):
+                self._pieces += 1
+                if self._pieces > _MOST_MAPPINGS:
+                    raise _exhausted()
+            wanted.append(leaf)
         return self._note(place, entry, EPT_A | (EPT_D if allowed & EPT_W else 0))
 
     def _note(self, place: int, entry: int, bits: int) -> int:
@@ -203,13 +218,11 @@ class GuestMemory:
         offset = self.bus.ram_offset + leaf.pa
         for place, count in self._windows(leaf.gpa, leaf.size):
             done = _mmap(place, count, prot, mmap.MAP_SHARED | _FIXED, self._file, offset)
-            if done == _FAILED or self._mappings >= _MOST_MAPPINGS:
-                raise ResourceExhausted(
-                    f"A guest's memory lies in more than {_MOST_MAPPINGS} pieces.",
-                    reason="KVM_MAPPINGS_EXHAUSTED",
-                    next_step="Back the guest with pages of 2 MiB, or with frames that follow one another.",
-                )
             self._mappings += 1
+            if self._mappings > _MOST_MAPPINGS:
+                self._mappings = _count_mappings()
+            if done == _FAILED or self._mappings > _MOST_MAPPINGS:
+                raise _exhausted()
             offset += count
 
     def _unmap(self, gpa: int, size: int) -> None:
@@ -221,7 +234,6 @@ class GuestMemory:
             count = min(gpa + size, (region + 1) << _GIB_SHIFT) - first
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _FIXED | _NORESERVE
             _mmap(found.window + (first & _GIB - 1), count, 0, flags, -1, 0)
-            self._mappings = max(0, self._mappings - 1)
 
     def _windows(self, gpa: int, size: int) -> Iterator[tuple[int, int]]:
         """Yields (address, bytes) of the window's pieces, making the regions that are not there yet."""
@@ -323,16 +335,30 @@ def _present(content: bytes, level: int) -> Iterator[int]:
             yield n
 
 
+def _count_mappings() -> int:
+    """Returns how many mappings this process has; what was replaced, or the kernel joined, is not among them."""
+    return Path("/proc/self/maps").read_bytes().count(b"\n")
+
+
+def _exhausted() -> ResourceExhausted:
+    return ResourceExhausted(
+        f"A guest's memory lies in more than {_MOST_MAPPINGS} pieces.",
+        reason="KVM_MAPPINGS_EXHAUSTED",
+        next_step="Back the guest with pages of 2 MiB, or with frames that follow one another.",
+    )
+
+
+def _follows(before: _Leaf, leaf: _Leaf) -> bool:
+    """Whether a page continues another on both sides, with the same rights."""
+    end = (before.gpa + before.size, before.pa + before.size, before.rights)
+    return (leaf.gpa, leaf.pa, leaf.rights) == end
+
+
 def _joined(leaves: list[_Leaf]) -> Iterator[_Leaf]:
     """Yields pages, neighbours that follow one another on both sides as one."""
     held: _Leaf | None = None
     for leaf in leaves:
-        if (
-            held is not None
-            and leaf.gpa == held.gpa + held.size
-            and leaf.pa == held.pa + held.size
-            and leaf.rights == held.rights
-        ):
+        if held is not None and _follows(held, leaf):
             held = _Leaf(held.gpa, held.size + leaf.size, held.pa, held.rights)
             continue
         if held is not None:
