@@ -69,3 +69,10 @@ def test_groups_are_made_watched_and_removed(up: Any) -> None:
     for name in ("inner", "outer"):
         assert f"memoryGroups/{name}" in up.run("mmu", "remove-group", name).stdout
     assert up.run("mmu", "group-events", "inner", expect=1).stderr.count("GROUP_UNKNOWN") == 1
+
+
+def test_only_the_kernels_processes_are_attached_to(up: Any) -> None:
+    """A stack of the model has none: it says so, with what to do instead."""
+    refused = up.run("mmu", "attach", "1", "--label", "init", expect=1).stderr
+    assert "PROCESS_NOT_SUPPORTED" in refused and "engine linux" in refused
+    assert up.run("mmu", "attach", "many", expect=2).stderr
