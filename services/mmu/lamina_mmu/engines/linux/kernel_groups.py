@@ -35,6 +35,8 @@ from lamina_mmu.engines.linux.refusing import refuse
 
 LOOK_NS = 250_000_000
 """How often counters are compared while somebody watches (250 ms)."""
+NAMED_WITHIN_NS = 500_000_000
+"""How long a kill waits to be told for the space whose process it ended (500 ms): the kernel counts it before."""
 CHUNK = 4096
 """Most pages that one write reclaims (16 MiB), so that others are not kept waiting."""
 Kind = GroupEventKind
@@ -51,7 +53,8 @@ class KernelGroups:
         self.feed = GroupEvents()
         self._seen: dict[int, dict[GroupEventKind, int]] = {}
         self._waited: dict[int, list[tuple[int, int]]] = {}
-        self._killed: dict[int, list[int]] = {}
+        self._unnamed: dict[int, list[int]] = {}
+        """When the kernel counted kills of a group whose spaces did not end yet."""
         if cgroups.version:
             self._seen[0] = self._counted(self.tree.root)
             cgroups.watch("", self.look)
@@ -103,6 +106,7 @@ class KernelGroups:
         self._remove(group, path)
         self._seen.pop(group.id, None)
         self._waited.pop(group.id, None)
+        self._unnamed.pop(group.id, None)
         self.ports.wake(NEWS, None)
         self._record(group, "group.deleted")
 
@@ -215,26 +219,35 @@ class KernelGroups:
                     count -= sum(news[child.id].get(kind, 0) for child in group.children)
                 if count > 0:
                     self._tell_counted(group, kind, count)
+        now = self.ports.now_ns()
+        for group in groups:
+            unnamed = self._unnamed.get(group.id, [])
+            if unnamed and unnamed[-1] <= now - NAMED_WITHIN_NS:
+                del self._unnamed[group.id]
+                self.tell(group, Kind.OOM_KILL, count=0)
 
     def space_ended(self, number_of_space: int, name: str, others: Sequence[str]) -> None:
         """Says that a space of group `name` ended; `others` are the names of the groups of those that are left."""
         if not self.cgroups.version:
             return
         group = self.tree.named(name)
-        self._killed.setdefault(group.id, []).append(number_of_space)
         self.look()
-        self._killed.pop(group.id, None)
+        unnamed = self._unnamed.get(group.id)
+        if unnamed:
+            unnamed.pop()
+            self.tell(group, Kind.OOM_KILL, count=0, spaces=(number_of_space,))
         for level in group.path:
             below = {one.name for one in level.subtree()}
             if level.parent is None or any(other in below for other in others):
                 return
             self.tell(level, Kind.EMPTY)
 
-    def tell(self, group: Group, kind: GroupEventKind, ppm: int = 0, count: int = 1) -> None:
-        """Tells an event to those who watch, and counts it for the group and all above it."""
-        for level in group.path:
+    def tell(
+        self, group: Group, kind: GroupEventKind, ppm: int = 0, count: int = 1, spaces: tuple[int, ...] = ()
+    ) -> None:
+        """Tells an event to those who watch, and counts it `count` times for the group and all above it."""
+        for level in group.path if count else ():
             level.events[kind] = level.events.get(kind, 0) + count
-        spaces = tuple(self._killed.get(group.id, ())[:MOST_SPACES]) if kind is Kind.OOM_KILL else ()
         self.feed.add(
             GroupEvent(
                 self.feed.last + 1,
@@ -254,8 +267,13 @@ class KernelGroups:
         self.ports.wake(NEWS, None)
 
     def _tell_counted(self, group: Group, kind: GroupEventKind, count: int) -> None:
-        self.tell(group, kind, count=count)
-        if kind is Kind.OOM_KILL:
+        if kind is not Kind.OOM_KILL:
+            self.tell(group, kind, count=count)
+        else:
+            for level in group.path:
+                level.events[kind] = level.events.get(kind, 0) + count
+            unnamed = self._unnamed.setdefault(group.id, [])
+            unnamed += [self.ports.now_ns()] * min(count, MOST_SPACES - len(unnamed))
             rule, usage = "the kernel kills the process with the highest oom_score", self.usage(group)
             self._record(group, "group.oom_killed", rule=rule, kills=count, usage_bytes=usage)
 
