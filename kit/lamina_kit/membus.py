@@ -94,6 +94,7 @@ class MemoryBus:
         self._atomics: ModuleType = atomics
         self._view = memoryview(self._map)
         self._words = self._view.cast("Q")
+        self.failed_frames: set[int] = set()
         self._ram_word = self.ram_offset >> 3
         self._states = self._view[self.state_offset : self.state_offset + 4 * self.frames].cast("I")
         self.head_base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
@@ -283,10 +284,12 @@ class MemoryBus:
     def fail(self, frame: int) -> None:
         """Says that the frame's memory failed; whoever keeps translations of it must drop them."""
         self._atomics.change_state(self._state_address(frame), 0xFFFF_FFFF, FAILED)
+        self.failed_frames.add(frame)
 
     def mend(self, frame: int) -> None:
         """Says that the frame's memory works again."""
         self._atomics.change_state(self._state_address(frame), 0xFFFF_FFFF & ~FAILED, 0)
+        self.failed_frames.discard(frame)
 
     def drain_code_writes(self) -> list[int] | Literal[Everything.ALL]:
         """Takes and returns the executed frames that were written since the last call, oldest first.

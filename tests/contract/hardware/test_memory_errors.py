@@ -81,6 +81,30 @@ async def test_a_guest_meets_failed_memory(bench: Any) -> None:
     assert (await guest.run()).reason == ExitReason.HLT
 
 
+async def test_a_core_meets_failed_memory_in_its_tables(bench: Any) -> None:
+    """A table in a frame that failed is a machine check at its entry, on the instruction whose walk met it."""
+    process = await bench.process("load")
+    process.page.rdi = DATA + 16
+    entry = process.tables.entry(DATA)
+    clear = await fail(bench, "memory-failed", entry)
+    record = await process.run()
+    assert (record.reason, record.gpa) == (ExitReason.MACHINE_CHECK, entry)
+    assert record.address >> 12 == DATA >> 12
+    await clear()
+    assert (await process.run()).reason != ExitReason.MACHINE_CHECK
+
+
+async def test_a_core_meets_failed_memory_in_its_second_stage(bench: Any) -> None:
+    """A table of the second stage that failed is a machine check too; the record names what was looked up there."""
+    guest = await bench.guest("hlt")
+    gpa = next(iter(guest.kernel.values()))
+    clear = await fail(bench, "memory-failed", guest.ept.entry(gpa, make=7))
+    record = await guest.run()
+    assert record.reason == ExitReason.MACHINE_CHECK
+    await clear()
+    assert (await guest.run()).reason == ExitReason.HLT
+
+
 async def test_failed_memory_is_not_read(bench: Any) -> None:
     """Reading it over the contract is data loss, beside it works, and so does it once it is mended."""
     frame = bench.frames(2)

@@ -96,6 +96,7 @@ class CoreCell:
         words[_SYSCALL] = work.syscall
         words[_CONTROLS] = work.controls
         words[_HALTS] = not work.hlt
+        words[_FAILURES] = len(self._bus.failed_frames)
         words[_CONSUMED] = work.consumed
         words[_BUDGET] = budget = work.budget or control.NO_LIMIT
         if ctypes.c_uint64.from_address(page + _EVENT).value & _EVENT_BITS == runpage.EVENT_VALID:
@@ -250,5 +251,6 @@ _RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONTROLS, _CONSUMED, _BUDGET, 
 )
 _EVENT_BITS = runpage.EVENT_VALID | runpage.EVENT_EXCEPTION
 _OBSERVATION = int(control.OBSERVATION)
+_FAILURES = int(control.FAILURES)
 _FIRST_COUNTER = int(control.FILLS)
 _AFTER_COUNTERS = _FIRST_COUNTER + control.COUNTER_WORDS

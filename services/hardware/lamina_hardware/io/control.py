@@ -43,6 +43,7 @@ MSR_MAP = u64(28)  # address of the bitmap of MSRs that the emulator hands over;
 CONTROLS_SERIAL = u64(29)  # which table the emulator goes by; 0: none, as the creation implies. Walker core only
 MSR_DEFAULT = u64(37)
 
+FAILURES = u64(39)  # frames of RAM whose memory failed: 0 spares walks the look at each table
 OBSERVATION = u64(38)  # address of what is kept of an observed context (`observe.py`), 0: it is not observed
 
 # Budget, in instructions. A block is entered when CONSUMED + its count stays within LIMIT.

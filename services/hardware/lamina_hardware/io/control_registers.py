@@ -19,8 +19,8 @@ from lamina_hardware.io.control import (
     APIC_WRITE,
     ENV,
     FAULT,
-    FAULT_EPT,
     FAULT_NONE,
+    FAULT_PAGE,
     L_CONTROL_REGISTER,
     RUN_PAGE,
     STOP_A,
@@ -107,7 +107,7 @@ def _reload_pdptes(block: int, cr3: int) -> Word:
     if ended == FAULT_NONE and malformed_pdptes(block) == _0:
         return GO_ON
     forget_pdptes(block)
-    if ended != FAULT_EPT:
+    if ended in (FAULT_NONE, FAULT_PAGE):
         return _PROTECTION
     put(block, STOP_A, cr3)
     return FAULTED

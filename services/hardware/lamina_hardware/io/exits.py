@@ -10,6 +10,8 @@ from lamina_hardware.io.apic_access import decode_access, is_apic_msr, leave_ins
 from lamina_hardware.io.by_hand import full_address
 from lamina_hardware.io.control import (
     ACCESS_EXECUTE,
+    BLOCK_COUNT,
+    BLOCK_SIZE,
     CONSUMED,
     ENV,
     EXCEPTIONS,
@@ -101,6 +103,8 @@ _0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
 _BYTE = u64(0xFF)
 _OFFSET = u64(4095)
 _EFER_SCE = _1
+_PAGE_DR6 = u64(runpage.STATE_OFFSET + 0x30)
+_DR6_SINGLE_STEP = u64(1 << 14)
 PAGE_ACTIVITY = u64(runpage.STATE_OFFSET + 8)
 HALTED, WAIT_FOR_STARTUP = u64(int(Activity.HALTED)), u64(int(Activity.WAIT_FOR_STARTUP))
 _INVALID_OPCODE, _PROTECTION, _PAGE = (u64(n) for n in (6, 13, 14))
@@ -154,7 +158,8 @@ def _fault_exit(block: int, full_address: int) -> Word:
         return raise_exception(block, _PROTECTION, _0, _0)
     if fault == FAULT_MEMORY:
         record(block, ADDRESS, full_address)
-        record(block, GPA, word(block, FAULT_GPA) | (full_address & _OFFSET))
+        in_page = word(block, FAULT_CODE) == FAULT_IN_PAGE
+        record(block, GPA, word(block, FAULT_GPA) | (full_address & _OFFSET if in_page else _0))
         return MACHINE_CHECK
     if fault == FAULT_APIC:
         return _apic_page(block, full_address)
@@ -168,6 +173,16 @@ def _meaning(block: int, result: int) -> Word:
     if result & FAULTED != _0:
         return _fault_exit(block, word(block, STOP_A))
     return raise_exception(block, result & _BYTE, _0, _0) if result & RAISES != _0 else result
+
+
+@compiled("uint64(uint64)")
+def _single_step(block: int) -> Word:
+    """Handles the trap behind an instruction that ran with RFLAGS.TF: it counts, and DR6 says why."""
+    put(block, BLOCK_COUNT, _0)
+    put(block, BLOCK_SIZE, _0)
+    place = word(block, RUN_PAGE) + _PAGE_DR6
+    store64(place, load64(place) | _DR6_SINGLE_STEP)
+    return raise_exception(block, _1, _0, _0)
 
 
 @compiled("uint64(uint64)")
@@ -188,6 +203,8 @@ def _interrupt_exit(block: int) -> Word:
         code = vector << _3 | _2
         vector = _PROTECTION
         software = _0
+    if vector == _1 and software == _0:
+        return _single_step(block)
     settle(block, _0)
     return raise_exception(block, vector, code, software)
 

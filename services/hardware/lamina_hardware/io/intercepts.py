@@ -12,7 +12,7 @@ from __future__ import annotations
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import answer_timestamp, retired
 from lamina_hardware.io.code import code_at
-from lamina_hardware.io.control import BEGAN, CONSUMED, ENV, L_INTERCEPTED, L_UNKNOWN, RUN_PAGE
+from lamina_hardware.io.control import BEGAN, CONSUMED, ENV, L_INTERCEPTED, L_UNKNOWN, RAISE, RUN_PAGE
 from lamina_hardware.io.control_registers import (
     CLEAR_TASK,
     LOAD_STATUS,
@@ -73,6 +73,7 @@ _CR4_DE, _CR4_OSXSAVE = _8, u64(1 << 18)
 _DR6_FIXED, _DR6_KNOWN, _DR7_FIXED, _DR7_KNOWN = u64(0xFFFF_0FF0), u64(0xE00F), u64(0x400), u64(0xFFFF_2FFF)
 _DR7_DETECT, _DR6_DETECTED = u64(1 << 13), u64(1 << 13)
 _XCR0_KNOWN = _3
+_FLAG_TF, _DR6_SINGLE_STEP = u64(1 << 8), u64(1 << 14)
 _ARITHMETIC = u64(0x8D5)  # CF PF AF ZF SF OF
 
 PAGE_RETIRED = u64(runpage.ENGINE_OFFSET + 0x40)
@@ -91,6 +92,10 @@ def _done(block: int, found: int, result: int) -> Word:
     move_rip(env, found & _BYTE)
     store32(env + at.HFLAGS, load32(env + at.HFLAGS) & ~at.HF_SHADOW)
     record(block, LENGTH, _0 if result == GO_ON else found & _BYTE)
+    if result == GO_ON and load64(env + at.EFLAGS) & _FLAG_TF != _0:  # the emulator did not see it run
+        place = word(block, RUN_PAGE) + _PAGE_DR + u64(32)
+        store64(place, load64(place) | _DR6_SINGLE_STEP)
+        put(block, RAISE, _1 + _1)
     return result
 
 

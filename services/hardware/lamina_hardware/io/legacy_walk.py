@@ -25,7 +25,6 @@ from lamina_hardware.io.control import (
     FAULT,
     FAULT_CANONICAL,
     FAULT_CODE,
-    FAULT_EPT,
     FAULT_IN_PDPTES,
     FAULT_NONE,
     FAULT_PAGE,
@@ -84,7 +83,7 @@ def _pdpte_place(block: int, number: int) -> Word:
 
 @linked(L_LOAD_PDPTES)
 def load_pdptes(block: int, cr3: int, va: int, effect: int) -> Word:
-    """Loads the PDPTE registers from the table that CR3 names; returns FAULT_NONE, or FAULT_EPT or FAULT_PAGE.
+    """Loads the PDPTE registers from the table that CR3 names; returns FAULT_NONE, a fault in the block, or FAULT_PAGE.
 
     The reads are the processor's own, not those of a walk: the second stage need not allow writes there. FAULT_PAGE
     without a fault in the block says that the table lies beyond RAM; the caller knows what that means.
@@ -95,7 +94,7 @@ def load_pdptes(block: int, cr3: int, va: int, effect: int) -> Word:
         put(block, FAULT_CODE, FAULT_IN_PDPTES)
         page = second_stage(block, page, ACCESS_READ, va, effect)
         if page == _0:
-            return FAULT_EPT
+            return word(block, FAULT)
         page &= _FRAME
     elif page > word(block, RAM_SIZE) - _PAGE:
         return FAULT_PAGE
@@ -236,7 +235,7 @@ def walk_legacy(block: int, cr3: int, va: int, access: int, user: int, cr0: int,
         entry_gpa = table + (((va >> shift) & index) << width)
         place = table_page(block, entry_gpa, va, effect)
         if place == _0:
-            return FAULT_EPT
+            return word(block, FAULT)
         entry_pa = (place - _1) | (entry_gpa & _OFFSET)
         entry = load64(word(block, RAM_BASE) + entry_pa) if pae != _0 else load32(word(block, RAM_BASE) + entry_pa)
         put(block, WALK_READS, word(block, WALK_READS) + _1)

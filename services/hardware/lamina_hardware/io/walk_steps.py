@@ -20,6 +20,7 @@ from lamina_hardware.io.control import (
     CONTROLS,
     DIRTY_SET,
     EPTP,
+    FAILURES,
     FAULT,
     FAULT_APIC,
     FAULT_CODE,
@@ -131,6 +132,22 @@ def _misconfigured(entry: int, shift: int, leaf: int) -> Word:
     return _1 if (entry & reserved) != _0 else _0
 
 
+@inlined("uint64(uint64, uint64)")
+def _has_failed(block: int, page: int) -> Word:
+    """Returns whether the memory of a frame failed."""
+    return load32(word(block, STATE_BASE) + ((page >> _12) << _2)) & _FAILED
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64)")
+def _machine_check(block: int, va: int, gpa: int, where: int) -> Word:
+    """Notes that memory failed beneath an access; `gpa` is what was looked up there."""
+    put(block, FAULT, FAULT_MEMORY)
+    put(block, FAULT_CODE, where)
+    put(block, FAULT_VA, va)
+    put(block, FAULT_GPA, gpa)
+    return _0
+
+
 @compiled("uint64(uint64, uint64, uint64, uint64, uint64)")
 def second_stage(block: int, gpa: int, access: int, va: int, effect: int) -> Word:
     """Translates `gpa` through the EPT for one kind of access.
@@ -150,6 +167,8 @@ def second_stage(block: int, gpa: int, access: int, va: int, effect: int) -> Wor
         if table + _PAGE > size:
             put(block, WALK_SECOND_READS, reads)
             return _second_stage_fault(block, gpa, va, access, _0, _0)
+        if word(block, FAILURES) != _0 and effect != NO_EFFECT and _has_failed(block, table) != _0:
+            return _machine_check(block, va, gpa, FAULT_IN_TABLE)
         entry_pa = table + ((gpa >> (shift - _3)) & _INDEX)
         entry = load64(ram + entry_pa)
         reads += _1
@@ -196,12 +215,16 @@ def page_fault(block: int, va: int, code: int) -> Word:
 
 @inlined("uint64(uint64, uint64, uint64, uint64)")
 def table_page(block: int, gpa: int, va: int, effect: int) -> Word:
-    """Returns the physical address of the table page that holds the entry at `gpa`, plus 1; 0: second-stage fault."""
-    if word(block, EPTP) == _0:
-        return (gpa & _FRAME) + _1
-    put(block, FAULT_CODE, FAULT_IN_TABLE)
-    page = second_stage(block, gpa, ACCESS_WRITE, va, effect)
-    return _0 if page == _0 else (page & _FRAME) + _1
+    """Returns the physical address of the table page that holds the entry at `gpa`, plus 1; 0: a fault."""
+    page = gpa
+    if word(block, EPTP) != _0:
+        put(block, FAULT_CODE, FAULT_IN_TABLE)
+        page = second_stage(block, gpa, ACCESS_WRITE, va, effect)
+        if page == _0:
+            return _0
+    if word(block, FAILURES) != _0 and effect != NO_EFFECT and _has_failed(block, page & _FRAME) != _0:
+        return _machine_check(block, va, gpa, FAULT_IN_TABLE)
+    return (page & _FRAME) + _1
 
 
 @inlined("uint64(uint64, uint64, uint64, uint64, uint64)")
@@ -238,17 +261,15 @@ def reach(block: int, va: int, page: int, allowed: int, access_and_effect: int) 
         put(block, FAULT_CODE, FAULT_IN_PAGE)
         host = second_stage(block, page, access_and_effect >> _1, va, access_and_effect & _1)
         if host == _0:
-            return FAULT_EPT
+            return word(block, FAULT)
         allowed &= host & _7
         host &= _FRAME
     else:
         host = page
     put(block, WALK_PA, host)
     put(block, WALK_RIGHTS, allowed)
-    if load32(word(block, STATE_BASE) + ((host >> _12) << _2)) & _FAILED != _0 and access_and_effect & _1 != _0:
-        put(block, FAULT, FAULT_MEMORY)
-        put(block, FAULT_VA, va)
-        put(block, FAULT_GPA, page)
+    if _has_failed(block, host) != _0 and access_and_effect & _1 != _0:
+        _machine_check(block, va, page, FAULT_IN_PAGE)
         return FAULT_MEMORY
     return FAULT_NONE
 

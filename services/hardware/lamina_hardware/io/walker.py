@@ -26,7 +26,6 @@ from lamina_hardware.io.control import (
     EPTP,
     FAULT,
     FAULT_CANONICAL,
-    FAULT_EPT,
     FAULT_VA,
     L_WALK,
     RAM_BASE,
@@ -92,7 +91,7 @@ def walk(block: int, cr3: int, va: int, access: int, user: int, cr0: int, cr4: i
         entry_gpa = table + ((va >> (shift - _3)) & _INDEX)
         place = table_page(block, entry_gpa, va, effect)
         if place == _0:
-            return FAULT_EPT
+            return word(block, FAULT)
         entry_pa = (place - _1) | (entry_gpa & _OFFSET)
         entry = load64(ram + entry_pa)
         reads += _1
