@@ -23,6 +23,8 @@ _BLOCKED = runpage.BLOCKED_BY_STI | runpage.BLOCKED_BY_MOV_SS
 def before_entry(work: CoreRun, page: RunPage) -> ExitRecord | Stopped | None:
     """Takes what needs no vCPU: start-up, a machine check, sleep. Returns how the run stops, None: it is entered."""
     pending = work.interrupts
+    if pending is None and not page.activity:
+        return None
     if pending is not None and pending.startup is not None:
         vector, pending.startup = pending.startup, None
         if page.activity == Activity.WAIT_FOR_STARTUP:

@@ -238,9 +238,9 @@ class Vcpu:
         _GPRS.pack_into(page.view, runpage.GPR_OFFSET, rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, *high[:8])
         _PAIR.pack_into(page.view, runpage.RIP_OFFSET, rip, rflags)
         self.is_newer = False
-        if self.bytes[abi.RUN_SREGS : abi.RUN_SREGS + abi.SREGS_BYTES] != self._sregs:
+        if self.run[abi.RUN_SREGS : abi.RUN_SREGS + abi.SREGS_BYTES] != self._sregs:
             self._store_sregs(page)
-        if self.bytes[abi.RUN_EVENTS : abi.RUN_EVENTS + abi.EVENTS_BYTES] != self._events:
+        if self.run[abi.RUN_EVENTS : abi.RUN_EVENTS + abi.EVENTS_BYTES] != self._events:
             self._store_events(page)
         self.behind = True
         if everything:

@@ -212,7 +212,7 @@ class _Watch:
                 idle += 1
                 if idle > _IDLE_POLLS:
                     self._busy.clear()
-                    if not self._ends:
+                    if not self._ends and not self._stopped:  # both are set before the event is
                         self._busy.wait()
                     idle = 0
                     continue
