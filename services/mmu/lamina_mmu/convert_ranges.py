@@ -219,15 +219,18 @@ def statistics(found: SpaceStatistics) -> ranges.SpaceStatistics:
     )
 
 
-def fault(result: FaultResult, names: Names) -> pb.FaultResponse:
-    """Returns how a fault ended as a message; what ran out of memory names the group and who is to be killed."""
+def fault(result: FaultResult, names: Names, told: bool = True) -> pb.FaultResponse:
+    """Returns how a fault ended as a message; what ran out of memory names the group and who is to be killed.
+
+    Its steps are in it if they are to be `told`.
+    """
     out_of_memory = bool(result.limit_group)
     answer = convert.fault(
         result,
         names.group(result.limit_group) if out_of_memory else "",
         names.space(result.victim_space) if result.victim_space else "",
     )
-    del answer.steps[MOST_STEPS:]
+    del answer.steps[MOST_STEPS if told else 0 :]
     return answer
 
 

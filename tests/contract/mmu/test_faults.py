@@ -321,3 +321,18 @@ async def test_shared_anonymous_memory_stays_shared_after_a_fork(stack: Stack) -
         await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=space.handle))
     memory = await stack.frames.GetMemory(pb.GetMemoryRequest())
     assert memory.free_frames == memory.total_frames - 1
+
+
+async def test_steps_are_left_out_on_demand(stack: Stack) -> None:
+    """A caller that wants no steps gets the same answer without them."""
+    space = await stack.space()
+    await stack.map(space, 0x40_0000, 2)
+    told = await stack.fault(space, 0x40_0000)
+    request = pb.FaultRequest(handle=space.handle, address=0x40_1000, access=WRITE, without_steps=True)
+    silent = await stack.spaces.Fault(request)
+    assert told.steps and not silent.steps
+    assert (silent.outcome, bool(silent.frame), bool(silent.entry)) == (told.outcome, True, True)
+    refused = await stack.spaces.Fault(
+        pb.FaultRequest(handle=space.handle, address=0x90_0000, access=WRITE, without_steps=True)
+    )
+    assert refused.outcome == Outcome.OUTCOME_SEGMENTATION_FAULT and not refused.steps

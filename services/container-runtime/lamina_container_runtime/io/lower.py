@@ -165,7 +165,7 @@ class Lower:
     async def fault_in(self, effect: effects.FaultIn) -> FaultResult:
         """Asks the MMU for a page."""
         request = mmu_pb2.FaultRequest(
-            handle=_handle(effect.space.handle), address=effect.va, access=_ACCESS[effect.access]
+            handle=_handle(effect.space.handle), address=effect.va, access=_ACCESS[effect.access], without_steps=True
         )
         response = await self._call(lambda: self._spaces.Fault(request))
         if response.outcome == _REFUSED:

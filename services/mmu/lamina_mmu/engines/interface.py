@@ -93,8 +93,8 @@ class MmuEngine(RangeEngine, StoreEngine, GroupEngine, Protocol):
     def mappings(self, key: Key, after: int, count: int) -> list[MappingView]:
         """Returns up to `count` mappings that start at or above `after`, by address."""
 
-    def fault(self, handle: Handle, address: int, access: int) -> Step[FaultResult]:
-        """Resolves a fault, with its steps."""
+    def fault(self, handle: Handle, address: int, access: int, told: bool = True) -> Step[FaultResult]:
+        """Resolves a fault, with its steps unless they are not to be `told`."""
 
     def read_space(self, handle: Handle, address: int, size: int) -> Step[bytes]:
         """Returns bytes of a space."""

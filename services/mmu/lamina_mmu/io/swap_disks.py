@@ -95,13 +95,19 @@ class DiskArea:
                 next_step="Free space there, or take the swap area out of use (DeleteSwapArea).",
                 slot=place,
             )
-        why = pb.TransferResponse.Result.Name(result) if result else "the disk does not answer"  # type: ignore[arg-type]
+        why = pb.TransferResponse.Result.Name(result) if result else self._silence(transfer)  # type: ignore[arg-type]
         return DataLoss(
             f"Slot {place} on {self.disk} cannot be {'written' if transfer.write else 'read'}: {why}.",
             reason="SWAP_IO_FAILED",
             next_step="Look at the disk (GetDisk of the hardware).",
             slot=place,
         )
+
+    def _silence(self, transfer: SwapTransfer) -> str:
+        """Returns why there is no answer: a fault that was injected, or the end of the stream."""
+        if self.fails_writes if transfer.write else self.fails_reads:
+            return "an injected fault"
+        return f"no answer of the hardware ({self._disks.broken})"
 
 
 class SwapDisks:
@@ -114,6 +120,8 @@ class SwapDisks:
         self._waiting: dict[int, asyncio.Future[pb.TransferResponse | None]] = {}
         self._places = asyncio.Semaphore(MOST_UNDER_WAY)
         self._sequence = 0
+        self.broken = "it ended"
+        """Why the stream ended that ended last."""
 
     async def open(self, effect: OpenSwapDisk) -> DiskArea:
         """Performs `OpenSwapDisk`."""
@@ -162,8 +170,8 @@ class SwapDisks:
                 answer = self._waiting.pop(response.sequence, None)
                 if answer is not None and not answer.done():
                     answer.set_result(response)
-        except grpc.aio.AioRpcError:
-            pass  # who waits is told below: their transfers have failed
+        except grpc.aio.AioRpcError as failure:
+            self.broken = rpc_error(failure).message  # what those who wait are told
         finally:
             self._queue = None
             waiting, self._waiting = self._waiting, {}

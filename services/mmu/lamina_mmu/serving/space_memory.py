@@ -28,8 +28,9 @@ class MemoryCalls:
         """Resolves a fault."""
         host = self.host
         access = convert.access(request.access)
-        result = await host.drive(host.engine.fault(convert.handle(request.handle), request.address, access))
-        return convert_ranges.fault(result, host.names)
+        told = not request.without_steps
+        result = await host.drive(host.engine.fault(convert.handle(request.handle), request.address, access, told))
+        return convert_ranges.fault(result, host.names, told)
 
     async def ReadSpace(self, request: pb.ReadSpaceRequest, context: Context) -> pb.ReadSpaceResponse:
         """Reads a space's bytes."""

@@ -679,10 +679,13 @@ class FaultRequest(_message.Message):
     HANDLE_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     ACCESS_FIELD_NUMBER: _builtins.int
+    WITHOUT_STEPS_FIELD_NUMBER: _builtins.int
     address: _builtins.int
     """Address of the access (what CR2 holds)."""
     access: _access_pb2.Access.ValueType
     """Access. Required."""
+    without_steps: _builtins.bool
+    """Leaves the steps out of the answer, for callers that nobody reads them from: a fault takes less time then."""
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Space."""
@@ -693,10 +696,11 @@ class FaultRequest(_message.Message):
         handle: _handle_pb2.Handle | None = ...,
         address: _builtins.int = ...,
         access: _access_pb2.Access.ValueType = ...,
+        without_steps: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "address", b"address", "handle", b"handle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "address", b"address", "handle", b"handle", "without_steps", b"without_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -787,7 +791,7 @@ class FaultResponse(_message.Message):
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___FaultStep]:
         """The steps taken, in order, each with its time: the document's seven steps as they happened,
-        at most 64.
+        at most 64. None when the request leaves them out.
         """
 
     def __init__(

@@ -39,8 +39,8 @@ class PageCalls(MappingCalls):
 
     # ── faults ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def fault(self, handle: Handle, address: int, access: int) -> Step[FaultResult]:
-        """Has the agent make the access, and says how it ended."""
+    def fault(self, handle: Handle, address: int, access: int, told: bool = True) -> Step[FaultResult]:
+        """Has the agent make the access, and says how it ended, with its steps if they are to be `told`."""
         state, space = self.state, calling.own(self.state, handle)
         begin, trail = state.ports.now_ns(), Trail(state.ports.now_ns)
         page, offset = address >> PAGE_SHIFT, address % PAGE_SIZE

@@ -129,9 +129,9 @@ class ModelEngine(RangeCalls, Stores, GroupCalls):
         chosen = [vma for vma in space.vmas if vma.start >= after][:count]
         return [translating.mapping_view(self.machine, space, vma) for vma in chosen]
 
-    def fault(self, handle: Handle, address: int, access: int) -> Step[FaultResult]:
-        """Resolves a fault, with its steps."""
-        return (yield from fault(self.machine, handle, address, access, Trail(self._now_ns)))
+    def fault(self, handle: Handle, address: int, access: int, told: bool = True) -> Step[FaultResult]:
+        """Resolves a fault."""
+        return fault(self.machine, handle, address, access, Trail(self._now_ns) if told else None)
 
     def read_space(self, handle: Handle, address: int, size: int) -> Step[bytes]:
         """Returns bytes of a space."""
