@@ -10,6 +10,7 @@ import pytest
 from tests.contract.hardware.conftest import Bench
 
 from lamina_hardware.config import HardwareConfig
+from lamina_hardware.io.kvm.core import KvmCore
 from lamina_hardware.io.portable_core import PortableCore
 from lamina_hardware.io.unicorn_core import UnicornCore
 from lamina_hardware.server import build
@@ -31,10 +32,14 @@ class Core:
     def __str__(self) -> str:
         return self.path if self.engine == "model" else self.engine
 
+    def missing(self) -> list[str]:
+        """Returns why the engine cannot run here."""
+        reasons: list[str] = engines_of("hardware")[self.engine].missing()
+        return reasons
+
     def require(self) -> None:
         """Skips a test when the engine cannot run here."""
-        missing = engines_of("hardware")[self.engine].missing()
-        if missing:
+        if missing := self.missing():
             pytest.skip("; ".join(missing))
 
 
@@ -43,11 +48,26 @@ ROOM = RAM - (4 << 20)
 """From here on no frame is given away: a snippet that needs a large piece takes it."""
 BUDGET = 1_000_000
 REFERENCE = Core("model", "walker", BUDGET)
-CORES = (REFERENCE, Core("model", "portable", BUDGET))
+KVM = Core("kvm", "auto", 0)
+CORES = (REFERENCE, Core("model", "portable", BUDGET), KVM)
+
+KVM_IGNORED = ("ept ", "stack ", "way ", " address", " instruction_length", " io_count", " qualification")
+"""Facts that the engine `kvm` cannot tell, or tells otherwise: docs/divergences.md."""
+
+
+def emulates() -> bool:
+    """Returns whether KVM has no virtualization of the processor here, so that it emulates ring 0."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return True
+    return " vmx" not in flags and " svm" not in flags
 
 
 def capabilities(core: Core) -> tuple[str, ...]:
     """Returns what a core can do beside what all do."""
+    if core == KVM:
+        return KvmCore.capabilities
     return UnicornCore.capabilities if core.path == "walker" else PortableCore.capabilities
 
 

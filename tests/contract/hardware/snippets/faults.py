@@ -19,6 +19,22 @@ def reserved_bit(machine: Any) -> None:
 
 SNIPPETS = (
     Snippet(
+        "resume_flag",
+        "A fault pushes RFLAGS with RF set, a trap and the handler's own flags have it clear.",
+        """
+        lea r15, [rip+second]
+    fault:
+        ud2
+    second:
+        pushfq
+        pop rbx
+        hlt
+        """,
+        registers={"rbx": 2},
+        faults=((6, 0, "fault", None),),
+        check=lambda seen: equal(seen.faults[0][4], 0x1_0002),
+    ),
+    Snippet(
         "divide_error",
         "DIV by zero is vector 0 without error code, on the instruction, with RAX and RDX as they were.",
         """

@@ -21,7 +21,8 @@ CODE: dict[str, tuple[str, str, dict[str, int]]] = json.loads(Path(__file__).wit
 P, RW, US, A, D, PS, G, NX = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7, 1 << 8, 1 << 63
 EPT_A, EPT_D = 1 << 8, 1 << 9
 LOG_ENTRIES = 27
-RESERVED_FLAG = 1 << 1
+RESERVED_FLAG, RESUME_FLAG = 1 << 1, 1 << 16
+Ignored = tuple[str, ...]
 _CONTROL = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "star", "lstar", "sfmask", "kernel_gs_base")
 _TABLES = ("gdtr_base", "gdtr_limit", "idtr_base", "idtr_limit")
 _DEBUG = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
@@ -186,26 +187,63 @@ class Machine:
         facts["rflags"] = hex((page.rflags | RESERVED_FLAG) & ~self.snippet.undefined)
         for name in SEGMENT_NAMES:
             segment = page.segment(name)
-            if name in ("es", "ds", "fs", "gs") and segment.selector & ~3 == 0:
+            if name in ("es", "ss", "ds", "fs", "gs") and segment.selector & ~3 == 0:
                 # nothing shows what else a null segment holds in 64-bit mode, but the bases of FS and GS
                 facts[name] = f"null {segment.base:#x}"
             else:
                 facts[name] = str(segment)
         facts |= floating_facts(bytes(page.fxsave))
-        facts |= self._memory()
+        facts |= self._events() | self._memory()
         facts |= self._second_stage()
         return facts
 
-    def _memory(self) -> dict[str, str]:
-        """Returns each word of eight bytes that changed, or that came to be backed, by guest physical address."""
+    def _events(self) -> dict[str, str]:
+        """Returns what the recorder wrote, RF apart: which core sets it is a snippet of its own."""
         facts = {}
-        for gpa, host in sorted(self.guest._backed.items()):
-            before, after = self._before.get(gpa, bytes(4096)), bytes(self.bench.bus.read(host, 4096))
-            if before != after:
-                for place in range(0, 4096, 8):
-                    if before[place : place + 8] != after[place : place + 8]:
-                        facts[f"memory {gpa + place:#x}"] = after[place : place + 8][::-1].hex()
+        for number in range(min(self.load(places.LOG), LOG_ENTRIES)):
+            words = list(struct.unpack("<8Q", self.read(places.LOG + 64 + 64 * number, 64)))
+            words[4] &= ~RESUME_FLAG
+            facts[f"event {number}"] = " ".join(map(hex, words))
         return facts
+
+    def _memory(self) -> dict[str, str]:
+        """Returns each word of eight bytes that changed, or that came to be backed, by guest physical address.
+
+        Words of the stack, and accessed bits of entries that lead to tables, have names of their own: what lies below
+        RSP, and whether a walk that fails sets accessed on its way, is left to the processor.
+        """
+        facts = {}
+        guest, tables = self.guest, self._tables()
+        stack = [guest.kernel[places.KSTACK - 4096 * page] for page in (1, 2, 3, 4)]
+        log = guest.kernel[places.KDATA] + (places.LOG & 4095)
+        for gpa, host in sorted(guest._backed.items()):
+            before, after = self._before.get(gpa, bytes(4096)), bytes(self.bench.bus.read(host, 4096))
+            for place in range(0, 4096, 8) if before != after else ():
+                old, new = (int.from_bytes(page[place : place + 8], "little") for page in (before, after))
+                if old == new or log <= gpa + place < log + 0x800:
+                    continue
+                if gpa + place in tables:
+                    facts[f"way {gpa + place:#x}"] = hex(new & A)
+                    if old & ~A == new & ~A:
+                        continue
+                    new &= ~A
+                facts[f"{'stack' if gpa in stack else 'memory'} {gpa + place:#x}"] = hex(new)
+        return facts
+
+    def _tables(self) -> set[int]:
+        """Returns the guest physical addresses of all entries that lead to tables."""
+        found: set[int] = set()
+        level_tables = [self.guest.tables.root]
+        for _ in (4, 3, 2):
+            below = []
+            for table in level_tables:
+                words = struct.unpack("<512Q", self.bench.bus.read(self.guest.host_of(table), 4096))
+                for number, word in enumerate(words):
+                    if word & P and not word & PS:
+                        found.add(table + 8 * number)
+                        below.append(word & 0xF_FFFF_FFFF_F000)
+            level_tables = below
+        return found
 
     def _second_stage(self) -> dict[str, str]:
         """Returns accessed and dirty of each entry of the EPT."""
@@ -232,13 +270,14 @@ def floating_facts(area: bytes) -> dict[str, str]:
     return facts
 
 
-def differences(one: dict[str, str], other: dict[str, str]) -> list[str]:
-    """Returns what two cores do not agree on."""
+def differences(one: dict[str, str], other: dict[str, str], ignored: Ignored = ()) -> list[str]:
+    """Returns what two cores do not agree on; what `ignored` names the beginning or the end of is left out."""
     names = [*one, *(name for name in other if name not in one)]
     return [
         f"{name}: {one.get(name, 'unchanged')} and {other.get(name, 'unchanged')}"
         for name in names
         if one.get(name) != other.get(name)
+        and not any(name.startswith(part) or name.endswith(part) for part in ignored)
     ]
 
 
