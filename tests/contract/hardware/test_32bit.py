@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from lamina.hardware.v1 import hardware_pb2 as pb
+from lamina.hardware.v1 import registers_pb2 as registers_pb
 from tests.contract.hardware.bench32 import (
     DATA,
     GDT,
@@ -23,6 +24,7 @@ from tests.contract.hardware.bench32 import (
     P,
     descriptor,
 )
+from tests.contract.hardware.device_bench import reason
 from tests.contract.hardware.programs_32 import CODE
 
 from lamina_kit.runpage import DIRTY_ALL, ExitReason, Segment
@@ -215,3 +217,17 @@ async def test_a_context_begins_in_compatibility_mode(bench: Any) -> None:
     assert (record.reason, record.vector) == (ExitReason.EXCEPTION, 6)
     assert (process.page.rax, process.page.rbx) == (500_500, 500_500)
     assert record.rip == 0x400000 + len(CODE["sum32"]) - 1
+
+
+async def test_virtual_8086_mode_needs_its_control_registers(bench: Any) -> None:
+    """RFLAGS.VM is written only together with control registers that are not those of long mode."""
+    guest = await Guest32(bench).start("hlt")
+    groups = [registers_pb.REGISTER_GROUP_FLOW, registers_pb.REGISTER_GROUP_CONTROL]
+    read = registers_pb.ReadRegistersRequest(handle=guest.context.handle, groups=groups)
+    found = (await bench.cpu.ReadRegisters(read)).registers
+    found.flow.rflags |= 1 << 17
+    write = registers_pb.WriteRegistersRequest(handle=guest.context.handle, groups=groups, registers=found)
+    await bench.cpu.WriteRegisters(write)
+    assert guest.page.rflags & 1 << 17
+    write.groups[:] = groups[:1]
+    assert await reason(bench.cpu.WriteRegisters(write)) == ("INVALID_ARGUMENT", "REGISTERS_MALFORMED")

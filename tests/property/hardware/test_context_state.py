@@ -50,7 +50,8 @@ def messages(draw: Any) -> pb.Registers:
     found = pb.Registers(
         general=draw(st.lists(WORD, min_size=16, max_size=16)),
         flow=pb.FlowState(
-            rip=draw(ADDRESS), rflags=draw(WORD) & rules.RFLAGS_KNOWN | 2, cpl=draw(st.sampled_from((0, 3))),
+            rip=draw(ADDRESS), rflags=draw(WORD) & rules.RFLAGS_KNOWN & ~rules.RFLAGS_VM | 2,
+            cpl=draw(st.sampled_from((0, 3))),
             activity=draw(st.integers(1, 4)), shadowed=draw(st.booleans()), nmi_blocked=draw(st.booleans()),
         ),
         control=pb.ControlRegisters(
