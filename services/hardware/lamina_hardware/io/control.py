@@ -83,6 +83,12 @@ WALK_SHIFT = u64(62)  # log2 of the bytes of the first stage's page
 WALK_SECOND_SHIFT = u64(63)  # and of the second stage's, or 63
 WALK_READS = u64(64)  # entries of the first stage read
 WALK_SECOND_READS = u64(65)  # entries of the second stage read, added up over a walk
+WALK_KEPT = u64(70)  # upper entries of the second stage that the walk has read: which 2 MiB the last small page was in,
+WALK_KEPT_TABLE = u64(71)  # plus 1 (0: none), the table of it, and the rights that are left there; valid while
+WALK_KEPT_RIGHTS = u64(72)  # WALK_SECOND_READS is not 0
+WALK_KEPT_UPPER = u64(73)  # and the same of the last 1 GiB
+WALK_KEPT_UPPER_TABLE = u64(74)
+WALK_KEPT_UPPER_RIGHTS = u64(75)
 WALK_LEAF = u64(66)  # RW and US of all levels of the first stage, and G of its leaf
 
 # Counters since the core was made, one after the other from FILLS on: `domain.counts.EVENTS` in its order.

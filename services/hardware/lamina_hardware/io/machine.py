@@ -43,6 +43,7 @@ from lamina_hardware.io.control import (
     STOP,
     STOP_ERROR,
     STOP_NONE,
+    WALK_SECOND_READS,
 )
 from lamina_hardware.io.control_table import FLAG_EXTERNAL, FLAG_INTERRUPT_WINDOW, FLAG_NMI, FLAG_NMI_WINDOW, T_FLAGS
 from lamina_hardware.io.controls import set_intercepts, setting
@@ -294,6 +295,7 @@ def run(block: int, everything: int, flush: int) -> Word:
     `everything` loads all registers whatever the dirty word says; `flush` empties the TLB first. PAUSED means that
     someone wanted the core for a moment: the same run goes on by calling again with CONSUMED as it stands.
     """
+    put(block, WALK_SECOND_READS, _0)  # what the last walk kept of the second stage may have changed since
     if load(block, everything) != _0 or flush != _0:
         flush_tlb(block)
     set_intercepts(block)
