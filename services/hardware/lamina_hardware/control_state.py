@@ -9,6 +9,7 @@ from lamina_hardware.domain.contexts import Context
 from lamina_hardware.domain.exit_controls import ExitControls, Instruction, implied, missing
 from lamina_hardware.io.control_table import ControlTable
 from lamina_hardware.io.dispatcher import Dispatcher
+from lamina_hardware.io.interrupt_controller import ApicWish
 from lamina_kit.errors import Unimplemented
 
 
@@ -49,6 +50,16 @@ class ControlState:
         ):
             if wanted and capability not in self._capabilities:
                 self._refuse(name, capability)
+
+    def allowed(self, wish: ApicWish | None) -> ApicWish | None:
+        """Returns a wish for a local APIC (None: none). Raises `Unimplemented` `APIC_NOT_SUPPORTED` without them."""
+        if wish is not None and "apic" not in self._capabilities:
+            raise Unimplemented(
+                "The cores of this host give contexts no local APIC.",
+                reason="APIC_NOT_SUPPORTED",
+                next_step="Raise interrupts for the context itself, or use a host with the capability apic.",
+            )
+        return wish
 
     def check(self, controls: ExitControls) -> None:
         """Raises `Unimplemented` `CONTROL_NOT_SUPPORTED` for a control that this machine's cores do not have."""

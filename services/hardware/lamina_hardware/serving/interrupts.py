@@ -12,7 +12,7 @@ from lamina_hardware import convert_interrupts as convert
 from lamina_hardware.domain import interrupt_messages
 from lamina_hardware.io.interrupt_controller import Result
 from lamina_hardware.paging import page
-from lamina_kit.errors import FailedPrecondition, Unimplemented
+from lamina_kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from lamina_hardware.machine import Machine
@@ -29,13 +29,7 @@ class InterruptsServicer(rpc.InterruptsServicer):
     async def ConfigureApic(self, request: pb.ConfigureApicRequest, context: Context) -> pb.Apic:
         """Gives a context a local APIC, changes it, or takes it away."""
         found = self._m.find_context(request.apic.handle)
-        if request.apic.mode != pb.Apic.MODE_NONE and "apic" not in self._m.path.capabilities:
-            raise Unimplemented(
-                "The cores of this host give contexts no local APIC.",
-                reason="APIC_NOT_SUPPORTED",
-                next_step="Raise interrupts for the context itself, or use a host with the capability apic.",
-            )
-        wish = convert.apic_wish(request.apic, found, self._m.bus.size)
+        wish = self._m.controls.allowed(convert.apic_wish(request.apic, found, self._m.bus.size))
         controller = self._m.dispatcher.interrupts
         controller.configure(found, wish)
         name = self._m.names.format_context(found.key)

@@ -31,7 +31,7 @@ from lamina_hardware.io.kvm.situation import Situation
 from lamina_hardware.io.kvm.vcpu import SIGNAL, Vcpu
 from lamina_hardware.io.kvm.vm import KvmHost, Vm
 from lamina_kit import runpage
-from lamina_kit.errors import ResourceExhausted
+from lamina_kit.errors import FailedPrecondition, ResourceExhausted
 from lamina_kit.paging import PAGE_SIZE
 from lamina_kit.runpage import ExitReason, ExitRecord, RunPage
 
@@ -81,8 +81,7 @@ class KvmCore:
             vcpu = self._prepare(vm, work, page)
         except (OSError, ResourceExhausted) as error:
             self._host.note(work.context, str(error))
-            number = (error.errno or 0) if isinstance(error, OSError) else errno.ENOMEM
-            return self._leave(work, page, ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=number))
+            return self._leave(work, page, ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=_number(error)))
         return self._run(Situation(vm, vcpu, page, work.given, work.hlt), work)
 
     def _prepare(self, vm: Vm, work: CoreRun, page: RunPage) -> Vcpu:
@@ -127,9 +126,9 @@ class KvmCore:
         try:
             try:
                 prepare(at, work)
-            except OSError as error:
-                at.told = f"KVM refuses a register: {error.strerror}"
-                left = ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=error.errno or 0)
+            except (OSError, FailedPrecondition) as error:
+                at.told = f"KVM refuses a register: {error}"
+                left = ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=_number(error))
                 vcpu.complete = False
                 return self._leave(work, page, left, at)
             while left is None and not at.asleep and not self._request:
@@ -230,6 +229,13 @@ class KvmCore:
 
     def close(self) -> None:
         """See `CoreEngine.close`: contexts are with the host, which is closed behind its cores."""
+
+
+def _number(error: Exception) -> int:
+    """Returns the kernel's number of an error, or the one that says the same."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    return errno.ENOMEM if isinstance(error, ResourceExhausted) else errno.EINVAL
 
 
 def _holes(controls: ExitControls | None) -> tuple[tuple[int, int], ...]:

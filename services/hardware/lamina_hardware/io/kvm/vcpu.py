@@ -19,6 +19,7 @@ import struct
 from lamina_hardware.io.kvm import abi, cpuid
 from lamina_hardware.io.kvm.situation import Items, Kept
 from lamina_kit import runpage
+from lamina_kit.errors import FailedPrecondition
 from lamina_kit.runpage import RunPage, Segment
 
 SIGNAL = signal.SIGRTMIN + 3
@@ -145,7 +146,10 @@ class Vcpu:
     # ── page → vCPU ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def load(self, page: RunPage) -> None:
-        """Loads what the holder changed, or everything. Raises `OSError` for values that KVM refuses."""
+        """Loads what the holder changed, or everything.
+
+        Values that KVM refuses are an `OSError` of the call, or `FailedPrecondition` `KVM_REGISTER_REFUSED`.
+        """
         dirty = page.dirty
         if not self.complete:
             if self.unfinished:
@@ -215,7 +219,11 @@ class Vcpu:
             packed += struct.pack("<IIQ", number, 0, page.words[place >> 3])
         done = fcntl.ioctl(self.file, abi.SET_MSRS, packed, True)
         if done != len(_MSRS):
-            raise OSError(22, f"the model-specific register {_MSRS[done][0]:#x} takes no such value")
+            raise FailedPrecondition(
+                f"The model-specific register {_MSRS[done][0]:#x} takes no such value.",
+                reason="KVM_REGISTER_REFUSED",
+                next_step="Give the context's run page a value that the processor has.",
+            )
 
     def _load_fpu(self, page: RunPage) -> None:
         area = bytearray(4096)
