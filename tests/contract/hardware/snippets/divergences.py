@@ -62,5 +62,8 @@ KVM: dict[str, str] = {
 }
 """What the engine `kvm` does otherwise: strictly where it emulates ring 0, as it may be better on another processor."""
 
+VARIES = ("interrupt_waits_for_sti", "interrupt_waits_for_popf")
+"""Of these, what depends on when KVM's emulator looks for a window: now so, now as the manual."""
+
 NEVER_ENDS = {"hypercall_without_a_hypervisor": "KVM answers VMCALL itself; an untrapped one is not #UD"}
 """What is not tried on the engine `kvm`."""

@@ -51,7 +51,8 @@ def marks(snippet: Snippet, core: Core) -> list[pytest.MarkDecorator]:
         if snippet.name in divergences.NEVER_ENDS:
             return [pytest.mark.xfail(run=False, reason=divergences.NEVER_ENDS[snippet.name])]
         if snippet.name in divergences.KVM:
-            return [pytest.mark.xfail(strict=emulates(), reason=divergences.KVM[snippet.name])]
+            strict = emulates() and snippet.name not in divergences.VARIES
+            return [pytest.mark.xfail(strict=strict, reason=divergences.KVM[snippet.name])]
         return []
     cores, why = divergences.KNOWN.get(snippet.name, ((), ""))
     return [pytest.mark.xfail(strict=True, reason=why)] if str(core) in cores else []
