@@ -6,12 +6,13 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lamina_cli import home, output
-from lamina_kit.errors import LaminaError, NotFound, Unavailable
+from lamina_kit.checks import shown
+from lamina_kit.errors import InvalidArgument, LaminaError, NotFound, Unavailable
 from lamina_kit.security import PLAIN, Security, TlsFiles, bare
 
 if TYPE_CHECKING:
@@ -46,11 +47,21 @@ class Client:
         self._channels: dict[str, Any] = {}
 
     def channel(self, layer: str) -> Any:
-        """Returns the channel to a layer. A channel that was given stays open when the client closes."""
+        """Returns the channel to a layer. A channel that was given stays open when the client closes.
+
+        Raises:
+            InvalidArgument: `LAYER_ADDRESS_MISSING`, only some layers have an address and this one has none.
+        """
         if layer in self._given:
             return self._given[layer]
         from lamina_kit.channel import connect
 
+        if layer not in self.targets:
+            raise InvalidArgument(
+                f"the command calls the {layer} layer, whose address is not known",
+                reason="LAYER_ADDRESS_MISSING",
+                next_step=f"give --at {layer}=HOST:PORT too",
+            )
         if layer not in self._channels:
             self._channels[layer] = connect(self.targets[layer], security=self.security)
         return self._channels[layer]
@@ -113,6 +124,13 @@ def client_of(record: home.StackRecord, host: str = "", tls_dir: str = "") -> Cl
 def add_options(parser: argparse.ArgumentParser, *, lists: bool = False) -> None:
     """Adds the options that every command has which talks to a stack."""
     parser.add_argument("--stack", default="default", metavar="NAME", help="which stack (default: default)")
+    parser.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="LAYER=ADDRESS",
+        help="call this layer there, whoever serves it, and no stack; repeatable",
+    )
     parser.add_argument("--host", default="", metavar="NAME", help="which of its hosts, where it has several")
     parser.add_argument(
         "--tls-dir", default="", metavar="DIR", help="certificates to call it with, where it is beyond this host"
@@ -152,12 +170,34 @@ def guarded(body: Callable[[], int]) -> int:
 
 
 async def _with_client(work: Work, args: argparse.Namespace) -> int:
-    record = home.running(args.stack)
+    record = addressed(args.at) if args.at else home.running(args.stack)
     async with client_of(record, args.host, args.tls_dir) as client:
         try:
             return await traced(args, work(client, args))
         except Unavailable as problem:
             raise await explained(problem, record, client.security) from problem
+
+
+def addressed(words: Sequence[str]) -> home.StackRecord:
+    """Returns the record of a stack of which only the addresses `LAYER=ADDRESS` are known; it has no name.
+
+    Raises:
+        InvalidArgument: `ADDRESS_MALFORMED`, a word is not of that form or an address is none.
+    """
+    from lamina_kit.channel import check_target
+
+    targets = {}
+    for word in words:
+        layer, _, target = word.partition("=")
+        if layer not in home.LAYERS or not target:
+            raise InvalidArgument(
+                f"--at takes LAYER=ADDRESS, not {shown(word)}",
+                reason="ADDRESS_MALFORMED",
+                next_step=f"layers are {', '.join(home.LAYERS)}; an address is HOST:PORT, tls:HOST:PORT or unix:/path",
+            )
+        check_target(target)
+        targets[layer] = target
+    return home.StackRecord(name="", pid=0, start_ticks=0, host="", targets=targets, engines={})
 
 
 async def explained(problem: Unavailable, record: home.StackRecord, security: Security) -> LaminaError:
@@ -176,10 +216,12 @@ def naming_layer(problem: Unavailable, record: home.StackRecord) -> Unavailable:
     layer = next((name for name, target in record.targets.items() if bare(target) in problem.message), "")
     if problem.reason != "RPC_UNAVAILABLE" or not layer:
         return problem
+    whose = f" of stack {record.name!r}" if record.name else ""
+    shows = "`lamina status` shows who is missing and why; try" if record.name else "try"
     return Unavailable(
-        f"the {layer} layer of stack {record.name!r} does not answer at {record.targets[layer]}",
+        f"the {layer} layer{whose} does not answer at {record.targets[layer]}",
         reason="LAYER_MISSING",
-        next_step="`lamina status` shows who is missing and why; try again when it serves",
+        next_step=f"{shows} again when it serves",
         layer=layer,
     )
 

@@ -72,7 +72,7 @@ async def name_of(client: Client, vm: str) -> str:
     """Returns the full name of a virtual machine."""
     from lamina_cli.commands.mmu import full_name
 
-    return await full_name(client, "vms", vm)
+    return await full_name(client, "vms", vm, "hypervisor")
 
 
 HEADERS = ("VM", "STATE", "VCPUS", "MEMORY", "MAPPED", "REASON")

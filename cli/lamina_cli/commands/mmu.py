@@ -72,14 +72,16 @@ def _groups(client: Client) -> GroupsStub:
     return client.stub("mmu", mmu_pb2_grpc.GroupsStub)
 
 
-async def full_name(client: Client, collection: str, name: str) -> str:
-    """Returns `hosts/HOST/COLLECTION/NAME` for a last part; a full name stays as it is."""
+async def full_name(client: Client, collection: str, name: str, layer: str = "mmu") -> str:
+    """Returns `hosts/HOST/COLLECTION/NAME` for a last part, of the host of `layer`; a full name stays as it is."""
     if "/" in name:
         return name
-    from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
+    from lamina.common.v1 import layer_pb2_grpc
 
-    host = await client.stub("hardware", hardware_pb2_grpc.HostsStub).GetHost(hardware_pb2.GetHostRequest())
-    return f"{host.name}/{collection}/{name}"
+    from lamina_kit.session import handshake
+
+    answer = await handshake(client.stub(layer, layer_pb2_grpc.LayerStub), "cli")
+    return f"hosts/{answer.host}/{collection}/{name}"
 
 
 async def memory(client: Client, args: argparse.Namespace) -> None:

@@ -74,7 +74,7 @@ async def find(client: Client, name: str) -> str:
         return name
     from lamina_cli.commands.mmu import full_name
 
-    return await full_name(client, "containers", name)
+    return await full_name(client, "containers", name, "container-runtime")
 
 
 async def containers(client: Client, args: argparse.Namespace) -> None:

@@ -67,11 +67,16 @@ def _ports(client: Client) -> PortsStub:
     return client.stub("vswitch", vswitch_pb2_grpc.PortsStub)
 
 
+async def _switch_name(client: Client, switch: str) -> str:
+    """Returns the name of a switch of which the last part is given."""
+    return await full_name(client, "switches", switch, "vswitch")
+
+
 async def _port_name(client: Client, text: str) -> str:
     if text.count("/") != 1:
         return text
     switch, _, port = text.partition("/")
-    return f"{await full_name(client, 'switches', switch)}/ports/{port}"
+    return f"{await _switch_name(client, switch)}/ports/{port}"
 
 
 async def switches(client: Client, args: argparse.Namespace) -> None:
@@ -106,7 +111,7 @@ async def delete_switch(client: Client, args: argparse.Namespace) -> None:
     """Deletes a switch."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    name = await full_name(client, "switches", args.switch)
+    name = await _switch_name(client, args.switch)
     await _switches(client).DeleteSwitch(vswitch_pb2.DeleteSwitchRequest(name=name))
     print(f"deleted {name}")
 
@@ -115,7 +120,7 @@ async def groups(client: Client, args: argparse.Namespace) -> None:
     """Lists port groups."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    request = vswitch_pb2.ListPortGroupsRequest(parent=await full_name(client, "switches", args.switch))
+    request = vswitch_pb2.ListPortGroupsRequest(parent=await _switch_name(client, args.switch))
     output.show(
         await collect(_switches(client).ListPortGroups, request, "port_groups"),
         ("GROUP", "VLAN", "PORTS"),
@@ -129,7 +134,7 @@ async def create_group(client: Client, args: argparse.Namespace) -> None:
     from lamina.vswitch.v1 import vswitch_pb2
 
     request = vswitch_pb2.CreatePortGroupRequest(
-        parent=await full_name(client, "switches", args.switch),
+        parent=await _switch_name(client, args.switch),
         port_group_id=args.group,
         port_group=vswitch_pb2.PortGroup(vlan_id=args.vlan),
     )
@@ -140,7 +145,7 @@ async def ports(client: Client, args: argparse.Namespace) -> None:
     """Lists ports."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    request = vswitch_pb2.ListPortsRequest(parent=await full_name(client, "switches", args.switch))
+    request = vswitch_pb2.ListPortsRequest(parent=await _switch_name(client, args.switch))
     output.show(
         await collect(_ports(client).ListPorts, request, "ports"),
         ("PORT", "GROUP", "VLAN", "STATE", "ADMIN", "OWNER"),
@@ -160,7 +165,7 @@ async def create_port(client: Client, args: argparse.Namespace) -> None:
     """Creates a port."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    parent = await full_name(client, "switches", args.switch)
+    parent = await _switch_name(client, args.switch)
     group = args.group if "/" in args.group or not args.group else f"{parent}/portGroups/{args.group}"
     request = vswitch_pb2.CreatePortRequest(parent=parent, port_id=args.port, port=vswitch_pb2.Port(port_group=group))
     print((await _ports(client).CreatePort(request)).name)
@@ -179,7 +184,7 @@ async def macs(client: Client, args: argparse.Namespace) -> None:
     """Shows a MAC table."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    request = vswitch_pb2.ListMacEntriesRequest(parent=await full_name(client, "switches", args.switch))
+    request = vswitch_pb2.ListMacEntriesRequest(parent=await _switch_name(client, args.switch))
     output.show(
         await collect(_switches(client).ListMacEntries, request, "mac_entries"),
         ("MAC", "VLAN", "PORT", "TYPE", "AGE"),
@@ -198,7 +203,7 @@ async def flush(client: Client, args: argparse.Namespace) -> None:
     """Forgets learned addresses."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    request = vswitch_pb2.FlushMacTableRequest(name=await full_name(client, "switches", args.switch))
+    request = vswitch_pb2.FlushMacTableRequest(name=await _switch_name(client, args.switch))
     done = await _switches(client).FlushMacTable(request)
     print(f"forgot {done.flushed_entries} addresses")
 
