@@ -42,6 +42,10 @@ ALLOWED: dict[str, str] = {
     f"{RUNTIME}/runtime.py: asyncio.to_thread": "in real time only; in virtual time archives are unpacked inline",
     f"{HARDWARE}/io/core_threads.py: threading.Thread": "in real time only; in virtual time cores run on the loop",
     f"{HARDWARE}/io/core_threads.py: call_soon_threadsafe": "in real time only; in virtual time cores run on the loop",
+    f"{HARDWARE}/host_facts.py: asyncio.to_thread": "the engine `linux` alone, which is refused in virtual time",
+    f"{HARDWARE}/io/kvm/watch.py: threading.Thread": "the engine `kvm` alone, which is refused in virtual time",
+    f"{HARDWARE}/io/kvm/watch.py: time.monotonic_ns": "the same: a slice of a processor of the host is a time",
+    f"{HARDWARE}/io/kvm/watch.py: time.sleep": "the same, in a thread of its own",
     f"{HARDWARE}/io/native.py: glob without sorted": "deletes stale files, in any order",
     "services/hypervisor/lamina_hypervisor/io/images.py: glob without sorted": "deletes leftovers, in any order",
 }

@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import signal
 import threading
-import time
 from collections.abc import Iterable, Sequence
 
 from lamina_hardware.domain.counts import NOTHING
@@ -122,7 +121,7 @@ class KvmCore:
         self._vcpu = vcpu
         watch = self._host.watch() if work.budget else None
         if watch is not None:
-            watch.begin(self, time.monotonic_ns() + work.budget - work.consumed, self.pause)
+            watch.begin(self, work.budget - work.consumed, self.pause)
         try:
             try:
                 prepare(at, work)
@@ -242,5 +241,5 @@ def _holes(controls: ExitControls | None) -> tuple[tuple[int, int], ...]:
     """Returns the pages of devices and doorbells, ascending."""
     if controls is None or not (controls.devices or controls.posted):
         return ()
-    bells = {entry.gpa & ~(PAGE_SIZE - 1) for entry in controls.posted if entry.gpa is not None}
+    bells = dict.fromkeys(entry.gpa & ~(PAGE_SIZE - 1) for entry in controls.posted if entry.gpa is not None)
     return tuple(sorted((*controls.devices, *((gpa, PAGE_SIZE) for gpa in bells))))

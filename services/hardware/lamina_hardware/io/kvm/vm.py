@@ -5,19 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-import time
-from collections.abc import Callable
 
 from lamina_hardware.domain.exit_controls import KEPT_MSRS
 from lamina_hardware.engines.interface import SharedState
 from lamina_hardware.io.kvm import abi
 from lamina_hardware.io.kvm.slots import GuestMemory
 from lamina_hardware.io.kvm.vcpu import Vcpu
+from lamina_hardware.io.kvm.watch import Watch
 from lamina_kit.membus import MemoryBus
 from lamina_kit.runpage import RunPage
-
-_POLL_S = 0.001
-_IDLE_POLLS = 50
 
 
 class Vm:
@@ -98,7 +94,7 @@ class KvmHost(SharedState):
         self._lock = threading.Lock()
         self._closed = False
         self._logging = False
-        self._watch: _Watch | None = None
+        self._watch: Watch | None = None
         self.note = lambda context, what: None
 
     def close(self) -> None:
@@ -160,10 +156,10 @@ class KvmHost(SharedState):
                     vm.memory.log(keep)
             self._logging = keep
 
-    def watch(self) -> _Watch:
+    def watch(self) -> Watch:
         """Returns what ends slices."""
         if self._watch is None:
-            self._watch = _Watch()
+            self._watch = Watch()
         return self._watch
 
     def _release(self, context: int) -> None:
@@ -177,49 +173,3 @@ class KvmHost(SharedState):
                 vm.memory.harvest()
             del self._vms[vm.eptp]
             vm.close()
-
-
-class _Watch:
-    """A thread that ends slices: KVM counts no instructions, so a slice is a time. It sleeps while nothing runs."""
-
-    def __init__(self) -> None:
-        self._ends: dict[object, tuple[int, Callable[[], None]]] = {}
-        self._busy = threading.Event()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._serve, name="lamina-kvm-watch", daemon=True)
-        self._thread.start()
-
-    def begin(self, who: object, end_ns: int, expire: Callable[[], None]) -> None:
-        """Calls `expire` when `time.monotonic_ns` has passed `end_ns`, unless `end` comes first."""
-        self._ends[who] = (end_ns, expire)
-        if not self._busy.is_set():
-            self._busy.set()
-
-    def end(self, who: object) -> None:
-        """Forgets a slice."""
-        self._ends.pop(who, None)
-
-    def stop(self) -> None:
-        """Ends the thread."""
-        self._stopped = True
-        self._busy.set()
-        self._thread.join()
-
-    def _serve(self) -> None:
-        idle = 0
-        while not self._stopped:
-            if not self._ends:
-                idle += 1
-                if idle > _IDLE_POLLS:
-                    self._busy.clear()
-                    if not self._ends and not self._stopped:  # both are set before the event is
-                        self._busy.wait()
-                    idle = 0
-                    continue
-            else:
-                idle = 0
-            now = time.monotonic_ns()
-            for who, (end, expire) in list(self._ends.items()):
-                if end <= now and self._ends.pop(who, None) is not None:
-                    expire()
-            time.sleep(_POLL_S)
