@@ -31,7 +31,7 @@ from lamina_mmu.failing_memory import FailingMemory
 from lamina_mmu.faults import MmuFaults
 from lamina_mmu.io import policies
 from lamina_mmu.io.linux.kernel import NO_RAM, NO_SWAP, open_kernel
-from lamina_mmu.io.performer import performer, waiting_performer
+from lamina_mmu.io.performer import kernel_performer, performer
 from lamina_mmu.io.swap_disks import SwapDisks
 from lamina_mmu.io.swap_file import SwapFile
 from lamina_mmu.io.swap_media import SwapFiles
@@ -117,7 +117,7 @@ class MmuHost:
                 next_step="Start the stack with --clock real, or with the engine model.",
             )
         environment.layer.boot_id = environment.rng.id("mmu")
-        self.perform = waiting_performer(environment.clock)
+        self.perform = kernel_performer(environment.clock)
         now_ns, wake, record = environment.clock.now_ns, self.perform.wake, environment.layer.events.record
         kernel = open_kernel(environment.host, environment.state_dir, wake)
         self._begin(

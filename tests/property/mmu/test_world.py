@@ -167,7 +167,7 @@ class Play(World):
         program = Program(view.handle, view.root_address)
         if self.huge:
             change = SettingsChange(("huge_pages",), fields={"huge_pages": HugePages.ALWAYS})
-            self.engine.update_space_settings(view.handle, change)
+            self.run(self.engine.update_space_settings(view.handle, change))
         spec = MapSpec(BASE, self.pages * PAGE, RW, fixed=True)
         self.run(self.engine.map_range(view.handle, spec))
         program.pages = {BASE + index * PAGE: RW for index in range(self.pages)}

@@ -6,7 +6,7 @@ operations run: what was looked up before is looked up again.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from lamina_kit.effects import Effect
@@ -34,6 +34,16 @@ class Answer(Effect):
 
     key: Hashable
     within_ns: int = ANSWER_NS
+
+
+@dataclass(frozen=True)
+class Aside(Effect):
+    """Has `work` done while others go on, because the kernel may take long over it. Result: what `work` returns.
+
+    Only engines that run in real time ask for it.
+    """
+
+    work: Callable[[], object]
 
 
 def frame_key(frame: int) -> tuple[str, int]:

@@ -41,10 +41,10 @@ class Agent(Protocol):
 
 
 class Processes(Protocol):
-    """Processes of the kernel."""
+    """Processes of the kernel. One that is watched and has ended is ESRCH, whoever has its number now."""
 
     def start(self) -> Agent:
-        """Starts an agent, whose space holds nothing but the agent itself. OSError when the kernel has no process."""
+        """Starts an agent, whose space holds nothing but the agent itself. SPACE_NOT_STARTED."""
 
     def pair(self) -> tuple[object, int]:
         """Returns two ends of a new connection: one to speak to a fork over, and the descriptor that it is to get,
@@ -64,7 +64,13 @@ class Processes(Protocol):
         """Ends a watch. Idempotent."""
 
     def end(self, pid: int) -> None:
-        """Ends an agent's process, and takes its exit status: nothing of it is left. Idempotent."""
+        """Ends an agent's process, and takes its exit status: nothing of it is left. Idempotent.
+
+        One whose memory is large takes its time; it `is_ending` meanwhile.
+        """
+
+    def is_ending(self, pid: int) -> bool:
+        """Returns whether a process that was ended is still there; `exit_key` is woken when it is not."""
 
     def read(self, pid: int, address: int, size: int) -> bytes | int:
         """Returns bytes of a process, as many as there are up to the first that cannot be read; or the error."""
@@ -84,8 +90,10 @@ class Processes(Protocol):
     def pages(self, pid: int, first: int, count: int) -> Sequence[int] | int:
         """Returns the words of /proc/PID/pagemap of `count` pages from page number `first`, or the error."""
 
-    def advise(self, pid: int, ranges: Sequence[tuple[int, int]], advice: int) -> int:
-        """Gives advice (MADV_…) on ranges (start, size) of a process; returns bytes advised, or the error."""
+    def advising(self, pid: int, ranges: Sequence[tuple[int, int]], advice: int) -> Callable[[], int]:
+        """Returns what gives advice (MADV_…) on ranges (start, size) of a watched process, and returns the bytes
+        advised, or the error. It may take long, and may be called in another thread.
+        """
 
     def limit(self, pid: int, resource: int, value: int | None) -> int:
         """Sets a resource limit (RLIMIT_…) of a process, None for none; returns 0, or the error."""
@@ -149,6 +157,11 @@ class Kernel:
 def reply_key(pid: int) -> tuple[str, int]:
     """Returns the key that is woken when an agent has replied, or died."""
     return ("reply", pid)
+
+
+def exit_key(pid: int) -> tuple[str, int]:
+    """Returns the key that is woken when the process of an ended space is gone."""
+    return ("exit", pid)
 
 
 AGENT_START, AGENT_END = 0x1_0000, 0x1_6000

@@ -61,7 +61,7 @@ class RangeEngine(Protocol):
     def space_settings(self, key: Handle | str) -> SettingsView:
         """Returns the settings of a space."""
 
-    def update_space_settings(self, handle: Handle, change: SettingsChange) -> SettingsView:
+    def update_space_settings(self, handle: Handle, change: SettingsChange) -> Step[SettingsView]:
         """Changes settings of a space, all or none."""
 
     def watch_faults(self, name: str, sample: int) -> FaultWatch:

@@ -15,7 +15,7 @@ from lamina_kit.clock import Clock
 from lamina_kit.driver import Performer
 from lamina_kit.effects import WaitFor
 from lamina_kit.retry import Retry
-from lamina_mmu.domain.effects import Answer, Shootdown
+from lamina_mmu.domain.effects import Answer, Aside, Shootdown
 
 
 def waiting_performer(clock: Clock) -> Performer:
@@ -30,6 +30,17 @@ def waiting_performer(clock: Clock) -> Performer:
             timer.cancel()
 
     perform.on(Answer, await_answer)
+    return perform
+
+
+def kernel_performer(clock: Clock) -> Performer:
+    """Returns the performer of an MMU on the machine's kernel; what may take long runs in one of few threads."""
+    perform = waiting_performer(clock)
+
+    async def work_aside(effect: Aside) -> object:
+        return await asyncio.to_thread(effect.work)
+
+    perform.on(Aside, work_aside)
     return perform
 
 

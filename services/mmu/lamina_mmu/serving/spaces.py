@@ -76,7 +76,7 @@ class SpacesServicer(MappingCalls, MemoryCalls, rpc.SpacesServicer):
     ) -> ranges.SpaceSettings:
         """Changes settings of a space."""
         change = convert_ranges.settings_change(request, self.host.name)
-        view = self.host.engine.update_space_settings(convert.handle(request.handle), change)
+        view = await self.host.finish(self.host.engine.update_space_settings(convert.handle(request.handle), change))
         return convert_ranges.settings(view, self.host.names)
 
     async def GetSpaceStatistics(

@@ -47,9 +47,10 @@ class AdviceCalls(GroupCalls):
     def advise_range(self, handle: Handle, start: int, end: int, given: Advice) -> Step[int]:
         """Takes advice; returns by how many pages RAM, or huge pages, changed."""
         state, space = self.state, self.state.spaces.get(handle)
+        calling.keep_off_agent(state, space, start, end)
         before = self._advised(space, given, start, end)
         if space.agent is None:
-            self._advise_other(space, start, end, given)
+            yield from self._advise_other(space, start, end, given)
         else:
             reply = yield from calling.call(state, space, calling.MADVISE, (start, end - start, MADV[given]))
             if reply.result < 0:
@@ -69,10 +70,10 @@ class AdviceCalls(GroupCalls):
         held = sum(region.resident for region in found)
         return held + sum(region.swapped for region in found) if given == Advice.DONT_NEED else held
 
-    def _advise_other(self, space: KernelSpace, start: int, end: int, given: Advice) -> None:
+    def _advise_other(self, space: KernelSpace, start: int, end: int, given: Advice) -> Step[None]:
         if given not in FOR_OTHERS:
             raise refuse("mapping", f"give this advice to process {space.pid}", "COLD and PAGE_OUT may be.")
-        result = self.state.kernel.processes.advise(space.pid, [(start, end - start)], MADV[given])
+        result = yield from calling.advise(self.state, space, [(start, end - start)], MADV[given])
         if result < 0:
             raise self._not_advised(space, start, end, given, result)
 
@@ -136,6 +137,7 @@ class AdviceCalls(GroupCalls):
     def sync_range(self, handle: Handle, start: int, end: int) -> Step[int]:
         """Makes msync(2); memory files lie on no disk, so nothing is ever written."""
         space = calling.own(self.state, handle)
+        calling.keep_off_agent(self.state, space, start, end)
         reply = yield from calling.call(self.state, space, calling.MSYNC, (start, end - start, MS_SYNC))
         if reply.result < 0:
             calling.check_mapped(self.state, space, start, end)

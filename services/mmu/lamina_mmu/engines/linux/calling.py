@@ -17,6 +17,7 @@ from lamina_kit.errors import (
     PermissionDenied,
     ResourceExhausted,
 )
+from lamina_mmu.domain.effects import Aside
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.kernel import AGENT_END, AGENT_START, Reply, reply_key
 from lamina_mmu.domain.kernel_maps import Faults, Region, hole, outside, parse, parse_faults
@@ -48,7 +49,7 @@ def ended(state: State, space: KernelSpace, why: str) -> None:
     else:
         state.kernel.processes.end(space.pid)
     state.feed.end(space.number)
-    state.on_ended(space)
+    space.out_of_memory = state.on_ended(space)
     state.ports.record(state.names.space(space.number), "space.ended", pid=space.pid, rule=why)
 
 
@@ -79,6 +80,14 @@ def call(
     except EOFError:
         ended(state, space, "its process died")
         raise gone(space) from None
+
+
+def advise(state: State, space: KernelSpace, ranges: Sequence[tuple[int, int]], advice: int) -> Step[int]:
+    """Gives advice on ranges of any space from outside; returns bytes advised, or the error. It may take long."""
+    result: int = yield Aside(state.kernel.processes.advising(space.pid, ranges, advice))
+    if state.spaces.find(space.id) is not space:
+        raise gone(space)
+    return result
 
 
 def regions(state: State, space: KernelSpace, sizes: bool = False) -> list[Region]:
@@ -132,6 +141,12 @@ def not_traceable(pid: int) -> PermissionDenied:
 def covers_agent(start: int, end: int) -> bool:
     """Returns whether a range touches the agent itself."""
     return start < AGENT_END and end > AGENT_START
+
+
+def keep_off_agent(state: State, space: KernelSpace, start: int, end: int) -> None:
+    """Refuses a range that touches the agent, which is not mapped as far as callers go: RANGE_NOT_MAPPED."""
+    if space.agent is not None and covers_agent(start, end):
+        check_mapped(state, space, start, end)
 
 
 def check_mapped(state: State, space: KernelSpace, start: int, end: int) -> list[Region]:

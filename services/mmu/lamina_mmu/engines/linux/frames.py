@@ -6,6 +6,7 @@ from lamina_kit.effects import Step
 from lamina_kit.errors import OutOfRange
 from lamina_kit.paging import PAGE_SHIFT
 from lamina_mmu.domain import kernel_pages as pages
+from lamina_mmu.domain.effects import Aside
 from lamina_mmu.domain.frames import Use
 from lamina_mmu.domain.kernel_maps import parse_sizes
 from lamina_mmu.domain.views import FragmentationView, FrameView, MemoryView
@@ -142,11 +143,10 @@ class FrameCalls(GroupCalls):
 
     def compact_frames(self, huge_blocks: int) -> Step[tuple[int, int]]:
         """Has the kernel compact all zones unless enough huge blocks are free already."""
-        yield from ()
         before = self.fragmentation()
         if _huge(before.free_blocks) >= huge_blocks:
             return 0, _huge(before.free_blocks)
-        if self.state.kernel.memory.compact() < 0:
+        if (yield Aside(self.state.kernel.memory.compact)) < 0:
             raise refuse("frames", "compact the machine's memory", "Run the service as root.")
         after = self.fragmentation()
         return after.moved - before.moved, _huge(after.free_blocks)

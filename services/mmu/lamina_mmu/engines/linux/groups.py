@@ -47,10 +47,13 @@ class GroupCalls:
         if name != ROOT_GROUP or self.kernel_groups.cgroups.version:
             self.kernel_groups.enter(pid, self.kernel_groups.named(name))
 
-    def leave_group(self, space: int, name: str) -> None:
-        """Says that a space of a group ended, so that those who watch hear of a kill, and of a group without spaces."""
+    def leave_group(self, space: int, name: str) -> bool:
+        """Says that a space of a group ended, so that those who watch hear of a kill, and of a group without spaces.
+
+        Returns whether the kernel has ended it because memory ran out.
+        """
         others = [one.group for one in self.state.spaces if one.number != space]
-        self.kernel_groups.space_ended(space, name, others)
+        return self.kernel_groups.space_ended(space, name, others)
 
     def reclaim_group(self, name: str, pages: int) -> Step[tuple[int, int]]:
         """Pushes pages of a group out of RAM; returns (pages, of them written)."""

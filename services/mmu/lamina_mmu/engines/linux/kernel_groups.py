@@ -226,21 +226,26 @@ class KernelGroups:
                 del self._unnamed[group.id]
                 self.tell(group, Kind.OOM_KILL, count=0)
 
-    def space_ended(self, number_of_space: int, name: str, others: Sequence[str]) -> None:
-        """Says that a space of group `name` ended; `others` are the names of the groups of those that are left."""
+    def space_ended(self, number_of_space: int, name: str, others: Sequence[str]) -> bool:
+        """Says that a space of group `name` ended; `others` are the names of the groups of those that are left.
+
+        Returns whether the kernel has ended it because memory ran out, as far as its counters tell.
+        """
         if not self.cgroups.version:
-            return
+            return False
         group = self.tree.named(name)
         self.look()
         unnamed = self._unnamed.get(group.id)
+        was_killed = bool(unnamed)
         if unnamed:
             unnamed.pop()
             self.tell(group, Kind.OOM_KILL, count=0, spaces=(number_of_space,))
         for level in group.path:
             below = {one.name for one in level.subtree()}
             if level.parent is None or any(other in below for other in others):
-                return
+                break
             self.tell(level, Kind.EMPTY)
+        return was_killed
 
     def tell(
         self, group: Group, kind: GroupEventKind, ppm: int = 0, count: int = 1, spaces: tuple[int, ...] = ()

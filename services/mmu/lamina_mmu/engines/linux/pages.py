@@ -26,8 +26,10 @@ from lamina_mmu.engines.linux.mapping import MappingCalls
 from lamina_mmu.engines.linux.refusing import refuse
 from lamina_mmu.engines.linux.state import KernelSpace
 
-PIECE = 65_536
-"""Pages that are looked at in one piece."""
+PIECE = 8192
+"""Pages that are looked at in one piece: some 50 ms of work."""
+CHUNK = 4096
+"""Most pages that one system call pages out (16 MiB), so that the process itself gets on meanwhile."""
 IS_ACCESSED, IS_DIRTY, IS_WRITABLE, IS_LOCKED = 1 << 52, 1 << 53, 1 << 54, 1 << 55
 IS_SHARED, IS_HUGE, IS_COW = 1 << 56, 1 << 57, 1 << 58
 IN_SWAP, IN_RAM = 1 << 62, 2 << 62
@@ -68,6 +70,8 @@ class PageCalls(MappingCalls):
         try:
             reply = yield from calling.call(state, space, operation, (address,))
         except FailedPrecondition:
+            if not space.out_of_memory:
+                raise
             trail.add("access.refused", "the kernel ended the process")
             return FaultResult(Outcome.OUT_OF_MEMORY, limit_group=space.group, victim_space=space.number)
         after, now = calling.word(state, space, address), calling.faults(state, space)
@@ -196,28 +200,27 @@ class PageCalls(MappingCalls):
         if handle is None:
             taken, written = yield from self.reclaim_group(self.group_of(group), pages)
             return ReclaimResult(taken, written)
-        yield from ()
         space, left = self.state.spaces.get(handle), pages
         resident, swapped = self._counts(space)
         for region in calling.regions(self.state, space, sizes=True):
             if left <= 0:
                 break
             if region.resident and "lo" not in region.flags:
-                self._page_out(space, region, left)
+                yield from self._page_out(space, region, left)
                 left = pages - max(resident - self._counts(space)[0], 0)
         after, out = self._counts(space)
         return ReclaimResult(max(resident - after, 0), max(out - swapped, 0))
 
-    def _page_out(self, space: KernelSpace, region: Region, most: int) -> None:
+    def _page_out(self, space: KernelSpace, region: Region, most: int) -> Step[None]:
         """Has up to `most` pages of a region paged out."""
         address = region.start
         while address < region.end and most > 0:
-            count = min(PIECE, (region.end - address) >> PAGE_SHIFT)
+            count = min(CHUNK, (region.end - address) >> PAGE_SHIFT)
             raw = calling.words(self.state, space, address >> PAGE_SHIFT, count)
             chosen = [index for index, word in enumerate(raw) if pages_resident(word)][:most]
             runs = _runs(address, chosen)
             if runs:
-                result = self.state.kernel.processes.advise(space.pid, runs, MADV[Advice.PAGE_OUT])
+                result = yield from calling.advise(self.state, space, runs, MADV[Advice.PAGE_OUT])
                 if result < 0:
                     raise calling.refused_by_kernel(self.state, space, result)
             most -= len(chosen)

@@ -49,7 +49,7 @@ class SettingCalls(GroupCalls):
         space = self.state.space(key)
         return SettingsView(space.group, space.label, settings_of(self.state, space))
 
-    def update_space_settings(self, handle: Handle, change: SettingsChange) -> SettingsView:
+    def update_space_settings(self, handle: Handle, change: SettingsChange) -> Step[SettingsView]:
         """Changes settings; what belongs to the whole kernel is refused before anything is changed."""
         state, space = self.state, self.state.spaces.get(handle)
         fields, now = dict(change.fields), settings_of(self.state, space)
@@ -60,7 +60,7 @@ class SettingCalls(GroupCalls):
             calling.own(state, handle)
         group = None if change.group is None else self.group_of(change.group)
         for name, value in fields.items():
-            self._set(space, name, value)
+            yield from self._set(space, name, value)
         if group is not None:
             self.enter_group(space.pid, group)
             space.group = group
@@ -69,7 +69,7 @@ class SettingCalls(GroupCalls):
         state.ports.record(state.names.space(space.number), "space.changed", settings=", ".join(change.named))
         return self.space_settings(handle)
 
-    def _set(self, space: KernelSpace, name: str, value: Any) -> None:
+    def _set(self, space: KernelSpace, name: str, value: Any) -> Step[None]:
         processes = self.state.kernel.processes
         if name == "locked_max_bytes":
             self._check(processes.limit(space.pid, RLIMIT_MEMLOCK, value), name)
@@ -79,30 +79,24 @@ class SettingCalls(GroupCalls):
         elif name == "oom_score_adjust":
             self._check(processes.put(space.pid, "oom_score_adj", str(value)), name)
         elif name == "huge_pages":
-            self._do(space, calling.PRCTL, (PR_SET_THP_DISABLE, int(value == HugePages.NEVER)), name)
+            yield from self._do(space, calling.PRCTL, (PR_SET_THP_DISABLE, int(value == HugePages.NEVER)), name)
         elif name == "lock_future":
-            self._lock_future(space, value)
+            yield from self._lock_future(space, value)
 
-    def _lock_future(self, space: KernelSpace, value: LockFuture) -> None:
+    def _lock_future(self, space: KernelSpace, value: LockFuture) -> Step[None]:
         """Locks what is mapped from now on; the kernel can only end that for all, so what is locked is locked anew."""
         if value != LockFuture.NO:
             flags = MCL_FUTURE | (MCL_ONFAULT if value == LockFuture.ON_FAULT else 0)
-            self._do(space, calling.MLOCKALL, (flags,), "lock_future")
+            yield from self._do(space, calling.MLOCKALL, (flags,), "lock_future")
             return
         locked = [one for one in calling.regions(self.state, space, sizes=True) if "lo" in one.flags]
-        self._do(space, calling.MUNLOCKALL, (), "lock_future")
+        yield from self._do(space, calling.MUNLOCKALL, (), "lock_future")
         for region in locked:
-            self._do(space, calling.MLOCK2, (region.start, region.end - region.start, 0), "lock_future")
+            yield from self._do(space, calling.MLOCK2, (region.start, region.end - region.start, 0), "lock_future")
 
-    def _do(self, space: KernelSpace, operation: int, arguments: tuple[int, ...], name: str) -> None:
-        """Has a system call made that takes no time worth waiting for."""
-        step: Step[Any] = calling.call(self.state, space, operation, arguments)
-        while True:
-            try:
-                next(step)
-            except StopIteration as end:
-                self._check(end.value.result, name)
-                return
+    def _do(self, space: KernelSpace, operation: int, arguments: tuple[int, ...], name: str) -> Step[None]:
+        reply = yield from calling.call(self.state, space, operation, arguments)
+        self._check(reply.result, name)
 
     def _check(self, result: int, name: str) -> None:
         if result < 0:

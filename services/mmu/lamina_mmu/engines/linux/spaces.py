@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 
 from lamina_kit.checks import Checks
-from lamina_kit.effects import Step
+from lamina_kit.effects import Step, WaitFor
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
 from lamina_mmu.domain.handles import Handle
-from lamina_mmu.domain.kernel import TOUCH_READ, Agent
+from lamina_mmu.domain.kernel import TOUCH_READ, Agent, exit_key
 from lamina_mmu.domain.kernel_maps import parse_sizes
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.space import Kind
@@ -96,14 +96,19 @@ class SpaceCalls(GroupCalls):
         def make() -> Step[Handle]:
             yield from ()
             space = KernelSpace(pid, None, name, label, session)
-            self._check_attachable(pid)
+            self._check_new(pid)
             error = self.state.kernel.processes.watch(
                 pid, lambda: calling.ended(self.state, space, "its process ended")
             )
             if error:
-                raise _unknown(pid)
+                raise (
+                    _unknown(pid)
+                    if -error in (errno.ESRCH, errno.EINVAL, errno.ENOENT)
+                    else calling.failed("watch it", error)
+                )
             self.state.spaces.add(space)
             try:
+                self._check_attachable(pid)
                 if not calling.regions(self.state, space):
                     raise calling.not_traceable(pid)
                 calling.words(self.state, space, 0x10, 1)
@@ -118,8 +123,8 @@ class SpaceCalls(GroupCalls):
         handle = yield from self.state.once(request, ("attach", pid, group, label), make)
         return self.space(handle)
 
-    def _check_attachable(self, pid: int) -> None:
-        """Refuses what is no process, or is a space already."""
+    def _check_new(self, pid: int) -> None:
+        """Refuses what is a space already."""
         for space in self.state.spaces:
             if space.pid == pid:
                 raise AlreadyExists(
@@ -127,6 +132,9 @@ class SpaceCalls(GroupCalls):
                     reason="PROCESS_ATTACHED",
                     next_step="Use that space, or delete it first.",
                 )
+
+    def _check_attachable(self, pid: int) -> None:
+        """Refuses what is no process; it is watched already, so what is looked at is the one that is attached to."""
         text = self.state.kernel.processes.text(pid, "status")
         if isinstance(text, int):
             raise calling.not_traceable(pid) if -text in (errno.EPERM, errno.EACCES) else _unknown(pid)
@@ -135,9 +143,14 @@ class SpaceCalls(GroupCalls):
 
     def delete_space(self, handle: Handle) -> Step[None]:
         """Ends an agent; a process that was attached to is left alone."""
-        yield from ()
         space = self.state.spaces.get(handle)
         calling.ended(self.state, space, "it was deleted")
+        yield from self._wait_for_exit(space)
+
+    def _wait_for_exit(self, space: KernelSpace) -> Step[None]:
+        """Waits until the memory of an ended agent is free."""
+        while self.state.kernel.processes.is_ending(space.pid):
+            yield WaitFor(exit_key(space.pid))
 
     def space(self, key: Key) -> SpaceView:
         """Returns one space."""
@@ -193,10 +206,11 @@ class SpaceCalls(GroupCalls):
 
     def expire(self, owner: str, epoch: int) -> Step[None]:
         """Ends the spaces, and deletes the objects and groups, that sessions of an owner made."""
-        yield from ()
-        for space in self.state.spaces:
-            if space.session.owner == owner and space.session.epoch <= epoch:
-                calling.ended(self.state, space, "its session expired")
+        mine = [one for one in self.state.spaces if one.session.owner == owner and one.session.epoch <= epoch]
+        for space in mine:
+            calling.ended(self.state, space, "its session expired")
+        for space in mine:
+            yield from self._wait_for_exit(space)
         for entity in self.state.objects:
             if entity.session.owner == owner and entity.session.epoch <= epoch:
                 self.state.drop_object(entity)

@@ -29,7 +29,8 @@ class KernelSpace:
     `group` is the last name part of its memory group. `labels` are those of its mappings, which the kernel does not
     keep. `settings` are as they were set last; the kernel has them too. `own_faults` are minor faults that the agent
     had for itself, `cow_faults` and `refused_faults` are those of `Fault` calls. The heap begins at `heap_start` (0: it
-    was not set); only the kernel knows where it ends. `closing` spaces take no new work.
+    was not set); only the kernel knows where it ends. `closing` spaces take no new work. Those that
+    are `out_of_memory` the kernel has ended for that.
     """
 
     pid: int
@@ -46,6 +47,7 @@ class KernelSpace:
     own_faults: int = 0
     cow_faults: int = 0
     refused_faults: int = 0
+    out_of_memory: bool = False
     heap_start: int = 0
 
     @property
@@ -88,7 +90,7 @@ class State:
         self.inodes: dict[int, int] = {}
         self.requests = RequestLog()
         self.feed = FaultFeed(ports.wake)
-        self.on_ended: Callable[[KernelSpace], None] = lambda space: None
+        self.on_ended: Callable[[KernelSpace], bool] = lambda space: False
 
     def space(self, key: Handle | str) -> KernelSpace:
         """Returns the space of a handle or a name."""

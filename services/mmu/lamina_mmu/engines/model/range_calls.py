@@ -119,8 +119,9 @@ class RangeCalls:
         """Returns the settings of a space."""
         return space_settings.show_settings(self.machine, self._space(key))
 
-    def update_space_settings(self, handle: Handle, change: SettingsChange) -> SettingsView:
+    def update_space_settings(self, handle: Handle, change: SettingsChange) -> Step[SettingsView]:
         """Changes settings of a space."""
+        yield from ()
         return space_settings.update_settings(self.machine, self.machine.spaces.get(handle), change)
 
     def watch_faults(self, name: str, sample: int) -> FaultWatch:

@@ -119,12 +119,13 @@ def prepare(made: KernelAgent, processes: KernelProcesses) -> None:
     flags = SA_SIGINFO | SA_RESTORER | SA_NODEFER
     action = struct.pack("<4Q", program.CAUGHT, flags, program.CAUGHT, 0)
     rights = struct.pack("<2I6I", CAPABILITY_VERSION, 0, *bytes(6))
+    # Its first answer says that its program is there: posix_spawn returns when exec has begun, maybe before.
+    _do(made, CLOSE_RANGE, (3, (1 << 32) - 1, 0))
     if processes.write(made.pid, SCRATCH, action + rights) != len(action + rights):
         raise _unready(made, "its memory cannot be written")
     for raised in (SIGSEGV, SIGBUS):
         _do(made, RT_SIGACTION, (raised, SCRATCH, 0, 8))
     _do(made, CAPSET, (SCRATCH + len(action), SCRATCH + len(action) + 8))
-    _do(made, CLOSE_RANGE, (3, (1 << 32) - 1, 0))
     text = processes.text(made.pid, "maps")
     if isinstance(text, int):
         raise _unready(made, "its mappings cannot be read")
@@ -147,8 +148,13 @@ def _do(made: KernelAgent, call: int, arguments: Sequence[int]) -> None:
 
 
 def _unready(made: KernelAgent, why: str) -> Unavailable:
+    return not_started(f"of its process {made.pid}, {why}")
+
+
+def not_started(why: str) -> Unavailable:
+    """Returns the error of a space that the system does not let start."""
     return Unavailable(
-        f"Process {made.pid} could not be made a space: {why}.",
+        f"The space could not be started: {why}.",
         reason="SPACE_NOT_STARTED",
         next_step="Look at what the system forbids to its processes (seccomp, limits), and try again.",
     )
