@@ -9,8 +9,10 @@ import resource
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import ranges_pb2 as ranges
@@ -65,6 +67,28 @@ async def test_a_stopped_agent_keeps_nobody_else_waiting(kernel: Stack) -> None:
         os.kill(pid, signal.SIGCONT)
     changed = await asyncio.wait_for(waiting, PATIENCE_S)
     assert changed.lock_future == ranges.SpaceSettings.LOCK_FUTURE_ON_FAULT
+
+
+async def test_an_agent_has_a_name(kernel: Stack) -> None:
+    """Whoever looks at processes, or reads whom the kernel killed, sees what it was; a fork is called the same."""
+    await kernel.fork(await kernel.space())
+    assert [_name_of(pid) for pid in processes_of(kernel)] == ["lamina-space"] * 2
+
+
+async def test_a_call_says_when_the_kernel_has_ended_the_space_for_memory(kernel: Stack) -> None:
+    """Not only faults: whatever call a kill meets names the group that ran out of memory."""
+    if not kernel.service.host.engine.kernel_groups.cgroups.version:
+        pytest.skip("no memory controller")
+    if (await kernel.frames.GetMemory(pb.GetMemoryRequest())).swap_slots:
+        pytest.skip("the machine swaps")
+    space = await kernel.space(await kernel.group("small", pages=256))
+    await kernel.map(space, BASE, 1024)
+    advise = ranges.AdviseRangeRequest(
+        handle=space.handle, address=BASE, size_bytes=1024 * PAGE, advice=ranges.ADVICE_POPULATE_WRITE
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await kernel.spaces.AdviseRange(advise)
+    assert "its group small ran out of memory" in (caught.value.details() or "")
 
 
 async def test_a_process_that_somebody_kills_is_no_out_of_memory(kernel: Stack) -> None:
@@ -145,3 +169,7 @@ async def test_reclaim_goes_in_small_steps(kernel: Stack, monkeypatch: pytest.Mo
     monkeypatch.setattr(processes, "advising", noted)
     await kernel.spaces.Reclaim(pb.ReclaimRequest(handle=space.handle, pages=count))
     assert given == [pages.CHUNK, 100]
+
+
+def _name_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()

@@ -31,6 +31,13 @@ MUNLOCK, MLOCKALL, MUNLOCKALL, PRCTL, MLOCK2 = 150, 151, 152, 157, 325
 
 def gone(space: KernelSpace) -> FailedPrecondition:
     """Returns the error of a space whose process has ended."""
+    if space.out_of_memory:
+        return FailedPrecondition(
+            f"The kernel has ended process {space.pid} of the space s-{space.number}, because its group {space.group} "
+            "ran out of memory.",
+            reason="HANDLE_STALE",
+            next_step="Raise the limit of the group or give the host swap, and create a new space.",
+        )
     return FailedPrecondition(
         f"Process {space.pid} of the space s-{space.number} has ended, and the space with it.",
         reason="HANDLE_STALE",

@@ -16,7 +16,7 @@ from lamina_mmu.domain.fault_feed import FaultEvent, FaultWatch
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.kernel import JUMP, TOUCH_READ, TOUCH_WRITE
 from lamina_mmu.domain.kernel_faults import Evidence, judge
-from lamina_mmu.domain.kernel_maps import Region, at, within
+from lamina_mmu.domain.kernel_maps import Region, at, parse_sizes, within
 from lamina_mmu.domain.outcome import FaultResult, Outcome, ReclaimResult, Trail
 from lamina_mmu.domain.views import Translation
 from lamina_mmu.engines.interface import Key
@@ -166,17 +166,21 @@ class PageCalls(MappingCalls):
         if clear:
             raise refuse("idle", "clear the accessed bits of a range: the kernel clears those of a whole process")
         behind = min(end, start + PIECE * PAGE_SIZE)
-        found = within(calling.regions(state, space, sizes=True), start, behind)
+        found = within(self._regions_with_locks(space), start, behind)
         told = bytearray((behind - start) >> PAGE_SHIFT << 3)
         for region in found:
             low, high = max(start, region.start), min(behind, region.end)
-            if not region.resident and not region.swapped:
-                continue
             raw = calling.words(state, space, low >> PAGE_SHIFT, (high - low) >> PAGE_SHIFT)
             flags = self._flags([pages.frame_of(word) for word in raw])
             shown = [_told(word, flags.get(pages.frame_of(word), 0), region) for word in raw]
             struct.pack_into(f"<{len(shown)}Q", told, (low - start) >> PAGE_SHIFT << 3, *shown)
         return behind, bytes(told)
+
+    def _regions_with_locks(self, space: KernelSpace) -> list[Region]:
+        """Returns regions with their flags where some are locked; else without: the kernel walks all pages for them."""
+        text = self.state.kernel.processes.text(space.pid, "status")
+        is_locked = isinstance(text, str) and parse_sizes(text).get("VmLck", 0)
+        return calling.regions(self.state, space, sizes=bool(is_locked))
 
     def _flags(self, frames: Sequence[int]) -> dict[int, int]:
         """Returns the flags of frames, asked for in runs; none of those that the kernel keeps to itself."""

@@ -25,7 +25,10 @@ MOST_KEPT = 4096
 """Replies that nobody took, because who asked has gone."""
 PREPARE_MS = 10_000
 
-RT_SIGACTION, MUNMAP, CAPSET, CLOSE_RANGE = 13, 11, 126, 436
+RT_SIGACTION, MUNMAP, CAPSET, PRCTL, CLOSE_RANGE = 13, 11, 126, 157, 436
+PR_SET_NAME = 15
+NAME = b"lamina-space\0"
+"""What ps and the log of the kernel's out-of-memory call the process."""
 SIGBUS, SIGSEGV = 7, 11
 SA_SIGINFO, SA_RESTORER, SA_NODEFER = 0x4, 0x0400_0000, 0x4000_0000
 CAPABILITY_VERSION = 0x2008_0522
@@ -119,13 +122,15 @@ def prepare(made: KernelAgent, processes: KernelProcesses) -> None:
     flags = SA_SIGINFO | SA_RESTORER | SA_NODEFER
     action = struct.pack("<4Q", program.CAUGHT, flags, program.CAUGHT, 0)
     rights = struct.pack("<2I6I", CAPABILITY_VERSION, 0, *bytes(6))
+    given = action + rights + NAME
     # Its first answer says that its program is there: posix_spawn returns when exec has begun, maybe before.
     _do(made, CLOSE_RANGE, (3, (1 << 32) - 1, 0))
-    if processes.write(made.pid, SCRATCH, action + rights) != len(action + rights):
+    if processes.write(made.pid, SCRATCH, given) != len(given):
         raise _unready(made, "its memory cannot be written")
     for raised in (SIGSEGV, SIGBUS):
         _do(made, RT_SIGACTION, (raised, SCRATCH, 0, 8))
     _do(made, CAPSET, (SCRATCH + len(action), SCRATCH + len(action) + 8))
+    _do(made, PRCTL, (PR_SET_NAME, SCRATCH + len(action + rights)))
     text = processes.text(made.pid, "maps")
     if isinstance(text, int):
         raise _unready(made, "its mappings cannot be read")
