@@ -12,7 +12,7 @@ from lamina_hardware.domain.pending import Pending
 from lamina_hardware.engines.interface import CoreRun
 from lamina_hardware.io.kvm.core import KvmCore
 from lamina_hardware.io.kvm.engine import KvmEngine
-from lamina_hardware.io.kvm.stores import stores_first
+from lamina_hardware.io.kvm.opcodes import stores_first
 from lamina_hardware.io.kvm.vm import KvmHost
 from lamina_hardware.io.reset import reset_registers
 from lamina_kit.membus import MemoryBus

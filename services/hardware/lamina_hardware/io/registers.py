@@ -244,6 +244,9 @@ def _store_segments(env: int, page: int) -> Word:
         store32(target + u64(12), (load32(place + u64(20)) >> _8) & u64(0xF0FF))
         store32(target + _16, load32(place))
         number += _1
+    task = page + PAGE_SEGMENTS + _7 * _24 + u64(12)
+    if load32(task) & u64(0x17) == _1:  # LTR loads a busy TSS; the emulator keeps what it read before it marked it
+        store32(task, load32(task) | _2)
     store64(page + PAGE_GDTR, load64(env + at.GDTR + _8))
     store64(page + PAGE_GDTR + _8, load32(env + at.GDTR + _16))
     store64(page + PAGE_IDTR, load64(env + at.IDTR + _8))

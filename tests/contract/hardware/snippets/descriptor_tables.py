@@ -130,6 +130,7 @@ SNIPPETS = (
         """,
         start={"idtr_limit": 0},
         exits=(ExitReason.SHUTDOWN,),
+        undefined=1 << 16,  # RF: the manual does not say which it has in the state of shutdown
     ),
     Snippet(
         "fault_in_the_handler_stack",

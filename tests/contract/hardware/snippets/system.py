@@ -9,7 +9,7 @@ from tests.contract.hardware.snippets.checks import both, equal
 from tests.contract.hardware.snippets.places import GDT, IDT, KDATA, TSS
 from tests.contract.hardware.snippets.snippet import ZF, Snippet
 
-from lamina_kit.runpage import DIRTY_GPRS, CpuidEntry, ExitReason, ExitRecord
+from lamina_kit.runpage import DIRTY_GPRS, CpuidEntry, ExitReason, ExitRecord, Segment
 
 HLT = ExitReason.HLT
 TRAP_HLT = pb.TRAPPED_INSTRUCTION_HLT
@@ -231,7 +231,7 @@ SNIPPETS = (
         registers={"rax": 0x30, "rcx": 0x8B},
         faults=((13, 0x30, "fault", None),),
         needs=("error-codes",),
-        check=lambda seen: equal(seen.machine.page.segment("tr").base, TSS),
+        check=lambda seen: equal(seen.machine.page.segment("tr"), Segment(0x30, TSS, 0x67, 0x8B)),
     ),
     Snippet(
         "segment_queries",

@@ -48,8 +48,6 @@ def variants() -> list[Any]:
 def marks(snippet: Snippet, core: Core) -> list[pytest.MarkDecorator]:
     """Returns what is known of a snippet on a core."""
     if core == KVM:
-        if snippet.name in divergences.NEVER_ENDS:
-            return [pytest.mark.xfail(run=False, reason=divergences.NEVER_ENDS[snippet.name])]
         if snippet.name in divergences.KVM:
             strict = emulates() and snippet.name not in divergences.VARIES
             return [pytest.mark.xfail(strict=strict, reason=divergences.KVM[snippet.name])]

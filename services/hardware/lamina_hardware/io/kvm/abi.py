@@ -55,6 +55,8 @@ CAPABILITIES = {
 
 CAP_USER_SPACE_MSR = 188
 MSR_EXIT_REASONS = 0b111  # invalid, unknown, filtered
+CAP_DISABLE_QUIRKS = 213
+QUIRK_FIX_HYPERCALL = 1 << 5
 
 SYNC_REGS, SYNC_SREGS, SYNC_EVENTS = 1, 2, 4
 SYNC_ALL = 7
@@ -115,6 +117,18 @@ def missing(path: str = DEVICE) -> list[str]:
 def set_region(vm: int, slot: int, gpa: int, size: int, address: int, flags: int = 0) -> None:
     """Makes a memory slot, changes its flags, or removes it (size 0)."""
     fcntl.ioctl(vm, SET_USER_MEMORY_REGION, REGION.pack(slot, flags, gpa, size, address))
+
+
+def keep_hypercalls(vm: int) -> None:
+    """Has KVM leave VMCALL and VMMCALL in a guest's code as they are: one that is not the processor's is #UD.
+
+    Otherwise KVM writes the other into the code, and tries for ever where it may not write.
+    """
+    known = check_extension(vm, CAP_DISABLE_QUIRKS)
+    if known & QUIRK_FIX_HYPERCALL:
+        capability = bytearray(104)
+        struct.pack_into("<IIQ", capability, 0, CAP_DISABLE_QUIRKS, 0, QUIRK_FIX_HYPERCALL)
+        fcntl.ioctl(vm, ENABLE_CAP, bytes(capability))
 
 
 def enable_msr_exits(vm: int, kept: tuple[int, ...]) -> None:

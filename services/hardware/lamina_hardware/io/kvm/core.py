@@ -26,6 +26,7 @@ from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_hardware.io.kvm import abi
 from lamina_hardware.io.kvm.exits import answer_input, handle, resume
 from lamina_hardware.io.kvm.interrupts import before_entry, prepare
+from lamina_hardware.io.kvm.loads import LOAD, complete
 from lamina_hardware.io.kvm.situation import Situation
 from lamina_hardware.io.kvm.vcpu import SIGNAL, Vcpu
 from lamina_hardware.io.kvm.vm import KvmHost, Vm
@@ -72,6 +73,8 @@ class KvmCore:
         page = self._pages.get(work.run_page)
         if page is None:
             page = self._pages[work.run_page] = RunPage(self._host.bus.run_page(work.run_page))
+        if page.words[LOAD]:
+            complete(page)
         if (early := before_entry(work, page)) is not None:
             return self._leave(work, page, early) if isinstance(early, ExitRecord) else early
         self._enter_thread()

@@ -12,22 +12,23 @@ import errno
 import functools
 from dataclasses import replace
 
-from lamina_hardware.domain.exit_controls import ExitControls
+from lamina_hardware.domain.exit_controls import KEPT_MSRS, ExitControls
 from lamina_hardware.domain.walk import Access, Outcome, Walk
-from lamina_hardware.io.kvm import abi
+from lamina_hardware.io.kvm import abi, loads
+from lamina_hardware.io.kvm.opcodes import length_of_outs, stores_first
 from lamina_hardware.io.kvm.situation import Items, Kept, Situation
-from lamina_hardware.io.kvm.stores import stores_first
 from lamina_kit import runpage
 from lamina_kit.paging import EPT_R, EPT_W, EPT_X
 from lamina_kit.runpage import Activity, ExitReason, ExitRecord
 
 _MSR_ERROR = 1
+_PAGE_FAULT = 14
 _TRIES = 4
-_PATTERN = 0x5A
 _ACCESS = {Access.READ: runpage.ACCESS_READ, Access.WRITE: runpage.ACCESS_WRITE, Access.EXECUTE: runpage.ACCESS_EXECUTE}
 _KIND = {Access.READ: 1, Access.WRITE: 2, Access.EXECUTE: 4}
 _LINEAR, _FINAL = 1 << 7, 1 << 8
-_LOW32 = 0xFFFF_FFFF
+_LOW32, _WHOLE = 0xFFFF_FFFF, (1 << 64) - 1
+_RCX_WORD = (abi.RUN_REGS >> 3) + 2
 _RDI, _RIP, _RFLAGS = 5, 16, 17
 _HARDWARE_ORDER = (0, 3, 1, 2, 6, 7, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15)
 """Numbers that instructions use for general registers, in the order in which KVM has them."""
@@ -55,7 +56,7 @@ def handle(at: Situation, error: int) -> Exit:
         wanted = at.controls is not None and at.controls.interrupt_window
         return ExitRecord(reason=ExitReason.INTERRUPT_WINDOW) if wanted else None
     if reason == abi.EXIT_SHUTDOWN:
-        return ExitRecord(reason=ExitReason.SHUTDOWN)
+        return _shutdown(at)
     if reason == abi.EXIT_INTERNAL_ERROR:
         return _internal(at)
     return _failed(at, reason, f"KVM leaves with reason {reason}")
@@ -100,8 +101,20 @@ def _io(at: Situation) -> Exit:
     if not vcpu.out_is_behind:
         before = vcpu.rip
         vcpu.finish()
-        vcpu.out_is_behind = vcpu.rip == before
+        vcpu.out_is_behind = vcpu.rip == before and not length_of_outs(at.code())
+    if not vcpu.words[_RCX_WORD] and vcpu.rip != vcpu.plain_out:
+        _end_outs(at)
     return _output(port, size, data)
+
+
+def _end_outs(at: Situation) -> None:
+    """Has RIP behind a REP OUTS without items left: KVM's emulator leaves it on the instruction, to find that out."""
+    vcpu = at.vcpu
+    if length := length_of_outs(at.code()):
+        registers = vcpu.registers()
+        vcpu.put_registers((*registers[:_RIP], registers[_RIP] + length & _WHOLE, registers[_RFLAGS]))
+    else:
+        vcpu.plain_out = vcpu.rip
 
 
 @functools.lru_cache(4096)
@@ -207,7 +220,7 @@ def _access(at: Situation, walk: Walk, size: int, data: bytes | None) -> None:
 
 
 def _device(at: Situation, gpa: int, size: int, stored: bytes | None) -> Exit:
-    """Tells an access to a device. Which register a read fills is seen by what an answer of a pattern changes."""
+    """Tells an access to a device. What a read fills is seen by what a mark as its answer changes."""
     vcpu = at.vcpu
     if stored is not None:
         value = int.from_bytes(stored, "little")
@@ -215,31 +228,37 @@ def _device(at: Situation, gpa: int, size: int, stored: bytes | None) -> Exit:
         return ExitRecord(
             reason=ExitReason.MMIO, gpa=gpa, access=runpage.ACCESS_WRITE, access_size=size, access_value=value
         )
-    before = vcpu.registers()
+    return _device_read(at, gpa, size)
+
+
+def _device_read(at: Situation, gpa: int, size: int) -> Exit:
+    vcpu = at.vcpu
     record = ExitRecord(reason=ExitReason.MMIO, gpa=gpa, access=runpage.ACCESS_READ)
-    for pattern in (_PATTERN, _PATTERN ^ 0xFF):
-        answer = bytes([pattern]) * 8
-        vcpu.bytes[abi.RUN_BODY + 8 : abi.RUN_BODY + 16] = answer
-        vcpu.finish()
-        after = vcpu.registers()
-        changed = [n for n in range(16) if after[n] != before[n]]
-        vcpu.put_registers(before)
-        low = (1 << 8 * size) - 1
-        if after[_RFLAGS] != before[_RFLAGS] or len(changed) > 1:
-            return record
-        if changed:
-            if (after[changed[0]] & low) != int.from_bytes(answer[:size], "little"):
-                return record
-            vcpu.put_registers((*before[:_RIP], after[_RIP], before[_RFLAGS]))
-            return replace(record, access_size=size, access_register=_HARDWARE_ORDER[changed[0]])
+    before = vcpu.registers()
+    byte = loads.mark(bytes(vcpu.bytes[abi.RUN_REGS : abi.RUN_REGS + 128]))
+    vcpu.bytes[abi.RUN_BODY + 8 : abi.RUN_BODY + 16] = bytes([byte]) * 8
+    vcpu.finish()
+    after = vcpu.registers()
+    changed = [n for n in range(16) if after[n] != before[n]]
+    vcpu.put_registers(before)
+    if after[_RFLAGS] != before[_RFLAGS] or len(changed) != 1:
         return record
-    return record
+    kept = before[changed[0]]
+    found = loads.moves(size, byte, kept, after[changed[0]])
+    if not loads.is_sure(found):
+        found = loads.by_code(found, at.code())
+    if not found:
+        return record
+    vcpu.put_registers((*before[:_RIP], after[_RIP], before[_RFLAGS]))
+    register = _HARDWARE_ORDER[changed[0]]
+    loads.wait(at.page, found[0], register, kept)
+    return replace(record, access_size=size, access_register=register)
 
 
 def _refused(walk: Walk, gpa: int, access: Access, address: int) -> ExitRecord:
     """Returns the record of an access that the EPT refuses."""
     if walk.outcome is Outcome.EPT_MISCONFIGURATION:
-        return ExitRecord(reason=ExitReason.EPT_MISCONFIGURATION, gpa=gpa)
+        return ExitRecord(reason=ExitReason.EPT_MISCONFIGURATION, gpa=gpa, access=_ACCESS[access])
     rights = EPT_R | EPT_W | EPT_X
     for step in walk.steps:
         if step.table.startswith("EPT"):
@@ -290,6 +309,22 @@ def _internal(at: Situation) -> Exit:
     return _failed(at, suberror, f"KVM cannot emulate the instruction (suberror {suberror})")
 
 
+def _shutdown(at: Situation) -> Exit:
+    """Handles a triple fault.
+
+    Where KVM walks by software, it takes a table of the guest that the EPT refuses for a page fault, and that ends here
+    when the guest's handlers are behind that table too. Nothing of the instruction was done then.
+    """
+    if at.vcpu.bytes[abi.RUN_EVENTS + 1] == _PAGE_FAULT:
+        walk = at.faulting_walk()
+        found = _refused(walk, walk.gpa, Access.WRITE, 0)
+        if walk.outcome is Outcome.EPT_VIOLATION:  # of a table: it is read and written
+            return replace(found, qualification=found.qualification | _KIND[Access.READ])
+        if walk.outcome is Outcome.EPT_MISCONFIGURATION:
+            return found
+    return ExitRecord(reason=ExitReason.SHUTDOWN)
+
+
 # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -298,6 +333,9 @@ def _msr(at: Situation, *, write: bool) -> Exit:
     vcpu, controls = at.vcpu, at.controls
     _, _, number, value = abi.MSR_BODY.unpack_from(vcpu.bytes, abi.RUN_BODY)
     vcpu.unfinished = True
+    if number in KEPT_MSRS:  # the vCPU has it, and KVM refuses the value
+        vcpu.bytes[abi.RUN_BODY] = _MSR_ERROR
+        return None
     if controls is not None:
         ranges = controls.msr_writes if write else controls.msr_reads
         if not controls.all_msrs and not any(first <= number < first + count for first, count in ranges):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _CODE_BYTES = 15
 _SS_DPL = 24 * 5 + 16
-_CR3 = 224 + 16
+_CR2, _CR3 = 224 + 8, 224 + 16
 
 
 @dataclass(slots=True)
@@ -65,6 +65,10 @@ class Situation:
     def code_walk(self) -> Walk:
         """Walks both stages for the instruction at RIP."""
         return self._walk(self.vcpu.rip, Access.EXECUTE)
+
+    def faulting_walk(self) -> Walk:
+        """Walks both stages for the address in CR2."""
+        return self._walk(self.vcpu.sregs_word(_CR2), Access.READ)
 
     def code(self) -> bytes:
         """Returns the bytes at RIP, at most 15, as far as there is memory."""

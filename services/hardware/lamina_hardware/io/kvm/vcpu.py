@@ -48,6 +48,7 @@ _EVENTS_VALID = 1 | 4  # NMI pending and the shadow are meant
 _LOADED_BY_SREGS = runpage.DIRTY_CONTROL | runpage.DIRTY_SEGMENTS
 _RIP_WORD = (abi.RUN_REGS >> 3) + 16
 _FLAT = 0xFFFF_FFFF
+_MOST_ACCESSES = 8  # of one instruction: a read and a write of 16 bytes have four
 _IF = 1 << 9
 
 
@@ -85,6 +86,8 @@ class Vcpu:
         """That answer, until KVM asks for it."""
         self.out_is_behind = False
         """Whether RIP is behind OUT when KVM leaves with it, as it is where KVM emulates; learnt at the first."""
+        self.plain_out = -1
+        """RIP behind the last OUT with RCX 0 that was no string."""
         self._sregs = b""
         self._events = b""
         self._debug = b""
@@ -137,9 +140,14 @@ class Vcpu:
         return self._reason[abi.RUN_REASON >> 2]
 
     def finish(self) -> None:
-        """Has KVM finish the access that it waits to have answered, and enter no further."""
+        """Has KVM finish the instruction whose access it waits to have answered, and enter no further.
+
+        What else the instruction reads or writes outside memory is answered by what `kvm_run` holds.
+        """
         self.bytes[abi.RUN_IMMEDIATE] = 1
-        self.enter()
+        for _ in range(_MOST_ACCESSES):
+            if self.enter():
+                break
         self.bytes[abi.RUN_IMMEDIATE] = 0
         self.unfinished = False
 

@@ -23,6 +23,7 @@ class Vm:
         self.eptp = eptp
         self.file = fcntl.ioctl(device, abi.CREATE_VM, 0)
         abi.enable_msr_exits(self.file, KEPT_MSRS)
+        abi.keep_hypercalls(self.file)
         self.memory = GuestMemory(self.file, bus, eptp)
         self.lock = threading.Lock()
         self.changed = True

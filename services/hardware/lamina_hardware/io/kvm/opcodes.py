@@ -1,7 +1,7 @@
-"""Whether an instruction stores to memory before it loads from it, by its opcode. Pure.
+"""What KVM does not say of an instruction, by its opcode. Pure.
 
 KVM on hardware says where an access was refused, not whether it was a read: an entry that allows nothing refuses both,
-and the record has to say one.
+and the record has to say one. And it does not say whether an item of output was the last of a string.
 
 Source: Intel SDM vol. 2, appendix A.
 """
@@ -25,3 +25,12 @@ def stores_first(code: bytes) -> bool:
     if code[place] == 0x0F:
         return place + 1 < len(code) and code[place + 1] in _TWO
     return code[place] in _PLAIN
+
+
+def length_of_outs(code: bytes) -> int:
+    """Returns the bytes of a REP OUTS; 0 for another instruction."""
+    place, repeats = 0, False
+    while place < len(code) and (code[place] in _PREFIXES or 0x48 <= code[place] <= 0x4F):
+        repeats = repeats or code[place] in (0xF2, 0xF3)
+        place += 1
+    return place + 1 if repeats and code[place : place + 1] in (b"\x6e", b"\x6f") else 0
