@@ -40,7 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(limit, set_limit, lists=True)
     reclaim = verbs.add_parser("reclaim", help="push pages out of RAM now")
     reclaim.add_argument("pages", type=parse.INT64, help="how many")
-    reclaim.add_argument("--group", default="", help="name of a memory group (default: the whole host)")
+    whose = reclaim.add_mutually_exclusive_group()
+    whose.add_argument("--group", default="", help="name of a memory group (default: the whole host)")
+    whose.add_argument("--space", default="", help="name of a space, whose pages alone are pushed out")
     command(reclaim, reclaim_pages, lists=True)
     mmu_groups.configure(verbs, full_name)
     mmu_policies.configure(verbs, full_name)
@@ -142,9 +144,8 @@ async def mappings(client: Client, args: argparse.Namespace) -> None:
     from lamina.mmu.v1 import mmu_pb2
 
     name = await full_name(client, "spaces", args.space)
-    response = await _spaces(client).ListMappings(mmu_pb2.ListMappingsRequest(name=name))
     output.show(
-        response.mappings,
+        await collect(_spaces(client).ListMappings, mmu_pb2.ListMappingsRequest(name=name), "mappings"),
         ("START", "END", "RIGHTS", "RESIDENT", "SWAPPED", "OBJECT", "LABEL"),
         lambda mapping: (
             f"{mapping.start:012x}",
@@ -169,7 +170,8 @@ async def translate(client: Client, args: argparse.Namespace) -> int:
         output.as_json(response)
     else:
         print(f"{args.address:#x} = page {response.page_number:#x}, offset {response.offset:#x}")
-        walks.steps(response.steps)
+        if response.steps:  # the kernel's tables are its own
+            walks.steps(response.steps)
         print(where(response))
     return 0 if response.residency == mmu_pb2.TranslateResponse.RESIDENCY_RAM else 1
 
@@ -267,7 +269,12 @@ async def reclaim_pages(client: Client, args: argparse.Namespace) -> None:
     from lamina.mmu.v1 import mmu_pb2
 
     group = await full_name(client, "memoryGroups", args.group) if args.group else ""
-    done = await _spaces(client).Reclaim(mmu_pb2.ReclaimRequest(group=group, pages=args.pages))
+    request = mmu_pb2.ReclaimRequest(group=group, pages=args.pages)
+    if args.space:
+        name = await full_name(client, "spaces", args.space)
+        space = await _spaces(client).GetSpace(mmu_pb2.GetSpaceRequest(name=name))
+        request.handle.CopyFrom(space.handle)
+    done = await _spaces(client).Reclaim(request)
     output.show(
         [done],
         ("RECLAIMED", "WRITTEN TO SWAP"),

@@ -72,6 +72,7 @@ async def attach_process(client: Client, args: argparse.Namespace, full_name: Fu
             one.label,
         ),
         form=args.output,
+        one=True,
     )
 
 
