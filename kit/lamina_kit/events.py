@@ -20,9 +20,13 @@ from lamina_kit.clock import Clock
 MAX_EVENTS = 50_000
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class EventRecord:
-    """One entry. `sequence` counts from 1 without gaps; `time_ns` is since the stack's start; inputs ordered by key."""
+    """One entry. `sequence` counts from 1 without gaps; `time_ns` is since the stack's start; inputs ordered by key.
+
+    Nobody changes one; it is not frozen because that would cost more than all else of making it. `origin` is the cause,
+    or the trace that is the cause: the ids of most traces are never looked at, and making them costs as much as a call.
+    """
 
     sequence: int
     time_ns: int
@@ -30,9 +34,15 @@ class EventRecord:
     layer: str
     object: str
     event: str
-    cause: str
+    origin: str | trace.TraceContext
     rule: str
     inputs: tuple[tuple[str, str], ...]
+
+    @property
+    def cause(self) -> str:
+        """Returns what led to it: the name of an object, or a trace id; empty when nothing is known."""
+        origin = self.origin
+        return origin if isinstance(origin, str) else origin.trace_id
 
     def json_line(self) -> str:
         """Returns the entry as one JSON object and a line end, keys in one fixed order, ASCII only."""
@@ -90,19 +100,13 @@ class EventLog:
         if any. With a `rule` the entry is a decision, and `inputs` are what
         decided; without, they are details. Inputs are kept as text: give integers and names, not floats or sets.
         """
+        origin: str | trace.TraceContext = cause
         if not cause and (context := trace.current()) is not None:
-            cause = context.trace_id
+            origin = context.origin
         self._sequence += 1
+        told = tuple([(key, str(inputs[key])) for key in sorted(inputs)]) if inputs else ()
         entry = EventRecord(
-            sequence=self._sequence,
-            time_ns=self._clock.now_ns(),
-            host=self._host,
-            layer=self._layer,
-            object=object,
-            event=event,
-            cause=cause,
-            rule=rule,
-            inputs=tuple([(key, str(inputs[key])) for key in sorted(inputs)]),
+            self._sequence, self._clock.now_ns(), self._host, self._layer, object, event, origin, rule, told
         )
         self.counts[event] = self.counts.get(event, 0) + 1
         self._events.append(entry)

@@ -190,7 +190,11 @@ class MemoryBus:
 
     def zero(self, frame: int) -> None:
         """Fills a frame with zeros."""
-        self.write(frame << PAGE_SHIFT, _ZEROS)
+        if not 0 <= frame < self.frames:
+            raise self._outside(frame << PAGE_SHIFT, PAGE_SIZE)
+        start = self.ram_offset + (frame << PAGE_SHIFT)
+        self._view[start : start + PAGE_SIZE] = _ZEROS
+        self._mark(frame, frame)
 
     def copy_frame(self, src: int, dst: int) -> None:
         """Copies frame `src` to frame `dst`."""

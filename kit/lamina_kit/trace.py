@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 
 from lamina_kit.clock import Clock
@@ -56,6 +57,11 @@ class TraceContext:
     def __repr__(self) -> str:
         return f"TraceContext({self.header})"
 
+    @property
+    def origin(self) -> str | TraceContext:
+        """Returns the trace id, or this context where the id is yet to be made: its `trace_id` makes it when asked."""
+        return self.trace_id
+
     def unsampled(self) -> TraceContext:
         """Returns the same trace without the wish to record it, for work that outlives the request."""
         return TraceContext(self.trace_id, self.span_id, False) if self.sampled else self
@@ -74,6 +80,11 @@ class _LateRoot(TraceContext):
         self._number = number
         self.sampled = False
 
+    @property
+    def origin(self) -> TraceContext:
+        """Returns itself: the id may never be asked for."""
+        return self
+
     def __getattr__(self, name: str) -> str:
         if name in ("trace_id", "span_id", "header"):
             TraceContext.__init__(self, *self._recorder.ids_of_root(self._number), False)
@@ -89,7 +100,14 @@ def parse(header: str | bytes) -> TraceContext | None:
     """
     if isinstance(header, bytes):
         header = header.decode("ascii", "replace")
-    if len(header) > _MAX_HEADER or (match := _FORM.fullmatch(header)) is None:
+    return _parse(header) if len(header) <= _MAX_HEADER else None
+
+
+@lru_cache(maxsize=256)
+def _parse(header: str) -> TraceContext | None:
+    """Remembers the latest: a program that runs makes all its calls in one trace."""
+    match = _FORM.fullmatch(header)
+    if match is None:
         return None
     version, trace_id, span_id, flags = match.groups()
     if version == "ff" or (version == "00" and len(header) != 55) or not trace_id.strip("0") or not span_id.strip("0"):

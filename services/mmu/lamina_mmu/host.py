@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -177,9 +178,9 @@ class MmuHost:
 
     # ── work ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def drive(self, step: Step[T]) -> T:
+    def drive(self, step: Step[T]) -> Coroutine[Any, Any, T]:
         """Runs a step of the engine; a cancelled caller ends it where it waits, and it puts back what it began."""
-        return await drive(step, self.perform)
+        return drive(step, self.perform)
 
     async def finish(self, step: Step[T]) -> T:
         """Runs a step that must come to its end once begun, whether its caller waits for it or not."""

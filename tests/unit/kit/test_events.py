@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 from typing import Any
 
 import pytest
 
+from lamina_kit import trace
 from lamina_kit.clock import RealClock
 from lamina_kit.events import EventLog
+from lamina_kit.rng import Rng
 
 
 @pytest.fixture
@@ -31,6 +34,33 @@ async def test_time_is_the_clock_s(log: EventLog, manual_clock: Any) -> None:
     """An event has the stack's time at which it was recorded."""
     await manual_clock.advance(1234)
     assert log.record("o", "e").time_ns == 1234
+
+
+def test_the_ids_of_a_trace_are_made_for_who_looks(log: EventLog, manual_clock: Any) -> None:
+    """Events name the trace of their call; its ids are made when somebody reads them, and are always the same."""
+    made: list[int] = []
+
+    class Counting(trace.Recorder):
+        def ids_of_root(self, number: int) -> tuple[str, str]:
+            made.append(number)
+            return super().ids_of_root(number)
+
+    def one_call(recorder: trace.Recorder) -> None:
+        trace.enter(recorder.new_root(), recorder)
+        log.record("o", "e")
+        log.record("o", "e", cause="hosts/h1/vms/v")
+
+    recorder = Counting("mmu", manual_clock, Rng(1), trace.SpanRing())
+    for _ in range(2):
+        contextvars.copy_context().run(one_call, recorder)
+    assert made == []
+    first, named, second, _ = log.list()
+    same = trace.Recorder("mmu", manual_clock, Rng(1), trace.SpanRing())
+    assert [second.cause, first.cause] == [same.ids_of_root(2)[0], same.ids_of_root(1)[0]]
+    assert named.cause == "hosts/h1/vms/v" and json.loads(first.json_line())["cause"] == first.cause
+    assert made == [2, 1]
+    with trace.begin("demo", recorder) as root:
+        assert log.record("o", "e").origin == root.trace_id
 
 
 def test_events_are_listed_by_object_and_page(log: EventLog) -> None:

@@ -77,7 +77,7 @@ class FaultFeed:
 
     def wants(self, space: int) -> bool:
         """Returns whether anybody watches a space."""
-        return any(watch.space in (0, space) for watch in self._watches.values())
+        return bool(self._watches) and any(watch.space in (0, space) for watch in self._watches.values())
 
     def add(self, event: FaultEvent) -> None:
         """Tells a fault to those who watch its space, as far as it is in their sample."""

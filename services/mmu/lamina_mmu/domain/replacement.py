@@ -22,6 +22,7 @@ import numpy as np
 from lamina_mmu.domain.frames import Use, column
 from lamina_mmu.domain.policy import Choice, MayGo, Policy
 
+_OBJECT = Use.OBJECT
 FRESH = 1
 """Flag: nobody looked at the page since it was brought in."""
 UNNUMBERED = 1 << 61
@@ -70,7 +71,7 @@ class Replacement:
         self._stamp[frame] = self._arrived[frame] = self._tick
         self._group[frame] = group
         self._flags[frame] = FRESH
-        if self._uses[frame] == Use.OBJECT:
+        if self._uses[frame] == _OBJECT:
             self._count_object(group, 1)
         policy = self._policies.get(group) or self.policy(group)
         if policy.remembers:
@@ -85,7 +86,7 @@ class Replacement:
             return
         self._stamp[frame] = 0
         group = self._group[frame]
-        if self._uses[frame] == Use.OBJECT:
+        if self._uses[frame] == _OBJECT:
             self._count_object(group, -1)
         self._warm(frame)
         if stamp < 0:

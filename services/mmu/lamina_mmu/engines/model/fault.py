@@ -52,6 +52,8 @@ from lamina_mmu.engines.model.tables import build_tables
 from lamina_mmu.engines.model.withdraw import Taken, withdraw
 
 ACCESS_NAMES = {READ: "read", WRITE: "write", EXECUTE: "execute"}
+_OUTCOME_NAMES = {outcome: outcome.name.lower() for outcome in Outcome}
+_SPURIOUS, _ZERO_FILLED, _ANONYMOUS = Outcome.SPURIOUS, Outcome.ZERO_FILLED, Use.ANONYMOUS  # look-ups in enums cost
 
 
 def fault(
@@ -113,7 +115,7 @@ class _Fault:
         self.m, self.handle, self.address = m, handle, address
         self.access, self.trail, self.force = access, trail, force
         self.vpn = address >> PAGE_SHIFT
-        self.outcome = Outcome.SPURIOUS
+        self.outcome = _SPURIOUS
         self.claimed = False
         self.source = 0
         self.supplied = False
@@ -134,9 +136,8 @@ class _Fault:
 
     def claim(self) -> None:
         """Makes other faults on the page wait until this one is done."""
-        if not self.claimed:
-            self.m.faulting.add(fault_key(self.space.id, self.vpn))
-            self.claimed = True
+        self.m.faulting.add(fault_key(self.space.id, self.vpn))
+        self.claimed = True
 
     def make_room(self, short: Short) -> Step[bool]:
         """Reclaims from the group at its limit; returns whether it is worth trying again.
@@ -237,11 +238,12 @@ class _Fault:
         """Maps a page that has no entry yet."""
         m, vma = self.m, self.vma
         if not vma.object:
-            frame = m.take_zeroed(Use.ANONYMOUS, self.space.group)
-            self.note("frame.allocated", f"frame {frame} from the free list")
-            self.note("page.zeroed", f"frame {frame}")
+            frame = m.take_zeroed(_ANONYMOUS, self.space.group)
+            if self.trail is not None:
+                self.note("frame.allocated", f"frame {frame} from the free list")
+                self.note("page.zeroed", f"frame {frame}")
             m.policy.add(frame, self.space.group)
-            self.outcome = Outcome.ZERO_FILLED
+            self.outcome = _ZERO_FILLED
             return self.install(frame, cow=False)
         entity = m.objects.slot(vma.object)
         page = vma.object_page(self.vpn)
@@ -352,7 +354,7 @@ class _Fault:
 
     def count(self) -> None:
         """Adds the fault to the space's counters: what read bytes from somewhere is major, all else minor."""
-        if self.outcome == Outcome.SPURIOUS:
+        if self.outcome == _SPURIOUS:
             return
         space = self.space
         if self.was_read:
@@ -361,8 +363,8 @@ class _Fault:
             space.minor_faults += 1
         space.cow_faults += self.outcome == Outcome.COPIED
         note_fault(self.m, space, self.vma, self.vpn, self.outcome, self.was_read)
-        kind = self.outcome.name.lower()
-        self.m.record(self.cause(), "page.faulted", outcome=kind, access=ACCESS_NAMES[self.access])
+        outcome, access = _OUTCOME_NAMES[self.outcome], ACCESS_NAMES[self.access]
+        self.m.record(self.cause(), "page.faulted", outcome=outcome, access=access)
 
     def segmentation_fault(self, why: str) -> FaultResult:
         """Refuses the access: its mapping, or the lack of one, does not allow it."""

@@ -25,6 +25,9 @@ from lamina_mmu.domain.vma import DONT_FORK, HUGE, LOCKED, NO_HUGE, WIPE_ON_FORK
 from lamina_mmu.engines.model.machine import Machine, Short
 from lamina_mmu.engines.model.withdraw import Taken, ranges_of
 
+_NEVER, _ADVISED = HugePages.NEVER, HugePages.ADVISED
+"""At hand for the path of each fault."""
+
 
 def block_of(vpn: int) -> range:
     """Returns the pages of the 2 MiB that a page lies in."""
@@ -40,9 +43,9 @@ def is_within(vma: Vma, block: range) -> bool:
 def wants_huge(space: Space, vma: Vma, vpn: int) -> bool:
     """Returns whether the first touch of a page is to make a huge page: its block is one mapping's, and empty."""
     mode = space.settings.huge_pages
-    if mode == HugePages.NEVER or vma.flags & NO_HUGE or vma.object or vma.grows_down:
+    if mode == _NEVER or vma.flags & NO_HUGE or vma.object or vma.grows_down:
         return False
-    if mode == HugePages.ADVISED and not vma.flags & HUGE:
+    if mode == _ADVISED and not vma.flags & HUGE:
         return False
     return is_within(vma, block_of(vpn)) and isinstance(space.table, FourLevelTable) and space.table.missing(vpn) > 0
 
