@@ -15,6 +15,7 @@ from tests.contract.hardware.kvm_bench import KERNEL_AT, NOTHING, bench, guest_o
 
 from lamina_hardware.domain.exit_controls import KEPT_MSRS
 from lamina_kit import status
+from lamina_kit.paging import EPT_PS, PAGE_SIZE
 from lamina_kit.runpage import ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, DIRTY_GPRS, DIRTY_RIP, ExitReason
 
 pytestmark = pytest.mark.real_time("the cores are processors of the host")
@@ -145,6 +146,20 @@ async def test_misconfiguration(bench: Any) -> None:
     guest.ept.map(0x3000_0000, bench.frames(), 2, make=EPT_ALL)
     record = await guest.run()
     assert (record.reason, record.gpa) == (ExitReason.EPT_MISCONFIGURATION, 0x3000_0000)
+
+
+@pytest.mark.parametrize("level", [2, 3])
+async def test_large_pages_of_the_second_stage(bench: Any, level: int) -> None:
+    """A page of 2 MiB or 1 GiB of the EPT is read and written wherever it lies, RAM behind it or only at its start."""
+    guest = await guest_of(
+        bench, bytes.fromhex("48b9" + ABSENT.to_bytes(8, "little").hex() + "488b01 48ffc0 488901 f4".replace(" ", ""))
+    )
+    host, size, gpa = bench.frames(), PAGE_SIZE << 9 * (level - 1), 8 << 30
+    bench.bus.store64(host, 41)
+    guest.tables.map(ABSENT, gpa + host % size, P | RW)
+    guest.ept.map(gpa, host - host % size, EPT_ALL | EPT_PS, level=level, make=EPT_ALL)
+    assert (await guest.run()).reason == ExitReason.HLT
+    assert (guest.page.rax, bench.bus.load64(host)) == (42, 42)
 
 
 async def test_shootdown_takes_memory_away(bench: Any) -> None:

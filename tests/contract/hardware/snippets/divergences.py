@@ -24,7 +24,6 @@ KNOWN: dict[str, tuple[tuple[str, ...], str]] = {
 _EMULATED = "KVM's emulator of ring 0 does not do this as the processor does: "
 _RING_3 = "where KVM emulates ring 0, ring 3 runs without the guest's gates and IOPL: "
 _BEHIND = "KVM's emulator hands a store over when all else is done: RIP is behind it"
-_TABLES = "where KVM walks by software, it takes a refused table of the guest for the guest's own page fault"
 _NO_X = "KVM's memory slots have no right to execute"
 
 KVM: dict[str, str] = {
@@ -48,8 +47,7 @@ KVM: dict[str, str] = {
     "ept_on_the_stack": _BEHIND,
     "ept_fetch": _NO_X,
     "ept_execute_only": _NO_X,
-    "ept_table_absent": _TABLES + ", and the guest's handler runs",
-    "ept_table_read_only": _TABLES + "; the triple fault of it exits as the refusal, but CR2 is set",
+    "ept_table_absent": "where KVM walks by software, a refused table is the guest's page fault, if it arrives",
     "ept_accessed": "KVM does not tell what was accessed, so A and D of the EPT are set when a page is mapped",
 }
 """What the engine `kvm` does otherwise: strictly where it emulates ring 0, as it may be better on another processor."""

@@ -66,8 +66,10 @@ class Situation:
         """Walks both stages for the instruction at RIP."""
         return self._walk(self.vcpu.rip, Access.EXECUTE)
 
-    def faulting_walk(self) -> Walk:
-        """Walks both stages for the address in CR2."""
+    def faulting_walk(self) -> Walk | None:
+        """Walks both stages for the address in CR2; None with tables at 0, which `translate` takes for none."""
+        if not self.vcpu.sregs_word(_CR3) & ~0xFFF:
+            return None
         return self._walk(self.vcpu.sregs_word(_CR2), Access.READ)
 
     def code(self) -> bytes:

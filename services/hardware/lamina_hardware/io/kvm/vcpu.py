@@ -33,6 +33,7 @@ _CONTROL = struct.Struct("<7Q")
 _ORDER = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldtr")
 _UNUSABLE = 1 << 16
 _TABLES_AT, _CONTROL_AT = 192, 224
+_CR2_AT = _CONTROL_AT + 8
 _SS_AT = 24 * 5
 _DEBUG_OFFSET, _DEBUG_BYTES = runpage.STATE_OFFSET + 0x10, 48
 _MSRS = (
@@ -105,6 +106,11 @@ class Vcpu:
         """Makes these the registers that go to the page; the next entry loads them from there."""
         abi.REGS.pack_into(self.bytes, abi.RUN_REGS, *values)
         self.stale |= runpage.DIRTY_GPRS
+
+    def put_cr2(self, value: int) -> None:
+        """Makes this CR2; the next entry loads it."""
+        self.words[(abi.RUN_SREGS + _CR2_AT) >> 3] = value
+        self.words[abi.RUN_DIRTY >> 3] |= abi.SYNC_SREGS
 
     def sregs_word(self, offset: int) -> int:
         """Returns a word of the segments and control registers that the last exit left."""
