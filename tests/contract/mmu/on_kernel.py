@@ -1,7 +1,8 @@
 """Which tests of the contract run on engines that work on the kernel's memory, beside the model.
 
 The others look into RAM that the stack has made, count its frames and its slots, or are of what such an engine refuses
-(`test_kernel_refusals.py` tests that it does).
+(`test_kernel_refusals.py` tests that it does). So are those that have pages go at once: the kernel keeps some for a
+while in lists of its processors, where nobody reclaims them.
 """
 
 from __future__ import annotations

@@ -88,15 +88,26 @@ async def test_a_lock_on_fault_locks_pages_as_they_come(stack: Stack) -> None:
 
 async def test_a_page_is_locked_as_long_as_anybody_locks_it(stack: Stack) -> None:
     """A page of an object that one of two spaces locks does not leave RAM for the other either."""
+    _, two = await locked_by_one_of_two(stack)
+    assert await reclaim(stack, two, 1) == 0
+
+
+async def test_a_page_goes_when_nobody_locks_it_any_more(stack: Stack) -> None:
+    """A page of an object leaves RAM once the space that locked it is gone."""
+    one, two = await locked_by_one_of_two(stack)
+    await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=one.handle))
+    assert await reclaim(stack, two, 1) == 1
+
+
+async def locked_by_one_of_two(stack: Stack) -> tuple[pb.Space, pb.Space]:
+    """Returns two spaces with one page of one object at BASE, which the first of them locks."""
     sea = await stack.object(b"sea" * 1000)
     one, two = await stack.space(), await stack.space()
     for space in (one, two):
         await stack.map(space, BASE, 1, object=sea.handle, shared=True)
         await stack.fault(space, BASE, READ)
     await lock(stack, one, 1)
-    assert await reclaim(stack, two, 1) == 0
-    await stack.spaces.DeleteSpace(pb.DeleteSpaceRequest(handle=one.handle))
-    assert await reclaim(stack, two, 1) == 1
+    return one, two
 
 
 async def test_a_lock_that_does_not_fit_locks_nothing(stack: Stack) -> None:

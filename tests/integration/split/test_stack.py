@@ -103,6 +103,7 @@ async def test_six_processes_go_up_and_down(lamina: Lamina, eventually: Any) -> 
     assert rows["hypervisor"]["boot_id"] == rows["mmu"]["boot_id"] and rows["mmu"]["boot_id"].startswith(f"{boot}.")
     os.kill(pids["vswitch"], signal.SIGKILL)
     await eventually(lambda: home_state(lamina, "vswitch") == ("serving", 1), "vswitch is back", within=60)
+    await eventually(partial(all_serve, lamina), "those above reach it again", within=60)
     again = lamina.status()["vswitch"]
     assert (again["state"], again["restarts"]) == ("serving", 1) and again["pid"] != pids["vswitch"]
     record = lamina.record()

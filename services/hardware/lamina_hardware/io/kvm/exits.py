@@ -314,12 +314,12 @@ def _shutdown(at: Situation) -> Exit:
 
     Where KVM walks by software, it takes a table of the guest that the EPT refuses for a page fault, and that ends here
     when the guest's handlers are behind that table too. Nothing of the instruction was done then; a refusal leaves CR2
-    as it was, which is as the page has it.
+    as it was: as the page has it, unless the run was stopped between the fault and its delivery.
     """
     walk = at.faulting_walk() if at.vcpu.bytes[abi.RUN_EVENTS + 1] == _PAGE_FAULT else None
     if walk is None or walk.outcome not in (Outcome.EPT_VIOLATION, Outcome.EPT_MISCONFIGURATION):
         return ExitRecord(reason=ExitReason.SHUTDOWN)
-    at.vcpu.put_cr2(at.page.cr2)
+    at.vcpu.put_cr2(at.vcpu.settled_cr2)
     found = _refused(walk, walk.gpa, Access.WRITE, 0)
     if walk.outcome is Outcome.EPT_MISCONFIGURATION:
         return found

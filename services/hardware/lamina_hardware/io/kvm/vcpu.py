@@ -51,6 +51,7 @@ _RIP_WORD = (abi.RUN_REGS >> 3) + 16
 _FLAT = 0xFFFF_FFFF
 _MOST_ACCESSES = 8  # of one instruction: a read and a write of 16 bytes have four
 _IF = 1 << 9
+_PAGE_FAULT = 14
 
 
 class Vcpu:
@@ -89,6 +90,8 @@ class Vcpu:
         """Whether RIP is behind OUT when KVM leaves with it, as it is where KVM emulates; learnt at the first."""
         self.plain_out = -1
         """RIP behind the last OUT with RCX 0 that was no string."""
+        self.settled_cr2 = 0
+        """CR2 without what a page fault that is still to be delivered put there."""
         self._sregs = b""
         self._events = b""
         self._debug = b""
@@ -222,6 +225,7 @@ class Vcpu:
         _DESCRIPTOR.pack_into(packed, _TABLES_AT + 16, page.idtr_base, page.idtr_limit & 0xFFFF)
         _CONTROL.pack_into(packed, _CONTROL_AT, page.cr0, page.cr2, page.cr3, page.cr4, page.cr8, page.efer, 0)
         self.words[abi.RUN_CR8 >> 3] = page.cr8
+        self.settled_cr2 = page.cr2
         if packed != self._sregs:
             self.bytes[abi.RUN_SREGS : abi.RUN_SREGS + abi.SREGS_BYTES] = packed
             self.words[abi.RUN_DIRTY >> 3] |= abi.SYNC_SREGS
@@ -260,6 +264,8 @@ class Vcpu:
         _GPRS.pack_into(page.view, runpage.GPR_OFFSET, rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, *high[:8])
         _PAIR.pack_into(page.view, runpage.RIP_OFFSET, rip, rflags)
         self.is_newer = False
+        if not self._has_page_fault:
+            self.settled_cr2 = self.sregs_word(_CR2_AT)
         if self.run[abi.RUN_SREGS : abi.RUN_SREGS + abi.SREGS_BYTES] != self._sregs:
             self._store_sregs(page)
         if self.run[abi.RUN_EVENTS : abi.RUN_EVENTS + abi.EVENTS_BYTES] != self._events:
@@ -311,6 +317,12 @@ class Vcpu:
         """Whether an event is on its way to the guest already."""
         events = self.bytes[abi.RUN_EVENTS : abi.RUN_EVENTS + 16]
         return bool(events[0] or events[3] or events[8] or events[12])
+
+    @property
+    def _has_page_fault(self) -> bool:
+        """Whether a page fault is on its way to the guest: KVM stops between raising and delivering one, too."""
+        injected, vector, _, pending = self.bytes[abi.RUN_EVENTS : abi.RUN_EVENTS + 4]
+        return vector == _PAGE_FAULT and bool(injected or pending)
 
     def takes_interrupts(self) -> bool:
         """Whether the guest, as the last exit left it, would take an interrupt now."""
