@@ -60,6 +60,29 @@ async def test_out_in_and_hlt(bench: Any) -> None:
     assert (record.reason, record.rip, guest.page.rax) == (ExitReason.HLT, KERNEL_AT + 15, 0x99)
 
 
+async def test_rounds_with_ports(bench: Any) -> None:
+    """The same context again and again: each round takes the holder's registers, answers and RIP, and tells its own."""
+    guest = await guest_of(bench, bytes.fromhex("48ffc3 88d8 e680 e481 88c2 ebf3".replace(" ", "")))
+    guest.page.rbx = 0
+    guest.page.dirty |= DIRTY_GPRS
+    for n in range(1, 9):
+        record = await guest.run()
+        assert (record.reason, record.port, record.io_direction, record.io_data) == (ExitReason.IO, 0x80, 1, n)
+        assert (record.rip, guest.page.rip, guest.page.rbx) == (KERNEL_AT + 7, KERNEL_AT + 7, n)
+        assert n == 1 or guest.page.rdx & 0xFF == 0x40 + n - 1, "the answer of the round before"
+        record = await guest.run()
+        assert (record.port, record.io_direction, record.io_size, record.io_count) == (0x81, 0, 1, 1)
+        assert (record.rip, guest.page.rax & 0xFF) == (KERNEL_AT + 9, n)
+        guest.page.rax = 0x40 + n
+        guest.page.dirty |= DIRTY_GPRS
+    guest.page.rbx, guest.page.rip = 0x70, KERNEL_AT
+    guest.page.dirty |= DIRTY_GPRS | DIRTY_RIP
+    assert (await guest.run()).io_data == 0x71
+    guest.page.rip = KERNEL_AT + 3
+    guest.page.dirty |= DIRTY_RIP
+    assert (await guest.run()).io_data == 0x71
+
+
 async def test_string_ports(bench: Any) -> None:
     """INS exits once for each item and takes the holder's answer; OUTS exits once for each item."""
     code = "48bf" + KERNEL_DATA.to_bytes(8, "little").hex() + "b903000000 66baf001 f3 66 6d".replace(" ", "")

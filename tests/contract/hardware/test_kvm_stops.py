@@ -17,21 +17,21 @@ pytestmark = pytest.mark.real_time("the cores are processors of the host")
 __all__ = ["bench", "variant"]
 
 CR2 = 0x1234_5000
-PAGE_FAULT = bytes((1, 14, 1, 1))
-"""A pending event as `struct kvm_vcpu_events` has it: injected, vector, with an error code, pending."""
 
 
-async def test_between_a_page_fault_and_its_delivery(bench: Any, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("vector", [8, 14])
+async def test_between_a_page_fault_and_its_delivery(bench: Any, monkeypatch: Any, vector: int) -> None:
     """A refused table of the guest leaves CR2 as it was, though a stop stored what KVM's own page fault put there."""
     guest = await guest_of(bench, b"\xf4")
     guest.page.cr2 = CR2
     guest.back(guest.page.cr3, 5)
     stopped: list[int] = []
+    event = bytes((1, vector, 1, 1))  # in `struct kvm_vcpu_events`: injected, which, with an error code, pending
 
     def interrupted(at: Any, error: int) -> Any:
         if at.vcpu.reason == abi.EXIT_SHUTDOWN and not stopped:
-            events = slice(abi.RUN_EVENTS, abi.RUN_EVENTS + len(PAGE_FAULT))
-            after, at.vcpu.bytes[events] = bytes(at.vcpu.bytes[events]), PAGE_FAULT
+            events = slice(abi.RUN_EVENTS, abi.RUN_EVENTS + len(event))
+            after, at.vcpu.bytes[events] = bytes(at.vcpu.bytes[events]), event
             at.vcpu.store(at.page, everything=False)
             at.vcpu.bytes[events], at.vcpu.is_newer = after, True
             stopped.append(at.page.cr2)

@@ -38,15 +38,18 @@ def _forget_stale_code() -> None:
 
     Where NUMBA_CACHE_DIR is set whoever set it sees to that.
     """
-    here = Path(__file__).parent
-    cache = here / "__pycache__"
-    if "NUMBA_CACHE_DIR" in os.environ or not os.access(cache, os.W_OK):
+    if "NUMBA_CACHE_DIR" in os.environ:
         return
+    here = Path(__file__).parent
     sources = [*here.glob("*.py"), Path(atomics.__file__), Path(atomics.__file__).with_name("runpage.py")]
-    newest = max(source.stat().st_mtime for source in sources)
-    for compiled_file in cache.glob("*.nb[ic]"):
-        if compiled_file.stat().st_mtime < newest:
-            compiled_file.unlink(missing_ok=True)
+    for folder in (here, here / "kvm"):
+        cache = folder / "__pycache__"
+        if not os.access(cache, os.W_OK):
+            continue
+        newest = max(source.stat().st_mtime for source in (*sources, *folder.glob("*.py")))
+        for compiled_file in cache.glob("*.nb[ic]"):
+            if compiled_file.stat().st_mtime < newest:
+                compiled_file.unlink(missing_ok=True)
 
 
 _forget_stale_code()

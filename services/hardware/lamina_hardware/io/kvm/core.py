@@ -18,6 +18,7 @@ import errno
 import signal
 import threading
 from collections.abc import Iterable, Sequence
+from threading import get_ident
 
 from lamina_hardware.domain.counts import NOTHING
 from lamina_hardware.domain.exit_controls import ExitControls
@@ -27,9 +28,11 @@ from lamina_hardware.io.kvm import abi
 from lamina_hardware.io.kvm.exits import answer_input, handle, resume
 from lamina_hardware.io.kvm.interrupts import before_entry, prepare
 from lamina_hardware.io.kvm.loads import LOAD, complete
+from lamina_hardware.io.kvm.quick import DONE, ITEM, Lane, step
 from lamina_hardware.io.kvm.situation import Situation
 from lamina_hardware.io.kvm.vcpu import SIGNAL, Vcpu
 from lamina_hardware.io.kvm.vm import KvmHost, Vm
+from lamina_hardware.io.kvm.watch import Watch
 from lamina_kit import runpage
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
 from lamina_kit.paging import PAGE_SIZE
@@ -38,6 +41,7 @@ from lamina_kit.runpage import ExitReason, ExitRecord, RunPage
 CAPABILITIES = ("error-codes", "exit-controls", "halt-waits", "msr-exits", "nmi", "own-idt", "smap")
 
 _CANCEL, _PAUSE = 1, 2
+_REASON = 0xFFFF_FFFF
 _QUICK = frozenset((ExitReason.IO, ExitReason.MMIO))
 """Exits after which FPU, model-specific and debug registers stay in the vCPU until someone asks."""
 _OPEN = (abi.EXIT_IRQ_WINDOW, abi.EXIT_HLT)
@@ -54,6 +58,7 @@ class KvmCore:
 
     def __init__(self, host: KvmHost) -> None:
         self._host = host
+        self._lanes = host.lanes
         self._pages: dict[int, RunPage] = {}
         self._request = 0
         self._vcpu: Vcpu | None = None
@@ -62,12 +67,60 @@ class KvmCore:
         self._active = False
 
     def run(self, work: CoreRun) -> Stopped:
-        """See `CoreEngine.run`."""
+        """See `CoreEngine.run`.
+
+        A context whose vCPU has all of it runs in one compiled call. This part is flat and touches little: after an
+        exit the processor's caches are cold, and each call and object costs several times what it does elsewhere. A
+        flag that stops the run is not cleared before: if it is there without a request, the entry fails at once and
+        `_run` clears it.
+        """
         self._active = True
+        lane, given = self._lanes.get(work.context), work.given
+        if lane is None or work.interrupts is not None or get_ident() != self._thread:
+            return self._whole(work)
+        if lane.run_page != work.run_page or lane.eptp != work.eptp:
+            return self._whole(work)
+        if lane.vm.changed or lane.given is not given or (given is not None and given.controls is not lane.controls):
+            return self._whole(work)
+        self._vcpu = vcpu = lane.vcpu
+        watch = self._begin(work) if work.budget else None
+        left = 0 if self._request else step(lane.block, vcpu.stale, work.consumed)
+        self._vcpu = None
+        if watch is not None:
+            watch.end(self)
+        if not left & DONE:
+            return self._whole(work, lane, left)
+        vcpu.behind = True
+        if left != lane.usual or vcpu.stale:
+            lane.take(left)
+            if left & ITEM:
+                del self._lanes[work.context]
+        self._request = 0
+        self._active = False
+        stopped = lane.stopped
+        if stopped.instructions != work.consumed or left != lane.usual:
+            stopped = lane.stopped = Stopped(left & _REASON, work.consumed)
+            lane.usual = left & (DONE | _REASON)
+        return stopped
+
+    def _whole(self, work: CoreRun, lane: Lane | None = None, left: int = 0) -> Stopped:
+        """Runs a context; with what `step` says of an entry that it made, goes on behind that."""
         try:
-            return self._enter(work)
+            if lane is None or not left:
+                return self._enter(work)
+            vcpu = lane.vcpu
+            vcpu.entered = vcpu.is_newer = True
+            vcpu.stale = 0
+            self._lanes.pop(work.context, None)
+            return self._run(Situation(lane.vm, vcpu, lane.page, work.given, work.hlt), work, left & _REASON)
         finally:
             self._active = False
+
+    def _begin(self, work: CoreRun) -> Watch:
+        """Begins the slice of a run; returns what ends it."""
+        watch = self._host.watch()
+        watch.begin(self, work.budget - work.consumed, self.pause)
+        return watch
 
     def _enter(self, work: CoreRun) -> Stopped:
         page = self._pages.get(work.run_page)
@@ -84,7 +137,11 @@ class KvmCore:
         except (OSError, ResourceExhausted) as error:
             self._host.note(work.context, str(error))
             return self._leave(work, page, ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=_number(error)))
-        return self._run(Situation(vm, vcpu, page, work.given, work.hlt), work)
+        self._lanes.pop(work.context, None)
+        at = Situation(vm, vcpu, page, work.given, work.hlt)
+        again = answer_input(at) if vcpu.complete and (vcpu.asks or vcpu.items) else None
+        again = again or (resume(at) if vcpu.complete and vcpu.kept else None)
+        return self._run(at, work) if again is None else self._leave(work, page, again)
 
     def _prepare(self, vm: Vm, work: CoreRun, page: RunPage) -> Vcpu:
         """Has memory and registers in KVM as they are to be."""
@@ -113,28 +170,25 @@ class KvmCore:
             vcpu.complete = vcpu.complete and not vcpu.unfinished
         return vcpu
 
-    def _run(self, at: Situation, work: CoreRun) -> Stopped:
+    def _run(self, at: Situation, work: CoreRun, entered: int | None = None) -> Stopped:
+        """Runs until an exit leaves; `entered` is the error's number of an entry that was made already, 0 for none."""
         vcpu, page = at.vcpu, at.page
         left: ExitRecord | None = None
-        again = answer_input(at) if vcpu.complete and (vcpu.asks or vcpu.items) else None
-        again = again or (resume(at) if vcpu.complete and vcpu.kept else None)
-        if again is not None:
-            return self._leave(work, page, again)
         vcpu.bytes[abi.RUN_IMMEDIATE] = 0
         self._vcpu = vcpu
-        watch = self._host.watch() if work.budget else None
-        if watch is not None:
-            watch.begin(self, work.budget - work.consumed, self.pause)
+        watch = self._begin(work) if work.budget else None
         try:
             try:
-                prepare(at, work)
+                if entered is None:
+                    prepare(at, work)
             except (OSError, FailedPrecondition) as error:
                 at.told = f"KVM refuses a register: {error}"
                 left = ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=_number(error))
                 vcpu.complete = False
                 return self._leave(work, page, left, at)
-            while left is None and not at.asleep and not self._request:
-                error_number = vcpu.enter()
+            while left is None and not at.asleep and (entered is not None or not self._request):
+                error_number = vcpu.enter() if entered is None else entered
+                entered = None
                 vcpu.unfinished = False
                 if error_number == errno.EINTR:
                     signal.sigtimedwait((SIGNAL,), 0)
@@ -154,6 +208,8 @@ class KvmCore:
         """Brings everything to the page; returns how the run stopped."""
         if at.vcpu.is_newer:
             at.vcpu.store(at.page, everything=left is None or left.reason not in _QUICK)
+        if left is None or left.reason in _QUICK:
+            self._host.arm(at.vm, at.vcpu, at.page, work)
         if left is not None:
             return self._leave(work, at.page, left, at)
         if self._request & _CANCEL:
@@ -174,7 +230,7 @@ class KvmCore:
         return Stopped(int(record.reason), work.consumed)
 
     def _enter_thread(self) -> None:
-        thread = threading.get_ident()
+        thread = get_ident()
         if thread != self._thread:
             self._thread = thread
             if not getattr(_threads, "blocked", False):
@@ -192,10 +248,10 @@ class KvmCore:
         self._ask(_PAUSE)
 
     def _ask(self, what: int) -> None:
-        vcpu = self._vcpu
         if what == _PAUSE and not self._active:
             return
         self._request |= what
+        vcpu = self._vcpu  # after the request is there: a run that begins now looks for it once it can be seen
         if vcpu is not None:
             vcpu.bytes[abi.RUN_IMMEDIATE] = 1
             signal.pthread_kill(self._thread, SIGNAL)

@@ -15,12 +15,16 @@ import mmap
 import os
 import signal
 import struct
+from typing import TYPE_CHECKING
 
 from lamina_hardware.io.kvm import abi, cpuid
 from lamina_hardware.io.kvm.situation import Items, Kept
 from lamina_kit import runpage
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.runpage import RunPage, Segment
+
+if TYPE_CHECKING:
+    from lamina_hardware.io.kvm.quick import Lane
 
 SIGNAL = signal.SIGRTMIN + 3
 """What takes a thread out of KVM_RUN: blocked in every thread that runs vCPUs, let through by the kernel within."""
@@ -49,9 +53,8 @@ _EVENTS_VALID = 1 | 4  # NMI pending and the shadow are meant
 _LOADED_BY_SREGS = runpage.DIRTY_CONTROL | runpage.DIRTY_SEGMENTS
 _RIP_WORD = (abi.RUN_REGS >> 3) + 16
 _FLAT = 0xFFFF_FFFF
-_MOST_ACCESSES = 8  # of one instruction: a read and a write of 16 bytes have four
 _IF = 1 << 9
-_PAGE_FAULT = 14
+_DOUBLE_FAULT, _PAGE_FAULT = 8, 14
 
 
 class Vcpu:
@@ -88,13 +91,22 @@ class Vcpu:
         """That answer, until KVM asks for it."""
         self.out_is_behind = False
         """Whether RIP is behind OUT when KVM leaves with it, as it is where KVM emulates; learnt at the first."""
+        self.lane: Lane | None = None
+        """The block of addresses by which `quick.step` runs it, once it had a run page."""
         self.plain_out = -1
         """RIP behind the last OUT with RCX 0 that was no string."""
         self.settled_cr2 = 0
         """CR2 without what a page fault that is still to be delivered put there."""
         self._sregs = b""
         self._events = b""
-        self._debug = b""
+        self.debug = b""
+        """Debug registers of the page as they are loaded."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all of its context is in it, and no access is under way."""
+        under_way = self.unfinished or self.kept or self.items or self.asks or self.is_newer
+        return self.complete and not under_way and self.answer is None
 
     @property
     def rip(self) -> int:
@@ -154,7 +166,7 @@ class Vcpu:
         What else the instruction reads or writes outside memory is answered by what `kvm_run` holds.
         """
         self.bytes[abi.RUN_IMMEDIATE] = 1
-        for _ in range(_MOST_ACCESSES):
+        for _ in range(abi.MOST_ACCESSES):
             if self.enter():
                 break
         self.bytes[abi.RUN_IMMEDIATE] = 0
@@ -174,7 +186,7 @@ class Vcpu:
             self.kept = self.items = self.answer = None
             self.asks = False
             dirty = runpage.DIRTY_ALL
-            self._sregs = self._events = self._debug = b""
+            self._sregs = self._events = self.debug = b""
             self.words[abi.RUN_DIRTY >> 3] = 0
             self.bytes[abi.RUN_EVENTS : abi.RUN_EVENTS + abi.EVENTS_BYTES] = bytes(abi.EVENTS_BYTES)
         dirty |= self.stale
@@ -194,7 +206,7 @@ class Vcpu:
             self._load_msrs(page)
         if dirty & runpage.DIRTY_FPU:
             self._load_fpu(page)
-        if (debug := bytes(page.view[_DEBUG_OFFSET : _DEBUG_OFFSET + _DEBUG_BYTES])) != self._debug:
+        if (debug := bytes(page.view[_DEBUG_OFFSET : _DEBUG_OFFSET + _DEBUG_BYTES])) != self.debug:
             self._load_debug(debug)
         self.complete = True
 
@@ -253,7 +265,7 @@ class Vcpu:
 
     def _load_debug(self, debug: bytes) -> None:
         fcntl.ioctl(self.file, abi.SET_DEBUGREGS, debug.ljust(128, b"\0"))
-        self._debug = debug
+        self.debug = debug
 
     # ── vCPU → page ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -263,16 +275,20 @@ class Vcpu:
         rip, rflags = high[8], high[9]
         _GPRS.pack_into(page.view, runpage.GPR_OFFSET, rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, *high[:8])
         _PAIR.pack_into(page.view, runpage.RIP_OFFSET, rip, rflags)
+        self.store_others(page)
+        if everything:
+            self.fetch(page)
+
+    def store_others(self, page: RunPage) -> None:
+        """Writes to the page which segments, control registers and events `kvm_run` has that the page has not."""
         self.is_newer = False
-        if not self._has_page_fault:
+        if not self._faults:
             self.settled_cr2 = self.sregs_word(_CR2_AT)
         if self.run[abi.RUN_SREGS : abi.RUN_SREGS + abi.SREGS_BYTES] != self._sregs:
             self._store_sregs(page)
         if self.run[abi.RUN_EVENTS : abi.RUN_EVENTS + abi.EVENTS_BYTES] != self._events:
             self._store_events(page)
         self.behind = True
-        if everything:
-            self.fetch(page)
 
     def fetch(self, page: RunPage) -> None:
         """Writes FPU, model-specific and debug registers to the page, unless it has them."""
@@ -290,8 +306,8 @@ class Vcpu:
             page.words[place >> 3] = struct.unpack_from("<Q", packed, 16 + 16 * n)[0]
         debug = bytearray(128)
         fcntl.ioctl(self.file, abi.GET_DEBUGREGS, debug, True)
-        self._debug = bytes(debug[:_DEBUG_BYTES])
-        page.view[_DEBUG_OFFSET : _DEBUG_OFFSET + _DEBUG_BYTES] = self._debug
+        self.debug = bytes(debug[:_DEBUG_BYTES])
+        page.view[_DEBUG_OFFSET : _DEBUG_OFFSET + _DEBUG_BYTES] = self.debug
 
     def _store_sregs(self, page: RunPage) -> None:
         packed = self._sregs = bytes(self.bytes[abi.RUN_SREGS : abi.RUN_SREGS + abi.SREGS_BYTES])
@@ -319,10 +335,14 @@ class Vcpu:
         return bool(events[0] or events[3] or events[8] or events[12])
 
     @property
-    def _has_page_fault(self) -> bool:
-        """Whether a page fault is on its way to the guest: KVM stops between raising and delivering one, too."""
+    def _faults(self) -> bool:
+        """Whether a page fault, or what one became, may be on its way: KVM stops before delivery, too.
+
+        A triple fault that it has not told yet is seen nowhere, so behind a signal the last exception counts.
+        """
         injected, vector, _, pending = self.bytes[abi.RUN_EVENTS : abi.RUN_EVENTS + 4]
-        return vector == _PAGE_FAULT and bool(injected or pending)
+        under_way = injected or pending or self.reason == abi.EXIT_INTR
+        return vector in (_DOUBLE_FAULT, _PAGE_FAULT) and bool(under_way)
 
     def takes_interrupts(self) -> bool:
         """Whether the guest, as the last exit left it, would take an interrupt now."""

@@ -7,8 +7,9 @@ import os
 import threading
 
 from lamina_hardware.domain.exit_controls import KEPT_MSRS
-from lamina_hardware.engines.interface import SharedState
+from lamina_hardware.engines.interface import CoreRun, SharedState
 from lamina_hardware.io.kvm import abi
+from lamina_hardware.io.kvm.quick import Lane
 from lamina_hardware.io.kvm.slots import GuestMemory
 from lamina_hardware.io.kvm.vcpu import Vcpu
 from lamina_hardware.io.kvm.watch import Watch
@@ -92,6 +93,8 @@ class KvmHost(SharedState):
         self._run_bytes = fcntl.ioctl(self.device, abi.GET_VCPU_MMAP_SIZE, 0)
         self._vms: dict[int, Vm] = {}
         self._at: dict[int, Vm] = {}
+        self.lanes: dict[int, Lane] = {}
+        """The contexts whose next run can be one call of `quick.step`, unless their VM's memory changed."""
         self._lock = threading.Lock()
         self._closed = False
         self._logging = False
@@ -109,6 +112,7 @@ class KvmHost(SharedState):
             vm.close()
         self._vms.clear()
         self._at.clear()
+        self.lanes.clear()
         os.close(self.device)
 
     def vm(self, context: int, eptp: int) -> Vm:
@@ -125,6 +129,16 @@ class KvmHost(SharedState):
             self._at[context] = found
             return found
 
+    def arm(self, vm: Vm, vcpu: Vcpu, page: RunPage, work: CoreRun) -> None:
+        """Lets a context's next run be one call, if nothing but registers of the page can be new by then."""
+        if not vcpu.is_plain or (work.given is not None and work.given.controls.interrupt_window):
+            return
+        lane = vcpu.lane
+        if lane is None or not lane.serves(work):
+            lane = vcpu.lane = Lane(vm, vcpu, page, work)
+        lane.arm()
+        self.lanes[work.context] = lane
+
     def forget(self, context: int) -> None:
         """Forgets a context; a VM without any goes."""
         with self._lock:
@@ -134,6 +148,7 @@ class KvmHost(SharedState):
         """See `SharedState.fetch`."""
         vm = self._at.get(context)
         vcpu = vm.vcpus.get(context) if vm is not None else None
+        self.lanes.pop(context, None)
         if vcpu is not None and vcpu.complete:
             vcpu.fetch(page)
 
@@ -164,6 +179,7 @@ class KvmHost(SharedState):
         return self._watch
 
     def _release(self, context: int) -> None:
+        self.lanes.pop(context, None)
         vm = self._at.pop(context, None)
         if vm is None:
             return
