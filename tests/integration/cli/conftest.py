@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 LAYER_COUNT = 6
-FIRST_PORT = 51000
-STEP = 10
+FIRST_PORT = 20000
+STEP = 20
+"""More than the ports of two hosts: the tests run in processes whose numbers follow each other."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Lamina:
 
 def free_ports() -> int:
     """Returns the first of six ports in a row that nobody listens on."""
-    for first in range(FIRST_PORT + os.getpid() % 1000 * STEP, 65000, STEP):
+    for first in range(FIRST_PORT + os.getpid() % 250 * STEP, 26000, STEP):
         if all(is_free(first + offset) for offset in range(LAYER_COUNT)):
             return first
     raise AssertionError("no six free ports in a row")

@@ -44,6 +44,10 @@ class ScriptedCore:
         """Notes it."""
         self.told.append("cancel")
 
+    def relent(self) -> None:
+        """Notes it."""
+        self.told.append("relent")
+
     def pause(self) -> None:
         """Notes it."""
         self.told.append("pause")
@@ -132,6 +136,20 @@ async def test_an_idle_core_forgets_before_it_runs(rig: Rig) -> None:
     rig.begin()
     assert rig.cores[0].told[3:] == ["run"]
     assert not rig.bus.state(5) & 1
+
+
+async def test_a_cancellation_that_comes_late_hits_no_other_run(rig: Rig, eventually: Any) -> None:
+    """A core that had stopped when it was told to cancel forgets that before it runs another context."""
+    rig.cores[0].script = [Stopped(BUDGET, 100_000), Stopped(SYSCALL, 100_001)]
+    run = rig.begin()
+    while rig.cores[0].script:
+        pass  # the core's thread works; its report waits for this loop
+    assert rig.dispatcher.cancel(run.context)
+    await eventually(lambda: rig.ends, "the run ends")
+    assert rig.cores[0].told[-2:] == ["cancel", "relent"]
+    rig.cores[0].script = [Stopped(SYSCALL, 1)]
+    rig.begin()
+    assert [ended.reason for ended in rig.ends] == [SYSCALL, SYSCALL]
 
 
 async def test_stopping_ends_every_run(rig: Rig) -> None:

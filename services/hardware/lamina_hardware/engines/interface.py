@@ -118,6 +118,10 @@ class CoreEngine(Protocol):
         """Makes the run in progress, or the next one, end with CANCELED at its next block."""
         ...
 
+    def relent(self) -> None:
+        """Takes back a `cancel` that came behind the end of its run; called while no run is in progress."""
+        ...
+
     def pause(self) -> None:
         """Makes the run in progress stop at its next block, to be continued."""
         ...

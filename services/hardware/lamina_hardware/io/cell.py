@@ -170,6 +170,10 @@ class CoreCell:
         """See `CoreEngine.cancel`."""
         self._ask(int(control.REQUEST_CANCEL))
 
+    def relent(self) -> None:
+        """See `CoreEngine.relent`."""
+        self._words[_REQUEST] = 0
+
     def pause(self) -> None:
         """See `CoreEngine.pause`."""
         self._ask(int(control.REQUEST_PAUSE))

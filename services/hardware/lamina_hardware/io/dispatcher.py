@@ -345,6 +345,8 @@ class Dispatcher:
         core = run.core
         if stopped.access is not None:
             self.interrupts.perform(run.context, stopped.access)
+        if run.cancelled:  # maybe when the core had stopped already: its next run is another one
+            self._cores[core].relent()
         self.engine.note_events(run, self._cores[core].counters())
         ended, throttled = self.engine.settle(run, stopped, took, now)
         for group in throttled:

@@ -43,6 +43,11 @@ class LateCore:
         """See `CoreEngine.cancel`."""
         self._made().cancel()
 
+    def relent(self) -> None:
+        """See `CoreEngine.relent`."""
+        if self._core is not None:
+            self._core.relent()
+
     def pause(self) -> None:
         """See `CoreEngine.pause`."""
         self._made().pause()

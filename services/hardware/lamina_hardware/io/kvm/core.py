@@ -243,6 +243,10 @@ class KvmCore:
         """See `CoreEngine.cancel`."""
         self._ask(_CANCEL)
 
+    def relent(self) -> None:
+        """See `CoreEngine.relent`."""
+        self._request = 0
+
     def pause(self) -> None:
         """See `CoreEngine.pause`."""
         self._ask(_PAUSE)
