@@ -32,6 +32,15 @@ async def kick(bench: Any, process: Any) -> bool:
     return bool((await bench.cpu.KickContext(pb.KickContextRequest(handle=process.context.handle))).was_active)
 
 
+async def on_a_core(bench: Any, process: Any) -> None:
+    """Waits until the machine runs a context: what was written to a stream may not be read at the other end yet."""
+    for _ in range(10_000):
+        if await state_of(bench, process) == pb.Context.STATE_RUNNING:
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError(f"{process.context.handle} was never on a core")
+
+
 async def turns(count: int) -> None:
     """Lets the event loop turn."""
     for _ in range(count):
@@ -161,7 +170,7 @@ async def test_a_kick_stops_a_run(bench: Any, eventually: Callable[..., Any]) ->
     """A context that runs for ever is stopped by a kick, with its registers in the page."""
     process = await bench.process("spin")
     await bench.begin(process.context, sequence=9)
-    await turns(5)
+    await on_a_core(bench, process)
     assert await kick(bench, process)
     response = await bench.stream.read()
     assert (response.reason, response.sequence) == (pb.EXIT_REASON_CANCELED, 9)
@@ -182,7 +191,7 @@ async def test_a_shootdown_reaches_a_running_core(bench: Any) -> None:
     """A core that runs on its thread drops its translations and goes on; the caller of Run sees nothing of it."""
     process = await bench.process("spin")
     await bench.begin(process.context, sequence=3)
-    await turns(5)
+    await on_a_core(bench, process)
     place = process.tables.entry(0x400000)
     bench.bus.cas64(place, bench.bus.load64(place), 0)
     assert (await bench.cpu.Shootdown(pb.ShootdownRequest(root=process.tables.root))).cores == 1
@@ -239,7 +248,7 @@ async def test_deleting_stops_first(bench: Any) -> None:
     """Deleting a running context ends its run with CANCELED."""
     process = await bench.process("spin")
     await bench.begin(process.context)
-    await turns(5)
+    await on_a_core(bench, process)
     await bench.cpu.DeleteContext(pb.DeleteContextRequest(handle=process.context.handle))
     assert (await bench.stream.read()).reason == pb.EXIT_REASON_CANCELED
 
@@ -249,7 +258,7 @@ async def test_closing_the_stream_stops_its_runs(bench: Any, eventually: Callabl
     """What runs on a stream stops when the stream is cancelled."""
     process = await bench.process("spin")
     await bench.begin(process.context)
-    await turns(5)
+    await on_a_core(bench, process)
     bench.stream.cancel()
 
     def idle() -> bool:
@@ -283,7 +292,8 @@ async def test_a_broken_session_stops_its_contexts(bench: Any, eventually: Calla
     page[:] = bytes(owned.page.view)
     await bench.begin(owned.context, sequence=1)
     await bench.begin(free.context, sequence=2)
-    await turns(5)
+    await on_a_core(bench, owned)
+    await on_a_core(bench, free)
     session.cancel()
     response = await bench.stream.read()
     assert (response.sequence, response.reason) == (1, pb.EXIT_REASON_CANCELED)
