@@ -1,4 +1,4 @@
-"""Reads every page of a list call."""
+"""Reads every page of a list call, or as much of a stream as is wanted."""
 
 from __future__ import annotations
 
@@ -14,3 +14,14 @@ async def collect(call: Any, request: Any, field: str) -> list[Any]:
         if not response.next_page_token:
             return items
         request.page_token = response.next_page_token
+
+
+async def first(call: Any, field: str, count: int) -> list[Any]:
+    """Returns the first `count` items of a stream of batches; fewer when it ends before. The stream is ended."""
+    items: list[Any] = []
+    async for batch in call:
+        items.extend(getattr(batch, field))
+        if len(items) >= count:
+            call.cancel()
+            break
+    return items[:count]

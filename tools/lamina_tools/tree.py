@@ -25,7 +25,7 @@ PRUNED = frozenset(
         "wheels",
     }
 )
-"""Folders that are made, not written: none of their files belongs to the tree."""
+"""What is made, not written, and belongs to no tree: folders with all that lies in them. `.git` may be a file."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def files(root: Path = ROOT, below: str = ".") -> Iterator[Path]:
             continue
         folders[:] = sorted(name for name in folders if name not in PRUNED and not name.endswith(".egg-info"))
         for name in sorted(names):
-            if not name.endswith((".pyc", ".swp")):
+            if name not in PRUNED and not name.endswith((".pyc", ".swp")):
                 yield (Path(folder) / name).relative_to(root)
 
 

@@ -70,7 +70,7 @@ def _machines(client: Client) -> VirtualMachinesStub:
 
 async def name_of(client: Client, vm: str) -> str:
     """Returns the full name of a virtual machine."""
-    from lamina_cli.commands.mmu import full_name
+    from lamina_cli.resource_names import full_name
 
     return await full_name(client, "vms", vm, "hypervisor")
 

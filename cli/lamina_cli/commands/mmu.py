@@ -9,6 +9,7 @@ from lamina_cli import output, parse, walks
 from lamina_cli.client import Client, command
 from lamina_cli.commands import mmu_groups, mmu_policies, mmu_replay, mmu_spaces, mmu_stores
 from lamina_cli.paging import collect
+from lamina_cli.resource_names import full_name
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     walk.add_argument("space", help="name of the space")
     walk.add_argument("address", type=parse.address, help="virtual address")
     command(walk, translate, lists=True)
-    mmu_spaces.configure(verbs, full_name)
+    mmu_spaces.configure(verbs)
     frame = verbs.add_parser("frame", help="show what a frame is used for")
     frame.add_argument("frame", type=parse.address, help="frame number")
     command(frame, show_frame, lists=True)
@@ -44,9 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     whose.add_argument("--group", default="", help="name of a memory group (default: the whole host)")
     whose.add_argument("--space", default="", help="name of a space, whose pages alone are pushed out")
     command(reclaim, reclaim_pages, lists=True)
-    mmu_groups.configure(verbs, full_name)
-    mmu_policies.configure(verbs, full_name)
-    mmu_stores.configure(verbs, full_name)
+    mmu_groups.configure(verbs)
+    mmu_policies.configure(verbs)
+    mmu_stores.configure(verbs)
     mmu_replay.configure(verbs)
 
 
@@ -72,18 +73,6 @@ def _groups(client: Client) -> GroupsStub:
     from lamina.mmu.v1 import mmu_pb2_grpc
 
     return client.stub("mmu", mmu_pb2_grpc.GroupsStub)
-
-
-async def full_name(client: Client, collection: str, name: str, layer: str = "mmu") -> str:
-    """Returns `hosts/HOST/COLLECTION/NAME` for a last part, of the host of `layer`; a full name stays as it is."""
-    if "/" in name:
-        return name
-    from lamina.common.v1 import layer_pb2_grpc
-
-    from lamina_kit.session import handshake
-
-    answer = await handshake(client.stub(layer, layer_pb2_grpc.LayerStub), "cli")
-    return f"hosts/{answer.host}/{collection}/{name}"
 
 
 async def memory(client: Client, args: argparse.Namespace) -> None:

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
+from lamina_cli.paging import first
+from lamina_cli.resource_names import full_name
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
-    from lamina.mmu.v1 import group_events_pb2
     from lamina.mmu.v1.mmu_pb2_grpc import GroupsStub
 
-FullName = Callable[[Client, str, str], Awaitable[str]]
 
-
-def configure(verbs: Any, full_name: FullName) -> None:
-    """Adds the sub-commands; `full_name` returns the name of something on the host."""
+def configure(verbs: Any) -> None:
+    """Adds the sub-commands."""
     make = verbs.add_parser("make-group", help="make a memory group")
     make.add_argument("group", help="last part of its name")
     make.add_argument("--parent", default="", help="name of the group that it lies in (default: the root)")
     make.add_argument(
         "--max", type=parse.size, default=0, help="most bytes of RAM, for example 64MiB (default: no limit)"
     )
-    command(make, lambda client, args: make_group(client, args, full_name), lists=True)
+    command(make, make_group, lists=True)
     remove = verbs.add_parser("remove-group", help="remove an empty memory group")
     remove.add_argument("group", help="name of the group")
-    command(remove, lambda client, args: remove_group(client, args, full_name))
+    command(remove, remove_group)
     events = verbs.add_parser("group-events", help="watch what happens to memory groups: limits, kills, pressure")
     events.add_argument("group", nargs="?", default="", help="name of a group (default: each)")
     events.add_argument("--after", type=parse.INT64, help="begin behind this event; 0: with all that are kept")
     events.add_argument("--count", type=parse.INT64, default=20, help="how many events to show (default 20)")
     events.add_argument("--pressure-ppm", type=parse.INT32, default=0, help="tell pressure from so many millionths on")
-    command(events, lambda client, args: watch(client, args, full_name), lists=True)
+    command(events, watch, lists=True)
 
 
 def _groups(client: Client) -> GroupsStub:
@@ -43,7 +41,7 @@ def _groups(client: Client) -> GroupsStub:
     return client.stub("mmu", mmu_pb2_grpc.GroupsStub)
 
 
-async def make_group(client: Client, args: argparse.Namespace, full_name: FullName) -> None:
+async def make_group(client: Client, args: argparse.Namespace) -> None:
     """Makes a memory group."""
     from lamina.mmu.v1 import mmu_pb2
 
@@ -63,7 +61,7 @@ async def make_group(client: Client, args: argparse.Namespace, full_name: FullNa
     )
 
 
-async def remove_group(client: Client, args: argparse.Namespace, full_name: FullName) -> None:
+async def remove_group(client: Client, args: argparse.Namespace) -> None:
     """Removes an empty memory group."""
     from lamina.mmu.v1 import mmu_pb2
 
@@ -72,7 +70,7 @@ async def remove_group(client: Client, args: argparse.Namespace, full_name: Full
     print(f"removed {name}")
 
 
-async def watch(client: Client, args: argparse.Namespace, full_name: FullName) -> None:
+async def watch(client: Client, args: argparse.Namespace) -> None:
     """Shows events of groups until there were enough, or the group is gone."""
     from lamina.mmu.v1 import group_events_pb2
 
@@ -80,15 +78,8 @@ async def watch(client: Client, args: argparse.Namespace, full_name: FullName) -
     request = group_events_pb2.WatchGroupsRequest(
         groups=names, pressure_ppm=args.pressure_ppm, after_sequence=args.after
     )
-    call = _groups(client).WatchGroups(request)
-    found: list[group_events_pb2.GroupEvent] = []
-    async for batch in call:
-        found += batch.events
-        if len(found) >= args.count:
-            call.cancel()
-            break
     output.show(
-        found[: args.count],
+        await first(_groups(client).WatchGroups(request), "events", args.count),
         ("SEQUENCE", "TIME", "GROUP", "EVENT", "USAGE", "LIMIT", "SPACES"),
         lambda event: (
             event.sequence,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
+from lamina_cli.resource_names import full_name
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
@@ -21,10 +22,8 @@ COUNTS = (
 )
 """Fields of `GroupStatistics` that are shown as they are."""
 
-FullName = Callable[[Client, str, str], Awaitable[str]]
 
-
-def configure(verbs: Any, full_name: FullName) -> None:
+def configure(verbs: Any) -> None:
     """Adds the sub-commands."""
     command(verbs.add_parser("policies", help="list replacement policies"), policies, lists=True)
     chosen = verbs.add_parser("policy", help="choose the replacement policy of a memory group")

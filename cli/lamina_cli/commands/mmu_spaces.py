@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import struct
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
-from lamina_cli.paging import collect
+from lamina_cli.paging import collect, first
+from lamina_cli.resource_names import full_name
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
-    from lamina.mmu.v1 import mmu_pb2
     from lamina.mmu.v1.mmu_pb2_grpc import SpacesStub
 
 PAGE = 4096
@@ -21,29 +20,27 @@ BITS = ((52, "A"), (53, "D"), (54, "RW"), (55, "locked"), (56, "shared"), (57, "
 NUMBER = (1 << 52) - 1
 PLACES = ("nowhere", "swap", "ram")
 
-FullName = Callable[[Client, str, str], Awaitable[str]]
 
-
-def configure(verbs: Any, full_name: FullName) -> None:
-    """Adds the sub-commands; `full_name` returns the name of something on the host."""
+def configure(verbs: Any) -> None:
+    """Adds the sub-commands."""
     usage = verbs.add_parser("usage", help="show what spaces use, as smaps_rollup and getrusage do")
     usage.add_argument("space", nargs="?", default="", help="name of a space (default: each)")
-    command(usage, lambda client, args: show_usage(client, args, full_name), lists=True)
+    command(usage, show_usage, lists=True)
     attach = verbs.add_parser("attach", help="make a process of the kernel a space; only with the engine linux")
     attach.add_argument("pid", type=parse.INT32, help="process, in the PID namespace of the service")
     attach.add_argument("--group", default="", help="name of a memory group to move it into (default: it stays)")
     attach.add_argument("--label", default="", help="label for people")
-    command(attach, lambda client, args: attach_process(client, args, full_name), lists=True)
+    command(attach, attach_process, lists=True)
     pages = verbs.add_parser("pages", help="show where the pages of a space are, as pagemap does")
     pages.add_argument("space", help="name of the space")
     pages.add_argument("address", type=parse.address, help="first address")
     pages.add_argument("count", type=parse.INT64, nargs="?", default=16, help="how many pages (default 16)")
-    command(pages, lambda client, args: show_pages(client, args, full_name), lists=True)
+    command(pages, show_pages, lists=True)
     faults = verbs.add_parser("faults", help="watch faults as they are resolved")
     faults.add_argument("space", nargs="?", default="", help="name of a space (default: each)")
     faults.add_argument("--count", type=parse.INT64, default=20, help="how many faults to show (default 20)")
     faults.add_argument("--sample", type=parse.INT64, default=1, help="show one fault of this many (default each)")
-    command(faults, lambda client, args: watch(client, args, full_name), lists=True)
+    command(faults, watch, lists=True)
 
 
 def _stub(client: Client) -> SpacesStub:
@@ -52,7 +49,7 @@ def _stub(client: Client) -> SpacesStub:
     return client.stub("mmu", mmu_pb2_grpc.SpacesStub)
 
 
-async def attach_process(client: Client, args: argparse.Namespace, full_name: FullName) -> None:
+async def attach_process(client: Client, args: argparse.Namespace) -> None:
     """Makes a process a space, and shows it."""
     from lamina.mmu.v1 import ranges_pb2
 
@@ -76,7 +73,7 @@ async def attach_process(client: Client, args: argparse.Namespace, full_name: Fu
     )
 
 
-async def show_usage(client: Client, args: argparse.Namespace, full_name: FullName) -> None:
+async def show_usage(client: Client, args: argparse.Namespace) -> None:
     """Shows what spaces use."""
     from lamina.mmu.v1 import mmu_pb2, ranges_pb2
 
@@ -112,7 +109,7 @@ async def show_usage(client: Client, args: argparse.Namespace, full_name: FullNa
     )
 
 
-async def show_pages(client: Client, args: argparse.Namespace, full_name: FullName) -> None:
+async def show_pages(client: Client, args: argparse.Namespace) -> None:
     """Shows where pages are."""
     from lamina.mmu.v1 import ranges_pb2
 
@@ -137,20 +134,14 @@ def page(entry: int) -> tuple[str, str, str]:
     return place, "" if place == "nowhere" else str(entry & NUMBER), bits
 
 
-async def watch(client: Client, args: argparse.Namespace, full_name: FullName) -> None:
+async def watch(client: Client, args: argparse.Namespace) -> None:
     """Shows faults until there were enough, or the space is gone."""
     from lamina.mmu.v1 import mmu_pb2
 
     name = await full_name(client, "spaces", args.space) if args.space else ""
-    call = _stub(client).WatchFaults(mmu_pb2.WatchFaultsRequest(name=name, sample=args.sample))
-    events: list[mmu_pb2.FaultEvent] = []
-    async for batch in call:
-        events += batch.faults
-        if len(events) >= args.count:
-            call.cancel()
-            break
+    request = mmu_pb2.WatchFaultsRequest(name=name, sample=args.sample)
     output.show(
-        events[: args.count],
+        await first(_stub(client).WatchFaults(request), "faults", args.count),
         ("TIME", "SPACE", "ADDRESS", "OUTCOME", "NS", "STEPS"),
         lambda event: (
             event.time_ns,

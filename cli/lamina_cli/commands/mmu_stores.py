@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
 from lamina_cli.paging import collect
+from lamina_cli.resource_names import full_name
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
     from lamina.mmu.v1.mmu_pb2_grpc import FramesStub
     from lamina.mmu.v1.swap_pb2_grpc import SwapStub
 
-Naming = Callable[[Client, str, str], Awaitable[str]]
 
-
-def configure(verbs: Any, full_name: Naming) -> None:
-    """Adds the sub-commands; `full_name` makes a resource name of a collection and a last part."""
+def configure(verbs: Any) -> None:
+    """Adds the sub-commands."""
 
     def named(call: Any, collection: str) -> Any:
         async def run(client: Client, args: argparse.Namespace) -> Any:

@@ -72,7 +72,7 @@ async def find(client: Client, name: str) -> str:
     """Returns the full name of a container given by its last part; a full name stays as it is."""
     if "/" in name:
         return name
-    from lamina_cli.commands.mmu import full_name
+    from lamina_cli.resource_names import full_name
 
     return await full_name(client, "containers", name, "container-runtime")
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
-from lamina_cli.commands.mmu import full_name
 from lamina_cli.paging import collect
+from lamina_cli.resource_names import full_name
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from lamina.hardware.v1 import hardware_pb2 as pb
 
-from lamina_hardware.convert_disks import pressure
 from lamina_hardware.domain.contexts import Context, ContextState
 from lamina_hardware.domain.run_groups import DEFAULT_PERIOD_NS, DEFAULT_WEIGHT, Change, RunGroup
 from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.names import Names
 from lamina_kit.checks import Checks
 from lamina_kit.errors import FailedPrecondition
+from lamina_kit.pressure_message import pressure_message
 
 CONTEXT_FIELDS = ("run_group", "coherence_domain", "eptp", "label")
 GROUP_FIELDS = ("weight", "quota_ns", "period_ns", "cores")
@@ -98,7 +98,7 @@ def usage(group: RunGroup, name: str, now: int) -> pb.RunGroupUsage:
         throttled_ns=group.throttled_ns + max(throttled_now, 0),
         periods=group.periods,
         throttled_periods=group.throttled_periods,
-        pressure=pressure(group.pressure.read(now)),
+        pressure=pressure_message(group.pressure.read(now)),
         active_contexts=group.ready + group.running,
         instructions=group.instructions,
     )

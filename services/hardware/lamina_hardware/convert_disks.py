@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from lamina.common.v1 import pressure_pb2
 from lamina.hardware.v1 import disks_pb2 as pb
 
 from lamina_hardware.disks import GroupWish, Wish
@@ -15,7 +14,7 @@ from lamina_hardware.domain.disk.groups import DEFAULT_WEIGHT, MOST_WEIGHT, IoGr
 from lamina_hardware.domain.disk.transfer import Operation
 from lamina_hardware.names import Names
 from lamina_kit.checks import Checks
-from lamina_kit.pressure import Reading
+from lamina_kit.pressure_message import pressure_message
 
 MAX_LIMITS = 64
 MAX_PIECES = 4096
@@ -172,21 +171,7 @@ def io_group(found: IoGroup, names: Names, now_ns: int) -> pb.IoGroup:
             for limit in found.limits
         ],
         usage=usage,
-        pressure=pressure(found.pressure.read(now_ns)),
-    )
-
-
-def pressure(read: Reading) -> pressure_pb2.Pressure:
-    """Returns a reading of pressure as a message."""
-    return pressure_pb2.Pressure(
-        some_ns=read.some_ns,
-        full_ns=read.full_ns,
-        some_10s_ppm=read.some_ppm[0],
-        some_60s_ppm=read.some_ppm[1],
-        some_300s_ppm=read.some_ppm[2],
-        full_10s_ppm=read.full_ppm[0],
-        full_60s_ppm=read.full_ppm[1],
-        full_300s_ppm=read.full_ppm[2],
+        pressure=pressure_message(found.pressure.read(now_ns)),
     )
 
 

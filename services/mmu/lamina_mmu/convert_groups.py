@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina.common.v1 import pressure_pb2
 from lamina.mmu.v1 import group_events_pb2 as pb
 
 from lamina_kit.checks import Checks
-from lamina_kit.pressure import Reading
+from lamina_kit.pressure_message import pressure_message
 from lamina_mmu.convert import MAX_LIMIT, group_part
 from lamina_mmu.domain.group_events import GroupEvent, GroupEventKind
 from lamina_mmu.domain.group_views import ProtectionView, StatisticsView
@@ -95,21 +94,7 @@ def statistics(view: StatisticsView, names: Names) -> pb.GroupStatistics:
             pb.GroupEventCount(kind=kind, count=count)  # type: ignore[arg-type]
             for kind, count in sorted(view.events.items())
         ],
-        pressure=pressure(view.pressure) if view.pressure is not None else None,
-    )
-
-
-def pressure(read: Reading) -> pressure_pb2.Pressure:
-    """Returns pressure as a message."""
-    return pressure_pb2.Pressure(
-        some_ns=read.some_ns,
-        full_ns=read.full_ns,
-        some_10s_ppm=read.some_ppm[0],
-        some_60s_ppm=read.some_ppm[1],
-        some_300s_ppm=read.some_ppm[2],
-        full_10s_ppm=read.full_ppm[0],
-        full_60s_ppm=read.full_ppm[1],
-        full_300s_ppm=read.full_ppm[2],
+        pressure=pressure_message(view.pressure) if view.pressure is not None else None,
     )
 
 

@@ -89,6 +89,9 @@ WALK_KEPT_RIGHTS = u64(72)  # WALK_SECOND_READS is not 0
 WALK_KEPT_UPPER = u64(73)  # and the same of the last 1 GiB
 WALK_KEPT_UPPER_TABLE = u64(74)
 WALK_KEPT_UPPER_RIGHTS = u64(75)
+GATE = u64(76)  # what a delivery read: its gate, the gate's upper half, and the descriptor of its code
+GATE_HIGH = u64(77)
+GATE_CODE = u64(78)
 WALK_LEAF = u64(66)  # RW and US of all levels of the first stage, and G of its leaf
 
 # Counters since the core was made, one after the other from FILLS on: `domain.counts.EVENTS` in its order.

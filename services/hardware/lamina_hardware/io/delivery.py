@@ -8,14 +8,26 @@ Source: Intel SDM vol. 3, 7.14 (64-bit interrupt handling), 7.8 (task state), vo
 from __future__ import annotations
 
 from lamina_hardware.io import unicorn_layout as at
-from lamina_hardware.io.control import ENV, FAULT, FAULT_NONE, INTERRUPTS, L_DELIVER, L_ENTER_SYSCALL
+from lamina_hardware.io.control import (
+    ENV,
+    FAULT,
+    FAULT_NONE,
+    GATE,
+    GATE_CODE,
+    GATE_HIGH,
+    INTERRUPTS,
+    L_DELIVER,
+    L_ENTER_SYSCALL,
+)
 from lamina_hardware.io.delivery_access import (
     DELIVERED,
     access_failed,
-    descriptor_place,
+    check_target,
     is_canonical,
     push_word,
+    read_gate,
     read_system,
+    read_target,
     refused,
 )
 from lamina_hardware.io.delivery_legacy import deliver_legacy
@@ -26,11 +38,11 @@ from lamina_hardware.io.registers import CODE_ATTRIBUTES, DATA_ATTRIBUTES, flags
 _0, _1, _2, _3, _4, _5, _7, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8, 16))
 _LOW = u64(0xFFFF_FFFF)
 
-_INVALID_TSS, _NOT_PRESENT, _STACK, _PROTECTION = (u64(n) for n in (10, 11, 12, 13))
+_INVALID_TSS, _STACK, _PROTECTION = (u64(n) for n in (10, 12, 13))
 _NO_STACK = u64(1)
 """Instead of a stack pointer: the TSS does not reach to where it stands."""
-_GATE_INTERRUPT, _GATE_TRAP = u64(0xE), u64(0xF)
-_IDT_ERROR = _2
+_GATE_INTERRUPT = u64(0xE)
+_GATES = u64(1 << 0xE | 1 << 0xF)  # interrupt and trap
 _EXTERNAL = _1
 _CONFORMING = u64(1 << 42)
 _FLAGS_CLEARED = u64((1 << 8) | (1 << 14) | (1 << 16) | (1 << 17))  # TF NT RF VM
@@ -135,35 +147,17 @@ def deliver(block: int, vector: int, code: int, has_code: int, software: int) ->
     if load64(env + at.EFER) & _EFER_LMA == _0:
         return _counted(block, vector, software, deliver_legacy(block, vector, code, has_code, software))
     external = _0 if software != _0 else _EXTERNAL
-    error = vector * _8 | _IDT_ERROR | external
-    if vector * _16 + u64(15) > load32(env + at.IDTR + _16):
-        return refused(block, _PROTECTION, error)
-    entry = load64(env + at.IDTR + _8) + vector * _16
-    gate = read_system(block, entry)
-    if word(block, FAULT) != _0:
-        return access_failed(block, entry, _PROTECTION, error)
-    high = read_system(block, entry + _8)
-    if word(block, FAULT) != _0:
-        return access_failed(block, entry + _8, _PROTECTION, error)
-    kind = (gate >> u64(40)) & u64(0x1F)
-    cpl = load32(env + at.HFLAGS) & at.HF_CPL
-    if (kind != _GATE_INTERRUPT and kind != _GATE_TRAP) or (software != _0 and ((gate >> u64(45)) & _3) < cpl):
-        return refused(block, _PROTECTION, error)
-    if (gate >> u64(47)) & _1 == _0:
-        return refused(block, _NOT_PRESENT, error)
-    selector = (gate >> _16) & u64(0xFFFC)
-    place = descriptor_place(env, selector)
-    if place == _0:
-        return refused(block, _PROTECTION, selector | external)
-    descriptor = read_system(block, place)
-    if word(block, FAULT) != _0:
-        return access_failed(block, place, _PROTECTION, selector | external)
-    is_code = (descriptor >> u64(43)) & _3 == _3
+    ended = read_gate(block, vector, _16, _GATES, software)
+    if ended == DELIVERED:
+        ended = read_target(block, external)
+    if ended != DELIVERED:
+        return ended
+    gate, high, descriptor = word(block, GATE), word(block, GATE_HIGH), word(block, GATE_CODE)
     is_long = (descriptor >> u64(53)) & _3 == _1
-    if not is_code or not is_long or ((descriptor >> u64(45)) & _3) > cpl:
-        return refused(block, _PROTECTION, selector | external)
-    if (descriptor >> u64(47)) & _1 == _0:
-        return refused(block, _NOT_PRESENT, selector | external)
+    allowed = is_long and ((descriptor >> u64(45)) & _3) <= load32(env + at.HFLAGS) & at.HF_CPL
+    ended = check_target(block, _1 if allowed else _0, external)
+    if ended != DELIVERED:
+        return ended
     offset = (gate & u64(0xFFFF)) | ((gate >> _STAR_SHIFT) & u64(0xFFFF_0000)) | high << _STAR_SHIFT
     return _counted(block, vector, software, _enter(block, gate, offset, descriptor, code, has_code, external))
 

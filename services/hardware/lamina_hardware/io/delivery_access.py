@@ -20,6 +20,8 @@ from lamina_hardware.io.control import (
     FAULT_GPA,
     FAULT_IN_PAGE,
     FAULT_NONE,
+    GATE,
+    GATE_CODE,
     RAM_BASE,
     WALK_PA,
 )
@@ -43,7 +45,8 @@ _0, _1, _2, _3, _4, _7, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 4, 7, 8, 16))
 _OFFSET = u64(4095)
 _CANONICAL_TOP = u64(0x1_FFFF)
 _FLAG_AC = u64(1 << 18)
-_PAGE_FAULT = u64(14)
+_NOT_PRESENT, _PROTECTION, _PAGE_FAULT = u64(11), u64(13), u64(14)
+_IDT_ERROR = u64(2)
 
 DELIVERED = u64(0)
 SECOND_STAGE = u64(1)
@@ -144,6 +147,58 @@ def descriptor_place(env: int, selector: int) -> Word:
     if selector & u64(0xFFFC) == _0 or offset + _7 > load32(table + _16):
         return _0
     return load64(table + _8) + offset
+
+
+@compiled("uint64(uint64, uint64, uint64, uint64, uint64)")
+def read_gate(block: int, vector: int, size: int, kinds: int, software: int) -> Word:
+    """Reads the gate of `vector` in a table of gates of `size` bytes; returns DELIVERED, or what came up.
+
+    `kinds` are the types that are allowed, one bit each. The gate is then GATE, its bytes 8 to 15 GATE_HIGH.
+    """
+    env = word(block, ENV)
+    external = _0 if software != _0 else _1
+    error = vector * _8 | _IDT_ERROR | external
+    if vector * size + size - _1 > load32(env + at.IDTR + _16):
+        return refused(block, _PROTECTION, error)
+    place = load64(env + at.IDTR + _8) + vector * size
+    end = place + size
+    target = block + GATE * _8
+    while place != end:
+        store64(target, read_system(block, place))
+        if word(block, FAULT) != FAULT_NONE:
+            return access_failed(block, place, _PROTECTION, error)
+        place += _8
+        target += _8
+    gate = word(block, GATE)
+    kind = (gate >> u64(40)) & u64(0x1F)
+    cpl = load32(env + at.HFLAGS) & at.HF_CPL
+    if (kinds >> kind) & _1 == _0 or (software != _0 and ((gate >> u64(45)) & _3) < cpl):
+        return refused(block, _PROTECTION, error)
+    return DELIVERED if (gate >> u64(47)) & _1 != _0 else refused(block, _NOT_PRESENT, error)
+
+
+@compiled("uint64(uint64, uint64)")
+def read_target(block: int, external: int) -> Word:
+    """Reads the descriptor that the gate names, which is code; it is then GATE_CODE. Returns as `read_gate` does."""
+    selector = (word(block, GATE) >> _16) & u64(0xFFFC)
+    place = descriptor_place(word(block, ENV), selector)
+    if place == _0:
+        return refused(block, _PROTECTION, selector | external)
+    descriptor = read_system(block, place)
+    if word(block, FAULT) != FAULT_NONE:
+        return access_failed(block, place, _PROTECTION, selector | external)
+    put(block, GATE_CODE, descriptor)
+    return DELIVERED if (descriptor >> u64(43)) & _3 == _3 else refused(block, _PROTECTION, selector | external)
+
+
+@compiled("uint64(uint64, uint64, uint64)")
+def check_target(block: int, allowed: int, external: int) -> Word:
+    """Returns DELIVERED when the gate's code may be entered (`allowed`) and is present, or what came up."""
+    selector = (word(block, GATE) >> _16) & u64(0xFFFC)
+    if allowed == _0:
+        return refused(block, _PROTECTION, selector | external)
+    present = (word(block, GATE_CODE) >> u64(47)) & _1 != _0
+    return DELIVERED if present else refused(block, _NOT_PRESENT, selector | external)
 
 
 @compiled("uint64(uint64)")

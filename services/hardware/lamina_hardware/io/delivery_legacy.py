@@ -11,15 +11,18 @@ virtual-8086 mode); vol. 2, INT n.
 from __future__ import annotations
 
 from lamina_hardware.io import unicorn_layout as at
-from lamina_hardware.io.control import ENV, FAULT, L_DELIVER_LEGACY
+from lamina_hardware.io.control import ENV, FAULT, GATE, GATE_CODE, L_DELIVER_LEGACY
 from lamina_hardware.io.delivery_access import (
     DELIVERED,
     access_failed,
+    check_target,
     descriptor_base,
     descriptor_limit,
     descriptor_place,
     push_word,
+    read_gate,
     read_system,
+    read_target,
     refused,
 )
 from lamina_hardware.io.double_fault import TASK_GATE
@@ -29,8 +32,9 @@ from lamina_hardware.io.registers import flags, set_flags, set_segment
 
 _0, _1, _2, _3, _4, _5, _6, _7, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 4, 5, 6, 7, 8, 16))
 _WORD, _LOW = u64(0xFFFF), u64(0xFFFF_FFFF)
-_INVALID_TSS, _NOT_PRESENT, _STACK, _PROTECTION = (u64(n) for n in (10, 11, 12, 13))
-_GATE_TASK, _GATE_INTERRUPT_16, _GATE_TRAP_16, _GATE_INTERRUPT, _GATE_TRAP = (u64(n) for n in (5, 6, 7, 14, 15))
+_INVALID_TSS, _STACK, _PROTECTION = (u64(n) for n in (10, 12, 13))
+_GATE_TASK, _GATE_INTERRUPT_16, _GATE_INTERRUPT = (u64(n) for n in (5, 6, 14))
+_GATES = u64(1 << 5 | 1 << 6 | 1 << 7 | 1 << 14 | 1 << 15)  # task; interrupt and trap of 16 and 32 bits
 _GATE_WIDE = _8  # in a gate's type: 32 bits
 _CONFORMING = u64(1 << 42)
 _CR0_PE = _1
@@ -233,33 +237,20 @@ def deliver_legacy(block: int, vector: int, code: int, has_code: int, software: 
     if load64(env + at.CR0) & _CR0_PE == _0:
         return _real(block, vector)
     external = _0 if software != _0 else _1
-    error = vector * _8 | _2 | external
-    if vector * _8 + _7 > load32(env + at.IDTR + _16):
-        return refused(block, _PROTECTION, error)
-    entry = load64(env + at.IDTR + _8) + vector * _8
-    gate = read_system(block, entry)
-    if word(block, FAULT) != _0:
-        return access_failed(block, entry, _PROTECTION, error)
-    kind = (gate >> u64(40)) & u64(0x1F)
-    cpl = load32(env + at.HFLAGS) & at.HF_CPL
-    known = kind in (_GATE_INTERRUPT, _GATE_TRAP, _GATE_INTERRUPT_16, _GATE_TRAP_16, _GATE_TASK)
-    if not known or (software != _0 and (gate >> u64(45)) & _3 < cpl):
-        return refused(block, _PROTECTION, error)
-    if (gate >> u64(47)) & _1 == _0:
-        return refused(block, _NOT_PRESENT, error)
-    if kind == _GATE_TASK:
+    ended = read_gate(block, vector, _8, _GATES, software)
+    if ended != DELIVERED:
+        return ended
+    gate = word(block, GATE)
+    if (gate >> u64(40)) & u64(0x1F) == _GATE_TASK:
         return refused(block, TASK_GATE, vector)
-    selector = (gate >> _16) & u64(0xFFFC)
-    place = descriptor_place(env, selector)
-    if place == _0:
-        return refused(block, _PROTECTION, selector | external)
-    descriptor = read_system(block, place)
-    if word(block, FAULT) != _0:
-        return access_failed(block, place, _PROTECTION, selector | external)
+    ended = read_target(block, external)
+    if ended != DELIVERED:
+        return ended
+    descriptor = word(block, GATE_CODE)
     to_kernel = (descriptor >> u64(45)) & _3 == _0 and descriptor & _CONFORMING == _0
-    allowed = to_kernel if flags(block) & _FLAG_VM != _0 else (descriptor >> u64(45)) & _3 <= cpl
-    if (descriptor >> u64(43)) & _3 != _3 or not allowed:
-        return refused(block, _PROTECTION, selector | external)
-    if (descriptor >> u64(47)) & _1 == _0:
-        return refused(block, _NOT_PRESENT, selector | external)
+    inward = (descriptor >> u64(45)) & _3 <= load32(env + at.HFLAGS) & at.HF_CPL
+    allowed = to_kernel if flags(block) & _FLAG_VM != _0 else inward
+    ended = check_target(block, _1 if allowed else _0, external)
+    if ended != DELIVERED:
+        return ended
     return _switch(block, gate, descriptor, code, has_code, external)

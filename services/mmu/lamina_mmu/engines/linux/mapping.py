@@ -7,10 +7,11 @@ import struct
 
 from lamina_kit.checks import Checks
 from lamina_kit.effects import Step
-from lamina_kit.errors import FailedPrecondition, LaminaError, NotFound
+from lamina_kit.errors import LaminaError, NotFound
 from lamina_kit.paging import PAGE_SIZE, USER_END, page_up
 from lamina_mmu.domain.entry import EXECUTE, READ, WRITE
 from lamina_mmu.domain.handles import Handle
+from lamina_mmu.domain.heap import check_start
 from lamina_mmu.domain.kernel import AGENT_END, AGENT_START, SCRATCH
 from lamina_mmu.domain.kernel_maps import Region, within
 from lamina_mmu.domain.map_spec import MapSpec
@@ -210,7 +211,7 @@ class MappingCalls(GroupCalls):
     def set_break(self, handle: Handle, start: int, end: int) -> Step[tuple[int, int]]:
         """Moves the kernel's own break, which begins where the first call says."""
         space = calling.own(self.state, handle)
-        _check_start(space, start)
+        check_start(space.number, space.heap_start, start)
         begin = space.heap_start or start
         with Checks() as check:
             check.that(not end or end >= begin, "end", f"is {end:#x}, before the start {begin:#x} of the heap")
@@ -279,18 +280,3 @@ def _plain(spec: MapSpec, address: int | None = None) -> MapSpec:
     """Returns what to map for a stack's whole range: where the kernel likes, or fixed."""
     fixed = address is not None
     return MapSpec(address or spec.address, spec.size, spec.rights, fixed, label=spec.label, grows_down=fixed)
-
-
-def _check_start(space: KernelSpace, start: int) -> None:
-    if not space.heap_start and not start:
-        raise FailedPrecondition(
-            f"Space s-{space.number} has no heap yet.",
-            reason="BREAK_NOT_SET",
-            next_step="Name where it starts in the first call.",
-        )
-    if space.heap_start and start not in (0, space.heap_start):
-        raise FailedPrecondition(
-            f"The heap of s-{space.number} starts at {space.heap_start:#x}.",
-            reason="BREAK_SET",
-            next_step="Leave start 0 from the second call on.",
-        )

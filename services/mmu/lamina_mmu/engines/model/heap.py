@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from lamina_kit.checks import Checks
 from lamina_kit.effects import Step
-from lamina_kit.errors import AlreadyExists, FailedPrecondition
+from lamina_kit.errors import AlreadyExists
 from lamina_kit.paging import page_up
 from lamina_mmu.domain.entry import READ, WRITE
 from lamina_mmu.domain.handles import Handle
+from lamina_mmu.domain.heap import check_start
 from lamina_mmu.domain.map_spec import MapSpec
-from lamina_mmu.domain.space import Space
 from lamina_mmu.engines.model.machine import Machine
 from lamina_mmu.engines.model.mapping import map_range, settled, unmap_range
 
@@ -19,7 +19,7 @@ LABEL = "[heap]"
 def set_break(m: Machine, handle: Handle, start: int, end: int) -> Step[tuple[int, int]]:
     """Moves the end of the heap to `end` (0: leaves it); returns (start, end). `start` is named first of all, once."""
     space = m.spaces.get(handle)
-    _check_start(space, start)
+    check_start(space.number, space.heap_start, start)
     begin = space.heap_start or start
     with Checks() as check:
         check.that(not end or end >= begin, "end", f"is {end:#x}, before the start {begin:#x} of the heap")
@@ -29,21 +29,6 @@ def set_break(m: Machine, handle: Handle, start: int, end: int) -> Step[tuple[in
     space.heap_start = begin
     space.heap_end = end or space.heap_end or begin
     return space.heap_start, space.heap_end
-
-
-def _check_start(space: Space, start: int) -> None:
-    if not space.heap_start and not start:
-        raise FailedPrecondition(
-            f"Space s-{space.number} has no heap yet.",
-            reason="BREAK_NOT_SET",
-            next_step="Name where it starts in the first call.",
-        )
-    if space.heap_start and start not in (0, space.heap_start):
-        raise FailedPrecondition(
-            f"The heap of s-{space.number} starts at {space.heap_start:#x}.",
-            reason="BREAK_SET",
-            next_step="Leave start 0 from the second call on.",
-        )
 
 
 def _move(m: Machine, handle: Handle, old: int, new: int) -> Step[None]:
