@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.layers import LAYERS, ROOT, Layers, Stack
+from tests.ports import take
 
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")  # its image would have to be fetched
 
@@ -44,21 +44,12 @@ def layers(images: None) -> Iterator[Layers]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def free_ports(count: int) -> list[int]:
-    """Returns ports of the loopback interface that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [made.getsockname()[1] for made in sockets]
-    for made in sockets:
-        made.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def compose(images: None) -> Iterator[Stack]:
     """Returns the whole stack, started by `docker compose up --wait` under a name and on ports of its own."""
     from testcontainers.compose import DockerCompose
 
-    ports = dict(zip(LAYERS, free_ports(len(LAYERS)), strict=True))
+    ports = {layer: port for port, layer in enumerate(LAYERS, take(len(LAYERS)))}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPOSE_PROJECT_NAME", f"lamina-test-{os.getpid()}")
         for layer, port in ports.items():

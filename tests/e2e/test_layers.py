@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 
+import pytest
 from tests.e2e.layers import Layers, run_suite
 
 Grpcurl = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.timeout(400)
 def test_the_hardware_alone_passes_its_suite(layers: Layers) -> None:
     """A machine of two cores in a container passes the contract suite that the engine passes in process."""
     layers.start(
@@ -21,6 +23,7 @@ def test_the_hardware_alone_passes_its_suite(layers: Layers) -> None:
     assert run_suite(layers.addresses, layers.bus, "tests/contract/hardware") > 90
 
 
+@pytest.mark.timeout(400)
 def test_an_mmu_over_hardware_passes_its_suite(layers: Layers) -> None:
     """The MMU in a container, over hardware in another, passes its contract suite."""
     layers.start("hardware", LAMINA_HARDWARE_MEMORY_BYTES=str(16 << 20))

@@ -58,6 +58,9 @@ async def test_two_cores_run_two_contexts(bench: Any, eventually: Callable[..., 
         cores = (await bench.cpu.ListCores(pb.ListCoresRequest())).cores
         return sum(core.state == pb.Core.STATE_RUNNING for core in cores)
 
+    for process in spinners:
+        while await state_of(bench, process) == pb.Context.STATE_IDLE:  # until the machine has read its run
+            pass
     for _ in range(50):
         seen.add(await count())
         await asyncio.sleep(0)
@@ -297,6 +300,6 @@ async def test_a_broken_session_stops_its_contexts(bench: Any, eventually: Calla
     session.cancel()
     response = await bench.stream.read()
     assert (response.sequence, response.reason) == (1, pb.EXIT_REASON_CANCELED)
-    assert await state_of(bench, free) == pb.Context.STATE_RUNNING
+    await on_a_core(bench, free)
     await kick(bench, free)
     assert (await bench.stream.read()).sequence == 2

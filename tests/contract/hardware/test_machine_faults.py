@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -65,27 +63,20 @@ async def test_a_lost_core_takes_no_work(bench: Any, inject: Any) -> None:
     assert (await cores(bench))[0].state != hw.Core.STATE_LOST
 
 
-async def test_what_runs_on_a_core_that_is_lost_goes_on(
-    bench: Any, inject: Any, eventually: Callable[..., Any]
-) -> None:
+async def test_what_runs_on_a_core_that_is_lost_goes_on(bench: Any, inject: Any) -> None:
     """The context is preempted, another core takes it with its registers, and it still obeys its holder."""
     process = await bench.process("spin")
     await bench.begin(process.context, sequence=1)
-    running: list[hw.Core] = []
-    for _ in range(1000):
-        running = [core for core in await cores(bench) if core.context]
-        if running:
-            break
-        await asyncio.sleep(0)
-    assert running, "the spinner never ran"
-    await inject("core-lost", running[0].name)
-    other: list[hw.Core] = []
-    for _ in range(1000):
-        other = [core for core in await cores(bench) if core.context]
-        if other:
-            break
-        await asyncio.sleep(0)
-    assert [core.name for core in other] != [running[0].name]
+
+    async def core_at_work() -> str:
+        end = bench.environment.clock.now_ns() + 30 * 10**9
+        while not (found := [core.name for core in await cores(bench) if core.context]):
+            assert bench.environment.clock.now_ns() < end, "the spinner does not run"
+        return found[0]
+
+    lost = await core_at_work()
+    await inject("core-lost", lost)
+    assert await core_at_work() != lost
     await bench.cpu.KickContext(hw.KickContextRequest(handle=process.context.handle))
     assert (await bench.stream.read()).reason == hw.EXIT_REASON_CANCELED
 

@@ -28,11 +28,14 @@ async def kernel(tmp_path: Path) -> AsyncIterator[Stack]:
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """Returns a process that is nobody's space yet."""
-    process = subprocess.Popen(["sleep", "300"], stdin=subprocess.DEVNULL)
-    yield process
-    process.kill()
-    process.wait()
+    """Returns a process that is nobody's space yet, and whose memory does not change by itself."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"loaded\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"loaded\n"  # its libraries are mapped; now it waits for more
+        yield process
+        process.kill()
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,13 +13,21 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from lamina.mmu.v1 import group_events_pb2 as events_pb
 from lamina.mmu.v1 import policies_pb2 as pb
-from tests.conftest import Eventually
+from tests.conftest import Eventually, ManualClock
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, Stack
 
 pytestmark = pytest.mark.real_time("programs outside do not keep a virtual clock")
 BASE = 0x40_0000
 TABLES = 4
+
+
+@pytest.fixture
+async def patient(tmp_path: Path, engine_name: str, manual_clock: ManualClock) -> AsyncIterator[Stack]:
+    """Returns an MMU whose clock stands: however long a loaded machine takes to answer, it is within the 100 ms."""
+    async with Stack(tmp_path, manual_clock, engine=engine_name) as made:
+        await manual_clock.advance(1)
+        yield made
 
 
 async def mru(call: Any) -> None:
@@ -75,20 +85,20 @@ async def policy_of(stack: Stack, group: str) -> str:
     return str(found.policy)
 
 
-async def test_a_policy_in_ten_lines_chooses_victims(stack: Stack) -> None:
+async def test_a_policy_in_ten_lines_chooses_victims(patient: Stack) -> None:
     """It is told of pages, asked for victims, and its reasons are kept; no byte is lost; it is in the list."""
-    call = await plugged(stack)
+    call = await plugged(patient)
     task = asyncio.ensure_future(mru(call))
-    group, space = await group_with(stack, "mine")
-    await touch(stack, space, 0, 1, 2, 3, 4, 5)
-    found = await evicted(stack, group)
+    group, space = await group_with(patient, "mine")
+    await touch(patient, space, 0, 1, 2, 3, 4, 5)
+    found = await evicted(patient, group)
     assert not task.done(), task
     assert [(one.victim.address - BASE) // PAGE for one in found] == [3, 4]
     assert {(one.policy, one.reason) for one in found} == {("mine", "the newest")}
     for page in range(6):
-        assert await stack.read(space, BASE + page * PAGE, 8) == bytes([page]) * 8
+        assert await patient.read(space, BASE + page * PAGE, 8) == bytes([page]) * 8
     (mine,) = [
-        one for one in (await stack.policies.ListPolicies(pb.ListPoliciesRequest())).policies if one.name == "mine"
+        one for one in (await patient.policies.ListPolicies(pb.ListPoliciesRequest())).policies if one.name == "mine"
     ]
     assert (mine.origin, list(mine.groups)) == (pb.Policy.ORIGIN_PLUGGED, [group])
     call.cancel()
@@ -96,12 +106,12 @@ async def test_a_policy_in_ten_lines_chooses_victims(stack: Stack) -> None:
 
 
 @pytest.mark.inside  # the latest evictions of a host that nobody used before
-async def test_news_come_in_order_and_name_the_group_once(stack: Stack) -> None:
+async def test_news_come_in_order_and_name_the_group_once(patient: Stack) -> None:
     """Columns of pages and kinds; the first news of a group name it; a page that is unmapped was deleted."""
-    call = await plugged(stack)
-    group, space = await group_with(stack, "mine")
-    await touch(stack, space, 0, 1, 2, 3)
-    writer = asyncio.ensure_future(touch(stack, space, 4))
+    call = await plugged(patient)
+    group, space = await group_with(patient, "mine")
+    await touch(patient, space, 0, 1, 2, 3)
+    writer = asyncio.ensure_future(touch(patient, space, 4))
     news: list[tuple[int, int]] = []
     names: list[str] = []
     while True:
@@ -121,7 +131,7 @@ async def test_news_come_in_order_and_name_the_group_once(stack: Stack) -> None:
     victims = pb.PlugVictims(sequence=question.sequence, victims=[pb.PlugVictims.Victim(page=brought[2])])
     await call.write(pb.PlugRequest(victims=victims))
     await writer
-    (one,) = await evicted(stack, group)
+    (one,) = await evicted(patient, group)
     assert (one.victim.address - BASE) // PAGE == 2 and one.reason == "the program gave no reason"
     said = await asyncio.wait_for(call.read(), 30)
     assert np.frombuffer(said.news.pages, "<i8").tolist()[0] == brought[2] and said.news.kinds[0] == 3
@@ -161,36 +171,36 @@ async def test_falling_back_is_a_decision_of_the_group(stack: Stack, eventually:
 
 @pytest.mark.inside  # the latest evictions of a host that nobody used before
 @pytest.mark.parametrize(("sequence", "page", "reason"), [(1, 12345, "VICTIM_UNKNOWN"), (7, 12345, "QUESTION_UNKNOWN")])
-async def test_a_lie_unplugs(stack: Stack, sequence: int, page: int, reason: str) -> None:
+async def test_a_lie_unplugs(patient: Stack, sequence: int, page: int, reason: str) -> None:
     """A page that it was not told of, or an answer to no question, ends the stream; the fault is served still."""
-    call = await plugged(stack)
-    group, space = await group_with(stack, "mine")
-    await touch(stack, space, 0, 1, 2, 3)
-    writer = asyncio.ensure_future(touch(stack, space, 4))
+    call = await plugged(patient)
+    group, space = await group_with(patient, "mine")
+    await touch(patient, space, 0, 1, 2, 3)
+    writer = asyncio.ensure_future(touch(patient, space, 4))
     while not (await asyncio.wait_for(call.read(), 30)).HasField("question"):
         pass
     victims = pb.PlugVictims(sequence=sequence, victims=[pb.PlugVictims.Victim(page=page, reason="because")])
     await call.write(pb.PlugRequest(victims=victims))
     await writer
     await expect_refused(call.read(), "FAILED_PRECONDITION", reason)
-    assert await policy_of(stack, group) == "lru"
-    assert [one.policy for one in await evicted(stack, group)] == ["lru"]
+    assert await policy_of(patient, group) == "lru"
+    assert [one.policy for one in await evicted(patient, group)] == ["lru"]
 
 
 @pytest.mark.inside  # the latest evictions of a host that nobody used before
-async def test_an_empty_answer_lets_the_first_go(stack: Stack) -> None:
+async def test_an_empty_answer_lets_the_first_go(patient: Stack) -> None:
     """A policy that knows no page that may go stays; the page that came in first goes, and the record says why."""
-    call = await plugged(stack)
-    group, space = await group_with(stack, "mine")
-    await touch(stack, space, 0, 1, 2, 3)
-    writer = asyncio.ensure_future(touch(stack, space, 4))
+    call = await plugged(patient)
+    group, space = await group_with(patient, "mine")
+    await touch(patient, space, 0, 1, 2, 3)
+    writer = asyncio.ensure_future(touch(patient, space, 4))
     while not (said := await asyncio.wait_for(call.read(), 30)).HasField("question"):
         pass
     await call.write(pb.PlugRequest(victims=pb.PlugVictims(sequence=said.question.sequence)))
     await writer
-    (one,) = await evicted(stack, group)
+    (one,) = await evicted(patient, group)
     assert (one.policy, one.victim.address) == ("mine", BASE) and "named no page" in one.reason
-    assert await policy_of(stack, group) == "mine"
+    assert await policy_of(patient, group) == "mine"
     call.cancel()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import take
 
-LAYER_COUNT = 6
-FIRST_PORT = 20000
-STEP = 20
-"""More than the ports of two hosts: the tests run in processes whose numbers follow each other."""
+PORTS = 11
+"""Those of two hosts and an orchestrator."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +55,13 @@ class Lamina:
 
 
 def free_ports() -> int:
-    """Returns the first of six ports in a row that nobody listens on."""
-    for first in range(FIRST_PORT + os.getpid() % 250 * STEP, 26000, STEP):
-        if all(is_free(first + offset) for offset in range(LAYER_COUNT)):
-            return first
-    raise AssertionError("no six free ports in a row")
-
-
-def is_free(port: int) -> bool:
-    """Says whether nobody listens on a port of loopback."""
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    """Returns the first of some ports in a row that nobody listens on."""
+    return take(PORTS)
 
 
 @pytest.fixture
 def ports() -> int:
-    """The first of six free ports."""
+    """The first of some free ports in a row."""
     return free_ports()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ async def test_a_layer_says_who_it_is(lab: Any) -> None:
     assert "ept" in answer.capabilities
 
 
-async def test_an_abandoned_reader_costs_nothing(lab: Any) -> None:
+async def test_an_abandoned_reader_costs_nothing(lab: Any, eventually: Any) -> None:
     """A follower that goes away is forgotten; the guest prints on."""
     name, output = await lab.boot()
     call = lab.vms.ReadSerial(pb.ReadSerialRequest(name=name, follow=True))
@@ -103,10 +102,6 @@ async def test_an_abandoned_reader_costs_nothing(lab: Any) -> None:
     call.cancel()
     assert "on" in await lab.command(name, "echo on")
     machine = lab.services["hypervisor"]._hypervisor.machine(name)
-    for _ in range(1000):
-        if machine.followers == 0:
-            break
-        await asyncio.sleep(0)
-    assert machine.followers == 0
+    await eventually(lambda: machine.followers == 0, "the follower is forgotten")
     assert len(await lab.serial(name)) > len(output)
     await lab.stop_vm(name)

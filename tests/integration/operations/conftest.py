@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import take
 
 PORTS = 12
 """Six for the layers, six for their metrics."""
@@ -77,19 +77,7 @@ class Lamina:
 
 def free_ports() -> int:
     """Returns the first of some ports in a row that nobody listens on."""
-    for first in range(30000 + os.getpid() % 500 * 2 * PORTS, 60000, PORTS):
-        if all(_is_free(first + offset) for offset in range(PORTS)):
-            return first
-    raise AssertionError("no free ports in a row")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    return take(PORTS)
 
 
 @pytest.fixture

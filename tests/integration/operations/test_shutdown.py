@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from tests.ports import take
 
 from lamina_kit.channel import connect
 from lamina_kit.process import STOPPED
@@ -153,7 +154,7 @@ async def test_a_second_signal_hastens(layers: Any) -> None:
 def stack(tmp_path: Path) -> Iterator[dict[str, Any]]:
     """A stack of `lamina up` in one process, as its record tells; it is gone after the test."""
     environ = {**os.environ, "LAMINA_HOME": str(tmp_path)}
-    port = str(52000 + os.getpid() % 1000 * 6)
+    port = str(take(6))
     command = [sys.executable, "-m", "lamina_cli.main"]
     words = ["up", "--port", port, "--cores", "1", "--memory", "64MiB", "--grace", "3000"]
     subprocess.run([*command, *words], env=environ, check=True, capture_output=True, timeout=110)

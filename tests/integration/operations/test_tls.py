@@ -8,7 +8,7 @@ import shutil
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from tests.certificates import LONG_AGO, TOMORROW, authority, issued
+from tests.ports import take
 
 from lamina_kit.channel import connect
 from lamina_kit.clock import RealClock
@@ -292,16 +293,6 @@ def processes(short_dir: Path) -> Iterator[Processes]:
         process.stderr.close()
 
 
-@pytest.fixture
-async def port() -> AsyncIterator[int]:
-    """A port of 127.0.0.1 that was free a moment ago."""
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    number: int = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    yield number
-
-
 def test_a_process_does_not_talk_plain_beyond_its_host(processes: Processes) -> None:
     """Listening on all addresses, and calling another host, need certificates: wrong flags, said so."""
     for layer, words in (("hardware", ("--listen", "0.0.0.0:0")), ("mmu", ("--upstream", "hardware=far:1"))):
@@ -318,9 +309,9 @@ def test_a_process_names_the_certificate_that_keeps_it_from_starting(processes: 
     assert status == CANNOT_START and "TLS_FILE_MISSING" in said and str(tmp_path / "cert.pem") in said
 
 
-async def test_two_processes_over_tls(processes: Processes, tmp_path: Path, port: int, eventually: Any) -> None:
+async def test_two_processes_over_tls(processes: Processes, tmp_path: Path, eventually: Any) -> None:
     """A layer finds the one below; while its certificate is of another authority it waits and says whose is wrong."""
-    listen = f"tls:127.0.0.1:{port}"
+    listen = f"tls:127.0.0.1:{take(1)}"
     lower, upper = issued(tmp_path / "a", "hardware"), issued(tmp_path / "b", "mmu")
     hardware = processes.start("hardware", "--listen", listen, "--tls-dir", str(lower.cert.parent))
     socket = f"unix:{processes.folder}/mmu.sock"

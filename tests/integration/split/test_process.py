@@ -16,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
+from tests.ports import take
 
 from lamina_kit.busfile import Identity
 from lamina_kit.channel import connect
@@ -107,9 +108,7 @@ async def handshake(address: str) -> Any:
 
 async def test_a_process_serves_until_it_is_told_to_stop(processes: Processes, holds: Any) -> None:
     """It serves all of its addresses, and ends in order: status 0, no bus and no socket left."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = take(1)
     process = processes.start("hardware", "--listen", f"127.0.0.1:{port}", "--host", "h7")
     for address in (processes.socket("hardware"), f"127.0.0.1:{port}"):
         await holds(lambda address=address: serves(address), bool, f"{address} serves")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.ports import take
 
 from lamina_cli import home
 from lamina_cli.home import LAYERS
@@ -21,8 +22,6 @@ from lamina_cli.split import SplitStack
 from lamina_cli.stack import Settings
 from lamina_kit.channel import MAX_UNIX_PATH
 from lamina_kit.session import REVISION
-
-STEP = 10
 
 
 class Lamina:
@@ -60,16 +59,7 @@ class Lamina:
 
 def free_ports() -> int:
     """Returns the first of six ports in a row that nobody listens on."""
-    for first in range(26000 + os.getpid() % 500 * STEP, 32000, STEP):
-        if all(is_free(first + offset) for offset in range(len(LAYERS))):
-            return first
-    raise AssertionError("no six free ports in a row")
-
-
-def is_free(port: int) -> bool:
-    """Says whether nobody listens on a port of loopback."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+    return take(len(LAYERS))
 
 
 def gone(record: dict[str, Any]) -> Callable[[], bool]:
@@ -123,9 +113,10 @@ def home_state(lamina: Lamina, layer: str) -> tuple[str, int]:
     return known["state"], known["restarts"]
 
 
-def is_degraded(lamina: Lamina, layer: str) -> bool:
-    """Says whether a layer serves without one of those below."""
-    return bool(lamina.status(expect=1)[layer]["state"] == "degraded")
+def are_degraded(lamina: Lamina, *layers: str) -> bool:
+    """Says whether layers serve without one of those below."""
+    rows = lamina.status(expect=1)
+    return all(rows[layer]["state"] == "degraded" for layer in layers)
 
 
 def all_serve(lamina: Lamina) -> bool:
@@ -140,11 +131,12 @@ async def test_status_says_who_is_missing(lamina: Lamina, eventually: Any) -> No
     record = lamina.record()
     os.kill(record["pid"], signal.SIGSTOP)  # nobody restarts what dies now
     os.kill(record["processes"]["mmu"]["pid"], signal.SIGKILL)
-    await eventually(partial(is_degraded, lamina, "hypervisor"), "the hypervisor says that it lacks one", within=60)
+    above = ("hypervisor", "container-runtime")
+    await eventually(partial(are_degraded, lamina, *above), "those above say that they lack one", within=60)
     rows = lamina.status(expect=1)
     assert rows["mmu"]["state"] == "missing" and rows["mmu"]["pid"] is None and rows["mmu"]["problem"]
     assert rows["orchestrator"]["state"] == rows["hardware"]["state"] == "serving"
-    for layer in ("hypervisor", "container-runtime"):
+    for layer in above:
         assert (rows[layer]["state"], rows[layer]["without"]) == ("degraded", ["mmu"])
         assert "mmu" in rows[layer]["problem"]
     assert (rows["vswitch"]["state"], rows["vswitch"]["without"]) == ("serving", [])

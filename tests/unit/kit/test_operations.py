@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from tests.ports import take
 
 from lamina_kit import config as configuration
 from lamina_kit import log, operations_config, reloading
@@ -137,8 +138,7 @@ async def test_a_port_in_use_leaves_the_old_endpoint(world: World) -> None:
 
 async def test_an_endpoint_can_move_to_another_address_of_its_port(world: World) -> None:
     """From 127.0.0.1 to all addresses, on the same port: the old one makes room."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = take(1)
     world.write(f'metrics_listen = "127.0.0.1:{port}"')
     assert (await world.operations.reload()).reason == ""
     world.write(f'metrics_listen = "127.0.0.2:{port}"')

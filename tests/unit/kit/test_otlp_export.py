@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from tests.ports import take
 
 from lamina_kit import otlp_export, trace
 from lamina_kit.clock import RealClock
@@ -233,10 +233,7 @@ async def test_only_the_signals_with_an_endpoint_are_exported(collector: Collect
 
 async def test_a_collector_that_is_away_costs_a_bounded_stop(eventually: Eventually) -> None:
     """Nobody listens: spans wait; a stop tries once more, gives up, and counts them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    exporter = exporter_to(f"http://127.0.0.1:{port}")
+    exporter = exporter_to(f"http://127.0.0.1:{take(1)}")
     exporter.put(exported(1))
     await eventually(lambda: exporter.retries > 1, "it was tried again")
     exporter.stop()
