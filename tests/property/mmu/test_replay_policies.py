@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -121,11 +122,18 @@ def test_the_curve_of_lru_is_lru_at_every_size(trace: list[int], batch: int) -> 
             assert found[name].misses == tuple(exact[name, size].counts.misses for size in sizes)
 
 
-def naive_tlb(trace: list[int], gone: dict[int, int], levels: list[tuple[int, int]]) -> list[int]:
+TLBS = [[(6, 2)], [(6, 2), (12, 4)], [(4, 1), (32, 16)], [(6, 3), (34, 34)], [(51, 17), (20, 20)], [(8, 2), (4096, 2)]]
+"""Entries and ways of TLBs of one level and of two."""
+
+
+def naive_tlb(trace: list[int], gone: dict[int, int], flushes: list[int], levels: list[tuple[int, int]]) -> list[int]:
     """Returns hits of each level and misses, with sets as lists, the newest first."""
     sets: list[dict[int, list[int]]] = [{} for _ in levels]
     counts = [0] * (len(levels) + 1)
     for at, page in enumerate(trace):
+        if at in flushes:
+            for level in sets:
+                level.clear()
         places = [
             level.setdefault(page % (entries // ways), []) for level, (entries, ways) in zip(sets, levels, strict=True)
         ]
@@ -143,17 +151,23 @@ def naive_tlb(trace: list[int], gone: dict[int, int], levels: list[tuple[int, in
     return counts
 
 
-@given(trace=traces, frames=st.integers(1, 25), deep=st.booleans())
-@pytest.mark.parametrize("name", ["lru", "opt"])
-def test_the_tlb_is_sets_of_lists(name: str, trace: list[int], frames: int, deep: bool) -> None:
-    """Hits of both levels and misses are those of lists; what is evicted leaves both levels."""
-    tlb = TlbPlan(6, 2, 12 if deep else 0, 4)
-    outcomes = replayed(plan([name], [frames], tlb=tlb, explain=1000), trace, batch=23)
+@given(
+    trace=st.lists(st.integers(1, 90), max_size=300),
+    frames=st.integers(1, 70),
+    levels=st.sampled_from(TLBS),
+)
+@pytest.mark.parametrize(("name", "table_bits"), [("lru", False), ("lru", True), ("opt", False)])
+def test_the_tlb_is_sets_of_lists(
+    name: str, table_bits: bool, trace: list[int], frames: int, levels: list[tuple[int, int]]
+) -> None:
+    """Hits of both levels and misses are those of lists; what is evicted leaves both, and a sample of bits all."""
+    tlb = TlbPlan(*levels[0], *(levels[1] if levels[1:] else ()))
+    outcomes = replayed(plan([name], [frames], tlb=tlb, explain=1000, table_bits=table_bits), trace, batch=23)
     gone = {one.access: one.page for one in explanations(outcomes)[name, frames].evictions}
     counts = results(outcomes)[name, frames].counts
-    expected = naive_tlb(trace, gone, [(6, 2), (12, 4)] if deep else [(6, 2)])
+    expected = naive_tlb(trace, gone, list(gone)[:: max(1, min(32, frames // 16))] if table_bits else [], levels)
     found = [counts.tlb_hits, counts.tlb_second_hits, counts.tlb_misses]
-    assert found == (expected if deep else [expected[0], 0, expected[1]])
+    assert found == (expected if levels[1:] else [expected[0], 0, expected[1]])
 
 
 def by_sampled_bits(policy: Policy, trace: list[int]) -> list[int]:
@@ -189,6 +203,16 @@ def test_sampled_bits_are_all_that_a_policy_sees(name: str, trace: list[int], fr
     outcomes = replayed(plan([name], [frames], explain=1000, table_bits=True), trace, batch=41)
     found = [one.page for one in explanations(outcomes)[name, frames].evictions]
     assert found == by_sampled_bits(OWN[name](frames), trace)
+
+
+def test_a_ring_that_went_round_keeps_the_order_of_sampled_bits() -> None:
+    """A trace many times as long as what `lru` keeps of it has the victims of the definition, to the last one."""
+    chance = random.Random(11)
+    trace = [int(500 ** chance.random()) for _ in range(12_000)]
+    for frames in (32, 100):
+        outcomes = replayed(plan(["lru"], [frames], explain=10_000, table_bits=True), trace)
+        found = [one.page for one in explanations(outcomes)["lru", frames].evictions]
+        assert found == by_sampled_bits(OWN["lru"](frames), trace)
 
 
 def test_belady_and_the_best() -> None:

@@ -38,8 +38,12 @@ NUMBERS_AT = 1152
 """Where the numbers of a block begin, in bytes; the records of its lists lie before them."""
 RECORD_SHIFT = 4
 
-_I32, _I64, _F64 = ir.IntType(32), ir.IntType(64), ir.DoubleType()
-_intrinsic: Callable[[Callable[..., Any]], Any] = _untyped_intrinsic
+I32_TYPE, I64_TYPE, _BYTE, _F64 = ir.IntType(32), ir.IntType(64), ir.IntType(8), ir.DoubleType()
+intrinsic: Callable[[Callable[..., Any]], Any] = _untyped_intrinsic
+"""Makes a function that emits instructions itself; they stand where it is called."""
+
+AHEAD = 24
+"""How many accesses ahead records are fetched into the cache: what comes next is known, and memory is slow."""
 
 
 def _forget_stale_code() -> None:
@@ -68,66 +72,66 @@ def compiled(signature: Any) -> Callable[[F], F]:
 
 def _field(builder: Any, arguments: Any) -> Any:
     """Emits the address of a field of a node's record."""
-    record = builder.add(arguments[0], builder.shl(arguments[1], ir.Constant(_I64, RECORD_SHIFT)))
-    address = builder.add(record, builder.shl(arguments[2], ir.Constant(_I64, 2)))
-    return builder.inttoptr(address, _I32.as_pointer())
+    record = builder.add(arguments[0], builder.shl(arguments[1], ir.Constant(I64_TYPE, RECORD_SHIFT)))
+    address = builder.add(record, builder.shl(arguments[2], ir.Constant(I64_TYPE, 2)))
+    return builder.inttoptr(address, I32_TYPE.as_pointer())
 
 
 def _number(builder: Any, arguments: Any, kind: Any) -> Any:
     """Emits the address of a number of a block."""
-    offset = builder.add(builder.shl(arguments[1], ir.Constant(_I64, 3)), ir.Constant(_I64, NUMBERS_AT))
+    offset = builder.add(builder.shl(arguments[1], ir.Constant(I64_TYPE, 3)), ir.Constant(I64_TYPE, NUMBERS_AT))
     return builder.inttoptr(builder.add(arguments[0], offset), kind.as_pointer())
 
 
 def _word(builder: Any, arguments: Any) -> Any:
     """Emits the address of a 32-bit word of an array."""
-    offset = builder.shl(arguments[1], ir.Constant(_I64, 2))
-    return builder.inttoptr(builder.add(arguments[0], offset), _I32.as_pointer())
+    offset = builder.shl(arguments[1], ir.Constant(I64_TYPE, 2))
+    return builder.inttoptr(builder.add(arguments[0], offset), I32_TYPE.as_pointer())
 
 
-@_intrinsic
+@intrinsic
 def get(typing: Any, block: Any, node: Any, field: Any) -> Any:
     """Returns a field of a node's record."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.sext(builder.load(_field(builder, arguments)), _I64)
+        return builder.sext(builder.load(_field(builder, arguments)), I64_TYPE)
 
     return types.int64(types.int64, types.int64, types.int64), emit
 
 
-@_intrinsic
+@intrinsic
 def put(typing: Any, block: Any, node: Any, field: Any, value: Any) -> Any:
     """Stores the low 32 bits of `value` in a field of a node's record."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(builder.trunc(arguments[3], _I32), _field(builder, arguments))
+        builder.store(builder.trunc(arguments[3], I32_TYPE), _field(builder, arguments))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.int64), emit
 
 
-@_intrinsic
+@intrinsic
 def num(typing: Any, block: Any, index: Any) -> Any:
     """Returns a number of a block."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_number(builder, arguments, _I64))
+        return builder.load(_number(builder, arguments, I64_TYPE))
 
     return types.int64(types.int64, types.int64), emit
 
 
-@_intrinsic
+@intrinsic
 def set_num(typing: Any, block: Any, index: Any, value: Any) -> Any:
     """Stores a number of a block."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(arguments[2], _number(builder, arguments, _I64))
+        builder.store(arguments[2], _number(builder, arguments, I64_TYPE))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), emit
 
 
-@_intrinsic
+@intrinsic
 def real(typing: Any, block: Any, index: Any) -> Any:
     """Returns a number of a block that is a real one."""
 
@@ -137,7 +141,7 @@ def real(typing: Any, block: Any, index: Any) -> Any:
     return types.float64(types.int64, types.int64), emit
 
 
-@_intrinsic
+@intrinsic
 def set_real(typing: Any, block: Any, index: Any, value: Any) -> Any:
     """Stores a number of a block that is a real one."""
 
@@ -148,28 +152,79 @@ def set_real(typing: Any, block: Any, index: Any, value: Any) -> Any:
     return types.void(types.int64, types.int64, types.float64), emit
 
 
-@_intrinsic
+@intrinsic
 def word(typing: Any, array: Any, index: Any) -> Any:
     """Returns a 32-bit word of the array at an address."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.sext(builder.load(_word(builder, arguments)), _I64)
+        return builder.sext(builder.load(_word(builder, arguments)), I64_TYPE)
 
     return types.int64(types.int64, types.int64), emit
 
 
-@_intrinsic
+@intrinsic
 def set_word(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Stores the low 32 bits of `value` in the array at an address."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        builder.store(builder.trunc(arguments[2], _I32), _word(builder, arguments))
+        builder.store(builder.trunc(arguments[2], I32_TYPE), _word(builder, arguments))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), emit
 
 
-@_intrinsic
+def _long(builder: Any, arguments: Any) -> Any:
+    """Emits the address of a 64-bit word of an array."""
+    offset = builder.shl(arguments[1], ir.Constant(I64_TYPE, 3))
+    return builder.inttoptr(builder.add(arguments[0], offset), I64_TYPE.as_pointer())
+
+
+@intrinsic
+def bits(typing: Any, array: Any, index: Any) -> Any:
+    """Returns a 64-bit word of the array at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_long(builder, arguments))
+
+    return types.uint64(types.int64, types.int64), emit
+
+
+@intrinsic
+def set_bits(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Stores a 64-bit word in the array at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], _long(builder, arguments))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.uint64), emit
+
+
+@intrinsic
+def lowest(typing: Any, value: Any) -> Any:
+    """Returns the number of the lowest bit of a word that is 1; the word is not 0."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), emit
+
+
+@intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Asks for the cache line at an address, to be written; any address will do."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _BYTE.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), I32_TYPE, I32_TYPE, I32_TYPE])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [_BYTE.as_pointer()], kind)
+        builder.call(fetch, [pointer, *(ir.Constant(I32_TYPE, value) for value in (1, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), emit
+
+
+@intrinsic
 def ones(typing: Any, value: Any) -> Any:
     """Returns how many bits of a 64-bit word are 1."""
 
@@ -183,6 +238,12 @@ def ones(typing: Any, value: Any) -> Any:
 def add_num(block: Word, index: Word, change: Word) -> None:
     """Adds to a number of a block."""
     set_num(block, index, num(block, index) + change)
+
+
+@compiled(void(i64, i64))
+def fetch(block: Word, node: Word) -> None:
+    """Asks for a node's record, which will be wanted soon."""
+    prefetch(block + (node << RECORD_SHIFT))
 
 
 @compiled(i64(i64))

@@ -13,9 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from lamina_mmu.replay import arc, clock, fifo, lfu, lru, mglru, s3fifo, sieve, two_q
+from lamina_mmu.replay import arc, clock, fifo, lfu, lru, lru_sampled, mglru, s3fifo, sieve, two_q
 from lamina_mmu.replay.lists import clear_flags, set_flags
-from lamina_mmu.replay.native import ROWS, U32, Word, add_num, compiled, get, i64, num, set_num, set_word, void, word
+from lamina_mmu.replay.native import (
+    AHEAD,
+    ROWS,
+    U32,
+    Word,
+    add_num,
+    compiled,
+    fetch,
+    get,
+    i64,
+    num,
+    set_num,
+    set_word,
+    void,
+    word,
+)
 from lamina_mmu.replay.state import (
     ACCESSED,
     DIRTY,
@@ -191,11 +206,13 @@ def run(policy: Word, block: Word, accesses: Any, position: Word, log: Any) -> N
     sampled = num(block, SAMPLE_EVERY) != 0
     if policy == LRU:
         if sampled:
-            lru.run_sampled(block, accesses, position, FLUSH, log)
+            lru_sampled.run(block, accesses, position, FLUSH, log)
         else:
             lru.run(block, accesses, position, log)
         return
+    last = accesses.size - 1
     for at in range(accesses.size):
+        fetch(block, np.int64(accesses[min(at + AHEAD, last)]) >> 1)
         access = np.int64(accesses[at])
         node = access >> 1
         if get(block, node, FLAGS) & RESIDENT == 0:

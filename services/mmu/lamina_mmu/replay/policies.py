@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lamina_mmu.domain.policies.catalogue import OWN
-from lamina_mmu.replay import lfu, lru, passes
+from lamina_mmu.replay import lfu, passes, ring
 from lamina_mmu.replay.state import LIMIT_A, LIMIT_B, LIMIT_C, LIMIT_D, LIMIT_E, PolicyState
 
 OPT = "opt"
@@ -58,6 +58,6 @@ def make_room(state: PolicyState, number: int, nodes: int, frames: int) -> None:
     """Makes room for `nodes` nodes in a state and in the policy's own array."""
     state.grow(nodes)
     if number == passes.LRU:
-        lru.make_room(state, nodes, frames)
+        ring.make_room(state, nodes, frames)
     elif number == passes.LFU:
         lfu.make_room(state, nodes, frames)

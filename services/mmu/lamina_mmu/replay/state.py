@@ -38,7 +38,7 @@ LOW_FLAGS = (1 << QUEUE_SHIFT) - 1
 
 FRAMES, USED, MISSES, EVICTIONS, WRITE_BACKS, TOUCHED, SINCE_SAMPLE, SAMPLE_EVERY, REASON, VALUE, LOG_COUNT = range(11)
 """Numbers that the pass keeps."""
-TOUCHED_AT, RING_AT, RING_SIZE = 11, 12, 13
+TOUCHED_AT, RING_AT, RING_SIZE, MARKS_AT = 11, 12, 13, 14
 """Addresses of arrays beside the block, and the size of one."""
 HEAD, TAIL, HAND, COUNT_A, COUNT_B, COUNT_C, COUNT_D, LIMIT_A, LIMIT_B, LIMIT_C, LIMIT_D, LIMIT_E, COMING, TARGET = (
     range(16, 30)
@@ -56,6 +56,7 @@ class PolicyState:
         self.block: Array = np.zeros(FIRST * RECORD_BYTES // 8, np.int64)
         self.touched: Array = np.zeros(1, np.int32)
         self.ring: Array = np.zeros(2, np.int32)
+        self.marks: Array = np.zeros(1, np.uint64)
         self.sampled = sampled
         records = self.block.view(np.int32).reshape(-1, 4)
         for queue in range(LISTS):
@@ -72,7 +73,7 @@ class PolicyState:
     @property
     def size_bytes(self) -> int:
         """Returns the memory that this takes."""
-        return int(self.block.nbytes + self.touched.nbytes + self.ring.nbytes)
+        return int(self.block.nbytes + self.touched.nbytes + self.ring.nbytes + self.marks.nbytes)
 
     @property
     def nodes(self) -> int:
@@ -100,10 +101,16 @@ class PolicyState:
         self.ring = ring
         self._note_addresses()
 
+    def replace_marks(self, marks: Array) -> None:
+        """Takes other marks of places in the ring (`marks.py`)."""
+        self.marks = marks
+        self._note_addresses()
+
     def _note_addresses(self) -> None:
         self.set(TOUCHED_AT, self.touched.ctypes.data)
         self.set(RING_AT, self.ring.ctypes.data)
         self.set(RING_SIZE, self.ring.size)
+        self.set(MARKS_AT, self.marks.ctypes.data)
 
 
 def longer(array: Array, size: int) -> Array:
