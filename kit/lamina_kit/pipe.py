@@ -39,7 +39,8 @@ class Pipe:
             return False
         self._messages.append(message)
         self._bytes += len(message)
-        self._wake(self._readers)
+        if self._readers:
+            self._wake(self._readers)
         return True
 
     def put_at_once(self, message: bytes) -> bool:
@@ -48,7 +49,8 @@ class Pipe:
             return False
         self._messages.append(message)
         self._bytes += len(message)
-        self._wake(self._readers)
+        if self._readers:
+            self._wake(self._readers)
         return True
 
     async def get(self) -> bytes | None:
@@ -59,7 +61,8 @@ class Pipe:
             await self._wait(self._readers)
         message = self._messages.popleft()
         self._bytes -= len(message)
-        self._wake(self._writers)
+        if self._writers:
+            self._wake(self._writers)
         return message
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ def update_context(
     context.group, context.domain = group, domain
     engine.arbiter.join(context)
     if "eptp" in paths:
-        context.eptp = message.eptp
+        context.eptp, context.work = message.eptp, None
     if "label" in paths:
         context.label = message.label
 

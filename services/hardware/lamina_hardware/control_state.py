@@ -88,6 +88,7 @@ class ControlState:
         self._tables.pop(context.key, None)
         context.controls, context.control_table, context.given = None, 0, None
         context.exceptions, context.cpuid, context.syscall, context.hlt = exceptions, cpuid, syscall, True
+        context.work = None
 
     def put(self, context: Context, controls: ExitControls) -> None:
         """Gives an idle context its controls, which were checked."""
@@ -125,3 +126,4 @@ class ControlState:
         context.cpuid = controls.traps(Instruction.CPUID)
         context.syscall = controls.traps(Instruction.SYSCALL)
         context.hlt = controls.traps(Instruction.HLT)
+        context.work = None

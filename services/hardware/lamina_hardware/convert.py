@@ -159,17 +159,21 @@ def core(number: int, running: Run | None, lost: bool, counts: Counts, names: Na
 
 def run_response(ended: Ended) -> pb.RunResponse:
     """Returns the response that ends a run."""
+    found, response = ended.run.context.handle, pb.RunResponse()
+    response.handle.id, response.handle.generation = found.id, found.generation
+    fill_response(response, ended)
+    return response
+
+
+def fill_response(response: pb.RunResponse, ended: Ended) -> None:
+    """Makes a response to a run of a context one to another run of the same."""
     run = ended.run
-    found = run.context.handle
-    return pb.RunResponse(
-        handle=handle_pb2.Handle(id=found.id, generation=found.generation),
-        sequence=run.sequence,
-        reason=ended.reason,  # type: ignore[arg-type]
-        instructions=run.consumed,
-        run_time_ns=run.run_ns,
-        wait_time_ns=run.wait_ns,
-        core=max(run.core, 0),
-    )
+    response.sequence = run.sequence
+    response.reason = ended.reason  # type: ignore[assignment]
+    response.instructions = run.consumed
+    response.run_time_ns = run.run_ns
+    response.wait_time_ns = run.wait_ns
+    response.core = run.core if run.core > 0 else 0
 
 
 def refusal(request: pb.RunRequest, reason: str) -> pb.RunResponse:

@@ -9,8 +9,8 @@ from lamina_hardware.config import HardwareConfig
 from lamina_hardware.engines.interface import CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.io.core_path import choose
-from lamina_hardware.io.dispatcher import Pace
 from lamina_hardware.io.kvm import abi
+from lamina_hardware.io.pace import Pace
 from lamina_kit.errors import FailedPrecondition, Unimplemented
 from lamina_kit.membus import MemoryBus
 

@@ -12,6 +12,7 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 
 from lamina_hardware import convert
 from lamina_hardware.domain.arbiter import Run
+from lamina_hardware.domain.contexts import Context
 from lamina_hardware.engines.model.engine import Ended
 from lamina_hardware.io.dispatcher import Dispatcher
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
@@ -27,10 +28,14 @@ class RunStream:
     def __init__(self, dispatcher: Dispatcher, context: aio.ServicerContext[Any, Any]) -> None:
         self._dispatcher = dispatcher
         self._context = context
+        self._is_local = isinstance(context, LocalContext)
         self._waiting: deque[pb.RunResponse] = deque()
         self._runs: dict[int, Run] = {}
         self._sender: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[None] | None = None
+        self._answered: Context | None = None
+        self._answer = pb.RunResponse()
+        """The response for `_answered` that was sent last, where a stream takes it at once: to be filled again."""
 
     async def serve(self, requests: AsyncIterator[pb.RunRequest]) -> None:
         """Returns when the requests have ended, every run has, and all responses are sent."""
@@ -55,28 +60,39 @@ class RunStream:
                 reason="BUDGET_NEGATIVE",
                 next_step="Give a number of instructions, or 0 for no limit.",
             )
-        handle = convert.handle(request.handle)
         ended: list[Ended] = []
         try:
-            run = self._dispatcher.begin(handle, request.budget_instructions, request.sequence, ended.append)
+            run = self._dispatcher.begin(request.handle, request.budget_instructions, request.sequence, ended.append)
         except FailedPrecondition as error:
             self._respond(convert.refusal(request, error.reason))
             return
         if ended:
-            self._respond(convert.run_response(ended[0]))
+            self._tell(ended[0])
         else:
             self._runs[run.context.key] = run
             run.tag = self._finish
 
     def _finish(self, ended: Ended) -> None:
         self._runs.pop(ended.run.context.key, None)
-        self._respond(convert.run_response(ended))
+        self._tell(ended)
+
+    def _tell(self, ended: Ended) -> None:
+        """Responds to a run that ended."""
+        if self._sender is not None or not self._is_local:
+            self._respond(convert.run_response(ended))
+            return
+        if self._answered is ended.run.context:
+            convert.fill_response(self._answer, ended)
+        else:
+            self._answer, self._answered = convert.run_response(ended), ended.run.context
+        self._respond(self._answer)
 
     def _respond(self, response: pb.RunResponse) -> None:
         context = self._context
         if self._sender is not None:
             self._waiting.append(response)
         elif not (isinstance(context, LocalContext) and context.write_at_once(response)):
+            self._answered = None  # it is the task's now
             self._sender = asyncio.get_running_loop().create_task(self._send(response))
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)

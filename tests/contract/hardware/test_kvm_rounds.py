@@ -114,8 +114,8 @@ async def test_registers_survive_rounds(bench: Any, monkeypatch: Any, seed: int,
     taken: list[int] = []
     done = 0
 
-    def seen(block: int, stale: int, consumed: int) -> int:
-        left = step(block, stale, consumed)
+    def seen(block: int) -> int:
+        left = step(block)
         taken.append(left)
         return left
 

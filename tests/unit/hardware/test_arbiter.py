@@ -22,7 +22,7 @@ def context(engine: ModelEngine, domain: str = "", group: str = ROOT) -> Context
 
 def begin(engine: ModelEngine, made: Context, now: int = 0, budget: int = 0) -> None:
     """Begins a run."""
-    engine.begin(made.handle, budget, 0, None, now)
+    engine.begin(engine.idle(made.handle), budget, 0, None, now)
 
 
 def test_cores_are_given_lowest_first_and_kept() -> None:
@@ -131,7 +131,7 @@ def test_cancelling() -> None:
     ended, _ = engine.settle(grant.run, Stopped(0, 5, paused=True), MS, MS)
     assert ended is not None and ended.reason == int(ExitReason.CANCELED)
     assert engine.cancel(first, MS) is None
-    assert engine.begin(first.handle, 0, 0, None, MS).cancelled
+    assert engine.begin(engine.idle(first.handle), 0, 0, None, MS).cancelled
 
 
 def test_handles_go_stale() -> None:

@@ -13,7 +13,8 @@ from lamina_hardware.domain.counts import NOTHING
 from lamina_hardware.domain.tlb import EMPTY, TlbContent
 from lamina_hardware.engines.interface import CoreEngine, CoreRun, Stopped
 from lamina_hardware.engines.model.engine import ContextWish, Ended, ModelEngine
-from lamina_hardware.io.dispatcher import Dispatcher, Pace
+from lamina_hardware.io.dispatcher import Dispatcher
+from lamina_hardware.io.pace import Pace
 from lamina_kit.clock import RealClock
 from lamina_kit.membus import MemoryBus
 from lamina_kit.runpage import ExitReason

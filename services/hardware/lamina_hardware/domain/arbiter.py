@@ -87,6 +87,26 @@ class Arbiter:
         self.groups.activate(context.group)
         return run
 
+    def is_free(self, context: Context) -> bool:
+        """Returns whether a context that began now had the core that it had last at once, and nobody else wants one."""
+        core = context.last_core
+        if self._ready or core < 0 or self.running[core] is not None or self.lost[core]:
+            return False
+        domain = context.domain
+        if domain in self._domain_busy or self._domain_core.get(domain) != core:
+            return False
+        return self.groups.is_free(context.group)
+
+    def adopt(self, run: Run, now: int) -> None:
+        """Takes a run that began, as `is_free` says it could, on the core that its context had last."""
+        context = run.context
+        self.groups.activate(context.group)
+        self.groups.note_alone(context.group)
+        self.groups.moved(context.group, 0, 1, now)
+        run.core = self._domain_busy[context.domain] = context.last_core
+        self.running[run.core] = run
+        context.state = ContextState.RUNNING
+
     def grant(self, now: int) -> Grant | None:
         """Gives one idle core to the run that is next; None when nothing can run."""
         if not self._ready:

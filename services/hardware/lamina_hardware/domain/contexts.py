@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from lamina_hardware.domain.counts import Counts
 from lamina_hardware.domain.exit_controls import ALL_EXCEPTIONS, ExitControls
@@ -25,6 +25,18 @@ class Handle:
 
     id: int
     generation: int
+
+
+class Named(Protocol):
+    """What has the two numbers of a handle, as messages have them."""
+
+    @property
+    def id(self) -> int:
+        """Slot, from 1."""
+
+    @property
+    def generation(self) -> int:
+        """Which of the contexts that had the slot."""
 
 
 class ContextState(enum.Enum):
@@ -74,7 +86,8 @@ class Context:
     `key` identifies it for the life of the host and never comes again. `domain` is the coherence domain's key.
     `controls` are those that it was given, None while it has what its creation implies; `control_table` is where cores
     find them, `given` the same as an object. `owner` is the session that made it, empty for none. `kicked` makes its
-    next run end at once. `hlt`: HLT exits. `exited` is why and when its last run ended, until the next begins.
+    next run end at once. `hlt`: HLT exits. `exited` is why and when its last run ended, until the next begins. `work`
+    is the engine's own, made of the rest: None after a change of what is in it.
     """
 
     handle: Handle
@@ -98,6 +111,7 @@ class Context:
     controls: ExitControls | None = None
     control_table: int = 0
     given: Given | None = None
+    work: Any = None
 
     @property
     def run_page(self) -> int:
@@ -142,7 +156,7 @@ class ContextTable:
         self._slots[slot - 1] = context
         return context
 
-    def get(self, handle: Handle) -> Context:
+    def get(self, handle: Named) -> Context:
         """Returns the context of a handle. Raises `FailedPrecondition` `HANDLE_STALE`."""
         if 0 < handle.id <= len(self._slots):
             context = self._slots[handle.id - 1]

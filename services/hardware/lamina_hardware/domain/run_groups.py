@@ -252,6 +252,30 @@ class RunGroups:
                 throttled.append(group)
         return throttled
 
+    def is_free(self, name: str) -> bool:
+        """Returns whether no group on the path limits CPU time or cores."""
+        for group in self._paths[name]:  # noqa: SIM110 (at every exit)
+            if group.quota_ns or group.cores:
+                return False
+        return True
+
+    def ran_alone(self, name: str, ns: int, instructions: int) -> None:
+        """Notes at once that a context of a group without limits woke, ran, and sleeps, while none waited.
+
+        The same as `activate`, `note_alone`, `charge` and `deactivate` in this order.
+        """
+        share = self._groups[name].own
+        for group in self._paths[name]:  # `share` competes among the children of `group`
+            if share.virtual_ns > group.floor_ns:
+                group.floor_ns = share.virtual_ns
+            elif not share.active:
+                share.virtual_ns = group.floor_ns
+            share.charge(ns)
+            group.used_ns += ns
+            group.instructions += instructions
+            share = group.share
+        share.charge(ns)
+
     def throttled(self, name: str, now: int) -> RunGroup | None:
         """Returns the group on the path to the root whose quota is used up, if there is one."""
         for group in self._paths[name]:

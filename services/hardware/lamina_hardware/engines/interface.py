@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from lamina_hardware.domain.contexts import Given
 from lamina_hardware.domain.pending import Pending
@@ -59,14 +59,15 @@ class ApicAccess:
 
 @dataclass(slots=True)
 class CoreRun:
-    """What a core needs to run a context once.
+    """What a core needs to run a context: the same object for as long as nothing of it changes but the last six.
 
     `context` identifies it for as long as the engine lives; `moved` says that it, or another of its domain, ran
     elsewhere since it last ran here. `budget` is in instructions, 0 for none; `consumed` counts what this run has
     behind it already. `exceptions` has a bit for each vector that exits; `controls` is the address of its table of exit
     controls, 0 when it has those that its creation implies, and `given` the same as an object. `hlt` says whether HLT
     exits; `interrupts` is what waits to interrupt it, None for nothing: while a core runs a context these are the
-    core's. `observation` is where an observed context's accesses go, 0 for one that is not observed.
+    core's. `observation` is where an observed context's accesses go, 0 for one that is not observed. `kept` is the
+    cores' own: what they keep with it from one run to the next.
     """
 
     context: int
@@ -77,12 +78,13 @@ class CoreRun:
     syscall: bool = True
     controls: int = 0
     given: Given | None = None
+    hlt: bool = True
     budget: int = 0
     consumed: int = 0
     moved: bool = True
     observation: int = 0
-    hlt: bool = True
     interrupts: Pending | None = None
+    kept: Any = None
 
 
 @dataclass(slots=True)

@@ -101,7 +101,9 @@ class CoreCell:
         words[_BUDGET] = budget = work.budget or control.NO_LIMIT
         if ctypes.c_uint64.from_address(page + _EVENT).value & _EVENT_BITS == runpage.EVENT_VALID:
             self._ask(int(control.REQUEST_EVENT))
-        words[_LIMIT] = 0 if words[_REQUEST] else budget
+        words[_LIMIT] = budget  # before the look at REQUEST: who asks sets that first, and then this
+        if words[_REQUEST]:
+            words[_LIMIT] = 0
         if work.interrupts is None and not self._wired:
             stopped = local_apic.stopped(self._enter(work), words[_CONSUMED])
         else:

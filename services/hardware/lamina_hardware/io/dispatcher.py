@@ -5,8 +5,8 @@
                     ▲                                                                       │              again
                     └───────────────────────────────────────────────────────────────────────┘
 
-A short run never leaves the event loop: a hop to a thread and back costs as much as 20,000 instructions. Without
-threads all slices run on the loop, and CPU time is counted in instructions.
+A short run never leaves the loop: a hop to a thread and back costs as much as 20,000 instructions. One that nobody
+waits beside is not arbitrated. Without threads all slices run on the loop, and CPU time is counted in instructions.
 
 On a loop in virtual time a slice ends at the loop's next timer or after a quantum, whichever is first, and is settled
 at its virtual end: the core is taken until then. What it wrote to RAM shows from its begin, a quantum early at most; a
@@ -20,10 +20,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lamina_hardware.domain.arbiter import Grant, Run
-from lamina_hardware.domain.contexts import Context, ContextState, Handle
+from lamina_hardware.domain.contexts import Context, ContextState, Named
 from lamina_hardware.domain.counts import Counts
 from lamina_hardware.domain.run_groups import RunGroup
 from lamina_hardware.domain.tlb import EMPTY, TlbContent
@@ -31,6 +30,7 @@ from lamina_hardware.engines.interface import CoreEngine, Stopped
 from lamina_hardware.engines.model.engine import Ended, ModelEngine
 from lamina_hardware.io.core_threads import CoreThread
 from lamina_hardware.io.interrupt_controller import InterruptController
+from lamina_hardware.io.pace import Pace
 from lamina_hardware.io.stale import Stale
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition
@@ -41,21 +41,6 @@ from lamina_kit.virtual import VirtualLoop
 Deliver = Callable[[Ended], None]
 Throttled = Callable[[RunGroup], None]
 Lost = Callable[[int, BaseException], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long grants last, in instructions, and whether cores have threads."""
-
-    inline_instructions: int = 100_000
-    slice_instructions: int = 5_000_000
-    threads: bool = True
-    ns_per_instruction: int = 1
-    quantum_ns: int = 100_000
-    least_ns: int = 1_000
-    """Shortest slice in virtual time: timers that are closer do not cut it."""
-    exact: bool = True
-    """Whether cores count instructions. Those that do not keep no budget, and their CPU time is time."""
 
 
 class Dispatcher:
@@ -118,7 +103,7 @@ class Dispatcher:
 
     # ── runs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def begin(self, handle: Handle, budget: int, sequence: int, deliver: Deliver) -> Run:
+    def begin(self, handle: Named, budget: int, sequence: int, deliver: Deliver) -> Run:
         """Begins a run; `deliver` is called with its end, perhaps before this returns.
 
         Raises `FailedPrecondition` `HANDLE_STALE`, `CONTEXT_BUSY`, `HOST_STOPPING` or `BUDGET_NOT_SUPPORTED`.
@@ -131,8 +116,10 @@ class Dispatcher:
                 reason="BUDGET_NOT_SUPPORTED",
                 next_step="Run without a budget; a preemption timer (`SetExitControls`) ends a run by time.",
             )
-        now = self._clock.now_ns()
-        run = self.engine.begin(handle, budget, sequence, deliver, now)
+        context, now = self.engine.idle(handle), self._clock.now_ns()
+        if self._threads and self._virtual is None and self.engine.is_alone(context):
+            return self._run_alone(Run(context, budget, sequence, deliver, 0, now), now)
+        run = self.engine.begin(context, budget, sequence, deliver, now)
         if run.cancelled:
             self._deliver(self.engine.end_cancelled(run, now))
         else:
@@ -159,8 +146,7 @@ class Dispatcher:
             self.cancel(context)
             if run.core >= 0 and self.engine.arbiter.running[run.core] is run:
                 await self._idle(run.core)
-        for core in self._cores:
-            core.forget(context.key)
+        self.forget(context)
         self.interrupts.remove(context)
         self.engine.remove_context(context)
 
@@ -286,6 +272,23 @@ class Dispatcher:
         counted = (stopped.instructions - work.consumed) * self._pace.ns_per_instruction
         self._settle(grant.run, stopped, now - began if self._threads or not self._pace.exact else counted, now)
 
+    def _run_alone(self, run: Run, now: int) -> Run:
+        """Runs the first slice of a run that nobody else waits beside; most of them end there, and cost less."""
+        core = run.context.last_core
+        self._stale.hand_over(core)
+        work = self.engine.begin_alone(run, self._pace.inline_instructions, now)
+        stopped = self._cores[core].run(work)
+        end = self._clock.now_ns()
+        ended = self.engine.end_alone(run, stopped, end - now, end)
+        if ended is None:
+            self._settle(run, stopped, end - now, end)
+            self._dispatch()
+        else:
+            self.engine.note_events(run, self._cores[core].counters())
+            self.settled(run.context)
+            self._deliver(ended)
+        return run
+
     def _run_virtually(self, grant: Grant, loop: VirtualLoop) -> None:
         """Runs one slice now and settles it at its virtual end."""
         pace, next_ns = self._pace, loop.next_timer_ns
@@ -364,13 +367,11 @@ class Dispatcher:
     def _answer(self, core: int) -> None:
         """Answers those that asked for a core's TLB, or waited for the core to stop."""
         asked, self._asked[core] = self._asked[core], []
-        for question in asked:
-            if not question.done():
-                question.set_result(self._read_tlb(core))
+        for question in (one for one in asked if not one.done()):
+            question.set_result(self._read_tlb(core))
         waiters, self._waiters[core] = self._waiters[core], []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        for waiter in (one for one in waiters if not one.done()):
+            waiter.set_result(None)
 
     def _look(self, context: Context) -> None:
         """Has a context look at its interrupts: one that sleeps gets ready, a core that has it stops for a moment."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lamina_hardware.domain.arbiter import Arbiter, Grant, Run
-from lamina_hardware.domain.contexts import Context, ContextState, ContextTable, Handle
+from lamina_hardware.domain.contexts import Context, ContextState, ContextTable, Handle, Named
 from lamina_hardware.domain.counts import Counts, EventAccount
 from lamina_hardware.domain.run_groups import RunGroup, RunGroups
 from lamina_hardware.engines.interface import CoreRun, Stopped
@@ -103,8 +103,8 @@ class ModelEngine:
         self.arbiter.leave(context)
         self.contexts.remove(context)
 
-    def begin(self, handle: Handle, budget: int, sequence: int, tag: object, now: int) -> Run:
-        """Begins a run. Raises `FailedPrecondition` `HANDLE_STALE` or `CONTEXT_BUSY`."""
+    def idle(self, handle: Named) -> Context:
+        """Returns a context that may begin to run. Raises `FailedPrecondition` `HANDLE_STALE` or `CONTEXT_BUSY`."""
         context = self.contexts.get(handle)
         if context.state is not ContextState.IDLE:
             raise FailedPrecondition(
@@ -112,6 +112,10 @@ class ModelEngine:
                 reason="CONTEXT_BUSY",
                 next_step="Wait for the response of the run before.",
             )
+        return context
+
+    def begin(self, context: Context, budget: int, sequence: int, tag: object, now: int) -> Run:
+        """Begins a run of an idle context."""
         self._note_handled(context, now)
         run = self.arbiter.begin(context, budget, sequence, tag, now)
         if context.kicked:
@@ -132,22 +136,52 @@ class ModelEngine:
             slice_instructions = min(slice_instructions, observer.slice_instructions)
         end = run.consumed + slice_instructions
         run.final = bool(run.budget) and run.budget <= end
-        return CoreRun(
-            context=context.key,
-            run_page=context.run_page,
-            eptp=context.eptp,
-            exceptions=context.exceptions,
-            cpuid=context.cpuid,
-            syscall=context.syscall,
-            controls=context.control_table,
-            given=context.given,
-            budget=run.budget if run.final else end,
-            consumed=run.consumed,
-            moved=grant.moved,
-            observation=0 if observer is None else observer.address,
-            hlt=context.hlt,
-            interrupts=None if context.pending.is_empty else context.pending,
-        )
+        work: CoreRun = context.work or _work(context)
+        work.budget = run.budget if run.final else end
+        work.consumed = run.consumed
+        work.moved = grant.moved
+        work.observation = 0 if observer is None else observer.address
+        work.interrupts = None if context.pending.is_empty else context.pending
+        return work
+
+    def is_alone(self, context: Context) -> bool:
+        """Returns whether an idle context may run at once, without arbitration: nothing is special about it."""
+        if context.kicked or context.observer is not None or not context.pending.is_empty:
+            return False
+        controls = context.controls
+        return (controls is None or not controls.preemption_timer_ns) and self.arbiter.is_free(context)
+
+    def begin_alone(self, run: Run, instructions: int, now: int) -> CoreRun:
+        """Returns what the core of a run has to do that begins as `is_alone` says it may: its first slice."""
+        context = run.context
+        self._note_handled(context, now)
+        self._resident[context.last_core] = context
+        run.core = context.last_core
+        run.final = 0 < run.budget <= instructions
+        work: CoreRun = context.work or _work(context)
+        work.budget = run.budget if run.final else instructions
+        work.consumed = work.observation = 0
+        work.moved = False
+        work.interrupts = None
+        return work
+
+    def end_alone(self, run: Run, stopped: Stopped, run_ns: int, now: int) -> Ended | None:
+        """Returns how the first slice of a run ended it, all accounts made.
+
+        None if it goes on: then it is as one that has a core, and `settle` is to be called.
+        """
+        reason, context = stopped.reason, run.context
+        if stopped.paused or stopped.asleep or stopped.access is not None or (reason == _BUDGET and not run.final):
+            self.arbiter.adopt(run, now)
+            return None
+        run.consumed, run.run_ns = done, _ = stopped.instructions, run_ns
+        self.arbiter.groups.ran_alone(context.group, run_ns, done)
+        for counts in (self.core_counts[run.core], context.counts):
+            counts.instructions += done
+            counts.run_time_ns += run_ns
+            counts.exits[reason] += 1
+        context.exited = (reason, now)
+        return Ended(run, reason)
 
     def note_events(self, run: Run, counted: Sequence[int]) -> None:
         """Takes the counters of the core that has this run, after a slice; nobody changes `counted` from then on."""
@@ -234,3 +268,19 @@ class ModelEngine:
         if run.core >= 0:
             self.core_counts[run.core].exits[reason] += 1
         return Ended(run, reason)
+
+
+def _work(context: Context) -> CoreRun:
+    """Makes what cores are told of a context at each grant; it serves until something of it changes."""
+    context.work = made = CoreRun(
+        context=context.key,
+        run_page=context.run_page,
+        eptp=context.eptp,
+        exceptions=context.exceptions,
+        cpuid=context.cpuid,
+        syscall=context.syscall,
+        controls=context.control_table,
+        given=context.given,
+        hlt=context.hlt,
+    )
+    return made

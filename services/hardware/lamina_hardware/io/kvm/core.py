@@ -28,11 +28,10 @@ from lamina_hardware.io.kvm import abi
 from lamina_hardware.io.kvm.exits import answer_input, handle, resume
 from lamina_hardware.io.kvm.interrupts import before_entry, prepare
 from lamina_hardware.io.kvm.loads import LOAD, complete
-from lamina_hardware.io.kvm.quick import DONE, ITEM, Lane, step
+from lamina_hardware.io.kvm.quick import DONE, ERROR, Lane, step
 from lamina_hardware.io.kvm.situation import Situation
 from lamina_hardware.io.kvm.vcpu import SIGNAL, Vcpu
 from lamina_hardware.io.kvm.vm import KvmHost, Vm
-from lamina_hardware.io.kvm.watch import Watch
 from lamina_kit import runpage
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
 from lamina_kit.paging import PAGE_SIZE
@@ -41,7 +40,6 @@ from lamina_kit.runpage import ExitReason, ExitRecord, RunPage
 CAPABILITIES = ("error-codes", "exit-controls", "halt-waits", "msr-exits", "nmi", "own-idt", "smap")
 
 _CANCEL, _PAUSE = 1, 2
-_REASON = 0xFFFF_FFFF
 _QUICK = frozenset((ExitReason.IO, ExitReason.MMIO))
 """Exits after which FPU, model-specific and debug registers stay in the vCPU until someone asks."""
 _OPEN = (abi.EXIT_IRQ_WINDOW, abi.EXIT_HLT)
@@ -51,76 +49,58 @@ _threads = threading.local()
 
 
 class KvmCore:
-    """One core. It keeps nothing between runs; contexts are with the host."""
+    """One core. It keeps nothing of contexts between runs; they are with the host."""
 
     path = "kvm"
     capabilities: tuple[str, ...] = CAPABILITIES
 
     def __init__(self, host: KvmHost) -> None:
         self._host = host
-        self._lanes = host.lanes
+        self._watch = host.watch
+        self._watch.add(self)
         self._pages: dict[int, RunPage] = {}
         self._request = 0
         self._vcpu: Vcpu | None = None
-        self._thread = 0
         self._guest_tables = False
-        self._active = False
 
     def run(self, work: CoreRun) -> Stopped:
         """See `CoreEngine.run`.
 
-        A context whose vCPU has all of it runs in one compiled call. This part is flat and touches little: after an
-        exit the processor's caches are cold, and each call and object costs several times what it does elsewhere. A
-        flag that stops the run is not cleared before: if it is there without a request, the entry fails at once and
-        `_run` clears it.
+        A context whose vCPU has all of it runs in one compiled call. This part is flat and touches little (`quick.py`
+        says why). A flag that stops the run is not cleared before: if it is there without a request, the entry fails at
+        once and `_run` clears it.
         """
-        self._active = True
-        lane, given = self._lanes.get(work.context), work.given
-        if lane is None or work.interrupts is not None or get_ident() != self._thread:
+        lane: Lane | None = work.kept
+        if lane is None or work.interrupts is not None:
             return self._whole(work)
-        if lane.run_page != work.run_page or lane.eptp != work.eptp:
-            return self._whole(work)
-        if lane.vm.changed or lane.given is not given or (given is not None and given.controls is not lane.controls):
-            return self._whole(work)
-        self._vcpu = vcpu = lane.vcpu
-        watch = self._begin(work) if work.budget else None
-        left = 0 if self._request else step(lane.block, vcpu.stale, work.consumed)
+        self._vcpu = lane.vcpu
+        if work.budget and self._watch.sleeps:
+            self._watch.wake()
+        left = 0 if self._request else step(lane.block)
         self._vcpu = None
-        if watch is not None:
-            watch.end(self)
-        if not left & DONE:
-            return self._whole(work, lane, left)
-        vcpu.behind = True
-        if left != lane.usual or vcpu.stale:
-            lane.take(left)
-            if left & ITEM:
-                del self._lanes[work.context]
+        if left != lane.usual:
+            return self._odd(work, lane, left)
         self._request = 0
-        self._active = False
-        stopped = lane.stopped
-        if stopped.instructions != work.consumed or left != lane.usual:
-            stopped = lane.stopped = Stopped(left & _REASON, work.consumed)
-            lane.usual = left & (DONE | _REASON)
-        return stopped
+        return lane.stopped
 
-    def _whole(self, work: CoreRun, lane: Lane | None = None, left: int = 0) -> Stopped:
-        """Runs a context; with what `step` says of an entry that it made, goes on behind that."""
-        try:
-            if lane is None or not left:
-                return self._enter(work)
-            vcpu = lane.vcpu
-            vcpu.entered = vcpu.is_newer = True
-            vcpu.stale = 0
-            self._lanes.pop(work.context, None)
-            return self._run(Situation(lane.vm, vcpu, lane.page, work.given, work.hlt), work, left & _REASON)
-        finally:
-            self._active = False
+    def _odd(self, work: CoreRun, lane: Lane, left: int) -> Stopped:
+        """Goes on behind a call of `step` that was not as the one before."""
+        if left & DONE:
+            lane.take(left)
+            self._request = 0
+            return lane.stopped
+        if not left:
+            return self._whole(work)
+        vcpu = lane.vcpu
+        vcpu.disarm()
+        vcpu.entered = vcpu.is_newer = True
+        return self._run(Situation(lane.vm, vcpu, lane.page, work.given, work.hlt), work, left & ERROR)
 
-    def _begin(self, work: CoreRun) -> Watch:
-        """Begins the slice of a run; returns what ends it."""
-        watch = self._host.watch()
-        watch.begin(self, work.budget - work.consumed, self.pause)
-        return watch
+    def _whole(self, work: CoreRun) -> Stopped:
+        """Runs a context, looking at everything."""
+        if work.kept is not None:
+            work.kept.disarm()
+        return self._enter(work)
 
     def _enter(self, work: CoreRun) -> Stopped:
         page = self._pages.get(work.run_page)
@@ -130,14 +110,14 @@ class KvmCore:
             complete(page)
         if (early := before_entry(work, page)) is not None:
             return self._leave(work, page, early) if isinstance(early, ExitRecord) else early
-        self._enter_thread()
+        _enter_thread()
         try:
             vm = self._host.vm(work.context, work.eptp)
             vcpu = self._prepare(vm, work, page)
         except (OSError, ResourceExhausted) as error:
             self._host.note(work.context, str(error))
             return self._leave(work, page, ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=_number(error)))
-        self._lanes.pop(work.context, None)
+        vcpu.disarm()
         at = Situation(vm, vcpu, page, work.given, work.hlt)
         again = answer_input(at) if vcpu.complete and (vcpu.asks or vcpu.items) else None
         again = again or (resume(at) if vcpu.complete and vcpu.kept else None)
@@ -175,8 +155,11 @@ class KvmCore:
         vcpu, page = at.vcpu, at.page
         left: ExitRecord | None = None
         vcpu.bytes[abi.RUN_IMMEDIATE] = 0
+        vcpu.work, vcpu.thread = work, get_ident()
+        vcpu.turns += 1
         self._vcpu = vcpu
-        watch = self._begin(work) if work.budget else None
+        if work.budget and self._watch.sleeps:
+            self._watch.wake()
         try:
             try:
                 if entered is None:
@@ -200,8 +183,6 @@ class KvmCore:
             at.told, left = error.message, ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=errno.ENOMEM)
         finally:
             self._vcpu = None
-            if watch is not None:
-                watch.end(self)
         return self._stop(at, work, left)
 
     def _stop(self, at: Situation, work: CoreRun, left: ExitRecord | None) -> Stopped:
@@ -229,14 +210,6 @@ class KvmCore:
         self._request = 0
         return Stopped(int(record.reason), work.consumed)
 
-    def _enter_thread(self) -> None:
-        thread = get_ident()
-        if thread != self._thread:
-            self._thread = thread
-            if not getattr(_threads, "blocked", False):
-                signal.pthread_sigmask(signal.SIG_BLOCK, (SIGNAL,))
-                _threads.blocked = True
-
     # ── from other threads ───────────────────────────────────────────────────────────────────────────────────────
 
     def cancel(self) -> None:
@@ -252,13 +225,18 @@ class KvmCore:
         self._ask(_PAUSE)
 
     def _ask(self, what: int) -> None:
-        if what == _PAUSE and not self._active:
-            return
         self._request |= what
         vcpu = self._vcpu  # after the request is there: a run that begins now looks for it once it can be seen
         if vcpu is not None:
             vcpu.bytes[abi.RUN_IMMEDIATE] = 1
-            signal.pthread_kill(self._thread, SIGNAL)
+            signal.pthread_kill(vcpu.thread, SIGNAL)
+
+    def slice_now(self) -> tuple[object, int, int] | None:
+        """See `watch.Sliced`."""
+        vcpu = self._vcpu
+        if vcpu is None or vcpu.work is None or not vcpu.work.budget:
+            return None
+        return vcpu, vcpu.turn, vcpu.work.budget - vcpu.work.consumed
 
     # ── what it holds ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -291,6 +269,13 @@ class KvmCore:
 
     def close(self) -> None:
         """See `CoreEngine.close`: contexts are with the host, which is closed behind its cores."""
+
+
+def _enter_thread() -> None:
+    """Has the kernel hold the signal back in this thread but in KVM_RUN."""
+    if not getattr(_threads, "blocked", False):
+        signal.pthread_sigmask(signal.SIG_BLOCK, (SIGNAL,))
+        _threads.blocked = True
 
 
 def _number(error: Exception) -> int:

@@ -5,9 +5,12 @@
          └─► more than registers is to be loaded: nothing was touched                                     REFUSED
 
 A call from Python costs as much as the exit itself, so what happens a hundred thousand times a second makes one. It
-does what `Vcpu.load`, `exits.handle` and `Vcpu.store` do, for a vCPU that has everything else of its context already
-(`KvmHost.lanes` says so). Reads of devices are not here, nor runs that bring their answer: which register they fill,
-and how, `loads.py` says. Works on addresses: a block of words for each vCPU, made by `Lane`, its layout below.
+does what `Vcpu.load`, `exits.handle` and `Vcpu.store` do, for a vCPU that has everything else of its context already:
+`KvmHost.arm` says so, by a `Lane` in `CoreRun.kept`. Behind an exit the processor's caches and branch predictions are
+cold, so what is looked at in Python before and after costs several times what it does elsewhere: the checks are here,
+words that stay the same from round to round stay in the block, and a result is a small number. Reads of devices are not
+here, nor runs that bring their answer: which register they fill, and how, `loads.py` says. Works on addresses: a block
+of words for each vCPU, made by `Lane`, its layout below.
 
 Source: Linux, Documentation/virt/kvm/api.rst, KVM_RUN, KVM_CAP_SYNC_REGS.
 """
@@ -48,14 +51,18 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., object])
 
 _WHOLE = (1 << 64) - 1
-DONE, ENTERED, STALE, OTHERS, ITEM = 1 << 32, 1 << 33, 1 << 34, 1 << 35, 1 << 36
-"""What `step` returns, above an exit reason (DONE) or an error's number (ENTERED). STALE: the page has registers that
-the vCPU does not; OTHERS: segments, control registers or events changed; ITEM: an INS, which takes its answer when it
-runs again. 0: refused."""
+DONE, OTHERS, ITEM, ENTERED = 1 << 6, 1 << 7, 1 << 8, 1 << 16
+"""What `step` returns, above an exit reason (DONE) or an error's number (ENTERED). OTHERS: segments, control registers
+or events changed; ITEM: an INS, which takes its answer when it runs again. 0: refused."""
+REASON, ERROR = DONE - 1, ENTERED - 1
 
-# The block: addresses, the vCPU's file, what exits, `Vcpu.plain_out`, debug registers as loaded, room, ranges.
-_IOCTL, _ERRNO, _FILE, _RUN, _PAGE, _FLAGS, _PLAIN_OUT = (u64(n) for n in range(7))
-_DEBUG, _SAVED, _BEFORE, _RANGES = u64(7), u64(13), u64(60), u64(78)
+# The block: addresses, the vCPU's file, what exits, `Vcpu.plain_out`, where `Vm.changed` is, the thread, whether the
+# page has general registers that the vCPU does not, runs so far; debug registers, segments and events as they were
+# last; room; ranges.
+_IOCTL, _ERRNO, _SELF, _FILE, _RUN, _PAGE, _FLAGS, _PLAIN_OUT, _CHANGED, _THREAD, _STALE, _TURNS = (
+    u64(n) for n in range(12)
+)
+_DEBUG, _SAVED, _BEFORE, _RANGES = u64(12), u64(18), u64(65), u64(83)
 _DEBUG_WORDS, _SAVED_WORDS, _REGISTER_WORDS = u64(6), u64((abi.SREGS_BYTES + abi.EVENTS_BYTES) // 8), u64(18)
 _F_BEHIND, _F_ALL_PORTS, _F_POSTED = 1, 2, 4
 
@@ -87,16 +94,19 @@ _RIP_DIRTY, _TAKEN = u64(runpage.DIRTY_RIP), u64(runpage.DIRTY_GPRS | runpage.DI
 _X_WORDS = u64(18)
 _X_GPA, _X_ACCESS, _X_SIZE, _X_VALUE, _X_REGISTER = (u64(8 * n) for n in range(4, 9))
 _X_PORT, _X_IO_SIZE, _X_DIRECTION, _X_DATA, _X_COUNT = (u64(8 * n) for n in (9, 10, 11, 12, 13))
-_X_RIP, _X_RETIRED = u64(8 * 15), u64(8 * 16)
+_X_RIP = u64(8 * 15)
 _IO, _MMIO, _NO_REGISTER = u64(ExitReason.IO), u64(ExitReason.MMIO), u64(runpage.NO_REGISTER)
 _WRITE = u64(runpage.ACCESS_WRITE)
 _BEHIND, _ALL_PORTS, _POSTED = (u64(n) for n in (_F_BEHIND, _F_ALL_PORTS, _F_POSTED))
-_DONE, _ENTERED, _STALE, _OTHERS, _ITEM = (u64(n) for n in (DONE, ENTERED, STALE, OTHERS, ITEM))
+_DONE, _ENTERED, _OTHERS, _ITEM = (u64(n) for n in (DONE, ENTERED, OTHERS, ITEM))
 _ORDER = u64(0x5476_2130)
 """Which of the run page's general registers 0 to 7 KVM's 0 to 7 are, four bits each: RBX is 3, RSI 6 and so on."""
 
 _libc = ctypes.CDLL(None)
-_CALLS = tuple(ctypes.cast(one, ctypes.c_void_p).value or 0 for one in (_libc.ioctl, _libc.__errno_location))
+_CALLS = tuple(
+    ctypes.cast(one, ctypes.c_void_p).value or 0
+    for one in (_libc.ioctl, _libc.__errno_location, _libc.pthread_self)  # what `threading.get_ident` calls
+)
 
 
 def released(signature: str) -> Callable[[F], F]:
@@ -108,45 +118,69 @@ class Lane:
     """What `step` needs of a vCPU and the context in it: for one run page and one set of exit controls."""
 
     __slots__ = (
-        "_fixed", "_words", "block", "controls", "eptp", "given", "page", "run_page", "stopped", "usual", "vcpu", "vm",
+        "_fixed", "_words", "block", "eptp", "given", "page", "run_page", "stopped", "usual", "vcpu", "vm", "work",
     )  # fmt: skip
 
     def __init__(self, vm: Vm, vcpu: Vcpu, page: RunPage, work: CoreRun) -> None:
         self.vm, self.vcpu, self.page = vm, vcpu, page
-        self.usual, self.stopped = 0, Stopped(0, 0)
+        self.usual, self.stopped = -1, Stopped(0, 0)
         """What `step` returned last, but for what is to be taken over; and how that is told: the same each time."""
+        self.work: CoreRun | None = None
+        """What the next run may be; None while it is disarmed."""
         self.eptp, self.run_page, self.given = work.eptp, work.run_page, work.given
-        self.controls = controls = None if work.given is None else work.given.controls
+        controls = None if work.given is None else work.given.controls
         ports = () if controls is None else controls.ports
         devices = () if controls is None else controls.devices
         self._fixed = 0 if controls is not None and not controls.all_ports else _F_ALL_PORTS
         self._fixed |= _F_POSTED if controls is not None and controls.posted else 0
         ranges = [len(ports), *(n for one in ports for n in one), len(devices), *(n for one in devices for n in one)]
         run, view = (ctypes.addressof(ctypes.c_char.from_buffer(one)) for one in (vcpu.run, page.view))
-        head = [*_CALLS, vcpu.file, run, view, 0]
+        head = [*_CALLS, vcpu.file, run, view, 0, 0, vm.changed_at]
         self._words = array("Q", [*head, *[0] * (int(_RANGES) - len(head)), *ranges])
         self.block = self._words.buffer_info()[0]
 
-    def arm(self) -> None:
-        """Takes over what the last run may have changed: debug registers, and where RIP is at an OUT."""
-        self._words[int(_FLAGS)] = self._fixed | (_F_BEHIND if self.vcpu.out_is_behind else 0)
-        first = int(_DEBUG)
-        self._words[first : first + int(_DEBUG_WORDS)] = array("Q", self.vcpu.debug)
-        self._words[int(_PLAIN_OUT)] = self.vcpu.plain_out & _WHOLE
+    @property
+    def turns(self) -> int:
+        """How many runs it had."""
+        return self._words[int(_TURNS)]
+
+    def arm(self, work: CoreRun) -> None:
+        """Lets the next run of `work`, which has nothing behind it, be one call; takes over what the last changed."""
+        self.disarm()
+        vcpu, words = self.vcpu, self._words
+        words[int(_FLAGS)] = self._fixed | (_F_BEHIND if vcpu.out_is_behind else 0)
+        words[int(_PLAIN_OUT)] = vcpu.plain_out & _WHOLE
+        words[int(_THREAD)] = vcpu.thread
+        words[int(_STALE)] = int(vcpu.stale != 0)
+        vcpu.stale = 0
+        debug, saved, first = int(_DEBUG), int(_SAVED), abi.RUN_SREGS >> 3
+        words[debug : debug + int(_DEBUG_WORDS)] = array("Q", vcpu.debug)
+        words[saved : saved + int(_SAVED_WORDS)] = array("Q", vcpu.words[first : first + int(_SAVED_WORDS)])
+        self.work, work.kept = work, self
+
+    def disarm(self) -> None:
+        """Has the next run look at everything."""
+        work, self.work = self.work, None
+        if work is None:
+            return
+        work.kept = None
+        if self._words[int(_STALE)]:
+            self.vcpu.stale = runpage.DIRTY_GPRS
 
     def take(self, found: int) -> None:
-        """Takes over what `step` says of a round beside general registers and the exit."""
-        vcpu = self.vcpu
-        vcpu.stale = runpage.DIRTY_GPRS if found & STALE else 0
+        """Takes over what `step` says of a round beside general registers and the exit; makes it the usual one."""
+        self.usual = found & ~(OTHERS | ITEM)
+        self.stopped = Stopped(found & REASON, 0)
         if found & OTHERS:
-            vcpu.store_others(self.page)
+            self.vcpu.store_others(self.page)
         if found & ITEM:
-            vcpu.asks = True
+            self.disarm()
+            self.vcpu.asks = True
 
     def serves(self, work: CoreRun) -> bool:
         """Whether this is for the second stage, the run page and the controls that a context has now."""
-        given, same = work.given, (self.eptp, self.run_page) == (work.eptp, work.run_page)
-        return same and self.given is given and (given is None or self.controls is given.controls)
+        same = (self.eptp, self.run_page) == (work.eptp, work.run_page)
+        return same and self.given is work.given
 
 
 @inlined("uint64(uint64, uint64)")
@@ -177,12 +211,11 @@ def _copy(to: Word, source: Word, count: Word) -> None:
 
 @inlined("boolean(uint64, uint64, uint64)")
 def _equal(one: Word, other: Word, count: Word) -> Word:
-    n = _0
-    while n < count:
-        if word(one, n) != word(other, n):
-            return False
+    n = differs = _0
+    while n < count:  # to the end: several words at once
+        differs |= word(one, n) ^ word(other, n)
         n += _1
-    return True
+    return differs == _0
 
 
 @inlined("boolean(uint64, uint64, uint64)")
@@ -198,11 +231,15 @@ def _touches(ranges: Word, first: Word, size: Word) -> Word:
 
 
 @inlined("boolean(uint64, uint64, uint64)")
-def _takes(block: Word, page: Word, stale: Word) -> Word:
-    """Whether general registers, RIP and flags are all that is to be loaded, and nothing waits to interrupt."""
+def _takes(block: Word, page: Word, dirty: Word) -> Word:
+    """Whether general registers, RIP and flags are all that is to be loaded, and nothing waits to interrupt.
+
+    And whether this is the thread that one who stops the run would signal.
+    """
     run = word(block, _RUN)
-    dirty = load64(page + _P_DIRTY) | stale
-    if dirty & ~_TAKEN != _0 or load64(page + _P_LOAD) != _0:
+    if dirty & ~_TAKEN != _0 or load64(page + _P_LOAD) != _0 or load64(word(block, _CHANGED)) != _0:
+        return False
+    if call1(word(block, _SELF), _0) != word(block, _THREAD):
         return False
     if load64(page + _P_EVENT) & _VALID != _0 or load64(page + _P_ACTIVITY) != _0:
         return False
@@ -281,7 +318,7 @@ def _port(block: Word, record: Word) -> Word:
             store8(place + n, _0)
             n += _1
         _finish(block, run)
-        result |= _STALE
+        put(block, _STALE, _1)
         if load64(run + _RDI) != load64(block + _8 * _BEFORE + _RDI - _REGS):
             _copy(run + _REGS, block + _8 * _BEFORE, _REGISTER_WORDS)
             result |= _ITEM
@@ -311,20 +348,21 @@ def _device(block: Word, record: Word) -> Word:
     return _DONE | _MMIO
 
 
-@released("uint64(uint64, uint64, uint64)")
-def _step(block: Word, stale: Word, consumed: Word) -> Word:
+@released("uint64(uint64)")
+def _step(block: Word) -> Word:
     """Runs the vCPU of a block once, until an exit; see the constants above for what it returns.
 
-    `stale` has the groups that the page has right and the vCPU does not; `consumed` goes to the exit record. Whoever
-    calls has set `immediate_exit` to 0 and looked for requests to stop after it could be seen running.
+    Whoever calls has looked for requests to stop after it could be seen running.
     """
     run, page = word(block, _RUN), word(block, _PAGE)
-    if not _takes(block, page, stale):
+    put(block, _TURNS, word(block, _TURNS) + _1)
+    dirty, stale = load64(page + _P_DIRTY), word(block, _STALE)
+    if not _takes(block, page, dirty):
         return _0
-    _copy(block + _8 * _SAVED, run + _SREGS, _SAVED_WORDS)
-    if load64(page + _P_DIRTY) | stale != _0:
+    if dirty | stale != _0:
         _load(run, page)
         store64(page + _P_DIRTY, _0)
+        put(block, _STALE, _0)
     store8(run + _WINDOW, _0)
     error = _enter(block, run)
     if error != _0:
@@ -339,11 +377,11 @@ def _step(block: Word, stale: Word, consumed: Word) -> Word:
         return _ENTERED
     _store(run, page)
     store64(record + _X_RIP, load64(run + _RIP))
-    store64(record + _X_RETIRED, consumed)
     if not _equal(block + _8 * _SAVED, run + _SREGS, _SAVED_WORDS):
+        _copy(block + _8 * _SAVED, run + _SREGS, _SAVED_WORDS)
         result |= _OTHERS
     return result
 
 
-step: Callable[[int, int, int], int] = _step.overloads[_step.signatures[0]].entry_point  # type: ignore[attr-defined]
+step: Callable[[int], int] = _step.overloads[_step.signatures[0]].entry_point  # type: ignore[attr-defined]
 """`_step` without the choice among its forms, of which it has one."""

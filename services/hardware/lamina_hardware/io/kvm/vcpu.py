@@ -24,6 +24,7 @@ from lamina_kit.errors import FailedPrecondition
 from lamina_kit.runpage import RunPage, Segment
 
 if TYPE_CHECKING:
+    from lamina_hardware.engines.interface import CoreRun
     from lamina_hardware.io.kvm.quick import Lane
 
 SIGNAL = signal.SIGRTMIN + 3
@@ -93,6 +94,9 @@ class Vcpu:
         """Whether RIP is behind OUT when KVM leaves with it, as it is where KVM emulates; learnt at the first."""
         self.lane: Lane | None = None
         """The block of addresses by which `quick.step` runs it, once it had a run page."""
+        self.work: CoreRun | None = None
+        self.turns = self.thread = 0
+        """What it runs, or ran last; how many runs it had that were not one call of `quick.step`; who ran the last."""
         self.plain_out = -1
         """RIP behind the last OUT with RCX 0 that was no string."""
         self.settled_cr2 = 0
@@ -104,9 +108,19 @@ class Vcpu:
 
     @property
     def is_plain(self) -> bool:
-        """Whether all of its context is in it, and no access is under way."""
+        """Whether all of its context is in it, no access is under way, and the page has what costs no call."""
         under_way = self.unfinished or self.kept or self.items or self.asks or self.is_newer
-        return self.complete and not under_way and self.answer is None
+        return self.complete and self.behind and not under_way and self.answer is None
+
+    @property
+    def turn(self) -> int:
+        """How many runs it had: another number is another run."""
+        return self.turns + (0 if self.lane is None else self.lane.turns)
+
+    def disarm(self) -> None:
+        """Lets its next run be none of `quick.step`."""
+        if self.lane is not None:
+            self.lane.disarm()
 
     @property
     def rip(self) -> int:
@@ -137,6 +151,7 @@ class Vcpu:
 
     def close(self) -> None:
         """Closes the vCPU; the kernel frees it with its VM."""
+        self.disarm()
         self.words.release()
         self._reason.release()
         self.bytes.release()

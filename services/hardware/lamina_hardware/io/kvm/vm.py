@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from array import array
 
 from lamina_hardware.domain.exit_controls import KEPT_MSRS
 from lamina_hardware.engines.interface import CoreRun, SharedState
@@ -27,8 +28,9 @@ class Vm:
         abi.keep_hypercalls(self.file)
         self.memory = GuestMemory(self.file, bus, eptp)
         self.lock = threading.Lock()
-        self.changed = True
-        """Whether the EPT is to be looked at before the next run."""
+        self._changed = array("Q", [1])
+        self.changed_at = self._changed.buffer_info()[0]
+        """Where compiled code sees `changed`."""
         self.tables_changed = False
         """Whether a guest's own tables were changed from outside."""
         self.holes: dict[int, tuple[tuple[int, int], ...]] = {}
@@ -36,6 +38,15 @@ class Vm:
         self._all: list[Vcpu] = []
         self._free: list[Vcpu] = []
         self._run_bytes = run_bytes
+
+    @property
+    def changed(self) -> bool:
+        """Whether the EPT is to be looked at before the next run."""
+        return bool(self._changed[0])
+
+    @changed.setter
+    def changed(self, value: bool) -> None:
+        self._changed[0] = value
 
     def vcpu(self, context: int, page: RunPage) -> Vcpu:
         """Returns the vCPU of a context, a new one or one that is free, when it has none that serves."""
@@ -56,6 +67,7 @@ class Vm:
         """Takes a context's vCPU from it; the vCPU serves another."""
         self.holes.pop(context, None)
         if (found := self.vcpus.pop(context, None)) is not None:
+            found.disarm()
             self._free.append(found)
 
     def set_holes(self, context: int, holes: tuple[tuple[int, int], ...]) -> None:
@@ -93,12 +105,11 @@ class KvmHost(SharedState):
         self._run_bytes = fcntl.ioctl(self.device, abi.GET_VCPU_MMAP_SIZE, 0)
         self._vms: dict[int, Vm] = {}
         self._at: dict[int, Vm] = {}
-        self.lanes: dict[int, Lane] = {}
-        """The contexts whose next run can be one call of `quick.step`, unless their VM's memory changed."""
         self._lock = threading.Lock()
         self._closed = False
         self._logging = False
-        self._watch: Watch | None = None
+        self.watch = Watch()
+        """What ends slices."""
         self.note = lambda context, what: None
 
     def close(self) -> None:
@@ -106,13 +117,11 @@ class KvmHost(SharedState):
         if self._closed:
             return
         self._closed = True
-        if self._watch is not None:
-            self._watch.stop()
+        self.watch.stop()
         for vm in self._vms.values():
             vm.close()
         self._vms.clear()
         self._at.clear()
-        self.lanes.clear()
         os.close(self.device)
 
     def vm(self, context: int, eptp: int) -> Vm:
@@ -131,13 +140,12 @@ class KvmHost(SharedState):
 
     def arm(self, vm: Vm, vcpu: Vcpu, page: RunPage, work: CoreRun) -> None:
         """Lets a context's next run be one call, if nothing but registers of the page can be new by then."""
-        if not vcpu.is_plain or (work.given is not None and work.given.controls.interrupt_window):
+        if not vcpu.is_plain or work.consumed or (work.given is not None and work.given.controls.interrupt_window):
             return
         lane = vcpu.lane
         if lane is None or not lane.serves(work):
             lane = vcpu.lane = Lane(vm, vcpu, page, work)
-        lane.arm()
-        self.lanes[work.context] = lane
+        lane.arm(work)
 
     def forget(self, context: int) -> None:
         """Forgets a context; a VM without any goes."""
@@ -148,8 +156,8 @@ class KvmHost(SharedState):
         """See `SharedState.fetch`."""
         vm = self._at.get(context)
         vcpu = vm.vcpus.get(context) if vm is not None else None
-        self.lanes.pop(context, None)
         if vcpu is not None and vcpu.complete:
+            vcpu.disarm()
             vcpu.fetch(page)
 
     def knows(self, eptp: int) -> bool:
@@ -172,14 +180,7 @@ class KvmHost(SharedState):
                     vm.memory.log(keep)
             self._logging = keep
 
-    def watch(self) -> Watch:
-        """Returns what ends slices."""
-        if self._watch is None:
-            self._watch = Watch()
-        return self._watch
-
     def _release(self, context: int) -> None:
-        self.lanes.pop(context, None)
         vm = self._at.pop(context, None)
         if vm is None:
             return
