@@ -23,77 +23,18 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
-from lamina.container_runtime.v1 import container_runtime_pb2 as pb
-from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
+from _containers import Containers, compiled  # type: ignore[import-not-found]  # it lies beside this script
 
-from lamina_cli.compiler import compile_static
 from lamina_cli.stack import private_stack
-from lamina_kit.oci import Config, File, build_image
 
 PAGE = 4096
 AIM_US = 60.0
 """What a fault may cost from the core's exit to the restart, in microseconds."""
-SOURCE = r"""
-static long call(long n, long a, long b, long c) {
-    long result;
-    asm volatile("syscall" : "=a"(result) : "a"(n), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
-    return result;
-}
-static long number(const char *text) { long n = 0; while (*text) n = n * 10 + *text++ - '0'; return n; }
-void run(long *stack) {
-    char **argv = (char **)(stack + 1);
-    long count = number(argv[1]);
-    long at = call(12, 0, 0, 0);
-    call(12, at + count * 4096, 0, 0);
-    for (long i = 0; i < count; i++) *(volatile char *)(at + i * 4096) = 1;
-    call(231, 0, 0, 0);
-}
-asm(".globl _start\n_start:\n mov %rsp, %rdi\n and $-16, %rsp\n call run\n");
-"""
 NR_USERFAULTFD, USER_MODE_ONLY = 323, 1
 UFFDIO_API, UFFDIO_REGISTER, UFFDIO_ZEROPAGE = 0xC018AA3F, 0xC020AA00, 0xC020AA04
 """Of include/uapi/linux/userfaultfd.h, on x86-64."""
 API, MISSING = 0xAA, 1
-
-
-class Containers:
-    """A sandbox with the program as an image."""
-
-    def __init__(self, channel: Any) -> None:
-        self.containers = rpc.ContainersStub(channel)
-        self.images, self.sandboxes = rpc.ImagesStub(channel), rpc.SandboxesStub(channel)
-        self.image = self.sandbox = ""
-        self.number = 0
-
-    async def begin(self, elf: bytes) -> None:
-        """Imports the image and runs the sandbox."""
-        archive = build_image([File("program", elf, mode=0o755)], Config())
-
-        async def messages() -> Any:
-            yield pb.ImportImageRequest(start=pb.ImportStart())
-            yield pb.ImportImageRequest(chunk=archive)
-
-        self.image = (await self.images.ImportImage(messages())).images[0].name
-        request = pb.RunSandboxRequest(sandbox=pb.Sandbox(metadata=pb.SandboxMetadata(name="bench")))
-        self.sandbox = (await self.sandboxes.RunSandbox(request)).name
-
-    async def touch(self, pages: int) -> float:
-        """Returns the seconds that a container takes that touches pages."""
-        self.number += 1
-        metadata = pb.ContainerMetadata(name=f"c{self.number}")
-        wanted = pb.Container(
-            sandbox=self.sandbox, metadata=metadata, image=self.image, command=["/program", str(pages)]
-        )
-        made = await self.containers.CreateContainer(pb.CreateContainerRequest(container=wanted))
-        start = time.perf_counter()
-        await self.containers.StartContainer(pb.StartContainerRequest(name=made.name))
-        ended = await self.containers.WaitContainer(pb.WaitContainerRequest(name=made.name), timeout=300)
-        taken = time.perf_counter() - start
-        assert ended.exit_code == 0, ended
-        await self.containers.RemoveContainer(pb.RemoveContainerRequest(name=made.name))
-        return taken
 
 
 def userfaultfd(pages: int) -> float:
@@ -127,16 +68,15 @@ def userfaultfd(pages: int) -> float:
 async def main(pages: int, rounds: int) -> None:
     """Measures and prints."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "program.c").write_text(SOURCE)
-        elf = compile_static(Path(folder), ["program.c"])
+        elf = compiled(Path(folder))
         async with private_stack() as stack:
             containers = Containers(stack.channels["container-runtime"])
             await containers.begin(elf)
-            await containers.touch(pages)  # compiles what the path needs
+            await containers.run("f", pages)  # compiles what the path needs
             ours, theirs = [], []
             for _ in range(rounds):
-                empty = await containers.touch(0)
-                ours.append((await containers.touch(pages) - empty) / pages * 1e6)
+                empty = await containers.run("f", 0)
+                ours.append((await containers.run("f", pages) - empty) / pages * 1e6)
                 theirs.append(userfaultfd(pages) / pages * 1e6)
     own, peer = statistics.median(ours), statistics.median(theirs)
     print(f"{'':24}{'µs a fault':>12}{'of userfaultfd':>18}")

@@ -101,6 +101,8 @@ class _UnaryResponse(LocalCall):
 
     def __await__(self) -> Generator[Any, None, Any]:
         rpc = self._rpc
+        if not rpc.started:
+            rpc.begin_now()
         while not rpc.settled:
             try:
                 yield from rpc.waiter()
@@ -191,8 +193,11 @@ class _StreamRequest(LocalCall):
             raise asyncio.InvalidStateError("RPC already finished.")
         if self._half_closed:
             raise asyncio.InvalidStateError('RPC is half closed after calling "done_writing".')
+        requests, raw = _requests(self._rpc), self._serialize(request)
+        if requests.taker is not None and requests.give(raw):
+            return
         try:
-            sent = await _requests(self._rpc).put(self._serialize(request))
+            sent = await requests.put(raw)
         except asyncio.CancelledError:
             self.cancel()
             raise

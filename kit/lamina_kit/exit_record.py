@@ -100,8 +100,8 @@ ACCESS_EXECUTE = 3
 NO_REGISTER = 255
 
 
-@dataclass(frozen=True, slots=True)
-class ExitRecord:
+@dataclass(slots=True)
+class ExitRecord:  # not frozen: it is made at every exit
     """What the holder needs to know about an exit. Fields that a reason does not use are 0.
 
     `io_direction` is 0 for in and 1 for out; `io_count` is 1, or the repetitions left of a REP INS or OUTS, whose

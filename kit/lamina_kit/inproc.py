@@ -7,7 +7,8 @@
 Both ends behave as those of `grpc.aio` do, and one suite (`tests/contract/kit`) runs over both. Messages are serialized
 both ways, so nothing is aliased; each call runs in a task of its own with a context of its own, so nothing of the
 caller but its metadata reaches the handler, and a deadline or a cancellation does. Time is the running loop's, whatever
-loop that is; there are no threads. The pieces: `rpc.py` (state, handler's end), `calls.py` (caller's end), `pipe.py`.
+loop that is; there are no threads. In real time a handler's first step runs where its call is awaited (`eager.py`). The
+pieces: `rpc.py` (state, handler's end), `calls.py` (caller's end), `handling.py` (between them), `pipe.py`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import grpc
-from grpc.aio import AbortError
 
 from lamina_kit import trace
 from lamina_kit.calls import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from lamina_kit.eager import Turn
 from lamina_kit.errors import Unimplemented
+from lamina_kit.handling import handle, until_done
 from lamina_kit.pipe import Pipe
-from lamina_kit.rpc import MAX_MESSAGE, LocalContext, Pairs, Route, pairs, too_large
+from lamina_kit.route import Route
+from lamina_kit.rpc import MAX_MESSAGE, LocalContext, Pairs, pairs, too_large
 
 Wrap = Callable[[str, Any], Any]
 """Takes a method (`/pkg.Service/Method`) and its handler; returns the handler to use in its place."""
@@ -41,7 +44,6 @@ CLEANUP_S = 5.0
 """How long a cancelled handler may clean up before `stop` goes on without it."""
 
 _LOG = logging.getLogger(__name__)
-_INTERNAL = grpc.StatusCode.INTERNAL
 
 
 class LocalServer(grpc.aio.Server):
@@ -92,26 +94,7 @@ class LocalServer(grpc.aio.Server):
         """Starts a call's handler in its own task; a request is given when the method takes one."""
         self._active[rpc] = None
         rpc.active = self._active
-        rpc.task = rpc.loop.create_task(self._run(rpc, route, request), context=self._context.copy())
-
-    async def _run(self, rpc: LocalContext, route: Route, raw: bytes | None) -> None:
-        rpc.started = True
-        try:
-            argument = rpc.requests_of() if raw is None else route.deserialize(raw)
-            if rpc.responses is not None:
-                await _stream(route.behaviour, argument, rpc)
-                rpc.finish()
-            else:
-                rpc.finish(await route.behaviour(argument, rpc), unary=True)
-        except AbortError:
-            rpc.conclude(_INTERNAL, "The handler raised AbortError without calling abort.")
-        except asyncio.CancelledError:
-            rpc.conclude(grpc.StatusCode.CANCELLED, "The handler was cancelled.")
-        except Exception as error:
-            _LOG.exception("the handler of %s, or its codecs, failed", route.method)
-            rpc.conclude(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}")
-        finally:
-            self._active.pop(rpc, None)
+        rpc.task = rpc.loop.create_task(handle(rpc, route, request), context=self._context.copy())
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -127,11 +110,11 @@ class LocalServer(grpc.aio.Server):
         deadline = loop.time() + (grace or 0.0)
         for rpc in list(self._active):
             if rpc.task is not None and deadline > loop.time():
-                await _wait(rpc.task, deadline - loop.time())
+                await until_done(rpc.task, deadline - loop.time())
         for rpc in list(self._active):
             rpc.give_up(grpc.StatusCode.UNAVAILABLE, "The in-process server has stopped.")
             if rpc.started and rpc.task is not None:
-                await _wait(rpc.task, CLEANUP_S)
+                await until_done(rpc.task, CLEANUP_S)
         for rpc in self._active:
             _LOG.error("the handler of %s does not end though it was cancelled", rpc.method)
         self._terminated.set()
@@ -156,40 +139,6 @@ class LocalServer(grpc.aio.Server):
     def add_secure_port(self, address: str, server_credentials: Any) -> NoReturn:
         """Refuses: this server has no ports."""
         self.add_insecure_port(address)
-
-
-async def _stream(behaviour: Any, argument: Any, context: LocalContext) -> None:
-    """Runs a handler of a response stream in either style: one that yields, or one that writes to its context."""
-    result = behaviour(argument, context)
-    if not hasattr(result, "__aiter__"):
-        await result
-        return
-    try:
-        async for response in result:
-            await context.write(response)
-    finally:
-        if hasattr(result, "aclose"):
-            await result.aclose()
-
-
-async def _wait(task: asyncio.Task[None], limit_s: float) -> None:
-    """Waits for a task to end, without cancelling it and without its result."""
-    ended = asyncio.get_running_loop().create_future()
-
-    def note(_: asyncio.Task[None]) -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    if task.done():
-        return
-    task.add_done_callback(note)
-    try:
-        async with asyncio.timeout(limit_s):
-            await ended
-    except TimeoutError:
-        return
-    finally:
-        task.remove_done_callback(note)
 
 
 class LocalChannel(grpc.aio.Channel):
@@ -322,6 +271,10 @@ class LocalChannel(grpc.aio.Channel):
         loop = asyncio.get_running_loop()
         route = self._routes.get(method) or self._find(method)
         rpc = LocalContext(route, self._outgoing(metadata), loop, timeout)
+        if kind != _UNARY_UNARY or (turn := Turn.of(loop)) is None:
+            rpc.limit()
+        else:
+            rpc.turn = turn  # most of these calls end in the step that awaits them, and need no timer
         streams_in, streams_out = kind
         if streams_in:
             rpc.requests = Pipe(loop)
@@ -367,7 +320,7 @@ class LocalChannel(grpc.aio.Channel):
     def _outgoing(self, metadata: Any) -> Pairs:
         given = pairs(metadata)
         context = trace.current()
-        if context is None or any(key == trace.HEADER for key, _ in given):
+        if context is None or (given and any(key == trace.HEADER for key, _ in given)):
             return given
         return (*given, (trace.HEADER, context.header))
 

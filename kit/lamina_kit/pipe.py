@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+
+from lamina_kit.eager import Turn
 
 MAX_AHEAD = 64
 MAX_BYTES_AHEAD = 256 << 10
 
 
 class Pipe:
-    """Messages in flight. `put` and `get` wait; `close` lets the reader finish what is there, `abort` does not."""
+    """Messages in flight. `put` and `get` wait; `close` lets the reader finish what is there, `abort` does not.
 
-    __slots__ = ("_bytes", "_loop", "_messages", "_readers", "_writers", "aborted", "closed")
+    A reader that sets `taker` is given messages in the step of who puts them, where that is possible (`eager.py`); it
+    goes on to `get` the others. What the taker raises is raised by `get`.
+    """
+
+    __slots__ = ("_bytes", "_failure", "_loop", "_messages", "_readers", "_writers", "aborted", "closed", "taker")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -23,8 +30,10 @@ class Pipe:
         self._bytes = 0
         self._readers: deque[asyncio.Future[None]] = deque()
         self._writers: deque[asyncio.Future[None]] = deque()
+        self._failure: Exception | None = None
         self.closed = False
         self.aborted = False
+        self.taker: Callable[[bytes], None] | None = None
 
     @property
     def drained(self) -> bool:
@@ -53,9 +62,30 @@ class Pipe:
             self._wake(self._readers)
         return True
 
+    def give(self, message: bytes) -> bool:
+        """Gives a message to the reader's taker, here and now; returns False when it is to be put instead."""
+        taker = self.taker
+        if taker is None or self._messages or self.closed or self._failure is not None:
+            return False
+        turn = Turn.of(self._loop)
+        if turn is None or not turn.begin(self._loop):
+            return False
+        self.taker = None  # a message that it causes itself is put
+        try:
+            taker(message)
+        except Exception as error:
+            self._failure = error
+            self._wake(self._readers)
+        finally:
+            self.taker = taker
+            turn.end()
+        return True
+
     async def get(self) -> bytes | None:
         """Returns the next message; None at the end."""
-        while not self._messages:
+        while not self._messages or self._failure is not None:
+            if self._failure is not None:
+                raise self._failure
             if self.closed:
                 return None
             await self._wait(self._readers)

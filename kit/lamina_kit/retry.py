@@ -59,7 +59,11 @@ class Retry:
         """
         for pause in PAUSES_NS:
             try:
-                return await _attempt(make)
+                return await make()
+            except grpc.aio.AioRpcError as error:
+                found = rpc_error(error)
+                if not is_lost(found):
+                    raise found from error
             except LaminaError as error:
                 if not is_lost(error):
                     raise

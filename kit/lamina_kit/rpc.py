@@ -9,6 +9,7 @@ it, as on a socket. A deadline or a cancellation settles at once, drops the mess
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, NoReturn
@@ -16,7 +17,9 @@ from typing import Any, NoReturn
 import grpc
 from grpc.aio import EOF, AbortError, AioRpcError, Metadata, UsageError
 
+from lamina_kit.eager import Turn
 from lamina_kit.pipe import Pipe
+from lamina_kit.route import Route
 
 MAX_MESSAGE = 8 << 20
 """Largest message in bytes, in either direction, on sockets and in process."""
@@ -79,6 +82,8 @@ class Rpc:
     settled = False
     locally_cancelled = False
     started = False
+    at_once = False
+    turn: Turn | None = None
     task: asyncio.Task[None] | None = None
     poller: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
@@ -93,8 +98,12 @@ class Rpc:
         self.loop = loop
         self.active: dict[Any, None] = _NONE_ACTIVE
         if timeout is not None:
-            self.deadline = deadline = loop.time() + timeout
-            self.timer = loop.call_at(deadline, self._deadline_passed)
+            self.deadline = loop.time() + timeout
+
+    def limit(self) -> None:
+        """Sees to the deadline of a call that goes on. Idempotent."""
+        if self.deadline is not None and self.timer is None and not self.settled:
+            self.timer = self.loop.call_at(self.deadline, self._deadline_passed)
 
     # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -126,7 +135,7 @@ class Rpc:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        if self.poller is not None and self.poller is not _current_task(self.loop):
+        if self.poller is not None and self.poller is not asyncio.current_task(self.loop):
             self.poller.cancel()
         if self._waiters is not None:
             self._release()
@@ -157,6 +166,15 @@ class Rpc:
 
     def _deadline_passed(self) -> None:
         self.give_up(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+    def begin_now(self) -> None:
+        """Runs the first step of the handler, whose task has just been made, where that may be (`eager.py`)."""
+        if self.turn is not None and self.task is not None:
+            self.at_once = True
+            self.turn.step(self.loop, self.task)
+            self.at_once = False
+            if self.started:
+                self.limit()
 
     # ── waiting ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -215,35 +233,6 @@ class Rpc:
             self.loop.call_soon(callback)
 
 
-def _current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task(loop)
-    except RuntimeError:
-        return None
-
-
-class Route:
-    """One method of a server, taken apart once: its handler's function, its kind and its two codecs.
-
-    `kind` is (streams in, streams out), and None for a method that the server does not have.
-    """
-
-    __slots__ = ("behaviour", "deserialize", "kind", "method", "serialize")
-
-    def __init__(self, method: str, handler: Any | None) -> None:
-        self.method = method
-        self.kind: tuple[bool, bool] | None = None
-        self.behaviour: Any = None
-        self.deserialize: Callable[[bytes], Any] = bytes
-        self.serialize: Callable[[Any], bytes] = bytes
-        if handler is None:
-            return
-        self.kind = (bool(handler.request_streaming), bool(handler.response_streaming))
-        self.behaviour = getattr(handler, "_".join("stream" if streams else "unary" for streams in self.kind))
-        self.deserialize = handler.request_deserializer or bytes
-        self.serialize = handler.response_serializer or bytes
-
-
 class LocalContext(Rpc, grpc.aio.ServicerContext[Any, Any]):
     """The call as its handler sees it: what `grpc.aio.ServicerContext` offers."""
 
@@ -260,6 +249,16 @@ class LocalContext(Rpc, grpc.aio.ServicerContext[Any, Any]):
             raise UsageError("This method has one request, which the handler was called with.")
         raw = await self.requests.get()
         return EOF if raw is None else self._route.deserialize(raw)
+
+    def take_at_once(self, take: Callable[[Any], None]) -> None:
+        """Has `take` called with messages where the client writes them, as far as may be; `read` returns the others.
+
+        It runs in a context of its own and in no task of the call's, and must not wait. What it raises `read` raises.
+        """
+        if self.requests is None:
+            raise UsageError("This method has one request, which the handler was called with.")
+        run, deserialize = contextvars.copy_context().run, self._route.deserialize
+        self.requests.taker = lambda raw: run(take, deserialize(raw))
 
     async def requests_of(self) -> AsyncIterator[Any]:
         """Yields the client's messages."""

@@ -39,6 +39,8 @@ class RunStream:
 
     async def serve(self, requests: AsyncIterator[pb.RunRequest]) -> None:
         """Returns when the requests have ended, every run has, and all responses are sent."""
+        if isinstance(self._context, LocalContext):
+            self._context.take_at_once(self._begin)  # a run that ends soon has ended when its request is written
         try:
             async for request in requests:
                 self._begin(request)

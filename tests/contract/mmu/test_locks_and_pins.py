@@ -160,7 +160,7 @@ async def test_pinned_pages_keep_their_frames(stack: Stack) -> None:
     taken = await stack.frames.AllocateFrames(pb.AllocateFramesRequest(count=free, owner="all"))
     assert not {*listed} & {*taken.frames}
     await unpin(stack, pinned, written=True)
-    assert (await stack.frames.GetMemory(pb.GetMemoryRequest())).free_frames == 2
+    assert (await stack.frames.GetMemory(pb.GetMemoryRequest())).free_frames >= 2  # and what is reclaimed ahead of need
 
 
 @pytest.mark.inside

@@ -18,7 +18,8 @@ from lamina_kit.errors import Unimplemented
 from lamina_kit.inproc import LocalChannel, LocalServer
 from lamina_kit.pipe import MAX_AHEAD, MAX_BYTES_AHEAD, Pipe
 from lamina_kit.rng import Rng
-from lamina_kit.rpc import MAX_MESSAGE, LocalContext, Route
+from lamina_kit.route import Route
+from lamina_kit.rpc import MAX_MESSAGE, LocalContext
 from lamina_kit.virtual import VirtualLoop
 from lamina_kit.virtual_latency import LEAST_NS, MOST_NS, drawn
 

@@ -6,11 +6,9 @@ Every object made below belongs to this runtime's session there. Errors of a cal
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-import grpc
 from lamina.common.v1 import access_pb2, handle_pb2
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
@@ -28,7 +26,6 @@ from lamina_container_runtime.engines.model.effects import (
     SpaceRef,
 )
 from lamina_container_runtime.engines.model.kernel.abi import PROT_EXEC, PROT_READ, PROT_WRITE
-from lamina_kit import status
 from lamina_kit.channel import Channel
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError, NotFound
@@ -51,15 +48,6 @@ _NO_MEMORY = mmu_pb2.FaultResponse.OUTCOME_OUT_OF_MEMORY
 _READ = (mmu_pb2.FaultResponse.OUTCOME_SWAPPED_IN, mmu_pb2.FaultResponse.OUTCOME_SUPPLIED)
 _RESOLVED = FaultResult(FaultOutcome.RESOLVED)
 _RESOLVED_MAJOR = FaultResult(FaultOutcome.RESOLVED, major=True)
-
-
-@contextmanager
-def kit_errors() -> Iterator[None]:
-    """Turns the errors of calls into the kit's classes."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise status.rpc_error(error) from error
 
 
 class Lower:

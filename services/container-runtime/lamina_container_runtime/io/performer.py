@@ -58,9 +58,9 @@ class Performer:
             effects.DeleteGroups: lower.delete_groups,
         }
 
-    async def __call__(self, effect: Effect) -> Any:
-        """Performs one effect and returns its result."""
-        return await self._handlers[type(effect)](effect)
+    def __call__(self, effect: Effect) -> Awaitable[Any]:
+        """Performs one effect; awaited it gives its result."""
+        return self._handlers[type(effect)](effect)
 
     async def drive(self, step: Step[T]) -> T:
         """Runs a step to its end and returns its result.

@@ -11,8 +11,9 @@ from lamina.common.v1 import handle_pb2
 from lamina.hardware.v1 import hardware_pb2
 
 from lamina_container_runtime.engines.model.effects import ContextRef, RunEnd, RunResult
-from lamina_container_runtime.io.lower import Lower, kit_errors
+from lamina_container_runtime.io.lower import Lower
 from lamina_kit.errors import FailedPrecondition, Internal, Unavailable
+from lamina_kit.status import rpc_error
 
 _ENDS = {
     hardware_pb2.EXIT_REASON_BUDGET: RunEnd.BUDGET,
@@ -41,9 +42,12 @@ class Runs:
             handle = handle_pb2.Handle(id=context.handle.id, generation=context.handle.generation)
             self._requests[key] = hardware_pb2.RunRequest(handle=handle)
         response: Any = grpc.aio.EOF
-        with kit_errors(), suppress(asyncio.InvalidStateError):  # so says a stream that had ended before the write
-            await stream.write(self._requests[key])
-            response = await stream.read()
+        try:
+            with suppress(asyncio.InvalidStateError):  # so says a stream that had ended before the write
+                await stream.write(self._requests[key])
+                response = await stream.read()
+        except grpc.aio.AioRpcError as error:
+            raise rpc_error(error) from error
         if response is grpc.aio.EOF:
             raise Unavailable(
                 f"The run of {context.name} ended with its stream.",

@@ -7,16 +7,14 @@ that people use (`s-7`) count up and are never reused either.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from lamina_kit.errors import FailedPrecondition, NotFound
 
 E = TypeVar("E", bound="Entry")
 
 
-@dataclass(frozen=True, slots=True)
-class Handle:
+class Handle(NamedTuple):
     """Identifies one object for as long as it lives: slot `id` from 1, `generation` from 1."""
 
     id: int

@@ -61,6 +61,8 @@ class Access(enum.Enum):
     WRITE = "write"
     EXECUTE = "execute"
 
+    __hash__ = object.__hash__  # it is looked up at every fault, and Enum's own is not a compiled one
+
 
 class FaultOutcome(enum.Enum):
     """How a fault ended: the access is possible now, it is not allowed, or there is no memory for it."""
@@ -91,8 +93,8 @@ class RunEnd(enum.Enum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True)
-class RunResult:
+@dataclass(slots=True)
+class RunResult:  # not frozen: it is made at every exit
     """End of a run, with what it used."""
 
     end: RunEnd
@@ -100,8 +102,8 @@ class RunResult:
     run_time_ns: int = 0
 
 
-@dataclass(frozen=True)
-class Run(Effect):
+@dataclass(slots=True)
+class Run(Effect):  # not frozen: it is made at every exit
     """Runs a thread until it exits. Result: `RunResult`."""
 
     thread: Thread
@@ -127,8 +129,8 @@ class Spawn(Effect):
     cleanup: Callable[[], Step[None]] | None = None
 
 
-@dataclass(frozen=True)
-class FaultIn(Effect):
+@dataclass(slots=True)
+class FaultIn(Effect):  # not frozen: it is made at every fault
     """Makes an access to a page possible. Result: `FaultResult`."""
 
     space: SpaceRef

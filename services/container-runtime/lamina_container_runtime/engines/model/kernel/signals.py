@@ -140,6 +140,8 @@ class Pending:
 
     def take(self, blocked: int) -> SignalInfo | None:
         """Removes and returns the next signal that is not blocked: faults first, then the lowest number."""
+        if not self.infos:
+            return None
         ready = [signal for signal in self.infos if not blocked >> (signal - 1) & 1]
         if not ready:
             return None
