@@ -60,7 +60,7 @@ class Client:
             raise InvalidArgument(
                 f"the command calls the {layer} layer, whose address is not known",
                 reason="LAYER_ADDRESS_MISSING",
-                next_step=f"give --at {layer}=HOST:PORT too",
+                next_step=f"give --at {layer}=HOST:PORT too, or use a stack that has the layer: `lamina status`",
             )
         if layer not in self._channels:
             self._channels[layer] = connect(self.targets[layer], security=self.security)

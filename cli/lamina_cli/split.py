@@ -24,7 +24,7 @@ from lamina_cli import home
 from lamina_cli.child import Child, Command
 from lamina_cli.client import Client
 from lamina_cli.reach import without
-from lamina_cli.stack import CALLS, Progress, Settings
+from lamina_cli.stack import CALLS, Progress, Settings, layers_of
 from lamina_kit import config as configuration
 from lamina_kit.channel import MAX_UNIX_PATH, connect
 from lamina_kit.engines import check_set, load_engine
@@ -86,12 +86,13 @@ class SplitStack:
         self._sockets = Path()
         self._bus = Path()
         self._children: dict[str, Child] = {}
+        self._layers = layers_of(settings.engines)
 
     @property
     def targets(self) -> dict[str, str]:
         """The address of each layer for callers outside: the one that was asked for, else its socket."""
         asked = {layer: self.security.from_here(address) for layer, address in self._addresses.items()}
-        return {layer: asked.get(layer, self._socket(layer)) for layer in CALLS}
+        return {layer: asked.get(layer, self._socket(layer)) for layer in self._layers}
 
     @property
     def bus(self) -> Path:
@@ -104,7 +105,7 @@ class SplitStack:
 
     def client(self) -> Client:
         """Returns a client that calls over the UNIX sockets."""
-        return Client({layer: self._socket(layer) for layer in CALLS})
+        return Client({layer: self._socket(layer) for layer in self._layers})
 
     async def start(self, progress: Progress = lambda layer: None) -> None:
         """Starts the processes and returns when all layers serve, each with all that it calls.
@@ -118,7 +119,7 @@ class SplitStack:
         self._check()
         self._make_folders()
         try:
-            for layer in CALLS:
+            for layer in self._layers:
                 child = Child(self._command(layer), partial(self._serves, layer), self._on_change)
                 child.give_up_early(True)
                 self._children[layer] = child
@@ -166,7 +167,7 @@ class SplitStack:
         check_set(settings.engines)
         if settings.config_file is not None:
             configuration.check_sections(settings.config_file, home.LAYERS)
-        for layer in CALLS:
+        for layer in self._layers:
             load_engine(layer, settings.engines[layer])
 
     def _make_folders(self) -> None:
@@ -177,7 +178,7 @@ class SplitStack:
         home.sweep_buses(buses)
         self._bus = buses / home.bus_name(self.settings.host)
         own = self._folder.absolute() / "sockets"
-        longest = max(len(os.fsencode(own / f"{layer}.sock")) for layer in CALLS)
+        longest = max(len(os.fsencode(own / f"{layer}.sock")) for layer in self._layers)
         if longest > MAX_UNIX_PATH:
             own = Path(tempfile.mkdtemp(prefix="lamina-"))
         shutil.rmtree(own, ignore_errors=True)
@@ -233,7 +234,7 @@ class SplitStack:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(JOIN_S):
-                await asyncio.gather(*(self._reaches_all(layer) for layer in CALLS))
+                await asyncio.gather(*(self._reaches_all(layer) for layer in self._layers))
 
     async def _reaches_all(self, layer: str) -> None:
         async with self._checker(layer) as checker:

@@ -51,9 +51,6 @@ CALLS: dict[str, tuple[str, ...]] = {
 """The layers in the order of their start, each with the layers that it calls."""
 
 RUNTIME = "container-runtime"
-LOWER = tuple(layer for layer in CALLS if layer != ORCHESTRATOR)
-"""The layers that each host has."""
-
 Place = tuple[str, str]
 """A host and a layer."""
 Progress = Callable[[str], None]
@@ -122,16 +119,18 @@ class Stack:
         if self.settings.fault_plan is not None:
             self.fault_plan = FaultPlan.parse(self.settings.fault_plan, rng.child("fault-plan"))
         self._recorder = Recorder("cli", clock, rng.child("cli"), SpanRing())
-        for layer in CALLS:
+        layers = layers_of(self.settings.engines)
+        for layer in layers:
             load_engine(layer, self.settings.engines[layer])
         try:
             for host in names:
-                for layer in LOWER:
+                for layer in (layer for layer in layers if layer != ORCHESTRATOR):
                     progress(layer if len(names) == 1 else f"{layer} of {host}")
                     await self._start_layer(host, layer, clock, rng)
-            progress(ORCHESTRATOR)
-            await self._start_layer(names[0], ORCHESTRATOR, clock, rng)
-            await self._register_nodes(names[1:])
+            if ORCHESTRATOR in layers:
+                progress(ORCHESTRATOR)
+                await self._start_layer(names[0], ORCHESTRATOR, clock, rng)
+                await self._register_nodes(names[1:])
         except BaseException:
             await self.stop()
             raise
@@ -237,7 +236,8 @@ class Stack:
     def servers(self) -> dict[str, LocalServer]:
         """Returns the in-process server of each layer by its name, as `layers` names them."""
         found = {self._name(host, layer): at[layer].server for host, at in self.hosts.items() for layer in at}
-        return {**found, ORCHESTRATOR: self.channels[ORCHESTRATOR].server}
+        top = self.channels.get(ORCHESTRATOR)
+        return found if top is None else {**found, ORCHESTRATOR: top.server}
 
     def _name(self, host: str, layer: str) -> str:
         return layer if host == self.settings.host else f"{host}/{layer}"
@@ -276,6 +276,15 @@ class Stack:
         self.hosts.clear()
         for bus in self._buses.values():
             bus.unlink(missing_ok=True)
+
+
+def layers_of(engines: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the layers that start with these engines, in that order: each that has one, and whatever it calls too."""
+    found: list[str] = []
+    for layer, below in CALLS.items():
+        if layer in engines and all(name in found for name in below):
+            found.append(layer)
+    return tuple(found)
 
 
 def runtime_address(host: str) -> str:

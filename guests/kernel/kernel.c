@@ -90,6 +90,7 @@ void kernel_main(const struct boot_info *info)
     u64 began = timestamp();
     if (info->magic != BOOT_MAGIC)
         stop_vcpu();
+    calls_open();
     serial_open(info->serial_port);
     print("Lamina guest kernel\n");
     print_line("memory: ", info->memory_bytes >> 20, " MiB");
@@ -106,6 +107,7 @@ void kernel_main(const struct boot_info *info)
     vcpus_open(info->vcpu_count);
     user_run();
     print_line("demand faults: ", demand_faults, "");
-    print_line("booted in ", (timestamp() - began) / (info->tsc_hz / 1000000), " microseconds");
+    if (info->tsc_hz >= 1000000)
+        print_line("booted in ", (timestamp() - began) / (info->tsc_hz / 1000000), " microseconds");
     shell(info);
 }

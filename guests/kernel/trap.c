@@ -10,6 +10,7 @@
 #define CODE 0x08
 #define FIRST_TASK 0x30
 
+#define UNDEFINED 6
 #define PAGE_FAULT 14
 #define SERIAL 0x24
 #define SYSTEM_CALL 0x80
@@ -123,12 +124,27 @@ static void system_call(struct trap *trap)
         trap->rax = -1;
 }
 
+/*
+ * KVM on a processor without virtualization runs ring 3 outside the guest's gates: INT is an undefined instruction
+ * there. On our INT, that is the call that it should have been.
+ */
+static int is_call(struct trap *trap)
+{
+    const u8 *code = (const u8 *)trap->rip;
+    if (trap->vector == SYSTEM_CALL)
+        return 1;
+    if (trap->vector != UNDEFINED || (trap->cs & 3) != 3 || code[0] != 0xcd || code[1] != SYSTEM_CALL)
+        return 0;
+    trap->rip += 2;
+    return 1;
+}
+
 void trap_handle(struct trap *trap)
 {
     if (trap->vector == SERIAL) {
         serial_interrupts++;
         serial_interrupt();
-    } else if (trap->vector == SYSTEM_CALL)
+    } else if (is_call(trap))
         system_call(trap);
     else if (trap->vector != PAGE_FAULT || trap->code & PRESENT || !demand_map(read_cr2(), trap->code & USER))
         unexpected(trap);

@@ -1,4 +1,4 @@
-/* Work is a number in a mailbox; a hypercall wakes its owner, which answers through the mailbox. */
+/* Work is a number in a mailbox; a call of the hypervisor wakes its owner, which answers through the mailbox. */
 
 #include "vcpus.h"
 #include "cpu.h"
@@ -8,6 +8,8 @@
 
 #define MAX_VCPUS 16
 #define STOP (~0UL)
+
+u32 call_port;
 
 static int vcpus = 1;
 static volatile int open_for_all;
@@ -28,6 +30,7 @@ static u64 compute(int number, u64 rounds)
 
 void secondary_main(int number)
 {
+    calls_open();
     while (!open_for_all)
         hypercall(CALL_YIELD, 0);
     write_cr3(kernel_root);

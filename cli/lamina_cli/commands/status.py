@@ -30,7 +30,8 @@ async def status(args: argparse.Namespace) -> int:
     """Shows the stack. Returns 0 only if every layer serves."""
     record = home.running(args.stack)
     async with Client(record.targets, security=security_of(record)) as client:
-        layers = await asyncio.gather(*(look(client, layer, record) for layer in home.LAYERS))
+        served = [layer for layer in home.LAYERS if layer in record.targets]
+        layers = await asyncio.gather(*(look(client, layer, record) for layer in served))
     if args.output == "json":
         known = {"stack": record.name, "pid": record.pid, "version": record.version}
         rows = [{key: None if value == "-" else value for key, value in row.items()} for row in layers]

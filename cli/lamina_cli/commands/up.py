@@ -26,7 +26,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="h1", help="name of its host (default: h1)")
     parser.add_argument("--cores", type=parse.INT64, help="number of cores (default 4)")
     parser.add_argument("--memory", type=parse.size, help="RAM, for example 8GiB (default 8GiB; sparse)")
-    parser.add_argument("--engines", default="model", help="engine set (default: model)")
+    parser.add_argument(
+        "--engines", default="model",
+        help="engine set (default: model); kvm: virtual machines on the processor itself, no containers",
+    )  # fmt: skip
     first = home.PORTS["hardware"]
     parser.add_argument("--port", type=parse.INT32, default=first, help=f"first of six ports (default {first})")
     parser.add_argument(
@@ -119,6 +122,8 @@ def engine_set(name: str) -> dict[str, str]:
 
 def up(args: argparse.Namespace) -> int:
     """Starts the stack and waits until it serves."""
+    from lamina_cli.stack import layers_of
+
     record = home.read_record(args.stack)
     if record is not None and record.is_alive():
         raise FailedPrecondition(
@@ -135,8 +140,11 @@ def up(args: argparse.Namespace) -> int:
         overrides["LAMINA_HARDWARE_MEMORY_BYTES"] = str(args.memory)
     check_clock(args)
     operating.check(args)
-    words = ["--stack", args.stack, "--host", args.host, "--engines", json.dumps(engine_set(args.engines))]
-    listened = addresses(args.port, home.host_names(args.host, args.hosts), args.address)
+    engines = engine_set(args.engines)
+    words = ["--stack", args.stack, "--host", args.host, "--engines", json.dumps(engines)]
+    ports = addresses(args.port, home.host_names(args.host, args.hosts), args.address)
+    served = layers_of(engines)
+    listened = {name: address for name, address in ports.items() if name.rpartition("/")[2] in served}
     check_security(listened, args)
     words += ["--addresses", json.dumps(listened), "--overrides", json.dumps(overrides)]
     if args.config is not None:

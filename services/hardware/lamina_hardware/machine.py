@@ -222,6 +222,7 @@ class Machine:
             core_path=self.path.name,
             core_path_reason=self.path.reason,
             counters=convert.counters(self.engine.totals(self.dispatcher.counts)),
+            tsc_frequency_hz=self.path.shared.tsc_frequency_hz(),
         )
 
     async def topology(self) -> topology_pb2.Topology:

@@ -1,4 +1,8 @@
-"""One host a module and engine: every engine that is registered for the hypervisor passes this suite."""
+"""One host a module and engine: every engine that is registered for the hypervisor passes this suite.
+
+The suite runs over both kinds of cores as well: modelled ones, and processors of the host (the engine `kvm` of the
+hardware layer), which do more by themselves.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +32,19 @@ def kernel_of() -> Callable[[bytes], bytes]:
     return _LAB.make_kernel  # type: ignore[no-any-return]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(engines_of("hypervisor")))
+VARIANTS = {name: (name, "model") for name in engines_of("hypervisor")} | {"kvm": ("model", "kvm")}
+"""Engine of the hypervisor and of the hardware below it, by the name of the variant."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(VARIANTS))
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
-    """A running host with one engine; an engine that cannot run here is skipped with its reasons."""
-    reasons = engines_of("hypervisor")[request.param].missing()
+    """A running host with one engine over one kind of cores; what cannot run here is skipped with its reasons."""
+    engine, cores = VARIANTS[request.param]
+    reasons = engines_of("hypervisor")[engine].missing() + engines_of("hardware")[cores].missing()
     if reasons:
         pytest.skip("; ".join(reasons))
+    if cores != "model" and outside.targets():
+        pytest.skip("services that run elsewhere have the cores that they have")
     folder = Path(tempfile.mkdtemp(prefix="lamina-hv-"))
     made = _LAB.Lab(folder)
     try:
@@ -41,7 +52,7 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
             made.channels = outside.channels()
             await made.compile()
         else:
-            await made.start(request.param)
+            await made.start(engine, cores)
         yield made
     finally:
         if outside.targets():

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2_grpc
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 from lamina.hypervisor.v1 import hypervisor_pb2_grpc
@@ -41,10 +42,11 @@ class Lab:
         self.kernel = b""
         self._made = 0
 
-    async def start(self, engine: str = "model") -> None:
-        """Starts hardware (4 cores, 256 MiB), MMU and hypervisor with an engine."""
+    async def start(self, engine: str = "model", cores: str = "model") -> None:
+        """Starts hardware (4 cores, 256 MiB) with the engine `cores`, MMU, and hypervisor with the engine `engine`."""
         await self.compile()
-        await self.layer("hardware", HardwareConfig(cores=4, memory_bytes=256 << 20, run_pages=64))
+        hardware = HardwareConfig(cores=4, memory_bytes=256 << 20, run_pages=64)
+        await self.layer("hardware", hardware, cores)
         await self.layer("mmu", MmuConfig(swap_bytes=256 << 20))
         await self.layer("hypervisor", HypervisorConfig(engine=engine))
 
@@ -52,9 +54,9 @@ class Lab:
         """Compiles the guest kernel."""
         self.kernel = compile_kernel(ROOT / "guests" / "kernel")
 
-    async def layer(self, name: str, config: Any) -> Service:
+    async def layer(self, name: str, config: Any, engine: str = "model") -> Service:
         """Starts one layer on top of those that run; one that runs already is replaced."""
-        state = LayerState(name, "h1", self.clock, self.rng.child(f"{name}-state"))
+        state = LayerState(name, "h1", self.clock, self.rng.child(f"{name}-state"), engine=engine)
         (self.folder / name).mkdir(exist_ok=True)
         below = {layer: channel for layer, channel in self.channels.items() if layer != name}
         environment = Environment(
@@ -66,6 +68,12 @@ class Lab:
         self.services[name], self.states[name] = service, state
         self.channels[name] = local(service, state)
         return service
+
+    async def traps(self) -> bool:
+        """Returns whether the cores leave the guest for CPUID and VMCALL."""
+        layer: Any = layer_pb2_grpc.LayerStub(self.channels["hardware"])
+        answer = await layer.Handshake(layer_pb2.HandshakeRequest(caller="test", revision="1.0"))
+        return "instruction-exits" in answer.capabilities
 
     async def remove_all(self) -> None:
         """Deletes every VM."""

@@ -12,6 +12,7 @@ from lamina_hypervisor.domain.addresses import Frame
 from lamina_hypervisor.domain.elf import Kernel, parse_kernel
 from lamina_hypervisor.domain.exits import Ran
 from lamina_hypervisor.domain.holder import Granted, Opened
+from lamina_hypervisor.domain.processor import MODELLED
 from lamina_hypervisor.domain.slices import SliceLedger
 from lamina_hypervisor.domain.vcpu import Context
 from lamina_hypervisor.domain.vm import Definition, Vm
@@ -89,6 +90,7 @@ class World:
         self.script: list[Callable[[RunPage], Ran]] = []
         self.fail: dict[type[Effect], BaseException] = {}
         self.refusal = ""
+        self.processor = MODELLED
         self.position = 1
         self.receive: Any = None
         self._frame = 0
@@ -118,6 +120,8 @@ class World:
             raise self.fail[type(effect)]
         if isinstance(effect, WaitFor):
             raise Stuck(effect.key)
+        if isinstance(effect, effects.LookAtProcessor):
+            return self.processor
         if isinstance(effect, effects.AllocateTables):
             return [self._next_frame() for _ in range(effect.count)]
         if isinstance(effect, effects.CreateSpace):
@@ -186,6 +190,16 @@ def leaving(reason: ExitReason, **words: int) -> Callable[[RunPage], Ran]:
         return Ran(reason, instructions=10, run_ns=2000, wait_ns=500, core=1)
 
     return run
+
+
+def run(world: World, machine: ModelMachine, *script: Any, vcpu: int = 0) -> RunPage:
+    """Runs a vCPU through a script until it is off, the machine ends, or the script does."""
+    world.script = list(script)
+    try:
+        world.drive(world.engine.run_vcpu(machine, vcpu))
+    except Exception as stuck:
+        assert type(stuck).__name__ == "Stuck", stuck
+    return machine.vcpus[vcpu].page
 
 
 @pytest.fixture

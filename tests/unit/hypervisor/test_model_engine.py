@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.unit.hypervisor.conftest import run
 
 from lamina_hypervisor.domain import msr
 from lamina_hypervisor.domain.addresses import Gpa
@@ -16,22 +17,13 @@ from lamina_hypervisor.domain.vcpu import VcpuState
 from lamina_hypervisor.domain.vm import Verdict
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.model.machine import ModelMachine
+from lamina_hypervisor.engines.model.vcpu_loop import SERIAL_EVENT
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from lamina_kit.paging import EPT_A, EPT_D
-from lamina_kit.runpage import EVENT_EXCEPTION, EVENT_VALID, ExitReason, RunPage
+from lamina_kit.runpage import EVENT_EXCEPTION, EVENT_VALID, ExitReason
 
 Make = Callable[..., ModelMachine]
 IF = 1 << 9
-
-
-def run(world: Any, machine: ModelMachine, *script: Any, vcpu: int = 0) -> RunPage:
-    """Runs a vCPU through a script until it is off, the machine ends, or the script does."""
-    world.script = list(script)
-    try:
-        world.drive(world.engine.run_vcpu(machine, vcpu))
-    except Exception as stuck:
-        assert type(stuck).__name__ == "Stuck", stuck
-    return machine.vcpus[vcpu].page
 
 
 # ── power ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -41,8 +33,8 @@ def test_power_on_makes_tables_ram_hold_kernel_and_vcpus(world: Any, make_machin
     """The parts are made in the order in which each needs the one before."""
     machine = make_machine(vcpus=2)
     kinds = [type(effect).__name__ for effect in world.log]
-    order = ["AllocateTables", "CreateSpace", "OpenHold", "WriteRam", "CreateRunGroup", "CreateContext"]
-    assert list(dict.fromkeys(kinds)) == order
+    order = ["LookAtProcessor", "AllocateTables", "CreateSpace", "OpenHold", "WriteRam", "CreateRunGroup"]
+    assert list(dict.fromkeys(kinds)) == [*order, "CreateContext"]
     contexts = world.performed(effects.CreateContext)
     assert [context.eptp for context in contexts] == [machine.eptp] * 2
     assert {context.domain for context in contexts} == {"hosts/h1/vms/web-1"}
@@ -189,19 +181,43 @@ def test_hlt_with_interrupts_waits_for_input(world: Any, make_machine: Make, lea
     machine.serial.write(1, 1)
     assert world.drive(world.engine.write_serial(machine, b"x")) == 1
     page = run(world, machine, leave(ExitReason.BUDGET))
-    assert machine.vcpus[0].interrupts == 1
     assert page.event & EVENT_VALID and page.event & 0xFF == 0x24
+    run(world, machine, leave(ExitReason.BUDGET, event=0))
+    assert machine.vcpus[0].interrupts == 1
 
 
-def test_an_interrupt_waits_while_the_guest_has_them_off(world: Any, make_machine: Make, leave: Any) -> None:
-    """With interrupts off the guest runs in short stretches, and nothing is delivered."""
+def test_an_interrupt_waits_in_the_run_page(world: Any, make_machine: Make, leave: Any) -> None:
+    """With interrupts off it stands there, and is counted when the core has taken it."""
     machine = make_machine()
     machine.serial.write(1, 1)
     machine.serial.feed(b"x")
     machine.vcpus[0].page.rflags = 2
     page = run(world, machine, leave(ExitReason.BUDGET))
-    assert page.event == 0
-    assert 0 < world.performed(effects.Run)[0].budget < 1_000_000
+    assert (page.event, machine.vcpus[0].interrupts) == (SERIAL_EVENT, 0)
+    page = run(world, machine, leave(ExitReason.BUDGET, event=0, rflags=IF))
+    assert (page.event, machine.vcpus[0].interrupts) == (SERIAL_EVENT, 1), "the byte was not read yet"
+
+
+def test_an_interrupt_is_taken_back_when_its_byte_was_read(world: Any, make_machine: Make, leave: Any) -> None:
+    """A guest that polls with interrupts off is not interrupted for what it has read."""
+    machine = make_machine()
+    machine.serial.write(1, 1)
+    machine.serial.feed(b"x")
+    read = leave(ExitReason.IO, port=0x3F8, io_size=1, io_direction=0, rflags=2)
+    page = run(world, machine, read, leave(ExitReason.BUDGET))
+    assert (page.rax & 0xFF, page.event, machine.vcpus[0].interrupts) == (ord("x"), 0, 0)
+
+
+def test_an_exception_that_is_under_way_comes_before_the_interrupt(world: Any, make_machine: Make, leave: Any) -> None:
+    """The run page has room for one event: the interrupt takes the place when the exception is delivered."""
+    machine = make_machine()
+    machine.serial.write(1, 1)
+    machine.serial.feed(b"x")
+    refused = leave(ExitReason.MSR, rcx=0x1234, io_direction=1, rip=0x100010, event=0)
+    page = run(world, machine, refused)
+    assert page.event & 0xFF == 13
+    page = run(world, machine, leave(ExitReason.BUDGET, event=0), leave(ExitReason.BUDGET))
+    assert page.event == SERIAL_EVENT
 
 
 def test_writing_serial_kicks_a_vcpu_that_runs(world: Any, make_machine: Make) -> None:

@@ -166,6 +166,10 @@ class SharedState:
     def fetch(self, context: int, page: RunPage) -> None:
         """Writes to the run page of a context that does not run what a core has of it and the page does not."""
 
+    def tsc_frequency_hz(self) -> int:
+        """Returns what RDTSC counts a second where contexts' holders do not answer it; 0 where they do."""
+        return 0
+
     def collect_writes(self, *, keep: bool) -> None:
         """Marks on the bus the frames that cores wrote without a mark; `keep`: a log of them is wanted from now on."""
 

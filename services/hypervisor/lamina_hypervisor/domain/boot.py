@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 from lamina_hypervisor.domain.addresses import Gpa
 from lamina_hypervisor.domain.elf import Kernel
+from lamina_hypervisor.domain.processor import NANOSECONDS
 from lamina_kit import paging
 from lamina_kit.paging import PRESENT, PS, RW
 
@@ -40,7 +41,6 @@ PD = Gpa(0xB2000)
 KERNEL_LOWEST = Gpa(0x100000)
 MAX_MEMORY = 64 << 30
 MAX_COMMAND_LINE = 2047
-TSC_HZ = 1_000_000_000
 SERIAL_PORT = 0x3F8
 SERIAL_VECTOR = 0x24
 
@@ -87,12 +87,14 @@ def registers(kernel: Kernel, vcpu: int) -> BootRegisters:
     return BootRegisters(rip=kernel.entry, rsp=STACKS + (vcpu + 1) * paging.PAGE_SIZE, rdi=INFO, rsi=vcpu)
 
 
-def pieces(kernel: Kernel, memory_bytes: int, vcpu_count: int, command_line: str) -> list[Piece]:
+def pieces(
+    kernel: Kernel, memory_bytes: int, vcpu_count: int, command_line: str, tsc_hz: int = NANOSECONDS
+) -> list[Piece]:
     """Returns everything that is written to guest RAM, kernel included, by address."""
     text = command_line.encode("ascii")
     info = _INFO.pack(
         MAGIC, VERSION, _INFO.size, memory_bytes, vcpu_count, len(text), COMMAND_LINE, kernel.start, kernel.end,
-        TSC_HZ, SERIAL_PORT, SERIAL_VECTOR,
+        tsc_hz, SERIAL_PORT, SERIAL_VECTOR,
     )  # fmt: skip
     low = [
         Piece(INFO, info),

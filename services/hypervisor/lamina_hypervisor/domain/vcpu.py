@@ -42,7 +42,7 @@ class Times:
 
 @dataclass
 class Vcpu:
-    """One vCPU. `woken` remembers a wake-up while it runs."""
+    """One vCPU. `woken` remembers a wake-up while it runs; `offered`: its core has an interrupt to deliver."""
 
     number: int
     context: Context
@@ -53,6 +53,7 @@ class Vcpu:
     times: Times = field(default_factory=Times)
     running: bool = False
     woken: bool = False
+    offered: bool = False
     last_core: int = -1
     exits: int = 0
     instructions: int = 0

@@ -26,6 +26,11 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True)
+class LookAtProcessor(Effect):
+    """Asks what the host's cores do by themselves. Result: `Processor`."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreateRunGroup(Effect):
     """Makes a run group for a VM. Result: its name."""
 
@@ -42,12 +47,13 @@ class DeleteRunGroup(Effect):
 
 @dataclass(frozen=True, slots=True)
 class CreateContext(Effect):
-    """Makes an execution context under an EPT. Result: `Context`."""
+    """Makes an execution context under an EPT, which exits for CPUID if `traps`. Result: `Context`."""
 
     run_group: str
     domain: str
     eptp: Hpa
     label: str
+    traps: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +65,9 @@ class DeleteContext(Effect):
 
 @dataclass(frozen=True, slots=True)
 class Run(Effect):
-    """Runs a context. `budget` in instructions, 0 means the scheduler's slice. Result: `Ran`."""
+    """Runs a context for at most the scheduler's slice. Result: `Ran`."""
 
     context: Context
-    budget: int
 
 
 @dataclass(frozen=True, slots=True)

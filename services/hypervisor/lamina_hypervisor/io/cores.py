@@ -15,6 +15,7 @@ from lamina.common.v1 import handle_pb2
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 
 from lamina_hypervisor.domain.exits import Ran
+from lamina_hypervisor.domain.processor import MODELLED, Processor
 from lamina_hypervisor.domain.vcpu import Context
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.io.below import Below
@@ -45,6 +46,7 @@ class Cores:
 
     def __init__(self, channel: grpc.aio.Channel, below: Below) -> None:
         self._stub = hardware_pb2_grpc.CpuStub(channel)
+        self._hosts = hardware_pb2_grpc.HostsStub(channel)
         self._below = below
         self._session = below.session
         self._lines: dict[tuple[int, int], _Line] = {}
@@ -61,6 +63,13 @@ class Cores:
             listed = await self._call(self._stub.ListRunGroups, hardware_pb2.ListRunGroupsRequest(page_size=1000))
             self._root = next(g.name for g in listed.run_groups if g.name.endswith(f"/runGroups/{ROOT_GROUP}"))
 
+    async def look(self, effect: effects.LookAtProcessor) -> Processor:
+        """Returns what the cores do by themselves: by the capabilities that the hardware told when it was joined."""
+        if "instruction-exits" in self._session.handshake.capabilities:
+            return MODELLED
+        host: hardware_pb2.Host = await self._call(self._hosts.GetHost, hardware_pb2.GetHostRequest())
+        return Processor(traps=False, tsc_hz=host.tsc_frequency_hz)
+
     async def create_run_group(self, effect: effects.CreateRunGroup) -> str:
         """Makes a VM's run group; returns its name, which no earlier start used."""
         self._groups += 1
@@ -75,12 +84,12 @@ class Cores:
         await self._below.delete(effect.name, self._stub.DeleteRunGroup, request)
 
     async def create_context(self, effect: effects.CreateContext) -> Context:
-        """Makes an execution context that exits for CPUID and delivers exceptions and SYSCALL inside the guest."""
+        """Makes an execution context that delivers exceptions and SYSCALL inside the guest."""
         context = hardware_pb2.Context(
             run_group=effect.run_group,
             coherence_domain=effect.domain,
             eptp=effect.eptp,
-            intercepts=hardware_pb2.Intercepts(exceptions=0, cpuid=True, syscall=False),
+            intercepts=hardware_pb2.Intercepts(exceptions=0, cpuid=effect.traps, syscall=False),
             label=effect.label,
         )
         request = hardware_pb2.CreateContextRequest(context=context)
@@ -98,7 +107,6 @@ class Cores:
     async def run(self, effect: effects.Run) -> Ran:
         """Runs a context until it exits."""
         line = self._lines.get(_key(effect.context)) or self._open_line(effect.context)
-        line.request.budget_instructions = effect.budget
         line.request.sequence += 1
         try:
             await line.call.write(line.request)

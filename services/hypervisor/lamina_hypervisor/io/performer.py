@@ -31,6 +31,7 @@ def bind(clock: Clock, cores: Cores, memory: GuestMemory, hold_lost: Callable[[s
     perform.on(effects.Run, cores.run)
     perform.on(effects.Kick, cores.kick)
     perform.on(effects.Shootdown, cores.shootdown)
+    perform.on(effects.LookAtProcessor, cores.look)
     perform.on(effects.CreateRunGroup, cores.create_run_group)
     perform.on(effects.DeleteRunGroup, cores.delete_run_group)
     perform.on(effects.CreateContext, cores.create_context)

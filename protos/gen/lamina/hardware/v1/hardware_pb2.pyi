@@ -287,6 +287,7 @@ class Host(_message.Message):
     CORE_PATH_FIELD_NUMBER: _builtins.int
     CORE_PATH_REASON_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
+    TSC_FREQUENCY_HZ_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, `hosts/{host}`."""
     boot_id: _builtins.str
@@ -304,6 +305,10 @@ class Host(_message.Message):
     """
     core_path_reason: _builtins.str
     """Why `core_path` was chosen, for people."""
+    tsc_frequency_hz: _builtins.int
+    """What RDTSC counts a second where it is not the context's holder who answers it: the cores are the host's
+    processors then. 0 where the holder does, or nobody knows.
+    """
     @_builtins.property
     def counters(self) -> Global___Counters:
         """Counters over all cores since the start."""
@@ -319,10 +324,11 @@ class Host(_message.Message):
         core_path: _builtins.str = ...,
         core_path_reason: _builtins.str = ...,
         counters: Global___Counters | None = ...,
+        tsc_frequency_hz: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "core_count", b"core_count", "core_path", b"core_path", "core_path_reason", b"core_path_reason", "counters", b"counters", "engine", b"engine", "memory_bytes", b"memory_bytes", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "core_count", b"core_count", "core_path", b"core_path", "core_path_reason", b"core_path_reason", "counters", b"counters", "engine", b"engine", "memory_bytes", b"memory_bytes", "name", b"name", "tsc_frequency_hz", b"tsc_frequency_hz"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

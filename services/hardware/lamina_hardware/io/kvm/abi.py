@@ -37,6 +37,7 @@ SET_CPUID2 = _ioc(1, 0x90, 8)
 SET_DEBUGREGS = _ioc(1, 0xA2, 128)
 GET_DEBUGREGS = _ioc(2, 0xA1, 128)
 ENABLE_CAP = _ioc(1, 0xA3, 104)
+GET_TSC_KHZ = _ioc(0, 0xA3, 0)
 GET_XSAVE = _ioc(2, 0xA4, 4096)
 SET_XSAVE = _ioc(1, 0xA5, 4096)
 X86_SET_MSR_FILTER = _ioc(1, 0xC6, 392)
@@ -118,6 +119,21 @@ def missing(path: str = DEVICE) -> list[str]:
 def set_region(vm: int, slot: int, gpa: int, size: int, address: int, flags: int = 0) -> None:
     """Makes a memory slot, changes its flags, or removes it (size 0)."""
     fcntl.ioctl(vm, SET_USER_MEMORY_REGION, REGION.pack(slot, flags, gpa, size, address))
+
+
+def tsc_frequency_hz(device: int) -> int:
+    """Returns what the time stamp counter of a vCPU counts a second; 0 when KVM does not know."""
+    vm = fcntl.ioctl(device, CREATE_VM, 0)
+    try:
+        vcpu = fcntl.ioctl(vm, CREATE_VCPU, 0)
+        try:
+            return fcntl.ioctl(vcpu, GET_TSC_KHZ, 0) * 1000
+        except OSError:  # so says KVM of a counter that is not steady
+            return 0
+        finally:
+            os.close(vcpu)
+    finally:
+        os.close(vm)
 
 
 def keep_hypercalls(vm: int) -> None:

@@ -26,6 +26,7 @@ from lamina_hardware.domain.tlb import EMPTY, TlbContent
 from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_hardware.io.kvm import abi
 from lamina_hardware.io.kvm.exits import answer_input, handle, resume
+from lamina_hardware.io.kvm.guest_tables import table_that_is_gone
 from lamina_hardware.io.kvm.interrupts import before_entry, prepare
 from lamina_hardware.io.kvm.loads import LOAD, complete
 from lamina_hardware.io.kvm.quick import DONE, ERROR, Lane, step
@@ -119,6 +120,8 @@ class KvmCore:
             return self._leave(work, page, ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=_number(error)))
         vcpu.disarm()
         at = Situation(vm, vcpu, page, work.given, work.hlt)
+        if (gone := table_that_is_gone(vm.memory, page)) is not None:
+            return self._leave(work, page, gone, at)
         again = answer_input(at) if vcpu.complete and (vcpu.asks or vcpu.items) else None
         again = again or (resume(at) if vcpu.complete and vcpu.kept else None)
         return self._run(at, work) if again is None else self._leave(work, page, again)

@@ -16,17 +16,14 @@ from lamina_hardware.domain.exit_controls import KEPT_MSRS, ExitControls
 from lamina_hardware.domain.walk import Access, Outcome, Walk
 from lamina_hardware.io.kvm import abi, loads
 from lamina_hardware.io.kvm.opcodes import length_of_outs, stores_first
+from lamina_hardware.io.kvm.refusal import refused
 from lamina_hardware.io.kvm.situation import Items, Kept, Situation
+from lamina_hardware.io.kvm.unreached import operand_unreached, shutdown, unreached
 from lamina_kit import runpage
-from lamina_kit.paging import EPT_R, EPT_W, EPT_X
 from lamina_kit.runpage import Activity, ExitReason, ExitRecord
 
 _MSR_ERROR = 1
-_PAGE_FAULT = 14
 _TRIES = 4
-_ACCESS = {Access.READ: runpage.ACCESS_READ, Access.WRITE: runpage.ACCESS_WRITE, Access.EXECUTE: runpage.ACCESS_EXECUTE}
-_KIND = {Access.READ: 1, Access.WRITE: 2, Access.EXECUTE: 4}
-_LINEAR, _FINAL = 1 << 7, 1 << 8
 _LOW32, _WHOLE = 0xFFFF_FFFF, (1 << 64) - 1
 _RCX_WORD = (abi.RUN_REGS >> 3) + 2
 _RDI, _RIP, _RFLAGS = 5, 16, 17
@@ -42,6 +39,8 @@ def handle(at: Situation, error: int) -> Exit:
     reason = at.vcpu.reason
     if error == errno.EFAULT and reason == abi.EXIT_MEMORY_FAULT:
         return _memory_fault(at)
+    if error == errno.EFAULT and (found := unreached(at) or operand_unreached(at)) is not None:
+        return found
     if error:
         return _failed(at, error, f"KVM_RUN fails with {errno.errorcode.get(error, str(error))}")
     if reason == abi.EXIT_IO:
@@ -56,7 +55,7 @@ def handle(at: Situation, error: int) -> Exit:
         wanted = at.controls is not None and at.controls.interrupt_window
         return ExitRecord(reason=ExitReason.INTERRUPT_WINDOW) if wanted else None
     if reason == abi.EXIT_SHUTDOWN:
-        return _shutdown(at)
+        return shutdown(at)
     if reason == abi.EXIT_INTERNAL_ERROR:
         return _internal(at)
     return _failed(at, reason, f"KVM leaves with reason {reason}")
@@ -70,7 +69,7 @@ def resume(at: Situation) -> Exit:
     access = Access.READ if kept.data is None else Access.WRITE
     walk = at.vm.memory.walk(kept.gpa, access)
     if walk.outcome is not Outcome.TRANSLATED:
-        return _refused(walk, kept.gpa, access, 0)
+        return refused(walk, kept.gpa, access, 0)
     at.vcpu.kept = None
     _access(at, walk, kept.size, kept.data)
     return None
@@ -201,7 +200,7 @@ def _mmio(at: Situation) -> Exit:
     walk = at.vm.memory.walk(gpa, access)
     if walk.outcome is not Outcome.TRANSLATED:
         at.vcpu.kept = Kept(gpa, size, stored, at.vcpu.rip)
-        return _refused(walk, gpa, access, 0)
+        return refused(walk, gpa, access, 0)
     _access(at, walk, size, stored)
     return None
 
@@ -255,20 +254,6 @@ def _device_read(at: Situation, gpa: int, size: int) -> Exit:
     return replace(record, access_size=size, access_register=register)
 
 
-def _refused(walk: Walk, gpa: int, access: Access, address: int) -> ExitRecord:
-    """Returns the record of an access that the EPT refuses."""
-    if walk.outcome is Outcome.EPT_MISCONFIGURATION:
-        return ExitRecord(reason=ExitReason.EPT_MISCONFIGURATION, gpa=gpa, access=_ACCESS[access])
-    rights = EPT_R | EPT_W | EPT_X
-    for step in walk.steps:
-        if step.table.startswith("EPT"):
-            rights &= step.entry
-    kind = _KIND[access] | rights << 3 | (_LINEAR | _FINAL if address else 0)
-    return ExitRecord(
-        reason=ExitReason.EPT_VIOLATION, gpa=gpa, address=address, access=_ACCESS[access], qualification=kind
-    )
-
-
 def _memory_fault(at: Situation) -> Exit:
     """Handles a page that is not mapped, or not for this access; nothing of the instruction was done."""
     _, gpa, _ = abi.MEMORY_BODY.unpack_from(at.vcpu.bytes, abi.RUN_BODY)
@@ -283,7 +268,7 @@ def _memory_fault(at: Situation) -> Exit:
         if walk.outcome is not Outcome.TRANSLATED:
             if access is wanted or at.tries > 1:
                 address = at.vcpu.rip if access is Access.EXECUTE else 0
-                return _refused(walk, gpa, access, address)
+                return refused(walk, gpa, access, address)
             walk = memory.walk(gpa, wanted)
             break
     if at.tries > _TRIES:
@@ -294,12 +279,11 @@ def _memory_fault(at: Situation) -> Exit:
 
 
 def _internal(at: Situation) -> Exit:
-    """Handles what KVM could not emulate: code that is not mapped yet, or that the EPT refuses; else it is an end."""
+    """Handles what KVM could not emulate: what is not mapped yet, or what the EPT refuses; else it is an end."""
     suberror = abi.INTERNAL_BODY.unpack_from(at.vcpu.bytes, abi.RUN_BODY)[0]
+    if (found := unreached(at)) is not None:
+        return found
     walk = at.code_walk()
-    rip = at.vcpu.rip
-    if walk.outcome in (Outcome.EPT_VIOLATION, Outcome.EPT_MISCONFIGURATION):
-        return _refused(walk, walk.gpa, Access.EXECUTE, rip)
     if walk.outcome is Outcome.TRANSLATED and not at.tries:
         at.tries += 1
         with at.vm.lock:
@@ -307,23 +291,6 @@ def _internal(at: Situation) -> Exit:
             at.vm.memory.reach(at.vm.memory.walk(walk.gpa, Access.EXECUTE))
         return None
     return _failed(at, suberror, f"KVM cannot emulate the instruction (suberror {suberror})")
-
-
-def _shutdown(at: Situation) -> Exit:
-    """Handles a triple fault.
-
-    Where KVM walks by software, it takes a table of the guest that the EPT refuses for a page fault, and that ends here
-    when the guest's handlers are behind that table too. Nothing of the instruction was done then; a refusal leaves CR2
-    as it was: as the page has it, unless the run was stopped between the fault and its delivery.
-    """
-    walk = at.faulting_walk() if at.vcpu.bytes[abi.RUN_EVENTS + 1] == _PAGE_FAULT else None
-    if walk is None or walk.outcome not in (Outcome.EPT_VIOLATION, Outcome.EPT_MISCONFIGURATION):
-        return ExitRecord(reason=ExitReason.SHUTDOWN)
-    at.vcpu.put_cr2(at.vcpu.settled_cr2)
-    found = _refused(walk, walk.gpa, Access.WRITE, 0)
-    if walk.outcome is Outcome.EPT_MISCONFIGURATION:
-        return found
-    return replace(found, qualification=found.qualification | _KIND[Access.READ])  # a table is read and written
 
 
 # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────────

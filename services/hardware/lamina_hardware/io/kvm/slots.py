@@ -98,6 +98,8 @@ class GuestMemory:
         self._pieces = 0
         """How many mappings a look at the EPT has asked for so far: tables that point at themselves ask for ever."""
         self._logging = False
+        self.gone: set[int] = set()
+        """Numbers of pages that were mapped once, and now are not, or not to be written."""
         self._zap = _map_window(PAGE_SIZE)
         abi.set_region(vm, 0, _ZAP_GPA, PAGE_SIZE, self._zap)
 
@@ -117,6 +119,8 @@ class GuestMemory:
 
     def sync(self) -> None:
         """Maps what the EPT in RAM says, and unmaps what it no longer does."""
+        if not self._regions:  # KVM never enters a guest again whose tables were in no slot once
+            self._add_region(0)
         seen: _Tables = {}
         self._pieces = 0
         wanted: list[_Leaf] = []
@@ -130,6 +134,7 @@ class GuestMemory:
         self._tables = seen
         for gpa, size in dropped:
             self._unmap(gpa, size)
+            self.gone.update(range(gpa >> 12, gpa + size >> 12))
         for leaf in _joined(wanted):
             self._map(leaf)
 
@@ -214,6 +219,8 @@ class GuestMemory:
 
     def _map(self, leaf: _Leaf) -> None:
         """Maps a page, or neighbours of one right, into the window."""
+        if self.gone and leaf.rights & EPT_W:
+            self.gone.difference_update(range(leaf.gpa >> 12, leaf.gpa + leaf.size >> 12))
         prot = _PROT[leaf.rights & (EPT_R | EPT_W)]
         offset = self.bus.ram_offset + leaf.pa
         for place, count in self._windows(leaf.gpa, leaf.size):

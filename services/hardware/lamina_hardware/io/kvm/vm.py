@@ -108,6 +108,7 @@ class KvmHost(SharedState):
         self._lock = threading.Lock()
         self._closed = False
         self._logging = False
+        self._tsc_hz: int | None = None
         self.watch = Watch()
         """What ends slices."""
         self.note = lambda context, what: None
@@ -169,6 +170,12 @@ class KvmHost(SharedState):
         for vm in list(self._vms.values()):
             vm.changed = True
             vm.tables_changed = vm.tables_changed or guest_tables
+
+    def tsc_frequency_hz(self) -> int:
+        """See `SharedState.tsc_frequency_hz`; asked of KVM once."""
+        if self._tsc_hz is None:
+            self._tsc_hz = abi.tsc_frequency_hz(self.device)
+        return self._tsc_hz
 
     def collect_writes(self, *, keep: bool) -> None:
         """See `SharedState.collect_writes`: KVM's log of written pages says it."""

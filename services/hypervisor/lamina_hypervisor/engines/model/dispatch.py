@@ -95,6 +95,9 @@ class Dispatcher:
         words = vcpu.page.words
         port, size = words[exits.PORT], words[exits.IO_SIZE]
         out = words[exits.IO_DIRECTION] == exits.OUT
+        if port == cpuid.CALL_PORT and out:
+            following, name = self._call(machine, vcpu)
+            return following, f"out {port:#x} {name}"
         qualifier = machine.ports.qualifier(port, write=out)
         if not out:
             self._answer_in(vcpu.page, machine.ports.read(port, size), size)
@@ -119,8 +122,8 @@ class Dispatcher:
 
     def _cpuid(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
         page = vcpu.page
-        leaf = page.rax & 0xFFFF_FFFF
-        page.rax, page.rbx, page.rcx, page.rdx = cpuid.answer(leaf, vcpu.number, machine.vm.definition.vcpu_count)
+        leaf, count = page.rax & 0xFFFF_FFFF, machine.vm.definition.vcpu_count
+        page.rax, page.rbx, page.rcx, page.rdx = cpuid.answer(leaf, vcpu.number, count, machine.processor)
         page.dirty |= DIRTY_GPRS
         return Next.RESUME, f"leaf {leaf:#x}"
 
@@ -128,6 +131,11 @@ class Dispatcher:
         return Next.MEMORY, exits.ACCESS_NAMES.get(vcpu.page.words[exits.ACCESS], "read")
 
     def _hypercall(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
+        return self._call(machine, vcpu)
+
+    @staticmethod
+    def _call(machine: ModelMachine, vcpu: Vcpu) -> Handled:
+        """Answers a hypercall, which came by VMCALL or by its port; the qualifier is its name."""
         page = vcpu.page
         number = page.rax
         page.dirty |= DIRTY_GPRS
@@ -154,7 +162,7 @@ class Dispatcher:
             allowed = _write_msr(vcpu, number, value)
             qualifier = f"write {msr.name(number)}"
         else:
-            found = _read_msr(vcpu, number, now_ns - machine.start_ns)
+            found = _read_msr(vcpu, number, machine.processor.ticks(now_ns - machine.start_ns))
             allowed = found is not None
             if found is not None:
                 page.rax, page.rdx = found & 0xFFFF_FFFF, found >> 32
@@ -166,7 +174,7 @@ class Dispatcher:
 
     def _timestamp(self, machine: ModelMachine, vcpu: Vcpu, now_ns: int) -> Handled:
         page = vcpu.page
-        ticks = now_ns - machine.start_ns
+        ticks = machine.processor.ticks(now_ns - machine.start_ns)
         page.rax, page.rdx = ticks & 0xFFFF_FFFF, ticks >> 32
         page.dirty |= DIRTY_GPRS
         return Next.RESUME, ""

@@ -10,6 +10,7 @@ from lamina_hypervisor.domain.ept import Ept, TableMemory
 from lamina_hypervisor.domain.holder import Holder
 from lamina_hypervisor.domain.ledger import ExitLedger
 from lamina_hypervisor.domain.ports import PortBus
+from lamina_hypervisor.domain.processor import Processor
 from lamina_hypervisor.domain.serial import Serial
 from lamina_hypervisor.domain.serial_log import SerialLog
 from lamina_hypervisor.domain.vcpu import Vcpu
@@ -34,9 +35,10 @@ class Host(TableMemory, Protocol):
 class ModelMachine:
     """A VM with power. Made by `power_on`, which fills it in bit by bit: what is None was not made yet."""
 
-    def __init__(self, vm: Vm, host: Host, ept: Ept, rng: Rng, start_ns: int) -> None:
+    def __init__(self, vm: Vm, host: Host, processor: Processor, ept: Ept, rng: Rng, start_ns: int) -> None:
         self.vm = vm
         self.host = host
+        self.processor = processor
         self.rng = rng
         self.start_ns = start_ns
         self.ept = ept

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from lamina_hypervisor.domain import boot
+from lamina_hypervisor.domain import boot, cpuid
 from lamina_hypervisor.domain.addresses import Frame, Gpa, Hpa
 from lamina_hypervisor.domain.elf import Kernel
 from lamina_hypervisor.domain.ept import Ept
+from lamina_hypervisor.domain.processor import Processor
 from lamina_hypervisor.domain.slices import SliceLedger, SliceTimer
 from lamina_hypervisor.domain.vcpu import Context, Vcpu
 from lamina_hypervisor.domain.vm import Vm
@@ -38,10 +39,11 @@ def build(host: Host, slices: SliceLedger, rng: Rng, vm: Vm, kernel: Kernel, now
     """Makes everything that a VM needs; on an error, what was made is given back and the error goes on."""
     definition = vm.definition
     owner = table_owner(vm, now_ns)
+    processor: Processor = yield effects.LookAtProcessor()
     frames: list[Frame] = yield effects.AllocateTables(owner, definition.memory_group, FIRST_TABLES)
     ept = Ept(host, frames[0])
     ept.add_tables(frames[1:])
-    machine = ModelMachine(vm, host, ept, rng, now_ns)
+    machine = ModelMachine(vm, host, processor, ept, rng, now_ns)
     try:
         yield from _make_ram(machine, kernel)
         yield from _make_vcpus(machine, slices, kernel)
@@ -87,18 +89,22 @@ def _make_ram(machine: ModelMachine, kernel: Kernel) -> Step[None]:
     assert machine.space is not None
     yield effects.OpenHold(machine.name, machine.space, Hpa(machine.eptp), partial(receive, machine))
     machine.holding = True
-    for piece in boot.pieces(kernel, definition.memory_bytes, definition.vcpu_count, definition.command_line):
+    size, count, hz = definition.memory_bytes, definition.vcpu_count, machine.processor.tsc_hz
+    for piece in boot.pieces(kernel, size, count, definition.command_line, hz):
         for at in range(0, len(piece.data), WRITE_BYTES):
             yield effects.WriteRam(machine.space, Gpa(piece.gpa + at), piece.data[at : at + WRITE_BYTES])
 
 
 def _make_vcpus(machine: ModelMachine, slices: SliceLedger, kernel: Kernel) -> Step[None]:
-    definition = machine.vm.definition
+    definition, processor = machine.vm.definition, machine.processor
     machine.run_group = yield effects.CreateRunGroup(definition.vm_id, definition.run_weight)
     for number in range(definition.vcpu_count):
         label = f"vm {definition.vm_id} vcpu {number}"
-        context: Context = yield effects.CreateContext(machine.run_group, machine.name, Hpa(machine.eptp), label)
+        context: Context = yield effects.CreateContext(
+            machine.run_group, machine.name, Hpa(machine.eptp), label, processor.traps
+        )
         page = RunPage(machine.host.run_page(context.run_page))
+        page.set_cpuid(cpuid.table(number, definition.vcpu_count, processor))
         set_start(page, boot.registers(kernel, number), number)
         machine.vcpus.append(Vcpu(number, context, page, SliceTimer(slices, machine.name, number)))
 

@@ -10,12 +10,11 @@
 from __future__ import annotations
 
 from lamina_hypervisor.domain import boot, exits
-from lamina_hypervisor.domain.addresses import Gpa, Gva
+from lamina_hypervisor.domain.addresses import Gpa
 from lamina_hypervisor.domain.exits import Ran
 from lamina_hypervisor.domain.slices import SliceEnd
 from lamina_hypervisor.domain.vcpu import Vcpu, VcpuState
 from lamina_hypervisor.domain.vm import Verdict
-from lamina_hypervisor.domain.walk import Access, Outcome
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.interface import serial_key, standing_key
 from lamina_hypervisor.engines.model.dispatch import Dispatcher, Next
@@ -26,10 +25,8 @@ from lamina_kit.effects import Step, WaitFor
 from lamina_kit.errors import LaminaError, ResourceExhausted
 from lamina_kit.runpage import EVENT_EXTERNAL, EVENT_VALID, ExitReason
 
-WINDOW_BUDGET = 20_000
-"""Instructions of a run while an interrupt waits for the guest to enable interrupts."""
-
-_STI = 0xFB
+SERIAL_EVENT = boot.SERIAL_VECTOR | EVENT_EXTERNAL | EVENT_VALID
+"""The serial port's interrupt, as a run page has it until the core delivers it."""
 
 
 class VcpuLoop:
@@ -57,10 +54,14 @@ class VcpuLoop:
 
     def _turn(self, machine: ModelMachine, vcpu: Vcpu) -> Step[None]:
         """One run and its exit."""
-        budget = self._interrupt(machine, vcpu) if vcpu.number == 0 and machine.serial.interrupt else 0
+        if vcpu.number == 0 and (machine.serial.interrupt or vcpu.offered):
+            self._offer(machine, vcpu)
         vcpu.running = True
-        ran: Ran = yield effects.Run(vcpu.context, budget)
+        ran: Ran = yield effects.Run(vcpu.context)
         vcpu.running = False
+        if vcpu.offered and not vcpu.page.event & EVENT_VALID:
+            vcpu.offered = False
+            vcpu.interrupts += 1
         left = self._clock.now_ns()
         self._account(vcpu, ran, left)
         following, qualifier = self._dispatcher.handle(machine, vcpu, ran.reason, ran.detail, left)
@@ -132,25 +133,17 @@ class VcpuLoop:
             yield WaitFor(machine.vcpu_key(vcpu.number))
         vcpu.times.halt += self._clock.now_ns() - began
 
-    def _interrupt(self, machine: ModelMachine, vcpu: Vcpu) -> int:
-        """Gives the core the serial interrupt if the guest can take it; returns the budget of the next run."""
-        page = vcpu.page
-        if page.event & EVENT_VALID:
-            return 0
-        if not page.rflags & exits.IF:
-            return WINDOW_BUDGET
-        if self._in_shadow(machine, vcpu):
-            return 1
-        page.event = boot.SERIAL_VECTOR | EVENT_EXTERNAL | EVENT_VALID
-        vcpu.interrupts += 1
-        return 0
+    @staticmethod
+    def _offer(machine: ModelMachine, vcpu: Vcpu) -> None:
+        """Gives the core the serial interrupt while the port asks for one, and takes it back when it no longer does.
 
-    def _in_shadow(self, machine: ModelMachine, vcpu: Vcpu) -> bool:
-        """Whether the instruction before RIP may be STI: then the next one runs before an interrupt is taken.
-
-        Without this, an interrupt between STI and HLT would be handled before the HLT, which then sleeps for ever.
+        The core delivers it as soon as the guest takes interrupts; until then it stands in the run page. The port's
+        wish changes only by an exit or by input, which kicks, so the page is right whenever the vCPU runs.
         """
-        found = machine.translate(vcpu.number, Gva(vcpu.page.rip - 1), Access())
-        if found.outcome is not Outcome.TRANSLATED or found.hpa is None:
-            return False
-        return machine.host.read(found.hpa, 1)[0] == _STI
+        page, wanted = vcpu.page, machine.serial.interrupt
+        if wanted and not page.event & EVENT_VALID:
+            page.event = SERIAL_EVENT
+            vcpu.offered = True
+        elif vcpu.offered and not wanted and page.event == SERIAL_EVENT:
+            page.event = 0
+            vcpu.offered = False
