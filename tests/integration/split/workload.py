@@ -29,6 +29,8 @@ PAGE = 4096
 PAGES = 24
 LIMIT_PAGES = 8
 BASE = 0x10000000
+GRACE = "      terminationGracePeriodSeconds: 3\n"
+"""A program that is told to end before it handles the signal lives until it is killed: here nothing is about that."""
 PAUSES = ("UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED", "CANCELLED", "NOT_FOUND", "FAILED_PRECONDITION")
 """Codes that a caller must reckon with while a layer is away or has just come back."""
 
@@ -58,6 +60,8 @@ class Workload:
         request = hypervisor_pb2.CreateVirtualMachineRequest(vm_id=machine, virtual_machine=vm)
         self._vm = (await self._machines.CreateVirtualMachine(request)).name
         manifest = asset("examples/hello.yaml").read_text().replace("replicas: 3", "replicas: 1")
+        manifest = manifest.replace("      containers:\n", f"{GRACE}      containers:\n")
+        assert GRACE in manifest
         await self._objects.ApplyObjects(orchestrator_pb2.ApplyObjectsRequest(manifest=manifest))
 
     async def start(self) -> None:
