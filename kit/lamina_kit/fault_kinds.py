@@ -47,11 +47,16 @@ Inject = Callable[[Breakage], Effects | Awaitable[Effects]]
 Clear = Callable[[Breakage], None | Awaitable[None]]
 
 
+def _whole(_: Breakage) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class FaultKind:
     """One way to break. `inject` raises a `LaminaError` when the object is not there or cannot break so now.
 
-    `clear` undoes it; a kind without it happens once and does not last.
+    `clear` undoes it; a kind without it happens once and does not last. `part` names the part of the object that a
+    fault breaks, if it does not break it as a whole: faults of other parts may be active beside it.
     """
 
     name: str
@@ -60,6 +65,7 @@ class FaultKind:
     inject: Inject
     clear: Clear | None = None
     parameters: tuple[Parameter, ...] = field(default=())
+    part: Callable[[Breakage], str] = _whole
 
     @property
     def lasting(self) -> bool:

@@ -85,7 +85,7 @@ class FaultTable:
         self._faults: dict[str, Fault] = {}
         self._requests: dict[str, tuple[Wish, asyncio.Task[Fault]]] = {}
         self._tasks: dict[asyncio.Task[Fault], None] = {}
-        self._held: dict[tuple[str, str], None] = {}
+        self._held: dict[tuple[str, str, str], None] = {}
         self._count = 0
 
     # ── kinds ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -156,10 +156,11 @@ class FaultTable:
             and (not object or fault.breakage.object == object)
         ]
 
-    def active(self, kind: str, object: str) -> Fault | None:
-        """Returns the active fault of one kind on one object."""
+    def active(self, kind: str, object: str, part: str = "") -> Fault | None:
+        """Returns the active fault of one kind on one object, or on a part of it."""
         for fault in self._faults.values():
-            if fault.state is FaultState.ACTIVE and (fault.kind.name, fault.breakage.object) == (kind, object):
+            place = fault.kind.name, fault.breakage.object, fault.kind.part(fault.breakage)
+            if fault.state is FaultState.ACTIVE and place == (kind, object, part):
                 return fault
         return None
 
@@ -194,7 +195,7 @@ class FaultTable:
                 next_step=f"Its kinds are {', '.join(sorted(self._kinds)) or 'none'}.",
             )
         breakage = kind.check(self._new_name(), wish.object, wish.parameters, wish.duration_ns)
-        held = (kind.name, wish.object)
+        held = kind.name, wish.object, kind.part(breakage)
         self._check_room(kind, held)
         if kind.lasting:  # any number that happen once may be under way
             self._held[held] = None
@@ -210,11 +211,12 @@ class FaultTable:
         self._keep(fault)
         return fault
 
-    def _check_room(self, kind: FaultKind, held: tuple[str, str]) -> None:
+    def _check_room(self, kind: FaultKind, held: tuple[str, str, str]) -> None:
         active = self.active(*held)
         if kind.lasting and (active is not None or held in self._held):
             raise FailedPrecondition(
-                f"{held[1]} has the fault {kind.name} already{f', {active.name}' if active else ''}.",
+                f"{held[1]}{held[2] and f', {held[2]},'} has the fault {kind.name} already"
+                f"{f', {active.name}' if active else ''}.",
                 reason="FAULT_ACTIVE",
                 next_step="Clear that one first, or wait for its end.",
             )

@@ -59,6 +59,8 @@ def apic_wish(message: pb.Apic, context: Context, ram_bytes: int) -> ApicWish | 
         if message.timer_frequency_hz:
             check.range("apic.timer_frequency_hz", message.timer_frequency_hz, _LEAST_HZ, _MOST_HZ)
         check.that(len(message.end_exits) in (0, _END_WORDS), "apic.end_exits", "has neither 0 nor 4 words")
+        alone = message.starts_itself and not context.eptp
+        check.that(not alone, "apic.starts_itself", "is set, but the context has no second stage")
         own = message.page_address <= message.descriptor_address < message.page_address + PAGE_BYTES
         check.that(not own, "apic.descriptor_address", "lies in the virtual APIC page")
     _bound(message.page_address, PAGE_BYTES, ram_bytes)
@@ -72,6 +74,7 @@ def apic_wish(message: pb.Apic, context: Context, ram_bytes: int) -> ApicWish | 
         descriptor_address=message.descriptor_address,
         base_gpa=message.base_gpa or _DEFAULT_BASE,
         timer_frequency_hz=message.timer_frequency_hz or _DEFAULT_HZ,
+        starts_itself=message.starts_itself,
         end_exits=sum(word << (64 * index) for index, word in enumerate(message.end_exits)),
     )
 
@@ -90,6 +93,7 @@ def apic(found: Configured, now: int) -> pb.Apic:
         descriptor_address=wish.descriptor_address,
         base_gpa=wish.base_gpa,
         timer_frequency_hz=wish.timer_frequency_hz,
+        starts_itself=wish.starts_itself,
         end_exits=[wish.end_exits >> (64 * n) & (1 << 64) - 1 for n in range(_END_WORDS)] if wish.end_exits else [],
         state=pb.Apic.State(
             requested=listed(local.page.vectors(at.IRR) | local.posted.vectors()),

@@ -67,10 +67,12 @@ class HardwareFaults:
                 "memory-failed",
                 HOST,
                 "Bytes of RAM are lost, as of an uncorrected error. A core that translates an address to their frame "
-                "gives its context back with a machine check; `ReadMemory` of it is refused. Clearing is a new module.",
+                "gives its context back with a machine check; `ReadMemory` of it is refused. Clearing is a new module. "
+                "Any number of frames may have failed.",
                 self._fail_memory,
                 self._mend_memory,
                 parameters=(address,),
+                part=lambda breakage: f"frame {breakage.numbers['address'] >> _FRAME_SHIFT}",
             )
         )
 

@@ -6,6 +6,7 @@ import struct
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import pytest
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import interrupts_pb2
@@ -302,6 +303,35 @@ async def test_init_and_startup(bench: Any) -> None:
     record = guest.page.load_exit()
     assert (response.sequence, record.reason, record.vector, record.rip) == (9, ExitReason.STARTUP, 0x8A, 0x8A000)
     assert (guest.page.activity, guest.page.rip) == (Activity.ACTIVE, 0x8A000)
+
+
+async def test_a_processor_starts_another(bench: Any) -> None:
+    """INIT and a start-up IPI start a context in real mode at the vector's page, without an exit, if it is to be so."""
+    guest = await bench.guest("kernel_spin")
+    await bench.apic(guest.context, 5, starts_itself=True)
+    guest.page.rdi, guest.page.r8 = TICKS, 1
+    assert (await guest.run(100)).reason == ExitReason.BUDGET
+    await bench.signal(guest.context, kind=INIT)
+    await bench.begin(guest.context, sequence=9)
+    found = await wait_until_halted(bench, guest)
+    assert (found.state, guest.page.activity) == (pb.Context.STATE_HALTED, Activity.WAIT_FOR_STARTUP)
+    assert (guest.page.cr0, guest.page.efer, guest.page.rip) == (0x6000_0010, 0, 0xFFF0)
+    guest.back(0x8A000)
+    code = bytes.fromhex("8cc8b93412f4")  # mov ax, cs; mov cx, 0x1234; hlt: of 16 bits
+    bench.bus.write(guest.host_of(0x8A000), code)
+    assert await bench.signal(guest.context, 0x8A, STARTUP) == 1
+    response = await bench.stream.read()
+    record = guest.page.load_exit()
+    assert (response.sequence, record.reason, record.rip) == (9, ExitReason.HLT, 6)
+    assert (guest.page.rax & 0xFFFF, guest.page.rcx & 0xFFFF, guest.page.activity) == (0x8A00, 0x1234, 0)
+
+
+async def test_a_process_does_not_start_itself(bench: Any) -> None:
+    """Real mode is ring 0, which takes a second stage."""
+    process = await bench.process("spin")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await bench.apic(process.context, 5, starts_itself=True)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def wait_until_halted(bench: Any, guest: Any) -> pb.Context:

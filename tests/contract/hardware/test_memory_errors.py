@@ -125,3 +125,16 @@ async def test_corrected_errors_are_counted(bench: Any) -> None:
     assert (await bench.memory.ReadMemory(hw.ReadMemoryRequest(address=frame, size_bytes=5))).data == b"right"
     [told] = await memory_news(bench)
     assert (told.corrected, told.count, told.size_bytes) == (True, 3, 1)
+
+
+async def test_frames_fail_one_by_one(bench: Any) -> None:
+    """Any number of frames may have failed; a frame that has fails no second time, and each is mended by itself."""
+    first = bench.frames(3)
+    frames = [first, first + 2 * 4096]
+    clears = [await fail(bench, "memory-failed", frame + 8) for frame in frames]
+    assert await reason(fail(bench, "memory-failed", frames[1])) == ("FAILED_PRECONDITION", "FAULT_ACTIVE")
+    for frame, clear in zip(frames, clears, strict=True):
+        request = hw.ReadMemoryRequest(address=frame, size_bytes=8)
+        assert await reason(bench.memory.ReadMemory(request)) == ("DATA_LOSS", "MEMORY_FAILED")
+        await clear()
+        assert (await bench.memory.ReadMemory(request)).data == bytes(8)

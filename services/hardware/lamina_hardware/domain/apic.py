@@ -131,7 +131,10 @@ class ApicCounts:
 
 @dataclass(slots=True)
 class LocalApic:
-    """One context's APIC. `end_exits` has a bit for each vector whose end is told; it reads as level-triggered."""
+    """One context's APIC. `end_exits` has a bit for each vector whose end is told; it reads as level-triggered.
+
+    With `starts_itself` a start-up IPI starts the context in real mode, else the holder does.
+    """
 
     page: ApicPage
     posted: PostedInterrupts
@@ -142,6 +145,7 @@ class LocalApic:
     base_gpa: int = 0xFEE0_0000
     counts: ApicCounts = field(default_factory=ApicCounts)
     esr_pending: int = 0
+    starts_itself: bool = False
 
     def reset(self) -> None:
         """Brings page, descriptor and timer to the state after power-on: switched off by software, all masked."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import PAGE_INPUT_WAITS, answer_cpuid, answer_timestamp
+from lamina_hardware.io.breakpoints import note_port
 from lamina_hardware.io.code import code_at, leave_after
 from lamina_hardware.io.control import (
     ACCESS_EXECUTE,
     BLOCK_PC,
+    BREAKS,
     ENV,
     FAULT_ACCESS,
     FAULT_VA,
@@ -121,6 +123,8 @@ def _do_port(block: int, found: int, kind: int) -> Word:
     right = port_right(block, port, size)
     if right != PORT_ALLOWED:
         return _refuse_port(block) if right == PORT_REFUSED else _0
+    if word(block, BREAKS) != _0:
+        note_port(block, port, size)
     data = _mask_to(load64(env + at.REGS), size, _0) if kind == PORT_OUT else _0
     exits = port_exits(block, port, size) != _0
     if kind == PORT_OUT and post(block, POST_PORT, port, size, data) != _0:

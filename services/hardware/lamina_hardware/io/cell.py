@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from lamina_hardware.domain.tlb import EMPTY, TlbContent, TlbSlot
 from lamina_hardware.engines.interface import CoreRun, Stopped
-from lamina_hardware.io import control, emulator, local_apic, machine, native, observe
+from lamina_hardware.io import break_hooks, control, emulator, local_apic, machine, native, observe, outcome
 from lamina_hardware.io import unicorn_layout as layout
+from lamina_hardware.io.breakpoints import ARMED_DATA
 from lamina_hardware.io.emulator import Emulator
 from lamina_hardware.io.local_apic import InterruptedRun
 from lamina_kit import atomics, runpage
@@ -30,6 +31,9 @@ _FRAME = 0x000F_FFFF_FFFF_F000
 class CoreCell:
     """One core without its callbacks. Only `cancel` and `pause` may be called from another thread."""
 
+    hooks_instructions = True
+    """Whether breakpoints need a callback at each instruction beyond those that the core has anyway."""
+
     def __init__(self, bus: MemoryBus) -> None:
         self.engine = Emulator()
         self._block: NDArray[np.uint64] = np.zeros(control.WORDS, dtype=np.uint64)
@@ -43,6 +47,7 @@ class CoreCell:
         self._all_stale = False
         self._flush_wanted = False
         self._watching: list[int] = []
+        self._watched = (False, False, False)
         self._wired = True  # whether the block may have something of the context before
 
     def _put(self, index: Any, value: int) -> None:
@@ -127,7 +132,8 @@ class CoreCell:
         self._resident = work.context
         work.moved = False
         if work.observation != self._words[_OBSERVATION]:
-            self._observe(work.observation)
+            self._words[_OBSERVATION] = work.observation
+            self._place_hooks()
         flush = everything or self._flush_wanted
         if work.observation:
             if flush:
@@ -137,24 +143,47 @@ class CoreCell:
             self._drop_stale()
             flush = True
         self._flush_wanted = False
-        return int(machine.run(self.address, int(everything), int(flush)))
+        reason = int(machine.run(self.address, int(everything), int(flush)))
+        while reason == _REARM:
+            self._words[_BREAKS] = self._words[_BREAKS_WANTED]
+            self._place_hooks()
+            reason = int(machine.run(self.address, 0, 1))
+        return reason
 
-    def _observe(self, observation: int) -> None:
-        """Has each access of the context tell itself, or no longer: code is translated anew for that."""
-        self._words[_OBSERVATION] = observation
-        if bool(observation) == bool(self._watching):
+    def _place_hooks(self) -> None:
+        """Has each instruction and access of the context tell itself that observation and breakpoints need.
+
+        Code is translated anew for that. What stops before an instruction comes before what notes it.
+        """
+        breaks, observed = self._words[_BREAKS], bool(self._words[_OBSERVATION])
+        wanted = bool(breaks), bool(breaks & _ARMED_DATA), observed
+        if wanted == self._watched:
             return
         hook, data = self.engine.hook, self.address
-        if observation:
-            self._watching = [
-                hook(emulator.HOOK_CODE, observe.on_fetch.address, data),
-                hook(emulator.HOOK_ACCESS, observe.on_access.address, data),
-            ]
-        else:
-            for handle in self._watching:
-                self.engine.unhook(handle)
-            self._watching = []
+        self._remove_hooks()
+        self._watched = wanted
+        if breaks and self.hooks_instructions:
+            self._watching.append(hook(emulator.HOOK_CODE, break_hooks.on_instruction.address, data))
+        if breaks & _ARMED_DATA:
+            self._watching.append(hook(emulator.HOOK_ACCESS, break_hooks.on_data.address, data))
+        if observed:
+            self._watching.append(hook(emulator.HOOK_CODE, observe.on_fetch.address, data))
+            self._watching.append(hook(emulator.HOOK_ACCESS, observe.on_access.address, data))
         self.engine.flush_code()
+
+    def _remove_hooks(self) -> None:
+        """Removes what `_place_hooks` placed.
+
+        The emulator would look up where the code lies that it translated for them, in the tables of whichever context
+        is here now: without RAM it finds nothing, sets no bit and counts nothing.
+        """
+        size, counts = self._words[_RAM_SIZE], bytes(self._counters)
+        self._words[_RAM_SIZE] = 0
+        for handle in self._watching:
+            self.engine.unhook(handle)
+        self._words[_RAM_SIZE] = size
+        self._counters[:] = counts
+        self._watching = []
 
     def _ask(self, request: int) -> None:
         self._change_request(~0, request)
@@ -257,6 +286,8 @@ _RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONTROLS, _CONSUMED, _BUDGET, 
 )
 _EVENT_BITS = runpage.EVENT_VALID | runpage.EVENT_EXCEPTION
 _OBSERVATION = int(control.OBSERVATION)
+_BREAKS, _BREAKS_WANTED, _ARMED_DATA = int(control.BREAKS), int(control.BREAKS_WANTED), int(ARMED_DATA)
+_REARM, _RAM_SIZE = int(outcome.REARM), int(control.RAM_SIZE)
 _FAILURES = int(control.FAILURES)
 _FIRST_COUNTER = int(control.FILLS)
 _AFTER_COUNTERS = _FIRST_COUNTER + control.COUNTER_WORDS

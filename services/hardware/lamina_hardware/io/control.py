@@ -122,6 +122,17 @@ APIC_WRITE = u64(467)  # 1 for a write of APIC_VALUE
 APIC_VALUE = u64(468)
 APIC_TARGET = u64(469)  # where the value of a read goes
 
+# Breakpoints of the context that runs (`breakpoints.py`).
+BREAKS = u64(160)  # ARMED_… that the core has hooks for; 0: none
+BREAKS_WANTED = u64(161)  # those that the context's registers ask for
+BREAK_HITS = u64(162)  # which of the four were hit and have not been told yet
+BREAK_FILLED = u64(163)  # which have their page looked up for this instruction, at BREAK_PAGES + number
+BREAK_PAGES = u64(164)
+BREAK_CROSSES = u64(168)  # bytes in a second page that an access of this instruction had, CROSSES_WRITE
+BREAK_SEEN = u64(169)  # 1: an instruction began since the emulator was started
+BREAK_RESUMED = u64(170)  # linear address of the instruction that runs under RFLAGS.RF
+BREAK_FLAG = u64(171)  # portable core: RFLAGS.RF at the beginning of the block
+
 # The portable core.
 PORTABLE = u64(80)  # 1 in a portable core
 SPECIAL = u64(81)  # 1: the block that runs has instructions that exit before they run
@@ -181,6 +192,7 @@ L_DERIVE_MODE = u64(152)
 L_WALK_LEGACY = u64(153)
 L_LOAD_PDPTES = u64(154)
 L_DELIVER_LEGACY = u64(155)
+L_BREAKS_BEFORE = u64(157)
 
 REQUEST_CANCEL = u64(1)
 REQUEST_PAUSE = u64(2)
@@ -199,6 +211,7 @@ STOP_INVALID = u64(8)
 STOP_CODE_WRITE = u64(9)  # portable core: the frame A, of translated code, is about to be written
 STOP_SYSENTER = u64(11)
 STOP_FAULT = u64(12)  # an access that a hook made failed at address A; the fault is in the block
+STOP_BREAK = u64(13)  # in front of an instruction that is armed (bits A), or behind one that hit (0)
 STOP_SPECIAL = u64(10)  # portable core: the instruction at RIP is to be done by hand
 
 FAULT_NONE = u64(0)

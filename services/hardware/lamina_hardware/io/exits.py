@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.apic_access import decode_access, is_apic_msr, leave_instruction
+from lamina_hardware.io.break_hooks import break_exit, raise_debug
 from lamina_hardware.io.by_hand import full_address
 from lamina_hardware.io.control import (
     ACCESS_EXECUTE,
     BLOCK_COUNT,
     BLOCK_SIZE,
+    BREAK_HITS,
     CONSUMED,
     ENV,
     EXCEPTIONS,
@@ -37,6 +39,7 @@ from lamina_hardware.io.control import (
     STOP,
     STOP_A,
     STOP_B,
+    STOP_BREAK,
     STOP_BUDGET,
     STOP_C,
     STOP_CODE_WRITE,
@@ -103,7 +106,6 @@ _0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
 _BYTE = u64(0xFF)
 _OFFSET = u64(4095)
 _EFER_SCE = _1
-_PAGE_DR6 = u64(runpage.STATE_OFFSET + 0x30)
 _DR6_SINGLE_STEP = u64(1 << 14)
 PAGE_ACTIVITY = u64(runpage.STATE_OFFSET + 8)
 HALTED, WAIT_FOR_STARTUP = u64(int(Activity.HALTED)), u64(int(Activity.WAIT_FOR_STARTUP))
@@ -180,9 +182,7 @@ def _single_step(block: int) -> Word:
     """Handles the trap behind an instruction that ran with RFLAGS.TF: it counts, and DR6 says why."""
     put(block, BLOCK_COUNT, _0)
     put(block, BLOCK_SIZE, _0)
-    place = word(block, RUN_PAGE) + _PAGE_DR6
-    store64(place, load64(place) | _DR6_SINGLE_STEP)
-    return raise_exception(block, _1, _0, _0)
+    return raise_debug(block, _DR6_SINGLE_STEP)
 
 
 @compiled("uint64(uint64)")
@@ -259,6 +259,11 @@ def classify(block: int) -> Word:
         if not fetch and word(block, FAULT) != FAULT_DEVICE:
             settle(block, _0)
         return _fault_exit(block, full_address(block))
+    if word(block, BREAK_HITS) != _0 and stop in (STOP_BUDGET, STOP_REQUEST):
+        return GO_ON  # the trap of what ran comes first
+    if stop == STOP_BREAK:
+        settle(block, _0)
+        return break_exit(block)
     if stop == STOP_BUDGET:
         return STOPPED
     if stop == STOP_REQUEST:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import numpy as np
 
 from lamina_hardware.io import unicorn_layout as at
+from lamina_hardware.io.breakpoints import note_fill
 from lamina_hardware.io.code import peek
 from lamina_hardware.io.control import (
     ACCESS_EXECUTE,
     ACCESS_READ,
     ACCESS_WRITE,
+    BREAKS,
     BUS_HEAD,
     CODE_DROPS,
     ENGINE,
@@ -253,6 +255,8 @@ def fill(block: int, va: int, kind: int, out: int) -> Word:
         rights &= RIGHT_READ | RIGHT_WRITE
         if (load32(state) & (_STATE_EXEC | _STATE_WRITE | _STATE_DIRTY)) != (_STATE_WRITE | _STATE_DIRTY):
             rights = RIGHT_READ
+    if word(block, BREAKS) != _0 and access != ACCESS_EXECUTE:
+        note_fill(block, va, page)
     if observed != _0:
         rights = _note_fill(observed, va, page, access, rights)
     store64(out, page)

@@ -18,11 +18,13 @@ import numpy as np
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import PAGE_INPUT_WAITS, answer_cpuid, answer_timestamp
+from lamina_hardware.io.breakpoints import note_port
 from lamina_hardware.io.code import code_at, count_between, leave_after
 from lamina_hardware.io.control import (
     BLOCK_COUNT,
     BLOCK_PC,
     BLOCK_SIZE,
+    BREAKS,
     BUDGET,
     CONSUMED,
     CPU,
@@ -238,6 +240,8 @@ def _port_exit(block: int, port: int, size: int, out: int, data: int) -> Word:
 def on_out(engine: int, port: int, size: int, data: int, block: int) -> None:
     """Ends the run behind OUT, or one repetition of OUTS; a doorbell is only counted, a port of nobody does nothing."""
     _port_denied(block, u64(port), u64(size))
+    if word(block, BREAKS) != _0:
+        note_port(block, u64(port), u64(size))
     if post(block, POST_PORT, u64(port), u64(size), u64(data)) != _0 or port_exits(block, u64(port), u64(size)) == _0:
         return
     leave_after(block, u64(size))
@@ -251,6 +255,8 @@ def on_in(engine: int, port: int, size: int, block: int) -> Word:
     A port of nobody reads all ones.
     """
     _port_denied(block, u64(port), u64(size))
+    if word(block, BREAKS) != _0:
+        note_port(block, u64(port), u64(size))
     if port_exits(block, u64(port), u64(size)) == _0:
         return np.uint32(0xFFFF_FFFF)
     waiting = word(block, RUN_PAGE) + PAGE_INPUT_WAITS

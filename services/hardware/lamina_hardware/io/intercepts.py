@@ -73,7 +73,7 @@ _CR4_DE, _CR4_OSXSAVE = _8, u64(1 << 18)
 _DR6_FIXED, _DR6_KNOWN, _DR7_FIXED, _DR7_KNOWN = u64(0xFFFF_0FF0), u64(0xE00F), u64(0x400), u64(0xFFFF_2FFF)
 _DR7_DETECT, _DR6_DETECTED = u64(1 << 13), u64(1 << 13)
 _XCR0_KNOWN = _3
-_FLAG_TF, _DR6_SINGLE_STEP = u64(1 << 8), u64(1 << 14)
+_FLAG_TF, _FLAG_RF, _DR6_SINGLE_STEP = u64(1 << 8), u64(1 << 16), u64(1 << 14)
 _ARITHMETIC = u64(0x8D5)  # CF PF AF ZF SF OF
 
 PAGE_RETIRED = u64(runpage.ENGINE_OFFSET + 0x40)
@@ -91,6 +91,7 @@ def _done(block: int, found: int, result: int) -> Word:
     settle(block, _1)
     move_rip(env, found & _BYTE)
     store32(env + at.HFLAGS, load32(env + at.HFLAGS) & ~at.HF_SHADOW)
+    store64(env + at.EFLAGS, load64(env + at.EFLAGS) & ~_FLAG_RF)
     record(block, LENGTH, _0 if result == GO_ON else found & _BYTE)
     if result == GO_ON and load64(env + at.EFLAGS) & _FLAG_TF != _0:  # the emulator did not see it run
         place = word(block, RUN_PAGE) + _PAGE_DR + u64(32)
@@ -167,7 +168,7 @@ def _control_register(block: int, found: int) -> Word:
 
 @compiled("uint64(uint64, uint64)")
 def _debug_register(block: int, found: int) -> Word:
-    """Does MOV DR. Breakpoints are state only: none ever hits."""
+    """Does MOV DR. The core looks what is armed before it goes on."""
     env, page = word(block, ENV), word(block, RUN_PAGE)
     rex = (found >> u64(32)) & _BYTE
     modrm = (found >> u64(24)) & _BYTE

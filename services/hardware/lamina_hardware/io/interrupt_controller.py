@@ -23,7 +23,7 @@ from lamina_hardware.domain.contexts import Context, ContextState
 from lamina_hardware.domain.interrupt_messages import destinations
 from lamina_hardware.engines.interface import ApicAccess
 from lamina_hardware.io.local_apic import answer
-from lamina_hardware.io.reset import reset_after_init
+from lamina_hardware.io.reset import enter_real_mode, reset_after_init
 from lamina_kit.clock import Clock
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
 from lamina_kit.membus import MemoryBus
@@ -66,6 +66,7 @@ class ApicWish:
     base_gpa: int
     timer_frequency_hz: int
     end_exits: int
+    starts_itself: bool = False
 
 
 @dataclass(slots=True)
@@ -178,6 +179,7 @@ class InterruptController:
         return LocalApic(
             ApicPage(self._words, wish.page_address), PostedInterrupts(self._words, wish.descriptor_address),
             wish.apic_id, wish.mode, ApicTimer(wish.timer_frequency_hz), wish.end_exits, wish.base_gpa,
+            starts_itself=wish.starts_itself,
         )  # fmt: skip
 
     def _change(self, found: Configured, wish: ApicWish) -> LocalApic:
@@ -269,8 +271,11 @@ class InterruptController:
         pending = context.pending
         pending.init = pending.nmi = pending.machine_check = False
         pending.fixed = pending.taken = 0
-        reset_after_init(self._bus.run_page(context.run_page), ring=0 if context.eptp else 3)
+        view = self._bus.run_page(context.run_page)
+        reset_after_init(view, ring=0 if context.eptp else 3)
         if found := self._configured.get(context.key):
+            if found.wish.starts_itself and context.eptp:
+                enter_real_mode(RunPage(view))
             found.apic.reset()
             self._arm(found)
 

@@ -20,6 +20,7 @@ from lamina_hardware.domain.pending import Pending
 from lamina_hardware.engines.interface import ApicAccess, CoreRun, Stopped
 from lamina_hardware.io import apic_access, control, outcome
 from lamina_hardware.io.control_table import exits_for_interrupts
+from lamina_hardware.io.reset import is_real, start_up
 from lamina_kit.runpage import (
     DIRTY_GPRS,
     DIRTY_RIP,
@@ -84,6 +85,9 @@ class InterruptedRun:
             vector, pending.startup = pending.startup, None
             if page.activity == Activity.WAIT_FOR_STARTUP:
                 page.activity = Activity.ACTIVE
+                if pending.apic is not None and pending.apic.starts_itself and is_real(page):
+                    start_up(page, vector)
+                    return None
                 page.rip = vector << _PAGE_SHIFT
                 page.dirty |= DIRTY_RIP
                 return self._exit(ExitReason.STARTUP, vector)

@@ -17,11 +17,15 @@ import numba
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import PAGE_EXIT_DATA
+from lamina_hardware.io.break_hooks import begin, conclude, keep_trap, raise_debug
+from lamina_hardware.io.breakpoints import wanted
 from lamina_hardware.io.by_hand import finish_by_hand
 from lamina_hardware.io.control import (
     BEGAN,
     BLOCK_COUNT,
     BLOCK_SIZE,
+    BREAK_HITS,
+    BREAKS,
     BUDGET,
     CONSUMED,
     ENGINE,
@@ -80,6 +84,7 @@ from lamina_hardware.io.outcome import (
     INTERRUPT_WINDOW,
     NMI,
     NMI_WINDOW,
+    REARM,
     REASON,
     RETIRED,
     RIP,
@@ -250,6 +255,10 @@ def _window(block: int) -> Word:
 def _emulate(block: int) -> Word:
     """Runs the emulator until it stops, once; returns GO_ON or a reason."""
     env = word(block, ENV)
+    if wanted(block) != word(block, BREAKS):
+        return REARM
+    if word(block, BREAKS) != _0:
+        begin(block)
     put(block, STOP, STOP_NONE)
     put(block, FAULT, FAULT_NONE)
     put(block, FAULT_ACCESS, _0)
@@ -260,10 +269,14 @@ def _emulate(block: int) -> Word:
     store32(env + at.HFLAGS, load32(env + at.HFLAGS) | at.HF_GUEST)
     if word(block, PORTABLE) == _0:
         put(block, STOP_ERROR, call5(word(block, F_START), word(block, ENGINE), load64(env + at.EIP), _0, _0, _0))
+        if word(block, BREAKS) != _0:
+            conclude(block)
         return classify(block)
     push(block)
     put(block, STOP_ERROR, call5(word(block, F_START), word(block, ENGINE), load64(env + at.EIP), _0, _0, _0))
     pull(block)
+    if word(block, BREAKS) != _0:
+        conclude(block)
     finish_by_hand(block)
     return classify(block)
 
@@ -293,11 +306,14 @@ def run(block: int, everything: int, flush: int) -> Word:
     """Runs the context in RUN_PAGE for at most BUDGET instructions; returns the reason, also in the exit record.
 
     `everything` loads all registers whatever the dirty word says; `flush` empties the TLB first. PAUSED means that
-    someone wanted the core for a moment: the same run goes on by calling again with CONSUMED as it stands.
+    someone wanted the core for a moment: the same run goes on by calling again with CONSUMED as it stands. So it does
+    behind REARM, once the core's hooks are those that BREAKS_WANTED needs.
     """
     put(block, WALK_SECOND_READS, _0)  # what the last walk kept of the second stage may have changed since
     if load(block, everything) != _0 or flush != _0:
         flush_tlb(block)
+    if wanted(block) != word(block, BREAKS):
+        return REARM
     set_intercepts(block)
     finish_load(block)
     put(block, BEGAN, word(block, CONSUMED))
@@ -306,8 +322,12 @@ def run(block: int, everything: int, flush: int) -> Word:
     reason = GO_ON
     while reason == GO_ON:
         reason = _step(block)
+        if reason == GO_ON and word(block, BREAK_HITS) != _0:
+            reason = raise_debug(block, _0)
         if reason == GO_ON and word(block, CONSUMED) >= word(block, BUDGET):
             reason = STOPPED
+    if word(block, BREAK_HITS) != _0:
+        keep_trap(block)
     store(block)
     place = word(block, RUN_PAGE) + PAGE_RETIRED
     store64(place, load64(place) + word(block, CONSUMED) - word(block, BEGAN))

@@ -37,6 +37,9 @@ ACKNOWLEDGE = u64(253)
 APIC = u64(252)
 """Not an exit: an access to the local APIC, in the block, which is to be done."""
 
+REARM = u64(251)
+"""Not an exit: the core's hooks are not those that the context's breakpoints need."""
+
 GO_ON = u64(0)
 
 RAISES = u64(1 << 16)

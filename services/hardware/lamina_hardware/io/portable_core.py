@@ -35,6 +35,7 @@ class PortableCore(CoreCell):
     """One core on the portable path."""
 
     path = "portable"
+    hooks_instructions = False
     capabilities: tuple[str, ...] = (
         "apic", "exact-budget", "exception-exits", "exit-controls", "halt-waits", "instruction-exits", "msr-exits",
         "nmi", "nmi-exits", "observation", "one-stage", "own-idt",

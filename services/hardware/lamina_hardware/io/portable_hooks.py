@@ -12,6 +12,9 @@ import numpy as np
 
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.answers import PAGE_INPUT_WAITS
+from lamina_hardware.io.api_registers import write_register
+from lamina_hardware.io.break_hooks import before_instruction
+from lamina_hardware.io.breakpoints import note_port
 from lamina_hardware.io.by_hand import (
     HANDED,
     PLAIN,
@@ -27,6 +30,8 @@ from lamina_hardware.io.control import (
     BLOCK_COUNT,
     BLOCK_PC,
     BLOCK_SIZE,
+    BREAK_FLAG,
+    BREAKS,
     BUDGET,
     CONSUMED,
     ENGINE,
@@ -71,6 +76,8 @@ _STI, _IRET, _MOV_SEGMENT = u64(0xFB), u64(0xCF), u64(0x8E)
 _SHADOWS, _RETURNS = _1, _2
 _LOW = u64(0xFFFF_FFFF)
 _WORD = u64(0xFFFF)
+_FLAG_RF = u64(1 << 16)
+_REG_EFLAGS = u64(253)
 
 
 @callback("boolean(uint64, uint64, int32, uint64, uint64)")
@@ -138,6 +145,7 @@ def on_block_portable(engine: int, pc: int, size: int, block: int) -> None:
     if word(block, STOP) != STOP_NONE:
         return
     look(block)
+    put(block, BREAK_FLAG, load64(word(block, ENV) + at.EFLAGS) & _FLAG_RF)
     count = _survey(block, pc, u64(size))
     consumed = word(block, CONSUMED)
     if consumed + count <= word(block, LIMIT):
@@ -205,6 +213,14 @@ def on_code(engine: int, pc: int, size: int, block: int) -> None:
     """
     if word(block, STOP) != STOP_NONE:
         return
+    if word(block, BREAKS) != _0:
+        resume = word(block, BREAK_FLAG)
+        put(block, BREAK_FLAG, _0)
+        if before_instruction(block, pc, resume) != _0:
+            call1(word(block, F_STOP), word(block, ENGINE))
+            return
+        if resume != _0:  # the flags are those of the block's beginning
+            write_register(block, _REG_EFLAGS, load64(word(block, ENV) + at.EFLAGS) & ~_FLAG_RF)
     again = pc == word(block, BLOCK_PC) and word(block, BLOCK_COUNT) != _0
     if again and _leaves_itself(decode(block, code_at(block, pc))) == _0:
         return
@@ -231,6 +247,8 @@ def on_interrupt_portable(engine: int, vector: int, block: int) -> None:
 @callback("void(uint64, uint32, int32, uint32, uint64)")
 def on_out_portable(engine: int, port: int, size: int, data: int, block: int) -> None:
     """Ends the run behind one repetition of OUTS, if its port exits; other port accesses are done by hand."""
+    if word(block, BREAKS) != _0:
+        note_port(block, u64(port), u64(size))
     if post(block, POST_PORT, u64(port), u64(size), u64(data)) != _0 or port_exits(block, u64(port), u64(size)) == _0:
         return
     put(block, STOP, STOP_IO)
@@ -245,6 +263,8 @@ def on_out_portable(engine: int, port: int, size: int, data: int, block: int) ->
 @callback("uint32(uint64, uint32, int32, uint64)")
 def on_in_portable(engine: int, port: int, size: int, block: int) -> Word:
     """Gives an INS that was reported before the holder's answer, and all ones for a port of nobody."""
+    if word(block, BREAKS) != _0:
+        note_port(block, u64(port), u64(size))
     if port_exits(block, u64(port), u64(size)) == _0:
         return np.uint32(0xFFFF_FFFF)
     store64(word(block, RUN_PAGE) + PAGE_INPUT_WAITS, _0)

@@ -1,4 +1,7 @@
-"""The registers of a new context: 64-bit long mode with flat segments, at ring 3 or ring 0."""
+"""The registers of a new context: 64-bit long mode with flat segments, at ring 3 or ring 0; and those of real mode.
+
+Source: Intel SDM vol. 3, table 10-1 (state after INIT), 9.4.3 (start-up IPI).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ XCR0 = 0x1
 
 _FLAT = 0xFFFF_FFFF
 _CODE, _DATA, _TSS, _LDT = 0xA09B, 0xC093, 0x008B, 0x0082
+_REAL_CODE, _REAL_DATA, _REAL_LIMIT = 0x9B, 0x93, 0xFFFF
+_REAL_CR0 = 0x6000_0010  # CD NW ET
+_PE, _PAGE_SHIFT, _SELECTOR_SHIFT = 1, 12, 8
 
 
 def reset_registers(view: memoryview, ring: int) -> None:
@@ -49,3 +55,27 @@ def reset_after_init(view: memoryview, ring: int) -> None:
     page.tsc, page.tsc_offset, page.tsc_aux, page.tsc_answered = clock
     view[runpage.POSTED_OFFSET : runpage.ENGINE_OFFSET] = posted
     page.activity = runpage.Activity.WAIT_FOR_STARTUP
+
+
+def enter_real_mode(page: RunPage) -> None:
+    """Gives a context the registers that a processor has after INIT."""
+    page.cr0, page.cr4, page.efer, page.cpl = _REAL_CR0, 0, 0, 0
+    page.rip, page.rdx = 0xFFF0, 0x600
+    page.set_segment("cs", Segment(0xF000, 0xFFFF_0000, _REAL_LIMIT, _REAL_CODE))
+    for name in ("ss", "ds", "es", "fs", "gs"):
+        page.set_segment(name, Segment(0, 0, _REAL_LIMIT, _REAL_DATA))
+    page.set_segment("ldtr", Segment(0, 0, _REAL_LIMIT, _LDT))
+    page.gdtr_limit = page.idtr_limit = _REAL_LIMIT
+    page.dirty = runpage.DIRTY_ALL
+
+
+def is_real(page: RunPage) -> bool:
+    """Whether a context is in real mode: INIT found an APIC that starts it itself."""
+    return not page.cr0 & _PE
+
+
+def start_up(page: RunPage, vector: int) -> None:
+    """Does what a start-up IPI does: the context goes on at the page that the vector names."""
+    page.set_segment("cs", Segment(vector << _SELECTOR_SHIFT, vector << _PAGE_SHIFT, _REAL_LIMIT, _REAL_CODE))
+    page.rip = 0
+    page.dirty |= runpage.DIRTY_RIP | runpage.DIRTY_SEGMENTS

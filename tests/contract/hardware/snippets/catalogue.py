@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.contract.hardware.snippets import (
     arithmetic,
+    breakpoints,
     code_changes,
     descriptor_tables,
     devices,
@@ -33,4 +34,5 @@ SNIPPETS: tuple[Snippet, ...] = (
     *code_changes.SNIPPETS,
     *interrupts.SNIPPETS,
     *system.SNIPPETS,
+    *breakpoints.SNIPPETS,
 )

@@ -48,6 +48,20 @@ KVM: dict[str, str] = {
     "ept_fetch": _NO_X,
     "ept_execute_only": _NO_X,
     "ept_table_absent": "where KVM walks by software, a refused table is the guest's page fault, if it arrives",
+    **dict.fromkeys(
+        (
+            *("write_breakpoint", "access_breakpoint", "breakpoint_of_one_byte", "breakpoint_of_two_bytes"),
+            *("breakpoint_of_four_bytes", "two_breakpoints_at_once", "breakpoint_on_the_stack"),
+            *("breakpoint_in_a_repeated_string", "breakpoint_behind_a_page", "breakpoint_of_a_linear_address"),
+            *("breakpoint_disarmed", "breakpoint_moved", "breakpoint_while_stepping", "breakpoints_of_ring_3"),
+            *("port_breakpoint", "port_breakpoint_at_an_exit"),
+        ),
+        _EMULATED + "no access and no port hits a breakpoint",
+    ),
+    **dict.fromkeys(
+        ("code_breakpoint", "code_breakpoint_in_a_loop", "code_breakpoint_on_a_repeated_string"),
+        _EMULATED + "IRETQ does not bring RF back, so an armed instruction faults again",
+    ),
     "ept_accessed": "KVM does not tell what was accessed, so A and D of the EPT are set when a page is mapped",
 }
 """What the engine `kvm` does otherwise: strictly where it emulates ring 0, as it may be better on another processor."""

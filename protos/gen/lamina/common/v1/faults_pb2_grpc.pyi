@@ -32,9 +32,9 @@ class FaultsStub:
     violations name the fields; `ListFaultKinds` says what is right), or `REQUEST_ID_REUSED` when the same request id
     came with another fault; NOT_FOUND `FAULT_KIND_UNKNOWN` for a kind that this layer does not have, `HOST_UNKNOWN` for
     an object of another host, and the layer's own reason for an object that does not exist, for example `NODE_UNKNOWN`;
-    FAILED_PRECONDITION `FAULT_ACTIVE` when the object has an active fault of this kind (clear it first), or the layer's
-    own reason when the object cannot break so now, for example `CORE_IS_LAST` or `CORE_LOST`; RESOURCE_EXHAUSTED
-    `FAULTS_TOO_MANY` when 1000 faults are active.
+    FAILED_PRECONDITION `FAULT_ACTIVE` when the object, or the part of it that the kind breaks (a frame of memory), has an
+    active fault of this kind (clear it first), or the layer's own reason when the object cannot break so now, for
+    example `CORE_IS_LAST` or `CORE_LOST`; RESOURCE_EXHAUSTED `FAULTS_TOO_MANY` when 1000 faults are active.
     """
     ClearFault: _aio.UnaryUnaryMultiCallable[_faults_pb2.ClearFaultRequest, _faults_pb2.Fault]
     """Ends a fault: what was broken works again, and what the fault lost stays lost.
@@ -83,9 +83,9 @@ class FaultsServicer:
         violations name the fields; `ListFaultKinds` says what is right), or `REQUEST_ID_REUSED` when the same request id
         came with another fault; NOT_FOUND `FAULT_KIND_UNKNOWN` for a kind that this layer does not have, `HOST_UNKNOWN` for
         an object of another host, and the layer's own reason for an object that does not exist, for example `NODE_UNKNOWN`;
-        FAILED_PRECONDITION `FAULT_ACTIVE` when the object has an active fault of this kind (clear it first), or the layer's
-        own reason when the object cannot break so now, for example `CORE_IS_LAST` or `CORE_LOST`; RESOURCE_EXHAUSTED
-        `FAULTS_TOO_MANY` when 1000 faults are active.
+        FAILED_PRECONDITION `FAULT_ACTIVE` when the object, or the part of it that the kind breaks (a frame of memory), has an
+        active fault of this kind (clear it first), or the layer's own reason when the object cannot break so now, for
+        example `CORE_IS_LAST` or `CORE_LOST`; RESOURCE_EXHAUSTED `FAULTS_TOO_MANY` when 1000 faults are active.
         """
 
     def ClearFault(

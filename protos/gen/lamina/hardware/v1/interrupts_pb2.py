@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from lamina.common.v1 import handle_pb2 as lamina_dot_common_dot_v1_dot_handle__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#lamina/hardware/v1/interrupts.proto\x12\x12lamina.hardware.v1\x1a\x1dlamina/common/v1/handle.proto\"\xcc\x04\n\x04\x41pic\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12+\n\x04mode\x18\x02 \x01(\x0e\x32\x1d.lamina.hardware.v1.Apic.Mode\x12\x0f\n\x07\x61pic_id\x18\x03 \x01(\x05\x12\x18\n\x10interrupt_domain\x18\x04 \x01(\t\x12\x14\n\x0cpage_address\x18\x05 \x01(\x04\x12\x1a\n\x12\x64\x65scriptor_address\x18\x06 \x01(\x04\x12\x10\n\x08\x62\x61se_gpa\x18\x07 \x01(\x04\x12\x1a\n\x12timer_frequency_hz\x18\x08 \x01(\x03\x12\x11\n\tend_exits\x18\t \x03(\x04\x12-\n\x05state\x18\n \x01(\x0b\x32\x1e.lamina.hardware.v1.Apic.State\x1a\xd1\x01\n\x05State\x12\x11\n\trequested\x18\x01 \x03(\x05\x12\x12\n\nin_service\x18\x02 \x03(\x05\x12\x15\n\rtask_priority\x18\x03 \x01(\x05\x12\x14\n\x0ctimer_vector\x18\x04 \x01(\x05\x12\x1e\n\x11timer_deadline_ns\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tdelivered\x18\x06 \x01(\x03\x12\x18\n\x10timer_interrupts\x18\x07 \x01(\x03\x12\x11\n\tipis_sent\x18\x08 \x01(\x03\x42\x14\n\x12_timer_deadline_ns\"L\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_NONE\x10\x01\x12\x0e\n\nMODE_XAPIC\x10\x02\x12\x0f\n\x0bMODE_X2APIC\x10\x03\">\n\x14\x43onfigureApicRequest\x12&\n\x04\x61pic\x18\x01 \x01(\x0b\x32\x18.lamina.hardware.v1.Apic\":\n\x0eGetApicRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\"e\n\x16RaiseInterruptsRequest\x12\x18\n\x10interrupt_domain\x18\x01 \x01(\t\x12\x31\n\ninterrupts\x18\x02 \x03(\x0b\x32\x1d.lamina.hardware.v1.Interrupt\"\x86\x01\n\tInterrupt\x12\x34\n\x07message\x18\x01 \x01(\x0b\x32!.lamina.hardware.v1.MessageSignalH\x00\x12\x34\n\x07\x63ontext\x18\x02 \x01(\x0b\x32!.lamina.hardware.v1.ContextSignalH\x00\x42\r\n\x0b\x64\x65stination\".\n\rMessageSignal\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x04\"\xf4\x01\n\rContextSignal\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x34\n\x04kind\x18\x02 \x01(\x0e\x32&.lamina.hardware.v1.ContextSignal.Kind\x12\x0e\n\x06vector\x18\x03 \x01(\x05\"s\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_FIXED\x10\x01\x12\x0c\n\x08KIND_NMI\x10\x02\x12\r\n\tKIND_INIT\x10\x03\x12\x10\n\x0cKIND_STARTUP\x10\x04\x12\x16\n\x12KIND_MACHINE_CHECK\x10\x05\"\xd9\x01\n\x17RaiseInterruptsResponse\x12\x43\n\x07results\x18\x01 \x03(\x0e\x32\x32.lamina.hardware.v1.RaiseInterruptsResponse.Result\"y\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x14\n\x10RESULT_REQUESTED\x10\x01\x12\x11\n\rRESULT_MERGED\x10\x02\x12\x19\n\x15RESULT_NO_DESTINATION\x10\x03\x12\x13\n\x0fRESULT_DISABLED\x10\x04\"\xb1\x01\n\x0eInterruptRoute\x12\x15\n\rdevice_vector\x18\x01 \x01(\x05\x12\x34\n\x07\x63ontext\x18\x02 \x01(\x0b\x32!.lamina.hardware.v1.ContextSignalH\x00\x12\x34\n\x07message\x18\x03 \x01(\x0b\x32!.lamina.hardware.v1.RoutedMessageH\x00\x12\x12\n\ninterrupts\x18\x04 \x01(\x03\x42\x08\n\x06target\"]\n\rRoutedMessage\x12\x18\n\x10interrupt_domain\x18\x01 \x01(\t\x12\x32\n\x07message\x18\x02 \x01(\x0b\x32!.lamina.hardware.v1.MessageSignal\"S\n\x1aListInterruptRoutesRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x1bListInterruptRoutesResponse\x12\x32\n\x06routes\x18\x01 \x03(\x0b\x32\".lamina.hardware.v1.InterruptRoute\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"_\n\x19SetInterruptRoutesRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x32\n\x06routes\x18\x02 \x03(\x0b\x32\".lamina.hardware.v1.InterruptRoute\"\x1c\n\x1aSetInterruptRoutesResponse2\x83\x04\n\nInterrupts\x12S\n\rConfigureApic\x12(.lamina.hardware.v1.ConfigureApicRequest\x1a\x18.lamina.hardware.v1.Apic\x12G\n\x07GetApic\x12\".lamina.hardware.v1.GetApicRequest\x1a\x18.lamina.hardware.v1.Apic\x12j\n\x0fRaiseInterrupts\x12*.lamina.hardware.v1.RaiseInterruptsRequest\x1a+.lamina.hardware.v1.RaiseInterruptsResponse\x12v\n\x13ListInterruptRoutes\x12..lamina.hardware.v1.ListInterruptRoutesRequest\x1a/.lamina.hardware.v1.ListInterruptRoutesResponse\x12s\n\x12SetInterruptRoutes\x12-.lamina.hardware.v1.SetInterruptRoutesRequest\x1a..lamina.hardware.v1.SetInterruptRoutesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#lamina/hardware/v1/interrupts.proto\x12\x12lamina.hardware.v1\x1a\x1dlamina/common/v1/handle.proto\"\xe3\x04\n\x04\x41pic\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12+\n\x04mode\x18\x02 \x01(\x0e\x32\x1d.lamina.hardware.v1.Apic.Mode\x12\x0f\n\x07\x61pic_id\x18\x03 \x01(\x05\x12\x18\n\x10interrupt_domain\x18\x04 \x01(\t\x12\x14\n\x0cpage_address\x18\x05 \x01(\x04\x12\x1a\n\x12\x64\x65scriptor_address\x18\x06 \x01(\x04\x12\x10\n\x08\x62\x61se_gpa\x18\x07 \x01(\x04\x12\x1a\n\x12timer_frequency_hz\x18\x08 \x01(\x03\x12\x11\n\tend_exits\x18\t \x03(\x04\x12-\n\x05state\x18\n \x01(\x0b\x32\x1e.lamina.hardware.v1.Apic.State\x12\x15\n\rstarts_itself\x18\x0b \x01(\x08\x1a\xd1\x01\n\x05State\x12\x11\n\trequested\x18\x01 \x03(\x05\x12\x12\n\nin_service\x18\x02 \x03(\x05\x12\x15\n\rtask_priority\x18\x03 \x01(\x05\x12\x14\n\x0ctimer_vector\x18\x04 \x01(\x05\x12\x1e\n\x11timer_deadline_ns\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tdelivered\x18\x06 \x01(\x03\x12\x18\n\x10timer_interrupts\x18\x07 \x01(\x03\x12\x11\n\tipis_sent\x18\x08 \x01(\x03\x42\x14\n\x12_timer_deadline_ns\"L\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\r\n\tMODE_NONE\x10\x01\x12\x0e\n\nMODE_XAPIC\x10\x02\x12\x0f\n\x0bMODE_X2APIC\x10\x03\">\n\x14\x43onfigureApicRequest\x12&\n\x04\x61pic\x18\x01 \x01(\x0b\x32\x18.lamina.hardware.v1.Apic\":\n\x0eGetApicRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\"e\n\x16RaiseInterruptsRequest\x12\x18\n\x10interrupt_domain\x18\x01 \x01(\t\x12\x31\n\ninterrupts\x18\x02 \x03(\x0b\x32\x1d.lamina.hardware.v1.Interrupt\"\x86\x01\n\tInterrupt\x12\x34\n\x07message\x18\x01 \x01(\x0b\x32!.lamina.hardware.v1.MessageSignalH\x00\x12\x34\n\x07\x63ontext\x18\x02 \x01(\x0b\x32!.lamina.hardware.v1.ContextSignalH\x00\x42\r\n\x0b\x64\x65stination\".\n\rMessageSignal\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x04\"\xf4\x01\n\rContextSignal\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x34\n\x04kind\x18\x02 \x01(\x0e\x32&.lamina.hardware.v1.ContextSignal.Kind\x12\x0e\n\x06vector\x18\x03 \x01(\x05\"s\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_FIXED\x10\x01\x12\x0c\n\x08KIND_NMI\x10\x02\x12\r\n\tKIND_INIT\x10\x03\x12\x10\n\x0cKIND_STARTUP\x10\x04\x12\x16\n\x12KIND_MACHINE_CHECK\x10\x05\"\xd9\x01\n\x17RaiseInterruptsResponse\x12\x43\n\x07results\x18\x01 \x03(\x0e\x32\x32.lamina.hardware.v1.RaiseInterruptsResponse.Result\"y\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x14\n\x10RESULT_REQUESTED\x10\x01\x12\x11\n\rRESULT_MERGED\x10\x02\x12\x19\n\x15RESULT_NO_DESTINATION\x10\x03\x12\x13\n\x0fRESULT_DISABLED\x10\x04\"\xb1\x01\n\x0eInterruptRoute\x12\x15\n\rdevice_vector\x18\x01 \x01(\x05\x12\x34\n\x07\x63ontext\x18\x02 \x01(\x0b\x32!.lamina.hardware.v1.ContextSignalH\x00\x12\x34\n\x07message\x18\x03 \x01(\x0b\x32!.lamina.hardware.v1.RoutedMessageH\x00\x12\x12\n\ninterrupts\x18\x04 \x01(\x03\x42\x08\n\x06target\"]\n\rRoutedMessage\x12\x18\n\x10interrupt_domain\x18\x01 \x01(\t\x12\x32\n\x07message\x18\x02 \x01(\x0b\x32!.lamina.hardware.v1.MessageSignal\"S\n\x1aListInterruptRoutesRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x1bListInterruptRoutesResponse\x12\x32\n\x06routes\x18\x01 \x03(\x0b\x32\".lamina.hardware.v1.InterruptRoute\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"_\n\x19SetInterruptRoutesRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x32\n\x06routes\x18\x02 \x03(\x0b\x32\".lamina.hardware.v1.InterruptRoute\"\x1c\n\x1aSetInterruptRoutesResponse2\x83\x04\n\nInterrupts\x12S\n\rConfigureApic\x12(.lamina.hardware.v1.ConfigureApicRequest\x1a\x18.lamina.hardware.v1.Apic\x12G\n\x07GetApic\x12\".lamina.hardware.v1.GetApicRequest\x1a\x18.lamina.hardware.v1.Apic\x12j\n\x0fRaiseInterrupts\x12*.lamina.hardware.v1.RaiseInterruptsRequest\x1a+.lamina.hardware.v1.RaiseInterruptsResponse\x12v\n\x13ListInterruptRoutes\x12..lamina.hardware.v1.ListInterruptRoutesRequest\x1a/.lamina.hardware.v1.ListInterruptRoutesResponse\x12s\n\x12SetInterruptRoutes\x12-.lamina.hardware.v1.SetInterruptRoutesRequest\x1a..lamina.hardware.v1.SetInterruptRoutesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,41 +33,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.hardware.v1.interrup
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_APIC']._serialized_start=91
-  _globals['_APIC']._serialized_end=679
-  _globals['_APIC_STATE']._serialized_start=392
-  _globals['_APIC_STATE']._serialized_end=601
-  _globals['_APIC_MODE']._serialized_start=603
-  _globals['_APIC_MODE']._serialized_end=679
-  _globals['_CONFIGUREAPICREQUEST']._serialized_start=681
-  _globals['_CONFIGUREAPICREQUEST']._serialized_end=743
-  _globals['_GETAPICREQUEST']._serialized_start=745
-  _globals['_GETAPICREQUEST']._serialized_end=803
-  _globals['_RAISEINTERRUPTSREQUEST']._serialized_start=805
-  _globals['_RAISEINTERRUPTSREQUEST']._serialized_end=906
-  _globals['_INTERRUPT']._serialized_start=909
-  _globals['_INTERRUPT']._serialized_end=1043
-  _globals['_MESSAGESIGNAL']._serialized_start=1045
-  _globals['_MESSAGESIGNAL']._serialized_end=1091
-  _globals['_CONTEXTSIGNAL']._serialized_start=1094
-  _globals['_CONTEXTSIGNAL']._serialized_end=1338
-  _globals['_CONTEXTSIGNAL_KIND']._serialized_start=1223
-  _globals['_CONTEXTSIGNAL_KIND']._serialized_end=1338
-  _globals['_RAISEINTERRUPTSRESPONSE']._serialized_start=1341
-  _globals['_RAISEINTERRUPTSRESPONSE']._serialized_end=1558
-  _globals['_RAISEINTERRUPTSRESPONSE_RESULT']._serialized_start=1437
-  _globals['_RAISEINTERRUPTSRESPONSE_RESULT']._serialized_end=1558
-  _globals['_INTERRUPTROUTE']._serialized_start=1561
-  _globals['_INTERRUPTROUTE']._serialized_end=1738
-  _globals['_ROUTEDMESSAGE']._serialized_start=1740
-  _globals['_ROUTEDMESSAGE']._serialized_end=1833
-  _globals['_LISTINTERRUPTROUTESREQUEST']._serialized_start=1835
-  _globals['_LISTINTERRUPTROUTESREQUEST']._serialized_end=1918
-  _globals['_LISTINTERRUPTROUTESRESPONSE']._serialized_start=1920
-  _globals['_LISTINTERRUPTROUTESRESPONSE']._serialized_end=2026
-  _globals['_SETINTERRUPTROUTESREQUEST']._serialized_start=2028
-  _globals['_SETINTERRUPTROUTESREQUEST']._serialized_end=2123
-  _globals['_SETINTERRUPTROUTESRESPONSE']._serialized_start=2125
-  _globals['_SETINTERRUPTROUTESRESPONSE']._serialized_end=2153
-  _globals['_INTERRUPTS']._serialized_start=2156
-  _globals['_INTERRUPTS']._serialized_end=2671
+  _globals['_APIC']._serialized_end=702
+  _globals['_APIC_STATE']._serialized_start=415
+  _globals['_APIC_STATE']._serialized_end=624
+  _globals['_APIC_MODE']._serialized_start=626
+  _globals['_APIC_MODE']._serialized_end=702
+  _globals['_CONFIGUREAPICREQUEST']._serialized_start=704
+  _globals['_CONFIGUREAPICREQUEST']._serialized_end=766
+  _globals['_GETAPICREQUEST']._serialized_start=768
+  _globals['_GETAPICREQUEST']._serialized_end=826
+  _globals['_RAISEINTERRUPTSREQUEST']._serialized_start=828
+  _globals['_RAISEINTERRUPTSREQUEST']._serialized_end=929
+  _globals['_INTERRUPT']._serialized_start=932
+  _globals['_INTERRUPT']._serialized_end=1066
+  _globals['_MESSAGESIGNAL']._serialized_start=1068
+  _globals['_MESSAGESIGNAL']._serialized_end=1114
+  _globals['_CONTEXTSIGNAL']._serialized_start=1117
+  _globals['_CONTEXTSIGNAL']._serialized_end=1361
+  _globals['_CONTEXTSIGNAL_KIND']._serialized_start=1246
+  _globals['_CONTEXTSIGNAL_KIND']._serialized_end=1361
+  _globals['_RAISEINTERRUPTSRESPONSE']._serialized_start=1364
+  _globals['_RAISEINTERRUPTSRESPONSE']._serialized_end=1581
+  _globals['_RAISEINTERRUPTSRESPONSE_RESULT']._serialized_start=1460
+  _globals['_RAISEINTERRUPTSRESPONSE_RESULT']._serialized_end=1581
+  _globals['_INTERRUPTROUTE']._serialized_start=1584
+  _globals['_INTERRUPTROUTE']._serialized_end=1761
+  _globals['_ROUTEDMESSAGE']._serialized_start=1763
+  _globals['_ROUTEDMESSAGE']._serialized_end=1856
+  _globals['_LISTINTERRUPTROUTESREQUEST']._serialized_start=1858
+  _globals['_LISTINTERRUPTROUTESREQUEST']._serialized_end=1941
+  _globals['_LISTINTERRUPTROUTESRESPONSE']._serialized_start=1943
+  _globals['_LISTINTERRUPTROUTESRESPONSE']._serialized_end=2049
+  _globals['_SETINTERRUPTROUTESREQUEST']._serialized_start=2051
+  _globals['_SETINTERRUPTROUTESREQUEST']._serialized_end=2146
+  _globals['_SETINTERRUPTROUTESRESPONSE']._serialized_start=2148
+  _globals['_SETINTERRUPTROUTESRESPONSE']._serialized_end=2176
+  _globals['_INTERRUPTS']._serialized_start=2179
+  _globals['_INTERRUPTS']._serialized_end=2694
 # @@protoc_insertion_point(module_scope)

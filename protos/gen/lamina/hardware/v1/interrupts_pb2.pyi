@@ -117,6 +117,7 @@ class Apic(_message.Message):
     TIMER_FREQUENCY_HZ_FIELD_NUMBER: _builtins.int
     END_EXITS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    STARTS_ITSELF_FIELD_NUMBER: _builtins.int
     mode: Global___Apic.Mode.ValueType
     """Mode."""
     apic_id: _builtins.int
@@ -133,6 +134,12 @@ class Apic(_message.Message):
     """Guest physical address of the memory-mapped registers in `MODE_XAPIC`. 0 means 0xfee00000."""
     timer_frequency_hz: _builtins.int
     """Frequency of the APIC timer, 1 kHz to 10 GHz. 0 means 1 GHz."""
+    starts_itself: _builtins.bool
+    """Whether INIT and a start-up IPI do what a processor does, without the holder: after INIT the context has the
+    registers of real mode, and the start-up IPI has it go on at the page that its vector names. Else INIT leaves the
+    registers of a new context, and the start-up IPI exits (`EXIT_REASON_STARTUP`). Either way the context waits in
+    between: `STATE_HALTED`, with `ACTIVITY_WAIT_FOR_STARTUP` in its registers. Only for a context with a second stage.
+    """
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Context."""
@@ -160,10 +167,11 @@ class Apic(_message.Message):
         timer_frequency_hz: _builtins.int = ...,
         end_exits: _abc.Iterable[_builtins.int] | None = ...,
         state: Global___Apic.State | None = ...,
+        starts_itself: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["handle", b"handle", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["apic_id", b"apic_id", "base_gpa", b"base_gpa", "descriptor_address", b"descriptor_address", "end_exits", b"end_exits", "handle", b"handle", "interrupt_domain", b"interrupt_domain", "mode", b"mode", "page_address", b"page_address", "state", b"state", "timer_frequency_hz", b"timer_frequency_hz"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apic_id", b"apic_id", "base_gpa", b"base_gpa", "descriptor_address", b"descriptor_address", "end_exits", b"end_exits", "handle", b"handle", "interrupt_domain", b"interrupt_domain", "mode", b"mode", "page_address", b"page_address", "starts_itself", b"starts_itself", "state", b"state", "timer_frequency_hz", b"timer_frequency_hz"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -277,7 +277,10 @@ Global___ControlRegisters: _TypeAlias = ControlRegisters  # noqa: Y015
 
 @_typing.final
 class DebugRegisters(_message.Message):
-    """Debug registers."""
+    """Debug registers. What DR7 arms breaks: an instruction faults before it runs, unless RFLAGS.RF is set; an access, or
+    under CR4.DE a port, traps behind the instruction. DR6 says what hit, and #DB exits or is delivered as the context's
+    intercepts say. The trap behind a port access that exits is delivered, whatever they say, when the context goes on.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
