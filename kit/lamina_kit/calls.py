@@ -137,8 +137,11 @@ class _StreamResponse(LocalCall):
 
     async def read(self) -> Any:
         """Returns the next message, or `grpc.aio.EOF`; raises when the stream ended by an error."""
-        if not self._rpc.settled:
+        rpc = self._rpc
+        if not rpc.settled:
             self._choose("reader")
+        if rpc.responses is not None and not rpc.concluded and (raw := rpc.responses.take()) is not None:
+            return self._deserialize(raw)
         return await self._next()
 
     async def _next(self) -> Any:

@@ -17,7 +17,7 @@ import weakref
 from asyncio.tasks import _enter_task, _leave_task
 from typing import Any
 
-LIMIT_S = 0.001
+LIMIT_S = 0.002
 """How long work is run at once before all that is ready has its turn, in seconds."""
 MAX_DEPTH = 8
 """How many pieces of work may be run inside one another."""

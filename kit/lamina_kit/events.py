@@ -104,7 +104,7 @@ class EventLog:
         if not cause and (context := trace.current()) is not None:
             origin = context.origin
         self._sequence += 1
-        told = tuple([(key, str(inputs[key])) for key in sorted(inputs)]) if inputs else ()
+        told = tuple([(key, str(value)) for key, value in sorted(inputs.items())]) if inputs else ()
         entry = EventRecord(
             self._sequence, self._clock.now_ns(), self._host, self._layer, object, event, origin, rule, told
         )

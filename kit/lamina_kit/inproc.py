@@ -160,6 +160,8 @@ class LocalChannel(grpc.aio.Channel):
         self._default_timeout = default_timeout_s
         self._closed = False
         self._routes: dict[str, Route] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn: Turn | None = None
 
     @property
     def server(self) -> LocalServer:
@@ -271,10 +273,12 @@ class LocalChannel(grpc.aio.Channel):
         loop = asyncio.get_running_loop()
         route = self._routes.get(method) or self._find(method)
         rpc = LocalContext(route, self._outgoing(metadata), loop, timeout)
-        if kind != _UNARY_UNARY or (turn := Turn.of(loop)) is None:
+        if self._loop is not loop:
+            self._loop, self._turn = loop, Turn.of(loop)
+        if kind != _UNARY_UNARY or self._turn is None:
             rpc.limit()
         else:
-            rpc.turn = turn  # most of these calls end in the step that awaits them, and need no timer
+            rpc.turn = self._turn  # most of these calls end in the step that awaits them, and need no timer
         streams_in, streams_out = kind
         if streams_in:
             rpc.requests = Pipe(loop)

@@ -18,14 +18,26 @@ MAX_BYTES_AHEAD = 256 << 10
 class Pipe:
     """Messages in flight. `put` and `get` wait; `close` lets the reader finish what is there, `abort` does not.
 
-    A reader that sets `taker` is given messages in the step of who puts them, where that is possible (`eager.py`); it
-    goes on to `get` the others. What the taker raises is raised by `get`.
+    A reader that sets `taker`, and does nothing between two messages but call it, is given messages in the step of who
+    puts them, where that is possible (`eager.py`); it goes on to `get` the others. What the taker raises `get` raises.
     """
 
-    __slots__ = ("_bytes", "_failure", "_loop", "_messages", "_readers", "_writers", "aborted", "closed", "taker")
+    __slots__ = (
+        "_bytes",
+        "_failure",
+        "_loop",
+        "_messages",
+        "_readers",
+        "_turn",
+        "_writers",
+        "aborted",
+        "closed",
+        "taker",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._turn = Turn.of(loop)
         self._messages: deque[bytes] = deque()
         self._bytes = 0
         self._readers: deque[asyncio.Future[None]] = deque()
@@ -67,7 +79,7 @@ class Pipe:
         taker = self.taker
         if taker is None or self._messages or self.closed or self._failure is not None:
             return False
-        turn = Turn.of(self._loop)
+        turn = self._turn
         if turn is None or not turn.begin(self._loop):
             return False
         self.taker = None  # a message that it causes itself is put
@@ -81,18 +93,24 @@ class Pipe:
             turn.end()
         return True
 
+    def take(self) -> bytes | None:
+        """Returns the next message if there is one."""
+        if not self._messages or self._failure is not None:
+            return None
+        message = self._messages.popleft()
+        self._bytes -= len(message)
+        if self._writers:
+            self._wake(self._writers)
+        return message
+
     async def get(self) -> bytes | None:
         """Returns the next message; None at the end."""
-        while not self._messages or self._failure is not None:
+        while (message := self.take()) is None:
             if self._failure is not None:
                 raise self._failure
             if self.closed:
                 return None
             await self._wait(self._readers)
-        message = self._messages.popleft()
-        self._bytes -= len(message)
-        if self._writers:
-            self._wake(self._writers)
         return message
 
     def close(self) -> None:

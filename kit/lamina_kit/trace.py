@@ -214,6 +214,12 @@ def current() -> TraceContext | None:
     return _context.get()
 
 
+def is_sampled() -> bool:
+    """Returns whether what this task does is to be recorded."""
+    context = _context.get()
+    return context is not None and context.sampled
+
+
 def worker() -> Recorder | None:
     """Returns the recorder of the layer that this task works for, or None."""
     return _recorder.get()

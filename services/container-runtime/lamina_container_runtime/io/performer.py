@@ -131,6 +131,8 @@ class Performer:
         thread = effect.thread
         thread.on_core = True
         try:
+            if not trace.is_sampled():  # as at almost every exit
+                return await self._runs.run(thread.context)
             with trace.span("core.run", context=thread.context.name, pid=thread.process.pid):
                 return await self._runs.run(thread.context)
         finally:

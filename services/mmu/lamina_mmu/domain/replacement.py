@@ -73,7 +73,9 @@ class Replacement:
         self._flags[frame] = FRESH
         if self._uses[frame] == _OBJECT:
             self._count_object(group, 1)
-        policy = self._policies.get(group) or self.policy(group)
+        policy = self._policies.get(group)
+        if policy is None:
+            policy = self.policy(group)
         if policy.remembers:
             self._pending.setdefault(group, {})[frame] = None
         else:

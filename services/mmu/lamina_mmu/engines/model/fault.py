@@ -181,7 +181,7 @@ class _Fault:
         if first:
             self.note("vma.found", f"{vma.start:#x}-{vma.end:#x} {vma.label}: the address is valid")
         self.entry = entry = space.table.load(self.vpn)
-        if is_transit(entry):
+        if entry and is_transit(entry):
             raise Busy(frame_key(frame_of(entry)))
         if m.faulting and not self.claimed and fault_key(space.id, self.vpn) in m.faulting:
             raise Busy(fault_key(space.id, self.vpn))
@@ -297,10 +297,11 @@ class _Fault:
 
     def install(self, frame: int, cow: bool) -> FaultResult:
         """Writes the entry for a page that had none."""
-        entry = leaf(frame, self.vma.rights, cow)
-        exchange(self.space.table, self.vpn, entry)
+        entry, table = leaf(frame, self.vma.rights, cow), self.space.table
+        if table.cas(self.vpn, 0, entry):
+            exchange(table, self.vpn, entry)
         self.m.note_mapped(self.space, self.vpn, frame)
-        return self.finish()
+        return self.finish(entry)
 
     def copy(self) -> Step[None]:
         """Gives the space a frame of its own with the shared page's content. The page is in transit meanwhile."""
@@ -337,10 +338,10 @@ class _Fault:
 
     # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def finish(self) -> FaultResult:
+    def finish(self, entry: int = 0) -> FaultResult:
         """Returns the result for a page in RAM; an entry that lags behind its mapping's rights is brought up."""
         table = self.space.table
-        entry = table.load(self.vpn)
+        entry = entry or table.load(self.vpn)  # just written, or else as it stands
         if not self.force and not permits(entry, self.access):
             update(table, self.vpn, NX, leaf(frame_of(entry), self.vma.rights, bool(entry & COW)))
             entry = table.load(self.vpn)
@@ -357,10 +358,8 @@ class _Fault:
         if self.outcome == _SPURIOUS:
             return
         space = self.space
-        if self.was_read:
-            space.major_faults += 1
-        else:
-            space.minor_faults += 1
+        space.major_faults += self.was_read
+        space.minor_faults += not self.was_read
         space.cow_faults += self.outcome == Outcome.COPIED
         note_fault(self.m, space, self.vma, self.vpn, self.outcome, self.was_read)
         outcome, access = _OUTCOME_NAMES[self.outcome], ACCESS_NAMES[self.access]

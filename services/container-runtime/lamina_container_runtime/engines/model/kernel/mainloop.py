@@ -68,7 +68,7 @@ _CARRY = 1
 def run_thread(thread: Thread) -> Step[None]:
     """Runs a thread to its end. What the layers below refuse for good kills its process, and is recorded."""
     try:
-        while (yield from before_user(thread)):
+        while thread.undisturbed or (yield from before_user(thread)):
             result: RunResult = yield Run(thread)
             thread.process.instructions += result.instructions
             thread.process.run_time_ns += result.run_time_ns

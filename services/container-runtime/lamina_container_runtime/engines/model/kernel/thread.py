@@ -66,6 +66,19 @@ class Thread:
             return True
         return self.must_die or self.process.stopped
 
+    @property
+    def undisturbed(self) -> bool:
+        """Whether nothing at all is to be done before it goes on in user mode: what is so at almost every exit."""
+        process = self.process
+        return not (
+            self.pending.infos
+            or process.pending.infos
+            or self.must_die
+            or process.stopped
+            or self.interrupted is not None
+            or self.saved_blocked is not None
+        )
+
     def begin_wait(self, waiter: Waiter, channel: str, killable_only: bool) -> None:
         """Notes what it waits for."""
         self._waiter = waiter
