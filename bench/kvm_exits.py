@@ -90,14 +90,14 @@ int main(int argc, char **argv) {
 """
 
 
-def compile_peer(folder: Path) -> Path | None:
+def compile_peer(folder: Path, source_text: str = C_LOOP) -> Path | None:
     """Returns the C loop as a program; None, with the reason on standard error, when it cannot be made."""
     cc = shutil.which("cc")
     if cc is None:
         print("no C loop: there is no cc", file=sys.stderr)
         return None
     source, program = folder / "peer.c", folder / "peer"
-    source.write_text(C_LOOP)
+    source.write_text(source_text)
     done = subprocess.run([cc, "-O2", "-o", program, source], capture_output=True, text=True, check=False)
     if done.returncode:
         print(f"no C loop: cc says {done.stderr.strip()[:300]}", file=sys.stderr)

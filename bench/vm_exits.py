@@ -7,6 +7,9 @@ layer, `Cpu.Run` stream, hypervisor, serial device, ledger, and back. The peer i
 OUT hook is a Python function that appends the byte, once letting the emulator go on and once stopping it, as an exit
 does. Rounds are interleaved; only the ratios mean much on a shared machine. The aim is at most 15 µs an exit and a boot
 in under 0.2 s.
+
+Where KVM is, the same guest runs over the engine set `kvm` as well, beside a loop in C that runs the same code by
+KVM_RUN and looks at each exit (see `kvm_exits.py`). The far aim is 1.5 times that.
 """
 
 from __future__ import annotations
@@ -15,7 +18,11 @@ import argparse
 import asyncio
 import statistics
 import struct
+import tempfile
 import time
+from contextlib import AsyncExitStack
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
@@ -23,14 +30,18 @@ from lamina.hypervisor.v1 import hypervisor_pb2_grpc
 
 from lamina_cli import guest_kernel
 from lamina_cli.assets import asset
-from lamina_cli.stack import private_stack
+from lamina_cli.stack import Settings, Stack, private_stack
+from lamina_kit.engines import SETS, engines_of
 
 AIM_EXIT_US = 15.0
 AIM_BOOT_S = 0.2
+AIM_KVM = 1.5
 KERNEL_AT = 0x100000
 MEMORY = 64 << 20
 PROMPT = b"> "
 STOPPED = pb.VirtualMachine.STATE_STOPPED
+
+kvm_exits: Any = import_module("kvm_exits")  # beside this file
 
 
 def loop(exits: int) -> bytes:
@@ -50,8 +61,6 @@ def elf(code: bytes) -> bytes:
 
 def bare(exits: int, stop: bool) -> float:
     """Returns microseconds an OUT on a bare emulator; with `stop` each one leaves it and enters it again."""
-    from importlib import import_module
-
     unicorn: Any = import_module("unicorn")
     x86_const: Any = import_module("unicorn.x86_const")
     uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
@@ -114,11 +123,67 @@ class Guests:
         return took / ledger.total_exits * 1e6, ledger.total_host_time_ns / ledger.total_exits / 1e3
 
 
+def guests_of(stack: Stack) -> Guests:
+    """Returns the VMs of a stack."""
+    return Guests(stack.client().stub("hypervisor", hypervisor_pb2_grpc.VirtualMachinesStub))
+
+
+def c_loop(exits: int) -> str:
+    """Returns the peer in C with the sender's code, which leaves for more bytes than are counted."""
+    code = "".join(f"\\x{byte:02x}" for byte in loop(2 * exits + 2))
+    return (
+        str(kvm_exits.C_LOOP)
+        .replace('"\\xe6\\x80\\xeb\\xfc", 4', f'"{code}", {len(loop(exits))}')
+        .replace("== 0x80", "== 0x3f8")
+    )
+
+
+class OnKvm:
+    """The sender on a stack of the engine set `kvm`, beside the loop in C."""
+
+    def __init__(self, stack: Stack, peer: Path | None, exits: int) -> None:
+        self._guests, self._peer, self._exits = guests_of(stack), peer, exits
+        self.found: list[tuple[float, float, float]] = []
+
+    async def open(self) -> None:
+        """Defines the VM, and runs it once: the first core of a service compiles."""
+        self._sender = await self._guests.define("sender", elf(loop(self._exits)))
+        await self._guests.exits(self._sender)
+
+    async def round(self) -> None:
+        """Measures once: an exit in all, in the dispatcher, and in C."""
+        peer = 0.0 if self._peer is None else await asyncio.to_thread(kvm_exits.run_peer, self._peer, self._exits)
+        self.found.append((*await self._guests.exits(self._sender), peer))
+
+    def tell(self) -> None:
+        """Prints the medians."""
+        exit_us, dispatcher, peer = (statistics.median(values) for values in zip(*self.found, strict=True))
+        print(f"an exit through the hypervisor, over KVM   {exit_us:8.1f} µs   {1e6 / exit_us:10,.0f} a second")
+        print(f"  of which the hypervisor's dispatcher     {dispatcher:8.1f} µs")
+        if self._peer is not None:
+            ratio = exit_us / peer
+            print(f"the same code, C loop over KVM_RUN         {peer:8.1f} µs   ratio {ratio:.1f}", end=" ")
+            print(f"(far aim {AIM_KVM:g} {verdict(ratio <= AIM_KVM)})")
+
+
+async def on_kvm(stacks: AsyncExitStack, exits: int) -> OnKvm | None:
+    """Starts what measures over KVM; None, with the reason, where there is none."""
+    if missing := engines_of("hardware")["kvm"].missing():
+        print(f"nothing over KVM: {'; '.join(missing)}")
+        return None
+    folder = Path(stacks.enter_context(tempfile.TemporaryDirectory()))
+    stack = await stacks.enter_async_context(private_stack(Settings(engines=SETS["kvm"])))
+    made = OnKvm(stack, kvm_exits.compile_peer(folder, c_loop(exits)), exits)
+    await made.open()
+    return made
+
+
 async def measure(exits: int, rounds: int) -> None:
     """Prints the medians of all rounds."""
     whole, host, hook, stopping, boots = [], [], [], [], []
-    async with private_stack() as stack:
-        guests = Guests(stack.client().stub("hypervisor", hypervisor_pb2_grpc.VirtualMachinesStub))
+    async with AsyncExitStack() as stacks:
+        guests = guests_of(await stacks.enter_async_context(private_stack()))
+        kvm = await on_kvm(stacks, exits)
         sender = await guests.define("sender", elf(loop(exits)))
         kernel = await guests.define("kernel", guest_kernel.compile(asset("guests/kernel")))
         for _ in range(rounds):
@@ -128,6 +193,8 @@ async def measure(exits: int, rounds: int) -> None:
             hook.append(bare(exits, stop=False))
             stopping.append(bare(exits, stop=True))
             boots.append(await guests.run(kernel, PROMPT))
+            if kvm is not None:
+                await kvm.round()
     exit_us, stop_us, boot_s = map(statistics.median, (whole, stopping, boots))
     print(f"an exit through the hypervisor, embedded   {exit_us:8.1f} µs   {1e6 / exit_us:10,.0f} a second")
     print(f"  of which the hypervisor's dispatcher     {statistics.median(host):8.1f} µs")
@@ -136,6 +203,8 @@ async def measure(exits: int, rounds: int) -> None:
     print(f"guest kernel, power-on to prompt           {boot_s * 1e3:8.1f} ms")
     print(f"aims: exit ≤ {AIM_EXIT_US:g} µs {verdict(exit_us <= AIM_EXIT_US)}, boot < {AIM_BOOT_S:g} s", end=" ")
     print(verdict(boot_s < AIM_BOOT_S))
+    if kvm is not None:
+        kvm.tell()
 
 
 def verdict(met: bool) -> str:

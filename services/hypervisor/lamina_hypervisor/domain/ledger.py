@@ -39,23 +39,21 @@ class ExitLedger:
     """The ledger of one VM since its power-on."""
 
     def __init__(self) -> None:
-        self._rows: dict[ExitKind, list[int]] = {}
+        self._rows: dict[tuple[int, ExitReason, str], list[int]] = {}  # tuples: one is looked up at every exit
         self.instructions = 0
 
     def record(self, vcpu: int, reason: ExitReason, qualifier: str, host_time_ns: int) -> None:
         """Counts one exit."""
-        kind = ExitKind(vcpu, reason, qualifier)
-        row = self._rows.get(kind)
+        row = self._rows.get((vcpu, reason, qualifier))
         if row is None:
-            if len(self._rows) >= MAX_ROWS:
-                kind = ExitKind(vcpu, reason, "other")
-            row = self._rows.setdefault(kind, [0, 0])
+            name = qualifier if len(self._rows) < MAX_ROWS else "other"
+            row = self._rows.setdefault((vcpu, reason, name), [0, 0])
         row[0] += 1
         row[1] += host_time_ns
 
     def rows(self) -> list[Row]:
         """Returns the rows by vCPU, reason and qualifier."""
-        return [Row(kind, count, time) for kind, (count, time) in sorted(self._rows.items())]
+        return [Row(ExitKind(*kind), count, time) for kind, (count, time) in sorted(self._rows.items())]
 
     def total(self) -> int:
         """Returns the number of all exits."""
@@ -64,8 +62,8 @@ class ExitLedger:
     def by_reason(self) -> dict[str, int]:
         """Returns the number of exits of each reason that occurred, as `exits_hlt` and so on, by its number."""
         sums: dict[ExitReason, int] = {}
-        for kind, (count, _) in sorted(self._rows.items()):
-            sums[kind.reason] = sums.get(kind.reason, 0) + count
+        for (_, reason, _), (count, _) in sorted(self._rows.items()):
+            sums[reason] = sums.get(reason, 0) + count
         return {f"exits_{reason.name.lower()}": count for reason, count in sorted(sums.items())}
 
     def total_host_time_ns(self) -> int:
@@ -74,4 +72,4 @@ class ExitLedger:
 
     def count(self, qualifier: str) -> int:
         """Returns the number of exits of one qualifier over all vCPUs."""
-        return sum(count for kind, (count, _) in self._rows.items() if kind.qualifier == qualifier)
+        return sum(count for (_, _, name), (count, _) in self._rows.items() if name == qualifier)

@@ -37,6 +37,7 @@ class PortBus:
 
     def __init__(self) -> None:
         self._ranges: list[_Range] = []
+        self._names: dict[tuple[int, bool, str], str] = {}
         self.unclaimed = 0
 
     def attach(self, first: int, count: int, device: PortDevice) -> None:
@@ -48,14 +49,19 @@ class PortBus:
 
     def qualifier(self, port: int, *, write: bool) -> str:
         """Returns what the exit ledger calls an access, for example `out 0x3f8 thr`; `in unknown` without a device."""
-        direction = "out" if write else "in"
         found = self._find(port)
         if found is None:
-            return f"{direction} unknown"
-        return f"{direction} {port:#x} {found.device.register_name(port - found.first, write=write)}"
+            return "out unknown" if write else "in unknown"
+        register = found.device.register_name(port - found.first, write=write)
+        name = self._names.get((port, write, register))
+        if name is None:
+            name = self._names[port, write, register] = f"{'out' if write else 'in'} {port:#x} {register}"
+        return name
 
     def read(self, port: int, size: int) -> int:
         """Returns what IN of `size` (1, 2 or 4) bytes at `port` gives."""
+        if size == 1:
+            return self._read_byte(port)
         value = 0
         for byte in range(size):
             value |= self._read_byte(port + byte) << 8 * byte
@@ -63,6 +69,9 @@ class PortBus:
 
     def write(self, port: int, size: int, value: int) -> None:
         """Performs OUT of `size` (1, 2 or 4) bytes at `port`."""
+        if size == 1:
+            self._write_byte(port, value & 0xFF)
+            return
         for byte in range(size):
             self._write_byte(port + byte, value >> 8 * byte & 0xFF)
 

@@ -70,6 +70,8 @@ class Serial:
 
     def take_output(self) -> bytes:
         """Returns the bytes sent since the last call."""
+        if not self._output:
+            return b""
         output = bytes(self._output)
         self._output.clear()
         return output

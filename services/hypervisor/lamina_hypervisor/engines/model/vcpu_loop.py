@@ -45,30 +45,33 @@ class VcpuLoop:
                 elif vcpu.state is VcpuState.HALTED:
                     yield from self._sleep(machine, vcpu)
                 else:
-                    yield from self._turn(machine, vcpu)
+                    yield from self._turns(machine, vcpu)
         except LaminaError as error:
             reason = "OUT_OF_MEMORY" if isinstance(error, ResourceExhausted) else "HOST_UNAVAILABLE"
             machine.end(Verdict(reason, f"vCPU {vcpu.number}: {error}", crashed=True))
         finally:
             vcpu.running = False
 
-    def _turn(self, machine: ModelMachine, vcpu: Vcpu) -> Step[None]:
-        """One run and its exit."""
-        if vcpu.number == 0 and (machine.serial.interrupt or vcpu.offered):
-            self._offer(machine, vcpu)
-        vcpu.running = True
-        ran: Ran = yield effects.Run(vcpu.context)
-        vcpu.running = False
-        if vcpu.offered and not vcpu.page.event & EVENT_VALID:
-            vcpu.offered = False
-            vcpu.interrupts += 1
-        left = self._clock.now_ns()
-        self._account(vcpu, ran, left)
-        following, qualifier = self._dispatcher.handle(machine, vcpu, ran.reason, ran.detail, left)
-        if following is not Next.RESUME:
-            yield from self._follow(machine, vcpu, following)
-        machine.ledger.record(vcpu.number, ran.reason, qualifier, self._clock.now_ns() - left)
-        machine.ledger.instructions += ran.instructions
+    def _turns(self, machine: ModelMachine, vcpu: Vcpu) -> Step[None]:
+        """Runs and handles exits, until one asks for more than to go on, or the machine is to stand or ends."""
+        run, first = effects.Run(vcpu.context), vcpu.number == 0
+        following = Next.RESUME
+        while following is Next.RESUME and machine.verdict is None and not machine.paused:
+            if first and (vcpu.offered or machine.serial.interrupt):
+                self._offer(machine, vcpu)
+            vcpu.running = True
+            ran: Ran = yield run
+            vcpu.running = False
+            if vcpu.offered and not vcpu.page.event & EVENT_VALID:
+                vcpu.offered = False
+                vcpu.interrupts += 1
+            left = self._clock.now_ns()
+            self._account(vcpu, ran, left)
+            following, qualifier = self._dispatcher.handle(machine, vcpu, ran.reason, ran.detail, left)
+            if following is not Next.RESUME:
+                yield from self._follow(machine, vcpu, following)
+            machine.ledger.record(vcpu.number, ran.reason, qualifier, self._clock.now_ns() - left)
+            machine.ledger.instructions += ran.instructions
 
     def _account(self, vcpu: Vcpu, ran: Ran, now_ns: int) -> None:
         vcpu.exits += 1
