@@ -23,6 +23,8 @@ from lamina_kit.route import Route
 
 MAX_MESSAGE = 8 << 20
 """Largest message in bytes, in either direction, on sockets and in process."""
+MAX_ANSWER = (4 << 20) - (64 << 10)
+"""Most bytes of data in a response: a client whose library was told nothing takes messages of at most 4 MiB."""
 
 Pairs = tuple[tuple[str, str | bytes], ...]
 

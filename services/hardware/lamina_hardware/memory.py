@@ -10,6 +10,7 @@ from lamina_kit.checks import Checks
 from lamina_kit.errors import DataLoss, OutOfRange
 from lamina_kit.membus import FAILED, MemoryBus
 from lamina_kit.paging import ADDR_MASK
+from lamina_kit.rpc import MAX_ANSWER
 
 MAX_TRANSFER = 4 << 20
 
@@ -37,7 +38,7 @@ class HostMemory:
     def read(self, address: int, size: int) -> bytes:
         """Returns bytes."""
         with Checks() as check:
-            check.range("size_bytes", size, 1, MAX_TRANSFER)
+            check.range("size_bytes", size, 1, MAX_ANSWER)
         self._bound(address, size)
         self._check_works(address, size)
         return self._bus.read(address, size)

@@ -10,6 +10,7 @@ from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina_kit.checks import Checks
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.paging import PAGE_SHIFT, PAGE_SIZE, TABLE_NAMES, bit_names, page_up
+from lamina_kit.rpc import MAX_ANSWER
 from lamina_mmu.domain.entry import EXECUTE, READ, WRITE
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.map_spec import MapSpec
@@ -128,10 +129,19 @@ def page_range(address: int, size: int) -> tuple[int, int]:
     return address, min(page_up(address + size), MAX_SPACE)
 
 
-def byte_range(address: int, size: int, field: str) -> None:
-    """Bounds a read or a write of a space."""
+def bytes_read(address: int, size: int) -> None:
+    """Bounds a read of a space."""
+    _byte_range(address, size, "size_bytes", MAX_ANSWER)
+
+
+def bytes_written(address: int, size: int) -> None:
+    """Bounds a write of a space."""
+    _byte_range(address, size, "data", MAX_BYTES)
+
+
+def _byte_range(address: int, size: int, field: str, most: int) -> None:
     with Checks() as check:
-        check.range(field, size, 1, MAX_BYTES)
+        check.range(field, size, 1, most)
         check.range("address", address, 0, (1 << 64) - 1 - MAX_BYTES)
 
 

@@ -13,6 +13,7 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina_hardware.config import HardwareConfig
 from lamina_kit import status
 from lamina_kit.errors import InvalidArgument, LaminaError
+from lamina_kit.rpc import MAX_ANSWER
 
 RAM = 64 << 20
 
@@ -74,10 +75,10 @@ async def test_memory_is_read_and_written(bench: Any) -> None:
 
 @pytest.mark.parametrize(("address", "size", "code"), [
     (RAM, 1, "OUT_OF_RANGE"), (RAM - 1, 2, "OUT_OF_RANGE"), (2**64 - 1, 2, "OUT_OF_RANGE"),
-    (0, 0, "INVALID_ARGUMENT"), (0, -5, "INVALID_ARGUMENT"), (0, (4 << 20) + 1, "INVALID_ARGUMENT"),
+    (0, 0, "INVALID_ARGUMENT"), (0, -5, "INVALID_ARGUMENT"), (0, MAX_ANSWER + 1, "INVALID_ARGUMENT"),
 ])  # fmt: skip
 async def test_memory_bounds(bench: Any, address: int, size: int, code: str) -> None:
-    """Reads outside RAM, and of sizes below 1 or over 4 MiB, are refused."""
+    """Reads outside RAM, and of sizes below 1 or over what an answer may have, are refused."""
     error = await refusal(bench.memory.ReadMemory(pb.ReadMemoryRequest(address=address, size_bytes=size)))
     assert error.code == code
 

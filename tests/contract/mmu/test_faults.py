@@ -10,6 +10,7 @@ from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import EXECUTE, PAGE, READ, RW, WRITE, Outcome, Stack
 
 from lamina_kit import retry
+from lamina_kit.rpc import MAX_ANSWER
 
 R = pb.Protection(read=True)
 
@@ -239,8 +240,17 @@ async def test_reading_beyond_a_mapping_names_the_first_bad_address(stack: Stack
     assert "0x401000" in message
     await expect_refused(stack.write(space, 0x40_0FF0, bytes(32)), "OUT_OF_RANGE", "BAD_ADDRESS")
     await expect_refused(stack.read(space, 2**64 - 1, 1), "INVALID_ARGUMENT")
-    for size in (0, -1, (4 << 20) + 1):
-        await expect_refused(stack.read(space, 0x40_0000, size), "INVALID_ARGUMENT")
+    for size in (0, -1, MAX_ANSWER + 1):
+        assert "size_bytes" in await expect_refused(stack.read(space, 0x40_0000, size), "INVALID_ARGUMENT")
+
+
+async def test_the_longest_read_fits_into_a_message_of_4_mib(stack: Stack) -> None:
+    """What a read may return at most, a client takes whose library was told nothing of sizes."""
+    space = await stack.space()
+    await stack.map(space, 0x40_0000, MAX_ANSWER // PAGE)
+    request = pb.ReadSpaceRequest(handle=space.handle, address=0x40_0000, size_bytes=MAX_ANSWER)
+    answer = await stack.spaces.ReadSpace(request)
+    assert len(answer.data) == MAX_ANSWER and answer.ByteSize() < 4 << 20
 
 
 async def test_a_forced_write_changes_only_the_spaces_own_copy(stack: Stack) -> None:

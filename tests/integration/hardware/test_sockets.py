@@ -19,6 +19,7 @@ from lamina_kit.clock import RealClock
 from lamina_kit.layer import LayerState
 from lamina_kit.membus import MemoryBus
 from lamina_kit.rng import Rng
+from lamina_kit.rpc import MAX_ANSWER
 from lamina_kit.runpage import DIRTY_ALL, ExitReason, RunPage
 from lamina_kit.service import Environment, connect, serve
 
@@ -70,6 +71,13 @@ async def target(short_dir: Path) -> AsyncIterator[str]:
     yield served.addresses[0]
     await served.stop()
     await service.stop()
+
+
+async def test_a_client_that_was_told_nothing_takes_the_longest_read(target: str) -> None:
+    """Every size that may be read fits into the message that gRPC takes by default."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        request = pb.ReadMemoryRequest(address=0x1000, size_bytes=MAX_ANSWER)
+        assert len((await rpc.MemoryStub(channel).ReadMemory(request)).data) == MAX_ANSWER
 
 
 async def test_a_program_runs_over_sockets(target: str) -> None:

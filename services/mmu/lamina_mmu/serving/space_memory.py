@@ -34,13 +34,13 @@ class MemoryCalls:
 
     async def ReadSpace(self, request: pb.ReadSpaceRequest, context: Context) -> pb.ReadSpaceResponse:
         """Reads a space's bytes."""
-        convert.byte_range(request.address, request.size_bytes, "size_bytes")
+        convert.bytes_read(request.address, request.size_bytes)
         step = self.host.engine.read_space(convert.handle(request.handle), request.address, request.size_bytes)
         return pb.ReadSpaceResponse(data=await self.host.drive(step))
 
     async def WriteSpace(self, request: pb.WriteSpaceRequest, context: Context) -> pb.WriteSpaceResponse:
         """Writes a space's bytes."""
-        convert.byte_range(request.address, len(request.data), "data")
+        convert.bytes_written(request.address, len(request.data))
         handle = convert.handle(request.handle)
         await self.host.drive(self.host.engine.write_space(handle, request.address, request.data, request.force))
         return pb.WriteSpaceResponse()

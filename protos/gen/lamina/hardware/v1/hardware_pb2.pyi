@@ -562,7 +562,7 @@ class ReadMemoryRequest(_message.Message):
     address: _builtins.int
     """Physical address."""
     size_bytes: _builtins.int
-    """Bytes, 1 to 4 MiB."""
+    """Bytes, 1 to 4,128,768 (4 MiB - 64 KiB): the answer fits into what a client takes whose library was told nothing."""
     def __init__(
         self,
         *,

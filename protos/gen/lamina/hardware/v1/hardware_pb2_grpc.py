@@ -306,8 +306,8 @@ class MemoryServicer:
     def ReadMemory(self, request, context):
         """Reads bytes of RAM, for callers that cannot map it.
 
-        Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT for a size over 4 MiB; DATA_LOSS `MEMORY_FAILED` for a
-        frame whose memory failed.
+        Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT naming `size_bytes` for a size over
+        4 MiB - 64 KiB; DATA_LOSS `MEMORY_FAILED` for a frame whose memory failed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -107,8 +107,8 @@ class MemoryStub:
     ReadMemory: _aio.UnaryUnaryMultiCallable[_hardware_pb2.ReadMemoryRequest, _hardware_pb2.ReadMemoryResponse]
     """Reads bytes of RAM, for callers that cannot map it.
 
-    Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT for a size over 4 MiB; DATA_LOSS `MEMORY_FAILED` for a
-    frame whose memory failed.
+    Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT naming `size_bytes` for a size over
+    4 MiB - 64 KiB; DATA_LOSS `MEMORY_FAILED` for a frame whose memory failed.
     """
     WriteMemory: _aio.UnaryUnaryMultiCallable[_hardware_pb2.WriteMemoryRequest, _hardware_pb2.WriteMemoryResponse]
     """Writes bytes of RAM. Translated code of the frames written is dropped before the call returns.
@@ -157,8 +157,8 @@ class MemoryServicer:
     ) -> _abc.Awaitable[_hardware_pb2.ReadMemoryResponse]:
         """Reads bytes of RAM, for callers that cannot map it.
 
-        Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT for a size over 4 MiB; DATA_LOSS `MEMORY_FAILED` for a
-        frame whose memory failed.
+        Errors: OUT_OF_RANGE `ADDRESS_OUTSIDE_RAM`; INVALID_ARGUMENT naming `size_bytes` for a size over
+        4 MiB - 64 KiB; DATA_LOSS `MEMORY_FAILED` for a frame whose memory failed.
         """
 
     def WriteMemory(

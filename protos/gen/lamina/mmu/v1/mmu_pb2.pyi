@@ -855,7 +855,7 @@ class ReadSpaceRequest(_message.Message):
     address: _builtins.int
     """First address."""
     size_bytes: _builtins.int
-    """Bytes, 1 to 4 MiB."""
+    """Bytes, 1 to 4,128,768 (4 MiB - 64 KiB): the answer fits into what a client takes whose library was told nothing."""
     @_builtins.property
     def handle(self) -> _handle_pb2.Handle:
         """Space."""

@@ -301,7 +301,8 @@ class SpacesServicer:
         """Reads a space's bytes, faulting pages in.
 
         Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BAD_ADDRESS` naming the first bad address;
-        RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`; INVALID_ARGUMENT for a size over 4 MiB.
+        RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`; INVALID_ARGUMENT naming `size_bytes` for a
+        size over 4 MiB - 64 KiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -310,7 +311,7 @@ class SpacesServicer:
     def WriteSpace(self, request, context):
         """Writes a space's bytes, faulting pages in and copying shared ones.
 
-        Errors: as `ReadSpace`.
+        Errors: as `ReadSpace`, but up to 4 MiB are written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

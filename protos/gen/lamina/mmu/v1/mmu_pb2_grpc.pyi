@@ -85,12 +85,13 @@ class SpacesStub:
     """Reads a space's bytes, faulting pages in.
 
     Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BAD_ADDRESS` naming the first bad address;
-    RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`; INVALID_ARGUMENT for a size over 4 MiB.
+    RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`; INVALID_ARGUMENT naming `size_bytes` for a
+    size over 4 MiB - 64 KiB.
     """
     WriteSpace: _aio.UnaryUnaryMultiCallable[_mmu_pb2.WriteSpaceRequest, _mmu_pb2.WriteSpaceResponse]
     """Writes a space's bytes, faulting pages in and copying shared ones.
 
-    Errors: as `ReadSpace`.
+    Errors: as `ReadSpace`, but up to 4 MiB are written.
     """
     Translate: _aio.UnaryUnaryMultiCallable[_mmu_pb2.TranslateRequest, _mmu_pb2.TranslateResponse]
     """Explains an address: its split, every table entry on the way, the mapping, and where the page is.
@@ -343,7 +344,8 @@ class SpacesServicer:
         """Reads a space's bytes, faulting pages in.
 
         Errors: FAILED_PRECONDITION `HANDLE_STALE`; OUT_OF_RANGE `BAD_ADDRESS` naming the first bad address;
-        RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`; INVALID_ARGUMENT for a size over 4 MiB.
+        RESOURCE_EXHAUSTED `NO_FREE_FRAME`; DATA_LOSS `SWAP_CORRUPT`; INVALID_ARGUMENT naming `size_bytes` for a
+        size over 4 MiB - 64 KiB.
         """
 
     def WriteSpace(
@@ -353,7 +355,7 @@ class SpacesServicer:
     ) -> _abc.Awaitable[_mmu_pb2.WriteSpaceResponse]:
         """Writes a space's bytes, faulting pages in and copying shared ones.
 
-        Errors: as `ReadSpace`.
+        Errors: as `ReadSpace`, but up to 4 MiB are written.
         """
 
     def Translate(
