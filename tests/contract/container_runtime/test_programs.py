@@ -59,14 +59,12 @@ async def test_fork_bomb_is_bounded(stack: Stack) -> None:
 
 
 async def test_a_spinning_program_can_be_killed(stack: Stack) -> None:
-    """A program that makes no system call is stopped by SIGKILL, and its work was counted."""
+    """A program that makes no system call is stopped by SIGKILL."""
     image = await stack.import_image(image_of("spin"))
     name = await stack.start_container(image, "/spin")
-    for _ in range(1000):
+    (process,) = await stack.processes(name)
+    while process.state != pb.Process.STATE_RUNNING:
         (process,) = await stack.processes(name)
-        if process.instructions > 100_000:
-            break
-    assert process.state == pb.Process.STATE_RUNNING
     await stack.containers.KillContainer(pb.KillContainerRequest(name=name))
     assert (await stack.wait(name)).exit_code == 137
 
@@ -172,11 +170,10 @@ async def test_processes_are_listed_with_what_they_do(stack: Stack) -> None:
     async for entry in stack.containers.ReadLogs(pb.ReadLogsRequest(name=name, follow=True)):
         if entry.data == b"line 3\n":
             break
-    for _ in range(1000):
-        (process,) = await stack.processes(name)
-        if process.wait_channel:
-            break
+    (process,) = await stack.processes(name)
+    while not process.wait_channel:
         await stack.clock.sleep_ns(1_000_000)
+        (process,) = await stack.processes(name)
     assert (process.pid, process.ppid, process.state) == (1, 0, pb.Process.STATE_SLEEPING)
     assert list(process.cmdline) == ["/writer", "3", "wait"]
     assert process.wait_channel == "pause"

@@ -15,8 +15,8 @@ def test_a_joined_clock_shows_the_time_of_its_stack() -> None:
     clock = JoinedClock()
     before = clock.wall_ns()
     clock.join(5000 * SECOND)
-    assert 5000 * SECOND <= clock.now_ns() < 5001 * SECOND
-    assert abs(clock.wall_ns() - before) < SECOND
+    assert 5000 * SECOND <= clock.now_ns() < 5060 * SECOND
+    assert abs(clock.wall_ns() - before) < 60 * SECOND
 
 
 def test_time_goes_on_after_a_kill(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_time_goes_on_after_a_kill(tmp_path: Path) -> None:
     then = first.now_ns()
     second = ground_clock(tmp_path)
     assert second.now_ns() >= then
-    assert abs(second.now_ns() - first.now_ns()) < SECOND
+    assert abs(second.now_ns() - first.now_ns()) < 60 * SECOND
 
 
 def test_time_ends_with_an_orderly_stop(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from lamina_mmu.domain.swap import SwapArea
 def test_a_table_for_8_gib_costs_next_to_nothing() -> None:
     """Tables for 2 million frames are there at once, and take little memory until frames are used."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start = time.process_time()
     frames, rmap = FrameTable(1 << 21), ReverseMap(1 << 21)
     policy = Replacement(frames.use, lambda group: Lru(1 << 21), lambda frame: 0)
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 * 1024
     assert frames.free == (1 << 21) - 1 and not list(rmap.of(5)) and policy.population([0]) == 0
 
