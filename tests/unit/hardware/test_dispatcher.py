@@ -153,6 +153,21 @@ async def test_a_cancellation_that_comes_late_hits_no_other_run(rig: Rig, eventu
     assert [ended.reason for ended in rig.ends] == [SYSCALL, SYSCALL]
 
 
+async def test_a_run_that_nobody_waits_beside_may_go_on(rig: Rig, eventually: Any) -> None:
+    """A first slice that does not end the run hands it to the core's thread, with all accounts as they should be."""
+    first, second = Stopped(SYSCALL, 1), Stopped(SYSCALL, 2)
+    rig.cores[0].script = [first, second, Stopped(BUDGET, 100_000), Stopped(SYSCALL, 100_005)]
+    context = rig.begin().context
+    for ends in (2, 3):
+        run = rig.dispatcher.begin(context.handle, 0, ends, rig.ends.append)
+        await eventually(lambda ends=ends: len(rig.ends) == ends, "the run ends")
+        assert (run.core, run.sequence, rig.ends[-1].run) == (0, ends, run)
+    assert [ended.run.consumed for ended in rig.ends] == [1, 2, 100_005]
+    assert context.counts.instructions == rig.engine.core_counts[0].instructions == 100_008
+    assert context.counts.exits[SYSCALL] == 3
+    assert rig.engine.arbiter.running == [None, None]
+
+
 async def test_stopping_ends_every_run(rig: Rig) -> None:
     """Stop cancels what runs and waits for it, then frees the cores; a later run is refused."""
     rig.cores[0].script = [Stopped(BUDGET, 100_000), Stopped(0, 200_000, paused=True)]

@@ -66,7 +66,7 @@ _DEBUG, _SAVED, _BEFORE, _RANGES = u64(12), u64(18), u64(65), u64(83)
 _DEBUG_WORDS, _SAVED_WORDS, _REGISTER_WORDS = u64(6), u64((abi.SREGS_BYTES + abi.EVENTS_BYTES) // 8), u64(18)
 _F_BEHIND, _F_ALL_PORTS, _F_POSTED = 1, 2, 4
 
-_0, _1, _2, _3, _7, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 7, 8, 16))
+_0, _1, _2, _3, _4, _5, _6, _7, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 4, 5, 6, 7, 8, 16))
 _LOW32, _BITS = u64(0xFFFF_FFFF), u64(64)
 _K_RUN = u64(abi.RUN)
 _WINDOW, _IMMEDIATE, _REASON, _BODY = (
@@ -99,8 +99,6 @@ _IO, _MMIO, _NO_REGISTER = u64(ExitReason.IO), u64(ExitReason.MMIO), u64(runpage
 _WRITE = u64(runpage.ACCESS_WRITE)
 _BEHIND, _ALL_PORTS, _POSTED = (u64(n) for n in (_F_BEHIND, _F_ALL_PORTS, _F_POSTED))
 _DONE, _ENTERED, _OTHERS, _ITEM = (u64(n) for n in (DONE, ENTERED, OTHERS, ITEM))
-_ORDER = u64(0x5476_2130)
-"""Which of the run page's general registers 0 to 7 KVM's 0 to 7 are, four bits each: RBX is 3, RSI 6 and so on."""
 
 _libc = ctypes.CDLL(None)
 _CALLS = tuple(
@@ -211,11 +209,12 @@ def _copy(to: Word, source: Word, count: Word) -> None:
 
 @inlined("boolean(uint64, uint64, uint64)")
 def _equal(one: Word, other: Word, count: Word) -> Word:
-    n = differs = _0
-    while n < count:  # to the end: several words at once
-        differs |= word(one, n) ^ word(other, n)
+    n = _0
+    while n < count:
+        if word(one, n) != word(other, n):
+            return False
         n += _1
-    return differs == _0
+    return True
 
 
 @inlined("boolean(uint64, uint64, uint64)")
@@ -259,12 +258,17 @@ def _takes(block: Word, page: Word, dirty: Word) -> Word:
 
 @inlined("void(uint64, uint64)")
 def _load(run: Word, page: Word) -> None:
-    """Page → `kvm_run`."""
-    n = _0
-    while n < _8:
-        put(run + _REGS, n, word(page + _P_GPR, _ORDER >> (n * (_2 + _2)) & _7))
-        n += _1
-    _copy(run + _REGS + _8 * _8, page + _P_GPR + _8 * _8, _8)
+    """Page → `kvm_run`: KVM's order of registers is RAX, RBX, RCX, RDX, RSI, RDI, RSP, RBP, R8 and so on."""
+    to, source = run + _REGS, page + _P_GPR
+    put(to, _0, word(source, _0))
+    put(to, _1, word(source, _3))
+    put(to, _2, word(source, _1))
+    put(to, _3, word(source, _2))
+    put(to, _4, word(source, _6))
+    put(to, _5, word(source, _7))
+    put(to, _6, word(source, _4))
+    put(to, _7, word(source, _5))
+    _copy(to + _8 * _8, source + _8 * _8, _8)
     store64(run + _RIP, load64(page + _P_RIP))
     store64(run + _RFLAGS, load64(page + _P_RIP + _8) | _2)
     store64(run + _DIRTY, load64(run + _DIRTY) | _SYNC_REGS)
@@ -273,11 +277,16 @@ def _load(run: Word, page: Word) -> None:
 @inlined("void(uint64, uint64)")
 def _store(run: Word, page: Word) -> None:
     """`kvm_run` → page."""
-    n = _0
-    while n < _8:
-        put(page + _P_GPR, _ORDER >> (n * (_2 + _2)) & _7, word(run + _REGS, n))
-        n += _1
-    _copy(page + _P_GPR + _8 * _8, run + _REGS + _8 * _8, _8)
+    to, source = page + _P_GPR, run + _REGS
+    put(to, _0, word(source, _0))
+    put(to, _3, word(source, _1))
+    put(to, _1, word(source, _2))
+    put(to, _2, word(source, _3))
+    put(to, _6, word(source, _4))
+    put(to, _7, word(source, _5))
+    put(to, _4, word(source, _6))
+    put(to, _5, word(source, _7))
+    _copy(to + _8 * _8, source + _8 * _8, _8)
     store64(page + _P_RIP, load64(run + _RIP))
     store64(page + _P_RIP + _8, load64(run + _RFLAGS))
 
@@ -297,7 +306,7 @@ def _port(block: Word, record: Word) -> Word:
     """Handles IN and OUT of one item; returns 0 for what it does not, with nothing touched."""
     run, flags = word(block, _RUN), word(block, _FLAGS)
     out, size, port = load8(run + _BODY) & _1, load8(run + _BODY + _1), load16(run + _BODY + _2)
-    if load32(run + _BODY + _2 + _2) != _1:
+    if load32(run + _BODY + _4) != _1:
         return _0
     if out != _0 and (flags & _BEHIND == _0 or flags & _POSTED != _0):
         return _0
@@ -334,7 +343,7 @@ def _port(block: Word, record: Word) -> Word:
 def _device(block: Word, record: Word) -> Word:
     """Handles a write to a device; returns 0 for anything else, with nothing touched."""
     run, flags = word(block, _RUN), word(block, _FLAGS)
-    gpa, size, writes = load64(run + _BODY), load32(run + _BODY + _16), load8(run + _BODY + _16 + _2 + _2)
+    gpa, size, writes = load64(run + _BODY), load32(run + _BODY + _16), load8(run + _BODY + _16 + _4)
     devices = block + _8 * (_RANGES + _1 + _2 * word(block, _RANGES))
     if writes == _0 or flags & _POSTED != _0 or size > _8 or not _touches(devices, gpa, _1):
         return _0
