@@ -3,7 +3,8 @@
 A call through the loop costs two of its turns, and a turn costs more than most handlers. So who awaits a call that has
 just been made runs its handler's first step there and then, and finds the answer when the handler did not wait itself.
 The handler's task is one like any other: it has its own context, is the current task while it runs, can be cancelled,
-and once it has waited it goes on in turns of the loop. Who awaits lets others run anyway, so nothing is new to it.
+and once it has waited it goes on in turns of the loop. Who awaits lets others run anyway, so nothing is new to it; and
+calls of a server begin in the order in which they were made, so one behind another that waits for its turn waits too.
 
 That nobody starves, all that is run so within one turn of the loop has `LIMIT_S` together; what comes later takes its
 turn behind everything that was ready. That no chain of handlers grows the stack without bound, `MAX_DEPTH` of them may
@@ -21,6 +22,15 @@ LIMIT_S = 0.002
 """How long work is run at once before all that is ready has its turn, in seconds."""
 MAX_DEPTH = 8
 """How many pieces of work may be run inside one another."""
+
+
+def is_next(call: Any, calls: dict[Any, None]) -> bool:
+    """Returns whether all calls that were made before one have begun; `calls` are a server's, the newest last."""
+    newest = reversed(calls)
+    if next(newest, None) is not call:
+        return False
+    before = next(newest, None)
+    return before is None or before.started
 
 
 class Turn:
@@ -58,19 +68,24 @@ class Turn:
         self._depth -= 1
 
     def step(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-        """Runs the first step of a task here and now if it was the last to get ready; else its turn comes anyway."""
+        """Runs the first step of a task here and now if it was the last to get ready; else its turn comes anyway.
+
+        Its handle stays where it is, cancelled: the loop may have counted it for the turn that is under way, and other
+        threads append behind it.
+        """
         ready: Any = vars(loop)["_ready"]
         if not ready:
             return
-        handle = ready.pop()
+        handle = ready[-1]
         if getattr(handle._callback, "__self__", None) is not task or not self.begin(loop):
-            ready.append(handle)
             return
+        run, context = handle._callback, handle._context
+        handle.cancel()
         outer = asyncio.current_task(loop)
         if outer is not None:
             _leave_task(loop, outer)  # one task is current at a time
         try:
-            handle._run()
+            context.run(run)
         finally:
             if outer is not None:
                 _enter_task(loop, outer)

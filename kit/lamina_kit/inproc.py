@@ -274,7 +274,7 @@ class LocalChannel(grpc.aio.Channel):
         route = self._routes.get(method) or self._find(method)
         rpc = LocalContext(route, self._outgoing(metadata), loop, timeout)
         if self._loop is not loop:
-            self._loop, self._turn = loop, Turn.of(loop)
+            self._loop, self._turn = loop, Turn.of(loop) if self._latency is None else None
         if kind != _UNARY_UNARY or self._turn is None:
             rpc.limit()
         else:

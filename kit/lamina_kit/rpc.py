@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import grpc
 from grpc.aio import EOF, AbortError, AioRpcError, Metadata, UsageError
 
-from lamina_kit.eager import Turn
+from lamina_kit.eager import Turn, is_next
 from lamina_kit.pipe import Pipe
 from lamina_kit.route import Route
 
@@ -171,7 +171,7 @@ class Rpc:
 
     def begin_now(self) -> None:
         """Runs the first step of the handler, whose task has just been made, where that may be (`eager.py`)."""
-        if self.turn is not None and self.task is not None:
+        if self.turn is not None and self.task is not None and is_next(self, self.active):
             self.at_once = True
             self.turn.step(self.loop, self.task)
             self.at_once = False

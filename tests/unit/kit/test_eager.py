@@ -94,6 +94,12 @@ def world() -> tuple[Handlers, Callable[..., Any], Callable[..., Any]]:
     return handlers, stub, lambda: channel.stream_stream("/t.T/Take", *CODECS)()
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets work run at once however long the machine takes for it."""
+    monkeypatch.setattr("lamina_kit.eager.LIMIT_S", LONG_S)
+
+
 def text(value: str) -> StringValue:
     """Returns a message."""
     return StringValue(value=value)
@@ -138,6 +144,41 @@ async def test_what_was_scheduled_behind_a_call_is_not_overtaken(world: Any) -> 
     await second
 
 
+async def test_calls_begin_in_the_order_in_which_they_were_made(world: Any) -> None:
+    """A call that is awaited at once does not overtake one that was not, nor a stream that was opened before it."""
+    handlers, stub, stream = world
+    await fresh()
+    first, second = stub("Note")(text("1")), stub("Note")(text("2"))
+    await second
+    assert handlers.order == ["1", "2"]
+    await first
+    await fresh()
+    call = stream()
+    await stub("Note")(text("3"))
+    assert handlers.takes.is_set()
+    call.cancel()
+
+
+async def test_a_call_that_was_made_in_the_turn_before_may_be_awaited(world: Any) -> None:
+    """The loop has counted what is ready in the turn that is under way, its handler too, and finds as many."""
+    handlers, stub, _ = world
+    calls: list[Any] = []
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+    async def late() -> None:
+        await calls.pop()
+        loop.call_later(0, over.set)  # nothing gets ready by it in this turn
+
+    await fresh()
+    other = asyncio.create_task(late())
+    await stub("Note")(text("1"))  # the time of this turn is set
+    calls.append(stub("Note")(text("2")))
+    async with asyncio.timeout(LONG_S):
+        await over.wait()
+    assert handlers.order == ["1", "2"]
+    await other
+
+
 async def test_a_timeout_inside_a_handler_ends_the_handler_s_wait_alone(world: Any) -> None:
     """The task that a handler's first step ran in is the one that it goes on in."""
     _, stub, _ = world
@@ -157,6 +198,18 @@ async def test_a_handler_that_waits_meets_its_deadline(world: Any) -> None:
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+async def test_a_call_on_its_way_meets_its_deadline() -> None:
+    """A channel that takes its time has begun no handler yet, and the deadline counts from the call all the same."""
+    server = LocalServer()
+    server.add_registered_method_handlers("t.T", {"Note": grpc.unary_unary_rpc_method_handler(Handlers().Note)})
+    channel = LocalChannel(server, latency=lambda: int(2 * LONG_S * 1e9))
+    async with asyncio.timeout(LONG_S):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary("/t.T/Note", *CODECS)(text("x"), timeout=0.01)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.usefixtures("unhurried")
 async def test_a_chain_of_handlers_does_not_grow_the_stack_without_bound(world: Any) -> None:
     """From some depth on calls take turns, on a stack of their own."""
     handlers, stub, _ = world
@@ -228,6 +281,7 @@ def test_a_virtual_loop_has_no_such_turn() -> None:
     assert Turn.of(VirtualLoop(1)) is None
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_message_is_taken_where_it_is_written(world: Any) -> None:
     """A stream's handler that asks for it is given messages in its own context; the answer is there at once."""
     handlers, _, stream = world
