@@ -31,10 +31,11 @@ _SHOWN = 300
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the self-test found; `reason` says why, for people."""
+    """What the self-test found; `reason` says why, for people. Only a lasting one holds for the next start too."""
 
     passed: bool
     reason: str
+    lasting: bool = True
 
 
 def choose(wanted: str, state_dir: Path, bus: MemoryBus, *, cores_of: str = "model") -> CorePath:
@@ -84,7 +85,7 @@ def examine(state_dir: Path) -> Verdict:
         if known is not None:
             return known
     verdict = run_selftest()
-    for folder in (_cache_folder(), state_dir):
+    for folder in (_cache_folder(), state_dir) if verdict.lasting else ():
         if _save(folder / _FILE, key, verdict):
             break
     return verdict
@@ -114,7 +115,7 @@ def run_selftest() -> Verdict:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Verdict(False, f"it did not end within {_LIMIT_S} s")
+        return Verdict(False, f"it did not end within {_LIMIT_S} s", lasting=False)  # it compiles: the machine is busy
     last = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1][:_SHOWN]
     if done.returncode == 0 and last == "ok":
         return Verdict(True, f"self-test passed with unicorn {metadata.version('unicorn')}")
