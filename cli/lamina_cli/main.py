@@ -14,6 +14,7 @@ from importlib import import_module, metadata
 COMMANDS = (
     ("demo", "tell the whole story in one private stack, each line a check"),
     ("up", "start a stack in the background and serve its six ports"),
+    ("serve", "serve one layer in the foreground, with its own flags"),
     ("down", "stop the stack"),
     ("status", "show what is up: process, engines, health, ports"),
     ("reload", "have the stack read its configuration anew, and show what changed"),
