@@ -20,7 +20,8 @@ class HardwareConfig:
     execution on the event loop and counts CPU time in instructions. Slices are in instructions of the walker core;
     those of the portable core are shorter. `dma_bytes` is the memory beyond RAM that only devices reach, stored
     sparsely, a multiple of 2 MiB; `dma_engines` and `nics` how many of those the machine has. `host_root` is where the
-    engine `linux` finds the /proc and /sys that it shows: those of this machine, or copies in a folder.
+    engine `linux` finds the /proc and /sys that it shows, and `kvm` the name of the processor: those of this machine,
+    or copies in a folder.
     """
 
     cores: int = 4

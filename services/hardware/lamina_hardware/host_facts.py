@@ -23,6 +23,10 @@ class HostFacts:
     def __init__(self, files: HostFiles) -> None:
         self._files = files
 
+    async def processor(self) -> str:
+        """Returns the name of the processor, for people."""
+        return (await asyncio.to_thread(processor.read, self._files)).model
+
     async def topology(self) -> pb.Topology:
         """Returns the topology as a message."""
         return await asyncio.to_thread(self._read)  # thousands of small files on a large machine: nobody waits for them

@@ -85,7 +85,8 @@ class Machine:
         engine_class = load_engine("hardware", environment.layer.engine)
         check_clock(engine_class, environment.layer.engine, environment.clock.mode)
         self.engine: ModelEngine = engine_class(count_cores(engine_class, config.cores), config.run_pages)
-        self.facts = HostFacts(HostFiles(Path(config.host_root))) if self.engine.shows_host else None
+        self._below = HostFacts(HostFiles(Path(config.host_root)))
+        self.facts = self._below if self.engine.shows_host else None
         self._requests = Requests()
         self._running = False
         self.record = environment.layer.events.record
@@ -229,7 +230,9 @@ class Machine:
         """Returns what the machine consists of."""
         if self.facts is not None:
             return await self.facts.topology()
-        return topology.model(self._config.cores, self._config.memory_bytes, self.path, has_iommu=True)
+        name = await self._below.processor() if self.engine.cores_of == "kvm" else ""
+        cores, memory_bytes = self._config.cores, self._config.memory_bytes
+        return topology.model(cores, memory_bytes, self.path, has_iommu=True, processor=name)
 
     def note(self, news: News) -> None:
         """Tells those that watch the machine what happened to it."""

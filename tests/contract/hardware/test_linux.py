@@ -76,6 +76,17 @@ async def test_the_topology_is_that_of_the_kernel(bench: Any) -> None:
     assert (kvm.usable, kvm.detail) == (True, "/dev/kvm, by kvm_intel")
 
 
+@pytest.mark.skipif(bool(abi.missing()), reason="; ".join(abi.missing()))
+async def test_processors_of_the_host_have_its_name(tmp_path: Path, root: Path) -> None:
+    """Over the engine `kvm` the cores have the name of the host's processor, in a machine that is Lamina's."""
+    service, found = await power_on(tmp_path, "kvm", host_root=str(root), cores=2)
+    told = await found.hosts.GetTopology(topology_pb2.GetTopologyRequest())
+    await service.stop()
+    assert (told.cpu_model, len(told.threads)) == ("Intel(R) Xeon(R) Gold 6130", 2)
+    [kvm] = [facility for facility in told.facilities if facility.name == "kvm"]
+    assert kvm.usable and abi.DEVICE in kvm.detail
+
+
 async def test_facts_are_read_anew(bench: Any, root: Path) -> None:
     """What changed in the machine shows in the next answer: a processor that was switched off."""
     (root / "sys/devices/system/cpu/online").write_text("0-6\n")

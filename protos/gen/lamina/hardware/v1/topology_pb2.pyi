@@ -235,7 +235,7 @@ class Topology(_message.Message):
     MEMORY_BLOCK_BYTES_FIELD_NUMBER: _builtins.int
     HUGE_PAGE_POOLS_FIELD_NUMBER: _builtins.int
     cpu_model: _builtins.str
-    """Name of the processor, for people."""
+    """Name of the processor, for people: that of the machine below when the cores are its own (`kvm`, `linux`)."""
     physical_address_bits: _builtins.int
     """Bits of a physical address."""
     virtual_address_bits: _builtins.int

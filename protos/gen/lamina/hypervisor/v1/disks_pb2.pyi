@@ -944,7 +944,7 @@ class ReadDiskRequest(_message.Message):
     offset: _builtins.int
     """First byte."""
     size_bytes: _builtins.int
-    """Bytes, 1 to 4 MiB."""
+    """Bytes, 1 to 4,128,768 (4 MiB - 64 KiB): the answer fits into what a client takes whose library was told nothing."""
     snapshot: _builtins.str
     """Snapshot whose state is read, by name. Empty means the present state."""
     def __init__(

@@ -281,8 +281,8 @@ class DisksServicer:
     def ReadDisk(self, request, context):
         """Reads bytes of a disk as the guest would, those included that a device took and has not flushed.
 
-        Errors: as the service; OUT_OF_RANGE `BEYOND_DISK`; INVALID_ARGUMENT for a size over 4 MiB; NOT_FOUND
-        `SNAPSHOT_UNKNOWN`.
+        Errors: as the service; OUT_OF_RANGE `BEYOND_DISK`; INVALID_ARGUMENT for a size over 4 MiB - 64 KiB;
+        NOT_FOUND `SNAPSHOT_UNKNOWN`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

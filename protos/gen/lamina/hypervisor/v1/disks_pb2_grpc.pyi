@@ -118,8 +118,8 @@ class DisksStub:
     ReadDisk: _aio.UnaryUnaryMultiCallable[_disks_pb2.ReadDiskRequest, _disks_pb2.ReadDiskResponse]
     """Reads bytes of a disk as the guest would, those included that a device took and has not flushed.
 
-    Errors: as the service; OUT_OF_RANGE `BEYOND_DISK`; INVALID_ARGUMENT for a size over 4 MiB; NOT_FOUND
-    `SNAPSHOT_UNKNOWN`.
+    Errors: as the service; OUT_OF_RANGE `BEYOND_DISK`; INVALID_ARGUMENT for a size over 4 MiB - 64 KiB;
+    NOT_FOUND `SNAPSHOT_UNKNOWN`.
     """
     WriteDisk: _aio.UnaryUnaryMultiCallable[_disks_pb2.WriteDiskRequest, _disks_pb2.WriteDiskResponse]
     """Writes bytes to a disk that no device has. They are durable when the call returns.
@@ -302,8 +302,8 @@ class DisksServicer:
     ) -> _abc.Awaitable[_disks_pb2.ReadDiskResponse]:
         """Reads bytes of a disk as the guest would, those included that a device took and has not flushed.
 
-        Errors: as the service; OUT_OF_RANGE `BEYOND_DISK`; INVALID_ARGUMENT for a size over 4 MiB; NOT_FOUND
-        `SNAPSHOT_UNKNOWN`.
+        Errors: as the service; OUT_OF_RANGE `BEYOND_DISK`; INVALID_ARGUMENT for a size over 4 MiB - 64 KiB;
+        NOT_FOUND `SNAPSHOT_UNKNOWN`.
         """
 
     def WriteDisk(
