@@ -89,7 +89,7 @@ class Pipe:
             self._failure = error
             self._wake(self._readers)
         finally:
-            self.taker = taker
+            self.taker = None if self.aborted else taker
             turn.end()
         return True
 
@@ -125,6 +125,7 @@ class Pipe:
         self._messages.clear()
         self._bytes = 0
         self.aborted = True
+        self.taker = None  # it may refer to the call, which refers to this
         self.close()
 
     async def _wait(self, line: deque[asyncio.Future[None]]) -> None:

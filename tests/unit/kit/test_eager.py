@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import sys
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -31,6 +33,7 @@ class Handlers:
         self.tasks: list[asyncio.Task[Any] | None] = []
         self.takes = asyncio.Event()
         self.again: Any = None
+        self.context: Any = None
 
     async def Note(self, request: StringValue, context: Any) -> StringValue:
         """Answers without waiting."""
@@ -69,6 +72,7 @@ class Handlers:
                 assert context.write_at_once(StringValue(value=f"{message.value} {VARIABLE.get()}"))
 
         VARIABLE.set("of the stream")
+        self.context = weakref.ref(context)
         context.take_at_once(take)
         self.takes.set()
         async for request in requests:
@@ -321,3 +325,20 @@ async def test_an_error_of_a_message_that_was_taken_ends_the_call(world: Any) ->
         await call.read()
     assert caught.value.code() is grpc.StatusCode.UNKNOWN and "a bad message" in str(caught.value.details())
     assert handlers.order == []
+
+
+async def test_a_stream_that_ended_is_gone(world: Any) -> None:
+    """What took its messages does not keep it: it is in no reference cycle."""
+    handlers, _, stream = world
+    call = stream()
+    await ready(handlers)
+    gc.disable()
+    try:
+        await call.write(text("a"))
+        await call.done_writing()
+        assert len([message async for message in call]) == 1
+        del call
+        await fresh()
+        assert handlers.context() is None
+    finally:
+        gc.enable()
