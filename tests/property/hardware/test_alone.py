@@ -38,6 +38,7 @@ class World:
             for domain in ("", "", "vm", "vm")
         ]
         self.ends: list[tuple[int, int, int, int, int]] = []
+        self.slices: list[tuple[int, int, bool]] = []
 
     def begin(self, context: Context, budget: int, stopped: Stopped, now: int, took: int) -> None:
         """Begins a run, whose first slice, if it gets a core now, stops so."""
@@ -48,6 +49,7 @@ class World:
             work = engine.begin_alone(run, SLICE, now)
             assert (work.context, work.run_page, work.consumed) == (context.key, context.run_page, 0)
             assert work.budget == (budget if 0 < budget <= SLICE else SLICE)
+            self.slices.append((work.context, run.core, work.moved))
             ended = engine.end_alone(run, stopped, took, now + took)
             if ended is None:
                 self._settle(run, stopped, now + took, took)
@@ -72,7 +74,8 @@ class World:
             context.group, context.domain = group, engine.domain_key("", rng.choice(("", "vm")), context.key)
             engine.arbiter.join(context)
         elif what == 3:
-            engine.arbiter.lost[1] = not engine.arbiter.lost[1]
+            core, lost = rng.randrange(CORES), engine.arbiter.lost
+            lost[core] = not any(lost)
         elif what == 4 and context.state is ContextState.HALTED:
             run = engine.arbiter.find(context)
             assert run is not None
@@ -82,7 +85,8 @@ class World:
         """Grants a core to whoever waits, and lets it stop so."""
         grant = self.engine.arbiter.grant(now)
         if grant is not None:
-            self.engine.work(grant, SLICE)
+            work = self.engine.work(grant, SLICE)
+            self.slices.append((work.context, grant.core, work.moved))
             done = grant.run.consumed + stopped.instructions
             more = Stopped(stopped.reason, done, stopped.paused, stopped.asleep)
             self._settle(grant.run, more, now + took, took)
@@ -103,7 +107,7 @@ class World:
             for group in (engine.groups.get(ROOT), *engine.groups.entries())
         ]
         contexts = [(one.state, one.last_core, one.exited, one.counts) for one in self.contexts]
-        return [groups, contexts, engine.core_counts, self.ends]
+        return [groups, contexts, engine.core_counts, self.ends, self.slices]
 
 
 @pytest.mark.parametrize("seed", range(12))
