@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration import manifests
 
 from lamina_cli.assets import asset
 from lamina_cli.demo import images
@@ -118,7 +119,7 @@ def test_a_traced_run_names_its_trace(hello: Any, tmp_path: Path) -> None:
 
 def test_a_decision_is_explained_by_kind_and_name(hello: Any) -> None:
     """`explain` takes the names that `get` and `delete` take."""
-    hello.run("apply", "-f", str(asset("examples/hello.yaml")))
+    hello.run("apply", "-f", "-", stdin=manifests.hello())
     name = until_pods(hello, 3)[0]
     assert "pod.scheduled" in hello.run("explain", f"pod/{name}").stdout
     hello.run("delete", "deploy/hello")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration import manifests
 from tests.ports import take
 
 from lamina_cli import home
@@ -210,7 +211,9 @@ def test_the_story_can_be_told_again_on_a_stack_that_is_up(lamina: Lamina) -> No
     for _ in range(2):
         assert " checks hold" in lamina.run("demo", "--target", "default")
     assert "no pods" in lamina.run("get", "pods")
-    lamina.run("apply", "-f", "examples/hello.yaml")  # of the same name as the story's own
+    manifest = lamina.folder / "hello.yaml"
+    manifest.write_text(manifests.hello())
+    lamina.run("apply", "-f", str(manifest))  # of the same name as the story's own
     told = lamina.run("demo", "--target", "default", expect=1)
     assert "STACK_NOT_EMPTY" in told and "lamina delete deployment/hello" in told
     assert "hello" in lamina.run("get", "deployments")

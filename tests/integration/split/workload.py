@@ -13,8 +13,8 @@ from lamina.container_runtime.v1 import container_runtime_pb2_grpc as runtime_rp
 from lamina.hypervisor.v1 import hypervisor_pb2, hypervisor_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from tests.integration.manifests import hello
 
-from lamina_cli.assets import asset
 from lamina_cli.client import Client
 from lamina_cli.commands.hypervisor import kernel_bytes, upload
 from lamina_cli.commands.image import send
@@ -29,8 +29,6 @@ PAGE = 4096
 PAGES = 24
 LIMIT_PAGES = 8
 BASE = 0x10000000
-GRACE = "      terminationGracePeriodSeconds: 3\n"
-"""A program that is told to end before it handles the signal lives until it is killed: here nothing is about that."""
 PAUSES = ("UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED", "CANCELLED", "NOT_FOUND", "FAILED_PRECONDITION")
 """Codes that a caller must reckon with while a layer is away or has just come back."""
 
@@ -59,10 +57,7 @@ class Workload:
         )
         request = hypervisor_pb2.CreateVirtualMachineRequest(vm_id=machine, virtual_machine=vm)
         self._vm = (await self._machines.CreateVirtualMachine(request)).name
-        manifest = asset("examples/hello.yaml").read_text().replace("replicas: 3", "replicas: 1")
-        manifest = manifest.replace("      containers:\n", f"{GRACE}      containers:\n")
-        assert GRACE in manifest
-        await self._objects.ApplyObjects(orchestrator_pb2.ApplyObjectsRequest(manifest=manifest))
+        await self._objects.ApplyObjects(orchestrator_pb2.ApplyObjectsRequest(manifest=hello(replicas=1)))
 
     async def start(self) -> None:
         """Powers the machine on, and begins to scale and to swap."""
