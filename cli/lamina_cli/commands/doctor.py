@@ -110,7 +110,8 @@ def engines(name: str, kernel: list[Finding]) -> Finding:
         "kvm": "virtual machines on the processor itself",
         "linux": "containers, switching and memory of the kernel itself",
     }[name]
-    absent, reasons = [], [f"{one.check}: {one.found}" for one in kernel if one.state != "ok"]
+    absent, reasons = [], [f"{one.check}: {one.found}" for one in kernel if one.state == "missing"]
+    limits = [f"{one.check}: {one.found}" for one in kernel if one.state not in {"ok", "missing"}]
     for layer, engine in SETS[name].items():
         points = entry_points(layer)
         if engine not in points:
@@ -121,12 +122,16 @@ def engines(name: str, kernel: list[Finding]) -> Finding:
         except (ImportError, OSError, LaminaError) as error:
             reasons.append(f"{layer}: {error}")
     if absent:
-        could = f"; the machine would limit it: {'; '.join(reasons)}" if reasons else "; the machine has what it needs"
+        bounds = "; ".join(reasons + limits)
+        could = f"; the machine would limit it: {bounds}" if bounds else "; the machine has what it needs"
         found = f"not installed for {', '.join(absent)}{could if kernel else ''}"
         step = "Install Lamina again." if required else "Lamina has none yet; `model` does without."
         return Finding(check, "missing", found, purpose, step, required)
     if reasons:
         return Finding(check, "missing", "; ".join(reasons), purpose, "Provide what is missing.", required)
+    if limits:
+        found = f"{', '.join(SETS[name])}; {'; '.join(limits)}"
+        return Finding(check, "limited", found, purpose, "Read below what limits it.", required)
     return Finding(check, "ok", f"{', '.join(SETS[name])}", purpose, "", required)
 
 

@@ -13,6 +13,7 @@ import pytest
 from lamina_cli import doctor_kernel, doctor_tools
 from lamina_cli.commands import doctor
 from lamina_cli.machine import Finding, Machine
+from lamina_hardware.io.kvm import abi
 
 V3 = "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3 avx avx2 bmi1 bmi2 f16c fma abm movbe xsave"
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
@@ -284,6 +285,13 @@ def test_engines() -> None:
     assert doctor.engines("model", []).state == "ok" and doctor.engines("model", []).required
     lacking = [Finding("kvm", "missing", "no /dev/kvm", "x")]
     assert "no /dev/kvm" in doctor.engines("kvm", lacking).found
+
+
+def test_engines_of_a_limited_machine_run() -> None:
+    """What the kernel does not do whole limits a set, and does not keep it from running."""
+    found = doctor.engines("kvm", [Finding("kvm", "limited", "small guests only", "x")])
+    assert found.state == ("missing" if abi.missing() else "limited")
+    assert abi.missing() or "small guests only" in found.found
 
 
 @pytest.mark.parametrize(
