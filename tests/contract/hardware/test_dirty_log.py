@@ -107,7 +107,8 @@ async def test_a_core_that_runs_all_the_time(bench: Any) -> None:
     while seen < 3:
         seen += process.data >> 12 in await log.read()
     await bench.cpu.KickContext(hw.KickContextRequest(handle=process.context.handle))
-    await bench.stream.read()
+    ended = await bench.stream.read()
+    assert (ended.sequence, ended.reason) == (1, hw.EXIT_REASON_CANCELED), "it ran through all readings"
 
 
 async def test_logs_do_not_take_from_each_other(bench: Any) -> None:
