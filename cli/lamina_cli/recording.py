@@ -32,7 +32,7 @@ from lamina_kit.session import REVISION
 SOFTWARE = ("grpcio", "numba", "numpy", "protobuf", "unicorn")
 """Distributions whose version may change what a stack does."""
 PACKAGES = (
-    "lamina_kit", "lamina_cli", "lamina_hardware", "lamina_mmu", "lamina_vswitch", "lamina_hypervisor",
+    "lamina_kit", "lamina_net", "lamina_cli", "lamina_hardware", "lamina_mmu", "lamina_vswitch", "lamina_hypervisor",
     "lamina_container_runtime", "lamina_orchestrator",
 )  # fmt: skip
 
