@@ -1,7 +1,8 @@
 """`./run test`: runs the kinds of tests in order and says at the end what was skipped and why.
 
 Without `--all` it runs what needs no privileges. With `--all`, or with CI=true, a skipped test whose reason is not in
-`tests/allowed_skips.toml` is a failure: a test that quietly stopped running is worth as much as none.
+`tests/allowed_skips.toml` is a failure: a test that quietly stopped running is worth as much as none. Such a run tries
+the tests of `tests/second_trials.toml` again when they failed, and names those that then pass.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lamina_tools import outcomes, skips
+from lamina_tools import outcomes, skips, trials
 from lamina_tools.outcomes import EXPECTED, FAILED, PASSED, SKIPPED, Outcome
 from lamina_tools.tree import ROOT
 
@@ -56,6 +57,8 @@ class Run:
     """pytest's exit status."""
     seconds: float
     results: tuple[Outcome, ...]
+    unstable: tuple[str, ...] = field(default=())
+    """Tests that failed, and passed when they were tried again, alone."""
 
     @property
     def broken(self) -> bool:
@@ -124,6 +127,25 @@ def run_all(options: Options) -> list[Run]:
     return [run_kind(kind, [str(ROOT / "tests" / kind)], options) for kind in kinds if has_tests(kind)]
 
 
+def try_again(runs: Sequence[Run], listed: Sequence[trials.Trial], options: Options) -> list[Run]:
+    """Returns the runs with the word of a second trial for the tests that get one."""
+    chosen = trials.to_try_again([outcome for run in runs for outcome in run.results], listed)
+    if not chosen or any(run.broken for run in runs):
+        return list(runs)
+    alone = replace(options, extra=(*options.extra, "-n", "0"))
+    second = run_kind("second trial", [str(ROOT / test) for test in chosen], alone)
+    passed = {outcome.test for outcome in second.results if outcome.result == PASSED}
+    return [after_trial(run, passed) for run in runs]
+
+
+def after_trial(run: Run, passed: Collection[str]) -> Run:
+    """Returns a run in which the failed tests that passed a second trial are unstable."""
+    unstable = tuple(o.test for o in run.results if o.result == FAILED and o.test in passed)
+    results = tuple(replace(o, result=PASSED) if o.test in unstable else o for o in run.results)
+    left = any(o.result == FAILED for o in results)
+    return replace(run, status=run.status if left or not unstable else 0, results=results, unstable=unstable)
+
+
 def has_tests(kind: str) -> bool:
     """Says whether a kind has a folder with tests in it."""
     return any((ROOT / "tests" / kind).rglob("test_*.py"))
@@ -141,6 +163,9 @@ def summary(runs: Sequence[Run], refused: Sequence[Outcome]) -> str:
     for title, kind in (("skipped", SKIPPED), ("expected to fail", EXPECTED)):
         found = sorted((o for o in results if o.result == kind), key=lambda o: o.test)
         lines += ["", f"{title}:", *(f"  {o.test}: {o.reason}" for o in found)] if found else []
+    unstable = sorted(test for run in runs for test in run.unstable)
+    if unstable:
+        lines += ["", "unstable, failed and then passed alone; mend them:", *(f"  {test}" for test in unstable)]
     if refused:
         lines += ["", f"skipped for a reason that {skips.ALLOWED} does not list:", *(f"  {o.test}" for o in refused)]
     counts = Counter(outcome.result for outcome in results)
@@ -154,10 +179,13 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments, dict(os.environ))
     try:
         allowed = skips.load(ROOT / skips.ALLOWED)
-    except skips.AllowedSkipsMalformed as failure:
+        listed = trials.load(ROOT / trials.TRIALS)
+    except (skips.AllowedSkipsMalformed, trials.TrialsMalformed) as failure:
         print(failure, file=sys.stderr)
         return 2
     runs = run_all(options)
+    if options.strict:
+        runs = try_again(runs, listed, options)
     results = [outcome for run in runs for outcome in run.results]
     refused = skips.unexpected(results, allowed) if options.strict else []
     print(summary(runs, refused))

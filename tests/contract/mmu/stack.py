@@ -90,6 +90,7 @@ class Stack:
     ) -> None:
         self.clock: Clock = clock or clock_of_loop()
         self.folder = folder
+        self.engine = engine
         self.bus = MemoryBus.create(folder / "ram", frames * PAGE, run_pages=16, reset=True)
         rng = Rng(1)
         self.hardware = FakeHardware(self.bus)
@@ -205,6 +206,7 @@ class OutsideStack(Stack):
 
     def __init__(self, channel: Any, bus: Path) -> None:
         self.channel = channel
+        self.engine = ""  # nobody said
         self.bus = MemoryBus.open(bus)
 
     async def __aenter__(self) -> OutsideStack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grpc
 import pytest
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import ranges_pb2 as ranges
@@ -29,6 +30,20 @@ async def split(stack: Stack, space: pb.Space, pages: int = 1, address: int = BA
     """Splits huge pages; returns how many."""
     request = ranges.SplitHugePagesRequest(handle=space.handle, address=address, size_bytes=pages * PAGE)
     return int((await stack.spaces.SplitHugePages(request)).split_pages)
+
+
+async def ask_again(stack: Stack, space: pb.Space, blocks: int = 1, address: int = BASE) -> None:
+    """Has a kernel that had no free 2 MiB at a fault make room for them; the model always has it at the fault.
+
+    Source: Linux Documentation/admin-guide/mm/transhuge.rst: a fault falls back to small pages, MADV_COLLAPSE compacts.
+    """
+    if stack.engine == "linux" and await huge(stack, space) < blocks:
+        try:
+            await advise(stack, space, "COLLAPSE", blocks * HUGE, address)
+        except grpc.aio.AioRpcError as failure:
+            if failure.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            pytest.skip("the kernel has no free block of 2 MiB")
 
 
 async def huge(stack: Stack, space: pb.Space) -> int:
@@ -64,6 +79,7 @@ async def test_huge_pages_come_where_they_are_asked_for(stack: Stack) -> None:
     assert await huge(stack, space) == 0
     await advise(stack, space, "HUGE_PAGE", HUGE, BASE + HUGE * PAGE)
     await stack.fault(space, BASE + HUGE * PAGE)
+    await ask_again(stack, space, address=BASE + HUGE * PAGE)
     assert await huge(stack, space) == 1
     await settings(stack, space, huge_pages=ALWAYS)
     await advise(stack, space, "NO_HUGE_PAGE", HUGE, BASE + 2 * HUGE * PAGE)
@@ -99,6 +115,7 @@ async def test_what_changes_a_part_splits_the_page(stack: Stack) -> None:
     space = await huge_space(stack, 3)
     for block in range(3):
         await stack.write(space, BASE + block * HUGE * PAGE, b"x" * HUGE * PAGE)
+    await ask_again(stack, space, 3)
     assert await huge(stack, space) == 3
     unmap = pb.UnmapRangeRequest(handle=space.handle, address=BASE + 10 * PAGE, size_bytes=PAGE)
     assert (await stack.spaces.UnmapRange(unmap)).freed_pages == 1
@@ -116,6 +133,7 @@ async def test_rights_of_a_whole_huge_page_change_without_a_split(stack: Stack) 
     """The one entry loses and gains the right to write."""
     space = await huge_space(stack)
     await stack.write(space, BASE, b"x")
+    await ask_again(stack, space)
     for protection, outcome in ((R, Outcome.OUTCOME_SEGMENTATION_FAULT), (RW, Outcome.OUTCOME_SPURIOUS)):
         protect = pb.ProtectRangeRequest(
             handle=space.handle, address=BASE, size_bytes=HUGE * PAGE, protection=protection

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from lamina_tools import outcomes, skips, testing
+from lamina_tools import outcomes, skips, testing, trials
 from lamina_tools.outcomes import EXPECTED, FAILED, PASSED, SKIPPED, Outcome
 from lamina_tools.skips import Allowed, AllowedSkipsMalformed
 from lamina_tools.testing import Options, Run
+from lamina_tools.trials import Trial, TrialsMalformed
 
 TOOLS = str(Path(outcomes.__file__).parents[1])
 SUITE = """
@@ -188,3 +189,33 @@ def test_refused_skips_are_named() -> None:
     skip = Outcome("tests/unit/test_a.py::test_b", SKIPPED, "flaky")
     text = testing.summary([Run("unit", 0, 0.1, (skip,))], [skip])
     assert "skipped for a reason that tests/allowed_skips.toml does not list:\n  tests/unit/test_a.py::test_b" in text
+
+
+def test_few_failures_on_the_kernel_are_tried_again() -> None:
+    """Only when every failed test is of a listed kind and they are few; else none of them."""
+    listed = [Trial("tests/*[[]*linux*", "the kernel's state")]
+    kernel = [Outcome(f"tests/contract/test_a.py::test_{n}[real-linux]", FAILED) for n in range(trials.MOST + 1)]
+    ours = Outcome("tests/contract/test_a.py::test_b[real-model]", FAILED)
+    passed = Outcome("tests/contract/test_a.py::test_c[real-linux]", PASSED)
+    assert trials.to_try_again([*kernel[:2], passed], listed) == [o.test for o in kernel[:2]]
+    assert trials.to_try_again([*kernel[:1], ours], listed) == []
+    assert trials.to_try_again(kernel, listed) == []
+
+
+def test_a_second_trial_has_its_own_word() -> None:
+    """A test that passes it is unstable and named; one that fails again leaves the run failed."""
+    run = Run("contract", 1, 1.0, (Outcome("a", FAILED), Outcome("b", FAILED), Outcome("c", PASSED)))
+    both = testing.after_trial(run, {"a", "b"})
+    assert not both.failed and both.unstable == ("a", "b")
+    assert "unstable, failed and then passed alone; mend them:\n  a\n  b" in testing.summary([both], [])
+    one = testing.after_trial(run, {"a"})
+    assert one.failed and testing.summary([one], []).splitlines()[-1] == "2 passed, 1 failed, 0 skipped"
+    assert testing.after_trial(run, set()) == run
+
+
+def test_a_malformed_trial_is_refused(tmp_path: Path) -> None:
+    """An entry that does not say why is refused by its number."""
+    path = tmp_path / "trials.toml"
+    path.write_text('[[trial]]\ntest = "a"\n')
+    with pytest.raises(TrialsMalformed, match="entry 1"):
+        trials.load(path)
