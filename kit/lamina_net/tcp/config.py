@@ -1,0 +1,81 @@
+"""What can be set: of a layer, and of one connection."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+SECOND = 1_000_000_000
+MILLISECOND = 1_000_000
+
+
+class Congestion(enum.StrEnum):
+    """The congestion control of a connection."""
+
+    CUBIC = "CUBIC"
+    """RFC 9438."""
+    NEWRENO = "NEWRENO"
+    """RFC 5681 and RFC 6582."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpConfig:
+    """What holds for a layer and all its connections. Times in ns, sizes in bytes.
+
+    The bounds make the layer's memory at most `max_connections * 2 * max_buffer`, and in practice what is unread and
+    unacknowledged. There are no SYN cookies: beyond `syn_backlog` half-open connections a listener drops SYNs, which
+    their senders repeat.
+    """
+
+    buffer: int = 256 * 1024
+    """Size of a send buffer, and of a receive buffer to begin with."""
+    max_buffer: int = 4 * 1024 * 1024
+    """How far both grow with what a round trip carries. Equal to `buffer`: they do not."""
+    max_connections: int = 16_384
+    """Connections of any state; the oldest in TIME-WAIT make room for new ones."""
+    max_time_wait: int = 4096
+    syn_backlog: int = 256
+    """Half-open connections of one listener."""
+    max_ranges: int = 512
+    """Ranges of bytes that wait out of order at one connection; further ones are dropped."""
+    max_segment_queue: int = 65_535
+    """Bytes of payload in one segment, whatever the MTU."""
+    rto_initial_ns: int = SECOND
+    """Source: RFC 6298, 2.1."""
+    rto_min_ns: int = 200 * MILLISECOND
+    """RFC 6298 (2.4) asks for 1 s, for clocks that tick with 500 ms; ours tick with 1 ns, and 200 ms is usual."""
+    rto_max_ns: int = 60 * SECOND
+    """Source: RFC 6298, 2.5."""
+    delayed_ack_ns: int = 40 * MILLISECOND
+    """Below 500 ms, and below the smallest retransmission timeout of the peer. Source: RFC 9293, MUST-40."""
+    connect_timeout_ns: int = 180 * SECOND
+    """How long SYNs are repeated. Source: RFC 9293, 3.8.3 (MUST-23)."""
+    user_timeout_ns: int = 300 * SECOND
+    """How long sent data may stay unacknowledged. Source: RFC 9293, 3.9.1.1."""
+    msl_ns: int = 30 * SECOND
+    """TIME-WAIT lasts twice this long. RFC 9293 says 2 min and allows less; 30 s is what is usual."""
+    fin_wait_ns: int = 60 * SECOND
+    """How long a closed connection waits in FIN-WAIT-2 for the peer's FIN."""
+    keepalive_idle_ns: int = 7200 * SECOND
+    """Source: RFC 9293, MUST-28."""
+    keepalive_interval_ns: int = 75 * SECOND
+    keepalive_probes: int = 9
+    challenge_acks: int = 10
+    """Challenge ACKs of one connection in a second; a limit for all would tell strangers. Source: RFC 5961, 7."""
+    window_scaling: bool = True
+    timestamps: bool = True
+    selective_ack: bool = True
+    first_ephemeral_port: int = 49_152
+    last_ephemeral_port: int = 65_535
+
+
+@dataclass(slots=True)
+class SocketOptions:
+    """What holds for one connection; a listener's hold for what it accepts."""
+
+    nodelay: bool = False
+    """Small segments are sent at once. Else they wait while data are on their way (Nagle). Source: RFC 9293, 3.7.4."""
+    keepalive: bool = False
+    user_timeout_ns: int = 0
+    """0: the layer's."""
+    congestion: Congestion = Congestion.CUBIC
