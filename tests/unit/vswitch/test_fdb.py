@@ -139,3 +139,27 @@ def test_the_version_changes_when_an_answer_does() -> None:
         versions.append(fdb.version)
     changes = [after != before for before, after in pairwise(versions)]
     assert changes == [True, False, True, True]
+
+
+def test_a_lower_limit_keeps_those_seen_last() -> None:
+    """Entries above a new limit go, those seen longest ago first; static ones stay, or the limit is refused."""
+    fdb = Fdb(ageing_ns=100, limit=4)
+    for seen, mac in enumerate((A, B, C)):
+        fdb.learn(1, mac, 7, seen)
+    fdb.learn(1, A, 7, 50)
+    assert fdb.add_static(2, A, 7, 50)
+    assert fdb.resize(100, 2, 60)
+    assert [(vlan, mac) for vlan, mac, _ in fdb.entries(60)] == [(1, A), (2, A)]
+    assert not fdb.resize(50, 0, 60)
+    assert (fdb.ageing_ns, fdb.limit) == (100, 2)
+
+
+def test_a_longer_ageing_time_brings_nobody_back() -> None:
+    """What was dead stays dead, and what lives counts by the new time."""
+    fdb = Fdb(ageing_ns=100, limit=4)
+    fdb.learn(1, A, 7, 0)
+    fdb.learn(1, B, 7, 50)
+    assert fdb.resize(1000, 4, 120)
+    assert macs(fdb, 120) == [B] == macs(fdb, 1049)
+    assert fdb.resize(10, 1, 130)
+    assert fdb.count(130) == 0

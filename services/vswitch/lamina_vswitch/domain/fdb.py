@@ -124,6 +124,22 @@ class Fdb:
             del self._vlans[vlan]
         return True
 
+    def resize(self, ageing_ns: int, limit: int, now_ns: int) -> bool:
+        """Set the ageing time and the limit. Entries above the limit go: dynamic ones, those seen longest ago first.
+
+        Return False, and change nothing, when there are more static entries than the new limit.
+        """
+        self.count(now_ns)
+        if sum(entry.static for _, _, entry in self.entries(now_ns)) > limit:
+            return False
+        self.ageing_ns, self.limit = ageing_ns, limit
+        self.version += 1
+        surplus = self.count(now_ns) - limit
+        if surplus > 0:
+            for vlan, mac in self._longest_unseen(now_ns)[:surplus]:
+                self.remove(vlan, mac)
+        return True
+
     def flush(self, now_ns: int, *, vlan: int | None = None, port: int | None = None, static: bool = False) -> int:
         """Forget the dynamic entries (and, when asked, the static ones) of a VLAN, a port, or all. Return how many."""
         self.count(now_ns)
@@ -161,6 +177,12 @@ class Fdb:
             for mac in sorted(table):
                 if self._alive(table[mac], now_ns):
                     yield vlan, mac, table[mac]
+
+    def _longest_unseen(self, now_ns: int) -> list[tuple[int, bytes]]:
+        """Return VLAN and address of the live dynamic entries, those seen longest ago first."""
+        live = [(entry, vlan, mac) for vlan, mac, entry in self.entries(now_ns) if not entry.static]
+        live.sort(key=lambda one: (one[0].seen_ns, one[0].serial))
+        return [(vlan, mac) for _, vlan, mac in live]
 
     def _alive(self, entry: Entry, now_ns: int) -> bool:
         return entry.static or now_ns - entry.seen_ns < self.ageing_ns

@@ -35,7 +35,11 @@ class Port:
 
 
 class Switch:
-    """One learning switch. All changes to its ports go through it, because it caches who is flooded to."""
+    """One learning switch. All changes to its ports go through it, because it caches who is flooded to.
+
+    `revision` counts changes of ports, links, VLANs and of whatever else decides about frames beside the fdb: whoever
+    keeps a copy of that (the compiled plane) looks here. A change of that kind calls `changed`.
+    """
 
     def __init__(self, name: str, mtu_bytes: int, ageing_ns: int, mac_limit: int) -> None:
         self.name = name
@@ -44,17 +48,23 @@ class Switch:
         self.ports: dict[int, Port] = {}
         self.mac_moves = 0
         self.mac_refusals = 0
+        self.revision = 0
         self._flood: dict[int, tuple[int, ...]] = {}
 
     def add_port(self, port: Port) -> None:
         """Add a port; its slot is not in use."""
         self.ports[port.slot] = port
-        self._flood.clear()
+        self.changed()
 
     def remove_port(self, slot: int, now_ns: int) -> None:
         """Remove a port with all entries that name it."""
         del self.ports[slot]
         self.fdb.flush(now_ns, port=slot, static=True)
+        self.changed()
+
+    def changed(self) -> None:
+        """Forget what was derived from the ports and their settings."""
+        self.revision += 1
         self._flood.clear()
 
     def set_link(self, slot: int, up: bool, now_ns: int) -> bool:
@@ -104,6 +114,6 @@ class Switch:
 
     def _topology_changed(self, port: Port, now_ns: int, *, moved: bool = False) -> None:
         """Forget what was learned behind a port that went down or moved, as Linux does when a carrier is lost."""
-        self._flood.clear()
+        self.changed()
         if moved or not port.up:
             self.fdb.flush(now_ns, port=port.slot)

@@ -11,7 +11,7 @@ from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Entry
-from lamina_vswitch.domain.forward import forward
+from lamina_vswitch.domain.forward import Forwarding, forward
 from lamina_vswitch.domain.loss import Loss
 from lamina_vswitch.domain.sampling import Notice, Sampler
 from lamina_vswitch.domain.topology import Port, Switch
@@ -80,6 +80,7 @@ class ModelEngine:
         self._loss.pop(slot, None)
         if loss is not None:
             self._loss[slot] = loss
+        self._switch_of[slot].changed()
 
     def link(self, slot: int) -> bool:
         """Return whether the device sees a link."""
@@ -120,9 +121,7 @@ class ModelEngine:
             self._lose(port, gone, now_ns)
             lost = len(gone)
         result = forward(switch, port, frames, now_ns)
-        for target in sorted(result.deliveries):
-            self._deliver(switch.ports[target], result.deliveries[target], now_ns)
-        self._notices.forwarded(switch, port, result, now_ns)
+        self.conclude(slot, result, now_ns)
         return lost + sum(len(dropped) for dropped in result.drops.values())
 
     def _deliver(self, port: Port, frames: list[bytes], now_ns: int) -> None:
@@ -193,6 +192,33 @@ class ModelEngine:
     def flush(self, switch: str, vlan: int | None, slot: int | None, now_ns: int) -> int:
         """Forget live dynamic entries of a VLAN, a port, both, or all; return how many."""
         return self._switches[switch].fdb.flush(now_ns, vlan=vlan, port=slot)
+
+    # What the compiled plane needs, which switches bursts of frames in memory beside `transmit`
+
+    def switch_at(self, slot: int) -> Switch:
+        """Return the switch that a port belongs to."""
+        return self._switch_of[slot]
+
+    def sink_at(self, slot: int) -> FrameSink | None:
+        """Return what is attached to a port."""
+        return self._sinks.get(slot)
+
+    def watches(self, slot: int) -> bool:
+        """Return whether every frame that enters or leaves at a port has to be looked at here."""
+        return slot in self._loss
+
+    def conclude(self, slot: int, result: Forwarding, now_ns: int) -> None:
+        """Deliver and report what was decided elsewhere about frames that entered at a port, as `transmit` does."""
+        switch = self._switch_of[slot]
+        for target in sorted(result.deliveries):
+            self._deliver(switch.ports[target], result.deliveries[target], now_ns)
+        self._notices.forwarded(switch, switch.ports[slot], result, now_ns)
+
+    def overflowed(self, slot: int, frames: Sequence[bytes], now_ns: int) -> None:
+        """Count and report frames that did not fit into the queue of a port."""
+        port = self._port(slot)
+        port.counters.dropped(DropReason.QUEUE_FULL, len(frames))
+        self._notices.dropped(port, DropReason.QUEUE_FULL, frames, now_ns)
 
     def _port(self, slot: int) -> Port:
         return self._switch_of[slot].ports[slot]
