@@ -22,6 +22,7 @@ class Rule(enum.Enum):
     """The rule that decided where a frame goes; the part before the dot is its stage in the pipeline."""
 
     INGRESS_PORT_DOWN = "ingress.port_down"
+    INGRESS_MIRROR_PORT = "ingress.mirror_port"
     PARSE_REFUSED = "parse.refused"
     VLAN_MISMATCH = "vlan.mismatch"
     SOURCE_INVALID = "source.invalid"
@@ -58,6 +59,8 @@ def decide(switch: Switch, port: Port, frame: bytes, now_ns: int, learn: Learn) 
     """
     if not port.up:
         return Decision(Rule.INGRESS_PORT_DOWN, drop=DropReason.LINK_DOWN)
+    if port.copies_only:
+        return Decision(Rule.INGRESS_MIRROR_PORT, drop=DropReason.MIRROR_PORT)
     header = parse(frame, switch.mtu_bytes)
     if isinstance(header, DropReason):
         return Decision(Rule.PARSE_REFUSED, drop=header)
@@ -83,7 +86,7 @@ def _unicast(switch: Switch, port: Port, header: Header, learned: Learned, now_n
         drop = DropReason.SAME_PORT
     else:
         target = switch.ports[entry.port]
-        if target.up and target.vlan == port.vlan:
+        if target.takes_part and target.vlan == port.vlan:
             return Decision(Rule.KNOWN_UNICAST, (entry.port,), header=header, learned=learned, entry=entry)
         drop = DropReason.DESTINATION_DOWN
     return Decision(Rule.KNOWN_UNICAST, drop=drop, header=header, learned=learned, entry=entry)

@@ -19,6 +19,7 @@ class DropReason(enum.IntEnum):
     NO_DESTINATION = 9
     DESTINATION_DOWN = 10
     QUEUE_FULL = 11
+    MIRROR_PORT = 22
     FAULT = 49
 
 
@@ -34,5 +35,6 @@ EXPLANATION = {
     DropReason.NO_DESTINATION: "no other port of the VLAN is up",
     DropReason.DESTINATION_DOWN: "static entry names a port that is not up or not in the VLAN",
     DropReason.QUEUE_FULL: "queue of the receiving port is full",
+    DropReason.MIRROR_PORT: "came from a port that only receives copies of a mirror",
     DropReason.FAULT: "an injected fault took it",
 }

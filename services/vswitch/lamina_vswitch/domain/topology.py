@@ -13,6 +13,7 @@ class Port:
     """One port. `slot` is its number in the host's port table, from 1; `vlan` is its access VLAN, 0 to 4094.
 
     `link_up` is what its owner wants, `broken` a fault of the cable: the link is up when it is wanted and whole.
+    `copies_only` marks the destination of a mirror, which takes part in nothing else.
     """
 
     slot: int
@@ -21,6 +22,7 @@ class Port:
     link_up: bool = True
     attached: bool = False
     broken: bool = False
+    copies_only: bool = False
     counters: Counters = field(default_factory=Counters)
 
     @property
@@ -32,6 +34,11 @@ class Port:
     def up(self) -> bool:
         """Whether frames may enter and leave here."""
         return self.link and self.attached
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether the switch sends frames here that are not copies of a mirror."""
+        return self.up and not self.copies_only
 
 
 class Switch:
@@ -87,6 +94,13 @@ class Switch:
         port.attached = attached
         self._topology_changed(port, now_ns)
 
+    def set_copies_only(self, slot: int, copies_only: bool, now_ns: int) -> None:
+        """Make the port the destination of a mirror, or a port like others again."""
+        port = self.ports[slot]
+        if port.copies_only != copies_only:
+            port.copies_only = copies_only
+            self._topology_changed(port, now_ns, moved=True)
+
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move the port to another VLAN."""
         port = self.ports[slot]
@@ -95,13 +109,13 @@ class Switch:
             self._topology_changed(port, now_ns, moved=True)
 
     def flood_ports(self, port: Port) -> tuple[int, ...]:
-        """Return the slots of the other ports of the VLAN that are up, in ascending order."""
+        """Return the slots of the other ports of the VLAN that are up and take part, in ascending order."""
         slots = self._flood.get(port.slot)
         if slots is None:
             slots = tuple(
                 slot
                 for slot in sorted(self.ports)
-                if slot != port.slot and self.ports[slot].vlan == port.vlan and self.ports[slot].up
+                if slot != port.slot and self.ports[slot].vlan == port.vlan and self.ports[slot].takes_part
             )
             self._flood[port.slot] = slots
         return slots

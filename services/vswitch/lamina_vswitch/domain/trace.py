@@ -50,6 +50,9 @@ def _chain(switch: Switch, port: Port, frame: bytes, decision: Decision, now_ns:
     """Return the steps; each stage adds one, and the stage of the deciding rule is the last before `output`."""
     if decision.rule is Rule.INGRESS_PORT_DOWN:
         return [_ingress_down(port), *_output(switch, decision)]
+    if decision.rule is Rule.INGRESS_MIRROR_PORT:
+        detail = f"{port.name} is the destination of a mirror and takes part in nothing else"
+        return [Step("ingress", decision.rule.value, detail), *_output(switch, decision)]
     steps = [Step("ingress", "ingress.port_up", f"{port.name} has its link up and is attached")]
     header = decision.header
     if header is None:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from lamina_vswitch.domain.capture.observer import Observer
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.definition import (
     Origin,
@@ -74,6 +75,8 @@ class SwitchEngine(Protocol):
 
     name: ClassVar[str]
     capabilities: ClassVar[tuple[str, ...]]
+    observer: Observer | None
+    """Hears of every frame; None, as at the start, when nobody watches."""
 
     @classmethod
     def missing(cls) -> list[str]:
@@ -105,6 +108,12 @@ class SwitchEngine(Protocol):
 
     def link(self, slot: int) -> bool:
         """Return whether the device behind a port sees a link."""
+
+    def set_copies_only(self, slot: int, copies_only: bool, now_ns: int) -> None:
+        """Let a port take part in nothing but receiving copies of a mirror, or in everything again.
+
+        What enters at such a port is dropped as `MIRROR_PORT`; its dynamic entries are forgotten.
+        """
 
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN; it loses its dynamic entries if that is a change."""

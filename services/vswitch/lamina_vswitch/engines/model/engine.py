@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
+from lamina_vswitch.domain.capture.observer import Direction, Observer, accepted
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
@@ -40,6 +41,7 @@ class ModelEngine:
         self._loss: dict[int, Loss] = {}
         self._sampler = Sampler()
         self._notices = Notices(self._sampler, notice)
+        self.observer: Observer | None = None
 
     def add_switch(self, name: str, switch: SwitchDefinition) -> None:
         """Make a switch without ports."""
@@ -86,6 +88,10 @@ class ModelEngine:
         """Return whether the device sees a link."""
         return self._port(slot).link
 
+    def set_copies_only(self, slot: int, copies_only: bool, now_ns: int) -> None:
+        """Let a port take part in nothing but receiving copies, or in everything again."""
+        self._switch_of[slot].set_copies_only(slot, copies_only, now_ns)
+
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN."""
         self._switch_of[slot].set_vlan(slot, vlan, now_ns)
@@ -121,6 +127,8 @@ class ModelEngine:
             self._lose(port, gone, now_ns)
             lost = len(gone)
         result = forward(switch, port, frames, now_ns)
+        if self.observer is not None and (passing := accepted(frames, result.drops)):
+            self.observer.passed(port, Direction.INGRESS, passing, now_ns)
         self.conclude(slot, result, now_ns)
         return lost + sum(len(dropped) for dropped in result.drops.values())
 
@@ -129,17 +137,23 @@ class ModelEngine:
             frames, gone = self._loss[port.slot].split(frames)
             self._lose(port, gone, now_ns)
         taken = self._sinks[port.slot].deliver(frames)
-        if taken == len(frames):
-            port.counters.sent(frames)
-            return
-        port.counters.sent(frames[:taken])
-        port.counters.dropped(DropReason.QUEUE_FULL, len(frames) - taken)
-        self._notices.dropped(port, DropReason.QUEUE_FULL, frames[taken:], now_ns)
+        if taken < len(frames):
+            frames, lost = frames[:taken], frames[taken:]
+            self.overflowed(port.slot, lost, now_ns)
+        port.counters.sent(frames)
+        if self.observer is not None and frames:
+            self.observer.passed(port, Direction.EGRESS, frames, now_ns)
 
     def _lose(self, port: Port, frames: list[bytes], now_ns: int) -> None:
         if frames:
             port.counters.dropped(DropReason.FAULT, len(frames))
-            self._notices.dropped(port, DropReason.FAULT, frames, now_ns)
+            self._tell_dropped(port, DropReason.FAULT, frames, now_ns)
+
+    def _tell_dropped(self, port: Port, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
+        """Tell everybody who wants to know of drops that were counted at `port`; every drop comes here."""
+        self._notices.dropped(port, reason, frames, now_ns)
+        if self.observer is not None:
+            self.observer.dropped(port, reason, frames, now_ns)
 
     def _tell_link(self, slot: int) -> None:
         sink = self._sinks.get(slot)
@@ -205,20 +219,23 @@ class ModelEngine:
 
     def watches(self, slot: int) -> bool:
         """Return whether every frame that enters or leaves at a port has to be looked at here."""
-        return slot in self._loss
+        return slot in self._loss or self.observer is not None
 
     def conclude(self, slot: int, result: Forwarding, now_ns: int) -> None:
         """Deliver and report what was decided elsewhere about frames that entered at a port, as `transmit` does."""
         switch = self._switch_of[slot]
+        port = switch.ports[slot]
         for target in sorted(result.deliveries):
             self._deliver(switch.ports[target], result.deliveries[target], now_ns)
-        self._notices.forwarded(switch, switch.ports[slot], result, now_ns)
+        for reason in sorted(result.drops):
+            self._tell_dropped(port, reason, result.drops[reason], now_ns)
+        self._notices.forwarded(switch, port, result, now_ns)
 
     def overflowed(self, slot: int, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that did not fit into the queue of a port."""
         port = self._port(slot)
         port.counters.dropped(DropReason.QUEUE_FULL, len(frames))
-        self._notices.dropped(port, DropReason.QUEUE_FULL, frames, now_ns)
+        self._tell_dropped(port, DropReason.QUEUE_FULL, frames, now_ns)
 
     def _port(self, slot: int) -> Port:
         return self._switch_of[slot].ports[slot]

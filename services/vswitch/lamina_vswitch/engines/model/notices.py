@@ -19,9 +19,7 @@ class Notices:
         self._send = send
 
     def forwarded(self, switch: Switch, port: Port, result: Forwarding, now_ns: int) -> None:
-        """Report what a batch met."""
-        for reason in sorted(result.drops):
-            self.dropped(port, reason, result.drops[reason], now_ns)
+        """Report what a batch met, but for its drops."""
         if result.learned:
             inputs = (*_addresses(result.learned[0]), ("vlan", str(port.vlan)))
             self._report(port.name, "mac.learned", "learn.new", len(result.learned), inputs, now_ns)

@@ -1,0 +1,49 @@
+"""Who watches frames: what the data plane tells, and in which words.
+
+The engine has one observer, or none: then watching costs one test a batch. An observer changes nothing of what it
+watches, returns at once and never raises. Every frame that enters is told once: as passed, or as dropped.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.topology import Port
+
+
+class Direction(enum.IntEnum):
+    """Which way a frame goes, seen from the switch; the numbers are those of the contract's enum and of `epb_flags`."""
+
+    INGRESS = 1
+    EGRESS = 2
+
+
+class Observer(Protocol):
+    """Hears of every frame at the ports of a host. Times are nanoseconds since the stack's start."""
+
+    def passed(self, port: Port, direction: Direction, frames: Sequence[bytes], now_ns: int) -> None:
+        """Hear of frames that entered at `port` and went somewhere, or that were put in its queue; never empty."""
+
+    def dropped(self, port: Port, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
+        """Hear of frames whose drop is counted at `port`; never empty."""
+
+
+def accepted(frames: Sequence[bytes], drops: Mapping[DropReason, Sequence[bytes]]) -> Sequence[bytes]:
+    """Return what is left of a batch without its drops, in order.
+
+    Each list of drops keeps the order of the batch, so one walk finds them. Of equal frames the first ones count as
+    dropped.
+    """
+    waiting = [deque(lost) for lost in drops.values()]
+    return [frame for frame in frames if not any(_took(lost, frame) for lost in waiting)] if waiting else frames
+
+
+def _took(lost: deque[bytes], frame: bytes) -> bool:
+    if not lost or lost[0] != frame:
+        return False
+    lost.popleft()
+    return True
