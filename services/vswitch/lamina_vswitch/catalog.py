@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from lamina_kit.errors import LaminaError
 from lamina_vswitch.domain.definition import (
@@ -25,6 +26,8 @@ from lamina_vswitch.domain.refusals import exists, in_use, over_limit, stale, un
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.interface import DefinitionStore, FrameSink, SwitchEngine
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,14 @@ class Catalog:
         self._ports: dict[tuple[str, str], PortDefinition] = {}
         self._slots: dict[int, PortDefinition] = {}
         self._requests = RequestLedger()
-        self.plugged: Callable[[PortDefinition], None] = _nobody
-        """Called with a port that came, or that has another group now."""
-        self.unplugged: Callable[[PortDefinition], None] = _nobody
-        """Called with a port that is gone."""
-        self.group_gone: Callable[[PortGroupDefinition], None] = _nobody
-        """Called with a port group that is gone."""
+        self.plugged: list[Callable[[PortDefinition], None]] = []
+        """Called in order with a port that came, or that has another group now."""
+        self.unplugged: list[Callable[[PortDefinition], None]] = []
+        """Called in order with a port that is gone."""
+        self.group_gone: list[Callable[[PortGroupDefinition], None]] = []
+        """Called in order with a port group that is gone, also when its switch is."""
+        self.switch_gone: list[Callable[[SwitchDefinition], None]] = []
+        """Called in order with a switch that is gone, after its ports and port groups."""
 
     def restore(self, now_ns: int) -> None:
         """Bring this object and the engine, both empty, to what the store holds."""
@@ -128,7 +133,7 @@ class Catalog:
 
     def delete_switch(self, switch: str, *, force: bool, now_ns: int) -> None:
         """Delete a switch with its port groups and, when forced, its ports."""
-        self.switch(switch)
+        gone = self.switch(switch)
         ports = self.ports(switch)
         if ports and not force:
             raise in_use("switch", self.switch_name(switch), len(ports))
@@ -138,10 +143,12 @@ class Catalog:
         for group in self.port_groups(switch):
             del self._groups[switch, group.port_group]
             self._requests.forget("port_group", (switch, group.port_group))
+            _tell(self.group_gone, group)
         self.engine.remove_switch(self.switch_name(switch))
         del self._switches[switch]
         self._requests.forget("switch", (switch,))
         self._note(self.switch_name(switch), "switch.deleted", ports=len(ports))
+        _tell(self.switch_gone, gone)
 
     # Port groups
 
@@ -182,7 +189,7 @@ class Catalog:
         del self._groups[switch, port_group]
         self._requests.forget("port_group", (switch, port_group))
         self._note(self.port_group_name(switch, port_group), "port_group.deleted")
-        self.group_gone(group)
+        _tell(self.group_gone, group)
 
     def members(self, group: PortGroupDefinition) -> int:
         """Return how many ports are in a group."""
@@ -250,7 +257,7 @@ class Catalog:
         self._slots[port.slot] = port
         self.engine.set_vlan(port.slot, vlan, now_ns)
         self.engine.set_link(port.slot, port.link_up, now_ns)
-        self.plugged(port)
+        _tell(self.plugged, port)
         self._note(self.port_name(port.switch, port.port), "port.updated", group=port.port_group, link_up=port.link_up)
         return port
 
@@ -284,7 +291,7 @@ class Catalog:
         self.engine.add_port(self.switch_name(port.switch), port.slot, name, self.vlan(port), port.link_up)
         self._ports[port.switch, port.port] = port
         self._slots[port.slot] = port
-        self.plugged(port)
+        _tell(self.plugged, port)
 
     def _unplug(self, port: PortDefinition, now_ns: int) -> None:
         self.engine.remove_port(port.slot, now_ns)
@@ -292,7 +299,7 @@ class Catalog:
         del self._slots[port.slot]
         self._requests.forget("port", (port.switch, port.port))
         self._note(self.port_name(port.switch, port.port), "port.deleted", slot=port.slot)
-        self.unplugged(port)
+        _tell(self.unplugged, port)
 
     def _note(self, name: str, event: str, **inputs: object) -> None:
         details = tuple(sorted((key, str(value)) for key, value in inputs.items()))
@@ -309,5 +316,7 @@ def _undone_by(undo: Callable[[], None]) -> Iterator[None]:
         raise
 
 
-def _nobody(thing: object) -> None:
-    """Is told of ports and groups where nobody wants to know."""
+def _tell(listeners: list[Callable[[T], None]], thing: T) -> None:
+    """Tell everybody who wants to know of a port, a group or a switch."""
+    for listener in listeners:
+        listener(thing)

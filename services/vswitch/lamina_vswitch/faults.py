@@ -34,9 +34,9 @@ class VswitchFaults:
         self._down: dict[int, dict[str, None]] = {}
         self._flaps: dict[str, asyncio.Task[None]] = {}
         self._losses: dict[tuple[str, str], tuple[str, int]] = {}
-        catalog.plugged = self._plugged
-        catalog.unplugged = self._unplugged
-        catalog.group_gone = self._ungrouped
+        catalog.plugged.append(self._plugged)
+        catalog.unplugged.append(self._unplugged)
+        catalog.group_gone.append(self._ungrouped)
 
     def register(self, table: FaultTable) -> None:
         """Adds the kinds to the layer's table."""

@@ -141,6 +141,22 @@ def test_the_version_changes_when_an_answer_does() -> None:
     assert changes == [True, False, True, True]
 
 
+def test_entries_are_counted_by_their_port() -> None:
+    """Dynamic entries that age, move, are flushed, become static or are evicted leave the count of their port."""
+    fdb = Fdb(10, 8)
+    for number in range(4):
+        fdb.learn(number % 2, bytes([2, 0, 0, 0, 0, number]), 1, number)
+    assert (fdb.behind(1, 5), fdb.behind(2, 5), fdb.vlans()) == (4, 0, [0, 1])
+    fdb.learn(0, bytes(5) + b"\x02", 2, 6)
+    fdb.learn(0, bytes([2, 0, 0, 0, 0, 0]), 2, 6)
+    assert (fdb.behind(1, 6), fdb.behind(2, 6)) == (3, 2)
+    fdb.add_static(1, bytes([2, 0, 0, 0, 0, 1]), 1, 6)
+    assert fdb.behind(1, 6) == 2
+    assert (fdb.behind(1, 12), fdb.behind(2, 12)) == (1, 2)
+    fdb.flush(12, port=2)
+    assert (fdb.behind(1, 12), fdb.behind(2, 12), fdb.count(12)) == (1, 0, 2)
+
+
 def test_a_lower_limit_keeps_those_seen_last() -> None:
     """Entries above a new limit go, those seen longest ago first; static ones stay, or the limit is refused."""
     fdb = Fdb(ageing_ns=100, limit=4)

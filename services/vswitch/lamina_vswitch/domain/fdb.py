@@ -52,6 +52,7 @@ class Fdb:
         self.moved_from = 0
         self._vlans: dict[int, dict[bytes, Entry]] = {}
         self._size = 0
+        self._behind: dict[int, int] = {}
         self._serial = 0
         self._heap: list[tuple[int, int, int, bytes]] = []
 
@@ -84,7 +85,9 @@ class Fdb:
         entry.seen_ns = now_ns
         if entry.port == port:
             return Learned.REFRESHED
+        self._left(entry)
         self.moved_from, entry.port = entry.port, port
+        self._behind[port] = self._behind.get(port, 0) + 1
         self.version += 1
         return Learned.MOVED
 
@@ -116,8 +119,11 @@ class Fdb:
     def remove(self, vlan: int, mac: bytes) -> bool:
         """Forget one entry. Return whether there was one."""
         table = self._vlans.get(vlan)
-        if table is None or table.pop(mac, None) is None:
+        entry = table.pop(mac, None) if table is not None else None
+        if table is None or entry is None:
             return False
+        if not entry.static:
+            self._left(entry)
         self._size -= 1
         self.version += 1
         if not table:
@@ -178,6 +184,23 @@ class Fdb:
                 if self._alive(table[mac], now_ns):
                     yield vlan, mac, table[mac]
 
+    def behind(self, port: int, now_ns: int) -> int:
+        """Return how many live dynamic entries name a port. Amortized O(log n) an entry."""
+        self.count(now_ns)
+        return self._behind.get(port, 0)
+
+    def vlans(self) -> list[int]:
+        """Return the VLANs that have entries, dead ones perhaps, in ascending order."""
+        return sorted(self._vlans)
+
+    def _left(self, entry: Entry) -> None:
+        """Count one dynamic entry less behind its port."""
+        left = self._behind[entry.port] - 1
+        if left:
+            self._behind[entry.port] = left
+        else:
+            del self._behind[entry.port]
+
     def _longest_unseen(self, now_ns: int) -> list[tuple[int, bytes]]:
         """Return VLAN and address of the live dynamic entries, those seen longest ago first."""
         live = [(entry, vlan, mac) for vlan, mac, entry in self.entries(now_ns) if not entry.static]
@@ -194,6 +217,7 @@ class Fdb:
         self._vlans.setdefault(vlan, {})[mac] = Entry(port, now_ns, static, self._serial)
         if static:
             return
+        self._behind[port] = self._behind.get(port, 0) + 1
         heapq.heappush(self._heap, (now_ns, self._serial, vlan, mac))
         if len(self._heap) > 2 * self._size + 64:
             self._rebuild_heap()

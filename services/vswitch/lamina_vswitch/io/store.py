@@ -95,7 +95,7 @@ class SqliteStore:
 
     def load(self) -> Recorded:
         """Return everything, each list in the order in which it was made."""
-        with self._transaction():
+        with self.transaction():
             switches = self._db.execute(
                 "SELECT switch, mtu_bytes, ageing_seconds, mac_limit, request_id, content FROM switches "
                 "ORDER BY sequence"
@@ -119,20 +119,20 @@ class SqliteStore:
 
     def next_epoch(self) -> int:
         """Count this start of the service and return the number, from 1."""
-        with self._transaction():
+        with self.transaction():
             row = self._db.execute("INSERT INTO epochs DEFAULT VALUES RETURNING epoch").fetchone()
             self._db.execute("DELETE FROM epochs WHERE epoch < ?", row)
         return int(row[0])
 
     def save_epoch(self, epoch: int) -> None:
         """Record that a number is in use towards the hardware; the next start counts from there."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute("INSERT OR IGNORE INTO epochs (epoch) VALUES (?)", (epoch,))
             self._db.execute("DELETE FROM epochs WHERE epoch < ?", (epoch,))
 
     def add_switch(self, switch: SwitchDefinition, origin: Origin) -> None:
         """Record a switch."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute(
                 "INSERT INTO switches (switch, mtu_bytes, ageing_seconds, mac_limit, request_id, content) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
@@ -141,13 +141,13 @@ class SqliteStore:
 
     def remove_switch(self, switch: str) -> None:
         """Forget a switch with everything in it."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute("DELETE FROM ports WHERE switch = ?", (switch,))
             self._db.execute("DELETE FROM switches WHERE switch = ?", (switch,))
 
     def add_port_group(self, group: PortGroupDefinition, origin: Origin) -> None:
         """Record a port group."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute(
                 "INSERT INTO port_groups (switch, port_group, vlan, request_id, content) VALUES (?, ?, ?, ?, ?)",
                 (group.switch, group.port_group, group.vlan, *_columns(origin)),
@@ -155,14 +155,14 @@ class SqliteStore:
 
     def remove_port_group(self, group: PortGroupDefinition) -> None:
         """Forget a port group."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute(
                 "DELETE FROM port_groups WHERE switch = ? AND port_group = ?", (group.switch, group.port_group)
             )
 
     def claim_slot(self) -> tuple[int, int]:
         """Return the lowest free slot and its next generation, both from 1."""
-        with self._transaction():
+        with self.transaction():
             row = self._db.execute(
                 "SELECT slot, generation + 1 FROM slots WHERE slot NOT IN (SELECT slot FROM ports) "
                 "ORDER BY slot LIMIT 1"
@@ -173,7 +173,7 @@ class SqliteStore:
 
     def add_port(self, port: PortDefinition, origin: Origin) -> None:
         """Record a port and take its slot."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute(
                 "INSERT INTO slots (slot, generation) VALUES (?, ?) "
                 "ON CONFLICT (slot) DO UPDATE SET generation = excluded.generation",
@@ -190,7 +190,7 @@ class SqliteStore:
 
     def update_port(self, port: PortDefinition) -> None:
         """Record a port's new group and link."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute(
                 "UPDATE ports SET port_group = ?, link_up = ? WHERE switch = ? AND port = ?",
                 (port.port_group or None, port.link_up, port.switch, port.port),
@@ -198,12 +198,12 @@ class SqliteStore:
 
     def remove_port(self, port: PortDefinition) -> None:
         """Forget a port and the static entries that name it; its slot becomes free."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute("DELETE FROM ports WHERE switch = ? AND port = ?", (port.switch, port.port))
 
     def put_static_entry(self, entry: StaticEntry) -> None:
         """Record a static entry."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute(
                 "INSERT INTO static_entries (switch, vlan, mac, port) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (switch, vlan, mac) DO UPDATE SET port = excluded.port",
@@ -212,18 +212,21 @@ class SqliteStore:
 
     def remove_static_entry(self, switch: str, vlan: int, mac: bytes) -> None:
         """Forget a static entry if there is one."""
-        with self._transaction():
+        with self.transaction():
             self._db.execute(
                 "DELETE FROM static_entries WHERE switch = ? AND vlan = ? AND mac = ?", (switch, vlan, mac)
             )
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Run the block as one transaction."""
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Run the block, which may use the connection that it is given, as one transaction. Not to be nested.
+
+        Raises Unavailable `STORE_UNAVAILABLE` and DataLoss `STORE_CORRUPT`. Stores of further tables stand on it.
+        """
         with _errors(self._path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                yield
+                yield self._db
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
