@@ -22,7 +22,7 @@ from lamina_vswitch.domain.definition import (
     PortGroupDefinition,
     SwitchDefinition,
 )
-from lamina_vswitch.domain.refusals import exists, in_use, over_limit, stale, unknown
+from lamina_vswitch.domain.refusals import exists, in_use, internal, over_limit, stale, unknown
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.interface import DefinitionStore, FrameSink, SwitchEngine
@@ -59,6 +59,9 @@ class Catalog:
         self._ports: dict[tuple[str, str], PortDefinition] = {}
         self._slots: dict[int, PortDefinition] = {}
         self._requests = RequestLedger()
+        self._internal: dict[tuple[str, str], int] = {}
+        self.switch_users: list[Callable[[str], int]] = []
+        """Asked how many things beside ports a switch carries, such as networks without a router."""
         self.plugged: list[Callable[[PortDefinition], None]] = []
         """Called in order with a port that came, or that has another group now."""
         self.unplugged: list[Callable[[PortDefinition], None]] = []
@@ -135,8 +138,9 @@ class Catalog:
         """Delete a switch with its port groups and, when forced, its ports."""
         gone = self.switch(switch)
         ports = self.ports(switch)
-        if ports and not force:
-            raise in_use("switch", self.switch_name(switch), len(ports))
+        users = len(ports) + sum(asked(switch) for asked in self.switch_users)
+        if users and not force:
+            raise in_use("switch", self.switch_name(switch), users)
         self.store.remove_switch(switch)
         for port in ports:
             self._unplug(port, now_ns)
@@ -238,7 +242,10 @@ class Catalog:
         return port
 
     def vlan(self, port: PortDefinition) -> int:
-        """Return the access VLAN of a port: that of its group, or 0."""
+        """Return the access VLAN of a port: that of its group, or 0; an internal port has its own."""
+        own = self._internal.get((port.switch, port.port))
+        if own is not None:
+            return own
         return self.port_group(port.switch, port.port_group).vlan if port.port_group else 0
 
     def ports(self, switch: str) -> list[PortDefinition]:
@@ -249,6 +256,8 @@ class Catalog:
     def update_port(self, port: PortDefinition, now_ns: int) -> PortDefinition:
         """Give an existing port a new group or link."""
         old = self.port(port.switch, port.port)
+        if self.is_internal(port) and port.port_group:
+            raise internal(self.port_name(port.switch, port.port))
         vlan = self.vlan(port)
         if port == old:
             return old
@@ -262,7 +271,12 @@ class Catalog:
         return port
 
     def delete_port(self, port: PortDefinition, now_ns: int) -> None:
-        """Delete a port with its MAC entries."""
+        """Delete a port with its MAC entries. Refused for an internal one, which goes with what it belongs to."""
+        if self.is_internal(port):
+            raise internal(self.port_name(port.switch, port.port))
+        self._delete_port(port, now_ns)
+
+    def _delete_port(self, port: PortDefinition, now_ns: int) -> None:
         self.store.remove_port(port)
         self._unplug(port, now_ns)
 
@@ -278,11 +292,40 @@ class Catalog:
 
     def owners(self) -> list[str]:
         """Return the owners of ports that belong to sessions, ordered."""
-        return sorted({port.owner for port in self._ports.values() if port.owner})
+        return sorted({port.owner for port in self._ports.values() if port.owner and not self.is_internal(port)})
 
     def owned(self, owner: str) -> list[PortDefinition]:
-        """Return the ports of an owner, ordered by slot."""
-        return [self._slots[slot] for slot in sorted(self._slots) if self._slots[slot].owner == owner]
+        """Return the ports of an owner, ordered by slot, without internal ones."""
+        ports = [self._slots[slot] for slot in sorted(self._slots) if self._slots[slot].owner == owner]
+        return [port for port in ports if not self.is_internal(port)]
+
+    # Internal ports: their other end is in this process
+
+    @property
+    def own_owner(self) -> str:
+        """The owner that internal ports show: this layer itself."""
+        return f"{self.host}/vswitch"
+
+    def expect_internal(self, switch: str, port: str, vlan: int) -> None:
+        """Say before `restore` that a port which is recorded is an internal one, in this VLAN."""
+        self._internal[switch, port] = vlan
+
+    def create_internal_port(self, switch: str, port: str, vlan: int) -> PortDefinition:
+        """Create a port of this layer: in a VLAN of its own choice, in no group, and not for others to change."""
+        self.expect_internal(switch, port, vlan)
+        try:
+            return self.create_port(PortDefinition(switch, port, "", True, self.own_owner, 0, 0), "")
+        except LaminaError:
+            del self._internal[switch, port]
+            raise
+
+    def delete_internal_port(self, port: PortDefinition, now_ns: int) -> None:
+        """Delete a port of this layer."""
+        self._delete_port(port, now_ns)
+
+    def is_internal(self, port: PortDefinition) -> bool:
+        """Tell whether a port is this layer's own."""
+        return (port.switch, port.port) in self._internal
 
     # Bookkeeping
 
@@ -297,6 +340,7 @@ class Catalog:
         self.engine.remove_port(port.slot, now_ns)
         del self._ports[port.switch, port.port]
         del self._slots[port.slot]
+        self._internal.pop((port.switch, port.port), None)
         self._requests.forget("port", (port.switch, port.port))
         self._note(self.port_name(port.switch, port.port), "port.deleted", slot=port.slot)
         _tell(self.unplugged, port)

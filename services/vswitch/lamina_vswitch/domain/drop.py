@@ -20,6 +20,17 @@ class DropReason(enum.IntEnum):
     DESTINATION_DOWN = 10
     QUEUE_FULL = 11
     MIRROR_PORT = 22
+    HOST_ONLY = 28
+    IP_MALFORMED = 29
+    CHECKSUM_BAD = 30
+    TTL_EXPIRED = 31
+    NO_ROUTE = 32
+    NEIGHBOR_UNREACHABLE = 33
+    FRAGMENT_NEEDED = 34
+    FRAGMENT_OVERLAP = 35
+    FRAGMENT_TIMEOUT = 36
+    PROTOCOL_UNSUPPORTED = 43
+    DHCP_EXHAUSTED = 44
     FAULT = 49
 
 
@@ -36,5 +47,16 @@ EXPLANATION = {
     DropReason.DESTINATION_DOWN: "static entry names a port that is not up or not in the VLAN",
     DropReason.QUEUE_FULL: "queue of the receiving port is full",
     DropReason.MIRROR_PORT: "came from a port that only receives copies of a mirror",
+    DropReason.HOST_ONLY: "would leave a host-only network",
+    DropReason.IP_MALFORMED: "IP header is cut, too long for its frame or inconsistent",
+    DropReason.CHECKSUM_BAD: "IP or ICMP checksum is wrong",
+    DropReason.TTL_EXPIRED: "time to live ended at the router",
+    DropReason.NO_ROUTE: "the router has no way to the destination",
+    DropReason.NEIGHBOR_UNREACHABLE: "nobody answered the router's ARP requests",
+    DropReason.FRAGMENT_NEEDED: "too long for the way on, and may not be cut",
+    DropReason.FRAGMENT_OVERLAP: "a fragment that overlaps another",
+    DropReason.FRAGMENT_TIMEOUT: "its datagram did not become complete in 30 s, or had no room to wait",
+    DropReason.PROTOCOL_UNSUPPORTED: "of a protocol that the router does not serve or translate",
+    DropReason.DHCP_EXHAUSTED: "asks for an address, and none is free or the port has as many as it may",
     DropReason.FAULT: "an injected fault took it",
 }

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
-_TOKEN = re.compile(r"[a-z0-9-]{1,63}")
+_TOKEN = re.compile(r"[a-z0-9.-]{1,600}")
 
 
 def page(items: Sequence[T], key: Callable[[T], str], size: int, token: str) -> tuple[Sequence[T], str]:

@@ -54,6 +54,16 @@ def in_use(kind: str, name: str, ports: int) -> FailedPrecondition:
     )
 
 
+def internal(name: str) -> FailedPrecondition:
+    """Return the error for a change of a port that this layer made for itself."""
+    return FailedPrecondition(
+        f"{name} belongs to a network or another part of the switch itself.",
+        reason="PORT_INTERNAL",
+        next_step="Change or delete that; its port goes with it.",
+        name=name,
+    )
+
+
 def stale(slot: int, generation: int) -> FailedPrecondition:
     """Return the error for a handle whose port is gone."""
     return FailedPrecondition(

@@ -32,6 +32,7 @@ from lamina_vswitch.domain.definition import (
     StaticEntry,
     SwitchDefinition,
 )
+from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.loss import Loss
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.trace import Trace
@@ -126,6 +127,9 @@ class SwitchEngine(Protocol):
 
     def transmit(self, slot: int, frames: Sequence[bytes], now_ns: int) -> int:
         """Switch frames that the device behind a port sent; return how many were dropped at this port. Never raises."""
+
+    def refused(self, slot: int, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
+        """Count and report frames, at least one, that whoever is behind a port could not use: a router, a ring."""
 
     def trace(self, slot: int, frame: bytes, now_ns: int) -> Trace:
         """Return what would happen to a frame, and change nothing. Needs `trace-frame`."""

@@ -805,7 +805,8 @@ class PortsServicer:
 
         The dynamic MAC entries of a port whose link goes down, or that comes into another VLAN, are forgotten.
         Idempotent. Errors: NOT_FOUND `PORT_UNKNOWN` or `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a mask that names an
-        unknown or output field, or a bad value.
+        unknown or output field, or a bad value; FAILED_PRECONDITION `PORT_INTERNAL` for a port group of a port that the
+        layer made for itself, as a network's router has one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -814,7 +815,8 @@ class PortsServicer:
     def DeletePort(self, request, context):
         """Deletes a port with its MAC entries, static ones too. An attached stream ends with ABORTED `PORT_DELETED`.
 
-        Errors: NOT_FOUND `PORT_UNKNOWN`.
+        Errors: NOT_FOUND `PORT_UNKNOWN`; FAILED_PRECONDITION `PORT_INTERNAL` for a port that the layer made for itself (the
+        caller deletes the network that has it).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -297,12 +297,14 @@ class PortsStub:
 
     The dynamic MAC entries of a port whose link goes down, or that comes into another VLAN, are forgotten.
     Idempotent. Errors: NOT_FOUND `PORT_UNKNOWN` or `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a mask that names an
-    unknown or output field, or a bad value.
+    unknown or output field, or a bad value; FAILED_PRECONDITION `PORT_INTERNAL` for a port group of a port that the
+    layer made for itself, as a network's router has one.
     """
     DeletePort: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.DeletePortRequest, _vswitch_pb2.DeletePortResponse]
     """Deletes a port with its MAC entries, static ones too. An attached stream ends with ABORTED `PORT_DELETED`.
 
-    Errors: NOT_FOUND `PORT_UNKNOWN`.
+    Errors: NOT_FOUND `PORT_UNKNOWN`; FAILED_PRECONDITION `PORT_INTERNAL` for a port that the layer made for itself (the
+    caller deletes the network that has it).
     """
     GetPortCounters: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.GetPortCountersRequest, _vswitch_pb2.PortCounters]
     """Returns the counters of a port since it was created or the service started, whichever is later.
@@ -388,7 +390,8 @@ class PortsServicer:
 
         The dynamic MAC entries of a port whose link goes down, or that comes into another VLAN, are forgotten.
         Idempotent. Errors: NOT_FOUND `PORT_UNKNOWN` or `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a mask that names an
-        unknown or output field, or a bad value.
+        unknown or output field, or a bad value; FAILED_PRECONDITION `PORT_INTERNAL` for a port group of a port that the
+        layer made for itself, as a network's router has one.
         """
 
     def DeletePort(
@@ -398,7 +401,8 @@ class PortsServicer:
     ) -> _abc.Awaitable[_vswitch_pb2.DeletePortResponse]:
         """Deletes a port with its MAC entries, static ones too. An attached stream ends with ABORTED `PORT_DELETED`.
 
-        Errors: NOT_FOUND `PORT_UNKNOWN`.
+        Errors: NOT_FOUND `PORT_UNKNOWN`; FAILED_PRECONDITION `PORT_INTERNAL` for a port that the layer made for itself (the
+        caller deletes the network that has it).
         """
 
     def GetPortCounters(

@@ -203,6 +203,12 @@ class ModelEngine:
         fdb = self._switches[switch].fdb
         return fdb.lookup(vlan, mac, now_ns) is not None and fdb.remove(vlan, mac)
 
+    def refused(self, slot: int, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
+        """Count and report frames that whoever is behind a port could not use."""
+        port = self._port(slot)
+        port.counters.dropped(reason, len(frames))
+        self._tell_dropped(port, reason, frames, now_ns)
+
     def flush(self, switch: str, vlan: int | None, slot: int | None, now_ns: int) -> int:
         """Forget live dynamic entries of a VLAN, a port, both, or all; return how many."""
         return self._switches[switch].fdb.flush(now_ns, vlan=vlan, port=slot)
@@ -233,9 +239,7 @@ class ModelEngine:
 
     def overflowed(self, slot: int, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that did not fit into the queue of a port."""
-        port = self._port(slot)
-        port.counters.dropped(DropReason.QUEUE_FULL, len(frames))
-        self._tell_dropped(port, DropReason.QUEUE_FULL, frames, now_ns)
+        self.refused(slot, DropReason.QUEUE_FULL, frames, now_ns)
 
     def _port(self, slot: int) -> Port:
         return self._switch_of[slot].ports[slot]
