@@ -86,6 +86,14 @@ class Errno(enum.StrEnum):
     """ICMP, or the stack, says that there is no way to the host."""
     NETUNREACH = "NETUNREACH"
     """ICMP, or the stack, says that there is no way to the network."""
+    MSGSIZE = "MSGSIZE"
+    """A datagram is longer than can be sent. TCP never says so, nor what follows."""
+    DESTADDRREQ = "DESTADDRREQ"
+    """A datagram without destination, on a socket that is not connected."""
+    ISCONN = "ISCONN"
+    """The socket has a peer already."""
+    ACCES = "ACCES"
+    """A broadcast, on a socket that was not allowed to."""
 
 
 class Refused(NamedTuple):

@@ -142,10 +142,13 @@ def build_options(options: Options) -> bytes:
     parts = b""
     if options.mss is not None:
         parts += struct.pack("!BBH", _MSS, 4, options.mss)
-    if options.sack_permitted:
-        parts += b"\x01\x01\x04\x02"
+    filler = b"\x01\x01"
+    if options.sack_permitted:  # stands where the padding of the timestamp would
+        filler = b"\x04\x02"
     if options.timestamp is not None:
-        parts += _TIMESTAMP_ALONE + _PAIR.pack(*options.timestamp)
+        parts += filler + _TIMESTAMP_ALONE[2:] + _PAIR.pack(*options.timestamp)
+    elif options.sack_permitted:
+        parts += b"\x01\x01" + filler
     if options.window_scale is not None:
         parts += struct.pack("!BBBB", _NOP, _SCALE, 3, options.window_scale)
     blocks = options.sack[: (MAX_OPTION_BYTES - len(parts) - 4) // 8]
