@@ -15,7 +15,7 @@ _LONG = 1024
 """Bytes from which on numpy is faster than one large number."""
 
 
-def word_sum(data: bytes) -> int:
+def word_sum(data: bytes | bytearray | memoryview) -> int:
     """Return the folded ones' complement sum of `data`, 0 to 65535; an odd last byte is padded with a zero byte."""
     size = len(data)
     if size >= _LONG:
@@ -26,7 +26,7 @@ def word_sum(data: bytes) -> int:
     return number % 65535 or (65535 if number else 0)
 
 
-def _long_sum(data: bytes, size: int) -> int:
+def _long_sum(data: bytes | bytearray | memoryview, size: int) -> int:
     """Return the sum by native 32-bit words: the sum of swapped words is the swapped sum (RFC 1071, 2 B)."""
     words = size >> 2
     total = int(np.frombuffer(data, "<u4", words).sum(dtype=np.uint64)) + int.from_bytes(data[words << 2 :], "little")

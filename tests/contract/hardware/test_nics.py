@@ -29,7 +29,7 @@ from tests.contract.hardware.nic_bench import (
 from tests.unit.hardware.nic_world import packet
 
 from lamina_hardware.domain.nic.descriptors import TransmitContext
-from lamina_hardware.domain.nic.headers import is_transport_sum_good, parse, pseudo_sum
+from lamina_net.offload.headers import is_transport_sum_good, parse, pseudo_sum
 
 pytestmark = pytest.mark.inside  # NICs and wires of a machine that nobody used before
 

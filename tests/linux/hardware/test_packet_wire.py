@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tests.linux.hardware.network import Network, needs_network
 
-from lamina_hardware.domain.nic.headers import is_ipv4_sum_good, is_transport_sum_good, parse
 from lamina_hardware.io.media.packet import PacketMedium
+from lamina_net.offload.headers import is_ipv4_sum_good, is_transport_sum_good, parse
 
 BROADCAST, PEER = b"\xff" * 6, bytes.fromhex("020000000002")
 ETHERTYPE = b"\x88\xb5"

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from tests.unit.hardware.nic_world import MAC, World, make, packet, receive_ring, received
 
 from lamina_hardware.domain.nic.descriptors import Malformed, TransmitContext, read_transmit
-from lamina_hardware.domain.nic.headers import PSH, parse
 from lamina_hardware.domain.nic.moderation import Moderation
 from lamina_hardware.domain.nic.nic import Nic
 from lamina_hardware.domain.nic.ring import Ring
 from lamina_hardware.domain.nic.settings import ALL_OFFLOADS, Settings
 from lamina_hardware.domain.nic.spreading import DEFAULT_KEY, Spreading, Toeplitz
+from lamina_net.offload.headers import PSH, parse
 
 SMALL = 1 << 16
 STOPS = {"", "RING_DMA_FAULT", "TAIL_OUTSIDE_RING", "DESCRIPTOR_MALFORMED"}

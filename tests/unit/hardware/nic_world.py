@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from lamina_hardware.domain.dma import DmaOutcome, DmaRefused, PageNeeded
 from lamina_hardware.domain.nic import descriptors
 from lamina_hardware.domain.nic.descriptors import TransmitContext, TransmitData
-from lamina_hardware.domain.nic.headers import TCP, UDP, fill_ipv4_sum, fill_transport_sum, parse
 from lamina_hardware.domain.nic.moderation import Moderation
 from lamina_hardware.domain.nic.nic import Nic
 from lamina_hardware.domain.nic.ring import Ring
+from lamina_net.offload.headers import TCP, UDP, fill_ipv4_sum, fill_transport_sum, parse
 
 MAC, PEER = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 RING, BUFFERS = 0x10000, 0x100000

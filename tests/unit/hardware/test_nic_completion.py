@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.offload_frames import packet
 
 from lamina_hardware.domain.nic.completion import HEADER, Unfinished, complete, read
 from lamina_hardware.domain.nic.descriptors import Malformed
-from lamina_hardware.domain.nic.headers import is_ipv4_sum_good, is_transport_sum_good, ones_sum, parse
+from lamina_net.offload.headers import is_ipv4_sum_good, is_transport_sum_good, parse
 
-ETHERNET = bytes.fromhex("02000000000202000000000188b5")
 TCPV4, TCPV6, UDP_L4, ECN = 1, 4, 5, 0x80
-
-
-def packet(version: int, protocol: int, payload: bytes) -> bytes:
-    """Returns a frame with a TCP or UDP packet whose checksum is that of its pseudo header, as the kernel leaves it."""
-    transport = struct.pack(">HHIIBBHHH", 1, 2, 1000, 0, 0x50, 0x18, 64, 0, 0) if protocol == 6 else b""
-    transport = transport or struct.pack(">HHHH", 1, 2, 8 + len(payload), 0)
-    length = len(transport) + len(payload)
-    if version == 4:
-        addresses = bytes((10, 0, 0, 1, 10, 0, 0, 2))
-        ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + length, 7, 0, 64, protocol, 0) + addresses
-        ip = ip[:10] + (0xFFFF ^ ones_sum(ip)).to_bytes(2, "big") + ip[12:]
-    else:
-        addresses = bytes(range(32))
-        ip = struct.pack(">IHBB", 6 << 28, length, protocol, 64) + addresses
-    at = 16 if protocol == 6 else 6
-    seed = ones_sum(addresses, protocol + length).to_bytes(2, "big")
-    kind = b"\x08\x00" if version == 4 else b"\x86\xdd"
-    return ETHERNET[:12] + kind + ip + transport[:at] + seed + transport[at + 2 :] + payload
 
 
 @pytest.mark.parametrize("version", [4, 6])

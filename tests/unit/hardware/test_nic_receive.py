@@ -7,10 +7,10 @@ from dataclasses import replace
 from tests.unit.hardware.nic_world import MAC, World, make, packet, receive_ring, received
 
 from lamina_hardware.domain.nic.descriptors import Status
-from lamina_hardware.domain.nic.headers import PSH, UDP, is_ipv4_sum_good, is_transport_sum_good, parse
 from lamina_hardware.domain.nic.nic import Nic
 from lamina_hardware.domain.nic.settings import BROADCAST, Drop, Offloads
 from lamina_hardware.domain.nic.spreading import DEFAULT_KEY, HashType, Spreading, Toeplitz
+from lamina_net.offload.headers import PSH, UDP, is_ipv4_sum_good, is_transport_sum_good, parse
 
 
 def status(written: bytes) -> Status:

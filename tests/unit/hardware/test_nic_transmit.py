@@ -9,7 +9,9 @@ import pytest
 from tests.unit.hardware.nic_world import MAC, PEER, RING, Sender, World, make, packet, receive_ring
 
 from lamina_hardware.domain.nic.descriptors import TransmitContext
-from lamina_hardware.domain.nic.headers import (
+from lamina_hardware.domain.nic.ring import Ring
+from lamina_hardware.domain.nic.settings import ALL_OFFLOADS
+from lamina_net.offload.headers import (
     CWR,
     FIN,
     PSH,
@@ -20,8 +22,6 @@ from lamina_hardware.domain.nic.headers import (
     parse,
     pseudo_sum,
 )
-from lamina_hardware.domain.nic.ring import Ring
-from lamina_hardware.domain.nic.settings import ALL_OFFLOADS
 
 CONTEXT = TransmitContext(mac_bytes=14, ip_bytes=20, l4_bytes=20, mss=1000, vlan=0x0064, is_ipv4=True, l4_type=1)
 

@@ -20,6 +20,9 @@ class DropReason(enum.IntEnum):
     DESTINATION_DOWN = 10
     QUEUE_FULL = 11
     MIRROR_PORT = 22
+    OFFLOAD_INVALID = 25
+    HOLD_FULL = 26
+    DISCARDED = 27
     HOST_ONLY = 28
     IP_MALFORMED = 29
     CHECKSUM_BAD = 30
@@ -46,6 +49,9 @@ EXPLANATION = {
     DropReason.NO_DESTINATION: "no other port of the VLAN is up",
     DropReason.DESTINATION_DOWN: "static entry names a port that is not up or not in the VLAN",
     DropReason.QUEUE_FULL: "queue of the receiving port is full",
+    DropReason.OFFLOAD_INVALID: "offload header does not fit the frame",
+    DropReason.HOLD_FULL: "port is held, and holds as many frames as it may",
+    DropReason.DISCARDED: "was held for a device, and discarded when the hold ended",
     DropReason.MIRROR_PORT: "came from a port that only receives copies of a mirror",
     DropReason.HOST_ONLY: "would leave a host-only network",
     DropReason.IP_MALFORMED: "IP header is cut, too long for its frame or inconsistent",

@@ -19,6 +19,7 @@ import re
 from typing import NamedTuple
 
 from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.laden import is_segmented, without_tag
 
 HEADER_BYTES = 14
 TAG_BYTES = 4
@@ -46,12 +47,15 @@ class Header(NamedTuple):
 
 
 def parse(frame: bytes, mtu_bytes: int) -> Header | DropReason:
-    """Return the head of `frame`, or the reason why a switch with this MTU has to drop it. Never raises."""
+    """Return the head of `frame`, or the reason why a switch with this MTU has to drop it. Never raises.
+
+    A frame that leaves as several may be longer: its pieces were measured where it entered.
+    """
     size = len(frame)
     if size < HEADER_BYTES:
         return DropReason.RUNT
     tagged = frame[12:14] == TPID_8021Q
-    if size > mtu_bytes + HEADER_BYTES + (TAG_BYTES if tagged else 0):
+    if size > mtu_bytes + HEADER_BYTES + (TAG_BYTES if tagged else 0) and not is_segmented(frame):
         return DropReason.OVERSIZE
     if not tagged:
         return Header(frame[0:6], frame[6:12], int.from_bytes(frame[12:14], "big"), None)
@@ -63,7 +67,7 @@ def parse(frame: bytes, mtu_bytes: int) -> Header | DropReason:
 
 def untagged(frame: bytes) -> bytes:
     """Return a tagged frame without its 802.1Q tag. The frame has been parsed, so the tag is complete."""
-    return frame[:12] + frame[HEADER_BYTES + 2 :]
+    return without_tag(frame)
 
 
 def is_group(mac: bytes) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.fdb import Fdb
+from lamina_vswitch.domain.listening import Listening
 
 
 @dataclass(slots=True)
@@ -13,6 +14,7 @@ class Port:
     """One port. `slot` is its number in the host's port table, from 1; `vlan` is its access VLAN, 0 to 4094.
 
     `link_up` is what its owner wants, `broken` a fault of the cable: the link is up when it is wanted and whole.
+    A `held` port keeps frames for a device that moves, attached or not. `listening` is what the device said of itself.
     `copies_only` marks the destination of a mirror, which takes part in nothing else.
     """
 
@@ -22,6 +24,8 @@ class Port:
     link_up: bool = True
     attached: bool = False
     broken: bool = False
+    held: bool = False
+    listening: Listening | None = None
     copies_only: bool = False
     counters: Counters = field(default_factory=Counters)
 
@@ -33,7 +37,7 @@ class Port:
     @property
     def up(self) -> bool:
         """Whether frames may enter and leave here."""
-        return self.link and self.attached
+        return self.link and (self.attached or self.held)
 
     @property
     def takes_part(self) -> bool:
@@ -92,6 +96,12 @@ class Switch:
         """Give the port a carrier or take it away."""
         port = self.ports[slot]
         port.attached = attached
+        self._topology_changed(port, now_ns)
+
+    def set_held(self, slot: int, held: bool, now_ns: int) -> None:
+        """Let frames for the port wait, with a device or without, or no longer."""
+        port = self.ports[slot]
+        port.held = held
         self._topology_changed(port, now_ns)
 
     def set_copies_only(self, slot: int, copies_only: bool, now_ns: int) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from lamina_vswitch.domain.capture.observer import Observer
 from lamina_vswitch.domain.counters import Counters
@@ -33,7 +33,10 @@ from lamina_vswitch.domain.definition import (
     SwitchDefinition,
 )
 from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.hold import Hold
+from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.loss import Loss
+from lamina_vswitch.domain.offload.takes import Takes
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.trace import Trace
 
@@ -49,6 +52,14 @@ class FrameSink(Protocol):
 
     def removed(self) -> None:
         """Learn that the port is gone; nothing is delivered any more."""
+
+
+@runtime_checkable
+class QueueingSink(FrameSink, Protocol):
+    """A sink whose frames wait for the device, and can be had back."""
+
+    def withdraw(self) -> list[bytes]:
+        """Return what has not gone to the device yet, oldest first, and forget it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +130,41 @@ class SwitchEngine(Protocol):
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN; it loses its dynamic entries if that is a change."""
 
-    def attach(self, slot: int, sink: FrameSink, now_ns: int) -> None:
-        """Give the port a carrier. Raises FailedPrecondition `PORT_ATTACHED` when another sink holds it."""
+    def attach(self, slot: int, sink: FrameSink, now_ns: int, takes: Takes | None = None) -> None:
+        """Give the port a carrier. Raises FailedPrecondition `PORT_ATTACHED` when another sink holds it.
+
+        `takes` is what the device takes unfinished; None: it neither takes nor sends anything but complete frames.
+        """
 
     def detach(self, slot: int, sink: FrameSink, now_ns: int) -> bool:
         """Take the carrier away; the port's dynamic entries are forgotten. False: `sink` was not attached here."""
 
     def transmit(self, slot: int, frames: Sequence[bytes], now_ns: int) -> int:
         """Switch frames that the device behind a port sent; return how many were dropped at this port. Never raises."""
+
+    def turned_away(self, slot: int, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
+        """Count frames of the device behind a port that its transport found bad, as received and as dropped."""
+
+    def listen(self, slot: int, listening: Listening) -> None:
+        """Note what the device at a port listens to, until it is detached."""
+
+    def quiesce(self, slot: int, hold_frames: int, now_ns: int) -> int:
+        """Hold what is for the device of a port, at most so many frames; return how many had been in its queue.
+
+        The port is up while it is held, attached or not. Raises ResourceExhausted `HOLD_MEMORY_FULL`.
+        """
+
+    def hold(self, slot: int) -> Hold | None:
+        """Return the hold of a port; None when it is not held."""
+
+    def give(self, slot: int, frames: Sequence[bytes], now_ns: int, withdrawn: int = 0) -> int:
+        """Deliver frames to an attached device past a hold; return how many it took, the rest is dropped.
+
+        The first `withdrawn` frames had been in its queue before, and are not counted as sent again.
+        """
+
+    def release(self, slot: int, now_ns: int) -> int:
+        """End a hold; what it still holds is dropped as DISCARDED. Return how many frames that were."""
 
     def refused(self, slot: int, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames, at least one, that whoever is behind a port could not use: a router, a ring."""

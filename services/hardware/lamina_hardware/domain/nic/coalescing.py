@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lamina_hardware.domain.nic.headers import (
+from lamina_net.offload.headers import (
     ACK,
     PSH,
     TCP,

@@ -12,16 +12,9 @@ import struct
 from dataclasses import dataclass
 
 from lamina_hardware.domain.nic.descriptors import Malformed, TransmitContext, TransmitData
-from lamina_hardware.domain.nic.headers import (
-    TCP,
-    UDP,
-    Headers,
-    fill_ipv4_sum,
-    fill_transport_sum,
-    ones_sum,
-    parse,
-)
 from lamina_hardware.domain.nic.segmentation import MOST_SEGMENTS, prepare
+from lamina_net.offload.headers import TCP, UDP, Headers, parse
+from lamina_net.offload.segments import cut_udp, with_sum
 
 HEADER = struct.Struct("=BBHHHH")
 """flags, kind of segmentation, header bytes, segment bytes, where a checksum begins, where it goes from there."""
@@ -29,7 +22,6 @@ HEADER = struct.Struct("=BBHHHH")
 NEEDS_SUM = 1
 """Flag: the checksum field holds the sum of the pseudo header only."""
 _NONE, _TCPV4, _TCPV6, _UDP_L4, _ECN = 0, 1, 4, 5, 0x80
-_UDP_SUM_PLACE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +64,7 @@ def _summed(frame: bytes, left: Unfinished) -> bytes:
     place = left.start + left.offset
     if place + 2 > len(frame):
         raise Malformed(f"a checksum at {place} in a frame of {len(frame)}")
-    value = 0xFFFF ^ ones_sum(frame[left.start :])
-    if not value and left.offset == _UDP_SUM_PLACE:
-        value = 0xFFFF
-    return frame[:place] + value.to_bytes(2, "big") + frame[place + 2 :]
+    return with_sum(frame, left.start, left.offset)
 
 
 def _tcp(frame: bytes, headers: Headers, segment: int) -> list[bytes]:
@@ -92,21 +81,6 @@ def _tcp(frame: bytes, headers: Headers, segment: int) -> list[bytes]:
 
 
 def _udp(frame: bytes, headers: Headers, segment: int) -> list[bytes]:
-    payload = frame[headers.payload : headers.end]
-    if len(payload) > MOST_SEGMENTS * segment:
+    if headers.end - headers.payload > MOST_SEGMENTS * segment:
         raise Malformed(f"more than {MOST_SEGMENTS} segments of {segment} bytes")
-    identification = int.from_bytes(frame[headers.l3 + 4 : headers.l3 + 6], "big")
-    pieces = []
-    for count, begin in enumerate(range(0, max(len(payload), 1), segment)):
-        piece = bytearray(frame[: headers.payload]) + payload[begin : begin + segment]
-        length = len(piece) - headers.l4
-        piece[headers.l4 + 4 : headers.l4 + 6] = length.to_bytes(2, "big")
-        if headers.version == 4:
-            piece[headers.l3 + 2 : headers.l3 + 4] = (len(piece) - headers.l3).to_bytes(2, "big")
-            piece[headers.l3 + 4 : headers.l3 + 6] = ((identification + count) & 0xFFFF).to_bytes(2, "big")
-            fill_ipv4_sum(piece, headers.l3, headers.l4 - headers.l3)
-        else:
-            piece[headers.l3 + 4 : headers.l3 + 6] = (len(piece) - headers.l3 - 40).to_bytes(2, "big")
-        fill_transport_sum(piece, parse(piece))
-        pieces.append(bytes(piece))
-    return pieces
+    return [bytes(piece) for piece in cut_udp(frame, headers, segment)]

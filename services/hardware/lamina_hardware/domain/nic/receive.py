@@ -12,7 +12,9 @@ from lamina_hardware.domain.dma import DmaRefused, PageNeeded
 from lamina_hardware.domain.nic import descriptors
 from lamina_hardware.domain.nic.coalescing import Joined
 from lamina_hardware.domain.nic.descriptors import PacketType, Status
-from lamina_hardware.domain.nic.headers import (
+from lamina_hardware.domain.nic.ring import RING_DMA_FAULT, Ring
+from lamina_hardware.domain.nic.settings import Drop
+from lamina_net.offload.headers import (
     ETHERTYPE_VLAN,
     TAG_BYTES,
     TCP,
@@ -22,8 +24,6 @@ from lamina_hardware.domain.nic.headers import (
     is_transport_sum_good,
     parse,
 )
-from lamina_hardware.domain.nic.ring import RING_DMA_FAULT, Ring
-from lamina_hardware.domain.nic.settings import Drop
 
 MOST_PARKED = 256
 """Frames that wait for a page of memory; more are dropped."""

@@ -6,7 +6,8 @@ Source: Intel 82599 datasheet 331520, chapters 7.2.4 (segmentation) and 7.2.5 (c
 from __future__ import annotations
 
 from lamina_hardware.domain.nic.descriptors import Malformed, TransmitContext, TransmitData
-from lamina_hardware.domain.nic.headers import CWR, FIN, PSH, fill_ipv4_sum, ones_sum
+from lamina_net.offload.headers import TCP, Headers, fill_ipv4_sum, ones_sum
+from lamina_net.offload.segments import cut_tcp
 
 MOST_BYTES = 256 << 10
 """Most payload of one segmented send."""
@@ -98,33 +99,5 @@ def _cut(frame: bytearray, data: TransmitData, context: TransmitContext) -> list
         )
     if data.payload_bytes > MOST_SEGMENTS * context.mss:
         raise Malformed(f"more than {MOST_SEGMENTS} segments of {context.mss} bytes")
-    header, payload = frame[:size], memoryview(frame)[size:]
-    sequence = int.from_bytes(frame[l4 + 4 : l4 + 8], "big")
-    identification = int.from_bytes(frame[l3 + 4 : l3 + 6], "big")
-    pseudo = _pseudo_without_length(header, context)
-    pieces = []
-    for number, begin in enumerate(range(0, max(len(payload), 1), context.mss)):
-        part = payload[begin : begin + context.mss]
-        piece = bytearray(header)
-        piece += part
-        is_first, is_last = begin == 0, begin + context.mss >= len(payload)
-        piece[l4 + 13] &= 0xFF ^ ((0 if is_last else FIN | PSH) | (0 if is_first else CWR))
-        piece[l4 + 4 : l4 + 8] = ((sequence + begin) & 0xFFFFFFFF).to_bytes(4, "big")
-        if context.is_ipv4:
-            piece[l3 + 2 : l3 + 4] = (len(piece) - l3).to_bytes(2, "big")
-            piece[l3 + 4 : l3 + 6] = ((identification + number) & 0xFFFF).to_bytes(2, "big")
-            fill_ipv4_sum(piece, l3, context.ip_bytes)
-        else:
-            piece[l3 + 4 : l3 + 6] = (len(piece) - l3 - 40).to_bytes(2, "big")
-        piece[l4 + 16 : l4 + 18] = b"\0\0"
-        total = ones_sum(piece[l4:], pseudo + len(piece) - l4)
-        piece[l4 + 16 : l4 + 18] = (0xFFFF ^ total).to_bytes(2, "big")
-        pieces.append(piece)
-    return pieces
-
-
-def _pseudo_without_length(header: bytearray, context: TransmitContext) -> int:
-    """Returns the sum of addresses and protocol, from the packet itself, so that drivers may leave any seed."""
-    first, size = (12, 8) if context.is_ipv4 else (8, 32)
-    l3 = context.mac_bytes
-    return ones_sum(header[l3 + first : l3 + first + size], 6)
+    headers = Headers(l3, 4 if context.is_ipv4 else 6, l4, TCP, size, len(frame))
+    return cut_tcp(frame, headers, context.mss)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from lamina_hardware.domain.nic.headers import ETHERNET_BYTES, ETHERTYPE_VLAN, TAG_BYTES
 from lamina_hardware.domain.nic.spreading import Spreading
+from lamina_net.offload.headers import ETHERNET_BYTES, ETHERTYPE_VLAN, TAG_BYTES
 
 LEAST_MTU, MOST_MTU = 68, 9000
 LEAST_FRAME = 60

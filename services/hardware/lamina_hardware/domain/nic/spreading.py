@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from lamina_hardware.domain.nic.headers import TCP, UDP, Headers
+from lamina_net.offload.headers import TCP, UDP, Headers
 
 KEY_BYTES = 40
 TABLE_ENTRIES = 128

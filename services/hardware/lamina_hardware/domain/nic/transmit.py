@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from lamina_hardware.domain.dma import DmaRefused, PageNeeded
 from lamina_hardware.domain.nic import descriptors
 from lamina_hardware.domain.nic.descriptors import Malformed, TransmitContext, TransmitData
-from lamina_hardware.domain.nic.headers import ETHERNET_BYTES, TAG_BYTES
 from lamina_hardware.domain.nic.ring import DESCRIPTOR_MALFORMED, RING_DMA_FAULT, Ring
 from lamina_hardware.domain.nic.segmentation import MOST_BYTES, prepare
 from lamina_hardware.domain.nic.settings import LEAST_FRAME
+from lamina_net.offload.headers import ETHERNET_BYTES, TAG_BYTES
 
 if TYPE_CHECKING:
     from lamina_hardware.domain.nic.nic import Nic

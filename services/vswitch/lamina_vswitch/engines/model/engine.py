@@ -13,11 +13,15 @@ from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Entry
 from lamina_vswitch.domain.forward import Forwarding, forward
+from lamina_vswitch.domain.hold import Hold
+from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.loss import Loss
+from lamina_vswitch.domain.offload.takes import Takes
 from lamina_vswitch.domain.sampling import Notice, Sampler
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.domain.trace import Trace, trace
 from lamina_vswitch.engines.interface import FrameSink, MacEntryView, SwitchTally
+from lamina_vswitch.engines.model.exits import Exits
 from lamina_vswitch.engines.model.notices import Notices
 
 NS_PER_SECOND = 1_000_000_000
@@ -39,6 +43,7 @@ class ModelEngine:
         self._switch_of: dict[int, Switch] = {}
         self._sinks: dict[int, FrameSink] = {}
         self._loss: dict[int, Loss] = {}
+        self._exits = Exits(self._drop)
         self._sampler = Sampler()
         self._notices = Notices(self._sampler, notice)
         self.observer: Observer | None = None
@@ -63,6 +68,7 @@ class ModelEngine:
         self._sampler.forget(self._port(slot).name)
         self._switch_of.pop(slot).remove_port(slot, now_ns)
         self._loss.pop(slot, None)
+        self._exits.removed(slot)
         sink = self._sinks.pop(slot, None)
         if sink is not None:
             sink.removed()
@@ -96,7 +102,7 @@ class ModelEngine:
         """Move a port to another access VLAN."""
         self._switch_of[slot].set_vlan(slot, vlan, now_ns)
 
-    def attach(self, slot: int, sink: FrameSink, now_ns: int) -> None:
+    def attach(self, slot: int, sink: FrameSink, now_ns: int, takes: Takes | None = None) -> None:
         """Give the port a carrier. Raises FailedPrecondition `PORT_ATTACHED` when another sink holds it."""
         if slot in self._sinks:
             raise FailedPrecondition(
@@ -106,6 +112,7 @@ class ModelEngine:
                 port=self._port(slot).name,
             )
         self._sinks[slot] = sink
+        self._exits.attached(slot, takes)
         self._switch_of[slot].set_attached(slot, True, now_ns)
 
     def detach(self, slot: int, sink: FrameSink, now_ns: int) -> bool:
@@ -113,6 +120,8 @@ class ModelEngine:
         if self._sinks.get(slot) is not sink:
             return False
         del self._sinks[slot]
+        self._exits.detached(slot)
+        self._port(slot).listening = None
         self._switch_of[slot].set_attached(slot, False, now_ns)
         return True
 
@@ -136,18 +145,69 @@ class ModelEngine:
         if port.slot in self._loss:
             frames, gone = self._loss[port.slot].split(frames)
             self._lose(port, gone, now_ns)
+        if self._exits.busy:
+            frames = self._exits.ready(port, frames, now_ns)
+            if not frames:
+                return
+        self._put(port, frames, now_ns)
+
+    def _put(self, port: Port, frames: list[bytes], now_ns: int, counted: int = 0) -> int:
+        """Put frames into the queue of a device; the first `counted` were there before. Return how many it took."""
         taken = self._sinks[port.slot].deliver(frames)
         if taken < len(frames):
             frames, lost = frames[:taken], frames[taken:]
             self.overflowed(port.slot, lost, now_ns)
-        port.counters.sent(frames)
+        port.counters.sent(frames[counted:] if counted else frames)
         if self.observer is not None and frames:
             self.observer.passed(port, Direction.EGRESS, frames, now_ns)
+        return taken
+
+    def _drop(self, port: Port, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
+        """Count drops at a port, and tell of them."""
+        port.counters.dropped(reason, len(frames))
+        self._tell_dropped(port, reason, frames, now_ns)
+
+    def turned_away(self, slot: int, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
+        """Count and report frames that a transport found bad on the way in."""
+        if frames:
+            self._port(slot).counters.received(frames)
+            self.refused(slot, reason, frames, now_ns)
+
+    def listen(self, slot: int, listening: Listening) -> None:
+        """Note what the device at a port listens to."""
+        self._port(slot).listening = listening
+        self._exits.filtered()
+
+    def quiesce(self, slot: int, hold_frames: int, now_ns: int) -> int:
+        """Hold what is for the device of a port; return how many frames had been in its queue."""
+        held = self._exits.quiesce(self._port(slot), self._sinks.get(slot), hold_frames, now_ns)
+        self._switch_of[slot].set_held(slot, True, now_ns)
+        return held
+
+    def hold(self, slot: int) -> Hold | None:
+        """Return the hold of a port."""
+        return self._exits.hold(slot)
+
+    def give(self, slot: int, frames: Sequence[bytes], now_ns: int, withdrawn: int = 0) -> int:
+        """Deliver frames past a hold; return how many the device took."""
+        port = self._port(slot)
+        before = self._exits.finished(port, list(frames[:withdrawn]))
+        return self._put(port, before + self._exits.finished(port, list(frames[withdrawn:])), now_ns, len(before))
+
+    def release(self, slot: int, now_ns: int) -> int:
+        """End a hold; what it still holds is dropped. Return how many frames that were."""
+        hold = self._exits.hold(slot)
+        left = 0
+        while hold is not None and (frames := hold.take()):
+            left += len(frames)
+            self._drop(self._port(slot), DropReason.DISCARDED, frames, now_ns)
+        self._exits.unhold(slot)
+        self._switch_of[slot].set_held(slot, False, now_ns)
+        return left
 
     def _lose(self, port: Port, frames: list[bytes], now_ns: int) -> None:
         if frames:
-            port.counters.dropped(DropReason.FAULT, len(frames))
-            self._tell_dropped(port, DropReason.FAULT, frames, now_ns)
+            self._drop(port, DropReason.FAULT, frames, now_ns)
 
     def _tell_dropped(self, port: Port, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
         """Tell everybody who wants to know of drops that were counted at `port`; every drop comes here."""
@@ -205,9 +265,7 @@ class ModelEngine:
 
     def refused(self, slot: int, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that whoever is behind a port could not use."""
-        port = self._port(slot)
-        port.counters.dropped(reason, len(frames))
-        self._tell_dropped(port, reason, frames, now_ns)
+        self._drop(self._port(slot), reason, frames, now_ns)
 
     def flush(self, switch: str, vlan: int | None, slot: int | None, now_ns: int) -> int:
         """Forget live dynamic entries of a VLAN, a port, both, or all; return how many."""

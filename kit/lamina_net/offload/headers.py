@@ -1,4 +1,4 @@
-"""Where the headers of a frame lie, and internet checksums. Parses what a NIC's offloads need, and no more.
+"""Where the headers of a frame lie, and internet checksums. Parses what offloads need, and no more. Pure.
 
 Source: RFC 791, 768, 9293, 8200, 1071; IEEE 802.1Q.
 """
@@ -6,6 +6,8 @@ Source: RFC 791, 768, 9293, 8200, 1071; IEEE 802.1Q.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from lamina_net.checksum import word_sum
 
 ETHERNET_BYTES = 14
 TAG_BYTES = 4
@@ -88,11 +90,8 @@ def _transport(
 
 def ones_sum(data: bytes | bytearray | memoryview, start: int = 0) -> int:
     """Returns the 16-bit ones' complement sum of bytes (an odd last byte is padded with 0) on top of `start`."""
-    if len(data) & 1:
-        data = bytes(data) + b"\0"
-    # 2^16 is 1 modulo 0xffff, so one division of the whole number folds all carries at once
-    number = int.from_bytes(data, "big") + start
-    return (number % 0xFFFF) or (0xFFFF if number else 0)
+    total = word_sum(data) + start
+    return total % 0xFFFF or (0xFFFF if total else 0)
 
 
 def pseudo_sum(frame: bytes | bytearray | memoryview, headers: Headers, length: int) -> int:

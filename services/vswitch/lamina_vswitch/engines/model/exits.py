@@ -1,0 +1,121 @@
+"""The way out of ports: what stands between the switch's decision and the device's queue.
+
+A hold keeps frames back; a filter keeps multicasts away that nobody wants; what the device does not take as it is gets
+finished. Ports without any of that, on a host where no device gives unfinished frames, cost one test a batch (`busy`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lamina_kit.errors import FailedPrecondition, ResourceExhausted
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.hold import Hold
+from lamina_vswitch.domain.offload.finish import finished
+from lamina_vswitch.domain.offload.takes import PLAIN, Takes
+from lamina_vswitch.domain.topology import Port
+from lamina_vswitch.engines.interface import FrameSink, QueueingSink
+
+Drop = Callable[[Port, DropReason, Sequence[bytes], int], None]
+
+MAX_HELD_BYTES = 256 << 20
+"""Bytes of all frames that the ports of a host hold together."""
+
+
+class Exits:
+    """Holds, filters and abilities of the ports of a host. `drop` counts frames at a port and tells of them."""
+
+    def __init__(self, drop: Drop) -> None:
+        self.busy = False
+        self._drop = drop
+        self._takes: dict[int, Takes] = {}
+        self._holds: dict[int, Hold] = {}
+        self._laden = False
+
+    def attached(self, slot: int, takes: Takes | None) -> None:
+        """Note what a device takes; None: it knows of nothing but complete frames."""
+        if takes is not None:
+            self._takes[slot] = takes
+            self._laden = self.busy = True
+
+    def detached(self, slot: int) -> None:
+        """Forget what a device took; a hold stays."""
+        self._takes.pop(slot, None)
+
+    def removed(self, slot: int) -> None:
+        """Forget a port; who waits for its held frames learns that there are no more."""
+        self.detached(slot)
+        self.unhold(slot)
+
+    def filtered(self) -> None:
+        """Note that some device listens to certain groups only."""
+        self._laden = self.busy = True
+
+    def ready(self, port: Port, frames: list[bytes], now_ns: int) -> list[bytes]:
+        """Return what goes into the device's queue now: nothing for a held port."""
+        if port.listening is not None:
+            frames = [frame for frame in frames if port.listening.wants(frame)]
+        hold = self._holds.get(port.slot)
+        if hold is None:
+            return self.finished(port, frames)
+        taken = hold.push(frames, self._room())
+        if taken < len(frames):
+            self._drop(port, DropReason.HOLD_FULL, frames[taken:], now_ns)
+        return []
+
+    def finished(self, port: Port, frames: list[bytes]) -> list[bytes]:
+        """Return frames as the device behind a port takes them."""
+        return finished(frames, self._takes.get(port.slot, PLAIN)) if self._laden else frames
+
+    # Holds
+
+    def hold(self, slot: int) -> Hold | None:
+        """Return the hold of a port."""
+        return self._holds.get(slot)
+
+    def quiesce(self, port: Port, sink: FrameSink | None, limit: int, now_ns: int) -> int:
+        """Hold a port; return how many frames that had been queued for its device are held."""
+        hold = self._holds.get(port.slot)
+        if hold is not None:
+            hold.limit = max(hold.limit, limit)
+            return hold.withdrawn
+        waiting = sink.withdraw() if isinstance(sink, QueueingSink) else []
+        if sum(map(len, waiting)) > self._room() or not self._room():
+            if sink is not None:
+                sink.deliver(waiting)
+            raise _memory_full(port)
+        hold = self._holds[port.slot] = Hold(limit)
+        hold.withdrawn = hold.push(waiting, self._room())
+        if hold.withdrawn < len(waiting):
+            self._drop(port, DropReason.HOLD_FULL, waiting[hold.withdrawn :], now_ns)
+        self.busy = True
+        return hold.withdrawn
+
+    def unhold(self, slot: int) -> None:
+        """End a hold, if there is one; what it still holds is gone."""
+        hold = self._holds.pop(slot, None)
+        if hold is not None:
+            hold.end()
+        self.busy = self._laden or bool(self._holds)
+
+    def _room(self) -> int:
+        return MAX_HELD_BYTES - sum(hold.size_bytes for hold in self._holds.values())
+
+
+def not_held(port: str) -> FailedPrecondition:
+    """Return the error for a port that nobody holds: `PORT_NOT_HELD`."""
+    return FailedPrecondition(
+        f"{port} is not held.",
+        reason="PORT_NOT_HELD",
+        next_step="Hold it with QuiescePort first.",
+        port=port,
+    )
+
+
+def _memory_full(port: Port) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"The ports of this host hold {MAX_HELD_BYTES} bytes of frames already, so {port.name} cannot be held.",
+        reason="HOLD_MEMORY_FULL",
+        next_step="Go on without a hold, which loses what comes meanwhile, or wait until another port was released.",
+        port=port.name,
+    )
