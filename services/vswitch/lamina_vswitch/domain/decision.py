@@ -19,8 +19,12 @@ Learn = Callable[[int, bytes, int, int], Learned]
 
 
 class Rule(enum.Enum):
-    """The rule that decided where a frame goes; the part before the dot is its stage in the pipeline."""
+    """The rule that decided where a frame goes; the part before the dot is its stage in the pipeline.
 
+    PORT_REFUSED is no decision of the pipeline: the frame was lost at a port, before the switch or behind it.
+    """
+
+    PORT_REFUSED = "port.refused"
     INGRESS_PORT_DOWN = "ingress.port_down"
     INGRESS_MIRROR_PORT = "ingress.mirror_port"
     PARSE_REFUSED = "parse.refused"

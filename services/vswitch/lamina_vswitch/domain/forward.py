@@ -40,12 +40,14 @@ class Forwarding:
     """What became of a batch.
 
     `deliveries` maps the slot of a receiving port to its frames, and `drops` a reason to the frames dropped for it,
-    both in the order in which the frames came. `learned` are the frames whose source was new, `refused` those whose
-    source the full fdb could not learn, `spoofed` those whose source has a static entry elsewhere; all were forwarded.
+    both in the order in which the frames came; `decisions` has what was decided about the first frame of each reason.
+    `learned` are the frames whose source was new, `refused` those whose source the full fdb could not learn, `spoofed`
+    those whose source has a static entry elsewhere; all were forwarded.
     """
 
     deliveries: dict[int, list[bytes]] = field(default_factory=dict)
     drops: dict[DropReason, list[bytes]] = field(default_factory=dict)
+    decisions: dict[DropReason, Decision] = field(default_factory=dict)
     flooded: list[bytes] = field(default_factory=list)
     learned: list[bytes] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Forwarding:
     def route(self, decision: Decision) -> tuple[Append, ...]:
         """Return what has to be called with a frame for which this was decided."""
         if decision.drop is not None:
+            self.decisions.setdefault(decision.drop, decision)
             return (self.drops.setdefault(decision.drop, []).append,)
         lists = [self.deliveries.setdefault(slot, []) for slot in decision.outputs]
         if decision.flooded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lamina_vswitch.domain.counters import Counters
@@ -15,7 +16,8 @@ class Port:
 
     `link_up` is what its owner wants, `broken` a fault of the cable: the link is up when it is wanted and whole.
     A `held` port keeps frames for a device that moves, attached or not. `listening` is what the device said of itself.
-    `copies_only` marks the destination of a mirror, which takes part in nothing else.
+    `copies_only` marks the destination of a mirror, which takes part in nothing else. At `record_due_ns` the next
+    frame that passes is recorded.
     """
 
     slot: int
@@ -27,6 +29,7 @@ class Port:
     held: bool = False
     listening: Listening | None = None
     copies_only: bool = False
+    record_due_ns: int = 0
     counters: Counters = field(default_factory=Counters)
 
     @property
@@ -60,6 +63,8 @@ class Switch:
         self.mac_moves = 0
         self.mac_refusals = 0
         self.revision = 0
+        self.port_changed: Callable[[int], None] = _nobody
+        """Called with the slot of a port whose link, carrier, VLAN or part in the switching changed."""
         self._flood: dict[int, tuple[int, ...]] = {}
 
     def add_port(self, port: Port) -> None:
@@ -141,3 +146,8 @@ class Switch:
         self.changed()
         if moved or not port.up:
             self.fdb.flush(now_ns, port=port.slot)
+        self.port_changed(port.slot)
+
+
+def _nobody(slot: int) -> None:
+    """Is told of ports where nobody wants to know."""

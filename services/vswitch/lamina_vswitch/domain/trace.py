@@ -36,7 +36,11 @@ class Trace:
 
 def trace(switch: Switch, port: Port, frame: bytes, now_ns: int) -> Trace:
     """Return what `switch` would do with `frame` if it entered at `port` now. Changes nothing that can be observed."""
-    decision = decide(switch, port, frame, now_ns, switch.fdb.would_learn)
+    return tell(switch, port, frame, decide(switch, port, frame, now_ns, switch.fdb.would_learn), now_ns)
+
+
+def tell(switch: Switch, port: Port, frame: bytes, decision: Decision, now_ns: int) -> Trace:
+    """Return the rule chain of a decision that was made about `frame`, which entered at `port`."""
     outputs = tuple(switch.ports[slot].name for slot in decision.outputs)
     classified = decision.learned is not None or decision.rule is Rule.SOURCE_INVALID
     leaves = b"" if decision.drop is not None else frame

@@ -12,6 +12,7 @@ Capabilities that an engine may name (the contract suite asks for them before it
 - `learning`      addresses are learned per VLAN, age and move
 - `static-mac`    entries that users make, which learning does not move
 - `trace-frame`   `trace` tells what would happen to a frame
+- `watching`      an observer, copies for mirrors, records of frames, counters of VLANs
 
 Preconditions. Slots and switch names that are passed to an engine exist in it, but for `add_*`, where they do not; the
 catalog sees to that. Values lie within the ranges of `domain/definition.py`. Frames may be any bytes at all.
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from lamina_vswitch.domain.capture.observer import Observer
+from lamina_vswitch.domain.capture.records import FrameRecord
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.definition import (
     Origin,
@@ -88,7 +90,9 @@ class SwitchEngine(Protocol):
     name: ClassVar[str]
     capabilities: ClassVar[tuple[str, ...]]
     observer: Observer | None
-    """Hears of every frame; None, as at the start, when nobody watches."""
+    """Hears of every frame; None, as at the start, when nobody watches. Needs `watching`."""
+    port_changed: Callable[[int], None]
+    """Called with the slot of a port whose link, carrier or VLAN changed; at the start with nobody behind it."""
 
     @classmethod
     def missing(cls) -> list[str]:
@@ -126,6 +130,15 @@ class SwitchEngine(Protocol):
 
         What enters at such a port is dropped as `MIRROR_PORT`; its dynamic entries are forgotten.
         """
+
+    def copy(self, slot: int, frames: Sequence[bytes], now_ns: int) -> int:
+        """Send copies of a mirror out of a port; return how many: none when it is not up. Needs `watching`."""
+
+    def records(self, switch: str) -> list[FrameRecord]:
+        """Return what is recorded of the frames of a switch, newest first. Needs `watching`."""
+
+    def vlan_counters(self, switch: str) -> list[tuple[int, Counters]]:
+        """Return the counters of every VLAN of a switch that has or had ports, ordered by number. Needs `watching`."""
 
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN; it loses its dynamic entries if that is a change."""

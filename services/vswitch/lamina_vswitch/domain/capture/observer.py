@@ -28,8 +28,10 @@ class Observer(Protocol):
     def passed(self, port: Port, direction: Direction, frames: Sequence[bytes], now_ns: int) -> None:
         """Hear of frames that entered at `port` and went somewhere, or that were put in its queue; never empty."""
 
-    def dropped(self, port: Port, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
-        """Hear of frames whose drop is counted at `port`; never empty."""
+    def dropped(
+        self, port: Port, direction: Direction, reason: DropReason, frames: Sequence[bytes], now_ns: int
+    ) -> None:
+        """Hear of frames on their way into the switch or out of it whose drop is counted at `port`; never empty."""
 
 
 def accepted(frames: Sequence[bytes], drops: Mapping[DropReason, Sequence[bytes]]) -> Sequence[bytes]:

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
-from lamina_vswitch.domain.capture.observer import Direction, Observer, accepted
+from lamina_vswitch.domain.capture.observer import Direction, Observer
+from lamina_vswitch.domain.capture.records import FrameRecord
 from lamina_vswitch.domain.counters import Counters
+from lamina_vswitch.domain.decision import Decision
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Entry
@@ -23,6 +25,7 @@ from lamina_vswitch.domain.trace import Trace, trace
 from lamina_vswitch.engines.interface import FrameSink, MacEntryView, SwitchTally
 from lamina_vswitch.engines.model.exits import Exits
 from lamina_vswitch.engines.model.notices import Notices
+from lamina_vswitch.engines.model.watching import Watching
 
 NS_PER_SECOND = 1_000_000_000
 
@@ -31,7 +34,7 @@ class ModelEngine:
     """Switches as Python objects. One writer: every method runs to its end before another begins."""
 
     name: ClassVar[str] = "model"
-    capabilities: ClassVar[tuple[str, ...]] = ("access-vlan", "learning", "static-mac", "trace-frame")
+    capabilities: ClassVar[tuple[str, ...]] = ("access-vlan", "learning", "static-mac", "trace-frame", "watching")
 
     @classmethod
     def missing(cls) -> list[str]:
@@ -46,17 +49,21 @@ class ModelEngine:
         self._exits = Exits(self._drop)
         self._sampler = Sampler()
         self._notices = Notices(self._sampler, notice)
-        self.observer: Observer | None = None
+        self._watching = Watching()
+        self.port_changed: Callable[[int], None] = _nobody
 
     def add_switch(self, name: str, switch: SwitchDefinition) -> None:
         """Make a switch without ports."""
         ageing_ns = switch.ageing_seconds * NS_PER_SECOND
-        self._switches[name] = Switch(name, switch.mtu_bytes, ageing_ns, switch.mac_limit)
+        made = self._switches[name] = Switch(name, switch.mtu_bytes, ageing_ns, switch.mac_limit)
+        made.port_changed = self._changed
+        self._watching.add_switch(name)
 
     def remove_switch(self, name: str) -> None:
         """Remove a switch that has no ports."""
         del self._switches[name]
         self._sampler.forget(name)
+        self._watching.remove_switch(name)
 
     def add_port(self, switch: str, slot: int, name: str, vlan: int, link_up: bool) -> None:
         """Make a port, detached."""
@@ -66,6 +73,7 @@ class ModelEngine:
     def remove_port(self, slot: int, now_ns: int) -> None:
         """Remove a port and all MAC entries that name it; its sink learns of it."""
         self._sampler.forget(self._port(slot).name)
+        self._watching.remove_port(self._switch_of[slot], self._port(slot))
         self._switch_of.pop(slot).remove_port(slot, now_ns)
         self._loss.pop(slot, None)
         self._exits.removed(slot)
@@ -100,6 +108,7 @@ class ModelEngine:
 
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN."""
+        self._watching.leave_vlan(self._switch_of[slot], self._port(slot))
         self._switch_of[slot].set_vlan(slot, vlan, now_ns)
 
     def attach(self, slot: int, sink: FrameSink, now_ns: int, takes: Takes | None = None) -> None:
@@ -133,18 +142,22 @@ class ModelEngine:
         if slot in self._loss:
             frames, gone = self._loss[slot].split(frames)
             port.counters.received(gone)
-            self._lose(port, gone, now_ns)
+            self._lose(port, Direction.INGRESS, gone, now_ns)
             lost = len(gone)
+        if now_ns >= port.record_due_ns and frames:
+            self._watching.entering(switch, port, frames, now_ns)
+        if self._exits.busy:
+            self._watching.traced(switch, port, frames, now_ns)
         result = forward(switch, port, frames, now_ns)
-        if self.observer is not None and (passing := accepted(frames, result.drops)):
-            self.observer.passed(port, Direction.INGRESS, passing, now_ns)
+        if self._watching.observer is not None:
+            self._watching.entered(port, frames, result, now_ns)
         self.conclude(slot, result, now_ns)
         return lost + sum(len(dropped) for dropped in result.drops.values())
 
     def _deliver(self, port: Port, frames: list[bytes], now_ns: int) -> None:
         if port.slot in self._loss:
             frames, gone = self._loss[port.slot].split(frames)
-            self._lose(port, gone, now_ns)
+            self._lose(port, Direction.EGRESS, gone, now_ns)
         if self._exits.busy:
             frames = self._exits.ready(port, frames, now_ns)
             if not frames:
@@ -157,21 +170,37 @@ class ModelEngine:
         if taken < len(frames):
             frames, lost = frames[:taken], frames[taken:]
             self.overflowed(port.slot, lost, now_ns)
-        port.counters.sent(frames[counted:] if counted else frames)
-        if self.observer is not None and frames:
-            self.observer.passed(port, Direction.EGRESS, frames, now_ns)
+        new = frames[counted:] if counted else frames
+        port.counters.sent(new)
+        if self._watching.observer is not None and new:
+            self._watching.observer.passed(port, Direction.EGRESS, new, now_ns)
         return taken
 
-    def _drop(self, port: Port, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
-        """Count drops at a port, and tell of them."""
+    def copy(self, slot: int, frames: Sequence[bytes], now_ns: int) -> int:
+        """Send copies of a mirror out of a port; return how many: none when it is not up."""
+        port = self._port(slot)
+        if not port.up:
+            return 0
+        self._deliver(port, list(frames), now_ns)
+        return len(frames)
+
+    def _drop(
+        self,
+        port: Port,
+        reason: DropReason,
+        frames: Sequence[bytes],
+        now_ns: int,
+        direction: Direction = Direction.EGRESS,
+    ) -> None:
+        """Count drops at a port, behind the switch if nothing else is said, and tell of them."""
         port.counters.dropped(reason, len(frames))
-        self._tell_dropped(port, reason, frames, now_ns)
+        self._tell_dropped(port, direction, reason, frames, now_ns)
 
     def turned_away(self, slot: int, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that a transport found bad on the way in."""
         if frames:
             self._port(slot).counters.received(frames)
-            self.refused(slot, reason, frames, now_ns)
+            self._drop(self._port(slot), reason, frames, now_ns, Direction.INGRESS)
 
     def listen(self, slot: int, listening: Listening) -> None:
         """Note what the device at a port listens to."""
@@ -205,15 +234,22 @@ class ModelEngine:
         self._switch_of[slot].set_held(slot, False, now_ns)
         return left
 
-    def _lose(self, port: Port, frames: list[bytes], now_ns: int) -> None:
+    def _lose(self, port: Port, direction: Direction, frames: list[bytes], now_ns: int) -> None:
         if frames:
-            self._drop(port, DropReason.FAULT, frames, now_ns)
+            self._drop(port, DropReason.FAULT, frames, now_ns, direction)
 
-    def _tell_dropped(self, port: Port, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
+    def _tell_dropped(
+        self,
+        port: Port,
+        direction: Direction,
+        reason: DropReason,
+        frames: Sequence[bytes],
+        now_ns: int,
+        decision: Decision | None = None,
+    ) -> None:
         """Tell everybody who wants to know of drops that were counted at `port`; every drop comes here."""
         self._notices.dropped(port, reason, frames, now_ns)
-        if self.observer is not None:
-            self.observer.dropped(port, reason, frames, now_ns)
+        self._watching.dropped(self._switch_of[port.slot], port, direction, reason, frames, now_ns, decision)
 
     def _tell_link(self, slot: int) -> None:
         sink = self._sinks.get(slot)
@@ -283,7 +319,7 @@ class ModelEngine:
 
     def watches(self, slot: int) -> bool:
         """Return whether every frame that enters or leaves at a port has to be looked at here."""
-        return slot in self._loss or self.observer is not None
+        return slot in self._loss or self._watching.observer is not None
 
     def conclude(self, slot: int, result: Forwarding, now_ns: int) -> None:
         """Deliver and report what was decided elsewhere about frames that entered at a port, as `transmit` does."""
@@ -292,15 +328,42 @@ class ModelEngine:
         for target in sorted(result.deliveries):
             self._deliver(switch.ports[target], result.deliveries[target], now_ns)
         for reason in sorted(result.drops):
-            self._tell_dropped(port, reason, result.drops[reason], now_ns)
+            first = result.decisions.get(reason)
+            self._tell_dropped(port, Direction.INGRESS, reason, result.drops[reason], now_ns, first)
         self._notices.forwarded(switch, port, result, now_ns)
 
     def overflowed(self, slot: int, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that did not fit into the queue of a port."""
         self.refused(slot, DropReason.QUEUE_FULL, frames, now_ns)
 
+    @property
+    def observer(self) -> Observer | None:
+        """Who hears of every frame."""
+        return self._watching.observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self._watching.observer = observer
+        for switch in self._switches.values():
+            switch.changed()
+
+    def records(self, switch: str) -> list[FrameRecord]:
+        """Return what is recorded of the frames of a switch, newest first."""
+        return list(self._watching.book.newest_first(switch))
+
+    def vlan_counters(self, switch: str) -> list[tuple[int, Counters]]:
+        """Return the counters of every VLAN of a switch that has or had ports, ordered by number."""
+        return self._watching.vlan_counters(self._switches[switch])
+
+    def _changed(self, slot: int) -> None:
+        self.port_changed(slot)
+
     def _port(self, slot: int) -> Port:
         return self._switch_of[slot].ports[slot]
+
+
+def _nobody(slot: int) -> None:
+    """Is told of ports where nobody wants to know."""
 
 
 def _view(vlan: int, mac: bytes, entry: Entry, now_ns: int) -> MacEntryView:

@@ -1,0 +1,109 @@
+"""What the engine tells and keeps of frames for people: an observer, records, counters of VLANs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from lamina_vswitch.domain.capture.observer import Direction, Observer, accepted
+from lamina_vswitch.domain.capture.records import RecordBook, is_sampled, lost_at, lost_behind
+from lamina_vswitch.domain.counters import Counters
+from lamina_vswitch.domain.decision import Decision
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.forward import Forwarding
+from lamina_vswitch.domain.sampling import PERIOD_NS
+from lamina_vswitch.domain.topology import Port, Switch
+from lamina_vswitch.domain.trace import tell, trace
+from lamina_vswitch.domain.vlan_counters import VlanCounters
+
+
+class Watching:
+    """Hears of every frame from the engine. With no observer, and no record due, it costs two tests a batch."""
+
+    def __init__(self) -> None:
+        self.observer: Observer | None = None
+        self.book = RecordBook()
+        self._vlans: dict[str, VlanCounters] = {}
+
+    def entering(self, switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int) -> None:
+        """Record, before anything is learned from them, what will become of frames that are due at a port."""
+        told = trace(switch, port, frames[0], now_ns)
+        if told.decision.drop is None:
+            port.record_due_ns = now_ns + PERIOD_NS
+            self.book.add(switch.name, port.name, frames[0], told, now_ns)
+        else:
+            port.record_due_ns = now_ns + PERIOD_NS // 100  # a port that sends nothing good is not looked at each time
+
+    def traced(self, switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int) -> None:
+        """Record the frames of a batch that carry a sampled trace, before they are switched."""
+        for frame in frames:
+            if type(frame) is not bytes and is_sampled(frame):
+                self.book.add(switch.name, port.name, frame, trace(switch, port, frame, now_ns), now_ns)
+
+    def entered(self, port: Port, frames: Sequence[bytes], result: Forwarding, now_ns: int) -> None:
+        """Tell of the frames of a batch that pass."""
+        passing = accepted(frames, result.drops)
+        if self.observer is not None and passing:
+            self.observer.passed(port, Direction.INGRESS, passing, now_ns)
+
+    def dropped(
+        self,
+        switch: Switch,
+        port: Port,
+        direction: Direction,
+        reason: DropReason,
+        frames: Sequence[bytes],
+        now_ns: int,
+        decision: Decision | None = None,
+    ) -> None:
+        """Tell of drops, and record the first one of a port and reason in a second.
+
+        `decision` is what the switch decided about the first frame; None when the frames were lost at the port itself.
+        """
+        if self.observer is not None:
+            self.observer.dropped(port, direction, reason, frames, now_ns)
+        if self.book.is_due(port.name, reason.name, now_ns):
+            frame = frames[0]
+            if decision is not None:
+                told = tell(switch, port, frame, decision, now_ns)
+                self.book.add(switch.name, port.name, frame, told, now_ns)
+            else:
+                self._record_loss(switch, port, direction, reason, frame, now_ns)
+
+    def _record_loss(
+        self, switch: Switch, port: Port, direction: Direction, reason: DropReason, frame: bytes, now_ns: int
+    ) -> None:
+        """Record a frame that was lost on its way into the switch, or behind it with the way that it had come."""
+        entry = switch.fdb.lookup(port.vlan, frame[6:12], now_ns) if direction is Direction.EGRESS else None
+        source = switch.ports[entry.port] if entry is not None and entry.port != port.slot else None
+        if source is None:
+            self.book.add(switch.name, port.name, frame, lost_at(port.name, reason), now_ns)
+        else:
+            told = trace(switch, source, frame, now_ns)
+            self.book.add(switch.name, source.name, frame, lost_behind(told, port.name, reason), now_ns)
+
+    # The rest is bookkeeping of VLANs
+
+    def add_switch(self, switch: str) -> None:
+        """Begin to count."""
+        self._vlans[switch] = VlanCounters()
+
+    def remove_switch(self, switch: str) -> None:
+        """Forget what is kept of a switch."""
+        del self._vlans[switch]
+        self.book.forget_switch(switch)
+
+    def remove_port(self, switch: Switch, port: Port) -> None:
+        """Keep what a port that goes counted for its VLAN."""
+        self.leave_vlan(switch, port)
+        self._vlans[switch.name].forget(port.slot)
+        self.book.forget_port(port.name)
+
+    def leave_vlan(self, switch: Switch, port: Port) -> None:
+        """Keep what a port counted for its VLAN so far: it goes to another one."""
+        self._vlans[switch.name].leave(port.slot, port.vlan, copy.deepcopy(port.counters))
+
+    def vlan_counters(self, switch: Switch) -> list[tuple[int, Counters]]:
+        """Return the counters of every VLAN that has or had ports, ordered by number."""
+        ports = (switch.ports[slot] for slot in sorted(switch.ports))
+        return self._vlans[switch.name].all((port.slot, port.vlan, port.counters) for port in ports)
