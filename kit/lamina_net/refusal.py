@@ -18,6 +18,7 @@ class Refusal(Enum):
     CHECKSUM = "the checksum does not match"
     ADDRESS = "an address that cannot stand there"
     FRAGMENT = "a fragment that lies beyond the largest packet, or is not a multiple of eight bytes long"
+    OVERLAP = "a fragment that overlaps another, or of a datagram one of whose fragments did"
     TOO_BIG = "larger than the link takes, and not to be fragmented"
     TTL = "its time to live has ended"
     OPERATION = "an operation or type that is not known"
