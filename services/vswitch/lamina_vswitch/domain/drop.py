@@ -32,8 +32,15 @@ class DropReason(enum.IntEnum):
     FRAGMENT_NEEDED = 34
     FRAGMENT_OVERLAP = 35
     FRAGMENT_TIMEOUT = 36
+    NAT_TABLE_FULL = 37
+    NAT_ADDRESS_LIMIT = 38
+    NAT_PORTS_EXHAUSTED = 39
+    NAT_NO_ENTRY = 40
+    NAT_STATE = 41
+    NAT_DESTINATION_FORBIDDEN = 42
     PROTOCOL_UNSUPPORTED = 43
     DHCP_EXHAUSTED = 44
+    NO_BACKEND = 48
     FAULT = 49
 
 
@@ -62,7 +69,14 @@ EXPLANATION = {
     DropReason.FRAGMENT_NEEDED: "too long for the way on, and may not be cut",
     DropReason.FRAGMENT_OVERLAP: "a fragment that overlaps another",
     DropReason.FRAGMENT_TIMEOUT: "its datagram did not become complete in 30 s, or had no room to wait",
+    DropReason.NAT_TABLE_FULL: "would begin a flow, and the translation table is full",
+    DropReason.NAT_ADDRESS_LIMIT: "would begin a flow, and its inside address has as many as it may",
+    DropReason.NAT_PORTS_EXHAUSTED: "would begin a flow, and no outside port is free for it",
+    DropReason.NAT_NO_ENTRY: "came from outside for no flow and no forwarded port",
+    DropReason.NAT_STATE: "a TCP segment that does not fit the state of its flow",
+    DropReason.NAT_DESTINATION_FORBIDDEN: "destination is not among those that host sockets may reach",
     DropReason.PROTOCOL_UNSUPPORTED: "of a protocol that the router does not serve or translate",
     DropReason.DHCP_EXHAUSTED: "asks for an address, and none is free or the port has as many as it may",
+    DropReason.NO_BACKEND: "for a virtual server without backends",
     DropReason.FAULT: "an injected fault took it",
 }
