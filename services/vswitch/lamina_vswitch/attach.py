@@ -1,4 +1,4 @@
-"""One `Attach` stream: a device behind a port.
+"""Streams that are attached to ports, `Attach` and `AttachDevice`: a device behind a port.
 
 Two tasks, so that reading never waits for writing: the reader takes the device's batches and switches them, the
 stream's own task sends what the attachment holds. The device is detached in every case when the stream ends.
@@ -8,38 +8,48 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-
-from lamina.vswitch.v1 import vswitch_pb2 as pb
+from typing import TypeVar
 
 from lamina_kit.clock import Clock
 from lamina_kit.errors import Unavailable
-from lamina_vswitch import convert
 from lamina_vswitch.catalog import Catalog
-from lamina_vswitch.domain.definition import PortDefinition
+from lamina_vswitch.convert_attach import Opening, StreamForm
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.offload.entry import admitted
 from lamina_vswitch.io.attachment import Attachment
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 
 class Streams:
-    """The `Attach` streams of a service that are open now."""
+    """The streams of a service that are open now."""
 
     def __init__(self, catalog: Catalog, clock: Clock) -> None:
         self._catalog = catalog
         self._clock = clock
         self._open: dict[int, Attachment] = {}
 
-    async def run(self, requests: AsyncIterator[pb.AttachRequest]) -> AsyncGenerator[pb.AttachResponse, None]:
-        """Serve one stream from its first message to its end. Whoever iterates closes the generator."""
-        slot, generation, capacity, completions = convert.attach_open(await _first(requests))
-        port = self._catalog.port_of_handle(slot, generation)
+    async def run(
+        self, requests: AsyncIterator[Request], form: StreamForm[Request, Response], nothing: Request
+    ) -> AsyncGenerator[Response, None]:
+        """Serve one stream from its first message to its end. Whoever iterates closes the generator.
+
+        `nothing` stands for the first message when none comes; it is refused.
+        """
+        opening = form.opening(await first(requests, nothing))
+        slot = opening.slot
+        port = self._catalog.port_of_handle(slot, opening.generation)
         name = self._catalog.port_name(port.switch, port.port)
-        sink = Attachment(name, capacity)
-        self._catalog.attach(port, sink, self._clock.now_ns())
+        sink = Attachment(name, opening.capacity, opening.queues)
+        self._catalog.attach(port, sink, self._clock.now_ns(), opening.takes)
         self._open[slot] = sink
-        reader = asyncio.get_running_loop().create_task(self._read(requests, slot, sink))
+        mtu_bytes = self._catalog.switch(port.switch).mtu_bytes
+        reader = asyncio.get_running_loop().create_task(self._read(requests, form, opening, sink))
         try:
-            yield self._opened(port, name)
+            yield form.opened(name, mtu_bytes, self._catalog.engine.link(slot))
             while (outgoing := await sink.next()) is not None:
-                for message in convert.attach_responses(outgoing, completions):
+                for message in form.responses(outgoing, opening):
                     yield message
         finally:
             sink.closed = True
@@ -60,28 +70,38 @@ class Streams:
                 )
             )
 
-    def _opened(self, port: PortDefinition, name: str) -> pb.AttachResponse:
-        mtu_bytes = self._catalog.switch(port.switch).mtu_bytes
-        link = convert.link(self._catalog.engine.link(port.slot))
-        return pb.AttachResponse(opened=pb.AttachOpened(port=name, mtu_bytes=mtu_bytes, link=link))
-
-    async def _read(self, requests: AsyncIterator[pb.AttachRequest], slot: int, sink: Attachment) -> None:
+    async def _read(
+        self, requests: AsyncIterator[Request], form: StreamForm[Request, Response], opening: Opening, sink: Attachment
+    ) -> None:
         """Switch what the device sends. Whatever ends the reading ends the stream, with its own error."""
+        engine, slot = self._catalog.engine, opening.slot
         try:
             async for request in requests:
-                frames = convert.attach_frames(request)
+                taken = form.taken(request, opening)
                 if sink.closed:
                     return
-                sink.switched(len(frames), self._catalog.engine.transmit(slot, frames, self._clock.now_ns()))
+                if taken.listening is not None:
+                    engine.listen(slot, taken.listening)
+                    continue
+                sink.switched(len(taken.frames), self._transmit(opening, taken.frames))
                 await asyncio.sleep(0)  # lets the receiving streams send before the next batch fills their queues
         except Exception as error:
             sink.fail(error)
         else:
             sink.finish()
 
+    def _transmit(self, opening: Opening, frames: list[bytes]) -> int:
+        """Switch a batch; return how many frames were dropped at this port."""
+        engine, slot, now_ns = self._catalog.engine, opening.slot, self._clock.now_ns()
+        if opening.takes is None:
+            return engine.transmit(slot, frames, now_ns)
+        good, bad = admitted(frames, self._catalog.mtu_bytes(slot))
+        engine.turned_away(slot, DropReason.OFFLOAD_INVALID, bad, now_ns)
+        return len(bad) + engine.transmit(slot, good, now_ns)
 
-async def _first(requests: AsyncIterator[pb.AttachRequest]) -> pb.AttachRequest:
-    """Return the first message, or an empty one, which is refused, when there is none."""
+
+async def first(requests: AsyncIterator[Request], nothing: Request) -> Request:
+    """Return the first message, or `nothing` when there is none."""
     async for request in requests:
         return request
-    return pb.AttachRequest()
+    return nothing

@@ -22,6 +22,7 @@ from lamina_vswitch.domain.definition import (
     PortGroupDefinition,
     SwitchDefinition,
 )
+from lamina_vswitch.domain.offload.takes import Takes
 from lamina_vswitch.domain.refusals import exists, in_use, internal, over_limit, stale, unknown
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.sampling import Notice
@@ -280,9 +281,13 @@ class Catalog:
         self.store.remove_port(port)
         self._unplug(port, now_ns)
 
-    def attach(self, port: PortDefinition, sink: FrameSink, now_ns: int) -> None:
-        """Give a port a carrier."""
-        self.engine.attach(port.slot, sink, now_ns)
+    def mtu_bytes(self, slot: int) -> int:
+        """Return the MTU of the switch of a port."""
+        return self._switches[self._slots[slot].switch].mtu_bytes
+
+    def attach(self, port: PortDefinition, sink: FrameSink, now_ns: int, takes: Takes | None = None) -> None:
+        """Give a port a carrier. `takes` is what the device takes unfinished, None for nothing at all."""
+        self.engine.attach(port.slot, sink, now_ns, takes)
         self._note(self.port_name(port.switch, port.port), "port.attached", slot=port.slot)
 
     def detach(self, port: PortDefinition, sink: FrameSink, now_ns: int) -> None:

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from lamina.common.v1.handle_pb2 import Handle
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 
 from lamina_kit.checks import Checks
-from lamina_kit.errors import InvalidArgument
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.definition import (
     AGEING_SECONDS,
     DEFAULT_AGEING_SECONDS,
     DEFAULT_MAC_LIMIT,
     DEFAULT_MTU_BYTES,
-    DEFAULT_QUEUE_FRAMES,
     MAC_LIMIT,
     MAX_REQUEST_ID_BYTES,
     MTU_BYTES,
-    QUEUE_FRAMES,
     VLAN_ID,
     PortDefinition,
     PortGroupDefinition,
     SwitchDefinition,
 )
 from lamina_vswitch.domain.frame import MAX_FRAME_BYTES, format_mac, is_station, parse_mac
-from lamina_vswitch.domain.ring import MAX_BATCH_FRAMES
 from lamina_vswitch.domain.trace import Trace
 from lamina_vswitch.engines.interface import MacEntryView, SwitchTally
-from lamina_vswitch.io.attachment import Outgoing
 from lamina_vswitch.names import Names
 
 MUTABLE = ("link", "port_group")
@@ -134,38 +127,6 @@ def traced_frame(request: pb.TraceFrameRequest) -> bytes:
     return request.frame
 
 
-def attach_open(request: pb.AttachRequest) -> tuple[int, int, int, bool]:
-    """Return slot, generation, queue length and whether completions are wanted, of a stream's first message."""
-    if request.WhichOneof("message") != "open":
-        raise InvalidArgument(
-            "The first message of Attach is not open.",
-            reason="ATTACH_NOT_OPENED",
-            next_step="Send open with the handle of the port first.",
-        )
-    wanted = request.open
-    queue = wanted.queue_frames or DEFAULT_QUEUE_FRAMES
-    with Checks() as check:
-        check.range("open.queue_frames", queue, *QUEUE_FRAMES)
-    return wanted.handle.id, wanted.handle.generation, queue, wanted.completions
-
-
-def attach_frames(request: pb.AttachRequest) -> list[bytes]:
-    """Return the frames of a later message."""
-    if request.WhichOneof("message") != "frames":
-        raise InvalidArgument(
-            "A message of Attach after the first carries no frames.",
-            reason="ATTACH_MESSAGE_INVALID",
-            next_step="Send frames only, once the stream is open.",
-        )
-    if len(request.frames.frames) > MAX_BATCH_FRAMES:
-        raise InvalidArgument(
-            f"The batch has {len(request.frames.frames)} frames, more than {MAX_BATCH_FRAMES}.",
-            reason="BATCH_TOO_LARGE",
-            next_step="Send smaller batches.",
-        )
-    return list(request.frames.frames)
-
-
 # Responses
 
 
@@ -238,18 +199,6 @@ def trace(told: Trace) -> pb.TraceFrameResponse:
         output_frame=told.frame,
         steps=[pb.TraceStep(stage=step.stage, rule=step.rule, detail=step.detail) for step in told.steps],
     )
-
-
-def attach_responses(outgoing: Outgoing, completions: bool) -> Iterator[pb.AttachResponse]:
-    """Yield the messages for what a stream has to send."""
-    if outgoing.link_up is not None:
-        yield pb.AttachResponse(link=pb.LinkChange(link=link(outgoing.link_up)))
-    if outgoing.frames:
-        yield pb.AttachResponse(frames=pb.FrameBatch(frames=outgoing.frames, dropped_frames=outgoing.lost))
-    if outgoing.completion is not None and completions:
-        batches, frames, dropped = outgoing.completion
-        done = pb.Completion(batches=batches, frames=frames, dropped_frames=dropped)
-        yield pb.AttachResponse(completion=done)
 
 
 def _drop_reason(reason: int) -> pb.DropReason.ValueType:

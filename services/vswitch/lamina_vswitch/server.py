@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 
 from grpc import aio
+from lamina.vswitch.v1 import rings_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
 from lamina_kit.engines import load_engine
@@ -17,8 +18,10 @@ from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.interface import SwitchEngine
 from lamina_vswitch.faults import VswitchFaults
+from lamina_vswitch.holding import Holding
 from lamina_vswitch.io.store import SqliteStore
 from lamina_vswitch.metrics import families
+from lamina_vswitch.serving.port_rings import PortRingsServicer
 from lamina_vswitch.serving.ports import PortsServicer
 from lamina_vswitch.serving.switches import SwitchesServicer
 from lamina_vswitch.serving.views import Views
@@ -35,7 +38,7 @@ class VswitchService:
     """The switches of one host."""
 
     layer = "vswitch"
-    service_names = ("lamina.vswitch.v1.Switches", "lamina.vswitch.v1.Ports")
+    service_names = ("lamina.vswitch.v1.Switches", "lamina.vswitch.v1.Ports", "lamina.vswitch.v1.PortRings")
 
     def __init__(self, environment: Environment, config: VswitchConfig) -> None:
         self._environment = environment
@@ -58,6 +61,8 @@ class VswitchService:
         views = Views(self._catalog, self._environment)
         rpc.add_SwitchesServicer_to_server(SwitchesServicer(views), server)
         rpc.add_PortsServicer_to_server(PortsServicer(views, self._streams), server)
+        holding = Holding(self._catalog, self._environment.clock)
+        rings_pb2_grpc.add_PortRingsServicer_to_server(PortRingsServicer(self._streams, holding), server)
 
     async def start(self) -> None:
         """Open the store, bring the engine to what it holds, and introduce the layer to the hardware below."""

@@ -73,3 +73,13 @@ def stale(slot: int, generation: int) -> FailedPrecondition:
         id=slot,
         generation=generation,
     )
+
+
+def not_held(port: str) -> FailedPrecondition:
+    """Return the error for a port that nobody holds: `PORT_NOT_HELD`."""
+    return FailedPrecondition(
+        f"{port} is not held.",
+        reason="PORT_NOT_HELD",
+        next_step="Hold it with QuiescePort first.",
+        port=port,
+    )

@@ -32,6 +32,12 @@ class FrameRing:
         self._refused += len(frames) - room
         return room
 
+    def withdraw(self) -> list[bytes]:
+        """Take everything."""
+        frames = list(self._frames)
+        self._frames.clear()
+        return frames
+
     def drain(self) -> tuple[list[bytes], int]:
         """Take the next batch: at most 4096 frames and 4 MiB, and how many were refused since the last batch."""
         batch: list[bytes] = []

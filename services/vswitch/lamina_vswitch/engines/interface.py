@@ -9,7 +9,9 @@ the caller; they never go back.
 Capabilities that an engine may name (the contract suite asks for them before it tests them):
 
 - `access-vlan`   ports belong to one VLAN, and VLANs are separate
+- `hold-frames`   ports keep back what is for them, while a device moves
 - `learning`      addresses are learned per VLAN, age and move
+- `offloads`      frames with offload headers pass, and are finished where a device does not take them
 - `static-mac`    entries that users make, which learning does not move
 - `trace-frame`   `trace` tells what would happen to a frame
 - `watching`      an observer, copies for mirrors, records of frames, counters of VLANs
@@ -47,7 +49,10 @@ class FrameSink(Protocol):
     """Whoever is attached to a port. Its methods return at once and never call the engine."""
 
     def deliver(self, frames: Sequence[bytes]) -> int:
-        """Take frames in order; return how many were taken. The rest, at the tail, is lost."""
+        """Take frames in order; return how many were taken. The rest, at the tail, is lost.
+
+        A sink with several queues brings the list that it gets into another order for that: lost frames at the tail.
+        """
 
     def link_changed(self, up: bool) -> None:
         """Learn that the link was switched."""
@@ -170,8 +175,8 @@ class SwitchEngine(Protocol):
     def hold(self, slot: int) -> Hold | None:
         """Return the hold of a port; None when it is not held."""
 
-    def give(self, slot: int, frames: Sequence[bytes], now_ns: int, withdrawn: int = 0) -> int:
-        """Deliver frames to an attached device past a hold; return how many it took, the rest is dropped.
+    def give(self, slot: int, frames: Sequence[bytes], now_ns: int, withdrawn: int = 0) -> tuple[int, int]:
+        """Deliver frames to an attached device past a hold; return how many they became, and how many it took.
 
         The first `withdrawn` frames had been in its queue before, and are not counted as sent again.
         """

@@ -1,4 +1,4 @@
-"""One device attached to one port: the queue between the engine, which never waits, and a stream, which does."""
+"""One device attached to one port: the queues between the engine, which never waits, and a stream, which does."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lamina_kit.errors import Aborted
+from lamina_vswitch.domain.offload.spread import flow_hash
 from lamina_vswitch.domain.ring import FrameRing
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """What a stream has to send next; what is None or empty is not sent. Frames come with those lost before them."""
+    """What a stream has to send next; what is None or empty is not sent.
+
+    `batches` are queue, frames, and how many were lost since that queue's batch before.
+    """
 
     link_up: bool | None
-    frames: list[bytes]
-    lost: int
+    batches: list[tuple[int, list[bytes], int]]
     completion: tuple[int, int, int] | None
 
 
 class Attachment:
-    """A `FrameSink` that a stream reads with `next`.
+    """A `QueueingSink` that a stream reads with `next`.
 
-    Frames are bounded by the ring. Link changes and completions are states, not queues: a newer one replaces an older
-    one that has not been sent yet, so a slow reader costs no memory.
+    Frames are bounded by the rings, one a queue. Link changes and completions are states, not queues: a newer one
+    replaces an older one that has not been sent yet, so a slow reader costs no memory.
     """
 
-    def __init__(self, port_name: str, capacity: int) -> None:
+    def __init__(self, port_name: str, capacity: int, queues: int = 1) -> None:
         self.closed = False
         self._port_name = port_name
-        self._ring = FrameRing(capacity)
+        self._rings = [FrameRing(capacity) for _ in range(queues)]
         self._wake = asyncio.Event()
         self._link_up: bool | None = None
         self._done = (0, 0, 0)
@@ -42,7 +45,7 @@ class Attachment:
 
     def deliver(self, frames: Sequence[bytes]) -> int:
         """Take frames in order; return how many fitted."""
-        taken = self._ring.push(frames)
+        taken = self._rings[0].push(frames) if len(self._rings) == 1 else self._spread(frames)
         self._wake.set()
         return taken
 
@@ -61,6 +64,10 @@ class Attachment:
                 port=self._port_name,
             )
         )
+
+    def withdraw(self) -> list[bytes]:
+        """Return what has not gone to the device yet, oldest first, and forget it."""
+        return [frame for ring in self._rings for frame in ring.withdraw()]
 
     # What the stream's two tasks call
 
@@ -87,16 +94,31 @@ class Attachment:
         while True:
             if self._error is not None:
                 raise self._error
-            if len(self._ring) or self._link_up is not None or self._done_changed:
+            if self._link_up is not None or self._done_changed or any(map(len, self._rings)):
                 return self._take()
             if self._finished:
                 return None
             self._wake.clear()
             await self._wake.wait()
 
+    def _spread(self, frames: Sequence[bytes]) -> int:
+        """Push each frame to the queue of its flow; a list gets the frames that did not fit at its tail."""
+        taken: list[bytes] = []
+        lost: list[bytes] = []
+        for frame in frames:
+            ring = self._rings[flow_hash(frame) % len(self._rings)]
+            (taken if ring.push((frame,)) else lost).append(frame)
+        if lost and isinstance(frames, list):
+            frames[:] = taken + lost
+        return len(taken)
+
     def _take(self) -> Outgoing:
-        frames, lost = self._ring.drain()
-        outgoing = Outgoing(self._link_up, frames, lost, self._done if self._done_changed else None)
+        batches = []
+        for queue, ring in enumerate(self._rings):
+            if len(ring):
+                frames, lost = ring.drain()
+                batches.append((queue, frames, lost))
+        outgoing = Outgoing(self._link_up, batches, self._done if self._done_changed else None)
         self._link_up = None
         self._done_changed = False
         return outgoing

@@ -11,6 +11,7 @@ from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
 from lamina_vswitch import convert
 from lamina_vswitch.attach import Streams
+from lamina_vswitch.convert_attach import PlainForm
 from lamina_vswitch.domain.definition import PortDefinition
 from lamina_vswitch.domain.page import page
 from lamina_vswitch.serving.views import Views
@@ -59,7 +60,7 @@ class PortsServicer(rpc.PortsServicer):
 
     def Attach(self, request_iterator: Any, context: Context) -> AsyncIterator[pb.AttachResponse]:
         """Carry frames both ways for as long as the stream lives; the kit closes the generator with the call."""
-        return self._streams.run(request_iterator)
+        return self._streams.run(request_iterator, PlainForm(), pb.AttachRequest())
 
     async def TraceFrame(self, request: pb.TraceFrameRequest, context: Context) -> pb.TraceFrameResponse:
         """Return what would happen to a frame."""

@@ -49,8 +49,9 @@ class PortRingsStub:
     14      2  tag control information of that tag
     16      4  flow hash, 0 when it was not computed
 
-    A frame with a segment type may be up to 65535 bytes long. A header that does not fit its frame drops the frame as
-    `DROP_REASON_OFFLOAD_INVALID`.
+    A frame with a segment type may be up to 65535 bytes long. A header that does not fit its frame, or that asks for more
+    than 1024 segments, drops the frame as `DROP_REASON_OFFLOAD_INVALID`. UDP longer than the MTU leaves as fragments of
+    one datagram, as the virtio specification says of its type 3.
 
     Trace record, 32 bytes: trace id (16, as in `traceparent`, most significant byte first), span id (8, likewise), flags
     (1: bit 0 is sampled), zero (7). All zero: no trace.
@@ -113,8 +114,9 @@ class PortRingsServicer:
     14      2  tag control information of that tag
     16      4  flow hash, 0 when it was not computed
 
-    A frame with a segment type may be up to 65535 bytes long. A header that does not fit its frame drops the frame as
-    `DROP_REASON_OFFLOAD_INVALID`.
+    A frame with a segment type may be up to 65535 bytes long. A header that does not fit its frame, or that asks for more
+    than 1024 segments, drops the frame as `DROP_REASON_OFFLOAD_INVALID`. UDP longer than the MTU leaves as fragments of
+    one datagram, as the virtio specification says of its type 3.
 
     Trace record, 32 bytes: trace id (16, as in `traceparent`, most significant byte first), span id (8, likewise), flags
     (1: bit 0 is sampled), zero (7). All zero: no trace.
@@ -206,7 +208,8 @@ class PortRingsServicer:
         not held delivers the frames of the request and announces again.
 
         Errors: FAILED_PRECONDITION `HANDLE_STALE`, or `PORT_DETACHED` for DELIVER without a device; INVALID_ARGUMENT
-        `RELEASE_NOT_OPENED`, `BATCH_TOO_LARGE`, or an address that is malformed.
+        `RELEASE_NOT_OPENED`, `BATCH_TOO_LARGE`, `ATTACH_MESSAGE_INVALID` for a column whose length does not fit the
+        frames, or an address that is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -272,8 +275,9 @@ class PortRings:
     14      2  tag control information of that tag
     16      4  flow hash, 0 when it was not computed
 
-    A frame with a segment type may be up to 65535 bytes long. A header that does not fit its frame drops the frame as
-    `DROP_REASON_OFFLOAD_INVALID`.
+    A frame with a segment type may be up to 65535 bytes long. A header that does not fit its frame, or that asks for more
+    than 1024 segments, drops the frame as `DROP_REASON_OFFLOAD_INVALID`. UDP longer than the MTU leaves as fragments of
+    one datagram, as the virtio specification says of its type 3.
 
     Trace record, 32 bytes: trace id (16, as in `traceparent`, most significant byte first), span id (8, likewise), flags
     (1: bit 0 is sampled), zero (7). All zero: no trace.

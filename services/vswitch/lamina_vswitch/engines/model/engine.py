@@ -34,7 +34,9 @@ class ModelEngine:
     """Switches as Python objects. One writer: every method runs to its end before another begins."""
 
     name: ClassVar[str] = "model"
-    capabilities: ClassVar[tuple[str, ...]] = ("access-vlan", "learning", "static-mac", "trace-frame", "watching")
+    capabilities: ClassVar[tuple[str, ...]] = (
+        "access-vlan", "hold-frames", "learning", "offloads", "static-mac", "trace-frame", "watching",
+    )  # fmt: skip
 
     @classmethod
     def missing(cls) -> list[str]:
@@ -217,11 +219,12 @@ class ModelEngine:
         """Return the hold of a port."""
         return self._exits.hold(slot)
 
-    def give(self, slot: int, frames: Sequence[bytes], now_ns: int, withdrawn: int = 0) -> int:
-        """Deliver frames past a hold; return how many the device took."""
+    def give(self, slot: int, frames: Sequence[bytes], now_ns: int, withdrawn: int = 0) -> tuple[int, int]:
+        """Deliver frames past a hold; return how many they became, and how many the device took."""
         port = self._port(slot)
         before = self._exits.finished(port, list(frames[:withdrawn]))
-        return self._put(port, before + self._exits.finished(port, list(frames[withdrawn:])), now_ns, len(before))
+        pieces = before + self._exits.finished(port, list(frames[withdrawn:]))
+        return len(pieces), self._put(port, pieces, now_ns, len(before))
 
     def release(self, slot: int, now_ns: int) -> int:
         """End a hold; what it still holds is dropped. Return how many frames that were."""

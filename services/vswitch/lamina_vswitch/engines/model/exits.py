@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lamina_kit.errors import FailedPrecondition, ResourceExhausted
+from lamina_kit.errors import ResourceExhausted
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.hold import Hold
 from lamina_vswitch.domain.offload.finish import finished
@@ -100,16 +100,6 @@ class Exits:
 
     def _room(self) -> int:
         return MAX_HELD_BYTES - sum(hold.size_bytes for hold in self._holds.values())
-
-
-def not_held(port: str) -> FailedPrecondition:
-    """Return the error for a port that nobody holds: `PORT_NOT_HELD`."""
-    return FailedPrecondition(
-        f"{port} is not held.",
-        reason="PORT_NOT_HELD",
-        next_step="Hold it with QuiescePort first.",
-        port=port,
-    )
 
 
 def _memory_full(port: Port) -> ResourceExhausted:
