@@ -108,6 +108,11 @@ class CoreEngine(Protocol):
     path: str
     capabilities: tuple[str, ...]
 
+    @property
+    def is_made(self) -> bool:
+        """Whether a run costs no more than the run: a core that is made at its first one loads its code first."""
+        ...
+
     def run(self, work: CoreRun) -> Stopped:
         """Runs a context until it exits, its budget is used up, or someone asks it to stop.
 

@@ -9,6 +9,7 @@ Source: Intel SDM vol. 3, 11.4.1 (the page), 11.12.1 (x2APIC register space).
 
 from __future__ import annotations
 
+from lamina_hardware.io import apic_answer
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.code import code_at
 from lamina_hardware.io.control import (
@@ -28,10 +29,7 @@ _0, _1, _2, _3, _4, _7, _8, _15, _16 = (u64(n) for n in (0, 1, 2, 3, 4, 7, 8, 15
 _BYTE, _LOW, _OFFSET = u64(0xFF), u64(0xFFFF_FFFF), u64(4095)
 _STORE, _LOAD, _STORE_IMMEDIATE, _LOAD_OFFSET, _STORE_OFFSET = (u64(n) for n in (0x89, 0x8B, 0xC7, 0xA1, 0xA3))
 
-TARGET_MSR = u64(16)
-"""In APIC_TARGET: the value of a read goes to EDX:EAX; below it is the number of a general register."""
-TARGET_CR8 = u64(32)
-"""In APIC_TARGET, with the number of a general register: it takes the priority class alone, as CR8 holds it."""
+TARGET_MSR, TARGET_CR8 = u64(apic_answer.TARGET_MSR), u64(apic_answer.TARGET_CR8)
 
 
 @linked(L_APIC_PAGE)

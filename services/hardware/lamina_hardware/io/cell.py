@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 
 from lamina_hardware.domain.tlb import EMPTY, TlbContent, TlbSlot
 from lamina_hardware.engines.interface import CoreRun, Stopped
-from lamina_hardware.io import break_hooks, control, emulator, local_apic, machine, native, observe, outcome
+from lamina_hardware.io import (
+    break_hooks,
+    control,
+    emulator,
+    local_apic,
+    machine,
+    native,
+    observe,
+    observe_words,
+    outcome,
+)
 from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.breakpoints import ARMED_DATA
 from lamina_hardware.io.emulator import Emulator
@@ -31,6 +41,7 @@ _FRAME = 0x000F_FFFF_FFFF_F000
 class CoreCell:
     """One core without its callbacks. Only `cancel` and `pause` may be called from another thread."""
 
+    is_made = True
     hooks_instructions = True
     """Whether breakpoints need a callback at each instruction beyond those that the core has anyway."""
 
@@ -137,7 +148,7 @@ class CoreCell:
         flush = everything or self._flush_wanted
         if work.observation:
             if flush:
-                ctypes.c_uint64.from_address(work.observation + 8 * observe.FORGET).value = 1
+                ctypes.c_uint64.from_address(work.observation + 8 * observe_words.FORGET).value = 1
             flush = True
         if self._all_stale or self._stale:
             self._drop_stale()

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import unicorn
 
-from lamina_hardware.engines.interface import CorePath
+from lamina_hardware.engines.interface import CoreEngine, CorePath
+from lamina_hardware.io import core_capabilities
 from lamina_hardware.io.kvm import abi
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.membus import MemoryBus
@@ -49,10 +50,8 @@ def choose(wanted: str, state_dir: Path, bus: MemoryBus, *, cores_of: str = "mod
         return _portable("configured", bus)
     verdict = examine(state_dir)
     if verdict.passed:
-        from lamina_hardware.io.unicorn_core import UnicornCore
-
         reason = verdict.reason if wanted == "auto" else f"configured; {verdict.reason}"
-        return CorePath("walker", reason, UnicornCore.capabilities, lambda: UnicornCore(bus))
+        return CorePath("walker", reason, core_capabilities.WALKER, lambda: _walker(bus))
     if wanted == "walker":
         raise FailedPrecondition(
             f"The walker core cannot run here: {verdict.reason}.",
@@ -60,6 +59,13 @@ def choose(wanted: str, state_dir: Path, bus: MemoryBus, *, cores_of: str = "mod
             next_step="Set LAMINA_HARDWARE_CORE_PATH=portable, which is slower, or install the pinned unicorn.",
         )
     return _portable(f"the walker core's self-test failed: {verdict.reason}", bus)
+
+
+def _walker(bus: MemoryBus) -> CoreEngine:
+    """Makes a walker core; the first one loads the compiled code, which takes most of a second."""
+    from lamina_hardware.io.unicorn_core import UnicornCore
+
+    return UnicornCore(bus)
 
 
 def _kvm(bus: MemoryBus) -> CorePath:

@@ -80,10 +80,9 @@ class Dispatcher:
         if isinstance(self._loop, VirtualLoop):
             self._virtual = self._loop
         if self._pace.threads:
-            self._threads = [
-                CoreThread(number, core, self._clock.now_ns, self._loop, self._finished)
-                for number, core in enumerate(self._cores)
-            ]
+            now, loop = self._clock.now_ns, self._loop
+            self._threads = [CoreThread(n, core, now, loop, self._finished) for n, core in enumerate(self._cores)]
+        self._warm = not self._threads or any(core.is_made for core in self._cores)  # else the first run loads code
 
     async def stop(self) -> None:
         """Cancels all runs, ends the threads and frees the cores. Idempotent."""
@@ -117,13 +116,13 @@ class Dispatcher:
                 next_step="Run without a budget; a preemption timer (`SetExitControls`) ends a run by time.",
             )
         context, now = self.engine.idle(handle), self._clock.now_ns()
-        if self._threads and self._virtual is None and self.engine.is_alone(context):
+        if self._threads and self._virtual is None and self._warm and self.engine.is_alone(context):
             return self._run_alone(Run(context, budget, sequence, deliver, 0, now), now)
         run = self.engine.begin(context, budget, sequence, deliver, now)
         if run.cancelled:
             self._deliver(self.engine.end_cancelled(run, now))
         else:
-            self._dispatch(run)
+            self._dispatch(run if self._warm else None)
         return run
 
     def cancel(self, context: Context) -> bool:
@@ -329,6 +328,7 @@ class Dispatcher:
 
     def _finished(self, core: int, outcome: Stopped | BaseException, took: int) -> None:
         """Takes the report of a core's thread."""
+        self._warm = True
         run = self.engine.arbiter.running[core]
         assert run is not None, "a core reported without a grant"
         if isinstance(outcome, BaseException):

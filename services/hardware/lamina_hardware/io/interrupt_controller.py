@@ -22,7 +22,7 @@ from lamina_hardware.domain.apic_timer import ApicTimer
 from lamina_hardware.domain.contexts import Context, ContextState
 from lamina_hardware.domain.interrupt_messages import destinations
 from lamina_hardware.engines.interface import ApicAccess
-from lamina_hardware.io.local_apic import answer
+from lamina_hardware.io.apic_answer import answer
 from lamina_hardware.io.reset import enter_real_mode, reset_after_init
 from lamina_kit.clock import Clock
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound

@@ -1,6 +1,8 @@
 """A core that is made when something runs on it: a host that is idle has none.
 
 A core that was never used holds no translations and no translated code, so there is nothing to forget before that.
+Making the first one loads compiled code for most of a second: the run that makes it belongs on a thread where there are
+any, and nothing else here waits for it.
 """
 
 from __future__ import annotations
@@ -14,43 +16,54 @@ from lamina_hardware.engines.interface import CoreEngine, CoreRun, Stopped
 
 
 class LateCore:
-    """A `CoreEngine` that `make` makes at its first `run`, at its first cancellation or at its first pause."""
+    """A `CoreEngine` that `make` makes at its first `run`. What it is asked before that it hears once it exists."""
 
     def __init__(self, path: str, capabilities: tuple[str, ...], make: Callable[[], CoreEngine]) -> None:
         self.path = path
         self.capabilities = capabilities
         self._make = make
         self._core: CoreEngine | None = None
-        self._making = threading.Lock()  # a run on the core's thread and a pause from the loop may both be the first
+        self._cancelled = self._paused = False
+        self._lock = threading.Lock()  # a run on the core's thread and a pause from the loop may both be the first
 
     @property
     def is_made(self) -> bool:
         """Whether the core exists."""
         return self._core is not None
 
-    def _made(self) -> CoreEngine:
-        with self._making:
-            if self._core is None:
-                self._core = self._make()
-                self.run = self._core.run  # type: ignore[method-assign]  # from here on there is nothing in between
-            return self._core
-
     def run(self, work: CoreRun) -> Stopped:
         """See `CoreEngine.run`."""
-        return self._made().run(work)
+        if self._core is None:
+            core = self._make()
+            with self._lock:
+                if self._paused:
+                    core.pause()
+                if self._cancelled:
+                    core.cancel()
+                self._core = core
+            self.run = core.run  # type: ignore[method-assign]  # from here on there is nothing in between
+        return self._core.run(work)
 
     def cancel(self) -> None:
         """See `CoreEngine.cancel`."""
-        self._made().cancel()
+        with self._lock:
+            self._cancelled = True
+        if self._core is not None:
+            self._core.cancel()
 
     def relent(self) -> None:
         """See `CoreEngine.relent`."""
+        with self._lock:
+            self._cancelled = False
         if self._core is not None:
             self._core.relent()
 
     def pause(self) -> None:
         """See `CoreEngine.pause`."""
-        self._made().pause()
+        with self._lock:
+            self._paused = True
+        if self._core is not None:
+            self._core.pause()
 
     def holds(self, root: int, eptp: int) -> bool:
         """See `CoreEngine.holds`."""

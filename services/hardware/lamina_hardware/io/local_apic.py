@@ -18,11 +18,11 @@ from typing import Any
 from lamina_hardware.domain.apic import Ended, LocalApic, Mode
 from lamina_hardware.domain.pending import Pending
 from lamina_hardware.engines.interface import ApicAccess, CoreRun, Stopped
-from lamina_hardware.io import apic_access, control, outcome
+from lamina_hardware.io import control, outcome
+from lamina_hardware.io.apic_answer import answer
 from lamina_hardware.io.control_table import exits_for_interrupts
 from lamina_hardware.io.reset import is_real, start_up
 from lamina_kit.runpage import (
-    DIRTY_GPRS,
     DIRTY_RIP,
     EVENT_EXCEPTION,
     EVENT_VALID,
@@ -38,8 +38,6 @@ _ACKNOWLEDGE, _APIC, _ASLEEP, _PAUSED = (
 _MACHINE_CHECK, _PROTECTION = 18, 13
 _CR4_MCE = 1 << 6
 _PAGE_SHIFT = 12
-_TARGET_MSR = int(apic_access.TARGET_MSR)
-_TARGET_CR8 = int(apic_access.TARGET_CR8)
 _MSR_BYTES = 2
 
 
@@ -150,17 +148,6 @@ class InterruptedRun:
 def stopped(reason: int, consumed: int) -> Stopped:
     """Returns what a reason of the compiled run means."""
     return Stopped(reason, consumed, reason in (_PAUSED, _ASLEEP), reason == _ASLEEP)
-
-
-def answer(page: RunPage, access: ApicAccess, value: int) -> None:
-    """Gives the guest the value of the register that it read."""
-    if access.target == _TARGET_MSR:
-        page.rax, page.rdx = value & 0xFFFF_FFFF, value >> 32
-    elif access.target & _TARGET_CR8:
-        page.gpr[access.target & 15] = value >> 4 & 15
-    else:
-        page.gpr[access.target] = value & 0xFFFF_FFFF
-    page.dirty |= DIRTY_GPRS
 
 
 def wire(pending: Pending | None, put: Callable[[Any, int], None]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina_hardware.io import observe
+from lamina_hardware.io import observe_words as words
 
 CAPACITY = 1 << 16
 SLICE_INSTRUCTIONS = 8192
@@ -38,16 +38,16 @@ class Observation:
 
     def __init__(self, entries: int, ways: int) -> None:
         self.entries, self.ways = entries, ways
-        self._head = np.zeros(observe.HEAD_WORDS, dtype=np.uint64)
-        self._table = np.zeros(entries * observe.ENTRY_WORDS, dtype=np.uint64)
-        self._queue = np.zeros((CAPACITY, observe.QUEUE_WORDS), dtype=np.uint64)
+        self._head = np.zeros(words.HEAD_WORDS, dtype=np.uint64)
+        self._table = np.zeros(entries * words.ENTRY_WORDS, dtype=np.uint64)
+        self._queue = np.zeros((CAPACITY, words.QUEUE_WORDS), dtype=np.uint64)
         for index, value in (
-            (observe.SETS, entries // ways),
-            (observe.WAYS, ways),
-            (observe.TABLE, self._table.ctypes.data),
-            (observe.QUEUE, self._queue.ctypes.data),
-            (observe.CAPACITY, CAPACITY),
-            (observe.ROOT, _NO_ROOT),
+            (words.SETS, entries // ways),
+            (words.WAYS, ways),
+            (words.TABLE, self._table.ctypes.data),
+            (words.QUEUE, self._queue.ctypes.data),
+            (words.CAPACITY, CAPACITY),
+            (words.ROOT, _NO_ROOT),
         ):
             self._head[index] = value
         self.address = int(self._head.ctypes.data)
@@ -55,12 +55,12 @@ class Observation:
 
     def begin(self, instructions: int) -> None:
         """Prepares for a slice of a run before which the context had retired `instructions` less those of the run."""
-        self._head[observe.BASE] = instructions % (1 << 64)
+        self._head[words.BASE] = instructions % (1 << 64)
 
     def settle(self) -> None:
         """Hands what a slice did to whoever watches, and empties the queue."""
-        count, lost = int(self._head[observe.COUNT]), int(self._head[observe.LOST])
-        self._head[observe.COUNT] = self._head[observe.LOST] = 0
+        count, lost = int(self._head[words.COUNT]), int(self._head[words.LOST])
+        self._head[words.COUNT] = self._head[words.LOST] = 0
         if self.receivers and (count or lost):
             part = self._queue[:count]
             found = Accesses(part[:, 0].copy(), part[:, 1].astype(np.uint8), part[:, 2].copy(), lost)

@@ -11,7 +11,7 @@ The TLB that is counted is kept here: sets of ways with least-recently-used repl
 entries of the size of their page, tagged with both roots and, under CR4.PCIDE, the process-context identifier. MOV CR3,
 INVLPG and their like empty what the manual says or more. Nothing here changes what the program does.
 
-The head of an observation and its entries are words, `io/observation.py` allocates them.
+The head of an observation and its entries are words (`io/observe_words.py`); `io/observation.py` allocates them.
 """
 
 from __future__ import annotations
@@ -49,17 +49,31 @@ from lamina_hardware.io.exchange import look
 from lamina_hardware.io.fill import count_walk, flush_tlb, walk_live
 from lamina_hardware.io.hooks import callback
 from lamina_hardware.io.native import Word, compiled, linked, load8, load32, load64, put, store64, u64, word
+from lamina_hardware.io.observe_words import (
+    BASE,
+    CAPACITY,
+    COUNT,
+    ENTRY_WORDS,
+    FILLED,
+    FILLS,
+    FORGET,
+    INDEX,
+    KEY,
+    LOST,
+    MOST_FILLS,
+    OWNER,
+    PLACE,
+    QUEUE,
+    ROOT,
+    SECOND,
+    SETS,
+    SIZES,
+    TABLE,
+    TICK,
+    USED,
+    WAYS,
+)  # fmt: skip
 from lamina_hardware.io.walk_steps import CR0_WP, CR4_SMAP, CR4_SMEP, NO_EFFECT
-
-# Words of the head.
-SETS, WAYS, TICK, TABLE, QUEUE, CAPACITY, COUNT, LOST, BASE, ROOT, SIZES, INDEX, FORGET, FILLED = range(14)
-FILLS = 16  # (page of the address, physical page, kind) of the fills of one instruction
-MOST_FILLS = 8
-HEAD_WORDS = FILLS + 3 * MOST_FILLS
-# Words of an entry of the TLB, and of the queue.
-KEY, OWNER, SECOND, PLACE, USED = range(5)
-ENTRY_WORDS = 5
-QUEUE_WORDS = 3
 
 _0, _1, _2, _3, _4, _5, _7, _8, _9, _12, _24 = (u64(n) for n in (0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 24))
 _BYTE, _OFFSET = u64(0xFF), u64(4095)

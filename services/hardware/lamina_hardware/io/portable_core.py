@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unicorn import x86_const
 
 from lamina_hardware.domain.exit_controls import ExitControls
-from lamina_hardware.io import control, emulator, exchange, hooks, portable_hooks, stub
+from lamina_hardware.io import control, core_capabilities, emulator, exchange, hooks, portable_hooks, stub
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.cell import CoreCell
 from lamina_hardware.io.control_table import ControlTable
@@ -36,10 +36,7 @@ class PortableCore(CoreCell):
 
     path = "portable"
     hooks_instructions = False
-    capabilities: tuple[str, ...] = (
-        "apic", "exact-budget", "exception-exits", "exit-controls", "halt-waits", "instruction-exits", "msr-exits",
-        "nmi", "nmi-exits", "observation", "one-stage", "own-idt",
-    )  # fmt: skip
+    capabilities: tuple[str, ...] = core_capabilities.PORTABLE
 
     def __init__(self, bus: MemoryBus) -> None:
         super().__init__(bus)

@@ -13,7 +13,7 @@ import numpy as np
 
 from lamina_hardware.domain.exit_controls import ExitControls
 from lamina_hardware.domain.tlb import TlbSlot
-from lamina_hardware.io import block_hook, control, emulator, hooks
+from lamina_hardware.io import block_hook, control, core_capabilities, emulator, hooks
 from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.cell import CoreCell
 from lamina_hardware.io.control_table import MSR_MAP_BYTES, ControlTable
@@ -62,10 +62,7 @@ class UnicornCore(CoreCell):
     """One core on the walker path."""
 
     path = "walker"
-    capabilities: tuple[str, ...] = (
-        "apic", "error-codes", "exact-budget", "exception-exits", "exit-controls", "halt-waits", "instruction-exits",
-        "msr-exits", "nmi", "nmi-exits", "observation", "one-stage", "own-idt", "smap", "tlb-entries",
-    )  # fmt: skip
+    capabilities: tuple[str, ...] = core_capabilities.WALKER
 
     def __init__(self, bus: MemoryBus) -> None:
         super().__init__(bus)
