@@ -38,7 +38,7 @@ class TcpConfig:
     """Half-open connections of one listener."""
     max_ranges: int = 512
     """Ranges of bytes that wait out of order at one connection; further ones are dropped."""
-    max_segment_queue: int = 65_535
+    max_segment: int = 65_495
     """Bytes of payload in one segment, whatever the MTU."""
     rto_initial_ns: int = SECOND
     """Source: RFC 6298, 2.1."""

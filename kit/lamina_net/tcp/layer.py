@@ -1,0 +1,385 @@
+"""TCP as its user sees it: `TcpLayer`. The calls are listed in `interface.py`; nothing in here waits, sleeps or draws.
+
+A call, segment or timer changes one connection (`calls`, `input`, `timers`); then `_after` sends what is due and notes
+when the connection must be looked at again. Wakeups lie in one heap and may come early, never late.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field, replace
+
+from lamina_net.refusal import Refusal
+from lamina_net.tcp import calls, input, opening, output, timers
+from lamina_net.tcp.config import SocketOptions, TcpConfig
+from lamina_net.tcp.connection import Connection, Outbox
+from lamina_net.tcp.identity import FourTuple, Identity
+from lamina_net.tcp.interface import (
+    Endpoint,
+    Errno,
+    Event,
+    EventKind,
+    Handle,
+    IcmpKind,
+    Output,
+    Readiness,
+    Refused,
+    Status,
+)  # fmt: skip
+from lamina_net.tcp.segment import ACK, RST, SYN, Segment, parse
+from lamina_net.tcp.sequence import MASK
+from lamina_net.tcp.states import State
+from lamina_net.tcp.table import Listener, Table
+
+_QUOTED = 8
+"""Bytes of a segment that an ICMP error quotes at least: ports and number. Source: RFC 792."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the start. `refused`: segments that could not be parsed, by reason."""
+
+    received: int = 0
+    sent: int = 0
+    resets_for_nobody: int = 0
+    syns_dropped: int = 0
+    """A backlog, or the layer, was full."""
+    refused: dict[Refusal, int] = field(default_factory=dict)
+
+
+class TcpLayer:
+    """All listeners and connections of a stack. `seed`: bytes that strangers do not know; `now_ns` only grows."""
+
+    def __init__(self, config: TcpConfig, seed: bytes) -> None:
+        self.config = config
+        self.counters = Counters()
+        self._identity = Identity(seed)
+        self._table = Table(config, self._identity)
+        self._out = Outbox()
+        self._wakeups: list[tuple[int, Handle]] = []
+
+    # What comes out
+
+    @property
+    def next_wakeup_ns(self) -> int | None:
+        """When `timer` wants to be called, None if never. It may turn out that nothing is due then."""
+        while self._wakeups:
+            at, handle = self._wakeups[0]
+            conn = self._table.by_handle.get(handle)
+            if isinstance(conn, Connection) and conn.scheduled_at == at:
+                return at
+            heapq.heappop(self._wakeups)
+        return None
+
+    @property
+    def retransmitted(self) -> int:
+        """Segments that were sent again since the start."""
+        return self._out.retransmitted
+
+    def drain(self) -> Output:
+        """Return and forget what came about since the last time."""
+        out = self._out
+        result = Output(out.packets, out.events)
+        self.counters.sent += len(out.packets)
+        out.packets, out.events = [], []
+        return result
+
+    # What comes from the network and the clock
+
+    def segment(self, src: int, dst: int, data: bytes, now_ns: int, mtu: int = 1500, *, verify: bool = True) -> None:
+        """Take the payload of an IPv4 packet from `src` to `dst` (ours). `mtu`: of the interface it came through.
+
+        Any bytes may come; what cannot be parsed is counted by its reason. `verify`: whether to check the checksum.
+        """
+        self.counters.received += 1
+        parsed = parse(src, dst, data, verify=verify)
+        if isinstance(parsed, Refusal):
+            refused = self.counters.refused
+            refused[parsed] = refused.get(parsed, 0) + 1
+            return
+        four = (dst, parsed.destination_port, src, parsed.source_port)
+        conn = self._table.by_four.get(four)
+        if conn is None or (conn.state is State.TIME_WAIT and self._may_reuse(conn, parsed)):
+            self._arrive_at_listener(four, parsed, now_ns, mtu, conn)
+        elif conn.state is State.SYN_RECEIVED and conn.listener:
+            self._arrive_half_open(conn, parsed, now_ns)
+        else:
+            input.arrive(conn, parsed, now_ns)
+            self._after(conn, now_ns)
+
+    def icmp_error(self, src: int, dst: int, quoted: bytes, kind: IcmpKind, now_ns: int, mtu: int = 0) -> None:
+        """Take an ICMP error about a packet from `src` (ours) to `dst`; `quoted` is what it quotes after the IP header.
+
+        `mtu`: of the next hop, for TOO_BIG; 0 where the router does not say it.
+        """
+        if len(quoted) < _QUOTED:
+            return
+        four = (src, int.from_bytes(quoted[:2], "big"), dst, int.from_bytes(quoted[2:4], "big"))
+        conn = self._table.by_four.get(four)
+        if conn is not None:
+            calls.icmp_error(conn, int.from_bytes(quoted[4:8], "big"), kind, mtu)
+            self._after(conn, now_ns)
+
+    def timer(self, now_ns: int) -> None:
+        """Do what is due at `now_ns`."""
+        while self._wakeups and self._wakeups[0][0] <= now_ns:
+            at, handle = heapq.heappop(self._wakeups)
+            conn = self._table.by_handle.get(handle)
+            if isinstance(conn, Connection) and conn.scheduled_at == at:
+                conn.scheduled_at = 0
+                timers.fire(conn, now_ns)
+                self._after(conn, now_ns)
+
+    # Calls: opening
+
+    def listen(self, local: Endpoint, backlog: int = 128, options: SocketOptions | None = None) -> Handle | Refused:
+        """Wait for SYNs to `local`, for all addresses where its address is 0. ADDRINUSE, INVAL, NOBUFS."""
+        if not 0 < local.port <= 0xFFFF or backlog < 1:
+            return Refused(Errno.INVAL)
+        if local in self._table.listeners:
+            return Refused(Errno.ADDRINUSE)
+        if not self._table.has_room():
+            return Refused(Errno.NOBUFS)
+        listener = Listener(self._table.new_handle(), local, backlog, options or SocketOptions())
+        self._table.listeners[local] = listener
+        self._table.by_handle[listener.handle] = listener
+        return listener.handle
+
+    def connect(
+        self,
+        address: int,
+        remote: Endpoint,
+        now_ns: int,
+        mtu: int = 1500,
+        *,
+        port: int = 0,
+        options: SocketOptions | None = None,
+    ) -> Handle | Refused:
+        """Begin a connection from `address` to `remote`; CONNECTED or ERROR tells how it went.
+
+        `port` 0 chooses an ephemeral one. INVAL, ADDRINUSE, ADDRNOTAVAIL, NOBUFS.
+        """
+        if not 0 < remote.port <= 0xFFFF or not 0 <= port <= 0xFFFF:
+            return Refused(Errno.INVAL)
+        if not self._table.has_room():
+            return Refused(Errno.NOBUFS)
+        port = port or self._table.free_port(address, remote)
+        if port == 0:
+            return Refused(Errno.ADDRNOTAVAIL)
+        four = (address, port, remote.address, remote.port)
+        if four in self._table.by_four:
+            return Refused(Errno.ADDRINUSE)
+        conn = self._new(four, State.SYN_SENT, replace(options) if options else SocketOptions(), now_ns, mtu)
+        output.send_syn(conn, now_ns)
+        self._after(conn, now_ns)
+        return conn.handle
+
+    def accept(self, handle: Handle) -> Handle | Refused:
+        """Return the connection that waits longest. AGAIN: none does. What came meanwhile is told by an event."""
+        listener = self._table.by_handle.get(handle)
+        if not isinstance(listener, Listener):
+            return Refused(Errno.INVAL if listener else Errno.BADF)
+        if not listener.queue:
+            return Refused(Errno.AGAIN)
+        conn = listener.queue.popleft()
+        conn.accepted = True
+        if conn.receiver.ready or conn.receiver.finished:
+            conn.tell(EventKind.READABLE)
+        return conn.handle
+
+    # Calls: transfer
+
+    def send(self, handle: Handle, data: bytes, now_ns: int, *, urgent: bool = False) -> int | Refused:
+        """Take bytes to send, as many as there is room for; see `calls.send`."""
+        conn = self._connection(handle)
+        if isinstance(conn, Refused):
+            return conn
+        result = calls.send(conn, data, urgent)
+        if isinstance(result, int):
+            self._after(conn, now_ns)
+        return result
+
+    def recv(self, handle: Handle, size: int, now_ns: int) -> bytes | Refused:
+        """Return up to `size` bytes that came; see `calls.recv`."""
+        conn = self._connection(handle)
+        if isinstance(conn, Refused):
+            return conn
+        result = calls.recv(conn, size)
+        if conn.ack_now:
+            self._after(conn, now_ns)
+        return result
+
+    # Calls: closing
+
+    def shutdown(self, handle: Handle, now_ns: int) -> Refused | None:
+        """Close our half; see `calls.shutdown`."""
+        conn = self._connection(handle)
+        if isinstance(conn, Refused):
+            return conn
+        result = calls.shutdown(conn)
+        self._after(conn, now_ns)
+        return result
+
+    def close(self, handle: Handle, now_ns: int) -> Refused | None:
+        """Give up a handle. A connection ends in its own time; a listener resets whoever was not accepted."""
+        if isinstance(listener := self._table.by_handle.get(handle), Listener):
+            self._close_listener(listener, now_ns)
+            return None
+        conn = self._connection(handle)
+        if isinstance(conn, Refused):
+            return conn
+        calls.close(conn, now_ns)
+        self._after(conn, now_ns)
+        return None
+
+    def abort(self, handle: Handle, now_ns: int) -> Refused | None:
+        """Reset a connection and give up its handle."""
+        conn = self._connection(handle)
+        if isinstance(conn, Refused):
+            return conn
+        conn.orphaned = True
+        calls.abort(conn, now_ns)
+        self._after(conn, now_ns)
+        return None
+
+    # Calls: looking
+
+    def poll(self, handle: Handle) -> Readiness | Refused:
+        """Return what calls would find now; a listener is readable when somebody waits for `accept`."""
+        if isinstance(listener := self._table.by_handle.get(handle), Listener):
+            return Readiness(readable=bool(listener.queue))
+        conn = self._connection(handle)
+        return conn if isinstance(conn, Refused) else calls.readiness(conn)
+
+    def status(self, handle: Handle) -> Status | Refused:
+        """Return how a connection is. INVAL for a listener."""
+        conn = self._connection(handle)
+        return conn if isinstance(conn, Refused) else calls.status(conn)
+
+    def set_options(
+        self,
+        handle: Handle,
+        now_ns: int,
+        *,
+        nodelay: bool | None = None,
+        keepalive: bool | None = None,
+        user_timeout_ns: int | None = None,
+    ) -> Refused | None:
+        """Change options of a connection; None leaves one as it is. INVAL: a negative time."""
+        conn = self._connection(handle)
+        if isinstance(conn, Refused):
+            return conn
+        if user_timeout_ns is not None and user_timeout_ns < 0:
+            return Refused(Errno.INVAL)
+        options = conn.options
+        options.nodelay = options.nodelay if nodelay is None else nodelay
+        options.keepalive = options.keepalive if keepalive is None else keepalive
+        options.user_timeout_ns = options.user_timeout_ns if user_timeout_ns is None else user_timeout_ns
+        if not options.keepalive:
+            conn.keepalive_at = 0
+        self._after(conn, now_ns)
+        return None
+
+    def connections(self) -> list[Handle]:
+        """Return the handles of all connections that are not over, given up or not, in the order of their beginning."""
+        return sorted(conn.handle for conn in self._table.by_four.values())
+
+    # Inside
+
+    def _connection(self, handle: Handle) -> Connection | Refused:
+        conn = self._table.by_handle.get(handle)
+        if isinstance(conn, Listener):
+            return Refused(Errno.INVAL)
+        if conn is None or conn.orphaned or not conn.accepted:
+            return Refused(Errno.BADF)
+        return conn
+
+    def _new(self, four: FourTuple, state: State, options: SocketOptions, now_ns: int, mtu: int) -> Connection:
+        conn = Connection(self._table.new_handle(), four, self.config, options, self._out)
+        iss = self._identity.initial_sequence(four, now_ns)
+        opening.begin(conn, state, iss, self._identity.timestamp_offset(four), mtu)
+        self._table.add(conn)
+        return conn
+
+    def _after(self, conn: Connection, now_ns: int) -> None:
+        timers.settle(conn, now_ns)
+        if conn.state in (State.CLOSED, State.TIME_WAIT):
+            if not conn.accepted:
+                self._forget_half_open(conn)
+            self._table.follow(conn)
+        at = conn.next_timer()
+        if at and (not conn.scheduled_at or at < conn.scheduled_at):
+            conn.scheduled_at = at
+            heapq.heappush(self._wakeups, (at, conn.handle))
+
+    def _may_reuse(self, conn: Connection, segment: Segment) -> bool:
+        """Tell whether a SYN may end TIME-WAIT: it is newer than anything of the old connection (RFC 6191, 2)."""
+        if segment.flags & (SYN | ACK | RST) != SYN or self._table.listener(conn.four[0], conn.four[1]) is None:
+            return False
+        stamp = segment.options.timestamp
+        if conn.timestamps and stamp is not None and stamp[0] != conn.ts_recent & MASK:
+            return (stamp[0] - conn.ts_recent) & MASK < 0x8000_0000
+        return 0 < (segment.sequence - conn.receiver.nxt) & MASK < 0x8000_0000
+
+    def _arrive_at_listener(
+        self, four: FourTuple, segment: Segment, now_ns: int, mtu: int, before: Connection | None
+    ) -> None:
+        """Answer a segment that belongs to no connection, or that may follow one in TIME-WAIT."""
+        listener = self._table.listener(four[0], four[1])
+        if listener is None or segment.flags & ACK:
+            self.counters.resets_for_nobody += not segment.flags & RST
+            output.reset_reply(self._out, four, segment)
+            return
+        if segment.flags & RST or not segment.flags & SYN:
+            return
+        if listener.is_full or len(listener.half_open) >= self.config.syn_backlog or not self._table.has_room():
+            self.counters.syns_dropped += 1
+            return
+        least = 0
+        if before is not None:
+            least = (
+                before.nxt + 0x1_0000
+            )  # beyond whatever the peer may still take for the old one (RFC 1122, 4.2.2.13)
+            before.over()
+            self._table.follow(before)
+        self._open_half(listener, four, segment, now_ns, mtu, least)
+
+    def _open_half(
+        self, listener: Listener, four: FourTuple, segment: Segment, now_ns: int, mtu: int, least: int
+    ) -> None:
+        conn = self._new(four, State.SYN_RECEIVED, replace(listener.options), now_ns, mtu)
+        if least and (conn.iss - least) & MASK >= 0x8000_0000:
+            opening.begin(conn, State.SYN_RECEIVED, least & MASK, conn.stamp_offset, mtu)
+        conn.listener = listener.handle
+        conn.accepted = False
+        listener.half_open[conn.handle] = conn
+        opening.take_syn(conn, segment, now_ns)
+        output.send_syn(conn, now_ns)
+        self._after(conn, now_ns)
+
+    def _arrive_half_open(self, conn: Connection, segment: Segment, now_ns: int) -> None:
+        """Follow a segment for a connection in SYN-RECEIVED; established, it waits for `accept`."""
+        listener = self._table.by_handle.get(conn.listener)
+        if not isinstance(listener, Listener):
+            return
+        if listener.is_full and segment.flags & (ACK | RST | SYN) == ACK:
+            return  # the peer sends again, or we SYN-ACK
+        input.arrive(conn, segment, now_ns)
+        if conn.state not in (State.SYN_RECEIVED, State.CLOSED):
+            del listener.half_open[conn.handle]
+            listener.queue.append(conn)
+            self._out.events.append(Event(listener.handle, EventKind.ACCEPTABLE))
+        self._after(conn, now_ns)
+
+    def _forget_half_open(self, conn: Connection) -> None:
+        """Take a connection that never was established from its listener; nobody else knows it."""
+        listener = self._table.by_handle.get(conn.listener)
+        if isinstance(listener, Listener) and listener.half_open.pop(conn.handle, None) is not None:
+            conn.orphaned = True
+
+    def _close_listener(self, listener: Listener, now_ns: int) -> None:
+        del self._table.listeners[listener.local], self._table.by_handle[listener.handle]
+        for conn in [*listener.half_open.values(), *listener.queue]:
+            conn.orphaned = True
+            calls.abort(conn, now_ns)
+            self._after(conn, now_ns)
