@@ -32,6 +32,11 @@ class Names:
         switch, port = self._ids("port", PORT_NAME, name, field)
         return switch, port
 
+    def of(self, kind: str, pattern: Pattern, name: str, field: str = "name") -> tuple[str, str]:
+        """Return switch id and id of something else that belongs to a switch, whose names have a pattern."""
+        switch, identifier = self._ids(kind, pattern, name, field)
+        return switch, identifier
+
     def mac_entry(self, name: str, field: str = "name") -> tuple[str, int, bytes]:
         """Return switch id, VLAN and address."""
         switch, entry = self._ids("mac_entry", MAC_ENTRY_NAME, name, field)

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 from grpc import aio
-from lamina.vswitch.v1 import rings_pb2_grpc
+from lamina.vswitch.v1 import captures_pb2_grpc, rings_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
 from lamina_kit.engines import load_engine
@@ -21,10 +21,12 @@ from lamina_vswitch.faults import VswitchFaults
 from lamina_vswitch.holding import Holding
 from lamina_vswitch.io.store import SqliteStore
 from lamina_vswitch.metrics import families
+from lamina_vswitch.serving.captures import CapturesServicer
 from lamina_vswitch.serving.port_rings import PortRingsServicer
 from lamina_vswitch.serving.ports import PortsServicer
 from lamina_vswitch.serving.switches import SwitchesServicer
 from lamina_vswitch.serving.views import Views
+from lamina_vswitch.watchers import Watchers
 
 STORE_FILE = "vswitch.sqlite"
 
@@ -38,7 +40,12 @@ class VswitchService:
     """The switches of one host."""
 
     layer = "vswitch"
-    service_names = ("lamina.vswitch.v1.Switches", "lamina.vswitch.v1.Ports", "lamina.vswitch.v1.PortRings")
+    service_names = (
+        "lamina.vswitch.v1.Switches",
+        "lamina.vswitch.v1.Ports",
+        "lamina.vswitch.v1.PortRings",
+        "lamina.vswitch.v1.Captures",
+    )
 
     def __init__(self, environment: Environment, config: VswitchConfig) -> None:
         self._environment = environment
@@ -48,6 +55,7 @@ class VswitchService:
         self._store = SqliteStore(environment.state_dir / STORE_FILE)
         limits = Limits(config.max_switches, config.max_ports)
         self._catalog = Catalog(environment.host, engine, self._store, limits, self._record)
+        self._watchers = Watchers(self._catalog, self._store, environment.clock)
         self._streams = Streams(self._catalog, environment.clock)
         environment.layer.metrics.add(partial(families, self._catalog, environment.clock))
         rng, events = environment.rng.child("faults"), environment.layer.events
@@ -63,11 +71,13 @@ class VswitchService:
         rpc.add_PortsServicer_to_server(PortsServicer(views, self._streams), server)
         holding = Holding(self._catalog, self._environment.clock)
         rings_pb2_grpc.add_PortRingsServicer_to_server(PortRingsServicer(self._streams, holding), server)
+        captures_pb2_grpc.add_CapturesServicer_to_server(CapturesServicer(views, self._watchers), server)
 
     async def start(self) -> None:
         """Open the store, bring the engine to what it holds, and introduce the layer to the hardware below."""
         self._store.open()
         self._catalog.restore(self._environment.clock.now_ns())
+        self._watchers.restore()
         sessions = self._environment.layer.sessions
         sessions.adopted = lambda owner: len(self._catalog.owned(owner))
         sessions.on_expired(lambda owner, epoch: self._free(owner))
@@ -84,6 +94,7 @@ class VswitchService:
     async def stop(self) -> None:
         """End the streams and close the store. Idempotent."""
         self._streams.stop()
+        self._watchers.stop()
         self._faults.stop()
         self._environment.layer.sessions.close()
         if self._grace is not None:

@@ -9,6 +9,7 @@ _LIST_CALLS = {
     "port_group": "ListPortGroups",
     "port": "ListPorts",
     "mac_entry": "ListMacEntries",
+    "mirror": "ListMirrors",
 }
 
 

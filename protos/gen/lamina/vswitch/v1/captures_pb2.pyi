@@ -74,7 +74,7 @@ class Mirror(_message.Message):
     drops: _builtins.bool
     """Copies dropped frames too. Default false."""
     copied_frames: _builtins.int
-    """Frames copied since the mirror was created. Output only."""
+    """Frames copied since the mirror was created or the service started, whichever is later. Output only."""
     @_builtins.property
     def source_ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ports to copy from, as resource names; at most 256."""
@@ -628,7 +628,9 @@ Global___ListCountersResponse: _TypeAlias = ListCountersResponse  # noqa: Y015
 
 @_typing.final
 class VlanCounters(_message.Message):
-    """What went through a VLAN of a switch."""
+    """What went through a VLAN of a switch since that was created or the service started, whichever is later. A frame that is
+    dropped before its VLAN is known counts in the VLAN of its port.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

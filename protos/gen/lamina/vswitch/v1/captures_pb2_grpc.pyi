@@ -17,8 +17,9 @@ class CapturesStub:
 
     A filter is an expression of the pcap-filter language, at most 4096 bytes, of these words: `ether|ip|ip6|arp|tcp|udp|
     icmp|icmp6|vlan N`, `[src|dst] host|net|port|portrange X`, `broadcast`, `multicast`, `less N`, `greater N`, `ether
-    proto N`, `ip proto N`, `PROTO[OFFSET:SIZE] RELATION N`, `and`, `or`, `not` and parentheses. Empty passes all. A bad
-    one is refused with INVALID_ARGUMENT `FILTER_MALFORMED`, whose message has the position.
+    proto N`, `ip proto N`, `PROTO[OFFSET:SIZE] RELATION N`, `and`, `or`, `not` and parentheses. `and` and `or` rank
+    equally, from left to right; what follows `vlan` looks behind the tag; a test of bytes that a frame does not have
+    fails. Empty passes all. A bad one is refused with INVALID_ARGUMENT `FILTER_MALFORMED`, whose message has the position.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
     """
@@ -32,18 +33,21 @@ class CapturesStub:
     `drop: REASON` for a dropped frame, one `trace: ID` for a traced one) and, at the end and after losses, interface
     statistics. Each message holds whole blocks. Time stamps are wall time on a real clock and nanoseconds since the
     stack's start on the others. The first message comes at once, so that Wireshark opens. What the caller does not
-    read in time is lost and counted.
+    read in time is lost and counted. A frame is in the file once where it enters and once for each copy that leaves;
+    a dropped one only when drops are asked for.
 
     Errors: NOT_FOUND `SWITCH_UNKNOWN` or `PORT_UNKNOWN`; INVALID_ARGUMENT for a number out of range, or
-    `FILTER_MALFORMED`; RESOURCE_EXHAUSTED `CAPTURE_LIMIT` when 64 captures run (the caller ends one); UNAVAILABLE
-    `SERVICE_STOPPING` when the service stops.
+    `FILTER_MALFORMED`; RESOURCE_EXHAUSTED `CAPTURE_LIMIT` when 64 captures run (the caller ends one); ABORTED
+    `SWITCH_DELETED` when the switch is deleted meanwhile; UNAVAILABLE `SERVICE_STOPPING` when the service stops. Before
+    the last two comes what was captured, with its statistics.
     """
     CreateMirror: _aio.UnaryUnaryMultiCallable[_captures_pb2.CreateMirrorRequest, _captures_pb2.Mirror]
     """Creates a mirror: copies of frames go to another port beside their way.
 
     Copies are queued, shaped and counted at the destination like any frame, and are never mirrored again. A
-    destination takes part in nothing else: what comes in there is dropped as `DROP_REASON_MIRROR_PORT`. Idempotent by
-    `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED`; NOT_FOUND `SWITCH_UNKNOWN`,
+    destination takes part in nothing else: what comes in there is dropped as `DROP_REASON_MIRROR_PORT`. While it is not up,
+    nothing is copied. A mirror names at least one source; it goes with its destination, and a source goes with its port
+    or port group. Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED`; NOT_FOUND `SWITCH_UNKNOWN`,
     `PORT_UNKNOWN` or `PORT_GROUP_UNKNOWN`; ALREADY_EXISTS `MIRROR_EXISTS`; FAILED_PRECONDITION `MIRROR_LOOP` when the
     destination is a source of a mirror; RESOURCE_EXHAUSTED `MIRROR_LIMIT` above 16 a switch.
     """
@@ -65,7 +69,8 @@ class CapturesStub:
     ListFrameRecords: _aio.UnaryUnaryMultiCallable[_captures_pb2.ListFrameRecordsRequest, _captures_pb2.ListFrameRecordsResponse]
     """Lists what the switch did with frames that passed, newest first: the rule chain of each.
 
-    Every frame that carries a sampled trace is recorded, and the first frame of each port and drop reason in a second.
+    Every frame that carries a sampled trace is recorded, and the first frame of each port in a second that passes, or
+    is dropped for a reason. One that is lost behind the switch is recorded once more, with the port that lost it.
     A switch keeps the last 4096 records; a frame that is in none of them is told about by Ports.TraceFrame.
 
     Errors: NOT_FOUND `SWITCH_UNKNOWN`; INVALID_ARGUMENT for a negative page size, a malformed trace id,
@@ -97,8 +102,9 @@ class CapturesServicer:
 
     A filter is an expression of the pcap-filter language, at most 4096 bytes, of these words: `ether|ip|ip6|arp|tcp|udp|
     icmp|icmp6|vlan N`, `[src|dst] host|net|port|portrange X`, `broadcast`, `multicast`, `less N`, `greater N`, `ether
-    proto N`, `ip proto N`, `PROTO[OFFSET:SIZE] RELATION N`, `and`, `or`, `not` and parentheses. Empty passes all. A bad
-    one is refused with INVALID_ARGUMENT `FILTER_MALFORMED`, whose message has the position.
+    proto N`, `ip proto N`, `PROTO[OFFSET:SIZE] RELATION N`, `and`, `or`, `not` and parentheses. `and` and `or` rank
+    equally, from left to right; what follows `vlan` looks behind the tag; a test of bytes that a frame does not have
+    fails. Empty passes all. A bad one is refused with INVALID_ARGUMENT `FILTER_MALFORMED`, whose message has the position.
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern.
     """
@@ -115,11 +121,13 @@ class CapturesServicer:
         `drop: REASON` for a dropped frame, one `trace: ID` for a traced one) and, at the end and after losses, interface
         statistics. Each message holds whole blocks. Time stamps are wall time on a real clock and nanoseconds since the
         stack's start on the others. The first message comes at once, so that Wireshark opens. What the caller does not
-        read in time is lost and counted.
+        read in time is lost and counted. A frame is in the file once where it enters and once for each copy that leaves;
+        a dropped one only when drops are asked for.
 
         Errors: NOT_FOUND `SWITCH_UNKNOWN` or `PORT_UNKNOWN`; INVALID_ARGUMENT for a number out of range, or
-        `FILTER_MALFORMED`; RESOURCE_EXHAUSTED `CAPTURE_LIMIT` when 64 captures run (the caller ends one); UNAVAILABLE
-        `SERVICE_STOPPING` when the service stops.
+        `FILTER_MALFORMED`; RESOURCE_EXHAUSTED `CAPTURE_LIMIT` when 64 captures run (the caller ends one); ABORTED
+        `SWITCH_DELETED` when the switch is deleted meanwhile; UNAVAILABLE `SERVICE_STOPPING` when the service stops. Before
+        the last two comes what was captured, with its statistics.
         """
 
     def CreateMirror(
@@ -130,8 +138,9 @@ class CapturesServicer:
         """Creates a mirror: copies of frames go to another port beside their way.
 
         Copies are queued, shaped and counted at the destination like any frame, and are never mirrored again. A
-        destination takes part in nothing else: what comes in there is dropped as `DROP_REASON_MIRROR_PORT`. Idempotent by
-        `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED`; NOT_FOUND `SWITCH_UNKNOWN`,
+        destination takes part in nothing else: what comes in there is dropped as `DROP_REASON_MIRROR_PORT`. While it is not up,
+        nothing is copied. A mirror names at least one source; it goes with its destination, and a source goes with its port
+        or port group. Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED`; NOT_FOUND `SWITCH_UNKNOWN`,
         `PORT_UNKNOWN` or `PORT_GROUP_UNKNOWN`; ALREADY_EXISTS `MIRROR_EXISTS`; FAILED_PRECONDITION `MIRROR_LOOP` when the
         destination is a source of a mirror; RESOURCE_EXHAUSTED `MIRROR_LIMIT` above 16 a switch.
         """
@@ -173,7 +182,8 @@ class CapturesServicer:
     ) -> _abc.Awaitable[_captures_pb2.ListFrameRecordsResponse]:
         """Lists what the switch did with frames that passed, newest first: the rule chain of each.
 
-        Every frame that carries a sampled trace is recorded, and the first frame of each port and drop reason in a second.
+        Every frame that carries a sampled trace is recorded, and the first frame of each port in a second that passes, or
+        is dropped for a reason. One that is lost behind the switch is recorded once more, with the port that lost it.
         A switch keeps the last 4096 records; a frame that is in none of them is told about by Ports.TraceFrame.
 
         Errors: NOT_FOUND `SWITCH_UNKNOWN`; INVALID_ARGUMENT for a negative page size, a malformed trace id,

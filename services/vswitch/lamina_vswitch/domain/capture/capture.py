@@ -49,6 +49,7 @@ class Capture:
         self.selection = selection
         self.lost = 0
         self.frames = 0
+        self._closed = False
         self._passes = compile_filter(selection.filter)
         self._offset_ns = offset_ns
         self._wake = wake
@@ -67,7 +68,7 @@ class Capture:
         """Take what is wanted of frames that went this way at a port, or were dropped there."""
         chosen = self.selection
         wanted = chosen.drops or chosen.only_drops if drop is not None else not chosen.only_drops
-        if not wanted or self.full or not chosen.chooses(port, direction):
+        if not wanted or self.full or self._closed or not chosen.chooses(port, direction):
             return
         time_ns = now_ns + self._offset_ns
         interface = self._interfaces.get(port) or self._describe(port, time_ns)
@@ -78,7 +79,8 @@ class Capture:
                 self._put(interface, direction, frame, time_ns, drop)
                 if self.full:
                     break
-        self._wake()
+        if self._waiting:
+            self._wake()
 
     def take(self, now_ns: int) -> Piece | None:
         """Take the next blocks, or None when nothing waits. Losses are told behind what waited while they happened."""
@@ -98,7 +100,8 @@ class Capture:
         return Piece(b"".join(data), frames, self.lost) if data else None
 
     def end(self, now_ns: int) -> None:
-        """Put the statistics of every port behind what waits: nothing more will come."""
+        """Put the statistics of every port behind what waits; nothing more is seen."""
+        self._closed = True
         for interface in self._interfaces.values():
             self._waiting.append((self._statistics(interface, now_ns), False))
 

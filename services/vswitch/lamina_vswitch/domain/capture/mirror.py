@@ -1,0 +1,59 @@
+"""Mirrors: which frames are copied to another port, and the copying of one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lamina_kit.names import Pattern
+from lamina_vswitch.domain.capture.expression import compile_filter
+from lamina_vswitch.domain.capture.observer import Direction
+from lamina_vswitch.domain.topology import Port
+
+MIRROR_NAME = Pattern("hosts/{host}/switches/{switch}/mirrors/{mirror}")
+MAX_MIRRORS = 16
+MAX_SOURCE_PORTS, MAX_SOURCE_GROUPS, MAX_SOURCE_VLANS = 256, 64, 64
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorDefinition:
+    """A mirror of a switch, as its user defines it; ports and port groups by their ids, in the order given.
+
+    `direction` None means both; `snap_bytes` 64 to 65535, or 0 for whole frames; `drops` copies dropped frames too.
+    """
+
+    switch: str
+    mirror: str
+    ports: tuple[str, ...]
+    groups: tuple[str, ...]
+    vlans: tuple[int, ...]
+    direction: Direction | None
+    destination: str
+    filter: str = ""
+    snap_bytes: int = 0
+    drops: bool = False
+
+
+class Tap:
+    """A mirror at work: `slots` are those of its source ports and groups now, `to` is the slot of its destination."""
+
+    def __init__(self, definition: MirrorDefinition, switch: str, slots: frozenset[int], to: int) -> None:
+        self.definition = definition
+        self.slots = slots
+        self.to = to
+        self.copied = 0
+        self._ports = f"{switch}/ports/"
+        self._passes = compile_filter(definition.filter)
+
+    def copies(self, port: Port, direction: Direction, frames: Sequence[bytes]) -> list[bytes]:
+        """Return the copies that this mirror wants of frames that go this way at a port.
+
+        The destination of a mirror is no source: what is there are copies, or frames of nobody.
+        """
+        wanted = self.definition
+        if port.copies_only or wanted.direction not in (None, direction):
+            return []
+        if port.slot not in self.slots and not (port.vlan in wanted.vlans and port.name.startswith(self._ports)):
+            return []
+        chosen = frames if not wanted.filter else [frame for frame in frames if self._passes(frame, len(frame))]
+        return [frame[: wanted.snap_bytes] for frame in chosen] if wanted.snap_bytes else list(chosen)
