@@ -11,13 +11,16 @@ from lamina_kit.checks import Checks
 class VswitchConfig:
     """Limits of one host.
 
-    max_switches: most switches, 1 to 4096. max_ports: most ports on all switches together, 1 to 65536.
+    max_switches: most switches, 1 to 4096. max_ports: most ports on all switches together, 1 to 65536. max_networks:
+    most networks, 1 to 4096.
     """
 
     max_switches: int = 64
     max_ports: int = 4096
+    max_networks: int = 256
 
     def __post_init__(self) -> None:
         with Checks("CONFIG_OUT_OF_RANGE") as check:
             check.range("vswitch.max_switches", self.max_switches, 1, 4096)
             check.range("vswitch.max_ports", self.max_ports, 1, 65536)
+            check.range("vswitch.max_networks", self.max_networks, 1, 4096)

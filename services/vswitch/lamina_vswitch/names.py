@@ -6,9 +6,12 @@ import re
 
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.names import Pattern
+from lamina_net.address import parse_address
 from lamina_vswitch.domain.definition import MAC_ENTRY_NAME, PORT_GROUP_NAME, PORT_NAME, SWITCH_NAME
+from lamina_vswitch.domain.network import LEASE_NAME, NETWORK_NAME, RESERVATION_NAME
 from lamina_vswitch.domain.refusals import unknown
 
+_MAC_ID = re.compile(r"[0-9a-f]{12}")
 _MAC_ENTRY_ID = re.compile(r"v(0|[1-9][0-9]{0,3})-([0-9a-f]{12})")
 
 
@@ -49,8 +52,35 @@ class Names:
             )
         return switch, int(match[1]), bytes.fromhex(match[2])
 
+    def network(self, name: str, field: str = "name") -> str:
+        """Return the network id of a network's name."""
+        return self._ids("network", NETWORK_NAME, name, field)[0]
+
+    def lease(self, name: str, field: str = "name") -> tuple[str, int]:
+        """Return network id and address of a lease's name."""
+        network, lease = self._ids("lease", LEASE_NAME, name, field)
+        address = parse_address(lease.replace("-", "."))
+        if address is None:
+            raise _malformed(field, lease, "an address with dots written as '-', for example 10-0-2-15", "ListLeases")
+        return network, address
+
+    def reservation(self, name: str, field: str = "name") -> tuple[str, bytes]:
+        """Return network id and MAC address of a reservation's name."""
+        network, reservation = self._ids("reservation", RESERVATION_NAME, name, field)
+        if not _MAC_ID.fullmatch(reservation):
+            raise _malformed(field, reservation, "twelve hexadecimal digits", "ListReservations")
+        return network, bytes.fromhex(reservation)
+
     def _ids(self, kind: str, pattern: Pattern, name: str, field: str) -> list[str]:
         host, *ids = pattern.parse(name, field).values()
         if host != self._host:
             raise unknown(kind, name)
         return ids
+
+
+def _malformed(field: str, last: str, wanted: str, listed_by: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{field} ends in {last!r}, which is not {wanted}.",
+        reason="NAME_MALFORMED",
+        next_step=f"Take such names from {listed_by}.",
+    )

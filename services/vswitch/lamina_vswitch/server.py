@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 
 from grpc import aio
-from lamina.vswitch.v1 import captures_pb2_grpc, rings_pb2_grpc
+from lamina.vswitch.v1 import captures_pb2_grpc, networks_pb2_grpc, rings_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
 from lamina_kit.engines import load_engine
@@ -20,8 +20,12 @@ from lamina_vswitch.engines.interface import SwitchEngine
 from lamina_vswitch.faults import VswitchFaults
 from lamina_vswitch.holding import Holding
 from lamina_vswitch.io.store import SqliteStore
+from lamina_vswitch.io.store_networks import NetworkStore
 from lamina_vswitch.metrics import families
+from lamina_vswitch.names import Names
+from lamina_vswitch.networks import Networks
 from lamina_vswitch.serving.captures import CapturesServicer
+from lamina_vswitch.serving.networks import NetworksServicer
 from lamina_vswitch.serving.port_rings import PortRingsServicer
 from lamina_vswitch.serving.ports import PortsServicer
 from lamina_vswitch.serving.switches import SwitchesServicer
@@ -44,6 +48,7 @@ class VswitchService:
         "lamina.vswitch.v1.Switches",
         "lamina.vswitch.v1.Ports",
         "lamina.vswitch.v1.PortRings",
+        "lamina.vswitch.v1.Networks",
         "lamina.vswitch.v1.Captures",
     )
 
@@ -61,6 +66,9 @@ class VswitchService:
         rng, events = environment.rng.child("faults"), environment.layer.events
         self._faults = VswitchFaults(self._catalog, environment.clock, rng, events)
         self._faults.register(environment.layer.faults)
+        store = NetworkStore(self._store, lambda: environment.clock.wall_ns() - environment.clock.now_ns())
+        rng, events = environment.rng.child("networks"), environment.layer.events
+        self._networks = Networks(self._catalog, store, environment.clock, rng, config.max_networks, events.record)
         self._hardware: OwnerSession | None = None
         self._grace: asyncio.Task[None] | None = None
 
@@ -69,6 +77,8 @@ class VswitchService:
         views = Views(self._catalog, self._environment)
         rpc.add_SwitchesServicer_to_server(SwitchesServicer(views), server)
         rpc.add_PortsServicer_to_server(PortsServicer(views, self._streams), server)
+        networks = NetworksServicer(self._networks, Names(self._environment.host))
+        networks_pb2_grpc.add_NetworksServicer_to_server(networks, server)
         holding = Holding(self._catalog, self._environment.clock)
         rings_pb2_grpc.add_PortRingsServicer_to_server(PortRingsServicer(self._streams, holding), server)
         captures_pb2_grpc.add_CapturesServicer_to_server(CapturesServicer(views, self._watchers), server)
@@ -76,7 +86,9 @@ class VswitchService:
     async def start(self) -> None:
         """Open the store, bring the engine to what it holds, and introduce the layer to the hardware below."""
         self._store.open()
+        self._networks.load()
         self._catalog.restore(self._environment.clock.now_ns())
+        self._networks.restore()
         self._watchers.restore()
         sessions = self._environment.layer.sessions
         sessions.adopted = lambda owner: len(self._catalog.owned(owner))
@@ -96,6 +108,7 @@ class VswitchService:
         self._streams.stop()
         self._watchers.stop()
         self._faults.stop()
+        self._networks.stop()
         self._environment.layer.sessions.close()
         if self._grace is not None:
             self._grace.cancel()

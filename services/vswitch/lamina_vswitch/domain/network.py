@@ -129,6 +129,11 @@ class NetworkDefinition:
         return self.mode is not Mode.BRIDGE
 
     @property
+    def inside(self) -> Subnet:
+        """The subnet; of a network that has none, as only bridge mode allows, every address."""
+        return self.subnet if self.subnet is not None else Subnet(0, 0)
+
+    @property
     def own_addresses(self) -> tuple[int, ...]:
         """Addresses that the router itself answers for, without repetition."""
         return tuple(dict.fromkeys(address for address in (self.gateway, self.host) if address))

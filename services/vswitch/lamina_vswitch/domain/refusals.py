@@ -9,12 +9,15 @@ _LIST_CALLS = {
     "port_group": "ListPortGroups",
     "port": "ListPorts",
     "mac_entry": "ListMacEntries",
+    "network": "ListNetworks",
+    "lease": "ListLeases",
+    "reservation": "ListReservations",
     "mirror": "ListMirrors",
 }
 
 
 def unknown(kind: str, name: str) -> NotFound:
-    """Return the error for a name that nothing has; `kind` is `switch`, `port_group`, `port` or `mac_entry`."""
+    """Return the error for a name that nothing has; `kind` is one of those above."""
     return NotFound(
         f"{name} does not exist.",
         reason=f"{kind.upper()}_UNKNOWN",

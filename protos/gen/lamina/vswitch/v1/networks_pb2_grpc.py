@@ -141,11 +141,13 @@ class NetworksServicer:
         """Creates a network, and in NAT and host-only mode its router with its port.
 
         Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field or `REQUEST_ID_REUSED`; NOT_FOUND
-        `SWITCH_UNKNOWN`, `PORT_GROUP_UNKNOWN` or `UPLINK_UNKNOWN`; ALREADY_EXISTS `NETWORK_EXISTS`, or `VLAN_HAS_NETWORK`;
+        `SWITCH_UNKNOWN`, `PORT_GROUP_UNKNOWN` when no port group of the switch has the VLAN, `UPLINK_UNKNOWN`, or
+        `NETWORK_UNKNOWN` for the network of a route; ALREADY_EXISTS `NETWORK_EXISTS`, or `VLAN_HAS_NETWORK`;
         FAILED_PRECONDITION `SUBNET_OVERLAPS` when another routed network of the host has addresses of this one,
         `NO_UPLINK` for bridge mode, or NAT outside by uplink, on a switch without one, `VLAN_HAS_UPLINK` for host-only
-        mode in a VLAN that an uplink carries, or `CLOCK_VIRTUAL` for NAT to host sockets on a virtual clock;
-        RESOURCE_EXHAUSTED `NETWORK_LIMIT`.
+        mode in a VLAN that an uplink carries, `CLOCK_VIRTUAL` for NAT to host sockets or a DNS server to ask for other
+        names on a virtual clock, or `NETWORK_UNROUTED` for a route to a network in bridge mode; RESOURCE_EXHAUSTED
+        `NETWORK_LIMIT`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

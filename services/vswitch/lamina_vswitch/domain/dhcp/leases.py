@@ -12,84 +12,26 @@ Source: RFC 2131, 4.3.1, which leaves the order of what is free to the server.
 
 from __future__ import annotations
 
-import enum
 from bisect import bisect_left, insort
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from heapq import heappop, heappush
-from typing import Protocol
 
+from lamina_vswitch.domain.dhcp.free import FreeAddresses
+from lamina_vswitch.domain.dhcp.lease import (
+    DECLINED_NS,
+    FOREVER,
+    OFFER_NS,
+    REST_NS,
+    Lease,
+    LeaseKeeper,
+    LeaseOrigin,
+    Pool,
+    Taken,
+)
+from lamina_vswitch.domain.dhcp.names import NameIndex
 from lamina_vswitch.domain.network import Reservation
-
-NS_PER_SECOND = 1_000_000_000
-OFFER_NS = 60 * NS_PER_SECOND
-"""How long an offer holds its address."""
-REST_NS = 60 * NS_PER_SECOND
-"""How long an address rests whose lease was ended from outside: late frames then hit nobody."""
-DECLINED_NS = 600 * NS_PER_SECOND
-"""How long an address rests that a device found in use: somebody has it by hand."""
-FOREVER = 0
-"""End of a lease that lasts as long as its port."""
-
-
-class LeaseOrigin(enum.IntEnum):
-    """How an address came to be out; the numbers are the contract's."""
-
-    DHCP = 1
-    ALLOCATED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """An address that is out. `mac` is empty when nobody told it; `port` is the id of a port of the network's switch.
-
-    `end_ns` is the time since the stack's start at which it ends, or `FOREVER`. An empty `port`: the port is gone.
-    """
-
-    address: int
-    mac: bytes
-    port: str
-    host_name: str
-    origin: LeaseOrigin
-    end_ns: int
-
-    def live(self, now_ns: int) -> bool:
-        """Whether it has not ended."""
-        return self.end_ns == FOREVER or now_ns < self.end_ns
-
-
-class LeaseKeeper(Protocol):
-    """Keeps leases through `kill -9`. Each call is one transaction, and raises when it could not be made."""
-
-    def put(self, lease: Lease, instead_of: int | None = None) -> None:
-        """Record a lease in the place of any other of the same address, and forget that of another address."""
-
-    def remove(self, address: int) -> None:
-        """Forget the lease of an address."""
-
-
-class Taken(enum.Enum):
-    """Why an address cannot be had."""
-
-    OUTSIDE = "not one of the subnet's addresses for devices"
-    OUT = "out to another device"
-    RESERVED = "reserved for another device"
-    OWN = "the router's own"
-    RESTING = "in use until lately"
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """Which addresses there are: `low` to `high` of the subnet may be out, `first` to `last` are given by choice.
-
-    `own` are the router's. `per_port` is how many one port may have.
-    """
-
-    low: int
-    high: int
-    first: int
-    last: int
-    own: tuple[int, ...]
-    per_port: int
 
 
 class LeaseBook:
@@ -110,9 +52,9 @@ class LeaseBook:
         self._reservations: dict[bytes, Reservation] = {}
         self._ends: list[tuple[int, int]] = []
         self._watched: dict[int, int] = {}
-        self._fresh = pool.first
-        self._freed: list[int] = []
-        self._is_freed: set[int] = set()
+        self._free = FreeAddresses(pool.first, pool.last)
+        self._names = NameIndex()
+        self._renaming: int | None = None
 
     # Making the book from what is recorded
 
@@ -130,7 +72,7 @@ class LeaseBook:
         """Give the network another range. What is out stays out until its end."""
         self._settle(now_ns)
         self.pool = pool
-        self._fresh, self._freed, self._is_freed = pool.first, [], set()
+        self._free = FreeAddresses(pool.first, pool.last)
 
     # Asking
 
@@ -195,6 +137,22 @@ class LeaseBook:
             return Taken.OUT
         return Taken.RESTING if address in self._resting else None
 
+    def named(self, label: str, now_ns: int) -> int | None:
+        """Return the address that has a name; of several the one that had it first."""
+        self._settle(now_ns)
+        return self._names.first(label)
+
+    def name(self, address: int, now_ns: int) -> str:
+        """Return the name of an address, empty when it has none or when another had the same first."""
+        self._settle(now_ns)
+        label = self._name_of(address)
+        return label if label and self._names.first(label) == address else ""
+
+    def named_addresses(self, now_ns: int) -> list[tuple[str, int]]:
+        """Return all names with their addresses, ordered by name."""
+        self._settle(now_ns)
+        return self._names.all()
+
     # DHCP
 
     def choose(self, mac: bytes, port: str, wanted: int, now_ns: int) -> int | None:
@@ -226,13 +184,14 @@ class LeaseBook:
         self._keeper.put(lease, older if older != lease.address else None)
         if dhcp:
             self._forget_offer(lease.mac)
-        if older is not None:
+        if older is not None and older != lease.address:
             self._drop(self._out, older)
-            self._free(older)
-        if lease.address in self._out:
-            self._drop(self._out, lease.address)
+            self._free.give_back(older)
         self._past.pop(lease.address, None)
-        self._put(self._out, lease)
+        with self._renamed(lease.address):
+            if lease.address in self._out:
+                self._drop(self._out, lease.address)
+            self._put(self._out, lease)
 
     def has_room(self, port: str, mac: bytes, now_ns: int) -> bool:
         """Tell whether a port may have one more address, or the device has one of its addresses already."""
@@ -259,7 +218,7 @@ class LeaseBook:
         for address in list(self._of_port.get(port, ())):
             if address in self._offers:
                 self._drop(self._offers, address)
-                self._free(address)
+                self._free.give_back(address)
                 continue
             lease = self._drop(self._out, address)
             if lease.origin is LeaseOrigin.ALLOCATED:
@@ -276,9 +235,10 @@ class LeaseBook:
 
     def unreserve(self, mac: bytes) -> None:
         """Keep it no more; a lease that it gave runs on."""
-        reservation = self._reservations.pop(mac)
-        del self._reserved[reservation.address]
-        self._free(reservation.address)
+        reservation = self._reservations[mac]
+        with self._renamed(reservation.address):
+            del self._reservations[mac], self._reserved[reservation.address]
+        self._free.give_back(reservation.address)
 
     def next_free(self, now_ns: int) -> int | None:
         """Return the lowest address that is free for a device without a reservation."""
@@ -291,11 +251,38 @@ class LeaseBook:
         return (held is not None and held.port == port) or len(self._of_port.get(port, ())) < self.pool.per_port
 
     def _reserve(self, reservation: Reservation) -> None:
-        self._reserved[reservation.address] = reservation
-        self._reservations[reservation.mac] = reservation
+        with self._renamed(reservation.address):
+            self._reserved[reservation.address] = reservation
+            self._reservations[reservation.mac] = reservation
+
+    @contextmanager
+    def _renamed(self, address: int) -> Iterator[None]:
+        """Run a block that may change which name an address has. A name that stays keeps its place among equals."""
+        if address == self._renaming:
+            yield
+            return
+        self._renaming, before = address, self._name_of(address)
+        try:
+            yield
+        finally:
+            self._renaming, after = None, self._name_of(address)
+            if before != after:
+                self._names.remove(before, address)
+                self._names.add(after, address)
+
+    def _name_of(self, address: int) -> str:
+        """Return the name that an address has: that of its reservation, or what its device says while it is out."""
+        reserved, lease = self._reserved.get(address), self._out.get(address)
+        if reserved is not None and reserved.host_name and (lease is None or lease.mac == reserved.mac):
+            return reserved.host_name
+        return lease.host_name if lease is not None else ""
 
     def _put(self, table: dict[int, Lease], lease: Lease) -> None:
-        table[lease.address] = lease
+        if table is self._out:
+            with self._renamed(lease.address):
+                table[lease.address] = lease
+        else:
+            table[lease.address] = lease
         if lease.mac and lease.origin is LeaseOrigin.DHCP:
             of_mac = self._lease_of_mac if table is self._out else self._offer_of_mac
             of_mac[lease.mac] = lease.address
@@ -305,7 +292,11 @@ class LeaseBook:
             self._watch(lease.address, lease.end_ns)
 
     def _drop(self, table: dict[int, Lease], address: int) -> Lease:
-        lease = table.pop(address)
+        if table is self._out:
+            with self._renamed(address):
+                lease = table.pop(address)
+        else:
+            lease = table.pop(address)
         of_mac = self._lease_of_mac if table is self._out else self._offer_of_mac
         if of_mac.get(lease.mac) == address:
             del of_mac[lease.mac]
@@ -320,19 +311,22 @@ class LeaseBook:
         offered = self._offer_of_mac.get(mac)
         if offered is not None:
             self._drop(self._offers, offered)
-            self._free(offered)
+            self._free.give_back(offered)
 
     def _end(self, address: int, now_ns: int, *, rest_ns: int) -> None:
         self._settle(now_ns)
         if address in self._out:
-            self._keeper.remove(address)
+            if rest_ns:
+                self._keeper.remove(address)
+            else:
+                self._keeper.put(replace(self._out[address], end_ns=max(now_ns, 1)))
             self._remember(self._drop(self._out, address))
         elif address in self._offers:
             self._drop(self._offers, address)
         if rest_ns:
             self._rest(address, now_ns + rest_ns)
         else:
-            self._free(address)
+            self._free.give_back(address)
 
     def _rest(self, address: int, end_ns: int) -> None:
         self._resting[address] = end_ns
@@ -357,13 +351,13 @@ class LeaseBook:
                     self._drop(table, address)
                     if table is self._out:
                         self._remember(lease)
-                    self._free(address)
+                    self._free.give_back(address)
                 elif lease is not None and lease.end_ns != FOREVER:
                     self._watch(address, lease.end_ns)
             rest_ns = self._resting.get(address)
             if rest_ns is not None and rest_ns <= now_ns:
                 del self._resting[address]
-                self._free(address)
+                self._free.give_back(address)
             elif rest_ns is not None:
                 self._watch(address, rest_ns)
 
@@ -379,26 +373,8 @@ class LeaseBook:
             last.append(lease.address)
             del last[: -self.pool.per_port]
 
-    def _free(self, address: int) -> None:
-        if self.pool.first <= address < self._fresh and address not in self._is_freed:
-            self._is_freed.add(address)
-            heappush(self._freed, address)
-
     def _lowest_free(self, mac: bytes) -> int | None:
-        """Return the lowest free address: one that was freed, or else the next that nobody ever had.
-
-        Addresses of the range below `_fresh` that are not in `_freed` are taken; `_free` brings them back.
-        """
-        while self._freed:
-            address = self._freed[0]
-            if not self._obstructed(address, mac):
-                return address
-            self._is_freed.discard(heappop(self._freed))
-        while self._fresh <= self.pool.last:
-            if not self._obstructed(self._fresh, mac):
-                return self._fresh
-            self._fresh += 1
-        return None
+        return self._free.lowest(lambda address: self._obstructed(address, mac))
 
     def _obstructed(self, address: int, mac: bytes) -> bool:
         taken = address in self._out or address in self._offers or address in self._resting

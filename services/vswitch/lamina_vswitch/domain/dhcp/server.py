@@ -16,23 +16,28 @@ the switch could not learn gets nothing, because nobody would be held to the lim
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lamina_net.address import Subnet
-from lamina_vswitch.domain.dhcp.leases import NS_PER_SECOND, Lease, LeaseBook, LeaseOrigin
+from lamina_vswitch.domain.dhcp.lease import NS_PER_SECOND, Lease, LeaseOrigin
+from lamina_vswitch.domain.dhcp.leases import LeaseBook
 from lamina_vswitch.domain.dhcp.message import BOOTREPLY, BOOTREQUEST, Kind, Message, Option, addresses, number
 from lamina_vswitch.domain.network import DhcpSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What devices are told beside their address: subnet, server and router, DNS servers, domain, MTU in bytes."""
+    """What devices are told beside their address: subnet, router (it is the server), DNS servers, domain, MTU in bytes.
+
+    The MTU is asked for each time: a switch may get another one.
+    """
 
     subnet: Subnet
     router: int
     dns: tuple[int, ...]
     domain: str
-    mtu_bytes: int
+    mtu_bytes: Callable[[], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +69,9 @@ class DhcpServer:
             case Kind.REQUEST:
                 return self._request(message, port, now_ns)
             case Kind.DECLINE:
-                self._give_up(message, message.address(Option.REQUESTED_ADDRESS), now_ns, declined=True)
+                self._give_up(message, port, message.address(Option.REQUESTED_ADDRESS), now_ns, declined=True)
             case Kind.RELEASE:
-                self._give_up(message, message.client, now_ns, declined=False)
+                self._give_up(message, port, message.client, now_ns, declined=False)
             case Kind.INFORM if message.client in self._advice.subnet:
                 return Answer(self._reply(message, Kind.ACK, 0, lease=False))
         return _SILENCE
@@ -103,10 +108,10 @@ class DhcpServer:
         self._book.commit(Lease(address, message.mac, port, name, LeaseOrigin.DHCP, end_ns), now_ns)
         return Answer(self._reply(message, Kind.ACK, address))
 
-    def _give_up(self, message: Message, address: int, now_ns: int, *, declined: bool) -> None:
+    def _give_up(self, message: Message, port: str, address: int, now_ns: int, *, declined: bool) -> None:
         held = self._book.of_device(message.mac, now_ns)
-        if held is None or held.address != address:
-            return
+        if held is None or held.address != address or (held.port and held.port != port):
+            return  # nobody gives up what another port has
         (self._book.decline if declined else self._book.release)(address, now_ns)
 
     def _refuse(self, message: Message) -> Answer:
@@ -133,7 +138,7 @@ class DhcpServer:
             int(Option.SUBNET_MASK): addresses(advice.subnet.mask),
             int(Option.ROUTER): addresses(advice.router),
             int(Option.BROADCAST_ADDRESS): addresses(advice.subnet.broadcast),
-            int(Option.INTERFACE_MTU): number(advice.mtu_bytes, 2),
+            int(Option.INTERFACE_MTU): number(advice.mtu_bytes(), 2),
         }
         if advice.dns:
             told[Option.DNS_SERVER] = addresses(*advice.dns)

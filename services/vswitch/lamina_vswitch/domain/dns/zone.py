@@ -108,6 +108,10 @@ class Zone:
         found = self._sets.get((holder, kind))
         return found._replace(name=name) if found is not None else None
 
+    def find_own(self, name: str, kind: int) -> RecordSet | None:
+        """Return the set of a name and type as it was told, without wildcards."""
+        return self._sets.get((name, int(kind)))
+
     def turned(self, found: RecordSet) -> tuple[str, ...]:
         """Return the answers of a set, beginning with the next one each time."""
         key = (self._holder(found.name), int(found.type))

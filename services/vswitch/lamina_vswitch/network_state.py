@@ -1,0 +1,138 @@
+"""One network at work: definition, addresses and names, and in NAT and host-only mode the router behind its port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lamina_kit.clock import Clock
+from lamina_kit.errors import LaminaError
+from lamina_kit.rng import Rng
+from lamina_net import udp
+from lamina_vswitch.catalog import Catalog
+from lamina_vswitch.domain.definition import PortDefinition
+from lamina_vswitch.domain.dhcp import message as dhcp
+from lamina_vswitch.domain.dhcp.lease import Pool
+from lamina_vswitch.domain.dhcp.leases import LeaseBook
+from lamina_vswitch.domain.dhcp.server import Advice, DhcpServer
+from lamina_vswitch.domain.dns import message as dns
+from lamina_vswitch.domain.dns.lease_names import NamesOfLeases, suffix_of
+from lamina_vswitch.domain.dns.responder import Responder
+from lamina_vswitch.domain.dns.zone import Zone
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.network import DEFAULT_ADDRESSES_PER_PORT, NetworkDefinition, usable
+from lamina_vswitch.domain.router.hooks import Arrival
+from lamina_vswitch.domain.router.router import Router
+from lamina_vswitch.domain.router.services import DhcpService, DnsService
+from lamina_vswitch.io.dns_upstream import DnsUpstream
+from lamina_vswitch.io.router_port import RouterPort
+from lamina_vswitch.io.store_networks import NetworkStore, RecordedNetwork
+
+_FIRST_UNICAST, _LAST_UNICAST = 0x01000000, 0xDFFFFFFF
+
+
+class NetworkState:
+    """A network of a switch. Everything but the definition is made from it, and made anew when it changes."""
+
+    def __init__(
+        self, recorded: RecordedNetwork, store: NetworkStore, catalog: Catalog, clock: Clock, rng: Rng
+    ) -> None:
+        self.definition = recorded.definition
+        self._catalog = catalog
+        self._clock = clock
+        self._rng = rng
+        now_ns = clock.now_ns()
+        self.book = LeaseBook(pool_of(self.definition), store.leases_of(self.definition.network))
+        self.book.restore(recorded.leases, recorded.reservations, now_ns)
+        self.zone = Zone()
+        self.zone.restore(recorded.records, recorded.revisions)
+        self.names = NamesOfLeases(self.book, suffix_of(self.definition))
+        self.router: Router | None = None
+        self.port: RouterPort | None = None
+        self._upstream: DnsUpstream | None = None
+
+    @property
+    def mtu_bytes(self) -> int:
+        """Largest payload that guests are told."""
+        return self._catalog.switch(self.definition.switch).mtu_bytes
+
+    @property
+    def dns_addresses(self) -> tuple[int, ...]:
+        """DNS servers that devices are told: those configured, else the router if it answers."""
+        if self.definition.dhcp is not None and self.definition.dhcp.dns:
+            return self.definition.dhcp.dns
+        return (self.definition.gateway,) if self.definition.dns is not None and self.definition.routed else ()
+
+    def plug(self, port: PortDefinition, failed: Callable[[LaminaError], None]) -> Router:
+        """Make the router and attach it to its port."""
+        self.router = Router(self.definition, lambda: self.mtu_bytes, self._dropped)
+        self.port = RouterPort(self.router, self._catalog.engine, port.slot, self._clock, failed)
+        self._serve(self.router)
+        self._catalog.attach(port, self.port, self._clock.now_ns())
+        return self.router
+
+    def change(self, definition: NetworkDefinition) -> None:
+        """Take a new definition. What is out stays out."""
+        self.definition = definition
+        self.book.reshape(pool_of(definition), self._clock.now_ns())
+        self.names = NamesOfLeases(self.book, suffix_of(definition))
+        if self.router is not None:
+            self.router.configure(definition)
+            self._serve(self.router)
+
+    def close(self) -> None:
+        """End the router. Idempotent."""
+        if self.port is not None:
+            self.port.close()
+        if self._upstream is not None:
+            self._upstream.close()
+
+    def _serve(self, router: Router) -> None:
+        """Give the router the services that the definition names."""
+        definition = self.definition
+        if self._upstream is not None:
+            self._upstream.close()
+        self._upstream = None
+        router.services.clear()
+        if definition.dhcp is not None and definition.subnet is not None:
+            domain = definition.dhcp.domain
+            advice = Advice(definition.subnet, definition.gateway, self.dns_addresses, domain, lambda: self.mtu_bytes)
+            server = DhcpServer(definition.dhcp, advice, self.book)
+            router.services[dhcp.SERVER_PORT] = DhcpService(router, server, self._port_of, self._dropped)
+        if definition.dns is not None:
+            self._upstream = DnsUpstream(definition.dns.upstreams, self._clock, self._rng)
+            responder = Responder(definition.dns, self.zone, self.names)
+            router.services[dns.PORT] = DnsService(router, responder, self._ask_upstream)
+
+    def _port_of(self, mac: bytes, now_ns: int) -> str:
+        """Return the id of the port behind which the switch learned an address; empty when it did not."""
+        switch = self._catalog.switch_name(self.definition.switch)
+        entry = self._catalog.engine.mac_entry(switch, self.definition.vlan, mac, now_ns)
+        return self._catalog.port_in_slot(entry.slot).port if entry is not None else ""
+
+    def _dropped(self, reason: DropReason, frame: bytes, now_ns: int) -> None:
+        if self.port is not None:
+            self._catalog.engine.refused(self.port.slot, reason, [frame], now_ns)
+
+    def _ask_upstream(self, question: bytes, arrival: Arrival) -> None:
+        def answered(answer: bytes) -> None:
+            if self.router is None or self.port is None:
+                return
+            datagram = udp.Datagram(dns.PORT, arrival.datagram.source_port, answer)
+            now_ns = self._clock.now_ns()
+            self.port.send(self.router.datagram(arrival.packet.dst, arrival.packet.src, datagram, now_ns))
+
+        if self._upstream is not None:
+            self._upstream.ask(question, answered)
+
+
+def pool_of(definition: NetworkDefinition) -> Pool:
+    """Return which addresses a network has; in bridge mode without a subnet any that a host may have."""
+    if definition.subnet is None:
+        low, high = _FIRST_UNICAST, _LAST_UNICAST
+    else:
+        low, high = usable(definition.subnet)
+    settings = definition.dhcp
+    if settings is None:
+        return Pool(low, high, low, high, definition.own_addresses, DEFAULT_ADDRESSES_PER_PORT)
+    first, last = settings.first or low, settings.last or high
+    return Pool(low, high, first, last, definition.own_addresses, settings.addresses_per_port)
