@@ -207,6 +207,7 @@ class ModelEngine:
     def listen(self, slot: int, listening: Listening) -> None:
         """Note what the device at a port listens to."""
         self._port(slot).listening = listening
+        self._switch_of[slot].changed()
         self._exits.filtered()
 
     def quiesce(self, slot: int, hold_frames: int, now_ns: int) -> int:
@@ -320,9 +321,13 @@ class ModelEngine:
         """Return what is attached to a port."""
         return self._sinks.get(slot)
 
-    def watches(self, slot: int) -> bool:
-        """Return whether every frame that enters or leaves at a port has to be looked at here."""
-        return slot in self._loss or self._watching.observer is not None
+    def direct(self, slot: int) -> bool:
+        """Return whether plain frames pass between a port's queue and the pipeline untouched; else it is for here."""
+        return slot not in self._loss and self._port(slot).listening is None and self._exits.hold(slot) is None
+
+    def record(self, slot: int, frame: bytes, now_ns: int) -> None:
+        """Record what will become of a frame that is about to enter at a port."""
+        self._watching.entering(self._switch_of[slot], self._port(slot), [frame], now_ns)
 
     def conclude(self, slot: int, result: Forwarding, now_ns: int) -> None:
         """Deliver and report what was decided elsewhere about frames that entered at a port, as `transmit` does."""

@@ -1,0 +1,92 @@
+"""A burst through the pipeline, compiled: look ahead, decide, copy, and remember what Python has to tell."""
+
+from __future__ import annotations
+
+from lamina_vswitch.plane import job, pipeline, rings
+from lamina_vswitch.plane.native import Word, compiled, i64, load64, store64, void
+
+
+@compiled(void(i64, i64, i64, i64))
+def deliver(work: Word, slot: Word, one: Word, index: Word) -> None:
+    """Puts a frame into a port's ring, or into the outbox, which has room."""
+    row = load64(work + job.PORTS) + (slot << job.ROW_SHIFT)
+    if load64(row + job.RING) == 0:
+        posted = load64(work + job.POSTED)
+        entry = load64(work + job.OUTBOX) + (posted << job.PLACE_SHIFT)
+        store64(entry, slot)
+        store64(entry + 8, index)
+        store64(work + job.POSTED, posted + 1)
+        return
+    if not load64(row + job.USED):
+        touches = load64(work + job.TOUCHES)
+        store64(load64(work + job.TOUCHED) + (touches << job.REPORT_SHIFT), slot)
+        store64(work + job.TOUCHES, touches + 1)
+        rings.open_row(row)
+    if load64(row + job.NEXT) == load64(row + job.END):
+        pipeline.tally(row + job.FULL, index)
+    else:
+        rings.put(row, one, load64(load64(work + job.BURST) + (index << job.PLACE_SHIFT)))
+
+
+@compiled(void(i64, i64, i64, i64))
+def flood(work: Word, port: Word, one: Word, index: Word) -> None:
+    """Delivers a frame to every other port of its VLAN."""
+    slots, own = load64(port + job.FLOOD), load64(work + job.SLOT)
+    for at in range(load64(port + job.FLOOD_SIZE)):
+        slot = load64(slots + 8 * at)
+        if slot != own:
+            deliver(work, slot, one, index)
+    store64(work + job.FLOODED, load64(work + job.FLOODED) + 1)
+
+
+@compiled(void(i64))
+def finish(work: Word) -> None:
+    """Publishes what was written into rings, and keeps the reports that Python has to hear of."""
+    reports, kept = load64(work + job.TOUCHED), 0
+    for at in range(load64(work + job.TOUCHES)):
+        slot = load64(reports + (at << job.REPORT_SHIFT))
+        report = reports + (kept << job.REPORT_SHIFT)
+        store64(report, slot)
+        kept += rings.close_row(load64(work + job.PORTS) + (slot << job.ROW_SHIFT), report)
+    store64(work + job.TOUCHES, kept)
+
+
+@compiled(i64(i64))
+def run(work: Word) -> Word:
+    """Switches the frames of a burst from FIRST on; returns how that ended, with FIRST at the next frame."""
+    count, index = load64(work + job.COUNT), load64(work + job.FIRST)
+    port = load64(work + job.PORTS) + (load64(work + job.SLOT) << job.ROW_SHIFT)
+    most = load64(work + job.OUTBOX_SIZE) - load64(port + job.FLOOD_SIZE)
+    looked = load64(work + job.LOOKED)
+    size = load64(work + job.RECEIVED_BYTES)
+    ended = job.DONE
+    while index < count:
+        while looked < count and looked <= index + job.AHEAD:
+            pipeline.look(work, looked)
+            looked += 1
+        one = load64(work + job.LOOKS) + ((index & (job.LOOKS_KEPT - 1)) << job.LOOK_SHIFT)
+        if load64(work + job.POSTED) > most:
+            ended = job.OUTBOX_FULL
+            break
+        found = pipeline.decide(work, one, index)
+        if found <= pipeline.NOT_HERE:
+            ended = job.SLOW if found == pipeline.NOT_HERE else job.LARGER_TABLE
+            break
+        size += load64(one + job.LENGTH)
+        if found < 0:
+            store64(work + job.NOTED, 1)
+            pipeline.tally(work + job.DROPS - 16 * found, index)
+            if load64(work + job.DROPS - 16 * found) == 1:
+                index, ended = index + 1, job.FIRST_DROP
+                break
+        elif found == pipeline.FLOOD:
+            flood(work, port, one, index)
+        else:
+            deliver(work, found, one, index)
+        index += 1
+    if ended <= job.OUTBOX_FULL:
+        finish(work)
+    store64(work + job.FIRST, index)
+    store64(work + job.LOOKED, looked)
+    store64(work + job.RECEIVED_BYTES, size)
+    return ended

@@ -1,0 +1,58 @@
+"""Where things lie in the memory that the plane's compiled functions and Python share.
+
+A *job* is one burst on its way through a switch: what it needs, how far it came, and what became of it. A *row* is one
+port. A *look* is the head of one frame that was loaded ahead of its turn. All offsets are in bytes.
+"""
+
+from __future__ import annotations
+
+# A job
+HEAD, PORTS, SLOT, VLAN, MTU, NOW = range(0, 48, 8)
+"""Address of the MAC table's head, of the rows; slot of the port where the burst entered, its VLAN, the MTU, time."""
+BURST, FIRST, COUNT, LOOKS, LOOKED = range(48, 88, 8)
+"""Address of the burst (address and length of each frame), next frame, number of frames; address of the looks, and how
+many frames were looked at."""
+TOUCHED, TOUCHES, OUTBOX, POSTED, OUTBOX_SIZE = range(88, 128, 8)
+"""Address of the reports of ports with a ring that frames were for; their number, in the end of those that Python has
+to hear of; address of the list of (slot, frame) that Python delivers, their number, and how many fit."""
+FLOODED, RECEIVED_BYTES, MOVED_FROM, NOTED, LAST_LEARNED = range(128, 168, 8)
+"""Flooded frames, bytes of frames that were decided, where the first address that moved was before; whether anything
+is noted in the pairs that follow; what learning said of the last frame that was learned from."""
+LEARNED = 192
+"""Six pairs (how many frames, the first of them), by what learning said; the order is that of `domain.fdb.Learned`."""
+DROPS = 320
+"""64 pairs (how many frames, the first of them), by reason."""
+REASONS = 64
+JOB_BYTES = DROPS + 16 * REASONS
+
+DONE, SLOW, OUTBOX_FULL, LARGER_TABLE, FIRST_DROP = range(5)
+"""How a run ended: all frames are decided; the next one is not for the plane; the outbox has to be emptied first. Or
+how it paused, with rings not yet published: the MAC table has to grow; the frame before the next one is the first that
+is dropped for its reason, and Python may want to know why."""
+
+# A row, 128 bytes: a cache line that is read and one that is written
+STATE, ROW_VLAN, RING, RING_MASK, SLOT_BYTES, FLOOD, FLOOD_SIZE, RECORDS = range(0, 64, 8)
+"""Bits; access VLAN; address of the ring, 0 when Python delivers; slots less one; bytes of a slot; address of the list
+of all ports of the VLAN that are up, and their number; whether trace records may stand in the slots."""
+USED, NEXT, END, FULL, FIRST_FULL, STATUS, SENT, SENT_BYTES = range(64, 128, 8)
+"""In this run: whether the ring was opened, next index, index at which the ring is full; frames that did not fit and
+the first of them; what the consumer needs, WAKE or BROKE. Since Python took them: frames and bytes that went in."""
+WAKE, BROKE = 1, 2
+ROW_SHIFT = 7
+UP, PLAIN, FLOODS = 1, 2, 4
+"""Bits of a row's state: frames may pass; the plane may deliver here; the plane may flood from here."""
+
+# A report, 32 bytes: slot of a port, then FULL to STATUS of its row
+REPORT_SHIFT = 5
+
+# A look, 64 bytes: the frame's first 16 bytes, keys and hashes of its addresses, its length, whether it has a tag
+LOW, HIGH, SOURCE, SOURCE_HASH, TARGET, TARGET_HASH, LENGTH, TAGGED = range(0, 64, 8)
+LOOK_SHIFT = 6
+AHEAD = 8
+"""How many frames ahead of their turn heads are loaded, and the places of their addresses fetched."""
+LOOKS_KEPT = 16
+
+# A burst
+PLACE_SHIFT = 4
+LADEN = 1 << 40
+"""Set in the length of a frame that carries an offload header or a trace record: not for the plane."""

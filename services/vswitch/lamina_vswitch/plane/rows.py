@@ -1,0 +1,134 @@
+"""Ports as compiled code sees them: one row each, copied from the switches whenever those say that they changed."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from lamina_vswitch.domain.counters import Counters
+from lamina_vswitch.domain.frame import HEADER_BYTES
+from lamina_vswitch.domain.topology import Port, Switch
+from lamina_vswitch.engines.model.engine import ModelEngine
+from lamina_vswitch.plane import job
+from lamina_vswitch.plane.memory_ring import RingSink
+
+_WORDS = 1 << (job.ROW_SHIFT - 3)
+_STATE, _VLAN, _RING, _MASK, _SLOT_BYTES, _FLOOD, _FLOOD_SIZE, _RECORDS = range(8)
+
+
+class RowCounters(Counters):
+    """Counters of a port whose ring the plane writes: what it counted there is added when somebody looks."""
+
+    __slots__ = ("_bytes", "_frames", "_rows", "_slot")
+
+    def __init__(self, rows: Rows, slot: int, before: Counters) -> None:
+        self._rows, self._slot = rows, slot
+        self._frames = self._bytes = 0
+        super().__init__(**{part.name: getattr(before, part.name) for part in fields(Counters)})
+
+    @property
+    def sent_frames(self) -> int:
+        """Frames that were put in the port's queue."""
+        self._take()
+        return self._frames
+
+    @sent_frames.setter
+    def sent_frames(self, value: int) -> None:
+        self._frames = value
+
+    @property
+    def sent_bytes(self) -> int:
+        """Their bytes."""
+        self._take()
+        return self._bytes
+
+    @sent_bytes.setter
+    def sent_bytes(self, value: int) -> None:
+        self._bytes = value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Counters:
+        parts = {part.name: getattr(self, part.name) for part in fields(Counters)}
+        return Counters(**{**parts, "drops": dict(self.drops)})
+
+    def _take(self) -> None:
+        frames, size = self._rows.take_counts(self._slot)
+        self._frames += frames
+        self._bytes += size
+
+
+class Rows:
+    """The rows of the ports of a host, by slot. `address` is where they lie; it changes when there are more."""
+
+    def __init__(self, engine: ModelEngine) -> None:
+        self._engine = engine
+        self._table: Any = np.zeros((64, _WORDS), np.int64)
+        self._revisions: dict[str, tuple[Switch, int]] = {}
+        self._floods: dict[str, list[Any]] = {}
+
+    @property
+    def address(self) -> int:
+        """Address of row 0."""
+        address: int = self._table.ctypes.data
+        return address
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def refresh(self, switch: Switch) -> None:
+        """Copy the ports of a switch if they changed."""
+        if self._revisions.get(switch.name) == (switch, switch.revision):
+            return
+        highest = max(switch.ports)
+        if highest >= len(self._table):
+            table: Any = np.zeros((2 * highest, _WORDS), np.int64)
+            table[: len(self._table)] = self._table
+            self._table = table
+        self._revisions[switch.name] = (switch, switch.revision)
+        self._floods[switch.name] = []
+        lists: dict[int, list[int]] = {}
+        for slot in sorted(switch.ports):
+            port = switch.ports[slot]
+            if port.takes_part:
+                lists.setdefault(port.vlan, []).append(slot)
+        floods = {vlan: self._flood(switch, slots) for vlan, slots in lists.items()}
+        for port in switch.ports.values():
+            self._fill(switch, port, *floods.get(port.vlan, (0, 0, False)))
+
+    def decided_here(self, slot: int) -> bool:
+        """Return whether the plane may decide about frames that enter at a port, whose switch was refreshed."""
+        return bool(self._table[slot, _STATE] & job.PLAIN)
+
+    def take_counts(self, slot: int) -> tuple[int, int]:
+        """Return how many frames and bytes went into the ring of a port since the last time."""
+        row = self._table[slot]
+        frames, size = row[job.SENT >> 3 :].tolist()
+        row[job.SENT >> 3 :] = 0
+        return frames, size
+
+    def _flood(self, switch: Switch, slots: list[int]) -> tuple[int, int, bool]:
+        """Return address and length of a list of ports, and whether the plane may deliver to all of them."""
+        kept: Any = np.array(slots, np.int64)
+        self._floods[switch.name].append(kept)
+        return kept.ctypes.data, len(slots), all(self._plain(switch.ports[slot]) for slot in slots)
+
+    def _plain(self, port: Port) -> bool:
+        """Tell whether nothing but the pipeline has a say in what enters or leaves at a port."""
+        return port.takes_part and not port.held and self._engine.direct(port.slot)
+
+    def _fill(self, switch: Switch, port: Port, flood: int, flood_size: int, floods: bool) -> None:
+        row = self._table[port.slot]
+        plain = self._plain(port)
+        row[: job.USED >> 3] = 0
+        if not isinstance(port.counters, RowCounters):
+            row[:] = 0  # what was counted for an earlier port with this slot is nobody's
+            port.counters = RowCounters(self, port.slot, port.counters)
+        row[_STATE] = port.takes_part * job.UP | plain * job.PLAIN | floods * job.FLOODS
+        row[_VLAN], row[_FLOOD], row[_FLOOD_SIZE] = port.vlan, flood, flood_size
+        sink = self._engine.sink_at(port.slot)
+        if plain and isinstance(sink, RingSink):
+            sizes = sink.ring.geometry
+            if sizes.frame_bytes >= switch.mtu_bytes + HEADER_BYTES:
+                row[_RECORDS] = sink.ring.records
+                row[_RING], row[_MASK], row[_SLOT_BYTES] = sink.ring.address, sizes.slots - 1, sizes.slot_bytes

@@ -1,0 +1,204 @@
+"""Bursts through the switches of an engine: the compiled pipeline where it can decide, the engine where it cannot.
+
+The first burst into a switch moves its MAC table into flat memory (`FlatFdb`), where both see it; a stack without
+bursts never imports this module. Ports are copied into rows whenever the switch says that it changed. The rest is a
+loop: run the pipeline, report what it noted, let the engine switch the frame at which it stopped, go on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lamina_vswitch.domain.decision import Decision, decide
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.fdb import Learned
+from lamina_vswitch.domain.forward import Forwarding, Move
+from lamina_vswitch.domain.frame import HEADER_BYTES, TPID_8021Q, untagged
+from lamina_vswitch.domain.offload.entry import admitted
+from lamina_vswitch.domain.topology import Port, Switch
+from lamina_vswitch.engines.model.engine import ModelEngine
+from lamina_vswitch.plane import burst as compiled
+from lamina_vswitch.plane import job, macs
+from lamina_vswitch.plane.bursts import Burst
+from lamina_vswitch.plane.flat_fdb import FlatFdb
+from lamina_vswitch.plane.memory_ring import RingSink
+from lamina_vswitch.plane.rows import Rows
+
+OUTBOX = 1 << 14
+_WORD = 8
+_OUTCOMES = tuple(Learned)
+
+
+class Plane:
+    """Switches bursts for one engine. One writer, as the engine is.
+
+    `secret` is a number of 64 bits that strangers do not know: it decides where addresses lie in the tables.
+    """
+
+    def __init__(self, engine: ModelEngine, secret: int) -> None:
+        self._engine = engine
+        self._secret = secret
+        self._rows = Rows(engine)
+        self._job: Any = np.zeros(job.JOB_BYTES // _WORD, np.int64)
+        self._decisions: dict[DropReason, Decision] = {}
+        self._touched: Any = np.zeros((0, 4), np.int64)
+        self._outbox_size = OUTBOX
+        self._looks: Any = np.zeros((job.LOOKS_KEPT, 1 << (job.LOOK_SHIFT - 3)), np.int64)
+        self._outbox: Any = np.zeros((OUTBOX, 2), np.int64)
+        self._address: int = self._job.ctypes.data
+        self._words = memoryview(self._job.data)
+        self._words[job.LOOKS >> 3] = self._looks.ctypes.data
+
+    def transmit(self, slot: int, burst: Burst, now_ns: int) -> int:
+        """Switch a burst that entered at a port; return how many were dropped there. As the engine's `transmit`."""
+        switch = self._engine.switch_at(slot)
+        if not len(burst):
+            return 0
+        if not self._ready(switch, slot):
+            return self._slowly(switch, slot, burst.frames(), now_ns)
+        fdb = self._flat(switch, now_ns)
+        fdb.reach(slot)
+        first = dropped = 0
+        if now_ns >= switch.ports[slot].record_due_ns:
+            self._engine.record(slot, burst.frame(0), now_ns)
+        self._begin(switch, fdb, slot, burst, now_ns, first)
+        while True:
+            ended = compiled.run(self._address)
+            if ended == job.LARGER_TABLE:
+                fdb.grow()
+                continue
+            if ended == job.FIRST_DROP:
+                self._explain(switch, slot, burst, now_ns)
+                continue
+            reached = self._words[job.FIRST >> 3]
+            dropped += self._conclude(switch, slot, burst, first, now_ns)
+            first = reached
+            if ended == job.SLOW:
+                dropped += self._slowly(switch, slot, [burst.frame(first)], now_ns)
+                first += 1
+            if ended == job.DONE or first == len(burst):
+                return dropped
+            if not self._ready(switch, slot):
+                return dropped + self._slowly(switch, slot, burst.frames()[first:], now_ns)
+            self._begin(switch, fdb, slot, burst, now_ns, first)
+
+    def _slowly(self, switch: Switch, slot: int, frames: list[bytes], now_ns: int) -> int:
+        """Let the engine switch frames; return how many were dropped at their port."""
+        good, bad = admitted(frames, switch.mtu_bytes)
+        self._engine.turned_away(slot, DropReason.OFFLOAD_INVALID, bad, now_ns)
+        return len(bad) + self._engine.transmit(slot, good, now_ns)
+
+    def _explain(self, switch: Switch, slot: int, burst: Burst, now_ns: int) -> None:
+        """Keep the reference's decision about the frame that was dropped last: it has been learned from already."""
+        frame = burst.frame(self._words[job.FIRST >> 3] - 1)
+        decision = decide(switch, switch.ports[slot], frame, now_ns, switch.fdb.would_learn)
+        if decision.learned is not None:
+            decision = decision._replace(learned=_OUTCOMES[self._words[job.LAST_LEARNED >> 3]])
+        if decision.drop is not None:
+            self._decisions[decision.drop] = decision
+
+    def _ready(self, switch: Switch, slot: int) -> bool:
+        """Refresh the rows of a switch; tell whether frames from a port are for the plane at all."""
+        self._rows.refresh(switch)
+        return self._engine.observer is None and self._rows.decided_here(slot)
+
+    def _flat(self, switch: Switch, now_ns: int) -> FlatFdb:
+        """Return the MAC table of a switch in flat memory, and move it there at the first time."""
+        if not isinstance(switch.fdb, FlatFdb):
+            switch.fdb = FlatFdb.of(switch.fdb, now_ns, self._secret)
+        return switch.fdb
+
+    def _begin(self, switch: Switch, fdb: FlatFdb, slot: int, burst: Burst, now_ns: int, first: int) -> None:
+        """Fill in a job that goes on at frame `first`."""
+        if len(self._touched) < len(self._rows):
+            self._touched = np.zeros((len(self._rows), 1 << (job.REPORT_SHIFT - 3)), np.int64)
+        if self._outbox_size < 2 * len(self._rows):
+            self._outbox_size = 2 * len(self._rows)
+            self._outbox = np.zeros((self._outbox_size, 2), np.int64)
+        words = self._words
+        words[job.HEAD >> 3], words[job.PORTS >> 3] = fdb.head, self._rows.address
+        words[job.SLOT >> 3], words[job.VLAN >> 3] = slot, switch.ports[slot].vlan
+        words[job.MTU >> 3], words[job.NOW >> 3] = switch.mtu_bytes, now_ns
+        words[job.BURST >> 3], words[job.COUNT >> 3] = burst.address, len(burst)
+        words[job.FIRST >> 3], words[job.LOOKED >> 3] = first, first
+        words[job.TOUCHED >> 3], words[job.OUTBOX >> 3] = self._touched.ctypes.data, self._outbox.ctypes.data
+        words[job.OUTBOX_SIZE >> 3] = self._outbox_size
+
+    def _conclude(self, switch: Switch, slot: int, burst: Burst, first: int, now_ns: int) -> int:
+        """Count, deliver and report what a run did with the frames from `first` on; return how many it dropped."""
+        words = self._words
+        port = switch.ports[slot]
+        counters = port.counters
+        counters.received_frames += words[job.FIRST >> 3] - first
+        counters.received_bytes += words[job.RECEIVED_BYTES >> 3]
+        counters.flooded_frames += words[job.FLOODED >> 3]
+        words[job.FLOODED >> 3] = words[job.RECEIVED_BYTES >> 3] = 0
+        if words[job.TOUCHES >> 3]:
+            self._rings(switch, burst, now_ns)
+        if not words[job.NOTED >> 3] and not words[job.POSTED >> 3]:
+            return 0
+        result = self._outcome(port, burst)
+        for reason, frames in result.drops.items():
+            counters.dropped(reason, len(frames))
+        switch.mac_moves += len(result.moves)
+        switch.mac_refusals += len(result.refused)
+        self._engine.conclude(slot, result, now_ns)
+        return sum(len(frames) for frames in result.drops.values())
+
+    def _rings(self, switch: Switch, burst: Burst, now_ns: int) -> None:
+        """Report what became of rings that were full, are broken, or have a consumer who sleeps, by slot."""
+        reports: list[list[int]] = self._touched[: self._words[job.TOUCHES >> 3]].tolist()
+        self._words[job.TOUCHES >> 3] = 0
+        reports.sort()
+        for target, full, first_full, status in reports:
+            if full:
+                self._engine.overflowed(target, [_leaving(burst.frame(first_full))] * full, now_ns)
+            sink = self._engine.sink_at(target) if status else None
+            if isinstance(sink, RingSink):
+                (sink.corrupt if status & job.BROKE else sink.wake)()
+
+    def _outcome(self, port: Port, burst: Burst) -> Forwarding:
+        """Return what a run noted, in the form of the reference: of frames that met the same, the first stands for all.
+
+        What was noted is forgotten.
+        """
+        result = Forwarding(decisions=self._decisions)
+        self._decisions = {}
+        words: list[int] = self._job.tolist()
+        self._job[job.NOTED >> 3 :] = 0
+        self._words[job.POSTED >> 3] = 0
+        leaving: dict[int, bytes] = {}
+        for target, index in self._outbox[: words[job.POSTED >> 3]].tolist():
+            if index not in leaving:
+                leaving[index] = _leaving(burst.frame(index))
+            result.deliveries.setdefault(target, []).append(leaving[index])
+        for reason in DropReason:
+            dropped, first = _pair(words, job.DROPS, reason)
+            if dropped:
+                result.drops[reason] = [burst.frame(first)] * dropped
+        for outcome, noted in (
+            (macs.NEW, result.learned),
+            (macs.FULL, result.refused),
+            (macs.STATIC_ELSEWHERE, result.spoofed),
+        ):
+            frames, first = _pair(words, job.LEARNED, outcome)
+            if frames:
+                noted.extend([burst.frame(first)] * frames)
+        moved, first = _pair(words, job.LEARNED, macs.MOVED)
+        if moved:
+            mac = burst.frame(first)[6:12]
+            result.moves.extend([Move(mac, port.vlan, words[job.MOVED_FROM >> 3], port.slot)] * moved)
+        return result
+
+
+def _leaving(frame: bytes) -> bytes:
+    """Return a frame as it leaves at an access port: without its tag."""
+    return untagged(frame) if frame[12:HEADER_BYTES] == TPID_8021Q else frame
+
+
+def _pair(words: list[int], pairs: int, number: int) -> tuple[int, int]:
+    """Return how many frames are noted under a number, and which was the first."""
+    at = (pairs >> 3) + 2 * number
+    return words[at], words[at + 1]

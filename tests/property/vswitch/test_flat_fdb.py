@@ -1,0 +1,117 @@
+"""The flat MAC table against the one of Python: the same calls, the same answers."""
+
+from __future__ import annotations
+
+from types import FunctionType
+
+import pytest
+
+from lamina_kit.rng import Rng
+from lamina_vswitch.domain.fdb import Fdb, Learned
+from lamina_vswitch.plane import macs
+from lamina_vswitch.plane.flat_fdb import SMALLEST, FlatFdb
+
+AGEING = 100
+STORAGE = {"_vlans", "_size", "_behind", "_serial", "_heap"}
+
+
+def mac(number: int) -> bytes:
+    """Return the address of station `number`."""
+    return b"\x02\x00" + number.to_bytes(4, "big")
+
+
+class Tables:
+    """Both tables, and calls that are made to both."""
+
+    def __init__(self, rng: Rng, stations: int, limit: int) -> None:
+        self.rng, self.stations, self.now = rng, stations, 0
+        self.flat, self.plain = FlatFdb(AGEING, limit, rng.randrange(1 << 64)), Fdb(AGEING, limit)
+
+    def step(self) -> None:
+        """Make one call, and compare what it returns."""
+        vlan, address = (1, 2, 4094)[self.rng.randrange(3)], mac(self.rng.randrange(self.stations))
+        port, kind, other = 1 + self.rng.randrange(90), self.rng.randrange(40), mac(self.rng.randrange(self.stations))
+        self.now += self.rng.randrange(4) if self.rng.randrange(500) else AGEING
+        wide, limit = (None, vlan)[self.rng.randrange(2)], 1 + self.rng.randrange(2 * self.stations)
+        answers: list[object] = []
+        for fdb in (self.flat, self.plain):
+            if kind < 26:
+                answers.append(
+                    (fdb.would_learn(vlan, address, port, self.now), fdb.learn(vlan, address, port, self.now))
+                )
+                answers[-1] = (answers[-1], fdb.moved_from)
+            elif kind < 30:
+                answers.append(fdb.known_route(vlan, address, other, port, self.now))
+            elif kind < 33:
+                answers.append(fdb.remove(vlan, address))
+            elif kind < 35:
+                answers.append(fdb.add_static(vlan, address, port, self.now))
+            elif kind < 37:
+                answers.append(fdb.flush(self.now, vlan=wide, port=port, static=port > 60))
+            elif kind < 38:
+                answers.append(fdb.behind(port, self.now))
+            elif kind < 39:
+                answers.append((fdb.count(self.now), fdb.vlans()))
+            else:
+                answers.append(fdb.resize(AGEING, limit, self.now))
+        assert answers[0] == answers[1]
+
+    def listings(self) -> list[list[tuple[int, bytes, int, int, bool]]]:
+        """Return what both list."""
+        return [
+            [(vlan, address, entry.port, entry.seen_ns, entry.static) for vlan, address, entry in fdb.entries(self.now)]
+            for fdb in (self.flat, self.plain)
+        ]
+
+
+@pytest.mark.parametrize("stations", [3, 40, 600])
+def test_both_tables_answer_alike(stations: int) -> None:
+    """Learning, ageing, moving, limits, static entries, flushes and new limits are the same, call by call."""
+    for seed in range(6):
+        tables = Tables(Rng(f"fdb/{stations}/{seed}"), stations, 1 + seed * stations // 2)
+        for _ in range(12):
+            for _ in range(40):
+                tables.step()
+            flat, plain = tables.listings()
+            assert flat == plain
+
+
+def test_a_table_is_taken_over_with_its_ages() -> None:
+    """What was learned before the plane came ages on, static entries stay, and the version says that it is another."""
+    plain = Fdb(AGEING, 4)
+    plain.learn(1, mac(1), 7, 0)
+    plain.learn(1, mac(2), 8, 30)
+    plain.add_static(2, mac(3), 9, 30)
+    flat = FlatFdb.of(plain, 40, 1)
+    assert [entry for *_, entry in flat.entries(40)] == [entry for *_, entry in plain.entries(40)]
+    assert (flat.limit, flat.ageing_ns) == (4, AGEING) and flat.version > plain.version
+    assert [flat.count(now) for now in (99, 100, 130)] == [3, 2, 1]
+
+
+def test_a_table_grows_and_keeps_everything() -> None:
+    """A hundred thousand addresses fit, each behind its port; then the limit holds."""
+    flat = FlatFdb(AGEING, 100_000, 99)
+    assert {flat.learn(1, mac(number), number % 50, 0) for number in range(100_000)} == {Learned.NEW}
+    assert flat.learn(1, mac(100_000), 1, 0) is Learned.FULL
+    assert all(flat.lookup(1, mac(number), 1) is not None for number in range(0, 100_000, 997))
+    assert flat.behind(7, 0) == 2000
+    assert flat.count(AGEING) == 0
+
+
+def test_the_heap_stays_bounded() -> None:
+    """Entries that are made and removed for ever leave no places behind."""
+    flat = FlatFdb(10**12, 8, 5)
+    for turn in range(5000):
+        flat.learn(1, mac(turn % 3), 7, turn)
+        flat.remove(1, mac(turn % 3))
+    assert flat._numbers[macs.PLACES >> 3] <= SMALLEST + 66
+
+
+def test_every_method_that_touches_the_storage_has_a_flat_form() -> None:
+    """A method that `Fdb` gains is answered from flat memory too."""
+    public = {name: what for name, what in vars(Fdb).items() if not name.startswith("_")}
+    touching = {
+        name for name, what in public.items() if isinstance(what, FunctionType) and STORAGE & {*what.__code__.co_names}
+    }
+    assert {"lookup", "learn", "behind"} & touching
+    assert touching <= vars(FlatFdb).keys()
