@@ -32,7 +32,8 @@ LOCK_NS = SECOND
 """How long what a neighbour answered is not changed by others. Linux calls it locktime."""
 MAX_WAITING = 16
 """Packets that wait for one neighbour; the oldest goes first."""
-MAX_WAITING_TOTAL = 1024
+MAX_WAITING_TOTAL = 256
+"""Packets that wait for all neighbours of an interface."""
 _LOOKS = 8
 """Entries that are looked at for one to give up."""
 
@@ -161,12 +162,6 @@ class NeighbourTable(Generic[P]):
                 self._end_question(packet.sender, entry)
         self._release(entry, outcome)
         return outcome
-
-    def confirm(self, address: int, now_ns: int) -> None:
-        """Note that a neighbour answered by other means, such as TCP's acknowledgements; unknown ones are left out."""
-        entry = self._entries.get(address)
-        if entry is not None and entry.mac is not None and not entry.failed:
-            self._confirm(address, entry, now_ns)
 
     def timer(self, now_ns: int) -> Outcome[P]:
         """Ask again whom the time to answer is over for, and give up who did not answer three times."""

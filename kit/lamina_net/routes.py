@@ -38,9 +38,9 @@ class RouteTable:
         return self._count
 
     def add(self, route: Route) -> bool:
-        """Add a route. False: one with this prefix and metric is there, or the table is full."""
+        """Add a route, behind those that are as good. False: the interface has one like it, or the table is full."""
         routes = self._bucket(route.subnet).setdefault(route.subnet.network, [])
-        if self._count >= MAX_ROUTES or any(other.metric == route.metric for other in routes):
+        if self._count >= MAX_ROUTES or any(_rank(other) == _rank(route) for other in routes):
             self._tidy(route.subnet)
             return False
         routes.append(route)
@@ -48,22 +48,23 @@ class RouteTable:
         self._count += 1
         return True
 
-    def remove(self, subnet: Subnet, metric: int = 0) -> bool:
-        """Remove the route with this prefix and metric. False: there is none."""
+    def remove(self, subnet: Subnet, metric: int = 0, interface: str = "") -> bool:
+        """Remove the first route with this prefix and metric, and interface if given. False: there is none."""
         routes = self._bucket(subnet).get(subnet.network, [])
-        kept = [route for route in routes if route.metric != metric]
-        found = len(kept) < len(routes)
-        if found:
-            self._bucket(subnet)[subnet.network] = kept
-            self._count -= 1
+        for route in routes:
+            if route.metric == metric and interface in ("", route.interface):
+                routes.remove(route)
+                self._count -= 1
+                self._tidy(subnet)
+                return True
         self._tidy(subnet)
-        return found
+        return False
 
     def remove_interface(self, interface: str) -> None:
         """Remove every route that leaves at an interface."""
         for route in self.routes():
             if route.interface == interface:
-                self.remove(route.subnet, route.metric)
+                self.remove(route.subnet, route.metric, interface)
 
     def lookup(self, address: int) -> Route | None:
         """Return the route to an address, or None when no prefix fits."""
@@ -93,3 +94,7 @@ class RouteTable:
             del networks[subnet.network]
         if not networks:
             self._lengths = [entry for entry in self._lengths if entry[0] != subnet.length]
+
+
+def _rank(route: Route) -> tuple[int, str]:
+    return route.metric, route.interface

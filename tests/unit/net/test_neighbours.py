@@ -141,14 +141,6 @@ def test_whatever_tells_the_address_releases_what_waits() -> None:
     assert table.next_wakeup_ns is None
 
 
-def test_upper_layers_confirm() -> None:
-    """A neighbour that acknowledges is reachable without a question; an unknown one does not come to be by it."""
-    table = reachable_table()
-    table.confirm(PEER, REACHABLE_NS)
-    table.confirm(OTHER, REACHABLE_NS)
-    assert only(table, REACHABLE_NS).state is NeighbourState.REACHABLE
-
-
 def test_sixteen_packets_wait() -> None:
     """Of more packets for one neighbour the oldest cannot go."""
     table = Table()
@@ -158,7 +150,7 @@ def test_sixteen_packets_wait() -> None:
 
 
 def test_packets_that_wait_are_bounded_in_all() -> None:
-    """However many neighbours are asked for, no more than 1024 packets wait; the count goes down with them."""
+    """However many neighbours are asked for, no more than 256 packets wait; the count goes down with them."""
     table = Table(limit=10_000)
     lost = [name for n in range(MAX_WAITING_TOTAL + 5) for name in table.send(1000 + n, str(n), ME, 0).unreachable]
     assert lost == [str(MAX_WAITING_TOTAL + n) for n in range(5)]

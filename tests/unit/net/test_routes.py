@@ -50,7 +50,7 @@ def test_routes_are_there_once() -> None:
     """Adding what is there and removing what is not change nothing."""
     table = RouteTable()
     assert table.add(LOCAL)
-    assert not table.add(LOCAL._replace(interface="other"))
+    assert not table.add(LOCAL._replace(via=7))
     assert not table.remove(LOCAL.subnet, metric=3)
     assert not table.remove(HOST.subnet)
     assert (len(table), table.routes()) == (1, [LOCAL])

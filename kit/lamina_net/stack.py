@@ -1,0 +1,173 @@
+"""A host's TCP/IP: frames, timers and calls go in, each with its instant; frames and events come out. Pure.
+
+    stack = Stack(seed=b"host a")
+    stack.internet.add_interface("eth0", mac, 1500); stack.internet.add_address("eth0", address, 24)
+    stack.internet.routes.add(Route(Subnet(0, 0), "eth0", via=router))
+    stack.frame("eth0", data, now_ns)                # what came in at an interface
+    stack.sockets.send(handle, b"...", now_ns)       # a call
+    stack.timer(now_ns)                              # once now_ns >= stack.next_wakeup_ns
+    frames, events = stack.drain()                   # what leaves, and what sockets are told
+
+Nothing happens on its own: between two inputs the stack is as it was. The same seed and the same inputs give the same
+outputs, byte for byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lamina_kit.rng import Rng
+from lamina_net import icmp, ipv4
+from lamina_net.icmp_errors import IcmpLayer, Report
+from lamina_net.internet import Delivery, Internet
+from lamina_net.ipv4 import Packet
+from lamina_net.ping_sockets import PingLayer
+from lamina_net.sockets import Sockets
+from lamina_net.tcp.config import TcpConfig
+from lamina_net.tcp.interface import Endpoint, Errno, Event, IcmpKind
+from lamina_net.tcp.layer import TcpLayer
+from lamina_net.tcp_sockets import TcpSockets
+from lamina_net.udp_sockets import UdpLayer
+
+_LEAST_PATH_MTU = 552
+"""Below it TCP does not follow a path's MTU; its packets are fragmented there."""
+_IDENTIFIERS = range(1, 65536)
+
+
+@dataclass(frozen=True, slots=True)
+class StackConfig:
+    """Bounds of a stack: sockets of all kinds, ICMP errors sent in a second, and what TCP has."""
+
+    tcp: TcpConfig = field(default_factory=TcpConfig)
+    max_sockets: int = 65_536
+    errors_per_second: int = 100
+
+
+class StackOutput(NamedTuple):
+    """What came about since the last `drain`: frames with the names of their interfaces, events with socket handles."""
+
+    frames: list[tuple[str, bytes]]
+    events: list[Event]
+
+
+class Stack:
+    """The TCP/IP of one host. `seed`: bytes that strangers do not know."""
+
+    def __init__(self, seed: bytes, config: StackConfig | None = None) -> None:
+        config = config or StackConfig()
+        rng = Rng(seed.hex())
+        self._events: list[Event] = []
+        self.internet = Internet(rng.child("identification").getrandbits(16))
+        self.tcp = TcpLayer(config.tcp, seed)
+        ephemeral = range(config.tcp.first_ephemeral_port, config.tcp.last_ephemeral_port + 1)
+        self.udp = UdpLayer(self.internet, rng.child("udp"), self._events, ephemeral)
+        ping = PingLayer(self.internet, rng.child("ping"), self._events, _IDENTIFIERS)
+        self.icmp = IcmpLayer(self.internet, ping, config.errors_per_second)
+        tcp_sockets = TcpSockets(self.tcp, self.internet, rng.child("tcp"), ephemeral)
+        self.sockets = Sockets(self.udp, ping, tcp_sockets, self._settle, config.max_sockets)
+        self._ping = ping
+
+    @property
+    def next_wakeup_ns(self) -> int | None:
+        """When `timer` is due, None if never; it may be early and find nothing to do."""
+        times = [self.tcp.next_wakeup_ns, self.internet.reassembly.next_wakeup_ns]
+        times += [interface.neighbours.next_wakeup_ns for interface in self.internet.interfaces.values()]
+        return min((at for at in times if at is not None), default=None)
+
+    def frame(self, interface: str, data: bytes, now_ns: int) -> None:
+        """Take a frame, any bytes, that came in at an interface; raises KeyError for one that is not there."""
+        delivery = self.internet.receive(interface, data, now_ns)
+        if delivery is not None:
+            self._deliver(delivery, now_ns)
+        self._settle(now_ns)
+
+    def timer(self, now_ns: int) -> None:
+        """Do what is due at `now_ns`."""
+        for interface in self.internet.interfaces.values():
+            interface.timer(now_ns)
+        for first in self.internet.reassembly.expired(now_ns):
+            self.icmp.tell(icmp.TIME_EXCEEDED, icmp.REASSEMBLY_EXCEEDED, first, now_ns)
+        self.tcp.timer(now_ns)
+        self._settle(now_ns)
+
+    def drain(self) -> StackOutput:
+        """Return and forget what came about since the last time."""
+        output = StackOutput(self.internet.out[:], self._events[:])
+        self.internet.out.clear()
+        self._events.clear()
+        return output
+
+    def _settle(self, now_ns: int) -> None:
+        """Send what TCP has, and bring round what goes to ourselves, until nothing is left to do."""
+        looped = self.internet.looped
+        while True:
+            packets, events = self.tcp.drain()
+            self._events.extend(event for found in events if (event := self.sockets.translated(found)) is not None)
+            for src, dst, data in packets:
+                self._send_segment(src, dst, data, now_ns)
+            while looped:
+                self._deliver(looped.popleft(), now_ns)
+            failed = self._take_unreachable()
+            for packet in failed:
+                self._unreachable(packet, now_ns)
+            if not packets and not events and not failed and not looped:
+                return
+
+    def _deliver(self, delivery: Delivery, now_ns: int) -> None:
+        packet, interface, to_group = delivery
+        if packet.protocol == ipv4.TCP:
+            if not to_group:  # a connection has two ends (RFC 9293, MUST-57)
+                self.tcp.segment(packet.src, packet.dst, packet.payload, now_ns, interface.mtu)
+        elif packet.protocol == ipv4.UDP:
+            if not self.udp.receive(delivery):
+                self.icmp.tell(icmp.UNREACHABLE, icmp.PORT_UNREACHABLE, packet, now_ns, to_group=to_group)
+        elif packet.protocol == ipv4.ICMP:
+            report = self.icmp.receive(delivery, now_ns)
+            if report is not None:
+                self._report(report, now_ns)
+        else:
+            self.icmp.tell(icmp.UNREACHABLE, icmp.PROTOCOL_UNREACHABLE, packet, now_ns, to_group=to_group)
+
+    def _send_segment(self, src: int, dst: int, data: bytes, now_ns: int) -> None:
+        packet = Packet(src, dst, ipv4.TCP, data, dont_fragment=True)
+        errno = self.internet.send(packet, now_ns)
+        if errno is Errno.NETUNREACH:
+            self.tcp.icmp_error(src, dst, data, IcmpKind.NETWORK_UNREACHABLE, now_ns)
+        elif errno is Errno.MSGSIZE:
+            mtu = self.internet.mtu_for(dst)
+            if mtu < _LEAST_PATH_MTU:
+                self.internet.send(packet._replace(dont_fragment=False), now_ns)
+            else:
+                self.tcp.icmp_error(src, dst, data, IcmpKind.TOO_BIG, now_ns, mtu)
+
+    def _take_unreachable(self) -> list[bytes]:
+        packets: list[bytes] = []
+        for interface in self.internet.interfaces.values():
+            if interface.unreachable:
+                packets += interface.unreachable
+                interface.unreachable.clear()
+        return packets
+
+    def _unreachable(self, data: bytes, now_ns: int) -> None:
+        """Tell the sender of a packet, who is one of ours, that its neighbour does not answer."""
+        packet = ipv4.parse(data, quoted=True)
+        if isinstance(packet, Packet) and not packet.offset:
+            self._report(Report(icmp.UNREACHABLE, icmp.HOST_UNREACHABLE, packet), now_ns)
+
+    def _report(self, report: Report, now_ns: int) -> None:
+        """Tell whose packet met with an error."""
+        packet, errno = report.packet, report.errno
+        head = packet.payload[:8]
+        if errno is None or len(head) < 8:
+            return
+        if packet.protocol == ipv4.TCP and report.tcp_kind is not None:
+            kind, mtu = report.tcp_kind, report.mtu
+            self.tcp.icmp_error(packet.src, packet.dst, packet.payload, kind, now_ns, mtu)
+        elif packet.protocol == ipv4.UDP:
+            local = Endpoint(packet.src, head[0] << 8 | head[1])
+            remote = Endpoint(packet.dst, head[2] << 8 | head[3])
+            self.udp.failed(local, remote, errno, report.is_hard)
+        elif packet.protocol == ipv4.ICMP and head[0] == icmp.ECHO_REQUEST:
+            local = Endpoint(packet.src, head[4] << 8 | head[5])
+            self._ping.failed(local, Endpoint(packet.dst, 0), errno, report.is_hard)
