@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina_cli.stack import CALLS
-from lamina_kit.service import BELOW
+from lamina_cli.layering import CALLS
 
 
 async def without(checker: Any, layer: str, timeout_s: float) -> list[str]:
@@ -15,6 +14,8 @@ async def without(checker: Any, layer: str, timeout_s: float) -> list[str]:
     """
     import grpc
     from grpc_health.v1 import health_pb2
+
+    from lamina_kit.service import BELOW
 
     found = []
     for below in CALLS[layer]:

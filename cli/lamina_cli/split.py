@@ -23,8 +23,9 @@ from typing import Any
 from lamina_cli import home
 from lamina_cli.child import Child, Command
 from lamina_cli.client import Client
+from lamina_cli.layering import CALLS, layers_of
 from lamina_cli.reach import without
-from lamina_cli.stack import CALLS, Progress, Settings, layers_of
+from lamina_cli.stack import Progress, Settings
 from lamina_kit import config as configuration
 from lamina_kit.channel import MAX_UNIX_PATH, connect
 from lamina_kit.engines import check_set, load_engine

@@ -22,6 +22,7 @@ from typing import Any
 
 from lamina_cli.client import Client
 from lamina_cli.home import LAYERS, ORCHESTRATOR, bus_dir, bus_name, host_names, sweep_buses
+from lamina_cli.layering import CALLS, layers_of
 from lamina_kit import config as configuration
 from lamina_kit import trace
 from lamina_kit.clock import Clock, RealClock
@@ -39,16 +40,6 @@ from lamina_kit.service import Environment, Served, Service, local, serve
 from lamina_kit.trace import Recorder, SpanRing
 from lamina_kit.virtual import VirtualClock, VirtualLoop
 from lamina_kit.virtual_latency import drawn
-
-CALLS: dict[str, tuple[str, ...]] = {
-    "hardware": (),
-    "mmu": ("hardware",),
-    "vswitch": ("hardware",),
-    "hypervisor": ("mmu", "vswitch", "hardware"),
-    "container-runtime": ("mmu", "vswitch", "hardware"),
-    "orchestrator": ("container-runtime", "hypervisor", "vswitch"),
-}
-"""The layers in the order of their start, each with the layers that it calls."""
 
 RUNTIME = "container-runtime"
 Place = tuple[str, str]
@@ -276,15 +267,6 @@ class Stack:
         self.hosts.clear()
         for bus in self._buses.values():
             bus.unlink(missing_ok=True)
-
-
-def layers_of(engines: Mapping[str, str]) -> tuple[str, ...]:
-    """Returns the layers that start with these engines, in that order: each that has one, and whatever it calls too."""
-    found: list[str] = []
-    for layer, below in CALLS.items():
-        if layer in engines and all(name in found for name in below):
-            found.append(layer)
-    return tuple(found)
 
 
 def runtime_address(host: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lamina_cli import fault_plans, home, operating, output, parse, remains
 from lamina_cli.client import guarded
+from lamina_cli.layering import layers_of
 from lamina_cli.progress import Line
 from lamina_kit.errors import CLASSES, FailedPrecondition, Internal, InvalidArgument, LaminaError, Violation
 from lamina_kit.security import TLS, Security, TlsFiles
@@ -122,8 +123,6 @@ def engine_set(name: str) -> dict[str, str]:
 
 def up(args: argparse.Namespace) -> int:
     """Starts the stack and waits until it serves."""
-    from lamina_cli.stack import layers_of
-
     record = home.read_record(args.stack)
     if record is not None and record.is_alive():
         raise FailedPrecondition(

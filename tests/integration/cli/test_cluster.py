@@ -42,6 +42,11 @@ def until_pods(lamina: Any, count: int) -> list[str]:
     raise AssertionError(f"{count} pods do not run: {json.dumps(pods)[:2000]}")
 
 
+def until_said(lamina: Any, pod: str, text: str) -> None:
+    """Waits until a pod's program has written a text: a pod runs before its program's first instruction."""
+    assert any(text in lamina.run("logs", pod).stdout for _ in range(READY_TRIES)), f"{pod} does not say {text!r}"
+
+
 def test_a_manifest_lives_through_apply_scale_and_delete(hello: Any) -> None:
     """apply, get, logs, scale and delete do on a manifest what they say."""
     manifest = str(asset("examples/hello.yaml"))
@@ -49,7 +54,7 @@ def test_a_manifest_lives_through_apply_scale_and_delete(hello: Any) -> None:
     names = until_pods(hello, 3)
     assert "unchanged" in hello.run("apply", "-f", manifest).stdout
     for name in names:
-        assert name in hello.run("logs", name).stdout
+        until_said(hello, name, name)
     assert "scaled to 1" in hello.run("scale", "deploy/hello", "--replicas", "1").stdout
     until_pods(hello, 1)
     hello.run("delete", "deploy/hello")

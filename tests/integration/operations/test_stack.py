@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pytest
 
 from lamina_cli import home
-from lamina_cli.stack import CALLS
+from lamina_cli.layering import CALLS
 
 
 class Eventually(Protocol):
