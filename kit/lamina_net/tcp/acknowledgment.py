@@ -22,6 +22,8 @@ def take_acknowledgment(conn: Connection, segment: Segment, sequence: int, ackno
         _take_progress(conn, segment, acknowledged, now_ns)
     elif conn.window == 0 and acknowledged == conn.una and not conn.orphaned:
         conn.progress_ns = now_ns  # alive, only full: RFC 9293, MUST-37
+        if conn.probing:
+            conn.retransmit_at = conn.last_sent_ns + conn.round_trip.timeout
     duplicate = (
         acked == 0
         and not segment.payload
@@ -69,7 +71,7 @@ def _take_progress(conn: Connection, segment: Segment, acknowledged: int, now_ns
     if done > 0:
         del conn.buffer[:done]
         conn.buffer_start += done
-    if sample and (not conn.flight.ambiguous or _echoes(conn, segment, sample)):
+    if sample >= 0 and (not conn.flight.ambiguous or _echoes(conn, segment, sample)):
         conn.round_trip.sample(now_ns - sample)
     conn.progress_ns = now_ns
     conn.retransmit_at = 0

@@ -52,7 +52,7 @@ class Flight:
         self.sacked = Ranges()
         self._lost: list[int] = []  # a heap of starts; entries may be out of date
         self._lost_below = 0
-        self._newest_ns = 0
+        self._newest_ns = -1
         self._resent: deque[Sent] = deque()
 
     @property
@@ -66,13 +66,13 @@ class Flight:
         self.pipe += record.end - record.start
 
     def acknowledge(self, una: int) -> int:
-        """Drop what lies below `una`; return when the last of it that had not arrived before was sent, 0 for none.
+        """Drop what lies below `una`; return when the last of it that had not arrived before was sent, -1 for none.
 
         `ambiguous` tells then whether some of it was sent again, so that nobody knows what is acknowledged (Karn).
         """
         queue = self.queue
         gone = 0
-        sample = 0
+        sample = -1
         self.ambiguous = False
         for record in queue:
             if record.end > una:

@@ -88,7 +88,7 @@ def in_syn_sent(conn: Connection, segment: Segment, now_ns: int) -> bool:
     conn.una = acknowledged
     conn.wl2 = acknowledged
     establish(conn, now_ns)
-    if sample and not conn.flight.ambiguous:
+    if sample >= 0 and not conn.flight.ambiguous:
         conn.round_trip.sample(now_ns - sample)
     conn.ack_now = True
     conn.tell(EventKind.CONNECTED)

@@ -111,8 +111,10 @@ def _send_lost(conn: Connection, now_ns: int) -> bool:
     flight = conn.flight
     while (record := flight.next_lost()) is not None:
         size = min(record.end - record.start, conn.congestion.mss)
-        if flight.on_the_way and flight.on_the_way + size > conn.congestion.window:
+        is_held = flight.on_the_way and flight.on_the_way + size > conn.congestion.window
+        if is_held and not conn.recovery.at_once:
             return True
+        conn.recovery.at_once = False
         send_again(conn, record, now_ns)
     return False
 

@@ -128,10 +128,14 @@ class Receiver:
 
     def edge(self, mss: int) -> int:
         """Return the right edge to offer: it moves only by what is worth a segment (RFC 9293, 3.8.6.2.2)."""
-        room = self.nxt + self.size - len(self.ready)
+        room = self.nxt + self._room()
         if room - self.advertised >= min(self.size >> 1, mss):
             return room
         return max(self.advertised, self.nxt)
+
+    def _room(self) -> int:
+        """Return the bytes beyond `nxt` that can be taken, and offered in the field that there is."""
+        return min(self.size - len(self.ready), 0xFFFF << self.shift)
 
     def window(self, mss: int) -> int:
         """Return the window field to send, scaled, and remember the edge that it offers."""
@@ -155,5 +159,5 @@ class Receiver:
     def should_tell(self, mss: int) -> bool:
         """Tell whether the window has at least doubled by what was read, so that the peer should hear of it at once."""
         offered = self.advertised - self.nxt
-        gain = self.size - len(self.ready) - offered
+        gain = self._room() - offered
         return gain >= offered and gain >= min(self.size >> 1, mss)

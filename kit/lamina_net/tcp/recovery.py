@@ -30,13 +30,15 @@ class Phase(enum.IntEnum):
 class Recovery:
     """The phase of a sender, and when it ends."""
 
-    __slots__ = ("duplicates", "phase", "point", "stalled")
+    __slots__ = ("at_once", "duplicates", "phase", "point", "stalled")
 
     def __init__(self) -> None:
         self.phase = Phase.OPEN
         self.point = 0
         """The number that ends the phase; afterwards, the last one that did (RFC 6582's `recover`)."""
         self.duplicates = 0
+        self.at_once = False
+        """The next lost record goes whatever the window says (RFC 6675, 5, step 4.3; RFC 6582, 3.2, step 2)."""
         self.stalled = False
         """A timeout passed and nothing was acknowledged since: another one leaves the threshold (RFC 5681, 3.1)."""
 
@@ -71,6 +73,7 @@ def _progress(conn: Connection, acked: int, now_ns: int) -> None:
         conn.congestion.acknowledged(acked, now_ns, conn.round_trip.smoothed, careful=True)
     elif not conn.selective_ack and flight.queue and flight.queue[0].counted:
         flight.lose(flight.queue[0])
+        recovery.at_once = True
 
 
 def _count_duplicate(conn: Connection) -> None:
@@ -95,6 +98,7 @@ def _enter_fast(conn: Connection, now_ns: int) -> None:
     recovery = conn.recovery
     recovery.phase = Phase.FAST
     recovery.point = conn.nxt
+    recovery.at_once = True
     conn.congestion.lost(min(conn.nxt - conn.una, conn.congestion.window), now_ns)
 
 
