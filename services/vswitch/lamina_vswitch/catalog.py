@@ -51,7 +51,7 @@ class Catalog:
         notice: Callable[[Notice], None],
     ) -> None:
         self.host = host
-        self._notice = notice
+        self.notice = notice
         self.engine = engine
         self.store = store
         self._limits = limits
@@ -231,6 +231,10 @@ class Catalog:
             raise unknown("port", self.port_name(switch, port))
         return found
 
+    def find_port(self, switch: str, port: str) -> PortDefinition | None:
+        """Return a port, None when there is none of that name."""
+        return self._ports.get((switch, port))
+
     def port_in_slot(self, slot: int) -> PortDefinition:
         """Return the port in a slot that is in use."""
         return self._slots[slot]
@@ -352,7 +356,7 @@ class Catalog:
 
     def _note(self, name: str, event: str, **inputs: object) -> None:
         details = tuple(sorted((key, str(value)) for key, value in inputs.items()))
-        self._notice(Notice(name, event, "", details))
+        self.notice(Notice(name, event, "", details))
 
 
 @contextmanager

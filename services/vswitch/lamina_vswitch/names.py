@@ -7,6 +7,7 @@ import re
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.names import Pattern
 from lamina_net.address import parse_address
+from lamina_vswitch.domain.backend.definition import BACKEND_NAME
 from lamina_vswitch.domain.definition import MAC_ENTRY_NAME, PORT_GROUP_NAME, PORT_NAME, SWITCH_NAME
 from lamina_vswitch.domain.network import LEASE_NAME, NETWORK_NAME, RESERVATION_NAME
 from lamina_vswitch.domain.refusals import unknown
@@ -51,6 +52,11 @@ class Names:
                 next_step="Take names of MAC entries from ListMacEntries.",
             )
         return switch, int(match[1]), bytes.fromhex(match[2])
+
+    def backend(self, name: str, field: str = "name") -> tuple[str, str]:
+        """Return switch id and port id of a backend's name."""
+        switch, port = self._ids("backend", BACKEND_NAME, name, field)
+        return switch, port
 
     def network(self, name: str, field: str = "name") -> str:
         """Return the network id of a network's name."""

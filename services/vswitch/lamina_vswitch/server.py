@@ -6,13 +6,14 @@ import asyncio
 from functools import partial
 
 from grpc import aio
-from lamina.vswitch.v1 import captures_pb2_grpc, networks_pb2_grpc, rings_pb2_grpc
+from lamina.vswitch.v1 import backends_pb2_grpc, captures_pb2_grpc, networks_pb2_grpc, rings_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
 from lamina_kit.engines import load_engine
 from lamina_kit.service import Environment, Service
 from lamina_kit.session import GRACE_NS, OwnerSession
 from lamina_vswitch.attach import Streams
+from lamina_vswitch.backend_table import BackendTable
 from lamina_vswitch.catalog import Catalog, Limits
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.domain.sampling import Notice
@@ -20,10 +21,12 @@ from lamina_vswitch.engines.interface import SwitchEngine
 from lamina_vswitch.faults import VswitchFaults
 from lamina_vswitch.holding import Holding
 from lamina_vswitch.io.store import SqliteStore
+from lamina_vswitch.io.store_backends import BackendStore
 from lamina_vswitch.io.store_networks import NetworkStore
 from lamina_vswitch.metrics import families
 from lamina_vswitch.names import Names
 from lamina_vswitch.networks import Networks
+from lamina_vswitch.serving.backends import BackendsServicer
 from lamina_vswitch.serving.captures import CapturesServicer
 from lamina_vswitch.serving.networks import NetworksServicer
 from lamina_vswitch.serving.port_rings import PortRingsServicer
@@ -48,6 +51,7 @@ class VswitchService:
         "lamina.vswitch.v1.Switches",
         "lamina.vswitch.v1.Ports",
         "lamina.vswitch.v1.PortRings",
+        "lamina.vswitch.v1.Backends",
         "lamina.vswitch.v1.Networks",
         "lamina.vswitch.v1.Captures",
     )
@@ -60,6 +64,7 @@ class VswitchService:
         self._store = SqliteStore(environment.state_dir / STORE_FILE)
         limits = Limits(config.max_switches, config.max_ports)
         self._catalog = Catalog(environment.host, engine, self._store, limits, self._record)
+        self._backends = BackendTable(self._catalog, BackendStore(self._store), environment.clock)
         self._watchers = Watchers(self._catalog, self._store, environment.clock)
         self._streams = Streams(self._catalog, environment.clock)
         environment.layer.metrics.add(partial(families, self._catalog, environment.clock))
@@ -81,6 +86,7 @@ class VswitchService:
         networks_pb2_grpc.add_NetworksServicer_to_server(networks, server)
         holding = Holding(self._catalog, self._environment.clock)
         rings_pb2_grpc.add_PortRingsServicer_to_server(PortRingsServicer(self._streams, holding), server)
+        backends_pb2_grpc.add_BackendsServicer_to_server(BackendsServicer(views, self._backends), server)
         captures_pb2_grpc.add_CapturesServicer_to_server(CapturesServicer(views, self._watchers), server)
 
     async def start(self) -> None:
@@ -90,6 +96,7 @@ class VswitchService:
         self._catalog.restore(self._environment.clock.now_ns())
         self._networks.restore()
         self._watchers.restore()
+        self._backends.restore()
         sessions = self._environment.layer.sessions
         sessions.adopted = lambda owner: len(self._catalog.owned(owner))
         sessions.on_expired(lambda owner, epoch: self._free(owner))
@@ -106,6 +113,7 @@ class VswitchService:
     async def stop(self) -> None:
         """End the streams and close the store. Idempotent."""
         self._streams.stop()
+        self._backends.stop()
         self._watchers.stop()
         self._faults.stop()
         self._networks.stop()

@@ -9,6 +9,7 @@ _LIST_CALLS = {
     "port_group": "ListPortGroups",
     "port": "ListPorts",
     "mac_entry": "ListMacEntries",
+    "backend": "ListBackends",
     "network": "ListNetworks",
     "lease": "ListLeases",
     "reservation": "ListReservations",

@@ -1,0 +1,94 @@
+"""The way out through one descriptor of the kernel: frames go at once, or wait until there is room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+RETRY_S = 0.001
+"""How often a full peer is tried that the kernel does not watch for us: a UNIX datagram socket of somebody else."""
+
+MOST_AT_ONCE = 256
+"""Frames that one turn of the loop sends or reads, so that one backend does not hold up the others."""
+
+
+class Outlet:
+    """At most `capacity` frames wait. `write` sends one frame or raises `OSError`; `lost` is told of those that failed.
+
+    `watched` says whether the kernel tells when there is room again.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        capacity: int,
+        write: Callable[[bytes], object],
+        lost: Callable[[Sequence[bytes]], None],
+        *,
+        watched: bool = True,
+    ) -> None:
+        self._descriptor = descriptor
+        self._capacity = capacity
+        self._write = write
+        self._lost = lost
+        self._watched = watched
+        self._waiting: deque[bytes] = deque()
+        self._retry: asyncio.TimerHandle | None = None
+        self._is_watching = False
+
+    def put(self, frame: bytes) -> bool:
+        """Send a frame or have it wait; False: it is lost."""
+        if not self._waiting:
+            try:
+                self._write(frame)
+                return True
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError:
+                return False
+        if len(self._waiting) >= self._capacity:
+            return False
+        self._waiting.append(frame)
+        self._wait()
+        return True
+
+    def withdraw(self) -> list[bytes]:
+        """Return what waits, oldest first, and forget it."""
+        frames = list(self._waiting)
+        self._waiting.clear()
+        self._rest()
+        return frames
+
+    def _flush(self) -> None:
+        self._retry = None
+        for _ in range(MOST_AT_ONCE):
+            if not self._waiting:
+                break
+            try:
+                self._write(self._waiting[0])
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                self._lost([self._waiting[0]])
+            self._waiting.popleft()
+        if self._waiting:
+            self._wait()
+        else:
+            self._rest()
+
+    def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        if not self._watched:
+            self._retry = self._retry or loop.call_later(RETRY_S, self._flush)
+        elif not self._is_watching:
+            loop.add_writer(self._descriptor, self._flush)
+            self._is_watching = True
+
+    def _rest(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._is_watching:
+            asyncio.get_running_loop().remove_writer(self._descriptor)
+            self._is_watching = False

@@ -1,0 +1,128 @@
+"""A backend at an interface of this machine: a packet socket with a ring for what comes in, another to send.
+
+A ring to send was measured for the hardware's wires and is not faster, as the kernel copies either way (ADR 0028).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections.abc import Sequence
+
+from lamina_vswitch.domain.backend.definition import BackendState, Packet
+from lamina_vswitch.domain.backend.vnet import to_kernel
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.io.backends.backend import sorted_out
+from lamina_vswitch.io.backends.outlet import Outlet
+from lamina_vswitch.io.backends.packet_blocks import SOL_PACKET, BlockRing
+from lamina_vswitch.io.backends.port_end import PortEnd
+from lamina_vswitch.io.backends.refusals import refusal
+
+_ETH_P_ALL = 3
+_ADD_MEMBERSHIP, _VNET_HEADER, _IGNORE_OUTGOING = 1, 15, 23
+_MR_PROMISC = 1
+_MOST_BLOCKS = 4
+_OVER = (errno.ENODEV, errno.ENXIO, errno.EBADF)
+
+
+class PacketBackend:
+    """What comes in by an interface enters the switch; what leaves by the port leaves by the interface."""
+
+    takes: Takes | None = Takes(checksum=True, tcp4=True, tcp6=True)
+
+    def __init__(self, end: PortEnd, wanted: Packet, capacity: int) -> None:
+        self.state, self.detail = BackendState.OPEN, ""
+        self._end = end
+        what = f"interface {wanted.interface}"
+        try:
+            self._in = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        except OSError as error:
+            raise refusal(what, error, "CAP_NET_RAW") from error
+        try:
+            self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+            try:
+                self._ring = _opened(self._in, self._out, wanted)
+            except BaseException:
+                self._out.close()
+                raise
+        except OSError as error:
+            self._in.close()
+            raise refusal(what, error, "CAP_NET_RAW") from error
+        self._outlet = Outlet(self._out.fileno(), capacity, self._send, end.lost)
+
+    def start(self) -> None:
+        """Begin to bring frames."""
+        asyncio.get_running_loop().add_reader(self._in.fileno(), self._readable)
+
+    def close(self) -> None:
+        """Close the sockets and give the ring back. Idempotent."""
+        if self._in.fileno() < 0:
+            return
+        self._end.close()
+        asyncio.get_running_loop().remove_reader(self._in.fileno())
+        self._outlet.withdraw()
+        self._ring.close()
+        self._in.close()
+        self._out.close()
+
+    def deliver(self, frames: Sequence[bytes]) -> int:
+        """Send frames by the interface."""
+        taken: list[bytes] = []
+        lost: list[bytes] = []
+        for frame in frames:
+            (taken if self._outlet.put(frame) else lost).append(frame)
+        return sorted_out(frames, taken, lost)
+
+    def withdraw(self) -> list[bytes]:
+        """Return what waits."""
+        return self._outlet.withdraw()
+
+    def link_changed(self, up: bool) -> None:
+        """Do nothing: the interface's carrier is its cable's."""
+
+    def removed(self) -> None:
+        """Do nothing: who keeps the backends closes it."""
+
+    def _send(self, frame: bytes) -> None:
+        self._out.sendmsg((to_kernel(frame), frame))
+
+    def _readable(self) -> None:
+        frames, cut = self._ring.take(_MOST_BLOCKS)
+        if not frames and not cut:
+            self._note_error()
+        self._end.turn_away(DropReason.OVERSIZE, [b""] * cut)
+        self._end.transmit(frames)
+
+    def _note_error(self) -> None:
+        """Take an error of the socket, which would wake the loop for ever: its interface went down, or is gone."""
+        number = self._in.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number == errno.ENETDOWN:
+            self.detail = "the interface went down"
+        elif number:
+            self.detail = f"the interface failed: {errno.errorcode.get(number, number)}"
+        if number in _OVER:
+            self.state = BackendState.FAILED
+            asyncio.get_running_loop().remove_reader(self._in.fileno())
+
+
+def _opened(end: socket.socket, out: socket.socket, wanted: Packet) -> BlockRing:
+    try:
+        number = socket.if_nametoindex(wanted.interface)
+    except OSError as error:  # it has no number of its own
+        raise OSError(errno.ENODEV, "no interface has this name") from error
+    if wanted.promiscuous:
+        end.setsockopt(SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("=iHH8s", number, _MR_PROMISC, 0, b""))
+    for each in (end, out):
+        each.setsockopt(SOL_PACKET, _VNET_HEADER, 1)
+    end.setsockopt(SOL_PACKET, _IGNORE_OUTGOING, 1)
+    ring = BlockRing(end, wanted.ring_bytes)
+    try:
+        out.bind((wanted.interface, 0))
+        end.bind((wanted.interface, _ETH_P_ALL))
+    except BaseException:
+        ring.close()
+        raise
+    return ring
