@@ -108,7 +108,8 @@ def _statistics(found: File, body: bytes) -> Statistics:
 
 
 def _options(data: bytes) -> list[tuple[int, bytes]]:
-    found, at = [], 0
+    found: list[tuple[int, bytes]] = []
+    at = 0
     while True:
         code, length = struct.unpack_from("<HH", data, at)
         if code == 0:

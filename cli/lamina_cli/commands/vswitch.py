@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
+from lamina_cli.commands import vswitch_capture, vswitch_watching
+from lamina_cli.commands.vswitch_names import port_name, switch_name
 from lamina_cli.paging import collect
-from lamina_cli.resource_names import full_name
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
@@ -42,17 +43,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     port.add_argument("port", help="name of the port")
     port.add_argument("--group", default="", help="name of its port group")
     command(port, create_port)
-    for verb, text, work in (
-        ("delete-port", "delete a port", delete_port),
-        ("counters", "show a port's counters and drops by reason", counters),
-    ):
-        sub = verbs.add_parser(verb, help=text)
-        sub.add_argument("port", help="SWITCH/PORT or the full name")
-        command(sub, work, lists=True)
+    sub = verbs.add_parser("delete-port", help="delete a port")
+    sub.add_argument("port", help="SWITCH/PORT or the full name")
+    command(sub, delete_port, lists=True)
     trace = verbs.add_parser("trace-frame", help="tell what the switch would do with a frame, without sending it")
     trace.add_argument("port", help="port where it comes in: SWITCH/PORT or the full name")
     trace.add_argument("frame", help="the frame in hexadecimal")
     command(trace, trace_frame, lists=True)
+    vswitch_capture.configure(verbs)
+    vswitch_watching.configure(verbs)
 
 
 def _switches(client: Client) -> SwitchesStub:
@@ -65,18 +64,6 @@ def _ports(client: Client) -> PortsStub:
     from lamina.vswitch.v1 import vswitch_pb2_grpc
 
     return client.stub("vswitch", vswitch_pb2_grpc.PortsStub)
-
-
-async def _switch_name(client: Client, switch: str) -> str:
-    """Returns the name of a switch of which the last part is given."""
-    return await full_name(client, "switches", switch, "vswitch")
-
-
-async def _port_name(client: Client, text: str) -> str:
-    if text.count("/") != 1:
-        return text
-    switch, _, port = text.partition("/")
-    return f"{await _switch_name(client, switch)}/ports/{port}"
 
 
 async def switches(client: Client, args: argparse.Namespace) -> None:
@@ -111,7 +98,7 @@ async def delete_switch(client: Client, args: argparse.Namespace) -> None:
     """Deletes a switch."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    name = await _switch_name(client, args.switch)
+    name = await switch_name(client, args.switch)
     await _switches(client).DeleteSwitch(vswitch_pb2.DeleteSwitchRequest(name=name))
     print(f"deleted {name}")
 
@@ -120,7 +107,7 @@ async def groups(client: Client, args: argparse.Namespace) -> None:
     """Lists port groups."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    request = vswitch_pb2.ListPortGroupsRequest(parent=await _switch_name(client, args.switch))
+    request = vswitch_pb2.ListPortGroupsRequest(parent=await switch_name(client, args.switch))
     output.show(
         await collect(_switches(client).ListPortGroups, request, "port_groups"),
         ("GROUP", "VLAN", "PORTS"),
@@ -134,7 +121,7 @@ async def create_group(client: Client, args: argparse.Namespace) -> None:
     from lamina.vswitch.v1 import vswitch_pb2
 
     request = vswitch_pb2.CreatePortGroupRequest(
-        parent=await _switch_name(client, args.switch),
+        parent=await switch_name(client, args.switch),
         port_group_id=args.group,
         port_group=vswitch_pb2.PortGroup(vlan_id=args.vlan),
     )
@@ -145,7 +132,7 @@ async def ports(client: Client, args: argparse.Namespace) -> None:
     """Lists ports."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    request = vswitch_pb2.ListPortsRequest(parent=await _switch_name(client, args.switch))
+    request = vswitch_pb2.ListPortsRequest(parent=await switch_name(client, args.switch))
     output.show(
         await collect(_ports(client).ListPorts, request, "ports"),
         ("PORT", "GROUP", "VLAN", "STATE", "ADMIN", "OWNER"),
@@ -165,7 +152,7 @@ async def create_port(client: Client, args: argparse.Namespace) -> None:
     """Creates a port."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    parent = await _switch_name(client, args.switch)
+    parent = await switch_name(client, args.switch)
     group = args.group if "/" in args.group or not args.group else f"{parent}/portGroups/{args.group}"
     request = vswitch_pb2.CreatePortRequest(parent=parent, port_id=args.port, port=vswitch_pb2.Port(port_group=group))
     print((await _ports(client).CreatePort(request)).name)
@@ -175,7 +162,7 @@ async def delete_port(client: Client, args: argparse.Namespace) -> None:
     """Deletes a port."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    name = await _port_name(client, args.port)
+    name = await port_name(client, args.port)
     await _ports(client).DeletePort(vswitch_pb2.DeletePortRequest(name=name))
     print(f"deleted {name}")
 
@@ -184,7 +171,7 @@ async def macs(client: Client, args: argparse.Namespace) -> None:
     """Shows a MAC table."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    request = vswitch_pb2.ListMacEntriesRequest(parent=await _switch_name(client, args.switch))
+    request = vswitch_pb2.ListMacEntriesRequest(parent=await switch_name(client, args.switch))
     output.show(
         await collect(_switches(client).ListMacEntries, request, "mac_entries"),
         ("MAC", "VLAN", "PORT", "TYPE", "AGE"),
@@ -203,28 +190,9 @@ async def flush(client: Client, args: argparse.Namespace) -> None:
     """Forgets learned addresses."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    request = vswitch_pb2.FlushMacTableRequest(name=await _switch_name(client, args.switch))
+    request = vswitch_pb2.FlushMacTableRequest(name=await switch_name(client, args.switch))
     done = await _switches(client).FlushMacTable(request)
     print(f"forgot {done.flushed_entries} addresses")
-
-
-async def counters(client: Client, args: argparse.Namespace) -> None:
-    """Shows a port's counters."""
-    from lamina.vswitch.v1 import vswitch_pb2
-
-    found = await _ports(client).GetPortCounters(
-        vswitch_pb2.GetPortCountersRequest(port=await _port_name(client, args.port))
-    )
-    if args.output == "json":
-        output.as_json(found)
-        return
-    rows = [
-        ("received", f"{found.received_frames:,} frames, {output.size(found.received_bytes)}"),
-        ("sent", f"{found.sent_frames:,} frames, {output.size(found.sent_bytes)}"),
-        ("flooded", f"{found.flooded_frames:,} frames"),
-        *((f"dropped: {word(vswitch_pb2.DropReason, drop.reason)}", f"{drop.frames:,} frames") for drop in found.drops),
-    ]
-    output.table(("PORT", last(found.port)), rows)
 
 
 async def trace_frame(client: Client, args: argparse.Namespace) -> None:
@@ -242,7 +210,7 @@ async def trace_frame(client: Client, args: argparse.Namespace) -> None:
             violations=[Violation("frame", str(error))],
             next_step="give the bytes as pairs of hexadecimal digits, for example ffffffffffff0200000000010806",
         ) from error
-    request = vswitch_pb2.TraceFrameRequest(port=await _port_name(client, args.port), frame=frame)
+    request = vswitch_pb2.TraceFrameRequest(port=await port_name(client, args.port), frame=frame)
     found = await _ports(client).TraceFrame(request)
     if args.output == "json":
         output.as_json(found)

@@ -38,7 +38,7 @@ class Reader:
     async def more(self) -> bool:
         """Read the next message; False at the end."""
         async with asyncio.timeout(10):
-            message = await self.call.read()
+            message: Any = await self.call.read()
         if message is grpc.aio.EOF:
             return False
         assert len(message.data) <= 256 << 10
@@ -118,7 +118,8 @@ async def test_drops_are_captured_when_asked_for_with_their_reason(lan: Any) -> 
     a.send([b"\x02" * 13, frame(BROADCAST, A)])
     files = [await reader.rest() for reader in (plain, with_drops, only)]
     told = [[(p.length, p.direction, p.comments) for p in found.packets] for found in files]
-    passed, dropped = (60, 1, []), (13, 1, ["drop: RUNT"])
+    passed: tuple[int, int, list[str]] = (60, 1, [])
+    dropped = (13, 1, ["drop: RUNT"])
     assert told[0] == [passed] and told[2] == [dropped]
     assert sorted(told[1]) == sorted([passed, (60, 2, []), dropped])
 
@@ -179,7 +180,7 @@ async def test_two_runs_give_the_same_bytes(start: Any, device: Any, tmp_path: A
 async def test_what_a_capture_cannot_be_is_refused(lan: Any) -> None:
     """Unknown names, numbers out of range, other switches' ports and bad filters each have their reason."""
     running, *_ = lan
-    for options, expected in (
+    wrong: list[tuple[dict[str, Any], tuple[str, str]]] = [
         ({"switch": "s1"}, ("INVALID_ARGUMENT", "NAME_MALFORMED")),
         ({"switch": "hosts/h1/switches/s2"}, ("NOT_FOUND", "SWITCH_UNKNOWN")),
         ({"ports": [f"{PORTS}/zz"]}, ("NOT_FOUND", "PORT_UNKNOWN")),
@@ -192,7 +193,8 @@ async def test_what_a_capture_cannot_be_is_refused(lan: Any) -> None:
         ({"buffer_bytes": 65535}, ("INVALID_ARGUMENT", "REQUEST_INVALID")),
         ({"direction": 7}, ("INVALID_ARGUMENT", "REQUEST_INVALID")),
         ({"filter": "tcp port"}, ("INVALID_ARGUMENT", "FILTER_MALFORMED")),
-    ):
+    ]
+    for options, expected in wrong:
         request = pb.CaptureFramesRequest(**{"switch": SWITCH, **options})
         assert await reason_of(rpc.CapturesStub(running.channel).CaptureFrames(request).read()) == expected, options
 

@@ -102,7 +102,7 @@ async def test_records_are_chosen_by_port_and_filter_and_paged(lan: Any, manual_
 async def test_bad_questions_about_records_are_refused(lan: Any) -> None:
     """Unknown switch, malformed trace, filter and token each have their reason."""
     _, captures, *_ = lan
-    for fields, expected in (
+    wrong: list[tuple[dict[str, Any], tuple[str, str]]] = [
         ({"parent": "hosts/h1/switches/zz"}, ("NOT_FOUND", "SWITCH_UNKNOWN")),
         ({"trace_id": "abc"}, ("INVALID_ARGUMENT", "REQUEST_INVALID")),
         ({"trace_id": "A" * 32}, ("INVALID_ARGUMENT", "REQUEST_INVALID")),
@@ -110,7 +110,8 @@ async def test_bad_questions_about_records_are_refused(lan: Any) -> None:
         ({"port": "hosts/h1/switches/s2/ports/a"}, ("INVALID_ARGUMENT", "REQUEST_INVALID")),
         ({"page_size": -1}, ("INVALID_ARGUMENT", "REQUEST_INVALID")),
         ({"page_token": "?"}, ("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")),
-    ):
+    ]
+    for fields, expected in wrong:
         request = pb.ListFrameRecordsRequest(**{"parent": SWITCH, **fields})
         assert await reason_of(captures.ListFrameRecords(request)) == expected, fields
 
@@ -144,5 +145,5 @@ async def test_counters_of_all_ports_and_of_all_vlans(lan: Any) -> None:
             pb.ListCountersRequest(parent=SWITCH, by_vlan=by_vlan, page_size=1, page_token=token)
         )
         assert len(answer.ports) + len(answer.vlans) == 1 and not answer.next_page_token
-        request = pb.ListCountersRequest(parent="hosts/h1/switches/zz", by_vlan=by_vlan)
-        assert await reason_of(captures.ListCounters(request)) == ("NOT_FOUND", "SWITCH_UNKNOWN")
+        unknown = pb.ListCountersRequest(parent="hosts/h1/switches/zz", by_vlan=by_vlan)
+        assert await reason_of(captures.ListCounters(unknown)) == ("NOT_FOUND", "SWITCH_UNKNOWN")

@@ -42,8 +42,8 @@ class Lan:
         await self.running.switches.CreatePortGroup(request)
         for name in ("a", "b", "m"):
             port = vswitch_pb2.Port(port_group="" if name == "m" else f"{SWITCH}/portGroups/g")
-            request = vswitch_pb2.CreatePortRequest(parent=SWITCH, port_id=name, port=port)
-            made = await self.running.ports.CreatePort(request)
+            create = vswitch_pb2.CreatePortRequest(parent=SWITCH, port_id=name, port=port)
+            made = await self.running.ports.CreatePort(create)
             self.devices[name] = await device(self.running.ports, made.handle, completions=True).plug_in()
         return self
 
@@ -137,8 +137,12 @@ async def test_a_destination_takes_part_in_nothing_else(lan: Lan) -> None:
 
 async def test_mirrors_survive_a_restart_and_go_with_their_ports(lan: Lan, start: Any, device: Any) -> None:
     """Definitions are durable; a source goes with its port or group, the mirror with its destination."""
-    fields = {"source_ports": [f"{PORTS}/b", f"{PORTS}/a"], "source_port_groups": [], "source_vlan_ids": [7, 5]}
-    options = {"direction": pb.DIRECTION_EGRESS, "filter": "ip", "snap_bytes": 64, "drops": True}
+    fields: dict[str, Any] = {
+        "source_ports": [f"{PORTS}/b", f"{PORTS}/a"],
+        "source_port_groups": [],
+        "source_vlan_ids": [7, 5],
+    }
+    options: dict[str, Any] = {"direction": pb.DIRECTION_EGRESS, "filter": "ip", "snap_bytes": 64, "drops": True}
     made = await lan.mirror(**fields, **options, request_id="r1")
     await lan.running.stop()
     again = Lan(await start())
@@ -178,7 +182,7 @@ async def test_what_a_mirror_cannot_be_is_refused(lan: Lan) -> None:
     """Loops, unknown names, bad fields, names that are taken and reused requests each have their reason."""
     a, m = f"{PORTS}/a", f"{PORTS}/m"
     await lan.mirror("first", source_ports=[a], request_id="r1")
-    for fields, expected in (
+    wrong: list[tuple[dict[str, Any], tuple[str, str]]] = [
         ({"name": "first", "source_ports": [a]}, ("ALREADY_EXISTS", "MIRROR_EXISTS")),
         ({"name": "x", "source_ports": [a], "request_id": "r1"}, ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")),
         ({"source_ports": [m]}, ("FAILED_PRECONDITION", "MIRROR_LOOP")),
@@ -199,7 +203,8 @@ async def test_what_a_mirror_cannot_be_is_refused(lan: Lan) -> None:
         ({"source_ports": ["hosts/h1/switches/s2/ports/a"]}, ("INVALID_ARGUMENT", "REQUEST_INVALID")),
         ({"source_ports": [a], "snap_bytes": 65536}, ("INVALID_ARGUMENT", "REQUEST_INVALID")),
         ({"source_ports": [a], "filter": "("}, ("INVALID_ARGUMENT", "FILTER_MALFORMED")),
-    ):
+    ]
+    for fields, expected in wrong:
         assert await reason_of(lan.mirror(**{"name": "second", **fields})) == expected, fields
     names = pb.GetMirrorRequest(name=f"{SWITCH}/mirrors/none"), pb.DeleteMirrorRequest(name=f"{SWITCH}/mirrors/none")
     for call in (lan.stub.GetMirror(names[0]), lan.stub.DeleteMirror(names[1])):

@@ -27,7 +27,7 @@ class Watch:
     async def message(self) -> pb.WatchPortsResponse:
         """Return the next message."""
         async with asyncio.timeout(10):
-            message = await self.call.read()
+            message: Any = await self.call.read()
         assert message is not grpc.aio.EOF and len(message.changes) <= 256
         found: pb.WatchPortsResponse = message
         return found

@@ -1,0 +1,97 @@
+"""`lamina vswitch capture`: frames into a pcapng file, or live into Wireshark."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from lamina_cli import parse
+from lamina_cli.client import Client, command
+from lamina_cli.commands.vswitch_names import port_name, switch_name
+from lamina_cli.stop_signal import StopSignal
+
+if TYPE_CHECKING:
+    from lamina.vswitch.v1.captures_pb2 import CaptureFramesRequest
+
+DIRECTIONS = {"both": 0, "in": 1, "out": 2}
+
+
+def configure(verbs: Any) -> None:
+    """Adds `capture`."""
+    sub = verbs.add_parser("capture", help="write frames to a pcapng file; -w - is for wireshark -k -i -")
+    sub.add_argument("filter", nargs="*", help="filter, for example: tcp port 80")
+    sub.add_argument("--switch", default="", help="all ports of this switch")
+    sub.add_argument("--port", action="append", default=[], help="SWITCH/PORT or the full name; repeatable")
+    sub.add_argument("-w", "--write", required=True, metavar="FILE", help="the file; - is standard output")
+    sub.add_argument("--direction", choices=sorted(DIRECTIONS), default="both", help="seen from the switch")
+    sub.add_argument("--drops", action="store_true", help="dropped frames too, with their reasons")
+    sub.add_argument("--only-drops", action="store_true", help="dropped frames alone")
+    sub.add_argument("-c", "--count", type=parse.INT64, default=0, help="end after so many frames")
+    sub.add_argument("--duration", type=parse.duration, default=0, help="end after a time such as 10s")
+    sub.add_argument("--snap", type=parse.INT32, default=0, metavar="BYTES", help="keep the first bytes of each frame")
+    sub.add_argument("--buffer", type=parse.size, default=0, metavar="SIZE", help="may wait for us, default 4MiB")
+    command(sub, capture)
+
+
+async def capture(client: Client, args: argparse.Namespace) -> None:
+    """Writes what passes until a limit, Ctrl-C, or whoever reads standard output goes."""
+    from lamina.vswitch.v1 import captures_pb2_grpc
+
+    request = await _request(client, args)
+    stop = StopSignal()
+    stop.install()
+    call = client.stub("vswitch", captures_pb2_grpc.CapturesStub).CaptureFrames(request)
+    ending = asyncio.get_running_loop().create_task(_cancel(call, stop))
+    where = "standard output" if args.write == "-" else args.write
+    out: BinaryIO = sys.stdout.buffer if args.write == "-" else Path(args.write).open("wb")  # noqa: ASYNC230, SIM115
+    frames = lost = 0
+    try:
+        async for piece in call:
+            out.write(piece.data)
+            out.flush()
+            frames, lost = frames + piece.frames, piece.lost_frames
+    except BrokenPipeError:
+        call.cancel()
+    except asyncio.CancelledError:
+        if not stop.told.is_set():
+            raise
+    finally:
+        ending.cancel()
+        if args.write != "-":
+            out.close()
+        print(f"{frames} frames written to {where}, {lost} lost", file=sys.stderr)
+
+
+async def _cancel(call: Any, stop: StopSignal) -> None:
+    await stop.told.wait()
+    call.cancel()
+
+
+async def _request(client: Client, args: argparse.Namespace) -> CaptureFramesRequest:
+    from lamina.vswitch.v1 import captures_pb2
+
+    from lamina_kit.errors import InvalidArgument
+
+    ports = [await port_name(client, text) for text in args.port]
+    if not args.switch and not ports:
+        raise InvalidArgument(
+            "nothing is named to capture from",
+            reason="SWITCH_MISSING",
+            next_step="give --switch SWITCH, or --port SWITCH/PORT",
+        )
+    switch = await switch_name(client, args.switch) if args.switch else ports[0].rpartition("/ports/")[0]
+    return captures_pb2.CaptureFramesRequest(
+        switch=switch,
+        ports=ports,
+        direction=captures_pb2.Direction.ValueType(DIRECTIONS[args.direction]),
+        drops=args.drops,
+        only_drops=args.only_drops,
+        filter=" ".join(args.filter),
+        snap_bytes=args.snap,
+        frame_limit=args.count,
+        duration_ns=args.duration,
+        buffer_bytes=min(args.buffer, 2**31 - 1),
+    )

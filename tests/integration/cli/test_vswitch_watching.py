@@ -1,0 +1,140 @@
+"""Watching a switch from the command line: captures in files and pipes, mirrors, records, counters, changes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from lamina.vswitch.v1 import vswitch_pb2 as pb
+from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
+from tests import pcapng_reader
+
+from lamina_kit.channel import connect
+
+PORTS = ("a", "b", "m")
+FRAME = (b"\xff" * 6 + bytes.fromhex("020000000001") + b"\x88\xb5hello").ljust(60, b"\0")
+
+
+@pytest.fixture(scope="module")
+def lan(up: Any) -> Iterator[Any]:
+    """Returns the command with a switch that has ports a, b and m; in the end nothing of it is left."""
+    up.run("vswitch", "create-switch", "lan")
+    for port in PORTS:
+        up.run("vswitch", "create-port", "lan", port)
+    yield up
+    for port in (*PORTS, "z"):
+        up.run("vswitch", "delete-port", f"lan/{port}")
+    up.run("vswitch", "delete-switch", "lan")
+
+
+@pytest.fixture
+def send(lan: Any) -> Callable[..., None]:
+    """Returns what sends frames into port a, while b and m have somebody behind them."""
+    record = json.loads((lan.home / "default" / "stack.json").read_text())
+    return lambda *frames: asyncio.run(_send(record["targets"]["vswitch"], frames))
+
+
+async def _send(target: str, frames: tuple[bytes, ...]) -> None:
+    channel = connect(target)
+    ports = rpc.PortsStub(channel)
+    calls = []
+    for name in PORTS:
+        port = await ports.GetPort(pb.GetPortRequest(name=f"hosts/{await _host(channel)}/switches/lan/ports/{name}"))
+        call: Any = ports.Attach()
+        await call.write(pb.AttachRequest(open=pb.AttachOpen(handle=port.handle, completions=True)))
+        await call.read()
+        calls.append(call)
+    await calls[0].write(pb.AttachRequest(frames=pb.FrameBatch(frames=frames)))
+    async with asyncio.timeout(30):
+        while not (await calls[0].read()).completion.frames:
+            pass
+    for call in calls:
+        await call.done_writing()
+        async with asyncio.timeout(30):
+            while await call.read() is not grpc.aio.EOF:
+                pass
+    await channel.close()
+
+
+async def _host(channel: Any) -> str:
+    listed = await rpc.SwitchesStub(channel).ListSwitches(pb.ListSwitchesRequest())
+    return str(listed.switches[0].name.split("/")[1])
+
+
+def wait_for_header(process: Any) -> bytes:
+    """Returns the first bytes that a live capture writes, which come before any frame."""
+    head = os.read(process.stdout.fileno(), 1 << 16)
+    assert head[:4] == b"\x0a\x0d\x0d\x0a"
+    return head
+
+
+def test_a_live_capture_flows_into_a_pipe_and_ends_with_its_count(lan: Any, send: Any) -> None:
+    """The header comes before any frame, and after the last one the pipe ends with a whole file."""
+    words = ("vswitch", "capture", "-w", "-", "--switch", "lan", "--drops", "-c", "3", "ether", "proto", "0x88b5")
+    process = lan.start(*words)
+    head = wait_for_header(process)
+    send(FRAME, FRAME[:13], FRAME)
+    rest, _ = process.communicate(timeout=60)
+    found = pcapng_reader.read(head + rest)
+    assert process.returncode == 0 and [packet.data for packet in found.packets] == [FRAME] * 3
+    assert found.filters[0] == "ether proto 0x88b5" and found.blocks[-1] == "statistics"
+
+
+def test_a_capture_into_a_file_ends_whole_at_a_time_and_at_ctrl_c(lan: Any, tmp_path: Any, eventually: Any) -> None:
+    """Both ways the file reads to its end, the status is 0, and the summary names the file."""
+    file = tmp_path / "one.pcapng"
+    done = lan.run("vswitch", "capture", "--port", "lan/a", "-w", str(file), "--duration", "10ms")
+    assert pcapng_reader.read(file.read_bytes()).blocks == ["section"]
+    assert f"0 frames written to {file}, 0 lost" in done.stderr
+    process = lan.start("vswitch", "capture", "--switch", "lan", "-w", "-")
+    head = wait_for_header(process)
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and pcapng_reader.read(head + rest).blocks == ["section"]
+
+
+def test_a_capture_that_cannot_be_says_why(lan: Any) -> None:
+    """A bad filter is named with its position, and without switch and port the next step is told."""
+    done = lan.run("vswitch", "capture", "--switch", "lan", "-w", "-", "tcp", "prt", expect=1)
+    assert "position 5" in done.stderr and "FILTER_MALFORMED" in done.stderr
+    assert "--switch" in lan.run("vswitch", "capture", "-w", "-", expect=1).stderr
+
+
+def test_mirrors_records_and_counters_have_tables_and_json(lan: Any, send: Any) -> None:
+    """A mirror is made, copies and is deleted; records tell the rules; counters show ports, VLANs and drops."""
+    name = lan.run("vswitch", "mirror", "lan", "tap", "--to", "m", "--port", "a", "--direction", "in").stdout.strip()
+    send(FRAME, FRAME[:13])
+    (mirror,) = lan.json("vswitch", "mirrors", "lan")
+    assert (mirror["name"], mirror["copied_frames"]) == (name, "1")
+    table = lan.run("vswitch", "mirrors", "lan").stdout.splitlines()
+    assert table[1].split() == ["tap", "a", "ingress", "m", "no", "1", "-"]
+    table = lan.run("vswitch", "records", "lan", "less", "13").stdout.splitlines()
+    assert table[0].split()[:5] == ["TIME", "PORT", "BYTES", "VERDICT", "WHY"]
+    assert table[1].split()[1:5] == ["a", "13", "dropped", "runt"]
+    assert "output.drop_runt" in lan.run("vswitch", "records", "lan", "--port", "a", "--steps").stdout
+    assert lan.json("vswitch", "records", "lan", "less", "13")[0]["length_bytes"] == 13
+    by_port = lan.run("vswitch", "counters", "lan").stdout.splitlines()
+    assert [row.split()[0] for row in by_port] == ["PORT", "a", "b", "m"] and "runt" in by_port[1]
+    assert "dropped: runt" in lan.run("vswitch", "counters", "lan/a").stdout
+    assert [row["vlan_id"] for row in lan.json("vswitch", "counters", "lan", "--vlans")] == [0]
+    lan.run("vswitch", "delete-mirror", "lan/tap")
+    assert lan.json("vswitch", "mirrors", "lan") == []
+
+
+def test_watch_shows_what_is_so_and_then_changes(lan: Any) -> None:
+    """With --once it ends after the ports; as JSON each change is a line of its own."""
+    assert lan.run("vswitch", "watch", "lan", "--once").stdout.split()[:2] == ["a", "detached"]
+    process = lan.start("vswitch", "watch", "lan", "-o", "json")
+    states = [json.loads(process.stdout.readline())["port"]["state"] for _ in range(3)]
+    assert states == ["STATE_DETACHED"] * 3
+    lan.run("vswitch", "create-port", "lan", "z")
+    assert json.loads(process.stdout.readline())["port"]["name"].endswith("/z")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
