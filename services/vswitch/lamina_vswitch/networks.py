@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from lamina_kit.checks import Checks
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
@@ -168,10 +169,25 @@ class Networks:
         """Return the network of a VLAN."""
         return self._of_vlan.get((switch, vlan))
 
-    def may_use(self, switch: str, vlan: int, port: str, mac: bytes, address: int, now_ns: int) -> bool:
-        """Tell whether a lease or a reservation gives an address to a device: what source guard asks."""
-        state = self._of_vlan.get((switch, vlan))
-        return state is not None and state.book.may_use(port, mac, address, now_ns)
+    def gives(self, slot: int, address: bytes, now_ns: int) -> bool:
+        """Tell whether a lease, or the reservation of a device behind the port, gives an address to a port.
+
+        This is what source guard asks. Where a device with a reservation is, the MAC table says.
+        """
+        port = self.catalog.port_in_slot(slot)
+        state = self._of_vlan.get((port.switch, self.catalog.vlan(port)))
+        if state is None or len(address) != 4:
+            return False
+        number = int.from_bytes(address, "big")
+        lease = state.book.lease(number, now_ns)
+        if lease is not None:
+            return lease.port == port.port
+        reserved = state.book.reserved(number)
+        if reserved is None:
+            return False
+        switch = self.catalog.switch_name(port.switch)
+        entry = self.catalog.engine.mac_entry(switch, state.definition.vlan, reserved.mac, now_ns)
+        return entry is not None and entry.slot == slot
 
     def update(self, wanted: NetworkDefinition) -> NetworkState:
         """Give a network new settings; name, mode, switch, VLAN, subnet, MAC address and port are what they were."""
@@ -205,9 +221,10 @@ class Networks:
         switch = self.catalog.switch_name(wanted.switch)
         if wanted.vlan and all(group.vlan != wanted.vlan for group in self.catalog.port_groups(wanted.switch)):
             raise no_group_in_vlan(switch, wanted.vlan)
-        for route in wanted.routes:
-            if route.network:
-                self.routed_state(route.network)
+        with Checks() as check:
+            for route in wanted.routes:
+                other = self.routed_state(route.network).definition.mode if route.network else Mode.NAT
+                check.that(other is Mode.NAT, "network.routes", f"lead into {route.network}, which is host-only")
         outside = wanted.mode is Mode.NAT and wanted.nat.outside is Outside.UPLINK
         if (wanted.mode is Mode.BRIDGE or outside) and not self.uplinks.of_switch(wanted.switch):
             raise no_uplink(switch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ class Guest:
         self.address = self.router = 0
         self.router_mac = BROADCAST_MAC
         self.seen: list[bytes] = []
+        self._waiting: deque[bytes] = deque()
 
     # Frames
 
@@ -36,13 +38,14 @@ class Guest:
         """Return the first thing that is not None that `wanted` makes of a frame; answer ARP for the own address."""
         async with asyncio.timeout(10):
             while True:
-                for data in (await self.device.next()).frames.frames:
-                    frame = ethernet.parse(data)
-                    assert isinstance(frame, ethernet.Frame)
-                    self.seen.append(data)
-                    self._answer_arp(frame)
-                    if (found := wanted(frame)) is not None:
-                        return found
+                while not self._waiting:
+                    self._waiting.extend((await self.device.next()).frames.frames)
+                frame = ethernet.parse(self._waiting.popleft())
+                assert isinstance(frame, ethernet.Frame)
+                self.seen.append(frame.payload)
+                self._answer_arp(frame)
+                if (found := wanted(frame)) is not None:
+                    return found
 
     def _answer_arp(self, frame: ethernet.Frame) -> None:
         packet = arp.parse(frame.payload) if frame.ethertype == ethernet.ARP else None
@@ -109,15 +112,17 @@ class Guest:
         body = udp.build(client, BROADCAST, udp.Datagram(wire.CLIENT_PORT, wire.SERVER_PORT, payload))
         self.send(BROADCAST_MAC, ethernet.IPV4, ipv4.build(ipv4.Packet(client, BROADCAST, ipv4.UDP, body)))
 
-    async def dhcp(self) -> wire.Message:
-        """Return the next DHCP reply."""
+    async def dhcp(self, mac: bytes = b"") -> wire.Message:
+        """Return the next DHCP reply to the guest, or to another MAC address that it says it has."""
 
         def of(packet: ipv4.Packet) -> wire.Message | None:
             datagram = udp.parse(packet.src, packet.dst, packet.payload) if packet.protocol == ipv4.UDP else None
             if not isinstance(datagram, udp.Datagram) or datagram.destination_port != wire.CLIENT_PORT:
                 return None
             message = wire.parse(datagram.payload)
-            return message if isinstance(message, wire.Message) and message.op == wire.BOOTREPLY else None
+            if not isinstance(message, wire.Message) or message.op != wire.BOOTREPLY:
+                return None
+            return message if message.mac == (mac or self.mac) else None
 
         found = await self.packet(of)
         assert isinstance(found, wire.Message)
@@ -126,7 +131,7 @@ class Guest:
     async def discover(self, **options: Any) -> wire.Message:
         """Ask for an offer, and return it."""
         self.send_dhcp(Kind.DISCOVER, **options)
-        return await self.dhcp()
+        return await self.dhcp(options.get("mac", b""))
 
     async def get_address(self, **options: Any) -> wire.Message:
         """Get an address by DHCP, take it, find the router, and return what the server told."""

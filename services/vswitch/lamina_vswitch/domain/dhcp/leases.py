@@ -99,13 +99,9 @@ class LeaseBook:
         """Return the reservation of a MAC address."""
         return self._reservations.get(mac)
 
-    def may_use(self, port: str, mac: bytes, address: int, now_ns: int) -> bool:
-        """Tell whether a lease or a reservation gives `address` to `mac` behind `port`."""
-        found = self.lease(address, now_ns)
-        if found is not None:
-            return found.port == port and (not found.mac or found.mac == mac)
-        reserved = self._reserved.get(address)
-        return reserved is not None and reserved.mac == mac
+    def reserved(self, address: int) -> Reservation | None:
+        """Return the reservation of an address."""
+        return self._reserved.get(address)
 
     def of_device(self, mac: bytes, now_ns: int) -> Lease | None:
         """Return what a device was offered last, or else has by DHCP."""
