@@ -42,22 +42,35 @@ class Arrival(NamedTuple):
 class Interface:
     """One interface. `out` takes the frames that leave it, with its name, in their order.
 
-    `mtu`: bytes of the largest packet, 68 to 65535. Raises ValueError for another.
+    `unreachable` takes packets, of those in parts the first, whose neighbour does not answer. `mtu`: bytes of the
+    largest packet, 68 to 65535; raises ValueError for another.
     """
 
-    def __init__(self, name: str, mac: Mac | None, mtu: int, out: list[tuple[str, bytes]]) -> None:
+    def __init__(
+        self, name: str, mac: Mac | None, mtu: int, out: list[tuple[str, bytes]], unreachable: list[bytes]
+    ) -> None:
         if not MIN_MTU <= mtu <= MAX_PACKET_BYTES:
             raise ValueError(f"an interface cannot have an MTU of {mtu} bytes")
         self.name, self.mac, self.mtu = name, mac, mtu
-        self.addresses: list[InterfaceAddress] = []
+        self.addresses: list[InterfaceAddress] = []  # these two are changed by `add` and `remove` alone
+        self.broadcasts: dict[int, None] = {}  # of the subnets on the link, as keys
         self.neighbours: NeighbourTable[list[bytes]] = NeighbourTable()
         self.conflicts = 0  # ARP packets in which others claimed an address of ours
-        self.unreachable: list[
-            bytes
-        ] = []  # (first parts of) packets to who does not answer, until the stack takes them
-        self._out = out
+        self._out, self._unreachable = out, unreachable
         self._groups: dict[int, int] = {}
         self._group_macs = {multicast_mac(ALL_HOSTS): 1}
+
+    def add(self, entry: InterfaceAddress) -> None:
+        """Give the interface an address."""
+        self._change([*self.addresses, entry])
+
+    def remove(self, entry: InterfaceAddress) -> None:
+        """Take an address of the interface from it."""
+        self._change([other for other in self.addresses if other != entry])
+
+    def _change(self, addresses: list[InterfaceAddress]) -> None:
+        self.addresses = addresses
+        self.broadcasts = {found.broadcast: None for found in addresses if found.broadcast is not None}
 
     def address_of(self, address: int) -> InterfaceAddress | None:
         """Return the entry of an address of ours, or None."""
@@ -66,10 +79,6 @@ class Interface:
     def on_link(self, address: int) -> InterfaceAddress | None:
         """Return the first entry whose subnet an address lies in, or None."""
         return next((found for found in self.addresses if address in found.subnet), None)
-
-    def is_broadcast(self, address: int) -> bool:
-        """Tell whether an address is the directed broadcast of a subnet of this link."""
-        return any(found.broadcast == address for found in self.addresses)
 
     def has_joined(self, group: int) -> bool:
         """Tell whether packets to a multicast group are for us."""
@@ -167,7 +176,7 @@ class Interface:
         for question in outcome.questions:
             data = arp.request(mac, question.source, question.target)
             self._out.append((self.name, ethernet.build(question.mac, mac, ethernet.ARP, data)))
-        self.unreachable.extend(parts[0] for parts in outcome.unreachable)
+        self._unreachable.extend(parts[0] for parts in outcome.unreachable)
 
     def _frames(self, src: Mac, dst: Mac, parts: list[bytes]) -> None:
         for part in parts:

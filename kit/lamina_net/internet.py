@@ -46,6 +46,7 @@ class Internet:
 
     def __init__(self, first_identification: int) -> None:
         self.out: list[tuple[str, bytes]] = []
+        self.unreachable: list[bytes] = []
         self.interfaces: dict[str, Interface] = {}
         self.routes = RouteTable()
         self.reassembly = Reassembly()
@@ -53,8 +54,9 @@ class Internet:
         self.looped: deque[Delivery] = deque()
         self._identification = first_identification
         self._local: dict[int, Interface] = {}
+        self._broadcasts: dict[int, None] = {}
         self._lo = self.add_interface(LOOPBACK_NAME, None, LOOPBACK_MTU)
-        self._lo.addresses.append(InterfaceAddress(LOOPBACK, _LOOPBACK_SUBNET))
+        self._lo.add(InterfaceAddress(LOOPBACK, _LOOPBACK_SUBNET))
 
     # Configuration
 
@@ -62,15 +64,18 @@ class Internet:
         """Add an interface. Raises ValueError for a name that is there, or an MTU that cannot be."""
         if name in self.interfaces:
             raise ValueError(f"there is an interface {name} already")
-        self.interfaces[name] = Interface(name, mac, mtu, self.out)
+        self.interfaces[name] = Interface(name, mac, mtu, self.out, self.unreachable)
         return self.interfaces[name]
 
     def remove_interface(self, name: str) -> None:
-        """Remove an interface with its addresses and routes; raises KeyError for one that is not there."""
+        """Remove an interface with its addresses and routes; raises KeyError for one that is not there, or loopback."""
+        if name == LOOPBACK_NAME:
+            raise KeyError(name)
         interface = self.interfaces.pop(name)
         for entry in interface.addresses:
             self._local.pop(entry.address, None)
         self.routes.remove_interface(name)
+        self._gather_broadcasts()
 
     def add_address(self, name: str, address: int, length: int) -> bool:
         """Give an interface an address, and a route to its subnet of `length` bits, and tell the neighbours.
@@ -83,8 +88,9 @@ class Internet:
         entry = InterfaceAddress(address, subnet(address, length))
         if entry.broadcast == address or (length < 31 and entry.subnet.network == address):
             return False
-        interface.addresses.append(entry)
+        interface.add(entry)
         self._local[address] = interface
+        self._gather_broadcasts()
         self.routes.add(Route(entry.subnet, name, source=address))
         interface.announce(address)
         return True
@@ -95,13 +101,17 @@ class Internet:
         entry = interface.address_of(address)
         if entry is None or name == LOOPBACK_NAME:
             return False
-        interface.addresses.remove(entry)
+        interface.remove(entry)
         del self._local[address]
+        self._gather_broadcasts()
         self.routes.remove(entry.subnet, interface=name)
         heir = next((other for other in interface.addresses if other.subnet == entry.subnet), None)
         if heir is not None:
             self.routes.add(Route(heir.subnet, name, source=heir.address))
         return True
+
+    def _gather_broadcasts(self) -> None:
+        self._broadcasts = {found: None for each in self.interfaces.values() for found in each.broadcasts}
 
     # What comes in
 
@@ -128,17 +138,17 @@ class Internet:
     def _may_come(self, packet: Packet, interface: Interface, frame_to_group: bool, to_group: bool) -> bool:
         """Tell whether a packet is for us and its source is one that can be. Source: RFC 1122, 3.2.1.3 and 3.3.6."""
         src = packet.src
-        if src != ANY and (not is_unicast(src) or is_loopback(src) or interface.is_broadcast(src)):
+        if src != ANY and (not is_unicast(src) or is_loopback(src) or src in interface.broadcasts):
             return False
         if src in self._local or (src == ANY and not to_group):
             return False
         if to_group:
-            return packet.dst == BROADCAST or interface.is_broadcast(packet.dst) or interface.has_joined(packet.dst)
+            return packet.dst == BROADCAST or packet.dst in interface.broadcasts or interface.has_joined(packet.dst)
         return packet.dst in self._local and not frame_to_group
 
     @staticmethod
     def _is_group(dst: int, interface: Interface) -> bool:
-        return dst == BROADCAST or is_multicast(dst) or interface.is_broadcast(dst)
+        return dst == BROADCAST or is_multicast(dst) or dst in interface.broadcasts
 
     # What goes out
 
@@ -148,7 +158,7 @@ class Internet:
 
     def is_group(self, address: int) -> bool:
         """Tell whether an address is for many on any link: broadcast, a subnet's broadcast, multicast."""
-        return any(self._is_group(address, interface) for interface in self.interfaces.values())
+        return address == BROADCAST or is_multicast(address) or address in self._broadcasts
 
     def source_for(self, dst: int, name: str = "") -> int | None:
         """Return the address from which to send to `dst`, at interface `name` if given, or None without a way.

@@ -100,7 +100,7 @@ class Stack:
 
     def _settle(self, now_ns: int) -> None:
         """Send what TCP has, and bring round what goes to ourselves, until nothing is left to do."""
-        looped = self.internet.looped
+        looped, unreachable = self.internet.looped, self.internet.unreachable
         while True:
             packets, events = self.tcp.drain()
             self._events.extend(event for found in events if (event := self.sockets.translated(found)) is not None)
@@ -108,10 +108,12 @@ class Stack:
                 self._send_segment(src, dst, data, now_ns)
             while looped:
                 self._deliver(looped.popleft(), now_ns)
-            failed = self._take_unreachable()
-            for packet in failed:
-                self._unreachable(packet, now_ns)
-            if not packets and not events and not failed and not looped:
+            if unreachable:
+                failed = unreachable[:]
+                unreachable.clear()
+                for packet in failed:
+                    self._unreachable(packet, now_ns)
+            elif not packets and not events and not looped:
                 return
 
     def _deliver(self, delivery: Delivery, now_ns: int) -> None:
@@ -140,14 +142,6 @@ class Stack:
                 self.internet.send(packet._replace(dont_fragment=False), now_ns)
             else:
                 self.tcp.icmp_error(src, dst, data, IcmpKind.TOO_BIG, now_ns, mtu)
-
-    def _take_unreachable(self) -> list[bytes]:
-        packets: list[bytes] = []
-        for interface in self.internet.interfaces.values():
-            if interface.unreachable:
-                packets += interface.unreachable
-                interface.unreachable.clear()
-        return packets
 
     def _unreachable(self, data: bytes, now_ns: int) -> None:
         """Tell the sender of a packet, who is one of ours, that its neighbour does not answer."""
