@@ -69,7 +69,7 @@ def _take_progress(conn: Connection, segment: Segment, acknowledged: int, now_ns
     conn.una = acknowledged
     done = min(acknowledged, conn.buffer_end) - conn.buffer_start
     if done > 0:
-        del conn.buffer[:done]
+        conn.buffer.drop(done)
         conn.buffer_start += done
     if sample >= 0 and (not conn.flight.ambiguous or _echoes(conn, segment, sample)):
         conn.round_trip.sample(now_ns - sample)

@@ -39,7 +39,7 @@ def send(conn: Connection, data: bytes, urgent: bool = False) -> int | Refused:
         conn.wants_room = True
     if size <= 0 < len(data):
         return Refused(Errno.AGAIN)
-    conn.buffer += data if size == len(data) else memoryview(data)[:size]
+    conn.buffer.append(data if size == len(data) else data[:size])
     if urgent and size:
         conn.urgent_end = conn.buffer_end
     return size

@@ -8,6 +8,7 @@ Source: RFC 9293, 3.3.1.
 
 from __future__ import annotations
 
+from lamina_net.tcp.bytequeue import ByteQueue
 from lamina_net.tcp.config import SocketOptions, TcpConfig
 from lamina_net.tcp.congestion import NewReno, controller
 from lamina_net.tcp.flight import Flight
@@ -68,7 +69,7 @@ class Connection:
     def _begin_sending(self) -> None:
         self.iss = self.una = self.nxt = self.buffer_start = 0
         self.window = self.max_window = self.wl1 = self.wl2 = self.send_shift = 0
-        self.buffer = bytearray()
+        self.buffer = ByteQueue()
         self.capacity = self.config.buffer
         self.wants_room = False
         self.fin_queued = False
@@ -151,7 +152,7 @@ class Connection:
 
     def drop_sending(self) -> None:
         """Forget what was to be sent: nobody will acknowledge it any more."""
-        self.buffer = bytearray()
+        self.buffer = ByteQueue()
         self.flight = Flight()
         self.buffer_start = self.una = self.nxt
 

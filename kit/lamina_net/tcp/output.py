@@ -188,7 +188,7 @@ def _send_record(conn: Connection, record: Sent, now_ns: int) -> None:
         flags |= FIN
     if last == len(conn.buffer) and last > first:
         flags |= PSH
-    emit(conn, now_ns, record.start, flags, bytes(conn.buffer[first:last]))
+    emit(conn, now_ns, record.start, flags, conn.buffer.slice(first, last))
 
 
 def send_reset(conn: Connection, now_ns: int) -> None:

@@ -11,6 +11,7 @@ Source: RFC 9293, 3.8.6 and 3.10.7.4; RFC 2018 for SACK, RFC 2883 for its block 
 
 from __future__ import annotations
 
+from lamina_net.tcp.bytequeue import ByteQueue
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.ranges import Ranges
 
@@ -34,7 +35,7 @@ class Receiver:
         self.nxt = 0
         self.advertised = 0
         """The right edge of what was offered."""
-        self.ready = bytearray()
+        self.ready = ByteQueue()
         self.waiting = bytearray()
         self.ranges = Ranges()
         self.fin_at: int | None = None
@@ -69,7 +70,7 @@ class Receiver:
         if len(payload) > end - start:
             payload = payload[: end - start]
         if start == nxt and not self.ranges.starts:
-            self.ready += payload
+            self.ready.append(payload)
             self.nxt = end
             return True
         self._wait(start, end, payload)
@@ -91,7 +92,7 @@ class Receiver:
         waiting[offset : offset + len(payload)] = payload
         if merged[0] == self.nxt:
             complete = merged[1] - self.nxt
-            self.ready += waiting[:complete]
+            self.ready.append(waiting[:complete])
             del waiting[:complete]
             self.nxt = merged[1]
             ranges.remove_below(self.nxt)
@@ -145,9 +146,7 @@ class Receiver:
 
     def read(self, size: int) -> bytes:
         """Give the user up to `size` bytes, and let the buffer grow with what a round trip brings."""
-        ready = self.ready
-        data = bytes(ready[:size])
-        del ready[: len(data)]
+        data = self.ready.take(size)
         self._drained += len(data)
         if self.nxt >= self._measure_at:  # at least one round trip since the edge was offered
             if 2 * self._drained > self.size:

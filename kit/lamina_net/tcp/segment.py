@@ -12,7 +12,7 @@ import struct
 from typing import NamedTuple
 
 from lamina_net import ipv4
-from lamina_net.checksum import checksum, is_right, pseudo_sum
+from lamina_net.checksum import checksum, is_right, pseudo_sum, word_sum
 from lamina_net.refusal import Refusal
 
 FIN = 0x01
@@ -169,6 +169,8 @@ def build(src: int, dst: int, segment: Segment, *, with_checksum: bool = True) -
     offset = header << 2  # number of 32-bit words in the upper four bits
     head = _LAYOUT.pack(source, destination, sequence, acknowledgment, offset, flags, window, 0, urgent)
     pseudo = pseudo_sum(src, dst, ipv4.TCP, header + len(payload))
-    bare = b"%b%b%b" % (head, optional, payload)
-    value = checksum(bare, pseudo) if with_checksum else pseudo % 65535 or 65535
-    return b"%b%b%b" % (bare[:16], value.to_bytes(2, "big"), bare[18:])
+    if with_checksum:  # of the parts, as headers are even: a long payload is copied once
+        value = checksum(payload, pseudo + word_sum(head) + word_sum(optional))
+    else:
+        value = pseudo % 65535 or 65535
+    return b"%b%b%b%b%b" % (head[:16], value.to_bytes(2, "big"), head[18:], optional, payload)

@@ -12,4 +12,5 @@ _HALF = 0x8000_0000
 
 def unwrap(number: int, near: int) -> int:
     """Return the integer congruent to `number` (32 bits) that lies in [near - 2³¹, near + 2³¹)."""
-    return near - _HALF + ((number - near + _HALF) & MASK)
+    below = near - _HALF
+    return below + ((number - below) & MASK)

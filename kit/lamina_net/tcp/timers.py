@@ -35,7 +35,8 @@ def settle(conn: Connection, now_ns: int) -> None:
         if conn.ack_now and conn.state is State.TIME_WAIT:
             output.acknowledge(conn, now_ns)
         return
-    output.transmit(conn, now_ns)
+    if conn.flight.queue or conn.buffer or conn.fin_queued:
+        output.transmit(conn, now_ns)
     if conn.ack_now:
         output.acknowledge(conn, now_ns)
     elif conn.ack_pending and not conn.ack_at:

@@ -77,9 +77,8 @@ def scenario(seed: int) -> Scenario:
     if seed % 8 == 0:
         ends[rng.randrange(2)].abort_after = rng.randrange(1, most)
     congestion = rng.choice([Congestion.CUBIC, Congestion.NEWRENO])
-    return Scenario(
-        seed, world, *ends, SocketOptions(nodelay=rng.random() < 0.3, keepalive=True, congestion=congestion)
-    )
+    options = SocketOptions(nodelay=rng.random() < 0.3, keepalive=True, congestion=congestion)
+    return Scenario(seed, world, ends[0], ends[1], options)
 
 
 def expect_complete(done: Scenario) -> None:
