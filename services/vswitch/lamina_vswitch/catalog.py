@@ -23,6 +23,7 @@ from lamina_vswitch.domain.definition import (
     SwitchDefinition,
 )
 from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.refusals import exists, in_use, internal, over_limit, stale, unknown
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.sampling import Notice
@@ -61,6 +62,8 @@ class Catalog:
         self._slots: dict[int, PortDefinition] = {}
         self._requests = RequestLedger()
         self._internal: dict[tuple[str, str], int] = {}
+        self.trunks: dict[tuple[str, str], Trunk] = {}
+        """Port groups that are trunks, by ids of switch and group; whoever keeps the policies keeps it."""
         self.switch_users: list[Callable[[str], int]] = []
         """Asked how many things beside ports a switch carries, such as networks without a router."""
         self.plugged: list[Callable[[PortDefinition], None]] = []
@@ -135,6 +138,11 @@ class Catalog:
         """Return all switches, ordered by id."""
         return [self._switches[key] for key in sorted(self._switches)]
 
+    def replace_switch(self, switch: SwitchDefinition, now_ns: int) -> None:
+        """Put an existing switch's new settings, which the store has, to work; the engine may refuse them."""
+        self.engine.update_switch(self.switch_name(switch.switch), switch, now_ns)
+        self._switches[switch.switch] = switch
+
     def delete_switch(self, switch: str, *, force: bool, now_ns: int) -> None:
         """Delete a switch with its port groups and, when forced, its ports."""
         gone = self.switch(switch)
@@ -184,6 +192,10 @@ class Catalog:
         self.switch(switch)
         return [self._groups[key] for key in sorted(self._groups) if key[0] == switch]
 
+    def replace_group(self, group: PortGroupDefinition) -> None:
+        """Take over an existing group's new VLAN, which the store has; the caller moves its ports."""
+        self._groups[group.switch, group.port_group] = group
+
     def delete_port_group(self, switch: str, port_group: str) -> None:
         """Delete a port group that no port is in."""
         group = self.port_group(switch, port_group)
@@ -198,8 +210,12 @@ class Catalog:
 
     def members(self, group: PortGroupDefinition) -> int:
         """Return how many ports are in a group."""
-        wanted = (group.switch, group.port_group)
-        return sum((port.switch, port.port_group) == wanted for port in self._ports.values())
+        return len(self.ports_of(group))
+
+    def ports_of(self, group: PortGroupDefinition) -> list[PortDefinition]:
+        """Return the ports that are in a group, ordered by slot."""
+        ports = (self._slots[slot] for slot in sorted(self._slots))
+        return [port for port in ports if (port.switch, port.port_group) == (group.switch, group.port_group)]
 
     # Ports
 
@@ -247,11 +263,15 @@ class Catalog:
         return port
 
     def vlan(self, port: PortDefinition) -> int:
-        """Return the access VLAN of a port: that of its group, or 0; an internal port has its own."""
+        """Return the VLAN of a port: its group's, the native one of a trunk, or 0; an internal port has its own."""
         own = self._internal.get((port.switch, port.port))
         if own is not None:
             return own
-        return self.port_group(port.switch, port.port_group).vlan if port.port_group else 0
+        if not port.port_group:
+            return 0
+        group = self.port_group(port.switch, port.port_group)
+        trunk = self.trunks.get((port.switch, port.port_group))
+        return group.vlan if trunk is None else trunk.native
 
     def ports(self, switch: str) -> list[PortDefinition]:
         """Return the ports of a switch, ordered by id."""

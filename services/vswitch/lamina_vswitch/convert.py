@@ -97,6 +97,17 @@ def _group_of_switch(name: str, switch: str, names: Names) -> str:
     return group
 
 
+def moved_group(request: pb.UpdatePortGroupRequest, old: PortGroupDefinition) -> PortGroupDefinition:
+    """Return `old` with what the request changes."""
+    wanted = request.port_group
+    paths = list(request.update_mask.paths) or (["vlan_id"] if wanted.vlan_id else [])
+    with Checks() as check:
+        for path in paths:
+            check.one_of("update_mask", path, ("vlan_id",))
+        check.range("port_group.vlan_id", wanted.vlan_id, *VLAN_ID)
+    return PortGroupDefinition(old.switch, old.port_group, wanted.vlan_id) if paths else old
+
+
 def static_entry(request: pb.CreateMacEntryRequest, names: Names) -> tuple[str, bytes, str]:
     """Return switch id, address and port id of the entry that a request asks for."""
     switch = names.switch(request.parent, "parent")
@@ -144,9 +155,11 @@ def switch(name: str, definition: SwitchDefinition, tally: SwitchTally, ports: i
     )
 
 
-def port(name: str, definition: PortDefinition, group: str, vlan: int, attached: bool, linked: bool) -> pb.Port:
+def port(
+    name: str, definition: PortDefinition, group: str, vlan: int, attached: bool, linked: bool, shut: bool
+) -> pb.Port:
     """Return a port as a message; `linked` says whether its link is up, which a fault may prevent."""
-    state = pb.Port.STATE_UP if attached else pb.Port.STATE_DETACHED
+    state = pb.Port.STATE_SHUT if shut else pb.Port.STATE_UP if attached else pb.Port.STATE_DETACHED
     return pb.Port(
         name=name,
         port_group=group,

@@ -8,7 +8,15 @@ from lamina_kit.errors import InvalidArgument
 from lamina_kit.names import Pattern
 from lamina_net.address import parse_address
 from lamina_vswitch.domain.backend.definition import BACKEND_NAME
-from lamina_vswitch.domain.definition import MAC_ENTRY_NAME, PORT_GROUP_NAME, PORT_NAME, SWITCH_NAME
+from lamina_vswitch.domain.definition import (
+    MAC_ENTRY_NAME,
+    PORT_GROUP_NAME,
+    PORT_GROUP_POLICY_NAME,
+    PORT_NAME,
+    PORT_POLICY_NAME,
+    SETTINGS_NAME,
+    SWITCH_NAME,
+)
 from lamina_vswitch.domain.network import LEASE_NAME, NETWORK_NAME, RESERVATION_NAME
 from lamina_vswitch.domain.refusals import unknown
 
@@ -34,6 +42,20 @@ class Names:
     def port(self, name: str, field: str = "name") -> tuple[str, str]:
         """Return switch id and port id."""
         switch, port = self._ids("port", PORT_NAME, name, field)
+        return switch, port
+
+    def settings(self, name: str, field: str = "name") -> str:
+        """Return the switch id of the name of a switch's settings."""
+        return self._ids("switch", SETTINGS_NAME, name, field)[0]
+
+    def port_group_policy(self, name: str, field: str = "name") -> tuple[str, str]:
+        """Return switch id and port group id of the name of a group's policy."""
+        switch, port_group = self._ids("port_group", PORT_GROUP_POLICY_NAME, name, field)
+        return switch, port_group
+
+    def port_policy(self, name: str, field: str = "name") -> tuple[str, str]:
+        """Return switch id and port id of the name of a port's policy."""
+        switch, port = self._ids("port", PORT_POLICY_NAME, name, field)
         return switch, port
 
     def of(self, kind: str, pattern: Pattern, name: str, field: str = "name") -> tuple[str, str]:

@@ -6,7 +6,13 @@ import asyncio
 from functools import partial
 
 from grpc import aio
-from lamina.vswitch.v1 import backends_pb2_grpc, captures_pb2_grpc, networks_pb2_grpc, rings_pb2_grpc
+from lamina.vswitch.v1 import (
+    backends_pb2_grpc,
+    captures_pb2_grpc,
+    networks_pb2_grpc,
+    policies_pb2_grpc,
+    rings_pb2_grpc,
+)
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
 from lamina_kit.engines import load_engine
@@ -23,12 +29,16 @@ from lamina_vswitch.holding import Holding
 from lamina_vswitch.io.store import SqliteStore
 from lamina_vswitch.io.store_backends import BackendStore
 from lamina_vswitch.io.store_networks import NetworkStore
+from lamina_vswitch.io.store_policies import PolicyStore
 from lamina_vswitch.metrics import families
 from lamina_vswitch.names import Names
 from lamina_vswitch.networks import Networks
+from lamina_vswitch.pacing import Pacer
+from lamina_vswitch.policies import PolicyBook
 from lamina_vswitch.serving.backends import BackendsServicer
 from lamina_vswitch.serving.captures import CapturesServicer
 from lamina_vswitch.serving.networks import NetworksServicer
+from lamina_vswitch.serving.policies import PoliciesServicer
 from lamina_vswitch.serving.port_rings import PortRingsServicer
 from lamina_vswitch.serving.ports import PortsServicer
 from lamina_vswitch.serving.switches import SwitchesServicer
@@ -50,6 +60,7 @@ class VswitchService:
     service_names = (
         "lamina.vswitch.v1.Switches",
         "lamina.vswitch.v1.Ports",
+        "lamina.vswitch.v1.Policies",
         "lamina.vswitch.v1.PortRings",
         "lamina.vswitch.v1.Backends",
         "lamina.vswitch.v1.Networks",
@@ -71,17 +82,25 @@ class VswitchService:
         rng, events = environment.rng.child("faults"), environment.layer.events
         self._faults = VswitchFaults(self._catalog, environment.clock, rng, events)
         self._faults.register(environment.layer.faults)
+        rng = environment.rng.child("policies")
+        self._policies = PolicyBook(
+            self._catalog, PolicyStore(self._store), rng, environment.clock.now_ns, self._record
+        )
+        self._pacer = Pacer(environment.clock, engine.advance)
+        engine.timer = self._pacer.wake_at
         store = NetworkStore(self._store, lambda: environment.clock.wall_ns() - environment.clock.now_ns())
         rng, events = environment.rng.child("networks"), environment.layer.events
         self._networks = Networks(self._catalog, store, environment.clock, rng, config.max_networks, events.record)
+        engine.set_lease_book(self._networks)
         self._hardware: OwnerSession | None = None
         self._grace: asyncio.Task[None] | None = None
 
     def register(self, server: aio.Server) -> None:
         """Add the layer's services to a server."""
         views = Views(self._catalog, self._environment)
-        rpc.add_SwitchesServicer_to_server(SwitchesServicer(views), server)
+        rpc.add_SwitchesServicer_to_server(SwitchesServicer(views, self._policies), server)
         rpc.add_PortsServicer_to_server(PortsServicer(views, self._streams), server)
+        policies_pb2_grpc.add_PoliciesServicer_to_server(PoliciesServicer(views, self._policies), server)
         networks = NetworksServicer(self._networks, Names(self._environment.host))
         networks_pb2_grpc.add_NetworksServicer_to_server(networks, server)
         holding = Holding(self._catalog, self._environment.clock)
@@ -94,6 +113,7 @@ class VswitchService:
         self._store.open()
         self._networks.load()
         self._catalog.restore(self._environment.clock.now_ns())
+        self._policies.restore(self._environment.clock.now_ns())
         self._networks.restore()
         self._watchers.restore()
         self._backends.restore()
@@ -116,6 +136,7 @@ class VswitchService:
         self._backends.stop()
         self._watchers.stop()
         self._faults.stop()
+        self._pacer.stop()
         self._networks.stop()
         self._environment.layer.sessions.close()
         if self._grace is not None:

@@ -1,46 +1,27 @@
 """What a switch decides about one frame. One function decides for traffic and for `TraceFrame`, so they cannot differ.
 
-Order of the pipeline: ingress (is the port up) → parse → vlan → source → learn → lookup → output. Learning comes before
-the lookup, as IEEE 802.1Q orders it: a frame that a station sends to itself finds itself at its own port.
+Order of the pipeline: the way in (`admission.py`) → learn → lookup → output. Learning comes before the lookup, as IEEE
+802.1Q orders it: a frame that a station sends to itself finds itself at its own port.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable
 from typing import NamedTuple
 
+from lamina_vswitch.domain.admission import Admission, Refusal, Rule, Shutting, Tag, admit
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Entry, Learned
-from lamina_vswitch.domain.frame import Header, is_group, is_link_local, is_station, parse
-from lamina_vswitch.domain.topology import Port, Switch
-
-Learn = Callable[[int, bytes, int, int], Learned]
-
-
-class Rule(enum.Enum):
-    """The rule that decided where a frame goes; the part before the dot is its stage in the pipeline.
-
-    PORT_REFUSED is no decision of the pipeline: the frame was lost at a port, before the switch or behind it.
-    """
-
-    PORT_REFUSED = "port.refused"
-    INGRESS_PORT_DOWN = "ingress.port_down"
-    INGRESS_MIRROR_PORT = "ingress.mirror_port"
-    PARSE_REFUSED = "parse.refused"
-    VLAN_MISMATCH = "vlan.mismatch"
-    SOURCE_INVALID = "source.invalid"
-    LINK_LOCAL = "lookup.link_local"
-    GROUP = "lookup.group"
-    UNKNOWN_UNICAST = "lookup.unknown_unicast"
-    KNOWN_UNICAST = "lookup.known_unicast"
+from lamina_vswitch.domain.frame import Header, is_group, is_link_local
+from lamina_vswitch.domain.topology import Port, ShutReason, Switch
 
 
 class Decision(NamedTuple):
     """Where a frame goes, and what was found on the way.
 
     Exactly one of `outputs` (port slots, ascending) and `drop` is given. `header` is None when the frame could not be
-    parsed or was not looked at; `learned` is None when the frame was dropped before its source was considered.
+    parsed or was not looked at; `learned` is None when the frame was dropped before its source was considered. `vlan`
+    is the VLAN that it is in, 0 too when it is dropped before it is in one; `tag` is how it came tagged. `shutting` is
+    the port that it has the switch shut.
     """
 
     rule: Rule
@@ -49,6 +30,9 @@ class Decision(NamedTuple):
     header: Header | None = None
     learned: Learned | None = None
     entry: Entry | None = None
+    vlan: int = 0
+    tag: Tag = Tag.NONE
+    shutting: Shutting | None = None
 
     @property
     def flooded(self) -> bool:
@@ -56,48 +40,74 @@ class Decision(NamedTuple):
         return self.drop is None and (self.rule is Rule.GROUP or self.rule is Rule.UNKNOWN_UNICAST)
 
 
-def decide(switch: Switch, port: Port, frame: bytes, now_ns: int, learn: Learn) -> Decision:
+def decide(
+    switch: Switch, port: Port, frame: bytes, now_ns: int, *, acts: bool = False, released: bool = False
+) -> Decision:
     """Decide about a frame that enters `switch` at `port`.
 
-    `learn` is the fdb's `learn` for traffic and its `would_learn` for a trace; everything else here only reads.
+    Only if it `acts`, addresses are learned and storms counted; a trace does not. `released`: the frame has waited for
+    the shaper of its port. Shutting a port is left to the caller.
     """
-    if not port.up:
-        return Decision(Rule.INGRESS_PORT_DOWN, drop=DropReason.LINK_DOWN)
-    if port.copies_only:
-        return Decision(Rule.INGRESS_MIRROR_PORT, drop=DropReason.MIRROR_PORT)
-    header = parse(frame, switch.mtu_bytes)
-    if isinstance(header, DropReason):
-        return Decision(Rule.PARSE_REFUSED, drop=header)
-    if header.tag_vid and header.tag_vid != port.vlan:
-        return Decision(Rule.VLAN_MISMATCH, drop=DropReason.VLAN_MISMATCH, header=header)
-    if not is_station(header.src):
-        return Decision(Rule.SOURCE_INVALID, drop=DropReason.SOURCE_INVALID, header=header)
-    learned = learn(port.vlan, header.src, port.slot, now_ns)
+    admitted = admit(switch, port, frame, now_ns, acts=acts, released=released)
+    if isinstance(admitted, Refusal):
+        return refused(admitted)
+    header, vlan, tag = admitted
+    limit = port.policy.security.mac_limit
+    if limit and _one_too_many(switch, port, admitted, limit, now_ns):
+        shutting = Shutting(port.slot, ShutReason.MAC_LIMIT) if port.policy.security.shut_at_mac_limit else None
+        return refused(Refusal(Rule.MAC_LIMIT, DropReason.MAC_LIMIT, header, vlan, shutting))
+    learn = switch.fdb.learn if acts else switch.fdb.would_learn
+    learned = learn(vlan, header.src, port.slot, now_ns)
     if is_link_local(header.dst):
-        return Decision(Rule.LINK_LOCAL, drop=DropReason.LINK_LOCAL, header=header, learned=learned)
+        return Decision(Rule.LINK_LOCAL, (), DropReason.LINK_LOCAL, header, learned, None, vlan, tag)
     if is_group(header.dst):
-        return _flood(switch, port, Rule.GROUP, header, learned)
-    return _unicast(switch, port, header, learned, now_ns)
+        return _flood(switch, port, Rule.GROUP, admitted, learned)
+    return _unicast(switch, port, admitted, learned, now_ns)
 
 
-def _unicast(switch: Switch, port: Port, header: Header, learned: Learned, now_ns: int) -> Decision:
-    entry = switch.fdb.lookup(port.vlan, header.dst, now_ns)
+def refused(refusal: Refusal) -> Decision:
+    """Return the decision about a frame that did not come in."""
+    rule, drop, header, vlan, shutting = refusal
+    return Decision(rule, (), drop, header, None, None, vlan, Tag.NONE, shutting)
+
+
+def _one_too_many(switch: Switch, port: Port, admitted: Admission, limit: int, now_ns: int) -> bool:
+    """Tell whether the source would be one address more behind the port than it may have."""
+    entry = switch.fdb.lookup(admitted.vlan, admitted.header.src, now_ns)
+    if entry is not None and (entry.static or entry.port == port.slot):
+        return False
+    return switch.fdb.behind(port.slot, now_ns) >= limit
+
+
+def _unicast(switch: Switch, port: Port, admitted: Admission, learned: Learned, now_ns: int) -> Decision:
+    header, vlan, tag = admitted
+    entry = switch.fdb.lookup(vlan, header.dst, now_ns)
     if header.dst == header.src and learned in (Learned.NEW, Learned.MOVED):
         entry = Entry(port.slot, now_ns, static=False, serial=0)  # a trace has not learned it, traffic has
     if entry is None:
-        return _flood(switch, port, Rule.UNKNOWN_UNICAST, header, learned)
+        return _flood(switch, port, Rule.UNKNOWN_UNICAST, admitted, learned)
+    drop = _hindrance(switch, port, entry, admitted)
+    outputs = (entry.port,) if drop is None else ()
+    if switch.listening:
+        listeners = switch.audience(port, vlan, tag is Tag.PROVIDER).listeners
+        outputs = tuple(sorted({*outputs, *listeners}))
+    return Decision(Rule.KNOWN_UNICAST, outputs, None if outputs else drop, header, learned, entry, vlan, tag)
+
+
+def _hindrance(switch: Switch, port: Port, entry: Entry, admitted: Admission) -> DropReason | None:
+    """Return why a frame does not go to the port of its destination's entry."""
     if entry.port == port.slot:
-        drop = DropReason.SAME_PORT
-    else:
-        target = switch.ports[entry.port]
-        if target.takes_part and target.vlan == port.vlan:
-            return Decision(Rule.KNOWN_UNICAST, (entry.port,), header=header, learned=learned, entry=entry)
-        drop = DropReason.DESTINATION_DOWN
-    return Decision(Rule.KNOWN_UNICAST, drop=drop, header=header, learned=learned, entry=entry)
+        return DropReason.SAME_PORT
+    target = switch.ports[entry.port]
+    if not target.takes_part or not target.carries(admitted.vlan, admitted.tag is Tag.PROVIDER):
+        return DropReason.DESTINATION_DOWN
+    return DropReason.ISOLATED if port.policy.isolated and target.policy.isolated else None
 
 
-def _flood(switch: Switch, port: Port, rule: Rule, header: Header, learned: Learned) -> Decision:
-    outputs = switch.flood_ports(port)
-    if outputs:
-        return Decision(rule, outputs, header=header, learned=learned)
-    return Decision(rule, drop=DropReason.NO_DESTINATION, header=header, learned=learned)
+def _flood(switch: Switch, port: Port, rule: Rule, admitted: Admission, learned: Learned) -> Decision:
+    header, vlan, tag = admitted
+    audience = switch.audience(port, vlan, tag is Tag.PROVIDER)
+    drop = None
+    if not audience.flood:
+        drop = DropReason.ISOLATED if audience.isolated else DropReason.NO_DESTINATION
+    return Decision(rule, audience.flood, drop, header, learned, None, vlan, tag)

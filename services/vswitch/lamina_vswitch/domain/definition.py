@@ -14,6 +14,10 @@ PORT_GROUP_NAME = Pattern("hosts/{host}/switches/{switch}/portGroups/{port_group
 PORT_NAME = Pattern("hosts/{host}/switches/{switch}/ports/{port}")
 MAC_ENTRY_NAME = Pattern("hosts/{host}/switches/{switch}/macEntries/{mac_entry}")
 
+SETTINGS_NAME = Pattern("hosts/{host}/switches/{switch}/settings")
+PORT_GROUP_POLICY_NAME = Pattern("hosts/{host}/switches/{switch}/portGroups/{port_group}/policy")
+PORT_POLICY_NAME = Pattern("hosts/{host}/switches/{switch}/ports/{port}/policy")
+
 MTU_BYTES = (576, 9000)
 AGEING_SECONDS = (1, 1_000_000)
 MAC_LIMIT = (1, 1 << 20)

@@ -19,7 +19,18 @@ class DropReason(enum.IntEnum):
     NO_DESTINATION = 9
     DESTINATION_DOWN = 10
     QUEUE_FULL = 11
+    PORT_SHUT = 12
+    FORGED_TRANSMIT = 13
+    MAC_CHANGED = 14
+    MAC_LIMIT = 15
+    DHCP_GUARD = 16
+    ROUTER_GUARD = 17
+    SOURCE_GUARD = 18
+    STORM = 19
+    SHAPED = 20
+    ISOLATED = 21
     MIRROR_PORT = 22
+    LOOP_PROBE = 23
     OFFLOAD_INVALID = 25
     HOLD_FULL = 26
     DISCARDED = 27
@@ -56,10 +67,21 @@ EXPLANATION = {
     DropReason.NO_DESTINATION: "no other port of the VLAN is up",
     DropReason.DESTINATION_DOWN: "static entry names a port that is not up or not in the VLAN",
     DropReason.QUEUE_FULL: "queue of the receiving port is full",
+    DropReason.PORT_SHUT: "came from a port that loop detection, storm control or the address limit shut",
+    DropReason.FORGED_TRANSMIT: "source is not the address that the device uses",
+    DropReason.MAC_CHANGED: "receiving device uses another address than it was given",
+    DropReason.MAC_LIMIT: "source is one address more than the port may have",
+    DropReason.DHCP_GUARD: "came from a DHCP server behind a port that may have none",
+    DropReason.ROUTER_GUARD: "IPv6 router advertisement from a port that may send none",
+    DropReason.SOURCE_GUARD: "IP source is an address that the port was not given",
+    DropReason.STORM: "above the rate that storm control allows",
+    DropReason.SHAPED: "the queue in which frames wait for the shaper was full, or ended while they waited",
+    DropReason.ISOLATED: "from one isolated port to another",
     DropReason.OFFLOAD_INVALID: "offload header does not fit the frame",
     DropReason.HOLD_FULL: "port is held, and holds as many frames as it may",
     DropReason.DISCARDED: "was held for a device, and discarded when the hold ended",
     DropReason.MIRROR_PORT: "came from a port that only receives copies of a mirror",
+    DropReason.LOOP_PROBE: "probe of loop detection, which did its work",
     DropReason.HOST_ONLY: "would leave a host-only network",
     DropReason.IP_MALFORMED: "IP header is cut, too long for its frame or inconsistent",
     DropReason.CHECKSUM_BAD: "IP or ICMP checksum is wrong",

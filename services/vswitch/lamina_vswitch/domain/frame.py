@@ -9,7 +9,8 @@
            |   dst   |   src   | 0x8100|  TCI  | type  | payload …   802.1Q; TCI = priority:3, DEI:1, VLAN id:12
            +---------+---------+-------+-------+-------+--------
 
-Frames carry neither preamble nor frame check sequence. An 802.1ad tag (0x88a8) is payload here: it passes untouched.
+Frames carry neither preamble nor frame check sequence. An 802.1ad tag (0x88a8) is payload at an access port and passes
+untouched; a trunk that takes provider tags reads it.
 Source: IEEE 802.3-2022, 3.1.1; IEEE 802.1Q-2022, 9.6.
 """
 
@@ -19,11 +20,12 @@ import re
 from typing import NamedTuple
 
 from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.laden import is_segmented, without_tag
+from lamina_vswitch.domain.laden import is_segmented, with_tag, without_tag
 
 HEADER_BYTES = 14
 TAG_BYTES = 4
 TPID_8021Q = b"\x81\x00"
+TPID_8021AD = b"\x88\xa8"
 VLAN_ID_MASK = 0x0FFF
 GROUP_BIT = 0x01
 ZERO_MAC = bytes(6)
@@ -46,16 +48,18 @@ class Header(NamedTuple):
     tag_vid: int | None
 
 
-def parse(frame: bytes, mtu_bytes: int) -> Header | DropReason:
+def parse(frame: bytes, mtu_bytes: int, *, provider: bool = False) -> Header | DropReason:
     """Return the head of `frame`, or the reason why a switch with this MTU has to drop it. Never raises.
 
+    With `provider`, a leading 802.1ad tag is the frame's tag, and an 802.1Q tag behind it may make it longer too.
     A frame that leaves as several may be longer: its pieces were measured where it entered.
     """
     size = len(frame)
     if size < HEADER_BYTES:
         return DropReason.RUNT
-    tagged = frame[12:14] == TPID_8021Q
-    if size > mtu_bytes + HEADER_BYTES + (TAG_BYTES if tagged else 0) and not is_segmented(frame):
+    tagged = frame[12:14] == TPID_8021Q or (provider and frame[12:14] == TPID_8021AD)
+    tags = tagged + (provider and tagged and frame[12:14] == TPID_8021AD and frame[16:18] == TPID_8021Q)
+    if size > mtu_bytes + HEADER_BYTES + TAG_BYTES * tags and not is_segmented(frame):
         return DropReason.OVERSIZE
     if not tagged:
         return Header(frame[0:6], frame[6:12], int.from_bytes(frame[12:14], "big"), None)
@@ -68,6 +72,17 @@ def parse(frame: bytes, mtu_bytes: int) -> Header | DropReason:
 def untagged(frame: bytes) -> bytes:
     """Return a tagged frame without its 802.1Q tag. The frame has been parsed, so the tag is complete."""
     return without_tag(frame)
+
+
+def tagged(frame: bytes, vlan: int) -> bytes:
+    """Return an untagged frame with an 802.1Q tag of a VLAN, 1 to 4094, and the lowest priority."""
+    return with_tag(frame, TPID_8021Q + vlan.to_bytes(2, "big"))
+
+
+def retagged(frame: bytes, vlan: int) -> bytes:
+    """Return a frame that has an 802.1Q tag with another VLAN in it, 1 to 4094; its priority stays."""
+    priority = frame[14] & ~(VLAN_ID_MASK >> 8)
+    return with_tag(without_tag(frame), TPID_8021Q + bytes([priority | vlan >> 8, vlan & 0xFF]))
 
 
 def is_group(mac: bytes) -> bool:

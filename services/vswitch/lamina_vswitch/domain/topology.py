@@ -2,22 +2,79 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.fdb import Fdb
 from lamina_vswitch.domain.listening import Listening
+from lamina_vswitch.domain.policy.loops import LoopWatch
+from lamina_vswitch.domain.policy.settings import PolicyInForce, Shaping
+from lamina_vswitch.domain.policy.shaper import Shaper
+from lamina_vswitch.domain.policy.storm import StormMeter
+
+OPEN = PolicyInForce()
+"""The policy that restricts nothing."""
+
+_MOST_AUDIENCES = 4096
+"""Audiences that are kept; a trunk has one for each VLAN."""
+
+
+class ShutReason(enum.IntEnum):
+    """Why a port is shut although its link is on; the numbers are those of the contract's enum of the same name."""
+
+    LOOP = 1
+    STORM = 2
+    MAC_LIMIT = 3
+
+
+class Shut(NamedTuple):
+    """Why and when a port was shut, and the name of the port at the other end of a loop (empty: no loop)."""
+
+    reason: ShutReason
+    since_ns: int
+    peer: str = ""
+
+
+class Audience(NamedTuple):
+    """Slots of the other ports of a VLAN, ascending: who a flooded frame goes to, who hears everything.
+
+    `isolated` says that somebody is left out who would hear the frame if its port were not isolated.
+    """
+
+    flood: tuple[int, ...]
+    listeners: tuple[int, ...]
+    isolated: bool
+
+
+class LeaseBook(Protocol):
+    """Knows which port was given which IPv4 address."""
+
+    def gives(self, slot: int, address: bytes, now_ns: int) -> bool:
+        """Tell whether a lease or reservation that holds now gives four bytes of address to the port in a slot."""
+
+
+class NoLeases:
+    """The book of a host without networks: nobody was given anything."""
+
+    def gives(self, slot: int, address: bytes, now_ns: int) -> bool:
+        """Return False."""
+        return False
 
 
 @dataclass(slots=True)
 class Port:
-    """One port. `slot` is its number in the host's port table, from 1; `vlan` is its access VLAN, 0 to 4094.
+    """One port. `slot` is its number in the host's port table, from 1; `vlan` its access VLAN or the native one of its
+    trunk, 0 to 4094.
 
     `link_up` is what its owner wants, `broken` a fault of the cable: the link is up when it is wanted and whole.
     A `held` port keeps frames for a device that moves, attached or not. `listening` is what the device said of itself.
     `copies_only` marks the destination of a mirror, which takes part in nothing else. At `record_due_ns` the next
-    frame that passes is recorded.
+    frame that passes is recorded. `first_mac` is the first source address since a device was attached. `plain` says
+    that no policy needs to look at frames that enter or leave here; it follows from `policy` and `shut`, which only the
+    switch changes.
     """
 
     slot: int
@@ -31,6 +88,13 @@ class Port:
     copies_only: bool = False
     record_due_ns: int = 0
     counters: Counters = field(default_factory=Counters)
+    policy: PolicyInForce = OPEN
+    plain: bool = True
+    shut: Shut | None = None
+    storm: StormMeter | None = None
+    ingress: Shaper | None = None
+    egress: Shaper | None = None
+    first_mac: bytes = b""
 
     @property
     def link(self) -> bool:
@@ -38,14 +102,42 @@ class Port:
         return self.link_up and not self.broken
 
     @property
+    def carrier(self) -> bool:
+        """Whether the port would be up if it were not shut."""
+        return self.link and (self.attached or self.held)
+
+    @property
     def up(self) -> bool:
         """Whether frames may enter and leave here."""
-        return self.link and (self.attached or self.held)
+        return self.link and (self.attached or self.held) and self.shut is None
 
     @property
     def takes_part(self) -> bool:
         """Whether the switch sends frames here that are not copies of a mirror."""
         return self.up and not self.copies_only
+
+    @property
+    def given_mac(self) -> bytes:
+        """The address that the device was given; empty when nobody gave one and nothing has come in."""
+        return self.policy.mac or self.first_mac
+
+    @property
+    def used_mac(self) -> bytes:
+        """The address that the device uses: the one that it told, or the one that it was given."""
+        return self.listening.mac if self.listening is not None else self.given_mac
+
+    @property
+    def mac_changed(self) -> bool:
+        """Whether nothing may be delivered because the device uses another address than it was given."""
+        given = self.given_mac
+        return self.policy.security.reject_mac_changes and bool(given) and self.used_mac != given
+
+    def carries(self, vlan: int, provider: bool = False) -> bool:
+        """Tell whether frames of a VLAN leave here; `provider`: such as come with an 802.1ad tag."""
+        trunk = self.policy.trunk
+        if trunk is None:
+            return vlan == self.vlan
+        return trunk.carries(vlan) and (trunk.provider_tags or not provider)
 
 
 class Switch:
@@ -65,7 +157,13 @@ class Switch:
         self.revision = 0
         self.port_changed: Callable[[int], None] = _nobody
         """Called with the slot of a port whose link, carrier, VLAN or part in the switching changed."""
-        self._flood: dict[int, tuple[int, ...]] = {}
+        self.loop: LoopWatch | None = None
+        self.leases: LeaseBook = NoLeases()
+        self.listening = False
+        """Whether any port hears everything."""
+        self.trunked = False
+        """Whether any port is a trunk."""
+        self._audiences: dict[tuple[int, int, bool], Audience] = {}
 
     def add_port(self, port: Port) -> None:
         """Add a port; its slot is not in use."""
@@ -81,7 +179,9 @@ class Switch:
     def changed(self) -> None:
         """Forget what was derived from the ports and their settings."""
         self.revision += 1
-        self._flood.clear()
+        self._audiences.clear()
+        self.trunked = any(port.policy.trunk is not None for port in self.ports.values())
+        self.listening = any(port.policy.security.promiscuous for port in self.ports.values())
 
     def set_link(self, slot: int, up: bool, now_ns: int) -> bool:
         """Plug the cable in or out. Return whether the device sees a change."""
@@ -101,6 +201,7 @@ class Switch:
         """Give the port a carrier or take it away."""
         port = self.ports[slot]
         port.attached = attached
+        port.first_mac = b""
         self._topology_changed(port, now_ns)
 
     def set_held(self, slot: int, held: bool, now_ns: int) -> None:
@@ -123,17 +224,73 @@ class Switch:
             port.vlan = vlan
             self._topology_changed(port, now_ns, moved=True)
 
+    def simple(self, port: Port) -> bool:
+        """Tell whether no policy, of any port or the switch, has a say in untagged frames that enter at a port.
+
+        Then they meet the rules for learning and looking up alone, and leave as they came wherever they go.
+        """
+        noted = (other for other in self.ports.values() if other.policy.trunk or other.policy.security.promiscuous)
+        return port.plain and self.loop is None and not any(other.carries(port.vlan) for other in noted)
+
+    def set_policy(self, slot: int, vlan: int, policy: PolicyInForce, now_ns: int) -> None:
+        """Give the port another policy, access or native VLAN. Entries of VLANs that it left are forgotten.
+
+        Shapers that go on keep what waits; the caller has emptied those that end.
+        """
+        port = self.ports[slot]
+        if policy.storm_control != port.policy.storm_control:
+            port.storm = StormMeter(policy.storm_control, now_ns) if policy.storm_control is not None else None
+        port.ingress = _shaper(port.ingress, policy.ingress_shaping, now_ns)
+        port.egress = _shaper(port.egress, policy.egress_shaping, now_ns)
+        port.policy, port.vlan = policy, vlan
+        port.plain = policy.plain and port.shut is None
+        for left in self.fdb.vlans():
+            if not port.carries(left):
+                self.fdb.flush(now_ns, vlan=left, port=slot)
+        self.changed()
+        self.port_changed(slot)
+
+    def shut_port(self, slot: int, shut: Shut) -> bool:
+        """Shut a port and forget what was learned behind it. Return False when it is shut already."""
+        port = self.ports[slot]
+        if port.shut is not None:
+            return False
+        port.shut, port.plain = shut, False
+        self._topology_changed(port, shut.since_ns)
+        return True
+
+    def reopen_port(self, slot: int) -> Shut | None:
+        """Open a shut port again. Return why it was shut, None when it was not."""
+        port = self.ports[slot]
+        shut, port.shut = port.shut, None
+        port.plain = port.policy.plain
+        if port.storm is not None:
+            port.storm.reopened()
+        self.changed()
+        self.port_changed(slot)
+        return shut
+
+    def audience(self, port: Port, vlan: int, provider: bool = False) -> Audience:
+        """Return who hears frames that come in at a port, in a VLAN that it carries, by whether they are flooded."""
+        key = (port.slot, vlan, provider)
+        found = self._audiences.get(key)
+        if found is None:
+            if len(self._audiences) >= _MOST_AUDIENCES:
+                self._audiences.clear()
+            others = [
+                other
+                for _, other in sorted(self.ports.items())
+                if other is not port and other.takes_part and other.carries(vlan, provider)
+            ]
+            heard = [other for other in others if not (port.policy.isolated and other.policy.isolated)]
+            listeners = tuple(other.slot for other in heard if other.policy.security.promiscuous)
+            found = Audience(tuple(other.slot for other in heard), listeners, len(heard) < len(others))
+            self._audiences[key] = found
+        return found
+
     def flood_ports(self, port: Port) -> tuple[int, ...]:
-        """Return the slots of the other ports of the VLAN that are up and take part, in ascending order."""
-        slots = self._flood.get(port.slot)
-        if slots is None:
-            slots = tuple(
-                slot
-                for slot in sorted(self.ports)
-                if slot != port.slot and self.ports[slot].vlan == port.vlan and self.ports[slot].takes_part
-            )
-            self._flood[port.slot] = slots
-        return slots
+        """Return the slots that an untagged frame is flooded to, in ascending order."""
+        return self.audience(port, port.vlan).flood
 
     def _link_changed(self, port: Port, before: bool, now_ns: int) -> bool:
         changed = port.link != before
@@ -147,6 +304,17 @@ class Switch:
         if moved or not port.up:
             self.fdb.flush(now_ns, port=port.slot)
         self.port_changed(port.slot)
+
+
+def _shaper(old: Shaper | None, shaping: Shaping | None, now_ns: int) -> Shaper | None:
+    """Return the shaper for a policy: the old one, with other rates perhaps, a new one or none."""
+    if shaping is None:
+        return None
+    if old is None:
+        return Shaper(shaping, now_ns)
+    if old.shaping != shaping:
+        old.change(shaping, now_ns)
+    return old
 
 
 def _nobody(slot: int) -> None:

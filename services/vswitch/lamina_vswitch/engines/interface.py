@@ -14,6 +14,7 @@ Capabilities that an engine may name (the contract suite asks for them before it
 - `offloads`      frames with offload headers pass, and are finished where a device does not take them
 - `static-mac`    entries that users make, which learning does not move
 - `trace-frame`   `trace` tells what would happen to a frame
+- `policies`      trunks, security, storm control, shaping, isolation and loop detection
 - `watching`      an observer, copies for mirrors, records of frames, counters of VLANs
 
 Preconditions. Slots and switch names that are passed to an engine exist in it, but for `add_*`, where they do not; the
@@ -26,6 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
+from lamina_kit.rng import Rng
 from lamina_vswitch.domain.capture.observer import Observer
 from lamina_vswitch.domain.capture.records import FrameRecord
 from lamina_vswitch.domain.counters import Counters
@@ -41,7 +43,9 @@ from lamina_vswitch.domain.hold import Hold
 from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.loss import Loss
 from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.policy.settings import LoopDetection, PolicyInForce
 from lamina_vswitch.domain.sampling import Notice
+from lamina_vswitch.domain.topology import LeaseBook, Shut
 from lamina_vswitch.domain.trace import Trace
 
 
@@ -99,6 +103,9 @@ class SwitchEngine(Protocol):
     port_changed: Callable[[int], None]
     """Called with the slot of a port whose link, carrier or VLAN changed; at the start with nobody behind it."""
 
+    timer: Callable[[int | None], None]
+    """Told when `advance` is wanted next, None for never; at the start nobody is told. Needs `policies`."""
+
     @classmethod
     def missing(cls) -> list[str]:
         """Return why the engine cannot run here; empty when it can."""
@@ -147,6 +154,33 @@ class SwitchEngine(Protocol):
 
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN; it loses its dynamic entries if that is a change."""
+
+    def update_switch(self, name: str, switch: SwitchDefinition, now_ns: int) -> None:
+        """Give a switch another MTU, ageing time or table limit; entries above the limit go, the longest unseen first.
+
+        Raises FailedPrecondition `MAC_TABLE_FULL` when more static entries are there than the new limit.
+        """
+
+    def set_policy(self, slot: int, vlan: int, policy: PolicyInForce, now_ns: int) -> None:
+        """Let a policy hold for a port from the next frame on, with its access VLAN or the native one of its trunk.
+
+        Dynamic entries of VLANs that the port left are forgotten. Needs `policies`.
+        """
+
+    def set_loop_detection(self, name: str, detection: LoopDetection | None, rng: Rng, now_ns: int) -> None:
+        """Watch a switch for loops from now on, with probes drawn from `rng`; None: no more. Needs `policies`."""
+
+    def set_lease_book(self, book: LeaseBook) -> None:
+        """Ask this book for source guards which port was given which address. Needs `policies`."""
+
+    def shut(self, slot: int) -> Shut | None:
+        """Return why a port is shut; None when it is not."""
+
+    def reopen(self, slot: int) -> Shut | None:
+        """Open a shut port again; return why it was shut, None when it was not. Needs `policies`."""
+
+    def advance(self, now_ns: int) -> None:
+        """Do what is due by now, in the order of its times; see `timer`. Needs `policies`."""
 
     def attach(self, slot: int, sink: FrameSink, now_ns: int, takes: Takes | None = None) -> None:
         """Give the port a carrier. Raises FailedPrecondition `PORT_ATTACHED` when another sink holds it.

@@ -111,15 +111,15 @@ class Rows:
         """Return address and length of a list of ports, and whether the plane may deliver to all of them."""
         kept: Any = np.array(slots, np.int64)
         self._floods[switch.name].append(kept)
-        return kept.ctypes.data, len(slots), all(self._plain(switch.ports[slot]) for slot in slots)
+        return kept.ctypes.data, len(slots), all(self._plain(switch, switch.ports[slot]) for slot in slots)
 
-    def _plain(self, port: Port) -> bool:
+    def _plain(self, switch: Switch, port: Port) -> bool:
         """Tell whether nothing but the pipeline has a say in what enters or leaves at a port."""
-        return port.takes_part and not port.held and self._engine.direct(port.slot)
+        return port.takes_part and not port.held and switch.simple(port) and self._engine.direct(port.slot)
 
     def _fill(self, switch: Switch, port: Port, flood: int, flood_size: int, floods: bool) -> None:
         row = self._table[port.slot]
-        plain = self._plain(port)
+        plain = self._plain(switch, port)
         row[: job.USED >> 3] = 0
         if not isinstance(port.counters, RowCounters):
             row[:] = 0  # what was counted for an earlier port with this slot is nobody's

@@ -93,7 +93,7 @@ class Plane:
     def _explain(self, switch: Switch, slot: int, burst: Burst, now_ns: int) -> None:
         """Keep the reference's decision about the frame that was dropped last: it has been learned from already."""
         frame = burst.frame(self._words[job.FIRST >> 3] - 1)
-        decision = decide(switch, switch.ports[slot], frame, now_ns, switch.fdb.would_learn)
+        decision = decide(switch, switch.ports[slot], frame, now_ns)
         if decision.learned is not None:
             decision = decision._replace(learned=_OUTCOMES[self._words[job.LAST_LEARNED >> 3]])
         if decision.drop is not None:
@@ -184,6 +184,8 @@ class Plane:
             (macs.STATIC_ELSEWHERE, result.spoofed),
         ):
             frames, first = _pair(words, job.LEARNED, outcome)
+            if frames and outcome == macs.NEW and not port.first_mac:
+                port.first_mac = burst.frame(first)[6:12]
             if frames:
                 noted.extend([burst.frame(first)] * frames)
         moved, first = _pair(words, job.LEARNED, macs.MOVED)

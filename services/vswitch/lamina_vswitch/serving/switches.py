@@ -11,6 +11,7 @@ from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 from lamina_vswitch import convert
 from lamina_vswitch.domain.definition import mac_entry_key
 from lamina_vswitch.domain.page import page
+from lamina_vswitch.policies import PolicyBook
 from lamina_vswitch.serving.views import Views
 
 Context = aio.ServicerContext[Any, Any]
@@ -19,8 +20,9 @@ Context = aio.ServicerContext[Any, Any]
 class SwitchesServicer(rpc.SwitchesServicer):
     """Serves `lamina.vswitch.v1.Switches`."""
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: Views, policies: PolicyBook) -> None:
         self._v = views
+        self._policies = policies
 
     async def CreateSwitch(self, request: pb.CreateSwitchRequest, context: Context) -> pb.Switch:
         """Create a switch."""
@@ -57,6 +59,13 @@ class SwitchesServicer(rpc.SwitchesServicer):
         found = self._v.catalog.port_groups(self._v.names.switch(request.parent, "parent"))
         chosen, token = page(found, lambda each: each.port_group, request.page_size, request.page_token)
         return pb.ListPortGroupsResponse(port_groups=map(self._v.group, chosen), next_page_token=token)
+
+    async def UpdatePortGroup(self, request: pb.UpdatePortGroupRequest, context: Context) -> pb.PortGroup:
+        """Change the VLAN of a port group."""
+        old = self._v.catalog.port_group(*self._v.names.port_group(request.port_group.name, "port_group.name"))
+        wanted = convert.moved_group(request, old)
+        self._policies.move_group(wanted, self._v.now_ns())
+        return self._v.group(wanted)
 
     async def DeletePortGroup(self, request: pb.DeletePortGroupRequest, context: Context) -> pb.DeletePortGroupResponse:
         """Delete a port group."""

@@ -40,7 +40,8 @@ class Views:
         name = self.catalog.port_name(port.switch, port.port)
         group = self.catalog.port_group_name(port.switch, port.port_group) if port.port_group else ""
         attached, linked = self.engine.attached(port.slot), self.engine.link(port.slot)
-        return convert.port(name, port, group, self.catalog.vlan(port), attached, linked)
+        shut = self.engine.shut(port.slot) is not None
+        return convert.port(name, port, group, self.catalog.vlan(port), attached, linked, shut)
 
     def mac_entry(self, switch: str, entry: MacEntryView) -> pb.MacEntry:
         """Return a MAC entry as a message."""

@@ -23,63 +23,48 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 from lamina.vswitch.v1 import uplinks_pb2 as lamina_dot_vswitch_dot_v1_dot_uplinks__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lamina/vswitch/v1/policies.proto\x12\x11lamina.vswitch.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\x1a\x1flamina/vswitch/v1/uplinks.proto\"\xa0\x01\n\x0eSwitchSettings\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tmtu_bytes\x18\x02 \x01(\x05\x12\x1a\n\x12mac_ageing_seconds\x18\x03 \x01(\x03\x12\x17\n\x0fmac_table_limit\x18\x04 \x01(\x05\x12\x38\n\x0eloop_detection\x18\x05 \x01(\x0b\x32 .lamina.vswitch.v1.LoopDetection\"C\n\rLoopDetection\x12\x19\n\x11probe_interval_ns\x18\x01 \x01(\x03\x12\x17\n\x0freopen_after_ns\x18\x02 \x01(\x03\"\xb4\x02\n\x0fPortGroupPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x05trunk\x18\x02 \x01(\x0b\x32\x1c.lamina.vswitch.v1.VlanTrunk\x12\x33\n\x08security\x18\x03 \x01(\x0b\x32!.lamina.vswitch.v1.SecurityPolicy\x12\x36\n\rstorm_control\x18\x04 \x01(\x0b\x32\x1f.lamina.vswitch.v1.StormControl\x12\x33\n\x0fingress_shaping\x18\x05 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Shaping\x12\x32\n\x0e\x65gress_shaping\x18\x06 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Shaping\x12\x10\n\x08isolated\x18\x07 \x01(\x08\"\x99\x03\n\nPortPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmac_address\x18\x02 \x01(\t\x12\x33\n\x08security\x18\x03 \x01(\x0b\x32!.lamina.vswitch.v1.SecurityPolicy\x12\x36\n\rstorm_control\x18\x04 \x01(\x0b\x32\x1f.lamina.vswitch.v1.StormControl\x12\x33\n\x0fingress_shaping\x18\x05 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Shaping\x12\x32\n\x0e\x65gress_shaping\x18\x06 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Shaping\x12\x35\n\teffective\x18\x07 \x01(\x0b\x32\".lamina.vswitch.v1.PortGroupPolicy\x12\x32\n\x0bshut_reason\x18\x08 \x01(\x0e\x32\x1d.lamina.vswitch.v1.ShutReason\x12\x14\n\x0cshut_time_ns\x18\t \x01(\x03\x12\x11\n\tloop_peer\x18\n \x01(\t\"\xd0\x01\n\x0eSecurityPolicy\x12\x13\n\x0bpromiscuous\x18\x01 \x01(\x08\x12\x1f\n\x17reject_forged_transmits\x18\x02 \x01(\x08\x12\x1a\n\x12reject_mac_changes\x18\x03 \x01(\x08\x12\x12\n\ndhcp_guard\x18\x04 \x01(\x08\x12\x14\n\x0crouter_guard\x18\x05 \x01(\x08\x12\x14\n\x0csource_guard\x18\x06 \x01(\x08\x12\x11\n\tmac_limit\x18\x07 \x01(\x05\x12\x19\n\x11shut_at_mac_limit\x18\x08 \x01(\x08\"\x9a\x01\n\x0cStormControl\x12#\n\x1b\x62roadcast_frames_per_second\x18\x01 \x01(\x03\x12#\n\x1bmulticast_frames_per_second\x18\x02 \x01(\x03\x12)\n!unknown_unicast_frames_per_second\x18\x03 \x01(\x03\x12\x15\n\rshut_after_ns\x18\x04 \x01(\x03\"]\n\x07Shaping\x12\x1f\n\x17\x61verage_bits_per_second\x18\x01 \x01(\x03\x12\x1c\n\x14peak_bits_per_second\x18\x02 \x01(\x03\x12\x13\n\x0b\x62urst_bytes\x18\x03 \x01(\x03\"(\n\x18GetSwitchSettingsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x83\x01\n\x1bUpdateSwitchSettingsRequest\x12\x33\n\x08settings\x18\x01 \x01(\x0b\x32!.lamina.vswitch.v1.SwitchSettings\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\")\n\x19GetPortGroupPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x83\x01\n\x1cUpdatePortGroupPolicyRequest\x12\x32\n\x06policy\x18\x01 \x01(\x0b\x32\".lamina.vswitch.v1.PortGroupPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"$\n\x14GetPortPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"y\n\x17UpdatePortPolicyRequest\x12-\n\x06policy\x18\x01 \x01(\x0b\x32\x1d.lamina.vswitch.v1.PortPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"!\n\x11ReopenPortRequest\x12\x0c\n\x04port\x18\x01 \x01(\t\"L\n\x12ReopenPortResponse\x12\x36\n\x0fprevious_reason\x18\x01 \x01(\x0e\x32\x1d.lamina.vswitch.v1.ShutReason*q\n\nShutReason\x12\x1b\n\x17SHUT_REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10SHUT_REASON_LOOP\x10\x01\x12\x15\n\x11SHUT_REASON_STORM\x10\x02\x12\x19\n\x15SHUT_REASON_MAC_LIMIT\x10\x03\x32\x93\x06\n\x08Policies\x12s\n\x14UpdateSwitchSettings\x12..lamina.vswitch.v1.UpdateSwitchSettingsRequest\x1a!.lamina.vswitch.v1.SwitchSettings\"\x08\x8a\xb5\x18\x04S-10\x12m\n\x11GetSwitchSettings\x12+.lamina.vswitch.v1.GetSwitchSettingsRequest\x1a!.lamina.vswitch.v1.SwitchSettings\"\x08\x8a\xb5\x18\x04S-10\x12u\n\x12GetPortGroupPolicy\x12,.lamina.vswitch.v1.GetPortGroupPolicyRequest\x1a\".lamina.vswitch.v1.PortGroupPolicy\"\r\x8a\xb5\x18\tS-10 S-16\x12{\n\x15UpdatePortGroupPolicy\x12/.lamina.vswitch.v1.UpdatePortGroupPolicyRequest\x1a\".lamina.vswitch.v1.PortGroupPolicy\"\r\x8a\xb5\x18\tS-10 S-16\x12\x61\n\rGetPortPolicy\x12\'.lamina.vswitch.v1.GetPortPolicyRequest\x1a\x1d.lamina.vswitch.v1.PortPolicy\"\x08\x8a\xb5\x18\x04S-10\x12g\n\x10UpdatePortPolicy\x12*.lamina.vswitch.v1.UpdatePortPolicyRequest\x1a\x1d.lamina.vswitch.v1.PortPolicy\"\x08\x8a\xb5\x18\x04S-10\x12\x63\n\nReopenPort\x12$.lamina.vswitch.v1.ReopenPortRequest\x1a%.lamina.vswitch.v1.ReopenPortResponse\"\x08\x8a\xb5\x18\x04S-10b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lamina/vswitch/v1/policies.proto\x12\x11lamina.vswitch.v1\x1a google/protobuf/field_mask.proto\x1a\x1flamina/vswitch/v1/uplinks.proto\"\xa0\x01\n\x0eSwitchSettings\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tmtu_bytes\x18\x02 \x01(\x05\x12\x1a\n\x12mac_ageing_seconds\x18\x03 \x01(\x03\x12\x17\n\x0fmac_table_limit\x18\x04 \x01(\x05\x12\x38\n\x0eloop_detection\x18\x05 \x01(\x0b\x32 .lamina.vswitch.v1.LoopDetection\"C\n\rLoopDetection\x12\x19\n\x11probe_interval_ns\x18\x01 \x01(\x03\x12\x17\n\x0freopen_after_ns\x18\x02 \x01(\x03\"\xb4\x02\n\x0fPortGroupPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x05trunk\x18\x02 \x01(\x0b\x32\x1c.lamina.vswitch.v1.VlanTrunk\x12\x33\n\x08security\x18\x03 \x01(\x0b\x32!.lamina.vswitch.v1.SecurityPolicy\x12\x36\n\rstorm_control\x18\x04 \x01(\x0b\x32\x1f.lamina.vswitch.v1.StormControl\x12\x33\n\x0fingress_shaping\x18\x05 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Shaping\x12\x32\n\x0e\x65gress_shaping\x18\x06 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Shaping\x12\x10\n\x08isolated\x18\x07 \x01(\x08\"\x99\x03\n\nPortPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bmac_address\x18\x02 \x01(\t\x12\x33\n\x08security\x18\x03 \x01(\x0b\x32!.lamina.vswitch.v1.SecurityPolicy\x12\x36\n\rstorm_control\x18\x04 \x01(\x0b\x32\x1f.lamina.vswitch.v1.StormControl\x12\x33\n\x0fingress_shaping\x18\x05 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Shaping\x12\x32\n\x0e\x65gress_shaping\x18\x06 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Shaping\x12\x35\n\teffective\x18\x07 \x01(\x0b\x32\".lamina.vswitch.v1.PortGroupPolicy\x12\x32\n\x0bshut_reason\x18\x08 \x01(\x0e\x32\x1d.lamina.vswitch.v1.ShutReason\x12\x14\n\x0cshut_time_ns\x18\t \x01(\x03\x12\x11\n\tloop_peer\x18\n \x01(\t\"\xd0\x01\n\x0eSecurityPolicy\x12\x13\n\x0bpromiscuous\x18\x01 \x01(\x08\x12\x1f\n\x17reject_forged_transmits\x18\x02 \x01(\x08\x12\x1a\n\x12reject_mac_changes\x18\x03 \x01(\x08\x12\x12\n\ndhcp_guard\x18\x04 \x01(\x08\x12\x14\n\x0crouter_guard\x18\x05 \x01(\x08\x12\x14\n\x0csource_guard\x18\x06 \x01(\x08\x12\x11\n\tmac_limit\x18\x07 \x01(\x05\x12\x19\n\x11shut_at_mac_limit\x18\x08 \x01(\x08\"\x9a\x01\n\x0cStormControl\x12#\n\x1b\x62roadcast_frames_per_second\x18\x01 \x01(\x03\x12#\n\x1bmulticast_frames_per_second\x18\x02 \x01(\x03\x12)\n!unknown_unicast_frames_per_second\x18\x03 \x01(\x03\x12\x15\n\rshut_after_ns\x18\x04 \x01(\x03\"]\n\x07Shaping\x12\x1f\n\x17\x61verage_bits_per_second\x18\x01 \x01(\x03\x12\x1c\n\x14peak_bits_per_second\x18\x02 \x01(\x03\x12\x13\n\x0b\x62urst_bytes\x18\x03 \x01(\x03\"(\n\x18GetSwitchSettingsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x83\x01\n\x1bUpdateSwitchSettingsRequest\x12\x33\n\x08settings\x18\x01 \x01(\x0b\x32!.lamina.vswitch.v1.SwitchSettings\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\")\n\x19GetPortGroupPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x83\x01\n\x1cUpdatePortGroupPolicyRequest\x12\x32\n\x06policy\x18\x01 \x01(\x0b\x32\".lamina.vswitch.v1.PortGroupPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"$\n\x14GetPortPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"y\n\x17UpdatePortPolicyRequest\x12-\n\x06policy\x18\x01 \x01(\x0b\x32\x1d.lamina.vswitch.v1.PortPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"!\n\x11ReopenPortRequest\x12\x0c\n\x04port\x18\x01 \x01(\t\"L\n\x12ReopenPortResponse\x12\x36\n\x0fprevious_reason\x18\x01 \x01(\x0e\x32\x1d.lamina.vswitch.v1.ShutReason*q\n\nShutReason\x12\x1b\n\x17SHUT_REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10SHUT_REASON_LOOP\x10\x01\x12\x15\n\x11SHUT_REASON_STORM\x10\x02\x12\x19\n\x15SHUT_REASON_MAC_LIMIT\x10\x03\x32\xc3\x05\n\x08Policies\x12i\n\x14UpdateSwitchSettings\x12..lamina.vswitch.v1.UpdateSwitchSettingsRequest\x1a!.lamina.vswitch.v1.SwitchSettings\x12\x63\n\x11GetSwitchSettings\x12+.lamina.vswitch.v1.GetSwitchSettingsRequest\x1a!.lamina.vswitch.v1.SwitchSettings\x12\x66\n\x12GetPortGroupPolicy\x12,.lamina.vswitch.v1.GetPortGroupPolicyRequest\x1a\".lamina.vswitch.v1.PortGroupPolicy\x12l\n\x15UpdatePortGroupPolicy\x12/.lamina.vswitch.v1.UpdatePortGroupPolicyRequest\x1a\".lamina.vswitch.v1.PortGroupPolicy\x12W\n\rGetPortPolicy\x12\'.lamina.vswitch.v1.GetPortPolicyRequest\x1a\x1d.lamina.vswitch.v1.PortPolicy\x12]\n\x10UpdatePortPolicy\x12*.lamina.vswitch.v1.UpdatePortPolicyRequest\x1a\x1d.lamina.vswitch.v1.PortPolicy\x12Y\n\nReopenPort\x12$.lamina.vswitch.v1.ReopenPortRequest\x1a%.lamina.vswitch.v1.ReopenPortResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.vswitch.v1.policies_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['UpdateSwitchSettings']._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['UpdateSwitchSettings']._serialized_options = b'\212\265\030\004S-10'
-  _globals['_POLICIES'].methods_by_name['GetSwitchSettings']._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['GetSwitchSettings']._serialized_options = b'\212\265\030\004S-10'
-  _globals['_POLICIES'].methods_by_name['GetPortGroupPolicy']._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['GetPortGroupPolicy']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_POLICIES'].methods_by_name['UpdatePortGroupPolicy']._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['UpdatePortGroupPolicy']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_POLICIES'].methods_by_name['GetPortPolicy']._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['GetPortPolicy']._serialized_options = b'\212\265\030\004S-10'
-  _globals['_POLICIES'].methods_by_name['UpdatePortPolicy']._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['UpdatePortPolicy']._serialized_options = b'\212\265\030\004S-10'
-  _globals['_POLICIES'].methods_by_name['ReopenPort']._loaded_options = None
-  _globals['_POLICIES'].methods_by_name['ReopenPort']._serialized_options = b'\212\265\030\004S-10'
-  _globals['_SHUTREASON']._serialized_start=2199
-  _globals['_SHUTREASON']._serialized_end=2312
-  _globals['_SWITCHSETTINGS']._serialized_start=155
-  _globals['_SWITCHSETTINGS']._serialized_end=315
-  _globals['_LOOPDETECTION']._serialized_start=317
-  _globals['_LOOPDETECTION']._serialized_end=384
-  _globals['_PORTGROUPPOLICY']._serialized_start=387
-  _globals['_PORTGROUPPOLICY']._serialized_end=695
-  _globals['_PORTPOLICY']._serialized_start=698
-  _globals['_PORTPOLICY']._serialized_end=1107
-  _globals['_SECURITYPOLICY']._serialized_start=1110
-  _globals['_SECURITYPOLICY']._serialized_end=1318
-  _globals['_STORMCONTROL']._serialized_start=1321
-  _globals['_STORMCONTROL']._serialized_end=1475
-  _globals['_SHAPING']._serialized_start=1477
-  _globals['_SHAPING']._serialized_end=1570
-  _globals['_GETSWITCHSETTINGSREQUEST']._serialized_start=1572
-  _globals['_GETSWITCHSETTINGSREQUEST']._serialized_end=1612
-  _globals['_UPDATESWITCHSETTINGSREQUEST']._serialized_start=1615
-  _globals['_UPDATESWITCHSETTINGSREQUEST']._serialized_end=1746
-  _globals['_GETPORTGROUPPOLICYREQUEST']._serialized_start=1748
-  _globals['_GETPORTGROUPPOLICYREQUEST']._serialized_end=1789
-  _globals['_UPDATEPORTGROUPPOLICYREQUEST']._serialized_start=1792
-  _globals['_UPDATEPORTGROUPPOLICYREQUEST']._serialized_end=1923
-  _globals['_GETPORTPOLICYREQUEST']._serialized_start=1925
-  _globals['_GETPORTPOLICYREQUEST']._serialized_end=1961
-  _globals['_UPDATEPORTPOLICYREQUEST']._serialized_start=1963
-  _globals['_UPDATEPORTPOLICYREQUEST']._serialized_end=2084
-  _globals['_REOPENPORTREQUEST']._serialized_start=2086
-  _globals['_REOPENPORTREQUEST']._serialized_end=2119
-  _globals['_REOPENPORTRESPONSE']._serialized_start=2121
-  _globals['_REOPENPORTRESPONSE']._serialized_end=2197
-  _globals['_POLICIES']._serialized_start=2315
-  _globals['_POLICIES']._serialized_end=3102
+  _globals['_SHUTREASON']._serialized_start=2167
+  _globals['_SHUTREASON']._serialized_end=2280
+  _globals['_SWITCHSETTINGS']._serialized_start=123
+  _globals['_SWITCHSETTINGS']._serialized_end=283
+  _globals['_LOOPDETECTION']._serialized_start=285
+  _globals['_LOOPDETECTION']._serialized_end=352
+  _globals['_PORTGROUPPOLICY']._serialized_start=355
+  _globals['_PORTGROUPPOLICY']._serialized_end=663
+  _globals['_PORTPOLICY']._serialized_start=666
+  _globals['_PORTPOLICY']._serialized_end=1075
+  _globals['_SECURITYPOLICY']._serialized_start=1078
+  _globals['_SECURITYPOLICY']._serialized_end=1286
+  _globals['_STORMCONTROL']._serialized_start=1289
+  _globals['_STORMCONTROL']._serialized_end=1443
+  _globals['_SHAPING']._serialized_start=1445
+  _globals['_SHAPING']._serialized_end=1538
+  _globals['_GETSWITCHSETTINGSREQUEST']._serialized_start=1540
+  _globals['_GETSWITCHSETTINGSREQUEST']._serialized_end=1580
+  _globals['_UPDATESWITCHSETTINGSREQUEST']._serialized_start=1583
+  _globals['_UPDATESWITCHSETTINGSREQUEST']._serialized_end=1714
+  _globals['_GETPORTGROUPPOLICYREQUEST']._serialized_start=1716
+  _globals['_GETPORTGROUPPOLICYREQUEST']._serialized_end=1757
+  _globals['_UPDATEPORTGROUPPOLICYREQUEST']._serialized_start=1760
+  _globals['_UPDATEPORTGROUPPOLICYREQUEST']._serialized_end=1891
+  _globals['_GETPORTPOLICYREQUEST']._serialized_start=1893
+  _globals['_GETPORTPOLICYREQUEST']._serialized_end=1929
+  _globals['_UPDATEPORTPOLICYREQUEST']._serialized_start=1931
+  _globals['_UPDATEPORTPOLICYREQUEST']._serialized_end=2052
+  _globals['_REOPENPORTREQUEST']._serialized_start=2054
+  _globals['_REOPENPORTREQUEST']._serialized_end=2087
+  _globals['_REOPENPORTRESPONSE']._serialized_start=2089
+  _globals['_REOPENPORTRESPONSE']._serialized_end=2165
+  _globals['_POLICIES']._serialized_start=2283
+  _globals['_POLICIES']._serialized_end=2990
 # @@protoc_insertion_point(module_scope)

@@ -94,7 +94,8 @@ class LoopDetection(_message.Message):
     The switch sends a probe out of every port that is not an uplink: a frame of EtherType 0x88b5 (IEEE 802 local
     experimental) with the switch's id and a number. A port at which a probe of this switch comes in is part of a loop.
     An address that moves between the same two ports 32 times in a second is taken as a loop too. Of the ports of a loop,
-    the one with the higher handle id is shut.
+    the one with the higher handle id is shut; a port that hears itself is both ends. Probes travel untagged, the first
+    ones at once; one that comes back is counted as `DROP_REASON_LOOP_PROBE`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -135,8 +136,8 @@ class PortGroupPolicy(_message.Message):
     name: _builtins.str
     """Name, `hosts/{host}/switches/{switch}/portGroups/{port_group}/policy`; says which group in an update."""
     isolated: _builtins.bool
-    """Ports of the group hear uplinks and routers, not each other. Default false. What it stops is counted as
-    `DROP_REASON_ISOLATED`.
+    """Ports of isolated groups do not hear each other; they hear uplinks, routers and ports of other groups. Default
+    false. A frame that goes nowhere for it is counted as `DROP_REASON_ISOLATED`.
     """
     @_builtins.property
     def trunk(self) -> _uplinks_pb2.VlanTrunk:
@@ -198,8 +199,8 @@ class PortPolicy(_message.Message):
     name: _builtins.str
     """Name, `hosts/{host}/switches/{switch}/ports/{port}/policy`; says which port in an update."""
     mac_address: _builtins.str
-    """Address that the port's device was given, as `02:00:00:00:00:01`. `mac_changes` and `forged_transmits` compare with
-    it. Empty: the first source address that comes in after an attach.
+    """Address that the port's device was given, as `02:00:00:00:00:01`. `reject_mac_changes` and
+    `reject_forged_transmits` compare with it. Empty: the first source address that comes in after an attach.
     """
     shut_reason: Global___ShutReason.ValueType
     """Why the port is shut; unspecified when it is not. Output only."""
@@ -266,7 +267,7 @@ class SecurityPolicy(_message.Message):
     MAC_LIMIT_FIELD_NUMBER: _builtins.int
     SHUT_AT_MAC_LIMIT_FIELD_NUMBER: _builtins.int
     promiscuous: _builtins.bool
-    """Gives the port every frame of its VLANs, as a hub would. Default false."""
+    """Gives the port every frame of its VLANs that another port may send, as a hub would. Default false."""
     reject_forged_transmits: _builtins.bool
     """Drops frames whose source is not the address that the device uses (`DROP_REASON_FORGED_TRANSMIT`). Default false."""
     reject_mac_changes: _builtins.bool
@@ -279,7 +280,7 @@ class SecurityPolicy(_message.Message):
     """Drops IPv6 router advertisements (`DROP_REASON_ROUTER_GUARD`). Default false."""
     source_guard: _builtins.bool
     """Drops ARP and IPv4 from an address that no lease or reservation gives to this port
-    (`DROP_REASON_SOURCE_GUARD`). Default false.
+    (`DROP_REASON_SOURCE_GUARD`). Default false. What claims no address passes: DHCP clients and ARP probes of 0.0.0.0.
     """
     mac_limit: _builtins.int
     """Most addresses that are learned behind the port, 0 to 1048576. 0 means no limit but the table's. Frames of further
@@ -309,7 +310,11 @@ Global___SecurityPolicy: _TypeAlias = SecurityPolicy  # noqa: Y015
 
 @_typing.final
 class StormControl(_message.Message):
-    """Bounds what goes to everybody, for each port on its own. What is above is dropped as `DROP_REASON_STORM`."""
+    """Bounds what goes to everybody, for each port on its own. What is above is dropped as `DROP_REASON_STORM`.
+
+    Each class has a bucket that fills at its rate and holds what comes in a second: in any time, at most a second's worth
+    passes beyond the rate. A storm begins with the first drop, and is over when a second passes without one.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -344,8 +349,9 @@ Global___StormControl: _TypeAlias = StormControl  # noqa: Y015
 @_typing.final
 class Shaping(_message.Message):
     """A token bucket in the words of VMware: tokens come at the average rate and are kept up to the burst; while there are
-    tokens, bits travel at up to the peak rate. Frames wait in the port's queue for as long as it has room, then they are
-    dropped as `DROP_REASON_SHAPED`. Waiting frames leave at times computed from the clock, not by polling.
+    tokens, bits travel at up to the peak rate. Frames wait in the port's queue for as long as it has room, which is for
+    1024 frames each way, then they are dropped as `DROP_REASON_SHAPED`; so are those that wait when the port goes down.
+    Waiting frames leave at times computed from the clock, not by polling.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -126,9 +126,10 @@ class PoliciesServicer:
 
     def UpdatePortGroupPolicy(self, request, context):
         """Changes the policy of a port group. It holds for the next frame; entries of VLANs that the group left are
-        forgotten.
+        forgotten. Frames that wait for a shaper go on by its new rates, or at once when there is none any more.
 
-        Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask.
+        Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask, or a trunk while the
+        group has a VLAN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

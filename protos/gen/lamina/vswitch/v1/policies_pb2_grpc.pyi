@@ -45,9 +45,10 @@ class PoliciesStub:
     """
     UpdatePortGroupPolicy: _aio.UnaryUnaryMultiCallable[_policies_pb2.UpdatePortGroupPolicyRequest, _policies_pb2.PortGroupPolicy]
     """Changes the policy of a port group. It holds for the next frame; entries of VLANs that the group left are
-    forgotten.
+    forgotten. Frames that wait for a shaper go on by its new rates, or at once when there is none any more.
 
-    Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask.
+    Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask, or a trunk while the
+    group has a VLAN.
     """
     GetPortPolicy: _aio.UnaryUnaryMultiCallable[_policies_pb2.GetPortPolicyRequest, _policies_pb2.PortPolicy]
     """Returns what a port's own policy sets, and what holds for it together with its group's.
@@ -118,9 +119,10 @@ class PoliciesServicer:
         context: _aio.ServicerContext[_policies_pb2.UpdatePortGroupPolicyRequest, _abc.Awaitable[_policies_pb2.PortGroupPolicy]],
     ) -> _abc.Awaitable[_policies_pb2.PortGroupPolicy]:
         """Changes the policy of a port group. It holds for the next frame; entries of VLANs that the group left are
-        forgotten.
+        forgotten. Frames that wait for a shaper go on by its new rates, or at once when there is none any more.
 
-        Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask.
+        Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask, or a trunk while the
+        group has a VLAN.
         """
 
     def GetPortPolicy(

@@ -98,9 +98,11 @@ class _DropReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DropReason
     DROP_REASON_STORM: _DropReason.ValueType  # 19
     """Above the rate that storm control allows."""
     DROP_REASON_SHAPED: _DropReason.ValueType  # 20
-    """Waited for the shaper, and its queue was full. Counted at the port whose shaping it is."""
+    """Waited for the shaper, and its queue was full, or its port went down meanwhile. Counted at the port whose shaping it
+    is.
+    """
     DROP_REASON_ISOLATED: _DropReason.ValueType  # 21
-    """From one isolated port to another."""
+    """From one isolated port to another, and nobody else hears it."""
     DROP_REASON_MIRROR_PORT: _DropReason.ValueType  # 22
     """Came from a port that only receives copies."""
     DROP_REASON_LOOP_PROBE: _DropReason.ValueType  # 23
@@ -163,8 +165,8 @@ class _DropReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DropReason
 class DropReason(_DropReason, metaclass=_DropReasonEnumTypeWrapper):
     """Why a frame, or one copy of it, went nowhere.
 
-    Reasons 12 to 48 belong to what is planned (policies, networks, overlays), and no engine gives them yet. They are
-    counted where the frame entered, unless their comment says otherwise.
+    Reasons 12 to 48 are counted where the frame entered, unless their comment says otherwise. Those of uplinks (24) and
+    tunnels (45 to 47) are planned, and no engine gives them yet.
     """
 
 DROP_REASON_UNSPECIFIED: DropReason.ValueType  # 0
@@ -212,9 +214,11 @@ DROP_REASON_SOURCE_GUARD: DropReason.ValueType  # 18
 DROP_REASON_STORM: DropReason.ValueType  # 19
 """Above the rate that storm control allows."""
 DROP_REASON_SHAPED: DropReason.ValueType  # 20
-"""Waited for the shaper, and its queue was full. Counted at the port whose shaping it is."""
+"""Waited for the shaper, and its queue was full, or its port went down meanwhile. Counted at the port whose shaping it
+is.
+"""
 DROP_REASON_ISOLATED: DropReason.ValueType  # 21
-"""From one isolated port to another."""
+"""From one isolated port to another, and nobody else hears it."""
 DROP_REASON_MIRROR_PORT: DropReason.ValueType  # 22
 """Came from a port that only receives copies."""
 DROP_REASON_LOOP_PROBE: DropReason.ValueType  # 23
@@ -385,7 +389,7 @@ class Port(_message.Message):
         """The link is on, but nothing is attached: no carrier."""
         STATE_SHUT: Port._State.ValueType  # 4
         """Shut by the switch: loop detection, storm control or the address limit. Policies.GetPortPolicy says which, and
-        Policies.ReopenPort opens it. Not given yet: no engine shuts ports (S-10).
+        Policies.ReopenPort opens it.
         """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
@@ -401,7 +405,7 @@ class Port(_message.Message):
     """The link is on, but nothing is attached: no carrier."""
     STATE_SHUT: Port.State.ValueType  # 4
     """Shut by the switch: loop detection, storm control or the address limit. Policies.GetPortPolicy says which, and
-    Policies.ReopenPort opens it. Not given yet: no engine shuts ports (S-10).
+    Policies.ReopenPort opens it.
     """
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -420,7 +424,9 @@ class Port(_message.Message):
     state: Global___Port.State.ValueType
     """State. Output only."""
     vlan_id: _builtins.int
-    """Access VLAN, 0 to 4094: that of the port group, or 0. Output only."""
+    """Access VLAN, 0 to 4094: that of the port group, or 0. For a port of a trunk, the native VLAN: that of its untagged
+    frames. Output only.
+    """
     owner: _builtins.str
     """Owner of the session that the port belongs to. Empty for a persistent port. Output only."""
     @_builtins.property
@@ -887,7 +893,9 @@ class TraceFrameResponse(_message.Message):
     vlan_id: _builtins.int
     """VLAN that the frame would be in, 0 to 4094. 0 too when it is dropped before it is in one."""
     output_frame: _builtins.bytes
-    """Frame as it would leave: without its VLAN tag. Empty when it is dropped."""
+    """Frame as it would leave at the first of these ports: without its VLAN tag, or with one where a trunk carries it so.
+    Empty when it is dropped.
+    """
     @_builtins.property
     def output_ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ports that would receive the frame, as resource names, ordered by handle id."""
@@ -924,7 +932,9 @@ class TraceStep(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """Stage of the pipeline: `parse`, `ingress`, `vlan`, `source`, `learn`, `lookup` or `output`."""
+    """Stage of the pipeline: `ingress`, `parse`, `loop`, `vlan`, `source`, `security`, `storm`, `shape`, `learn`,
+    `lookup` or `output`.
+    """
     rule: _builtins.str
     """Rule that held, for example `lookup.unknown_unicast`."""
     detail: _builtins.str

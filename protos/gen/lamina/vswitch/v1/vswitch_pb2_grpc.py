@@ -29,9 +29,9 @@ class SwitchesStub:
     """Makes switches and port groups, and shows and edits what the switches learned.
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
-    by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
-    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the
-    untagged network.
+    by that. A port group is a named set of port settings: its VLAN here, and what Policies says of it. Two groups with the
+    same VLAN share a broadcast domain, two with different VLANs never see each other's frames. A port in no group is in
+    VLAN 0, the untagged network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
@@ -117,9 +117,9 @@ class SwitchesServicer:
     """Makes switches and port groups, and shows and edits what the switches learned.
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
-    by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
-    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the
-    untagged network.
+    by that. A port group is a named set of port settings: its VLAN here, and what Policies says of it. Two groups with the
+    same VLAN share a broadcast domain, two with different VLANs never see each other's frames. A port in no group is in
+    VLAN 0, the untagged network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
@@ -198,7 +198,8 @@ class SwitchesServicer:
         """Changes the VLAN of a port group. Dynamic MAC entries of its ports are forgotten, static ones move with them.
 
         Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or a mask that names another
-        field; FAILED_PRECONDITION `PORT_GROUP_TRUNKED` for a VLAN other than 0 while the group's policy makes it a trunk.
+        field; FAILED_PRECONDITION `PORT_GROUP_TRUNKED` for a VLAN other than 0 while the group's policy makes it a trunk;
+        ALREADY_EXISTS `MAC_ENTRY_EXISTS` when a static entry would meet one of another port in the new VLAN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -334,9 +335,9 @@ class Switches:
     """Makes switches and port groups, and shows and edits what the switches learned.
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
-    by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
-    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the
-    untagged network.
+    by that. A port group is a named set of port settings: its VLAN here, and what Policies says of it. Two groups with the
+    same VLAN share a broadcast domain, two with different VLANs never see each other's frames. A port in no group is in
+    VLAN 0, the untagged network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 

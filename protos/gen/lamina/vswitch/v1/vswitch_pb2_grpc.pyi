@@ -17,9 +17,9 @@ class SwitchesStub:
     """Makes switches and port groups, and shows and edits what the switches learned.
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
-    by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
-    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the
-    untagged network.
+    by that. A port group is a named set of port settings: its VLAN here, and what Policies says of it. Two groups with the
+    same VLAN share a broadcast domain, two with different VLANs never see each other's frames. A port in no group is in
+    VLAN 0, the untagged network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
@@ -71,7 +71,8 @@ class SwitchesStub:
     """Changes the VLAN of a port group. Dynamic MAC entries of its ports are forgotten, static ones move with them.
 
     Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or a mask that names another
-    field; FAILED_PRECONDITION `PORT_GROUP_TRUNKED` for a VLAN other than 0 while the group's policy makes it a trunk.
+    field; FAILED_PRECONDITION `PORT_GROUP_TRUNKED` for a VLAN other than 0 while the group's policy makes it a trunk;
+    ALREADY_EXISTS `MAC_ENTRY_EXISTS` when a static entry would meet one of another port in the new VLAN.
     """
     DeletePortGroup: _aio.UnaryUnaryMultiCallable[_vswitch_pb2.DeletePortGroupRequest, _vswitch_pb2.DeletePortGroupResponse]
     """Deletes a port group.
@@ -108,9 +109,9 @@ class SwitchesServicer:
     """Makes switches and port groups, and shows and edits what the switches learned.
 
     A switch is one Ethernet bridge: it learns which address is behind which port, separately in every VLAN, and forwards
-    by that. A port group is a named set of port settings (today the access VLAN). Two groups with the same VLAN share a
-    broadcast domain, two with different VLANs never see each other's frames. A port in no group is in VLAN 0, the
-    untagged network.
+    by that. A port group is a named set of port settings: its VLAN here, and what Policies says of it. Two groups with the
+    same VLAN share a broadcast domain, two with different VLANs never see each other's frames. A port in no group is in
+    VLAN 0, the untagged network.
 
     Definitions (switches, groups, ports, static entries) are durable. Learned entries and counters are not.
 
@@ -200,7 +201,8 @@ class SwitchesServicer:
         """Changes the VLAN of a port group. Dynamic MAC entries of its ports are forgotten, static ones move with them.
 
         Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or a mask that names another
-        field; FAILED_PRECONDITION `PORT_GROUP_TRUNKED` for a VLAN other than 0 while the group's policy makes it a trunk.
+        field; FAILED_PRECONDITION `PORT_GROUP_TRUNKED` for a VLAN other than 0 while the group's policy makes it a trunk;
+        ALREADY_EXISTS `MAC_ENTRY_EXISTS` when a static entry would meet one of another port in the new VLAN.
         """
 
     def DeletePortGroup(

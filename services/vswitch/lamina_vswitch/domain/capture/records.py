@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from lamina_vswitch.domain.decision import Decision, Rule
+from lamina_vswitch.domain.admission import Rule
+from lamina_vswitch.domain.decision import Decision
 from lamina_vswitch.domain.drop import EXPLANATION, DropReason
 from lamina_vswitch.domain.sampling import Sampler
 from lamina_vswitch.domain.trace import Step, Trace

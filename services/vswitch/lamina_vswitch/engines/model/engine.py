@@ -6,37 +6,38 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from lamina_kit.errors import FailedPrecondition, ResourceExhausted
+from lamina_kit.errors import FailedPrecondition
+from lamina_kit.rng import Rng
 from lamina_vswitch.domain.capture.observer import Direction, Observer
 from lamina_vswitch.domain.capture.records import FrameRecord
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.decision import Decision
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.fdb import Entry
 from lamina_vswitch.domain.forward import Forwarding, forward
 from lamina_vswitch.domain.hold import Hold
 from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.loss import Loss
 from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.policy.settings import LoopDetection, PolicyInForce
 from lamina_vswitch.domain.sampling import Notice, Sampler
-from lamina_vswitch.domain.topology import Port, Switch
+from lamina_vswitch.domain.topology import LeaseBook, NoLeases, Port, Shut, Switch
 from lamina_vswitch.domain.trace import Trace, trace
-from lamina_vswitch.engines.interface import FrameSink, MacEntryView, SwitchTally
+from lamina_vswitch.engines.interface import FrameSink
 from lamina_vswitch.engines.model.exits import Exits
 from lamina_vswitch.engines.model.notices import Notices
+from lamina_vswitch.engines.model.policing import Policing
+from lamina_vswitch.engines.model.tables import NS_PER_SECOND, Tables
 from lamina_vswitch.engines.model.watching import Watching
 
-NS_PER_SECOND = 1_000_000_000
 
-
-class ModelEngine:
+class ModelEngine(Tables):
     """Switches as Python objects. One writer: every method runs to its end before another begins."""
 
     name: ClassVar[str] = "model"
     capabilities: ClassVar[tuple[str, ...]] = (
-        "access-vlan", "hold-frames", "learning", "offloads", "static-mac", "trace-frame", "watching",
-    )  # fmt: skip
+        *("access-vlan", "hold-frames", "learning", "offloads", "policies", "static-mac", "trace-frame", "watching"),
+    )
 
     @classmethod
     def missing(cls) -> list[str]:
@@ -44,14 +45,16 @@ class ModelEngine:
         return []
 
     def __init__(self, notice: Callable[[Notice], None]) -> None:
-        self._switches: dict[str, Switch] = {}
+        super().__init__()
         self._switch_of: dict[int, Switch] = {}
         self._sinks: dict[int, FrameSink] = {}
         self._loss: dict[int, Loss] = {}
-        self._exits = Exits(self._drop)
+        self._exits = Exits(self.drop)
+        self._leases: LeaseBook = NoLeases()
         self._sampler = Sampler()
         self._notices = Notices(self._sampler, notice)
         self._watching = Watching()
+        self._policing = Policing(self, notice)
         self.port_changed: Callable[[int], None] = _nobody
 
     def add_switch(self, name: str, switch: SwitchDefinition) -> None:
@@ -59,6 +62,7 @@ class ModelEngine:
         ageing_ns = switch.ageing_seconds * NS_PER_SECOND
         made = self._switches[name] = Switch(name, switch.mtu_bytes, ageing_ns, switch.mac_limit)
         made.port_changed = self._changed
+        made.leases = self._leases
         self._watching.add_switch(name)
 
     def remove_switch(self, name: str) -> None:
@@ -66,6 +70,7 @@ class ModelEngine:
         del self._switches[name]
         self._sampler.forget(name)
         self._watching.remove_switch(name)
+        self._policing.forget_switch(name)
 
     def add_port(self, switch: str, slot: int, name: str, vlan: int, link_up: bool) -> None:
         """Make a port, detached."""
@@ -79,6 +84,7 @@ class ModelEngine:
         self._switch_of.pop(slot).remove_port(slot, now_ns)
         self._loss.pop(slot, None)
         self._exits.removed(slot)
+        self._policing.removed(slot)
         sink = self._sinks.pop(slot, None)
         if sink is not None:
             sink.removed()
@@ -86,12 +92,12 @@ class ModelEngine:
     def set_link(self, slot: int, up: bool, now_ns: int) -> None:
         """Switch the link; the sink learns of a change."""
         if self._switch_of[slot].set_link(slot, up, now_ns):
-            self._tell_link(slot)
+            self._tell_link(slot, now_ns)
 
     def break_link(self, slot: int, broken: bool, now_ns: int) -> None:
         """Break a port's cable or mend it; the sink learns of a change."""
         if self._switch_of[slot].set_broken(slot, broken, now_ns):
-            self._tell_link(slot)
+            self._tell_link(slot, now_ns)
 
     def set_loss(self, slot: int, loss: Loss | None) -> None:
         """Let frames get lost at a port, or no more."""
@@ -134,6 +140,7 @@ class ModelEngine:
         self._exits.detached(slot)
         self._port(slot).listening = None
         self._switch_of[slot].set_attached(slot, False, now_ns)
+        self._policing.went_down(self._port(slot), now_ns)
         return True
 
     def transmit(self, slot: int, frames: Sequence[bytes], now_ns: int) -> int:
@@ -154,9 +161,19 @@ class ModelEngine:
         if self._watching.observer is not None:
             self._watching.entered(port, frames, result, now_ns)
         self.conclude(slot, result, now_ns)
+        if not port.plain:
+            self._policing.entering(port)
         return lost + sum(len(dropped) for dropped in result.drops.values())
 
-    def _deliver(self, port: Port, frames: list[bytes], now_ns: int) -> None:
+    def deliver(self, port: Port, frames: list[bytes], now_ns: int) -> None:
+        """Hand frames to whoever is behind a port, as its policy allows."""
+        if not port.plain:
+            frames = self._policing.leaving(port, frames, now_ns)
+        if frames:
+            self.pass_on(port, frames, now_ns)
+
+    def pass_on(self, port: Port, frames: list[bytes], now_ns: int) -> None:
+        """Hand frames to whoever is behind a port, past its policy."""
         if port.slot in self._loss:
             frames, gone = self._loss[port.slot].split(frames)
             self._lose(port, Direction.EGRESS, gone, now_ns)
@@ -183,10 +200,10 @@ class ModelEngine:
         port = self._port(slot)
         if not port.up:
             return 0
-        self._deliver(port, list(frames), now_ns)
+        self.deliver(port, list(frames), now_ns)
         return len(frames)
 
-    def _drop(
+    def drop(
         self,
         port: Port,
         reason: DropReason,
@@ -202,7 +219,7 @@ class ModelEngine:
         """Count and report frames that a transport found bad on the way in."""
         if frames:
             self._port(slot).counters.received(frames)
-            self._drop(self._port(slot), reason, frames, now_ns, Direction.INGRESS)
+            self.drop(self._port(slot), reason, frames, now_ns, Direction.INGRESS)
 
     def listen(self, slot: int, listening: Listening) -> None:
         """Note what the device at a port listens to."""
@@ -233,14 +250,14 @@ class ModelEngine:
         left = 0
         while hold is not None and (frames := hold.take()):
             left += len(frames)
-            self._drop(self._port(slot), DropReason.DISCARDED, frames, now_ns)
+            self.drop(self._port(slot), DropReason.DISCARDED, frames, now_ns)
         self._exits.unhold(slot)
         self._switch_of[slot].set_held(slot, False, now_ns)
         return left
 
     def _lose(self, port: Port, direction: Direction, frames: list[bytes], now_ns: int) -> None:
         if frames:
-            self._drop(port, DropReason.FAULT, frames, now_ns, direction)
+            self.drop(port, DropReason.FAULT, frames, now_ns, direction)
 
     def _tell_dropped(
         self,
@@ -255,7 +272,9 @@ class ModelEngine:
         self._notices.dropped(port, reason, frames, now_ns)
         self._watching.dropped(self._switch_of[port.slot], port, direction, reason, frames, now_ns, decision)
 
-    def _tell_link(self, slot: int) -> None:
+    def _tell_link(self, slot: int, now_ns: int) -> None:
+        if not self._port(slot).link:
+            self._policing.went_down(self._port(slot), now_ns)
         sink = self._sinks.get(slot)
         if sink is not None:
             sink.link_changed(self._port(slot).link)
@@ -272,44 +291,48 @@ class ModelEngine:
         """Return whether a sink is attached."""
         return slot in self._sinks
 
-    def tally(self, switch: str, now_ns: int) -> SwitchTally:
-        """Return the numbers of a switch."""
-        chosen = self._switches[switch]
-        return SwitchTally(chosen.fdb.count(now_ns), chosen.mac_moves, chosen.mac_refusals)
-
-    def mac_entries(self, switch: str, now_ns: int) -> list[MacEntryView]:
-        """Return the live entries, ordered by VLAN, then by address."""
-        fdb = self._switches[switch].fdb
-        return [_view(vlan, mac, entry, now_ns) for vlan, mac, entry in fdb.entries(now_ns)]
-
-    def mac_entry(self, switch: str, vlan: int, mac: bytes, now_ns: int) -> MacEntryView | None:
-        """Return one live entry, or None."""
-        entry = self._switches[switch].fdb.lookup(vlan, mac, now_ns)
-        return None if entry is None else _view(vlan, mac, entry, now_ns)
-
-    def add_static(self, switch: str, vlan: int, mac: bytes, slot: int, now_ns: int) -> None:
-        """Make a static entry. Raises ResourceExhausted `MAC_TABLE_FULL`."""
-        fdb = self._switches[switch].fdb
-        if not fdb.add_static(vlan, mac, slot, now_ns):
-            raise ResourceExhausted(
-                f"The MAC table of {switch} holds {fdb.limit} entries, its limit.",
-                reason="MAC_TABLE_FULL",
-                next_step="Flush the table or delete an entry.",
-                switch=switch,
-            )
-
-    def remove_mac(self, switch: str, vlan: int, mac: bytes, now_ns: int) -> bool:
-        """Forget a live entry of either kind; return whether there was one."""
-        fdb = self._switches[switch].fdb
-        return fdb.lookup(vlan, mac, now_ns) is not None and fdb.remove(vlan, mac)
-
     def refused(self, slot: int, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that whoever is behind a port could not use."""
-        self._drop(self._port(slot), reason, frames, now_ns)
+        self.drop(self._port(slot), reason, frames, now_ns)
 
-    def flush(self, switch: str, vlan: int | None, slot: int | None, now_ns: int) -> int:
-        """Forget live dynamic entries of a VLAN, a port, both, or all; return how many."""
-        return self._switches[switch].fdb.flush(now_ns, vlan=vlan, port=slot)
+    # Policies
+
+    def set_policy(self, slot: int, vlan: int, policy: PolicyInForce, now_ns: int) -> None:
+        """Let a policy hold for a port, with its access or native VLAN."""
+        if self._port(slot).vlan != vlan:
+            self._watching.leave_vlan(self._switch_of[slot], self._port(slot))
+        self._policing.set_policy(slot, vlan, policy, now_ns)
+
+    def set_loop_detection(self, name: str, detection: LoopDetection | None, rng: Rng, now_ns: int) -> None:
+        """Watch a switch for loops, or no more."""
+        self._policing.set_loop_detection(self._switches[name], detection, rng, now_ns)
+
+    def set_lease_book(self, book: LeaseBook) -> None:
+        """Ask this book which port was given which address."""
+        self._leases = book
+        for switch in self._switches.values():
+            switch.leases = book
+
+    def shut(self, slot: int) -> Shut | None:
+        """Return why a port is shut; None when it is not."""
+        return self._port(slot).shut
+
+    def reopen(self, slot: int) -> Shut | None:
+        """Open a shut port again; return why it was shut, None when it was not."""
+        return self._policing.reopen(slot)
+
+    def advance(self, now_ns: int) -> None:
+        """Do what is due by now: frames that leave shapers, probes, ports that are tried again."""
+        self._policing.advance(self._switches, now_ns)
+
+    @property
+    def timer(self) -> Callable[[int | None], None]:
+        """Who is told when `advance` is wanted next."""
+        return self._policing.timer
+
+    @timer.setter
+    def timer(self, timer: Callable[[int | None], None]) -> None:
+        self._policing.timer = timer
 
     # What the compiled plane needs, which switches bursts of frames in memory beside `transmit`
 
@@ -334,11 +357,13 @@ class ModelEngine:
         switch = self._switch_of[slot]
         port = switch.ports[slot]
         for target in sorted(result.deliveries):
-            self._deliver(switch.ports[target], result.deliveries[target], now_ns)
+            self.deliver(switch.ports[target], result.deliveries[target], now_ns)
         for reason in sorted(result.drops):
             first = result.decisions.get(reason)
             self._tell_dropped(port, Direction.INGRESS, reason, result.drops[reason], now_ns, first)
         self._notices.forwarded(switch, port, result, now_ns)
+        if result.shut:
+            self._policing.shut(switch, result.shut, now_ns)
 
     def overflowed(self, slot: int, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that did not fit into the queue of a port."""
@@ -372,7 +397,3 @@ class ModelEngine:
 
 def _nobody(slot: int) -> None:
     """Is told of ports where nobody wants to know."""
-
-
-def _view(vlan: int, mac: bytes, entry: Entry, now_ns: int) -> MacEntryView:
-    return MacEntryView(vlan, mac, entry.port, entry.static, 0 if entry.static else now_ns - entry.seen_ns)
