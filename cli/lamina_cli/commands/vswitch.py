@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
 from lamina_cli.commands import vswitch_capture, vswitch_watching
-from lamina_cli.commands.vswitch_names import port_name, switch_name
+from lamina_cli.commands.vswitch_names import frame_bytes, port_name, switch_name
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
 
@@ -199,18 +199,7 @@ async def trace_frame(client: Client, args: argparse.Namespace) -> None:
     """Tells what the switch would do with a frame."""
     from lamina.vswitch.v1 import vswitch_pb2
 
-    from lamina_kit.errors import InvalidArgument, Violation
-
-    try:
-        frame = bytes.fromhex(args.frame)
-    except ValueError as error:
-        raise InvalidArgument(
-            "the frame is not hexadecimal",
-            reason="FRAME_MALFORMED",
-            violations=[Violation("frame", str(error))],
-            next_step="give the bytes as pairs of hexadecimal digits, for example ffffffffffff0200000000010806",
-        ) from error
-    request = vswitch_pb2.TraceFrameRequest(port=await port_name(client, args.port), frame=frame)
+    request = vswitch_pb2.TraceFrameRequest(port=await port_name(client, args.port), frame=frame_bytes(args.frame))
     found = await _ports(client).TraceFrame(request)
     if args.output == "json":
         output.as_json(found)

@@ -1,4 +1,4 @@
-"""Names of switches, their ports and other parts, from what people type to `lamina vswitch`."""
+"""Names of switches, their ports and other parts, and frames, from what people type to `lamina vswitch`."""
 
 from __future__ import annotations
 
@@ -27,3 +27,18 @@ async def part_name(client: Client, collection: str, text: str) -> str:
 async def in_switch(client: Client, switch: str, collection: str, text: str) -> str:
     """Returns the name of a part of `switch`, a full name, given as NAME, as SWITCH/NAME or in full."""
     return f"{switch}/{collection}/{text}" if "/" not in text else await part_name(client, collection, text)
+
+
+def frame_bytes(text: str) -> bytes:
+    """Returns a frame given in hexadecimal."""
+    from lamina_kit.errors import InvalidArgument, Violation
+
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise InvalidArgument(
+            "the frame is not hexadecimal",
+            reason="FRAME_MALFORMED",
+            violations=[Violation("frame", str(error))],
+            next_step="give the bytes as pairs of hexadecimal digits, for example ffffffffffff0200000000010806",
+        ) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
 from lamina_cli.commands.vswitch_capture import DIRECTIONS
-from lamina_cli.commands.vswitch_names import in_switch, part_name, port_name, switch_name
+from lamina_cli.commands.vswitch_names import frame_bytes, in_switch, part_name, port_name, switch_name
 from lamina_cli.paging import collect
 from lamina_cli.stop_signal import StopSignal
 from lamina_cli.words import last, word
@@ -39,6 +39,10 @@ def configure(verbs: Any) -> None:
     sub.add_argument("of", metavar="PORT|SWITCH", help="SWITCH/PORT or the full name; or a switch, for all its ports")
     sub.add_argument("--vlans", action="store_true", help="of the VLANs of a switch")
     command(sub, counters, lists=True)
+    sub = verbs.add_parser("path", help="tell a frame's way through this host, without sending it")
+    sub.add_argument("port", help="port where it comes in: SWITCH/PORT or the full name")
+    sub.add_argument("frame", help="the frame in hexadecimal")
+    command(sub, path, lists=True)
     sub = verbs.add_parser("watch", help="show the ports of a switch, then every change")
     sub.add_argument("switch", help="name of the switch")
     sub.add_argument("--once", action="store_true", help="end after what is so now")
@@ -158,6 +162,24 @@ async def records(client: Client, args: argparse.Namespace) -> None:
         ),
         form=args.output,
     )
+
+
+async def path(client: Client, args: argparse.Namespace) -> None:
+    """Tells a frame's way: each hop, with the rules that it met there."""
+    from lamina.vswitch.v1 import captures_pb2, vswitch_pb2
+
+    request = captures_pb2.TraceFramePathRequest(port=await port_name(client, args.port), frame=frame_bytes(args.frame))
+    found = await _captures(client).TraceFramePath(request)
+    if args.output == "json":
+        output.as_json(found)
+        return
+    for number, hop in enumerate(found.hops):
+        verdict = word(vswitch_pb2.TraceFrameResponse.Verdict, hop.decision.verdict)
+        after = f", after {hop.parent_index}" if hop.parent_index >= 0 else ""
+        print(f"{number}  {hop.object}  {verdict}{after}")
+        output.table(("   STAGE", "RULE", "DETAIL"), ((f"   {s.stage}", s.rule, s.detail) for s in hop.decision.steps))
+    if found.loop:
+        print("the way goes on; it is cut off here")
 
 
 async def counters(client: Client, args: argparse.Namespace) -> None:

@@ -34,6 +34,7 @@ from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.definition import MAX_REQUEST_ID_BYTES, VLAN_ID, PortDefinition
 from lamina_vswitch.domain.frame import MAX_FRAME_BYTES
 from lamina_vswitch.domain.offload.columns import HEADER_BYTES as OFFLOAD_HEADER_BYTES
+from lamina_vswitch.domain.path import Hop, Verdict
 from lamina_vswitch.names import Names
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
@@ -157,6 +158,27 @@ def traced_path(request: pb.TraceFramePathRequest) -> tuple[bytes, bytes]:
         fits = len(request.offload_header) in (0, OFFLOAD_HEADER_BYTES)
         check.that(fits, "offload_header", f"has {len(request.offload_header)} bytes, not {OFFLOAD_HEADER_BYTES}")
     return request.frame, request.offload_header
+
+
+_VERDICTS = {
+    Verdict.FORWARDED: vswitch_pb2.TraceFrameResponse.VERDICT_FORWARDED,
+    Verdict.FLOODED: vswitch_pb2.TraceFrameResponse.VERDICT_FLOODED,
+    Verdict.DROPPED: vswitch_pb2.TraceFrameResponse.VERDICT_DROPPED,
+    Verdict.CONSUMED: vswitch_pb2.TraceFrameResponse.VERDICT_CONSUMED,
+}
+
+
+def frame_hop(hop: Hop) -> pb.FrameHop:
+    """Return a hop as a message."""
+    decision = vswitch_pb2.TraceFrameResponse(
+        verdict=_VERDICTS[hop.verdict],
+        drop_reason=vswitch_pb2.DropReason.ValueType(hop.drop or 0),
+        vlan_id=hop.vlan,
+        output_ports=hop.outputs,
+        output_frame=hop.frame,
+        steps=[vswitch_pb2.TraceStep(stage=step.stage, rule=step.rule, detail=step.detail) for step in hop.steps],
+    )
+    return pb.FrameHop(object=hop.object, parent_index=hop.parent, decision=decision)
 
 
 def vlan_counters(vlan: int, counted: Counters) -> pb.VlanCounters:

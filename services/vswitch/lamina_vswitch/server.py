@@ -25,6 +25,7 @@ from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.interface import SwitchEngine
 from lamina_vswitch.faults import VswitchFaults
+from lamina_vswitch.frame_paths import FramePaths
 from lamina_vswitch.holding import Holding
 from lamina_vswitch.io.store import SqliteStore
 from lamina_vswitch.io.store_backends import BackendStore
@@ -106,7 +107,8 @@ class VswitchService:
         holding = Holding(self._catalog, self._environment.clock)
         rings_pb2_grpc.add_PortRingsServicer_to_server(PortRingsServicer(self._streams, holding), server)
         backends_pb2_grpc.add_BackendsServicer_to_server(BackendsServicer(views, self._backends), server)
-        captures_pb2_grpc.add_CapturesServicer_to_server(CapturesServicer(views, self._watchers), server)
+        paths = FramePaths(self._catalog, self._networks)
+        captures_pb2_grpc.add_CapturesServicer_to_server(CapturesServicer(views, self._watchers, paths), server)
 
     async def start(self) -> None:
         """Open the store, bring the engine to what it holds, and introduce the layer to the hardware below."""

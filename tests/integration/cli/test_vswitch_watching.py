@@ -127,6 +127,15 @@ def test_mirrors_records_and_counters_have_tables_and_json(lan: Any, send: Any) 
     assert lan.json("vswitch", "mirrors", "lan") == []
 
 
+def test_a_frame_s_way_is_told_hop_by_hop(lan: Any) -> None:
+    """Each hop has its object, its verdict and its rules; a frame that is not hexadecimal is refused."""
+    told = lan.run("vswitch", "path", "lan/a", FRAME.hex()).stdout.splitlines()
+    assert told[0].split()[0] == "0" and told[0].endswith("/switches/lan  dropped") and "STAGE" in told[1]
+    (hop,) = lan.json("vswitch", "path", "lan/a", FRAME.hex())["hops"]
+    assert hop["decision"]["drop_reason"] == "DROP_REASON_LINK_DOWN"
+    assert "FRAME_MALFORMED" in lan.run("vswitch", "path", "lan/a", "xyz", expect=1).stderr
+
+
 def test_watch_shows_what_is_so_and_then_changes(lan: Any) -> None:
     """With --once it ends after the ports; as JSON each change is a line of its own."""
     assert lan.run("vswitch", "watch", "lan", "--once").stdout.split()[:2] == ["a", "detached"]

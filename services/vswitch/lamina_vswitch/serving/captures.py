@@ -17,6 +17,7 @@ from lamina_vswitch.domain.capture.mirror import MIRROR_NAME, MirrorDefinition
 from lamina_vswitch.domain.definition import PortDefinition
 from lamina_vswitch.domain.page import page
 from lamina_vswitch.domain.port_changes import Change
+from lamina_vswitch.frame_paths import FramePaths
 from lamina_vswitch.serving.views import Views
 from lamina_vswitch.watchers import Watchers
 
@@ -29,8 +30,9 @@ NEWEST = 10**16 - 1
 class CapturesServicer(rpc.CapturesServicer):
     """Serves `lamina.vswitch.v1.Captures`."""
 
-    def __init__(self, views: Views, watchers: Watchers) -> None:
+    def __init__(self, views: Views, watchers: Watchers, paths: FramePaths) -> None:
         self._v = views
+        self._paths = paths
         self._captures = watchers.captures
         self._mirrors = watchers.mirrors
         self._watches = watchers.ports
@@ -80,6 +82,13 @@ class CapturesServicer(rpc.CapturesServicer):
         ]
         chosen, token = page(found, lambda each: f"{NEWEST - each.number:016d}", request.page_size, request.page_token)
         return pb.ListFrameRecordsResponse(frame_records=map(to.frame_record, chosen), next_page_token=token)
+
+    async def TraceFramePath(self, request: pb.TraceFramePathRequest, context: Context) -> pb.TraceFramePathResponse:
+        """Tell a frame's way through this host."""
+        frame, header = to.traced_path(request)
+        port = self._v.catalog.port(*self._v.names.port(request.port, "port"))
+        hops, loop = self._paths.path(port, frame, header, self._v.now_ns())
+        return pb.TraceFramePathResponse(hops=map(to.frame_hop, hops), loop=loop)
 
     async def ListCounters(self, request: pb.ListCountersRequest, context: Context) -> pb.ListCountersResponse:
         """List counters by port or by VLAN."""

@@ -80,8 +80,10 @@ class CapturesStub:
     """Traces a frame as Ports.TraceFrame does, through everything that it would meet on this host: policies, routers,
     address translation, virtual servers and overlays, hop by hop, with its offload header.
 
-    Nothing is sent, learned or counted; what a translation would allocate is named, not allocated. Errors: NOT_FOUND
-    `PORT_UNKNOWN`; INVALID_ARGUMENT for a frame over 65535 bytes or a header of another length than 20.
+    Nothing is sent, learned or counted; what a translation would allocate is named, not allocated, and so is what a
+    router would say itself: ARP answers, ICMP errors, leases. Of a frame with segments the first one is followed behind
+    the switch. A frame whose header does not fit it has one hop, dropped as `DROP_REASON_OFFLOAD_INVALID`. Errors:
+    NOT_FOUND `PORT_UNKNOWN`; INVALID_ARGUMENT for a frame over 65535 bytes or a header of another length than 20.
     """
     ListCounters: _aio.UnaryUnaryMultiCallable[_captures_pb2.ListCountersRequest, _captures_pb2.ListCountersResponse]
     """Lists the counters of every port of a switch, ordered by name, or of every VLAN, ordered by number.
@@ -198,8 +200,10 @@ class CapturesServicer:
         """Traces a frame as Ports.TraceFrame does, through everything that it would meet on this host: policies, routers,
         address translation, virtual servers and overlays, hop by hop, with its offload header.
 
-        Nothing is sent, learned or counted; what a translation would allocate is named, not allocated. Errors: NOT_FOUND
-        `PORT_UNKNOWN`; INVALID_ARGUMENT for a frame over 65535 bytes or a header of another length than 20.
+        Nothing is sent, learned or counted; what a translation would allocate is named, not allocated, and so is what a
+        router would say itself: ARP answers, ICMP errors, leases. Of a frame with segments the first one is followed behind
+        the switch. A frame whose header does not fit it has one hop, dropped as `DROP_REASON_OFFLOAD_INVALID`. Errors:
+        NOT_FOUND `PORT_UNKNOWN`; INVALID_ARGUMENT for a frame over 65535 bytes or a header of another length than 20.
         """
 
     def ListCounters(

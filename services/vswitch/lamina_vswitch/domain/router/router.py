@@ -66,6 +66,22 @@ class Router:
             self._routes.add(Route(route.destination, route.network, route.via or None, metric=1))
         self._routes.add(Route(self.subnet, "", metric=0))
 
+    # What explains it (`explain.py`)
+
+    @property
+    def mode(self) -> Mode:
+        """How the network is connected."""
+        return self._mode
+
+    @property
+    def mtu_bytes(self) -> int:
+        """Largest packet of its VLAN."""
+        return self._mtu_bytes()
+
+    def way(self, address: int) -> Route | None:
+        """Return the route to an address, or None."""
+        return self._routes.lookup(address)
+
     # What the port calls
 
     def receive(self, frame: bytes, now_ns: int) -> list[bytes]:
