@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lamina_vswitch.plane import job, pipeline, rings
-from lamina_vswitch.plane.native import Word, compiled, i64, load64, store64, void
+from lamina_vswitch.plane import job, macs, pipeline, rings
+from lamina_vswitch.plane.native import Word, compiled, i64, inlined, load64, store64, void
 
 
-@compiled(void(i64, i64, i64, i64))
+@inlined(void(i64, i64, i64, i64))
 def deliver(work: Word, slot: Word, one: Word, index: Word) -> None:
     """Puts a frame into a port's ring, or into the outbox, which has room."""
     row = load64(work + job.PORTS) + (slot << job.ROW_SHIFT)
@@ -51,39 +51,57 @@ def finish(work: Word) -> None:
     store64(work + job.TOUCHES, kept)
 
 
+@compiled(i64(i64, i64, i64, i64))
+def judged(work: Word, port: Word, one: Word, index: Word) -> Word:
+    """Decides about a frame that is not between known stations, and does what is decided; returns how the run goes on.
+
+    That is DONE for the next frame, or what ends or pauses the run.
+    """
+    found = pipeline.decide(work, one, index)
+    if found == pipeline.NOT_HERE:
+        return job.SLOW
+    if found == pipeline.NO_ROOM:
+        return job.LARGER_TABLE
+    if found == pipeline.FLOOD:
+        flood(work, port, one, index)
+    elif found > 0:
+        deliver(work, found, one, index)
+    else:
+        pair = work + job.DROPS - 16 * found
+        store64(work + job.NOTED, 1)
+        pipeline.tally(pair, index)
+        if load64(pair) == 1:
+            return job.FIRST_DROP
+    return job.DONE
+
+
 @compiled(i64(i64))
 def run(work: Word) -> Word:
     """Switches the frames of a burst from FIRST on; returns how that ended, with FIRST at the next frame."""
-    count, index = load64(work + job.COUNT), load64(work + job.FIRST)
-    port = load64(work + job.PORTS) + (load64(work + job.SLOT) << job.ROW_SHIFT)
+    count, index, looked = load64(work + job.COUNT), load64(work + job.FIRST), load64(work + job.LOOKED)
+    ports, slot, head = load64(work + job.PORTS), load64(work + job.SLOT), load64(work + job.HEAD)
+    table, mask, secret = load64(head + macs.TABLE), load64(head + macs.MASK), load64(head + macs.SECRET)
+    now_ns, vlan, looks = load64(work + job.NOW), load64(work + job.VLAN), load64(work + job.LOOKS)
+    oldest, longest = now_ns - load64(head + macs.AGEING), load64(work + job.MTU) + pipeline.HEADER_BYTES
+    port, burst = ports + (slot << job.ROW_SHIFT), load64(work + job.BURST)
     most = load64(work + job.OUTBOX_SIZE) - load64(port + job.FLOOD_SIZE)
-    looked = load64(work + job.LOOKED)
-    size = load64(work + job.RECEIVED_BYTES)
-    ended = job.DONE
-    while index < count:
+    size, ended = load64(work + job.RECEIVED_BYTES), job.DONE
+    while index < count and ended == job.DONE:
         while looked < count and looked <= index + job.AHEAD:
-            pipeline.look(work, looked)
+            ahead = looks + ((looked & (job.LOOKS_KEPT - 1)) << job.LOOK_SHIFT)
+            pipeline.look(burst + (looked << job.PLACE_SHIFT), ahead, table, mask, secret, vlan | macs.OCCUPIED)
             looked += 1
-        one = load64(work + job.LOOKS) + ((index & (job.LOOKS_KEPT - 1)) << job.LOOK_SHIFT)
+        one = looks + ((index & (job.LOOKS_KEPT - 1)) << job.LOOK_SHIFT)
+        known = pipeline.known_route(one, table, mask, slot, vlan, oldest, longest, ports, now_ns)
         if load64(work + job.POSTED) > most:
             ended = job.OUTBOX_FULL
-            break
-        found = pipeline.decide(work, one, index)
-        if found <= pipeline.NOT_HERE:
-            ended = job.SLOW if found == pipeline.NOT_HERE else job.LARGER_TABLE
-            break
-        size += load64(one + job.LENGTH)
-        if found < 0:
-            store64(work + job.NOTED, 1)
-            pipeline.tally(work + job.DROPS - 16 * found, index)
-            if load64(work + job.DROPS - 16 * found) == 1:
-                index, ended = index + 1, job.FIRST_DROP
-                break
-        elif found == pipeline.FLOOD:
-            flood(work, port, one, index)
+        elif known != 0:
+            deliver(work, known, one, index)
         else:
-            deliver(work, found, one, index)
-        index += 1
+            ended = judged(work, port, one, index)
+        if ended == job.DONE or ended == job.FIRST_DROP:
+            size += load64(one + job.LENGTH)
+            index += 1
     if ended <= job.OUTBOX_FULL:
         finish(work)
     store64(work + job.FIRST, index)

@@ -16,7 +16,7 @@ record depends on a secret number: who sends frames cannot choose addresses that
 
 from __future__ import annotations
 
-from lamina_vswitch.plane.native import Word, compiled, copy32, i64, load64, store64, void
+from lamina_vswitch.plane.native import Word, compiled, copy32, i64, inlined, load64, store64, void
 
 TABLE, MASK, SIZE, LIMIT, AGEING, SECRET, SERIAL, VERSION, HEAP, PLACES, MOVED_FROM, BEHIND = range(0, 96, 8)
 """Offsets in the head of a table, in bytes; MASK is the number of records less one, PLACES those used in the heap,
@@ -31,25 +31,37 @@ NEW, REFRESHED, MOVED, FULL, STATIC, STATIC_ELSEWHERE, GROW = range(7)
 _MIX, _STIR = -0x61C8864680B583EB, -0x4B47D0C5A1A6E6D5
 
 
-@compiled(i64(i64, i64))
-def mixed(head: Word, key: Word) -> Word:
+@inlined(i64(i64, i64))
+def stirred(key: Word, secret: Word) -> Word:
     """Returns the number whose low bits are the place of a key."""
-    value = (key ^ load64(head + SECRET)) * _MIX
+    value = (key ^ secret) * _MIX
     value = (value ^ ((value >> 29) & 0x7FFFFFFFF)) * _STIR
     return (value >> 32) & 0xFFFFFFFF
 
 
-@compiled(i64(i64, i64, i64))
-def find_at(head: Word, key: Word, hashed: Word) -> Word:
-    """Returns the address of a key's record, or of the free place that ends the search; `hashed` is `mixed` of it."""
-    table, mask = load64(head + TABLE), load64(head + MASK)
+@inlined(i64(i64, i64, i64, i64))
+def search(table: Word, mask: Word, key: Word, hashed: Word) -> Word:
+    """Returns the address of a key's record, or of the free place that ends the search; `hashed` is it, stirred."""
     at = hashed & mask
-    while True:
+    record = table + (at << RECORD_SHIFT)
+    found = load64(record)
+    while found != key and found != 0:
+        at = (at + 1) & mask
         record = table + (at << RECORD_SHIFT)
         found = load64(record)
-        if found == key or found == 0:
-            return record
-        at = (at + 1) & mask
+    return record
+
+
+@compiled(i64(i64, i64))
+def mixed(head: Word, key: Word) -> Word:
+    """Returns the number whose low bits are the place of a key in this table."""
+    return stirred(key, load64(head + SECRET))
+
+
+@compiled(i64(i64, i64, i64))
+def find_at(head: Word, key: Word, hashed: Word) -> Word:
+    """Returns what `search` does in this table."""
+    return search(load64(head + TABLE), load64(head + MASK), key, hashed)
 
 
 @compiled(i64(i64, i64))

@@ -52,6 +52,11 @@ def compiled(signature: Any) -> Callable[[F], F]:
     return cast(Callable[[F], F], njit(signature, cache=True))
 
 
+def inlined(signature: Any) -> Callable[[F], F]:
+    """Compiles a function whose text is copied into those that call it: a call costs as much as what it does."""
+    return cast(Callable[[F], F], njit(signature, cache=True, inline="always"))
+
+
 def _loader(width: Any) -> Any:
     @_intrinsic
     def load(typing: Any, address: Any) -> Any:

@@ -8,7 +8,7 @@ policy has to look.
 from __future__ import annotations
 
 from lamina_vswitch.plane import job, macs
-from lamina_vswitch.plane.native import Word, compiled, i64, load16, load32, load64, prefetch, store64, void
+from lamina_vswitch.plane.native import Word, compiled, i64, inlined, load16, load32, load64, prefetch, store64, void
 
 RUNT, OVERSIZE, VLAN_TRUNCATED, VLAN_MISMATCH = 1, 2, 3, 4
 SOURCE_INVALID, LINK_LOCAL, SAME_PORT, NO_DESTINATION, DESTINATION_DOWN = 6, 7, 8, 9, 10
@@ -24,37 +24,32 @@ GROUP = 1 << macs.MAC_SHIFT
 _LINK_LOCAL = 0x0000C28001  # 01 80 c2 00 00, likewise
 
 
-@compiled(void(i64, i64))
-def look(work: Word, index: Word) -> None:
+@inlined(void(i64, i64, i64, i64, i64, i64))
+def look(frame: Word, one: Word, table: Word, mask: Word, secret: Word, vlan: Word) -> None:
     """Loads the head of a frame, once for all, and asks for the places of its addresses in the table.
 
-    A peer may change a frame in shared memory at any time: what is decided about and what is delivered are the bytes
-    that were loaded here.
+    `frame` is its place in the burst, `vlan` the VLAN with the bit OCCUPIED. A peer may change a frame in shared memory
+    at any time: what is decided about and what is delivered are the bytes that were loaded here.
     """
-    frame = load64(work + job.BURST) + (index << job.PLACE_SHIFT)
-    one = load64(work + job.LOOKS) + ((index & (job.LOOKS_KEPT - 1)) << job.LOOK_SHIFT)
     at, length = load64(frame), load64(frame + 8)
     store64(one + job.LENGTH, length)
-    if length < HEADER_BYTES or length >= job.LADEN:
-        return
-    low = load64(at)
-    kind = load16(at + 12)
-    tagged = kind == _TPID and length >= HEADER_BYTES + TAG_BYTES
-    high = load64(at + 8) if tagged else load32(at + 8) | kind << 32
-    head, vlan = load64(work + job.HEAD), load64(work + job.VLAN) | macs.OCCUPIED
-    source = (((low >> 48) & 0xFFFF) | (high & 0xFFFFFFFF) << 16) << macs.MAC_SHIFT | vlan
-    target = (low & _ADDRESS) << macs.MAC_SHIFT | vlan
-    table, mask = load64(head + macs.TABLE), load64(head + macs.MASK)
-    source_hash, target_hash = macs.mixed(head, source), macs.mixed(head, target)
-    prefetch(table + ((source_hash & mask) << macs.RECORD_SHIFT))
-    prefetch(table + ((target_hash & mask) << macs.RECORD_SHIFT))
-    store64(one + job.LOW, low)
-    store64(one + job.HIGH, high)
-    store64(one + job.SOURCE, source)
-    store64(one + job.SOURCE_HASH, source_hash)
-    store64(one + job.TARGET, target)
-    store64(one + job.TARGET_HASH, target_hash)
-    store64(one + job.TAGGED, tagged)
+    if length >= HEADER_BYTES and length < job.LADEN:
+        low = load64(at)
+        kind = load16(at + 12)
+        tagged = kind == _TPID and length >= HEADER_BYTES + TAG_BYTES
+        high = load64(at + 8) if tagged else load32(at + 8) | kind << 32
+        source = (((low >> 48) & 0xFFFF) | (high & 0xFFFFFFFF) << 16) << macs.MAC_SHIFT | vlan
+        target = (low & _ADDRESS) << macs.MAC_SHIFT | vlan
+        source_hash, target_hash = macs.stirred(source, secret), macs.stirred(target, secret)
+        prefetch(table + ((source_hash & mask) << macs.RECORD_SHIFT))
+        prefetch(table + ((target_hash & mask) << macs.RECORD_SHIFT))
+        store64(one + job.LOW, low)
+        store64(one + job.HIGH, high)
+        store64(one + job.SOURCE, source)
+        store64(one + job.SOURCE_HASH, source_hash)
+        store64(one + job.TARGET, target)
+        store64(one + job.TARGET_HASH, target_hash)
+        store64(one + job.TAGGED, tagged)
 
 
 @compiled(i64(i64, i64))
@@ -104,33 +99,39 @@ def tally(pair: Word, index: Word) -> None:
     store64(pair, known + 1)
 
 
-@compiled(i64(i64, i64))
-def known_route(work: Word, one: Word) -> Word:
+@inlined(i64(i64, i64, i64, i64, i64, i64, i64, i64, i64))
+def known_route(
+    one: Word,
+    table: Word,
+    mask: Word,
+    entered: Word,
+    vlan: Word,
+    oldest: Word,
+    longest: Word,
+    ports: Word,
+    now_ns: Word,
+) -> Word:
     """Returns the port of a frame between two stations about which nothing is news, or 0. The source is refreshed.
 
-    That is: an untagged frame that is not too long, from a live dynamic entry of the port where it entered, to a live
-    entry of another one that the plane delivers to. As `domain.fdb.Fdb.known_route`.
+    That is: an untagged frame of at most `longest` bytes, from an entry of the port where it `entered` to an entry of
+    another port that the plane delivers to, both dynamic and seen after `oldest`. As `domain.fdb.Fdb.known_route`; it
+    takes its numbers one by one, which keeps them in registers, because nearly every frame is one of these.
     """
-    length, target = load64(one + job.LENGTH), load64(one + job.TARGET)
-    longest = load64(work + job.MTU) + HEADER_BYTES
-    if length < HEADER_BYTES or length > longest or target & GROUP:
-        return 0
-    if (load64(one + job.HIGH) >> 32) & 0xFFFF == _TPID:
-        return 0
-    head, now_ns = load64(work + job.HEAD), load64(work + job.NOW)
-    source, entered = load64(one + job.SOURCE), load64(work + job.SLOT)
-    oldest = now_ns - load64(head + macs.AGEING)
-    origin = macs.find_at(head, source, load64(one + job.SOURCE_HASH))
-    known = macs.find_at(head, target, load64(one + job.TARGET_HASH))
-    if load64(origin) != source or load64(origin + macs.PORT) != entered or load64(origin + macs.SEEN) <= oldest:
-        return 0
-    slot = load64(known + macs.PORT)
-    if load64(known) != target or slot & macs.STATIC_BIT or load64(known + macs.SEEN) <= oldest or slot == entered:
-        return 0
-    row = load64(work + job.PORTS) + (slot << job.ROW_SHIFT)
-    if load64(row + job.STATE) & _BOTH != _BOTH or load64(row + job.ROW_VLAN) != load64(work + job.VLAN):
-        return 0
-    store64(origin + macs.SEEN, now_ns)
+    slot, length, target = 0, load64(one + job.LENGTH), load64(one + job.TARGET)
+    if length >= HEADER_BYTES and length <= longest and (load64(one + job.HIGH) >> 32) & 0xFFFF != _TPID:
+        source = load64(one + job.SOURCE)
+        origin = macs.search(table, mask, source, load64(one + job.SOURCE_HASH))
+        known = macs.search(table, mask, target, load64(one + job.TARGET_HASH))
+        lives = load64(origin) == source and load64(origin + macs.SEEN) > oldest
+        reached = load64(known) == target and load64(known + macs.SEEN) > oldest
+        if lives and reached and load64(origin + macs.PORT) == entered and target & GROUP == 0:
+            slot = load64(known + macs.PORT)
+            row = ports + ((slot & macs.SLOT_MASK) << job.ROW_SHIFT)
+            there = load64(row + job.STATE) & _BOTH == _BOTH and load64(row + job.ROW_VLAN) == vlan
+            if slot == entered or slot & macs.STATIC_BIT != 0 or not there:
+                slot = 0
+            else:
+                store64(origin + macs.SEEN, now_ns)
     return slot
 
 
@@ -141,9 +142,6 @@ def decide(work: Word, one: Word, index: Word) -> Word:
     Returns the slot of a port, FLOOD, a negative reason, NOT_HERE or NO_ROOM (of the table); nothing is noted for the
     last two.
     """
-    known = known_route(work, one)
-    if known:
-        return known
     if load64(one + job.LENGTH) >= job.LADEN:
         return NOT_HERE
     refused = refusal(work, one)

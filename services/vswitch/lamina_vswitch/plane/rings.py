@@ -17,6 +17,7 @@ from lamina_vswitch.plane.native import (
     copy32,
     copy64,
     i64,
+    inlined,
     load8,
     load32,
     load64,
@@ -39,7 +40,7 @@ _INDEX_MASK = layout.INDEX_MASK
 _HEAD_BYTES = 14
 
 
-@compiled(void(i64, i64, i64))
+@inlined(void(i64, i64, i64))
 def copy(target: Word, source: Word, size: Word) -> None:
     """Copies `size` bytes, no byte more; the last piece overlaps the one before it."""
     if size >= 64:
@@ -62,7 +63,7 @@ def copy(target: Word, source: Word, size: Word) -> None:
             store8(target + at, load8(source + at))
 
 
-@compiled(void(i64))
+@inlined(void(i64))
 def clear_offload(slot: Word) -> None:
     """Writes a slot's offload header: nothing is left to do."""
     store64(slot + _OFFLOAD, 0)
@@ -127,7 +128,7 @@ def open_row(row: Word) -> None:
     store64(row + job.SENT, load64(row + job.SENT) - index)
 
 
-@compiled(void(i64, i64))
+@inlined(void(i64, i64))
 def fetch_slot(row: Word, index: Word) -> None:
     """Asks for the cache lines of a slot that a short frame takes: their memory is slow, and will be wanted."""
     slot = load64(row + job.RING) + _FIRST_SLOT + (index & load64(row + job.RING_MASK)) * load64(row + job.SLOT_BYTES)
@@ -135,7 +136,7 @@ def fetch_slot(row: Word, index: Word) -> None:
     prefetch_to_write(slot + _FRAME)
 
 
-@compiled(void(i64, i64, i64))
+@inlined(void(i64, i64, i64))
 def put(row: Word, one: Word, source: Word) -> None:
     """Writes a frame into the next slot of a row's ring, untagged; there is room.
 
@@ -212,6 +213,8 @@ def fill(ring: Word, slots: Word, slot_bytes: Word, burst: Word, count: Word) ->
         if length > slot_bytes - _FRAME:
             break
         slot = ring + _FIRST_SLOT + ((first + index) & (slots - 1)) * slot_bytes
+        for line in (0, _RECORD, _FRAME):
+            prefetch_to_write(slot + 4 * slot_bytes + line)
         clear_offload(slot)
         clear_record(slot)
         store64(slot, length)

@@ -1,0 +1,199 @@
+"""Frames a second through the compiled plane, against the Python reference and against bare copies, in one run.
+
+    python bench/switch_plane.py [--rounds 7] [--plot FILE.svg]
+
+Sixteen ports of one VLAN in a port group, each with a ring in the contract's layout (1024 slots of 2048 bytes). A burst
+is 2048 frames between random stations: parsed, learned from, looked up, counted and copied into the rings of their
+receivers, who empty them outside the measured time. *copy* is the bound: the same frames put into as many such rings
+by the same compiled copy, one ring after another, with nothing decided. Times are the processor's, sides take turns,
+and figures are medians; the machine is shared, so only ratios within a round mean much. The aim is 20 million frames of
+64 bytes a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from lamina_cli.drawing import chart, svg
+from lamina_kit.rng import Rng
+from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.ring_layout import Geometry
+from lamina_vswitch.engines.interface import FrameSink
+from lamina_vswitch.engines.model.engine import ModelEngine
+from lamina_vswitch.plane.bursts import Burst
+from lamina_vswitch.plane.memory_ring import MemoryRing, RingSink
+from lamina_vswitch.plane.switching import Plane
+
+SWITCH = "hosts/h1/switches/s1"
+PORTS, VLAN = 16, 10
+BURSTS, BURST, FEW = 32, 2048, 4
+AIM = 20.0
+SIZES, TABLES = (64, 512, 1518), (10, 1_000, 100_000)
+FINE = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+GEOMETRY, LONG = Geometry(1, 1024, 2048), Geometry(1, 2048, 2048)
+Traffic = list[tuple[int, list[bytes]]]
+Frames = TypeVar("Frames", list[bytes], Burst)
+
+
+class Memory:
+    """Memory for many rings, in huge pages where the kernel gives them."""
+
+    def __init__(self, size: int) -> None:
+        self._map = mmap.mmap(-1, size + (4 << 20), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            self._map.madvise(mmap.MADV_HUGEPAGE)
+        self._used = 0
+
+    def ring(self, geometry: Geometry) -> MemoryRing:
+        """Return another ring."""
+        at, self._used = self._used, self._used + geometry.ring_bytes
+        return MemoryRing(self._map, at, geometry)
+
+
+class Sink:
+    """Takes everything, for the reference."""
+
+    def deliver(self, frames: Sequence[bytes]) -> int:
+        """Take a batch."""
+        return len(frames)
+
+    def link_changed(self, up: bool) -> None:
+        """No link changes."""
+
+    def removed(self) -> None:
+        """No port is removed."""
+
+
+class Bench:
+    """All three sides, made once: the rings, and room for the copies of the bound."""
+
+    def __init__(self) -> None:
+        self._memory = Memory(PORTS * (GEOMETRY.ring_bytes + LONG.ring_bytes))
+        self._rings = [self._memory.ring(GEOMETRY) for _ in range(PORTS)]
+        self._long = [self._memory.ring(LONG) for _ in range(PORTS)]
+
+    def measure(self, size: int, stations: int, rounds: int) -> tuple[float, float, float]:
+        """Return millions of frames a second: of the plane, of the reference, of bare copies."""
+        traffic = frames_between(max(stations, PORTS), size)
+        bursts = [(port, Burst.of(frames)) for port, frames in traffic]
+        plane = self._plane(stations)
+        reference = model([Sink() for _ in range(PORTS)])
+        introduce(lambda port, frames: reference.transmit(port, frames, 0), stations)
+        rates: list[list[float]] = [[], [], []]
+        for _ in range(rounds):
+            rates[0].append(rate(lambda port, burst: plane.transmit(port, burst, 1), bursts, self._empty))
+            rates[1].append(rate(lambda port, frames: reference.transmit(port, frames, 1), traffic[:FEW], nothing))
+            rates[2].append(rate(lambda port, burst: self._long[port - 1].push(burst), bursts, self._drain))
+        found = [statistics.median(one) for one in rates]
+        return found[0], found[1], found[2]
+
+    def _plane(self, stations: int) -> Plane:
+        """Return a plane whose table knows the stations, and whose receivers are empty."""
+        engine = model([RingSink(ring) for ring in self._rings])
+        plane = Plane(engine, Rng("bench").randrange(1 << 64))
+        introduce(lambda port, frames: plane.transmit(port, Burst.of(frames), 0), stations)
+        self._empty()
+        return plane
+
+    def _drain(self) -> None:
+        for ring in self._long:
+            ring.give_back(ring.waiting() or 0)
+
+    def _empty(self) -> None:
+        for ring in self._rings:
+            ring.give_back(ring.waiting() or 0)
+
+
+def mac(number: int) -> bytes:
+    """Return the address of station `number`, which is behind port number % 16 + 1."""
+    return b"\x02\x00" + number.to_bytes(4, "big")
+
+
+def frames_between(stations: int, size: int) -> Traffic:
+    """Return bursts of frames between random stations behind different ports."""
+    rng = np.random.default_rng(stations)
+    per_port = max(1, stations // PORTS)
+    traffic = []
+    for _ in range(BURSTS):
+        port = int(rng.integers(PORTS))
+        sources = (port + PORTS * rng.integers(per_port, size=BURST)).tolist()
+        others = (
+            (port + 1 + rng.integers(PORTS - 1, size=BURST)) % PORTS + PORTS * rng.integers(per_port, size=BURST)
+        ).tolist()
+        rest = b"\x08\x00" + bytes(size - 14)
+        traffic.append((port + 1, [mac(dst) + mac(src) + rest for dst, src in zip(others, sources, strict=True)]))
+    return traffic
+
+
+def model(sinks: Sequence[FrameSink]) -> ModelEngine:
+    """Return an engine with a sink at each of its ports."""
+    engine = ModelEngine(lambda notice: None)
+    engine.add_switch(SWITCH, SwitchDefinition("s1", mtu_bytes=1504, mac_limit=1 << 20))
+    for slot, sink in enumerate(sinks, 1):
+        engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", VLAN, True)
+        engine.attach(slot, sink, 0)
+    return engine
+
+
+def introduce(transmit: Callable[[int, list[bytes]], object], stations: int) -> None:
+    """Let every station be learned."""
+    for first in range(0, max(stations, PORTS), PORTS * BURST):
+        for port in range(PORTS):
+            numbers = range(first + port, min(first + PORTS * BURST, max(stations, PORTS)), PORTS)
+            transmit(port + 1, [mac(number) + mac(number) + b"\x08\x00" + bytes(46) for number in numbers])
+
+
+def nothing() -> None:
+    """Does nothing: the reference's receivers keep nothing."""
+
+
+def rate(
+    work: Callable[[int, Frames], object], traffic: Sequence[tuple[int, Frames]], after: Callable[[], None]
+) -> float:
+    """Return millions of frames a second of processor time; what is done `after` each burst is the receivers'."""
+    spent = frames = 0.0
+    for port, burst in traffic:
+        began = time.process_time()
+        work(port, burst)
+        spent += time.process_time() - began
+        frames += len(burst)
+        after()
+    return frames / spent / 1e6
+
+
+def main() -> int:
+    """Run all measurements."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--plot", type=Path, help="draw the price of a frame over the size of the table, as SVG")
+    args = parser.parse_args()
+    bench = Bench()
+    print(f"{'bytes':>6}{'stations':>10}{'plane M/s':>12}{'reference':>11}{'copy':>8}{'of copy':>9}{'× reference':>13}")
+    best = 0.0
+    for size in SIZES:
+        for stations in TABLES:
+            plane, reference, copy = bench.measure(size, stations, args.rounds)
+            shares = f"{plane / copy:>9.2f}{plane / reference:>13.1f}"
+            print(f"{size:>6}{stations:>10,}{plane:>12.1f}{reference:>11.2f}{copy:>8.1f}{shares}", flush=True)
+            best = max(best, plane if size == SIZES[0] else 0.0)
+    print(f"aim: {AIM:.0f} million frames of 64 bytes a second: {'met' if best >= AIM else 'missed'}")
+    if args.plot is not None:
+        points = [(float(count), 1e3 / bench.measure(64, count, args.rounds)[0]) for count in FINE]
+        drawn = chart.lines(
+            "Price of a frame of 64 bytes", "addresses in the table", "ns", [chart.Series("plane", tuple(points))]
+        )
+        args.plot.write_text(svg.draw(drawn))
+        print(f"written: {args.plot}; {', '.join(f'{count:,.0f}: {price:.0f} ns' for count, price in points)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
