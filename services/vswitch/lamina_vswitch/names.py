@@ -17,6 +17,7 @@ from lamina_vswitch.domain.definition import (
     SETTINGS_NAME,
     SWITCH_NAME,
 )
+from lamina_vswitch.domain.nat.forwards import PORT_FORWARD_NAME
 from lamina_vswitch.domain.network import LEASE_NAME, NETWORK_NAME, RESERVATION_NAME
 from lamina_vswitch.domain.refusals import unknown
 
@@ -98,6 +99,11 @@ class Names:
         if not _MAC_ID.fullmatch(reservation):
             raise _malformed(field, reservation, "twelve hexadecimal digits", "ListReservations")
         return network, bytes.fromhex(reservation)
+
+    def port_forward(self, name: str, field: str = "name") -> tuple[str, str]:
+        """Return network id and id of a forwarded port."""
+        network, port_forward = self._ids("port_forward", PORT_FORWARD_NAME, name, field)
+        return network, port_forward
 
     def _ids(self, kind: str, pattern: Pattern, name: str, field: str) -> list[str]:
         host, *ids = pattern.parse(name, field).values()

@@ -64,7 +64,7 @@ class NetworkState:
 
     def plug(self, port: PortDefinition, failed: Callable[[LaminaError], None]) -> Router:
         """Make the router and attach it to its port."""
-        self.router = Router(self.definition, lambda: self.mtu_bytes, self._dropped)
+        self.router = Router(self.definition, lambda: self.mtu_bytes, self.dropped)
         self.port = RouterPort(self.router, self._catalog.engine, port.slot, self._clock, failed)
         self._serve(self.router)
         self._catalog.attach(port, self.port, self._clock.now_ns())
@@ -97,7 +97,7 @@ class NetworkState:
             domain = definition.dhcp.domain
             advice = Advice(definition.subnet, definition.gateway, self.dns_addresses, domain, lambda: self.mtu_bytes)
             server = DhcpServer(definition.dhcp, advice, self.book)
-            router.services[dhcp.SERVER_PORT] = DhcpService(router, server, self._port_of, self._dropped)
+            router.services[dhcp.SERVER_PORT] = DhcpService(router, server, self._port_of, self.dropped)
         if definition.dns is not None:
             self._upstream = DnsUpstream(definition.dns.upstreams, self._clock, self._rng)
             responder = Responder(definition.dns, self.zone, self.names)
@@ -109,7 +109,8 @@ class NetworkState:
         entry = self._catalog.engine.mac_entry(switch, self.definition.vlan, mac, now_ns)
         return self._catalog.port_in_slot(entry.slot).port if entry is not None else ""
 
-    def _dropped(self, reason: DropReason, frame: bytes, now_ns: int) -> None:
+    def dropped(self, reason: DropReason, frame: bytes, now_ns: int) -> None:
+        """Count a frame that the router drops, at its port."""
         if self.port is not None:
             self._catalog.engine.refused(self.port.slot, reason, [frame], now_ns)
 

@@ -12,6 +12,7 @@ from lamina.vswitch.v1 import (
     networks_pb2_grpc,
     policies_pb2_grpc,
     rings_pb2_grpc,
+    translations_pb2_grpc,
 )
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
@@ -31,6 +32,7 @@ from lamina_vswitch.io.store import SqliteStore
 from lamina_vswitch.io.store_backends import BackendStore
 from lamina_vswitch.io.store_networks import NetworkStore
 from lamina_vswitch.io.store_policies import PolicyStore
+from lamina_vswitch.io.store_translations import TranslationStore
 from lamina_vswitch.metrics import families
 from lamina_vswitch.names import Names
 from lamina_vswitch.networks import Networks
@@ -43,7 +45,9 @@ from lamina_vswitch.serving.policies import PoliciesServicer
 from lamina_vswitch.serving.port_rings import PortRingsServicer
 from lamina_vswitch.serving.ports import PortsServicer
 from lamina_vswitch.serving.switches import SwitchesServicer
+from lamina_vswitch.serving.translations import TranslationsServicer
 from lamina_vswitch.serving.views import Views
+from lamina_vswitch.translations import Translations
 from lamina_vswitch.watchers import Watchers
 
 STORE_FILE = "vswitch.sqlite"
@@ -66,6 +70,7 @@ class VswitchService:
         "lamina.vswitch.v1.Backends",
         "lamina.vswitch.v1.Networks",
         "lamina.vswitch.v1.Captures",
+        "lamina.vswitch.v1.Translations",
     )
 
     def __init__(self, environment: Environment, config: VswitchConfig) -> None:
@@ -92,6 +97,9 @@ class VswitchService:
         store = NetworkStore(self._store, lambda: environment.clock.wall_ns() - environment.clock.now_ns())
         rng, events = environment.rng.child("networks"), environment.layer.events
         self._networks = Networks(self._catalog, store, environment.clock, rng, config.max_networks, events.record)
+        rng = environment.rng.child("translations")
+        tables = TranslationStore(self._store)
+        self._translations = Translations(self._networks, tables, environment.clock, rng, events.record)
         engine.set_lease_book(self._networks)
         self._hardware: OwnerSession | None = None
         self._grace: asyncio.Task[None] | None = None
@@ -104,6 +112,8 @@ class VswitchService:
         policies_pb2_grpc.add_PoliciesServicer_to_server(PoliciesServicer(views, self._policies), server)
         networks = NetworksServicer(self._networks, Names(self._environment.host))
         networks_pb2_grpc.add_NetworksServicer_to_server(networks, server)
+        translations = TranslationsServicer(self._translations, Names(self._environment.host))
+        translations_pb2_grpc.add_TranslationsServicer_to_server(translations, server)
         holding = Holding(self._catalog, self._environment.clock)
         rings_pb2_grpc.add_PortRingsServicer_to_server(PortRingsServicer(self._streams, holding), server)
         backends_pb2_grpc.add_BackendsServicer_to_server(BackendsServicer(views, self._backends), server)
@@ -114,6 +124,7 @@ class VswitchService:
         """Open the store, bring the engine to what it holds, and introduce the layer to the hardware below."""
         self._store.open()
         self._networks.load()
+        self._translations.load()
         self._catalog.restore(self._environment.clock.now_ns())
         self._policies.restore(self._environment.clock.now_ns())
         self._networks.restore()
@@ -138,6 +149,7 @@ class VswitchService:
         self._backends.stop()
         self._watchers.stop()
         self._faults.stop()
+        self._translations.stop()
         self._pacer.stop()
         self._networks.stop()
         self._environment.layer.sessions.close()

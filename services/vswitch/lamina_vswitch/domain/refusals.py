@@ -14,6 +14,7 @@ _LIST_CALLS = {
     "lease": "ListLeases",
     "reservation": "ListReservations",
     "mirror": "ListMirrors",
+    "port_forward": "ListPortForwards",
 }
 
 

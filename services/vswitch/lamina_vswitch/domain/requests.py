@@ -30,6 +30,10 @@ class RequestLedger:
             )
         return True
 
+    def knows(self, kind: str, key: tuple[str, ...]) -> bool:
+        """Tell whether it is known which request made an object."""
+        return (kind, *key) in self._origins
+
     def remember(self, kind: str, key: tuple[str, ...], origin: Origin) -> None:
         """Note which request made an object."""
         self._origins[kind, *key] = origin

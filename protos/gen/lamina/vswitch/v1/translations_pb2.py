@@ -22,68 +22,53 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lamina/vswitch/v1/translations.proto\x12\x11lamina.vswitch.v1\x1a\x1elamina/common/v1/options.proto\"\xc2\x03\n\x08NatEntry\x12-\n\x08protocol\x18\x01 \x01(\x0e\x32\x1b.lamina.vswitch.v1.Protocol\x12\x0e\n\x06inside\x18\x02 \x01(\t\x12\x0f\n\x07outside\x18\x03 \x01(\t\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x30\n\x05state\x18\x05 \x01(\x0e\x32!.lamina.vswitch.v1.NatEntry.State\x12\x0e\n\x06\x61ge_ns\x18\x06 \x01(\x03\x12\x15\n\rexpires_in_ns\x18\x07 \x01(\x03\x12\x14\n\x0csent_packets\x18\x08 \x01(\x03\x12\x12\n\nsent_bytes\x18\t \x01(\x03\x12\x18\n\x10received_packets\x18\n \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x0b \x01(\x03\x12\x0b\n\x03via\x18\x0c \x01(\t\"\x95\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_OPENING\x10\x01\x12\x15\n\x11STATE_ESTABLISHED\x10\x02\x12\x11\n\rSTATE_CLOSING\x10\x03\x12\x10\n\x0cSTATE_CLOSED\x10\x04\x12\x13\n\x0fSTATE_UNREPLIED\x10\x05\x12\x11\n\rSTATE_REPLIED\x10\x06\"\xd0\x01\n\x0bPortForward\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x08protocol\x18\x02 \x01(\x0e\x32\x1b.lamina.vswitch.v1.Protocol\x12\x17\n\x0foutside_address\x18\x03 \x01(\t\x12\x14\n\x0coutside_port\x18\x04 \x01(\x05\x12\x16\n\x0einside_address\x18\x05 \x01(\t\x12\x13\n\x0binside_port\x18\x06 \x01(\x05\x12\x14\n\x0c\x61llow_remote\x18\x07 \x01(\x08\x12\x12\n\nflow_count\x18\x08 \x01(\x03\"\x87\x02\n\rVirtualServer\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12-\n\x08protocol\x18\x02 \x01(\x0e\x32\x1b.lamina.vswitch.v1.Protocol\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x39\n\x08\x62\x61\x63kends\x18\x04 \x03(\x0b\x32\'.lamina.vswitch.v1.VirtualServerBackend\x12\x18\n\x10\x61\x66\x66inity_seconds\x18\x05 \x01(\x05\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x12\n\nflow_count\x18\x08 \x01(\x03\x12\x1a\n\x12refused_flow_count\x18\t \x01(\x03\"r\n\x14VirtualServerBackend\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\x12\x0e\n\x06weight\x18\x03 \x01(\x05\x12\x17\n\x0fopen_flow_count\x18\x04 \x01(\x03\x12\x12\n\nflow_count\x18\x05 \x01(\x03\"\x95\x01\n\x15ListNatEntriesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0einside_address\x18\x02 \x01(\t\x12-\n\x08protocol\x18\x03 \x01(\x0e\x32\x1b.lamina.vswitch.v1.Protocol\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"c\n\x16ListNatEntriesResponse\x12\x30\n\x0bnat_entries\x18\x01 \x03(\x0b\x32\x1b.lamina.vswitch.v1.NatEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x16\x46lushNatEntriesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0einside_address\x18\x02 \x01(\t\"2\n\x17\x46lushNatEntriesResponse\x12\x17\n\x0f\x66lushed_entries\x18\x01 \x01(\x05\"\x8d\x01\n\x18\x43reatePortForwardRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x17\n\x0fport_forward_id\x18\x02 \x01(\t\x12\x34\n\x0cport_forward\x18\x03 \x01(\x0b\x32\x1e.lamina.vswitch.v1.PortForward\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"P\n\x17ListPortForwardsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x18ListPortForwardsResponse\x12\x35\n\rport_forwards\x18\x01 \x03(\x0b\x32\x1e.lamina.vswitch.v1.PortForward\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18\x44\x65letePortForwardRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1b\n\x19\x44\x65letePortForwardResponse\"\xf9\x01\n\x1bUpdateVirtualServersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x39\n\x0fvirtual_servers\x18\x02 \x03(\x0b\x32 .lamina.vswitch.v1.VirtualServer\x12\x41\n\x17removed_virtual_servers\x18\x03 \x03(\x0b\x32 .lamina.vswitch.v1.VirtualServer\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x13\n\x0breplace_all\x18\x06 \x01(\x08\x12\x15\n\rreset_removed\x18\x07 \x01(\x08\"N\n\x1cUpdateVirtualServersResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x1c\n\x14virtual_server_count\x18\x02 \x01(\x05\"R\n\x19ListVirtualServersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1aListVirtualServersResponse\x12\x39\n\x0fvirtual_servers\x18\x01 \x03(\x0b\x32 .lamina.vswitch.v1.VirtualServer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*[\n\x08Protocol\x12\x18\n\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n\x0cPROTOCOL_TCP\x10\x01\x12\x10\n\x0cPROTOCOL_UDP\x10\x02\x12\x11\n\rPROTOCOL_ICMP\x10\x03\x32\xd6\x06\n\x0cTranslations\x12o\n\x0eListNatEntries\x12(.lamina.vswitch.v1.ListNatEntriesRequest\x1a).lamina.vswitch.v1.ListNatEntriesResponse\"\x08\x8a\xb5\x18\x04S-12\x12r\n\x0f\x46lushNatEntries\x12).lamina.vswitch.v1.FlushNatEntriesRequest\x1a*.lamina.vswitch.v1.FlushNatEntriesResponse\"\x08\x8a\xb5\x18\x04S-12\x12j\n\x11\x43reatePortForward\x12+.lamina.vswitch.v1.CreatePortForwardRequest\x1a\x1e.lamina.vswitch.v1.PortForward\"\x08\x8a\xb5\x18\x04S-12\x12u\n\x10ListPortForwards\x12*.lamina.vswitch.v1.ListPortForwardsRequest\x1a+.lamina.vswitch.v1.ListPortForwardsResponse\"\x08\x8a\xb5\x18\x04S-12\x12x\n\x11\x44\x65letePortForward\x12+.lamina.vswitch.v1.DeletePortForwardRequest\x1a,.lamina.vswitch.v1.DeletePortForwardResponse\"\x08\x8a\xb5\x18\x04S-12\x12\x86\x01\n\x14UpdateVirtualServers\x12..lamina.vswitch.v1.UpdateVirtualServersRequest\x1a/.lamina.vswitch.v1.UpdateVirtualServersResponse\"\r\x8a\xb5\x18\tS-37 S-35\x12{\n\x12ListVirtualServers\x12,.lamina.vswitch.v1.ListVirtualServersRequest\x1a-.lamina.vswitch.v1.ListVirtualServersResponse\"\x08\x8a\xb5\x18\x04S-37b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lamina/vswitch/v1/translations.proto\x12\x11lamina.vswitch.v1\"\xc2\x03\n\x08NatEntry\x12-\n\x08protocol\x18\x01 \x01(\x0e\x32\x1b.lamina.vswitch.v1.Protocol\x12\x0e\n\x06inside\x18\x02 \x01(\t\x12\x0f\n\x07outside\x18\x03 \x01(\t\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x30\n\x05state\x18\x05 \x01(\x0e\x32!.lamina.vswitch.v1.NatEntry.State\x12\x0e\n\x06\x61ge_ns\x18\x06 \x01(\x03\x12\x15\n\rexpires_in_ns\x18\x07 \x01(\x03\x12\x14\n\x0csent_packets\x18\x08 \x01(\x03\x12\x12\n\nsent_bytes\x18\t \x01(\x03\x12\x18\n\x10received_packets\x18\n \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x0b \x01(\x03\x12\x0b\n\x03via\x18\x0c \x01(\t\"\x95\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_OPENING\x10\x01\x12\x15\n\x11STATE_ESTABLISHED\x10\x02\x12\x11\n\rSTATE_CLOSING\x10\x03\x12\x10\n\x0cSTATE_CLOSED\x10\x04\x12\x13\n\x0fSTATE_UNREPLIED\x10\x05\x12\x11\n\rSTATE_REPLIED\x10\x06\"\xd0\x01\n\x0bPortForward\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x08protocol\x18\x02 \x01(\x0e\x32\x1b.lamina.vswitch.v1.Protocol\x12\x17\n\x0foutside_address\x18\x03 \x01(\t\x12\x14\n\x0coutside_port\x18\x04 \x01(\x05\x12\x16\n\x0einside_address\x18\x05 \x01(\t\x12\x13\n\x0binside_port\x18\x06 \x01(\x05\x12\x14\n\x0c\x61llow_remote\x18\x07 \x01(\x08\x12\x12\n\nflow_count\x18\x08 \x01(\x03\"\x87\x02\n\rVirtualServer\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12-\n\x08protocol\x18\x02 \x01(\x0e\x32\x1b.lamina.vswitch.v1.Protocol\x12\x0c\n\x04port\x18\x03 \x01(\x05\x12\x39\n\x08\x62\x61\x63kends\x18\x04 \x03(\x0b\x32\'.lamina.vswitch.v1.VirtualServerBackend\x12\x18\n\x10\x61\x66\x66inity_seconds\x18\x05 \x01(\x05\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x12\n\nflow_count\x18\x08 \x01(\x03\x12\x1a\n\x12refused_flow_count\x18\t \x01(\x03\"r\n\x14VirtualServerBackend\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\x12\x0e\n\x06weight\x18\x03 \x01(\x05\x12\x17\n\x0fopen_flow_count\x18\x04 \x01(\x03\x12\x12\n\nflow_count\x18\x05 \x01(\x03\"\x95\x01\n\x15ListNatEntriesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0einside_address\x18\x02 \x01(\t\x12-\n\x08protocol\x18\x03 \x01(\x0e\x32\x1b.lamina.vswitch.v1.Protocol\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"c\n\x16ListNatEntriesResponse\x12\x30\n\x0bnat_entries\x18\x01 \x03(\x0b\x32\x1b.lamina.vswitch.v1.NatEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x16\x46lushNatEntriesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0einside_address\x18\x02 \x01(\t\"2\n\x17\x46lushNatEntriesResponse\x12\x17\n\x0f\x66lushed_entries\x18\x01 \x01(\x05\"\x8d\x01\n\x18\x43reatePortForwardRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x17\n\x0fport_forward_id\x18\x02 \x01(\t\x12\x34\n\x0cport_forward\x18\x03 \x01(\x0b\x32\x1e.lamina.vswitch.v1.PortForward\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"P\n\x17ListPortForwardsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"j\n\x18ListPortForwardsResponse\x12\x35\n\rport_forwards\x18\x01 \x03(\x0b\x32\x1e.lamina.vswitch.v1.PortForward\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x18\x44\x65letePortForwardRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1b\n\x19\x44\x65letePortForwardResponse\"\xf9\x01\n\x1bUpdateVirtualServersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x39\n\x0fvirtual_servers\x18\x02 \x03(\x0b\x32 .lamina.vswitch.v1.VirtualServer\x12\x41\n\x17removed_virtual_servers\x18\x03 \x03(\x0b\x32 .lamina.vswitch.v1.VirtualServer\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\x03\x12\x13\n\x0breplace_all\x18\x06 \x01(\x08\x12\x15\n\rreset_removed\x18\x07 \x01(\x08\"N\n\x1cUpdateVirtualServersResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x1c\n\x14virtual_server_count\x18\x02 \x01(\x05\"R\n\x19ListVirtualServersRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1aListVirtualServersResponse\x12\x39\n\x0fvirtual_servers\x18\x01 \x03(\x0b\x32 .lamina.vswitch.v1.VirtualServer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*[\n\x08Protocol\x12\x18\n\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n\x0cPROTOCOL_TCP\x10\x01\x12\x10\n\x0cPROTOCOL_UDP\x10\x02\x12\x11\n\rPROTOCOL_ICMP\x10\x03\x32\x8a\x06\n\x0cTranslations\x12\x65\n\x0eListNatEntries\x12(.lamina.vswitch.v1.ListNatEntriesRequest\x1a).lamina.vswitch.v1.ListNatEntriesResponse\x12h\n\x0f\x46lushNatEntries\x12).lamina.vswitch.v1.FlushNatEntriesRequest\x1a*.lamina.vswitch.v1.FlushNatEntriesResponse\x12`\n\x11\x43reatePortForward\x12+.lamina.vswitch.v1.CreatePortForwardRequest\x1a\x1e.lamina.vswitch.v1.PortForward\x12k\n\x10ListPortForwards\x12*.lamina.vswitch.v1.ListPortForwardsRequest\x1a+.lamina.vswitch.v1.ListPortForwardsResponse\x12n\n\x11\x44\x65letePortForward\x12+.lamina.vswitch.v1.DeletePortForwardRequest\x1a,.lamina.vswitch.v1.DeletePortForwardResponse\x12w\n\x14UpdateVirtualServers\x12..lamina.vswitch.v1.UpdateVirtualServersRequest\x1a/.lamina.vswitch.v1.UpdateVirtualServersResponse\x12q\n\x12ListVirtualServers\x12,.lamina.vswitch.v1.ListVirtualServersRequest\x1a-.lamina.vswitch.v1.ListVirtualServersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.vswitch.v1.translations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRANSLATIONS'].methods_by_name['ListNatEntries']._loaded_options = None
-  _globals['_TRANSLATIONS'].methods_by_name['ListNatEntries']._serialized_options = b'\212\265\030\004S-12'
-  _globals['_TRANSLATIONS'].methods_by_name['FlushNatEntries']._loaded_options = None
-  _globals['_TRANSLATIONS'].methods_by_name['FlushNatEntries']._serialized_options = b'\212\265\030\004S-12'
-  _globals['_TRANSLATIONS'].methods_by_name['CreatePortForward']._loaded_options = None
-  _globals['_TRANSLATIONS'].methods_by_name['CreatePortForward']._serialized_options = b'\212\265\030\004S-12'
-  _globals['_TRANSLATIONS'].methods_by_name['ListPortForwards']._loaded_options = None
-  _globals['_TRANSLATIONS'].methods_by_name['ListPortForwards']._serialized_options = b'\212\265\030\004S-12'
-  _globals['_TRANSLATIONS'].methods_by_name['DeletePortForward']._loaded_options = None
-  _globals['_TRANSLATIONS'].methods_by_name['DeletePortForward']._serialized_options = b'\212\265\030\004S-12'
-  _globals['_TRANSLATIONS'].methods_by_name['UpdateVirtualServers']._loaded_options = None
-  _globals['_TRANSLATIONS'].methods_by_name['UpdateVirtualServers']._serialized_options = b'\212\265\030\tS-37 S-35'
-  _globals['_TRANSLATIONS'].methods_by_name['ListVirtualServers']._loaded_options = None
-  _globals['_TRANSLATIONS'].methods_by_name['ListVirtualServers']._serialized_options = b'\212\265\030\004S-37'
-  _globals['_PROTOCOL']._serialized_start=2443
-  _globals['_PROTOCOL']._serialized_end=2534
-  _globals['_NATENTRY']._serialized_start=92
-  _globals['_NATENTRY']._serialized_end=542
-  _globals['_NATENTRY_STATE']._serialized_start=393
-  _globals['_NATENTRY_STATE']._serialized_end=542
-  _globals['_PORTFORWARD']._serialized_start=545
-  _globals['_PORTFORWARD']._serialized_end=753
-  _globals['_VIRTUALSERVER']._serialized_start=756
-  _globals['_VIRTUALSERVER']._serialized_end=1019
-  _globals['_VIRTUALSERVERBACKEND']._serialized_start=1021
-  _globals['_VIRTUALSERVERBACKEND']._serialized_end=1135
-  _globals['_LISTNATENTRIESREQUEST']._serialized_start=1138
-  _globals['_LISTNATENTRIESREQUEST']._serialized_end=1287
-  _globals['_LISTNATENTRIESRESPONSE']._serialized_start=1289
-  _globals['_LISTNATENTRIESRESPONSE']._serialized_end=1388
-  _globals['_FLUSHNATENTRIESREQUEST']._serialized_start=1390
-  _globals['_FLUSHNATENTRIESREQUEST']._serialized_end=1454
-  _globals['_FLUSHNATENTRIESRESPONSE']._serialized_start=1456
-  _globals['_FLUSHNATENTRIESRESPONSE']._serialized_end=1506
-  _globals['_CREATEPORTFORWARDREQUEST']._serialized_start=1509
-  _globals['_CREATEPORTFORWARDREQUEST']._serialized_end=1650
-  _globals['_LISTPORTFORWARDSREQUEST']._serialized_start=1652
-  _globals['_LISTPORTFORWARDSREQUEST']._serialized_end=1732
-  _globals['_LISTPORTFORWARDSRESPONSE']._serialized_start=1734
-  _globals['_LISTPORTFORWARDSRESPONSE']._serialized_end=1840
-  _globals['_DELETEPORTFORWARDREQUEST']._serialized_start=1842
-  _globals['_DELETEPORTFORWARDREQUEST']._serialized_end=1882
-  _globals['_DELETEPORTFORWARDRESPONSE']._serialized_start=1884
-  _globals['_DELETEPORTFORWARDRESPONSE']._serialized_end=1911
-  _globals['_UPDATEVIRTUALSERVERSREQUEST']._serialized_start=1914
-  _globals['_UPDATEVIRTUALSERVERSREQUEST']._serialized_end=2163
-  _globals['_UPDATEVIRTUALSERVERSRESPONSE']._serialized_start=2165
-  _globals['_UPDATEVIRTUALSERVERSRESPONSE']._serialized_end=2243
-  _globals['_LISTVIRTUALSERVERSREQUEST']._serialized_start=2245
-  _globals['_LISTVIRTUALSERVERSREQUEST']._serialized_end=2327
-  _globals['_LISTVIRTUALSERVERSRESPONSE']._serialized_start=2329
-  _globals['_LISTVIRTUALSERVERSRESPONSE']._serialized_end=2441
-  _globals['_TRANSLATIONS']._serialized_start=2537
-  _globals['_TRANSLATIONS']._serialized_end=3391
+  _globals['_PROTOCOL']._serialized_start=2411
+  _globals['_PROTOCOL']._serialized_end=2502
+  _globals['_NATENTRY']._serialized_start=60
+  _globals['_NATENTRY']._serialized_end=510
+  _globals['_NATENTRY_STATE']._serialized_start=361
+  _globals['_NATENTRY_STATE']._serialized_end=510
+  _globals['_PORTFORWARD']._serialized_start=513
+  _globals['_PORTFORWARD']._serialized_end=721
+  _globals['_VIRTUALSERVER']._serialized_start=724
+  _globals['_VIRTUALSERVER']._serialized_end=987
+  _globals['_VIRTUALSERVERBACKEND']._serialized_start=989
+  _globals['_VIRTUALSERVERBACKEND']._serialized_end=1103
+  _globals['_LISTNATENTRIESREQUEST']._serialized_start=1106
+  _globals['_LISTNATENTRIESREQUEST']._serialized_end=1255
+  _globals['_LISTNATENTRIESRESPONSE']._serialized_start=1257
+  _globals['_LISTNATENTRIESRESPONSE']._serialized_end=1356
+  _globals['_FLUSHNATENTRIESREQUEST']._serialized_start=1358
+  _globals['_FLUSHNATENTRIESREQUEST']._serialized_end=1422
+  _globals['_FLUSHNATENTRIESRESPONSE']._serialized_start=1424
+  _globals['_FLUSHNATENTRIESRESPONSE']._serialized_end=1474
+  _globals['_CREATEPORTFORWARDREQUEST']._serialized_start=1477
+  _globals['_CREATEPORTFORWARDREQUEST']._serialized_end=1618
+  _globals['_LISTPORTFORWARDSREQUEST']._serialized_start=1620
+  _globals['_LISTPORTFORWARDSREQUEST']._serialized_end=1700
+  _globals['_LISTPORTFORWARDSRESPONSE']._serialized_start=1702
+  _globals['_LISTPORTFORWARDSRESPONSE']._serialized_end=1808
+  _globals['_DELETEPORTFORWARDREQUEST']._serialized_start=1810
+  _globals['_DELETEPORTFORWARDREQUEST']._serialized_end=1850
+  _globals['_DELETEPORTFORWARDRESPONSE']._serialized_start=1852
+  _globals['_DELETEPORTFORWARDRESPONSE']._serialized_end=1879
+  _globals['_UPDATEVIRTUALSERVERSREQUEST']._serialized_start=1882
+  _globals['_UPDATEVIRTUALSERVERSREQUEST']._serialized_end=2131
+  _globals['_UPDATEVIRTUALSERVERSRESPONSE']._serialized_start=2133
+  _globals['_UPDATEVIRTUALSERVERSRESPONSE']._serialized_end=2211
+  _globals['_LISTVIRTUALSERVERSREQUEST']._serialized_start=2213
+  _globals['_LISTVIRTUALSERVERSREQUEST']._serialized_end=2295
+  _globals['_LISTVIRTUALSERVERSRESPONSE']._serialized_start=2297
+  _globals['_LISTVIRTUALSERVERSRESPONSE']._serialized_end=2409
+  _globals['_TRANSLATIONS']._serialized_start=2505
+  _globals['_TRANSLATIONS']._serialized_end=3283
 # @@protoc_insertion_point(module_scope)

@@ -121,7 +121,8 @@ class TranslationsServicer:
         `REQUEST_ID_REUSED`; ALREADY_EXISTS `PORT_FORWARD_EXISTS`; FAILED_PRECONDITION `NETWORK_NOT_NAT`,
         `OUTSIDE_PORT_TAKEN` when another forward or a program of this machine has it, or `ADDRESS_NOT_LOOPBACK` without
         `allow_remote`; PERMISSION_DENIED `OUTSIDE_PORT_FORBIDDEN` for a port that the machine does not give to this
-        process.
+        process; RESOURCE_EXHAUSTED `HOST_SOCKETS_EXHAUSTED` when the machine has no socket left; UNAVAILABLE
+        `HOST_SOCKETS_UNAVAILABLE` when it refuses for another cause (the caller retries later).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,7 +138,7 @@ class TranslationsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeletePortForward(self, request, context):
-        """Deletes a forwarded port. Connections that came through it go on.
+        """Deletes a forwarded port. Connections that came through it go on; entries of UDP, which has none, end.
 
         Errors: NOT_FOUND `PORT_FORWARD_UNKNOWN`.
         """

@@ -44,7 +44,8 @@ class TranslationsStub:
     `REQUEST_ID_REUSED`; ALREADY_EXISTS `PORT_FORWARD_EXISTS`; FAILED_PRECONDITION `NETWORK_NOT_NAT`,
     `OUTSIDE_PORT_TAKEN` when another forward or a program of this machine has it, or `ADDRESS_NOT_LOOPBACK` without
     `allow_remote`; PERMISSION_DENIED `OUTSIDE_PORT_FORBIDDEN` for a port that the machine does not give to this
-    process.
+    process; RESOURCE_EXHAUSTED `HOST_SOCKETS_EXHAUSTED` when the machine has no socket left; UNAVAILABLE
+    `HOST_SOCKETS_UNAVAILABLE` when it refuses for another cause (the caller retries later).
     """
     ListPortForwards: _aio.UnaryUnaryMultiCallable[_translations_pb2.ListPortForwardsRequest, _translations_pb2.ListPortForwardsResponse]
     """Lists the forwarded ports of a network, ordered by name.
@@ -52,7 +53,7 @@ class TranslationsStub:
     Errors: NOT_FOUND `NETWORK_UNKNOWN`; INVALID_ARGUMENT for a negative page size, or `PAGE_TOKEN_INVALID`.
     """
     DeletePortForward: _aio.UnaryUnaryMultiCallable[_translations_pb2.DeletePortForwardRequest, _translations_pb2.DeletePortForwardResponse]
-    """Deletes a forwarded port. Connections that came through it go on.
+    """Deletes a forwarded port. Connections that came through it go on; entries of UDP, which has none, end.
 
     Errors: NOT_FOUND `PORT_FORWARD_UNKNOWN`.
     """
@@ -121,7 +122,8 @@ class TranslationsServicer:
         `REQUEST_ID_REUSED`; ALREADY_EXISTS `PORT_FORWARD_EXISTS`; FAILED_PRECONDITION `NETWORK_NOT_NAT`,
         `OUTSIDE_PORT_TAKEN` when another forward or a program of this machine has it, or `ADDRESS_NOT_LOOPBACK` without
         `allow_remote`; PERMISSION_DENIED `OUTSIDE_PORT_FORBIDDEN` for a port that the machine does not give to this
-        process.
+        process; RESOURCE_EXHAUSTED `HOST_SOCKETS_EXHAUSTED` when the machine has no socket left; UNAVAILABLE
+        `HOST_SOCKETS_UNAVAILABLE` when it refuses for another cause (the caller retries later).
         """
 
     def ListPortForwards(
@@ -139,7 +141,7 @@ class TranslationsServicer:
         request: _translations_pb2.DeletePortForwardRequest,
         context: _aio.ServicerContext[_translations_pb2.DeletePortForwardRequest, _abc.Awaitable[_translations_pb2.DeletePortForwardResponse]],
     ) -> _abc.Awaitable[_translations_pb2.DeletePortForwardResponse]:
-        """Deletes a forwarded port. Connections that came through it go on.
+        """Deletes a forwarded port. Connections that came through it go on; entries of UDP, which has none, end.
 
         Errors: NOT_FOUND `PORT_FORWARD_UNKNOWN`.
         """

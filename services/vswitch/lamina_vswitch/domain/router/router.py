@@ -50,7 +50,8 @@ class Router:
         self.peers: dict[str, ToNetwork] = {}
         """Other networks of the host, by id."""
         self._dropped = dropped
-        self._errors = RateLimiter(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
+        self.errors = RateLimiter(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
+        """What ICMP errors are taken from, a translator's too."""
         self._reassembly = Reassembly()
         self._neighbours = Neighbourhood(self.mac, self._unreachable)
         self._identification = 0
@@ -284,7 +285,7 @@ class Router:
         # an error about the router's own packet, or to one who cannot be reached, would have no end
         if packet.src in self.addresses or self._routes.lookup(packet.src) is None:
             return []
-        if not icmp.may_be_answered(packet) or not self._errors.take(now_ns):
+        if not icmp.may_be_answered(packet) or not self.errors.take(now_ns):
             return []
         rest = self._mtu_bytes() if code == icmp.FRAGMENTATION_NEEDED and kind == icmp.UNREACHABLE else 0
         message = icmp.build(icmp.error(kind, code, data, rest))

@@ -1,0 +1,132 @@
+"""The translator of one router: virtual servers, and the outside of a NAT network, over one table.
+
+What a router asks is in `domain/router/hooks.py`. A packet to a virtual server goes to the balancer; one to the router
+itself belongs to a flow of the balancer or of the gateway, or to nobody here; one for the outside goes to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lamina_kit.rng import Rng
+from lamina_net import icmp, ipv4
+from lamina_net.limiter import RateLimiter
+from lamina_net.refusal import Refusal
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.nat.balancer import Balancer
+from lamina_vswitch.domain.nat.forwards import Forwards
+from lamina_vswitch.domain.nat.gateway import SocketGateway
+from lamina_vswitch.domain.nat.host import Host
+from lamina_vswitch.domain.nat.outcome import IcmpError, Outcome
+from lamina_vswitch.domain.nat.ports import SharedPorts
+from lamina_vswitch.domain.nat.reach import Reach
+from lamina_vswitch.domain.nat.rewriter import Rewriter
+from lamina_vswitch.domain.nat.table import Entry, Table
+from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
+from lamina_vswitch.domain.router.hooks import Dropped
+
+
+class NetworkTranslator:
+    """A `Translator` for the router of a routed network.
+
+    `host` makes the sockets of a NAT network whose outside they are; `errors` is the rate of the router's ICMP errors.
+    `dropped` is told of packets that end here beside others that go on, as a packet in a frame's place.
+    """
+
+    def __init__(
+        self, definition: NetworkDefinition, mtu_bytes: int, rng: Rng, errors: RateLimiter, dropped: Dropped,
+        host: Host | None,
+    ) -> None:  # fmt: skip
+        settings = definition.nat
+        self._addresses = definition.own_addresses
+        self._dropped = dropped
+        self._errors = errors
+        self.table = Table(settings.entry_limit, settings.entries_per_address, self._ended)
+        self.forwards = Forwards()
+        ports = SharedPorts(settings.first_port, settings.last_port, rng.child("ports").randrange)
+        self.balancer = Balancer(definition.gateway, Rewriter(self.table), ports, rng.child("backends"))
+        self.gateway: SocketGateway | None = None
+        if definition.mode is Mode.NAT and settings.outside is Outside.SOCKETS and host is not None:
+            self.gateway = SocketGateway(
+                definition.gateway, mtu_bytes, self.table, ports, self.forwards, host, Reach(settings),
+                rng.child("gateway"),
+            )  # fmt: skip
+
+    def stands_for(self, address: int) -> bool:
+        """Tell whether packets to an address are for a virtual server, or for this machine."""
+        return self.balancer.answers_for(address) or (self.gateway is not None and self.gateway.reach.alias == address)
+
+    def from_inside(self, packet: bytes, now_ns: int) -> Sequence[bytes] | DropReason | None:
+        """Take a packet of the network; see `domain/router/hooks.py`."""
+        dst = int.from_bytes(packet[16:20], "big")
+        if self.balancer.answers_for(dst):
+            outcome = self.balancer.to_server(packet, now_ns)
+        elif dst in self._addresses:
+            outcome = self._to_router(packet, now_ns)
+        elif self.gateway is not None:
+            outcome = self.gateway.leaving(packet, now_ns)
+        else:
+            return None
+        return self._told(packet, outcome, now_ns)
+
+    @property
+    def next_wakeup_ns(self) -> int | None:
+        """When `tick` has to be called next, or None. A table without sockets needs no time: it ends in closed form."""
+        return self.gateway.next_wakeup_ns if self.gateway else None
+
+    def tick(self, now_ns: int) -> tuple[bytes, ...]:
+        """Do what is due; return packets for the router to send on."""
+        if self.gateway is None:
+            return ()
+        self.gateway.tick(now_ns)
+        return self.gateway.take()
+
+    def flush(self, inside_address: int | None, now_ns: int) -> tuple[int, tuple[bytes, ...]]:
+        """Forget the entries of an inside address, or all; return how many, and packets for the router to send on."""
+        entries = self.table.find(now_ns, lambda each: inside_address in (None, each.inside[0]))
+        for entry in entries:
+            self.table.remove(entry)
+        if self.gateway is None:
+            return len(entries), ()
+        self.gateway.settle(now_ns)
+        return len(entries), self.gateway.take()
+
+    def close(self, now_ns: int) -> tuple[bytes, ...]:
+        """End every flow and forwarded port; return packets for the router to send on."""
+        _, packets = self.flush(None, now_ns)
+        if self.gateway is not None:
+            for forward in self.forwards.all():
+                self.gateway.close_port(forward.definition.port_forward)
+        return packets
+
+    def _to_router(self, packet: bytes, now_ns: int) -> Outcome:
+        outcome = self.balancer.to_gateway(packet, now_ns)
+        if self.gateway is None or outcome.own != (packet,):
+            return outcome
+        return self.gateway.to_gateway(packet, now_ns)
+
+    def _told(self, packet: bytes, outcome: Outcome, now_ns: int) -> Sequence[bytes] | DropReason | None:
+        """Return an outcome as the router wants it."""
+        if outcome.own:
+            return None
+        packets = outcome.inside
+        if outcome.error is not None:
+            packets += self._error(outcome.error, now_ns)
+        if not packets and [dropped for _, dropped in outcome.drops] == [packet]:
+            return outcome.drops[0][0]
+        for reason, dropped in outcome.drops:
+            self._dropped(reason, dropped, now_ns)
+        return packets
+
+    def _error(self, error: IcmpError, now_ns: int) -> tuple[bytes, ...]:
+        """Return the packet of an ICMP error, if the rate allows one and its receiver may be told."""
+        about = ipv4.parse(error.packet)
+        if isinstance(about, Refusal) or not icmp.may_be_answered(about) or not self._errors.take(now_ns):
+            return ()
+        message = icmp.build(icmp.error(error.type, error.code, error.packet))
+        return (ipv4.build(ipv4.Packet(self._addresses[0], about.src, ipv4.ICMP, message)),)
+
+    def _ended(self, entry: Entry) -> None:
+        self.balancer.ended(entry)
+        if self.gateway is not None:
+            self.gateway.ended(entry)

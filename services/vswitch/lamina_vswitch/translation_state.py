@@ -1,0 +1,117 @@
+"""The translator of one network at work: joined to its router, with its sockets and the timer that it needs.
+
+What sockets bring reaches the network through the router's port; a timer runs only while the gateway waits for
+something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from lamina_kit.clock import Clock
+from lamina_kit.rng import Rng
+from lamina_net import ethernet
+from lamina_net.address import BROADCAST_MAC
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.nat.reach import Reach
+from lamina_vswitch.domain.nat.translator import NetworkTranslator
+from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
+from lamina_vswitch.domain.router.hooks import Dropped
+from lamina_vswitch.domain.router.router import Router
+from lamina_vswitch.io.host_sockets import HostSockets
+from lamina_vswitch.io.router_port import RouterPort
+
+
+class TranslationState:
+    """A `Translator` for the router of `definition`, whose port is `port`."""
+
+    def __init__(
+        self, definition: NetworkDefinition, router: Router, port: RouterPort, mtu_bytes: int, clock: Clock, rng: Rng,
+        dropped: Dropped,
+    ) -> None:  # fmt: skip
+        self.definition = definition
+        self._router, self._port, self._clock = router, port, clock
+        self._timer: asyncio.Task[None] | None = None
+        self._due_ns = 0
+        host = None
+        if definition.mode is Mode.NAT and definition.nat.outside is Outside.SOCKETS:
+            host = HostSockets(clock.now_ns)
+            host.settled = self._settled
+
+        def packet_dropped(reason: DropReason, packet: bytes, now_ns: int) -> None:
+            dropped(reason, ethernet.build(BROADCAST_MAC, router.mac, ethernet.IPV4, packet), now_ns)
+
+        self.translator = NetworkTranslator(definition, mtu_bytes, rng, router.errors, packet_dropped, host)
+        router.translator = self
+
+    # What the router asks
+
+    def stands_for(self, address: int) -> bool:
+        """Tell whether packets to an address are for a virtual server, or for this machine."""
+        return self.translator.stands_for(address)
+
+    def from_inside(self, packet: bytes, now_ns: int) -> Sequence[bytes] | DropReason | None:
+        """Take a packet of the network."""
+        result = self.translator.from_inside(packet, now_ns)
+        self._watch()
+        return result
+
+    # What callers ask
+
+    def can_take(self, definition: NetworkDefinition) -> bool:
+        """Tell whether a new definition can be taken without ending flows: addresses and ports stay what they are."""
+        new, old = definition.nat, self.definition.nat
+        same = (new.outside, new.first_port, new.last_port) == (old.outside, old.first_port, old.last_port)
+        return same and definition.own_addresses == self.definition.own_addresses
+
+    def take(self, definition: NetworkDefinition) -> None:
+        """Take new limits and destinations; flows that are open go on."""
+        self.definition = definition
+        table, settings = self.translator.table, definition.nat
+        table.limit, table.per_address = settings.entry_limit, settings.entries_per_address
+        if self.translator.gateway is not None:
+            self.translator.gateway.reach = Reach(settings)
+
+    def flush(self, inside: int | None) -> int:
+        """Forget the entries of an inside address, or all; return how many."""
+        count, packets = self.translator.flush(inside, self._clock.now_ns())
+        self.send(packets)
+        return count
+
+    def send(self, packets: Sequence[bytes]) -> None:
+        """Send packets by the router's ways."""
+        now_ns = self._clock.now_ns()
+        self._port.send([frame for packet in packets for frame in self._router.to_inside(packet, now_ns)])
+        self._watch()
+
+    def close(self) -> None:
+        """End every flow, forwarded port and timer. Idempotent."""
+        self.send(self.translator.close(self._clock.now_ns()))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._router.translator is self:
+            self._router.translator = None
+
+    # Steps
+
+    def _settled(self) -> None:
+        """Send what a socket brought about."""
+        if self.translator.gateway is not None:
+            self.send(self.translator.gateway.take())
+
+    def _watch(self) -> None:
+        """Have a timer for what the gateway waits for, and none when it waits for nothing."""
+        due_ns = self.translator.next_wakeup_ns
+        if due_ns is None or (self._timer is not None and self._due_ns <= due_ns):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due_ns = due_ns
+        self._timer = asyncio.get_running_loop().create_task(self._wait(due_ns))
+
+    async def _wait(self, due_ns: int) -> None:
+        await self._clock.sleep_ns(due_ns - self._clock.now_ns())
+        self._timer = None
+        self.send(self.translator.tick(self._clock.now_ns()))
