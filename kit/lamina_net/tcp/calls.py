@@ -48,7 +48,7 @@ def send(conn: Connection, data: bytes, urgent: bool = False) -> int | Refused:
 def recv(conn: Connection, size: int) -> bytes | Refused:
     """Return up to `size` bytes in order, b"" at the end of the stream.
 
-    AGAIN: none are there. What came before an error can be read; then the error comes, once, then NOTCONN.
+    AGAIN: none are there. What came before an error can be read, then the error; NOTCONN after an end in order.
     """
     receiver = conn.receiver
     if receiver.ready:

@@ -1,4 +1,4 @@
-"""What TCP and its user say to each other: addresses, packets, events, results.
+"""What TCP and its user say to each other: addresses, packets, events, results. See ADR 0036.
 
 The user is the stack (`lamina_net.stack`), or a test. All of it is synchronous and pure: a call, a segment or a timer
 goes into `TcpLayer` with the instant `now_ns`; afterwards `drain()` gives the packets to send and the events, in the

@@ -185,6 +185,8 @@ class TcpLayer:
         conn.accepted = True
         if conn.receiver.ready or conn.receiver.finished:
             conn.tell(EventKind.READABLE)
+        if conn.errno is not None:
+            conn.tell(EventKind.ERROR, conn.errno)
         return conn.handle
 
     # Calls: transfer

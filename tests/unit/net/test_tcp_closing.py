@@ -247,3 +247,15 @@ def test_closing_twice_is_refused() -> None:
     script.expect("+0 close\n +0 > FA 1 ack 1")
     assert script.layer.close(script.handle, script.now) == Refused(Errno.BADF)
     assert script.layer.recv(script.handle, 1, script.now) == Refused(Errno.BADF)
+
+
+@pytest.mark.parametrize(("stamp", "answered"), [(5000, True), (900, False)])
+def test_a_newer_timestamp_ends_time_wait(stamp: int, answered: bool) -> None:
+    """With timestamps the newer one decides, whatever the numbers say (RFC 6191, 2)."""
+    script = Script(TcpConfig(window_scaling=False))
+    script.expect("+0 listen\n +0 < S 0 win 8000 ts 1000:0\n +0 > SA 0 ack 1\n +0 < A 1 ack 1 ts 1001:0\n +0 accept")
+    script.expect("+0 close\n +0 > FA 1 ack 1\n +0 < FA 1 ack 2 ts 1002:0\n +0 > A 2 ack 2")
+    if answered:
+        script.expect(f"+1 < S 1 win 8000 ts {stamp}:0\n +0 > SA 0 ack 2")
+    else:
+        script.expect(f"+1 < S 2000 win 8000 ts {stamp}:0\n +0 > A 2 ack 2")

@@ -265,3 +265,21 @@ def test_connections_are_bounded() -> None:
     assert layer.listen(Endpoint(0, 80)) == 2
     assert layer.connect(US, Endpoint(PEER, 2), 0) == Refused(Errno.NOBUFS)
     assert layer.listen(Endpoint(0, 81)) == Refused(Errno.NOBUFS)
+
+
+def test_who_gives_up_before_accept_is_still_accepted() -> None:
+    """A connection that was reset in the queue is given out: its bytes can be read, then the error."""
+    script = Script()
+    script.expect("""
+        +0  listen
+        +0  < S 0 win 8000
+        +0  > SA 0 ack 1
+        +0  < A 1:11 ack 1
+        +0  < R 11
+        +0  ? events ACCEPTABLE
+        +0  accept
+        +0  ? events READABLE ERROR:CONNRESET
+        +0  recv 10
+        +0  ? refused CONNRESET
+        +0  ? gone
+    """)
