@@ -7,7 +7,6 @@ from collections.abc import Callable
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
-from lamina_net import udp
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.definition import PortDefinition
 from lamina_vswitch.domain.dhcp import message as dhcp
@@ -20,9 +19,9 @@ from lamina_vswitch.domain.dns.responder import Responder
 from lamina_vswitch.domain.dns.zone import Zone
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.network import DEFAULT_ADDRESSES_PER_PORT, NetworkDefinition, usable
-from lamina_vswitch.domain.router.hooks import Arrival
+from lamina_vswitch.domain.router.dns_stream import DnsStream
 from lamina_vswitch.domain.router.router import Router
-from lamina_vswitch.domain.router.services import DhcpService, DnsService
+from lamina_vswitch.domain.router.services import Answered, DhcpService, DnsService
 from lamina_vswitch.io.dns_upstream import DnsUpstream
 from lamina_vswitch.io.router_port import RouterPort
 from lamina_vswitch.io.store_networks import NetworkStore, RecordedNetwork
@@ -66,6 +65,7 @@ class NetworkState:
         """Make the router and attach it to its port."""
         self.router = Router(self.definition, lambda: self.mtu_bytes, self.dropped)
         self.port = RouterPort(self.router, self._catalog.engine, port.slot, self._clock, failed)
+        self.router.stream = DnsStream(self._rng.bytes(16))
         self._serve(self.router)
         self._catalog.attach(port, self.port, self._clock.now_ns())
         return self.router
@@ -93,6 +93,8 @@ class NetworkState:
             self._upstream.close()
         self._upstream = None
         router.services.clear()
+        if router.stream is not None:
+            router.stream.answer = None
         if definition.dhcp is not None and definition.subnet is not None:
             domain = definition.dhcp.domain
             advice = Advice(definition.subnet, definition.gateway, self.dns_addresses, domain, lambda: self.mtu_bytes)
@@ -101,7 +103,10 @@ class NetworkState:
         if definition.dns is not None:
             self._upstream = DnsUpstream(definition.dns.upstreams, self._clock, self._rng)
             responder = Responder(definition.dns, self.zone, self.names)
-            router.services[dns.PORT] = DnsService(router, responder, self._ask_upstream)
+            service = DnsService(router, responder, self._ask_upstream)
+            router.services[dns.PORT] = service
+            if router.stream is not None:
+                router.stream.answer = service.answer
 
     def _port_of(self, mac: bytes, now_ns: int) -> str:
         """Return the id of the port behind which the switch learned an address; empty when it did not."""
@@ -114,16 +119,13 @@ class NetworkState:
         if self.port is not None:
             self._catalog.engine.refused(self.port.slot, reason, [frame], now_ns)
 
-    def _ask_upstream(self, question: bytes, arrival: Arrival) -> None:
-        def answered(answer: bytes) -> None:
-            if self.router is None or self.port is None:
-                return
-            datagram = udp.Datagram(dns.PORT, arrival.datagram.source_port, answer)
-            now_ns = self._clock.now_ns()
-            self.port.send(self.router.datagram(arrival.packet.dst, arrival.packet.src, datagram, now_ns))
+    def _ask_upstream(self, question: bytes, answered: Answered) -> None:
+        def told(answer: bytes) -> None:
+            if self.port is not None:
+                self.port.send(answered(answer, self._clock.now_ns()))
 
         if self._upstream is not None:
-            self._upstream.ask(question, answered)
+            self._upstream.ask(question, told)
 
 
 def pool_of(definition: NetworkDefinition) -> Pool:

@@ -13,7 +13,7 @@ Source: RFC 1812 for what a router does, RFC 826 and RFC 5227 for ARP.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lamina_net import arp, ethernet, icmp, ipv4, udp
 from lamina_net.address import BROADCAST, BROADCAST_MAC, is_loopback, is_multicast, is_unicast
@@ -21,8 +21,10 @@ from lamina_net.limiter import RateLimiter
 from lamina_net.reassembly import Reassembly
 from lamina_net.refusal import Refusal
 from lamina_net.routes import Route, RouteTable
+from lamina_net.tcp.interface import Packet as Segment
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.network import Mode, NetworkDefinition
+from lamina_vswitch.domain.router.dns_stream import DnsStream
 from lamina_vswitch.domain.router.hooks import Arrival, Dropped, ToNetwork, Translator, UdpService
 from lamina_vswitch.domain.router.neighbourhood import Neighbourhood
 
@@ -49,6 +51,8 @@ class Router:
         """Services at the router's addresses, by UDP port."""
         self.peers: dict[str, ToNetwork] = {}
         """Other networks of the host, by id."""
+        self.stream: DnsStream | None = None
+        """TCP at the router's addresses; without it TCP to the router is unreachable."""
         self._dropped = dropped
         self.errors = RateLimiter(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
         """What ICMP errors are taken from, a translator's too."""
@@ -120,6 +124,8 @@ class Router:
     def tick(self, now_ns: int) -> list[bytes]:
         """Do what is due; return frames."""
         frames = self._neighbours.tick(now_ns)
+        if self.stream is not None:
+            frames += self.segments(self.stream.timer(now_ns), now_ns)
         for first in self._reassembly.expired(now_ns):
             frames += self._drop(DropReason.FRAGMENT_TIMEOUT, ipv4.build(first), first, now_ns)
         return frames
@@ -127,7 +133,8 @@ class Router:
     @property
     def next_wakeup_ns(self) -> int | None:
         """When `tick` has to be called next, or None."""
-        due = (self._neighbours.next_wakeup_ns, self._reassembly.next_wakeup_ns)
+        stream = self.stream.next_wakeup_ns if self.stream is not None else None
+        due = (self._neighbours.next_wakeup_ns, self._reassembly.next_wakeup_ns, stream)
         return min((each for each in due if each is not None), default=None)
 
     @property
@@ -143,6 +150,14 @@ class Router:
         """Return the frame of a datagram to a device that may have no address yet: it is not asked for by ARP."""
         packet = ipv4.Packet(source, to, ipv4.UDP, udp.build(source, to, datagram), identification=self._next_id())
         return [ethernet.build(mac, self.mac, ethernet.IPV4, ipv4.build(packet))]
+
+    def segments(self, segments: Iterable[Segment], now_ns: int) -> list[bytes]:
+        """Return the frames of TCP segments that the router's own end sends."""
+        frames: list[bytes] = []
+        for each in segments:
+            packet = ipv4.Packet(each.src, each.dst, ipv4.TCP, each.data, dont_fragment=True)
+            frames += self._send(ipv4.build(packet), packet, now_ns)
+        return frames
 
     # ARP
 
@@ -261,9 +276,13 @@ class Router:
             if message.type == icmp.ECHO_REQUEST:
                 reply = icmp.build(icmp.echo_reply(message))
                 return self._originate(packet.dst, packet.src, ipv4.ICMP, reply, now_ns)
-        translated = self._translate(data, now_ns)
+        stream = self.stream if packet.protocol == ipv4.TCP else None
+        translated = None if stream is not None and stream.wants(packet.payload) else self._translate(data, now_ns)
         if translated is not None:
             return translated
+        if stream is not None:
+            sent = stream.segment(packet.src, packet.dst, packet.payload, now_ns, self._mtu_bytes())
+            return self.segments(sent, now_ns)
         if packet.protocol == ipv4.ICMP:
             return []
         code = icmp.PORT_UNREACHABLE if packet.protocol in (ipv4.UDP, ipv4.TCP) else icmp.PROTOCOL_UNREACHABLE

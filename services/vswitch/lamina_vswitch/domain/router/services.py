@@ -12,13 +12,18 @@ from lamina_vswitch.domain.dhcp.server import DhcpServer
 from lamina_vswitch.domain.dns import message as dns
 from lamina_vswitch.domain.dns.responder import Responder
 from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.router.dns_stream import Say
 from lamina_vswitch.domain.router.hooks import Arrival, Dropped
 from lamina_vswitch.domain.router.router import Router
 
+_STREAM_BYTES = 65535
+
 PortOf = Callable[[bytes, int], str]
 """Returns the id of the port behind which a MAC address is at a time; empty when the switch does not know it."""
-AskUpstream = Callable[[bytes, Arrival], None]
-"""Passes a question on to another server; what that answers goes out through `Router.datagram`."""
+Answered = Callable[[bytes, int], list[bytes]]
+"""Takes the answer of another server, at a time; returns the frames that tell it."""
+AskUpstream = Callable[[bytes, Answered], None]
+"""Passes a question on to another server."""
 
 
 class DhcpService:
@@ -57,7 +62,7 @@ def _where(reply: dhcp.Message) -> tuple[bytes, int]:
 
 
 class DnsService:
-    """The DNS responder of a router, over UDP."""
+    """The DNS responder of a router, over UDP, and over TCP where the router has a stream."""
 
     def __init__(self, router: Router, responder: Responder, ask_upstream: AskUpstream) -> None:
         self._router = router
@@ -65,19 +70,33 @@ class DnsService:
         self._ask_upstream = ask_upstream
 
     def receive(self, arrival: Arrival, frame: bytes, now_ns: int) -> list[bytes]:
-        """Answer a question, or pass it on."""
-        payload = arrival.datagram.payload
-        query = dns.parse(payload)
-        if isinstance(query, Refusal) or arrival.packet.dst not in self._router.addresses:
+        """Answer a question that came in a datagram, or pass it on."""
+        if arrival.packet.dst not in self._router.addresses:
             return []
-        if isinstance(query, dns.Code):
-            return self._answer(arrival, dns.failure(payload, query), now_ns)
-        reply = self._responder.answer(query, now_ns)
-        if reply is None:
-            self._ask_upstream(payload, arrival)
-            return []
-        return self._answer(arrival, dns.build(query, reply, query.size), now_ns)
 
-    def _answer(self, arrival: Arrival, payload: bytes, now_ns: int) -> list[bytes]:
-        datagram = udp.Datagram(dns.PORT, arrival.datagram.source_port, payload)
-        return self._router.datagram(arrival.packet.dst, arrival.packet.src, datagram, now_ns)
+        def told(answer: bytes, now_ns: int) -> list[bytes]:
+            datagram = udp.Datagram(dns.PORT, arrival.datagram.source_port, answer)
+            return self._router.datagram(arrival.packet.dst, arrival.packet.src, datagram, now_ns)
+
+        answer = self._answer(arrival.datagram.payload, None, now_ns)
+        if answer is not None:
+            return told(answer, now_ns) if answer else []
+        self._ask_upstream(arrival.datagram.payload, told)
+        return []
+
+    def answer(self, question: bytes, now_ns: int, say: Say) -> bytes | None:
+        """Answer a question of a stream, or pass it on and have the answer said later."""
+        answer = self._answer(question, _STREAM_BYTES, now_ns)
+        if answer is None:
+            self._ask_upstream(question, lambda told, then_ns: self._router.segments(say(told, then_ns), then_ns))
+        return answer
+
+    def _answer(self, question: bytes, limit: int | None, now_ns: int) -> bytes | None:
+        """Return the answer, empty for what is no question, None when another server has to be asked."""
+        query = dns.parse(question)
+        if isinstance(query, Refusal):
+            return b""
+        if isinstance(query, dns.Code):
+            return dns.failure(question, query)
+        reply = self._responder.answer(query, now_ns)
+        return dns.build(query, reply, limit or query.size) if reply is not None else None
