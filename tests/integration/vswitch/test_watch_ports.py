@@ -9,9 +9,10 @@ import grpc
 import pytest
 from lamina.vswitch.v1 import captures_pb2 as pb
 from lamina.vswitch.v1 import captures_pb2_grpc as rpc
-from lamina.vswitch.v1 import vswitch_pb2
+from lamina.vswitch.v1 import policies_pb2, vswitch_pb2
 
 from lamina_kit import status
+from lamina_vswitch.domain.topology import Shut, ShutReason
 
 SWITCH = "hosts/h1/switches/s1"
 PORTS = f"{SWITCH}/ports"
@@ -126,3 +127,22 @@ async def test_a_stream_ends_with_its_switch_and_with_the_service(running: Any) 
     await watch.initial()
     running.service._watchers.stop()
     assert await reason_of(watch.message()) == ("UNAVAILABLE", "SERVICE_STOPPING")
+
+
+async def test_a_shut_and_a_held_port_are_told_with_the_reason(running: Any, device: Any) -> None:
+    """Why a port is shut comes with the change, and that it is open again; so does a hold and its end."""
+    port = await make_port(running, "a")
+    engine, slot = running.service._catalog.engine, port.handle.id
+    await device(running.ports, port.handle).plug_in()
+    watch = Watch(running)
+    await watch.initial()
+    engine.switch_at(slot).shut_port(slot, Shut(ShutReason.STORM, 0))
+    (change,) = (await watch.message()).changes
+    assert (watch.told(change), change.shut_reason) == (("a", "shut"), policies_pb2.SHUT_REASON_STORM)
+    engine.reopen(slot)
+    (change,) = (await watch.message()).changes
+    assert (watch.told(change), change.shut_reason, change.held) == (("a", "up"), 0, False)
+    engine.quiesce(slot, 10, 0)
+    assert (await watch.message()).changes[0].held
+    engine.release(slot, 0)
+    assert not (await watch.message()).changes[0].held

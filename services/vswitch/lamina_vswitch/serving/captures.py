@@ -9,7 +9,7 @@ from typing import Any
 from grpc import aio
 from lamina.vswitch.v1 import captures_pb2 as pb
 from lamina.vswitch.v1 import captures_pb2_grpc as rpc
-from lamina.vswitch.v1 import vswitch_pb2
+from lamina.vswitch.v1 import policies_pb2, vswitch_pb2
 
 from lamina_vswitch import convert
 from lamina_vswitch import convert_captures as to
@@ -126,7 +126,11 @@ class CapturesServicer(rpc.CapturesServicer):
 
     def _change(self, change: Change) -> pb.PortChange:
         if not change.deleted:
-            held = self._v.engine.hold(change.port.slot) is not None
-            return pb.PortChange(port=self._v.port(change.port), held=held)
+            shut = self._v.engine.shut(change.port.slot)
+            return pb.PortChange(
+                port=self._v.port(change.port),
+                shut_reason=policies_pb2.ShutReason.ValueType(shut.reason if shut is not None else 0),
+                held=self._v.engine.hold(change.port.slot) is not None,
+            )
         name = self._v.catalog.port_name(change.port.switch, change.port.port)
         return pb.PortChange(port=to.gone_port(name, change.port), deleted=True)

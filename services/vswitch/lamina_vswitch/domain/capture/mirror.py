@@ -9,6 +9,7 @@ from lamina_kit.names import Pattern
 from lamina_vswitch.domain.capture.expression import compile_filter
 from lamina_vswitch.domain.capture.observer import Direction
 from lamina_vswitch.domain.topology import Port
+from lamina_vswitch.domain.vlan_counters import vlan_of
 
 MIRROR_NAME = Pattern("hosts/{host}/switches/{switch}/mirrors/{mirror}")
 MAX_MIRRORS = 16
@@ -53,7 +54,18 @@ class Tap:
         wanted = self.definition
         if port.copies_only or wanted.direction not in (None, direction):
             return []
-        if port.slot not in self.slots and not (port.vlan in wanted.vlans and port.name.startswith(self._ports)):
-            return []
-        chosen = frames if not wanted.filter else [frame for frame in frames if self._passes(frame, len(frame))]
+        chosen = frames
+        if port.slot not in self.slots:
+            chosen = self._of_vlans(port, frames)
+        if wanted.filter:
+            chosen = [frame for frame in chosen if self._passes(frame, len(frame))]
         return [frame[: wanted.snap_bytes] for frame in chosen] if wanted.snap_bytes else list(chosen)
+
+    def _of_vlans(self, port: Port, frames: Sequence[bytes]) -> Sequence[bytes]:
+        """Return the frames that travel in one of the source VLANs at a port of the switch."""
+        vlans = self.definition.vlans
+        if not vlans or not port.name.startswith(self._ports):
+            return []
+        if port.policy.trunk is None:
+            return frames if port.vlan in vlans else []
+        return [frame for frame in frames if vlan_of(port, frame) in vlans]

@@ -7,7 +7,7 @@ watches, returns at once and never raises. Every frame that enters is told once:
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -37,15 +37,15 @@ class Observer(Protocol):
 def accepted(frames: Sequence[bytes], drops: Mapping[DropReason, Sequence[bytes]]) -> Sequence[bytes]:
     """Return what is left of a batch without its drops, in order.
 
-    Each list of drops keeps the order of the batch, so one walk finds them. Of equal frames the first ones count as
-    dropped.
+    Of equal frames the first ones count as dropped. Frames that a shaper let go with the batch may be among the drops.
     """
-    waiting = [deque(lost) for lost in drops.values()]
-    return [frame for frame in frames if not any(_took(lost, frame) for lost in waiting)] if waiting else frames
-
-
-def _took(lost: deque[bytes], frame: bytes) -> bool:
-    if not lost or lost[0] != frame:
-        return False
-    lost.popleft()
-    return True
+    if not drops:
+        return frames
+    gone = Counter(frame for lost in drops.values() for frame in lost)
+    kept = []
+    for frame in frames:
+        if gone[frame]:
+            gone[frame] -= 1
+        else:
+            kept.append(frame)
+    return kept

@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain.capture.observer import Direction, Observer
-from lamina_vswitch.domain.capture.records import FrameRecord
+from lamina_vswitch.domain.capture.observer import Direction
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.decision import Decision
 from lamina_vswitch.domain.definition import SwitchDefinition
@@ -27,11 +26,11 @@ from lamina_vswitch.engines.interface import FrameSink
 from lamina_vswitch.engines.model.exits import Exits
 from lamina_vswitch.engines.model.notices import Notices
 from lamina_vswitch.engines.model.policing import Policing
-from lamina_vswitch.engines.model.tables import NS_PER_SECOND, Tables
-from lamina_vswitch.engines.model.watching import Watching
+from lamina_vswitch.engines.model.tables import NS_PER_SECOND
+from lamina_vswitch.engines.model.watching import WatchedTables
 
 
-class ModelEngine(Tables):
+class ModelEngine(WatchedTables):
     """Switches as Python objects. One writer: every method runs to its end before another begins."""
 
     name: ClassVar[str] = "model"
@@ -53,7 +52,6 @@ class ModelEngine(Tables):
         self._leases: LeaseBook = NoLeases()
         self._sampler = Sampler()
         self._notices = Notices(self._sampler, notice)
-        self._watching = Watching()
         self._policing = Policing(self, notice)
         self.port_changed: Callable[[int], None] = _nobody
 
@@ -148,6 +146,8 @@ class ModelEngine(Tables):
         switch = self._switch_of[slot]
         port = switch.ports[slot]
         lost = 0
+        if port.policy.trunk is not None:
+            self._watching.of_trunks(switch).received(port, frames)
         if slot in self._loss:
             frames, gone = self._loss[slot].split(frames)
             port.counters.received(gone)
@@ -191,6 +191,8 @@ class ModelEngine(Tables):
             self.overflowed(port.slot, lost, now_ns)
         new = frames[counted:] if counted else frames
         port.counters.sent(new)
+        if port.policy.trunk is not None:
+            self._watching.of_trunks(self._switch_of[port.slot]).sent(port, new)
         if self._watching.observer is not None and new:
             self._watching.observer.passed(port, Direction.EGRESS, new, now_ns)
         return taken
@@ -218,8 +220,11 @@ class ModelEngine(Tables):
     def turned_away(self, slot: int, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that a transport found bad on the way in."""
         if frames:
-            self._port(slot).counters.received(frames)
-            self.drop(self._port(slot), reason, frames, now_ns, Direction.INGRESS)
+            port = self._port(slot)
+            port.counters.received(frames)
+            if port.policy.trunk is not None:
+                self._watching.of_trunks(self._switch_of[slot]).received(port, frames)
+            self.drop(port, reason, frames, now_ns, Direction.INGRESS)
 
     def listen(self, slot: int, listening: Listening) -> None:
         """Note what the device at a port listens to."""
@@ -299,9 +304,13 @@ class ModelEngine(Tables):
 
     def set_policy(self, slot: int, vlan: int, policy: PolicyInForce, now_ns: int) -> None:
         """Let a policy hold for a port, with its access or native VLAN."""
-        if self._port(slot).vlan != vlan:
-            self._watching.leave_vlan(self._switch_of[slot], self._port(slot))
+        switch, port = self._switch_of[slot], self._port(slot)
+        was_trunk = port.policy.trunk is not None
+        if not was_trunk and (port.vlan != vlan or policy.trunk is not None):
+            self._watching.leave_vlan(switch, port)
         self._policing.set_policy(slot, vlan, policy, now_ns)
+        if was_trunk and policy.trunk is None:
+            self._watching.enter_vlan(switch, port)
 
     def set_loop_detection(self, name: str, detection: LoopDetection | None, rng: Rng, now_ns: int) -> None:
         """Watch a switch for loops, or no more."""
@@ -362,31 +371,14 @@ class ModelEngine(Tables):
             first = result.decisions.get(reason)
             self._tell_dropped(port, Direction.INGRESS, reason, result.drops[reason], now_ns, first)
         self._notices.forwarded(switch, port, result, now_ns)
+        if result.flooded and port.policy.trunk is not None:
+            self._watching.of_trunks(switch).flooded(port, result.flooded)
         if result.shut:
             self._policing.shut(switch, result.shut, now_ns)
 
     def overflowed(self, slot: int, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that did not fit into the queue of a port."""
         self.refused(slot, DropReason.QUEUE_FULL, frames, now_ns)
-
-    @property
-    def observer(self) -> Observer | None:
-        """Who hears of every frame."""
-        return self._watching.observer
-
-    @observer.setter
-    def observer(self, observer: Observer | None) -> None:
-        self._watching.observer = observer
-        for switch in self._switches.values():
-            switch.changed()
-
-    def records(self, switch: str) -> list[FrameRecord]:
-        """Return what is recorded of the frames of a switch, newest first."""
-        return list(self._watching.book.newest_first(switch))
-
-    def vlan_counters(self, switch: str) -> list[tuple[int, Counters]]:
-        """Return the counters of every VLAN of a switch that has or had ports, ordered by number."""
-        return self._watching.vlan_counters(self._switches[switch])
 
     def _changed(self, slot: int) -> None:
         self.port_changed(slot)

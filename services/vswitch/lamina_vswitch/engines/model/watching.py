@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 
 from lamina_vswitch.domain.capture.observer import Direction, Observer, accepted
-from lamina_vswitch.domain.capture.records import RecordBook, is_sampled, lost_at, lost_behind
+from lamina_vswitch.domain.capture.records import FrameRecord, RecordBook, is_sampled, lost_at, lost_behind
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.decision import Decision
 from lamina_vswitch.domain.drop import DropReason
@@ -14,7 +14,8 @@ from lamina_vswitch.domain.forward import Forwarding
 from lamina_vswitch.domain.sampling import PERIOD_NS
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.domain.trace import tell, trace
-from lamina_vswitch.domain.vlan_counters import VlanCounters
+from lamina_vswitch.domain.vlan_counters import VlanCounters, vlan_of
+from lamina_vswitch.engines.model.tables import Tables
 
 
 class Watching:
@@ -62,6 +63,8 @@ class Watching:
         """
         if self.observer is not None:
             self.observer.dropped(port, direction, reason, frames, now_ns)
+        if port.policy.trunk is not None:
+            self._vlans[switch.name].dropped(port, reason, frames)
         if self.book.is_due(port.name, reason.name, now_ns):
             frame = frames[0]
             if decision is not None:
@@ -74,7 +77,7 @@ class Watching:
         self, switch: Switch, port: Port, direction: Direction, reason: DropReason, frame: bytes, now_ns: int
     ) -> None:
         """Record a frame that was lost on its way into the switch, or behind it with the way that it had come."""
-        entry = switch.fdb.lookup(port.vlan, frame[6:12], now_ns) if direction is Direction.EGRESS else None
+        entry = switch.fdb.lookup(vlan_of(port, frame), frame[6:12], now_ns) if direction is Direction.EGRESS else None
         source = switch.ports[entry.port] if entry is not None and entry.port != port.slot else None
         if source is None:
             self.book.add(switch.name, port.name, frame, lost_at(port.name, reason), now_ns)
@@ -95,7 +98,8 @@ class Watching:
 
     def remove_port(self, switch: Switch, port: Port) -> None:
         """Keep what a port that goes counted for its VLAN."""
-        self.leave_vlan(switch, port)
+        if port.policy.trunk is None:
+            self.leave_vlan(switch, port)
         self._vlans[switch.name].forget(port.slot)
         self.book.forget_port(port.name)
 
@@ -103,7 +107,42 @@ class Watching:
         """Keep what a port counted for its VLAN so far: it goes to another one."""
         self._vlans[switch.name].leave(port.slot, port.vlan, copy.deepcopy(port.counters))
 
+    def enter_vlan(self, switch: Switch, port: Port) -> None:
+        """Let what a port counts from now on be its VLAN's: it was a trunk."""
+        self._vlans[switch.name].enter(port.slot, copy.deepcopy(port.counters))
+
+    def of_trunks(self, switch: Switch) -> VlanCounters:
+        """Return where the frames of a switch's trunks are counted one by one."""
+        return self._vlans[switch.name]
+
     def vlan_counters(self, switch: Switch) -> list[tuple[int, Counters]]:
         """Return the counters of every VLAN that has or had ports, ordered by number."""
-        ports = (switch.ports[slot] for slot in sorted(switch.ports))
-        return self._vlans[switch.name].all((port.slot, port.vlan, port.counters) for port in ports)
+        access = [port for port in switch.ports.values() if port.policy.trunk is None]
+        return self._vlans[switch.name].all((port.slot, port.vlan, port.counters) for port in access)
+
+
+class WatchedTables(Tables):
+    """The part of the engine that shows what was watched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watching = Watching()
+
+    @property
+    def observer(self) -> Observer | None:
+        """Who hears of every frame."""
+        return self._watching.observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self._watching.observer = observer
+        for switch in self._switches.values():
+            switch.changed()
+
+    def records(self, switch: str) -> list[FrameRecord]:
+        """Return what is recorded of the frames of a switch, newest first."""
+        return list(self._watching.book.newest_first(switch))
+
+    def vlan_counters(self, switch: str) -> list[tuple[int, Counters]]:
+        """Return the counters of every VLAN of a switch that has or had ports, ordered by number."""
+        return self._watching.vlan_counters(self._switches[switch])
