@@ -40,7 +40,7 @@ class DatagramOptions:
     receive_buffer: int = RECEIVE_BUFFER
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class DatagramSocket:
     """One socket. `error` waits for the next call; `dropped` counts what did not fit."""
 
@@ -224,11 +224,15 @@ class DatagramLayer(ABC):
         return bool(fitting)
 
     def failed(self, local: Endpoint, remote: Endpoint, errno: Errno, is_hard: bool) -> None:
-        """Tell the socket whose datagram from `local` to `remote` met with an error that it did."""
+        """Tell the socket whose datagram from `local` to `remote` met with an error that it did.
+
+        Who does not want to be fragmented hears in any case that a datagram was too long for the way.
+        """
         for socket in self._by_port.get(local.port, ()):
             is_peer = self._is_peer(socket, remote)
             is_its = socket.local.address in (ANY, local.address) and (socket.remote is None or is_peer)
-            if is_its and (socket.options.all_errors or (is_hard and is_peer)):
+            is_wanted = socket.options.all_errors or (errno is Errno.MSGSIZE and socket.options.dont_fragment)
+            if is_its and (is_wanted or (is_hard and is_peer)):
                 socket.error = errno
                 self._events.append(Event(socket.handle, EventKind.ERROR, errno))
                 return

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from lamina_kit.rng import Rng
 from lamina_net import icmp, ipv4
 from lamina_net.icmp_errors import IcmpLayer, Report
-from lamina_net.internet import Delivery, Internet
+from lamina_net.internet import LOOPBACK_NAME, Delivery, Internet
 from lamina_net.ipv4 import Packet
 from lamina_net.ping_sockets import PingLayer
 from lamina_net.sockets import Sockets
@@ -120,7 +120,8 @@ class Stack:
         packet, interface, to_group = delivery
         if packet.protocol == ipv4.TCP:
             if not to_group:  # a connection has two ends (RFC 9293, MUST-57)
-                self.tcp.segment(packet.src, packet.dst, packet.payload, now_ns, interface.mtu)
+                verify = interface.name != LOOPBACK_NAME  # what never left us cannot have changed
+                self.tcp.segment(packet.src, packet.dst, packet.payload, now_ns, interface.mtu, verify=verify)
         elif packet.protocol == ipv4.UDP:
             if not self.udp.receive(delivery):
                 self.icmp.tell(icmp.UNREACHABLE, icmp.PORT_UNREACHABLE, packet, now_ns, to_group=to_group)

@@ -14,7 +14,7 @@ from lamina_net.tcp.layer import TcpLayer
 NOWHERE = Endpoint(ANY, 0)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _TcpSocket:
     """A socket. `inner` is the layer's handle of its connection or listener, once there is one."""
 

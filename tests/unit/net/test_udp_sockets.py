@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 from tests.unit.net.lan import NETWORK, Host, Lan
-from tests.unit.net.test_stack import opened, received
+from tests.unit.net.test_stack import opened, packets, received, to_host
 
+from lamina_net import icmp, ipv4
 from lamina_net.address import BROADCAST, LOOPBACK
 from lamina_net.datagrams import DatagramOptions
+from lamina_net.ipv4 import Packet
 from lamina_net.stack import StackConfig
 from lamina_net.tcp.interface import Endpoint, Errno, EventKind, Handle, Readiness, Refused
 
@@ -232,6 +234,34 @@ def test_datagrams_that_may_not_be_fragmented() -> None:
     handle = bound(a, Endpoint(0, 1001), DatagramOptions(dont_fragment=True))
     assert a.stack.sockets.send(handle, bytes(549), 0, Endpoint(b.address, 9)) == Refused(Errno.MSGSIZE)
     send(lan, a, handle, bytes(548), Endpoint(b.address, 9))
+
+
+def test_a_way_that_is_narrower_is_told() -> None:
+    """A router's word that a datagram with DF was too long reaches its socket; others need none."""
+    lan = Lan()
+    a, b = lan.hosts
+    strict = bound(a, Endpoint(0, 1001), DatagramOptions(dont_fragment=True))
+    loose = bound(a, Endpoint(0, 1002))
+    for handle in (strict, loose):
+        send(lan, a, handle, bytes(1000), Endpoint(b.address, 9))
+    lan.run()
+    datagrams = [packet for packet in packets(a.sent) if packet.protocol == ipv4.UDP]
+    a.stack.sockets.recv(strict, 1, lan.now_ns)
+    for packet in datagrams:
+        narrow = icmp.error(icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED, ipv4.build(packet), 576)
+        lan.inject(a, to_host(a, Packet(NETWORK + 9, a.address, ipv4.ICMP, icmp.build(narrow))))
+    answers = [a.stack.sockets.recv(handle, 1, lan.now_ns) for handle in (strict, loose)]
+    assert answers == [Refused(Errno.MSGSIZE), Refused(Errno.AGAIN)]
+
+
+def test_errors_come_round_on_loopback() -> None:
+    """A port of our own that nobody has refuses as any other does."""
+    lan = Lan(1)
+    (a,) = lan.hosts
+    handle = opened(a.stack.sockets.open_udp())
+    assert a.stack.sockets.connect(handle, Endpoint(LOOPBACK, 9), 0) is None
+    send(lan, a, handle, b"x")
+    assert a.stack.sockets.recv(handle, 1, 0) == Refused(Errno.CONNREFUSED)
 
 
 def test_calls_that_do_not_fit() -> None:
