@@ -74,6 +74,7 @@ def _take_progress(conn: Connection, segment: Segment, acknowledged: int, now_ns
     if sample >= 0 and (not conn.flight.ambiguous or _echoes(conn, segment, sample)):
         conn.round_trip.sample(now_ns - sample)
     conn.progress_ns = now_ns
+    conn.soft_errno = None
     conn.retransmit_at = 0
     if conn.wants_room and conn.room >= conn.capacity // 3:
         conn.wants_room = False

@@ -38,6 +38,8 @@ class TcpConfig:
     """Half-open connections of one listener."""
     max_ranges: int = 512
     """Ranges of bytes that wait out of order at one connection; further ones are dropped."""
+    max_records: int = 16_384
+    """Segments of one connection on their way, so that many short ones are not many records."""
     max_segment: int = 65_495
     """Bytes of payload in one segment, whatever the MTU."""
     rto_initial_ns: int = SECOND

@@ -93,6 +93,8 @@ class Flight:
             self._newest_ns = sample
         if self.sacked.starts:
             self.sacked.remove_below(una)
+        while self._resent and not self._resent[0].counted:
+            self._resent.popleft()
         return sample
 
     def _cut(self, record: Sent, una: int) -> None:

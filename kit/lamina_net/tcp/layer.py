@@ -6,7 +6,6 @@ when the connection must be looked at again. Wakeups lie in one heap and may com
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass, field, replace
 
 from lamina_net.refusal import Refusal
@@ -30,6 +29,7 @@ from lamina_net.tcp.segment import ACK, RST, SYN, Segment, parse
 from lamina_net.tcp.sequence import MASK
 from lamina_net.tcp.states import State
 from lamina_net.tcp.table import Listener, Table
+from lamina_net.tcp.wakeups import Wakeups
 
 _QUOTED = 8
 """Bytes of a segment that an ICMP error quotes at least: ports and number. Source: RFC 792."""
@@ -56,20 +56,14 @@ class TcpLayer:
         self._identity = Identity(seed)
         self._table = Table(config, self._identity)
         self._out = Outbox()
-        self._wakeups: list[tuple[int, Handle]] = []
+        self._wakeups = Wakeups(self._table.by_handle)
 
     # What comes out
 
     @property
     def next_wakeup_ns(self) -> int | None:
         """When `timer` wants to be called, None if never. It may turn out that nothing is due then."""
-        while self._wakeups:
-            at, handle = self._wakeups[0]
-            conn = self._table.by_handle.get(handle)
-            if isinstance(conn, Connection) and conn.scheduled_at == at:
-                return at
-            heapq.heappop(self._wakeups)
-        return None
+        return self._wakeups.first()
 
     @property
     def retransmitted(self) -> int:
@@ -122,13 +116,9 @@ class TcpLayer:
 
     def timer(self, now_ns: int) -> None:
         """Do what is due at `now_ns`."""
-        while self._wakeups and self._wakeups[0][0] <= now_ns:
-            at, handle = heapq.heappop(self._wakeups)
-            conn = self._table.by_handle.get(handle)
-            if isinstance(conn, Connection) and conn.scheduled_at == at:
-                conn.scheduled_at = 0
-                timers.fire(conn, now_ns)
-                self._after(conn, now_ns)
+        while (conn := self._wakeups.due(now_ns)) is not None:
+            timers.fire(conn, now_ns)
+            self._after(conn, now_ns)
 
     # Calls: opening
 
@@ -309,10 +299,7 @@ class TcpLayer:
             if not conn.accepted:
                 self._forget_half_open(conn)
             self._table.follow(conn)
-        at = conn.next_timer()
-        if at and (not conn.scheduled_at or at < conn.scheduled_at):
-            conn.scheduled_at = at
-            heapq.heappush(self._wakeups, (at, conn.handle))
+        self._wakeups.schedule(conn)
 
     def _may_reuse(self, conn: Connection, segment: Segment) -> bool:
         """Tell whether a SYN may end TIME-WAIT: it is newer than anything of the old connection (RFC 6191, 2)."""

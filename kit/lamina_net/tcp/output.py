@@ -147,6 +147,8 @@ def _send_new(conn: Connection, now_ns: int) -> bool:
             return False
         if flight.on_the_way and flight.on_the_way + size > congestion.window:
             return True
+        if len(flight.queue) >= conn.config.max_records:
+            return True
         send_new_record(conn, size, fin, now_ns)
     return False
 

@@ -49,7 +49,7 @@ class Script:
         self.isn: int | None = None
         self.port = OUR_PORT
         self.peer_port = PEER_PORT
-        self.sent = 1
+        self.sent = self.read = 1
         self.events: list[str] = []
         self.pending: list[Packet] = []
         self.last = Segment(0, 0, 0, 0, 0, 0)
@@ -191,8 +191,8 @@ class Script:
 
     def _recv(self, size: str) -> None:
         data = self.layer.recv(self.handle, int(size), self.now)
-        assert isinstance(data, bytes), data
-        assert len(data) == int(size)
+        assert data == content(self.read, self.read + int(size))
+        self.read += int(size)
 
     def _shutdown(self) -> None:
         assert self.layer.shutdown(self.handle, self.now) is None

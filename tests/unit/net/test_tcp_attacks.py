@@ -9,7 +9,7 @@ from tests.unit.net.tcp_script import PEER, US, Script
 from tests.unit.net.test_tcp_closing import opened
 
 from lamina_kit.rng import Rng
-from lamina_net.tcp.config import SECOND, TcpConfig
+from lamina_net.tcp.config import SECOND, SocketOptions, TcpConfig
 from lamina_net.tcp.interface import Endpoint, Handle, IcmpKind, Refused
 from lamina_net.tcp.layer import TcpLayer
 from lamina_net.tcp.segment import ACK, FIN, PSH, RST, SYN, URG, Options, Segment, build
@@ -109,6 +109,28 @@ def test_a_flood_of_resets_costs_nothing() -> None:
     assert len(layer.drain().packets) == 1000
     assert layer.next_wakeup_ns is None
     assert layer.connections() == []
+
+
+def test_many_short_connections_leave_no_wakeups() -> None:
+    """Timers of connections that are over do not pile up, however far away they were."""
+    layer = TcpLayer(TcpConfig(), b"")
+    for number in range(2000):
+        handle = layer.connect(US, Endpoint(PEER, 80), number, options=SocketOptions(keepalive=True))
+        assert not isinstance(handle, Refused)
+        layer.close(handle, number)
+    assert layer.connections() == []
+    assert len(layer._wakeups) < 100
+
+
+def test_short_segments_on_their_way_are_bounded() -> None:
+    """A user that sends single bytes gets no more than `max_records` on their way; the rest waits and then goes."""
+    script = opened(TcpConfig(timestamps=False, window_scaling=False, max_records=50), SocketOptions(nodelay=True))
+    for _ in range(200):
+        assert script.layer.send(script.handle, b"x", script.now) == 1
+    assert len(script.layer.drain().packets) == 50
+    script.come("A", "1", "ack", "51")
+    (rest,) = script.layer.drain().packets
+    assert len(rest.data) == 20 + 150
 
 
 @given(st.binary(max_size=200), st.integers(0, 2**32 - 1))
