@@ -62,13 +62,7 @@ class Streams:
     def stop(self) -> None:
         """End all streams: the service stops."""
         for slot in sorted(self._open):
-            self._open[slot].fail(
-                Unavailable(
-                    "The vswitch service is stopping.",
-                    reason="SERVICE_STOPPING",
-                    next_step="Attach again once it is back; the port keeps its handle.",
-                )
-            )
+            self._open[slot].fail(stopping())
 
     async def _read(
         self, requests: AsyncIterator[Request], form: StreamForm[Request, Response], opening: Opening, sink: Attachment
@@ -98,6 +92,15 @@ class Streams:
         good, bad = admitted(frames, self._catalog.mtu_bytes(slot))
         engine.turned_away(slot, DropReason.OFFLOAD_INVALID, bad, now_ns)
         return len(bad) + engine.transmit(slot, good, now_ns)
+
+
+def stopping() -> Unavailable:
+    """Return the error that ends a stream when the service stops."""
+    return Unavailable(
+        "The vswitch service is stopping.",
+        reason="SERVICE_STOPPING",
+        next_step="Attach again once it is back; the port keeps its handle.",
+    )
 
 
 async def first(requests: AsyncIterator[Request], nothing: Request) -> Request:

@@ -20,6 +20,7 @@ from lamina_kit.engines import load_engine
 from lamina_kit.service import Environment, Service
 from lamina_kit.session import GRACE_NS, OwnerSession
 from lamina_vswitch.attach import Streams
+from lamina_vswitch.attach_ring import RingStreams
 from lamina_vswitch.backend_table import BackendTable
 from lamina_vswitch.catalog import Catalog, Limits
 from lamina_vswitch.config import VswitchConfig
@@ -51,6 +52,7 @@ from lamina_vswitch.translations import Translations
 from lamina_vswitch.watchers import Watchers
 
 STORE_FILE = "vswitch.sqlite"
+RING_FOLDER = "rings"
 
 
 def build(environment: Environment, config: VswitchConfig) -> Service:
@@ -84,6 +86,8 @@ class VswitchService:
         self._backends = BackendTable(self._catalog, BackendStore(self._store), environment.clock)
         self._watchers = Watchers(self._catalog, self._store, environment.clock)
         self._streams = Streams(self._catalog, environment.clock)
+        folder, rng = environment.state_dir / RING_FOLDER, environment.rng.child("plane")
+        self._rings = RingStreams(self._catalog, environment.clock, folder, rng)
         environment.layer.metrics.add(partial(families, self._catalog, environment.clock))
         rng, events = environment.rng.child("faults"), environment.layer.events
         self._faults = VswitchFaults(self._catalog, environment.clock, rng, events)
@@ -115,7 +119,7 @@ class VswitchService:
         translations = TranslationsServicer(self._translations, Names(self._environment.host))
         translations_pb2_grpc.add_TranslationsServicer_to_server(translations, server)
         holding = Holding(self._catalog, self._environment.clock)
-        rings_pb2_grpc.add_PortRingsServicer_to_server(PortRingsServicer(self._streams, holding), server)
+        rings_pb2_grpc.add_PortRingsServicer_to_server(PortRingsServicer(self._streams, self._rings, holding), server)
         backends_pb2_grpc.add_BackendsServicer_to_server(BackendsServicer(views, self._backends), server)
         paths = FramePaths(self._catalog, self._networks)
         captures_pb2_grpc.add_CapturesServicer_to_server(CapturesServicer(views, self._watchers, paths), server)
@@ -146,6 +150,7 @@ class VswitchService:
     async def stop(self) -> None:
         """End the streams and close the store. Idempotent."""
         self._streams.stop()
+        self._rings.stop()
         self._backends.stop()
         self._watchers.stop()
         self._faults.stop()

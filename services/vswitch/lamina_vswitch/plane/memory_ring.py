@@ -65,6 +65,11 @@ class MemoryRing:
         self.give_back(len(frames))
         return frames
 
+    def lie_down(self) -> int | None:
+        """Say that the consumer sleeps; return how many frames wait after all, or None when the ring is corrupt."""
+        found = int(rings.lie_down(self.address, self.geometry.slots))
+        return None if found == rings.CORRUPT else found
+
     def must_wake(self) -> bool:
         """Return whether the consumer sleeps and has to be told, and note that it was."""
         return bool(rings.must_wake(self.address))

@@ -116,6 +116,14 @@ def give_back(ring: Word, frames: Word) -> None:
     release32(ring + _CONSUMER, acquire32(ring + _CONSUMER) + frames)
 
 
+@compiled(i64(i64, i64))
+def lie_down(ring: Word, slots: Word) -> Word:
+    """Says that the consumer of a ring sleeps; returns how many slots are filled, looked at after that, or CORRUPT."""
+    release32(ring + _NEED_WAKEUP, 1)
+    fence()
+    return filled(ring, slots)
+
+
 @compiled(void(i64))
 def open_row(row: Word) -> None:
     """Looks how much room the ring of a row has, for this run: none when its consumer broke the indices."""

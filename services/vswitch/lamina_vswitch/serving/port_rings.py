@@ -11,6 +11,7 @@ from lamina.vswitch.v1 import rings_pb2_grpc as rpc
 
 from lamina_vswitch import convert_rings
 from lamina_vswitch.attach import Streams
+from lamina_vswitch.attach_ring import RingStreams
 from lamina_vswitch.convert_attach import DeviceForm
 from lamina_vswitch.holding import Holding
 
@@ -20,13 +21,18 @@ Context = aio.ServicerContext[Any, Any]
 class PortRingsServicer(rpc.PortRingsServicer):
     """Serves `lamina.vswitch.v1.PortRings`."""
 
-    def __init__(self, streams: Streams, holding: Holding) -> None:
+    def __init__(self, streams: Streams, rings: RingStreams, holding: Holding) -> None:
         self._streams = streams
+        self._rings = rings
         self._holding = holding
 
     def AttachDevice(self, request_iterator: Any, context: Context) -> AsyncIterator[pb.AttachDeviceResponse]:
         """Carry frames both ways for as long as the stream lives; the kit closes the generator with the call."""
         return self._streams.run(request_iterator, DeviceForm(), pb.AttachDeviceRequest())
+
+    def AttachRing(self, request_iterator: Any, context: Context) -> AsyncIterator[pb.AttachRingResponse]:
+        """Keep a ring at its port for as long as the stream lives."""
+        return self._rings.run(request_iterator, context.peer())
 
     async def QuiescePort(self, request: pb.QuiescePortRequest, context: Context) -> pb.QuiescePortResponse:
         """Hold what is for the device of a port."""

@@ -23,56 +23,53 @@ _sym_db = _symbol_database.Default()
 
 
 from lamina.common.v1 import handle_pb2 as lamina_dot_common_dot_v1_dot_handle__pb2
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 from lamina.vswitch.v1 import backends_pb2 as lamina_dot_vswitch_dot_v1_dot_backends__pb2
 from lamina.vswitch.v1 import vswitch_pb2 as lamina_dot_vswitch_dot_v1_dot_vswitch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlamina/vswitch/v1/rings.proto\x12\x11lamina.vswitch.v1\x1a\x1dlamina/common/v1/handle.proto\x1a\x1elamina/common/v1/options.proto\x1a lamina/vswitch/v1/backends.proto\x1a\x1flamina/vswitch/v1/vswitch.proto\"\xb7\x01\n\x13\x41ttachDeviceRequest\x12\x33\n\x04open\x18\x01 \x01(\x0b\x32#.lamina.vswitch.v1.AttachDeviceOpenH\x00\x12/\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceBatchH\x00\x12/\n\x05state\x18\x03 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceStateH\x00\x42\t\n\x07message\"\xb6\x01\n\x10\x41ttachDeviceOpen\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x14\n\x0cqueue_frames\x18\x02 \x01(\x05\x12\x13\n\x0b\x63ompletions\x18\x03 \x01(\x08\x12\x0e\n\x06queues\x18\x04 \x01(\x05\x12-\n\x08offloads\x18\x05 \x01(\x0b\x32\x1b.lamina.vswitch.v1.Offloads\x12\x0e\n\x06traces\x18\x06 \x01(\x08\"\xef\x01\n\x14\x41ttachDeviceResponse\x12\x37\n\x06opened\x18\x01 \x01(\x0b\x32%.lamina.vswitch.v1.AttachDeviceOpenedH\x00\x12/\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceBatchH\x00\x12-\n\x04link\x18\x03 \x01(\x0b\x32\x1d.lamina.vswitch.v1.LinkChangeH\x00\x12\x33\n\ncompletion\x18\x04 \x01(\x0b\x32\x1d.lamina.vswitch.v1.CompletionH\x00\x42\t\n\x07message\"\x8b\x01\n\x12\x41ttachDeviceOpened\x12\x0c\n\x04port\x18\x01 \x01(\t\x12\x11\n\tmtu_bytes\x18\x02 \x01(\x05\x12%\n\x04link\x18\x03 \x01(\x0e\x32\x17.lamina.vswitch.v1.Link\x12-\n\x08offloads\x18\x04 \x01(\x0b\x32\x1b.lamina.vswitch.v1.Offloads\"t\n\x0b\x44\x65viceBatch\x12\x0e\n\x06\x66rames\x18\x01 \x03(\x0c\x12\x17\n\x0foffload_headers\x18\x02 \x01(\x0c\x12\x15\n\rtrace_records\x18\x03 \x01(\x0c\x12\r\n\x05queue\x18\x04 \x01(\x05\x12\x16\n\x0e\x64ropped_frames\x18\x05 \x01(\x03\"l\n\x0b\x44\x65viceState\x12\x13\n\x0bmac_address\x18\x01 \x01(\t\x12\x1b\n\x13multicast_addresses\x18\x02 \x03(\t\x12\x16\n\x0e\x61ll_multicasts\x18\x03 \x01(\x08\x12\x13\n\x0bpromiscuous\x18\x04 \x01(\x08\"\x82\x01\n\x11\x41ttachRingRequest\x12\x31\n\x04open\x18\x01 \x01(\x0b\x32!.lamina.vswitch.v1.AttachRingOpenH\x00\x12/\n\x05state\x18\x02 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceStateH\x00\x42\t\n\x07message\"\xb3\x01\n\x0e\x41ttachRingOpen\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\r\n\x05slots\x18\x02 \x01(\x05\x12\x12\n\nslot_bytes\x18\x03 \x01(\x05\x12\x0e\n\x06queues\x18\x04 \x01(\x05\x12-\n\x08offloads\x18\x05 \x01(\x0b\x32\x1b.lamina.vswitch.v1.Offloads\x12\x15\n\rdoorbell_path\x18\x06 \x01(\t\"\x85\x01\n\x12\x41ttachRingResponse\x12\x35\n\x06opened\x18\x01 \x01(\x0b\x32#.lamina.vswitch.v1.AttachRingOpenedH\x00\x12-\n\x04link\x18\x02 \x01(\x0b\x32\x1d.lamina.vswitch.v1.LinkChangeH\x00\x42\t\n\x07message\"\xc7\x01\n\x10\x41ttachRingOpened\x12\x0c\n\x04port\x18\x01 \x01(\t\x12\x11\n\tmtu_bytes\x18\x02 \x01(\x05\x12%\n\x04link\x18\x03 \x01(\x0e\x32\x17.lamina.vswitch.v1.Link\x12-\n\x08offloads\x18\x04 \x01(\x0b\x32\x1b.lamina.vswitch.v1.Offloads\x12\x11\n\tfile_path\x18\x05 \x01(\t\x12\x12\n\nfile_bytes\x18\x06 \x01(\x03\x12\x15\n\rdoorbell_path\x18\x07 \x01(\t\"S\n\x12QuiescePortRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x13\n\x0bhold_frames\x18\x02 \x01(\x05\"*\n\x13QuiescePortResponse\x12\x13\n\x0bheld_frames\x18\x01 \x01(\x03\"Q\n\x15TakeHeldFramesRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"G\n\x16TakeHeldFramesResponse\x12-\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceBatch\"\x84\x01\n\x12ReleasePortRequest\x12\x32\n\x04open\x18\x01 \x01(\x0b\x32\".lamina.vswitch.v1.ReleasePortOpenH\x00\x12/\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceBatchH\x00\x42\t\n\x07message\"\xfe\x01\n\x0fReleasePortOpen\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x43\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32..lamina.vswitch.v1.ReleasePortOpen.Disposition\x12\x1e\n\x16\x61nnounce_mac_addresses\x18\x03 \x03(\t\"\\\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44ISPOSITION_DELIVER\x10\x01\x12\x17\n\x13\x44ISPOSITION_DISCARD\x10\x02\"G\n\x13ReleasePortResponse\x12\x18\n\x10\x64\x65livered_frames\x18\x01 \x01(\x03\x12\x16\n\x0e\x64ropped_frames\x18\x02 \x01(\x03\x32\x85\x04\n\tPortRings\x12\x63\n\x0c\x41ttachDevice\x12&.lamina.vswitch.v1.AttachDeviceRequest\x1a\'.lamina.vswitch.v1.AttachDeviceResponse(\x01\x30\x01\x12l\n\nAttachRing\x12$.lamina.vswitch.v1.AttachRingRequest\x1a%.lamina.vswitch.v1.AttachRingResponse\"\r\x8a\xb5\x18\tS-14 S-15(\x01\x30\x01\x12\\\n\x0bQuiescePort\x12%.lamina.vswitch.v1.QuiescePortRequest\x1a&.lamina.vswitch.v1.QuiescePortResponse\x12g\n\x0eTakeHeldFrames\x12(.lamina.vswitch.v1.TakeHeldFramesRequest\x1a).lamina.vswitch.v1.TakeHeldFramesResponse0\x01\x12^\n\x0bReleasePort\x12%.lamina.vswitch.v1.ReleasePortRequest\x1a&.lamina.vswitch.v1.ReleasePortResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dlamina/vswitch/v1/rings.proto\x12\x11lamina.vswitch.v1\x1a\x1dlamina/common/v1/handle.proto\x1a lamina/vswitch/v1/backends.proto\x1a\x1flamina/vswitch/v1/vswitch.proto\"\xb7\x01\n\x13\x41ttachDeviceRequest\x12\x33\n\x04open\x18\x01 \x01(\x0b\x32#.lamina.vswitch.v1.AttachDeviceOpenH\x00\x12/\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceBatchH\x00\x12/\n\x05state\x18\x03 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceStateH\x00\x42\t\n\x07message\"\xb6\x01\n\x10\x41ttachDeviceOpen\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x14\n\x0cqueue_frames\x18\x02 \x01(\x05\x12\x13\n\x0b\x63ompletions\x18\x03 \x01(\x08\x12\x0e\n\x06queues\x18\x04 \x01(\x05\x12-\n\x08offloads\x18\x05 \x01(\x0b\x32\x1b.lamina.vswitch.v1.Offloads\x12\x0e\n\x06traces\x18\x06 \x01(\x08\"\xef\x01\n\x14\x41ttachDeviceResponse\x12\x37\n\x06opened\x18\x01 \x01(\x0b\x32%.lamina.vswitch.v1.AttachDeviceOpenedH\x00\x12/\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceBatchH\x00\x12-\n\x04link\x18\x03 \x01(\x0b\x32\x1d.lamina.vswitch.v1.LinkChangeH\x00\x12\x33\n\ncompletion\x18\x04 \x01(\x0b\x32\x1d.lamina.vswitch.v1.CompletionH\x00\x42\t\n\x07message\"\x8b\x01\n\x12\x41ttachDeviceOpened\x12\x0c\n\x04port\x18\x01 \x01(\t\x12\x11\n\tmtu_bytes\x18\x02 \x01(\x05\x12%\n\x04link\x18\x03 \x01(\x0e\x32\x17.lamina.vswitch.v1.Link\x12-\n\x08offloads\x18\x04 \x01(\x0b\x32\x1b.lamina.vswitch.v1.Offloads\"t\n\x0b\x44\x65viceBatch\x12\x0e\n\x06\x66rames\x18\x01 \x03(\x0c\x12\x17\n\x0foffload_headers\x18\x02 \x01(\x0c\x12\x15\n\rtrace_records\x18\x03 \x01(\x0c\x12\r\n\x05queue\x18\x04 \x01(\x05\x12\x16\n\x0e\x64ropped_frames\x18\x05 \x01(\x03\"l\n\x0b\x44\x65viceState\x12\x13\n\x0bmac_address\x18\x01 \x01(\t\x12\x1b\n\x13multicast_addresses\x18\x02 \x03(\t\x12\x16\n\x0e\x61ll_multicasts\x18\x03 \x01(\x08\x12\x13\n\x0bpromiscuous\x18\x04 \x01(\x08\"\x82\x01\n\x11\x41ttachRingRequest\x12\x31\n\x04open\x18\x01 \x01(\x0b\x32!.lamina.vswitch.v1.AttachRingOpenH\x00\x12/\n\x05state\x18\x02 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceStateH\x00\x42\t\n\x07message\"\xb3\x01\n\x0e\x41ttachRingOpen\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\r\n\x05slots\x18\x02 \x01(\x05\x12\x12\n\nslot_bytes\x18\x03 \x01(\x05\x12\x0e\n\x06queues\x18\x04 \x01(\x05\x12-\n\x08offloads\x18\x05 \x01(\x0b\x32\x1b.lamina.vswitch.v1.Offloads\x12\x15\n\rdoorbell_path\x18\x06 \x01(\t\"\x85\x01\n\x12\x41ttachRingResponse\x12\x35\n\x06opened\x18\x01 \x01(\x0b\x32#.lamina.vswitch.v1.AttachRingOpenedH\x00\x12-\n\x04link\x18\x02 \x01(\x0b\x32\x1d.lamina.vswitch.v1.LinkChangeH\x00\x42\t\n\x07message\"\xc7\x01\n\x10\x41ttachRingOpened\x12\x0c\n\x04port\x18\x01 \x01(\t\x12\x11\n\tmtu_bytes\x18\x02 \x01(\x05\x12%\n\x04link\x18\x03 \x01(\x0e\x32\x17.lamina.vswitch.v1.Link\x12-\n\x08offloads\x18\x04 \x01(\x0b\x32\x1b.lamina.vswitch.v1.Offloads\x12\x11\n\tfile_path\x18\x05 \x01(\t\x12\x12\n\nfile_bytes\x18\x06 \x01(\x03\x12\x15\n\rdoorbell_path\x18\x07 \x01(\t\"S\n\x12QuiescePortRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x13\n\x0bhold_frames\x18\x02 \x01(\x05\"*\n\x13QuiescePortResponse\x12\x13\n\x0bheld_frames\x18\x01 \x01(\x03\"Q\n\x15TakeHeldFramesRequest\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x0e\n\x06\x66ollow\x18\x02 \x01(\x08\"G\n\x16TakeHeldFramesResponse\x12-\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceBatch\"\x84\x01\n\x12ReleasePortRequest\x12\x32\n\x04open\x18\x01 \x01(\x0b\x32\".lamina.vswitch.v1.ReleasePortOpenH\x00\x12/\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1e.lamina.vswitch.v1.DeviceBatchH\x00\x42\t\n\x07message\"\xfe\x01\n\x0fReleasePortOpen\x12(\n\x06handle\x18\x01 \x01(\x0b\x32\x18.lamina.common.v1.Handle\x12\x43\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32..lamina.vswitch.v1.ReleasePortOpen.Disposition\x12\x1e\n\x16\x61nnounce_mac_addresses\x18\x03 \x03(\t\"\\\n\x0b\x44isposition\x12\x1b\n\x17\x44ISPOSITION_UNSPECIFIED\x10\x00\x12\x17\n\x13\x44ISPOSITION_DELIVER\x10\x01\x12\x17\n\x13\x44ISPOSITION_DISCARD\x10\x02\"G\n\x13ReleasePortResponse\x12\x18\n\x10\x64\x65livered_frames\x18\x01 \x01(\x03\x12\x16\n\x0e\x64ropped_frames\x18\x02 \x01(\x03\x32\xf6\x03\n\tPortRings\x12\x63\n\x0c\x41ttachDevice\x12&.lamina.vswitch.v1.AttachDeviceRequest\x1a\'.lamina.vswitch.v1.AttachDeviceResponse(\x01\x30\x01\x12]\n\nAttachRing\x12$.lamina.vswitch.v1.AttachRingRequest\x1a%.lamina.vswitch.v1.AttachRingResponse(\x01\x30\x01\x12\\\n\x0bQuiescePort\x12%.lamina.vswitch.v1.QuiescePortRequest\x1a&.lamina.vswitch.v1.QuiescePortResponse\x12g\n\x0eTakeHeldFrames\x12(.lamina.vswitch.v1.TakeHeldFramesRequest\x1a).lamina.vswitch.v1.TakeHeldFramesResponse0\x01\x12^\n\x0bReleasePort\x12%.lamina.vswitch.v1.ReleasePortRequest\x1a&.lamina.vswitch.v1.ReleasePortResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.vswitch.v1.rings_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PORTRINGS'].methods_by_name['AttachRing']._loaded_options = None
-  _globals['_PORTRINGS'].methods_by_name['AttachRing']._serialized_options = b'\212\265\030\tS-14 S-15'
-  _globals['_ATTACHDEVICEREQUEST']._serialized_start=183
-  _globals['_ATTACHDEVICEREQUEST']._serialized_end=366
-  _globals['_ATTACHDEVICEOPEN']._serialized_start=369
-  _globals['_ATTACHDEVICEOPEN']._serialized_end=551
-  _globals['_ATTACHDEVICERESPONSE']._serialized_start=554
-  _globals['_ATTACHDEVICERESPONSE']._serialized_end=793
-  _globals['_ATTACHDEVICEOPENED']._serialized_start=796
-  _globals['_ATTACHDEVICEOPENED']._serialized_end=935
-  _globals['_DEVICEBATCH']._serialized_start=937
-  _globals['_DEVICEBATCH']._serialized_end=1053
-  _globals['_DEVICESTATE']._serialized_start=1055
-  _globals['_DEVICESTATE']._serialized_end=1163
-  _globals['_ATTACHRINGREQUEST']._serialized_start=1166
-  _globals['_ATTACHRINGREQUEST']._serialized_end=1296
-  _globals['_ATTACHRINGOPEN']._serialized_start=1299
-  _globals['_ATTACHRINGOPEN']._serialized_end=1478
-  _globals['_ATTACHRINGRESPONSE']._serialized_start=1481
-  _globals['_ATTACHRINGRESPONSE']._serialized_end=1614
-  _globals['_ATTACHRINGOPENED']._serialized_start=1617
-  _globals['_ATTACHRINGOPENED']._serialized_end=1816
-  _globals['_QUIESCEPORTREQUEST']._serialized_start=1818
-  _globals['_QUIESCEPORTREQUEST']._serialized_end=1901
-  _globals['_QUIESCEPORTRESPONSE']._serialized_start=1903
-  _globals['_QUIESCEPORTRESPONSE']._serialized_end=1945
-  _globals['_TAKEHELDFRAMESREQUEST']._serialized_start=1947
-  _globals['_TAKEHELDFRAMESREQUEST']._serialized_end=2028
-  _globals['_TAKEHELDFRAMESRESPONSE']._serialized_start=2030
-  _globals['_TAKEHELDFRAMESRESPONSE']._serialized_end=2101
-  _globals['_RELEASEPORTREQUEST']._serialized_start=2104
-  _globals['_RELEASEPORTREQUEST']._serialized_end=2236
-  _globals['_RELEASEPORTOPEN']._serialized_start=2239
-  _globals['_RELEASEPORTOPEN']._serialized_end=2493
-  _globals['_RELEASEPORTOPEN_DISPOSITION']._serialized_start=2401
-  _globals['_RELEASEPORTOPEN_DISPOSITION']._serialized_end=2493
-  _globals['_RELEASEPORTRESPONSE']._serialized_start=2495
-  _globals['_RELEASEPORTRESPONSE']._serialized_end=2566
-  _globals['_PORTRINGS']._serialized_start=2569
-  _globals['_PORTRINGS']._serialized_end=3086
+  _globals['_ATTACHDEVICEREQUEST']._serialized_start=151
+  _globals['_ATTACHDEVICEREQUEST']._serialized_end=334
+  _globals['_ATTACHDEVICEOPEN']._serialized_start=337
+  _globals['_ATTACHDEVICEOPEN']._serialized_end=519
+  _globals['_ATTACHDEVICERESPONSE']._serialized_start=522
+  _globals['_ATTACHDEVICERESPONSE']._serialized_end=761
+  _globals['_ATTACHDEVICEOPENED']._serialized_start=764
+  _globals['_ATTACHDEVICEOPENED']._serialized_end=903
+  _globals['_DEVICEBATCH']._serialized_start=905
+  _globals['_DEVICEBATCH']._serialized_end=1021
+  _globals['_DEVICESTATE']._serialized_start=1023
+  _globals['_DEVICESTATE']._serialized_end=1131
+  _globals['_ATTACHRINGREQUEST']._serialized_start=1134
+  _globals['_ATTACHRINGREQUEST']._serialized_end=1264
+  _globals['_ATTACHRINGOPEN']._serialized_start=1267
+  _globals['_ATTACHRINGOPEN']._serialized_end=1446
+  _globals['_ATTACHRINGRESPONSE']._serialized_start=1449
+  _globals['_ATTACHRINGRESPONSE']._serialized_end=1582
+  _globals['_ATTACHRINGOPENED']._serialized_start=1585
+  _globals['_ATTACHRINGOPENED']._serialized_end=1784
+  _globals['_QUIESCEPORTREQUEST']._serialized_start=1786
+  _globals['_QUIESCEPORTREQUEST']._serialized_end=1869
+  _globals['_QUIESCEPORTRESPONSE']._serialized_start=1871
+  _globals['_QUIESCEPORTRESPONSE']._serialized_end=1913
+  _globals['_TAKEHELDFRAMESREQUEST']._serialized_start=1915
+  _globals['_TAKEHELDFRAMESREQUEST']._serialized_end=1996
+  _globals['_TAKEHELDFRAMESRESPONSE']._serialized_start=1998
+  _globals['_TAKEHELDFRAMESRESPONSE']._serialized_end=2069
+  _globals['_RELEASEPORTREQUEST']._serialized_start=2072
+  _globals['_RELEASEPORTREQUEST']._serialized_end=2204
+  _globals['_RELEASEPORTOPEN']._serialized_start=2207
+  _globals['_RELEASEPORTOPEN']._serialized_end=2461
+  _globals['_RELEASEPORTOPEN_DISPOSITION']._serialized_start=2369
+  _globals['_RELEASEPORTOPEN_DISPOSITION']._serialized_end=2461
+  _globals['_RELEASEPORTRESPONSE']._serialized_start=2463
+  _globals['_RELEASEPORTRESPONSE']._serialized_end=2534
+  _globals['_PORTRINGS']._serialized_start=2537
+  _globals['_PORTRINGS']._serialized_end=3039
 # @@protoc_insertion_point(module_scope)

@@ -163,10 +163,11 @@ class PortRingsServicer:
         side treats what the other writes as hostile: indices more than `slots` apart or lengths beyond the slot end the
         stream with DATA_LOSS `RING_CORRUPT`.
 
-        Errors: those of Ports.Attach; INVALID_ARGUMENT for a size out of range; FAILED_PRECONDITION `NOT_SAME_MACHINE`
-        when the caller does not come through a UNIX socket or the in-process channel, `CLOCK_VIRTUAL` on a virtual clock
-        between processes; RESOURCE_EXHAUSTED `RING_MEMORY_FULL`. In every case but the handle's the caller may use
-        AttachDevice.
+        Errors: those of Ports.Attach; INVALID_ARGUMENT for a size out of range, or a doorbell at which nobody waits;
+        FAILED_PRECONDITION `NOT_SAME_MACHINE` when the caller does not come through a UNIX socket or the in-process
+        channel, `CLOCK_VIRTUAL` on a clock that is not the machine's (a doorbell has no place in its order);
+        RESOURCE_EXHAUSTED `RING_MEMORY_FULL` for more than 1 GiB of rings on a host. In every case but the handle's the
+        caller may use AttachDevice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -14,7 +14,6 @@ from lamina_vswitch.domain.decision import Decision
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.forward import Forwarding, forward
-from lamina_vswitch.domain.hold import Hold
 from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.loss import Loss
 from lamina_vswitch.domain.offload.takes import Takes
@@ -24,13 +23,14 @@ from lamina_vswitch.domain.topology import LeaseBook, NoLeases, Port, Shut, Swit
 from lamina_vswitch.domain.trace import Trace, trace
 from lamina_vswitch.engines.interface import FrameSink
 from lamina_vswitch.engines.model.exits import Exits
+from lamina_vswitch.engines.model.held_ports import HeldPorts
 from lamina_vswitch.engines.model.notices import Notices
 from lamina_vswitch.engines.model.policing import Policing
 from lamina_vswitch.engines.model.tables import NS_PER_SECOND
 from lamina_vswitch.engines.model.watching import WatchedTables
 
 
-class ModelEngine(WatchedTables):
+class ModelEngine(WatchedTables, HeldPorts):
     """Switches as Python objects. One writer: every method runs to its end before another begins."""
 
     name: ClassVar[str] = "model"
@@ -181,9 +181,9 @@ class ModelEngine(WatchedTables):
             frames = self._exits.ready(port, frames, now_ns)
             if not frames:
                 return
-        self._put(port, frames, now_ns)
+        self.put(port, frames, now_ns)
 
-    def _put(self, port: Port, frames: list[bytes], now_ns: int, counted: int = 0) -> int:
+    def put(self, port: Port, frames: list[bytes], now_ns: int, counted: int = 0) -> int:
         """Put frames into the queue of a device; the first `counted` were there before. Return how many it took."""
         taken = self._sinks[port.slot].deliver(frames)
         if taken < len(frames):
@@ -231,34 +231,6 @@ class ModelEngine(WatchedTables):
         self._port(slot).listening = listening
         self._switch_of[slot].changed()
         self._exits.filtered()
-
-    def quiesce(self, slot: int, hold_frames: int, now_ns: int) -> int:
-        """Hold what is for the device of a port; return how many frames had been in its queue."""
-        held = self._exits.quiesce(self._port(slot), self._sinks.get(slot), hold_frames, now_ns)
-        self._switch_of[slot].set_held(slot, True, now_ns)
-        return held
-
-    def hold(self, slot: int) -> Hold | None:
-        """Return the hold of a port."""
-        return self._exits.hold(slot)
-
-    def give(self, slot: int, frames: Sequence[bytes], now_ns: int, withdrawn: int = 0) -> tuple[int, int]:
-        """Deliver frames past a hold; return how many they became, and how many the device took."""
-        port = self._port(slot)
-        before = self._exits.finished(port, list(frames[:withdrawn]))
-        pieces = before + self._exits.finished(port, list(frames[withdrawn:]))
-        return len(pieces), self._put(port, pieces, now_ns, len(before))
-
-    def release(self, slot: int, now_ns: int) -> int:
-        """End a hold; what it still holds is dropped. Return how many frames that were."""
-        hold = self._exits.hold(slot)
-        left = 0
-        while hold is not None and (frames := hold.take()):
-            left += len(frames)
-            self.drop(self._port(slot), DropReason.DISCARDED, frames, now_ns)
-        self._exits.unhold(slot)
-        self._switch_of[slot].set_held(slot, False, now_ns)
-        return left
 
     def _lose(self, port: Port, direction: Direction, frames: list[bytes], now_ns: int) -> None:
         if frames:

@@ -1,0 +1,228 @@
+"""`AttachRing`: a device behind a port, at rings in memory that it shares with the switch.
+
+The stream carries no frames. What the device wrote is read when its doorbell rings, a bounded number of frames at a
+turn of the loop; then the switch says that it sleeps, looks once more, and waits. Compiled code is loaded with the
+first ring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lamina.vswitch.v1 import rings_pb2 as pb
+
+from lamina_kit.checks import Checks
+from lamina_kit.clock import Clock
+from lamina_kit.errors import DataLoss, FailedPrecondition
+from lamina_kit.rng import Rng
+from lamina_vswitch import convert_ring
+from lamina_vswitch.attach import first, stopping
+from lamina_vswitch.catalog import Catalog
+from lamina_vswitch.convert_ring import RingOpening
+from lamina_vswitch.domain.definition import PortDefinition
+from lamina_vswitch.engines.interface import FrameSink
+from lamina_vswitch.engines.model.engine import ModelEngine
+from lamina_vswitch.io.attachment import Attachment
+from lamina_vswitch.io.backends.refusals import lacking
+from lamina_vswitch.io.ring_file import Doorbell, RingFile, RingFolder, is_heard
+
+if TYPE_CHECKING:
+    from lamina_vswitch.plane.memory_ring import MemoryRing
+    from lamina_vswitch.plane.switching import Plane
+
+MOST_AT_ONCE = 1024
+"""Frames of a queue that are switched before other work of the loop has its turn."""
+
+
+class RingStreams:
+    """The rings that are attached now."""
+
+    def __init__(self, catalog: Catalog, clock: Clock, folder: Path, rng: Rng) -> None:
+        self._catalog = catalog
+        self._clock = clock
+        self._folder = RingFolder(folder)
+        self._rng = rng
+        self._plane: Plane | None = None
+        self._open: dict[int, Attachment] = {}
+
+    async def run(
+        self, requests: AsyncIterator[pb.AttachRingRequest], peer: str
+    ) -> AsyncGenerator[pb.AttachRingResponse, None]:
+        """Keep a ring attached from the stream's first message to its end; `peer` says where the caller is."""
+        opening = convert_ring.ring_opening(await first(requests, pb.AttachRingRequest()))
+        port = self._catalog.port_of_handle(opening.slot, opening.generation)
+        name = self._catalog.port_name(port.switch, port.port)
+        self._check(opening, peer)
+        file = self._folder.make(opening.geometry)
+        reader: asyncio.Task[None] | None = None
+        told = Attachment(name, 1)
+        bell: Doorbell | None = None
+        ring: _AttachedRing | None = None
+        try:
+            bell = Doorbell(file.path.with_suffix(".bell"))
+            ring = _AttachedRing(self._loaded_plane(), port, opening, file, bell, told, self._clock)
+            self._catalog.attach(port, ring.sink, self._clock.now_ns(), opening.takes)
+            self._open[opening.slot] = told
+            reader = asyncio.get_running_loop().create_task(self._read(requests, opening.slot, told))
+            ring.start()
+            link_up = self._catalog.engine.link(port.slot)
+            mtu_bytes = self._catalog.mtu_bytes(port.slot)
+            paths = str(file.path), str(bell.path)
+            yield convert_ring.ring_opened(name, mtu_bytes, link_up, opening.geometry, *paths)
+            while (outgoing := await told.next()) is not None:
+                if outgoing.link_up is not None:
+                    yield convert_ring.ring_link(outgoing.link_up)
+        finally:
+            told.closed = True
+            if self._open.get(opening.slot) is told:
+                del self._open[opening.slot]
+            if ring is not None:
+                ring.stop()
+                self._catalog.detach(port, ring.sink, self._clock.now_ns())
+            if bell is not None:
+                bell.close()
+            self._folder.remove(file)
+            if reader is not None:
+                reader.cancel()
+                await asyncio.gather(reader, return_exceptions=True)
+
+    def stop(self) -> None:
+        """End all streams: the service stops."""
+        for slot in sorted(self._open):
+            self._open[slot].fail(stopping())
+
+    async def _read(self, requests: AsyncIterator[pb.AttachRingRequest], slot: int, told: Attachment) -> None:
+        """Take what the device says of itself. Whatever ends the reading ends the stream, with its own error."""
+        try:
+            async for request in requests:
+                listening = convert_ring.ring_state(request)
+                if told.closed:
+                    return
+                self._catalog.engine.listen(slot, listening)
+        except Exception as error:
+            told.fail(error)
+        else:
+            told.finish()
+
+    def _check(self, opening: RingOpening, peer: str) -> None:
+        if not peer.startswith(("inproc:", "unix:")):
+            raise FailedPrecondition(
+                "A ring is memory of one machine, and this call does not come through a UNIX socket of it.",
+                reason="NOT_SAME_MACHINE",
+                next_step="Call through the service's UNIX socket, or use AttachDevice.",
+            )
+        if self._clock.mode != "real":
+            raise FailedPrecondition(
+                f"A ring's doorbell is outside of the stack's time, which is {self._clock.mode}.",
+                reason="CLOCK_VIRTUAL",
+                next_step="Use AttachDevice.",
+            )
+        with Checks() as check:
+            path = opening.doorbell_path
+            check.that(not path or is_heard(path), "open.doorbell_path", "is no socket at which somebody waits")
+
+    def _loaded_plane(self) -> Plane:
+        """Return the compiled plane, which is loaded at its first use."""
+        if self._plane is None:
+            from lamina_vswitch.plane.switching import Plane
+
+            engine = self._catalog.engine
+            if not isinstance(engine, ModelEngine):
+                raise lacking("rings in shared memory", f"the engine {engine.name} has none")
+            self._plane = Plane(engine, int.from_bytes(self._rng.bytes(8), "little"))
+        return self._plane
+
+
+class _AttachedRing:
+    """One attachment: the rings of its file, the sink that writes to the device, the reading of what it wrote."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        port: PortDefinition,
+        opening: RingOpening,
+        file: RingFile,
+        bell: Doorbell,
+        told: Attachment,
+        clock: Clock,
+    ) -> None:
+        from lamina_vswitch.io.ring_sinks import DeviceRing, DeviceRings
+        from lamina_vswitch.plane.memory_ring import MemoryRing
+
+        sizes, queues = file.geometry, range(file.geometry.queues)
+        self._plane, self._slot, self._bell, self._clock, self._told = plane, port.slot, bell, clock, told
+        self._peer = opening.doorbell_path
+        self._name = file.path.name
+        self._to_switch: list[MemoryRing] = [MemoryRing(file.memory, sizes.to_switch(n), sizes) for n in queues]
+        out = [MemoryRing(file.memory, sizes.to_device(n), sizes) for n in queues]
+        for ring in out:
+            ring.records = True
+        sinks = [DeviceRing(ring, told, self._wake, self._corrupt) for ring in out]
+        self.sink: FrameSink = sinks[0] if len(sinks) == 1 else DeviceRings(sinks)
+        self._turn: asyncio.Handle | None = None
+        self._reading = False
+
+    def start(self) -> None:
+        """Begin to read what the device writes."""
+        asyncio.get_running_loop().add_reader(self._bell.socket.fileno(), self._rung)
+        self._reading = True
+        self._work()
+
+    def stop(self) -> None:
+        """Read no more. Idempotent."""
+        if self._reading:
+            self._reading = False
+            asyncio.get_running_loop().remove_reader(self._bell.socket.fileno())
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+
+    def _rung(self) -> None:
+        self._bell.heard()
+        if self._turn is None:
+            self._work()
+
+    def _work(self) -> None:
+        """Switch what waits in the queues; go on at the next turn of the loop, or sleep when there is nothing."""
+        self._turn = None
+        if self._told.closed:
+            return
+        is_busy = False
+        for ring in self._to_switch:
+            burst = ring.peek(MOST_AT_ONCE)
+            if burst is None:
+                self._corrupt()
+                return
+            if len(burst):
+                self._plane.transmit(self._slot, burst, self._clock.now_ns())
+                ring.give_back(len(burst))
+                is_busy = True
+                if self._told.closed:
+                    return
+        if not is_busy:
+            for ring in self._to_switch:
+                left = ring.lie_down()
+                if left is None:
+                    self._corrupt()
+                    return
+                is_busy = is_busy or left > 0
+        if is_busy:
+            self._turn = asyncio.get_running_loop().call_soon(self._work)
+
+    def _wake(self) -> None:
+        if self._peer:
+            self._bell.ring(self._peer)
+
+    def _corrupt(self) -> None:
+        """End the stream: nothing that the device writes can be trusted any more."""
+        self.stop()
+        self._told.fail(
+            DataLoss(
+                f"The device wrote indices or lengths into {self._name} that cannot be.",
+                reason="RING_CORRUPT",
+                next_step="Attach again with a new ring, once the device keeps to the layout.",
+            )
+        )
