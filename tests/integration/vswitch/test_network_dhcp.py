@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from lamina.vswitch.v1 import networks_pb2 as nets
+from lamina.vswitch.v1 import policies_pb2, policies_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench, refusal
 
@@ -193,3 +194,27 @@ async def test_nothing_is_promised_that_is_not_recorded(bench: NetworkBench, mon
     monkeypatch.setattr(book, "_keeper", kept)
     guest.send_dhcp(Kind.REQUEST, requested_address=offer.yours, server_identifier=ROUTER)
     assert ((await guest.dhcp()).kind, len(await bench.leases())) == (Kind.ACK, 1)
+
+
+async def test_source_guard_knows_what_was_given(bench: NetworkBench) -> None:
+    """At a guarded port only addresses that a lease gives to it pass; an address of another port's does not."""
+    guest, other = await bench.guest(1), await bench.guest(2)
+    port = f"{SWITCH}/ports/p1"
+    guarded = policies_pb2.PortPolicy(name=f"{port}/policy", security=policies_pb2.SecurityPolicy(source_guard=True))
+    stub = policies_pb2_grpc.PoliciesStub(bench.running.channel)
+    await stub.UpdatePortPolicy(policies_pb2.UpdatePortPolicyRequest(policy=guarded))
+    await other.get_address()
+    await guest.get_address()
+    guest.ping(ROUTER)
+    assert (await guest.icmp())[0] == ROUTER
+    mine, guest.address = guest.address, other.address
+    guest.ping(ROUTER)
+    guest.address = mine
+    guest.ping(ROUTER, data=b"mine")
+    assert (await guest.icmp())[1].body == b"mine"
+    assert await bench.drops(port) == {"SOURCE_GUARD": 1}
+    await bench.networks.DeleteLease(nets.DeleteLeaseRequest(name=f"{LAN}/leases/10-0-2-3"))
+    guest.ping(ROUTER)
+    guest.send_dhcp(Kind.DISCOVER)
+    await guest.dhcp()
+    assert await bench.drops(port) == {"SOURCE_GUARD": 2}
