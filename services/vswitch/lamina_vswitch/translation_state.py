@@ -17,6 +17,7 @@ from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.reach import Reach
 from lamina_vswitch.domain.nat.translator import NetworkTranslator
 from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
+from lamina_vswitch.domain.router.explain import Translation
 from lamina_vswitch.domain.router.hooks import Dropped
 from lamina_vswitch.domain.router.router import Router
 from lamina_vswitch.io.host_sockets import HostSockets
@@ -56,6 +57,10 @@ class TranslationState:
         result = self.translator.from_inside(packet, now_ns)
         self._watch()
         return result
+
+    def explain(self, packet: bytes, now_ns: int) -> Translation | None:
+        """Return what `from_inside` would do with a packet, without doing it."""
+        return self.translator.explain(packet, now_ns)
 
     # What callers ask
 

@@ -127,6 +127,21 @@ class Table:
         """Return the live entry of a packet that the other side sent."""
         return self._alive(self._outer.get(key), now_ns)
 
+    def peek(self, key: FlowKey, now_ns: int, *, inside: bool) -> Entry | None:
+        """Return what `from_inside` or `from_outside` would, and let what has ended lie."""
+        entry = (self._inner if inside else self._outer).get(key)
+        return entry if entry is not None and entry.ends_ns > now_ns else None
+
+    def would_refuse(self, inside_address: int, now_ns: int) -> DropReason | None:
+        """Return what `refusal` would, and let what has ended lie."""
+        if len(self._inner) < self.limit and self._of_address.get(inside_address, 0) < self.per_address:
+            return None
+        live = [entry for entry in self._inner.values() if entry.ends_ns > now_ns]
+        if len(live) >= self.limit:
+            return DropReason.NAT_TABLE_FULL
+        theirs = sum(entry.inside[0] == inside_address for entry in live)
+        return DropReason.NAT_ADDRESS_LIMIT if theirs >= self.per_address else None
+
     def has_inside(self, wanted: Wanted, now_ns: int) -> bool:
         """Tell whether packets from inside of a wanted flow belong to another entry already."""
         return self.from_inside(FlowKey(wanted.protocol, *wanted.inside, *wanted.dialled), now_ns) is not None

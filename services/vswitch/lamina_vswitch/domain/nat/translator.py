@@ -14,6 +14,7 @@ from lamina_net.limiter import RateLimiter
 from lamina_net.refusal import Refusal
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.balancer import Balancer
+from lamina_vswitch.domain.nat.explain import explain
 from lamina_vswitch.domain.nat.forwards import Forwards
 from lamina_vswitch.domain.nat.gateway import SocketGateway
 from lamina_vswitch.domain.nat.host import Host
@@ -23,6 +24,7 @@ from lamina_vswitch.domain.nat.reach import Reach
 from lamina_vswitch.domain.nat.rewriter import Rewriter
 from lamina_vswitch.domain.nat.table import Entry, Table
 from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
+from lamina_vswitch.domain.router.explain import Translation
 from lamina_vswitch.domain.router.hooks import Dropped
 
 
@@ -68,6 +70,10 @@ class NetworkTranslator:
         else:
             return None
         return self._told(packet, outcome, now_ns)
+
+    def explain(self, packet: bytes, now_ns: int) -> Translation | None:
+        """Return what `from_inside` would do with a packet, without doing it."""
+        return explain(self.table, self.balancer, self.gateway, self._addresses, packet, now_ns)
 
     @property
     def next_wakeup_ns(self) -> int | None:
