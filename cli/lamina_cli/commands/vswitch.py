@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
-from lamina_cli.commands import vswitch_capture, vswitch_networks, vswitch_watching
+from lamina_cli.commands import vswitch_capture, vswitch_networks, vswitch_translations, vswitch_watching
 from lamina_cli.commands.vswitch_names import frame_bytes, port_name, switch_name
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
@@ -51,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     trace.add_argument("frame", help="the frame in hexadecimal")
     command(trace, trace_frame, lists=True)
     vswitch_capture.configure(verbs)
+    vswitch_translations.configure(verbs)
     vswitch_watching.configure(verbs)
     vswitch_networks.configure(verbs)
 

@@ -14,13 +14,12 @@ from lamina_kit.rng import Rng
 from lamina_net import ethernet
 from lamina_net.address import BROADCAST_MAC
 from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat.reach import Reach
 from lamina_vswitch.domain.nat.translator import NetworkTranslator
 from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
 from lamina_vswitch.domain.router.explain import Translation
 from lamina_vswitch.domain.router.hooks import Dropped
 from lamina_vswitch.domain.router.router import Router
-from lamina_vswitch.io.host_sockets import HostSockets
+from lamina_vswitch.io.host_sockets import HostSockets, SocketBudget
 from lamina_vswitch.io.router_port import RouterPort
 
 
@@ -29,7 +28,7 @@ class TranslationState:
 
     def __init__(
         self, definition: NetworkDefinition, router: Router, port: RouterPort, mtu_bytes: int, clock: Clock, rng: Rng,
-        dropped: Dropped,
+        budget: SocketBudget, dropped: Dropped,
     ) -> None:  # fmt: skip
         self.definition = definition
         self._router, self._port, self._clock = router, port, clock
@@ -37,7 +36,7 @@ class TranslationState:
         self._due_ns = 0
         host = None
         if definition.mode is Mode.NAT and definition.nat.outside is Outside.SOCKETS:
-            host = HostSockets(clock.now_ns)
+            host = HostSockets(clock.now_ns, budget)
             host.settled = self._settled
 
         def packet_dropped(reason: DropReason, packet: bytes, now_ns: int) -> None:
@@ -73,10 +72,7 @@ class TranslationState:
     def take(self, definition: NetworkDefinition) -> None:
         """Take new limits and destinations; flows that are open go on."""
         self.definition = definition
-        table, settings = self.translator.table, definition.nat
-        table.limit, table.per_address = settings.entry_limit, settings.entries_per_address
-        if self.translator.gateway is not None:
-            self.translator.gateway.reach = Reach(settings)
+        self.translator.take(definition)
 
     def flush(self, inside: int | None) -> int:
         """Forget the entries of an inside address, or all; return how many."""

@@ -32,6 +32,7 @@ from lamina_vswitch.domain.nat.table import Endpoint, Entry
 from lamina_vswitch.domain.network import Mode, NetworkDefinition
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.router.router import Router
+from lamina_vswitch.io.host_sockets import SocketBudget
 from lamina_vswitch.io.store_translations import RecordedTranslations, TranslationStore
 from lamina_vswitch.network_state import NetworkState
 from lamina_vswitch.networks import Networks
@@ -52,6 +53,7 @@ class Translations:
         self._states: dict[str, TranslationState] = {}
         self._recorded: dict[str, RecordedTranslations] = {}
         self._requests = RequestLedger()
+        self._budget = SocketBudget()
         networks.routed.append(self._joined)
         networks.unrouted.append(self._left)
 
@@ -169,7 +171,10 @@ class Translations:
         if network.port is None:
             return  # a router that was not plugged hears nothing that could be translated
         rng = self._rng.child(definition.network)
-        state = TranslationState(definition, router, network.port, network.mtu_bytes, self._clock, rng, network.dropped)
+        state = TranslationState(
+            definition, router, network.port, network.mtu_bytes, self._clock, rng, self._budget,
+            network.dropped,
+        )  # fmt: skip
         self._states[definition.network] = state
         state.translator.balancer.restore(recorded.servers, recorded.revisions)
         for forward, origin in recorded.forwards:

@@ -320,3 +320,27 @@ async def test_peers_of_a_forwarded_udp_port_get_their_own_answers(bench: NatBen
     assert len(await bench.entries()) == 2
     await bench.translations.DeletePortForward(pb.DeletePortForwardRequest(name=made.name))
     assert await bench.entries() == []
+
+
+async def test_guests_cannot_take_the_sockets_of_the_service(bench: NatBench) -> None:
+    """Beyond the budget of the process a flow is dropped with its reason, and the service goes on answering."""
+    bench.running.service._translations._budget.limit = 1
+    guest = await bench.joined()
+    for port in (9, 10):
+        guest.send_packet(ipv4.Packet(guest.address, ALIAS, ipv4.UDP, udp_payload(guest, port, to="10.0.2.200")))
+    while True:
+        _, message = await guest.icmp()
+        if message.code == icmp.HOST_UNREACHABLE:  # the other may be told that nobody listens there
+            break
+    assert (await bench.drops())["NAT_PORTS_EXHAUSTED"] == 1
+    assert len(await bench.entries()) == 1
+
+
+async def test_an_invented_source_gets_no_flow(bench: NatBench) -> None:
+    """A packet from an address that is nowhere inside opens no socket and is counted."""
+    guest = await bench.joined()
+    guest.send_packet(ipv4.Packet(parse_address("198.51.100.9") or 0, ALIAS, ipv4.UDP, udp_payload(guest, 9)))
+    guest.ping(guest.router)
+    await guest.icmp()
+    assert await bench.drops() == {"NO_ROUTE": 1}
+    assert await bench.entries() == []

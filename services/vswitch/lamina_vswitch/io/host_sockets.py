@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import socket
 import struct
 from collections.abc import Callable
@@ -46,11 +47,27 @@ _NOW = Callable[[], int]
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
+class SocketBudget:
+    """How many sockets the gateways of this process may have open together.
+
+    Half of the descriptors that the process may have: guests must not take those of the service's own calls and files.
+    """
+
+    def __init__(self, limit: int = 0) -> None:
+        self.limit = limit or resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+        self.open = 0
+
+    def allows(self) -> bool:
+        """Tell whether one more may be opened."""
+        return self.open < self.limit
+
+
 class HostSockets:
     """Makes sockets: a `Host`. `now_ns` is the stack's time; `settled` is set by whom the gateway belongs to."""
 
-    def __init__(self, now_ns: _NOW) -> None:
+    def __init__(self, now_ns: _NOW, budget: SocketBudget) -> None:
         self._now_ns = now_ns
+        self.budget = budget
         self.settled: Callable[[], None] = lambda: None
 
     def datagrams(self, peer: Endpoint, user: DatagramUser) -> Datagrams | HostError:
@@ -62,11 +79,9 @@ class HostSockets:
         return self._to(socket.SOCK_DGRAM, socket.IPPROTO_ICMP, (address, 0), user)
 
     def _to(self, kind: int, protocol: int, peer: Endpoint, user: DatagramUser) -> Datagrams | HostError:
-        try:
-            opened = socket.socket(socket.AF_INET, kind, protocol)
-        except OSError as error:
-            return host_error(error)
-        opened.setblocking(False)
+        opened = self._opened(kind, protocol)
+        if isinstance(opened, HostError):
+            return opened
         try:
             opened.connect(_address(peer))
         except OSError as error:
@@ -76,11 +91,9 @@ class HostSockets:
 
     def stream(self, peer: Endpoint, user: StreamUser) -> Stream | HostError:
         """Begin a TCP connection to a peer."""
-        try:
-            opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        except OSError as error:
-            return host_error(error)
-        opened.setblocking(False)
+        opened = self._opened(socket.SOCK_STREAM)
+        if isinstance(opened, HostError):
+            return opened
         code = opened.connect_ex(_address(peer))
         if code not in (0, errno.EINPROGRESS):
             opened.close()
@@ -103,11 +116,9 @@ class HostSockets:
         return opened if isinstance(opened, HostError) else DatagramPort(self, opened, arrived)
 
     def _bound(self, kind: int, at: Endpoint) -> socket.socket | HostError:
-        try:
-            opened = socket.socket(socket.AF_INET, kind)
-        except OSError as error:
-            return host_error(error)
-        opened.setblocking(False)
+        opened = self._opened(kind)
+        if isinstance(opened, HostError):
+            return opened
         try:
             if kind == socket.SOCK_STREAM:
                 # So that a forward of before can be made again while its last connections are in TIME-WAIT.
@@ -116,6 +127,17 @@ class HostSockets:
         except OSError as error:
             opened.close()
             return host_error(error)
+        return opened
+
+    def _opened(self, kind: int, protocol: int = 0) -> socket.socket | HostError:
+        """Return a socket that waits for nothing, if the budget and the machine have one."""
+        if not self.budget.allows():
+            return HostError.EXHAUSTED
+        try:
+            opened = socket.socket(socket.AF_INET, kind, protocol)
+        except OSError as error:
+            return host_error(error)
+        opened.setblocking(False)
         return opened
 
     def now(self) -> int:
@@ -130,6 +152,7 @@ class _Socket:
         self._host, self._socket = host, opened
         self._loop = asyncio.get_running_loop()
         self.local: Endpoint = _endpoint(opened.getsockname())
+        host.budget.open += 1
 
     def close(self) -> None:
         """End. Idempotent."""
@@ -137,6 +160,7 @@ class _Socket:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._socket.close()
+            self._host.budget.open -= 1
 
     @property
     def closed(self) -> bool:
@@ -298,6 +322,9 @@ class ListeningPort(_Socket):
                 # Nobody there, gone before it was taken, or no descriptor is free: whoever waits goes on waiting.
                 break
             opened.setblocking(False)
+            if not self._host.budget.allows():
+                opened.close()
+                continue
             stream = Stream(self._host, opened)
             user = self._accepted(stream, _endpoint(peer), self._host.now())
             if user is None:

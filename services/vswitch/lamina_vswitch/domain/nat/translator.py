@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from lamina_kit.rng import Rng
 from lamina_net import icmp, ipv4
+from lamina_net.address import Subnet
 from lamina_net.limiter import RateLimiter
 from lamina_net.refusal import Refusal
 from lamina_vswitch.domain.drop import DropReason
@@ -19,6 +20,7 @@ from lamina_vswitch.domain.nat.forwards import Forwards
 from lamina_vswitch.domain.nat.gateway import SocketGateway
 from lamina_vswitch.domain.nat.host import Host
 from lamina_vswitch.domain.nat.outcome import IcmpError, Outcome
+from lamina_vswitch.domain.nat.outcome import dropped as outcome_of_drop
 from lamina_vswitch.domain.nat.ports import SharedPorts
 from lamina_vswitch.domain.nat.reach import Reach
 from lamina_vswitch.domain.nat.rewriter import Rewriter
@@ -54,6 +56,16 @@ class NetworkTranslator:
                 rng.child("gateway"),
             )  # fmt: skip
 
+        self._inside = _inside_of(definition)
+
+    def take(self, definition: NetworkDefinition) -> None:
+        """Take new limits, destinations and routes; flows that are open go on."""
+        self._inside = _inside_of(definition)
+        self.table.limit = definition.nat.entry_limit
+        self.table.per_address = definition.nat.entries_per_address
+        if self.gateway is not None:
+            self.gateway.reach = Reach(definition.nat)
+
     def stands_for(self, address: int) -> bool:
         """Tell whether packets to an address are for a virtual server, or for this machine."""
         return self.balancer.answers_for(address) or (self.gateway is not None and self.gateway.reach.alias == address)
@@ -66,7 +78,7 @@ class NetworkTranslator:
         elif dst in self._addresses:
             outcome = self._to_router(packet, now_ns)
         elif self.gateway is not None:
-            outcome = self.gateway.leaving(packet, now_ns)
+            outcome = self._leaving(self.gateway, packet, now_ns)
         else:
             return None
         return self._told(packet, outcome, now_ns)
@@ -105,6 +117,16 @@ class NetworkTranslator:
                 self.gateway.close_port(forward.definition.port_forward)
         return packets
 
+    def _leaving(self, gateway: SocketGateway, packet: bytes, now_ns: int) -> Outcome:
+        """Take a packet for the outside, unless its source is nowhere inside: nothing could come back to it.
+
+        So a guest that invents sources does not get for each the entries of an address.
+        """
+        src = int.from_bytes(packet[12:16], "big")
+        if not any(src in each for each in self._inside):
+            return outcome_of_drop(DropReason.NO_ROUTE, packet)
+        return gateway.leaving(packet, now_ns)
+
     def _to_router(self, packet: bytes, now_ns: int) -> Outcome:
         outcome = self.balancer.to_gateway(packet, now_ns)
         if self.gateway is None or outcome.own != (packet,):
@@ -136,3 +158,8 @@ class NetworkTranslator:
         self.balancer.ended(entry)
         if self.gateway is not None:
             self.gateway.ended(entry)
+
+
+def _inside_of(definition: NetworkDefinition) -> tuple[Subnet, ...]:
+    """Return where packets to the outside may come from: what the router has a way back to."""
+    return (definition.inside, *(each.destination for each in definition.routes if each.destination.length))
