@@ -27,6 +27,7 @@ from lamina_vswitch.domain.network_refusals import (
 )
 from lamina_vswitch.network_state import NetworkState
 from lamina_vswitch.networks import Networks
+from lamina_vswitch.vlan_members import carries
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Addresses:
     def _check_port(self, state: NetworkState, port: PortDefinition) -> None:
         definition = state.definition
         with Checks() as check:
-            same = port.switch == definition.switch and self._networks.catalog.vlan(port) == definition.vlan
+            same = port.switch == definition.switch and carries(self._networks.catalog, port, definition.vlan)
             check.that(same, "port", f"is not in VLAN {definition.vlan} of switch {definition.switch}")
             check.that(not self._networks.catalog.is_internal(port), "port", "is that of a router")
 

@@ -35,6 +35,7 @@ from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.router.router import Router
 from lamina_vswitch.io.store_networks import NetworkStore, RecordedNetwork
 from lamina_vswitch.network_state import NetworkState
+from lamina_vswitch.vlan_members import carries, has_group
 
 Record = Callable[..., object]
 
@@ -131,6 +132,8 @@ class Networks:
         other = self._of_vlan.get((wanted.switch, wanted.vlan))
         if other is not None:
             raise vlan_has_network(wanted.vlan, self.name(other.definition.network))
+        if wanted.vlan and not has_group(self.catalog, wanted.switch, wanted.vlan):
+            raise no_group_in_vlan(self.catalog.switch_name(wanted.switch), wanted.vlan)
         self._check(wanted)
         if len(self._states) >= self._limit:
             raise network_limit(self._limit)
@@ -174,20 +177,23 @@ class Networks:
 
         This is what source guard asks. Where a device with a reservation is, the MAC table says.
         """
-        port = self.catalog.port_in_slot(slot)
-        state = self._of_vlan.get((port.switch, self.catalog.vlan(port)))
-        if state is None or len(address) != 4:
+        port, number = self.catalog.port_in_slot(slot), int.from_bytes(address, "big")
+        states = [state for state in self._states.values() if state.definition.switch == port.switch]
+        return any(self._gives(state, port, number, now_ns) for state in states if len(address) == 4)
+
+    def _gives(self, state: NetworkState, port: PortDefinition, address: int, now_ns: int) -> bool:
+        vlan = state.definition.vlan
+        if not carries(self.catalog, port, vlan):
             return False
-        number = int.from_bytes(address, "big")
-        lease = state.book.lease(number, now_ns)
+        lease = state.book.lease(address, now_ns)
         if lease is not None:
             return lease.port == port.port
-        reserved = state.book.reserved(number)
+        reserved = state.book.reserved(address)
         if reserved is None:
             return False
         switch = self.catalog.switch_name(port.switch)
-        entry = self.catalog.engine.mac_entry(switch, state.definition.vlan, reserved.mac, now_ns)
-        return entry is not None and entry.slot == slot
+        entry = self.catalog.engine.mac_entry(switch, vlan, reserved.mac, now_ns)
+        return entry is not None and entry.slot == port.slot
 
     def update(self, wanted: NetworkDefinition) -> NetworkState:
         """Give a network new settings; name, mode, switch, VLAN, subnet, MAC address and port are what they were."""
@@ -219,8 +225,6 @@ class Networks:
 
     def _check(self, wanted: NetworkDefinition) -> None:
         switch = self.catalog.switch_name(wanted.switch)
-        if wanted.vlan and all(group.vlan != wanted.vlan for group in self.catalog.port_groups(wanted.switch)):
-            raise no_group_in_vlan(switch, wanted.vlan)
         with Checks() as check:
             for route in wanted.routes:
                 other = self.routed_state(route.network).definition.mode if route.network else Mode.NAT

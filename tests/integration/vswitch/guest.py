@@ -19,11 +19,12 @@ XID = 0x1234
 
 
 class Guest:
-    """A guest at an attached device. `address` and `router` are 0 until DHCP or the test gives them."""
+    """A guest at an attached device. `address` and `router` are 0 until they are given; `tci` is its tag."""
 
     def __init__(self, device: Any, mac: bytes) -> None:
         self.device, self.mac = device, mac
         self.address = self.router = 0
+        self.tci: int | None = None
         self.router_mac = BROADCAST_MAC
         self.seen: list[bytes] = []
         self._waiting: deque[bytes] = deque()
@@ -32,7 +33,7 @@ class Guest:
 
     def send(self, dst: bytes, ethertype: int, payload: bytes) -> None:
         """Send one frame."""
-        self.device.send([ethernet.build(dst, self.mac, ethertype, payload)])
+        self.device.send([ethernet.build(dst, self.mac, ethertype, payload, self.tci)])
 
     async def wait(self, wanted: Callable[[ethernet.Frame], Any]) -> Any:
         """Return the first thing that is not None that `wanted` makes of a frame; answer ARP for the own address."""

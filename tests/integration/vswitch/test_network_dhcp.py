@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from lamina.vswitch.v1 import networks_pb2 as nets
-from lamina.vswitch.v1 import policies_pb2, policies_pb2_grpc
+from lamina.vswitch.v1 import policies_pb2, policies_pb2_grpc, uplinks_pb2
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench, refusal
 
@@ -218,3 +218,28 @@ async def test_source_guard_knows_what_was_given(bench: NetworkBench) -> None:
     guest.send_dhcp(Kind.DISCOVER)
     await guest.dhcp()
     assert await bench.drops(port) == {"SOURCE_GUARD": 2}
+
+
+async def test_a_guest_behind_a_trunk_is_served_in_its_vlan(start: Any, device: Any) -> None:
+    """Tagged frames of a trunk reach the VLAN's router, and lease and source guard know the trunk's port."""
+    bench = await NetworkBench(await start(), device).open()
+    group = await bench.group("t", 0)
+    stub = policies_pb2_grpc.PoliciesStub(bench.running.channel)
+    trunk = policies_pb2.PortGroupPolicy(
+        name=f"{group}/policy",
+        trunk=uplinks_pb2.VlanTrunk(ranges=[uplinks_pb2.VlanRange(first_vlan_id=7, last_vlan_id=7)]),
+        security=policies_pb2.SecurityPolicy(source_guard=True),
+    )
+    await stub.UpdatePortGroupPolicy(policies_pb2.UpdatePortGroupPolicyRequest(policy=trunk))
+    await bench.create(vlan_id=7)
+    guest = await bench.guest(1, group=group)
+    guest.tci = 7
+    await guest.get_address()
+    guest.ping(ROUTER)
+    assert (await guest.icmp())[0] == ROUTER
+    assert [lease.port for lease in await bench.leases()] == [f"{SWITCH}/ports/p1"]
+    allocate = nets.AllocateAddressRequest(parent=LAN, port=f"{SWITCH}/ports/p1", address="10.0.2.9")
+    await bench.networks.AllocateAddress(allocate)
+    guest.address = BASE + 9
+    guest.ping(ROUTER)
+    assert (await guest.icmp())[0] == ROUTER

@@ -33,7 +33,7 @@ class NetworksStub:
     """Creates a network, and in NAT and host-only mode its router with its port.
 
     Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field or `REQUEST_ID_REUSED`; NOT_FOUND
-    `SWITCH_UNKNOWN`, `PORT_GROUP_UNKNOWN` when no port group of the switch has the VLAN, `UPLINK_UNKNOWN`, or
+    `SWITCH_UNKNOWN`, `PORT_GROUP_UNKNOWN` when no port group of the switch carries the VLAN, `UPLINK_UNKNOWN`, or
     `NETWORK_UNKNOWN` for the network of a route; ALREADY_EXISTS `NETWORK_EXISTS`, or `VLAN_HAS_NETWORK`;
     FAILED_PRECONDITION `SUBNET_OVERLAPS` when another routed network of the host has addresses of this one,
     `NO_UPLINK` for bridge mode, or NAT outside by uplink, on a switch without one, `VLAN_HAS_UPLINK` for host-only
@@ -144,7 +144,7 @@ class NetworksServicer:
         """Creates a network, and in NAT and host-only mode its router with its port.
 
         Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field or `REQUEST_ID_REUSED`; NOT_FOUND
-        `SWITCH_UNKNOWN`, `PORT_GROUP_UNKNOWN` when no port group of the switch has the VLAN, `UPLINK_UNKNOWN`, or
+        `SWITCH_UNKNOWN`, `PORT_GROUP_UNKNOWN` when no port group of the switch carries the VLAN, `UPLINK_UNKNOWN`, or
         `NETWORK_UNKNOWN` for the network of a route; ALREADY_EXISTS `NETWORK_EXISTS`, or `VLAN_HAS_NETWORK`;
         FAILED_PRECONDITION `SUBNET_OVERLAPS` when another routed network of the host has addresses of this one,
         `NO_UPLINK` for bridge mode, or NAT outside by uplink, on a switch without one, `VLAN_HAS_UPLINK` for host-only

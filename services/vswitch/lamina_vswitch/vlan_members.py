@@ -1,0 +1,21 @@
+"""Who is in a VLAN: ports and port groups whose own it is, and trunks that carry it."""
+
+from __future__ import annotations
+
+from lamina_vswitch.catalog import Catalog
+from lamina_vswitch.domain.definition import PortDefinition
+
+
+def carries(catalog: Catalog, port: PortDefinition, vlan: int) -> bool:
+    """Tell whether a port is in a VLAN."""
+    trunk = catalog.trunks.get((port.switch, port.port_group)) if port.port_group else None
+    return catalog.vlan(port) == vlan if trunk is None else trunk.carries(vlan)
+
+
+def has_group(catalog: Catalog, switch: str, vlan: int) -> bool:
+    """Tell whether any port group of a switch is in a VLAN."""
+    for group in catalog.port_groups(switch):
+        trunk = catalog.trunks.get((switch, group.port_group))
+        if group.vlan == vlan if trunk is None else trunk.carries(vlan):
+            return True
+    return False
