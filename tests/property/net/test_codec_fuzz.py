@@ -53,7 +53,7 @@ RESULTS = (Refusal, Frame, ArpPacket, Packet, Message, Datagram, Segment, Option
 
 @pytest.mark.parametrize("name", PARSERS)
 @given(data=st.data())
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_any_bytes_are_read_or_refused(name: str, data: st.DataObject) -> None:
     """Bytes of any kind, and valid ones with some changed or cut, give a result of the parser's type or a refusal."""
     valid = st.sampled_from(

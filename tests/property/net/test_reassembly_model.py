@@ -82,7 +82,7 @@ steps = st.lists(
 
 
 @given(steps)
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_reassembly_is_the_model(drawn: list[tuple[int, int, int, int, bool, int, int]]) -> None:
     """Fragments in any order, repeated, overlapping, late and of too many datagrams: the model says the same."""
     table, model, now_ns = Reassembly(limit=LIMIT), NaiveReassembly(), 0
