@@ -15,6 +15,7 @@ from lamina_kit.checks import Checks
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
+from lamina_net.address import format_address
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.definition import Origin, PortDefinition, SwitchDefinition
 from lamina_vswitch.domain.network import NETWORK_NAME, Mode, NetworkDefinition, Outside
@@ -201,6 +202,10 @@ class Networks:
         if wanted == state.definition:
             return state
         self._check(wanted)
+        with Checks() as check:
+            for address in wanted.own_addresses:
+                held = state.book.lease(address, self.clock.now_ns()) or state.book.reserved(address)
+                check.that(held is None, "network", f"would have {format_address(address)}, which a device has")
         self.store.update(wanted)
         state.change(wanted)
         if state.router is not None:

@@ -8,8 +8,8 @@ import pytest
 from lamina.vswitch.v1 import networks_pb2 as nets
 from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench
 
-from lamina_net import icmp, ipv4
-from lamina_net.address import format_address, parse_address
+from lamina_net import ethernet, icmp, ipv4, udp
+from lamina_net.address import BROADCAST, BROADCAST_MAC, format_address, parse_address
 from lamina_vswitch.domain.dhcp.message import Option
 
 
@@ -77,16 +77,43 @@ async def test_nothing_leaves_a_host_only_network(bench: NetworkBench) -> None:
     """Packets to other subnets are dropped with their reason and answered by an error, and nobody else sees them."""
     other = await bench.group("other", 7)
     await bench.create()
-    await bench.create("far", subnet="10.9.0.0/24", vlan_id=7)
+    far = await bench.create("far", subnet="10.9.0.0/24", vlan_id=7)
     guest, stranger = await bench.guest(1), await bench.guest(2, group=other)
     await guest.get_address()
-    for to in ("10.9.0.1", "10.9.0.2", "192.0.2.1", "127.0.0.1", "169.254.1.1"):
-        guest.ping(at(to))
+    await stranger.get_address()
+    for to in ("10.9.0.1", format_address(stranger.address), "192.0.2.1", "127.0.0.1", "169.254.1.1"):
+        guest.ping(at(to), data=b"leak")
         sender, error = await guest.icmp()
         assert (sender, error.type, error.code) == (guest.router, icmp.UNREACHABLE, icmp.NET_UNREACHABLE), to
     assert await bench.drops() == {"HOST_ONLY": 5}
-    await stranger.get_address()
-    assert all(b"ping" not in frame for frame in stranger.seen)
+    way_out = guest.router_mac, bytes.fromhex(far.gateway_mac_address.replace(":", "")), stranger.mac, BROADCAST_MAC
+    packets = [
+        ipv4.build(ipv4.Packet(src, dst, protocol, b"leak" * 9, more=more))
+        for src in (guest.address, stranger.address, at("10.9.0.1"), 0)
+        for dst in (stranger.address, at("10.9.0.255"), at("224.0.0.251"), BROADCAST, at("10.0.2.255"))
+        for protocol in (ipv4.UDP, ipv4.TCP, 47)
+        for more in (False, True)
+    ]
+    packets += [udp_packet(guest.address, stranger.address, port) for port in (53, 67, 4789)]
+    for tci in (None, 0, 7):
+        guest.tci = tci
+        for mac in way_out:
+            for packet in packets:
+                guest.send(mac, ethernet.IPV4, packet)
+            guest.send(mac, ethernet.IPV6, b"leak" * 20)
+            guest.send(mac, 0x88A8, b"\0\x07\x08\0" + packets[0])
+    guest.tci = None
+    guest.ping(guest.router)
+    while (await guest.icmp())[1].type != icmp.ECHO_REPLY:
+        pass  # answers to what went before
+    stranger.ping(stranger.router)
+    await stranger.icmp()
+    assert stranger.seen and all(b"leak" not in frame for frame in stranger.seen)
+
+
+def udp_packet(src: int, dst: int, port: int) -> bytes:
+    """Return a datagram that would leave."""
+    return ipv4.build(ipv4.Packet(src, dst, ipv4.UDP, udp.build(src, dst, udp.Datagram(4000, port, b"leak"))))
 
 
 async def test_a_guest_resolves_names(bench: NetworkBench) -> None:

@@ -222,6 +222,10 @@ async def test_settings_change_by_mask(bench: NetworkBench) -> None:
     guest.address = 0x0A000207
     await guest.use_router(0x0A000201)
     assert guest.router_mac.hex(":") == changed.gateway_mac_address
+    kept = nets.Reservation(mac_address="02:00:00:00:00:09", address="10.0.2.9")
+    await bench.networks.CreateReservation(nets.CreateReservationRequest(parent=LAN, reservation=kept))
+    taken = nets.UpdateNetworkRequest(network=nets.Network(name=LAN, gateway_address="10.0.2.9"))
+    assert await refusal(bench.networks.UpdateNetwork(taken)) == ("INVALID_ARGUMENT", "REQUEST_INVALID")
     for path in ("subnet", "mode", "lease_count"):
         change.update_mask.paths[:] = [path]
         assert await refusal(bench.networks.UpdateNetwork(change)) == ("INVALID_ARGUMENT", "REQUEST_INVALID")

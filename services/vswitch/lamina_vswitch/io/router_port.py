@@ -17,6 +17,8 @@ from lamina_vswitch.domain.router.router import Router
 from lamina_vswitch.engines.interface import SwitchEngine
 
 QUEUE_FRAMES = 4096
+STEP_FRAMES = 64
+"""Frames that are worked off before others of this process have their turn: a storm does not stop the host."""
 QUEUE_PACKETS = 1024
 """Packets of other networks that may wait; what does not fit is lost, as on any link."""
 
@@ -33,6 +35,7 @@ class RouterPort:
         self._clock = clock
         self._failed = failed
         self._ring = FrameRing(QUEUE_FRAMES)
+        self._frames: deque[bytes] = deque()
         self._packets: deque[bytes] = deque()
         self._step: asyncio.Handle | None = None
         self._timer: asyncio.Task[None] | None = None
@@ -92,13 +95,16 @@ class RouterPort:
         self._step = None
         now_ns = self._clock.now_ns()
         answers: list[bytes] = []
-        frames, _ = self._ring.drain()
-        for frame in frames:
-            answers += self._one(self._router.receive, frame, now_ns)
+        if not self._frames:
+            self._frames.extend(self._ring.drain()[0])
+        for _ in range(min(STEP_FRAMES, len(self._frames))):
+            answers += self._one(self._router.receive, self._frames.popleft(), now_ns)
         packets, self._packets = self._packets, deque()
         for packet in packets:
             answers += self._one(self._router.from_peer, packet, now_ns)
         self.send(answers)
+        if self._frames or len(self._ring):
+            self._soon()
 
     def _one(self, take: Callable[[bytes, int], list[bytes]], data: bytes, now_ns: int) -> list[bytes]:
         try:
