@@ -77,9 +77,12 @@ class Translations:
     def entries(self, network: str, inside: int | None, protocol: int | None) -> tuple[list[Entry], int]:
         """Return the entries of an inside address and a protocol, or all, in the order of the list; and the time."""
         now_ns = self._clock.now_ns()
-        found = self._state(network).translator.table.entries(now_ns)
-        wanted = [each for each in found if inside in (None, each.inside[0]) and protocol in (None, each.protocol)]
-        return wanted, now_ns
+        table = self._state(network).translator.table
+
+        def wanted(entry: Entry) -> bool:
+            return inside in (None, entry.inside[0]) and protocol in (None, entry.protocol)
+
+        return table.find(now_ns, wanted), now_ns
 
     def flush(self, network: str, inside: int | None) -> int:
         """Forget the entries of an inside address, or all; return how many."""

@@ -1,4 +1,4 @@
-"""A modelled guest and programs of this machine: pages, datagrams, echoes, forwarded ports, refusals."""
+"""A modelled guest and programs of this machine: pages, datagrams, echoes, refusals, and what a change leaves."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from lamina.vswitch.v1 import networks_pb2 as nets
 from lamina.vswitch.v1 import translations_pb2 as pb
-from lamina.vswitch.v1 import translations_pb2_grpc as rpc
 from tests.integration.vswitch.guest import Guest
-from tests.integration.vswitch.network_bench import LAN, NetworkBench, refusal
-from tests.integration.vswitch.tcp_guest import TcpGuest
+from tests.integration.vswitch.nat_bench import ALIAS, LOOPBACK, NatBench
+from tests.integration.vswitch.network_bench import LAN
 
 from lamina_kit.clock import RealClock
 from lamina_net import icmp, ipv4, udp
@@ -21,56 +21,6 @@ from lamina_net.address import parse_address
 from lamina_net.tcp.interface import Errno
 
 pytestmark = pytest.mark.real_time("host sockets are of the machine, and so is their time")
-
-ALIAS = parse_address("10.0.2.200") or 0
-LOOPBACK = "127.0.0.1"
-
-
-class NatBench(NetworkBench):
-    """A NAT network to host sockets, in which guests find this machine at 10.0.2.200."""
-
-    guests: list[TcpGuest]
-
-    def stop(self) -> None:
-        """Stop the guests with a TCP."""
-        for guest in self.guests:
-            guest.stop()
-
-    async def tcp_guest(self, number: int = 1) -> TcpGuest:
-        """Return a guest with an address and a TCP."""
-        self.guests.append(TcpGuest(await self.joined(number)))
-        return self.guests[-1]
-
-    async def nat(self, **settings: Any) -> NatBench:
-        """Make the network."""
-        self.connect()
-        wanted = {"allowed_destinations": ["127.0.0.1/32"], "host_alias_address": "10.0.2.200", **settings}
-        await self.create(mode=nets.Network.MODE_NAT, nat=nets.NatSettings(**wanted), dhcp=nets.DhcpServer())
-        return self
-
-    def connect(self) -> None:
-        """Be ready to ask."""
-        self.guests = []
-        self.translations = rpc.TranslationsStub(self.running.channel)
-
-    async def joined(self, number: int = 1) -> Guest:
-        """Return a guest with an address."""
-        guest = await self.guest(number)
-        await guest.get_address()
-        return guest
-
-    async def entries(self) -> list[pb.NatEntry]:
-        """Return the translation table."""
-        return list((await self.translations.ListNatEntries(pb.ListNatEntriesRequest(parent=LAN))).nat_entries)
-
-    async def forward(self, **fields: Any) -> pb.PortForward:
-        """Forward a free port of the machine to port 80 of the first guest, unless told otherwise."""
-        defaults = {"protocol": pb.PROTOCOL_TCP, "inside_address": "10.0.2.2", "inside_port": 80}
-        wanted = pb.PortForward(**{**defaults, **fields})
-        request = pb.CreatePortForwardRequest(parent=LAN, port_forward_id="web", port_forward=wanted)
-        made = await self.translations.CreatePortForward(request)
-        assert isinstance(made, pb.PortForward)
-        return made
 
 
 @pytest.fixture
@@ -196,28 +146,6 @@ async def test_a_guest_pings_this_machine_where_the_kernel_lets_it(bench: NatBen
         assert (message.type, message.code) == (icmp.UNREACHABLE, icmp.ADMINISTRATIVELY_PROHIBITED)
 
 
-async def test_a_forwarded_port_reaches_a_server_in_a_guest(bench: NatBench) -> None:
-    """A program of this machine connects to the forwarded port and talks to the guest; deleting ends no connection."""
-    guest = await bench.tcp_guest()
-    listener = guest.listen(80)
-    made = await bench.forward()
-    assert (made.name, made.outside_address) == (f"{LAN}/portForwards/web", LOOPBACK)
-    assert made.outside_port > 0
-    reader, writer = await asyncio.open_connection(LOOPBACK, made.outside_port)
-    handle = await guest.accept(listener)
-    await bench.translations.DeletePortForward(pb.DeletePortForwardRequest(name=made.name))
-    writer.write(b"hello")
-    writer.write_eof()
-    assert await guest.exchange(handle, b"welcome") == b"hello"
-    assert await reader.read() == b"welcome"
-    writer.close()
-    (entry,) = await bench.entries()
-    assert entry.via == entry.outside == f"{LOOPBACK}:{made.outside_port}"
-    assert guest.peers == {parse_address("10.0.2.1")}
-    with pytest.raises(OSError):
-        await asyncio.open_connection(LOOPBACK, made.outside_port)
-
-
 async def test_a_flush_resets_connections(bench: NatBench, server: tuple[int, list[bytes]]) -> None:
     """The guest and the host's peer both see a reset, and the table is empty."""
     port, _ = server
@@ -227,98 +155,6 @@ async def test_a_flush_resets_connections(bench: NatBench, server: tuple[int, li
     assert done.flushed_entries == 1
     await guest.until(lambda: guest.error(handle) is not None)
     assert guest.error(handle) is Errno.CONNRESET
-    assert await bench.entries() == []
-
-
-async def test_a_port_outside_belongs_to_one(bench: NatBench) -> None:
-    """A program's port, another forward's and a privileged one are refused, each with its reason; so is the world."""
-    with socket.socket() as program:
-        program.bind((LOOPBACK, 0))
-        program.listen()
-        taken = program.getsockname()[1]
-        assert await refusal(bench.forward(outside_port=taken)) == ("FAILED_PRECONDITION", "OUTSIDE_PORT_TAKEN")
-    made = await bench.forward()
-    again = pb.CreatePortForwardRequest(parent=LAN, port_forward_id="again", port_forward=made)
-    assert await refusal(bench.translations.CreatePortForward(again)) == ("FAILED_PRECONDITION", "OUTSIDE_PORT_TAKEN")
-    for address, expected in (("0.0.0.0", "ADDRESS_NOT_LOOPBACK"), ("192.0.2.1", "ADDRESS_NOT_LOOPBACK")):
-        again.port_forward.outside_address = address
-        assert (await refusal(bench.translations.CreatePortForward(again)))[1] == expected
-    again.port_forward.allow_remote = True
-    assert await refusal(bench.translations.CreatePortForward(again)) == ("INVALID_ARGUMENT", "REQUEST_INVALID")
-
-
-async def test_a_forward_is_there_again_after_a_start(start_real: Any, device: Any) -> None:
-    """A forwarded port keeps its number over a restart, and leads to the guest as before."""
-    first = NatBench(await start_real(), device)
-    await first.open()
-    made = await (await first.nat()).forward()
-    await first.running.stop()
-    second = NatBench(await start_real(), device)
-    second.connect()
-    listed = await second.translations.ListPortForwards(pb.ListPortForwardsRequest(parent=LAN))
-    assert list(listed.port_forwards) == [made]
-    guest = await second.tcp_guest()
-    listener = guest.listen(80)
-    _, writer = await asyncio.open_connection(LOOPBACK, made.outside_port)
-    await guest.accept(listener)
-    writer.close()
-    second.stop()
-
-
-async def test_creating_a_forward_is_idempotent(bench: NatBench) -> None:
-    """The same request returns the same forward; another with its id, or its name, is refused; wrong ones too."""
-    wanted = pb.PortForward(protocol=pb.PROTOCOL_UDP, inside_address="10.0.2.2", inside_port=53)
-    request = pb.CreatePortForwardRequest(parent=LAN, port_forward_id="dns", port_forward=wanted, request_id="r1")
-    create = bench.translations.CreatePortForward
-    made = await create(request)
-    assert await create(request) == made
-    request.port_forward.inside_port = 54
-    assert await refusal(create(request)) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
-    request.request_id = ""
-    assert await refusal(create(request)) == ("ALREADY_EXISTS", "PORT_FORWARD_EXISTS")
-    request.port_forward_id = "other"
-    for field, value in (
-        ("protocol", pb.PROTOCOL_ICMP),
-        ("outside_address", "here"),
-        ("outside_port", 65536),
-        ("inside_address", "10.0.3.2"),
-        ("inside_address", "10.0.2.1"),
-        ("inside_address", "10.0.2.255"),
-        ("inside_port", 0),
-    ):
-        wrong = pb.CreatePortForwardRequest()
-        wrong.CopyFrom(request)
-        setattr(wrong.port_forward, field, value)
-        assert await refusal(create(wrong)) == ("INVALID_ARGUMENT", "REQUEST_INVALID"), field
-    await bench.translations.DeletePortForward(pb.DeletePortForwardRequest(name=made.name))
-    request.port_forward_id, request.request_id = "dns", "r1"
-    assert (await create(request)).inside_port == 54, "the request id is free again"
-
-
-async def test_peers_of_a_forwarded_udp_port_get_their_own_answers(bench: NatBench) -> None:
-    """Two programs of this machine ask a guest through one port, and each gets its answer."""
-    loop = asyncio.get_running_loop()
-    guest = await bench.joined()
-    made = await bench.forward(protocol=pb.PROTOCOL_UDP, inside_port=53)
-    programs = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
-    for number, program in enumerate(programs):
-        program.setblocking(False)
-        program.connect((LOOPBACK, made.outside_port))
-        program.send(b"question %d" % number)
-        packet = await guest.packet(lambda packet: packet if packet.protocol == ipv4.UDP else None)
-        asked = udp.parse(packet.src, packet.dst, packet.payload)
-        assert isinstance(asked, udp.Datagram)
-        body = udp.build(packet.dst, packet.src, udp.Datagram(53, asked.source_port, b"to " + asked.payload))
-        guest.send_packet(ipv4.Packet(packet.dst, packet.src, ipv4.UDP, body))
-    async with asyncio.timeout(10):
-        answers = [await loop.sock_recv(program, 100) for program in programs]
-    assert answers == [b"to question 0", b"to question 1"]
-    for program in programs:
-        program.close()
-    listed = await bench.translations.ListPortForwards(pb.ListPortForwardsRequest(parent=LAN))
-    assert [each.flow_count for each in listed.port_forwards] == [2]
-    assert len(await bench.entries()) == 2
-    await bench.translations.DeletePortForward(pb.DeletePortForwardRequest(name=made.name))
     assert await bench.entries() == []
 
 
@@ -344,3 +180,61 @@ async def test_an_invented_source_gets_no_flow(bench: NatBench) -> None:
     await guest.icmp()
     assert await bench.drops() == {"NO_ROUTE": 1}
     assert await bench.entries() == []
+
+
+async def update(bench: NatBench, **fields: Any) -> None:
+    """Change fields of the network."""
+    network = nets.Network(name=LAN, **fields)
+    await bench.networks.UpdateNetwork(
+        nets.UpdateNetworkRequest(network=network, update_mask=FieldMask(paths=list(fields)))
+    )
+
+
+async def test_new_destinations_hold_for_new_flows(bench: NatBench, server: tuple[int, list[bytes]]) -> None:
+    """A change of what may be reached leaves open connections alone and refuses the next."""
+    port, asked = server
+    guest = await bench.tcp_guest()
+    handle = await guest.connect(ALIAS, port)
+    await update(bench, nat=nets.NatSettings(allowed_destinations=["192.0.2.0/24"], host_alias_address="10.0.2.200"))
+    refused = guest.dial(ALIAS, port)
+    page = await guest.exchange(handle, b"GET /")
+    assert len(page) > 512_000
+    assert asked == [b"GET /"]
+    assert not guest.ready(refused)
+    assert (await bench.drops())["NAT_DESTINATION_FORBIDDEN"] >= 1
+
+
+async def test_other_ports_of_the_router_begin_anew(bench: NatBench, server: tuple[int, list[bytes]]) -> None:
+    """A change of what flows stand on resets them; forwarded ports and virtual servers stay."""
+    made = await bench.forward()
+    wanted = pb.VirtualServer(address="10.96.0.1", protocol=pb.PROTOCOL_TCP, port=80)
+    change = pb.UpdateVirtualServersRequest(parent=LAN, source="test", virtual_servers=[wanted], revision=4)
+    await bench.translations.UpdateVirtualServers(change)
+    guest = await bench.tcp_guest()
+    handle = await guest.connect(ALIAS, server[0])
+    await update(
+        bench,
+        nat=nets.NatSettings(first_port=50000, allowed_destinations=["127.0.0.1/32"], host_alias_address="10.0.2.200"),
+    )
+    await guest.until(lambda: guest.error(handle) is not None)
+    assert guest.error(handle) is Errno.CONNRESET
+    listed = await bench.translations.ListPortForwards(pb.ListPortForwardsRequest(parent=LAN))
+    assert list(listed.port_forwards) == [made]
+    listener = guest.listen(80)
+    _, writer = await asyncio.open_connection(LOOPBACK, made.outside_port)
+    await guest.accept(listener)
+    writer.close()
+    assert (await bench.translations.UpdateVirtualServers(change)).virtual_server_count == 1
+
+
+async def test_a_network_that_goes_takes_its_sockets_with_it(bench: NatBench, server: tuple[int, list[bytes]]) -> None:
+    """Its forwarded port is free again at once, and no socket is left."""
+    made = await bench.forward()
+    guest = await bench.tcp_guest()
+    await guest.connect(ALIAS, server[0])
+    budget = bench.running.service._translations._budget
+    assert budget.open == 2
+    await bench.networks.DeleteNetwork(nets.DeleteNetworkRequest(name=LAN, force=True))
+    assert budget.open == 0
+    with socket.socket() as program:
+        program.bind((LOOPBACK, made.outside_port))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.vswitch.played_host import PlayedHost
 
 from lamina_kit.rng import Rng
 from lamina_net import icmp, ipv4, udp
@@ -13,13 +14,18 @@ from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, FIN, RST, SYN, Segment
 from lamina_vswitch.domain.nat.balancer import Balancer
 from lamina_vswitch.domain.nat.forwards import ForwardDefinition, Forwards
+from lamina_vswitch.domain.nat.gateway import SocketGateway
+from lamina_vswitch.domain.nat.host import HostError
 from lamina_vswitch.domain.nat.outcome import Outcome
 from lamina_vswitch.domain.nat.ports import PortPool, SharedPorts
+from lamina_vswitch.domain.nat.reach import Reach
 from lamina_vswitch.domain.nat.rewriter import Rewriter
 from lamina_vswitch.domain.nat.server_book import ServerChange
 from lamina_vswitch.domain.nat.servers import Backend, ServerDefinition
+from lamina_vswitch.domain.nat.splice import Splice
 from lamina_vswitch.domain.nat.table import Entry, Table
 from lamina_vswitch.domain.nat.uplink import UplinkNat
+from lamina_vswitch.domain.network import NatSettings
 
 NS = 1_000_000_000
 OUTSIDE = 0xC6336401
@@ -269,3 +275,41 @@ def test_no_packet_breaks_it(packets: list[bytes], seconds: int) -> None:
             assert len(table) <= 16
             for made in (*outcome.inside, *outcome.outside):
                 assert 20 <= len(made) <= max(len(packet), 40)
+
+
+@given(
+    packets=st.lists(st.tuples(st.booleans(), st.one_of(mutated(), st.binary(max_size=80))), max_size=20),
+    answers=st.lists(
+        st.tuples(st.sampled_from(["connected", "received", "failed", "written"]), st.binary(max_size=99))
+    ),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_packet_breaks_a_gateway(packets: list[tuple[bool, bytes]], answers: list[tuple[str, bytes]]) -> None:
+    """Whatever guests and sockets say in whatever order: nothing is raised, and what is said stays a packet."""
+    host, forwards, rng = PlayedHost(), Forwards(), Rng("fuzz")
+
+    def gone(entry: Entry) -> None:
+        gateway.ended(entry)
+
+    table = Table(16, 16, gone)
+    ports = SharedPorts(40000, 40005, rng.randrange)
+    reach = Reach(NatSettings())
+    gateway = SocketGateway(GUESTS[0], 1500, table, ports, forwards, host, reach, rng)
+    told = iter(answers)
+    for number, (own, packet) in enumerate(packets):
+        now_ns = number * NS
+        outcome = (gateway.to_gateway if own else gateway.leaving)(packet, now_ns)
+        for made in outcome.inside:
+            assert isinstance(ipv4.parse(made), ipv4.Packet)
+        word, data = next(told, ("written", b""))
+        for socket in host.sockets[-2:]:
+            if "close" in socket.words or "abort" in socket.words:
+                continue
+            if isinstance(socket.user, Splice):
+                arguments = {"received": (data,), "failed": (HostError.RESET,)}.get(word, ())
+                getattr(socket.user, word)(*arguments, now_ns)
+            else:
+                socket.user.got(data, now_ns)
+        gateway.tick(now_ns)
+        assert len(table) <= 16
+        assert all(isinstance(ipv4.parse(made), ipv4.Packet) for made in gateway.take())

@@ -8,7 +8,7 @@ import pytest
 
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
-from lamina_net import ipv4, udp
+from lamina_net import icmp, ipv4, udp
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, RST, SYN, Segment
 from lamina_vswitch.domain.drop import DropReason
@@ -188,3 +188,16 @@ def test_each_backend_has_all_ports_of_the_gateway(bench: Bench) -> None:
         outcomes = [bench.dial(5000 + n, port=port) for n in range(5)]
         assert [len(each.inside) for each in outcomes] == [1, 1, 1, 1, 0]
         assert outcomes[4].drops[0][0] is DropReason.NAT_PORTS_EXHAUSTED
+
+
+def test_an_error_of_a_backend_reaches_the_client_in_the_servers_name(bench: Bench) -> None:
+    """The quoted packet is the client's own, to the virtual server."""
+    bench.set(server(ONE))
+    sent = bench.dial(5000).inside[0]
+    message = icmp.build(icmp.error(icmp.UNREACHABLE, icmp.HOST_UNREACHABLE, sent))
+    error = ipv4.build(ipv4.Packet(ONE.address, GATEWAY, ipv4.ICMP, message))
+    parsed = ipv4.parse(bench.balancer.to_gateway(error, 0).inside[0])
+    assert isinstance(parsed, ipv4.Packet)
+    told = icmp.parse(parsed.payload)
+    assert isinstance(told, icmp.Message)
+    assert (parsed.src, parsed.dst, told.body) == (VIP, CLIENT, tcp(CLIENT, 5000, VIP, 80, SYN))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
+from tests.unit.vswitch.played_host import PlayedHost, Socket
 
 from lamina_kit.rng import Rng
 from lamina_net import icmp, ipv4, udp
@@ -17,7 +15,7 @@ from lamina_net.tcp.layer import TcpLayer
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.forwards import ForwardDefinition, Forwards
 from lamina_vswitch.domain.nat.gateway import SocketGateway
-from lamina_vswitch.domain.nat.host import Accepted, Arrived, HostError
+from lamina_vswitch.domain.nat.host import HostError
 from lamina_vswitch.domain.nat.outcome import Outcome
 from lamina_vswitch.domain.nat.ports import SharedPorts
 from lamina_vswitch.domain.nat.reach import Reach
@@ -27,81 +25,6 @@ from lamina_vswitch.domain.network import NatSettings
 
 NS = 1_000_000_000
 GATEWAY, GUEST, PEER, ALIAS = 0x0A000201, 0x0A00020F, 0xC6336407, 0x0A000202
-
-
-@dataclass
-class Socket:
-    """A socket of the played host: what was asked of it."""
-
-    local: Endpoint
-    peer: Endpoint
-    user: Any
-    sent: list[bytes] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-    room: int = 1 << 30
-
-    def send(self, data: bytes, peer: Endpoint | None = None) -> None:
-        """Note a datagram."""
-        self.sent.append(data)
-
-    def read(self) -> None:
-        """Note that bytes are wanted."""
-        self.words.append("read")
-
-    def write(self, data: bytes) -> bool:
-        """Take bytes; those beyond the room are said to wait."""
-        self.sent.append(data)
-        self.room -= len(data)
-        return self.room > 0
-
-    def finish(self) -> None:
-        """Note the end of what is sent."""
-        self.words.append("finish")
-
-    def close(self) -> None:
-        """Note the end."""
-        self.words.append("close")
-
-    def abort(self) -> None:
-        """Note the reset."""
-        self.words.append("abort")
-
-
-class PlayedHost:
-    """A host on which every socket can be had, unless `refuses` says how not."""
-
-    def __init__(self) -> None:
-        self.sockets: list[Socket] = []
-        self.ports: list[Socket] = []
-        self.refuses: HostError | None = None
-
-    def _make(self, peer: Endpoint, user: Any) -> Socket | HostError:
-        if self.refuses:
-            return self.refuses
-        self.sockets.append(Socket((LOOPBACK, 50000 + len(self.sockets)), peer, user))
-        return self.sockets[-1]
-
-    def datagrams(self, peer: Endpoint, user: Any) -> Socket | HostError:
-        """Return a UDP socket."""
-        return self._make(peer, user)
-
-    def echo(self, address: int, user: Any) -> Socket | HostError:
-        """Return a ping socket."""
-        return self._make((address, 0), user)
-
-    def stream(self, peer: Endpoint, user: Any) -> Socket | HostError:
-        """Return a connection that is being made."""
-        return self._make(peer, user)
-
-    def listen(self, at: Endpoint, accepted: Accepted) -> Socket | HostError:
-        """Return a port."""
-        self.ports.append(Socket(at, (0, 0), accepted))
-        return self.ports[-1]
-
-    def receive(self, at: Endpoint, arrived: Arrived) -> Socket | HostError:
-        """Return a port."""
-        self.ports.append(Socket(at, (0, 0), arrived))
-        return self.ports[-1]
 
 
 class Bench:

@@ -57,7 +57,7 @@ class Balancer:
 
     def open_flows(self, now_ns: int) -> Counter[tuple[ServerKey, Endpoint]]:
         """Return how many flows are open, by server and backend."""
-        return Counter((key, each.peer) for each in self._table.entries(now_ns) if (key := _server_of(each)))
+        return Counter((key, each.peer) for each in self._table.live(now_ns) if (key := _server_of(each)))
 
     def to_server(self, packet: bytes, now_ns: int) -> Outcome:
         """Translate a packet to the address of a virtual server; `Outcome.inside` goes on to the backend, or back."""

@@ -45,6 +45,8 @@ _KINDS = {
     icmp.FRAGMENTATION_NEEDED: IcmpKind.TOO_BIG,
 }
 _ICMP_HEADER_BYTES = 8
+_BUFFER, _MAX_BUFFER = 128 * 1024, 1024 * 1024
+"""Smaller than a guest's own: there are many guests, and the other end is on this machine."""
 _OPTIONS = SocketOptions(nodelay=True)
 """The host's program decided already how its bytes are grouped."""
 
@@ -60,7 +62,7 @@ class SocketGateway:
         rng: Rng,
     ) -> None:  # fmt: skip
         self.address, self.mtu, self.reach = address, mtu, reach
-        self.tcp = TcpLayer(TcpConfig(max_connections=max(1024, 2 * table.limit)), rng.bytes(16))
+        self.tcp = TcpLayer(TcpConfig(_BUFFER, _MAX_BUFFER, max_connections=2 * table.limit), rng.bytes(16))
         self._table, self._ports, self._forwards, self._host = table, ports, forwards, host
         self._reassembly = Reassembly()
         self._flows: dict[int, Flow] = {}

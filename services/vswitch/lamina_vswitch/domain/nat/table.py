@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lamina_vswitch.domain.drop import DropReason
@@ -214,9 +214,14 @@ class Table:
                     break
                 self.remove(entry)
 
+    def live(self, now_ns: int) -> Iterator[Entry]:
+        """Yield the live entries, in the order in which they began; nothing may change meanwhile."""
+        self.sweep(now_ns)
+        yield from self._inner.values()
+
     def find(self, now_ns: int, wanted: Callable[[Entry], bool]) -> list[Entry]:
         """Return the live entries that are wanted, in the order of `entries`."""
-        return [each for each in self.entries(now_ns) if wanted(each)]
+        return sorted((each for each in self.live(now_ns) if wanted(each)), key=order)
 
     def next_end_ns(self) -> int | None:
         """Return when the first entry ends if no packets come; None without entries."""
