@@ -322,7 +322,9 @@ class Route(_message.Message):
     via_address: _builtins.str
     """Router within the network that knows the way on. Empty with a `network` given."""
     network: _builtins.str
-    """Routed network of this host, as a resource name, that has the destination. Empty with a `via_address` given."""
+    """Network of this host in NAT mode, as a resource name, that has the destination: nothing is routed into a host-only
+    one. Empty with a `via_address` given.
+    """
     def __init__(
         self,
         *,

@@ -175,7 +175,7 @@ class NetworksServicer:
         """Changes a network. Addresses that are out stay out until their time ends.
 
         Idempotent. Errors: those of CreateNetwork; NOT_FOUND `NETWORK_UNKNOWN`; INVALID_ARGUMENT for a mask that names
-        another field.
+        another field, or an address of the router that a device has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

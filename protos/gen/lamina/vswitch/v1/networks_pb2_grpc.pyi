@@ -55,7 +55,7 @@ class NetworksStub:
     """Changes a network. Addresses that are out stay out until their time ends.
 
     Idempotent. Errors: those of CreateNetwork; NOT_FOUND `NETWORK_UNKNOWN`; INVALID_ARGUMENT for a mask that names
-    another field.
+    another field, or an address of the router that a device has.
     """
     DeleteNetwork: _aio.UnaryUnaryMultiCallable[_networks_pb2.DeleteNetworkRequest, _networks_pb2.DeleteNetworkResponse]
     """Deletes a network with its router, reservations, records, leases and translations.
@@ -181,7 +181,7 @@ class NetworksServicer:
         """Changes a network. Addresses that are out stay out until their time ends.
 
         Idempotent. Errors: those of CreateNetwork; NOT_FOUND `NETWORK_UNKNOWN`; INVALID_ARGUMENT for a mask that names
-        another field.
+        another field, or an address of the router that a device has.
         """
 
     def DeleteNetwork(
