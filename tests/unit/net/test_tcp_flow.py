@@ -311,3 +311,33 @@ def test_buffers_do_not_grow_for_slow_readers() -> None:
     assert not isinstance(status, Refused)
     assert status.unread == 16_000
     assert status.unread + status.receive_window <= 20_000
+
+
+def test_acknowledgments_stay_in_the_window_during_a_probe() -> None:
+    """While a probe's byte lies beyond the window, ACKs carry a number that the peer can accept."""
+    script = opened()
+    script.expect("""
+        +0     < A 1 ack 1 win 0
+        +0     send 100
+        +0.2   > A 1:2
+        +0     < A 1:101 ack 1 win 0
+        +0.04  > A 1 ack 101
+    """)
+
+
+def test_a_window_that_is_taken_back_is_no_congestion() -> None:
+    """A peer that closes the window over what is on its way is asked with the first segment, and nothing shrinks."""
+    script = opened()
+    script.expect("""
+        +0    send 2000
+        +0    > A 1:1001
+        +0    > A 1001:2001
+        +0.1  < A 1 ack 1 win 0
+        +0.1  > A 1:1001
+        +0    ? congestion_window 10000
+        +0.1  < A 1 ack 1 win 8000
+        +0    > A 1:1001
+        +0    > A 1001:2001
+        +0    < A 1 ack 2001 win 8000
+        +0    ? congestion_window 10000
+    """)

@@ -279,3 +279,37 @@ def test_a_smaller_path_is_followed_at_once() -> None:
         +0    icmp TOO_BIG 1 60
         +0    ? mss 512
     """)
+
+
+def test_blocks_about_the_future_mean_nothing_later() -> None:
+    """A SACK block about bytes that are sent only afterwards makes no later record lost."""
+    script = with_sack()
+    script.expect("+0 send 1000\n +0 > A 1:1001\n +0.1 < A 1 ack 1001 win 60000 sack 4001-9001")
+    script.expect("+0 send 8000\n" + burst(1001, 8) + "+0.1 < A 1 ack 2001 win 60000\n +0 ? retransmitted 0")
+
+
+def test_fin_stays_at_the_end_of_what_is_cut() -> None:
+    """When a record with FIN no longer fits through the path, FIN goes with its last part."""
+    script = with_sack()
+    script.expect("""
+        +0    send 1000
+        +0    > A 1:1001
+        +0    send 900
+        +0    shutdown
+        +0    > FA 1001:1901
+        +0.1  < A 1 ack 1001 win 60000
+        +0    icmp TOO_BIG 1001 640
+        +0    > A 1001:1601
+        +0    > FA 1601:1901
+        +0.1  < A 1 ack 1902 win 60000
+        +0    ? state FIN_WAIT_2
+    """)
+
+
+def test_duplicates_of_the_past_retransmit_nothing() -> None:
+    """Without SACK, duplicates that name just the end of the last recovery are echoes of it (RFC 6582, 3.2, step 2)."""
+    script = without_sack()
+    script.expect("+0 send 10000\n" + burst(1, 10))
+    script.expect("+0.1 < A 1 ack 1 win 60000\n +0 < A 1 ack 1 win 60000\n +0 < A 1 ack 1 win 60000\n +0 > A 1:1001")
+    script.expect("+0.1 < A 1 ack 10001 win 60000\n +0 send 4000\n" + burst(10_001, 4))
+    script.expect("+0.01 < A 1 ack 10001 win 60000\n" * 4 + "+0 ? retransmitted 1")
