@@ -13,6 +13,8 @@ import pytest
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.loss import Loss
+from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
+from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.interface import FrameSink
 from lamina_vswitch.engines.model.engine import ModelEngine
@@ -31,6 +33,18 @@ STATIONS = [bytes.fromhex(f"0200000000{n:02x}") for n in range(1, 9)]
 ODD = [bytes.fromhex(mac) for mac in ("ffffffffffff", "01005e000001", "0180c2000000", "0180c200000e", "000000000000")]
 TAGS = [b"", b"", b"", b"", *map(bytes.fromhex, ("81000000", "8100e00a", "81000014", "88a8000a"))]
 SIZES = [0, 1, 2, 18, 31, 46, 64, 65, 200, 561, 562, 563]
+POLICIES = [
+    PolicyInForce(),
+    PolicyInForce(),
+    PolicyInForce(mac=STATIONS[0]),
+    PolicyInForce(trunk=Trunk(((10, 20),))),
+    PolicyInForce(isolated=True),
+    PolicyInForce(security=Security(promiscuous=True)),
+    PolicyInForce(security=Security(reject_forged_transmits=True)),
+    PolicyInForce(security=Security(reject_mac_changes=True), mac=STATIONS[1]),
+    PolicyInForce(security=Security(mac_limit=2)),
+]
+"""What the plane has to leave to the reference, wherever it stands."""
 
 
 class Queue:
@@ -90,7 +104,16 @@ class Side:
         book = [] if parted else self.engine.records(SWITCH)
         records = sorted((one.port, one.head, [step.rule for step in one.told.steps]) for one in book)
         vlans = self.engine.vlan_counters(SWITCH)
-        return records, vlans, counters, self.engine.mac_entries(SWITCH, now), self.engine.tally(SWITCH, now), notices
+        firsts = [self.engine.switch_at(slot).ports[slot].first_mac for slot in range(1, PORTS + 1)]
+        return (
+            records,
+            vlans,
+            firsts,
+            counters,
+            self.engine.mac_entries(SWITCH, now),
+            self.engine.tally(SWITCH, now),
+            notices,
+        )
 
 
 def frame(rng: Rng) -> bytes:
@@ -132,7 +155,7 @@ class World:
 
     def change(self) -> None:
         """Change something else."""
-        slot, kind = 1 + self.rng.randrange(PORTS), self.rng.randrange(8)
+        slot, kind = 1 + self.rng.randrange(PORTS), self.rng.randrange(10)
         mac, vlan = STATIONS[self.rng.randrange(4)], (0, 10, 20)[self.rng.randrange(3)]
         up, ppm, seed = self.rng.randrange(2) == 1, self.rng.randrange(1_000_000), str(self.now)
         engines = self.both()
@@ -157,6 +180,11 @@ class World:
             self.parted = True
             for engine in engines:
                 engine.set_loss(slot, Loss(ppm, Rng(seed)) if up else None)
+        elif kind > 7:
+            self.parted = True
+            policy = POLICIES[self.rng.randrange(len(POLICIES))]
+            for engine in engines:
+                engine.set_policy(slot, vlan, policy, self.now)
         else:
             ageing, limit = (1 + self.rng.randrange(3)) * NS, 1 + self.rng.randrange(12)
             tables = [engine.switch_at(slot).fdb for engine in engines]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.ring_layout import Geometry, read_head
 from lamina_vswitch.engines.model.engine import ModelEngine
+from lamina_vswitch.plane import burst as compiled
 from lamina_vswitch.plane.bursts import Burst
 from lamina_vswitch.plane.memory_ring import MemoryRing, RingSink
 from lamina_vswitch.plane.switching import Plane
@@ -140,3 +142,46 @@ def test_a_frame_longer_than_a_slot_does_not_fit() -> None:
     ring = MemoryRing.alone(SIZES.slots, SIZES.slot_bytes)
     assert ring.push(Burst.of([FRAME, bytes(SIZES.frame_bytes + 1), FRAME])) == 1
     assert ring.pop() == [FRAME]
+
+
+class List:
+    """Keeps what it takes."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def deliver(self, frames: Sequence[bytes]) -> int:
+        """Keep the frames."""
+        self.frames.extend(frames)
+        return len(frames)
+
+    def link_changed(self, up: bool) -> None:
+        """No link changes."""
+
+    def removed(self) -> None:
+        """No port is removed."""
+
+
+def test_what_is_delivered_is_what_was_decided_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that rewrites a frame between the decision and the delivery changes neither addresses nor tag."""
+    engine = ModelEngine(lambda notice: None)
+    engine.add_switch(SWITCH, SwitchDefinition("s1"))
+    data: Any = np.frombuffer(bytearray(FRAME), np.uint8)
+    sink = List()
+    for slot, attached in ((1, RingSink(MemoryRing.alone(64, 2048))), (2, sink)):
+        engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", 0, True)
+        engine.attach(slot, attached, 0)
+    burst = Burst.at(data, [0], [len(FRAME)])
+    assert burst is not None
+    run = compiled.run
+
+    def run_then_lie(job: int) -> Any:
+        ended = run(job)
+        data[:16] = np.frombuffer(b"\x02\0\0\0\0\x09" * 2 + b"\x81\x00\x00\x14", np.uint8)
+        return ended
+
+    plane = Plane(engine, 3)
+    plane.transmit(1, burst, 0)
+    monkeypatch.setattr(compiled, "run", run_then_lie)
+    plane.transmit(1, burst, 0)
+    assert [frame[:14] for frame in sink.frames] == [FRAME[:14]] * 2

@@ -12,9 +12,11 @@ def deliver(work: Word, slot: Word, one: Word, index: Word) -> None:
     row = load64(work + job.PORTS) + (slot << job.ROW_SHIFT)
     if load64(row + job.RING) == 0:
         posted = load64(work + job.POSTED)
-        entry = load64(work + job.OUTBOX) + (posted << job.PLACE_SHIFT)
+        entry = load64(work + job.OUTBOX) + (posted << job.OUTBOX_SHIFT)
         store64(entry, slot)
         store64(entry + 8, index)
+        store64(entry + 16, load64(one + job.LOW))
+        store64(entry + 24, load64(one + job.HIGH))
         store64(work + job.POSTED, posted + 1)
         return
     if not load64(row + job.USED):

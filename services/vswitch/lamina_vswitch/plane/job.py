@@ -14,7 +14,7 @@ BURST, FIRST, COUNT, LOOKS, LOOKED = range(48, 88, 8)
 many frames were looked at."""
 TOUCHED, TOUCHES, OUTBOX, POSTED, OUTBOX_SIZE = range(88, 128, 8)
 """Address of the reports of ports with a ring that frames were for; their number, in the end of those that Python has
-to hear of; address of the list of (slot, frame) that Python delivers, their number, and how many fit."""
+to hear of; address of the outbox, the list of what Python delivers, its length, and how much fits."""
 FLOODED, RECEIVED_BYTES, MOVED_FROM, NOTED, LAST_LEARNED = range(128, 168, 8)
 """Flooded frames, bytes of frames that were decided, where the first address that moved was before; whether anything
 is noted in the pairs that follow; what learning said of the last frame that was learned from."""
@@ -51,6 +51,9 @@ LOOK_SHIFT = 6
 AHEAD = 8
 """How many frames ahead of their turn heads are loaded, and the places of their addresses fetched."""
 LOOKS_KEPT = 16
+
+# An entry of the outbox, 32 bytes: slot of a port, frame, and its first 16 bytes as they were decided about
+OUTBOX_SHIFT = 5
 
 # A burst
 PLACE_SHIFT = 4

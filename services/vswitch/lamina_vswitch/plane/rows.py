@@ -66,6 +66,7 @@ class Rows:
         self._table: Any = np.zeros((64, _WORDS), np.int64)
         self._revisions: dict[str, tuple[Switch, int]] = {}
         self._floods: dict[str, list[Any]] = {}
+        self._simple: dict[tuple[bool, int], bool] = {}
 
     @property
     def address(self) -> int:
@@ -86,6 +87,7 @@ class Rows:
             table[: len(self._table)] = self._table
             self._table = table
         self._revisions[switch.name] = (switch, switch.revision)
+        self._simple.clear()
         self._floods[switch.name] = []
         lists: dict[int, list[int]] = {}
         for slot in sorted(switch.ports):
@@ -115,7 +117,10 @@ class Rows:
 
     def _plain(self, switch: Switch, port: Port) -> bool:
         """Tell whether nothing but the pipeline has a say in what enters or leaves at a port."""
-        return port.takes_part and not port.held and switch.simple(port) and self._engine.direct(port.slot)
+        kind = (port.plain, port.vlan)  # that is all of a port that `simple` looks at, and it looks at all ports
+        if kind not in self._simple:
+            self._simple[kind] = switch.simple(port)
+        return self._simple[kind] and port.takes_part and not port.held and self._engine.direct(port.slot)
 
     def _fill(self, switch: Switch, port: Port, flood: int, flood_size: int, floods: bool) -> None:
         row = self._table[port.slot]

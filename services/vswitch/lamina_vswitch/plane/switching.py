@@ -7,6 +7,7 @@ loop: run the pipeline, report what it noted, let the engine switch the frame at
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from lamina_vswitch.domain.decision import Decision, decide
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Learned
 from lamina_vswitch.domain.forward import Forwarding, Move
-from lamina_vswitch.domain.frame import HEADER_BYTES, TPID_8021Q, untagged
+from lamina_vswitch.domain.frame import HEADER_BYTES, TPID_8021Q, Header, is_station, parse, untagged
 from lamina_vswitch.domain.offload.entry import admitted
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.engines.model.engine import ModelEngine
@@ -29,6 +30,7 @@ from lamina_vswitch.plane.rows import Rows
 OUTBOX = 1 << 14
 _WORD = 8
 _OUTCOMES = tuple(Learned)
+_HEAD = struct.Struct("<qq")
 
 
 class Plane:
@@ -46,7 +48,7 @@ class Plane:
         self._touched: Any = np.zeros((0, 4), np.int64)
         self._outbox_size = OUTBOX
         self._looks: Any = np.zeros((job.LOOKS_KEPT, 1 << (job.LOOK_SHIFT - 3)), np.int64)
-        self._outbox: Any = np.zeros((OUTBOX, 2), np.int64)
+        self._outbox: Any = np.zeros((OUTBOX, 4), np.int64)
         self._address: int = self._job.ctypes.data
         self._words = memoryview(self._job.data)
         self._words[job.LOOKS >> 3] = self._looks.ctypes.data
@@ -116,7 +118,7 @@ class Plane:
             self._touched = np.zeros((len(self._rows), 1 << (job.REPORT_SHIFT - 3)), np.int64)
         if self._outbox_size < 2 * len(self._rows):
             self._outbox_size = 2 * len(self._rows)
-            self._outbox = np.zeros((self._outbox_size, 2), np.int64)
+            self._outbox = np.zeros((self._outbox_size, 4), np.int64)
         words = self._words
         words[job.HEAD >> 3], words[job.PORTS >> 3] = fdb.head, self._rows.address
         words[job.SLOT >> 3], words[job.VLAN >> 3] = slot, switch.ports[slot].vlan
@@ -135,6 +137,8 @@ class Plane:
         counters.received_bytes += words[job.RECEIVED_BYTES >> 3]
         counters.flooded_frames += words[job.FLOODED >> 3]
         words[job.FLOODED >> 3] = words[job.RECEIVED_BYTES >> 3] = 0
+        if not port.first_mac:
+            port.first_mac = _first_station(port, burst, range(first, words[job.FIRST >> 3]), switch.mtu_bytes)
         if words[job.TOUCHES >> 3]:
             self._rings(switch, burst, now_ns)
         if not words[job.NOTED >> 3] and not words[job.POSTED >> 3]:
@@ -170,9 +174,9 @@ class Plane:
         self._job[job.NOTED >> 3 :] = 0
         self._words[job.POSTED >> 3] = 0
         leaving: dict[int, bytes] = {}
-        for target, index in self._outbox[: words[job.POSTED >> 3]].tolist():
+        for target, index, low, high in self._outbox[: words[job.POSTED >> 3]].tolist():
             if index not in leaving:
-                leaving[index] = _leaving(burst.frame(index))
+                leaving[index] = _leaving(_decided(burst.frame(index), low, high))
             result.deliveries.setdefault(target, []).append(leaving[index])
         for reason in DropReason:
             dropped, first = _pair(words, job.DROPS, reason)
@@ -184,8 +188,6 @@ class Plane:
             (macs.STATIC_ELSEWHERE, result.spoofed),
         ):
             frames, first = _pair(words, job.LEARNED, outcome)
-            if frames and outcome == macs.NEW and not port.first_mac:
-                port.first_mac = burst.frame(first)[6:12]
             if frames:
                 noted.extend([burst.frame(first)] * frames)
         moved, first = _pair(words, job.LEARNED, macs.MOVED)
@@ -193,6 +195,22 @@ class Plane:
             mac = burst.frame(first)[6:12]
             result.moves.extend([Move(mac, port.vlan, words[job.MOVED_FROM >> 3], port.slot)] * moved)
         return result
+
+
+def _first_station(port: Port, burst: Burst, numbers: range, mtu_bytes: int) -> bytes:
+    """Return the source of the first of some frames that came in at a port, empty when none did."""
+    for number in numbers:
+        header = parse(burst.frame(number), mtu_bytes)
+        if isinstance(header, Header) and (header.tag_vid or port.vlan) == port.vlan and is_station(header.src):
+            return header.src
+    return b""
+
+
+def _decided(frame: bytes, low: int, high: int) -> bytes:
+    """Return a frame with the head that was decided about: who sent it may have changed it since then."""
+    head = _HEAD.pack(low, high)
+    size = HEADER_BYTES + 2 if head[12:HEADER_BYTES] == TPID_8021Q else HEADER_BYTES
+    return head[:size] + frame[size:]
 
 
 def _leaving(frame: bytes) -> bytes:
