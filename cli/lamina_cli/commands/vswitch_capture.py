@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -45,8 +47,10 @@ async def capture(client: Client, args: argparse.Namespace) -> None:
     stop.install()
     call = client.stub("vswitch", captures_pb2_grpc.CapturesStub).CaptureFrames(request)
     ending = asyncio.get_running_loop().create_task(_cancel(call, stop))
+    if args.write == "-":
+        _end_with_reader(stop)
     where = "standard output" if args.write == "-" else args.write
-    out: BinaryIO = sys.stdout.buffer if args.write == "-" else Path(args.write).open("wb")  # noqa: ASYNC230, SIM115
+    out = sys.stdout.buffer if args.write == "-" else _opened(args.write)
     frames = lost = 0
     try:
         async for piece in call:
@@ -55,6 +59,7 @@ async def capture(client: Client, args: argparse.Namespace) -> None:
             frames, lost = frames + piece.frames, piece.lost_frames
     except BrokenPipeError:
         call.cancel()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered has nobody to go to
     except asyncio.CancelledError:
         if not stop.told.is_set():
             raise
@@ -63,6 +68,31 @@ async def capture(client: Client, args: argparse.Namespace) -> None:
         if args.write != "-":
             out.close()
         print(f"{frames} frames written to {where}, {lost} lost", file=sys.stderr)
+
+
+def _end_with_reader(stop: StopSignal) -> None:
+    """Ends the capture when whoever reads our pipe goes, also while there is nothing to write."""
+    loop, pipe = asyncio.get_running_loop(), sys.stdout.fileno()
+
+    def gone() -> None:
+        loop.remove_reader(pipe)
+        stop.told.set()
+
+    if stat.S_ISFIFO(os.fstat(pipe).st_mode):
+        loop.add_reader(pipe, gone)
+
+
+def _opened(path: str) -> BinaryIO:
+    from lamina_kit.errors import InvalidArgument
+
+    try:
+        return Path(path).open("wb")
+    except OSError as error:
+        raise InvalidArgument(
+            f"{path} cannot be written: {error.strerror}",
+            reason="FILE_REFUSED",
+            next_step="give a file in a folder that exists and is yours, or - for standard output",
+        ) from error
 
 
 async def _cancel(call: Any, stop: StopSignal) -> None:

@@ -104,6 +104,7 @@ async def test_copies_go_beside_the_frames(lan: Lan) -> None:
     ],
     ids=["ingress", "egress", "group", "vlan", "other-vlan", "filter", "snap", "drops"],
 )
+@pytest.mark.parametrize("start", ["local"], indirect=True)
 async def test_sources_direction_filter_snap_and_drops_choose(lan: Lan, fields: Any, copies: list[int]) -> None:
     """The destination gets the copies that the mirror asks for, in order."""
     await lan.mirror(**fields)

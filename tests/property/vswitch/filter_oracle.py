@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,19 +179,19 @@ def _mac_test(side: str, mac: bytes) -> Test:
 
 
 sides = st.sampled_from(["", "src", "dst"])
+PLAIN = [
+    Test("ip", lambda found, length: "ip" in found),
+    Test("ip6", lambda found, length: "ip6" in found),
+    Test("arp", lambda found, length: "arp" in found),
+    Test("ether", lambda found, length: len(found["ether"]) >= 14),
+    Test("broadcast", lambda found, length: found.get("dst") == b"\xff" * 6),
+    Test("multicast", lambda found, length: bool(found["ether"]) and found["ether"][0] % 2 == 1),
+    Test("ether proto 0x88b5", lambda found, length: found.get("type") == 0x88B5),
+    Test("ip proto 17", lambda found, length: found.get("ip proto") == 17),
+]
+
 leaves = st.one_of(
-    st.sampled_from(
-        [
-            Test("ip", lambda found, length: "ip" in found),
-            Test("ip6", lambda found, length: "ip6" in found),
-            Test("arp", lambda found, length: "arp" in found),
-            Test("ether", lambda found, length: len(found["ether"]) >= 14),
-            Test("broadcast", lambda found, length: found.get("dst") == b"\xff" * 6),
-            Test("multicast", lambda found, length: bool(found["ether"]) and found["ether"][0] % 2 == 1),
-            Test("ether proto 0x88b5", lambda found, length: found.get("type") == 0x88B5),
-            Test("ip proto 17", lambda found, length: found.get("ip proto") == 17),
-        ]
-    ),
+    st.sampled_from(PLAIN),
     st.sampled_from(["tcp", "udp", "icmp", "icmp6"]).map(_protocol_test),
     st.sampled_from([None, 5, 6]).map(_vlan_test),
     st.integers(0, 90).map(lambda n: Test(f"less {n}", lambda found, length: length <= n)),
@@ -237,30 +238,49 @@ trees = st.recursive(
 )
 
 
-@st.composite
-def packets(draw: st.DrawFn) -> bytes:
-    """Draws frames between a few stations, with tags, fragments, options, and cut anywhere."""
-    frame = draw(st.sampled_from(MACS)) + draw(st.sampled_from(MACS))
-    for _ in range(draw(st.integers(0, 2))):
-        frame += draw(st.sampled_from([b"\x81\x00", b"\x88\xa8"])) + draw(st.sampled_from([b"\x00\x05", b"\xe0\x06"]))
-    kind = draw(st.sampled_from(["ip", "ip", "arp", "ip6", "other"]))
-    ports = b"".join(draw(st.sampled_from(PORTS)).to_bytes(2, "big") for _ in range(2))
-    payload = ports + draw(st.binary(min_size=16, max_size=24))
-    protocol = bytes([draw(st.sampled_from([1, 6, 17, 44, 58, 132]))])
+def packet(pick: Any, octets: Any) -> bytes:
+    """Makes a frame between a few stations, with tags, fragments, options, and cut anywhere.
+
+    `pick` chooses from a sequence, `octets(low, high)` makes so many bytes.
+    """
+    frame: bytes = pick(MACS) + pick(MACS)
+    for _ in range(pick([0, 0, 1, 2])):
+        frame += pick([b"\x81\x00", b"\x88\xa8"]) + pick([b"\x00\x05", b"\xe0\x06"])
+    kind = pick(["ip", "ip", "arp", "ip6", "other"])
+    payload = pick(PORTS).to_bytes(2, "big") + pick(PORTS).to_bytes(2, "big") + octets(16, 24)
+    protocol = bytes([pick([1, 6, 17, 44, 58, 132])])
     v4 = [address.packed for address in ADDRESSES if address.version == 4]
     v6 = [address.packed for address in ADDRESSES if address.version == 6]
     if kind == "ip":
-        words = draw(st.sampled_from([5, 6]))
-        fragment = draw(st.sampled_from([b"\x00\x00", b"\x20\x00", b"\x00\x10"]))
+        words = pick([5, 6])
+        fragment = pick([b"\x00\x00", b"\x20\x00", b"\x00\x10"])
         header = bytes([0x40 | words, 0]) + b"\x00\x2a\x00\x01" + fragment + b"\x40" + protocol + b"\x00\x00"
-        header += draw(st.sampled_from(v4)) + draw(st.sampled_from(v4)) + bytes(4 * words - 20)
-        frame += b"\x08\x00" + header + payload
+        frame += b"\x08\x00" + header + pick(v4) + pick(v4) + bytes(4 * words - 20) + payload
     elif kind == "arp":
-        senders = draw(st.sampled_from(MACS)) + draw(st.sampled_from(v4))
-        frame += b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01" + senders + bytes(6) + draw(st.sampled_from(v4))
+        senders = pick(MACS) + pick(v4)
+        frame += b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01" + senders + bytes(6) + pick(v4)
     elif kind == "ip6":
-        addresses = draw(st.sampled_from(v6)) + draw(st.sampled_from(v6))
-        frame += b"\x86\xdd\x60\x00\x00\x00\x00\x10" + protocol + b"\x40" + addresses + protocol + payload
+        frame += b"\x86\xdd\x60\x00\x00\x00\x00\x10" + protocol + b"\x40" + pick(v6) + pick(v6) + protocol + payload
     else:
         frame += b"\x88\xb5" + payload
-    return frame[: draw(st.sampled_from([len(frame), draw(st.integers(0, len(frame)))]))]
+    return frame[: pick([len(frame), len(frame), len(octets(0, len(frame)))])]
+
+
+def every_leaf() -> list[Test]:
+    """Returns each kind of test with each side, protocol and relation that there is."""
+    found = list(PLAIN)
+    found += [_protocol_test(word) for word in ("tcp", "udp", "icmp", "icmp6")]
+    found += [_vlan_test(number) for number in (None, 5, 6)]
+    for side in ("", "src", "dst"):
+        found += [_mac_test(side, mac) for mac in MACS]
+        for protocol in ("", "tcp", "udp"):
+            found += [_port_test(protocol, side, *ports) for ports in ((53, 53), (80, 81), (81, 9000))]
+        for address, prefix in itertools.product(ADDRESSES, (0, 24, 31)):
+            network = ipaddress.ip_network((address, prefix or address.max_prefixlen), strict=False)
+            for protocol in ("", "ip6") if address.version == 6 else ("", "ip", "arp"):
+                found.append(_network_test(protocol, side, network, "net" if prefix else "host"))
+    for protocol, size, relation in itertools.product(
+        ("ether", "ip", "ip6", "arp", "tcp", "udp", "icmp", "icmp6"), (1, 2, 4), sorted(RELATIONS)
+    ):
+        found += [_index_test(protocol, offset, size, relation, 80) for offset in (0, 1, 2, 13)]
+    return found

@@ -72,12 +72,13 @@ class Capture:
             return
         time_ns = now_ns + self._offset_ns
         interface = self._interfaces.get(port) or self._describe(port, time_ns)
+        passes = self._passes
         for frame in frames:
             interface.received += 1
-            if self._passes(frame, len(frame)):
+            if passes(frame, len(frame)):
                 interface.accepted += 1
                 self._put(interface, direction, frame, time_ns, drop)
-                if self.full:
+                if 0 < chosen.frame_limit <= self.frames:
                     break
         if self._waiting:
             self._wake()

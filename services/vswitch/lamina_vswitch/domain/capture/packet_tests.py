@@ -22,6 +22,8 @@ HEADER_BYTES, TAG_BYTES, IPV6_HEADER_BYTES = 14, 4, 40
 FRAGMENT_OFFSET_MASK = 0x1FFF
 VLAN_ID_MASK = 0x0FFF
 
+_IPV4_TYPE, _IPV6_TYPE = IPV4.to_bytes(2, "big"), IPV6.to_bytes(2, "big")
+
 RELATIONS: dict[str, Callable[[int, int], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
@@ -50,7 +52,8 @@ def ether(frame: bytes, length: int) -> bool:
 
 def ethertype(kind: int, shift: int) -> Predicate:
     """Pass frames of an EtherType, behind the tags that were skipped."""
-    return lambda frame, length: number(frame, 12 + shift, 2) == kind
+    wanted, at = kind.to_bytes(2, "big"), slice(12 + shift, 14 + shift)
+    return lambda frame, length: frame[at] == wanted
 
 
 def vlan(vlan_id: int | None, shift: int) -> Predicate:
@@ -128,7 +131,7 @@ def ip6_protocol(protocol: int, shift: int) -> Predicate:
 def transport_at(frame: bytes, shift: int, protocols: Sequence[int]) -> int:
     """Return where the payload of an IPv4 packet of one of the protocols begins; -1: not one, or a later fragment."""
     base = HEADER_BYTES + shift
-    if len(frame) < base + 20 or number(frame, 12 + shift, 2) != IPV4 or frame[base + 9] not in protocols:
+    if frame[base - 2 : base] != _IPV4_TYPE or len(frame) < base + 20 or frame[base + 9] not in protocols:
         return -1
     later_fragment = number(frame, base + 6, 2) & FRAGMENT_OFFSET_MASK
     return -1 if later_fragment else base + 4 * (frame[base] & 0x0F)
@@ -137,7 +140,7 @@ def transport_at(frame: bytes, shift: int, protocols: Sequence[int]) -> int:
 def transport6_at(frame: bytes, shift: int, protocols: Sequence[int]) -> int:
     """Return where the payload of an IPv6 packet of one of the protocols begins, or -1."""
     base = HEADER_BYTES + shift
-    if len(frame) < base + IPV6_HEADER_BYTES or number(frame, 12 + shift, 2) != IPV6:
+    if frame[base - 2 : base] != _IPV6_TYPE or len(frame) < base + IPV6_HEADER_BYTES:
         return -1
     return base + IPV6_HEADER_BYTES if frame[base + 6] in protocols else -1
 

@@ -28,6 +28,8 @@ _IF_NAME, _IF_TSRESOL, _IF_FILTER = 2, 9, 11
 _EPB_FLAGS = 2
 _ISB_START, _ISB_END, _ISB_RECEIVED, _ISB_DROPPED, _ISB_ACCEPTED, _ISB_DELIVERED = 2, 3, 4, 5, 6, 8
 _NANOSECONDS = 9
+_PADDING = (b"", bytes(3), bytes(2), bytes(1))
+"""What a length needs to be a multiple of four, by its remainder."""
 _PACKET_HEAD = struct.Struct("<IIIIIII")
 _FLAGS_AND_END = {direction: struct.pack("<HHIHH", _EPB_FLAGS, 4, direction, 0, 0) for direction in (0, 1, 2)}
 
@@ -50,13 +52,11 @@ def enhanced_packet(
     interface: int, time_ns: int, piece: bytes, length: int, direction: int, comments: Sequence[str] = ()
 ) -> bytes:
     """Return the block of a frame of `length` bytes of which `piece` is kept; `direction` is 1 inbound, 2 outbound."""
-    padded = -len(piece) % 4
+    size = len(piece)
     said = b"".join(_option(_COMMENT, comment.encode()) for comment in comments) if comments else b""
-    total = 32 + len(piece) + padded + len(said) + 12
-    head = _PACKET_HEAD.pack(
-        _PACKET, total, interface, time_ns >> 32 & 0xFFFFFFFF, time_ns & 0xFFFFFFFF, len(piece), length
-    )
-    return b"".join((head, piece, bytes(padded), said, _FLAGS_AND_END[direction], total.to_bytes(4, "little")))
+    total = 44 + size + -size % 4 + len(said)
+    head = _PACKET_HEAD.pack(_PACKET, total, interface, time_ns >> 32 & 0xFFFFFFFF, time_ns & 0xFFFFFFFF, size, length)
+    return b"".join((head, piece, _PADDING[size % 4], said, _FLAGS_AND_END[direction], total.to_bytes(4, "little")))
 
 
 def interface_statistics(

@@ -67,8 +67,10 @@ class Watching:
             self._vlans[switch.name].dropped(port, reason, frames)
         if self.book.is_due(port.name, reason.name, now_ns):
             frame = frames[0]
-            if decision is not None:
-                told = tell(switch, port, frame, decision, now_ns)
+            told = tell(switch, port, frame, decision, now_ns) if decision is not None else None
+            if told is None and direction is Direction.INGRESS:
+                told = trace(switch, port, frame, now_ns)  # decided elsewhere: by the same rules
+            if told is not None and told.decision.drop is reason:
                 self.book.add(switch.name, port.name, frame, told, now_ns)
             else:
                 self._record_loss(switch, port, direction, reason, frame, now_ns)
