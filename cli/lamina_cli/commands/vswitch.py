@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
-from lamina_cli.commands import vswitch_capture, vswitch_networks, vswitch_translations, vswitch_watching
+from lamina_cli.commands import (
+    vswitch_capture,
+    vswitch_networks,
+    vswitch_policies,
+    vswitch_translations,
+    vswitch_watching,
+)
 from lamina_cli.commands.vswitch_names import frame_bytes, port_name, switch_name
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
@@ -52,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(trace, trace_frame, lists=True)
     vswitch_capture.configure(verbs)
     vswitch_translations.configure(verbs)
+    vswitch_policies.configure(verbs)
     vswitch_watching.configure(verbs)
     vswitch_networks.configure(verbs)
 

@@ -8,8 +8,9 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from lamina.common.v1 import layer_pb2
+from lamina.vswitch.v1 import networks_pb2 as nets
+from lamina.vswitch.v1 import networks_pb2_grpc, policies_pb2_grpc, uplinks_pb2
 from lamina.vswitch.v1 import policies_pb2 as pol
-from lamina.vswitch.v1 import policies_pb2_grpc, uplinks_pb2
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 
 from lamina_kit import status
@@ -250,3 +251,73 @@ def test_reasons_have_the_numbers_of_the_contract() -> None:
     """Domain and contract number the reasons for which ports are shut alike."""
     named = {f"SHUT_REASON_{reason.name}": reason.value for reason in ShutReason}
     assert {**named, "SHUT_REASON_UNSPECIFIED": 0} == dict(pol.ShutReason.items())
+
+
+async def test_shaped_frames_arrive_when_the_clock_says(start: Any, device: Any, manual_clock: Any) -> None:
+    """The service wakes at the time that the engine named, and at no other."""
+    running = await start()
+    policies = await make(running)
+    slow = pol.Shaping(average_bits_per_second=8_000, burst_bytes=9018)
+    await set_port(policies, egress_shaping=slow)
+    ports = [await running.ports.GetPort(pb.GetPortRequest(name=f"{SWITCH}/ports/{name}")) for name in ("p1", "p2")]
+    receiver = await device(running.ports, ports[0].handle).plug_in()
+    sender = await device(running.ports, ports[1].handle, completions=True).plug_in()
+    frames = [(ALL + A + b"\x08\x00").ljust(9018 // 6, bytes([number])) for number in range(8)]
+    sender.send(frames)
+    while not (await sender.next()).HasField("completion"):
+        pass
+    assert await receiver.receive(6) == frames[:6]
+    counters = pb.GetPortCountersRequest(port=PORT)
+    assert (await running.ports.GetPortCounters(counters)).sent_frames == 6
+    await manual_clock.advance(1503 * 1_000_000)
+    assert await receiver.receive(1) == frames[6:7]
+    await manual_clock.advance(1503 * 1_000_000)
+    assert await receiver.receive(1) == frames[7:]
+    for each in (receiver, sender):
+        each.finish()
+
+
+async def test_loops_are_found_by_the_clock(start: Any, device: Any, manual_clock: Any) -> None:
+    """A device that hands probes on from one port to the other loses the higher one, and gets it back after a while."""
+    running = await start()
+    policies = await make(running)
+    ports = [await running.ports.GetPort(pb.GetPortRequest(name=f"{SWITCH}/ports/{name}")) for name in ("p1", "p2")]
+    low, high = [await device(running.ports, port.handle, completions=True).plug_in() for port in ports]
+    loop = pol.LoopDetection(probe_interval_ns=SECOND_NS, reopen_after_ns=10 * SECOND_NS)
+    await set_switch(policies, loop_detection=loop)
+    (probe,) = await low.receive(1)
+    high.send([probe])
+    while not (await high.next()).HasField("completion"):
+        pass
+    name = f"{SWITCH}/ports/p2/policy"
+    found = await policies.GetPortPolicy(pol.GetPortPolicyRequest(name=name))
+    assert (found.shut_reason, found.loop_peer) == (pol.SHUT_REASON_LOOP, PORT)
+    counters = await running.ports.GetPortCounters(pb.GetPortCountersRequest(port=ports[1].name))
+    assert [(drop.reason, drop.frames) for drop in counters.drops] == [(pb.DROP_REASON_LOOP_PROBE, 1)]
+    await manual_clock.advance(10 * SECOND_NS)
+    assert (await running.ports.GetPort(pb.GetPortRequest(name=ports[1].name))).state == pb.Port.STATE_UP
+    for each in (low, high):
+        each.finish()
+
+
+async def test_the_source_guard_asks_the_networks(start: Any, device: Any) -> None:
+    """A port sends from the address that a network gave it, and from no other."""
+    running = await start()
+    policies = await make(running)
+    networks = networks_pb2_grpc.NetworksStub(running.channel)
+    lan = nets.Network(mode=nets.Network.MODE_HOST_ONLY, switch=SWITCH, subnet="10.0.2.0/24")
+    made = await networks.CreateNetwork(nets.CreateNetworkRequest(network_id="lan", network=lan))
+    await set_port(policies, security=pol.SecurityPolicy(source_guard=True))
+    port = await running.ports.GetPort(pb.GetPortRequest(name=PORT))
+    plugged = await device(running.ports, port.handle).plug_in()
+
+    async def traced(last: int) -> Any:
+        packet = bytes.fromhex("0806000108000604000102000000000a0a0002") + bytes([last]) + bytes(6) + b"\x0a\0\x02\x01"
+        return await running.ports.TraceFrame(pb.TraceFrameRequest(port=PORT, frame=ALL + A + packet))
+
+    assert (await traced(2)).drop_reason == pb.DROP_REASON_SOURCE_GUARD
+    given = nets.AllocateAddressRequest(parent=made.name, port=PORT, address="10.0.2.2")
+    await networks.AllocateAddress(given)
+    assert (await traced(2)).verdict == pb.TraceFrameResponse.VERDICT_FLOODED
+    assert "10.0.2.3" in (await traced(3)).steps[-2].detail
+    plugged.finish()

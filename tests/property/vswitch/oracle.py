@@ -6,14 +6,31 @@ from dataclasses import dataclass, field
 
 
 @dataclass
+class NaiveTrunk:
+    """VLANs that travel tagged, the one that travels untagged, and whether 802.1ad tags are read."""
+
+    tagged: set[int]
+    provider: bool
+
+
+@dataclass
 class NaivePort:
-    """A port and what came out of it."""
+    """A port and what came out of it; the VLAN of a trunk is its native one."""
 
     vlan: int
     link_up: bool = True
     attached: bool = False
     out: list[bytes] = field(default_factory=list)
     drops: dict[str, int] = field(default_factory=dict)
+    trunk: NaiveTrunk | None = None
+    isolated: bool = False
+    promiscuous: bool = False
+
+    def carries(self, vlan: int, provider: bool = False) -> bool:
+        """Return whether frames of a VLAN leave here."""
+        if self.trunk is None:
+            return vlan == self.vlan
+        return (vlan == self.vlan or vlan in self.trunk.tagged) and (self.trunk.provider or not provider)
 
     def up(self) -> bool:
         """Return whether frames may pass."""
@@ -54,32 +71,57 @@ class NaiveSwitch:
             return "LINK_DOWN"
         if len(frame) < 14:
             return "RUNT"
-        tagged = frame[12] == 0x81 and frame[13] == 0
-        if len(frame) > self.mtu + (18 if tagged else 14):
+        tag = frame[12:14].hex()
+        provider = port.trunk is not None and tag == "88a8"
+        tags = 0
+        if provider or tag == "8100":
+            tags = 2 if provider and frame[16:18].hex() == "8100" else 1
+        if len(frame) > self.mtu + 14 + 4 * tags:
             return "OVERSIZE"
-        if tagged:
+        vlan, control = port.vlan, None
+        if tags:
             if len(frame) < 18:
                 return "VLAN_TRUNCATED"
-            vid = (frame[14] % 16) * 256 + frame[15]
-            if vid != 0 and vid != port.vlan:
+            control = frame[14] * 256 + frame[15]
+            vlan = control % 4096 or port.vlan
+            if (control % 4096 or provider) and not port.carries(vlan, provider):
                 return "VLAN_MISMATCH"
-            frame = frame[:12] + frame[16:]
         dst, src = frame[:6], frame[6:12]
         if src[0] % 2 == 1 or src == bytes(6):
             return "SOURCE_INVALID"
-        self._learn(port.vlan, src, slot, now)
+        self._learn(vlan, src, slot, now)
         if dst[:5] == bytes.fromhex("0180c20000") and 1 <= dst[5] <= 15:
             return "LINK_LOCAL"
-        known = None if dst[0] % 2 == 1 else self.table.get((port.vlan, dst))
+        others = [s for s, p in self.ports.items() if s != slot and p.up() and p.carries(vlan, provider)]
+        allowed = [s for s in others if not (port.isolated and self.ports[s].isolated)]
+        heard = [s for s in allowed if self.ports[s].promiscuous]
+        known = None if dst[0] % 2 == 1 else self.table.get((vlan, dst))
+        reason = None
         if known is None:
-            return self._flood(slot, frame)
-        if known[0] == slot:
-            return "SAME_PORT"
-        target = self.ports[known[0]]
-        if not target.up() or target.vlan != port.vlan:
-            return "DESTINATION_DOWN"
-        target.out.append(frame)
-        return None
+            heard = allowed
+            reason = "ISOLATED" if others else "NO_DESTINATION"
+        elif known[0] == slot:
+            reason = "SAME_PORT"
+        elif known[0] not in others:
+            reason = "DESTINATION_DOWN"
+        elif known[0] not in allowed:
+            reason = "ISOLATED"
+        elif known[0] not in heard:
+            heard.append(known[0])
+        for target in heard:
+            self.ports[target].out.append(self._leaving(self.ports[target], frame, vlan, control, provider))
+        return None if heard else reason
+
+    def _leaving(self, port: NaivePort, frame: bytes, vlan: int, control: int | None, provider: bool) -> bytes:
+        bare = frame if control is None else frame[:12] + frame[16:]
+        if port.trunk is None:
+            return bare
+        if provider:
+            return frame
+        if vlan == port.vlan:
+            return bare
+        priority = 0 if control is None else control - control % 4096
+        return bare[:12] + b"\x81\x00" + (priority + vlan).to_bytes(2, "big") + bare[12:]
 
     def _learn(self, vlan: int, src: bytes, slot: int, now: int) -> None:
         known = self.table.get((vlan, src))
@@ -87,10 +129,3 @@ class NaiveSwitch:
             return
         if known is not None or len(self.table) < self.limit:
             self.table[vlan, src] = (slot, now, False)
-
-    def _flood(self, slot: int, frame: bytes) -> str | None:
-        vlan = self.ports[slot].vlan
-        targets = [p for s, p in self.ports.items() if s != slot and p.vlan == vlan and p.up()]
-        for target in targets:
-            target.out.append(frame)
-        return None if targets else "NO_DESTINATION"

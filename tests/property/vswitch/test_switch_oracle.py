@@ -37,7 +37,9 @@ NS = 1_000_000_000
 STATIONS = [bytes.fromhex(f"0200000000{n:02x}") for n in range(1, 5)]
 ODD = [bytes.fromhex(mac) for mac in ("ffffffffffff", "01005e000001", "0180c2000000", "0180c200000e", "000000000000")]
 MAC = st.sampled_from(STATIONS * 3 + ODD)
-TAG = st.sampled_from(["", "", "", "81000000", "8100e00a", "81000014", "88a8000a"]).map(bytes.fromhex)
+TAG = st.sampled_from(["", "", "", "81000000", "8100e00a", "81000014", "88a8000a", "88a8000a81000014"]).map(
+    bytes.fromhex
+)
 PAYLOAD = st.sampled_from([b"\x08\x00" + bytes(46), b"\x86\xdd", b"\x08\x00" + bytes(562), b"\x08\x00" + bytes(577)])
 WELL_FORMED = st.tuples(MAC, MAC, TAG, PAYLOAD).map(b"".join)
 GARBAGE = st.binary(max_size=24)
@@ -190,7 +192,7 @@ class SwitchAgainstOracle(RuleBasedStateMachine):
         self.send(slot, [frame])
         reached = [port for port, sink in self.sinks.items() if len(sink.frames) > sizes[port]]
         assert list(told.decision.outputs) == reached
-        assert all(self.sinks[port].frames[-1] == told.frame for port in reached)
+        assert told.frame == (self.sinks[reached[0]].frames[-1] if reached else b"")
         assert (told.decision.drop is None) == bool(reached)
 
     @invariant()

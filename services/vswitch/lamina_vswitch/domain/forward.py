@@ -71,8 +71,6 @@ class Forwarding:
     def known(self, switch: Switch, port: Port, slot: int) -> tuple[Append, ...]:
         """Return the same for a frame that goes to a port of which the fdb knows, and to whoever hears everything."""
         if not switch.listening:
-            if switch.ports[slot].policy.trunk is None:
-                return (self.deliveries.setdefault(slot, []).append,)
             return self._appends(switch, (slot,), port.vlan)
         listeners = switch.audience(port, port.vlan).listeners
         return self._appends(switch, listeners if slot in listeners else (slot, *listeners), port.vlan)
@@ -140,15 +138,18 @@ def forward_released(switch: Switch, port: Port, frames: Sequence[bytes], now_ns
 def _flows(switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int, result: Forwarding) -> None:
     """Switch frames of a port whose policy has nothing to say."""
     fdb, longest, version = switch.fdb, switch.mtu_bytes + HEADER_BYTES, switch.fdb.version
+    alike, delivery = not (switch.trunked or switch.listening), result.deliveries.setdefault
+    vlan, slot = port.vlan, port.slot
     routes: dict[bytes, tuple[Append, ...]] = {}
     for frame in frames:
         head = frame[:HEADER_BYTES]
         fits = len(frame) <= longest
         route = routes.get(head) if fits else None
         if route is None and fits and len(head) == HEADER_BYTES and head[12:] != TPID_8021Q:
-            known = fdb.known_route(port.vlan, head[:6], head[6:12], port.slot, now_ns)
+            known = fdb.known_route(vlan, head[:6], head[6:12], slot, now_ns)
             if known:
-                route = routes[head] = result.known(switch, port, known)
+                route = (delivery(known, []).append,) if alike else result.known(switch, port, known)
+                routes[head] = route
         if route is None:
             decision = decide(switch, port, frame, now_ns, acts=True)
             _note(decision, switch, port, frame, now_ns, result)

@@ -338,7 +338,8 @@ class ModelEngine(WatchedTables, HeldPorts):
         switch = self._switch_of[slot]
         port = switch.ports[slot]
         for target in sorted(result.deliveries):
-            self.deliver(switch.ports[target], result.deliveries[target], now_ns)
+            receiver = switch.ports[target]
+            (self.pass_on if receiver.plain else self.deliver)(receiver, result.deliveries[target], now_ns)
         for reason in sorted(result.drops):
             first = result.decisions.get(reason)
             self._tell_dropped(port, Direction.INGRESS, reason, result.drops[reason], now_ns, first)
