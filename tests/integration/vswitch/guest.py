@@ -44,11 +44,12 @@ class Guest:
                 frame = ethernet.parse(self._waiting.popleft())
                 assert isinstance(frame, ethernet.Frame)
                 self.seen.append(frame.payload)
-                self._answer_arp(frame)
+                self.answer_arp(frame)
                 if (found := wanted(frame)) is not None:
                     return found
 
-    def _answer_arp(self, frame: ethernet.Frame) -> None:
+    def answer_arp(self, frame: ethernet.Frame) -> None:
+        """Answer a question for the own address, if a frame is one."""
         packet = arp.parse(frame.payload) if frame.ethertype == ethernet.ARP else None
         if isinstance(packet, arp.ArpPacket) and packet.operation == arp.REQUEST and packet.target == self.address:
             self.send(packet.sender_mac, ethernet.ARP, arp.reply_to(packet, self.mac))

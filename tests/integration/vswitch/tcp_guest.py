@@ -106,7 +106,11 @@ class TcpGuest:
 
     async def _carry(self) -> None:
         while True:
-            await self.guest.wait(self._took)
+            for data in (await self.guest.device.call.read()).frames.frames:
+                frame = ethernet.parse(data)
+                assert isinstance(frame, ethernet.Frame)
+                self.guest.answer_arp(frame)
+                self._took(frame)
 
     def _took(self, frame: ethernet.Frame) -> None:
         packet = ipv4.parse(frame.payload) if frame.ethertype == ethernet.IPV4 else None

@@ -263,7 +263,7 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 @given(packets=st.lists(st.one_of(mutated(), st.binary(max_size=80)), max_size=20), seconds=st.integers(0, 40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_packet_breaks_it(packets: list[bytes], seconds: int) -> None:
     """Whatever comes from wherever: nothing is raised, nothing grows beyond its bound, every drop has a reason."""
     nat, balancer, table = everything()
@@ -283,7 +283,7 @@ def test_no_packet_breaks_it(packets: list[bytes], seconds: int) -> None:
         st.tuples(st.sampled_from(["connected", "received", "failed", "written"]), st.binary(max_size=99))
     ),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_packet_breaks_a_gateway(packets: list[tuple[bool, bytes]], answers: list[tuple[str, bytes]]) -> None:
     """Whatever guests and sockets say in whatever order: nothing is raised, and what is said stays a packet."""
     host, forwards, rng = PlayedHost(), Forwards(), Rng("fuzz")

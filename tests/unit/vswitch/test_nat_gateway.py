@@ -254,6 +254,22 @@ def test_a_reset_crosses(side: str) -> None:
     assert ((EventKind.ERROR, "CONNRESET") in bench.events) == (side != "guest")
 
 
+def test_a_host_that_leaves_during_the_guests_handshake_resets_it() -> None:
+    """The guest's last step meets a reset instead of a connection that nobody is behind."""
+    bench = Bench()
+    bench.dial()
+    socket = bench.host.sockets[0]
+    socket.user.connected(0)
+    answer = bench.gateway.take()
+    socket.user.failed(HostError.RESET, 0)
+    bench.gateway.take()  # the reset of the handshake is lost
+    parsed = ipv4.parse(answer[0])
+    assert isinstance(parsed, ipv4.Packet)
+    bench.tcp.segment(parsed.src, parsed.dst, parsed.payload, 0)
+    bench.play()
+    assert bench.events == [(EventKind.CONNECTED, None), (EventKind.ERROR, "CONNRESET")]
+
+
 def test_a_segment_of_no_connection_is_reset() -> None:
     """After a start of the service a guest's old connection ends at once instead of hanging."""
     bench = Bench()

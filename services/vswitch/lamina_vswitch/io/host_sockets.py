@@ -8,6 +8,7 @@ has to send is sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import resource
 import socket
@@ -183,8 +184,11 @@ class Datagrams(_Socket):
         except BlockingIOError:
             return
         except OSError as error:
-            # An error of an earlier datagram, or of this one: it is told from the loop, when nobody is in a call.
+            # An error of an earlier datagram, which kept this one from going, or of this one: it is told from the loop,
+            # when nobody is in a call, and the datagram gets a second chance.
             self._loop.call_soon(self._failed, host_error(error))
+            with contextlib.suppress(OSError):
+                self._socket.send(data)
 
     def _readable(self) -> None:
         for _ in range(ONE_TURN):

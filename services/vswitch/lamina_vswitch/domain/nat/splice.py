@@ -83,8 +83,11 @@ class Splice:
             self._end(abort=True)
 
     def accepted(self, handle: Handle, now_ns: int) -> None:
-        """Learn that the guest's handshake is done."""
+        """Learn that the guest's handshake is done; the host may have left meanwhile."""
         self.handle = handle
+        if self.over:
+            self._gateway.tcp.abort(handle, now_ns)
+            return
         self.stream.read()
         self._pull(now_ns)
 
