@@ -32,7 +32,7 @@ SLOTS = 64
 STATIONS = [bytes.fromhex(f"0200000000{n:02x}") for n in range(1, 9)]
 ODD = [bytes.fromhex(mac) for mac in ("ffffffffffff", "01005e000001", "0180c2000000", "0180c200000e", "000000000000")]
 TAGS = [b"", b"", b"", b"", *map(bytes.fromhex, ("81000000", "8100e00a", "81000014", "88a8000a"))]
-SIZES = [0, 1, 2, 18, 31, 46, 64, 65, 200, 561, 562, 563]
+SIZES = [0, 1, 2, 18, 31, 46, 64, 65, 200, 575, 576, 577]
 POLICIES = [
     PolicyInForce(),
     PolicyInForce(),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamina_kit.errors import InvalidArgument
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain import ring_layout as layout
 from lamina_vswitch.domain.definition import SwitchDefinition
@@ -123,8 +124,9 @@ def test_a_ring_lies_in_its_memory() -> None:
         (bytearray(SIZES.ring_bytes), -1),
         (bytes(SIZES.ring_bytes), 0),
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(InvalidArgument) as refused:
             MemoryRing(memory, offset, SIZES)
+        assert refused.value.reason == "RING_OUTSIDE_MEMORY"
 
 
 def test_frames_of_all_lengths_go_through_a_ring_byte_for_byte() -> None:

@@ -17,6 +17,7 @@ from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.laden import LadenFrame
 from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.offload.takes import ALL
+from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.topology import Port
 from lamina_vswitch.engines.interface import FrameSink
 from lamina_vswitch.engines.model.engine import ModelEngine
@@ -53,7 +54,8 @@ class Bench:
     """A switch with a ring at port 1, a ring at port 2, and a list at each further port."""
 
     def __init__(self, ports: int = 3, mac_limit: int = 8192, **ring: Any) -> None:
-        self.engine = ModelEngine(lambda notice: None)
+        self.notices: list[Notice] = []
+        self.engine = ModelEngine(self.notices.append)
         self.engine.add_switch(SWITCH, SwitchDefinition("s1", mac_limit=mac_limit))
         self.rings = [MemoryRing.alone(64, 2048) for _ in range(2)]
         self.lists = [List() for _ in range(ports - 2)]
@@ -88,6 +90,23 @@ def test_a_switch_keeps_what_it_knew_when_the_plane_comes() -> None:
         (A, 3, 3),
         (B, 1, 2),
     ]
+
+
+def test_an_address_lives_to_the_nanosecond() -> None:
+    """A known destination is flooded to from the end of its age on, and a source is news again from there."""
+    bench, age = Bench(), 300 * 10**9
+    bench.send(2, ALL_STATIONS + B + REST)
+    bench.send(1, B + A + REST, now=age - 1)
+    assert bench.lists[0].frames == [ALL_STATIONS + B + REST]
+    bench.send(1, B + A + REST, now=age)
+    assert bench.lists[0].frames[1:] == [B + A + REST]
+    bench.send(2, ALL_STATIONS + B + REST, now=2 * age - 1)
+    bench.notices.clear()
+    bench.send(1, B + A + REST, now=2 * age - 1)
+    assert bench.notices == []
+    bench.send(2, ALL_STATIONS + B + REST, now=3 * age - 2)
+    bench.send(1, B + A + REST, now=3 * age - 1)
+    assert [(one.event, one.object) for one in bench.notices] == [("mac.learned", f"{SWITCH}/ports/p1")]
 
 
 def test_a_flood_of_addresses_is_learned_in_one_burst() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lamina_kit.errors import InvalidArgument
 from lamina_vswitch.domain.ring_layout import Geometry
 from lamina_vswitch.plane import rings
 from lamina_vswitch.plane.bursts import Burst
@@ -16,13 +17,18 @@ class MemoryRing:
     """The slots of one ring: `memory` (writable, kept alive) holds it from `offset` on, `geometry` tells its sizes.
 
     `records` says that somebody writes trace records into its slots; else the plane need not clear them.
-    Raises ValueError when the ring does not lie in the memory.
+    Raises InvalidArgument `RING_OUTSIDE_MEMORY` when the ring does not lie in the memory, or that cannot be written.
     """
 
     def __init__(self, memory: Any, offset: int, geometry: Geometry) -> None:
         data: Any = np.frombuffer(memory, np.uint8)
         if offset < 0 or offset + geometry.ring_bytes > data.size or not data.flags.writeable:
-            raise ValueError(f"A ring of {geometry.ring_bytes} bytes does not lie at {offset} of {data.size} bytes.")
+            raise InvalidArgument(
+                f"A ring of {geometry.ring_bytes} bytes does not lie at {offset} of {data.size} bytes.",
+                reason="RING_OUTSIDE_MEMORY",
+                next_step="Map the whole file, to be written, and take the offset from its geometry.",
+                ring=str(offset),
+            )
         self._data = data
         self.geometry = geometry
         self.records = False
