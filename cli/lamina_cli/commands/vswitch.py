@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
 from lamina_cli.commands import (
+    vswitch_backends,
     vswitch_capture,
     vswitch_networks,
     vswitch_policies,
@@ -61,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     vswitch_policies.configure(verbs)
     vswitch_watching.configure(verbs)
     vswitch_networks.configure(verbs)
+    vswitch_backends.configure(verbs)
 
 
 def _switches(client: Client) -> SwitchesStub:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lamina_kit.clock import Clock
-from lamina_kit.errors import AlreadyExists, FailedPrecondition, LaminaError
+from lamina_kit.errors import AlreadyExists, DataLoss, FailedPrecondition, LaminaError
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.backend.address import SocketAddress, parse_address
 from lamina_vswitch.domain.backend.definition import (
@@ -219,7 +219,11 @@ def _address(text: str, kind: type[Datagram] | type[Stream]) -> SocketAddress:
     """Return an address that was checked when its backend was defined."""
     found = parse_address(text, FAMILIES[kind])
     if isinstance(found, str):
-        raise ValueError(f"{text} {found}")
+        raise DataLoss(
+            f"The database has a backend at {text}, which {found}.",
+            reason="STORE_CORRUPT",
+            next_step="Delete the backend, and plug it in anew.",
+        )
     return found
 
 

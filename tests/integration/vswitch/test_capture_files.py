@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 from lamina.vswitch.v1 import backends_pb2
+from tests.integration.vswitch.plugging import ENDED, FAILED, plug, state, until_state
 from tests.integration.vswitch.ring_device import make_ports
 from tests.integration.vswitch.test_attach import BROADCAST, A, B, frame, reason_of
-from tests.integration.vswitch.test_backends import ENDED, FAILED, plug, state, until_state
 
 from lamina_vswitch.domain.backend.capture_reader import CaptureReader
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -41,10 +42,9 @@ class Outlet:
         """Send a frame or have it wait; False: it is lost."""
         if not self._waiting:
             try:
-                self._write(frame)
-                return True
-            except (BlockingIOError, InterruptedError):
-                pass
+                with contextlib.suppress(BlockingIOError, InterruptedError):  # no room now: it waits
+                    self._write(frame)
+                    return True
             except OSError:
                 return False
         if len(self._waiting) >= self._capacity:

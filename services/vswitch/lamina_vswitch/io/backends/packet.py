@@ -51,6 +51,9 @@ class PacketBackend:
         except OSError as error:
             self._in.close()
             raise refusal(what, error, "CAP_NET_RAW") from error
+        except BaseException:
+            self._in.close()
+            raise
         self._outlet = Outlet(self._out.fileno(), capacity, self._send, end.lost)
 
     def start(self) -> None:
@@ -112,7 +115,8 @@ def _opened(end: socket.socket, out: socket.socket, wanted: Packet) -> BlockRing
     try:
         number = socket.if_nametoindex(wanted.interface)
     except OSError as error:  # it has no number of its own
-        raise OSError(errno.ENODEV, "no interface has this name") from error
+        missing = OSError(errno.ENODEV, "no interface has this name")
+        raise refusal(f"interface {wanted.interface}", missing) from error
     if wanted.promiscuous:
         end.setsockopt(SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("=iHH8s", number, _MR_PROMISC, 0, b""))
     for each in (end, out):
