@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,11 @@ class RingStreams:
     ) -> AsyncGenerator[pb.AttachRingResponse, None]:
         """Keep a ring attached from the stream's first message to its end; `peer` says where the caller is."""
         opening = convert_ring.ring_opening(await first(requests, pb.AttachRingRequest()))
-        port = self._catalog.port_of_handle(opening.slot, opening.generation)
-        name = self._catalog.port_name(port.switch, port.port)
+        self._catalog.port_of_handle(opening.slot, opening.generation)
         self._check(opening, peer)
+        plane = await self._loaded_plane()
+        port = self._catalog.port_of_handle(opening.slot, opening.generation)  # it may have gone meanwhile
+        name = self._catalog.port_name(port.switch, port.port)
         file = self._folder.make(opening.geometry)
         reader: asyncio.Task[None] | None = None
         told = Attachment(name, 1)
@@ -63,7 +66,7 @@ class RingStreams:
         ring: _AttachedRing | None = None
         try:
             bell = Doorbell(file.path.with_suffix(".bell"))
-            ring = _AttachedRing(self._loaded_plane(), port, opening, file, bell, told, self._clock)
+            ring = _AttachedRing(plane, port, opening, file, bell, told, self._clock)
             self._catalog.attach(port, ring.sink, self._clock.now_ns(), opening.takes)
             self._open[opening.slot] = told
             reader = asyncio.get_running_loop().create_task(self._read(requests, opening.slot, told))
@@ -124,15 +127,18 @@ class RingStreams:
             path = opening.doorbell_path
             check.that(not path or is_heard(path), "open.doorbell_path", "is no socket at which somebody waits")
 
-    def _loaded_plane(self) -> Plane:
-        """Return the compiled plane, which is loaded at its first use."""
-        if self._plane is None:
-            from lamina_vswitch.plane.switching import Plane
+    async def _loaded_plane(self) -> Plane:
+        """Return the compiled plane, which is loaded at its first use.
 
-            engine = self._catalog.engine
-            if not isinstance(engine, ModelEngine):
-                raise lacking("rings in shared memory", f"the engine {engine.name} has none")
-            self._plane = Plane(engine, int.from_bytes(self._rng.bytes(8), "little"))
+        A thread does that: where it was never compiled it takes seconds, in which the service has others to serve.
+        """
+        engine = self._catalog.engine
+        if not isinstance(engine, ModelEngine):
+            raise lacking("rings in shared memory", f"the engine {engine.name} has none")
+        if self._plane is None:
+            module = await asyncio.to_thread(import_module, "lamina_vswitch.plane.switching")
+            secret = int.from_bytes(self._rng.bytes(8), "little")
+            self._plane = self._plane or module.Plane(engine, secret)
         return self._plane
 
 

@@ -52,7 +52,7 @@ class Device:
 
     async def next(self) -> rings_pb2.AttachRingResponse:
         """Return the next message."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):  # the first ring may have to wait for code to be compiled
             response = await self.call.read()
         assert isinstance(response, rings_pb2.AttachRingResponse), "the stream has ended"
         return response
