@@ -63,9 +63,12 @@ def test_frames_leave_when_exact_arithmetic_says(
 ) -> None:
     """Each frame leaves at its own nanosecond, whether one looks at every one or only at the end; none is reordered."""
     shaping = Shaping(average, average * times, burst)
-    shaper, left, now, wanted = Shaper(shaping, 0), [], 0, []
+    shaper, now = Shaper(shaping, 0), 0
+    left: list[tuple[bytes, int]] = []
+    wanted: list[tuple[bytes, int]] = []
     tokens = ExactBucket(average, Fraction(8 * shaping.bucket_bytes), 0)
     line = ExactBucket(shaping.peak or 1, Fraction(shaping.peak or 1, BILLION), 0)
+    line.level = Fraction(0)
     before = 0
     for number, (gap, size) in enumerate(frames):
         now += gap * 1000
@@ -93,7 +96,8 @@ def test_frames_leave_when_exact_arithmetic_says(
 def test_no_window_carries_more_than_the_bucket_and_the_rate(average: int, times: int, sizes: list[int]) -> None:
     """Between any two departures: at most the burst and what the average brings, and never faster than the peak."""
     shaping = Shaping(average, average * times, 20_000)
-    shaper, left = Shaper(shaping, 0), []
+    shaper = Shaper(shaping, 0)
+    left: list[tuple[int, int]] = []
     for size in sizes:
         shaper.push(bytes(size), 0)
     while shaper.due_ns is not None:

@@ -79,7 +79,9 @@ class Policing:
         return passing
 
     def went_down(self, port: Port, now_ns: int) -> None:
-        """Drop what waits at a port that is not up any more."""
+        """Drop what waits at a port, unless it is up all the same: one that is held outlives its device."""
+        if port.up:
+            return
         for shaper in (port.ingress, port.egress):
             waiting = shaper.clear() if shaper is not None else []
             if waiting:
