@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from lamina_kit.errors import ResourceExhausted
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.hold import Hold
+from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.offload.finish import finished
 from lamina_vswitch.domain.offload.takes import PLAIN, Takes
 from lamina_vswitch.domain.topology import Port
@@ -53,7 +54,7 @@ class Exits:
 
     def ready(self, port: Port, frames: list[bytes], now_ns: int) -> list[bytes]:
         """Return what goes into the device's queue now: nothing for a held port."""
-        if port.listening is not None:
+        if port.listening is not None and not _sees_everything(port, port.listening):
             frames = [frame for frame in frames if port.listening.wants(frame)]
         hold = self._holds.get(port.slot)
         if hold is None:
@@ -100,6 +101,11 @@ class Exits:
 
     def _room(self) -> int:
         return MAX_HELD_BYTES - sum(hold.size_bytes for hold in self._holds.values())
+
+
+def _sees_everything(port: Port, listening: Listening) -> bool:
+    """Tell whether a device gets what it did not ask for: copies of a mirror, or all if it and its policy want that."""
+    return port.copies_only or (listening.promiscuous and port.policy.security.promiscuous)
 
 
 def _memory_full(port: Port) -> ResourceExhausted:
