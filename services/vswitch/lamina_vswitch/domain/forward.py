@@ -138,7 +138,7 @@ def forward_released(switch: Switch, port: Port, frames: Sequence[bytes], now_ns
 def _flows(switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int, result: Forwarding) -> None:
     """Switch frames of a port whose policy has nothing to say."""
     fdb, longest, version = switch.fdb, switch.mtu_bytes + HEADER_BYTES, switch.fdb.version
-    alike, delivery = not (switch.trunked or switch.listening), result.deliveries.setdefault
+    alike, delivery = switch.alike, result.deliveries.setdefault
     vlan, slot = port.vlan, port.slot
     routes: dict[bytes, tuple[Append, ...]] = {}
     for frame in frames:

@@ -163,6 +163,8 @@ class Switch:
         """Whether any port hears everything."""
         self.trunked = False
         """Whether any port is a trunk."""
+        self.alike = True
+        """Whether neither is so: a frame between known stations leaves at one port, as it came."""
         self._audiences: dict[tuple[int, int, bool], Audience] = {}
 
     def add_port(self, port: Port) -> None:
@@ -182,6 +184,7 @@ class Switch:
         self._audiences.clear()
         self.trunked = any(port.policy.trunk is not None for port in self.ports.values())
         self.listening = any(port.policy.security.promiscuous for port in self.ports.values())
+        self.alike = not (self.trunked or self.listening)
 
     def set_link(self, slot: int, up: bool, now_ns: int) -> bool:
         """Plug the cable in or out. Return whether the device sees a change."""
