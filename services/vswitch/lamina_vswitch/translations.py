@@ -8,7 +8,7 @@ stays defined and silent, and the event log says why.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lamina_kit.checks import Checks
 from lamina_kit.clock import Clock
@@ -74,15 +74,15 @@ class Translations:
 
     # Tables
 
-    def entries(self, network: str, inside: int | None, protocol: int | None) -> tuple[list[Entry], int]:
+    def entries(self, network: str, inside: int | None, protocol: int | None) -> tuple[Sequence[Entry], int]:
         """Return the entries of an inside address and a protocol, or all, in the order of the list; and the time."""
         now_ns = self._clock.now_ns()
-        table = self._state(network).translator.table
-
-        def wanted(entry: Entry) -> bool:
-            return inside in (None, entry.inside[0]) and protocol in (None, entry.protocol)
-
-        return table.find(now_ns, wanted), now_ns
+        entries = self._state(network).translator.table.entries(now_ns)
+        if inside is not None:
+            entries = [each for each in entries if each.inside[0] == inside]
+        if protocol is not None:
+            entries = [each for each in entries if each.protocol == protocol]
+        return entries, now_ns
 
     def flush(self, network: str, inside: int | None) -> int:
         """Forget the entries of an inside address, or all; return how many."""

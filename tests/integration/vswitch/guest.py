@@ -48,6 +48,12 @@ class Guest:
                 if (found := wanted(frame)) is not None:
                     return found
 
+    def take_waiting(self) -> list[bytes]:
+        """Return the frames that came and were not looked at, for who reads the device from now on."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting
+
     def answer_arp(self, frame: ethernet.Frame) -> None:
         """Answer a question for the own address, if a frame is one."""
         packet = arp.parse(frame.payload) if frame.ethertype == ethernet.ARP else None

@@ -105,12 +105,14 @@ class TcpGuest:
         return found.errno if isinstance(found, Refused) else found.error
 
     async def _carry(self) -> None:
+        frames = self.guest.take_waiting()
         while True:
-            for data in (await self.guest.device.call.read()).frames.frames:
+            for data in frames:
                 frame = ethernet.parse(data)
                 assert isinstance(frame, ethernet.Frame)
                 self.guest.answer_arp(frame)
                 self._took(frame)
+            frames = (await self.guest.device.call.read()).frames.frames
 
     def _took(self, frame: ethernet.Frame) -> None:
         packet = ipv4.parse(frame.payload) if frame.ethertype == ethernet.IPV4 else None

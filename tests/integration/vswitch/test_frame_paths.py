@@ -15,6 +15,7 @@ from tests.integration.vswitch.network_bench import LAN, SWITCH, NetworkBench, r
 
 from lamina_net import arp, ethernet, icmp, ipv4, udp
 from lamina_net.address import BROADCAST, BROADCAST_MAC
+from lamina_net.tcp import segment
 
 ROUTER, FAR_ROUTER = 0x0A000201, 0x0A090001
 FAR = "hosts/h1/networks/far"
@@ -152,10 +153,13 @@ async def test_a_host_only_network_has_no_way_out(lan: Lan) -> None:
 
 
 async def test_what_a_router_takes_ends_there(lan: Lan) -> None:
-    """Echo, ARP, DHCP, a closed port, a damaged packet and a stranger's broadcast each end with their rule."""
+    """Echo, ARP, DHCP, DNS, closed ports, a damaged packet and a stranger's broadcast each end with their rule."""
     near = lan.near
     discover = udp.build(0, BROADCAST, udp.Datagram(68, 67, bytes(240)))
     closed = udp.build(near.address, ROUTER, udp.Datagram(1, 9, b""))
+    names, nothing = (
+        segment.build(near.address, ROUTER, segment.Segment(1, port, 0, 0, segment.SYN, 0)) for port in (53, 9)
+    )
     asks = arp.request(near.mac, near.address, ROUTER)
     for frame, rule in (
         (lan.frame(lan.echo(ROUTER)), "router.echo"),
@@ -163,6 +167,8 @@ async def test_what_a_router_takes_ends_there(lan: Lan) -> None:
         (ethernet.build(BROADCAST_MAC, near.mac, ethernet.ARP, asks[:9]), "router.arp_malformed"),
         (lan.frame(ipv4.Packet(0, BROADCAST, ipv4.UDP, discover), BROADCAST_MAC), "router.service"),
         (lan.frame(ipv4.Packet(near.address, ROUTER, ipv4.UDP, closed)), "router.unreachable"),
+        (lan.frame(ipv4.Packet(near.address, ROUTER, ipv4.TCP, names)), "router.service"),
+        (lan.frame(ipv4.Packet(near.address, ROUTER, ipv4.TCP, nothing)), "router.reset"),
         (lan.frame(lan.echo(ROUTER))[:20], "router.drop_ip_malformed"),
         (lan.frame(lan.echo(lan.far.address), BROADCAST_MAC), "router.not_for_it"),
         (lan.frame(lan.echo(FAR_ROUTER + 77)), "router.neighbor_unknown"),

@@ -149,6 +149,23 @@ async def test_nobody_gives_up_what_another_port_has(bench: NetworkBench) -> Non
     assert [lease.mac_address for lease in await bench.leases()] == ["02:00:00:00:00:01", "02:00:00:00:00:02"]
 
 
+async def test_nobody_takes_what_another_device_has_by_its_name(bench: NetworkBench) -> None:
+    """REQUESTs from another port that only say somebody's MAC address move no lease, and get no reserved address."""
+    victim, liar = await bench.guest(1), await bench.guest(2)
+    await victim.get_address()
+    reserved = b"\x02" + bytes(4) + b"\x77"
+    wanted = nets.Reservation(mac_address="02:00:00:00:00:77", address="10.0.2.9")
+    await bench.networks.CreateReservation(nets.CreateReservationRequest(parent=LAN, reservation=wanted))
+    liar.send_dhcp(Kind.REQUEST, mac=victim.mac, client=victim.address)
+    liar.send_dhcp(Kind.DISCOVER, mac=reserved)
+    liar.send_dhcp(Kind.REQUEST, mac=reserved, requested_address=BASE + 9)
+    await liar.get_address()
+    assert [(lease.address, lease.port) for lease in await bench.leases()] == [
+        ("10.0.2.2/24", f"{SWITCH}/ports/p1"),
+        ("10.0.2.3/24", f"{SWITCH}/ports/p2"),
+    ]
+
+
 async def test_a_name_belongs_to_who_had_it_first(bench: NetworkBench) -> None:
     """A device that says another's host name does not get the name, also when the first one renews."""
     victim, liar = await bench.guest(1), await bench.guest(2)

@@ -108,7 +108,6 @@ class HostSockets:
         opened = self._bound(socket.SOCK_STREAM, at)
         if isinstance(opened, HostError):
             return opened
-        opened.listen(BACKLOG)
         return ListeningPort(self, opened, accepted)
 
     def receive(self, at: Endpoint, arrived: Arrived) -> HostPort | HostError:
@@ -125,6 +124,8 @@ class HostSockets:
                 # So that a forward of before can be made again while its last connections are in TIME-WAIT.
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.bind(_address(at))
+            if kind == socket.SOCK_STREAM:
+                opened.listen(BACKLOG)  # where two have bound the port, the second is refused here
         except OSError as error:
             opened.close()
             return host_error(error)

@@ -12,6 +12,9 @@ Nothing is answered before the lease is recorded: `kill -9` forgets no promise. 
 it cannot have is told NAK, unless this server knows nothing of it and the address is free: then another start of the
 device decides (RFC 2131, 4.3.2). The source of a message, as the switch learned it, is its port; a message whose source
 the switch could not learn gets nothing, because nobody would be held to the limit for it.
+
+A message only says whose it is. What belongs to a MAC address, a reservation or a lease that another port has, is given
+to frames from that address alone, which policies can hold to their port.
 """
 
 from __future__ import annotations
@@ -59,9 +62,11 @@ class DhcpServer:
         self._advice = advice
         self._book = book
 
-    def receive(self, message: Message, port: str, now_ns: int) -> Answer:
-        """Answer a message that came from `port`, empty when it is not known."""
+    def receive(self, message: Message, source: bytes, port: str, now_ns: int) -> Answer:
+        """Answer a message whose frame came from the MAC address `source` and from `port`, empty when not known."""
         if message.op != BOOTREQUEST or message.relay:
+            return _SILENCE
+        if source != message.mac and self._belongs_to_another(message.mac, port, now_ns):
             return _SILENCE
         match message.kind:
             case Kind.DISCOVER:
@@ -75,6 +80,11 @@ class DhcpServer:
             case Kind.INFORM if message.client in self._advice.subnet:
                 return Answer(self._reply(message, Kind.ACK, 0, lease=False))
         return _SILENCE
+
+    def _belongs_to_another(self, mac: bytes, port: str, now_ns: int) -> bool:
+        """Tell whether something is kept for a device that its port does not show to be this one."""
+        held = self._book.of_device(mac, now_ns)
+        return self._book.reservation(mac) is not None or (held is not None and held.port != port)
 
     def _discover(self, message: Message, port: str, now_ns: int) -> Answer:
         if not port:

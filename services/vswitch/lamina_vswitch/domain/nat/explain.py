@@ -61,10 +61,8 @@ def _to_server(table: Table, balancer: Balancer, packet: bytes, view: View, now_
     if not backends:
         return _drop(DropReason.NO_BACKEND, _place((key.dst, key.dst_port)))
     named = ", ".join(f"{_place(each.endpoint)} (weight {each.weight})" for each in backends)
-    detail = (
-        f"a new {_NAMES[key.protocol]} flow from {_place((key.src, key.src_port))} would get an entry, a free port of"
-    )
-    return _end("new_entry", f"{detail} {format_address(balancer.gateway)}, and one of the backends {named}")
+    detail = f"would get an entry, a free port of {format_address(balancer.gateway)}, and one of the backends {named}"
+    return _end("new_entry", f"{_new(view)} {detail}")
 
 
 def _to_router(table: Table, packet: bytes, view: View, now_ns: int) -> Translation | None:
@@ -92,10 +90,7 @@ def _outside(table: Table, gateway: SocketGateway, view: View, now_ns: int) -> T
     peer = gateway.reach.peer((key.dst, key.dst_port))
     if peer is None:
         return _drop(DropReason.NAT_DESTINATION_FORBIDDEN, _place((key.dst, key.dst_port)))
-    detail = (
-        f"a new {_NAMES[key.protocol]} flow from {_place((key.src, key.src_port))} would get an entry, and a socket of"
-    )
-    return _end("new_entry", f"{detail} this machine to {_place(peer)}")
+    return _end("new_entry", f"{_new(view)} would get an entry, and a socket of this machine to {_place(peer)}")
 
 
 def _passed(entry: Entry, packet: bytes, view: View, *, inside: bool) -> Translation:

@@ -253,6 +253,10 @@ class SocketGateway:
     def _admitted(self, forward: Forward, peer: Endpoint, now_ns: int) -> Entry | None:
         """Return a new entry for a flow through a forwarded port; None: there is no room for it."""
         wanted = forward.definition
+        # A peer that comes from a port of before has ended what it had there: the machine lets no two be at a time.
+        before = self._table.from_outside(FlowKey(wanted.protocol, *peer, *wanted.outside), now_ns)
+        if before is not None:
+            self._table.remove(before)
         if self._table.refusal(wanted.inside[0], now_ns) is not None:
             return None
         port = self._ports.take((wanted.protocol, *wanted.inside), _flow(wanted.protocol, peer, wanted.outside))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lamina_vswitch.domain.drop import DropReason
@@ -114,6 +114,7 @@ class Table:
         self._outer: dict[FlowKey, Entry] = {}
         self._ages: dict[int, OrderedDict[int, Entry]] = {}
         self._of_address: dict[int, int] = {}
+        self._sorted: list[Entry] | None = None
         self._numbers = 0
 
     def __len__(self) -> int:
@@ -157,7 +158,11 @@ class Table:
         return None
 
     def add(self, wanted: Wanted, now_ns: int) -> Entry:
-        """Make an entry; `refusal` was asked, and neither side's packets belong to another entry."""
+        """Make an entry; `refusal` was asked, and packets from inside belong to no other entry.
+
+        Packets from outside may: a host gives the port of a socket that is closed to another one, while the entry of
+        the first lives on until its time. They belong to the newest entry then.
+        """
         track = Track.begun(wanted.protocol, inside=wanted.by_inside)
         self._numbers += 1
         entry = Entry(
@@ -165,6 +170,7 @@ class Table:
             track, now_ns, now_ns, wanted.via,
         )  # fmt: skip
         self._inner[entry.inner] = self._outer[entry.outer] = entry
+        self._sorted = None
         address = entry.inside[0]
         self._of_address[address] = self._of_address.get(address, 0) + 1
         self._queue(entry)[entry.number] = entry
@@ -197,7 +203,10 @@ class Table:
 
     def remove(self, entry: Entry) -> None:
         """Forget an entry."""
-        del self._inner[entry.inner], self._outer[entry.outer]
+        self._sorted = None
+        del self._inner[entry.inner]
+        if self._outer.get(entry.outer) is entry:
+            del self._outer[entry.outer]
         del self._queue(entry)[entry.number]
         address = entry.inside[0]
         self._of_address[address] -= 1
@@ -227,10 +236,15 @@ class Table:
         """Return when the first entry ends if no packets come; None without entries."""
         return min((next(iter(queue.values())).ends_ns for queue in self._ages.values() if queue), default=None)
 
-    def entries(self, now_ns: int) -> list[Entry]:
-        """Return the live entries, ordered by protocol, inside address and port, then the other sides."""
+    def entries(self, now_ns: int) -> Sequence[Entry]:
+        """Return the live entries, ordered by protocol, inside address and port, then the other sides.
+
+        They are sorted once until one comes or goes: who reads a long table page by page has it sorted already.
+        """
         self.sweep(now_ns)
-        return sorted(self._inner.values(), key=order)
+        if self._sorted is None:
+            self._sorted = sorted(self._inner.values(), key=order)
+        return self._sorted
 
     def _alive(self, entry: Entry | None, now_ns: int) -> Entry | None:
         if entry is None or entry.ends_ns > now_ns:

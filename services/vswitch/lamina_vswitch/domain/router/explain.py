@@ -178,12 +178,17 @@ def _local(router: Router, packet: ipv4.Packet, data: bytes, now_ns: int) -> Han
             return _drop(DropReason.CHECKSUM_BAD if message is Refusal.CHECKSUM else DropReason.IP_MALFORMED)
         if message.type == icmp.ECHO_REQUEST:
             return _end("echo", f"the router answers the echo request of {format_address(packet.src)}")
+    stream = router.stream if packet.protocol == ipv4.TCP else None
+    if stream is not None and stream.wants(packet.payload):
+        return _end("service", "is for DNS over TCP, a service of the router")
     if router.translator is not None:
         handling = _translated(router, data[: packet.header_bytes + len(packet.payload)], now_ns)
         if handling is not None:
             return handling
     if packet.protocol == ipv4.ICMP:
         return _end("icmp", "is an ICMP message that the router does not answer")
+    if stream is not None:
+        return _end("reset", "no TCP port of the router takes it; a reset is due, unless it is one itself")
     return _end("unreachable", "nothing at the router takes it; an ICMP error is due to the sender")
 
 

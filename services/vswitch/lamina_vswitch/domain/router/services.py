@@ -40,7 +40,7 @@ class DhcpService:
         message = dhcp.parse(arrival.datagram.payload)
         if isinstance(message, Refusal):
             return []
-        answer = self._server.receive(message, self._port_of(arrival.mac, now_ns), now_ns)
+        answer = self._server.receive(message, arrival.mac, self._port_of(arrival.mac, now_ns), now_ns)
         if answer.exhausted:
             self._dropped(DropReason.DHCP_EXHAUSTED, frame, now_ns)
         if answer.reply is None:
