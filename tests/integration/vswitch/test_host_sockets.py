@@ -77,13 +77,12 @@ async def test_a_guest_fetches_a_page_from_a_server_on_this_machine(
 
 async def test_a_refused_connection_is_refused(bench: NatBench) -> None:
     """A port at which nobody listens resets the guest's SYN."""
-    with socket.socket() as unused:
-        unused.bind((LOOPBACK, 0))
-        port = unused.getsockname()[1]
-    guest = await bench.tcp_guest()
-    handle = guest.dial(ALIAS, port)
-    await guest.until(lambda: guest.error(handle) is not None)
-    assert guest.error(handle) is Errno.CONNREFUSED
+    with socket.socket() as silent:
+        silent.bind((LOOPBACK, 0))  # and kept, so that no other program gets the port meanwhile
+        guest = await bench.tcp_guest()
+        handle = guest.dial(ALIAS, silent.getsockname()[1])
+        await guest.until(lambda: guest.error(handle) is not None)
+        assert guest.error(handle) is Errno.CONNREFUSED
 
 
 async def test_what_is_not_allowed_is_told(bench: NatBench, server: tuple[int, list[bytes]]) -> None:

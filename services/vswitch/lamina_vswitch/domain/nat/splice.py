@@ -80,6 +80,7 @@ class Splice:
         elif event.kind is EventKind.WRITABLE:
             self._push(now_ns)
         elif event.kind is EventKind.ERROR:
+            self._gateway.tcp.close(event.handle, now_ns)
             self._end(abort=True)
 
     def accepted(self, handle: Handle, now_ns: int) -> None:
