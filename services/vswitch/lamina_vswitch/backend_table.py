@@ -80,7 +80,7 @@ class BackendTable:
             except LaminaError as error:
                 self._entries[key] = _Entry(wanted, None, error.message)
             else:
-                self._entries[key] = _Entry(wanted, backend)
+                self._entries[key] = _Entry(_shown(wanted, backend), backend)
 
     def stop(self) -> None:
         """Close all: the service stops."""
@@ -107,13 +107,14 @@ class BackendTable:
                 next_step="End that first, or plug into another port.",
             )
         backend = self._open(wanted, resumed=False)
+        chosen = _shown(wanted, backend)  # after a restart, the peer finds it where it was
         try:
-            self._store.add(wanted, origin)
+            self._store.add(chosen, origin)
         except BaseException:
             backend.close()
             raise
         self._plug(wanted, backend)
-        entry = self._entries[key] = _Entry(_shown(wanted, backend), backend)
+        entry = self._entries[key] = _Entry(chosen, backend)
         self._requests.remember("backend", key, origin)
         self._note(key, "backend.created", kind=kind_word(wanted.kind))
         return self._view(entry)
@@ -142,7 +143,7 @@ class BackendTable:
         """Return the opened backend. Raises the errors of `CreateBackend`."""
         port = self._catalog.port(wanted.switch, wanted.port)
         engine, kind, capacity = self._catalog.engine, wanted.kind, wanted.queue_frames
-        end = PortEnd(engine, port.slot, self._catalog.mtu_bytes(port.slot), self._clock.now_ns)
+        end = PortEnd(engine, port.slot, lambda: self._catalog.mtu_bytes(port.slot), self._clock.now_ns)
         if isinstance(kind, CaptureFile):
             name = self._catalog.port_name(wanted.switch, wanted.port)
 

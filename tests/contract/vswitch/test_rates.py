@@ -210,3 +210,31 @@ def test_what_waits_for_a_held_port_outlives_its_device(made: Any) -> None:
     made.engine.detach(2, made.sinks[2], 0)
     made.engine.advance(10 * SECOND_NS)
     assert (len(made.engine.hold(2)), made.drops(2)) == (1, {})
+
+
+def test_what_comes_behind_a_probe_in_its_batch_meets_shut_ports(made: Any) -> None:
+    """A port that a frame has shut gets nothing more of the batch, and one that was shut itself sends no more of it."""
+    flood, back = frame(ALL, A), frame(ALL, B)
+    for slot, mac in ((1, A), (3, C)):
+        made.engine.add_static(SWITCH, 0, mac, slot, 0)
+    watch(made)
+    made.engine.advance(0)
+    probes = [made.sinks[slot].take()[0] for slot in (1, 2, 3)]
+    made.engine.transmit(1, [flood, probes[2], flood], 0)
+    assert (came(made, 2), came(made, 3), made.engine.shut(3).peer[-2:]) == (2, 1, "p1")
+    made.engine.transmit(2, [back, probes[0], back], 0)
+    assert (came(made, 1), made.drops(2)) == (1, {"LOOP_PROBE": 1, "PORT_SHUT": 1})
+
+
+def test_what_waits_at_a_port_goes_with_its_hold(made: Any) -> None:
+    """Without a device the hold alone keeps a port up: when it ends, frames that wait for the shaper are dropped."""
+    if "hold-frames" not in made.engine.capabilities:
+        pytest.skip("the engine holds no frames")
+    let(made, 2, egress_shaping=Shaping(8_000, 0, 9018))
+    made.engine.transmit(1, [frame(ALL, A, 1500)] * 9, 0)
+    assert came(made, 2) == 6
+    made.engine.quiesce(2, 100, 0)
+    made.engine.detach(2, made.sinks[2], 0)
+    assert made.engine.release(2, 0) == 0
+    assert made.drops(2) == {"SHAPED": 3}
+    made.engine.advance(10**15)

@@ -11,7 +11,7 @@ import pytest
 from lamina.common.v1 import handle_pb2
 from lamina.vswitch.v1 import rings_pb2
 from lamina.vswitch.v1 import vswitch_pb2 as pb
-from tests.integration.vswitch.ring_device import RingDevice, counters, make_ports, rings
+from tests.integration.vswitch.ring_device import ALL, RingDevice, counters, make_ports, rings
 from tests.integration.vswitch.test_attach import BROADCAST, A, B, frame, reason_of
 
 OPEN = rings_pb2.ReleasePortOpen
@@ -240,3 +240,21 @@ async def test_a_release_is_opened_once(start: Any, kinds: list[str]) -> None:
 
     call = rings(running).ReleasePort(requests())
     assert await reason_of(call) == (grpc.StatusCode.INVALID_ARGUMENT, "RELEASE_NOT_OPENED")
+
+
+async def test_tags_beside_held_frames_are_not_lost(start: Any) -> None:
+    """A device that takes its tags beside the frames gets another's place: what waited for it has the tags in it."""
+    running = await start()
+    (port,) = await make_ports(running, "a")
+    engine, slot = running.service._catalog.engine, port.handle.id
+    tagged = [frame(BROADCAST, A, text)[:12] + b"\x81\x00\x00\x07" + frame(BROADCAST, A, text)[12:] for text in "ab"]
+    first = await RingDevice(running, port.handle, offloads=ALL).plug_in()
+    engine.give(slot, tagged, 0)
+    assert engine.quiesce(slot, 100, 0) == 2  # before the stream had a turn to send
+    first.call.cancel()
+    async with asyncio.timeout(10):
+        while engine.attached(slot):  # noqa: ASYNC110 (it tells when it is asked)
+            await asyncio.sleep(0)
+    second = await RingDevice(running, port.handle).plug_in()
+    assert await release(running, port) == (2, 0)
+    assert await second.receive(2) == tagged

@@ -167,6 +167,22 @@ async def test_a_full_ring_is_counted(unix: Any, device: Any, tmp_path: Path) ->
     assert int.from_bytes(a.memory[at : at + 8], "little") == 7
 
 
+async def test_a_doorbell_that_is_none_any_more_hurts_nobody_else(unix: Any, device: Any, tmp_path: Path) -> None:
+    """A device that puts something else where its doorbell was gets its frames, and their sender notices nothing."""
+    ports = await make_ports(unix, "a", "b")
+    a = await Device(unix, ports[0].handle, tmp_path / "a").plug_in()
+    b = await device(unix.ports, ports[1].handle, completions=True).plug_in()
+    assert a.into[0].lie_down() == 0
+    (tmp_path / "a").unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(str(tmp_path / "a"))
+        other.listen()
+        b.send([frame(BROADCAST, B)])
+        assert (await b.next()).completion.frames == 1
+    assert a.into[0].pop() == [frame(BROADCAST, B)]
+    a.finish()
+
+
 async def test_flows_keep_to_their_queues(unix: Any, device: Any, tmp_path: Path) -> None:
     """Frames to a device with queues are spread by flow, and all its queues are read."""
     ports = await make_ports(unix, "a", "b")

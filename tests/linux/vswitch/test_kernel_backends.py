@@ -56,7 +56,7 @@ class Bench:
         for slot in (1, 2):
             self.engine.add_port("s", slot, f"p{slot}", 0, True)
         self.engine.attach(1, self.device, 0, ALL)
-        end = PortEnd(self.engine, 2, 1500, lambda: 0)
+        end = PortEnd(self.engine, 2, lambda: 1500, lambda: 0)
         self.backend = open_backend(end)
         self.engine.attach(2, self.backend, 0, self.backend.takes)
         self.backend.start()
@@ -181,7 +181,7 @@ async def test_long_segments_of_the_kernel_come_in_whole(network: Network) -> No
 
 async def test_what_is_not_there_is_refused(network: Network) -> None:
     """An interface that does not exist, and a TAP device that somebody else has."""
-    end = PortEnd(ModelEngine(lambda notice: None), 1, 1500, lambda: 0)
+    end = PortEnd(ModelEngine(lambda notice: None), 1, lambda: 1500, lambda: 0)
     with pytest.raises(NotFound) as missing:
         network.do(lambda: PacketBackend(end, Packet("nothing"), 1))
     assert missing.value.reason == "DEVICE_UNKNOWN"

@@ -32,7 +32,7 @@ class Joined:
         self.backends = []
         for slot, (network, address) in enumerate(zip(networks, (LEFT, RIGHT), strict=True), 1):
             self.engine.add_port("s", slot, f"p{slot}", 0, True)
-            end = PortEnd(self.engine, slot, 1500, lambda: 0)
+            end = PortEnd(self.engine, slot, lambda: 1500, lambda: 0)
             backend = network.do(lambda end=end: TapBackend(end, Tap("tap0", up=True), 1000))  # type: ignore[misc]
             self.engine.attach(slot, backend, 0, backend.takes)
             backend.start()

@@ -1,11 +1,11 @@
 """Forwarding of batches: the data plane of one switch.
 
 A batch enters at one port at one instant. At a plain port, frames with the same fourteen header bytes meet the same
-rules as long as the fdb does not change, so the first one is decided and the others follow it (a flow cache that lives
-for one batch). Tagged frames and frames whose source could not be learned are decided one by one, and so is everything
-at a port whose policy has something to say. Frames between two stations that the fdb knows take a short cut: a dynamic
-entry belongs to a station address and names a port of the VLAN that is up, so no other rule can apply to them, if only
-the header is whole and untagged. The property suite holds the short cuts to the rules.
+rules as long as neither the fdb nor a port changes, so the first one is decided and the others follow it (a flow cache
+that lives for one batch). Tagged frames and frames whose source could not be learned are decided one by one, and so is
+everything at a port whose policy has something to say. Frames between two stations that the fdb knows take a short cut:
+a dynamic entry belongs to a station address and names a port of the VLAN that is up, so no other rule can apply to
+them, if only the header is whole and untagged. The property suite holds the short cuts to the rules.
 
 Frames are immutable and never copied here, but for a tag that is put on or taken off: all ports that a frame leaves in
 the same form receive the same bytes object.
@@ -137,7 +137,8 @@ def forward_released(switch: Switch, port: Port, frames: Sequence[bytes], now_ns
 
 def _flows(switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int, result: Forwarding) -> None:
     """Switch frames of a port whose policy has nothing to say."""
-    fdb, longest, version = switch.fdb, switch.mtu_bytes + HEADER_BYTES, switch.fdb.version
+    fdb, longest = switch.fdb, switch.mtu_bytes + HEADER_BYTES
+    version = fdb.version, switch.revision
     alike, delivery = switch.alike, result.deliveries.setdefault
     vlan, slot = port.vlan, port.slot
     routes: dict[bytes, tuple[Append, ...]] = {}
@@ -153,8 +154,8 @@ def _flows(switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int, res
         if route is None:
             decision = decide(switch, port, frame, now_ns, acts=True)
             _note(decision, switch, port, frame, now_ns, result)
-            if version != fdb.version:
-                version = fdb.version
+            if version != (fdb.version, switch.revision):  # a frame may have had a port shut, this one or another
+                version = fdb.version, switch.revision
                 routes.clear()
             if not _repeatable(decision):
                 result.send(switch, decision, frame)

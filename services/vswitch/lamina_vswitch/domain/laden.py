@@ -89,6 +89,16 @@ def with_tag(frame: bytes, tag: bytes) -> bytes:
     return tagged
 
 
+def with_tag_within(frame: bytes) -> bytes:
+    """Return a frame whose tag, if one lies beside it, stands in it again."""
+    offload, record = load_of(frame)
+    if offload is None or not offload.flags & TAG_BESIDE:
+        return frame
+    left = offload._replace(flags=offload.flags & ~TAG_BESIDE, tag_type=0, tag=0)
+    bare = laden(frame, left if left != Offload() else None, record)
+    return with_tag(bare, offload.tag_type.to_bytes(2, "big") + offload.tag.to_bytes(2, "big"))
+
+
 def tag_of(frame: bytes) -> bytes:
     """Return the four bytes behind the addresses."""
     return frame[_TAG]

@@ -17,6 +17,8 @@ from lamina_vswitch.domain.ring_layout import Geometry
 MAX_RING_BYTES = 1 << 30
 """Bytes of all rings of a host together."""
 
+_MOST_RINGS = 256
+
 
 class RingFolder:
     """Where the rings of a host lie. What a process that died left behind is removed when this is opened."""
@@ -89,14 +91,17 @@ class Doorbell:
             raise
 
     def ring(self, peer: str) -> None:
-        """Ring at the device. One that is gone or has not heard earlier rings needs no further one."""
-        with contextlib.suppress(BlockingIOError, ConnectionRefusedError, FileNotFoundError):
+        """Ring at the device. One that is gone or has not heard earlier rings needs no further one.
+
+        Its path is its own business: whatever it put there instead must not fail whoever sent it a frame.
+        """
+        with contextlib.suppress(OSError):
             self.socket.sendto(b"", peer)
 
     def heard(self) -> None:
-        """Take all rings that came."""
+        """Take the rings that came; a device that rings without end is heard again at the next turn."""
         with contextlib.suppress(BlockingIOError):
-            while True:
+            for _ in range(_MOST_RINGS):
                 self.socket.recv(1)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from lamina_vswitch.domain.laden import TAG_BESIDE, Offload, laden, load_of, with_tag
+from lamina_vswitch.domain.laden import Offload, laden, load_of, with_tag_within
 
 HEADER_BYTES = 20
 RECORD_BYTES = 32
@@ -45,10 +45,7 @@ def with_header(frame: bytes, header: bytes, record: bytes | None) -> bytes:
         return laden(frame, None, record)
     offload = Offload(*_HEADER.unpack(header))
     whole = laden(frame, offload, record)
-    if offload.flags & TAG_BESIDE and offload.tag_type in _TAG_TYPES and len(frame) >= 14:
-        bare = laden(frame, offload._replace(flags=offload.flags & ~TAG_BESIDE, tag_type=0, tag=0), record)
-        return with_tag(bare, offload.tag_type.to_bytes(2, "big") + offload.tag.to_bytes(2, "big"))
-    return whole
+    return with_tag_within(whole) if offload.tag_type in _TAG_TYPES and len(frame) >= 14 else whole
 
 
 def parted(frames: Sequence[bytes]) -> tuple[list[bytes], bytes, bytes]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from lamina_kit.errors import ResourceExhausted
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.hold import Hold
+from lamina_vswitch.domain.laden import with_tag_within
 from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.offload.finish import finished
 from lamina_vswitch.domain.offload.takes import PLAIN, Takes
@@ -80,10 +81,10 @@ class Exits:
         if hold is not None:
             hold.limit = max(hold.limit, limit)
             return hold.withdrawn
-        waiting = sink.withdraw() if isinstance(sink, QueueingSink) else []
+        waiting = list(map(with_tag_within, sink.withdraw())) if isinstance(sink, QueueingSink) else []
         if sum(map(len, waiting)) > self._room() or not self._room():
             if sink is not None:
-                sink.deliver(waiting)
+                sink.deliver(self.finished(port, waiting))
             raise _memory_full(port)
         hold = self._holds[port.slot] = Hold(limit)
         hold.withdrawn = hold.push(waiting, self._room())

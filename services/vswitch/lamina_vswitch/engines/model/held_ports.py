@@ -11,12 +11,14 @@ from lamina_vswitch.domain.hold import Hold
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.engines.interface import FrameSink
 from lamina_vswitch.engines.model.exits import Exits
+from lamina_vswitch.engines.model.policing import Policing
 
 
 class HeldPorts(ABC):
     """Stands on the engine's ports, their sinks and their exits."""
 
     _exits: Exits
+    _policing: Policing
     _sinks: dict[int, FrameSink]
     _switch_of: dict[int, Switch]
 
@@ -61,4 +63,5 @@ class HeldPorts(ABC):
             self.drop(self._switch_of[slot].ports[slot], DropReason.DISCARDED, frames, now_ns)
         self._exits.unhold(slot)
         self._switch_of[slot].set_held(slot, False, now_ns)
+        self._policing.went_down(self._switch_of[slot].ports[slot], now_ns)
         return left

@@ -72,8 +72,10 @@ class FileBackend:
             now_ns = self._clock.wall_ns() if self._clock.mode == "real" else self._clock.now_ns()
             blocks = [pcapng.enhanced_packet(0, now_ns, frame, len(frame), _OUTBOUND) for frame in frames]
             try:
-                self._output.write(b"".join(blocks))
-            except OSError as error:
+                _write(self._output, b"".join(blocks))
+            except OSError as error:  # nothing that comes behind half a block could be read
+                self._output.close()
+                self._output = None
                 self._fail(f"writing failed: {error.strerror}")
                 return 0
         return len(frames) if self._output is not None or self.state is not BackendState.FAILED else 0
@@ -136,6 +138,7 @@ class FileBackend:
 
 def _readable(path: str) -> IO[bytes]:
     """Return an open file that begins as a capture of Ethernet frames does."""
+    _check_no_pipe(path, "backend.file.input_path")
     try:
         found = Path(path).open("rb")  # noqa: SIM115 (closed by the backend)
     except OSError as error:
@@ -155,13 +158,27 @@ def _readable(path: str) -> IO[bytes]:
 
 
 def _writable(path: str, port: str, mode: str) -> IO[bytes]:
+    _check_no_pipe(path, "backend.file.output_path")
     try:
         made: IO[bytes] = open(path, mode, buffering=0)  # noqa: SIM115 (closed by the backend)
     except OSError as error:
         raise refusal(f"file {path}", error) from error
     try:
-        made.write(pcapng.section_header("lamina vswitch") + pcapng.interface_description(port, "", 0))
+        _write(made, pcapng.section_header("lamina vswitch") + pcapng.interface_description(port, "", 0))
     except OSError as error:
         made.close()
         raise refusal(f"file {path}", error) from error
     return made
+
+
+def _write(output: IO[bytes], data: bytes) -> None:
+    """Write all of it: a disk that gets full takes a part first."""
+    left = memoryview(data)
+    while left:
+        left = left[output.write(left) :]
+
+
+def _check_no_pipe(path: str, field: str) -> None:
+    """Refuse a pipe, at which opening it would hold up the service until somebody opens its other end."""
+    with Checks() as check:
+        check.that(not Path(path).is_fifo(), field, "is a pipe, and no file")

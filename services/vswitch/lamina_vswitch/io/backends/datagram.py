@@ -139,6 +139,7 @@ def _is_dead(kind: int, path: str) -> bool:
     if not Path(path).is_socket():
         return False
     with socket.socket(socket.AF_UNIX, kind) as probe:
+        probe.setblocking(False)  # one who listens, and has enough who wait already, would keep this waiting
         try:
             probe.connect(path)
         except ConnectionRefusedError:

@@ -12,7 +12,9 @@ from lamina_vswitch.engines.interface import SwitchEngine
 class PortEnd:
     """One port, for the backend that is plugged into it. Nothing happens once it is closed."""
 
-    def __init__(self, engine: SwitchEngine, slot: int, mtu_bytes: int, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, engine: SwitchEngine, slot: int, mtu_bytes: Callable[[], int], now_ns: Callable[[], int]
+    ) -> None:
         self.mtu_bytes = mtu_bytes
         self.now_ns = now_ns
         self._engine = engine
@@ -22,7 +24,7 @@ class PortEnd:
     def transmit(self, frames: Sequence[bytes]) -> None:
         """Switch what came from the outside; what is wrong with it is counted at the port."""
         if self._open and frames:
-            good, bad = admitted(frames, self.mtu_bytes)
+            good, bad = admitted(frames, self.mtu_bytes())
             self.turn_away(DropReason.OFFLOAD_INVALID, bad)
             self._engine.transmit(self._slot, good, self.now_ns())
 

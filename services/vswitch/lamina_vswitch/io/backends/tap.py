@@ -45,7 +45,7 @@ class TapBackend:
             is_ours = not _exists(wanted.interface)
             self._files = [_opened(wanted) for _ in range(wanted.queues)]
             if is_ours:
-                _control(_SIOCSIFMTU, struct.pack("16si20x", wanted.interface.encode(), end.mtu_bytes))
+                _control(_SIOCSIFMTU, struct.pack("16si20x", wanted.interface.encode(), end.mtu_bytes()))
             if wanted.up:
                 _set_up(wanted.interface)
         except OSError as error:
