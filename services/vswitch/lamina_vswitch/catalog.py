@@ -64,6 +64,8 @@ class Catalog:
         self._internal: dict[tuple[str, str], int] = {}
         self.trunks: dict[tuple[str, str], Trunk] = {}
         """Port groups that are trunks, by ids of switch and group; whoever keeps the policies keeps it."""
+        self.port_trunks: dict[tuple[str, str], Trunk] = {}
+        """Ports that are trunks of their own, by ids of switch and port; whoever keeps the uplinks keeps it."""
         self.switch_users: list[Callable[[str], int]] = []
         """Asked how many things beside ports a switch carries, such as networks without a router."""
         self.plugged: list[Callable[[PortDefinition], None]] = []

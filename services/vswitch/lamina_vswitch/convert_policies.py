@@ -48,7 +48,7 @@ def changed_settings(
 ) -> tuple[SwitchDefinition, LoopDetection | None]:
     """Return a switch's definition and loop detection with what the request changes."""
     wanted = request.settings
-    paths = _paths(request, wanted, SETTINGS)
+    paths = changed_paths(request, wanted, SETTINGS)
     with Checks() as check:
         mtu = wanted.mtu_bytes if "mtu_bytes" in paths else old.mtu_bytes
         ageing = wanted.mac_ageing_seconds if "mac_ageing_seconds" in paths else old.ageing_seconds
@@ -65,19 +65,19 @@ def changed_settings(
 def changed_group(request: pb.UpdatePortGroupPolicyRequest, old: GroupPolicy) -> GroupPolicy:
     """Return a group's policy with what the request changes."""
     wanted = request.policy
-    paths = _paths(request, wanted, GROUP_FIELDS)
+    paths = changed_paths(request, wanted, GROUP_FIELDS)
     with Checks() as check:
         parts = _parts(check, wanted, paths, old)
         trunk = old.trunk
         if "trunk" in paths:
-            trunk = _trunk(check, wanted.trunk) if wanted.HasField("trunk") else None
+            trunk = trunk_of(check, wanted.trunk, "policy.trunk") if wanted.HasField("trunk") else None
     return GroupPolicy(trunk, *parts, wanted.isolated if "isolated" in paths else old.isolated)
 
 
 def changed_port(request: pb.UpdatePortPolicyRequest, old: PortPolicy) -> PortPolicy:
     """Return a port's own policy with what the request changes."""
     wanted = request.policy
-    paths = _paths(request, wanted, PORT_FIELDS)
+    paths = changed_paths(request, wanted, PORT_FIELDS)
     mac = old.mac
     with Checks() as check:
         parts = _parts(check, wanted, paths, old)
@@ -86,7 +86,7 @@ def changed_port(request: pb.UpdatePortPolicyRequest, old: PortPolicy) -> PortPo
     return PortPolicy(mac, *parts)
 
 
-def _paths(request: Any, wanted: Any, fields: Sequence[str]) -> list[str]:
+def changed_paths(request: Any, wanted: Any, fields: Sequence[str]) -> list[str]:
     """Return the fields that a request changes: those of its mask, or those that are set."""
     paths = list(request.update_mask.paths)
     with Checks() as check:
@@ -123,13 +123,14 @@ def _loop(check: Checks, wanted: pb.LoopDetection) -> LoopDetection:
     return LoopDetection(interval_ns, wanted.reopen_after_ns)
 
 
-def _trunk(check: Checks, wanted: uplinks_pb2.VlanTrunk) -> Trunk:
-    check.that(len(wanted.ranges) <= MAX_RANGES, "policy.trunk.ranges", f"has more than {MAX_RANGES} ranges")
-    check.range("policy.trunk.native_vlan_id", wanted.native_vlan_id, *VLAN_ID)
+def trunk_of(check: Checks, wanted: uplinks_pb2.VlanTrunk, field: str) -> Trunk:
+    """Return the VLANs of a trunk, which a message has in `field`."""
+    check.that(len(wanted.ranges) <= MAX_RANGES, f"{field}.ranges", f"has more than {MAX_RANGES} ranges")
+    check.range(f"{field}.native_vlan_id", wanted.native_vlan_id, *VLAN_ID)
     for number, each in enumerate(wanted.ranges[:MAX_RANGES]):
-        field = f"policy.trunk.ranges[{number}]"
-        check.range(f"{field}.first_vlan_id", each.first_vlan_id, *VLAN_ID)
-        check.range(f"{field}.last_vlan_id", each.last_vlan_id, max(each.first_vlan_id, 0), VLAN_ID[1])
+        at = f"{field}.ranges[{number}]"
+        check.range(f"{at}.first_vlan_id", each.first_vlan_id, *VLAN_ID)
+        check.range(f"{at}.last_vlan_id", each.last_vlan_id, max(each.first_vlan_id, 0), VLAN_ID[1])
     ranges = tuple((each.first_vlan_id, each.last_vlan_id) for each in wanted.ranges)
     return Trunk(ranges, wanted.native_vlan_id, wanted.provider_tags)
 
@@ -193,7 +194,7 @@ def group_policy(name: str, policy: GroupPolicy | PolicyInForce) -> pb.PortGroup
     """Return a group's policy, or what holds for a port, as a message."""
     return pb.PortGroupPolicy(
         name=name,
-        trunk=None if policy.trunk is None else _trunk_message(policy.trunk),
+        trunk=None if policy.trunk is None else trunk_message(policy.trunk),
         **_part_messages(policy),
         isolated=policy.isolated,
     )
@@ -243,7 +244,8 @@ def _shaping_message(shaping: Shaping | None) -> pb.Shaping | None:
     )
 
 
-def _trunk_message(trunk: Trunk) -> uplinks_pb2.VlanTrunk:
+def trunk_message(trunk: Trunk) -> uplinks_pb2.VlanTrunk:
+    """Return VLANs of a trunk as a message."""
     return uplinks_pb2.VlanTrunk(
         ranges=[uplinks_pb2.VlanRange(first_vlan_id=first, last_vlan_id=last) for first, last in trunk.ranges],
         native_vlan_id=trunk.native,

@@ -21,6 +21,7 @@ from lamina_vswitch.domain.definition import Origin, PortDefinition, SwitchDefin
 from lamina_vswitch.domain.network import NETWORK_NAME, Mode, NetworkDefinition, Outside
 from lamina_vswitch.domain.network_refusals import (
     clock_virtual,
+    nat_by_uplink_unsupported,
     network_exists,
     network_in_use,
     network_limit,
@@ -106,7 +107,7 @@ class Networks:
                 wanted[state.definition.switch, state.definition.port] = state
         for switch in self.catalog.switches():
             for port in self.catalog.ports(switch.switch):
-                if port.owner == self.catalog.own_owner and (port.switch, port.port) not in wanted:
+                if port.owner == self.catalog.own_owner and not self.catalog.is_internal(port):
                     self.catalog.delete_internal_port(port, self.clock.now_ns())
         for state in wanted.values():
             self._plug(state, self._port_of(state.definition))
@@ -237,6 +238,8 @@ class Networks:
         outside = wanted.mode is Mode.NAT and wanted.nat.outside is Outside.UPLINK
         if (wanted.mode is Mode.BRIDGE or outside) and not self.uplinks.of_switch(wanted.switch):
             raise no_uplink(switch)
+        if outside:
+            raise nat_by_uplink_unsupported()
         if wanted.mode is Mode.HOST_ONLY and self.uplinks.carries(wanted.switch, wanted.vlan):
             raise vlan_has_uplink(switch, wanted.vlan)
         self._check_subnet(wanted)

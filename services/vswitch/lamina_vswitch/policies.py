@@ -6,6 +6,7 @@ Order of a change: check, record in the store, apply to the engine.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from lamina_kit.checks import Checks
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, LaminaError
@@ -55,7 +56,7 @@ class PolicyBook:
         self._catalog.trunks.update({key: policy.trunk for key, policy in self._groups.items() if policy.trunk})
         for switch in self._catalog.switches():
             for port in self._catalog.ports(switch.switch):
-                self._apply(port, now_ns)
+                self.apply(port, now_ns)
             if switch.switch in self._loops:
                 self._watch(switch.switch, now_ns)
 
@@ -110,7 +111,7 @@ class PolicyBook:
         if policy.trunk is not None:
             self._catalog.trunks[key] = policy.trunk
         for port in self._catalog.ports_of(group):
-            self._apply(port, now_ns)
+            self.apply(port, now_ns)
         self._note(self._catalog.port_group_name(*key), "policy.updated")
 
     def move_group(self, group: PortGroupDefinition, now_ns: int) -> None:
@@ -137,7 +138,7 @@ class PolicyBook:
         for mac, _ in moved:
             engine.remove_mac(switch, old.vlan, mac, now_ns)
         for port in self._catalog.ports_of(group):
-            self._apply(port, now_ns)
+            self.apply(port, now_ns)
         for mac, slot in moved:
             engine.add_static(switch, group.vlan, mac, slot, now_ns)
         self._note(name, "port_group.updated", vlan=group.vlan)
@@ -168,7 +169,9 @@ class PolicyBook:
 
     def in_force(self, port: PortDefinition) -> PolicyInForce:
         """Return what holds for a port."""
-        return in_force(self.group(port.switch, port.port_group), self.port(port.switch, port.port))
+        policy = in_force(self.group(port.switch, port.port_group), self.port(port.switch, port.port))
+        trunk = self._catalog.port_trunks.get((port.switch, port.port))
+        return policy if trunk is None else replace(policy, trunk=trunk)
 
     def update_port(self, port: PortDefinition, policy: PortPolicy, now_ns: int) -> None:
         """Give an existing port another policy of its own."""
@@ -176,7 +179,7 @@ class PolicyBook:
             return
         self._store.save_port(port.switch, port.port, policy)
         self._ports[port.switch, port.port] = policy
-        self._apply(port, now_ns)
+        self.apply(port, now_ns)
         self._note(self._catalog.port_name(port.switch, port.port), "policy.updated")
 
     def shut(self, port: PortDefinition) -> Shut | None:
@@ -187,13 +190,14 @@ class PolicyBook:
         """Open a port again; return why it was shut."""
         return self._catalog.engine.reopen(port.slot)
 
-    def _apply(self, port: PortDefinition, now_ns: int) -> None:
+    def apply(self, port: PortDefinition, now_ns: int) -> None:
+        """Let the engine know what holds for a port."""
         self._catalog.engine.set_policy(port.slot, self._catalog.vlan(port), self.in_force(port), now_ns)
 
     # What the catalog tells
 
     def _plugged(self, port: PortDefinition) -> None:
-        self._apply(port, self._now_ns())
+        self.apply(port, self._now_ns())
 
     def _unplugged(self, port: PortDefinition) -> None:
         self._ports.pop((port.switch, port.port), None)

@@ -13,6 +13,7 @@ from lamina.vswitch.v1 import (
     policies_pb2_grpc,
     rings_pb2_grpc,
     translations_pb2_grpc,
+    uplinks_pb2_grpc,
 )
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
@@ -34,6 +35,7 @@ from lamina_vswitch.io.store_backends import BackendStore
 from lamina_vswitch.io.store_networks import NetworkStore
 from lamina_vswitch.io.store_policies import PolicyStore
 from lamina_vswitch.io.store_translations import TranslationStore
+from lamina_vswitch.io.store_uplinks import UplinkStore
 from lamina_vswitch.metrics import families
 from lamina_vswitch.names import Names
 from lamina_vswitch.networks import Networks
@@ -47,8 +49,10 @@ from lamina_vswitch.serving.port_rings import PortRingsServicer
 from lamina_vswitch.serving.ports import PortsServicer
 from lamina_vswitch.serving.switches import SwitchesServicer
 from lamina_vswitch.serving.translations import TranslationsServicer
+from lamina_vswitch.serving.uplinks import UplinksServicer
 from lamina_vswitch.serving.views import Views
 from lamina_vswitch.translations import Translations
+from lamina_vswitch.uplinks import UplinkTable
 from lamina_vswitch.watchers import Watchers
 
 STORE_FILE = "vswitch.sqlite"
@@ -73,6 +77,7 @@ class VswitchService:
         "lamina.vswitch.v1.Networks",
         "lamina.vswitch.v1.Captures",
         "lamina.vswitch.v1.Translations",
+        "lamina.vswitch.v1.Uplinks",
     )
 
     def __init__(self, environment: Environment, config: VswitchConfig) -> None:
@@ -104,6 +109,8 @@ class VswitchService:
         rng = environment.rng.child("translations")
         tables = TranslationStore(self._store)
         self._translations = Translations(self._networks, tables, environment.clock, rng, events.record)
+        now_ns = environment.clock.now_ns
+        self._uplinks = UplinkTable(self._catalog, UplinkStore(self._store), self._policies, self._networks, now_ns)
         engine.set_lease_book(self._networks)
         self._hardware: OwnerSession | None = None
         self._grace: asyncio.Task[None] | None = None
@@ -123,15 +130,18 @@ class VswitchService:
         backends_pb2_grpc.add_BackendsServicer_to_server(BackendsServicer(views, self._backends), server)
         paths = FramePaths(self._catalog, self._networks)
         captures_pb2_grpc.add_CapturesServicer_to_server(CapturesServicer(views, self._watchers, paths), server)
+        uplinks_pb2_grpc.add_UplinksServicer_to_server(UplinksServicer(views, self._uplinks), server)
 
     async def start(self) -> None:
         """Open the store, bring the engine to what it holds, and introduce the layer to the hardware below."""
         self._store.open()
         self._networks.load()
         self._translations.load()
+        self._uplinks.load()
         self._catalog.restore(self._environment.clock.now_ns())
         self._policies.restore(self._environment.clock.now_ns())
         self._networks.restore()
+        self._uplinks.restore()
         self._watchers.restore()
         self._backends.restore()
         sessions = self._environment.layer.sessions

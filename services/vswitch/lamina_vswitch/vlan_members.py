@@ -9,6 +9,7 @@ from lamina_vswitch.domain.definition import PortDefinition
 def carries(catalog: Catalog, port: PortDefinition, vlan: int) -> bool:
     """Tell whether a port is in a VLAN."""
     trunk = catalog.trunks.get((port.switch, port.port_group)) if port.port_group else None
+    trunk = catalog.port_trunks.get((port.switch, port.port), trunk)
     return catalog.vlan(port) == vlan if trunk is None else trunk.carries(vlan)
 
 

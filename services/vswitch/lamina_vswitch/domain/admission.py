@@ -47,6 +47,7 @@ class Rule(enum.Enum):
     SOURCE_GUARD = "security.source_guard"
     STORM = "storm.above_rate"
     SHAPED = "shape.queue_full"
+    TEAMING_STANDBY = "teaming.standby"
     MAC_LIMIT = "learn.mac_limit"
     LINK_LOCAL = "lookup.link_local"
     GROUP = "lookup.group"

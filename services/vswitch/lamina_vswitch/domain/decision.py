@@ -1,7 +1,11 @@
 """What a switch decides about one frame. One function decides for traffic and for `TraceFrame`, so they cannot differ.
 
-Order of the pipeline: the way in (`admission.py`) → learn → lookup → output. Learning comes before the lookup, as IEEE
-802.1Q orders it: a frame that a station sends to itself finds itself at its own port.
+Order of the pipeline: the way in (`admission.py`) → teaming → learn → lookup → teaming → output. Learning comes before
+the lookup, as IEEE 802.1Q orders it: a frame that a station sends to itself finds itself at its own port.
+
+Uplinks are one way out, however many there are: what is for a station behind any of them takes the one that the team of
+its port chooses, and what came in at one leaves through none. What a physical switch sends over several links, or back
+over another one, counts at one link; elsewhere it is dropped before anything is learned from it.
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ from lamina_vswitch.domain.admission import Admission, Refusal, Rule, Shutting, 
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Entry, Learned
 from lamina_vswitch.domain.frame import Header, is_group, is_link_local
-from lamina_vswitch.domain.topology import Port, ShutReason, Switch
+from lamina_vswitch.domain.offload.spread import flow_hash
+from lamina_vswitch.domain.teaming import choose, key_hash
+from lamina_vswitch.domain.topology import Port, ShutReason, Switch, usable, ways_in
 
 
 class Decision(NamedTuple):
@@ -52,17 +58,19 @@ def decide(
     if isinstance(admitted, Refusal):
         return refused(admitted)
     header, vlan, tag = admitted
+    if port.slot in switch.teams.uplinks and _stands_by(switch, port, admitted, now_ns):
+        return refused(Refusal(Rule.TEAMING_STANDBY, DropReason.TEAMING_STANDBY, header, vlan))
     limit = port.policy.security.mac_limit
     if limit and _one_too_many(switch, port, admitted, limit, now_ns):
         shutting = Shutting(port.slot, ShutReason.MAC_LIMIT) if port.policy.security.shut_at_mac_limit else None
         return refused(Refusal(Rule.MAC_LIMIT, DropReason.MAC_LIMIT, header, vlan, shutting))
     learn = switch.fdb.learn if acts else switch.fdb.would_learn
-    learned = learn(vlan, header.src, port.slot, now_ns)
+    learned = learn(vlan, header.src, _place(switch, port, admitted, now_ns), now_ns)
     if is_link_local(header.dst):
         return Decision(Rule.LINK_LOCAL, (), DropReason.LINK_LOCAL, header, learned, None, vlan, tag)
     if is_group(header.dst):
-        return _flood(switch, port, Rule.GROUP, admitted, learned)
-    return _unicast(switch, port, admitted, learned, now_ns)
+        return _flood(switch, port, Rule.GROUP, admitted, learned, frame)
+    return _unicast(switch, port, admitted, learned, now_ns, frame)
 
 
 def refused(refusal: Refusal) -> Decision:
@@ -79,35 +87,93 @@ def _one_too_many(switch: Switch, port: Port, admitted: Admission, limit: int, n
     return switch.fdb.behind(port.slot, now_ns) >= limit
 
 
-def _unicast(switch: Switch, port: Port, admitted: Admission, learned: Learned, now_ns: int) -> Decision:
+def _unicast(switch: Switch, port: Port, admitted: Admission, learned: Learned, now_ns: int, frame: bytes) -> Decision:
     header, vlan, tag = admitted
     entry = switch.fdb.lookup(vlan, header.dst, now_ns)
     if header.dst == header.src and learned in (Learned.NEW, Learned.MOVED):
         entry = Entry(port.slot, now_ns, static=False, serial=0)  # a trace has not learned it, traffic has
     if entry is None:
-        return _flood(switch, port, Rule.UNKNOWN_UNICAST, admitted, learned)
-    drop = _hindrance(switch, port, entry, admitted)
-    outputs = (entry.port,) if drop is None else ()
+        return _flood(switch, port, Rule.UNKNOWN_UNICAST, admitted, learned, frame)
+    target = _target(switch, port, entry, admitted, frame)
+    drop = _hindrance(switch, port, target, admitted)
+    outputs = (target,) if drop is None else ()
     if switch.listening:
         listeners = switch.audience(port, vlan, tag is Tag.PROVIDER).listeners
         outputs = tuple(sorted({*outputs, *listeners}))
     return Decision(Rule.KNOWN_UNICAST, outputs, None if outputs else drop, header, learned, entry, vlan, tag)
 
 
-def _hindrance(switch: Switch, port: Port, entry: Entry, admitted: Admission) -> DropReason | None:
-    """Return why a frame does not go to the port of its destination's entry."""
-    if entry.port == port.slot:
+def _hindrance(switch: Switch, port: Port, slot: int, admitted: Admission) -> DropReason | None:
+    """Return why a frame does not go to the port where its destination is; 0: no uplink leads there now."""
+    uplinks = switch.teams.uplinks
+    if slot == port.slot or (slot in uplinks and port.slot in uplinks):
         return DropReason.SAME_PORT
-    target = switch.ports[entry.port]
+    if not slot:
+        return DropReason.DESTINATION_DOWN
+    target = switch.ports[slot]
     if not target.takes_part or not target.carries(admitted.vlan, admitted.tag is Tag.PROVIDER):
         return DropReason.DESTINATION_DOWN
     return DropReason.ISOLATED if port.policy.isolated and target.policy.isolated else None
 
 
-def _flood(switch: Switch, port: Port, rule: Rule, admitted: Admission, learned: Learned) -> Decision:
+def _flood(switch: Switch, port: Port, rule: Rule, admitted: Admission, learned: Learned, frame: bytes) -> Decision:
     header, vlan, tag = admitted
     audience = switch.audience(port, vlan, tag is Tag.PROVIDER)
-    drop = None
-    if not audience.flood:
+    drop, outputs = None, audience.flood
+    uplink = way_out(switch, port, admitted, frame)
+    if uplink:
+        outputs = tuple(sorted((*outputs, uplink)))
+    if not outputs:
         drop = DropReason.ISOLATED if audience.isolated else DropReason.NO_DESTINATION
-    return Decision(rule, audience.flood, drop, header, learned, None, vlan, tag)
+    return Decision(rule, outputs, drop, header, learned, None, vlan, tag)
+
+
+# Uplinks
+
+
+def way_out(switch: Switch, port: Port, admitted: Admission, frame: bytes) -> int:
+    """Return the uplink that a frame from a port takes out of the host; 0 when there is none for it."""
+    if not switch.teams.uplinks or port.slot in switch.teams.uplinks:
+        return 0
+    header, vlan, tag = admitted
+    uplinks = usable(switch, port.slot, vlan, tag is Tag.PROVIDER)
+    if not uplinks:
+        return 0
+    balancing = switch.teams.team_of(port.slot).balancing
+    return choose(uplinks, key_hash(balancing, port.slot, header.src, lambda: flow_hash(frame)))
+
+
+def _target(switch: Switch, port: Port, entry: Entry, admitted: Admission, frame: bytes) -> int:
+    """Return the port to which a frame for a known station goes: its own, or, behind uplinks, that which is in use."""
+    uplinks = switch.teams.uplinks
+    if entry.port not in uplinks or port.slot in uplinks or entry.static:
+        return entry.port
+    return way_out(switch, port, admitted, frame)
+
+
+def _place(switch: Switch, port: Port, admitted: Admission, now_ns: int) -> int:
+    """Return where the source of a frame is learned. A station behind uplinks stays at the one where it was seen first.
+
+    Which way its frames come is for the physical switch to choose; from link to link is no move.
+    """
+    uplinks = switch.teams.uplinks
+    if port.slot not in uplinks:
+        return port.slot
+    entry = switch.fdb.lookup(admitted.vlan, admitted.header.src, now_ns)
+    if entry is None or entry.static or entry.port not in uplinks or not switch.ports[entry.port].takes_part:
+        return port.slot
+    return entry.port
+
+
+def _stands_by(switch: Switch, port: Port, admitted: Admission, now_ns: int) -> bool:
+    """Tell whether a frame at an uplink is one that counts elsewhere: flooded by the physical switch, or our own."""
+    header, vlan, tag = admitted
+    provider = tag is Tag.PROVIDER
+    source = switch.fdb.lookup(vlan, header.src, now_ns)
+    if source is not None and source.port not in switch.teams.uplinks:
+        ways = ways_in(switch, source.port, vlan, provider, header.src)
+        if ways and port.slot not in ways:
+            return True
+    if is_link_local(header.dst) or not switch.audience(port, vlan, provider).standby:
+        return False
+    return is_group(header.dst) or switch.fdb.lookup(vlan, header.dst, now_ns) is None

@@ -31,6 +31,7 @@ class DropReason(enum.IntEnum):
     ISOLATED = 21
     MIRROR_PORT = 22
     LOOP_PROBE = 23
+    TEAMING_STANDBY = 24
     OFFLOAD_INVALID = 25
     HOLD_FULL = 26
     DISCARDED = 27
@@ -63,7 +64,7 @@ EXPLANATION = {
     DropReason.LINK_DOWN: "came from a port that is not up",
     DropReason.SOURCE_INVALID: "source address is zero or a group address",
     DropReason.LINK_LOCAL: "destination is a link-local address, which bridges do not forward",
-    DropReason.SAME_PORT: "destination is behind the port that the frame came from",
+    DropReason.SAME_PORT: "destination is behind the port that the frame came from, or behind another uplink",
     DropReason.NO_DESTINATION: "no other port of the VLAN is up",
     DropReason.DESTINATION_DOWN: "static entry names a port that is not up or not in the VLAN",
     DropReason.QUEUE_FULL: "queue of the receiving port is full",
@@ -77,6 +78,7 @@ EXPLANATION = {
     DropReason.STORM: "above the rate that storm control allows",
     DropReason.SHAPED: "the queue in which frames wait for the shaper was full, or ended while they waited",
     DropReason.ISOLATED: "from one isolated port to another",
+    DropReason.TEAMING_STANDBY: "came in at an uplink that nobody in its VLAN uses now; another one counts",
     DropReason.OFFLOAD_INVALID: "offload header does not fit the frame",
     DropReason.HOLD_FULL: "port is held, and holds as many frames as it may",
     DropReason.DISCARDED: "was held for a device, and discarded when the hold ended",

@@ -117,7 +117,7 @@ def forward(switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int) ->
     """
     result = Forwarding()
     port.counters.received(frames)
-    if port.plain:
+    if port.plain and not switch.leads_out(port.vlan):
         _flows(switch, port, frames, now_ns, result)
     elif port.ingress is None:
         _each(switch, port, frames, now_ns, result)

@@ -14,6 +14,7 @@ _LIST_CALLS = {
     "lease": "ListLeases",
     "reservation": "ListReservations",
     "mirror": "ListMirrors",
+    "uplink": "ListUplinks",
     "port_forward": "ListPortForwards",
 }
 

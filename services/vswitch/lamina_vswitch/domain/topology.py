@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -14,6 +15,7 @@ from lamina_vswitch.domain.policy.loops import LoopWatch
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Shaping
 from lamina_vswitch.domain.policy.shaper import Shaper
 from lamina_vswitch.domain.policy.storm import StormMeter
+from lamina_vswitch.domain.teaming import Balancing, Teams, choose
 
 OPEN = PolicyInForce()
 """The policy that restricts nothing."""
@@ -41,12 +43,15 @@ class Shut(NamedTuple):
 class Audience(NamedTuple):
     """Slots of the other ports of a VLAN, ascending: who a flooded frame goes to, who hears everything.
 
-    `isolated` says that somebody is left out who would hear the frame if its port were not isolated.
+    Of frames that come in at an uplink these are the ports that use it. Uplinks are not among them: which one a frame
+    takes, its team decides. `isolated` says that somebody is left out who would hear the frame if its port were not
+    isolated, `standby` that somebody would hear it if it had come in at another uplink.
     """
 
     flood: tuple[int, ...]
     listeners: tuple[int, ...]
     isolated: bool
+    standby: bool = False
 
 
 class LeaseBook(Protocol):
@@ -159,6 +164,8 @@ class Switch:
         """Called with the slot of a port whose link, carrier, VLAN or part in the switching changed."""
         self.loop: LoopWatch | None = None
         self.leases: LeaseBook = NoLeases()
+        self.teams = Teams()
+        """The uplinks and who uses which."""
         self.listening = False
         """Whether any port hears everything."""
         self.trunked = False
@@ -175,6 +182,7 @@ class Switch:
     def remove_port(self, slot: int, now_ns: int) -> None:
         """Remove a port with all entries that name it."""
         del self.ports[slot]
+        self.teams.forget(slot)
         self.fdb.flush(now_ns, port=slot, static=True)
         self.changed()
 
@@ -182,6 +190,7 @@ class Switch:
         """Forget what was derived from the ports and their settings."""
         self.revision += 1
         self._audiences.clear()
+        self.teams.settle(self._ready)
         self.trunked = any(port.policy.trunk is not None for port in self.ports.values())
         self.listening = any(port.policy.security.promiscuous for port in self.ports.values())
         self.alike = not (self.trunked or self.listening)
@@ -285,15 +294,28 @@ class Switch:
                 for _, other in sorted(self.ports.items())
                 if other is not port and other.takes_part and other.carries(vlan, provider)
             ]
+            others = [other for other in others if other.slot not in self.teams.uplinks]
             heard = [other for other in others if not (port.policy.isolated and other.policy.isolated)]
+            isolated, standby = len(heard) < len(others), False
+            if port.slot in self.teams.uplinks:
+                using = [each for each in heard if port.slot in ways_in(self, each.slot, vlan, provider)]
+                standby, heard = bool(heard) and not using, using
             listeners = tuple(other.slot for other in heard if other.policy.security.promiscuous)
-            found = Audience(tuple(other.slot for other in heard), listeners, len(heard) < len(others))
+            found = Audience(tuple(other.slot for other in heard), listeners, isolated, standby)
             self._audiences[key] = found
         return found
 
-    def flood_ports(self, port: Port) -> tuple[int, ...]:
-        """Return the slots that an untagged frame is flooded to, in ascending order."""
-        return self.audience(port, port.vlan).flood
+    def set_uplink(self, slot: int, uplink: bool) -> None:
+        """Let a port lead out of the host, or no more."""
+        self.teams.set_uplink(slot, uplink)
+        self.changed()
+
+    def leads_out(self, vlan: int) -> bool:
+        """Tell whether an uplink, up or not, carries a VLAN."""
+        return any(self.ports[slot].carries(vlan) for slot in self.teams.uplinks)
+
+    def _ready(self, slot: int) -> bool:
+        return slot in self.ports and self.ports[slot].takes_part
 
     def _link_changed(self, port: Port, before: bool, now_ns: int) -> bool:
         changed = port.link != before
@@ -307,6 +329,25 @@ class Switch:
         if moved or not port.up:
             self.fdb.flush(now_ns, port=port.slot)
         self.port_changed(port.slot)
+
+
+def usable(switch: Switch, slot: int, vlan: int, provider: bool) -> tuple[int, ...]:
+    """Return the uplinks that the team of a port uses and that carry a VLAN, in order of preference."""
+    used = switch.teams.used_by(slot)
+    return tuple(uplink for uplink in used if switch.ports[uplink].carries(vlan, provider))
+
+
+def ways_in(switch: Switch, slot: int, vlan: int, provider: bool, src: bytes = b"") -> tuple[int, ...]:
+    """Return at which uplinks a port hears of the outside; with `src`, where frames of that station leave.
+
+    A physical switch floods to every link that is not bundled, so one of them counts, always the same for a port. Links
+    that share flows are bundled: it sends each frame once, to any of them.
+    """
+    uplinks, team = usable(switch, slot, vlan, provider), switch.teams.team_of(slot)
+    if team.balancing is Balancing.FLOW or not uplinks:
+        return uplinks
+    key = zlib.crc32(src) if src and team.balancing is Balancing.SOURCE_MAC else slot
+    return (choose(uplinks, key),)
 
 
 def _shaper(old: Shaper | None, shaping: Shaping | None, now_ns: int) -> Shaper | None:

@@ -12,7 +12,7 @@ from lamina_vswitch.domain.frame import HEADER_BYTES, TAG_BYTES, Header, format_
 from lamina_vswitch.domain.policy.guards import claimed_address, packet_of
 from lamina_vswitch.domain.policy.storm import StormClass
 from lamina_vswitch.domain.tagging import Form, form_at, in_form
-from lamina_vswitch.domain.topology import Port, ShutReason, Switch
+from lamina_vswitch.domain.topology import Port, ShutReason, Switch, usable
 
 _SECURITY = (Rule.FORGED_TRANSMIT, Rule.DHCP_GUARD, Rule.ROUTER_GUARD, Rule.SOURCE_GUARD)
 _BEFORE_SECURITY = (Rule.VLAN_MISMATCH, Rule.SOURCE_INVALID, Rule.LOOP_PROBE)
@@ -86,6 +86,8 @@ def _chain(switch: Switch, port: Port, frame: bytes, decision: Decision, now_ns:
         steps.append(_source(header, decision))
     if decision.rule not in _BEFORE_SECURITY and not port.plain:
         steps.extend(_policy(port, frame, header, decision, now_ns))
+    if decision.rule is Rule.TEAMING_STANDBY:
+        steps.append(Step("teaming", decision.rule.value, f"{port.name} is not the uplink at which this frame counts"))
     if decision.rule is Rule.MAC_LIMIT:
         limit = port.policy.security.mac_limit
         ending = ", and it is shut" if decision.shutting is not None else ""
@@ -93,7 +95,21 @@ def _chain(switch: Switch, port: Port, frame: bytes, decision: Decision, now_ns:
     if decision.learned is not None:
         steps.append(_learn(switch, port, header, decision))
         steps.append(_lookup(switch, port, header, decision, now_ns))
+        steps.extend(_teaming(switch, port, decision))
     return steps
+
+
+def _teaming(switch: Switch, port: Port, decision: Decision) -> list[Step]:
+    """Return the step that tells why a frame leaves through this uplink and not another."""
+    taken = [slot for slot in decision.outputs if slot in switch.teams.uplinks]
+    if not taken:
+        return []
+    balancing = switch.teams.team_of(port.slot).balancing.name.lower()
+    used = usable(switch, port.slot, decision.vlan, decision.tag is Tag.PROVIDER)
+    names = ", ".join(switch.ports[slot].name for slot in used)
+    if taken[0] not in used:
+        return [Step("teaming", "teaming.static", f"its static entry names {switch.ports[taken[0]].name}")]
+    return [Step("teaming", f"teaming.{balancing}", f"takes {switch.ports[taken[0]].name}, of {names}")]
 
 
 def _not_in(port: Port, rule: Rule) -> str:
@@ -194,9 +210,10 @@ def _waiting(port: Port, way: str, frame: bytes, now_ns: int) -> str:
 
 def _learn(switch: Switch, port: Port, header: Header, decision: Decision) -> Step:
     place = f"{format_mac(header.src)} in VLAN {decision.vlan}"
+    known = "an uplink" if port.slot in switch.teams.uplinks else port.name
     words = {
         Learned.NEW: f"{place} becomes known at {port.name}",
-        Learned.REFRESHED: f"{place} is known at {port.name}; its age starts anew",
+        Learned.REFRESHED: f"{place} is known at {known}; its age starts anew",
         Learned.MOVED: f"{place} moves to {port.name}",
         Learned.FULL: f"{place} is not learned: the table holds {switch.fdb.limit} entries, its limit",
         Learned.STATIC: f"{place} has a static entry at this port",

@@ -45,6 +45,7 @@ from lamina_vswitch.domain.loss import Loss
 from lamina_vswitch.domain.offload.takes import Takes
 from lamina_vswitch.domain.policy.settings import LoopDetection, PolicyInForce
 from lamina_vswitch.domain.sampling import Notice
+from lamina_vswitch.domain.teaming import Team
 from lamina_vswitch.domain.topology import LeaseBook, Shut
 from lamina_vswitch.domain.trace import Trace
 
@@ -151,6 +152,21 @@ class SwitchEngine(Protocol):
 
     def vlan_counters(self, switch: str) -> list[tuple[int, Counters]]:
         """Return the counters of every VLAN of a switch that has or had ports, ordered by number. Needs `watching`."""
+
+    def set_uplink(self, slot: int, uplink: bool, now_ns: int) -> None:
+        """Let a port lead out of the host, or no more. Needs `teaming`."""
+
+    def set_teams(self, name: str, teams: dict[str, Team], now_ns: int) -> None:
+        """Share the uplinks of a switch in this way; the team with an empty key is that of ports which join none.
+
+        Needs `teaming`.
+        """
+
+    def join_team(self, slot: int, key: str) -> None:
+        """Let a port use the uplinks of a team; a key that names none is the default team's. Needs `teaming`."""
+
+    def used_uplinks(self, name: str, key: str) -> tuple[int, ...]:
+        """Return the slots of the uplinks that a team uses now, in order of preference. Needs `teaming`."""
 
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN; it loses its dynamic entries if that is a change."""

@@ -23,61 +23,46 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 from lamina.vswitch.v1 import vswitch_pb2 as lamina_dot_vswitch_dot_v1_dot_vswitch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flamina/vswitch/v1/uplinks.proto\x12\x11lamina.vswitch.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\x1a\x1flamina/vswitch/v1/vswitch.proto\"\xf7\x02\n\x06Uplink\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03nic\x18\x02 \x01(\t\x12\x14\n\x0c\x62\x61\x63kend_port\x18\x03 \x01(\x08\x12+\n\x05trunk\x18\x04 \x01(\x0b\x32\x1c.lamina.vswitch.v1.VlanTrunk\x12%\n\x04link\x18\x05 \x01(\x0e\x32\x17.lamina.vswitch.v1.Link\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.lamina.vswitch.v1.Uplink.State\x12\x0c\n\x04port\x18\x07 \x01(\t\x12\x1c\n\x14rate_bits_per_second\x18\x08 \x01(\x03\x12\x11\n\tmtu_bytes\x18\t \x01(\x05\x12\x13\n\x0bqueue_pairs\x18\n \x01(\x05\"d\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08STATE_UP\x10\x01\x12\x0e\n\nSTATE_DOWN\x10\x02\x12\x14\n\x10STATE_NO_CARRIER\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"h\n\tVlanTrunk\x12,\n\x06ranges\x18\x01 \x03(\x0b\x32\x1c.lamina.vswitch.v1.VlanRange\x12\x16\n\x0enative_vlan_id\x18\x02 \x01(\x05\x12\x15\n\rprovider_tags\x18\x03 \x01(\x08\"8\n\tVlanRange\x12\x15\n\rfirst_vlan_id\x18\x01 \x01(\x05\x12\x14\n\x0clast_vlan_id\x18\x02 \x01(\x05\"\xcd\x02\n\rTeamingPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12=\n\tbalancing\x18\x02 \x01(\x0e\x32*.lamina.vswitch.v1.TeamingPolicy.Balancing\x12\x16\n\x0e\x61\x63tive_uplinks\x18\x03 \x03(\t\x12\x17\n\x0fstandby_uplinks\x18\x04 \x03(\t\x12\x13\n\x0bno_failback\x18\x05 \x01(\x08\x12\x10\n\x08\x61nnounce\x18\x06 \x01(\x08\x12\x14\n\x0cused_uplinks\x18\x07 \x03(\t\"\x80\x01\n\tBalancing\x12\x19\n\x15\x42\x41LANCING_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x42\x41LANCING_PORT\x10\x01\x12\x18\n\x14\x42\x41LANCING_SOURCE_MAC\x10\x02\x12\x12\n\x0e\x42\x41LANCING_FLOW\x10\x03\x12\x16\n\x12\x42\x41LANCING_FAILOVER\x10\x04\"w\n\x13\x43reateUplinkRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tuplink_id\x18\x02 \x01(\t\x12)\n\x06uplink\x18\x03 \x01(\x0b\x32\x19.lamina.vswitch.v1.Uplink\x12\x12\n\nrequest_id\x18\x04 \x01(\t\" \n\x10GetUplinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x12ListUplinksRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x13ListUplinksResponse\x12*\n\x07uplinks\x18\x01 \x03(\x0b\x32\x19.lamina.vswitch.v1.Uplink\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x13UpdateUplinkRequest\x12)\n\x06uplink\x18\x01 \x01(\x0b\x32\x19.lamina.vswitch.v1.Uplink\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"#\n\x13\x44\x65leteUplinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteUplinkResponse\"\'\n\x17GetTeamingPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x87\x01\n\x1aUpdateTeamingPolicyRequest\x12\x38\n\x0eteaming_policy\x18\x01 \x01(\x0b\x32 .lamina.vswitch.v1.TeamingPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask2\xd5\x05\n\x07Uplinks\x12`\n\x0c\x43reateUplink\x12&.lamina.vswitch.v1.CreateUplinkRequest\x1a\x19.lamina.vswitch.v1.Uplink\"\r\x8a\xb5\x18\tS-10 S-14\x12U\n\tGetUplink\x12#.lamina.vswitch.v1.GetUplinkRequest\x1a\x19.lamina.vswitch.v1.Uplink\"\x08\x8a\xb5\x18\x04S-10\x12\x66\n\x0bListUplinks\x12%.lamina.vswitch.v1.ListUplinksRequest\x1a&.lamina.vswitch.v1.ListUplinksResponse\"\x08\x8a\xb5\x18\x04S-10\x12`\n\x0cUpdateUplink\x12&.lamina.vswitch.v1.UpdateUplinkRequest\x1a\x19.lamina.vswitch.v1.Uplink\"\r\x8a\xb5\x18\tS-10 S-16\x12i\n\x0c\x44\x65leteUplink\x12&.lamina.vswitch.v1.DeleteUplinkRequest\x1a\'.lamina.vswitch.v1.DeleteUplinkResponse\"\x08\x8a\xb5\x18\x04S-10\x12j\n\x10GetTeamingPolicy\x12*.lamina.vswitch.v1.GetTeamingPolicyRequest\x1a .lamina.vswitch.v1.TeamingPolicy\"\x08\x8a\xb5\x18\x04S-10\x12p\n\x13UpdateTeamingPolicy\x12-.lamina.vswitch.v1.UpdateTeamingPolicyRequest\x1a .lamina.vswitch.v1.TeamingPolicy\"\x08\x8a\xb5\x18\x04S-10b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1flamina/vswitch/v1/uplinks.proto\x12\x11lamina.vswitch.v1\x1a google/protobuf/field_mask.proto\x1a\x1flamina/vswitch/v1/vswitch.proto\"\xf7\x02\n\x06Uplink\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03nic\x18\x02 \x01(\t\x12\x14\n\x0c\x62\x61\x63kend_port\x18\x03 \x01(\x08\x12+\n\x05trunk\x18\x04 \x01(\x0b\x32\x1c.lamina.vswitch.v1.VlanTrunk\x12%\n\x04link\x18\x05 \x01(\x0e\x32\x17.lamina.vswitch.v1.Link\x12.\n\x05state\x18\x06 \x01(\x0e\x32\x1f.lamina.vswitch.v1.Uplink.State\x12\x0c\n\x04port\x18\x07 \x01(\t\x12\x1c\n\x14rate_bits_per_second\x18\x08 \x01(\x03\x12\x11\n\tmtu_bytes\x18\t \x01(\x05\x12\x13\n\x0bqueue_pairs\x18\n \x01(\x05\"d\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0c\n\x08STATE_UP\x10\x01\x12\x0e\n\nSTATE_DOWN\x10\x02\x12\x14\n\x10STATE_NO_CARRIER\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\"h\n\tVlanTrunk\x12,\n\x06ranges\x18\x01 \x03(\x0b\x32\x1c.lamina.vswitch.v1.VlanRange\x12\x16\n\x0enative_vlan_id\x18\x02 \x01(\x05\x12\x15\n\rprovider_tags\x18\x03 \x01(\x08\"8\n\tVlanRange\x12\x15\n\rfirst_vlan_id\x18\x01 \x01(\x05\x12\x14\n\x0clast_vlan_id\x18\x02 \x01(\x05\"\xcd\x02\n\rTeamingPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12=\n\tbalancing\x18\x02 \x01(\x0e\x32*.lamina.vswitch.v1.TeamingPolicy.Balancing\x12\x16\n\x0e\x61\x63tive_uplinks\x18\x03 \x03(\t\x12\x17\n\x0fstandby_uplinks\x18\x04 \x03(\t\x12\x13\n\x0bno_failback\x18\x05 \x01(\x08\x12\x10\n\x08\x61nnounce\x18\x06 \x01(\x08\x12\x14\n\x0cused_uplinks\x18\x07 \x03(\t\"\x80\x01\n\tBalancing\x12\x19\n\x15\x42\x41LANCING_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x42\x41LANCING_PORT\x10\x01\x12\x18\n\x14\x42\x41LANCING_SOURCE_MAC\x10\x02\x12\x12\n\x0e\x42\x41LANCING_FLOW\x10\x03\x12\x16\n\x12\x42\x41LANCING_FAILOVER\x10\x04\"w\n\x13\x43reateUplinkRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tuplink_id\x18\x02 \x01(\t\x12)\n\x06uplink\x18\x03 \x01(\x0b\x32\x19.lamina.vswitch.v1.Uplink\x12\x12\n\nrequest_id\x18\x04 \x01(\t\" \n\x10GetUplinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x12ListUplinksRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Z\n\x13ListUplinksResponse\x12*\n\x07uplinks\x18\x01 \x03(\x0b\x32\x19.lamina.vswitch.v1.Uplink\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x13UpdateUplinkRequest\x12)\n\x06uplink\x18\x01 \x01(\x0b\x32\x19.lamina.vswitch.v1.Uplink\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"#\n\x13\x44\x65leteUplinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x16\n\x14\x44\x65leteUplinkResponse\"\'\n\x17GetTeamingPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x87\x01\n\x1aUpdateTeamingPolicyRequest\x12\x38\n\x0eteaming_policy\x18\x01 \x01(\x0b\x32 .lamina.vswitch.v1.TeamingPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask2\x85\x05\n\x07Uplinks\x12Q\n\x0c\x43reateUplink\x12&.lamina.vswitch.v1.CreateUplinkRequest\x1a\x19.lamina.vswitch.v1.Uplink\x12K\n\tGetUplink\x12#.lamina.vswitch.v1.GetUplinkRequest\x1a\x19.lamina.vswitch.v1.Uplink\x12\\\n\x0bListUplinks\x12%.lamina.vswitch.v1.ListUplinksRequest\x1a&.lamina.vswitch.v1.ListUplinksResponse\x12Q\n\x0cUpdateUplink\x12&.lamina.vswitch.v1.UpdateUplinkRequest\x1a\x19.lamina.vswitch.v1.Uplink\x12_\n\x0c\x44\x65leteUplink\x12&.lamina.vswitch.v1.DeleteUplinkRequest\x1a\'.lamina.vswitch.v1.DeleteUplinkResponse\x12`\n\x10GetTeamingPolicy\x12*.lamina.vswitch.v1.GetTeamingPolicyRequest\x1a .lamina.vswitch.v1.TeamingPolicy\x12\x66\n\x13UpdateTeamingPolicy\x12-.lamina.vswitch.v1.UpdateTeamingPolicyRequest\x1a .lamina.vswitch.v1.TeamingPolicyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.vswitch.v1.uplinks_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_UPLINKS'].methods_by_name['CreateUplink']._loaded_options = None
-  _globals['_UPLINKS'].methods_by_name['CreateUplink']._serialized_options = b'\212\265\030\tS-10 S-14'
-  _globals['_UPLINKS'].methods_by_name['GetUplink']._loaded_options = None
-  _globals['_UPLINKS'].methods_by_name['GetUplink']._serialized_options = b'\212\265\030\004S-10'
-  _globals['_UPLINKS'].methods_by_name['ListUplinks']._loaded_options = None
-  _globals['_UPLINKS'].methods_by_name['ListUplinks']._serialized_options = b'\212\265\030\004S-10'
-  _globals['_UPLINKS'].methods_by_name['UpdateUplink']._loaded_options = None
-  _globals['_UPLINKS'].methods_by_name['UpdateUplink']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_UPLINKS'].methods_by_name['DeleteUplink']._loaded_options = None
-  _globals['_UPLINKS'].methods_by_name['DeleteUplink']._serialized_options = b'\212\265\030\004S-10'
-  _globals['_UPLINKS'].methods_by_name['GetTeamingPolicy']._loaded_options = None
-  _globals['_UPLINKS'].methods_by_name['GetTeamingPolicy']._serialized_options = b'\212\265\030\004S-10'
-  _globals['_UPLINKS'].methods_by_name['UpdateTeamingPolicy']._loaded_options = None
-  _globals['_UPLINKS'].methods_by_name['UpdateTeamingPolicy']._serialized_options = b'\212\265\030\004S-10'
-  _globals['_UPLINK']._serialized_start=154
-  _globals['_UPLINK']._serialized_end=529
-  _globals['_UPLINK_STATE']._serialized_start=429
-  _globals['_UPLINK_STATE']._serialized_end=529
-  _globals['_VLANTRUNK']._serialized_start=531
-  _globals['_VLANTRUNK']._serialized_end=635
-  _globals['_VLANRANGE']._serialized_start=637
-  _globals['_VLANRANGE']._serialized_end=693
-  _globals['_TEAMINGPOLICY']._serialized_start=696
-  _globals['_TEAMINGPOLICY']._serialized_end=1029
-  _globals['_TEAMINGPOLICY_BALANCING']._serialized_start=901
-  _globals['_TEAMINGPOLICY_BALANCING']._serialized_end=1029
-  _globals['_CREATEUPLINKREQUEST']._serialized_start=1031
-  _globals['_CREATEUPLINKREQUEST']._serialized_end=1150
-  _globals['_GETUPLINKREQUEST']._serialized_start=1152
-  _globals['_GETUPLINKREQUEST']._serialized_end=1184
-  _globals['_LISTUPLINKSREQUEST']._serialized_start=1186
-  _globals['_LISTUPLINKSREQUEST']._serialized_end=1261
-  _globals['_LISTUPLINKSRESPONSE']._serialized_start=1263
-  _globals['_LISTUPLINKSRESPONSE']._serialized_end=1353
-  _globals['_UPDATEUPLINKREQUEST']._serialized_start=1355
-  _globals['_UPDATEUPLINKREQUEST']._serialized_end=1468
-  _globals['_DELETEUPLINKREQUEST']._serialized_start=1470
-  _globals['_DELETEUPLINKREQUEST']._serialized_end=1505
-  _globals['_DELETEUPLINKRESPONSE']._serialized_start=1507
-  _globals['_DELETEUPLINKRESPONSE']._serialized_end=1529
-  _globals['_GETTEAMINGPOLICYREQUEST']._serialized_start=1531
-  _globals['_GETTEAMINGPOLICYREQUEST']._serialized_end=1570
-  _globals['_UPDATETEAMINGPOLICYREQUEST']._serialized_start=1573
-  _globals['_UPDATETEAMINGPOLICYREQUEST']._serialized_end=1708
-  _globals['_UPLINKS']._serialized_start=1711
-  _globals['_UPLINKS']._serialized_end=2436
+  _globals['_UPLINK']._serialized_start=122
+  _globals['_UPLINK']._serialized_end=497
+  _globals['_UPLINK_STATE']._serialized_start=397
+  _globals['_UPLINK_STATE']._serialized_end=497
+  _globals['_VLANTRUNK']._serialized_start=499
+  _globals['_VLANTRUNK']._serialized_end=603
+  _globals['_VLANRANGE']._serialized_start=605
+  _globals['_VLANRANGE']._serialized_end=661
+  _globals['_TEAMINGPOLICY']._serialized_start=664
+  _globals['_TEAMINGPOLICY']._serialized_end=997
+  _globals['_TEAMINGPOLICY_BALANCING']._serialized_start=869
+  _globals['_TEAMINGPOLICY_BALANCING']._serialized_end=997
+  _globals['_CREATEUPLINKREQUEST']._serialized_start=999
+  _globals['_CREATEUPLINKREQUEST']._serialized_end=1118
+  _globals['_GETUPLINKREQUEST']._serialized_start=1120
+  _globals['_GETUPLINKREQUEST']._serialized_end=1152
+  _globals['_LISTUPLINKSREQUEST']._serialized_start=1154
+  _globals['_LISTUPLINKSREQUEST']._serialized_end=1229
+  _globals['_LISTUPLINKSRESPONSE']._serialized_start=1231
+  _globals['_LISTUPLINKSRESPONSE']._serialized_end=1321
+  _globals['_UPDATEUPLINKREQUEST']._serialized_start=1323
+  _globals['_UPDATEUPLINKREQUEST']._serialized_end=1436
+  _globals['_DELETEUPLINKREQUEST']._serialized_start=1438
+  _globals['_DELETEUPLINKREQUEST']._serialized_end=1473
+  _globals['_DELETEUPLINKRESPONSE']._serialized_start=1475
+  _globals['_DELETEUPLINKRESPONSE']._serialized_end=1497
+  _globals['_GETTEAMINGPOLICYREQUEST']._serialized_start=1499
+  _globals['_GETTEAMINGPOLICYREQUEST']._serialized_end=1538
+  _globals['_UPDATETEAMINGPOLICYREQUEST']._serialized_start=1541
+  _globals['_UPDATETEAMINGPOLICYREQUEST']._serialized_end=1676
+  _globals['_UPLINKS']._serialized_start=1679
+  _globals['_UPLINKS']._serialized_end=2324
 # @@protoc_insertion_point(module_scope)

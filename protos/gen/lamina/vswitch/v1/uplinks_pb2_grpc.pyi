@@ -31,8 +31,10 @@ class UplinksStub:
     Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED`; NOT_FOUND
     `SWITCH_UNKNOWN`, or `NIC_UNKNOWN` when hardware has no such NIC; ALREADY_EXISTS `UPLINK_EXISTS` or `PORT_EXISTS`;
     FAILED_PRECONDITION `NIC_IN_USE` when another uplink or a guest has the NIC (the caller frees it), or
-    `MTU_UNSUPPORTED` when the NIC carries less than the switch's MTU; RESOURCE_EXHAUSTED `UPLINK_LIMIT`; UNAVAILABLE
-    `HARDWARE_UNREACHABLE` (the caller retries later).
+    `MTU_UNSUPPORTED` when the NIC carries less than the switch's MTU, or `VLAN_HOST_ONLY` when it would carry the VLAN
+    of a host-only network (the caller leaves that out of the trunk); RESOURCE_EXHAUSTED `UPLINK_LIMIT` or `PORT_LIMIT`;
+    UNAVAILABLE `HARDWARE_UNREACHABLE` (the caller retries later); UNIMPLEMENTED `ENGINE_LACKS_NICS` for a NIC where the
+    engine drives none, as today's does not.
     """
     GetUplink: _aio.UnaryUnaryMultiCallable[_uplinks_pb2.GetUplinkRequest, _uplinks_pb2.Uplink]
     """Returns an uplink.
@@ -48,7 +50,7 @@ class UplinksStub:
     """Changes the link or the VLANs of an uplink. What was learned in a VLAN that it carries no more is forgotten.
 
     Idempotent. Errors: NOT_FOUND `UPLINK_UNKNOWN`; INVALID_ARGUMENT for a bad value or a mask that names another
-    field.
+    field; FAILED_PRECONDITION `VLAN_HOST_ONLY` as for CreateUplink.
     """
     DeleteUplink: _aio.UnaryUnaryMultiCallable[_uplinks_pb2.DeleteUplinkRequest, _uplinks_pb2.DeleteUplinkResponse]
     """Deletes an uplink with its port, gives the NIC back, and forgets what was learned behind it.
@@ -93,8 +95,10 @@ class UplinksServicer:
         Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED`; NOT_FOUND
         `SWITCH_UNKNOWN`, or `NIC_UNKNOWN` when hardware has no such NIC; ALREADY_EXISTS `UPLINK_EXISTS` or `PORT_EXISTS`;
         FAILED_PRECONDITION `NIC_IN_USE` when another uplink or a guest has the NIC (the caller frees it), or
-        `MTU_UNSUPPORTED` when the NIC carries less than the switch's MTU; RESOURCE_EXHAUSTED `UPLINK_LIMIT`; UNAVAILABLE
-        `HARDWARE_UNREACHABLE` (the caller retries later).
+        `MTU_UNSUPPORTED` when the NIC carries less than the switch's MTU, or `VLAN_HOST_ONLY` when it would carry the VLAN
+        of a host-only network (the caller leaves that out of the trunk); RESOURCE_EXHAUSTED `UPLINK_LIMIT` or `PORT_LIMIT`;
+        UNAVAILABLE `HARDWARE_UNREACHABLE` (the caller retries later); UNIMPLEMENTED `ENGINE_LACKS_NICS` for a NIC where the
+        engine drives none, as today's does not.
         """
 
     def GetUplink(
@@ -125,7 +129,7 @@ class UplinksServicer:
         """Changes the link or the VLANs of an uplink. What was learned in a VLAN that it carries no more is forgotten.
 
         Idempotent. Errors: NOT_FOUND `UPLINK_UNKNOWN`; INVALID_ARGUMENT for a bad value or a mask that names another
-        field.
+        field; FAILED_PRECONDITION `VLAN_HOST_ONLY` as for CreateUplink.
         """
 
     def DeleteUplink(

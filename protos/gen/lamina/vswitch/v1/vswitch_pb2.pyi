@@ -72,7 +72,9 @@ class _DropReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DropReason
     frame entered.
     """
     DROP_REASON_SAME_PORT: _DropReason.ValueType  # 8
-    """Destination is behind the port that the frame came from. Counted where the frame entered."""
+    """Destination is behind the port that the frame came from, or, for a frame of an uplink, behind an uplink. Counted
+    where the frame entered.
+    """
     DROP_REASON_NO_DESTINATION: _DropReason.ValueType  # 9
     """Had to be flooded, but no other port of the VLAN is up. Counted where the frame entered."""
     DROP_REASON_DESTINATION_DOWN: _DropReason.ValueType  # 10
@@ -165,8 +167,8 @@ class _DropReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DropReason
 class DropReason(_DropReason, metaclass=_DropReasonEnumTypeWrapper):
     """Why a frame, or one copy of it, went nowhere.
 
-    Reasons 12 to 48 are counted where the frame entered, unless their comment says otherwise. Those of uplinks (24) and
-    tunnels (45 to 47) are planned, and no engine gives them yet.
+    Reasons 12 to 48 are counted where the frame entered, unless their comment says otherwise. Those of tunnels (45 to 47)
+    are planned, and no engine gives them yet.
     """
 
 DROP_REASON_UNSPECIFIED: DropReason.ValueType  # 0
@@ -188,7 +190,9 @@ DROP_REASON_LINK_LOCAL: DropReason.ValueType  # 7
 frame entered.
 """
 DROP_REASON_SAME_PORT: DropReason.ValueType  # 8
-"""Destination is behind the port that the frame came from. Counted where the frame entered."""
+"""Destination is behind the port that the frame came from, or, for a frame of an uplink, behind an uplink. Counted
+where the frame entered.
+"""
 DROP_REASON_NO_DESTINATION: DropReason.ValueType  # 9
 """Had to be flooded, but no other port of the VLAN is up. Counted where the frame entered."""
 DROP_REASON_DESTINATION_DOWN: DropReason.ValueType  # 10

@@ -27,15 +27,17 @@ from lamina_vswitch.engines.model.held_ports import HeldPorts
 from lamina_vswitch.engines.model.notices import Notices
 from lamina_vswitch.engines.model.policing import Policing
 from lamina_vswitch.engines.model.tables import NS_PER_SECOND
+from lamina_vswitch.engines.model.uplink_ports import UplinkPorts
 from lamina_vswitch.engines.model.watching import WatchedTables
 
 
-class ModelEngine(WatchedTables, HeldPorts):
+class ModelEngine(WatchedTables, HeldPorts, UplinkPorts):
     """Switches as Python objects. One writer: every method runs to its end before another begins."""
 
     name: ClassVar[str] = "model"
     capabilities: ClassVar[tuple[str, ...]] = (
-        *("access-vlan", "hold-frames", "learning", "offloads", "policies", "static-mac", "trace-frame", "watching"),
+        *("access-vlan", "hold-frames", "learning", "offloads", "policies", "static-mac", "teaming"),
+        *("trace-frame", "watching"),
     )
 
     @classmethod
@@ -51,6 +53,7 @@ class ModelEngine(WatchedTables, HeldPorts):
         self._exits = Exits(self.drop)
         self._leases: LeaseBook = NoLeases()
         self._sampler = Sampler()
+        self._notice = notice
         self._notices = Notices(self._sampler, notice)
         self._policing = Policing(self, notice)
         self.port_changed: Callable[[int], None] = _nobody
@@ -79,13 +82,15 @@ class ModelEngine(WatchedTables, HeldPorts):
         """Remove a port and all MAC entries that name it; its sink learns of it."""
         self._sampler.forget(self._port(slot).name)
         self._watching.remove_port(self._switch_of[slot], self._port(slot))
-        self._switch_of.pop(slot).remove_port(slot, now_ns)
+        switch = self._switch_of.pop(slot)
+        switch.remove_port(slot, now_ns)
         self._loss.pop(slot, None)
         self._exits.removed(slot)
         self._policing.removed(slot)
         sink = self._sinks.pop(slot, None)
         if sink is not None:
             sink.removed()
+        self.shifted(switch, now_ns)
 
     def set_link(self, slot: int, up: bool, now_ns: int) -> None:
         """Switch the link; the sink learns of a change."""
@@ -111,6 +116,7 @@ class ModelEngine(WatchedTables, HeldPorts):
     def set_copies_only(self, slot: int, copies_only: bool, now_ns: int) -> None:
         """Let a port take part in nothing but receiving copies, or in everything again."""
         self._switch_of[slot].set_copies_only(slot, copies_only, now_ns)
+        self.shifted(self._switch_of[slot], now_ns)
 
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN."""
@@ -129,6 +135,7 @@ class ModelEngine(WatchedTables, HeldPorts):
         self._sinks[slot] = sink
         self._exits.attached(slot, takes)
         self._switch_of[slot].set_attached(slot, True, now_ns)
+        self.shifted(self._switch_of[slot], now_ns)
 
     def detach(self, slot: int, sink: FrameSink, now_ns: int) -> bool:
         """Take the carrier away. False: `sink` was not attached here."""
@@ -139,6 +146,7 @@ class ModelEngine(WatchedTables, HeldPorts):
         self._port(slot).listening = None
         self._switch_of[slot].set_attached(slot, False, now_ns)
         self._policing.went_down(self._port(slot), now_ns)
+        self.shifted(self._switch_of[slot], now_ns)
         return True
 
     def transmit(self, slot: int, frames: Sequence[bytes], now_ns: int) -> int:
@@ -255,6 +263,7 @@ class ModelEngine(WatchedTables, HeldPorts):
         sink = self._sinks.get(slot)
         if sink is not None:
             sink.link_changed(self._port(slot).link)
+        self.shifted(self._switch_of[slot], now_ns)
 
     def trace(self, slot: int, frame: bytes, now_ns: int) -> Trace:
         """Return what would happen to a frame, and change nothing."""
@@ -348,6 +357,7 @@ class ModelEngine(WatchedTables, HeldPorts):
             self._watching.of_trunks(switch).flooded(port, result.flooded)
         if result.shut:
             self._policing.shut(switch, result.shut, now_ns)
+            self.shifted(switch, now_ns)
 
     def overflowed(self, slot: int, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that did not fit into the queue of a port."""

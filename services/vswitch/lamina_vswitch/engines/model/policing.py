@@ -157,6 +157,7 @@ class Policing:
         if switch.loop is None:
             return
         slots = [slot for slot, port in sorted(switch.ports.items()) if port.takes_part]
+        slots = [slot for slot in slots if slot not in switch.teams.uplinks]
         for slot, frame in switch.loop.probes(slots):
             port = switch.ports[slot]
             if port.takes_part:  # a probe that came back at once may have shut it
