@@ -34,6 +34,7 @@ class NetShell:
         self._carrying = False
         self._sleeper: asyncio.Task[None] | None = None
         self._wakeup_ns = 0
+        self._closed = False
 
     def frame(self, interface: str, data: bytes) -> None:
         """Take a frame from the wire; raises KeyError for an interface that is not there."""
@@ -53,16 +54,20 @@ class NetShell:
                 frames, events = self.stack.drain()
                 if not frames and not events:
                     break
+                for event in events:  # first, as a wire may raise
+                    self._wake(event.handle)
                 for interface, frame in frames:
                     self._transmit(interface, frame)
-                for event in events:
-                    self._wake(event.handle)
         finally:
             self._carrying = False
-        self._set_timer()
+            self._set_timer()
 
     async def close(self) -> None:
-        """Stop the timer. The stack stays as it is; whoever waits in a call goes on waiting, so cancel them first."""
+        """Stop the timer for good: frames that still come are answered, but nothing is sent again.
+
+        The stack stays as it is; whoever waits in a call goes on waiting, so cancel them first.
+        """
+        self._closed = True
         if (sleeper := self._sleeper) is not None:
             self._sleeper = None
             sleeper.cancel()
@@ -138,7 +143,7 @@ class NetShell:
     def _set_timer(self) -> None:
         """See that somebody sleeps until the stack's next wakeup, or until an earlier one that turns out to be none."""
         at_ns = self.stack.next_wakeup_ns
-        if at_ns is None or (self._sleeper is not None and self._wakeup_ns <= at_ns):
+        if at_ns is None or self._closed or (self._sleeper is not None and self._wakeup_ns <= at_ns):
             return
         if self._sleeper is not None:
             self._sleeper.cancel()

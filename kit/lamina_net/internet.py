@@ -156,6 +156,10 @@ class Internet:
         """Tell whether an address is of this host, loopback included."""
         return address in self._local or is_loopback(address)
 
+    def may_leave_from(self, src: int) -> bool:
+        """Tell whether packets from `src` may leave the host: one of its addresses but loopback, or none yet (0)."""
+        return src == ANY or src in self._local
+
     def is_group(self, address: int) -> bool:
         """Tell whether an address is for many on any link: broadcast, a subnet's broadcast, multicast."""
         return address == BROADCAST or is_multicast(address) or address in self._broadcasts
@@ -188,12 +192,14 @@ class Internet:
         """Send a packet, in parts if it has to be. NETUNREACH: no way. MSGSIZE: too big, and not to be fragmented.
 
         A packet that may be fragmented gets an identification. `name`: the interface to leave at, whatever routes say.
+        No way leads out of the host from loopback or an address that was removed (RFC 1122, 3.2.1.3); a packet to a
+        group whose time to live is 0 stays in it (RFC 1112, 6.1).
         """
         if self.is_ours(packet.dst):
             self.looped.append(Delivery(packet, self._lo, False))
             return None
         way = self._way(packet.dst, name)
-        if way is None:
+        if way is None or not self.may_leave_from(packet.src):
             return Errno.NETUNREACH
         interface, next_hop, _ = way
         if not packet.dont_fragment:
@@ -206,13 +212,19 @@ class Internet:
         if not self._is_group(packet.dst, interface):
             interface.send(built, next_hop, packet.src, now_ns)
             return None
-        interface.send_to_group(built, packet.dst)
+        if packet.ttl:
+            interface.send_to_group(built, packet.dst)
         if not is_multicast(packet.dst) or interface.has_joined(packet.dst):
             self.looped.append(Delivery(packet, interface, True))
         return None
 
     def _way(self, dst: int, name: str) -> tuple[Interface, int, int] | None:
-        """Return the interface, the next hop and the route's source address of packets to `dst`."""
+        """Return the interface, the next hop and the route's source address of packets to `dst`.
+
+        There is none to 0.0.0.0/8, whatever routes say: it names this host on this network (RFC 1122, 3.2.1.3).
+        """
+        if dst >> 24 == 0:
+            return None
         route = self.routes.lookup(dst)
         if name:
             interface = self.interfaces.get(name)

@@ -24,14 +24,13 @@ from lamina_net.internet import LOOPBACK_NAME, Delivery, Internet
 from lamina_net.ipv4 import Packet
 from lamina_net.ping_sockets import PingLayer
 from lamina_net.sockets import Sockets
+from lamina_net.tcp.calls import LEAST_PATH_MTU
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint, Errno, Event, IcmpKind
 from lamina_net.tcp.layer import TcpLayer
 from lamina_net.tcp_sockets import TcpSockets
 from lamina_net.udp_sockets import UdpLayer
 
-_LEAST_PATH_MTU = 552
-"""Below it TCP does not follow a path's MTU; its packets are fragmented there."""
 _IDENTIFIERS = range(1, 65536)
 
 
@@ -77,6 +76,7 @@ class Stack:
 
     def frame(self, interface: str, data: bytes, now_ns: int) -> None:
         """Take a frame, any bytes, that came in at an interface; raises KeyError for one that is not there."""
+        self._end_fragments(now_ns)
         delivery = self.internet.receive(interface, data, now_ns)
         if delivery is not None:
             self._deliver(delivery, now_ns)
@@ -86,8 +86,7 @@ class Stack:
         """Do what is due at `now_ns`."""
         for interface in self.internet.interfaces.values():
             interface.timer(now_ns)
-        for first in self.internet.reassembly.expired(now_ns):
-            self.icmp.tell(icmp.TIME_EXCEEDED, icmp.REASSEMBLY_EXCEEDED, first, now_ns)
+        self._end_fragments(now_ns)
         self.tcp.timer(now_ns)
         self._settle(now_ns)
 
@@ -97,6 +96,12 @@ class Stack:
         self.internet.out.clear()
         self._events.clear()
         return output
+
+    def _end_fragments(self, now_ns: int) -> None:
+        """Tell senders whose fragments waited too long; before each frame too, which may come before a late timer."""
+        for first in self.internet.reassembly.expired(now_ns):
+            to_group = self.internet.is_group(first.dst)
+            self.icmp.tell(icmp.TIME_EXCEEDED, icmp.REASSEMBLY_EXCEEDED, first, now_ns, to_group=to_group)
 
     def _settle(self, now_ns: int) -> None:
         """Send what TCP has, and bring round what goes to ourselves, until nothing is left to do."""
@@ -139,7 +144,7 @@ class Stack:
             self.tcp.icmp_error(src, dst, data, IcmpKind.NETWORK_UNREACHABLE, now_ns)
         elif errno is Errno.MSGSIZE:
             mtu = self.internet.mtu_for(dst)
-            if mtu < _LEAST_PATH_MTU:
+            if mtu < LEAST_PATH_MTU:  # TCP does not follow there, so its packets are fragmented
                 self.internet.send(packet._replace(dont_fragment=False), now_ns)
             else:
                 self.tcp.icmp_error(src, dst, data, IcmpKind.TOO_BIG, now_ns, mtu)

@@ -41,10 +41,15 @@ class TcpSockets:
         self._sockets[handle] = _TcpSocket(handle)
 
     def set_options(self, handle: Handle, options: SocketOptions, now_ns: int) -> Refused | None:
-        """Set options; of a connection that there is, all but its congestion control."""
+        """Set options; of a connection or listener that there is, all but congestion control.
+
+        INVAL: a negative time.
+        """
         socket = self._sockets[handle]
+        if options.user_timeout_ns < 0:
+            return Refused(Errno.INVAL)
         socket.options = replace(options)
-        if socket.inner is None or socket.is_listening:
+        if socket.inner is None:
             return None
         return self._tcp.set_options(
             socket.inner,
@@ -98,13 +103,16 @@ class TcpSockets:
     def connect(self, handle: Handle, remote: Endpoint, now_ns: int) -> Refused | None:
         """Begin a connection; an event CONNECTED or ERROR tells how it went.
 
-        ISCONN: there is one, or a listener. NETUNREACH: no way, or to more than one host. TCP's otherwise.
+        ISCONN: there is one, or a listener. NETUNREACH: no way, also from where it is bound, or to more than one host.
+        TCP's otherwise.
         """
         socket, internet = self._sockets[handle], self._internet
         if socket.inner is not None:
             return Refused(Errno.ISCONN)
         source = socket.local.address or internet.source_for(remote.address)
         if not source or not is_unicast(remote.address) or internet.is_group(remote.address):
+            return Refused(Errno.NETUNREACH)
+        if not internet.is_ours(remote.address) and not internet.may_leave_from(source):
             return Refused(Errno.NETUNREACH)
         mtu, options = internet.mtu_for(remote.address), replace(socket.options)
         inner = self._tcp.connect(source, remote, now_ns, mtu, port=socket.local.port, options=options)

@@ -32,7 +32,7 @@ class TcpConfig:
     max_buffer: int = 4 * 1024 * 1024
     """How far both grow with what a round trip carries. Equal to `buffer`: they do not."""
     max_connections: int = 16_384
-    """Connections of any state; the oldest in TIME-WAIT make room for new ones."""
+    """Connections of any state; the oldest in TIME-WAIT that their users gave up make room for new ones."""
     max_time_wait: int = 4096
     syn_backlog: int = 256
     """Half-open connections of one listener."""

@@ -4,7 +4,7 @@ The user is the stack (`lamina_net.stack`), or a test. All of it is synchronous 
 goes into `TcpLayer` with the instant `now_ns`; afterwards `drain()` gives the packets to send and the events, in the
 order in which they came about, and `next_wakeup_ns` says when `timer(now_ns)` is due.
 
-    tcp = TcpLayer(TcpConfig(), seed=b"any bytes", now_ns=0)
+    tcp = TcpLayer(TcpConfig(), seed=b"any bytes")
     listener = tcp.listen(Endpoint(0, 80), backlog=16)                       # -> Handle | Refused
     handle = tcp.connect(address, Endpoint(peer, 80), now_ns, mtu=1500)      # -> Handle | Refused
     tcp.segment(src, dst, segment_bytes, now_ns, mtu=1500)                   # an IPv4 payload with protocol 6
@@ -158,7 +158,7 @@ class IcmpKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a connection or listener is. Lengths in bytes, times in ns."""
+    """How a connection is. Lengths in bytes, times in ns."""
 
     state: State
     local: Endpoint
@@ -167,7 +167,7 @@ class Status:
     soft_errno: Errno | None
     """The last hint of ICMP: an error only if the connection fails."""
     unread: int
-    """Bytes that `recv` would give; for a listener: connections that `accept` would."""
+    """Bytes that `recv` would give."""
     unsent: int
     """Bytes that were never sent."""
     unacknowledged: int

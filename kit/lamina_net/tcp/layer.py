@@ -130,7 +130,7 @@ class TcpLayer:
             return Refused(Errno.ADDRINUSE)
         if not self._table.has_room():
             return Refused(Errno.NOBUFS)
-        listener = Listener(self._table.new_handle(), local, backlog, options or SocketOptions())
+        listener = Listener(self._table.new_handle(), local, backlog, replace(options) if options else SocketOptions())
         self._table.listeners[local] = listener
         self._table.by_handle[listener.handle] = listener
         return listener.handle
@@ -257,19 +257,24 @@ class TcpLayer:
         keepalive: bool | None = None,
         user_timeout_ns: int | None = None,
     ) -> Refused | None:
-        """Change options of a connection; None leaves one as it is. INVAL: a negative time."""
-        conn = self._connection(handle)
-        if isinstance(conn, Refused):
-            return conn
+        """Change options of a connection, or of what a listener will accept; None leaves one as it is.
+
+        BADF. INVAL: a negative time.
+        """
+        listener = self._table.by_handle.get(handle)
+        holder = listener if isinstance(listener, Listener) else self._connection(handle)
+        if isinstance(holder, Refused):
+            return holder
         if user_timeout_ns is not None and user_timeout_ns < 0:
             return Refused(Errno.INVAL)
-        options = conn.options
+        options = holder.options
         options.nodelay = options.nodelay if nodelay is None else nodelay
         options.keepalive = options.keepalive if keepalive is None else keepalive
         options.user_timeout_ns = options.user_timeout_ns if user_timeout_ns is None else user_timeout_ns
-        if not options.keepalive:
-            conn.keepalive_at = 0
-        self._after(conn, now_ns)
+        if isinstance(holder, Connection):
+            if not options.keepalive:
+                holder.keepalive_at = 0
+            self._after(holder, now_ns)
         return None
 
     def connections(self) -> list[Handle]:

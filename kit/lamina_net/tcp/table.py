@@ -38,7 +38,10 @@ class Listener:
 class Table:
     """Listeners and connections of a layer."""
 
-    __slots__ = ("_config", "_identity", "_last_handle", "_port_step", "by_four", "by_handle", "listeners", "waiting")
+    __slots__ = (
+        "_config", "_identity", "_last_handle", "_port_step", "by_four", "by_handle", "given_up", "listeners",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(self, config: TcpConfig, identity: Identity) -> None:
         self._config = config
@@ -50,6 +53,8 @@ class Table:
         self.listeners: dict[Endpoint, Listener] = {}
         self.waiting: dict[Handle, Connection] = {}
         """Connections in TIME-WAIT, in the order in which they came to it."""
+        self.given_up: dict[Handle, Connection] = {}
+        """Those of them whose handle nobody has any more, in the order in which both came true."""
 
     def new_handle(self) -> Handle:
         """Return a handle that was never used."""
@@ -61,16 +66,19 @@ class Table:
         return self.listeners.get(Endpoint(address, port)) or self.listeners.get(Endpoint(0, port))
 
     def has_room(self) -> bool:
-        """Tell whether one more connection may be; the oldest in TIME-WAIT makes room."""
-        if len(self.by_handle) >= self._config.max_connections and self.waiting:
-            self.end_oldest_wait()
+        """Tell whether one more connection may be; in TIME-WAIT the oldest that was given up makes room.
+
+        Ending one whose user has its handle yet would make none.
+        """
+        if len(self.by_handle) >= self._config.max_connections:
+            self._end_oldest(self.given_up)
         return len(self.by_handle) < self._config.max_connections
 
-    def end_oldest_wait(self) -> None:
-        """End TIME-WAIT of whoever is in it for the longest time."""
-        conn = next(iter(self.waiting.values()))
-        conn.over()
-        self.follow(conn)
+    def _end_oldest(self, waiting: dict[Handle, Connection]) -> None:
+        for conn in waiting.values():
+            conn.over()
+            self.follow(conn)
+            return
 
     def add(self, conn: Connection) -> None:
         """Take a new connection."""
@@ -81,14 +89,17 @@ class Table:
         """Follow a connection to TIME-WAIT or CLOSED: who is closed keeps its handle until the user gives it up."""
         if conn.state is State.CLOSED:
             self.waiting.pop(conn.handle, None)
+            self.given_up.pop(conn.handle, None)
             if self.by_four.get(conn.four) is conn:
                 del self.by_four[conn.four]
             if conn.orphaned:
                 self.by_handle.pop(conn.handle, None)
-        elif conn.state is State.TIME_WAIT and conn.handle not in self.waiting:
-            self.waiting[conn.handle] = conn
+        elif conn.state is State.TIME_WAIT:
+            self.waiting.setdefault(conn.handle, conn)
+            if conn.orphaned:
+                self.given_up.setdefault(conn.handle, conn)
             if len(self.waiting) > self._config.max_time_wait:
-                self.end_oldest_wait()
+                self._end_oldest(self.waiting)
 
     def free_port(self, address: int, remote: Endpoint) -> int:
         """Return a port that no connection to `remote` and no listener has, 0 if there is none."""

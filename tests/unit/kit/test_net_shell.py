@@ -153,3 +153,38 @@ async def test_two_wait_for_one_socket(pair: Pair) -> None:
     for data in (b"one", b"two"):
         assert await here.send(client, data, Endpoint(THERE, 53)) == 3
     assert [await reader for reader in readers] in ([b"one", b"two"], [b"two", b"one"])
+
+
+async def test_a_closed_shell_sets_no_timer(pair: Pair) -> None:
+    """Frames that come after the end leave no task behind."""
+    here, _ = pair.shells
+    client = opened(here.stack.sockets.open_tcp())
+    assert here.stack.sockets.connect(client, Endpoint(NOWHERE, 80), pair.clock.now_ns()) is None
+    await here.close()
+    before = asyncio.all_tasks()
+    here.carry()
+    assert here.stack.next_wakeup_ns is not None
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_wire_that_raises_keeps_nobody_waiting() -> None:
+    """Who waits is woken, and what was lost is sent again in its time, although a frame could not be given away."""
+    clock, failures = clock_of_loop(), [OSError("the wire is cut")]
+    sent: list[bytes] = []
+
+    def transmit(_interface: str, frame: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        sent.append(frame)
+
+    stack = Stack(b"host")
+    stack.internet.add_interface("eth0", bytes([2, 0, 0, 0, 0, 1]), 1500)
+    assert stack.internet.add_address("eth0", HERE, 24)
+    stack.drain()
+    shell = NetShell(stack, clock, transmit)
+    client = opened(stack.sockets.open_tcp())
+    with pytest.raises(OSError, match="cut"):
+        await shell.connect(client, Endpoint(THERE, 80))
+    await clock.sleep_ns(SECOND + 1)
+    assert len(sent) == 1  # the question of ARP, again
+    await shell.close()

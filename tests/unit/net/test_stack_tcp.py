@@ -194,3 +194,35 @@ def test_options_reach_the_connection() -> None:
     lan.loss = 1.0
     lan.run(3 * 3600 * SECOND)
     assert [(event.kind, event.errno) for event in a.events][-1] == (EventKind.ERROR, Errno.TIMEDOUT)
+
+
+def test_a_negative_time_is_refused_and_changes_nothing() -> None:
+    """A user timeout below zero is INVAL before connecting as after; the connection keeps what it had."""
+    lan = Lan()
+    a, b = lan.hosts
+    sockets, wrong = a.stack.sockets, SocketOptions(user_timeout_ns=-1)
+    listening(b, Endpoint(0, 80))
+    client = opened(sockets.open_tcp())
+    assert sockets.set_options(client, wrong, 0) == Refused(Errno.INVAL)
+    assert sockets.connect(client, Endpoint(b.address, 80), 0) is None
+    lan.run()
+    assert sockets.set_options(client, wrong, lan.now_ns) == Refused(Errno.INVAL)
+    lan.loss = 1.0
+    assert sockets.send(client, b"x", lan.now_ns) == 1
+    lan.run(60 * SECOND)
+    assert a.kinds(client) == [EventKind.CONNECTED]
+
+
+def test_options_of_a_listener_hold_for_what_it_accepts() -> None:
+    """Also those that are set when it listens already: the accepted end gives up after the listener's time."""
+    lan = Lan()
+    a, b = lan.hosts
+    listener = listening(b, Endpoint(0, 80))
+    assert b.stack.sockets.set_options(listener, SocketOptions(user_timeout_ns=5 * SECOND), 0) is None
+    connecting(lan, a, Endpoint(b.address, 80))
+    lan.run()
+    server = opened(b.stack.sockets.accept(listener, lan.now_ns))
+    lan.loss = 1.0
+    assert b.stack.sockets.send(server, b"x", lan.now_ns) == 1
+    lan.run(10 * SECOND)
+    assert b.kinds(server) == [EventKind.ERROR]

@@ -8,6 +8,7 @@ from tests.unit.net.test_tcp_opening import HANDSHAKE
 
 from lamina_net.tcp.config import SocketOptions, TcpConfig
 from lamina_net.tcp.interface import Errno, Readiness, Refused
+from lamina_net.tcp.states import State
 
 
 def opened(config: TcpConfig = PLAIN, options: SocketOptions | None = None) -> Script:
@@ -259,3 +260,32 @@ def test_a_newer_timestamp_ends_time_wait(stamp: int, answered: bool) -> None:
         script.expect(f"+1 < S 1 win 8000 ts {stamp}:0\n +0 > SA 0 ack 2")
     else:
         script.expect(f"+1 < S 2000 win 8000 ts {stamp}:0\n +0 > A 2 ack 2")
+
+
+def test_who_was_given_up_makes_room() -> None:
+    """In a full layer TIME-WAIT ends for the oldest that nobody has; one whose user has it stays as it is."""
+    script = Script(TcpConfig(timestamps=False, window_scaling=False, max_connections=3))
+    script.expect("+0 listen")
+    handles = []
+    for port, ending in ((5000, "shutdown"), (5001, "close")):
+        script.peer_port = port
+        script.expect(f"""
+            +0  < S 0 win 8000
+            +0  > SA 0 ack 1
+            +0  < A 1 ack 1
+            +0  accept
+            +0  {ending}
+            +0  > FA 1 ack 1
+            +0  < FA 1 ack 2
+            +0  > A 2 ack 2
+        """)
+        handles.append(script.handle)
+    script.peer_port = 5002
+    script.expect("+0 < S 0 win 8000\n +0 > SA 0 ack 1")
+    kept, gone = (script.layer.status(handle) for handle in handles)
+    assert not isinstance(kept, Refused)
+    assert (kept.state, gone) == (State.TIME_WAIT, Refused(Errno.BADF))
+    script.peer_port = 5003
+    script.expect("+0 < S 0 win 8000")
+    assert script.layer.counters.syns_dropped == 1
+    assert script.layer.status(handles[0]) == kept
