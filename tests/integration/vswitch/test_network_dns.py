@@ -139,7 +139,9 @@ async def test_connections_that_cost_are_cut(bench: NetworkBench, manual_clock: 
 
 
 class Server(asyncio.DatagramProtocol):
-    """A DNS server that answers one address for every name, and remembers what it was asked."""
+    """A DNS server that answers `answers` times one address for every name, and remembers what it was asked."""
+
+    answers = 1
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
@@ -151,9 +153,10 @@ class Server(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """Answer, but before that with another number, as somebody would who guesses."""
         self.asked.append(data)
-        body = struct.pack("!HHHHH", 0x8180, 1, 1, 0, 0) + data[12:] + b"\xc0\x0c\0\1\0\1\0\0\0\x05\0\4"
-        self._transport.sendto(bytes([data[0] ^ 1, data[1]]) + body + bytes([6, 6, 6, 6]), addr)
-        self._transport.sendto(data[:2] + body + bytes([1, 2, 3, 4]), addr)
+        head = struct.pack("!HHHHH", 0x8180, 1, self.answers, 0, 0) + data[12:]
+        record = b"\xc0\x0c\0\1\0\1\0\0\0\x05\0\4"
+        self._transport.sendto(bytes([data[0] ^ 1, data[1]]) + head + (record + bytes(4)) * self.answers, addr)
+        self._transport.sendto(data[:2] + head + (record + bytes([1, 2, 3, 4])) * self.answers, addr)
 
 
 @pytest.fixture
@@ -182,3 +185,6 @@ async def test_other_names_are_asked_from_other_servers(
     caller = Caller(guest, manual_clock)
     await caller.say(framed(question("example.net")))
     assert read_answer(await caller.message())[2] == [("example.net", 1, bytes([1, 2, 3, 4]))]
+    protocol.answers = 80  # more than this responder says itself: how much it may be is between asker and server
+    _, size, records = await guest.ask("long.example.org", 1)
+    assert size > 1232 and records == [("long.example.org", 1, bytes([1, 2, 3, 4]))] * 80

@@ -1,7 +1,8 @@
 """Questions that the responder passes on: host sockets to the servers that the network names. Real clock only.
 
 A question gets a number and a socket of its own, so nobody who does not see the traffic can answer in a server's place
-(RFC 5452). A server that does not answer in 2 s is followed by the next; after the last the asker is told SERVFAIL.
+(RFC 5452). An answer may be as long as a datagram: how much the asker takes stands in its question. A server that does
+not answer in 2 s is followed by the next; after the last the asker is told SERVFAIL.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from lamina_vswitch.domain.dns.message import HEADER_BYTES, Code, failure
 
 PATIENCE_NS = 2_000_000_000
 MAX_OPEN = 64
-MAX_ANSWER_BYTES = 1232
 
 Answered = Callable[[bytes], None]
 
@@ -87,7 +87,7 @@ class _Exchange(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         """Take a datagram that has the question's number and is an answer."""
-        fits = HEADER_BYTES <= len(data) <= MAX_ANSWER_BYTES and data[2] & 0x80
+        fits = len(data) >= HEADER_BYTES and data[2] & 0x80
         if fits and data[:2] == self._question[:2]:
             self.end(data)
 
