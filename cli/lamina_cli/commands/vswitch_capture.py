@@ -46,28 +46,30 @@ async def capture(client: Client, args: argparse.Namespace) -> None:
     stop = StopSignal()
     stop.install()
     call = client.stub("vswitch", captures_pb2_grpc.CapturesStub).CaptureFrames(request)
-    ending = asyncio.get_running_loop().create_task(_cancel(call, stop))
+    ending = asyncio.get_running_loop().create_task(stop.cancels(call))
     if args.write == "-":
         _end_with_reader(stop)
     where = "standard output" if args.write == "-" else args.write
-    out = sys.stdout.buffer if args.write == "-" else _opened(args.write)
+    out = sys.stdout.buffer if args.write == "-" else None
     frames = lost = 0
     try:
         async for piece in call:
+            out = out or _opened(args.write)  # a capture that is refused leaves an older file alone
             out.write(piece.data)
             out.flush()
             frames, lost = frames + piece.frames, piece.lost_frames
     except BrokenPipeError:
-        call.cancel()
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered has nobody to go to
     except asyncio.CancelledError:
         if not stop.told.is_set():
             raise
     finally:
         ending.cancel()
-        if args.write != "-":
-            out.close()
-        print(f"{frames} frames written to {where}, {lost} lost", file=sys.stderr)
+        call.cancel()
+        if out is not None:
+            if args.write != "-":
+                out.close()
+            print(f"{frames} frames written to {where}, {lost} lost", file=sys.stderr)
 
 
 def _end_with_reader(stop: StopSignal) -> None:
@@ -93,11 +95,6 @@ def _opened(path: str) -> BinaryIO:
             reason="FILE_REFUSED",
             next_step="give a file in a folder that exists and is yours, or - for standard output",
         ) from error
-
-
-async def _cancel(call: Any, stop: StopSignal) -> None:
-    await stop.told.wait()
-    call.cancel()
 
 
 async def _request(client: Client, args: argparse.Namespace) -> CaptureFramesRequest:

@@ -186,7 +186,15 @@ async def counters(client: Client, args: argparse.Namespace) -> None:
     """Shows counters of one port, of all ports of a switch, or of its VLANs."""
     from lamina.vswitch.v1 import captures_pb2
 
+    from lamina_kit.errors import InvalidArgument
+
     if "/ports/" in args.of or args.of.count("/") == 1:
+        if args.vlans:
+            raise InvalidArgument(
+                f"{args.of} is a port, and VLANs are counted for a switch",
+                reason="SWITCH_MISSING",
+                next_step="give the switch alone, or leave --vlans out",
+            )
         await _port_counters(client, args)
         return
     request = captures_pb2.ListCountersRequest(parent=await switch_name(client, args.of), by_vlan=args.vlans)
@@ -238,7 +246,7 @@ async def watch(client: Client, args: argparse.Namespace) -> None:
     stop.install()
     request = captures_pb2.WatchPortsRequest(parent=await switch_name(client, args.switch))
     call = _captures(client).WatchPorts(request)
-    ending = asyncio.get_running_loop().create_task(_cancel(call, stop))
+    ending = asyncio.get_running_loop().create_task(stop.cancels(call))
     try:
         async for message in call:
             for change in message.changes:
@@ -251,11 +259,6 @@ async def watch(client: Client, args: argparse.Namespace) -> None:
             raise
     finally:
         ending.cancel()
-
-
-async def _cancel(call: Any, stop: StopSignal) -> None:
-    await stop.told.wait()
-    call.cancel()
 
 
 def _line(change: Any, form: str) -> str:

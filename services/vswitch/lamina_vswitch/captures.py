@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from lamina_kit.clock import Clock
 from lamina_kit.errors import Aborted, LaminaError, ResourceExhausted, Unavailable
@@ -31,8 +32,9 @@ class Captures:
         if selection.duration_ns:
             timer = asyncio.get_running_loop().create_task(self._end_after(run, selection.duration_ns))
         try:
-            async for piece in run.pieces(self._clock):
-                yield piece
+            async with aclosing(run.pieces(self._clock)) as pieces:
+                async for piece in pieces:
+                    yield piece
         finally:
             self._running.remove(run)
             self._hub.close(run.capture)

@@ -96,17 +96,19 @@ class Mirrors:
         self._at_work()
 
     def _check_loop(self, mirror: MirrorDefinition) -> None:
-        """Refuse a destination that is a source, and a source that is a destination, of this mirror or another."""
+        """Refuse a destination that is a source of this mirror or another, and a source that is a destination."""
         all_of_switch = [*self.mirrors(mirror.switch), mirror]
         sources = {port for each in all_of_switch for port in self._source_ports(each)}
-        for port in sorted({each.destination for each in all_of_switch}):
-            if port in sources:
-                raise FailedPrecondition(
-                    f"{self._catalog.port_name(mirror.switch, port)} would be source and destination of mirrors.",
-                    reason="MIRROR_LOOP",
-                    next_step="Choose a port as destination that no mirror copies from.",
-                    port=self._catalog.port_name(mirror.switch, port),
-                )
+        wrong = sources & {mirror.destination}
+        wrong |= {each.destination for each in all_of_switch} & set(self._source_ports(mirror))
+        if wrong:
+            name = self._catalog.port_name(mirror.switch, min(wrong))
+            raise FailedPrecondition(
+                f"{name} would be source and destination of mirrors.",
+                reason="MIRROR_LOOP",
+                next_step="Choose a port as destination that no mirror copies from.",
+                port=name,
+            )
 
     def _source_ports(self, mirror: MirrorDefinition) -> list[str]:
         """Return the ids of the ports that a mirror names, or whose port group it names."""

@@ -151,6 +151,18 @@ def test_frames_with_a_sampled_trace_are_all_recorded(bench: Any) -> None:
     assert traces == [bytes(range(16)).hex()] * 2 + [""]
 
 
+def test_a_sampled_frame_is_recorded_once(bench: Any) -> None:
+    """One that passes is not the first of its second besides, nor is one that is dropped the first of its reason."""
+    b = bench()
+    b.port(2)
+    b.engine.add_port("hosts/h1/switches/s1", 1, "hosts/h1/switches/s1/ports/p1", 0, True)
+    b.engine.attach(1, type(b.sinks[2])(), 0, Takes())
+    record = bytes(range(16)) + bytes(8) + b"\x01" + bytes(7)
+    b.engine.transmit(1, [laden(frame(BROADCAST, source), None, record) for source in (A, BROADCAST)], 0)
+    found = [record.told.decision.drop for record in b.engine.records("hosts/h1/switches/s1")]
+    assert found == [DropReason.SOURCE_INVALID, None]
+
+
 def test_records_are_bounded_and_go_with_their_switch(bench: Any) -> None:
     """The oldest makes room, and a switch of the same name begins anew."""
     b = bench()

@@ -9,6 +9,7 @@ import pytest
 from lamina_vswitch.domain.capture.mirror import MirrorDefinition, Tap
 from lamina_vswitch.domain.capture.observer import Direction, accepted
 from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.laden import NEEDS_CHECKSUM, Offload, laden
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.topology import Port
@@ -107,3 +108,20 @@ def test_drops_of_earlier_frames_do_not_hide_those_of_the_batch() -> None:
     """What a shaper let go and was dropped then is no part of the batch, and takes nothing out of it."""
     drops = {DropReason.NO_DESTINATION: [b"earlier", b"b"], DropReason.RUNT: [b"a"]}
     assert accepted([b"a", b"b", b"c"], drops) == [b"c"]
+
+
+def test_a_trunk_whose_port_is_updated_counts_once(trunked: Any) -> None:
+    """Giving a trunk its VLAN again, as each update of its port does, adds nothing to what its VLANs counted."""
+    b = trunked
+    b.engine.transmit(1, [frame(BROADCAST, A, 5), frame(BROADCAST, A)], 0)
+    before = counted(b)
+    b.engine.set_vlan(1, 3, 0)
+    assert counted(b) == before
+
+
+def test_a_copy_with_a_load_keeps_it_within_the_snap_length() -> None:
+    """Only what is longer than a mirror's longest copy is cut; the rest is finished at the destination."""
+    tap = Tap(MirrorDefinition("s1", "m", ("p",), (), (), None, "x", snap_bytes=64), SWITCH, frozenset({1}), 9)
+    short, long = (laden(bytes(size), Offload(flags=NEEDS_CHECKSUM, sum_start=34), None) for size in (64, 65))
+    copies = tap.copies(Port(1, "p", 0), Direction.INGRESS, [short, long])
+    assert copies[0] is short and copies[1] == bytes(64)

@@ -123,10 +123,13 @@ def test_a_capture_ends_when_its_reader_goes(lan: Any) -> None:
     assert process.wait(60) == 0
 
 
-def test_a_capture_that_cannot_be_says_why(lan: Any) -> None:
-    """A bad filter is named with its position, and without switch and port the next step is told."""
-    done = lan.run("vswitch", "capture", "--switch", "lan", "-w", "-", "tcp", "prt", expect=1)
+def test_a_capture_that_cannot_be_says_why(lan: Any, tmp_path: Any) -> None:
+    """A bad filter is named with its position and leaves an older file alone; what is missing is told."""
+    older = tmp_path / "older.pcapng"
+    older.write_text("older")
+    done = lan.run("vswitch", "capture", "--switch", "lan", "-w", str(older), "tcp", "prt", expect=1)
     assert "position 5" in done.stderr and "FILTER_MALFORMED" in done.stderr
+    assert older.read_text() == "older" and "written" not in done.stderr
     assert "--switch" in lan.run("vswitch", "capture", "-w", "-", expect=1).stderr
     done = lan.run("vswitch", "capture", "--switch", "lan", "-w", "/nonexistent/file", expect=1)
     assert "FILE_REFUSED" in done.stderr
@@ -148,6 +151,7 @@ def test_mirrors_records_and_counters_have_tables_and_json(lan: Any, send: Any) 
     assert [row.split()[0] for row in by_port] == ["PORT", "a", "b", "m"] and "runt" in by_port[1]
     assert "dropped: runt" in lan.run("vswitch", "counters", "lan/a").stdout
     assert [row["vlan_id"] for row in lan.json("vswitch", "counters", "lan", "--vlans")] == [0]
+    assert "SWITCH_MISSING" in lan.run("vswitch", "counters", "lan/a", "--vlans", expect=1).stderr
     assert lan.run("vswitch", "delete-mirror", "lan/tap").stdout.startswith("deleted ")
 
 

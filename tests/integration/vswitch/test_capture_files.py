@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,24 @@ def pcap(path: Path, frames: list[tuple[int, bytes]], missing: int = 0) -> str:
     whole = head + b"".join(records)
     path.write_bytes(whole[: len(whole) - missing])
     return str(path)
+
+
+class Full:
+    """A file that takes the first bytes of what is written, then no more."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self._file, self._room = file, room
+
+    def write(self, data: memoryview) -> int:
+        """Write what there is room for."""
+        if not self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._room, taken = 0, data[: self._room]
+        return int(self._file.write(taken))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 async def test_a_file_is_played_as_fast_as_it_goes(start: Any, device: Any, tmp_path: Path) -> None:
@@ -102,3 +123,27 @@ async def test_an_output_that_cannot_be_written(start: Any, path: str) -> None:
     (port,) = await make_ports(running, "a")
     refused = plug(running, port, file=backends_pb2.FileBackend(output_path=path))
     assert await reason_of(refused) == (grpc.StatusCode.NOT_FOUND, "DEVICE_UNKNOWN")
+
+
+async def test_an_output_that_becomes_full_ends_both(start: Any, device: Any, tmp_path: Path) -> None:
+    """What cannot be written fails the backend: nothing is played on, and nothing is written behind the torn block."""
+    running = await start()
+    ports = await make_ports(running, "a", "b")
+    path = pcap(tmp_path / "in.pcap", [(1, frame(BROADCAST, A)), (5, frame(BROADCAST, A))])
+    wanted = backends_pb2.FileBackend(input_path=path, output_path=str(tmp_path / "out"), original_timing=True)
+    await plug(running, ports[0], file=wanted)
+    backend = running.service._backends._entries["s1", "a"].backend
+    output = backend._output
+    backend._output = Full(output, room=50)
+    b = await device(running.ports, ports[1].handle, completions=True).plug_in()
+    b.send([frame(BROADCAST, B)] * 2)
+    found = await until_state(running, ports[0], FAILED)
+    size = (tmp_path / "out").stat().st_size
+    b.send([frame(BROADCAST, B)])
+    while (await b.next()).completion.batches != 2:
+        pass
+    assert "No space left" in found.state_detail
+    assert output.closed and (tmp_path / "out").stat().st_size == size
+    await asyncio.gather(backend._task, return_exceptions=True)
+    assert backend._task.cancelled()
+    assert running.service._catalog.engine.counters(ports[0].handle.id).received_frames == 1

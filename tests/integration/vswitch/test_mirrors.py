@@ -231,3 +231,14 @@ async def test_mirrors_are_listed_in_pages_and_at_most_16(lan: Lan) -> None:
     assert await reason_of(lan.stub.ListMirrors(unknown)) == ("NOT_FOUND", "SWITCH_UNKNOWN")
     bad = pb.ListMirrorsRequest(parent=SWITCH, page_token="!")
     assert await reason_of(lan.stub.ListMirrors(bad)) == ("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")
+
+
+async def test_a_loop_of_others_is_no_reason_against_a_mirror(lan: Lan) -> None:
+    """A destination that joins a source group later gets no copies of itself, and stands in the way of no one else."""
+    group = f"{SWITCH}/portGroups/g"
+    await lan.mirror("first", source_port_groups=[group])
+    port = vswitch_pb2.Port(name=f"{PORTS}/m", port_group=group)
+    await lan.running.ports.UpdatePort(vswitch_pb2.UpdatePortRequest(port=port))
+    await lan.running.ports.CreatePort(vswitch_pb2.CreatePortRequest(parent=SWITCH, port_id="n"))
+    made = await lan.mirror("second", source_ports=[f"{PORTS}/a"], destination_port=f"{PORTS}/n")
+    assert made.destination_port == f"{PORTS}/n"

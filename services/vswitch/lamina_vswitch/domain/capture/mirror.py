@@ -59,7 +59,10 @@ class Tap:
             chosen = self._of_vlans(port, frames)
         if wanted.filter:
             chosen = [frame for frame in chosen if self._passes(frame, len(frame))]
-        return [frame[: wanted.snap_bytes] for frame in chosen] if wanted.snap_bytes else list(chosen)
+        longest = wanted.snap_bytes
+        if not longest:
+            return list(chosen)
+        return [frame if len(frame) <= longest else frame[:longest] for frame in chosen]  # a piece has no load
 
     def _of_vlans(self, port: Port, frames: Sequence[bytes]) -> Sequence[bytes]:
         """Return the frames that travel in one of the source VLANs at a port of the switch."""

@@ -120,7 +120,8 @@ class ModelEngine(WatchedTables, HeldPorts, UplinkPorts):
 
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN."""
-        self._watching.leave_vlan(self._switch_of[slot], self._port(slot))
+        if self._port(slot).policy.trunk is None:
+            self._watching.leave_vlan(self._switch_of[slot], self._port(slot))
         self._switch_of[slot].set_vlan(slot, vlan, now_ns)
 
     def attach(self, slot: int, sink: FrameSink, now_ns: int, takes: Takes | None = None) -> None:

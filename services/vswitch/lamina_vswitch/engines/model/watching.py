@@ -28,6 +28,8 @@ class Watching:
 
     def entering(self, switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int) -> None:
         """Record, before anything is learned from them, what will become of frames that are due at a port."""
+        if is_sampled(frames[0]):
+            return  # `traced` records it
         told = trace(switch, port, frames[0], now_ns)
         if told.decision.drop is None:
             port.record_due_ns = now_ns + PERIOD_NS
@@ -65,8 +67,10 @@ class Watching:
             self.observer.dropped(port, direction, reason, frames, now_ns)
         if port.policy.trunk is not None:
             self._vlans[switch.name].dropped(port, reason, frames)
+        frame = frames[0]
+        if decision is not None and is_sampled(frame):
+            return  # `traced` has recorded it
         if self.book.is_due(port.name, reason.name, now_ns):
-            frame = frames[0]
             told = tell(switch, port, frame, decision, now_ns) if decision is not None else None
             if told is None and direction is Direction.INGRESS:
                 told = trace(switch, port, frame, now_ns)  # decided elsewhere: by the same rules

@@ -76,6 +76,8 @@ class FileBackend:
             except OSError as error:  # nothing that comes behind half a block could be read
                 self._output.close()
                 self._output = None
+                if self._task is not None:
+                    self._task.cancel()  # it would read on in a file that is closed
                 self._fail(f"writing failed: {error.strerror}")
                 return 0
         return len(frames) if self._output is not None or self.state is not BackendState.FAILED else 0
