@@ -52,6 +52,9 @@ class DropReason(enum.IntEnum):
     NAT_DESTINATION_FORBIDDEN = 42
     PROTOCOL_UNSUPPORTED = 43
     DHCP_EXHAUSTED = 44
+    TUNNEL_MALFORMED = 45
+    TUNNEL_VNI_UNKNOWN = 46
+    TUNNEL_PEER_UNKNOWN = 47
     NO_BACKEND = 48
     FAULT = 49
 
@@ -101,6 +104,9 @@ EXPLANATION = {
     DropReason.NAT_DESTINATION_FORBIDDEN: "destination is not among those that host sockets may reach",
     DropReason.PROTOCOL_UNSUPPORTED: "of a protocol that the router does not serve or translate",
     DropReason.DHCP_EXHAUSTED: "asks for an address, and none is free or the port has as many as it may",
+    DropReason.TUNNEL_MALFORMED: "tunnel packet with a bad VXLAN header, or a fragment of one",
+    DropReason.TUNNEL_VNI_UNKNOWN: "tunnel packet of a network that no overlay has",
+    DropReason.TUNNEL_PEER_UNKNOWN: "tunnel packet from an end that the overlay was not told of",
     DropReason.NO_BACKEND: "for a virtual server without backends",
     DropReason.FAULT: "an injected fault took it",
 }

@@ -154,7 +154,7 @@ class _DropReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DropReason
     DROP_REASON_DHCP_EXHAUSTED: _DropReason.ValueType  # 44
     """Asks for an address, and none is free or the port has as many as it may."""
     DROP_REASON_TUNNEL_MALFORMED: _DropReason.ValueType  # 45
-    """Is a tunnel packet with a bad VXLAN header."""
+    """Is a tunnel packet with a bad VXLAN header, or a fragment of one."""
     DROP_REASON_TUNNEL_VNI_UNKNOWN: _DropReason.ValueType  # 46
     """Is a tunnel packet of a network that no overlay has."""
     DROP_REASON_TUNNEL_PEER_UNKNOWN: _DropReason.ValueType  # 47
@@ -272,7 +272,7 @@ DROP_REASON_PROTOCOL_UNSUPPORTED: DropReason.ValueType  # 43
 DROP_REASON_DHCP_EXHAUSTED: DropReason.ValueType  # 44
 """Asks for an address, and none is free or the port has as many as it may."""
 DROP_REASON_TUNNEL_MALFORMED: DropReason.ValueType  # 45
-"""Is a tunnel packet with a bad VXLAN header."""
+"""Is a tunnel packet with a bad VXLAN header, or a fragment of one."""
 DROP_REASON_TUNNEL_VNI_UNKNOWN: DropReason.ValueType  # 46
 """Is a tunnel packet of a network that no overlay has."""
 DROP_REASON_TUNNEL_PEER_UNKNOWN: DropReason.ValueType  # 47
