@@ -53,6 +53,16 @@ def test_losses_are_told_once() -> None:
     assert capture.take(2) is None
 
 
+def test_the_longest_frame_fits_into_the_smallest_buffer() -> None:
+    """A reader who keeps up loses nothing, though the block of such a frame is longer than all that may wait."""
+    capture = Capture(Selection(SWITCH, buffer_bytes=BUFFER_BYTES[0]), 0, lambda: None)
+    data = b""
+    for _ in range(2):
+        capture.see(A, IN, [bytes(65535)], 1)
+        data += drained(capture)
+    assert len(pcapng_reader.read(data).packets) == 2 and capture.lost == 0
+
+
 def test_nothing_is_taken_beyond_the_limit() -> None:
     """A batch that goes over the limit is cut, and later ones are not looked at."""
     capture = Capture(Selection(SWITCH, frame_limit=2), 0, lambda: None)

@@ -119,7 +119,8 @@ class Capture:
         piece = frame[: self.selection.snap_bytes] if self.selection.snap_bytes else frame
         comments = () if drop is None and type(frame) is bytes else _comments(frame, drop)
         block = pcapng.enhanced_packet(interface.number, time_ns, piece, length, direction, comments)
-        if self._waiting_bytes + len(block) > self.selection.buffer_bytes:
+        # The block of the longest frame is larger than the smallest buffer: alone, any may wait.
+        if self._waiting_bytes and self._waiting_bytes + len(block) > self.selection.buffer_bytes:
             interface.lost += 1
             self.lost += 1
             return
