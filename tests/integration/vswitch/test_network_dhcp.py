@@ -139,6 +139,25 @@ async def test_one_port_cannot_take_the_others_addresses(bench: NetworkBench) ->
     assert await bench.drops() == {"DHCP_EXHAUSTED": 296}
 
 
+async def test_declined_addresses_count_for_their_port(bench: NetworkBench, manual_clock: Any) -> None:
+    """A port that declines whatever it gets puts four addresses to rest, and no more until their time is over."""
+    greedy, modest = await bench.guest(1), await bench.guest(2)
+    for number in range(5):
+        mac = bytes([2, 9, 0, 0, 0, number])
+        if number == 4:
+            greedy.send_dhcp(Kind.DISCOVER, mac=mac)
+            continue
+        offer = await greedy.discover(mac=mac)
+        greedy.send_dhcp(Kind.DECLINE, mac=mac, requested_address=offer.yours)
+    greedy.send_dhcp(Kind.INFORM, client=BASE + 200)
+    assert (await greedy.dhcp()).kind is Kind.ACK
+    assert await bench.drops() == {"DHCP_EXHAUSTED": 1}
+    await modest.get_address()
+    assert modest.address == BASE + 6
+    await manual_clock.advance(600 * SECOND_NS)
+    assert (await greedy.discover()).yours == BASE + 2
+
+
 async def test_nobody_gives_up_what_another_port_has(bench: NetworkBench) -> None:
     """RELEASE and DECLINE with somebody else's MAC address, from another port, change nothing."""
     victim, liar = await bench.guest(1), await bench.guest(2)

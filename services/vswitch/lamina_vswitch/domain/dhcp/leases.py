@@ -5,8 +5,9 @@ taken away or found in use, and else free. Nothing of that needs a timer: every 
 ends, and what has ended is settled when somebody asks. A device is told apart by its MAC address.
 
 An address is chosen in this order: the reservation of the MAC address; what the device has or was offered; what it asks
-for; the last that its port had; the lowest free one. A port has at most `per_port` addresses at a time, offers
-included, so that a port that asks with ever new MAC addresses takes no more from the others.
+for; the last that its port had; the lowest free one. A port has at most `per_port` addresses at a time, with offers and
+those that rest because it declined them, so that a port that asks with ever new MAC addresses takes no more from the
+others.
 Source: RFC 2131, 4.3.1, which leaves the order of what is free to the server.
 """
 
@@ -43,6 +44,7 @@ class LeaseBook:
         self._out: dict[int, Lease] = {}
         self._offers: dict[int, Lease] = {}
         self._resting: dict[int, int] = {}
+        self._declined: dict[int, str] = {}
         self._past: dict[int, Lease] = {}
         self._lease_of_mac: dict[bytes, int] = {}
         self._offer_of_mac: dict[bytes, int] = {}
@@ -198,8 +200,13 @@ class LeaseBook:
         self._end(address, now_ns, rest_ns=0)
 
     def decline(self, address: int, now_ns: int) -> None:
-        """Let an address rest that its device found in use."""
+        """Let an address rest that its device found in use; it counts for its port until then."""
+        self._settle(now_ns)
+        lease = self._out.get(address) or self._offers.get(address)
         self._end(address, now_ns, rest_ns=DECLINED_NS)
+        if lease is not None and lease.port:
+            self._declined[address] = lease.port
+            self._count(lease.port, address)
 
     def end(self, address: int, now_ns: int) -> None:
         """End a lease from outside; the address is free 60 s later."""
@@ -212,6 +219,9 @@ class LeaseBook:
         """
         self._settle(now_ns)
         for address in list(self._of_port.get(port, ())):
+            if address in self._declined:
+                self._uncount(self._declined.pop(address), address)
+                continue
             if address in self._offers:
                 self._drop(self._offers, address)
                 self._free.give_back(address)
@@ -283,7 +293,7 @@ class LeaseBook:
             of_mac = self._lease_of_mac if table is self._out else self._offer_of_mac
             of_mac[lease.mac] = lease.address
         if lease.port:
-            insort(self._of_port.setdefault(lease.port, []), lease.address)
+            self._count(lease.port, lease.address)
         if lease.end_ns != FOREVER:
             self._watch(lease.address, lease.end_ns)
 
@@ -297,11 +307,17 @@ class LeaseBook:
         if of_mac.get(lease.mac) == address:
             del of_mac[lease.mac]
         if lease.port:
-            held = self._of_port[lease.port]
-            del held[bisect_left(held, address)]
-            if not held:
-                del self._of_port[lease.port]
+            self._uncount(lease.port, address)
         return lease
+
+    def _count(self, port: str, address: int) -> None:
+        insort(self._of_port.setdefault(port, []), address)
+
+    def _uncount(self, port: str, address: int) -> None:
+        held = self._of_port[port]
+        del held[bisect_left(held, address)]
+        if not held:
+            del self._of_port[port]
 
     def _forget_offer(self, mac: bytes) -> None:
         offered = self._offer_of_mac.get(mac)
@@ -353,6 +369,8 @@ class LeaseBook:
             rest_ns = self._resting.get(address)
             if rest_ns is not None and rest_ns <= now_ns:
                 del self._resting[address]
+                if address in self._declined:
+                    self._uncount(self._declined.pop(address), address)
                 self._free.give_back(address)
             elif rest_ns is not None:
                 self._watch(address, rest_ns)
