@@ -42,11 +42,15 @@ class DatagramOptions:
 
 @dataclass(slots=True, eq=False)
 class DatagramSocket:
-    """One socket. `error` waits for the next call; `dropped` counts what did not fit."""
+    """One socket. `error` waits for the next call; `dropped` counts what did not fit.
+
+    `is_bound` tells an address that `bind` named from one that `connect` chose, which ends with the peer.
+    """
 
     handle: Handle
     options: DatagramOptions = field(default_factory=DatagramOptions)
     local: Endpoint = NOWHERE
+    is_bound: bool = False
     remote: Endpoint | None = None
     queue: deque[tuple[bytes, Endpoint]] = field(default_factory=deque)
     queued: int = 0
@@ -113,7 +117,7 @@ class DatagramLayer(ABC):
         port = local.port or self._free_port(socket, address)
         if not port:
             return Refused(Errno.ADDRNOTAVAIL)
-        socket.local = Endpoint(address, port)
+        socket.local, socket.is_bound = Endpoint(address, port), address != ANY
         self._by_port.setdefault(port, []).append(socket)
         return None
 
@@ -122,17 +126,17 @@ class DatagramLayer(ABC):
         socket = self._sockets[handle]
         if remote.address == ANY:
             socket.remote = None
+            if not socket.is_bound:
+                socket.local = Endpoint(ANY, socket.local.port)
             return None
         if self._internet.is_group(remote.address) and not self._may_send_to_group(socket, remote.address):
             return Refused(Errno.ACCES)
         source = self._internet.source_for(remote.address, socket.options.interface)
         if source is None:
             return Refused(Errno.NETUNREACH)
-        if not socket.local.port:
-            refused = self.bind(handle, Endpoint(source, 0))
-            if refused is not None:
-                return refused
-        elif socket.local.address == ANY:
+        if not socket.local.port and (refused := self.bind(handle, NOWHERE)) is not None:
+            return refused
+        if socket.local.address == ANY:
             socket.local = Endpoint(source, socket.local.port)
         socket.remote = remote
         return None

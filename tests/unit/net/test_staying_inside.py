@@ -47,6 +47,24 @@ def test_an_address_that_was_removed_is_no_source() -> None:
     assert a.stack.sockets.send(handle, b"after", 0, Endpoint(NETWORK + 2, 9)) == Refused(Errno.NETUNREACH)
 
 
+def test_an_address_that_connecting_chose_ends_with_the_peer() -> None:
+    """Without peer a socket is at all addresses again, and can be connected elsewhere; one that was bound stays."""
+    lan, a = routed()
+    sockets = a.stack.sockets
+    chosen, named = opened(sockets.open_udp()), bound(a, Endpoint(LOOPBACK, 1000))
+    for handle in (chosen, named):
+        assert sockets.connect(handle, Endpoint(LOOPBACK, 9), 0) is None
+        names = sockets.names(handle)
+        assert not isinstance(names, Refused)
+        assert names[0].address == LOOPBACK
+        assert sockets.connect(handle, Endpoint(0, 0), 0) is None
+    assert sockets.names(named) == (Endpoint(LOOPBACK, 1000), None)
+    assert sockets.connect(chosen, Endpoint(NETWORK + 2, 9), 0) is None
+    send(lan, a, chosen, b"x")
+    lan.run()
+    assert [packet.src for packet in packets(a.sent)] == [a.address]
+
+
 @pytest.mark.parametrize("address", [0, 0x00000001, 0x00FFFFFF])
 def test_this_host_is_no_destination_outside(address: int) -> None:
     """0.0.0.0/8 names nobody on a link, so the default route does not hold for it."""
