@@ -13,6 +13,7 @@ from lamina_cli.commands import (
     vswitch_networks,
     vswitch_policies,
     vswitch_translations,
+    vswitch_uplinks,
     vswitch_watching,
 )
 from lamina_cli.commands.vswitch_names import frame_bytes, port_name, switch_name
@@ -63,6 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     vswitch_watching.configure(verbs)
     vswitch_networks.configure(verbs)
     vswitch_backends.configure(verbs)
+    vswitch_uplinks.configure(verbs)
 
 
 def _switches(client: Client) -> SwitchesStub:

@@ -1,0 +1,55 @@
+"""Uplinks from the command line: made, listed, shared by a port group, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from lamina.vswitch.v1 import vswitch_pb2 as pb
+from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
+
+from lamina_kit.channel import connect
+
+
+@pytest.fixture
+def outward(up: Any) -> Iterator[Any]:
+    """Returns the command with a switch `outward`; in the end nothing of it is left."""
+    up.run("vswitch", "create-switch", "outward")
+    yield up
+    target = json.loads((up.home / "default" / "stack.json").read_text())["targets"]["vswitch"]
+    asyncio.run(_delete(target))
+
+
+async def _delete(target: str) -> None:
+    channel = connect(target)
+    stub = rpc.SwitchesStub(channel)
+    found = (await stub.ListSwitches(pb.ListSwitchesRequest())).switches
+    (name,) = (each.name for each in found if each.name.endswith("/outward"))
+    await stub.DeleteSwitch(pb.DeleteSwitchRequest(name=name, force=True))
+    await channel.close()
+
+
+def test_uplinks_are_made_shared_and_deleted(outward: Any) -> None:
+    """Tables and JSON of what the words do; a policy that is changed shows."""
+    (made,) = json.loads(outward.run("vswitch", "uplink", "outward", "u1", "--native-vlan", "7", "-o", "json").stdout)
+    assert made["name"].endswith("/switches/outward/uplinks/u1")
+    for name in ("u2", "u3"):
+        outward.run("vswitch", "uplink", "outward", name)
+    deleted = outward.run("vswitch", "delete-uplink", "outward/u3").stdout
+    assert deleted.startswith("deleted ") and deleted.endswith("/uplinks/u3\n")
+    header, *rows = outward.run("vswitch", "uplinks", "outward").stdout.splitlines()
+    assert header.split() == ["UPLINK", "STATE", "WIRE", "VLANS", "NATIVE"]
+    assert [row.split() for row in rows] == [
+        ["u1", "no-carrier", "port", "all", "7"],
+        ["u2", "no-carrier", "port", "all", "0"],
+    ]
+    outward.run("vswitch", "create-group", "outward", "g")
+    change = ("--balancing", "failover", "--active", "u2", "--standby", "u1")
+    shown = outward.run("vswitch", "teaming", "outward/g", *change).stdout
+    assert outward.run("vswitch", "teaming", "outward/g").stdout == shown
+    header, row = shown.splitlines()
+    assert header.split() == ["GROUP", "BALANCING", "ACTIVE", "STANDBY", "USED"]
+    assert row.split() == ["g", "failover", "u2", "u1", "-"]
