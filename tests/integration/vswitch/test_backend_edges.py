@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +119,18 @@ async def test_a_disk_that_gets_full_ends_the_output(start: Any) -> None:
     assert backend.deliver([one]) == 0 and (await state(running, port)).state == FAILED
     disk.room, before = 10_000, disk.data
     assert backend.deliver([one]) == 0 and disk.data == before
+
+
+async def test_an_output_that_fails_ends_the_input(start: Any, tmp_path: Path) -> None:
+    """A backend that has failed plays no further, and stays failed."""
+    running = await start()
+    (port,) = await make_ports(running, "a")
+    record = struct.pack("<IIII", 0, 0, 1400, 1400) + frame(BROADCAST, A).ljust(1400, b"\0")
+    (tmp_path / "in.pcap").write_bytes(struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + 200 * record)
+    await plug(running, port, file=backends_pb2.FileBackend(input_path=str(tmp_path / "in.pcap")))
+    backend = running.service._backends._entries["s1", "a"].backend
+    backend.state, backend._output = OPEN, Disk(0)
+    assert backend.deliver([frame(BROADCAST, A)]) == 0
+    async with asyncio.timeout(10):
+        await backend._task
+    assert (await state(running, port)).state == FAILED

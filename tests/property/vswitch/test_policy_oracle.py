@@ -64,4 +64,4 @@ class PoliciesAgainstOracle(switches.SwitchAgainstOracle):  # type: ignore[misc,
 
 
 TestPoliciesAgainstOracle = PoliciesAgainstOracle.TestCase
-TestPoliciesAgainstOracle.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestPoliciesAgainstOracle.settings = settings(max_examples=70, stateful_step_count=40, deadline=None)

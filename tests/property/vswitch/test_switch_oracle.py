@@ -222,7 +222,7 @@ class SwitchAgainstOracle(RuleBasedStateMachine):
 
 
 TestSwitchAgainstOracle = SwitchAgainstOracle.TestCase
-TestSwitchAgainstOracle.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestSwitchAgainstOracle.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 def test_known_stations_in_every_form() -> None:
