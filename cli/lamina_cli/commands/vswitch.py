@@ -11,6 +11,7 @@ from lamina_cli.commands import (
     vswitch_backends,
     vswitch_capture,
     vswitch_networks,
+    vswitch_overlays,
     vswitch_policies,
     vswitch_translations,
     vswitch_uplinks,
@@ -63,6 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     vswitch_policies.configure(verbs)
     vswitch_watching.configure(verbs)
     vswitch_networks.configure(verbs)
+    vswitch_overlays.configure(verbs)
     vswitch_backends.configure(verbs)
     vswitch_uplinks.configure(verbs)
 

@@ -19,6 +19,7 @@ from lamina_vswitch.domain.definition import (
 )
 from lamina_vswitch.domain.nat.forwards import PORT_FORWARD_NAME
 from lamina_vswitch.domain.network import LEASE_NAME, NETWORK_NAME, RESERVATION_NAME
+from lamina_vswitch.domain.overlay.definition import REMOTE_ENDPOINT_NAME
 from lamina_vswitch.domain.refusals import unknown
 
 _MAC_ID = re.compile(r"[0-9a-f]{12}")
@@ -104,6 +105,15 @@ class Names:
         """Return network id and id of a forwarded port."""
         network, port_forward = self._ids("port_forward", PORT_FORWARD_NAME, name, field)
         return network, port_forward
+
+    def remote_endpoint(self, name: str, field: str = "name") -> tuple[str, str, int]:
+        """Return switch id, overlay id and address of a remote end."""
+        switch, overlay, remote = self._ids("remote_endpoint", REMOTE_ENDPOINT_NAME, name, field)
+        address = parse_address(remote.replace("-", "."))
+        if address is None:
+            wanted = "an address with dots written as '-', for example 192-0-2-1"
+            raise _malformed(field, remote, wanted, "ListRemoteEndpoints")
+        return switch, overlay, address
 
     def _ids(self, kind: str, pattern: Pattern, name: str, field: str) -> list[str]:
         host, *ids = pattern.parse(name, field).values()

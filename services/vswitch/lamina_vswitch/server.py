@@ -10,6 +10,7 @@ from lamina.vswitch.v1 import (
     backends_pb2_grpc,
     captures_pb2_grpc,
     networks_pb2_grpc,
+    overlays_pb2_grpc,
     policies_pb2_grpc,
     rings_pb2_grpc,
     translations_pb2_grpc,
@@ -33,17 +34,20 @@ from lamina_vswitch.holding import Holding
 from lamina_vswitch.io.store import SqliteStore
 from lamina_vswitch.io.store_backends import BackendStore
 from lamina_vswitch.io.store_networks import NetworkStore
+from lamina_vswitch.io.store_overlays import OverlayStore
 from lamina_vswitch.io.store_policies import PolicyStore
 from lamina_vswitch.io.store_translations import TranslationStore
 from lamina_vswitch.io.store_uplinks import UplinkStore
 from lamina_vswitch.metrics import families
 from lamina_vswitch.names import Names
 from lamina_vswitch.networks import Networks
+from lamina_vswitch.overlays import OverlayTable
 from lamina_vswitch.pacing import Pacer
 from lamina_vswitch.policies import PolicyBook
 from lamina_vswitch.serving.backends import BackendsServicer
 from lamina_vswitch.serving.captures import CapturesServicer
 from lamina_vswitch.serving.networks import NetworksServicer
+from lamina_vswitch.serving.overlays import OverlaysServicer
 from lamina_vswitch.serving.policies import PoliciesServicer
 from lamina_vswitch.serving.port_rings import PortRingsServicer
 from lamina_vswitch.serving.ports import PortsServicer
@@ -78,6 +82,7 @@ class VswitchService:
         "lamina.vswitch.v1.Captures",
         "lamina.vswitch.v1.Translations",
         "lamina.vswitch.v1.Uplinks",
+        "lamina.vswitch.v1.Overlays",
     )
 
     def __init__(self, environment: Environment, config: VswitchConfig) -> None:
@@ -111,6 +116,8 @@ class VswitchService:
         self._translations = Translations(self._networks, tables, environment.clock, rng, events.record)
         now_ns = environment.clock.now_ns
         self._uplinks = UplinkTable(self._catalog, UplinkStore(self._store), self._policies, self._networks, now_ns)
+        rng = environment.rng.child("overlays")
+        self._overlays = OverlayTable(self._catalog, OverlayStore(self._store), self._uplinks, environment.clock, rng)
         engine.set_lease_book(self._networks)
         self._hardware: OwnerSession | None = None
         self._grace: asyncio.Task[None] | None = None
@@ -131,6 +138,7 @@ class VswitchService:
         paths = FramePaths(self._catalog, self._networks)
         captures_pb2_grpc.add_CapturesServicer_to_server(CapturesServicer(views, self._watchers, paths), server)
         uplinks_pb2_grpc.add_UplinksServicer_to_server(UplinksServicer(views, self._uplinks), server)
+        overlays_pb2_grpc.add_OverlaysServicer_to_server(OverlaysServicer(views, self._overlays), server)
 
     async def start(self) -> None:
         """Open the store, bring the engine to what it holds, and introduce the layer to the hardware below."""
@@ -138,10 +146,12 @@ class VswitchService:
         self._networks.load()
         self._translations.load()
         self._uplinks.load()
+        self._overlays.load()
         self._catalog.restore(self._environment.clock.now_ns())
         self._policies.restore(self._environment.clock.now_ns())
         self._networks.restore()
         self._uplinks.restore()
+        self._overlays.restore()
         self._watchers.restore()
         self._backends.restore()
         sessions = self._environment.layer.sessions
@@ -167,6 +177,7 @@ class VswitchService:
         self._translations.stop()
         self._pacer.stop()
         self._networks.stop()
+        self._overlays.stop()
         self._environment.layer.sessions.close()
         if self._grace is not None:
             self._grace.cancel()

@@ -55,6 +55,11 @@ class UplinkTable:
         self._teaming: dict[Key, TeamingPolicy] = {}
         self._requests = RequestLedger()
         self._running = False
+        self.users: list[Callable[[UplinkDefinition], list[str]]] = []
+        """Asked in order for the names of what else names an uplink, such as overlays."""
+        self.changed: list[Callable[[UplinkDefinition], None]] = []
+        """Called in order with an uplink that has other VLANs now."""
+        self._pinned: dict[Key, str] = {}
         networks.uplinks = self
         catalog.plugged.append(self._plugged)
         catalog.unplugged.append(self._unplugged)
@@ -155,6 +160,8 @@ class UplinkTable:
             self._store.update(wanted)
             self._expect(wanted)
             self._policies.apply(port, self._now_ns())
+            for told in self.changed:
+                told(wanted)
         self._catalog.update_port(replace(port, link_up=link_up), self._now_ns())
         self._note(self.name(*key), "uplink.updated", link_up=link_up)
         return wanted
@@ -173,6 +180,8 @@ class UplinkTable:
             for state in self._networks.all()
             if state.definition.nat.uplink == name
         ]
+        for asked in self.users:
+            users += asked(found)
         if users:
             raise uplink_in_use(name, users)
         self._catalog.delete_internal_port(self.port(found), self._now_ns())
@@ -187,6 +196,16 @@ class UplinkTable:
                 raise vlan_host_only(network.vlan, self._networks.name(network.network))
 
     # Teaming
+
+    def pin(self, port: PortDefinition, uplink: str) -> None:
+        """Let what an internal port sends leave the host by one uplink of its switch alone."""
+        self._pinned[port.switch, port.port] = uplink
+        self._apply(port.switch)
+
+    def unpin(self, switch: str, port: str) -> None:
+        """Forget which uplink a port uses, as it is going or gone."""
+        self._pinned.pop((switch, port), None)
+        self._apply(switch)
 
     def policy_name(self, switch: str, port_group: str) -> str:
         """Return the resource name of a teaming policy."""
@@ -219,6 +238,9 @@ class UplinkTable:
         groups = self._catalog.port_groups(switch)
         teams = {DEFAULT: self._team(switch, TeamingPolicy())}
         teams.update({key[1]: self._team(switch, policy) for key, policy in self._teaming.items() if key[0] == switch})
+        for key, uplink in self._pinned.items():
+            if key[0] == switch:
+                teams[key[1]] = self._team(switch, TeamingPolicy(active=(uplink,)))
         for port in self._catalog.ports(switch):
             self._catalog.engine.join_team(port.slot, self._group_of(port, groups))
         self._catalog.engine.set_teams(self._catalog.switch_name(switch), teams, self._now_ns())
@@ -240,6 +262,8 @@ class UplinkTable:
         """Return the group whose team a port uses: its own, or, for a port of this layer, the first of its VLAN."""
         if port.port_group or not self._catalog.is_internal(port):
             return port.port_group
+        if (port.switch, port.port) in self._pinned:
+            return port.port
         vlan = self._catalog.vlan(port)
         for group in groups:
             trunk = self._catalog.trunks.get((group.switch, group.port_group))

@@ -16,6 +16,8 @@ _LIST_CALLS = {
     "mirror": "ListMirrors",
     "uplink": "ListUplinks",
     "port_forward": "ListPortForwards",
+    "overlay": "ListOverlays",
+    "remote_endpoint": "ListRemoteEndpoints",
 }
 
 

@@ -23,68 +23,49 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
-from lamina.common.v1 import options_pb2 as lamina_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lamina/vswitch/v1/overlays.proto\x12\x11lamina.vswitch.v1\x1a google/protobuf/field_mask.proto\x1a\x1elamina/common/v1/options.proto\"\xfe\x01\n\x07Overlay\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03vni\x18\x02 \x01(\x05\x12\x0f\n\x07vlan_id\x18\x03 \x01(\x05\x12\x0e\n\x06uplink\x18\x04 \x01(\t\x12\x15\n\rlocal_address\x18\x05 \x01(\t\x12\x17\n\x0fgateway_address\x18\x06 \x01(\t\x12\x10\n\x08udp_port\x18\x07 \x01(\x05\x12\x13\n\x0bno_learning\x18\x08 \x01(\x08\x12 \n\x18\x61\x63\x63\x65pt_unknown_endpoints\x18\t \x01(\x08\x12\x0c\n\x04port\x18\n \x01(\t\x12\x11\n\tmtu_bytes\x18\x0b \x01(\x05\x12\x1d\n\x15remote_endpoint_count\x18\x0c \x01(\x05\"\x9a\x01\n\x0eRemoteEndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nconfigured\x18\x03 \x01(\x08\x12\x15\n\rmac_addresses\x18\x04 \x03(\t\x12\x0e\n\x06\x61ge_ns\x18\x05 \x01(\x03\x12\x18\n\x10received_packets\x18\x06 \x01(\x03\x12\x14\n\x0csent_packets\x18\x07 \x01(\x03\"^\n\tRemoteMac\x12\x13\n\x0bmac_address\x18\x01 \x01(\t\x12\x18\n\x10\x65ndpoint_address\x18\x02 \x01(\t\x12\x12\n\nconfigured\x18\x03 \x01(\x08\x12\x0e\n\x06\x61ge_ns\x18\x04 \x01(\x03\"{\n\x14\x43reateOverlayRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\noverlay_id\x18\x02 \x01(\t\x12+\n\x07overlay\x18\x03 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Overlay\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"!\n\x11GetOverlayRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x13ListOverlaysRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListOverlaysResponse\x12,\n\x08overlays\x18\x01 \x03(\x0b\x32\x1a.lamina.vswitch.v1.Overlay\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x14UpdateOverlayRequest\x12+\n\x07overlay\x18\x01 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Overlay\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"$\n\x14\x44\x65leteOverlayRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteOverlayResponse\"i\n\x1b\x43reateRemoteEndpointRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12:\n\x0fremote_endpoint\x18\x02 \x01(\x0b\x32!.lamina.vswitch.v1.RemoteEndpoint\"S\n\x1aListRemoteEndpointsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"s\n\x1bListRemoteEndpointsResponse\x12;\n\x10remote_endpoints\x18\x01 \x03(\x0b\x32!.lamina.vswitch.v1.RemoteEndpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x1b\x44\x65leteRemoteEndpointRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1e\n\x1c\x44\x65leteRemoteEndpointResponse\"N\n\x15ListRemoteMacsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x16ListRemoteMacsResponse\x12\x31\n\x0bremote_macs\x18\x01 \x03(\x0b\x32\x1c.lamina.vswitch.v1.RemoteMac\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x95\x08\n\x08Overlays\x12\x63\n\rCreateOverlay\x12\'.lamina.vswitch.v1.CreateOverlayRequest\x1a\x1a.lamina.vswitch.v1.Overlay\"\r\x8a\xb5\x18\tS-10 S-16\x12]\n\nGetOverlay\x12$.lamina.vswitch.v1.GetOverlayRequest\x1a\x1a.lamina.vswitch.v1.Overlay\"\r\x8a\xb5\x18\tS-10 S-16\x12n\n\x0cListOverlays\x12&.lamina.vswitch.v1.ListOverlaysRequest\x1a\'.lamina.vswitch.v1.ListOverlaysResponse\"\r\x8a\xb5\x18\tS-10 S-16\x12\x63\n\rUpdateOverlay\x12\'.lamina.vswitch.v1.UpdateOverlayRequest\x1a\x1a.lamina.vswitch.v1.Overlay\"\r\x8a\xb5\x18\tS-10 S-16\x12q\n\rDeleteOverlay\x12\'.lamina.vswitch.v1.DeleteOverlayRequest\x1a(.lamina.vswitch.v1.DeleteOverlayResponse\"\r\x8a\xb5\x18\tS-10 S-16\x12x\n\x14\x43reateRemoteEndpoint\x12..lamina.vswitch.v1.CreateRemoteEndpointRequest\x1a!.lamina.vswitch.v1.RemoteEndpoint\"\r\x8a\xb5\x18\tS-10 S-16\x12\x83\x01\n\x13ListRemoteEndpoints\x12-.lamina.vswitch.v1.ListRemoteEndpointsRequest\x1a..lamina.vswitch.v1.ListRemoteEndpointsResponse\"\r\x8a\xb5\x18\tS-10 S-16\x12\x86\x01\n\x14\x44\x65leteRemoteEndpoint\x12..lamina.vswitch.v1.DeleteRemoteEndpointRequest\x1a/.lamina.vswitch.v1.DeleteRemoteEndpointResponse\"\r\x8a\xb5\x18\tS-10 S-16\x12t\n\x0eListRemoteMacs\x12(.lamina.vswitch.v1.ListRemoteMacsRequest\x1a).lamina.vswitch.v1.ListRemoteMacsResponse\"\r\x8a\xb5\x18\tS-10 S-16b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lamina/vswitch/v1/overlays.proto\x12\x11lamina.vswitch.v1\x1a google/protobuf/field_mask.proto\"\xfe\x01\n\x07Overlay\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03vni\x18\x02 \x01(\x05\x12\x0f\n\x07vlan_id\x18\x03 \x01(\x05\x12\x0e\n\x06uplink\x18\x04 \x01(\t\x12\x15\n\rlocal_address\x18\x05 \x01(\t\x12\x17\n\x0fgateway_address\x18\x06 \x01(\t\x12\x10\n\x08udp_port\x18\x07 \x01(\x05\x12\x13\n\x0bno_learning\x18\x08 \x01(\x08\x12 \n\x18\x61\x63\x63\x65pt_unknown_endpoints\x18\t \x01(\x08\x12\x0c\n\x04port\x18\n \x01(\t\x12\x11\n\tmtu_bytes\x18\x0b \x01(\x05\x12\x1d\n\x15remote_endpoint_count\x18\x0c \x01(\x05\"\x9a\x01\n\x0eRemoteEndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nconfigured\x18\x03 \x01(\x08\x12\x15\n\rmac_addresses\x18\x04 \x03(\t\x12\x0e\n\x06\x61ge_ns\x18\x05 \x01(\x03\x12\x18\n\x10received_packets\x18\x06 \x01(\x03\x12\x14\n\x0csent_packets\x18\x07 \x01(\x03\"^\n\tRemoteMac\x12\x13\n\x0bmac_address\x18\x01 \x01(\t\x12\x18\n\x10\x65ndpoint_address\x18\x02 \x01(\t\x12\x12\n\nconfigured\x18\x03 \x01(\x08\x12\x0e\n\x06\x61ge_ns\x18\x04 \x01(\x03\"{\n\x14\x43reateOverlayRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x12\n\noverlay_id\x18\x02 \x01(\t\x12+\n\x07overlay\x18\x03 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Overlay\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"!\n\x11GetOverlayRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x13ListOverlaysRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListOverlaysResponse\x12,\n\x08overlays\x18\x01 \x03(\x0b\x32\x1a.lamina.vswitch.v1.Overlay\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"t\n\x14UpdateOverlayRequest\x12+\n\x07overlay\x18\x01 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Overlay\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"$\n\x14\x44\x65leteOverlayRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteOverlayResponse\"i\n\x1b\x43reateRemoteEndpointRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12:\n\x0fremote_endpoint\x18\x02 \x01(\x0b\x32!.lamina.vswitch.v1.RemoteEndpoint\"S\n\x1aListRemoteEndpointsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"s\n\x1bListRemoteEndpointsResponse\x12;\n\x10remote_endpoints\x18\x01 \x03(\x0b\x32!.lamina.vswitch.v1.RemoteEndpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"+\n\x1b\x44\x65leteRemoteEndpointRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1e\n\x1c\x44\x65leteRemoteEndpointResponse\"N\n\x15ListRemoteMacsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x16ListRemoteMacsResponse\x12\x31\n\x0bremote_macs\x18\x01 \x03(\x0b\x32\x1c.lamina.vswitch.v1.RemoteMac\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x8c\x07\n\x08Overlays\x12T\n\rCreateOverlay\x12\'.lamina.vswitch.v1.CreateOverlayRequest\x1a\x1a.lamina.vswitch.v1.Overlay\x12N\n\nGetOverlay\x12$.lamina.vswitch.v1.GetOverlayRequest\x1a\x1a.lamina.vswitch.v1.Overlay\x12_\n\x0cListOverlays\x12&.lamina.vswitch.v1.ListOverlaysRequest\x1a\'.lamina.vswitch.v1.ListOverlaysResponse\x12T\n\rUpdateOverlay\x12\'.lamina.vswitch.v1.UpdateOverlayRequest\x1a\x1a.lamina.vswitch.v1.Overlay\x12\x62\n\rDeleteOverlay\x12\'.lamina.vswitch.v1.DeleteOverlayRequest\x1a(.lamina.vswitch.v1.DeleteOverlayResponse\x12i\n\x14\x43reateRemoteEndpoint\x12..lamina.vswitch.v1.CreateRemoteEndpointRequest\x1a!.lamina.vswitch.v1.RemoteEndpoint\x12t\n\x13ListRemoteEndpoints\x12-.lamina.vswitch.v1.ListRemoteEndpointsRequest\x1a..lamina.vswitch.v1.ListRemoteEndpointsResponse\x12w\n\x14\x44\x65leteRemoteEndpoint\x12..lamina.vswitch.v1.DeleteRemoteEndpointRequest\x1a/.lamina.vswitch.v1.DeleteRemoteEndpointResponse\x12\x65\n\x0eListRemoteMacs\x12(.lamina.vswitch.v1.ListRemoteMacsRequest\x1a).lamina.vswitch.v1.ListRemoteMacsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.vswitch.v1.overlays_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OVERLAYS'].methods_by_name['CreateOverlay']._loaded_options = None
-  _globals['_OVERLAYS'].methods_by_name['CreateOverlay']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_OVERLAYS'].methods_by_name['GetOverlay']._loaded_options = None
-  _globals['_OVERLAYS'].methods_by_name['GetOverlay']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_OVERLAYS'].methods_by_name['ListOverlays']._loaded_options = None
-  _globals['_OVERLAYS'].methods_by_name['ListOverlays']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_OVERLAYS'].methods_by_name['UpdateOverlay']._loaded_options = None
-  _globals['_OVERLAYS'].methods_by_name['UpdateOverlay']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_OVERLAYS'].methods_by_name['DeleteOverlay']._loaded_options = None
-  _globals['_OVERLAYS'].methods_by_name['DeleteOverlay']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_OVERLAYS'].methods_by_name['CreateRemoteEndpoint']._loaded_options = None
-  _globals['_OVERLAYS'].methods_by_name['CreateRemoteEndpoint']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_OVERLAYS'].methods_by_name['ListRemoteEndpoints']._loaded_options = None
-  _globals['_OVERLAYS'].methods_by_name['ListRemoteEndpoints']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_OVERLAYS'].methods_by_name['DeleteRemoteEndpoint']._loaded_options = None
-  _globals['_OVERLAYS'].methods_by_name['DeleteRemoteEndpoint']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_OVERLAYS'].methods_by_name['ListRemoteMacs']._loaded_options = None
-  _globals['_OVERLAYS'].methods_by_name['ListRemoteMacs']._serialized_options = b'\212\265\030\tS-10 S-16'
-  _globals['_OVERLAY']._serialized_start=122
-  _globals['_OVERLAY']._serialized_end=376
-  _globals['_REMOTEENDPOINT']._serialized_start=379
-  _globals['_REMOTEENDPOINT']._serialized_end=533
-  _globals['_REMOTEMAC']._serialized_start=535
-  _globals['_REMOTEMAC']._serialized_end=629
-  _globals['_CREATEOVERLAYREQUEST']._serialized_start=631
-  _globals['_CREATEOVERLAYREQUEST']._serialized_end=754
-  _globals['_GETOVERLAYREQUEST']._serialized_start=756
-  _globals['_GETOVERLAYREQUEST']._serialized_end=789
-  _globals['_LISTOVERLAYSREQUEST']._serialized_start=791
-  _globals['_LISTOVERLAYSREQUEST']._serialized_end=867
-  _globals['_LISTOVERLAYSRESPONSE']._serialized_start=869
-  _globals['_LISTOVERLAYSRESPONSE']._serialized_end=962
-  _globals['_UPDATEOVERLAYREQUEST']._serialized_start=964
-  _globals['_UPDATEOVERLAYREQUEST']._serialized_end=1080
-  _globals['_DELETEOVERLAYREQUEST']._serialized_start=1082
-  _globals['_DELETEOVERLAYREQUEST']._serialized_end=1118
-  _globals['_DELETEOVERLAYRESPONSE']._serialized_start=1120
-  _globals['_DELETEOVERLAYRESPONSE']._serialized_end=1143
-  _globals['_CREATEREMOTEENDPOINTREQUEST']._serialized_start=1145
-  _globals['_CREATEREMOTEENDPOINTREQUEST']._serialized_end=1250
-  _globals['_LISTREMOTEENDPOINTSREQUEST']._serialized_start=1252
-  _globals['_LISTREMOTEENDPOINTSREQUEST']._serialized_end=1335
-  _globals['_LISTREMOTEENDPOINTSRESPONSE']._serialized_start=1337
-  _globals['_LISTREMOTEENDPOINTSRESPONSE']._serialized_end=1452
-  _globals['_DELETEREMOTEENDPOINTREQUEST']._serialized_start=1454
-  _globals['_DELETEREMOTEENDPOINTREQUEST']._serialized_end=1497
-  _globals['_DELETEREMOTEENDPOINTRESPONSE']._serialized_start=1499
-  _globals['_DELETEREMOTEENDPOINTRESPONSE']._serialized_end=1529
-  _globals['_LISTREMOTEMACSREQUEST']._serialized_start=1531
-  _globals['_LISTREMOTEMACSREQUEST']._serialized_end=1609
-  _globals['_LISTREMOTEMACSRESPONSE']._serialized_start=1611
-  _globals['_LISTREMOTEMACSRESPONSE']._serialized_end=1711
-  _globals['_OVERLAYS']._serialized_start=1714
-  _globals['_OVERLAYS']._serialized_end=2759
+  _globals['_OVERLAY']._serialized_start=90
+  _globals['_OVERLAY']._serialized_end=344
+  _globals['_REMOTEENDPOINT']._serialized_start=347
+  _globals['_REMOTEENDPOINT']._serialized_end=501
+  _globals['_REMOTEMAC']._serialized_start=503
+  _globals['_REMOTEMAC']._serialized_end=597
+  _globals['_CREATEOVERLAYREQUEST']._serialized_start=599
+  _globals['_CREATEOVERLAYREQUEST']._serialized_end=722
+  _globals['_GETOVERLAYREQUEST']._serialized_start=724
+  _globals['_GETOVERLAYREQUEST']._serialized_end=757
+  _globals['_LISTOVERLAYSREQUEST']._serialized_start=759
+  _globals['_LISTOVERLAYSREQUEST']._serialized_end=835
+  _globals['_LISTOVERLAYSRESPONSE']._serialized_start=837
+  _globals['_LISTOVERLAYSRESPONSE']._serialized_end=930
+  _globals['_UPDATEOVERLAYREQUEST']._serialized_start=932
+  _globals['_UPDATEOVERLAYREQUEST']._serialized_end=1048
+  _globals['_DELETEOVERLAYREQUEST']._serialized_start=1050
+  _globals['_DELETEOVERLAYREQUEST']._serialized_end=1086
+  _globals['_DELETEOVERLAYRESPONSE']._serialized_start=1088
+  _globals['_DELETEOVERLAYRESPONSE']._serialized_end=1111
+  _globals['_CREATEREMOTEENDPOINTREQUEST']._serialized_start=1113
+  _globals['_CREATEREMOTEENDPOINTREQUEST']._serialized_end=1218
+  _globals['_LISTREMOTEENDPOINTSREQUEST']._serialized_start=1220
+  _globals['_LISTREMOTEENDPOINTSREQUEST']._serialized_end=1303
+  _globals['_LISTREMOTEENDPOINTSRESPONSE']._serialized_start=1305
+  _globals['_LISTREMOTEENDPOINTSRESPONSE']._serialized_end=1420
+  _globals['_DELETEREMOTEENDPOINTREQUEST']._serialized_start=1422
+  _globals['_DELETEREMOTEENDPOINTREQUEST']._serialized_end=1465
+  _globals['_DELETEREMOTEENDPOINTRESPONSE']._serialized_start=1467
+  _globals['_DELETEREMOTEENDPOINTRESPONSE']._serialized_end=1497
+  _globals['_LISTREMOTEMACSREQUEST']._serialized_start=1499
+  _globals['_LISTREMOTEMACSREQUEST']._serialized_end=1577
+  _globals['_LISTREMOTEMACSRESPONSE']._serialized_start=1579
+  _globals['_LISTREMOTEMACSRESPONSE']._serialized_end=1679
+  _globals['_OVERLAYS']._serialized_start=1682
+  _globals['_OVERLAYS']._serialized_end=2590
 # @@protoc_insertion_point(module_scope)

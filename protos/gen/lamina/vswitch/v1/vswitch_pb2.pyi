@@ -167,8 +167,8 @@ class _DropReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DropReason
 class DropReason(_DropReason, metaclass=_DropReasonEnumTypeWrapper):
     """Why a frame, or one copy of it, went nowhere.
 
-    Reasons 12 to 48 are counted where the frame entered, unless their comment says otherwise. Those of tunnels (45 to 47)
-    are planned, and no engine gives them yet.
+    Reasons 12 to 48 are counted where the frame entered, unless their comment says otherwise. Those of tunnels are counted
+    at the tunnel's port, but for 47 at the overlay's.
     """
 
 DROP_REASON_UNSPECIFIED: DropReason.ValueType  # 0

@@ -61,6 +61,11 @@ class RemoteEnds:
         self._macs = Fdb(ageing_ns, mac_limit)
         self._reap_ns: int | None = None  # before this nobody dies: a learned end was seen later than it says
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Ageing time in nanoseconds and limit of learned addresses."""
+        return self._macs.ageing_ns, self._macs.limit
+
     # What users do
 
     def tell(self, address: int, macs: Iterable[bytes], now_ns: int) -> bool:
