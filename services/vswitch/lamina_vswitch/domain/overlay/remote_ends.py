@@ -68,7 +68,7 @@ class RemoteEnds:
 
     # What users do
 
-    def tell(self, address: int, macs: Iterable[bytes], now_ns: int) -> bool:
+    def tell(self, address: int, behind: Iterable[bytes], now_ns: int) -> bool:
         """Note an end and the addresses behind it, in place of those told before. Return False when there is no room.
 
         An address that was behind another end is behind this one now, as a guest that moved. Telling takes the place of
@@ -82,7 +82,7 @@ class RemoteEnds:
             end = self._insert(address, configured=True)
         end.configured = True
         self._untell(end)
-        for mac in macs:
+        for mac in behind:
             if mac in self._told:
                 self._ends[self._told[mac]].macs.remove(mac)
             self._told[mac] = address

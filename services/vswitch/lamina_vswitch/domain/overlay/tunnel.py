@@ -113,8 +113,7 @@ class Tunnel:
         """Count a tunnel packet whose next hop does not answer where its frame came from."""
         udp_port = int.from_bytes(data[ipv4.HEADER_BYTES + 2 : ipv4.HEADER_BYTES + 4], "big")
         inner = vxlan.parse(data[ipv4.HEADER_BYTES + udp.HEADER_BYTES :])
-        if isinstance(inner, Refusal):
-            raise TypeError("a tunnel waits for neighbours with what it built alone")
+        assert not isinstance(inner, Refusal), "a tunnel waits for neighbours with what it built alone"
         sender = self._ends.get((udp_port, inner.vni))
         if sender is not None:  # else it left while its packet waited
             sender.end.dropped(DropReason.NEIGHBOR_UNREACHABLE, inner.frame, now_ns)
