@@ -125,12 +125,13 @@ async def test_an_output_that_fails_ends_the_input(start: Any, tmp_path: Path) -
     """A backend that has failed plays no further, and stays failed."""
     running = await start()
     (port,) = await make_ports(running, "a")
-    record = struct.pack("<IIII", 0, 0, 1400, 1400) + frame(BROADCAST, A).ljust(1400, b"\0")
-    (tmp_path / "in.pcap").write_bytes(struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + 200 * record)
-    await plug(running, port, file=backends_pb2.FileBackend(input_path=str(tmp_path / "in.pcap")))
+    hourly = b"".join(struct.pack("<IIII", 3600 * n, 0, 64, 64) + frame(BROADCAST, A).ljust(64, b"\0") for n in (0, 1))
+    (tmp_path / "in.pcap").write_bytes(struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + hourly)
+    playing = backends_pb2.FileBackend(input_path=str(tmp_path / "in.pcap"), original_timing=True)
+    await plug(running, port, file=playing)
     backend = running.service._backends._entries["s1", "a"].backend
-    backend.state, backend._output = OPEN, Disk(0)
+    backend._output = Disk(0)
     assert backend.deliver([frame(BROADCAST, A)]) == 0
     async with asyncio.timeout(10):
-        await backend._task
-    assert (await state(running, port)).state == FAILED
+        (end,) = await asyncio.gather(backend._task, return_exceptions=True)
+    assert isinstance(end, asyncio.CancelledError) and (await state(running, port)).state == FAILED

@@ -96,7 +96,7 @@ class FileBackend:
         reader = CaptureReader()
         begin: tuple[int, int] | None = None
         try:
-            while self._input is not None and (data := source.read(_READ_BYTES)):
+            while data := source.read(_READ_BYTES):
                 stamped = reader.feed(data)
                 if self._keeps_time and stamped:
                     begin = begin or (stamped[0].time_ns, self._clock.now_ns())
@@ -104,8 +104,6 @@ class FileBackend:
                 else:
                     self._end.transmit([each.frame for each in stamped])
                 await asyncio.sleep(0)  # lets the receiving streams send before the next frames fill their queues
-            if self._input is None:  # the output failed meanwhile
-                return
             reader.finish()
         except (Malformed, OSError) as error:
             self._fail(f"{source.name} {error}" if isinstance(error, Malformed) else f"reading failed: {error}")
