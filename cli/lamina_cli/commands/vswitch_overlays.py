@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
+from lamina_cli.commands.vswitch_names import part_name, switch_name
 from lamina_cli.paging import collect
-from lamina_cli.resource_names import full_name
 from lamina_cli.words import last
 
 if TYPE_CHECKING:
@@ -51,19 +51,11 @@ def _stub(client: Client) -> OverlaysStub:
     return client.stub("vswitch", overlays_pb2_grpc.OverlaysStub)
 
 
-async def _nested(client: Client, kind: str, name: str) -> str:
-    """Returns the full name of something that belongs to a switch."""
-    if name.count("/") != 1:
-        return name
-    switch, _, rest = name.partition("/")
-    return f"{await full_name(client, 'switches', switch, 'vswitch')}/{kind}/{rest}"
-
-
 async def overlays(client: Client, args: argparse.Namespace) -> None:
     """Lists overlays."""
     from lamina.vswitch.v1 import overlays_pb2 as pb
 
-    request = pb.ListOverlaysRequest(parent=await full_name(client, "switches", args.switch, "vswitch"))
+    request = pb.ListOverlaysRequest(parent=await switch_name(client, args.switch))
     output.show(
         await collect(_stub(client).ListOverlays, request, "overlays"),
         ("OVERLAY", "VNI", "VLAN", "UPLINK", "ADDRESS", "MTU", "REMOTE ENDS"),
@@ -87,12 +79,12 @@ async def create(client: Client, args: argparse.Namespace) -> None:
     wanted = pb.Overlay(
         vni=args.vni,
         vlan_id=args.vlan,
-        uplink=await _nested(client, "uplinks", args.uplink),
+        uplink=await part_name(client, "uplinks", args.uplink),
         local_address=args.address,
         gateway_address=args.gateway,
         accept_unknown_endpoints=args.accept_unknown,
     )
-    parent = await full_name(client, "switches", args.switch, "vswitch")
+    parent = await switch_name(client, args.switch)
     request = pb.CreateOverlayRequest(parent=parent, overlay_id=args.overlay, overlay=wanted)
     print((await _stub(client).CreateOverlay(request)).name)
 
@@ -101,7 +93,7 @@ async def delete(client: Client, args: argparse.Namespace) -> None:
     """Deletes an overlay."""
     from lamina.vswitch.v1 import overlays_pb2 as pb
 
-    name = await _nested(client, "overlays", args.overlay)
+    name = await part_name(client, "overlays", args.overlay)
     await _stub(client).DeleteOverlay(pb.DeleteOverlayRequest(name=name))
     print(f"deleted {name}")
 
@@ -110,7 +102,7 @@ async def remote_ends(client: Client, args: argparse.Namespace) -> None:
     """Lists remote ends."""
     from lamina.vswitch.v1 import overlays_pb2 as pb
 
-    request = pb.ListRemoteEndpointsRequest(parent=await _nested(client, "overlays", args.overlay))
+    request = pb.ListRemoteEndpointsRequest(parent=await part_name(client, "overlays", args.overlay))
     output.show(
         await collect(_stub(client).ListRemoteEndpoints, request, "remote_endpoints"),
         ("ADDRESS", "KNOWN", "HEARD", "RECEIVED", "SENT", "MACS"),
@@ -131,6 +123,6 @@ async def tell(client: Client, args: argparse.Namespace) -> None:
     from lamina.vswitch.v1 import overlays_pb2 as pb
 
     end = pb.RemoteEndpoint(address=args.address, mac_addresses=args.mac)
-    parent = await _nested(client, "overlays", args.overlay)
+    parent = await part_name(client, "overlays", args.overlay)
     request = pb.CreateRemoteEndpointRequest(parent=parent, remote_endpoint=end)
     print((await _stub(client).CreateRemoteEndpoint(request)).name)

@@ -1,8 +1,8 @@
 """`AttachRing`: a device behind a port, at rings in memory that it shares with the switch.
 
 The stream carries no frames. What the device wrote is read when its doorbell rings, a bounded number of frames at a
-turn of the loop; then the switch says that it sleeps, looks once more, and waits. Compiled code is loaded with the
-first ring.
+turn of the loop; then the switch says that it sleeps, looks once more, and waits. What it wrote before it ended its
+side is switched too. Compiled code is loaded with the first ring.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RingStreams:
             ring = _AttachedRing(plane, port, opening, file, bell, told, self._clock)
             self._catalog.attach(port, ring.sink, self._clock.now_ns(), opening.takes)
             self._open[opening.slot] = told
-            reader = asyncio.get_running_loop().create_task(self._read(requests, opening.slot, told))
+            reader = asyncio.get_running_loop().create_task(self._read(requests, opening.slot, told, ring))
             ring.start()
             link_up = self._catalog.engine.link(port.slot)
             mtu_bytes = self._catalog.mtu_bytes(port.slot)
@@ -85,6 +85,7 @@ class RingStreams:
             if ring is not None:
                 ring.stop()
                 self._catalog.detach(port, ring.sink, self._clock.now_ns())
+                ring.release()
             if bell is not None:
                 bell.close()
             self._folder.remove(file)
@@ -97,7 +98,9 @@ class RingStreams:
         for slot in sorted(self._open):
             self._open[slot].fail(stopping())
 
-    async def _read(self, requests: AsyncIterator[pb.AttachRingRequest], slot: int, told: Attachment) -> None:
+    async def _read(
+        self, requests: AsyncIterator[pb.AttachRingRequest], slot: int, told: Attachment, ring: _AttachedRing
+    ) -> None:
         """Take what the device says of itself. Whatever ends the reading ends the stream, with its own error."""
         try:
             async for request in requests:
@@ -105,6 +108,7 @@ class RingStreams:
                 if told.closed:
                     return
                 self._catalog.engine.listen(slot, listening)
+            await ring.finish()
         except Exception as error:
             told.fail(error)
         else:
@@ -186,6 +190,24 @@ class _AttachedRing:
             self._turn.cancel()
             self._turn = None
 
+    async def finish(self) -> None:
+        """Switch what the device has written by now, as it ended its side."""
+        self.stop()
+        for ring in self._to_switch:
+            waiting = ring.waiting()
+            if waiting is None:
+                self._corrupt()
+                return
+            for _ in range(0, waiting, MOST_AT_ONCE):
+                self._switch(ring)
+                await asyncio.sleep(0)  # lets the receiving streams send before the next burst fills their queues
+                if self._told.closed:
+                    return
+
+    def release(self) -> None:
+        """Let go of the memory, once stopped and detached: whoever still refers to this does not keep it."""
+        del self._to_switch, self.sink
+
     def _rung(self) -> None:
         self._bell.heard()
         if self._turn is None:
@@ -198,16 +220,9 @@ class _AttachedRing:
             return
         is_busy = False
         for ring in self._to_switch:
-            burst = ring.peek(MOST_AT_ONCE)
-            if burst is None:
-                self._corrupt()
+            is_busy = self._switch(ring) > 0 or is_busy
+            if self._told.closed:
                 return
-            if len(burst):
-                self._plane.transmit(self._slot, burst, self._clock.now_ns())
-                ring.give_back(len(burst))
-                is_busy = True
-                if self._told.closed:
-                    return
         if not is_busy:
             for ring in self._to_switch:
                 left = ring.lie_down()
@@ -217,6 +232,17 @@ class _AttachedRing:
                 is_busy = is_busy or left > 0
         if is_busy:
             self._turn = asyncio.get_running_loop().call_soon(self._work)
+
+    def _switch(self, ring: MemoryRing) -> int:
+        """Switch some of what waits in a queue; return how many frames."""
+        burst = ring.peek(MOST_AT_ONCE)
+        if burst is None:
+            self._corrupt()
+            return 0
+        if len(burst):
+            self._plane.transmit(self._slot, burst, self._clock.now_ns())
+            ring.give_back(len(burst))
+        return len(burst)
 
     def _wake(self) -> None:
         if self._peer:

@@ -74,6 +74,8 @@ class Networks:
         self.store = store
         self.clock = clock
         self.uplinks: Uplinks = NoUplinks()
+        self.checks: list[Callable[[NetworkDefinition], None]] = []
+        """Called in order with a network before it is made or changed; raise where it may not be."""
         self.routed: list[Callable[[NetworkDefinition, Router, NetworkState], None]] = []
         """Called in order with a network whose router came, or was defined anew: here a translator joins."""
         self.unrouted: list[Callable[[NetworkDefinition], None]] = []
@@ -242,6 +244,8 @@ class Networks:
             raise nat_by_uplink_unsupported()
         if wanted.mode is Mode.HOST_ONLY and self.uplinks.carries(wanted.switch, wanted.vlan):
             raise vlan_has_uplink(switch, wanted.vlan)
+        for other_check in self.checks:
+            other_check(wanted)
         self._check_subnet(wanted)
         self._check_clock(wanted)
 

@@ -13,6 +13,7 @@ from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.definition import Origin, PortDefinition
+from lamina_vswitch.domain.network import Mode, NetworkDefinition
 from lamina_vswitch.domain.overlay.definition import (
     MAX_OVERLAYS,
     OVERLAY_NAME,
@@ -24,6 +25,7 @@ from lamina_vswitch.domain.overlay.definition import (
     remote_endpoint_limit,
     vlan_has_overlay,
     vlan_has_uplink,
+    vlan_spans_hosts,
     vni_taken,
 )
 from lamina_vswitch.domain.overlay.end import OverlayEnd
@@ -33,12 +35,14 @@ from lamina_vswitch.domain.overlay.vxlan import OVERHEAD_BYTES
 from lamina_vswitch.domain.refusals import exists, unknown
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.sampling import Notice
-from lamina_vswitch.domain.uplink import UplinkDefinition
+from lamina_vswitch.domain.uplink import UplinkDefinition, vlan_host_only
 from lamina_vswitch.io.store_overlays import OverlayStore
 from lamina_vswitch.io.tunnel_ports import Carrier, SteppedPort
+from lamina_vswitch.networks import Networks
 from lamina_vswitch.uplinks import UplinkTable
 
 Key = tuple[str, str]
+Place = tuple[str, str, int]
 SECOND_NS = 1_000_000_000
 
 
@@ -56,17 +60,30 @@ class Overlay:
 class OverlayTable:
     """Overlays by ids of switch and overlay, their tunnels by place."""
 
-    def __init__(self, catalog: Catalog, store: OverlayStore, uplinks: UplinkTable, clock: Clock, rng: Rng) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        store: OverlayStore,
+        uplinks: UplinkTable,
+        networks: Networks,
+        clock: Clock,
+        rng: Rng,
+    ) -> None:
         self._catalog = catalog
         self._store = store
         self._uplinks = uplinks
+        self._networks = networks
         self._clock = clock
         self._rng = rng
         self._overlays: dict[Key, Overlay] = {}
-        self._carriers: dict[tuple[str, str, int], Carrier] = {}
+        self._of_port: dict[Key, Overlay] = {}
+        self._carriers: dict[Place, Carrier] = {}
+        self._of_tunnel_port: dict[Key, Place] = {}
         self._requests = RequestLedger()
         catalog.unplugged.append(self._unplugged)
         uplinks.users.append(self._users_of)
+        uplinks.checks.append(self._check_uplink)
+        networks.checks.append(self._check_network)
         uplinks.changed.append(self._moved)
 
     # Start and end
@@ -137,7 +154,7 @@ class OverlayTable:
     def overlays(self, switch: str) -> list[Overlay]:
         """Return the overlays of a switch, ordered by id."""
         self._catalog.switch(switch)
-        return [self.get(*key) for key in sorted(self._overlays) if key[0] == switch]
+        return [self.get(each.switch, each.overlay) for each in self._of_switch(switch)]
 
     def update(self, wanted: OverlayDefinition) -> Overlay:
         """Let an existing overlay learn in another way, or reach others through another router."""
@@ -218,11 +235,32 @@ class OverlayTable:
                 raise vni_taken(wanted.vni, wanted.address, name)
         if self._uplinks.carries(wanted.switch, wanted.vlan):
             raise vlan_has_uplink(self._catalog.switch_name(wanted.switch), wanted.vlan)
+        network = self._networks.in_vlan(wanted.switch, wanted.vlan)
+        if network is not None and network.definition.mode is Mode.HOST_ONLY:
+            name = self._networks.name(network.definition.network)
+            raise vlan_host_only(wanted.vlan, name, "Choose another VLAN, or delete that network.")
         carried, mtu = self._mtu_of(uplink), self._catalog.switch(wanted.switch).mtu_bytes
         if carried < mtu + OVERHEAD_BYTES:
             raise mtu_unsupported(self._uplinks.name(*wanted.uplink), carried, mtu)
         if sum(other.switch == wanted.switch for other in now) >= MAX_OVERLAYS:
             raise overlay_limit(self._catalog.switch_name(wanted.switch))
+
+    def _check_uplink(self, wanted: UplinkDefinition) -> None:
+        """Refuse a second way to other hosts for a VLAN: both together would be a loop."""
+        for overlay in self._of_switch(wanted.switch):
+            if wanted.trunk.carries(overlay.vlan):
+                name = self.name(overlay.switch, overlay.overlay)
+                raise vlan_spans_hosts("an uplink that carries it too would be a loop", overlay.vlan, name)
+
+    def _check_network(self, wanted: NetworkDefinition) -> None:
+        """Refuse a host-only network in a VLAN that is on other hosts too."""
+        for overlay in self._of_switch(wanted.switch):
+            if wanted.mode is Mode.HOST_ONLY and overlay.vlan == wanted.vlan:
+                name = self.name(overlay.switch, overlay.overlay)
+                raise vlan_spans_hosts("nothing in it is the host's alone", overlay.vlan, name)
+
+    def _of_switch(self, switch: str) -> list[OverlayDefinition]:
+        return [self._overlays[key].definition for key in sorted(self._overlays) if key[0] == switch]
 
     def _mtu_of(self, uplink: UplinkDefinition) -> int:
         return self._catalog.switch(uplink.switch).mtu_bytes
@@ -243,6 +281,7 @@ class OverlayTable:
         key, switch = (definition.switch, definition.overlay), definition.switch
         remotes = RemoteEnds(*self._bounds(switch)) if self._is_known(switch) else RemoteEnds(300 * SECOND_NS, 8192)
         overlay = self._overlays[key] = Overlay(definition, remotes, {})
+        self._of_port[switch, definition.port] = overlay
         self._requests.remember("overlay", key, origin)
         return overlay
 
@@ -293,6 +332,7 @@ class OverlayTable:
             port = self._catalog.create_internal_port(switch, name, native)
         carrier = Carrier(definition.mac, definition.address, self._catalog.engine, port.slot, self._clock)
         self._carriers[definition.place] = carrier
+        self._of_tunnel_port[switch, name] = definition.place
         self._uplinks.pin(port, definition.uplink[1])
         self._catalog.attach(port, carrier.port, self._clock.now_ns())
         return carrier
@@ -303,6 +343,7 @@ class OverlayTable:
         if carrier is None or not carrier.tunnel.is_unused:
             return
         del self._carriers[definition.place]
+        self._of_tunnel_port.pop((definition.uplink[0], definition.tunnel_port), None)
         carrier.close()
         port = self._catalog.find_port(definition.uplink[0], definition.tunnel_port)
         self._uplinks.unpin(definition.uplink[0], definition.tunnel_port)
@@ -317,16 +358,20 @@ class OverlayTable:
         if carrier is not None and overlay.there is not None:
             carrier.tunnel.leave(overlay.there)
         del self._overlays[definition.switch, definition.overlay]
+        del self._of_port[definition.switch, definition.port]
         self._requests.forget("overlay", (definition.switch, definition.overlay))
         self._retire(definition)
 
     def _unplugged(self, port: PortDefinition) -> None:
         """An overlay goes with its port, and every overlay of a tunnel with the tunnel's."""
-        for overlay in [self._overlays[key] for key in sorted(self._overlays)]:
-            definition = overlay.definition
-            if (definition.switch, definition.port) == (port.switch, port.port):
-                self._forget(overlay)
-            elif (definition.uplink[0], definition.tunnel_port) == (port.switch, port.port):
+        key = (port.switch, port.port)
+        overlay, place = self._of_port.get(key), self._of_tunnel_port.pop(key, None)
+        if overlay is not None:
+            self._forget(overlay)
+        if place is None:
+            return
+        for definition in [self._overlays[each].definition for each in sorted(self._overlays)]:
+            if definition.place == place:
                 own = self._catalog.port(definition.switch, definition.port)
                 self._catalog.delete_internal_port(own, self._clock.now_ns())
 

@@ -41,6 +41,8 @@ class PolicyBook:
         self._loops: dict[str, LoopDetection] = {}
         self._groups: dict[tuple[str, str], GroupPolicy] = {}
         self._ports: dict[tuple[str, str], PortPolicy] = {}
+        self.regrouped: list[Callable[[str], None]] = []
+        """Called in order with the id of a switch of which a group is in other VLANs now."""
         catalog.plugged.append(self._plugged)
         catalog.unplugged.append(self._unplugged)
         catalog.group_gone.append(self._ungrouped)
@@ -112,6 +114,7 @@ class PolicyBook:
             self._catalog.trunks[key] = policy.trunk
         for port in self._catalog.ports_of(group):
             self.apply(port, now_ns)
+        self._tell_regrouped(group.switch)
         self._note(self._catalog.port_group_name(*key), "policy.updated")
 
     def move_group(self, group: PortGroupDefinition, now_ns: int) -> None:
@@ -141,7 +144,12 @@ class PolicyBook:
             self.apply(port, now_ns)
         for mac, slot in moved:
             engine.add_static(switch, group.vlan, mac, slot, now_ns)
+        self._tell_regrouped(group.switch)
         self._note(name, "port_group.updated", vlan=group.vlan)
+
+    def _tell_regrouped(self, switch: str) -> None:
+        for told in self.regrouped:
+            told(switch)
 
     def _static_of(self, group: PortGroupDefinition, now_ns: int) -> list[tuple[bytes, int]]:
         """Return address and slot of the static entries of a group's ports in its VLAN."""
@@ -188,7 +196,7 @@ class PolicyBook:
 
     def reopen(self, port: PortDefinition) -> Shut | None:
         """Open a port again; return why it was shut."""
-        return self._catalog.engine.reopen(port.slot)
+        return self._catalog.engine.reopen(port.slot, self._now_ns())
 
     def apply(self, port: PortDefinition, now_ns: int) -> None:
         """Let the engine know what holds for a port."""

@@ -117,7 +117,8 @@ class VswitchService:
         now_ns = environment.clock.now_ns
         self._uplinks = UplinkTable(self._catalog, UplinkStore(self._store), self._policies, self._networks, now_ns)
         rng = environment.rng.child("overlays")
-        self._overlays = OverlayTable(self._catalog, OverlayStore(self._store), self._uplinks, environment.clock, rng)
+        overlays = OverlayStore(self._store)
+        self._overlays = OverlayTable(self._catalog, overlays, self._uplinks, self._networks, environment.clock, rng)
         engine.set_lease_book(self._networks)
         self._hardware: OwnerSession | None = None
         self._grace: asyncio.Task[None] | None = None

@@ -31,6 +31,7 @@ from lamina_vswitch.domain.uplink import (
 from lamina_vswitch.io.store_uplinks import UplinkStore
 from lamina_vswitch.networks import Networks
 from lamina_vswitch.policies import PolicyBook
+from lamina_vswitch.vlan_members import group_carries
 
 Key = tuple[str, str]
 
@@ -57,6 +58,8 @@ class UplinkTable:
         self._running = False
         self.users: list[Callable[[UplinkDefinition], list[str]]] = []
         """Asked in order for the names of what else names an uplink, such as overlays."""
+        self.checks: list[Callable[[UplinkDefinition], None]] = []
+        """Called in order with an uplink before it gets its VLANs; raise where it may not have them."""
         self.changed: list[Callable[[UplinkDefinition], None]] = []
         """Called in order with an uplink that has other VLANs now."""
         self._pinned: dict[Key, str] = {}
@@ -64,6 +67,7 @@ class UplinkTable:
         catalog.plugged.append(self._plugged)
         catalog.unplugged.append(self._unplugged)
         catalog.group_gone.append(self._ungrouped)
+        policies.regrouped.append(self._regrouped)
 
     # Start
 
@@ -110,7 +114,7 @@ class UplinkTable:
             raise exists("port", self._catalog.port_name(*key))
         if len(self.uplinks(wanted.switch)) >= MAX_UPLINKS:
             raise uplink_limit(self._catalog.switch_name(wanted.switch))
-        self._check_networks(wanted)
+        self._check(wanted)
         if wanted.nic:
             raise nics_unsupported()
         self._make(wanted, link_up, origin)
@@ -156,7 +160,7 @@ class UplinkTable:
         old, key = self.get(wanted.switch, wanted.uplink), (wanted.switch, wanted.uplink)
         port = self.port(old)
         if wanted != old:
-            self._check_networks(wanted)
+            self._check(wanted)
             self._store.update(wanted)
             self._expect(wanted)
             self._policies.apply(port, self._now_ns())
@@ -187,13 +191,16 @@ class UplinkTable:
         self._catalog.delete_internal_port(self.port(found), self._now_ns())
         self._note(name, "uplink.deleted")
 
-    def _check_networks(self, wanted: UplinkDefinition) -> None:
-        """Refuse to carry the VLAN of a host-only network out of the host."""
+    def _check(self, wanted: UplinkDefinition) -> None:
+        """Refuse to carry the VLAN of a host-only network out of the host, and what others refuse."""
         for state in self._networks.all():
             network = state.definition
             alone = network.mode is Mode.HOST_ONLY and network.switch == wanted.switch
             if alone and wanted.trunk.carries(network.vlan):
-                raise vlan_host_only(network.vlan, self._networks.name(network.network))
+                name = self._networks.name(network.network)
+                raise vlan_host_only(network.vlan, name, "Give the uplink a trunk without that VLAN.")
+        for check in self.checks:
+            check(wanted)
 
     # Teaming
 
@@ -227,7 +234,9 @@ class UplinkTable:
         if policy == self.policy(group):
             return
         self._store.save_policy(group.switch, group.port_group, policy)
-        self._teaming[group.switch, group.port_group] = policy
+        self._teaming.pop((group.switch, group.port_group), None)
+        if policy != TeamingPolicy():
+            self._teaming[group.switch, group.port_group] = policy
         self._apply(group.switch)
         self._note(self.policy_name(group.switch, group.port_group), "teaming_policy.updated")
 
@@ -259,15 +268,15 @@ class UplinkTable:
         )
 
     def _group_of(self, port: PortDefinition, groups: list[PortGroupDefinition]) -> str:
-        """Return the group whose team a port uses: its own, or, for a port of this layer, the first of its VLAN."""
+        """Return whose team a port uses: its group's; for a port of this layer, the first with a policy in its VLAN."""
         if port.port_group or not self._catalog.is_internal(port):
             return port.port_group
         if (port.switch, port.port) in self._pinned:
             return port.port
         vlan = self._catalog.vlan(port)
         for group in groups:
-            trunk = self._catalog.trunks.get((group.switch, group.port_group))
-            if group.vlan == vlan if trunk is None else trunk.carries(vlan):
+            has_policy = (group.switch, group.port_group) in self._teaming
+            if has_policy and group_carries(self._catalog, group, vlan):
                 return group.port_group
         return DEFAULT
 
@@ -304,6 +313,11 @@ class UplinkTable:
 
     def _ungrouped(self, group: PortGroupDefinition) -> None:
         self._teaming.pop((group.switch, group.port_group), None)
+        self._regrouped(group.switch)
+
+    def _regrouped(self, switch: str) -> None:
+        if self.of_switch(switch):
+            self._apply(switch)
 
     def _note(self, name: str, event: str, **inputs: object) -> None:
         self._catalog.notice(Notice(name, event, "", tuple(sorted((key, str(value)) for key, value in inputs.items()))))

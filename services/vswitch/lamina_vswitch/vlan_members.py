@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina_vswitch.catalog import Catalog
-from lamina_vswitch.domain.definition import PortDefinition
+from lamina_vswitch.domain.definition import PortDefinition, PortGroupDefinition
 
 
 def carries(catalog: Catalog, port: PortDefinition, vlan: int) -> bool:
@@ -15,8 +15,10 @@ def carries(catalog: Catalog, port: PortDefinition, vlan: int) -> bool:
 
 def has_group(catalog: Catalog, switch: str, vlan: int) -> bool:
     """Tell whether any port group of a switch is in a VLAN."""
-    for group in catalog.port_groups(switch):
-        trunk = catalog.trunks.get((switch, group.port_group))
-        if group.vlan == vlan if trunk is None else trunk.carries(vlan):
-            return True
-    return False
+    return any(group_carries(catalog, group, vlan) for group in catalog.port_groups(switch))
+
+
+def group_carries(catalog: Catalog, group: PortGroupDefinition, vlan: int) -> bool:
+    """Tell whether a port group is in a VLAN."""
+    trunk = catalog.trunks.get((group.switch, group.port_group))
+    return group.vlan == vlan if trunk is None else trunk.carries(vlan)

@@ -184,8 +184,8 @@ def test_the_limit_of_addresses_drops_or_shuts(bench: Any) -> None:
     made.sinks[2].take()
     assert made.reached(2, frame(ALL, B), 2 * SECOND_NS) == {}
     assert "more addresses" in made.engine.trace(1, frame(ALL, C), 2 * SECOND_NS).steps[0].detail
-    assert made.engine.reopen(1).reason.name == "MAC_LIMIT"
-    assert made.engine.reopen(1) is None
+    assert made.engine.reopen(1, 2 * SECOND_NS).reason.name == "MAC_LIMIT"
+    assert made.engine.reopen(1, 2 * SECOND_NS) is None
     assert list(made.reached(1, frame(ALL, C), 2 * SECOND_NS)) == [2]
     assert [n.event for n in made.notices if n.event.startswith("port.")] == ["port.shut", "port.reopened"]
 

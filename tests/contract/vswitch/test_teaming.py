@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.contract.vswitch.conftest import SWITCH
 
-from lamina_vswitch.domain.policy.settings import PolicyInForce
+from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.rarp import announcement
 from lamina_vswitch.domain.teaming import Balancing, Team
@@ -160,6 +160,17 @@ def test_a_frame_that_comes_back_moves_nobody(bench: Any) -> None:
     assert (0, mac(1), out) in t.b.table(), "a guest that went to another host speaks where its frames count"
 
 
+def test_a_guest_that_went_to_another_host_is_heard(bench: Any) -> None:
+    """With SOURCE_MAC a guest speaks where nobody may hear floods; from there its announcement still moves it."""
+    t = Teamed(bench, Team(Balancing.SOURCE_MAC, (U1, U2)), guests=1)
+    (hears,) = (uplink for uplink in (U1, U2) if t.b.reached(uplink, frame(BROADCAST, mac(99))))
+    ways = {number: t.way(1, frame(BROADCAST, mac(number))) for number in range(16)}
+    gone, speaks = next((number, way) for number, way in ways.items() if way != hears)
+    for uplink in (hears, speaks):
+        t.b.reached(uplink, frame(BROADCAST, mac(gone)))
+    assert (0, mac(gone), speaks) in t.b.table()
+
+
 def test_nothing_passes_from_uplink_to_uplink(bench: Any) -> None:
     """Floods of an uplink stay inside; what is for a station behind another uplink is dropped; it stays where it is."""
     t = Teamed(bench, Team(Balancing.FLOW, (U1, U2)))
@@ -178,6 +189,19 @@ def test_isolated_ports_hear_uplinks(bench: Any) -> None:
     assert {*t.b.reached(1, frame(BROADCAST, mac(1)))} == {U1}
     assert {*t.b.reached(U1, frame(BROADCAST, mac(99)))} == {1, 2}
     assert {*t.b.reached(2, frame(mac(99), mac(2)))} == {U1}
+
+
+def test_who_hears_everything_hears_every_uplink(bench: Any) -> None:
+    """Floods come to all links, so they count at one; what is for a known station comes once, wherever it may be."""
+    t = Teamed(bench, BOTH, guests=2)
+    t.b.engine.set_policy(2, 0, PolicyInForce(security=Security(promiscuous=True)), 0)
+    t.way(1, frame(BROADCAST, mac(1)))
+    for uplink in (U1, U2):
+        assert {*t.b.reached(uplink, frame(mac(1), mac(99)))} == {1, 2}
+    heard = [2 in t.b.reached(uplink, frame(BROADCAST, mac(99))) for uplink in (U1, U2)]
+    outside = [2 in t.b.reached(uplink, frame(mac(99), mac(98))) for uplink in (U1, U2)]
+    assert sorted(heard) == sorted(outside) == [False, True]
+    assert {*t.b.reached(1, frame(mac(99), mac(1)))} == {2, t.way(1, frame(mac(99), mac(1)))}
 
 
 def test_vlans_of_uplinks(bench: Any) -> None:
@@ -203,6 +227,57 @@ def test_moves_are_announced(bench: Any) -> None:
     t.b.engine.set_link(U1, True, 0)
     assert (t.b.sinks[U1].take(), t.b.sinks[U2].take()) == (moved, [])
     assert [each.rule for each in t.b.notices if each.event == "teaming.changed"][-2:] == ["teaming.used"] * 2
+
+
+def test_a_change_of_teaming_announces_what_it_moves(bench: Any) -> None:
+    """Another balancing, or a group's first policy: told are the addresses that leave elsewhere now, and only those."""
+    t = Teamed(bench, Team(active=(U1, U2), announce=True))
+
+    def ways() -> dict[int, int]:
+        return {slot: t.way(slot, frame(BROADCAST, mac(slot))) for slot in t.guests}
+
+    def told() -> dict[int, list[bytes]]:
+        return {uplink: t.b.sinks[uplink].take() for uplink in (U1, U2, U3)}
+
+    def moved(before: dict[int, int], after: dict[int, int]) -> dict[int, list[bytes]]:
+        return {
+            uplink: [announcement(mac(slot)) for slot in t.guests if after[slot] == uplink != before[slot]]
+            for uplink in (U1, U2, U3)
+        }
+
+    by_port = ways()
+    t.set(Team(Balancing.SOURCE_MAC, (U1, U2), announce=True))
+    heard, by_source = told(), ways()
+    assert heard == moved(by_port, by_source) and by_port != by_source
+    for slot in t.guests:
+        t.b.engine.join_team(slot, "g")
+    t.b.engine.set_teams(SWITCH, {"": Team(Balancing.SOURCE_MAC, (U1, U2)), "g": Team(active=(U1,), announce=True)}, 0)
+    assert told() == moved(by_source, ways())
+
+
+@pytest.mark.parametrize("ending", ["reopened", "released"])
+def test_every_change_of_links_is_told(bench: Any, ending: str) -> None:
+    """Uplinks that are opened again, and wires that hold and let go, shift teams too: told, and announced, at once."""
+    t = Teamed(bench, Team(Balancing.FAILOVER, (U1, U2), announce=True), guests=1)
+    t.way(1, frame(BROADCAST, mac(1)))
+    if ending == "reopened":
+        guarded = Security(mac_limit=1, shut_at_mac_limit=True)
+        t.b.engine.set_policy(U1, 0, PolicyInForce(trunk=Trunk(), security=guarded), 0)
+        t.b.engine.transmit(U1, [frame(BROADCAST, mac(98)), frame(BROADCAST, mac(99))], 0)
+    else:
+        t.b.engine.detach(U1, t.b.sinks[U1], 0)
+    assert (t.used(), t.b.sinks[U2].take()) == ((U2,), [announcement(mac(1))])
+    t.b.notices.clear()
+    if ending == "reopened":
+        t.b.engine.reopen(U1, 0)
+        assert (t.used(), t.b.sinks[U1].take()) == ((U1,), [announcement(mac(1))])
+    else:
+        t.b.engine.quiesce(U1, 10, 0)
+        assert t.used() == (U1,)
+        t.b.engine.release(U1, 0)
+        assert (t.used(), t.b.sinks[U2].take()) == ((U2,), [announcement(mac(1))])
+    told = [each.event for each in t.b.notices if each.event == "teaming.changed"]
+    assert len(told) == (1 if ending == "reopened" else 2)
 
 
 def test_uplinks_get_no_probes_and_groups_have_teams(bench: Any) -> None:

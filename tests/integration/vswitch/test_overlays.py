@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from lamina.vswitch.v1 import networks_pb2, networks_pb2_grpc, uplinks_pb2, uplinks_pb2_grpc
 from lamina.vswitch.v1 import overlays_pb2 as pb
 from lamina.vswitch.v1 import overlays_pb2_grpc as rpc
-from lamina.vswitch.v1 import uplinks_pb2, uplinks_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2 as vs
 from tests.integration.vswitch.uplink_bench import BROADCAST, frame, mac, refusal
 
@@ -201,6 +201,38 @@ async def test_what_two_overlays_may_not_share(bench: OverlayBench) -> None:
     assert [each.name.rpartition("/")[2] for each in found.overlays] == ["o", "p"]
     rest = pb.ListOverlaysRequest(parent=f"{HOST}/lan-a", page_token=found.next_page_token)
     assert [each.udp_port for each in (await bench.overlays.ListOverlays(rest)).overlays] == [8472]
+
+
+async def test_an_overlay_is_the_only_way_out_of_its_vlan(bench: OverlayBench) -> None:
+    """An uplink that would carry it too is refused, new or changed; so is a host-only network, whoever comes first."""
+    await bench.create()
+    await bench.create(name="five", vlan_id=5, vni=5)
+    parent, refused = f"{HOST}/lan-a", ("FAILED_PRECONDITION", "VLAN_HAS_OVERLAY")
+    six = uplinks_pb2.VlanTrunk(ranges=[uplinks_pb2.VlanRange(first_vlan_id=6, last_vlan_id=7)], native_vlan_id=6)
+
+    def uplink(trunk: uplinks_pb2.VlanTrunk | None = None) -> Any:
+        wanted = uplinks_pb2.Uplink(backend_port=True, trunk=trunk)
+        request = uplinks_pb2.CreateUplinkRequest(parent=parent, uplink_id="u", uplink=wanted)
+        return bench.uplinks.CreateUplink(request)
+
+    assert await refusal(uplink()) == refused
+    made = await uplink(six)
+    wider = uplinks_pb2.Uplink(name=made.name, trunk=uplinks_pb2.VlanTrunk(native_vlan_id=5))
+    assert await refusal(bench.uplinks.UpdateUplink(uplinks_pb2.UpdateUplinkRequest(uplink=wider))) == refused
+    networks = networks_pb2_grpc.NetworksStub(bench.running.channel)
+    for vlan in (5, 8):
+        group = vs.PortGroup(vlan_id=vlan)
+        request = vs.CreatePortGroupRequest(parent=parent, port_group_id=f"g{vlan}", port_group=group)
+        await bench.running.switches.CreatePortGroup(request)
+    alone = networks_pb2.Network(
+        mode=networks_pb2.Network.MODE_HOST_ONLY, switch=parent, vlan_id=5, subnet="10.5.0.0/24"
+    )
+    only = networks_pb2.CreateNetworkRequest(network_id="only", network=alone)
+    assert await refusal(networks.CreateNetwork(only)) == refused
+    only.network.vlan_id = 8
+    await networks.CreateNetwork(only)
+    leaky = bench.create(name="eight", vlan_id=8, vni=8)
+    assert await refusal(leaky) == ("FAILED_PRECONDITION", "VLAN_HOST_ONLY")
 
 
 @pytest.mark.parametrize(

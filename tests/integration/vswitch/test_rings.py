@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import mmap
 import socket
 import struct
@@ -218,6 +220,42 @@ async def test_the_end_of_a_ring(unix: Any, device: Any, tmp_path: Path) -> None
     assert await reason_of(second.call.read()) == (grpc.StatusCode.FAILED_PRECONDITION, "PORT_ATTACHED")
     await unix.ports.DeletePort(pb.DeletePortRequest(name=ports[0].name))
     assert await reason_of(again.call.read()) == (grpc.StatusCode.ABORTED, "PORT_DELETED")
+
+
+async def test_what_was_written_before_the_end_is_switched(unix: Any, device: Any, tmp_path: Path) -> None:
+    """A device writes to all its queues, rings at nobody and ends its side: all of it arrives, then the stream ends."""
+    ports = await make_ports(unix, "a", "b")
+    a = await Device(unix, ports[0].handle, tmp_path / "a", queues=2).plug_in()
+    b = await device(unix.ports, ports[1].handle, queue_frames=4096).plug_in()
+    sent = [[frame(BROADCAST, A, f"{queue} {number}") for number in range(1000)] for queue in range(2)]
+    for queue in range(2):
+        assert a.out[queue].push(Burst.of(sent[queue])) == 1000
+    a.finish()
+    async with asyncio.timeout(20):
+        assert await a.call.read() is grpc.aio.EOF
+    assert await b.receive(2000) == sent[0] + sent[1]
+
+
+@pytest.mark.parametrize("ending", ["finished", "refused"])
+async def test_a_ring_that_ended_keeps_no_memory(unix: Any, eventually: Any, ending: str) -> None:
+    """The memory of a ring is gone with its stream, and does not wait for a collection of garbage."""
+    (port,) = await make_ports(unix, "a")
+    gc.disable()
+    try:
+        a = Device(unix, port.handle, None)
+        path = (await a.next()).opened.file_path
+        assert path in _mapped()
+        a._outgoing.put_nowait(None if ending == "finished" else rings_pb2.AttachRingRequest())
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            assert await a.call.read() is grpc.aio.EOF
+        await eventually(lambda: path not in _mapped(), "the memory is given back")
+    finally:
+        gc.enable()
+
+
+def _mapped() -> str:
+    """Return the names of the files that are in this process's memory."""
+    return Path("/proc/self/maps").read_text()
 
 
 def spoil(what: str) -> Callable[[Device], None]:

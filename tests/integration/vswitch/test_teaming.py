@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from lamina.vswitch.v1 import networks_pb2, networks_pb2_grpc
 from lamina.vswitch.v1 import uplinks_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2 as vs
 from tests.integration.vswitch.uplink_bench import BROADCAST, SWITCH, UplinkBench, frame, mac, refusal
@@ -52,6 +53,40 @@ async def test_a_policy_has_defaults_and_masks(bench: UplinkBench) -> None:
     cleared = await bench.uplinks.UpdateTeamingPolicy(empty)
     assert (cleared.balancing, list(cleared.active_uplinks)) == (pb.TeamingPolicy.BALANCING_PORT, [])
     assert await bench.used(GROUP) == ["u1", "u2"]
+
+
+async def test_a_group_that_is_made_again_has_the_default(bench: UplinkBench) -> None:
+    """Nothing is left of the teaming of a group that is gone."""
+    for name in ("u1", "u2"):
+        await bench.plug(name)
+    await bench.team(GROUP, balancing=FAILOVER, active_uplinks=["u2"])
+    assert await bench.used(GROUP) == ["u2"]
+    await bench.running.switches.DeletePortGroup(vs.DeletePortGroupRequest(name=GROUP))
+    await bench.group("g", 5)
+    assert await bench.used(GROUP) == ["u1", "u2"]
+
+
+@pytest.mark.real_time("the router translates to sockets of the machine")
+async def test_a_router_leaves_as_the_groups_of_its_vlan_do(bench: UplinkBench) -> None:
+    """It takes the way of the first group of its VLAN that has a policy, until that group or its policy goes."""
+    for name in ("u1", "u2"):
+        await bench.plug(name)
+    network = networks_pb2.Network(mode=networks_pb2.Network.MODE_NAT, switch=SWITCH, vlan_id=5, subnet="10.5.0.0/24")
+    networks = networks_pb2_grpc.NetworksStub(bench.running.channel)
+    await networks.CreateNetwork(networks_pb2.CreateNetworkRequest(network_id="n", network=network))
+
+    async def way() -> list[str]:
+        request = vs.TraceFrameRequest(port=f"{SWITCH}/ports/router.n", frame=frame(BROADCAST, mac(1)))
+        steps = (await bench.running.ports.TraceFrame(request)).steps
+        return [step.rule for step in steps if step.stage == "teaming"]
+
+    assert await way() == ["teaming.port"]
+    await bench.team(GROUP, balancing=FAILOVER, active_uplinks=["u2"])
+    await bench.group("a", 5)
+    assert await way() == ["teaming.failover"]
+    moved = vs.UpdatePortGroupRequest(port_group=vs.PortGroup(name=GROUP, vlan_id=6))
+    await bench.running.switches.UpdatePortGroup(moved)
+    assert await way() == ["teaming.port"]
 
 
 async def test_bad_policies_are_refused(bench: UplinkBench) -> None:

@@ -139,7 +139,7 @@ async def test_a_shut_and_a_held_port_are_told_with_the_reason(running: Any, dev
     engine.switch_at(slot).shut_port(slot, Shut(ShutReason.STORM, 0))
     (change,) = (await watch.message()).changes
     assert (watch.told(change), change.shut_reason) == (("a", "shut"), policies_pb2.SHUT_REASON_STORM)
-    engine.reopen(slot)
+    engine.reopen(slot, 0)
     (change,) = (await watch.message()).changes
     assert (watch.told(change), change.shut_reason, change.held) == (("a", "up"), 0, False)
     engine.quiesce(slot, 10, 0)

@@ -6,6 +6,7 @@ import ctypes
 import struct
 import subprocess
 import sys
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -257,3 +258,14 @@ def test_switches_share_rows_and_nothing_else() -> None:
         sent[slot] += 1
     assert len(sinks[4000].frames) == sent[200] and len(bench.lists[0].frames) == sent[1]
     assert bench.engine.mac_entries(other, 0)[0].slot == 200
+
+
+def test_a_switch_that_is_gone_is_not_kept() -> None:
+    """Its table of addresses goes with it, though the plane has switched for it."""
+    bench = Bench()
+    bench.send(1, ALL_STATIONS + A + REST)
+    switch = weakref.ref(bench.engine.switch_at(1))
+    for slot in (1, 2, 3):
+        bench.engine.remove_port(slot, 0)
+    bench.engine.remove_switch(SWITCH)
+    assert switch() is None

@@ -98,7 +98,10 @@ def _unicast(switch: Switch, port: Port, admitted: Admission, learned: Learned, 
     drop = _hindrance(switch, port, target, admitted)
     outputs = (target,) if drop is None else ()
     if switch.listening:
-        listeners = switch.audience(port, vlan, tag is Tag.PROVIDER).listeners
+        audience = switch.audience(port, vlan, tag is Tag.PROVIDER)
+        listeners = audience.listeners
+        if target in switch.teams.uplinks:  # from an uplink, it is here because it was flooded to all of them
+            listeners = tuple(slot for slot in listeners if slot in audience.flood)
         outputs = tuple(sorted({*outputs, *listeners}))
     return Decision(Rule.KNOWN_UNICAST, outputs, None if outputs else drop, header, learned, entry, vlan, tag)
 
@@ -166,14 +169,17 @@ def _place(switch: Switch, port: Port, admitted: Admission, now_ns: int) -> int:
 
 
 def _stands_by(switch: Switch, port: Port, admitted: Admission, now_ns: int) -> bool:
-    """Tell whether a frame at an uplink is one that counts elsewhere: flooded by the physical switch, or our own."""
+    """Tell whether a frame at an uplink is one that counts elsewhere: flooded by the physical switch, or our own.
+
+    Where the frames of a guest leave, it counts in any case: that is how a guest that went to another host is heard.
+    """
     header, vlan, tag = admitted
     provider = tag is Tag.PROVIDER
     source = switch.fdb.lookup(vlan, header.src, now_ns)
     if source is not None and source.port not in switch.teams.uplinks:
         ways = ways_in(switch, source.port, vlan, provider, header.src)
-        if ways and port.slot not in ways:
-            return True
+        if ways:
+            return port.slot not in ways
     if is_link_local(header.dst) or not switch.audience(port, vlan, provider).standby:
         return False
     return is_group(header.dst) or switch.fdb.lookup(vlan, header.dst, now_ns) is None

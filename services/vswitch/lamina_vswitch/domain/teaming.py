@@ -44,10 +44,11 @@ class Team:
 
 
 class Shift(NamedTuple):
-    """A team that uses other uplinks now: its key, and what it was and used before."""
+    """A team that uses other uplinks now, or in another way: its key, what it is, and what it was and used before."""
 
     key: str
     team: Team
+    was: Team
     before: tuple[int, ...]
 
 
@@ -81,7 +82,7 @@ def _mixed(key: int, slot: int) -> int:
 class Teams:
     """The uplinks of one switch, the teams that share them, and which port belongs to which team.
 
-    `shifts` are the teams that came to use other uplinks since somebody took note of it.
+    `shifts` are the teams that came to use other uplinks, or in another way, since somebody took note of it.
     """
 
     def __init__(self) -> None:
@@ -89,6 +90,7 @@ class Teams:
         """Slots of the ports that lead out of the host, ascending."""
         self.shifts: list[Shift] = []
         self._teams: dict[str, Team] = {}
+        self._were: dict[str, Team] = {}
         self._used: dict[str, tuple[int, ...]] = {}
         self._of_port: dict[int, str] = {}
 
@@ -98,13 +100,17 @@ class Teams:
         self.uplinks = tuple(sorted(others | {slot} if uplink else others))
 
     def set_teams(self, teams: dict[str, Team]) -> None:
-        """Share the uplinks in this way. What was in use stays noted for teams that go on."""
+        """Share the uplinks in this way. What was in use stays noted; a new team was part of the default one."""
+        default = self._teams.get(DEFAULT)
+        self._were = {key: self._teams.get(key, default or team) for key, team in teams.items()}
+        self._used = {key: self.used(key) for key in teams}
         self._teams = dict(teams)
-        self._used = {key: self._used.get(key, ()) for key in self._teams}
 
-    def join(self, slot: int, key: str) -> None:
-        """Let a port belong to a team; a key that names none is the default one's."""
+    def join(self, slot: int, key: str) -> bool:
+        """Let a port belong to a team; a key that names none is the default one's. Return whether that is news."""
+        old = self._of_port.get(slot, DEFAULT)
         self._of_port[slot] = key
+        return key != old
 
     def forget(self, slot: int) -> None:
         """Forget a port that is gone."""
@@ -114,10 +120,11 @@ class Teams:
     def settle(self, up: Callable[[int], bool]) -> None:
         """Find out anew which uplinks are in use."""
         for key, team in self._teams.items():
-            before, used = self._used[key], in_use(team, up, self._used[key])
-            if used != before:
-                self._used[key] = used
-                self.shifts.append(Shift(key, team, before))
+            was, before = self._were.get(key, team), self._used[key]
+            self._used[key] = used = in_use(team, up, before)
+            if used != before or was.balancing is not team.balancing:
+                self.shifts.append(Shift(key, team, was, before))
+        self._were = {}
 
     def used(self, key: str) -> tuple[int, ...]:
         """Return the uplinks that a team, the default one for a key that names none, uses now, in order."""

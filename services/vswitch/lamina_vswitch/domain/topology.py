@@ -43,8 +43,8 @@ class Shut(NamedTuple):
 class Audience(NamedTuple):
     """Slots of the other ports of a VLAN, ascending: who a flooded frame goes to, who hears everything.
 
-    Of frames that come in at an uplink these are the ports that use it. Uplinks are not among them: which one a frame
-    takes, its team decides. `isolated` says that somebody is left out who would hear the frame if its port were not
+    Floods that come in at an uplink go to the ports that use it. Uplinks are not among them: which one a frame takes,
+    its team decides. `isolated` says that somebody is left out who would hear the frame if its port were not
     isolated, `standby` that somebody would hear it if it had come in at another uplink.
     """
 
@@ -296,11 +296,11 @@ class Switch:
             ]
             others = [other for other in others if other.slot not in self.teams.uplinks]
             heard = [other for other in others if not (port.policy.isolated and other.policy.isolated)]
+            listeners = tuple(other.slot for other in heard if other.policy.security.promiscuous)
             isolated, standby = len(heard) < len(others), False
             if port.slot in self.teams.uplinks:
                 using = [each for each in heard if port.slot in ways_in(self, each.slot, vlan, provider)]
                 standby, heard = bool(heard) and not using, using
-            listeners = tuple(other.slot for other in heard if other.policy.security.promiscuous)
             found = Audience(tuple(other.slot for other in heard), listeners, isolated, standby)
             self._audiences[key] = found
         return found

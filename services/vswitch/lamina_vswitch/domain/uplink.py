@@ -61,12 +61,12 @@ def uplink_in_use(name: str, users: list[str]) -> FailedPrecondition:
     )
 
 
-def vlan_host_only(vlan: int, network: str) -> FailedPrecondition:
-    """Return the error for an uplink that would carry the frames of a host-only network away."""
+def vlan_host_only(vlan: int, network: str, next_step: str) -> FailedPrecondition:
+    """Return the error for an uplink or overlay that would carry the frames of a host-only network away."""
     return FailedPrecondition(
         f"VLAN {vlan} belongs to {network}, which is host-only.",
         reason="VLAN_HOST_ONLY",
-        next_step="Give the uplink a trunk without that VLAN.",
+        next_step=next_step,
         network=network,
     )
 

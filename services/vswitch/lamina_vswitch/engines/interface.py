@@ -192,7 +192,7 @@ class SwitchEngine(Protocol):
     def shut(self, slot: int) -> Shut | None:
         """Return why a port is shut; None when it is not."""
 
-    def reopen(self, slot: int) -> Shut | None:
+    def reopen(self, slot: int, now_ns: int) -> Shut | None:
         """Open a shut port again; return why it was shut, None when it was not. Needs `policies`."""
 
     def advance(self, now_ns: int) -> None:

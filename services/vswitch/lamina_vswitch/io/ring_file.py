@@ -69,8 +69,9 @@ class RingFile:
         self.memory[: len(geometry.head())] = geometry.head()
 
     def close(self) -> None:
-        """Remove the file. Its memory goes with the last who looks at it."""
+        """Remove the file. Its memory goes with the last who looks at it, who is not this object any more."""
         self.path.unlink(missing_ok=True)
+        del self.memory
 
 
 class Doorbell:

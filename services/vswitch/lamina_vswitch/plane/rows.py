@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class Rows:
     def __init__(self, engine: ModelEngine) -> None:
         self._engine = engine
         self._table: Any = np.zeros((64, _WORDS), np.int64)
-        self._revisions: dict[str, tuple[Switch, int]] = {}
+        self._revisions: dict[str, tuple[ReferenceType[Switch], int]] = {}
         self._floods: dict[str, list[Any]] = {}
         self._simple: dict[tuple[bool, int], bool] = {}
 
@@ -79,14 +80,15 @@ class Rows:
 
     def refresh(self, switch: Switch) -> None:
         """Copy the ports of a switch if they changed."""
-        if self._revisions.get(switch.name) == (switch, switch.revision):
+        known = self._revisions.get(switch.name)
+        if known is not None and known[0]() is switch and known[1] == switch.revision:
             return
         highest = max(switch.ports)
         if highest >= len(self._table):
             table: Any = np.zeros((2 * highest, _WORDS), np.int64)
             table[: len(self._table)] = self._table
             self._table = table
-        self._revisions[switch.name] = (switch, switch.revision)
+        self._revisions[switch.name] = (ref(switch), switch.revision)
         self._simple.clear()
         self._floods[switch.name] = []
         lists: dict[int, list[int]] = {}

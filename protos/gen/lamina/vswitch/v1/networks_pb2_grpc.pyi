@@ -37,9 +37,10 @@ class NetworksStub:
     `NETWORK_UNKNOWN` for the network of a route; ALREADY_EXISTS `NETWORK_EXISTS`, or `VLAN_HAS_NETWORK`;
     FAILED_PRECONDITION `SUBNET_OVERLAPS` when another routed network of the host has addresses of this one,
     `NO_UPLINK` for bridge mode, or NAT outside by uplink, on a switch without one, `VLAN_HAS_UPLINK` for host-only
-    mode in a VLAN that an uplink carries, `CLOCK_VIRTUAL` for NAT to host sockets or a DNS server to ask for other
-    names on a virtual clock, or `NETWORK_UNROUTED` for a route to a network in bridge mode; RESOURCE_EXHAUSTED
-    `NETWORK_LIMIT`; UNIMPLEMENTED `ENGINE_LACKS_NAT_BY_UPLINK` for NAT outside by uplink, which today's engine lacks.
+    mode in a VLAN that an uplink carries, or `VLAN_HAS_OVERLAY` in one that an overlay joins, `CLOCK_VIRTUAL` for NAT
+    to host sockets or a DNS server to ask for other names on a virtual clock, or `NETWORK_UNROUTED` for a route to a
+    network in bridge mode; RESOURCE_EXHAUSTED `NETWORK_LIMIT`; UNIMPLEMENTED `ENGINE_LACKS_NAT_BY_UPLINK` for NAT
+    outside by uplink, which today's engine lacks.
     """
     GetNetwork: _aio.UnaryUnaryMultiCallable[_networks_pb2.GetNetworkRequest, _networks_pb2.Network]
     """Returns a network.
@@ -148,9 +149,10 @@ class NetworksServicer:
         `NETWORK_UNKNOWN` for the network of a route; ALREADY_EXISTS `NETWORK_EXISTS`, or `VLAN_HAS_NETWORK`;
         FAILED_PRECONDITION `SUBNET_OVERLAPS` when another routed network of the host has addresses of this one,
         `NO_UPLINK` for bridge mode, or NAT outside by uplink, on a switch without one, `VLAN_HAS_UPLINK` for host-only
-        mode in a VLAN that an uplink carries, `CLOCK_VIRTUAL` for NAT to host sockets or a DNS server to ask for other
-        names on a virtual clock, or `NETWORK_UNROUTED` for a route to a network in bridge mode; RESOURCE_EXHAUSTED
-        `NETWORK_LIMIT`; UNIMPLEMENTED `ENGINE_LACKS_NAT_BY_UPLINK` for NAT outside by uplink, which today's engine lacks.
+        mode in a VLAN that an uplink carries, or `VLAN_HAS_OVERLAY` in one that an overlay joins, `CLOCK_VIRTUAL` for NAT
+        to host sockets or a DNS server to ask for other names on a virtual clock, or `NETWORK_UNROUTED` for a route to a
+        network in bridge mode; RESOURCE_EXHAUSTED `NETWORK_LIMIT`; UNIMPLEMENTED `ENGINE_LACKS_NAT_BY_UPLINK` for NAT
+        outside by uplink, which today's engine lacks.
         """
 
     def GetNetwork(

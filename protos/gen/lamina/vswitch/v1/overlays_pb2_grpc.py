@@ -118,7 +118,8 @@ class OverlaysServicer:
         Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field or `REQUEST_ID_REUSED`; NOT_FOUND
         `SWITCH_UNKNOWN` or `UPLINK_UNKNOWN`; ALREADY_EXISTS `OVERLAY_EXISTS`, `VNI_TAKEN` or `VLAN_HAS_OVERLAY`;
         FAILED_PRECONDITION `MTU_UNSUPPORTED` when the uplink carries less than the switch's MTU and 50 bytes, or
-        `VLAN_HAS_UPLINK` when an uplink carries the VLAN too; RESOURCE_EXHAUSTED `OVERLAY_LIMIT` above 4094 a switch.
+        `VLAN_HAS_UPLINK` when an uplink carries the VLAN too, or `VLAN_HOST_ONLY` when it is that of a host-only network;
+        RESOURCE_EXHAUSTED `OVERLAY_LIMIT` above 4094 a switch, or `PORT_LIMIT`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

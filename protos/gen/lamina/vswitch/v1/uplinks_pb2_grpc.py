@@ -101,9 +101,9 @@ class UplinksServicer:
         `SWITCH_UNKNOWN`, or `NIC_UNKNOWN` when hardware has no such NIC; ALREADY_EXISTS `UPLINK_EXISTS` or `PORT_EXISTS`;
         FAILED_PRECONDITION `NIC_IN_USE` when another uplink or a guest has the NIC (the caller frees it), or
         `MTU_UNSUPPORTED` when the NIC carries less than the switch's MTU, or `VLAN_HOST_ONLY` when it would carry the VLAN
-        of a host-only network (the caller leaves that out of the trunk); RESOURCE_EXHAUSTED `UPLINK_LIMIT` or `PORT_LIMIT`;
-        UNAVAILABLE `HARDWARE_UNREACHABLE` (the caller retries later); UNIMPLEMENTED `ENGINE_LACKS_NICS` for a NIC where the
-        engine drives none, as today's does not.
+        of a host-only network, or `VLAN_HAS_OVERLAY` for one that an overlay joins (the caller leaves that out of the
+        trunk); RESOURCE_EXHAUSTED `UPLINK_LIMIT` or `PORT_LIMIT`; UNAVAILABLE `HARDWARE_UNREACHABLE` (the caller retries
+        later); UNIMPLEMENTED `ENGINE_LACKS_NICS` for a NIC where the engine drives none, as today's does not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,7 +131,7 @@ class UplinksServicer:
         """Changes the link or the VLANs of an uplink. What was learned in a VLAN that it carries no more is forgotten.
 
         Idempotent. Errors: NOT_FOUND `UPLINK_UNKNOWN`; INVALID_ARGUMENT for a bad value or a mask that names another
-        field; FAILED_PRECONDITION `VLAN_HOST_ONLY` as for CreateUplink.
+        field; FAILED_PRECONDITION `VLAN_HOST_ONLY` or `VLAN_HAS_OVERLAY` as for CreateUplink.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -94,6 +94,16 @@ def vlan_has_uplink(switch: str, vlan: int) -> FailedPrecondition:
     )
 
 
+def vlan_spans_hosts(what: str, vlan: int, by: str) -> FailedPrecondition:
+    """Return the error for something else, told in words, that an overlay in its VLAN rules out."""
+    return FailedPrecondition(
+        f"VLAN {vlan} is joined by {by}, so {what}.",
+        reason="VLAN_HAS_OVERLAY",
+        next_step="Leave the VLAN out, or delete that overlay.",
+        overlay=by,
+    )
+
+
 def mtu_unsupported(uplink: str, carries: int, switch_mtu: int) -> FailedPrecondition:
     """Return the error for an uplink that carries less than the switch's MTU and what a tunnel adds."""
     return FailedPrecondition(

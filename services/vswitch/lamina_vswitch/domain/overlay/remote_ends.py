@@ -97,8 +97,7 @@ class RemoteEnds:
 
     def forget_learned(self, now_ns: int) -> None:
         """Forget the ends and the addresses that were learned."""
-        for address in [address for address in self._order if not self._ends[address].configured]:
-            self._remove(address, now_ns)
+        self._keep([address for address in self._order if self._ends[address].configured])
         self._macs.flush(now_ns)
 
     def resize(self, ageing_ns: int, mac_limit: int, now_ns: int) -> None:
@@ -206,10 +205,14 @@ class RemoteEnds:
         """Take back the places of the dead; what was learned behind them is as dead, as it was seen no later."""
         if self._reap_ns is None or now_ns < self._reap_ns:
             return
-        for address in [address for address in self._order if not self._alive(self._ends[address], now_ns)]:
-            self._remove(address, now_ns)
+        self._keep(self.addresses(now_ns))
         seen = [end.seen_ns for end in self._ends.values() if not end.configured and end.seen_ns is not None]
         self._reap_ns = min(seen) + self._macs.ageing_ns if seen else None
+
+    def _keep(self, addresses: list[int]) -> None:
+        """Forget all other ends, which were learned; ascending. What was learned behind them is the caller's matter."""
+        self._ends = {address: self._ends[address] for address in addresses}
+        self._order = addresses
 
     def _drop_learned(self) -> bool:
         """Give up the learned end that was silent longest."""

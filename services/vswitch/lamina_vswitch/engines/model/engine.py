@@ -31,7 +31,7 @@ from lamina_vswitch.engines.model.uplink_ports import UplinkPorts
 from lamina_vswitch.engines.model.watching import WatchedTables
 
 
-class ModelEngine(WatchedTables, HeldPorts, UplinkPorts):
+class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
     """Switches as Python objects. One writer: every method runs to its end before another begins."""
 
     name: ClassVar[str] = "model"
@@ -308,9 +308,9 @@ class ModelEngine(WatchedTables, HeldPorts, UplinkPorts):
         """Return why a port is shut; None when it is not."""
         return self._port(slot).shut
 
-    def reopen(self, slot: int) -> Shut | None:
+    def reopen(self, slot: int, now_ns: int) -> Shut | None:
         """Open a shut port again; return why it was shut, None when it was not."""
-        return self._policing.reopen(slot)
+        return self._policing.reopen(slot, now_ns)
 
     def advance(self, now_ns: int) -> None:
         """Do what is due by now: frames that leave shapers, probes, ports that are tried again."""

@@ -37,10 +37,14 @@ class HeldPorts(ABC):
     def put(self, port: Port, frames: list[bytes], now_ns: int, counted: int = 0) -> int:
         """Put frames into the queue of a device; the first `counted` were there before. Return how many it took."""
 
+    @abstractmethod
+    def shifted(self, switch: Switch, now_ns: int) -> None:
+        """Tell of teams that came to use other uplinks."""
+
     def quiesce(self, slot: int, hold_frames: int, now_ns: int) -> int:
         """Hold what is for the device of a port; return how many frames had been in its queue."""
         held = self._exits.quiesce(self._switch_of[slot].ports[slot], self._sinks.get(slot), hold_frames, now_ns)
-        self._switch_of[slot].set_held(slot, True, now_ns)
+        self._set_held(slot, True, now_ns)
         return held
 
     def hold(self, slot: int) -> Hold | None:
@@ -62,6 +66,11 @@ class HeldPorts(ABC):
             left += len(frames)
             self.drop(self._switch_of[slot].ports[slot], DropReason.DISCARDED, frames, now_ns)
         self._exits.unhold(slot)
-        self._switch_of[slot].set_held(slot, False, now_ns)
+        self._set_held(slot, False, now_ns)
         self._policing.went_down(self._switch_of[slot].ports[slot], now_ns)
         return left
+
+    def _set_held(self, slot: int, held: bool, now_ns: int) -> None:
+        switch = self._switch_of[slot]
+        switch.set_held(slot, held, now_ns)
+        self.shifted(switch, now_ns)

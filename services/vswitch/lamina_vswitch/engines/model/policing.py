@@ -39,6 +39,9 @@ class Plane(Protocol):
     def drop(self, port: Port, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
         """Count drops at a port, and tell of them."""
 
+    def shifted(self, switch: Switch, now_ns: int) -> None:
+        """Tell of teams that came to use other uplinks."""
+
 
 class Policing:
     """The policies of the ports of a host at work. `timer` is told when `advance` is wanted next, None for never."""
@@ -114,7 +117,7 @@ class Policing:
                 self.went_down(port, now_ns)
                 self._plan_reopening(switch, port)
 
-    def reopen(self, slot: int) -> Shut | None:
+    def reopen(self, slot: int, now_ns: int) -> Shut | None:
         """Open a shut port again; return why it was shut."""
         switch = self._plane.switch_at(slot)
         shut = switch.reopen_port(slot)
@@ -122,6 +125,7 @@ class Policing:
         if shut is not None:
             word = shut.reason.name.lower()
             self._note(switch.ports[slot].name, "port.reopened", f"shut.{word}", reason=word, peer=shut.peer)
+            self._plane.shifted(switch, now_ns)
         return shut
 
     def removed(self, slot: int) -> None:
@@ -181,7 +185,7 @@ class Policing:
         switch = self._plane.switch_at(slot)
         port = switch.ports[slot]
         if kind == REOPEN:
-            self.reopen(slot)
+            self.reopen(slot, now_ns)
         elif kind == ENTER and port.ingress is not None:
             frames = port.ingress.release(now_ns)
             self._plane.conclude(slot, forward_released(switch, port, frames, now_ns), now_ns)

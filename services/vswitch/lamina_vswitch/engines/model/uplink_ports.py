@@ -41,8 +41,8 @@ class UplinkPorts(ABC):
     def join_team(self, slot: int, key: str) -> None:
         """Let a port use the uplinks of a team."""
         switch = self._switch_of[slot]
-        switch.teams.join(slot, key)
-        switch.changed()
+        if switch.teams.join(slot, key):
+            switch.changed()
 
     def used_uplinks(self, name: str, key: str) -> tuple[int, ...]:
         """Return the slots of the uplinks that a team uses now, in order of preference."""
@@ -66,15 +66,16 @@ class UplinkPorts(ABC):
             if slot in switch.teams.uplinks or switch.teams.key_of(slot) != shift.key:
                 continue
             frame = announcement(mac)
-            key = key_hash(shift.team.balancing, slot, mac, lambda frame=frame: flow_hash(frame))  # type: ignore[misc]
             before, after = (
-                choose(ways, key) if ways else 0
-                for ways in (_carrying(switch, shift.before, vlan), _carrying(switch, used, vlan))
+                _way(switch, team, uplinks, vlan, slot, frame)
+                for team, uplinks in ((shift.was, shift.before), (shift.team, used))
             )
             if after and after != before:
                 target = switch.ports[after]
                 self.deliver(target, [in_form(frame, form_at(target, vlan, Tag.NONE, None), vlan)], now_ns)
 
 
-def _carrying(switch: Switch, slots: Sequence[int], vlan: int) -> list[int]:
-    return [slot for slot in slots if slot in switch.ports and switch.ports[slot].carries(vlan)]
+def _way(switch: Switch, team: Team, uplinks: Sequence[int], vlan: int, slot: int, frame: bytes) -> int:
+    """Return which of some uplinks a frame from a port of a team takes; 0 when none carries its VLAN."""
+    carrying = [uplink for uplink in uplinks if uplink in switch.ports and switch.ports[uplink].carries(vlan)]
+    return choose(carrying, key_hash(team.balancing, slot, frame[6:12], lambda: flow_hash(frame))) if carrying else 0
