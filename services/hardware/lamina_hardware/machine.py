@@ -121,9 +121,7 @@ class Machine:
         self.path = choose_cores(self.engine, config.core_path, environment.state_dir, self.bus)
         self.path.shared.note = self._note_stuck
         layer.capabilities = self.path.capabilities
-        cores: list[CoreEngine] = [
-            LateCore(self.path.name, self.path.capabilities, self.path.make) for _ in range(self.engine.core_count)
-        ]
+        cores: list[CoreEngine] = [LateCore(self.path) for _ in range(self.engine.core_count)]
         pace = pace_of(self.path, config, environment.clock.mode)
         self.dispatcher = Dispatcher(
             self.engine, cores, self.bus, environment.clock, pace, self._note_throttled, self._note_lost

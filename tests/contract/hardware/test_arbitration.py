@@ -192,6 +192,7 @@ async def test_a_kick_of_an_idle_context_is_remembered(bench: Any) -> None:
 
 async def test_a_shootdown_reaches_a_running_core(bench: Any) -> None:
     """A core that runs on its thread drops its translations and goes on; the caller of Run sees nothing of it."""
+    await (await bench.process("syscall_loop")).run()  # from here on the first slice runs where a run begins
     process = await bench.process("spin")
     await bench.begin(process.context, sequence=3)
     await on_a_core(bench, process)

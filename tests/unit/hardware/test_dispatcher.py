@@ -27,7 +27,7 @@ class ScriptedCore:
     """A core whose runs end as a script says; an exception in the script is raised."""
 
     path = "scripted"
-    is_made = True
+    is_ready = True
     capabilities: tuple[str, ...] = ()
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.unit.hardware.test_dispatcher import SYSCALL, Rig, ScriptedCore
 
-from lamina_hardware.engines.interface import Stopped
+from lamina_hardware.engines.interface import CorePath, Stopped
 from lamina_hardware.io.late_core import LateCore
 from lamina_kit.membus import MemoryBus
 
@@ -45,12 +45,16 @@ def test_what_it_is_asked_before_it_exists_it_hears_then(asked: tuple[str, ...],
         made[0].script = [Stopped(SYSCALL, 1), Stopped(SYSCALL, 1)]
         return made[0]
 
-    core = LateCore("scripted", (), make)
+    loaded = False
+    core = LateCore(CorePath("scripted", "", (), make, loaded=lambda: loaded))
     for wish in asked:
         getattr(core, wish)()
-    assert not made and not core.is_made
+    assert not made and not core.is_ready
+    loaded = True
+    assert core.is_ready
+    loaded = False
     core.run(WORK)
-    assert core.is_made and made[0].told == [*heard, "run"]
+    assert core.is_ready and made[0].told == [*heard, "run"]
     core.run(WORK)
     core.pause()
     assert made[0].told[len(heard) :] == ["run", "run", "pause"] and len(made) == 1
@@ -63,7 +67,7 @@ async def test_the_first_run_makes_its_core_on_a_thread(
     with MemoryBus.create(tmp_path / "ram", 4 << 20, run_pages=4) as bus:
         rig = Rig(bus)
         rig.cores[0].script = [Stopped(SYSCALL, 1), Stopped(SYSCALL, 1)]
-        monkeypatch.setattr(ScriptedCore, "is_made", False)
+        monkeypatch.setattr(ScriptedCore, "is_ready", False)
         rig.dispatcher.start()
         rig.begin()
         assert not rig.ends

@@ -109,8 +109,8 @@ class CoreEngine(Protocol):
     capabilities: tuple[str, ...]
 
     @property
-    def is_made(self) -> bool:
-        """Whether a run costs no more than the run: a core that is made at its first one loads its code first."""
+    def is_ready(self) -> bool:
+        """Whether a run costs no more than the run: the first core that is made in a process loads the code first."""
         ...
 
     def run(self, work: CoreRun) -> Stopped:
@@ -191,3 +191,5 @@ class CorePath:
     capabilities: tuple[str, ...]
     make: Callable[[], CoreEngine] = field(repr=False)
     shared: SharedState = field(default_factory=SharedState, repr=False)
+    loaded: Callable[[], bool] = field(default=lambda: True, repr=False)
+    """Whether this process has the cores' code, so that making one takes no time to speak of."""

@@ -41,7 +41,7 @@ _FRAME = 0x000F_FFFF_FFFF_F000
 class CoreCell:
     """One core without its callbacks. Only `cancel` and `pause` may be called from another thread."""
 
-    is_made = True
+    is_ready = True
     hooks_instructions = True
     """Whether breakpoints need a callback at each instruction beyond those that the core has anyway."""
 

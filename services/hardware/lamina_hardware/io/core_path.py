@@ -51,7 +51,7 @@ def choose(wanted: str, state_dir: Path, bus: MemoryBus, *, cores_of: str = "mod
     verdict = examine(state_dir)
     if verdict.passed:
         reason = verdict.reason if wanted == "auto" else f"configured; {verdict.reason}"
-        return CorePath("walker", reason, core_capabilities.WALKER, lambda: _walker(bus))
+        return CorePath("walker", reason, core_capabilities.WALKER, lambda: _walker(bus), loaded=_has_walker)
     if wanted == "walker":
         raise FailedPrecondition(
             f"The walker core cannot run here: {verdict.reason}.",
@@ -66,6 +66,11 @@ def _walker(bus: MemoryBus) -> CoreEngine:
     from lamina_hardware.io.unicorn_core import UnicornCore
 
     return UnicornCore(bus)
+
+
+def _has_walker() -> bool:
+    """Returns whether the module of the walker core is loaded whole; another thread may be at it."""
+    return hasattr(sys.modules.get("lamina_hardware.io.unicorn_core"), "UnicornCore")
 
 
 def _kvm(bus: MemoryBus) -> CorePath:

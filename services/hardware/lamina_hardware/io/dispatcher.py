@@ -82,7 +82,7 @@ class Dispatcher:
         if self._pace.threads:
             now, loop = self._clock.now_ns, self._loop
             self._threads = [CoreThread(n, core, now, loop, self._finished) for n, core in enumerate(self._cores)]
-        self._warm = not self._threads or any(core.is_made for core in self._cores)  # else the first run loads code
+        self._warm = not self._threads or any(core.is_ready for core in self._cores)  # else the first run loads code
 
     async def stop(self) -> None:
         """Cancels all runs, ends the threads and frees the cores. Idempotent."""

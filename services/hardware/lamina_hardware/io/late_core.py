@@ -8,28 +8,29 @@ any, and nothing else here waits for it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from lamina_hardware.domain.counts import NOTHING
 from lamina_hardware.domain.tlb import EMPTY, TlbContent
-from lamina_hardware.engines.interface import CoreEngine, CoreRun, Stopped
+from lamina_hardware.engines.interface import CoreEngine, CorePath, CoreRun, Stopped
 
 
 class LateCore:
-    """A `CoreEngine` that `make` makes at its first `run`. What it is asked before that it hears once it exists."""
+    """A `CoreEngine` that is made at its first `run`. What it is asked before that it hears once it exists."""
 
-    def __init__(self, path: str, capabilities: tuple[str, ...], make: Callable[[], CoreEngine]) -> None:
-        self.path = path
-        self.capabilities = capabilities
-        self._make = make
+    def __init__(self, path: CorePath) -> None:
+        self.path = path.name
+        self.capabilities = path.capabilities
+        self._make = path.make
+        self._loaded = path.loaded
         self._core: CoreEngine | None = None
         self._cancelled = self._paused = False
         self._lock = threading.Lock()  # a run on the core's thread and a pause from the loop may both be the first
 
     @property
-    def is_made(self) -> bool:
-        """Whether the core exists."""
-        return self._core is not None
+    def is_ready(self) -> bool:
+        """See `CoreEngine.is_ready`."""
+        return self._core is not None or self._loaded()
 
     def run(self, work: CoreRun) -> Stopped:
         """See `CoreEngine.run`."""

@@ -53,7 +53,7 @@ class KvmCore:
     """One core. It keeps nothing of contexts between runs; they are with the host."""
 
     path = "kvm"
-    is_made = True
+    is_ready = True
     capabilities: tuple[str, ...] = CAPABILITIES
 
     def __init__(self, host: KvmHost) -> None:
