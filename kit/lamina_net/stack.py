@@ -27,6 +27,7 @@ from lamina_net.sockets import Sockets
 from lamina_net.tcp.calls import LEAST_PATH_MTU
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint, Errno, Event, IcmpKind
+from lamina_net.tcp.interface import Packet as Segment
 from lamina_net.tcp.layer import TcpLayer
 from lamina_net.tcp_sockets import TcpSockets
 from lamina_net.udp_sockets import UdpLayer
@@ -109,8 +110,8 @@ class Stack:
         while True:
             packets, events = self.tcp.drain()
             self._events.extend(event for found in events if (event := self.sockets.translated(found)) is not None)
-            for src, dst, data in packets:
-                self._send_segment(src, dst, data, now_ns)
+            for each in packets:
+                self._send_segment(each, now_ns)
             while looped:
                 self._deliver(looped.popleft(), now_ns)
             if unreachable:
@@ -126,7 +127,9 @@ class Stack:
         if packet.protocol == ipv4.TCP:
             if not to_group:  # a connection has two ends (RFC 9293, MUST-57)
                 verify = interface.name != LOOPBACK_NAME  # what never left us cannot have changed
-                self.tcp.segment(packet.src, packet.dst, packet.payload, now_ns, interface.mtu, verify=verify)
+                self.tcp.segment(
+                    packet.src, packet.dst, packet.payload, now_ns, interface.mtu, verify=verify, tos=packet.tos
+                )
         elif packet.protocol == ipv4.UDP:
             if not self.udp.receive(delivery):
                 self.icmp.tell(icmp.UNREACHABLE, icmp.PORT_UNREACHABLE, packet, now_ns, to_group=to_group)
@@ -137,8 +140,9 @@ class Stack:
         else:
             self.icmp.tell(icmp.UNREACHABLE, icmp.PROTOCOL_UNREACHABLE, packet, now_ns, to_group=to_group)
 
-    def _send_segment(self, src: int, dst: int, data: bytes, now_ns: int) -> None:
-        packet = Packet(src, dst, ipv4.TCP, data, dont_fragment=True)
+    def _send_segment(self, segment: Segment, now_ns: int) -> None:
+        src, dst, data = segment[:3]
+        packet = Packet(src, dst, ipv4.TCP, data, segment.ttl, dont_fragment=True, tos=segment.tos)
         errno = self.internet.send(packet, now_ns)
         if errno is Errno.NETUNREACH:
             self.tcp.icmp_error(src, dst, data, IcmpKind.NETWORK_UNREACHABLE, now_ns)

@@ -43,10 +43,10 @@ class TcpSockets:
     def set_options(self, handle: Handle, options: SocketOptions, now_ns: int) -> Refused | None:
         """Set options; of a connection or listener that there is, all but congestion control.
 
-        INVAL: a negative time.
+        INVAL: one that is out of its range.
         """
         socket = self._sockets[handle]
-        if options.user_timeout_ns < 0:
+        if not options.is_valid:
             return Refused(Errno.INVAL)
         socket.options = replace(options)
         if socket.inner is None:
@@ -57,6 +57,8 @@ class TcpSockets:
             nodelay=options.nodelay,
             keepalive=options.keepalive,
             user_timeout_ns=options.user_timeout_ns,
+            dscp=options.dscp,
+            ttl=options.ttl,
         )
 
     def names(self, handle: Handle) -> tuple[Endpoint, Endpoint | None]:

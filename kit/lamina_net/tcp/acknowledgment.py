@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lamina_net.tcp import recovery
+from lamina_net.tcp import ecn, recovery, tail
 from lamina_net.tcp.connection import Connection
 from lamina_net.tcp.interface import EventKind
 from lamina_net.tcp.output import stamp_of
-from lamina_net.tcp.segment import FIN, Segment
+from lamina_net.tcp.segment import ECE, FIN, Segment
 from lamina_net.tcp.sequence import unwrap
 
 
@@ -15,8 +15,10 @@ def take_acknowledgment(conn: Connection, segment: Segment, sequence: int, ackno
     window_before = conn.window
     _take_window(conn, segment, sequence, acknowledged)
     flight = conn.flight
+    news = twice = False
     if segment.options.sack and conn.selective_ack:
-        _take_blocks(conn, segment, now_ns)
+        news = _take_blocks(conn, segment, now_ns) > 0
+        twice = _tells_twice(conn, segment, acknowledged)
     acked = acknowledged - conn.una
     if acked > 0:
         _take_progress(conn, segment, acknowledged, now_ns)
@@ -38,7 +40,11 @@ def take_acknowledgment(conn: Connection, segment: Segment, sequence: int, ackno
         conn.round_trip.reopened()
         conn.retransmit_at = 0
     elif flight.queue or acked > 0:
-        recovery.on_acknowledgment(conn, max(0, acked), duplicate, now_ns)
+        if segment.flags & ECE and conn.marking.is_on:
+            ecn.take_echo(conn, max(0, acked), now_ns)
+        recovery.on_acknowledgment(conn, max(0, acked), duplicate, news, now_ns)
+    if conn.recovery.tail:
+        tail.answered(conn, duplicate and not segment.options.sack, twice, now_ns)
 
 
 def _take_window(conn: Connection, segment: Segment, sequence: int, acknowledged: int) -> None:
@@ -52,20 +58,27 @@ def _take_window(conn: Connection, segment: Segment, sequence: int, acknowledged
             conn.max_window = conn.window
 
 
-def _take_blocks(conn: Connection, segment: Segment, now_ns: int) -> None:
-    """Take the SACK blocks that lie in what is on its way; others tell of duplicates (RFC 2883)."""
+def _take_blocks(conn: Connection, segment: Segment, now_ns: int) -> int:
+    """Take the SACK blocks that lie in what is on its way; return how many bytes of it are news."""
     blocks = []
     for left, right in segment.options.sack:
         start, end = unwrap(left, conn.una), unwrap(right, conn.una)
         if conn.una < start < end <= conn.nxt:
             blocks.append((start, end))
-    if blocks:
-        conn.flight.sack(blocks, now_ns, conn.round_trip.minimum)
+    return conn.flight.sack(blocks, now_ns, conn.round_trip.minimum) if blocks else 0
+
+
+def _tells_twice(conn: Connection, segment: Segment, acknowledged: int) -> bool:
+    """Tell whether the end of a tail probe, which is awaited, came twice. Source: RFC 2883, 4; RFC 8985, 7.4.2."""
+    if not conn.recovery.tail:
+        return False
+    end = unwrap(segment.options.sack[0][1], conn.una)
+    return end == conn.recovery.tail and end <= acknowledged
 
 
 def _take_progress(conn: Connection, segment: Segment, acknowledged: int, now_ns: int) -> None:
     """Move `una`: drop what arrived, measure the round trip, restart the timer (RFC 6298, 5.3)."""
-    sample = conn.flight.acknowledge(acknowledged)
+    sample = conn.flight.acknowledge(acknowledged, now_ns)
     conn.una = acknowledged
     done = min(acknowledged, conn.buffer_end) - conn.buffer_start
     if done > 0:

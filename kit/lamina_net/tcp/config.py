@@ -18,6 +18,16 @@ class Congestion(enum.StrEnum):
     """RFC 5681 and RFC 6582."""
 
 
+class Ecn(enum.StrEnum):
+    """Whether routers may mark packets of connections instead of dropping them. Source: RFC 3168, 6.1.1."""
+
+    OFF = "OFF"
+    ACCEPT = "ACCEPT"
+    """When the peer asks for it, as Linux does by default."""
+    ASK = "ASK"
+    """Asked for in every SYN but repeated ones, which some old router may have dropped for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class TcpConfig:
     """What holds for a layer and all its connections. Times in ns, sizes in bytes.
@@ -64,6 +74,11 @@ class TcpConfig:
     keepalive_probes: int = 9
     challenge_acks: int = 10
     """Challenge ACKs of one connection in a second; a limit for all would tell strangers. Source: RFC 5961, 7."""
+    ecn: Ecn = Ecn.ACCEPT
+    tail_probes: bool = True
+    """Whether the end of what was sent is asked for before the timeout. Source: RFC 8985, 7."""
+    spurious_timeouts: bool = True
+    """Whether a timeout that turns out to be none is undone. Source: RFC 5682."""
     window_scaling: bool = True
     timestamps: bool = True
     selective_ack: bool = True
@@ -81,3 +96,12 @@ class SocketOptions:
     user_timeout_ns: int = 0
     """0: the layer's."""
     congestion: Congestion = Congestion.CUBIC
+    dscp: int = 0
+    """0 to 63: the service that its packets ask for. Source: RFC 9293, MUST-48; RFC 2474."""
+    ttl: int = 64
+    """1 to 255: how many routers its packets pass. Source: RFC 9293, MUST-49."""
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether all of them lie in their ranges."""
+        return self.user_timeout_ns >= 0 and 0 <= self.dscp < 64 and 0 < self.ttl < 256

@@ -55,6 +55,15 @@ class NewReno:
             self.lost(flight, now_ns)
         self.window = self.mss
 
+    def saved(self) -> tuple[int, ...]:
+        """Return what `restore` needs to be as now."""
+        return self.window, self.threshold, self._credit
+
+    def restore(self, saved: tuple[int, ...]) -> None:
+        """Be as at `saved`: a timeout was none. Slow start leads back to the window of then (RFC 4015, 3.2)."""
+        self.window, threshold, self._credit = saved[:3]
+        self.threshold = max(threshold, self.window)
+
     def idle(self) -> None:
         """Forget a window that nothing has confirmed for a timeout. Source: RFC 5681, 4.1."""
         self.window = min(self.window, self.initial())
@@ -97,6 +106,17 @@ class Cubic(NewReno):
         """Begin anew; after it the curve begins where slow start ends (4.8)."""
         super().timed_out(flight, now_ns, again)
         self._forget()
+
+    def saved(self) -> tuple[int, ...]:
+        """Return windows and curve."""
+        curve = self._epoch_ns, self._curve_ms, self._origin, self._friendly, self._friendly_credit
+        return *super().saved(), self._highest, self._prior, *curve
+
+    def restore(self, saved: tuple[int, ...]) -> None:
+        """Be on the curve of then."""
+        super().restore(saved)
+        self._highest, self._prior = saved[3:5]
+        self._epoch_ns, self._curve_ms, self._origin, self._friendly, self._friendly_credit = saved[5:]
 
     def idle(self) -> None:
         """Forget the window and the curve."""

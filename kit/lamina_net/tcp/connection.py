@@ -8,9 +8,12 @@ Source: RFC 9293, 3.3.1.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lamina_net.tcp.bytequeue import ByteQueue
 from lamina_net.tcp.config import SocketOptions, TcpConfig
 from lamina_net.tcp.congestion import NewReno, controller
+from lamina_net.tcp.ecn import Marking
 from lamina_net.tcp.flight import Flight
 from lamina_net.tcp.identity import FourTuple
 from lamina_net.tcp.interface import Endpoint, Errno, Event, EventKind, Handle, Packet
@@ -26,15 +29,34 @@ LEAST_MSS = 48
 IP_AND_TCP_HEADER = 40
 
 
+@dataclass(slots=True)
+class Repairs:
+    """What a layer's senders did about loss, or did not have to. Counts since the start."""
+
+    timeouts: int = 0
+    spurious: int = 0
+    """Timeouts that were undone, as nothing had been lost."""
+    tail_probes: int = 0
+    tail_losses: int = 0
+    """Losses that a tail probe repaired by itself."""
+    overtaken: int = 0
+    """Recoveries that began as something sent later had arrived, a quarter of a round trip ago."""
+    marks: int = 0
+    """Segments that came with a mark of congestion."""
+    slowed: int = 0
+    """Times that a peer's echo of marks made us slow down."""
+
+
 class Outbox:
     """What a layer has to hand out: packets, events, connections whose timers or life changed."""
 
-    __slots__ = ("events", "packets", "retransmitted")
+    __slots__ = ("events", "packets", "repairs", "retransmitted")
 
     def __init__(self) -> None:
         self.packets: list[Packet] = []
         self.events: list[Event] = []
         self.retransmitted = 0
+        self.repairs = Repairs()
 
 
 class Connection:
@@ -42,11 +64,11 @@ class Connection:
 
     __slots__ = (
         "accepted", "ack_at", "ack_now", "ack_pending", "buffer", "buffer_start", "capacity", "challenge_from_ns",
-        "challenges", "config", "congestion", "end_at", "errno", "fin_queued", "fin_sent_at", "flight", "four",
-        "handle", "heard_ns", "is_limited", "iss", "keepalive_at", "keepalive_sent", "last_ack_sent", "last_sent_ns",
-        "listener", "max_window", "mss", "mtu", "nxt", "options", "orphaned", "out", "peer_mss", "probing",
-        "progress_ns", "receiver", "recovery", "retransmit_at", "retransmitted", "round_trip", "scaling",
-        "scheduled_at", "selective_ack", "send_shift", "soft_errno", "stamp_offset", "state", "timestamps",
+        "challenges", "config", "congestion", "early_at", "end_at", "errno", "fin_queued", "fin_sent_at", "flight",
+        "four", "handle", "heard_ns", "is_limited", "iss", "keepalive_at", "keepalive_sent", "last_ack_sent",
+        "last_sent_ns", "listener", "marking", "max_window", "mss", "mtu", "nxt", "options", "orphaned", "out",
+        "peer_mss", "probing", "progress_ns", "receiver", "recovery", "retransmit_at", "retransmitted", "round_trip",
+        "scaling", "scheduled_at", "selective_ack", "send_shift", "soft_errno", "stamp_offset", "state", "timestamps",
         "ts_recent", "ts_recent_ns", "una", "urgent_end", "wants_room", "window", "wl1", "wl2",
     )  # fmt: skip
 
@@ -82,6 +104,7 @@ class Connection:
         self.round_trip = RoundTrip(self.config)
         self.congestion: NewReno = controller(self.options.congestion, DEFAULT_MSS)
         self.is_limited = False
+        self.marking = Marking()
         self.retransmitted = 0
 
     def _begin_receiving(self) -> None:
@@ -97,6 +120,8 @@ class Connection:
 
     def _begin_timers(self) -> None:
         self.retransmit_at = self.ack_at = self.keepalive_at = self.end_at = self.scheduled_at = 0
+        self.early_at = 0
+        """When a loss may be known, or is to be asked about, before the timeout (`tail`)."""
         self.probing = False
         self.keepalive_sent = 0
         self.heard_ns = self.progress_ns = self.last_sent_ns = 0
@@ -140,12 +165,12 @@ class Connection:
 
     def stop_timers(self) -> None:
         """Switch every timer off."""
-        self.retransmit_at = self.ack_at = self.keepalive_at = self.end_at = 0
+        self.retransmit_at = self.ack_at = self.keepalive_at = self.end_at = self.early_at = 0
 
     def next_timer(self) -> int:
         """Return when the first timer that is on is due, 0 if none is."""
         first = 0
-        for at in (self.retransmit_at, self.ack_at, self.keepalive_at, self.end_at):
+        for at in (self.retransmit_at, self.early_at, self.ack_at, self.keepalive_at, self.end_at):
             if at and (not first or at < first):
                 first = at
         return first

@@ -1,9 +1,10 @@
 """What was sent and is not acknowledged: records of segments, which of them arrived, which are lost.
 
 The estimate of what is still on its way ("pipe") is kept, not computed: every record is counted in it while it may be
-on its way. A record is lost when three records above it arrived (RFC 6675, 4: IsLost), when a timeout says so, or, sent
-again, when something sent later arrived (RFC 8985, 6.2, for retransmissions only). Without SACK each duplicate ACK says
-that one segment arrived, nobody knows which (RFC 6582; Linux counts alike).
+on its way. A record is lost when three records above it arrived (RFC 6675, 4: IsLost), when a timeout says so, or when
+something sent later arrived and a quarter of a round trip has passed since (RFC 8985, 6.2: RACK; its window does not
+adapt, as three records count beside it). Without SACK each duplicate ACK says that one segment arrived, nobody knows
+which (RFC 6582; Linux counts alike).
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ class Sent:
 class Flight:
     """The records between SND.UNA and SND.NXT, in their order."""
 
-    __slots__ = ("_lost", "_lost_below", "_newest_ns", "_resent", "ambiguous", "credit", "pipe", "queue", "sacked")
+    __slots__ = (
+        "_lost", "_lost_below", "_newest_end", "_newest_ns", "_resent", "_round_trip_ns", "ambiguous", "credit",
+        "overtaken_at", "pipe", "queue", "sacked",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.queue: list[Sent] = []
@@ -52,7 +56,11 @@ class Flight:
         self.sacked = Ranges()
         self._lost: list[int] = []  # a heap of starts; entries may be out of date
         self._lost_below = 0
-        self._newest_ns = -1
+        self._newest_ns = self._newest_end = -1
+        self._round_trip_ns = 0
+        """Of what was sent last of all that arrived: when it was sent, its end, how long it took."""
+        self.overtaken_at = 0
+        """When the next record will be lost as others overtook it, 0 if none was overtaken."""
         self._resent: deque[Sent] = deque()
 
     @property
@@ -65,7 +73,7 @@ class Flight:
         self.queue.append(record)
         self.pipe += record.end - record.start
 
-    def acknowledge(self, una: int) -> int:
+    def acknowledge(self, una: int, now_ns: int) -> int:
         """Drop what lies below `una`; return when the last of it that had not arrived before was sent, -1 for none.
 
         `ambiguous` tells then whether some of it was sent again, so that nobody knows what is acknowledged (Karn).
@@ -89,8 +97,8 @@ class Flight:
         del queue[:gone]
         if queue and queue[0].start < una:
             self._cut(queue[0], una)
-        if sample > self._newest_ns and not self.ambiguous:
-            self._newest_ns = sample
+        if sample >= self._newest_ns and not self.ambiguous and sample >= 0:
+            self._arrived(sample, una, now_ns)
         if self.sacked.starts:
             self.sacked.remove_below(una)
         while self._resent and not self._resent[0].counted:
@@ -132,11 +140,38 @@ class Flight:
                 self.pipe -= size
             record.counted = record.lost = False
             record.sacked = True
-            if record.sent_ns > self._newest_ns and (record.sends == 1 or now_ns - record.sent_ns >= shortest_ns):
-                self._newest_ns = record.sent_ns
+            if record.sends == 1 or now_ns - record.sent_ns >= shortest_ns:
+                self._arrived(record.sent_ns, record.end, now_ns)
         return news
 
-    def find_lost(self, reordering_ns: int) -> bool:
+    def _arrived(self, sent_ns: int, end: int, now_ns: int) -> None:
+        """Remember what was sent last of all that arrived."""
+        if (sent_ns, end) > (self._newest_ns, self._newest_end):
+            self._newest_ns, self._newest_end = sent_ns, end
+            self._round_trip_ns = now_ns - sent_ns
+
+    def find_overtaken(self, reordering_ns: int, now_ns: int) -> bool:
+        """Mark as lost what others have overtaken for long enough; return whether there was anything."""
+        self.overtaken_at = 0
+        queue, found = self.queue, False
+        if not queue or queue[0].sent_ns > self._newest_ns:
+            return False
+        place = bisect_left(queue, self._lost_below, key=_START)
+        while place < len(queue) and (record := queue[place]):
+            if record.sends == 1 and not record.sacked and not record.lost:
+                if (record.sent_ns, record.end) >= (self._newest_ns, self._newest_end):
+                    break
+                due = record.sent_ns + self._round_trip_ns + reordering_ns
+                if now_ns < due:
+                    self.overtaken_at = due
+                    break
+                self.lose(record)
+                found = True
+            self._lost_below = record.end
+            place += 1
+        return found
+
+    def find_lost(self, reordering_ns: int, now_ns: int) -> bool:
         """Mark as lost what the arrival of others says is lost; return whether there was anything."""
         found = False
         edge = self._edge()
@@ -154,7 +189,7 @@ class Flight:
             if record.counted:
                 self.lose(record)
                 found = True
-        return found
+        return self.find_overtaken(reordering_ns, now_ns) or found
 
     def _edge(self) -> int:
         """Return the sequence number below which at least `REORDERING` records are known to have arrived."""
@@ -190,6 +225,16 @@ class Flight:
         self.credit = 0
         if self.queue:
             self._lost_below = self.queue[-1].end
+
+    def revive(self) -> None:
+        """Take back that everything is lost: it was late."""
+        self._lost.clear()
+        for record in self.queue:
+            if record.lost:
+                record.lost = False
+                record.counted = True
+                self.pipe += record.end - record.start
+        self._lost_below = self.queue[0].start if self.queue else 0
 
     def lose_longer(self, size: int) -> None:
         """Mark as lost what has more than `size` sequence numbers: it does not fit through the path."""

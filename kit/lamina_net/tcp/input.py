@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_net.tcp import opening, output
+from lamina_net.tcp import ecn, opening, output
 from lamina_net.tcp.acknowledgment import take_acknowledgment
 from lamina_net.tcp.config import SECOND
 from lamina_net.tcp.connection import Connection
@@ -16,8 +16,8 @@ _STAMP_LIFE_NS = 24 * 24 * 3600 * SECOND
 """After so long a silence the peer's timestamps may have wrapped. Source: RFC 7323, 5.5."""
 
 
-def arrive(conn: Connection, segment: Segment, now_ns: int) -> None:
-    """Follow a segment with a right checksum. Afterwards `timers.settle` sends what is due."""
+def arrive(conn: Connection, segment: Segment, now_ns: int, marks: int = 0) -> None:
+    """Follow a segment with a right checksum, then `timers.settle` sends what is due. `marks`: the two bits of ECN."""
     if conn.state is State.CLOSED:
         output.reset_reply(conn.out, conn.four, segment)
         return
@@ -38,6 +38,7 @@ def arrive(conn: Connection, segment: Segment, now_ns: int) -> None:
     if not flags & ACK:
         return
     conn.heard_ns = now_ns
+    ecn.take_mark(conn, segment, marks)
     if not _follow_acknowledgment(conn, segment, sequence, now_ns):
         return
     if flags & URG and conn.state in RECEIVING:
@@ -172,10 +173,11 @@ def wait(conn: Connection, now_ns: int) -> None:
 
 
 def _take_urgent(conn: Connection, end: int) -> None:
-    """Keep where urgent data end; they stay in the stream. Source: RFC 6093, 3."""
+    """Keep where urgent data end, and tell of it; they stay in the stream. Source: RFC 6093, 3; RFC 9293, MUST-32."""
     receiver = conn.receiver
     if end > receiver.nxt and (receiver.urgent is None or end > receiver.urgent):
         receiver.urgent = end
+        conn.tell(EventKind.URGENT)
 
 
 def _take_text(conn: Connection, segment: Segment, sequence: int, now_ns: int) -> None:

@@ -47,12 +47,17 @@ class Endpoint(NamedTuple):
 class Packet(NamedTuple):
     """A segment to send: addresses of 32 bits, `data` header and payload with a right checksum.
 
-    The stack sets Don't Fragment, so that a path's MTU comes back as `IcmpKind.TOO_BIG`.
+    `tos` is the byte of DSCP and ECN, `ttl` the time to live. The stack sets Don't Fragment, so that a path's MTU comes
+    back as `IcmpKind.TOO_BIG`. With `segment_bytes` it is several segments in one, of so many bytes of payload each: a
+    device, or `lamina_net.offload`, cuts it, and its checksum is that of the pseudo header only.
     """
 
     src: int
     dst: int
     data: bytes
+    tos: int = 0
+    ttl: int = 64
+    segment_bytes: int = 0
 
 
 class Errno(enum.StrEnum):
@@ -115,6 +120,8 @@ class EventKind(enum.StrEnum):
     """The send buffer, which had refused bytes, takes some again."""
     ERROR = "ERROR"
     """The connection ended before its time; `Event.errno` says why. What was received can still be read."""
+    URGENT = "URGENT"
+    """The peer says that urgent data come; `Status.urgent_ahead` tells how many bytes. Source: RFC 9293, MUST-32."""
     CLOSED = "CLOSED"
     """The connection is over (CLOSED or TIME-WAIT) in order: everything that was sent is acknowledged."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from lamina_net.refusal import Refusal
 from lamina_net.tcp import calls, input, opening, output, timers
 from lamina_net.tcp.config import SocketOptions, TcpConfig
-from lamina_net.tcp.connection import Connection, Outbox
+from lamina_net.tcp.connection import Connection, Outbox, Repairs
 from lamina_net.tcp.identity import FourTuple, Identity
 from lamina_net.tcp.interface import (
     Endpoint,
@@ -66,6 +66,11 @@ class TcpLayer:
         return self._wakeups.first()
 
     @property
+    def repairs(self) -> Repairs:
+        """What was done about loss since the start."""
+        return self._out.repairs
+
+    @property
     def retransmitted(self) -> int:
         """Segments that were sent again since the start."""
         return self._out.retransmitted
@@ -80,10 +85,13 @@ class TcpLayer:
 
     # What comes from the network and the clock
 
-    def segment(self, src: int, dst: int, data: bytes, now_ns: int, mtu: int = 1500, *, verify: bool = True) -> None:
+    def segment(
+        self, src: int, dst: int, data: bytes, now_ns: int, mtu: int = 1500, *, verify: bool = True, tos: int = 0
+    ) -> None:
         """Take the payload of an IPv4 packet from `src` to `dst` (ours). `mtu`: of the interface it came through.
 
         Any bytes may come; what cannot be parsed is counted by its reason. `verify`: whether to check the checksum.
+        `tos`: the packet's byte of DSCP and ECN.
         """
         self.counters.received += 1
         parsed = parse(src, dst, data, verify=verify)
@@ -96,9 +104,9 @@ class TcpLayer:
         if conn is None or (conn.state is State.TIME_WAIT and self._may_reuse(conn, parsed)):
             self._arrive_at_listener(four, parsed, now_ns, mtu, conn)
         elif conn.state is State.SYN_RECEIVED and conn.listener:
-            self._arrive_half_open(conn, parsed, now_ns)
+            self._arrive_half_open(conn, parsed, now_ns, tos & 3)
         else:
-            input.arrive(conn, parsed, now_ns)
+            input.arrive(conn, parsed, now_ns, tos & 3)
             self._after(conn, now_ns)
 
     def icmp_error(self, src: int, dst: int, quoted: bytes, kind: IcmpKind, now_ns: int, mtu: int = 0) -> None:
@@ -256,23 +264,31 @@ class TcpLayer:
         nodelay: bool | None = None,
         keepalive: bool | None = None,
         user_timeout_ns: int | None = None,
+        dscp: int | None = None,
+        ttl: int | None = None,
     ) -> Refused | None:
         """Change options of a connection, or of what a listener will accept; None leaves one as it is.
 
-        BADF. INVAL: a negative time.
+        BADF. INVAL: one that is out of its range.
         """
         listener = self._table.by_handle.get(handle)
         holder = listener if isinstance(listener, Listener) else self._connection(handle)
         if isinstance(holder, Refused):
             return holder
-        if user_timeout_ns is not None and user_timeout_ns < 0:
+        now = holder.options
+        wanted = replace(
+            now,
+            nodelay=now.nodelay if nodelay is None else nodelay,
+            keepalive=now.keepalive if keepalive is None else keepalive,
+            user_timeout_ns=now.user_timeout_ns if user_timeout_ns is None else user_timeout_ns,
+            dscp=now.dscp if dscp is None else dscp,
+            ttl=now.ttl if ttl is None else ttl,
+        )
+        if not wanted.is_valid:
             return Refused(Errno.INVAL)
-        options = holder.options
-        options.nodelay = options.nodelay if nodelay is None else nodelay
-        options.keepalive = options.keepalive if keepalive is None else keepalive
-        options.user_timeout_ns = options.user_timeout_ns if user_timeout_ns is None else user_timeout_ns
+        holder.options = wanted
         if isinstance(holder, Connection):
-            if not options.keepalive:
+            if not wanted.keepalive:
                 holder.keepalive_at = 0
             self._after(holder, now_ns)
         return None
@@ -351,14 +367,14 @@ class TcpLayer:
         output.send_syn(conn, now_ns)
         self._after(conn, now_ns)
 
-    def _arrive_half_open(self, conn: Connection, segment: Segment, now_ns: int) -> None:
+    def _arrive_half_open(self, conn: Connection, segment: Segment, now_ns: int, marks: int) -> None:
         """Follow a segment for a connection in SYN-RECEIVED; established, it waits for `accept`."""
         listener = self._table.by_handle.get(conn.listener)
         if not isinstance(listener, Listener):
             return
         if listener.is_full and segment.flags & (ACK | RST | SYN) == ACK:
             return  # the peer sends again, or we SYN-ACK
-        input.arrive(conn, segment, now_ns)
+        input.arrive(conn, segment, now_ns, marks)
         if conn.state not in (State.SYN_RECEIVED, State.CLOSED):
             del listener.half_open[conn.handle]
             listener.queue.append(conn)

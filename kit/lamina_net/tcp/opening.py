@@ -5,7 +5,7 @@ Source: RFC 9293, 3.10.7.2 to 3.10.7.4; RFC 7323, 2 and 3 for scale and timestam
 
 from __future__ import annotations
 
-from lamina_net.tcp import output
+from lamina_net.tcp import ecn, output
 from lamina_net.tcp.config import Congestion
 from lamina_net.tcp.congestion import controller
 from lamina_net.tcp.connection import DEFAULT_MSS, Connection
@@ -50,6 +50,7 @@ def take_syn(conn: Connection, segment: Segment, now_ns: int) -> None:
     conn.window = conn.max_window = segment.window
     conn.wl1, conn.wl2 = number, conn.iss
     conn.heard_ns = now_ns
+    ecn.take_syn(conn, segment)
 
 
 def establish(conn: Connection, now_ns: int) -> None:
@@ -81,10 +82,10 @@ def in_syn_sent(conn: Connection, segment: Segment, now_ns: int) -> bool:
     take_syn(conn, segment, now_ns)
     if not flags & ACK:  # both opened at once
         conn.state = State.SYN_RECEIVED
-        conn.flight.acknowledge(conn.nxt)
+        conn.flight.acknowledge(conn.nxt, now_ns)
         output.send_syn(conn, now_ns)
         return False
-    sample = conn.flight.acknowledge(acknowledged)
+    sample = conn.flight.acknowledge(acknowledged, now_ns)
     conn.una = acknowledged
     conn.wl2 = acknowledged
     establish(conn, now_ns)

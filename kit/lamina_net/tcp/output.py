@@ -5,10 +5,12 @@ Source: RFC 9293, 3.8.6.2.1 (when to send), 3.7.4 (Nagle); RFC 6675, 5 (what is 
 
 from __future__ import annotations
 
+from lamina_net.tcp import ecn
 from lamina_net.tcp.connection import Connection, Outbox
 from lamina_net.tcp.flight import Sent
 from lamina_net.tcp.identity import FourTuple
 from lamina_net.tcp.interface import Packet
+from lamina_net.tcp.recovery import Doubt
 from lamina_net.tcp.segment import ACK, FIN, NO_OPTIONS, PSH, RST, SYN, URG, Options, Segment, build
 from lamina_net.tcp.sequence import MASK
 from lamina_net.tcp.states import State
@@ -18,14 +20,17 @@ _MOST_SCALE = 14
 _MOST_URGENT = 0xFFFF
 
 
-def emit(conn: Connection, now_ns: int, sequence: int, flags: int, payload: bytes = b"") -> None:
-    """Send one segment; it acknowledges what came, unless it is a first SYN."""
+def emit(
+    conn: Connection, now_ns: int, sequence: int, flags: int, payload: bytes = b"", *, fresh: bool = False
+) -> None:
+    """Send one segment; it acknowledges what came, unless it is a first SYN. `fresh`: its bytes were never sent."""
     receiver = conn.receiver
     local, local_port, remote, remote_port = conn.four
     if flags & SYN:
         window = min(receiver.edge(1) - receiver.nxt, 0xFFFF)
         receiver.advertised = max(receiver.advertised, receiver.nxt + window)
         options = _syn_options(conn, now_ns)
+        flags |= ecn.syn_flags(conn)
     else:
         window = receiver.window(conn.our_mss)
         options = _options(conn, now_ns)
@@ -35,12 +40,18 @@ def emit(conn: Connection, now_ns: int, sequence: int, flags: int, payload: byte
         conn.last_ack_sent = receiver.nxt
         conn.ack_now = False
         conn.ack_pending = conn.ack_at = 0
+    tos = conn.options.dscp << 2
+    if conn.marking.is_on and not flags & SYN:
+        more, bits = ecn.flags_of(conn, fresh)
+        flags |= more
+        tos |= bits
     urgent = 0
     if conn.urgent_end > sequence and payload:
         urgent = min(conn.urgent_end - sequence, _MOST_URGENT)
         flags |= URG
     segment = Segment(local_port, remote_port, sequence & MASK, acknowledgment, flags, window, payload, options, urgent)
-    conn.out.packets.append(Packet(local, remote, build(local, remote, segment)))
+    data = build(local, remote, segment)
+    conn.out.packets.append(Packet(local, remote, data, tos, conn.options.ttl))
 
 
 def _syn_options(conn: Connection, now_ns: int) -> Options:
@@ -109,6 +120,8 @@ def transmit(conn: Connection, now_ns: int) -> None:
 def _send_lost(conn: Connection, now_ns: int) -> bool:
     """Send lost records again; return whether the congestion window ended it."""
     flight = conn.flight
+    if conn.recovery.doubt and (conn.recovery.doubt is Doubt.SECOND or flight.pipe):
+        return conn.recovery.doubt is Doubt.FIRST
     while (record := flight.next_lost()) is not None:
         size = min(record.end - record.start, conn.congestion.mss)
         is_held = flight.on_the_way and flight.on_the_way + size > conn.congestion.window
@@ -190,7 +203,8 @@ def _send_record(conn: Connection, record: Sent, now_ns: int) -> None:
         flags |= FIN
     if last == len(conn.buffer) and last > first:
         flags |= PSH
-    emit(conn, now_ns, record.start, flags, conn.buffer.slice(first, last))
+    fresh = record.sends == 1 and last > first and not conn.probing
+    emit(conn, now_ns, record.start, flags, conn.buffer.slice(first, last), fresh=fresh)
 
 
 def send_reset(conn: Connection, now_ns: int) -> None:

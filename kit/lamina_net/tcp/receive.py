@@ -123,6 +123,8 @@ class Receiver:
             self.duplicate = None
         for anchor in self._anchors:
             block = self.ranges.around(anchor)
+            if block is not None and block[1] == self.fin_at:
+                block = (block[0], block[1] + 1)  # FIN came with it, and has a number as a byte has
             if block is not None and block not in found:
                 found.append(block)
         return tuple(found[:_MOST_BLOCKS])

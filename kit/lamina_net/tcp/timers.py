@@ -6,7 +6,7 @@ Source: RFC 6298, 5; RFC 9293, 3.8.6.1 (probes), 3.8.4 (keepalive), 3.8.3 (failu
 
 from __future__ import annotations
 
-from lamina_net.tcp import output, recovery
+from lamina_net.tcp import output, recovery, tail
 from lamina_net.tcp.connection import Connection
 from lamina_net.tcp.interface import Errno
 from lamina_net.tcp.segment import ACK
@@ -21,6 +21,9 @@ def fire(conn: Connection, now_ns: int) -> None:
     if conn.retransmit_at and now_ns >= conn.retransmit_at:
         conn.retransmit_at = 0
         _not_acknowledged(conn, now_ns)
+    if conn.early_at and now_ns >= conn.early_at:
+        conn.early_at = 0
+        tail.fire(conn, now_ns)
     if conn.ack_at and now_ns >= conn.ack_at:
         conn.ack_at = 0
         conn.ack_now = True
@@ -43,6 +46,8 @@ def settle(conn: Connection, now_ns: int) -> None:
         conn.ack_at = now_ns + conn.config.delayed_ack_ns
     if not conn.retransmit_at and (conn.flight.queue or _waits_for_window(conn)):
         conn.retransmit_at = now_ns + _patience(conn, now_ns)
+    if conn.selective_ack and conn.flight.queue and (not conn.early_at or conn.flight.overtaken_at):
+        tail.arm(conn)
     if conn.options.keepalive and not conn.keepalive_at and conn.state >= State.ESTABLISHED:
         conn.keepalive_at = now_ns + conn.config.keepalive_idle_ns
 

@@ -66,11 +66,11 @@ def test_the_pipe_is_what_may_be_on_its_way(steps: list[tuple[str, int]]) -> Non
             flight.add(Sent(nxt, nxt + 1 + choice, now))
             nxt += 1 + choice
         elif what == "ack" and queue:
-            flight.acknowledge(queue[0].start + choice * (nxt - queue[0].start) // 99)
+            flight.acknowledge(queue[0].start + choice * (nxt - queue[0].start) // 99, now)
         elif what == "sack" and queue:
             record = queue[choice % len(queue)]
             flight.sack([(record.start, record.end)], now, 0)
-            flight.find_lost(0)
+            flight.find_lost(0, now)
         elif what == "lose":
             flight.lose_all()
         elif what == "again" and (lost := flight.next_lost()) is not None:

@@ -38,6 +38,8 @@ class Badness:
     """Bytes per second of a bottleneck, 0 for none."""
     queue: int = 1 << 30
     """Bytes that wait at the bottleneck; more are dropped."""
+    mark: float = 0.0
+    """How many packets that may be marked are, as a router does that is congested."""
     mtu: int = 1500
     """Packets that are longer come back as ICMP errors."""
 
@@ -121,7 +123,7 @@ class World:
         assert packet is not None
         layer = self.layers[to]
         if kind == "packet":
-            layer.segment(packet.src, packet.dst, packet.data, self.now, self.mtu)
+            layer.segment(packet.src, packet.dst, packet.data, self.now, self.mtu, tos=packet.tos)
         else:
             mtu = self.badness[packet.src].mtu
             layer.icmp_error(packet.src, packet.dst, packet.data[:8], IcmpKind.TOO_BIG, self.now, mtu)
@@ -161,6 +163,9 @@ class World:
                 self.counts["queue full"] += 1
                 return
             at = self.free_at[packet.src] = free + size * 1_000_000_000 // bad.rate
+        if packet.tos & 3 and bad.mark and self.rng.random() < bad.mark:
+            self.counts["marked"] += 1
+            packet = packet._replace(tos=packet.tos | 3)
         at += bad.delay_ns
         if bad.reorder and self.rng.random() < bad.reorder:
             at += self.rng.randrange(bad.late_ns)

@@ -11,6 +11,7 @@
 
 Numbers are relative to the initial ones of who sends. Each segment that goes must be named, in its order; so a line
 that comes too early, too late or not at all fails. Bytes have the value of their number modulo 251.
+`E` and `W` are the flags ECE and CWR, `tos` is the byte of DSCP and ECN in the packet.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from lamina_net.tcp.sequence import MASK, unwrap
 US, PEER = 0x0A000001, 0x0A000002
 OUR_PORT, PEER_PORT = 80, 5000
 PEER_ISN = 0xFFFF_FE00  # wraps in most scripts
-PLAIN = TcpConfig(timestamps=False, window_scaling=False)
-_FLAGS = "FSRPAU"
+PLAIN = TcpConfig(timestamps=False, window_scaling=False, tail_probes=False, spurious_timeouts=False)
+"""Tail probes and doubted timeouts have scripts of their own."""
+_FLAGS = "FSRPAUEW"
 
 
 def content(first: int, last: int) -> bytes:
@@ -119,7 +121,7 @@ class Script:
             self.peer_port, self.port, (PEER_ISN + int(first)) & MASK, ack, bits, int(fields.get("win", "8000")),
             content(int(first), int(last or first)), options._replace(sack=sack), int(fields.get("urg", "0")),
         )  # fmt: skip
-        self.layer.segment(PEER, US, build(PEER, US, segment), self.now, self.mtu)
+        self.layer.segment(PEER, US, build(PEER, US, segment), self.now, self.mtu, tos=int(fields.get("tos", "0")))
 
     def _expect(self, rest: list[str]) -> None:
         packet = self.pending.pop(0)
@@ -137,14 +139,16 @@ class Script:
         assert start == int(first), shown
         assert len(segment.payload) == int(last or first) - int(first), shown
         assert segment.payload == content(start, start + len(segment.payload))
-        self._compare(segment, fields, shown)
+        self._compare(packet, segment, fields, shown)
 
-    def _compare(self, segment: Segment, fields: list[str], shown: str) -> None:
+    def _compare(self, packet: Packet, segment: Segment, fields: list[str], shown: str) -> None:
         options, wanted = _options(fields)
         if "ack" in wanted:
             assert (segment.acknowledgment - PEER_ISN) & MASK == int(wanted["ack"]), shown
         if "win" in wanted:
             assert segment.window == int(wanted["win"]), shown
+        if "tos" in wanted:
+            assert packet.tos == int(wanted["tos"]), f"{shown} tos {packet.tos}"
         if "urg" in wanted:
             assert segment.urgent == int(wanted["urg"]), shown
         blocks = tuple(((left - PEER_ISN) & MASK, (right - PEER_ISN) & MASK) for left, right in segment.options.sack)

@@ -107,7 +107,7 @@ def test_fin_waits_for_bytes_before_it() -> None:
     script = opened()
     script.expect("""
         +0   < FA 11:21 ack 1
-        +0   > A 1 ack 1 sack 11-21
+        +0   > A 1 ack 1 sack 11-22
         +0   ? state ESTABLISHED
         +0   < A 1:11 ack 1
         +0   > A 1 ack 22
