@@ -30,7 +30,7 @@ class Reader:
     """Reads a capture; what it got is a file at every moment."""
 
     def __init__(self, running: Any, **options: Any) -> None:
-        request = pb.CaptureFramesRequest(switch=SWITCH, **options)
+        request = pb.CaptureFramesRequest(**{"switch": SWITCH, **options})
         self.call = rpc.CapturesStub(running.channel).CaptureFrames(request)
         self.data = b""
         self.frames = self.lost = 0
