@@ -12,6 +12,9 @@ from lamina_net.checksum import word_sum
 ETHERNET_BYTES = 14
 TAG_BYTES = 4
 ETHERTYPE_VLAN = 0x8100
+ETHERTYPE_PROVIDER_VLAN = 0x88A8
+MOST_TAGS = 3
+"""Tags before a packet that are looked behind: a provider's, its customer's, and one that a switch put before both."""
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_IPV6 = 0x86DD
 TCP = 6
@@ -28,7 +31,7 @@ _UDP_BYTES = 8
 class Headers:
     """Offsets into one frame, in bytes from its begin.
 
-    `l3` is behind Ethernet and at most one VLAN tag; `version` is 4 or 6, or 0 when the frame carries no IP that can be
+    `l3` is behind Ethernet and its VLAN tags; `version` is 4 or 6, or 0 when the frame carries no IP that can be
     trusted; `l4` and `protocol` are 0 unless a whole TCP or UDP header is there and the packet is no fragment; `end` is
     where the IP packet ends (frames may be padded), `payload` where the bytes behind the transport header begin.
     """
@@ -41,11 +44,17 @@ class Headers:
     end: int = 0
 
 
-def parse(frame: bytes | bytearray | memoryview) -> Headers:
-    """Returns the offsets of a frame of at least 14 bytes; lengths that lie are taken as "no such header"."""
+def parse(frame: bytes | bytearray | memoryview, *, stacked: bool = False) -> Headers:
+    """Returns the offsets of a frame of at least 14 bytes; lengths that lie are taken as "no such header".
+
+    At most one 802.1Q tag is looked behind, as a NIC does; with `stacked`, up to three tags, 802.1ad ones too.
+    """
     ethertype, l3 = int.from_bytes(frame[12:14], "big"), ETHERNET_BYTES
-    if ethertype == ETHERTYPE_VLAN and len(frame) >= ETHERNET_BYTES + TAG_BYTES:
-        ethertype, l3 = int.from_bytes(frame[16:18], "big"), ETHERNET_BYTES + TAG_BYTES
+    most = MOST_TAGS if stacked else 1
+    while most and len(frame) >= l3 + TAG_BYTES:
+        if ethertype != ETHERTYPE_VLAN and not (stacked and ethertype == ETHERTYPE_PROVIDER_VLAN):
+            break
+        ethertype, l3, most = int.from_bytes(frame[l3 + 2 : l3 + 4], "big"), l3 + TAG_BYTES, most - 1
     if ethertype == ETHERTYPE_IPV4:
         return _ipv4(frame, l3)
     if ethertype == ETHERTYPE_IPV6:

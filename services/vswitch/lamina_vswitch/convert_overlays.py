@@ -13,9 +13,8 @@ from lamina_vswitch.domain.definition import MAX_REQUEST_ID_BYTES, VLAN_ID
 from lamina_vswitch.domain.frame import format_mac, is_station, parse_mac
 from lamina_vswitch.domain.overlay import vxlan
 from lamina_vswitch.domain.overlay.definition import SUBNET_LENGTH, OverlayDefinition, RemoteDefinition, address_id
-from lamina_vswitch.domain.overlay.end import Learning
+from lamina_vswitch.domain.overlay.end import Learning, Way
 from lamina_vswitch.domain.overlay.remote_ends import MAX_MACS_OF_END, RemoteEnd, RemoteMac
-from lamina_vswitch.domain.overlay.tunnel import Way
 from lamina_vswitch.domain.uplink import UPLINK_NAME
 from lamina_vswitch.names import Names
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lamina_kit.clock import Clock
-from lamina_kit.metrics import Family, by_label, gauge, tally
+from lamina_kit.metrics import Family, by_label, counter, gauge, tally
 from lamina_vswitch.catalog import Catalog
 
 STATES = ("up", "down", "detached")
@@ -25,3 +25,8 @@ def families(catalog: Catalog, clock: Clock) -> Iterable[Family]:
     tallies = [engine.tally(catalog.switch_name(switch.switch), clock.now_ns()) for switch in switches]
     entries = sum(found.mac_entries for found in tallies)
     yield gauge("lamina_vswitch_mac_entries", "Live entries of all MAC tables.", entries)
+
+
+def defects(count: int) -> Family:
+    """Return how many tasks of the switches failed by a defect of Lamina."""
+    return counter("lamina_vswitch_defects_total", "Tasks of the switches that failed by a defect of Lamina.", count)

@@ -33,9 +33,16 @@ class NetworkState:
     """A network of a switch. Everything but the definition is made from it, and made anew when it changes."""
 
     def __init__(
-        self, recorded: RecordedNetwork, store: NetworkStore, catalog: Catalog, clock: Clock, rng: Rng
+        self,
+        recorded: RecordedNetwork,
+        store: NetworkStore,
+        catalog: Catalog,
+        clock: Clock,
+        rng: Rng,
+        mtu_bytes: Callable[[NetworkDefinition], int],
     ) -> None:
         self.definition = recorded.definition
+        self._mtu_bytes = mtu_bytes
         self._catalog = catalog
         self._clock = clock
         self._rng = rng
@@ -51,8 +58,8 @@ class NetworkState:
 
     @property
     def mtu_bytes(self) -> int:
-        """Largest payload that guests are told."""
-        return self._catalog.switch(self.definition.switch).mtu_bytes
+        """Largest payload that guests are told, and that the router sends."""
+        return self._mtu_bytes(self.definition)
 
     @property
     def dns_addresses(self) -> tuple[int, ...]:

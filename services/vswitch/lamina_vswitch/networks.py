@@ -80,6 +80,8 @@ class Networks:
         """Called in order with a network whose router came, or was defined anew: here a translator joins."""
         self.unrouted: list[Callable[[NetworkDefinition], None]] = []
         """Called in order with a routed network that is gone."""
+        self.mtu_limits: list[Callable[[NetworkDefinition], int | None]] = []
+        """Asked for the largest payload that something in a network's VLAN carries; None: it limits nothing there."""
         self._rng = rng
         self._limit = limit
         self._record = record
@@ -199,6 +201,12 @@ class Networks:
         entry = self.catalog.engine.mac_entry(switch, vlan, reserved.mac, now_ns)
         return entry is not None and entry.slot == port.slot
 
+    def mtu_bytes(self, network: NetworkDefinition) -> int:
+        """Return the largest payload that all of a network's VLAN carries."""
+        limits = [limit(network) for limit in self.mtu_limits]
+        mtu_bytes = self.catalog.switch(network.switch).mtu_bytes
+        return min([mtu_bytes, *(limit for limit in limits if limit is not None)])
+
     def update(self, wanted: NetworkDefinition) -> NetworkState:
         """Give a network new settings; name, mode, switch, VLAN, subnet, MAC address and port are what they were."""
         state = self.state(wanted.network)
@@ -276,7 +284,7 @@ class Networks:
     def _add(self, recorded: RecordedNetwork) -> NetworkState:
         definition = recorded.definition
         rng = self._rng.child(f"{definition.network}/dns")
-        state = NetworkState(recorded, self.store, self.catalog, self.clock, rng)
+        state = NetworkState(recorded, self.store, self.catalog, self.clock, rng, self.mtu_bytes)
         self._states[definition.network] = state
         self._of_vlan[definition.switch, definition.vlan] = state
         self._requests.remember("network", (definition.network,), recorded.origin)

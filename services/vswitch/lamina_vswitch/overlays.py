@@ -28,21 +28,21 @@ from lamina_vswitch.domain.overlay.definition import (
     vlan_spans_hosts,
     vni_taken,
 )
-from lamina_vswitch.domain.overlay.end import OverlayEnd
+from lamina_vswitch.domain.overlay.end import OverlayEnd, TunnelledEnd
 from lamina_vswitch.domain.overlay.remote_ends import MAX_ENDS, RemoteEnd, RemoteEnds
-from lamina_vswitch.domain.overlay.tunnel import TunnelledEnd
+from lamina_vswitch.domain.overlay.tunnel import Tunnel
 from lamina_vswitch.domain.overlay.vxlan import OVERHEAD_BYTES
 from lamina_vswitch.domain.refusals import exists, unknown
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.uplink import UplinkDefinition, vlan_host_only
 from lamina_vswitch.io.store_overlays import OverlayStore
-from lamina_vswitch.io.tunnel_ports import Carrier, SteppedPort
+from lamina_vswitch.io.tunnel_ports import SteppedPort
 from lamina_vswitch.networks import Networks
+from lamina_vswitch.overlay_tunnels import Tunnels
 from lamina_vswitch.uplinks import UplinkTable
 
 Key = tuple[str, str]
-Place = tuple[str, str, int]
 SECOND_NS = 1_000_000_000
 
 
@@ -77,13 +77,14 @@ class OverlayTable:
         self._rng = rng
         self._overlays: dict[Key, Overlay] = {}
         self._of_port: dict[Key, Overlay] = {}
-        self._carriers: dict[Place, Carrier] = {}
-        self._of_tunnel_port: dict[Key, Place] = {}
+        self._of_vlan: dict[tuple[str, int], Overlay] = {}
+        self._tunnels = Tunnels(catalog, uplinks, clock)
         self._requests = RequestLedger()
         catalog.unplugged.append(self._unplugged)
         uplinks.users.append(self._users_of)
         uplinks.checks.append(self._check_uplink)
         networks.checks.append(self._check_network)
+        networks.mtu_limits.append(self._mtu_limit)
         uplinks.changed.append(self._moved)
 
     # Start and end
@@ -106,8 +107,7 @@ class OverlayTable:
 
     def stop(self) -> None:
         """End the tunnels. Idempotent."""
-        for carrier in self._carriers.values():
-            carrier.close()
+        self._tunnels.close()
         for overlay in self._overlays.values():
             if overlay.port is not None:
                 overlay.port.close()
@@ -180,6 +180,19 @@ class OverlayTable:
         """Return the largest payload that fits through now."""
         below = self._catalog.switch(overlay.uplink[0]).mtu_bytes - OVERHEAD_BYTES
         return min(self._catalog.switch(overlay.switch).mtu_bytes, below)
+
+    def _mtu_limit(self, network: NetworkDefinition) -> int | None:
+        overlay = self._of_vlan.get((network.switch, network.vlan))
+        return self.mtu_bytes(overlay.definition) if overlay is not None else None
+
+    def at_work(self) -> list[tuple[OverlayDefinition, TunnelledEnd, Tunnel]]:
+        """Return the overlays that are plugged in, with their ends and tunnels, ordered by switch and id."""
+        found = []
+        for overlay in (self._overlays[key] for key in sorted(self._overlays)):
+            carrier = self._tunnels.at(overlay.definition.place)
+            if overlay.there is not None and carrier is not None:
+                found.append((overlay.definition, overlay.there, carrier.tunnel))
+        return found
 
     # Remote ends
 
@@ -282,6 +295,7 @@ class OverlayTable:
         remotes = RemoteEnds(*self._bounds(switch)) if self._is_known(switch) else RemoteEnds(300 * SECOND_NS, 8192)
         overlay = self._overlays[key] = Overlay(definition, remotes, {})
         self._of_port[switch, definition.port] = overlay
+        self._of_vlan[switch, definition.vlan] = overlay
         self._requests.remember("overlay", key, origin)
         return overlay
 
@@ -301,13 +315,13 @@ class OverlayTable:
     def _plug(self, overlay: Overlay) -> None:
         """Attach an overlay to its ports; make those that are not there."""
         definition, now_ns = overlay.definition, self._clock.now_ns()
-        carrier = self._carriers.get(definition.place) or self._carry(definition)
+        carrier = self._tunnels.carry(definition)
         port = self._catalog.find_port(definition.switch, definition.port)
         if port is None:
             try:
                 port = self._catalog.create_internal_port(definition.switch, definition.port, definition.vlan)
             except LaminaError:
-                self._retire(definition)
+                self._tunnels.retire(definition)
                 raise
 
         def outwards(frame: bytes, now_ns: int) -> None:
@@ -323,49 +337,23 @@ class OverlayTable:
         self._settle(overlay)
         self._catalog.attach(port, sink, now_ns)
 
-    def _carry(self, definition: OverlayDefinition) -> Carrier:
-        """Make the tunnel of a place, with its port in the uplink's switch, which leaves by that uplink alone."""
-        switch, name = definition.uplink[0], definition.tunnel_port
-        port = self._catalog.find_port(switch, name)
-        if port is None:
-            native = self._uplinks.get(*definition.uplink).trunk.native
-            port = self._catalog.create_internal_port(switch, name, native)
-        carrier = Carrier(definition.mac, definition.address, self._catalog.engine, port.slot, self._clock)
-        self._carriers[definition.place] = carrier
-        self._of_tunnel_port[switch, name] = definition.place
-        self._uplinks.pin(port, definition.uplink[1])
-        self._catalog.attach(port, carrier.port, self._clock.now_ns())
-        return carrier
-
-    def _retire(self, definition: OverlayDefinition) -> None:
-        """End the tunnel of a place where no overlay is."""
-        carrier = self._carriers.get(definition.place)
-        if carrier is None or not carrier.tunnel.is_unused:
-            return
-        del self._carriers[definition.place]
-        self._of_tunnel_port.pop((definition.uplink[0], definition.tunnel_port), None)
-        carrier.close()
-        port = self._catalog.find_port(definition.uplink[0], definition.tunnel_port)
-        self._uplinks.unpin(definition.uplink[0], definition.tunnel_port)
-        if port is not None:
-            self._catalog.delete_internal_port(port, self._clock.now_ns())
-
     def _forget(self, overlay: Overlay) -> None:
         definition = overlay.definition
         if overlay.port is not None:
             overlay.port.close()
-        carrier = self._carriers.get(definition.place)
+        carrier = self._tunnels.at(definition.place)
         if carrier is not None and overlay.there is not None:
             carrier.tunnel.leave(overlay.there)
         del self._overlays[definition.switch, definition.overlay]
         del self._of_port[definition.switch, definition.port]
+        del self._of_vlan[definition.switch, definition.vlan]
         self._requests.forget("overlay", (definition.switch, definition.overlay))
-        self._retire(definition)
+        self._tunnels.retire(definition)
 
     def _unplugged(self, port: PortDefinition) -> None:
         """An overlay goes with its port, and every overlay of a tunnel with the tunnel's."""
         key = (port.switch, port.port)
-        overlay, place = self._of_port.get(key), self._of_tunnel_port.pop(key, None)
+        overlay, place = self._of_port.get(key), self._tunnels.unplugged(key)
         if overlay is not None:
             self._forget(overlay)
         if place is None:
@@ -380,9 +368,7 @@ class OverlayTable:
         for overlay in self._overlays.values():
             definition = overlay.definition
             if definition.uplink == (uplink.switch, uplink.uplink):
-                port = self._catalog.port(uplink.switch, definition.tunnel_port)
-                self._catalog.expect_internal(port.switch, port.port, uplink.trunk.native)
-                self._catalog.engine.set_vlan(port.slot, uplink.trunk.native, self._clock.now_ns())
+                self._tunnels.move(definition, uplink)
 
     def _note(self, overlay: OverlayDefinition, event: str, **inputs: object) -> None:
         details = tuple(sorted((key, str(value)) for key, value in inputs.items()))

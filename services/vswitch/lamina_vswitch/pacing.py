@@ -9,11 +9,17 @@ from lamina_kit.clock import Clock
 
 
 class Pacer:
-    """Calls `advance` with the time once the time that was asked for last has come. Used in a running event loop."""
+    """Calls `advance` with the time once the time that was asked for last has come. Used in a running event loop.
 
-    def __init__(self, clock: Clock, advance: Callable[[int], None]) -> None:
+    `failed` is told of what `advance` raises, which is a defect: the switches go on, whatever one of their tasks does.
+    `defects` counts them.
+    """
+
+    def __init__(self, clock: Clock, advance: Callable[[int], None], failed: Callable[[Exception], None]) -> None:
         self._clock = clock
         self._advance = advance
+        self._failed = failed
+        self.defects = 0
         self._sleep: asyncio.Task[None] | None = None
 
     def wake_at(self, at_ns: int | None) -> None:
@@ -31,4 +37,8 @@ class Pacer:
     async def _wait(self, at_ns: int) -> None:
         await self._clock.sleep_ns(at_ns - self._clock.now_ns())
         self._sleep = None  # so that what `advance` asks for does not cancel this very call
-        self._advance(self._clock.now_ns())
+        try:
+            self._advance(self._clock.now_ns())
+        except Exception as error:
+            self.defects += 1
+            self._failed(error)

@@ -19,6 +19,7 @@ from lamina.vswitch.v1 import (
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
 from lamina_kit.engines import load_engine
+from lamina_kit.log import logger
 from lamina_kit.service import Environment, Service
 from lamina_kit.session import GRACE_NS, OwnerSession
 from lamina_vswitch.attach import Streams
@@ -38,7 +39,7 @@ from lamina_vswitch.io.store_overlays import OverlayStore
 from lamina_vswitch.io.store_policies import PolicyStore
 from lamina_vswitch.io.store_translations import TranslationStore
 from lamina_vswitch.io.store_uplinks import UplinkStore
-from lamina_vswitch.metrics import families
+from lamina_vswitch.metrics import defects, families
 from lamina_vswitch.names import Names
 from lamina_vswitch.networks import Networks
 from lamina_vswitch.overlays import OverlayTable
@@ -87,6 +88,7 @@ class VswitchService:
 
     def __init__(self, environment: Environment, config: VswitchConfig) -> None:
         self._environment = environment
+        self._log = logger(self.layer)
         engine_class = load_engine(self.layer, environment.layer.engine)
         engine: SwitchEngine = engine_class(self._record)
         environment.layer.capabilities = engine.capabilities
@@ -99,6 +101,7 @@ class VswitchService:
         folder, rng = environment.state_dir / RING_FOLDER, environment.rng.child("plane")
         self._rings = RingStreams(self._catalog, environment.clock, folder, rng)
         environment.layer.metrics.add(partial(families, self._catalog, environment.clock))
+        environment.layer.metrics.add(lambda: [defects(self._pacer.defects)])
         rng, events = environment.rng.child("faults"), environment.layer.events
         self._faults = VswitchFaults(self._catalog, environment.clock, rng, events)
         self._faults.register(environment.layer.faults)
@@ -106,7 +109,7 @@ class VswitchService:
         self._policies = PolicyBook(
             self._catalog, PolicyStore(self._store), rng, environment.clock.now_ns, self._record
         )
-        self._pacer = Pacer(environment.clock, engine.advance)
+        self._pacer = Pacer(environment.clock, engine.advance, self._failed)
         engine.timer = self._pacer.wake_at
         store = NetworkStore(self._store, lambda: environment.clock.wall_ns() - environment.clock.now_ns())
         rng, events = environment.rng.child("networks"), environment.layer.events
@@ -136,7 +139,7 @@ class VswitchService:
         holding = Holding(self._catalog, self._environment.clock)
         rings_pb2_grpc.add_PortRingsServicer_to_server(PortRingsServicer(self._streams, self._rings, holding), server)
         backends_pb2_grpc.add_BackendsServicer_to_server(BackendsServicer(views, self._backends), server)
-        paths = FramePaths(self._catalog, self._networks)
+        paths = FramePaths(self._catalog, self._networks, self._overlays, self._uplinks, self._backends)
         captures_pb2_grpc.add_CapturesServicer_to_server(CapturesServicer(views, self._watchers, paths), server)
         uplinks_pb2_grpc.add_UplinksServicer_to_server(UplinksServicer(views, self._uplinks), server)
         overlays_pb2_grpc.add_OverlaysServicer_to_server(OverlaysServicer(views, self._overlays), server)
@@ -198,6 +201,12 @@ class VswitchService:
     def _free(self, owner: str) -> None:
         for port in self._catalog.owned(owner):
             self._catalog.delete_port(port, self._environment.clock.now_ns())
+
+    def _failed(self, error: Exception) -> None:
+        """Tell of a task of the switches that failed by a defect; the others go on."""
+        self._log.error("switching.failed", exc_info=error)
+        host = f"hosts/{self._environment.host}"
+        self._environment.layer.events.record(host, "switching.defect", rule="a task raised", error=repr(error))
 
     def _record(self, notice: Notice) -> None:
         self._environment.layer.events.record(notice.object, notice.event, rule=notice.rule, **dict(notice.inputs))

@@ -101,6 +101,36 @@ def test_frames_leave_a_shaper_when_their_bits_may(made: Any) -> None:
     assert made.engine.counters(2).sent_frames == 13
 
 
+def test_a_task_that_fails_keeps_no_other_from_its_time(made: Any) -> None:
+    """A defect where frames leave one shaper is raised; what is due beside it is still due, and the engine says so."""
+    times: list[int | None] = []
+    made.engine.timer = times.append
+    for slot in (2, 3):
+        let(made, slot, egress_shaping=Shaping(8_000_000, 80_000_000, 10_000))
+    made.engine.transmit(1, [frame(ALL, A, 1000)] * 2, 0)
+    assert (came(made, 2), came(made, 3), times[-1]) == (1, 1, 100_000)
+    made.sinks[2].deliver = None  # not a device, so that calling it fails
+    with pytest.raises(TypeError):
+        made.engine.advance(100_000)
+    assert times[-1] == 100_000
+    made.engine.advance(100_000)
+    assert came(made, 3) == 1 and times.pop() is None
+
+
+def test_probes_go_on_after_one_failed(made: Any) -> None:
+    """A defect at a port that gets a probe is raised, and the next round of probes has its time."""
+    times: list[int | None] = []
+    made.engine.timer = times.append
+    made.sinks[1].deliver = None
+    watch(made, probe_interval_ns=SECOND_NS)
+    with pytest.raises(TypeError):
+        made.engine.advance(0)
+    assert times[-1] == SECOND_NS
+    del made.sinks[1].deliver
+    made.engine.advance(SECOND_NS)
+    assert (came(made, 1), times[-1]) == (1, 2 * SECOND_NS)
+
+
 def test_a_shaper_without_room_drops(made: Any) -> None:
     """1024 frames wait each way; further ones are dropped at the port whose shaping it is, as the trace says."""
     slow = Shaping(8_000, 0, 9018)

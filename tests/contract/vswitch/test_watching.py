@@ -151,6 +151,32 @@ def test_frames_with_a_sampled_trace_are_all_recorded(bench: Any) -> None:
     assert traces == [bytes(range(16)).hex()] * 2 + [""]
 
 
+def test_the_first_frame_that_passes_is_recorded_wherever_it_is(bench: Any) -> None:
+    """Neither drops nor sampled frames before it in its batch hide it; what was dropped is recorded beside it."""
+    b = bench()
+    b.port(1)
+    b.engine.add_port("hosts/h1/switches/s1", 2, "hosts/h1/switches/s1/ports/p2", 0, True)
+    b.engine.attach(2, type(b.sinks[1])(), 0, Takes())
+    traced = laden(frame(BROADCAST, A, 1), None, bytes(range(16)) + bytes(8) + b"\x01" + bytes(7))
+    b.engine.transmit(1, [RUNT, traced, frame(BROADCAST, A, 2), frame(BROADCAST, A, 3)], 0)
+    found = [(r.head[14:16], r.told.decision.drop) for r in b.engine.records("hosts/h1/switches/s1")]
+    assert found == [(b"", DropReason.RUNT), (b"\0\1", None), (b"\0\2", None)]
+
+
+def test_every_sampled_frame_that_is_lost_behind_the_switch_is_recorded_again(bench: Any) -> None:
+    """A full queue is told of each of them with the port that had no room, and of the others once a second."""
+    b = bench()
+    b.port(1)
+    b.engine.add_port("hosts/h1/switches/s1", 2, "hosts/h1/switches/s1/ports/p2", 0, True)
+    b.engine.attach(2, type(b.sinks[1])(1), 0, Takes(records=True))
+    record = bytes(range(16)) + bytes(8) + b"\x01" + bytes(7)
+    traced = [laden(frame(BROADCAST, A, number), None, record) for number in (3, 4)]
+    b.engine.transmit(1, [frame(BROADCAST, A, 1), frame(BROADCAST, A, 2), *traced], 0)
+    lost = [r for r in b.engine.records("hosts/h1/switches/s1") if r.told.decision.drop is DropReason.QUEUE_FULL]
+    assert sorted(r.head[14:16] for r in lost) == [b"\0\2", b"\0\3", b"\0\4"]
+    assert all(r.told.steps[-1].detail.endswith("ports/p2") for r in lost)
+
+
 def test_a_sampled_frame_is_recorded_once(bench: Any) -> None:
     """One that passes is not the first of its second besides, nor is one that is dropped the first of its reason."""
     b = bench()

@@ -14,6 +14,7 @@ from lamina.vswitch.v1 import policies_pb2 as pol
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 
 from lamina_kit import status
+from lamina_vswitch.domain.policy.loops import LoopWatch
 from lamina_vswitch.domain.topology import ShutReason
 
 SWITCH = "hosts/h1/switches/s1"
@@ -298,6 +299,27 @@ async def test_loops_are_found_by_the_clock(start: Any, device: Any, manual_cloc
     assert (await running.ports.GetPort(pb.GetPortRequest(name=ports[1].name))).state == pb.Port.STATE_UP
     for each in (low, high):
         each.finish()
+
+
+async def test_a_defect_is_told_and_the_switches_go_on(
+    start: Any, device: Any, manual_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round of probes that fails is an event of the host and counted; the next round comes."""
+    running = await start()
+    policies = await make(running)
+    port = await running.ports.GetPort(pb.GetPortRequest(name=PORT))
+    plugged = await device(running.ports, port.handle).plug_in()
+    with monkeypatch.context() as broken:
+        broken.setattr(LoopWatch, "probes", lambda watch, slots: slots[99])
+        await set_switch(policies, loop_detection=pol.LoopDetection(probe_interval_ns=SECOND_NS))
+        await manual_clock.advance(1)
+    told = await running.layer.Explain(layer_pb2.ExplainRequest(object="hosts/h1"))
+    assert [decision.event for decision in told.decisions] == ["switching.defect"]
+    (family,) = [family for family in running.state.metrics.families() if family.name == "lamina_vswitch_defects_total"]
+    assert [sample.value for sample in family.samples] == [1]
+    await manual_clock.advance(SECOND_NS)
+    assert len(await plugged.receive(1)) == 1
+    plugged.finish()
 
 
 async def test_the_source_guard_asks_the_networks(start: Any, device: Any) -> None:

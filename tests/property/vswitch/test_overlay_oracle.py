@@ -11,9 +11,9 @@ from lamina_net import arp, ethernet, ipv4
 from lamina_net.address import BROADCAST_MAC, parse_subnet
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.overlay import vxlan
-from lamina_vswitch.domain.overlay.end import Learning, OverlayEnd
+from lamina_vswitch.domain.overlay.end import Learning, OverlayEnd, TunnelledEnd, Way
 from lamina_vswitch.domain.overlay.remote_ends import RemoteEnds
-from lamina_vswitch.domain.overlay.tunnel import Tunnel, TunnelledEnd, Way
+from lamina_vswitch.domain.overlay.tunnel import Tunnel
 
 SUBNET = parse_subnet("192.0.2.0/24")
 assert SUBNET is not None

@@ -7,6 +7,8 @@ import struct
 import pytest
 from tests.offload_frames import packet
 
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.frame import Header, parse
 from lamina_vswitch.domain.laden import LadenFrame, Offload, laden, load_of, with_tag, without_tag
 from lamina_vswitch.domain.offload import columns
 from lamina_vswitch.domain.offload.entry import admitted
@@ -99,6 +101,31 @@ def test_a_header_that_does_not_fit_is_refused(change: dict[str, int]) -> None:
     """Unknown flags and kinds, other headers than the frame has, too many or too long pieces, sums outside of it."""
     frame = laden(LONG, Offload(**{**GOOD, **change}), None)
     assert admitted([frame], 1500) == ([], [frame])
+
+
+STACKED = bytes.fromhex("88a8006481000007")
+
+
+@pytest.mark.parametrize(
+    ("tags", "mss", "fits"), [(STACKED, 1460, True), (STACKED, 1461, False), (STACKED + STACKED, 1, False)]
+)
+def test_long_packets_behind_stacked_tags_are_admitted(tags: bytes, mss: int, fits: bool) -> None:
+    """Two tags may make each piece longer; behind three or more the switch does not look."""
+    frame = packet(4, 6, bytes(5000), tag=tags)
+    at = 34 + len(tags)
+    found = admitted([laden(frame, Offload(1, 1, at + 20, mss, at, 16), None)], 1500)
+    assert found == (([frame], []) if fits else ([], [frame]))
+
+
+@pytest.mark.parametrize(("provider", "vlan"), [(True, 100), (False, DropReason.OVERSIZE)])
+def test_stacked_tags_count_where_a_provider_reads_them(provider: bool, vlan: object) -> None:
+    """Pieces longer by two tags pass on a provider's trunk; elsewhere tags are payload, and that is too long."""
+    frame = packet(4, 6, bytes(5000), tag=STACKED)
+    long = laden(frame, Offload(1, 1, 62, 1460, 42, 16), None)
+    found = parse(long, 1500, provider=provider)
+    assert (found.tag_vid if isinstance(found, Header) else found) == vlan
+    short = parse(laden(frame, Offload(1, 1, 62, 1452, 42, 16), None), 1500, provider=provider)
+    assert isinstance(short, Header)
 
 
 def test_flows_keep_to_one_hash() -> None:

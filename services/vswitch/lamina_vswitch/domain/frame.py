@@ -19,8 +19,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from lamina_net.offload import headers
 from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.laden import is_segmented, with_tag, without_tag
+from lamina_vswitch.domain.laden import load_of, longest_piece, with_tag, without_tag
 
 HEADER_BYTES = 14
 TAG_BYTES = 4
@@ -52,14 +53,16 @@ def parse(frame: bytes, mtu_bytes: int, *, provider: bool = False) -> Header | D
     """Return the head of `frame`, or the reason why a switch with this MTU has to drop it. Never raises.
 
     With `provider`, a leading 802.1ad tag is the frame's tag, and an 802.1Q tag behind it may make it longer too.
-    A frame that leaves as several may be longer: its pieces were measured where it entered.
+    A frame that leaves as several may be longer: its pieces were measured where it entered, with all their tags; those
+    that the switch does not look behind are payload here.
     """
     size = len(frame)
     if size < HEADER_BYTES:
         return DropReason.RUNT
     tagged = frame[12:14] == TPID_8021Q or (provider and frame[12:14] == TPID_8021AD)
     tags = tagged + (provider and tagged and frame[12:14] == TPID_8021AD and frame[16:18] == TPID_8021Q)
-    if size > mtu_bytes + HEADER_BYTES + TAG_BYTES * tags and not is_segmented(frame):
+    head = HEADER_BYTES + TAG_BYTES * tags
+    if size > mtu_bytes + head and not _fits_cut(frame, mtu_bytes, head):
         return DropReason.OVERSIZE
     if not tagged:
         return Header(frame[0:6], frame[6:12], int.from_bytes(frame[12:14], "big"), None)
@@ -67,6 +70,16 @@ def parse(frame: bytes, mtu_bytes: int, *, provider: bool = False) -> Header | D
         return DropReason.VLAN_TRUNCATED
     vid = int.from_bytes(frame[14:16], "big") & VLAN_ID_MASK
     return Header(frame[0:6], frame[6:12], int.from_bytes(frame[16:18], "big"), vid)
+
+
+def _fits_cut(frame: bytes, mtu_bytes: int, head: int) -> bool:
+    """Tell whether a frame leaves as several, each of which has an MTU's payload behind its first `head` bytes."""
+    offload, _ = load_of(frame)
+    if offload is None or not offload.segments:
+        return False
+    if frame[head - 2 : head] not in (TPID_8021Q, TPID_8021AD):
+        return True
+    return longest_piece(offload, headers.parse(frame, stacked=True).version) <= mtu_bytes + head
 
 
 def untagged(frame: bytes) -> bytes:

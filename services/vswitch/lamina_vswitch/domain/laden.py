@@ -13,6 +13,8 @@ NEEDS_CHECKSUM, DATA_VALID, TAG_BESIDE = 1, 2, 4
 NO_SEGMENTS, TCP4, UDP, TCP6, ECN = 0, 1, 3, 4, 0x80
 
 _TAG = slice(12, 16)
+_UDP_BYTES = 8
+_FRAGMENT_HEADER_BYTES = 8
 
 
 class Offload(NamedTuple):
@@ -68,9 +70,12 @@ def load_of(frame: bytes) -> tuple[Offload | None, bytes | None]:
     return (frame.offload, frame.record) if isinstance(frame, LadenFrame) else (None, None)
 
 
-def is_segmented(frame: bytes) -> bool:
-    """Tell whether a frame leaves as several: its own length then says nothing about the MTU."""
-    return isinstance(frame, LadenFrame) and frame.offload is not None and frame.offload.segments != 0
+def longest_piece(offload: Offload, version: int) -> int:
+    """Return the most bytes of a frame that a long one over IP of this version, 4 or 6, leaves as. It has segments."""
+    if offload.segments != UDP:
+        return offload.header_bytes + offload.segment_bytes
+    datagram = offload.header_bytes - _UDP_BYTES  # the fragments of a datagram repeat the headers before it
+    return datagram + (_FRAGMENT_HEADER_BYTES if version == 6 else 0) + (offload.segment_bytes & ~7)
 
 
 def without_tag(frame: bytes) -> bytes:

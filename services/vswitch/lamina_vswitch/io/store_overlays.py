@@ -11,8 +11,7 @@ from lamina_kit.errors import DataLoss
 from lamina_net.address import Subnet
 from lamina_vswitch.domain.definition import Origin
 from lamina_vswitch.domain.overlay.definition import OverlayDefinition, RemoteDefinition
-from lamina_vswitch.domain.overlay.end import Learning
-from lamina_vswitch.domain.overlay.tunnel import Way
+from lamina_vswitch.domain.overlay.end import Learning, Way
 from lamina_vswitch.io.store import SqliteStore
 
 _SCHEMA = (

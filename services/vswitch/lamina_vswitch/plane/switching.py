@@ -64,7 +64,7 @@ class Plane:
         fdb.reach(slot)
         first = dropped = 0
         if now_ns >= switch.ports[slot].record_due_ns:
-            self._engine.record(slot, burst.frame(0), now_ns)
+            self._engine.record(slot, (burst.frame(number) for number in range(len(burst))), now_ns)
         self._begin(switch, fdb, slot, burst, now_ns, first)
         while True:
             ended = compiled.run(self._address)

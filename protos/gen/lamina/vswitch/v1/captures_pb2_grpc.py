@@ -183,6 +183,9 @@ class CapturesServicer:
         """Traces a frame as Ports.TraceFrame does, through everything that it would meet on this host: policies, routers,
         address translation, virtual servers and overlays, hop by hop, with its offload header.
 
+        Where an uplink's wire is a pair of sockets whose other end is a port of this host, the way goes on there; else it
+        ends at the uplink with the rule `uplink.leaves_host`.
+
         Nothing is sent, learned or counted; what a translation would allocate is named, not allocated, and so is what a
         router would say itself: ARP answers, ICMP errors, leases. Of a frame with segments the first one is followed behind
         the switch. A frame whose header does not fit it has one hop, dropped as `DROP_REASON_OFFLOAD_INVALID`. Errors:

@@ -31,7 +31,7 @@ def from_kernel(header: bytes, frame: bytes, tag: bytes = b"") -> bytes:
         return frame
     if not flags & NEEDS_CHECKSUM:
         start = offset = 0
-    headers = parse(frame).payload if kind and len(frame) >= 14 else 0
+    headers = parse(frame, stacked=True).payload if kind and len(frame) >= 14 else 0
     return laden(frame, Offload(flags, kind, headers, segment if kind else 0, start, offset), None)
 
 

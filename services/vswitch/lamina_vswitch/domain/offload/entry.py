@@ -1,7 +1,8 @@
 """What a device may leave to the switch: offload headers are checked where their frames enter.
 
 A frame that passed has headers and sums where its offload header says, and becomes a bounded number of pieces, each of
-which the switch's MTU allows. Behind the entry nobody has to doubt it.
+which the switch's MTU allows with the tags that the frame has. Behind the entry nobody has to doubt it. Where a
+provider's tags count for nothing, the switch holds pieces to less (`domain/frame.py`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,25 @@ from collections.abc import Sequence
 
 from lamina_net.offload import headers as net
 from lamina_net.offload.headers import Headers, parse
-from lamina_vswitch.domain.frame import HEADER_BYTES, MAX_FRAME_BYTES, TAG_BYTES, TPID_8021Q
-from lamina_vswitch.domain.laden import DATA_VALID, ECN, NEEDS_CHECKSUM, TCP4, TCP6, UDP, LadenFrame, Offload, laden
+from lamina_vswitch.domain.frame import HEADER_BYTES, MAX_FRAME_BYTES, TAG_BYTES
+from lamina_vswitch.domain.laden import (
+    DATA_VALID,
+    ECN,
+    NEEDS_CHECKSUM,
+    TCP4,
+    TCP6,
+    UDP,
+    LadenFrame,
+    Offload,
+    laden,
+    longest_piece,
+)
 
 MOST_PIECES = 1024
 """Most frames that one becomes. 64 KiB in segments of the smallest sensible size are fewer; a header that asks for one
 byte a segment would cost its sender nothing and everybody else much."""
+MOST_TAGS = 2
+"""Tags before the packet of a frame that is to be cut: a provider's and its customer's."""
 
 _KNOWN_FLAGS = NEEDS_CHECKSUM | DATA_VALID
 _IS = {TCP4: (4, net.TCP), TCP6: (6, net.TCP), UDP: (0, net.UDP)}
@@ -57,7 +71,9 @@ def _admitted(frame: bytes, mtu_bytes: int) -> bytes | None:
 def _is_cuttable(frame: bytes, offload: Offload, mtu_bytes: int) -> bool:
     if offload.segments not in _IS or (offload.kind & ECN and offload.segments == UDP) or len(frame) > MAX_FRAME_BYTES:
         return False
-    headers = parse(frame)
+    headers = parse(frame, stacked=True)
+    if headers.l3 > HEADER_BYTES + MOST_TAGS * TAG_BYTES:
+        return False
     version, protocol = _IS[offload.segments]
     if not headers.l4 or headers.protocol != protocol or (version and headers.version != version):
         return False
@@ -67,11 +83,9 @@ def _is_cuttable(frame: bytes, offload: Offload, mtu_bytes: int) -> bool:
 
 
 def _pieces_fit(frame: bytes, headers: Headers, offload: Offload, mtu_bytes: int) -> bool:
-    longest = mtu_bytes + HEADER_BYTES + (TAG_BYTES if frame[12:14] == TPID_8021Q else 0)
     if offload.segments == UDP:  # fragments: a multiple of eight bytes behind the IP header
-        step = offload.segment_bytes & ~7
-        head = headers.l4 if headers.version == 4 else headers.l4 + 8
-        size = headers.end - headers.l4
+        step, size = offload.segment_bytes & ~7, headers.end - headers.l4
     else:
-        step, head, size = offload.segment_bytes, headers.payload, headers.end - headers.payload
-    return step > 0 and head + step <= longest and size <= step * MOST_PIECES
+        step, size = offload.segment_bytes, headers.end - headers.payload
+    fits = longest_piece(offload, headers.version) <= mtu_bytes + headers.l3
+    return step > 0 and fits and size <= step * MOST_PIECES

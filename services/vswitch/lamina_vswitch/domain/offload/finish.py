@@ -56,7 +56,7 @@ def _finished(frame: bytes, takes: Takes) -> list[bytes]:
 
 
 def _cut(frame: bytes, offload: Offload) -> list[bytes]:
-    headers = parse(frame)
+    headers = parse(frame, stacked=True)
     cut = fragment_udp if offload.segments == UDP else cut_tcp
     return [bytes(piece) for piece in cut(frame, headers, offload.segment_bytes)]
 
@@ -66,7 +66,7 @@ def _summed(frame: bytes, offload: Offload) -> bytes:
     if not offload.segments:
         return with_sum(bytes(frame), offload.sum_start, offload.sum_offset)
     whole = bytearray(frame)
-    fill_transport_sum(whole, parse(whole))
+    fill_transport_sum(whole, parse(whole, stacked=True))
     return bytes(whole)
 
 

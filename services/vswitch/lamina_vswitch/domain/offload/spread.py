@@ -16,7 +16,7 @@ def flow_hash(frame: bytes) -> int:
     offload, _ = load_of(frame)
     if offload is not None and offload.flow_hash:
         return offload.flow_hash
-    headers = parse(frame) if len(frame) >= 14 else None
+    headers = parse(frame, stacked=True) if len(frame) >= 14 else None
     if headers is None or not headers.version:
         return zlib.crc32(frame[:12]) or 1
     first, size = (12, 8) if headers.version == 4 else (8, 32)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 from lamina_kit.names import Pattern
 from lamina_net.address import format_address
-from lamina_vswitch.domain.overlay.end import Learning
+from lamina_vswitch.domain.overlay.end import Learning, Way
 from lamina_vswitch.domain.overlay.remote_ends import MAX_ENDS
-from lamina_vswitch.domain.overlay.tunnel import Way
 from lamina_vswitch.domain.overlay.vxlan import OVERHEAD_BYTES
 
 OVERLAY_NAME = Pattern("hosts/{host}/switches/{switch}/overlays/{overlay}")

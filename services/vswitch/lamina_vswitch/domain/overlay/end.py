@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from lamina_net.address import Subnet
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.frame import HEADER_BYTES, Header, is_group, is_station, parse
+from lamina_vswitch.domain.overlay import vxlan
 from lamina_vswitch.domain.overlay.remote_ends import RemoteEnds
 
 Dropped = Callable[[DropReason, bytes, int], None]
@@ -48,18 +51,30 @@ class OverlayEnd:
 
     def outwards(self, frame: bytes, now_ns: int) -> list[int]:
         """Return the addresses of the ends to which a frame of the VLAN, untagged, goes: each gets one copy."""
-        if len(frame) < HEADER_BYTES:
-            return self._drop(DropReason.RUNT, frame, now_ns)
-        if len(frame) - HEADER_BYTES > self._mtu_bytes():
-            return self._drop(DropReason.FRAGMENT_NEEDED, frame, now_ns)
-        dst = frame[0:6]
-        known = None if is_group(dst) else self.remotes.lookup(dst, now_ns)
-        chosen = self.remotes.addresses(now_ns) if known is None else [known]
-        if not chosen:
-            return self._drop(DropReason.NO_DESTINATION, frame, now_ns)
+        chosen = self.choose(frame, now_ns)
+        if isinstance(chosen, DropReason):
+            self.dropped(chosen, frame, now_ns)
+            return []
         for address in chosen:
             self.remotes.sent(address)
         return chosen
+
+    def choose(self, frame: bytes, now_ns: int) -> list[int] | DropReason:
+        """Return the addresses of the ends to which a frame would go, or why to none. Changes nothing."""
+        if len(frame) < HEADER_BYTES:
+            return DropReason.RUNT
+        if len(frame) - HEADER_BYTES > self._mtu_bytes():
+            return DropReason.FRAGMENT_NEEDED
+        known = self._behind(frame, now_ns)
+        return (self.remotes.addresses(now_ns) if known is None else [known]) or DropReason.NO_DESTINATION
+
+    def is_known(self, frame: bytes, now_ns: int) -> bool:
+        """Tell whether a frame goes to one end because its destination is known to be behind it."""
+        return self._behind(frame, now_ns) is not None
+
+    def _behind(self, frame: bytes, now_ns: int) -> int | None:
+        dst = frame[0:6]
+        return None if is_group(dst) else self.remotes.lookup(dst, now_ns)
 
     def inwards(self, address: int, frame: bytes, now_ns: int) -> bytes | None:
         """Return what goes into the VLAN of a frame that a tunnel packet from `address` carried; None for nothing.
@@ -68,20 +83,21 @@ class OverlayEnd:
         here: runts, giants, those with an impossible source, those with a VLAN tag, as a tag has no meaning beyond its
         own switch (RFC 7348, 6.1).
         """
-        if not self.remotes.is_told(address) and not self.learning.accept_unknown:
-            self._drop(DropReason.TUNNEL_PEER_UNKNOWN, frame, now_ns)
-            return None
-        header = self._checked(frame)
+        header = self.judge(address, frame)
         learn = not self.learning.nothing and not isinstance(header, DropReason)
-        self.remotes.heard(address, now_ns, learn=learn)
+        if header is not DropReason.TUNNEL_PEER_UNKNOWN:
+            self.remotes.heard(address, now_ns, learn=learn)
         if isinstance(header, DropReason):
-            self._drop(header, frame, now_ns)
+            self.dropped(header, frame, now_ns)
             return None
         if learn:
             self.remotes.learn(header.src, address, now_ns)
         return frame
 
-    def _checked(self, frame: bytes) -> Header | DropReason:
+    def judge(self, address: int, frame: bytes) -> Header | DropReason:
+        """Return the head of a frame that an end at `address` may send into the VLAN, or why not. Changes nothing."""
+        if not self.remotes.is_told(address) and not self.learning.accept_unknown:
+            return DropReason.TUNNEL_PEER_UNKNOWN
         header = parse(frame, self._mtu_bytes())
         if isinstance(header, DropReason):
             return header
@@ -89,6 +105,19 @@ class OverlayEnd:
             return DropReason.VLAN_MISMATCH
         return header if is_station(header.src) else DropReason.SOURCE_INVALID
 
-    def _drop(self, reason: DropReason, frame: bytes, now_ns: int) -> list[int]:
-        self.dropped(reason, frame, now_ns)
-        return []
+
+class Way(NamedTuple):
+    """How an end reaches others: the subnet of its address, the router to others (0: none), the UDP port of all."""
+
+    subnet: Subnet
+    gateway: int = 0
+    udp_port: int = vxlan.PORT
+
+
+@dataclass(slots=True)
+class TunnelledEnd:
+    """An end with its way; `deliver` puts a frame into its VLAN."""
+
+    end: OverlayEnd
+    way: Way
+    deliver: Callable[[bytes], None]

@@ -11,38 +11,17 @@ that come in are dropped, as the same section allows; reassembly would let stran
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
 
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.address import BROADCAST_MAC, Subnet, is_unicast
+from lamina_net import arp, ethernet, ipv4, udp
 from lamina_net.neighbours import Neighbour
 from lamina_net.refusal import Refusal
 from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.frame import is_station
 from lamina_vswitch.domain.overlay import vxlan
-from lamina_vswitch.domain.overlay.end import Dropped, OverlayEnd
+from lamina_vswitch.domain.overlay.arrival import Arrival, read
+from lamina_vswitch.domain.overlay.end import Dropped, TunnelledEnd, Way
 from lamina_vswitch.domain.router.neighbourhood import Neighbourhood
 
 _UDP = struct.Struct("!HHHH")
-
-
-class Way(NamedTuple):
-    """How an end reaches others: the subnet of its address, the router to others (0: none), the UDP port of all."""
-
-    subnet: Subnet
-    gateway: int = 0
-    udp_port: int = vxlan.PORT
-
-
-@dataclass(slots=True)
-class TunnelledEnd:
-    """An end with its way; `deliver` puts a frame into its VLAN."""
-
-    end: OverlayEnd
-    way: Way
-    deliver: Callable[[bytes], None]
 
 
 class Tunnel:
@@ -93,21 +72,30 @@ class Tunnel:
         chosen = sender.end.outwards(frame, now_ns)
         if not chosen:
             return []
-        payload, source = vxlan.build(sender.end.vni, frame), vxlan.source_port(frame)
-        datagram = _UDP.pack(source, sender.way.udp_port, udp.HEADER_BYTES + len(payload), 0) + payload
+        datagram = datagram_of(sender, frame)
         frames: list[bytes] = []
         for address in chosen:
             frames += self._to(address, datagram, sender, frame, now_ns)
         return frames
 
     def _to(self, address: int, datagram: bytes, sender: TunnelledEnd, frame: bytes, now_ns: int) -> list[bytes]:
-        hop = address if address in sender.way.subnet else sender.way.gateway
+        hop = hop_to(address, sender.way)
         if not hop:
             sender.end.dropped(DropReason.NO_ROUTE, frame, now_ns)
             return []
-        self._identification = self._identification % 65535 + 1
-        packet = ipv4.Packet(self.address, address, ipv4.UDP, datagram, identification=self._identification)
-        return self._neighbours.send(hop, ipv4.build(packet), self.address, now_ns)
+        self._identification = self.next_identification
+        data = self.packet(address, datagram, self._identification)
+        return self._neighbours.send(hop, data, self.address, now_ns)
+
+    @property
+    def next_identification(self) -> int:
+        """The number of the next packet, 1 to 65535."""
+        return self._identification % 65535 + 1
+
+    def packet(self, address: int, datagram: bytes, identification: int) -> bytes:
+        """Return the packet that takes a datagram to an end."""
+        packet = ipv4.Packet(self.address, address, ipv4.UDP, datagram, identification=identification)
+        return ipv4.build(packet)
 
     def _unreachable(self, data: bytes, now_ns: int) -> list[bytes]:
         """Count a tunnel packet whose next hop does not answer where its frame came from."""
@@ -123,26 +111,24 @@ class Tunnel:
 
     def receive(self, frame: bytes, now_ns: int) -> list[bytes]:
         """Take a frame of the network below; return the answers to send there. What it carries goes into its VLAN."""
-        parsed = ethernet.parse(frame)
-        if isinstance(parsed, Refusal) or parsed.tci is not None or parsed.dst not in (self.mac, BROADCAST_MAC):
-            return []  # flooded, and for somebody else
-        if parsed.ethertype == ethernet.ARP:
-            return self._resolve(parsed.payload, now_ns)
-        if parsed.ethertype != ethernet.IPV4 or parsed.dst != self.mac:
-            return []
-        packet = ipv4.parse(parsed.payload)
-        if isinstance(packet, Refusal):
-            bad_sum = packet is Refusal.CHECKSUM
-            self._dropped(DropReason.CHECKSUM_BAD if bad_sum else DropReason.IP_MALFORMED, frame, now_ns)
-            return []
-        return self._packet(parsed.src, packet, frame, now_ns) if packet.dst == self.address else []
+        arrival = self.read(frame)
+        if arrival.resolution is not None:
+            return self._resolve(arrival.resolution, now_ns)
+        if arrival.drop is not None and arrival.end is None:
+            self._dropped(arrival.drop, frame, now_ns)
+        elif arrival.drop is not None and arrival.end is not None:
+            arrival.end.end.dropped(arrival.drop, arrival.frame, now_ns)
+        elif arrival.end is not None:
+            inside = arrival.end.end.inwards(arrival.address, arrival.frame, now_ns)
+            if inside is not None:
+                arrival.end.deliver(inside)
+        return [arrival.answer] if arrival.answer else []
 
-    def _resolve(self, payload: bytes, now_ns: int) -> list[bytes]:
-        packet = arp.parse(payload)
-        if isinstance(packet, Refusal):
-            return []
-        if packet.sender == self.address:
-            return []  # somebody has our address; whom we asked keeps to what he answered
+    def read(self, frame: bytes) -> Arrival:
+        """Return what a frame of the network below is to this tunnel. Changes nothing."""
+        return read(self.mac, self.address, self._ends, frame)
+
+    def _resolve(self, packet: arp.ArpPacket, now_ns: int) -> list[bytes]:
         to_us = packet.target == self.address
         answers: list[bytes] = []
         if any(packet.sender in each.way.subnet for each in self._ends.values()):
@@ -152,47 +138,13 @@ class Tunnel:
             answers.append(ethernet.build(packet.sender_mac, self.mac, ethernet.ARP, reply))
         return answers
 
-    def _packet(self, mac: bytes, packet: ipv4.Packet, frame: bytes, now_ns: int) -> list[bytes]:
-        if packet.protocol == ipv4.ICMP and not packet.is_fragment:
-            return self._echo(mac, packet)
-        if packet.protocol != ipv4.UDP:
-            self._dropped(DropReason.PROTOCOL_UNSUPPORTED, frame, now_ns)
-            return []
-        if packet.is_fragment:
-            self._dropped(DropReason.TUNNEL_MALFORMED, frame, now_ns)
-            return []
-        datagram = udp.parse(packet.src, packet.dst, packet.payload)
-        if isinstance(datagram, Refusal):
-            bad_sum = datagram is Refusal.CHECKSUM
-            self._dropped(DropReason.CHECKSUM_BAD if bad_sum else DropReason.TUNNEL_MALFORMED, frame, now_ns)
-        elif all(each.way.udp_port != datagram.destination_port for each in self._ends.values()):
-            self._dropped(DropReason.PROTOCOL_UNSUPPORTED, frame, now_ns)
-        else:
-            self._tunnelled(packet.src, datagram, frame, now_ns)
-        return []
 
-    def _tunnelled(self, address: int, datagram: udp.Datagram, frame: bytes, now_ns: int) -> None:
-        carried = vxlan.parse(datagram.payload)
-        if isinstance(carried, Refusal):
-            self._dropped(DropReason.TUNNEL_MALFORMED, frame, now_ns)
-            return
-        receiver = self._ends.get((datagram.destination_port, carried.vni))
-        if receiver is None:
-            self._dropped(DropReason.TUNNEL_VNI_UNKNOWN, frame, now_ns)
-        elif not is_unicast(address) or address == self.address:
-            receiver.end.dropped(DropReason.TUNNEL_PEER_UNKNOWN, carried.frame, now_ns)
-        else:
-            inside = receiver.end.inwards(address, carried.frame, now_ns)
-            if inside is not None:
-                receiver.deliver(inside)
+def hop_to(address: int, way: Way) -> int:
+    """Return the next hop to an end: itself, or the router; 0 when there is no way."""
+    return address if address in way.subnet else way.gateway
 
-    def _echo(self, mac: bytes, packet: ipv4.Packet) -> list[bytes]:
-        """Answer a ping, by which people find out whether a tunnel's other host is there."""
-        message = icmp.parse(packet.payload)
-        if isinstance(message, Refusal) or message.type != icmp.ECHO_REQUEST:
-            return []
-        if not is_unicast(packet.src) or not is_station(mac):
-            return []
-        answer = icmp.build(icmp.echo_reply(message))
-        back = ipv4.build(ipv4.Packet(self.address, packet.src, ipv4.ICMP, answer))
-        return [ethernet.build(mac, self.mac, ethernet.IPV4, back)]
+
+def datagram_of(sender: TunnelledEnd, frame: bytes) -> bytes:
+    """Return the UDP datagram, without checksum, that carries a frame."""
+    payload, source = vxlan.build(sender.end.vni, frame), vxlan.source_port(frame)
+    return _UDP.pack(source, sender.way.udp_port, udp.HEADER_BYTES + len(payload), 0) + payload

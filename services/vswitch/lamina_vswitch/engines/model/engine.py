@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from lamina_kit.errors import FailedPrecondition
@@ -339,9 +339,9 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         """Return whether plain frames pass between a port's queue and the pipeline untouched; else it is for here."""
         return slot not in self._loss and self._port(slot).listening is None and self._exits.hold(slot) is None
 
-    def record(self, slot: int, frame: bytes, now_ns: int) -> None:
-        """Record what will become of a frame that is about to enter at a port."""
-        self._watching.entering(self._switch_of[slot], self._port(slot), [frame], now_ns)
+    def record(self, slot: int, frames: Iterable[bytes], now_ns: int) -> None:
+        """Record what will become of the first one that passes of frames that are about to enter at a port."""
+        self._watching.entering(self._switch_of[slot], self._port(slot), frames, now_ns)
 
     def conclude(self, slot: int, result: Forwarding, now_ns: int) -> None:
         """Deliver and report what was decided elsewhere about frames that entered at a port, as `transmit` does."""

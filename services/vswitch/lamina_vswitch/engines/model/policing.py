@@ -19,6 +19,7 @@ from lamina_vswitch.domain.topology import Port, Shut, ShutReason, Switch
 from lamina_vswitch.domain.trace import refused_at
 
 ENTER, LEAVE, PROBE, REOPEN = "enter", "leave", "probe", "reopen"
+_NOTHING_YET = -1
 
 
 class Plane(Protocol):
@@ -162,24 +163,32 @@ class Policing:
             return
         slots = [slot for slot, port in sorted(switch.ports.items()) if port.takes_part]
         slots = [slot for slot in slots if slot not in switch.teams.uplinks]
-        for slot, frame in switch.loop.probes(slots):
-            port = switch.ports[slot]
-            if port.takes_part:  # a probe that came back at once may have shut it
-                self._plane.deliver(port, [frame], now_ns)
         interval_ns = switch.loop.detection.probe_interval_ns
         late = max(0, now_ns - at_ns) // interval_ns
-        self._at(PROBE, switch.name, at_ns + (late + 1) * interval_ns)
+        try:
+            for slot, frame in switch.loop.probes(slots):
+                port = switch.ports[slot]
+                if port.takes_part:  # a probe that came back at once may have shut it
+                    self._plane.deliver(port, [frame], now_ns)
+        finally:
+            self._at(PROBE, switch.name, at_ns + (late + 1) * interval_ns)
 
     # Time
 
     def advance(self, switches: dict[str, Switch], now_ns: int) -> None:
-        """Do what is due by now, in the order of its times."""
-        for at_ns, task in self._agenda.due(now_ns):
-            if task.kind == PROBE:
-                self._probe(switches[task.subject], at_ns, now_ns)
-            else:
-                self._attend(int(task.subject), task.kind, now_ns)
-        self._tell()
+        """Do what is due by now, in the order of its times.
+
+        A task that raises is off the agenda, unless it comes round by itself; the others are still due, and told so.
+        """
+        try:
+            for at_ns, task in self._agenda.due(now_ns):
+                if task.kind == PROBE:
+                    self._probe(switches[task.subject], at_ns, now_ns)
+                else:
+                    self._attend(int(task.subject), task.kind, now_ns)
+        finally:
+            self._told = _NOTHING_YET  # whoever woke for the time that he was told has to hear even of the same one
+            self._tell()
 
     def _attend(self, slot: int, kind: str, now_ns: int) -> None:
         switch = self._plane.switch_at(slot)
@@ -188,8 +197,8 @@ class Policing:
             self.reopen(slot, now_ns)
         elif kind == ENTER and port.ingress is not None:
             frames = port.ingress.release(now_ns)
-            self._plane.conclude(slot, forward_released(switch, port, frames, now_ns), now_ns)
             self.entering(port)
+            self._plane.conclude(slot, forward_released(switch, port, frames, now_ns), now_ns)
         elif kind == LEAVE and port.egress is not None:
             self._plane.pass_on(port, self.leaving(port, [], now_ns), now_ns)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lamina_vswitch.domain.capture.observer import Direction, Observer, accepted
 from lamina_vswitch.domain.capture.records import FrameRecord, RecordBook, is_sampled, lost_at, lost_behind
 from lamina_vswitch.domain.counters import Counters
-from lamina_vswitch.domain.decision import Decision
+from lamina_vswitch.domain.decision import Decision, decide
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.forward import Forwarding
 from lamina_vswitch.domain.sampling import PERIOD_NS
@@ -26,16 +26,18 @@ class Watching:
         self.book = RecordBook()
         self._vlans: dict[str, VlanCounters] = {}
 
-    def entering(self, switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int) -> None:
-        """Record, before anything is learned from them, what will become of frames that are due at a port."""
-        if is_sampled(frames[0]):
-            return  # `traced` records it
-        told = trace(switch, port, frames[0], now_ns)
-        if told.decision.drop is None:
-            port.record_due_ns = now_ns + PERIOD_NS
-            self.book.add(switch.name, port.name, frames[0], told, now_ns)
-        else:
-            port.record_due_ns = now_ns + PERIOD_NS // 100  # a port that sends nothing good is not looked at each time
+    def entering(self, switch: Switch, port: Port, frames: Iterable[bytes], now_ns: int) -> None:
+        """Record, before anything is learned from them, what will become of the first frame of a batch that passes."""
+        for frame in frames:
+            decision = decide(switch, port, frame, now_ns)
+            if decision.drop is not None or is_sampled(frame):  # `traced` records it
+                continue
+            told = tell(switch, port, frame, decision, now_ns)
+            if told.decision.drop is None:
+                port.record_due_ns = now_ns + PERIOD_NS
+                self.book.add(switch.name, port.name, frame, told, now_ns)
+                return
+        port.record_due_ns = now_ns + PERIOD_NS // 100  # a port that sends nothing good is not looked at each time
 
     def traced(self, switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int) -> None:
         """Record the frames of a batch that carry a sampled trace, before they are switched."""
@@ -59,7 +61,7 @@ class Watching:
         now_ns: int,
         decision: Decision | None = None,
     ) -> None:
-        """Tell of drops, and record the first one of a port and reason in a second.
+        """Tell of drops, and record the first one of a port and reason in a second, and each with a sampled trace.
 
         `decision` is what the switch decided about the first frame; None when the frames were lost at the port itself.
         """
@@ -67,17 +69,32 @@ class Watching:
             self.observer.dropped(port, direction, reason, frames, now_ns)
         if port.policy.trunk is not None:
             self._vlans[switch.name].dropped(port, reason, frames)
-        frame = frames[0]
-        if decision is not None and is_sampled(frame):
-            return  # `traced` has recorded it
+        if decision is None:
+            for lost in frames:
+                if type(lost) is not bytes and is_sampled(lost):
+                    self._record_drop(switch, port, direction, reason, lost, now_ns, None)
+        if is_sampled(frames[0]):
+            return  # it has been recorded: here, or by `traced`
         if self.book.is_due(port.name, reason.name, now_ns):
-            told = tell(switch, port, frame, decision, now_ns) if decision is not None else None
-            if told is None and direction is Direction.INGRESS:
-                told = trace(switch, port, frame, now_ns)  # decided elsewhere: by the same rules
-            if told is not None and told.decision.drop is reason:
-                self.book.add(switch.name, port.name, frame, told, now_ns)
-            else:
-                self._record_loss(switch, port, direction, reason, frame, now_ns)
+            self._record_drop(switch, port, direction, reason, frames[0], now_ns, decision)
+
+    def _record_drop(
+        self,
+        switch: Switch,
+        port: Port,
+        direction: Direction,
+        reason: DropReason,
+        frame: bytes,
+        now_ns: int,
+        decision: Decision | None,
+    ) -> None:
+        told = tell(switch, port, frame, decision, now_ns) if decision is not None else None
+        if told is None and direction is Direction.INGRESS:
+            told = trace(switch, port, frame, now_ns)  # decided elsewhere: by the same rules
+        if told is not None and told.decision.drop is reason:
+            self.book.add(switch.name, port.name, frame, told, now_ns)
+        else:
+            self._record_loss(switch, port, direction, reason, frame, now_ns)
 
     def _record_loss(
         self, switch: Switch, port: Port, direction: Direction, reason: DropReason, frame: bytes, now_ns: int
