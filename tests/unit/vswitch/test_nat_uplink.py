@@ -143,6 +143,15 @@ def test_echo_is_translated_by_its_identifier(nat: Nat) -> None:
     assert nat.table.entries(nat.now_ns) == []
 
 
+def test_an_echo_reply_that_is_all_zero_has_a_right_sum(nat: Nat) -> None:
+    """An empty reply to an echo of identifier and sequence number 0 sums to nothing: its checksum is 0xffff, not 0."""
+    request = icmp.build(icmp.Message(icmp.ECHO_REQUEST, 0, 0, b""))
+    (sent,) = nat.out(ipv4.build(ipv4.Packet(GUEST, PEER, ipv4.ICMP, request))).outside
+    reply = icmp.build(icmp.Message(icmp.ECHO_REPLY, 0, ends(sent)[1] << 16, b""))
+    (received,) = nat.back(ipv4.build(ipv4.Packet(PEER, OUTSIDE, ipv4.ICMP, reply))).inside
+    assert received[20:] == b"\0\0\xff\xff\0\0\0\0" and ends(received) == (PEER, 0, GUEST, 0)
+
+
 def test_tcp_states_follow_the_flags(nat: Nat) -> None:
     """SYN, SYN-ACK, FIN both ways: opening, established, closing, closed, each with its own time."""
     steps = [

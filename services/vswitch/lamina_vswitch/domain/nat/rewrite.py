@@ -58,8 +58,14 @@ def _rewrite_at(buffer: bytearray, base: int, view: View, to: FlowKey) -> None:
     if sum_at + 2 > base + view.total or (protocol == UDP and not any(buffer[sum_at : sum_at + 2])):
         return
     _update(buffer, sum_at, old + ports_before, new + ports)
-    if protocol == UDP and not any(buffer[sum_at : sum_at + 2]):
+    may_not_be_zero = protocol == UDP or (protocol == ICMP and _is_zero(buffer, at, view))
+    if may_not_be_zero and not any(buffer[sum_at : sum_at + 2]):
         buffer[sum_at : sum_at + 2] = b"\xff\xff"
+
+
+def _is_zero(buffer: bytearray, at: int, view: View) -> bool:
+    """Tell whether a whole message is zero, as an empty echo reply may be: 0xffff is its sum, which no update finds."""
+    return not view.fragmented and not any(buffer[at:])
 
 
 def _ports(buffer: bytearray, at: int, protocol: int, to: FlowKey) -> tuple[int, bytes]:
