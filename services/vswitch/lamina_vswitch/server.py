@@ -28,6 +28,7 @@ from lamina_vswitch.backend_table import BackendTable
 from lamina_vswitch.catalog import Catalog, Limits
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.domain.sampling import Notice
+from lamina_vswitch.engine_choice import check_clock
 from lamina_vswitch.engines.interface import SwitchEngine
 from lamina_vswitch.faults import VswitchFaults
 from lamina_vswitch.frame_paths import FramePaths
@@ -90,7 +91,9 @@ class VswitchService:
         self._environment = environment
         self._log = logger(self.layer)
         engine_class = load_engine(self.layer, environment.layer.engine)
+        check_clock(engine_class, environment.clock.mode)
         engine: SwitchEngine = engine_class(self._record)
+        self._engine = engine
         environment.layer.capabilities = engine.capabilities
         self._store = SqliteStore(environment.state_dir / STORE_FILE)
         limits = Limits(config.max_switches, config.max_ports)
@@ -123,6 +126,7 @@ class VswitchService:
         overlays = OverlayStore(self._store)
         self._overlays = OverlayTable(self._catalog, overlays, self._uplinks, self._networks, environment.clock, rng)
         engine.set_lease_book(self._networks)
+        self._outside: int | None = None
         self._hardware: OwnerSession | None = None
         self._grace: asyncio.Task[None] | None = None
 
@@ -158,6 +162,9 @@ class VswitchService:
         self._overlays.restore()
         self._watchers.restore()
         self._backends.restore()
+        self._outside = self._engine.descriptor()
+        if self._outside is not None:
+            asyncio.get_running_loop().add_reader(self._outside, self._listen_outside)
         sessions = self._environment.layer.sessions
         sessions.adopted = lambda owner: len(self._catalog.owned(owner))
         sessions.on_expired(lambda owner, epoch: self._free(owner))
@@ -189,6 +196,13 @@ class VswitchService:
         if hardware is not None:
             await hardware.close()
         self._store.close()
+        if self._outside is not None:
+            asyncio.get_running_loop().remove_reader(self._outside)
+            self._outside = None
+        self._engine.close()
+
+    def _listen_outside(self) -> None:
+        self._engine.listen_outside(self._environment.clock.now_ns())
 
     async def _free_orphans(self) -> None:
         """Free the ports of owners that did not come back after this service started again."""

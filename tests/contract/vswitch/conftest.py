@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -53,6 +53,11 @@ class Bench:
         self.engine.add_switch(SWITCH, SwitchDefinition("s1", **options))
         self.sinks: dict[int, Sink] = {}
 
+    def needs(self, capability: str) -> None:
+        """Skip the test when the engine does not name a capability."""
+        if capability not in self.engine.capabilities:
+            pytest.skip(f"the engine has no {capability}")
+
     def port(self, slot: int, vlan: int = 0, *, attach: bool = True, room: int = 1 << 30) -> Sink:
         """Make a port and, if wanted, attach a sink to it."""
         self.engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", vlan, True)
@@ -76,13 +81,18 @@ class Bench:
 
 
 @pytest.fixture(params=sorted(engines_of("vswitch").items()), ids=lambda item: item[0])
-def bench(request: pytest.FixtureRequest) -> Any:
-    """Returns what makes a `Bench` on each registered engine that can run here."""
+def bench(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Returns what makes a `Bench` on each registered engine that can run here; all of them end with the test."""
     _, engine_class = request.param
     if reasons := engine_class.missing():
         pytest.skip("; ".join(reasons))
 
-    def make(**options: int) -> Bench:
-        return Bench(engine_class, **options)
+    made: list[Bench] = []
 
-    return make
+    def make(**options: int) -> Bench:
+        made.append(Bench(engine_class, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.engine.close()

@@ -129,6 +129,7 @@ def test_the_longest_frames_pass(bench: Any) -> None:
 def test_entries_age(bench: Any) -> None:
     """An address is known for the ageing time after its last frame, and not longer; its age is shown."""
     b = bench(ageing_seconds=2)
+    b.needs("given-time")
     for slot in (1, 2, 3):
         b.port(slot)
     b.reached(1, frame(BROADCAST, A), 0)

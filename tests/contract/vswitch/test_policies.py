@@ -169,6 +169,7 @@ def test_a_device_with_a_changed_address_gets_nothing(bench: Any) -> None:
 def test_the_limit_of_addresses_drops_or_shuts(bench: Any) -> None:
     """A further address is dropped while the others live; where that shuts the port, all of them are forgotten."""
     made = bench(ageing_seconds=2)
+    made.needs("given-time")
     made.port(1)
     made.port(2)
     let(made, 1, security=Security(mac_limit=2))

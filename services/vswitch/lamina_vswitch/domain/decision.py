@@ -54,18 +54,34 @@ def decide(
     Only if it `acts`, addresses are learned and storms counted; a trace does not. `released`: the frame has waited for
     the shaper of its port. Shutting a port is left to the caller.
     """
-    admitted = admit(switch, port, frame, now_ns, acts=acts, released=released)
+    admitted = let_in(switch, port, frame, now_ns, acts=acts, released=released)
     if isinstance(admitted, Refusal):
         return refused(admitted)
-    header, vlan, tag = admitted
+    learn = switch.fdb.learn if acts else switch.fdb.would_learn
+    learned = learn(admitted.vlan, admitted.header.src, _place(switch, port, admitted, now_ns), now_ns)
+    return look_up(switch, port, admitted, learned, now_ns, frame)
+
+
+def let_in(
+    switch: Switch, port: Port, frame: bytes, now_ns: int, *, acts: bool, released: bool = False
+) -> Admission | Refusal:
+    """Decide everything about a frame that comes before its source is learned."""
+    admitted = admit(switch, port, frame, now_ns, acts=acts, released=released)
+    if isinstance(admitted, Refusal):
+        return admitted
+    header, vlan, _ = admitted
     if port.slot in switch.teams.uplinks and _stands_by(switch, port, admitted, now_ns):
-        return refused(Refusal(Rule.TEAMING_STANDBY, DropReason.TEAMING_STANDBY, header, vlan))
+        return Refusal(Rule.TEAMING_STANDBY, DropReason.TEAMING_STANDBY, header, vlan)
     limit = port.policy.security.mac_limit
     if limit and _one_too_many(switch, port, admitted, limit, now_ns):
         shutting = Shutting(port.slot, ShutReason.MAC_LIMIT) if port.policy.security.shut_at_mac_limit else None
-        return refused(Refusal(Rule.MAC_LIMIT, DropReason.MAC_LIMIT, header, vlan, shutting))
-    learn = switch.fdb.learn if acts else switch.fdb.would_learn
-    learned = learn(vlan, header.src, _place(switch, port, admitted, now_ns), now_ns)
+        return Refusal(Rule.MAC_LIMIT, DropReason.MAC_LIMIT, header, vlan, shutting)
+    return admitted
+
+
+def look_up(switch: Switch, port: Port, admitted: Admission, learned: Learned, now_ns: int, frame: bytes) -> Decision:
+    """Decide where a frame goes that came in and whose source has been learned."""
+    header, vlan, tag = admitted
     if is_link_local(header.dst):
         return Decision(Rule.LINK_LOCAL, (), DropReason.LINK_LOCAL, header, learned, None, vlan, tag)
     if is_group(header.dst):

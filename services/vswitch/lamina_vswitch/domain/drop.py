@@ -57,6 +57,7 @@ class DropReason(enum.IntEnum):
     TUNNEL_PEER_UNKNOWN = 47
     NO_BACKEND = 48
     FAULT = 49
+    KERNEL = 50
 
 
 EXPLANATION = {
@@ -109,4 +110,5 @@ EXPLANATION = {
     DropReason.TUNNEL_PEER_UNKNOWN: "tunnel packet from an end that the overlay was not told of",
     DropReason.NO_BACKEND: "for a virtual server without backends",
     DropReason.FAULT: "an injected fault took it",
+    DropReason.KERNEL: "the kernel took it and gave it to nobody, for a reason that it does not tell",
 }

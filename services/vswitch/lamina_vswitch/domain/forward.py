@@ -117,7 +117,7 @@ def forward(switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int) ->
     """
     result = Forwarding()
     port.counters.received(frames)
-    if port.plain and not switch.leads_out(port.vlan):
+    if port.plain and switch.decider is None and not switch.leads_out(port.vlan):
         _flows(switch, port, frames, now_ns, result)
     elif port.ingress is None:
         _each(switch, port, frames, now_ns, result)
@@ -169,8 +169,9 @@ def _each(
     switch: Switch, port: Port, frames: Sequence[bytes], now_ns: int, result: Forwarding, *, released: bool = False
 ) -> None:
     """Switch frames one by one."""
+    decide_one = switch.decider or decide
     for frame in frames:
-        decision = decide(switch, port, frame, now_ns, acts=True, released=released)
+        decision: Decision = decide_one(switch, port, frame, now_ns, acts=True, released=released)
         _note(decision, switch, port, frame, now_ns, result)
         result.send(switch, decision, frame)
 

@@ -6,7 +6,7 @@ import enum
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.fdb import Fdb
@@ -145,6 +145,15 @@ class Port:
         return trunk.carries(vlan) and (trunk.provider_tags or not provider)
 
 
+class Decider(Protocol):
+    """Decides about one frame as `decision.decide` does, which gives a `Decision`; made for frames that act."""
+
+    def __call__(
+        self, switch: Switch, port: Port, frame: bytes, now_ns: int, *, acts: bool, released: bool = False
+    ) -> Any:
+        """Return the decision."""
+
+
 class Switch:
     """One learning switch. All changes to its ports go through it, because it caches who is flooded to.
 
@@ -166,6 +175,8 @@ class Switch:
         self.leases: LeaseBook = NoLeases()
         self.teams = Teams()
         """The uplinks and who uses which."""
+        self.decider: Decider | None = None
+        """Who decides about frames in place of `decision.decide`: a data plane outside of this process."""
         self.listening = False
         """Whether any port hears everything."""
         self.trunked = False

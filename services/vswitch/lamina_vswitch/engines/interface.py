@@ -9,11 +9,14 @@ the caller; they never go back.
 Capabilities that an engine may name (the contract suite asks for them before it tests them):
 
 - `access-vlan`   ports belong to one VLAN, and VLANs are separate
+- `given-time`    addresses age by the times that callers give, not by a clock of the kernel
 - `hold-frames`   ports keep back what is for them, while a device moves
 - `learning`      addresses are learned per VLAN, age and move
 - `offloads`      frames with offload headers pass, and are finished where a device does not take them
+- `steady-uplinks` a station behind uplinks keeps the one where it was seen first
 - `static-mac`    entries that users make, which learning does not move
 - `trace-frame`   `trace` tells what would happen to a frame
+- `teaming`       several ways out of the host, of which one frame takes one
 - `policies`      trunks, security, storm control, shaping, isolation and loop detection
 - `watching`      an observer, copies for mirrors, records of frames, counters of VLANs
 
@@ -113,6 +116,15 @@ class SwitchEngine(Protocol):
 
     def __init__(self, notice: Callable[[Notice], None]) -> None:
         """`notice` is called with what belongs into the event log; it returns at once and never calls the engine."""
+
+    def close(self) -> None:
+        """End what the engine has outside of this process. Idempotent; nothing else is called afterwards."""
+
+    def descriptor(self) -> int | None:
+        """Return what becomes readable when `listen_outside` has something to do; None for an engine that never has."""
+
+    def listen_outside(self, now_ns: int) -> None:
+        """Take in what came from outside of this process since: frames for ports, what was learned or forgotten."""
 
     def add_switch(self, name: str, switch: SwitchDefinition) -> None:
         """Make a switch without ports."""

@@ -163,6 +163,8 @@ class _DropReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DropReason
     """For a virtual server without backends."""
     DROP_REASON_FAULT: _DropReason.ValueType  # 49
     """An injected fault took it."""
+    DROP_REASON_KERNEL: _DropReason.ValueType  # 50
+    """Engine `linux`: the kernel took it and gave it to nobody, for a reason that it does not tell."""
 
 class DropReason(_DropReason, metaclass=_DropReasonEnumTypeWrapper):
     """Why a frame, or one copy of it, went nowhere.
@@ -281,6 +283,8 @@ DROP_REASON_NO_BACKEND: DropReason.ValueType  # 48
 """For a virtual server without backends."""
 DROP_REASON_FAULT: DropReason.ValueType  # 49
 """An injected fault took it."""
+DROP_REASON_KERNEL: DropReason.ValueType  # 50
+"""Engine `linux`: the kernel took it and gave it to nobody, for a reason that it does not tell."""
 Global___DropReason: _TypeAlias = DropReason  # noqa: Y015
 
 @_typing.final

@@ -37,7 +37,8 @@ class SwitchesStub:
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
     call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
-    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it). On the engine `linux` it
+    returns UNAVAILABLE `KERNEL_REFUSED` when the kernel refuses a device or an entry (the caller makes room).
     """
 
     def __init__(self, channel):
@@ -125,7 +126,8 @@ class SwitchesServicer:
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
     call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
-    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it). On the engine `linux` it
+    returns UNAVAILABLE `KERNEL_REFUSED` when the kernel refuses a device or an entry (the caller makes room).
     """
 
     def CreateSwitch(self, request, context):
@@ -343,7 +345,8 @@ class Switches:
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
     call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
-    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it). On the engine `linux` it
+    returns UNAVAILABLE `KERNEL_REFUSED` when the kernel refuses a device or an entry (the caller makes room).
     """
 
     @staticmethod
@@ -707,7 +710,8 @@ class PortsStub:
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
     call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
-    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it). On the engine `linux` it
+    returns UNAVAILABLE `KERNEL_REFUSED` when the kernel refuses a device or an entry (the caller makes room).
     """
 
     def __init__(self, channel):
@@ -767,7 +771,8 @@ class PortsServicer:
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
     call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
-    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it). On the engine `linux` it
+    returns UNAVAILABLE `KERNEL_REFUSED` when the kernel refuses a device or an entry (the caller makes room).
     """
 
     def CreatePort(self, request, context):
@@ -923,7 +928,8 @@ class Ports:
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
     call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
-    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it). On the engine `linux` it
+    returns UNAVAILABLE `KERNEL_REFUSED` when the kernel refuses a device or an entry (the caller makes room).
     """
 
     @staticmethod

@@ -25,7 +25,8 @@ class SwitchesStub:
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
     call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
-    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it). On the engine `linux` it
+    returns UNAVAILABLE `KERNEL_REFUSED` when the kernel refuses a device or an entry (the caller makes room).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -117,7 +118,8 @@ class SwitchesServicer:
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
     call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
-    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it). On the engine `linux` it
+    returns UNAVAILABLE `KERNEL_REFUSED` when the kernel refuses a device or an entry (the caller makes room).
     """
 
     def CreateSwitch(
@@ -271,7 +273,8 @@ class PortsStub:
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
     call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
-    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it). On the engine `linux` it
+    returns UNAVAILABLE `KERNEL_REFUSED` when the kernel refuses a device or an entry (the caller makes room).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -346,7 +349,8 @@ class PortsServicer:
 
     Every call that takes a name returns INVALID_ARGUMENT `NAME_MALFORMED` when the name does not fit its pattern. Every
     call that changes a definition returns UNAVAILABLE `STORE_UNAVAILABLE` when the disk refuses (the caller retries
-    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it).
+    later) and DATA_LOSS `STORE_CORRUPT` when the database is broken (somebody restores it). On the engine `linux` it
+    returns UNAVAILABLE `KERNEL_REFUSED` when the kernel refuses a device or an entry (the caller makes room).
     """
 
     def CreatePort(

@@ -36,8 +36,8 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
 
     name: ClassVar[str] = "model"
     capabilities: ClassVar[tuple[str, ...]] = (
-        *("access-vlan", "hold-frames", "learning", "offloads", "policies", "static-mac", "teaming"),
-        *("trace-frame", "watching"),
+        *("access-vlan", "given-time", "hold-frames", "learning", "offloads", "policies", "static-mac"),
+        *("steady-uplinks", "teaming", "trace-frame", "watching"),
     )
 
     @classmethod
@@ -57,6 +57,16 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         self._notices = Notices(self._sampler, notice)
         self._policing = Policing(self, notice)
         self.port_changed: Callable[[int], None] = _nobody
+
+    def close(self) -> None:
+        """Do nothing: there is nothing outside of this process."""
+
+    def descriptor(self) -> int | None:
+        """Return None: nothing comes from outside."""
+        return None
+
+    def listen_outside(self, now_ns: int) -> None:
+        """Do nothing."""
 
     def add_switch(self, name: str, switch: SwitchDefinition) -> None:
         """Make a switch without ports."""

@@ -1,0 +1,198 @@
+"""The `linux` engine: switches that the kernel of this machine is, as bridges and TAPs in a namespace of their own.
+
+What stands around a switch is that of the `model` engine: who is attached, holds, policies on the way in and out,
+captures, records, counters. In its middle the kernel decides who gets a frame, and learns, ages and moves addresses
+(docs/adr/0046-linux-switching.md).
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from lamina_vswitch.domain.admission import Tag
+from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.sampling import Notice
+from lamina_vswitch.domain.tagging import form_at, in_form
+from lamina_vswitch.engines.interface import MacEntryView, SwitchTally
+from lamina_vswitch.engines.linux import links
+from lamina_vswitch.engines.linux.bridges import Bridges
+from lamina_vswitch.engines.linux.crossing import Crossing
+from lamina_vswitch.engines.linux.kernel import Kernel
+from lamina_vswitch.engines.linux.refusal import KernelRefusal
+from lamina_vswitch.engines.linux.taps import Tap
+from lamina_vswitch.engines.model.engine import ModelEngine
+
+
+class LinuxEngine(ModelEngine):
+    """Switches of the kernel. One writer, as the `model` engine has."""
+
+    name: ClassVar[str] = "linux"
+    capabilities: ClassVar[tuple[str, ...]] = (
+        *("access-vlan", "hold-frames", "learning", "offloads", "policies", "static-mac", "teaming"),
+        *("trace-frame", "watching"),
+    )
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Return why the kernel does not let it run here: it needs bridges, TAPs, and the right to make a namespace."""
+        if sys.platform != "linux":
+            return [f"it needs Linux, and this is {sys.platform}"]
+        if not Path("/dev/net/tun").exists():
+            return ["there is no /dev/net/tun (CONFIG_TUN)"]
+        try:
+            return _tried()
+        except KernelRefusal as refusal:
+            if refusal.number in (errno.EPERM, errno.EACCES):
+                return ["it needs CAP_SYS_ADMIN for a network namespace and CAP_NET_ADMIN for bridges and TAPs"]
+            return [refusal.message.rstrip(".")]
+
+    def __init__(self, notice: Callable[[Notice], None]) -> None:
+        super().__init__(notice)
+        self.kernel = Kernel()
+        self._bridges: dict[str, Bridges] = {}
+        self._made = 0
+
+    def close(self) -> None:
+        """End all devices, and the namespace with them."""
+        self.kernel.close()
+
+    def descriptor(self) -> int | None:
+        """Return what becomes readable when the kernel has something to tell or to deliver."""
+        return self.kernel.descriptor
+
+    def listen_outside(self, now_ns: int) -> None:
+        """Take in what the kernel learned and forgot, and hand on frames that it made itself."""
+        self.kernel.listen(now_ns)
+        self._hand_on(now_ns)
+
+    def bridges_of(self, switch: str) -> Bridges:
+        """Return the bridges of a switch."""
+        return self._bridges[switch]
+
+    def add_switch(self, name: str, switch: SwitchDefinition) -> None:
+        """Make a switch without ports: it gets bridges with them."""
+        super().add_switch(name, switch)
+        self._made += 1
+        bridges = self._bridges[name] = Bridges(self.kernel, self._made, self._switches[name])
+        self._switches[name].fdb = bridges.fdb
+        self._switches[name].decider = Crossing(self.kernel, bridges)
+
+    def remove_switch(self, name: str) -> None:
+        """Remove a switch that has no ports."""
+        super().remove_switch(name)
+        self._bridges.pop(name).close()
+
+    def add_port(self, switch: str, slot: int, name: str, vlan: int, link_up: bool) -> None:
+        """Make a port, detached. Raises Unavailable `KERNEL_REFUSED`."""
+        super().add_port(switch, slot, name, vlan, link_up)
+        try:
+            self._bridges[switch].settle_port(slot)
+        except KernelRefusal:
+            super().remove_port(slot, 0)
+            raise
+
+    def remove_port(self, slot: int, now_ns: int) -> None:
+        """Remove a port with its devices and all MAC entries that name it; its sink learns of it."""
+        bridges = self._bridges[self._switch_of[slot].name]
+        super().remove_port(slot, now_ns)
+        bridges.settle_port(slot)
+
+    def update_switch(self, name: str, switch: SwitchDefinition, now_ns: int) -> None:
+        """Give a switch another MTU, ageing time or table limit. Raises FailedPrecondition `MAC_TABLE_FULL`."""
+        self._look(name, now_ns)
+        super().update_switch(name, switch, now_ns)
+        self._settle(self._bridges[name].settle)
+
+    def transmit(self, slot: int, frames: Sequence[bytes], now_ns: int) -> int:
+        """Have the kernel switch a batch, frame by frame; return how many were dropped on the way in."""
+        self.listen_outside(now_ns)
+        dropped = super().transmit(slot, frames, now_ns)
+        self._hand_on(now_ns)
+        return dropped
+
+    def direct(self, slot: int) -> bool:
+        """Return False: no frame passes by the kernel."""
+        return False
+
+    def tally(self, switch: str, now_ns: int) -> SwitchTally:
+        """Return the numbers of a switch."""
+        self.kernel.listen(now_ns)
+        return super().tally(switch, now_ns)
+
+    def mac_entries(self, switch: str, now_ns: int) -> list[MacEntryView]:
+        """Return the entries that the kernel has now, ordered by VLAN, then by address."""
+        self._look(switch, now_ns)
+        return super().mac_entries(switch, now_ns)
+
+    def mac_entry(self, switch: str, vlan: int, mac: bytes, now_ns: int) -> MacEntryView | None:
+        """Return one entry, or None."""
+        self._look(switch, now_ns)
+        return super().mac_entry(switch, vlan, mac, now_ns)
+
+    def flush(self, switch: str, vlan: int | None, slot: int | None, now_ns: int) -> int:
+        """Forget dynamic entries of a VLAN, a port, both, or all; return how many."""
+        self._look(switch, now_ns)
+        flushed = super().flush(switch, vlan, slot, now_ns)
+        self._settle(self._bridges[switch].limit)
+        return flushed
+
+    def add_static(self, switch: str, vlan: int, mac: bytes, slot: int, now_ns: int) -> None:
+        """Make a static entry. Raises ResourceExhausted `MAC_TABLE_FULL`."""
+        self.kernel.listen(now_ns)
+        super().add_static(switch, vlan, mac, slot, now_ns)
+        self._settle(self._bridges[switch].settle)
+
+    def remove_mac(self, switch: str, vlan: int, mac: bytes, now_ns: int) -> bool:
+        """Forget an entry of either kind; return whether there was one."""
+        self.kernel.listen(now_ns)
+        removed = super().remove_mac(switch, vlan, mac, now_ns)
+        self._settle(self._bridges[switch].settle)
+        return removed
+
+    def _look(self, switch: str, now_ns: int) -> None:
+        self.kernel.listen(now_ns)
+        self._bridges[switch].look(now_ns)
+
+    def _changed(self, slot: int) -> None:
+        """Bring the kernel to what a port is now, before anybody is told."""
+        switch = self._switch_of.get(slot)
+        if switch is not None:
+            self._settle(lambda: self._bridges[switch.name].settle_port(slot))
+        super()._changed(slot)
+
+    def _settle(self, settle: Callable[[], None]) -> None:
+        """Bring the kernel to what a switch is; when it refuses, it is asked again with the next frame, and told of."""
+        try:
+            settle()
+        except KernelRefusal as refusal:
+            self._notice(Notice("engine", "kernel.refused", "kernel.refused", (("why", refusal.message),)))
+
+    def _hand_on(self, now_ns: int) -> None:
+        """Deliver what came out of bridges and was not sent in at a port: the kernel made it, or changed it."""
+        strays, self.kernel.strays = self.kernel.strays, []
+        for slot, vlan, frame in strays:
+            switch = self._switch_of.get(slot)
+            if switch is not None and switch.ports[slot].takes_part:
+                port = switch.ports[slot]
+                self.deliver(port, [in_form(frame, form_at(port, vlan, Tag.NONE, None), vlan)], now_ns)
+
+
+def _tried() -> list[str]:
+    """Return what the kernel lacks, having made one of each device. Raises Unavailable `KERNEL_REFUSED`."""
+    kernel = Kernel()
+    try:
+        bridge = kernel.add_bridge("probe", 1)
+        tap = Tap(kernel.namespace, "tap")
+        try:
+            links.enslave(kernel.netlink, links.index_of(kernel.netlink, "tap"), bridge, 1500)
+        finally:
+            tap.close()
+        if not links.limits_learning(kernel.netlink, bridge):
+            return ["its bridges cannot limit how many addresses they learn (fdb_max_learned, Linux 6.7)"]
+        return []
+    finally:
+        kernel.close()

@@ -1,0 +1,139 @@
+"""The kernel as one engine sees it: a namespace, a socket for requests, one that listens, and TAPs that have frames.
+
+`cross` is the one way of a frame: written into a TAP, it has crossed its bridge when the call returns, and whatever has
+a frame now gets asked for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from lamina_vswitch.domain.backend.vnet import LAYOUT
+from lamina_vswitch.engines.linux import links, neighbours
+from lamina_vswitch.engines.linux.namespace import Namespace
+from lamina_vswitch.engines.linux.netlink import Netlink
+from lamina_vswitch.engines.linux.refusal import KernelRefusal
+from lamina_vswitch.engines.linux.taps import laden
+
+if TYPE_CHECKING:
+    from lamina_vswitch.engines.linux.bridges import Bridges, Leg
+
+MOST_BRIDGES = 1024
+"""Bridges of a host; a trunk's device could else have one made for each VLAN that there is."""
+
+_AT_ONCE = 256
+
+
+class Stray(NamedTuple):
+    """A frame that came out of a bridge and is not the one that was sent: port, VLAN, and the frame without a tag."""
+
+    slot: int
+    vlan: int
+    frame: bytes
+
+
+class Kernel:
+    """What one engine has on the kernel. Raises Unavailable `KERNEL_REFUSED`."""
+
+    def __init__(self) -> None:
+        self.namespace = Namespace()
+        with self.namespace.inside():
+            self.netlink = Netlink()
+            self._ears = Netlink(groups=neighbours.TOLD)
+        self._ready = select.epoll()
+        self._ready.register(self._ears.socket, select.EPOLLIN)
+        self.of_bridge: dict[int, tuple[Bridges, int]] = {}
+        """Switch and VLAN of a bridge by its index."""
+        self.strays: list[Stray] = []
+        """Frames that wait to be handed on, in the order in which they came."""
+        self._legs: dict[int, Leg] = {}
+        self._by_index: dict[int, Leg] = {}
+
+    @property
+    def descriptor(self) -> int:
+        """What becomes readable when the kernel has something to tell or to deliver."""
+        return self._ready.fileno()
+
+    def close(self) -> None:
+        """End everything. Idempotent."""
+        for leg in list(self._legs.values()):
+            leg.tap.close()
+        self._legs.clear()
+        for end in (self._ready, self._ears, self.netlink, self.namespace):
+            end.close()
+
+    def add_bridge(self, name: str, ageing_seconds: int) -> int:
+        """Make a bridge and return its index."""
+        if len(self.of_bridge) >= MOST_BRIDGES:
+            raise KernelRefusal("another VLAN", errno.ENOSPC, f"there are {MOST_BRIDGES} bridges already")
+        return links.add_bridge(self.netlink, name, ageing_seconds)
+
+    def add_leg(self, leg: Leg) -> None:
+        """Look at a TAP from now on."""
+        self._legs[leg.tap.file] = self._by_index[leg.index] = leg
+        self._ready.register(leg.tap.file, select.EPOLLIN)
+
+    def remove_leg(self, leg: Leg) -> None:
+        """Look at a TAP no longer."""
+        del self._legs[leg.tap.file], self._by_index[leg.index]
+        self._look_away(leg)
+
+    def cross(self, leg: Leg, frame: bytes, now_ns: int) -> list[int]:
+        """Send a frame in at a leg; return the slots where it came out, ascending."""
+        leg.tap.write(frame)
+        return sorted(self._collect(frame, now_ns))
+
+    def listen(self, now_ns: int) -> None:
+        """Take in what the kernel has told and delivered since."""
+        self._collect(b"", now_ns)
+
+    def _collect(self, sent: bytes, now_ns: int) -> list[int]:
+        """Read all that is there; return where `sent` came out, and keep everything else as strays."""
+        slots: list[int] = []
+        while ready := self._ready.poll(0, _AT_ONCE):
+            for file, events in ready:
+                leg = self._legs.get(file)
+                if leg is None:
+                    self._hear(now_ns)
+                elif (found := self._read(leg, events)) is not None:
+                    header, frame = found
+                    if frame == sent:
+                        slots.append(leg.slot)
+                    else:
+                        self.strays.append(Stray(leg.slot, leg.vlan, laden(header, frame)))
+        return slots
+
+    def _read(self, leg: Leg, events: int) -> tuple[bytes, bytes] | None:
+        """Return header and bytes of a frame; a TAP that somebody took away is looked at no longer."""
+        try:
+            found = leg.tap.read()
+        except OSError:
+            self._look_away(leg)
+            return None
+        if found is None and events & (select.EPOLLERR | select.EPOLLHUP):
+            self._look_away(leg)
+        return found if found is not None and len(found[0]) == LAYOUT.size else None
+
+    def _look_away(self, leg: Leg) -> None:
+        with suppress(OSError):  # it may be looked at no longer
+            self._ready.unregister(leg.tap.file)
+
+    def _hear(self, now_ns: int) -> None:
+        """Take in what the kernel told of addresses; all tables are read anew when something of that was lost."""
+        answers = self._ears.heard()
+        if answers is None:
+            for bridges in dict.fromkeys(bridges for bridges, _ in self.of_bridge.values()):
+                bridges.look(now_ns)
+                bridges.limit()
+            return
+        touched: dict[Bridges, None] = {}
+        for kind, found in neighbours.told(answers):
+            leg, owner = self._by_index.get(found.port), self.of_bridge.get(found.bridge)
+            if leg is not None and owner is not None:
+                owner[0].heard(kind, owner[1], leg.slot, found, now_ns)
+                touched[owner[0]] = None
+        for bridges in touched:
+            bridges.limit()
