@@ -14,7 +14,7 @@ stack itself and `carry` nothing moves. ADR 0035 says why the stack is driven fr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from lamina_kit.clock import Clock
@@ -39,6 +39,11 @@ class NetShell:
     def frame(self, interface: str, data: bytes) -> None:
         """Take a frame from the wire; raises KeyError for an interface that is not there."""
         self.stack.frame(interface, data, self._clock.now_ns())
+        self.carry()
+
+    def frames(self, interface: str, batch: Iterable[bytes]) -> None:
+        """Take what came together from the wire, and answer it together; raises KeyError as `frame` does."""
+        self.stack.frames(interface, batch, self._clock.now_ns())
         self.carry()
 
     def carry(self) -> None:

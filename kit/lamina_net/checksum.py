@@ -42,7 +42,13 @@ def checksum(data: bytes, initial: int = 0) -> int:
 
 def is_right(data: bytes, initial: int = 0) -> bool:
     """Tell whether `data`, its checksum field included, sums to all ones."""
-    return (word_sum(data) + initial) % 65535 == 0 and (initial != 0 or any(data))
+    size = len(data)
+    if size >= _LONG:
+        return (_long_sum(data, size) + initial) % 65535 == 0 and (initial != 0 or any(data))
+    number = int.from_bytes(data, "big")  # as `word_sum` does, without a call: every packet comes by here
+    if size & 1:
+        number <<= 8
+    return (number + initial) % 65535 == 0 and (initial != 0 or number != 0)
 
 
 def pseudo_sum(src: int, dst: int, protocol: int, size: int) -> int:

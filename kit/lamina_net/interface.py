@@ -11,6 +11,7 @@ from lamina_net import arp, ethernet
 from lamina_net.address import BROADCAST_MAC, Mac, Subnet, is_multicast, multicast_mac
 from lamina_net.ipv4 import MAX_PACKET_BYTES, MIN_MTU
 from lamina_net.neighbours import NeighbourTable, Outcome
+from lamina_net.offload.long_packets import LongPacket, long_frame
 from lamina_net.refusal import Refusal
 
 ALL_HOSTS = 0xE0000001
@@ -54,6 +55,8 @@ class Interface:
         self.name, self.mac, self.mtu = name, mac, mtu
         self.addresses: list[InterfaceAddress] = []  # these two are changed by `add` and `remove` alone
         self.broadcasts: dict[int, None] = {}  # of the subnets on the link, as keys
+        self.takes_long = False
+        """Whether its device takes a `LongFrame` (`lamina_net.offload.long_packets`); else they are cut before."""
         self.neighbours: NeighbourTable[list[bytes]] = NeighbourTable()
         self.conflicts = 0  # ARP packets in which others claimed an address of ours
         self._out, self._unreachable = out, unreachable
@@ -180,7 +183,10 @@ class Interface:
 
     def _frames(self, src: Mac, dst: Mac, parts: list[bytes]) -> None:
         for part in parts:
-            self._out.append((self.name, b"%b%b\x08\x00%b" % (dst, src, part)))
+            frame = b"%b%b\x08\x00%b" % (dst, src, part)
+            if isinstance(part, LongPacket):
+                frame = long_frame(frame, part.segment_bytes)
+            self._out.append((self.name, frame))
 
 
 def _count_down(counts: dict[K, int], key: K) -> None:

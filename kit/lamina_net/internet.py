@@ -23,6 +23,7 @@ from lamina_net.address import (
 )
 from lamina_net.interface import Arrival, Interface, InterfaceAddress
 from lamina_net.ipv4 import MAX_PACKET_BYTES, Packet
+from lamina_net.offload.long_packets import cut, long_packet
 from lamina_net.reassembly import Reassembly
 from lamina_net.refusal import Refusal
 from lamina_net.routes import Route, RouteTable
@@ -216,6 +217,25 @@ class Internet:
             interface.send_to_group(built, packet.dst)
         if not is_multicast(packet.dst) or interface.has_joined(packet.dst):
             self.looped.append(Delivery(packet, interface, True))
+        return None
+
+    def send_long(self, packet: Packet, segment_bytes: int, now_ns: int) -> Errno | None:
+        """Send a TCP packet to one host that is to be cut into `segment_bytes` of payload each, which fit its link.
+
+        To ourselves it goes as it is; where the device does not take it, it is cut here. NETUNREACH. MSGSIZE: they do
+        not fit.
+        """
+        if self.is_ours(packet.dst):
+            return self.send(packet, now_ns)
+        way = self._way(packet.dst, "")
+        if way is None or not self.may_leave_from(packet.src):
+            return Errno.NETUNREACH
+        interface, next_hop, _ = way
+        header_bytes = packet.header_bytes + (packet.payload[12] >> 4) * 4
+        if header_bytes + segment_bytes > interface.mtu:
+            return Errno.MSGSIZE
+        whole = long_packet(ipv4.build(packet), segment_bytes)
+        interface.send([whole] if interface.takes_long else cut(whole), next_hop, packet.src, now_ns)
         return None
 
     def _way(self, dst: int, name: str) -> tuple[Interface, int, int] | None:

@@ -14,6 +14,7 @@ outputs, byte for byte.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from lamina_net import icmp, ipv4
 from lamina_net.icmp_errors import IcmpLayer, Report
 from lamina_net.internet import LOOPBACK_NAME, Delivery, Internet
 from lamina_net.ipv4 import Packet
+from lamina_net.offload.long_packets import LongFrame
 from lamina_net.ping_sockets import PingLayer
 from lamina_net.sockets import Sockets
 from lamina_net.tcp.calls import LEAST_PATH_MTU
@@ -76,12 +78,27 @@ class Stack:
         return min((at for at in times if at is not None), default=None)
 
     def frame(self, interface: str, data: bytes, now_ns: int) -> None:
-        """Take a frame, any bytes, that came in at an interface; raises KeyError for one that is not there."""
+        """Take a frame, any bytes, that came in at an interface; raises KeyError for one that is not there.
+
+        A `LongFrame` (`lamina_net.offload.long_packets`) is one whose TCP checksum was left out.
+        """
         self._end_fragments(now_ns)
+        self._take(interface, data, now_ns)
+        self._settle(now_ns)
+
+    def frames(self, interface: str, batch: Iterable[bytes], now_ns: int) -> None:
+        """Take frames that came in together, and answer them together: TCP acknowledges what is in order once."""
+        self._end_fragments(now_ns)
+        self.tcp.hold()
+        for data in batch:
+            self._take(interface, data, now_ns)
+        self.tcp.release(now_ns)
+        self._settle(now_ns)
+
+    def _take(self, interface: str, data: bytes, now_ns: int) -> None:
         delivery = self.internet.receive(interface, data, now_ns)
         if delivery is not None:
-            self._deliver(delivery, now_ns)
-        self._settle(now_ns)
+            self._deliver(delivery, now_ns, verify=not isinstance(data, LongFrame))
 
     def timer(self, now_ns: int) -> None:
         """Do what is due at `now_ns`."""
@@ -122,11 +139,11 @@ class Stack:
             elif not packets and not events and not looped:
                 return
 
-    def _deliver(self, delivery: Delivery, now_ns: int) -> None:
+    def _deliver(self, delivery: Delivery, now_ns: int, *, verify: bool = True) -> None:
         packet, interface, to_group = delivery
         if packet.protocol == ipv4.TCP:
             if not to_group:  # a connection has two ends (RFC 9293, MUST-57)
-                verify = interface.name != LOOPBACK_NAME  # what never left us cannot have changed
+                verify = verify and interface.name != LOOPBACK_NAME  # what never left us cannot have changed
                 self.tcp.segment(
                     packet.src, packet.dst, packet.payload, now_ns, interface.mtu, verify=verify, tos=packet.tos
                 )
@@ -143,7 +160,10 @@ class Stack:
     def _send_segment(self, segment: Segment, now_ns: int) -> None:
         src, dst, data = segment[:3]
         packet = Packet(src, dst, ipv4.TCP, data, segment.ttl, dont_fragment=True, tos=segment.tos)
-        errno = self.internet.send(packet, now_ns)
+        if segment.segment_bytes:
+            errno = self.internet.send_long(packet, segment.segment_bytes, now_ns)
+        else:
+            errno = self.internet.send(packet, now_ns)
         if errno is Errno.NETUNREACH:
             self.tcp.icmp_error(src, dst, data, IcmpKind.NETWORK_UNREACHABLE, now_ns)
         elif errno is Errno.MSGSIZE:

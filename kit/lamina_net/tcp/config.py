@@ -52,6 +52,8 @@ class TcpConfig:
     """Segments of one connection on their way, so that many short ones are not many records."""
     max_segment: int = 65_495
     """Bytes of payload in one segment, whatever the MTU."""
+    burst: int = 0
+    """Bytes of payload that leave as one packet, to be cut behind us (`Packet.segment_bytes`); 0: each leaves alone."""
     rto_initial_ns: int = SECOND
     """Source: RFC 6298, 2.1."""
     rto_min_ns: int = 200 * MILLISECOND

@@ -8,11 +8,10 @@ Source: RFC 9293, 3.3.1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lamina_net.tcp.bytequeue import ByteQueue
 from lamina_net.tcp.config import SocketOptions, TcpConfig
 from lamina_net.tcp.congestion import NewReno, controller
+from lamina_net.tcp.counters import Repairs
 from lamina_net.tcp.ecn import Marking
 from lamina_net.tcp.flight import Flight
 from lamina_net.tcp.identity import FourTuple
@@ -27,24 +26,6 @@ DEFAULT_MSS = 536
 LEAST_MSS = 48
 """Options take up to 40 bytes of a segment's room; shorter ones would carry nothing. Linux has the same bound."""
 IP_AND_TCP_HEADER = 40
-
-
-@dataclass(slots=True)
-class Repairs:
-    """What a layer's senders did about loss, or did not have to. Counts since the start."""
-
-    timeouts: int = 0
-    spurious: int = 0
-    """Timeouts that were undone, as nothing had been lost."""
-    tail_probes: int = 0
-    tail_losses: int = 0
-    """Losses that a tail probe repaired by itself."""
-    overtaken: int = 0
-    """Recoveries that began as something sent later had arrived, a quarter of a round trip ago."""
-    marks: int = 0
-    """Segments that came with a mark of congestion."""
-    slowed: int = 0
-    """Times that a peer's echo of marks made us slow down."""
 
 
 class Outbox:

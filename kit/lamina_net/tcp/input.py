@@ -195,7 +195,7 @@ def _take_text(conn: Connection, segment: Segment, sequence: int, now_ns: int) -
     if not in_order or finished or receiver.ranges.starts:
         conn.ack_now = True
     else:
-        conn.ack_pending += 1
+        conn.ack_pending += 1 if len(segment.payload) <= conn.our_mss else 2
         if conn.ack_pending >= 2:
             conn.ack_now = True
     if receiver.nxt > before:

@@ -6,12 +6,13 @@ when the connection must be looked at again. Wakeups lie in one heap and may com
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from lamina_net.refusal import Refusal
 from lamina_net.tcp import calls, input, opening, output, timers
 from lamina_net.tcp.config import SocketOptions, TcpConfig
-from lamina_net.tcp.connection import Connection, Outbox, Repairs
+from lamina_net.tcp.connection import Connection, Outbox
+from lamina_net.tcp.counters import Counters, Repairs
 from lamina_net.tcp.identity import FourTuple, Identity
 from lamina_net.tcp.interface import (
     Endpoint,
@@ -35,18 +36,6 @@ _QUOTED = 8
 """Bytes of a segment that an ICMP error quotes at least: ports and number. Source: RFC 792."""
 
 
-@dataclass(slots=True)
-class Counters:
-    """What happened since the start. `refused`: segments that could not be parsed, by reason."""
-
-    received: int = 0
-    sent: int = 0
-    resets_for_nobody: int = 0
-    syns_dropped: int = 0
-    """A backlog, or the layer, was full."""
-    refused: dict[Refusal, int] = field(default_factory=dict)
-
-
 class TcpLayer:
     """All listeners and connections of a stack. `seed`: bytes that strangers do not know; `now_ns` only grows."""
 
@@ -56,6 +45,7 @@ class TcpLayer:
         self._identity = Identity(seed)
         self._table = Table(config, self._identity)
         self._out = Outbox()
+        self._held: dict[Handle, Connection] | None = None
         self._wakeups = Wakeups(self._table.by_handle)
 
     # What comes out
@@ -74,6 +64,19 @@ class TcpLayer:
     def retransmitted(self) -> int:
         """Segments that were sent again since the start."""
         return self._out.retransmitted
+
+    def hold(self) -> None:
+        """Let what is due in answer to segments wait for `release`, so that many are answered together.
+
+        Only connections in ESTABLISHED whose bytes come in order wait: else it is answered at once.
+        """
+        self._held = {} if self._held is None else self._held
+
+    def release(self, now_ns: int) -> None:
+        """Send what has waited since `hold`."""
+        held, self._held = self._held, None
+        for conn in (held or {}).values():
+            self._after(conn, now_ns)
 
     def drain(self) -> Output:
         """Return and forget what came about since the last time."""
@@ -107,7 +110,10 @@ class TcpLayer:
             self._arrive_half_open(conn, parsed, now_ns, tos & 3)
         else:
             input.arrive(conn, parsed, now_ns, tos & 3)
-            self._after(conn, now_ns)
+            if self._held is not None and conn.state is State.ESTABLISHED and not conn.receiver.ranges.starts:
+                self._held[conn.handle] = conn
+            else:
+                self._after(conn, now_ns)
 
     def icmp_error(self, src: int, dst: int, quoted: bytes, kind: IcmpKind, now_ns: int, mtu: int = 0) -> None:
         """Take an ICMP error about a packet from `src` (ours) to `dst`; `quoted` is what it quotes after the IP header.
@@ -347,9 +353,8 @@ class TcpLayer:
             return
         least = 0
         if before is not None:
-            least = (
-                before.nxt + 0x1_0000
-            )  # beyond whatever the peer may still take for the old one (RFC 1122, 4.2.2.13)
+            # beyond whatever the peer may still take for the old one (RFC 1122, 4.2.2.13)
+            least = before.nxt + 0x1_0000
             before.over()
             self._table.follow(before)
         self._open_half(listener, four, segment, now_ns, mtu, least)

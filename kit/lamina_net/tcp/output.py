@@ -21,9 +21,12 @@ _MOST_URGENT = 0xFFFF
 
 
 def emit(
-    conn: Connection, now_ns: int, sequence: int, flags: int, payload: bytes = b"", *, fresh: bool = False
+    conn: Connection, now_ns: int, sequence: int, flags: int, payload: bytes = b"", *, fresh: bool = False, cut: int = 0
 ) -> None:
-    """Send one segment; it acknowledges what came, unless it is a first SYN. `fresh`: its bytes were never sent."""
+    """Send one segment; it acknowledges what came, unless it is a first SYN.
+
+    `fresh`: its bytes were never sent. `cut`: bytes of each of the segments that somebody makes of it, 0 for one.
+    """
     receiver = conn.receiver
     local, local_port, remote, remote_port = conn.four
     if flags & SYN:
@@ -50,8 +53,8 @@ def emit(
         urgent = min(conn.urgent_end - sequence, _MOST_URGENT)
         flags |= URG
     segment = Segment(local_port, remote_port, sequence & MASK, acknowledgment, flags, window, payload, options, urgent)
-    data = build(local, remote, segment)
-    conn.out.packets.append(Packet(local, remote, data, tos, conn.options.ttl))
+    data = build(local, remote, segment, with_checksum=not cut)
+    conn.out.packets.append(Packet(local, remote, data, tos, conn.options.ttl, cut))
 
 
 def _syn_options(conn: Connection, now_ns: int) -> Options:
@@ -145,11 +148,30 @@ def send_again(conn: Connection, record: Sent, now_ns: int) -> None:
 
 def _send_new(conn: Connection, now_ns: int) -> bool:
     """Send bytes for the first time, and FIN after the last; return whether the congestion window ended it."""
+    records: list[Sent] = []
+    stopped = _take_new(conn, records, now_ns)
+    most = conn.config.burst // (records[0].end - records[0].start) if len(records) > 1 else 0
+    if most < 2 or conn.urgent_end > records[0].start:
+        for record in records:
+            _send_record(conn, record, now_ns)
+        return stopped
+    place = 0
+    if conn.marking.reduced:  # CWR is for the first one only
+        _send_record(conn, records[0], now_ns)
+        place = 1
+    for begin in range(place, len(records), most):
+        _send_together(conn, records[begin : begin + most], now_ns)
+    return stopped
+
+
+def _take_new(conn: Connection, records: list[Sent], now_ns: int) -> bool:
+    """Put what may be sent for the first time among what is on its way, and into `records`."""
     congestion, flight = conn.congestion, conn.flight
     if not flight.queue and conn.last_sent_ns and now_ns - conn.last_sent_ns > conn.round_trip.timeout:
         congestion.idle()
     end = conn.buffer_end
     right = conn.una + conn.window
+    _take_full(conn, records, min(end, right) - conn.nxt - 1, now_ns)
     while conn.fin_sent_at is None:
         pending, usable = end - conn.nxt, right - conn.nxt
         size = min(pending, usable, payload_limit(conn))
@@ -162,8 +184,29 @@ def _send_new(conn: Connection, now_ns: int) -> bool:
             return True
         if len(flight.queue) >= conn.config.max_records:
             return True
-        send_new_record(conn, size, fin, now_ns)
+        records.append(_new_record(conn, size, fin, now_ns))
     return False
+
+
+def _take_full(conn: Connection, records: list[Sent], most: int, now_ns: int) -> None:
+    """Take full segments of up to `most` bytes in all, as far as the congestion window and the records' bound let.
+
+    These are what bulk data consist of; what is left, a last segment at least, is looked at one by one.
+    """
+    flight, limit = conn.flight, payload_limit(conn)
+    count = min(most, conn.congestion.window - flight.on_the_way) // limit
+    count = min(count, conn.config.max_records - len(flight.queue))
+    if count < 2 or conn.fin_sent_at is not None:
+        return
+    if not flight.queue:
+        conn.progress_ns = now_ns
+        conn.retransmit_at = 0  # it waited for a window
+    first, end = conn.nxt, conn.nxt + count * limit
+    made = [Sent(start, start + limit, now_ns) for start in range(first, end, limit)]
+    records += made
+    flight.queue += made
+    flight.pipe += end - first
+    conn.nxt = end
 
 
 def _is_worth_sending(conn: Connection, size: int, pending: int) -> bool:
@@ -180,6 +223,10 @@ def _is_worth_sending(conn: Connection, size: int, pending: int) -> bool:
 
 def send_new_record(conn: Connection, size: int, fin: bool, now_ns: int) -> None:
     """Send the next `size` bytes for the first time, and FIN with them, whatever the windows say."""
+    _send_record(conn, _new_record(conn, size, fin, now_ns), now_ns)
+
+
+def _new_record(conn: Connection, size: int, fin: bool, now_ns: int) -> Sent:
     record = Sent(conn.nxt, conn.nxt + size + fin, now_ns, fin=fin)
     if not conn.flight.queue:
         conn.progress_ns = now_ns
@@ -188,7 +235,7 @@ def send_new_record(conn: Connection, size: int, fin: bool, now_ns: int) -> None
     conn.nxt = record.end
     if fin:
         conn.fin_sent_at = record.end - 1
-    _send_record(conn, record, now_ns)
+    return record
 
 
 def _send_record(conn: Connection, record: Sent, now_ns: int) -> None:
@@ -196,15 +243,28 @@ def _send_record(conn: Connection, record: Sent, now_ns: int) -> None:
     if record.syn:
         emit(conn, now_ns, record.start, SYN if conn.state is State.SYN_SENT else SYN | ACK)
         return
-    first = record.start - conn.buffer_start
-    last = record.end - record.fin - conn.buffer_start
-    flags = ACK
-    if record.fin:
-        flags |= FIN
-    if last == len(conn.buffer) and last > first:
+    flags, payload = _content(conn, record, record)
+    fresh = record.sends == 1 and bool(payload) and not conn.probing
+    emit(conn, now_ns, record.start, flags, payload, fresh=fresh)
+
+
+def _send_together(conn: Connection, records: list[Sent], now_ns: int) -> None:
+    """Send new records, all as long as the first one but the last, as one packet."""
+    first = records[0]
+    conn.last_sent_ns = now_ns
+    flags, payload = _content(conn, first, records[-1])
+    cut = first.end - first.start if len(records) > 1 else 0
+    emit(conn, now_ns, first.start, flags, payload, fresh=bool(payload), cut=cut)
+
+
+def _content(conn: Connection, first: Sent, last: Sent) -> tuple[int, bytes]:
+    """Return flags and bytes of the records from `first` to `last`."""
+    begin = first.start - conn.buffer_start
+    end = last.end - last.fin - conn.buffer_start
+    flags = ACK | (FIN if last.fin else 0)
+    if end == len(conn.buffer) and end > begin:
         flags |= PSH
-    fresh = record.sends == 1 and last > first and not conn.probing
-    emit(conn, now_ns, record.start, flags, conn.buffer.slice(first, last), fresh=fresh)
+    return flags, conn.buffer.slice(begin, end)
 
 
 def send_reset(conn: Connection, now_ns: int) -> None:

@@ -18,7 +18,8 @@ from lamina_vswitch.domain.dns.lease_names import NamesOfLeases, suffix_of
 from lamina_vswitch.domain.dns.responder import Responder
 from lamina_vswitch.domain.dns.zone import Zone
 from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.network import DEFAULT_ADDRESSES_PER_PORT, NetworkDefinition, usable
+from lamina_vswitch.domain.network import DEFAULT_ADDRESSES_PER_PORT, Mode, NetworkDefinition, usable
+from lamina_vswitch.domain.offload.takes import Takes
 from lamina_vswitch.domain.router.dns_stream import DnsStream
 from lamina_vswitch.domain.router.router import Router
 from lamina_vswitch.domain.router.services import Answered, DhcpService, DnsService
@@ -26,6 +27,8 @@ from lamina_vswitch.io.dns_upstream import DnsUpstream
 from lamina_vswitch.io.router_port import RouterPort
 from lamina_vswitch.io.store_networks import NetworkStore, RecordedNetwork
 
+ROUTER_TAKES = Takes(checksum=True, tcp4=True)
+"""What the router of a NAT network takes unfinished; its gateway ends TCP, and has no need of sums."""
 _FIRST_UNICAST, _LAST_UNICAST = 0x01000000, 0xDFFFFFFF
 
 
@@ -74,7 +77,8 @@ class NetworkState:
         self.port = RouterPort(self.router, self._catalog.engine, port.slot, self._clock, failed)
         self.router.stream = DnsStream(self._rng.bytes(16))
         self._serve(self.router)
-        self._catalog.attach(port, self.port, self._clock.now_ns())
+        takes = ROUTER_TAKES if self.definition.mode is Mode.NAT else None
+        self._catalog.attach(port, self.port, self._clock.now_ns(), takes)
         return self.router
 
     def change(self, definition: NetworkDefinition) -> None:

@@ -57,6 +57,20 @@ class TranslationState:
         self._watch()
         return result
 
+    def unfinished(self, packet: bytes, segment_bytes: int, now_ns: int) -> Sequence[bytes] | None:
+        """Take a packet of the network that its guest did not finish."""
+        return self.translator.unfinished(packet, segment_bytes, now_ns)
+
+    def hold(self) -> None:
+        """Answer what comes from now on together."""
+        self.translator.hold()
+
+    def release(self, now_ns: int) -> Sequence[bytes]:
+        """Return the packets of what has waited since `hold`."""
+        packets = self.translator.release(now_ns)
+        self._watch()
+        return packets
+
     def explain(self, packet: bytes, now_ns: int) -> Translation | None:
         """Return what `from_inside` would do with a packet, without doing it."""
         return self.translator.explain(packet, now_ns)

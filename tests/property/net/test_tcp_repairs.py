@@ -8,7 +8,7 @@ from dataclasses import replace
 from tests.property.net.wire import CLIENT, MS, SERVER, Application, Badness, World
 
 from lamina_net.tcp.config import SECOND, Ecn, TcpConfig
-from lamina_net.tcp.connection import Repairs
+from lamina_net.tcp.counters import Repairs
 from lamina_net.tcp.interface import Packet
 
 PATIENT = TcpConfig(user_timeout_ns=7200 * SECOND, connect_timeout_ns=7200 * SECOND)

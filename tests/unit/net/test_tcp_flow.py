@@ -90,6 +90,7 @@ def test_what_exceeds_the_window_is_cut() -> None:
     script = opened(small())
     script.expect("""
         +0  < A 1:3001 ack 1
+        +0  > A 1 ack 3001 win 1000
         +0  < A 3001:5001 ack 1
         +0  > A 1 ack 4001 win 0
         +0  < A 4001:5001 ack 1
@@ -103,6 +104,7 @@ def test_the_window_opens_by_what_is_worth_it() -> None:
     script = opened(small())
     script.expect("""
         +0  < A 1:2001 ack 1
+        +0  > A 1 ack 2001 win 2000
         +0  < A 2001:4001 ack 1
         +0  > A 1 ack 4001 win 0
         +0  recv 400

@@ -8,6 +8,7 @@ from tests.unit.vswitch.played_host import PlayedHost, Socket
 from lamina_kit.rng import Rng
 from lamina_net import icmp, ipv4, udp
 from lamina_net.address import LOOPBACK, Subnet
+from lamina_net.offload.long_packets import LongPacket, cut
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint as TcpEndpoint
 from lamina_net.tcp.interface import EventKind, Refused
@@ -64,7 +65,9 @@ class Bench:
                 inbound += self.out(ipv4.build(ipv4.Packet(each.src, each.dst, ipv4.TCP, each.data))).inside
             if not inbound and not packets:
                 return
-            for packet in inbound:
+            for packet in [
+                part for each in inbound for part in (cut(each) if isinstance(each, LongPacket) else [each])
+            ]:
                 parsed = ipv4.parse(packet)
                 assert isinstance(parsed, ipv4.Packet)
                 if parsed.protocol == ipv4.TCP:

@@ -70,7 +70,7 @@ def test_a_table_is_sorted_once_for_all_pages_of_its_list() -> None:
 def test_a_guest_that_resets_its_connections_uses_up_nothing() -> None:
     """Every connection that the gateway's TCP can have is reset by the guest; the next one is made all the same."""
     bench = Bench()
-    for _ in range(bench.gateway.tcp.config.max_connections + 1):
+    for _ in range(bench.gateway.inside.layer.config.max_connections + 1):
         handle, socket = bench.joined()
         bench.tcp.abort(handle, bench.now_ns)
         bench.play()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 NEEDS_CHECKSUM, DATA_VALID, TAG_BESIDE = 1, 2, 4
 NO_SEGMENTS, TCP4, UDP, TCP6, ECN = 0, 1, 3, 4, 0x80
 
+_CWR, _TCP_SUM = 0x80, 16
 _TAG = slice(12, 16)
 _UDP_BYTES = 8
 _FRAGMENT_HEADER_BYTES = 8
@@ -63,6 +64,14 @@ def laden(frame: bytes, offload: Offload | None, record: bytes | None) -> bytes:
     found.offload = offload
     found.record = record
     return found
+
+
+def long_frame(frame: bytes, segment_bytes: int) -> bytes:
+    """Return an untagged frame of TCP over IPv4, with the sum of its pseudo header, to be cut into segments."""
+    at = 14 + (frame[14] & 15) * 4
+    header = at + (frame[at + 12] >> 4) * 4
+    kind = TCP4 | ECN if frame[at + 13] & _CWR else TCP4
+    return laden(frame, Offload(NEEDS_CHECKSUM, kind, header, segment_bytes, at, _TCP_SUM), None)
 
 
 def load_of(frame: bytes) -> tuple[Offload | None, bytes | None]:

@@ -97,12 +97,13 @@ class RouterPort:
         answers: list[bytes] = []
         if not self._frames:
             self._frames.extend(self._ring.drain()[0])
+        self._router.hold()
         for _ in range(min(STEP_FRAMES, len(self._frames))):
             answers += self._one(self._router.receive, self._frames.popleft(), now_ns)
         packets, self._packets = self._packets, deque()
         for packet in packets:
             answers += self._one(self._router.from_peer, packet, now_ns)
-        self.send(answers)
+        self.send(answers + self._router.release(now_ns))
         if self._frames or len(self._ring):
             self._soon()
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from lamina_kit.rng import Rng
 from lamina_net import icmp, ipv4
+from lamina_net.checksum import is_right
 from lamina_net.reassembly import Reassembly
 from lamina_net.refusal import Refusal
-from lamina_net.tcp.config import SocketOptions, TcpConfig
-from lamina_net.tcp.interface import Endpoint as TcpEndpoint
-from lamina_net.tcp.interface import Event, EventKind, Handle, IcmpKind, Refused
-from lamina_net.tcp.layer import TcpLayer
+from lamina_net.tcp.interface import IcmpKind
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.datagram_flow import EchoFlow, Flow, ForwardedDatagrams, UdpFlow
 from lamina_vswitch.domain.nat.forwards import Forward, Forwards
 from lamina_vswitch.domain.nat.host import Host, HostError, HostPort, HostStream
+from lamina_vswitch.domain.nat.host_failures import FAILURES
+from lamina_vswitch.domain.nat.inside_tcp import InsideTcp
 from lamina_vswitch.domain.nat.outcome import IcmpError, Outcome, dropped
-from lamina_vswitch.domain.nat.packet import TCP, UDP, FlowKey, Kind, View, read, read_quoted
+from lamina_vswitch.domain.nat.packet import RST, SYN, TCP, UDP, FlowKey, Kind, View, read, read_quoted
 from lamina_vswitch.domain.nat.ports import SharedPorts
 from lamina_vswitch.domain.nat.reach import Reach
 from lamina_vswitch.domain.nat.resets import refusal
@@ -28,15 +28,6 @@ from lamina_vswitch.domain.nat.splice import Splice
 from lamina_vswitch.domain.nat.table import Endpoint, Entry, Table, Wanted
 from lamina_vswitch.domain.nat.tracking import begins_flow
 
-_FAILURES = {
-    HostError.REFUSED: (DropReason.NO_ROUTE, icmp.PORT_UNREACHABLE),
-    HostError.UNREACHABLE: (DropReason.NO_ROUTE, icmp.HOST_UNREACHABLE),
-    HostError.RESET: (DropReason.NO_ROUTE, icmp.HOST_UNREACHABLE),
-    HostError.FORBIDDEN: (DropReason.NAT_DESTINATION_FORBIDDEN, icmp.ADMINISTRATIVELY_PROHIBITED),
-    HostError.IN_USE: (DropReason.NAT_PORTS_EXHAUSTED, icmp.HOST_UNREACHABLE),
-    HostError.NO_ADDRESS: (DropReason.NO_ROUTE, icmp.HOST_UNREACHABLE),
-    HostError.EXHAUSTED: (DropReason.NAT_PORTS_EXHAUSTED, icmp.HOST_UNREACHABLE),
-}
 _KINDS = {
     icmp.NET_UNREACHABLE: IcmpKind.NETWORK_UNREACHABLE,
     icmp.HOST_UNREACHABLE: IcmpKind.HOST_UNREACHABLE,
@@ -45,16 +36,12 @@ _KINDS = {
     icmp.FRAGMENTATION_NEEDED: IcmpKind.TOO_BIG,
 }
 _ICMP_HEADER_BYTES = 8
-_BUFFER, _MAX_BUFFER = 128 * 1024, 1024 * 1024
-"""Smaller than a guest's own: there are many guests, and the other end is on this machine."""
-_OPTIONS = SocketOptions(nodelay=True)
-"""The host's program decided already how its bytes are grouped."""
 
 
 class SocketGateway:
     """The gateway of one network. `address` is that of its router, `mtu` the largest packet of its VLAN.
 
-    Packets to the inside gather in `sent`, from where `take` takes them.
+    Packets to the inside gather in `inside.sent`, from where `take` takes them.
     """
 
     def __init__(
@@ -62,15 +49,11 @@ class SocketGateway:
         rng: Rng,
     ) -> None:  # fmt: skip
         self.address, self.mtu, self.reach = address, mtu, reach
-        self.tcp = TcpLayer(TcpConfig(_BUFFER, _MAX_BUFFER, max_connections=2 * table.limit), rng.bytes(16))
         self._table, self._ports, self._forwards, self._host = table, ports, forwards, host
         self._reassembly = Reassembly()
         self._flows: dict[int, Flow] = {}
-        self._splices: dict[Handle, Splice] = {}
-        self._listeners: dict[int, tuple[Handle, int]] = {}
+        self.inside = InsideTcp(address, mtu, table, self._flows, rng.bytes(16))
         self._host_ports: dict[str, HostPort] = {}
-        self.sent: list[bytes] = []
-        self._settling = False
         self._now_ns = 0
 
     # Packets of the inside
@@ -88,8 +71,30 @@ class SocketGateway:
 
     def take(self) -> tuple[bytes, ...]:
         """Return the packets to the inside that have gathered."""
-        sent, self.sent = tuple(self.sent), []
+        sent, self.inside.sent = tuple(self.inside.sent), []
         return sent
+
+    def unfinished(self, packet: bytes, segment_bytes: int, now_ns: int) -> tuple[bytes, ...] | None:
+        """Take a TCP packet of a guest that leaves its sum to its device, and cutting, into `segment_bytes` each.
+
+        None: it belongs to no connection that is made, and has to be finished first. Its IPv4 header is looked at.
+        """
+        view = read(packet)
+        if isinstance(view, DropReason) or view.kind is not Kind.FLOW or view.key.protocol != TCP or view.fragmented:
+            return None
+        entry = self._table.from_inside(view.key, now_ns)
+        flow = self._flows.get(entry.number) if entry is not None else None
+        if entry is None or not isinstance(flow, Splice) or flow.handle is None or view.flags & (SYN | RST):
+            return None
+        if packet[8] <= 1 or not is_right(packet[: view.header]):
+            return None
+        self._now_ns = now_ns
+        if not self._table.pass_through(entry, packet, view, inside=True, now_ns=now_ns):
+            return None
+        entry.sent.count_pieces(packet, view, segment_bytes)
+        self.inside.segment_came(packet, view, now_ns, verify=False)
+        self.settle(now_ns)
+        return self.take()
 
     def _whole(self, packet: bytes, now_ns: int) -> bytes | Outcome:
         """Return the packet, put together if it came in fragments, or what becomes of it before."""
@@ -148,7 +153,7 @@ class SocketGateway:
             return dropped(DropReason.NAT_DESTINATION_FORBIDDEN, packet, error)
         flow = self._opened(key.protocol, peer)
         if isinstance(flow, HostError):
-            reason, code = _FAILURES[flow]
+            reason, code = FAILURES[flow]
             return dropped(reason, packet, IcmpError(icmp.UNREACHABLE, code, packet))
         inside, dialled = (key.src, key.src_port), (key.dst, key.dst_port)
         wanted = Wanted(key.protocol, inside, dialled, flow.local, peer, by_inside=True)
@@ -159,13 +164,13 @@ class SocketGateway:
     def _opened(self, protocol: int, peer: Endpoint) -> UdpFlow | EchoFlow | Splice | HostError:
         """Return a flow to a peer with its socket, which has no entry yet."""
         if protocol == TCP:
-            splice = Splice(self)
+            splice = Splice(self.inside)
             stream = self._host.stream(peer, splice)
             if not isinstance(stream, HostError):
                 splice.stream = stream
                 return splice
             return stream
-        flow = UdpFlow(self._to_inside) if protocol == UDP else EchoFlow(self._to_inside)
+        flow = UdpFlow(self.inside.to_inside) if protocol == UDP else EchoFlow(self.inside.to_inside)
         socket = self._host.datagrams(peer, flow) if protocol == UDP else self._host.echo(peer[0], flow)
         if isinstance(socket, HostError):
             return socket
@@ -182,7 +187,7 @@ class SocketGateway:
         kind = _KINDS.get(packet[view.header + 1]) if packet[view.header] == icmp.UNREACHABLE else None
         if entry.protocol == TCP and kind is not None:
             mtu = int.from_bytes(packet[view.header + 6 : view.header + 8], "big")
-            self.tcp.icmp_error(quoted.key.src, quoted.key.dst, body[quoted.header :], kind, now_ns, mtu)
+            self.inside.layer.icmp_error(quoted.key.src, quoted.key.dst, body[quoted.header :], kind, now_ns, mtu)
             self.settle(now_ns)
         return Outcome(inside=self.take())
 
@@ -219,17 +224,12 @@ class SocketGateway:
         entry = self._admitted(forward, peer, now_ns) if forward else None
         if entry is None:
             return None
-        splice = Splice(self)
+        splice = Splice(self.inside)
         splice.entry, splice.stream = entry, stream
         self._flows[entry.number] = splice
-        address, port = entry.dialled
-        handle = self.tcp.connect(address, TcpEndpoint(*entry.inside), now_ns, self.mtu, port=port, options=_OPTIONS)
-        if isinstance(handle, Refused):
+        if not self.inside.connect(splice, entry, now_ns):
             self._table.remove(entry)
             return None
-        splice.handle = handle
-        self._splices[handle] = splice
-        self.settle(now_ns)
         return splice
 
     def _arrived(self, port_forward: str, data: bytes, peer: Endpoint, now_ns: int) -> None:
@@ -243,7 +243,7 @@ class SocketGateway:
             entry = self._admitted(forward, peer, now_ns)
             if entry is None:
                 return
-            flow = ForwardedDatagrams(port, peer, self._to_inside)
+            flow = ForwardedDatagrams(port, peer, self.inside.to_inside)
             flow.entry = entry
             self._flows[entry.number] = flow
         flow_of = self._flows[entry.number]
@@ -269,64 +269,23 @@ class SocketGateway:
             now_ns,
         )
 
-    # What splices need
-
-    def segment_came(self, packet: bytes, view: View, now_ns: int) -> None:
-        """Give a segment of the inside to the gateway's TCP."""
-        body = packet[view.header : view.total]
-        self.tcp.segment(view.key.src, view.key.dst, body, now_ns, self.mtu)
-
-    def accept_at(self, port: int) -> bool:
-        """Let the gateway's TCP take connections at a port, once more. False: it takes no more."""
-        handle, users = self._listeners.get(port, (0, 0))
-        if not users:
-            opened = self.tcp.listen(TcpEndpoint(0, port), options=_OPTIONS)
-            if isinstance(opened, Refused):
-                return False
-            handle = opened
-        self._listeners[port] = (handle, users + 1)
-        return True
-
-    def refuse(self, packet: bytes, view: View, error: HostError, now_ns: int) -> None:
-        """Tell the inside that its SYN found nobody: a reset, or an ICMP error in the router's name."""
-        entry = self._table.from_inside(view.key, now_ns)
-        answer = refusal(packet, view) if error in (HostError.REFUSED, HostError.RESET) else None
-        if answer is not None and entry is not None:
-            self._to_inside(entry, answer, now_ns)
-            return
-        message = icmp.build(icmp.error(icmp.UNREACHABLE, _FAILURES[error][1], packet[: view.total]))
-        self.sent.append(ipv4.build(ipv4.Packet(self.address, view.key.src, ipv4.ICMP, message)))
+    # Time and ends
 
     def settle(self, now_ns: int) -> None:
-        """Send what the gateway's TCP has to send, and tell its users what happened, until nothing is left."""
+        """Send what the gateway's TCP has to send, and tell its users what happened."""
         self._now_ns = now_ns
-        if self._settling:
-            return
-        self._settling = True
-        try:
-            while True:
-                packets, events = self.tcp.drain()
-                if not packets and not events:
-                    return
-                for each in packets:
-                    self._segment_to_inside(each.src, each.dst, each.data, now_ns)
-                for event in events:
-                    self._happened(event, now_ns)
-        finally:
-            self._settling = False
-
-    # Time and ends
+        self.inside.settle(now_ns)
 
     @property
     def next_wakeup_ns(self) -> int | None:
         """When `tick` has to be called next, or None."""
-        times = [each for each in (self.tcp.next_wakeup_ns, self._table.next_end_ns()) if each is not None]
+        times = [each for each in (self.inside.layer.next_wakeup_ns, self._table.next_end_ns()) if each is not None]
         return min(times, default=None)
 
     def tick(self, now_ns: int) -> None:
         """Do what is due."""
         self._now_ns = now_ns
-        self.tcp.timer(now_ns)
+        self.inside.layer.timer(now_ns)
         self._table.sweep(now_ns)
         self.settle(now_ns)
 
@@ -340,58 +299,7 @@ class SocketGateway:
             return
         flow.ended(self._now_ns)
         if isinstance(flow, Splice):
-            self._splices.pop(flow.handle or 0, None)
-            if flow.listening:
-                self._leave(entry.dialled[1])
-
-    def _leave(self, port: int) -> None:
-        handle, users = self._listeners[port]
-        if users > 1:
-            self._listeners[port] = (handle, users - 1)
-            return
-        del self._listeners[port]
-        self.tcp.close(handle, self._now_ns)
-
-    # Inside
-
-    def _happened(self, event: Event, now_ns: int) -> None:
-        if event.kind is EventKind.ACCEPTABLE:
-            self._accept(event.handle, now_ns)
-            return
-        splice = self._splices.get(event.handle)
-        if splice is not None:
-            splice.happened(event, now_ns)
-
-    def _accept(self, listener: Handle, now_ns: int) -> None:
-        """Give each connection of the inside that is made to its splice."""
-        while not isinstance(handle := self.tcp.accept(listener), Refused):
-            status = self.tcp.status(handle)
-            if isinstance(status, Refused):
-                continue
-            key = FlowKey(TCP, *status.remote, *status.local)
-            entry = self._table.from_inside(key, now_ns)
-            splice = self._flows.get(entry.number) if entry else None
-            if not isinstance(splice, Splice):
-                self.tcp.abort(handle, now_ns)
-                continue
-            self._splices[handle] = splice
-            splice.accepted(handle, now_ns)
-
-    def _segment_to_inside(self, src: int, dst: int, data: bytes, now_ns: int) -> None:
-        packet = ipv4.build(ipv4.Packet(src, dst, ipv4.TCP, data, dont_fragment=True))
-        ports = (int.from_bytes(data[2:4], "big"), int.from_bytes(data[:2], "big"))
-        entry = self._table.from_inside(FlowKey(TCP, dst, ports[0], src, ports[1]), now_ns)
-        if entry is None:
-            self.sent.append(packet)
-        else:
-            self._to_inside(entry, packet, now_ns)
-
-    def _to_inside(self, entry: Entry, packet: bytes, now_ns: int) -> None:
-        """Send a packet to the inside, and let its entry know."""
-        view = read(packet)
-        if isinstance(view, View) and view.kind is not Kind.ERROR:
-            self._table.pass_through(entry, packet, view, inside=False, now_ns=now_ns)
-        self.sent.append(packet)
+            self.inside.forget(flow)
 
 
 def _flow(protocol: int, peer: Endpoint, outside: Endpoint) -> tuple[int, ...]:

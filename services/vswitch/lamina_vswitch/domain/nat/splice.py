@@ -16,15 +16,15 @@ from lamina_vswitch.domain.nat.host import HostError, HostStream
 from lamina_vswitch.domain.nat.packet import RST, SYN, View
 from lamina_vswitch.domain.nat.table import Endpoint, Entry
 
-CHUNK_BYTES = 65536
+CHUNK_BYTES = 1 << 18
 
 
-class Gateway(Protocol):
-    """What a splice needs of the gateway."""
+class Inside(Protocol):
+    """What a splice needs of the gateway's TCP."""
 
-    tcp: TcpLayer
+    layer: TcpLayer
 
-    def segment_came(self, packet: bytes, view: View, now_ns: int) -> None:
+    def segment_came(self, packet: bytes, view: View, now_ns: int, *, verify: bool = True) -> None:
         """Give a segment of the inside to the gateway's TCP."""
 
     def accept_at(self, port: int) -> bool:
@@ -34,7 +34,7 @@ class Gateway(Protocol):
         """Tell the inside that its SYN found nobody."""
 
     def settle(self, now_ns: int) -> None:
-        """Send what the gateway's TCP has to send, and tell its users what happened."""
+        """Send what TCP has to send, and tell its users what happened."""
 
 
 class Splice:
@@ -46,8 +46,8 @@ class Splice:
     entry: Entry
     stream: HostStream
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
         self.handle: Handle | None = None
         self.listening = False
         self._syn: tuple[bytes, View] | None = None
@@ -62,7 +62,7 @@ class Splice:
     def from_inside(self, packet: bytes, view: View, now_ns: int) -> DropReason | None:
         """Take a segment; before the host's connection is made only the newest SYN counts."""
         if self.listening or self.handle is not None:
-            self._gateway.segment_came(packet, view, now_ns)
+            self._inside.segment_came(packet, view, now_ns)
         elif self.over:
             return DropReason.NAT_STATE
         elif view.flags & RST:
@@ -80,14 +80,14 @@ class Splice:
         elif event.kind is EventKind.WRITABLE:
             self._push(now_ns)
         elif event.kind is EventKind.ERROR:
-            self._gateway.tcp.close(event.handle, now_ns)
+            self._inside.layer.close(event.handle, now_ns)
             self._end(abort=True)
 
     def accepted(self, handle: Handle, now_ns: int) -> None:
         """Learn that the guest's handshake is done; the host may have left meanwhile."""
         self.handle = handle
         if self.over:
-            self._gateway.tcp.abort(handle, now_ns)
+            self._inside.layer.abort(handle, now_ns)
             return
         self.stream.read()
         self._pull(now_ns)
@@ -99,24 +99,24 @@ class Splice:
         if self.over or self._syn is None:
             return
         packet, view = self._syn
-        if not self._gateway.accept_at(view.key.dst_port):
-            self._gateway.refuse(packet, view, HostError.EXHAUSTED, now_ns)
+        if not self._inside.accept_at(view.key.dst_port):
+            self._inside.refuse(packet, view, HostError.EXHAUSTED, now_ns)
             self._end(abort=True)
             return
         self.listening = True
-        self._gateway.segment_came(packet, view, now_ns)
-        self._gateway.settle(now_ns)
+        self._inside.segment_came(packet, view, now_ns)
+        self._inside.settle(now_ns)
 
     def failed(self, error: HostError, now_ns: int) -> None:
         """Tell the guest in its own terms."""
         if self.over:
             return
         if self.handle is not None:
-            self._gateway.tcp.abort(self.handle, now_ns)
+            self._inside.layer.abort(self.handle, now_ns)
         elif self._syn is not None:
-            self._gateway.refuse(*self._syn, error, now_ns)
+            self._inside.refuse(*self._syn, error, now_ns)
         self._end(abort=True)
-        self._gateway.settle(now_ns)
+        self._inside.settle(now_ns)
 
     def received(self, data: bytes, now_ns: int) -> None:
         """Pass bytes of the host on to the guest, or its end."""
@@ -125,21 +125,21 @@ class Splice:
         self._pending = data
         self._host_done = not data
         self._push(now_ns)
-        self._gateway.settle(now_ns)
+        self._inside.settle(now_ns)
 
     def written(self, now_ns: int) -> None:
         """Go on reading from the guest."""
         self._writing = False
         if not self.over:
             self._pull(now_ns)
-            self._gateway.settle(now_ns)
+            self._inside.settle(now_ns)
 
     def ended(self, now_ns: int) -> None:
         """End both sides with a reset, if they have not ended."""
         if self.over:
             return
         if self.handle is not None:
-            self._gateway.tcp.abort(self.handle, now_ns)
+            self._inside.layer.abort(self.handle, now_ns)
         self.over = True
         self.stream.abort()
 
@@ -153,7 +153,7 @@ class Splice:
     def _pull(self, now_ns: int) -> None:
         """Move bytes from the guest to the host while it takes them."""
         while self.handle is not None and not (self._writing or self._guest_done or self.over):
-            data = self._gateway.tcp.recv(self.handle, CHUNK_BYTES, now_ns)
+            data = self._inside.layer.recv(self.handle, CHUNK_BYTES, now_ns)
             if isinstance(data, Refused):
                 return
             if data:
@@ -168,21 +168,21 @@ class Splice:
         if self.handle is None or self.over:
             return
         if self._pending:
-            taken = self._gateway.tcp.send(self.handle, self._pending, now_ns)
+            taken = self._inside.layer.send(self.handle, self._pending, now_ns)
             if isinstance(taken, Refused):
                 return
             self._pending = self._pending[taken:]
             if self._pending:
                 return
         if self._host_done:
-            self._gateway.tcp.shutdown(self.handle, now_ns)
+            self._inside.layer.shutdown(self.handle, now_ns)
             self._end_if_done(now_ns)
         else:
             self.stream.read()
 
     def _end_if_done(self, now_ns: int) -> None:
         if self._guest_done and self._host_done and not self._pending and self.handle is not None:
-            self._gateway.tcp.close(self.handle, now_ns)
+            self._inside.layer.close(self.handle, now_ns)
             self._end(abort=False)
 
     def _end(self, *, abort: bool) -> None:

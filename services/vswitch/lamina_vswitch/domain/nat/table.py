@@ -38,6 +38,13 @@ class Flows:
     next_sequence: int = 0
     acknowledged: int = 0
 
+    def count_pieces(self, packet: bytes, view: View, segment_bytes: int) -> None:
+        """Count what a long TCP packet, which was counted as one, is on the wire; 0: it is one."""
+        header = view.header + (packet[view.header + 12] >> 4) * 4
+        more = (view.total - header - 1) // segment_bytes if segment_bytes else 0
+        self.packets += max(0, more)
+        self.octets += max(0, more) * header
+
     def note_segment(self, packet: bytes, view: View) -> None:
         """Note the numbers of a TCP segment, whole or the first fragment."""
         sequence, acknowledgment = _NUMBERS.unpack_from(packet, view.header + 4)

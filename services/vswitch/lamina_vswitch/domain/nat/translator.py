@@ -83,6 +83,22 @@ class NetworkTranslator:
             return None
         return self._told(packet, outcome, now_ns)
 
+    def unfinished(self, packet: bytes, segment_bytes: int, now_ns: int) -> Sequence[bytes] | None:
+        """Take a TCP packet that its guest did not finish; see `domain/router/hooks.py`."""
+        return self.gateway.unfinished(packet, segment_bytes, now_ns) if self.gateway is not None else None
+
+    def hold(self) -> None:
+        """Answer what comes from now on together."""
+        if self.gateway is not None:
+            self.gateway.inside.hold()
+
+    def release(self, now_ns: int) -> Sequence[bytes]:
+        """Return the packets of what has waited since `hold`."""
+        if self.gateway is None:
+            return ()
+        self.gateway.inside.release(now_ns)
+        return self.gateway.take()
+
     def explain(self, packet: bytes, now_ns: int) -> Translation | None:
         """Return what `from_inside` would do with a packet, without doing it."""
         return explain(self.table, self.balancer, self.gateway, self._addresses, packet, now_ns)

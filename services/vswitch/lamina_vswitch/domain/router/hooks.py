@@ -33,6 +33,19 @@ class Translator(Protocol):
         not the translator's, so that the router does what it would do without one.
         """
 
+    def unfinished(self, packet: bytes, segment_bytes: int, now_ns: int) -> Sequence[bytes] | None:
+        """Take a TCP packet whose sum is left to be computed, and which may be longer than the MTU: segments of
+        `segment_bytes` each, 0 for one. Its time to live is not counted down.
+
+        Returns packets as `from_inside` does; None when it has to be finished first, and then comes there.
+        """
+
+    def hold(self) -> None:
+        """Answer what comes from now on together, at `release`, as far as that changes nothing."""
+
+    def release(self, now_ns: int) -> Sequence[bytes]:
+        """Return the packets of what has waited since `hold`."""
+
 
 class Arrival(NamedTuple):
     """A datagram for the router itself: MAC address of the frame that brought it, packet, datagram."""

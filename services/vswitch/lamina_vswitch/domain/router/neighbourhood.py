@@ -7,6 +7,8 @@ from collections.abc import Callable
 from lamina_net import arp, ethernet
 from lamina_net.arp import ArpPacket
 from lamina_net.neighbours import Neighbour, NeighbourTable, Outcome
+from lamina_net.offload.long_packets import LongPacket
+from lamina_vswitch.domain.laden import long_frame
 
 MAX_NEIGHBOURS = 8192
 
@@ -31,7 +33,7 @@ class Neighbourhood:
         """Send a packet to a neighbour, now or once it has answered; `source` is the address to ask with."""
         mac = self._table.lookup(hop, now_ns)
         if mac is not None:
-            return [ethernet.build(mac, self._mac, ethernet.IPV4, data)]
+            return [self._framed(mac, data)]
         return self._frames(self._table.send(hop, data, source, now_ns), now_ns)
 
     def heard(self, packet: ArpPacket, to_us: bool, now_ns: int) -> list[bytes]:
@@ -46,8 +48,13 @@ class Neighbourhood:
         """Return the table, ordered by address."""
         return self._table.neighbours(now_ns)
 
+    def _framed(self, mac: bytes, data: bytes) -> bytes:
+        """Return the frame of a packet; a long one says beside it where it is to be cut."""
+        frame = ethernet.build(mac, self._mac, ethernet.IPV4, data)
+        return long_frame(frame, data.segment_bytes) if isinstance(data, LongPacket) else frame
+
     def _frames(self, outcome: Outcome[bytes], now_ns: int) -> list[bytes]:
-        frames = [ethernet.build(mac, self._mac, ethernet.IPV4, data) for mac, data in outcome.ready]
+        frames = [self._framed(mac, data) for mac, data in outcome.ready]
         for question in outcome.questions:
             request = arp.request(self._mac, question.source, question.target)
             frames.append(ethernet.build(question.mac, self._mac, ethernet.ARP, request))

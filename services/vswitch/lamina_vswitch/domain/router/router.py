@@ -18,18 +18,23 @@ from collections.abc import Callable, Iterable
 from lamina_net import arp, ethernet, icmp, ipv4, udp
 from lamina_net.address import BROADCAST, BROADCAST_MAC, is_loopback, is_multicast, is_unicast
 from lamina_net.limiter import RateLimiter
+from lamina_net.offload.long_packets import LongPacket, cut
 from lamina_net.reassembly import Reassembly
 from lamina_net.refusal import Refusal
 from lamina_net.routes import Route, RouteTable
 from lamina_net.tcp.interface import Packet as Segment
 from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.laden import NEEDS_CHECKSUM, Offload, load_of
 from lamina_vswitch.domain.network import Mode, NetworkDefinition
+from lamina_vswitch.domain.offload.finish import finished
+from lamina_vswitch.domain.offload.takes import PLAIN
 from lamina_vswitch.domain.router.dns_stream import DnsStream
 from lamina_vswitch.domain.router.hooks import Arrival, Dropped, ToNetwork, Translator, UdpService
 from lamina_vswitch.domain.router.neighbourhood import Neighbourhood
 
 ERRORS_PER_SECOND = 100
 """ICMP errors that a router sends at most. Source: the contract of `Networks`."""
+_IPV4_TYPE = ethernet.IPV4.to_bytes(2, "big")
 _ERRORS_OF = {
     DropReason.HOST_ONLY: (icmp.UNREACHABLE, icmp.NET_UNREACHABLE),
     DropReason.NO_ROUTE: (icmp.UNREACHABLE, icmp.NET_UNREACHABLE),
@@ -91,6 +96,9 @@ class Router:
 
     def receive(self, frame: bytes, now_ns: int) -> list[bytes]:
         """Take a frame from the VLAN; return the frames to send there."""
+        offload, _ = load_of(frame)
+        if offload is not None:
+            return self._unfinished(frame, offload, now_ns)
         parsed = ethernet.parse(frame)
         if isinstance(parsed, Refusal) or not (parsed.dst == self.mac or parsed.dst[0] & 1):
             return []  # flooded for somebody else
@@ -99,6 +107,28 @@ class Router:
         if parsed.ethertype == ethernet.IPV4:
             return self._ip(parsed, frame, now_ns)
         return []  # what is not IPv4 is switched, not routed
+
+    def hold(self) -> None:
+        """Let the translator answer what comes from now on together, at `release`."""
+        if self.translator is not None:
+            self.translator.hold()
+
+    def release(self, now_ns: int) -> list[bytes]:
+        """Return the frames of what has waited since `hold`."""
+        packets = self.translator.release(now_ns) if self.translator is not None else ()
+        return [frame for packet in packets for frame in self.to_inside(packet, now_ns)]
+
+    def _unfinished(self, frame: bytes, offload: Offload, now_ns: int) -> list[bytes]:
+        """Take a frame whose sum, or cutting, its sender left to others: as it is, or finished where that is needed."""
+        is_ours = frame[:6] == self.mac and frame[12:14] == _IPV4_TYPE and offload.flags & NEEDS_CHECKSUM
+        if is_ours and self.translator is not None:
+            packets = self.translator.unfinished(frame[14:], offload.segment_bytes, now_ns)
+            if packets is not None:
+                return [each for packet in packets for each in self.to_inside(packet, now_ns)]
+        found: list[bytes] = []
+        for piece in finished([frame], PLAIN):
+            found += self.receive(piece, now_ns)
+        return found
 
     def to_inside(self, packet: bytes, now_ns: int) -> list[bytes]:
         """Take a packet from the outside or from another network, for a device of the subnet; return frames.
@@ -231,7 +261,8 @@ class Router:
             peer = self.peers.get(way.interface)
             if peer is None:
                 return self._drop(DropReason.NO_ROUTE, data, packet, now_ns)
-            peer(data, now_ns)
+            for part in cut(data) if isinstance(data, LongPacket) else (data,):
+                peer(part, now_ns)
             return []
         return self._to_neighbour(way, data, packet, now_ns)
 
@@ -239,7 +270,7 @@ class Router:
         hop = way.via or packet.dst
         if hop in (self.subnet.broadcast, self.subnet.network) or hop in self.addresses:
             return self._drop(DropReason.NO_ROUTE, data, packet, now_ns)
-        if len(data) <= self._mtu_bytes():
+        if len(data) <= self._mtu_bytes() or isinstance(data, LongPacket):
             return self._neighbours.send(hop, data, self.addresses[0], now_ns)
         parts = ipv4.fragment(packet, self._mtu_bytes())
         if isinstance(parts, Refusal):
