@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,17 +17,16 @@ from lamina.vswitch.v1 import rings_pb2 as pb
 from lamina_kit.checks import Checks
 from lamina_kit.clock import Clock
 from lamina_kit.errors import DataLoss, FailedPrecondition
-from lamina_kit.rng import Rng
 from lamina_vswitch import convert_ring
 from lamina_vswitch.attach import first, stopping
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.convert_ring import RingOpening
 from lamina_vswitch.domain.definition import PortDefinition
 from lamina_vswitch.engines.interface import FrameSink
-from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.io.attachment import Attachment
 from lamina_vswitch.io.backends.refusals import lacking
 from lamina_vswitch.io.ring_file import Doorbell, RingFile, RingFolder, is_heard
+from lamina_vswitch.plane_loading import PlaneLoader
 
 if TYPE_CHECKING:
     from lamina_vswitch.plane.memory_ring import MemoryRing
@@ -41,12 +39,11 @@ MOST_AT_ONCE = 1024
 class RingStreams:
     """The rings that are attached now."""
 
-    def __init__(self, catalog: Catalog, clock: Clock, folder: Path, rng: Rng) -> None:
+    def __init__(self, catalog: Catalog, clock: Clock, folder: Path, planes: PlaneLoader) -> None:
         self._catalog = catalog
         self._clock = clock
         self._folder = RingFolder(folder)
-        self._rng = rng
-        self._plane: Plane | None = None
+        self._planes = planes
         self._open: dict[int, Attachment] = {}
 
     async def run(
@@ -132,18 +129,11 @@ class RingStreams:
             check.that(not path or is_heard(path), "open.doorbell_path", "is no socket at which somebody waits")
 
     async def _loaded_plane(self) -> Plane:
-        """Return the compiled plane, which is loaded at its first use.
-
-        A thread does that: where it was never compiled it takes seconds, in which the service has others to serve.
-        """
-        engine = self._catalog.engine
-        if not isinstance(engine, ModelEngine):
-            raise lacking("rings in shared memory", f"the engine {engine.name} has none")
-        if self._plane is None:
-            module = await asyncio.to_thread(import_module, "lamina_vswitch.plane.switching")
-            secret = int.from_bytes(self._rng.bytes(8), "little")
-            self._plane = self._plane or module.Plane(engine, secret)
-        return self._plane
+        """Return the compiled plane. Raises Unimplemented `ENGINE_LACKS_BACKEND` where the engine has none."""
+        plane = await self._planes.load()
+        if plane is None:
+            raise lacking("rings in shared memory", f"the engine {self._catalog.engine.name} has none")
+        return plane
 
 
 class _AttachedRing:

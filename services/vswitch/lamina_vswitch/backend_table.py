@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from lamina_kit.clock import Clock
@@ -33,6 +34,7 @@ from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.stream import StreamBackend
 from lamina_vswitch.io.backends.tap import TapBackend
 from lamina_vswitch.io.store_backends import BackendStore
+from lamina_vswitch.plane_loading import PlaneLoader
 
 FAMILIES = {Datagram: ("unix", "udp"), Stream: ("unix", "tcp")}
 
@@ -60,10 +62,12 @@ class _Entry:
 class BackendTable:
     """All backends. A port has at most one, and nothing else while it has."""
 
-    def __init__(self, catalog: Catalog, store: BackendStore, clock: Clock) -> None:
+    def __init__(self, catalog: Catalog, store: BackendStore, clock: Clock, planes: PlaneLoader) -> None:
         self._catalog = catalog
         self._store = store
         self._clock = clock
+        self._planes = planes
+        self._quickening: asyncio.Task[None] | None = None
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._requests = RequestLedger()
         catalog.unplugged.append(self._unplugged)
@@ -84,6 +88,8 @@ class BackendTable:
 
     def stop(self) -> None:
         """Close all: the service stops."""
+        if self._quickening is not None:
+            self._quickening.cancel()
         for key in sorted(self._entries):
             self._close(self._entries[key])
 
@@ -179,6 +185,21 @@ class BackendTable:
             backend.skip()
         else:
             backend.start()
+        if isinstance(backend, (TapBackend, PacketBackend)):
+            self._quickening = self._quickening or asyncio.get_running_loop().create_task(self._quicken())
+
+    async def _quicken(self) -> None:
+        """Load the plane, and have all backends at devices of the kernel go on by it."""
+        try:
+            plane = await self._planes.load()
+        finally:
+            self._quickening = None
+        for key in sorted(self._entries):
+            backend = self._entries[key].backend
+            if plane is None:
+                return
+            if isinstance(backend, (TapBackend, PacketBackend)) and not backend.quick:
+                backend.quicken(plane)
 
     def _forget(self, entry: _Entry) -> None:
         wanted = entry.definition

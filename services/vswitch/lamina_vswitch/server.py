@@ -45,6 +45,7 @@ from lamina_vswitch.names import Names
 from lamina_vswitch.networks import Networks
 from lamina_vswitch.overlays import OverlayTable
 from lamina_vswitch.pacing import Pacer
+from lamina_vswitch.plane_loading import PlaneLoader
 from lamina_vswitch.policies import PolicyBook
 from lamina_vswitch.serving.backends import BackendsServicer
 from lamina_vswitch.serving.captures import CapturesServicer
@@ -98,11 +99,11 @@ class VswitchService:
         self._store = SqliteStore(environment.state_dir / STORE_FILE)
         limits = Limits(config.max_switches, config.max_ports)
         self._catalog = Catalog(environment.host, engine, self._store, limits, self._record)
-        self._backends = BackendTable(self._catalog, BackendStore(self._store), environment.clock)
+        planes = PlaneLoader(engine, environment.rng.child("plane"))
+        self._backends = BackendTable(self._catalog, BackendStore(self._store), environment.clock, planes)
         self._watchers = Watchers(self._catalog, self._store, environment.clock)
         self._streams = Streams(self._catalog, environment.clock)
-        folder, rng = environment.state_dir / RING_FOLDER, environment.rng.child("plane")
-        self._rings = RingStreams(self._catalog, environment.clock, folder, rng)
+        self._rings = RingStreams(self._catalog, environment.clock, environment.state_dir / RING_FOLDER, planes)
         environment.layer.metrics.add(partial(families, self._catalog, environment.clock))
         environment.layer.metrics.add(lambda: [defects(self._pacer.defects)])
         rng, events = environment.rng.child("faults"), environment.layer.events

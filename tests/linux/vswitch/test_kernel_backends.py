@@ -17,6 +17,7 @@ from tests.offload_frames import packet
 from lamina_kit.errors import FailedPrecondition, NotFound
 from lamina_net.offload.headers import is_transport_sum_good, parse
 from lamina_vswitch.domain.backend.definition import BackendState, Packet, Tap
+from lamina_vswitch.domain.backend.vnet import to_kernel
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.laden import Offload, laden, load_of
 from lamina_vswitch.domain.offload.finish import finished
@@ -27,7 +28,9 @@ from lamina_vswitch.io.backends.backend import Backend
 from lamina_vswitch.io.backends.packet import PacketBackend
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.tap import TapBackend
+from lamina_vswitch.plane.switching import Plane
 
+_SOL_PACKET, _VNET_HEADER = 263, 15
 A, B, BROADCAST = bytes.fromhex("020000000001"), bytes.fromhex("020000000002"), b"\xff" * 6
 
 
@@ -46,8 +49,16 @@ def network() -> Iterator[Network]:
     made.close()
 
 
+@pytest.fixture(params=["python", "plane"], autouse=True)
+def way(request: pytest.FixtureRequest) -> None:
+    """Have every test twice: before the plane is loaded, and by the plane."""
+    Bench.is_quick = request.param == "plane"
+
+
 class Bench:
     """A switch with a device at port 1 that takes everything, and a backend at port 2."""
+
+    is_quick = False
 
     def __init__(self, open_backend: Callable[[PortEnd], Backend]) -> None:
         self.engine = ModelEngine(lambda notice: None)
@@ -60,6 +71,8 @@ class Bench:
         self.backend = open_backend(end)
         self.engine.attach(2, self.backend, 0, self.backend.takes)
         self.backend.start()
+        if self.is_quick and isinstance(self.backend, (PacketBackend, TapBackend)):
+            self.backend.quicken(Plane(self.engine, 1))
 
     def send(self, *frames: bytes) -> None:
         """Send frames from the device."""
@@ -177,6 +190,39 @@ async def test_long_segments_of_the_kernel_come_in_whole(network: Network) -> No
     bench.backend.close()
     (whole,) = finished([found], PLAIN)
     assert is_transport_sum_good(whole, parse(whole)) and whole.endswith(b"hello")
+
+
+async def test_frames_longer_than_a_slot_come_in_their_order(network: Network) -> None:
+    """Long TCP of the kernel waits whole in the socket's queue; between short frames it keeps its place."""
+    bench = Bench(lambda end: network.do(lambda: PacketBackend(end, Packet("right"), 100)))
+    payload = packet(4, 6, bytes(range(250)) * 80)
+    parsed = parse(payload)
+    long = to_kernel(laden(payload, Offload(1, 1, parsed.payload, 1446, parsed.l4, 16), None)) + payload
+    with network.end("left") as peer:
+        peer.setsockopt(_SOL_PACKET, _VNET_HEADER, 1)
+        for number in range(40):
+            short = frame(BROADCAST, A, str(number))
+            peer.send(to_kernel(short) + short if number % 3 else long)
+        heard = await bench.hear(40)
+    expected = [frame(BROADCAST, A, str(number)) if number % 3 else payload for number in range(40)]
+    assert heard == expected
+    offload, _ = load_of(heard[0])
+    assert offload is not None and offload.segment_bytes == 1446
+    bench.backend.close()
+
+
+async def test_what_the_ring_has_no_room_for_is_counted(network: Network, eventually: Any) -> None:
+    """Of more frames than the ring has slots for, which come while nobody reads, each is switched or counted."""
+    bench = Bench(lambda end: network.do(lambda: PacketBackend(end, Packet("right", ring_bytes=64 << 10), 100)))
+    with network.end("left") as peer:
+        for number in range(100):
+            peer.send(frame(BROADCAST, A, str(number)))
+        heard = await bench.hear(32)
+        peer.send(frame(BROADCAST, A, "told"))
+        await bench.hear(1)
+    assert heard == [frame(BROADCAST, A, str(number)) for number in range(32)]
+    await eventually(lambda: bench.drops(2) == {"QUEUE_FULL": 68}, "what did not fit is counted")
+    bench.backend.close()
 
 
 async def test_what_is_not_there_is_refused(network: Network) -> None:

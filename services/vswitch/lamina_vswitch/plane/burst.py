@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from lamina_vswitch.plane import job, macs, pipeline, rings
+from lamina_vswitch.plane import job, macs, pipeline, rings, wires
 from lamina_vswitch.plane.native import Word, compiled, i64, inlined, load64, store64, void
+
+
+@compiled(void(i64, i64))
+def touch(work: Word, slot: Word) -> None:
+    """Notes that there is something to end at a port when the run ends."""
+    touches = load64(work + job.TOUCHES)
+    store64(load64(work + job.TOUCHED) + (touches << job.REPORT_SHIFT), slot)
+    store64(work + job.TOUCHES, touches + 1)
+
+
+@compiled(void(i64, i64, i64, i64, i64))
+def hand_out(work: Word, row: Word, slot: Word, one: Word, index: Word) -> None:
+    """Puts a frame for a port without a ring into the list of its wire, or into the outbox, which has room.
+
+    A frame leaves untagged; what has to be changed, and what others may change meanwhile, is copied by Python.
+    """
+    wire = load64(row + job.WIRE)
+    if wire and load64(work + job.PRIVATE) and not load64(one + job.TAGGED):
+        if not load64(row + job.USED):
+            touch(work, slot)
+            store64(row + job.USED, 1)
+        place = load64(work + job.BURST) + (index << job.PLACE_SHIFT)
+        wires.post(wire, load64(place), load64(place + 8))
+        return
+    posted = load64(work + job.POSTED)
+    entry = load64(work + job.OUTBOX) + (posted << job.OUTBOX_SHIFT)
+    store64(entry, slot)
+    store64(entry + 8, index)
+    store64(entry + 16, load64(one + job.LOW))
+    store64(entry + 24, load64(one + job.HIGH))
+    store64(work + job.POSTED, posted + 1)
 
 
 @inlined(void(i64, i64, i64, i64))
 def deliver(work: Word, slot: Word, one: Word, index: Word) -> None:
-    """Puts a frame into a port's ring, or into the outbox, which has room."""
+    """Puts a frame into a port's ring, or hands it out otherwise."""
     row = load64(work + job.PORTS) + (slot << job.ROW_SHIFT)
     if load64(row + job.RING) == 0:
-        posted = load64(work + job.POSTED)
-        entry = load64(work + job.OUTBOX) + (posted << job.OUTBOX_SHIFT)
-        store64(entry, slot)
-        store64(entry + 8, index)
-        store64(entry + 16, load64(one + job.LOW))
-        store64(entry + 24, load64(one + job.HIGH))
-        store64(work + job.POSTED, posted + 1)
+        hand_out(work, row, slot, one, index)
         return
     if not load64(row + job.USED):
-        touches = load64(work + job.TOUCHES)
-        store64(load64(work + job.TOUCHED) + (touches << job.REPORT_SHIFT), slot)
-        store64(work + job.TOUCHES, touches + 1)
+        touch(work, slot)
         rings.open_row(row)
     if load64(row + job.NEXT) == load64(row + job.END):
         pipeline.tally(row + job.FULL, index)
@@ -43,13 +66,14 @@ def flood(work: Word, port: Word, one: Word, index: Word) -> None:
 
 @compiled(void(i64))
 def finish(work: Word) -> None:
-    """Publishes what was written into rings, and keeps the reports that Python has to hear of."""
+    """Publishes what was written into rings, sends what is for wires, keeps the reports that Python has to hear of."""
     reports, kept = load64(work + job.TOUCHED), 0
     for at in range(load64(work + job.TOUCHES)):
         slot = load64(reports + (at << job.REPORT_SHIFT))
         report = reports + (kept << job.REPORT_SHIFT)
         store64(report, slot)
-        kept += rings.close_row(load64(work + job.PORTS) + (slot << job.ROW_SHIFT), report)
+        row = load64(work + job.PORTS) + (slot << job.ROW_SHIFT)
+        kept += rings.close_row(row, report) if load64(row + job.RING) else wires.close_row(row, report)
     store64(work + job.TOUCHES, kept)
 
 
@@ -59,7 +83,10 @@ def judged(work: Word, port: Word, one: Word, index: Word) -> Word:
 
     That is DONE for the next frame, or what ends or pauses the run.
     """
-    found = pipeline.decide(work, one, index)
+    if load64(one + job.LENGTH) & job.CARRIED:
+        found = pipeline.carried_route(work, one, port)
+    else:
+        found = pipeline.decide(work, one, index)
     if found == pipeline.NOT_HERE:
         return job.SLOW
     if found == pipeline.NO_ROOM:
@@ -102,7 +129,7 @@ def run(work: Word) -> Word:
         else:
             ended = judged(work, port, one, index)
         if ended == job.DONE or ended == job.FIRST_DROP:
-            size += load64(one + job.LENGTH)
+            size += load64(one + job.LENGTH) & (job.LADEN - 1)
             index += 1
     if ended <= job.OUTBOX_FULL:
         finish(work)

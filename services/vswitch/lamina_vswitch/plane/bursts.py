@@ -16,6 +16,9 @@ from lamina_vswitch.plane import job
 class Burst:
     """Frames in order: `places` has a row for each, its address and its length; `memory` keeps the bytes alive."""
 
+    private = False
+    """Whether nobody but this process and the kernel writes the memory."""
+
     def __init__(self, places: Any, memory: object) -> None:
         self.places = places
         self.address: int = places.ctypes.data

@@ -18,6 +18,8 @@ to hear of; address of the outbox, the list of what Python delivers, its length,
 FLOODED, RECEIVED_BYTES, MOVED_FROM, NOTED, LAST_LEARNED = range(128, 168, 8)
 """Flooded frames, bytes of frames that were decided, where the first address that moved was before; whether anything
 is noted in the pairs that follow; what learning said of the last frame that was learned from."""
+PRIVATE = 168
+"""Whether only this process and the kernel write the burst's memory: such frames may leave from where they lie."""
 LEARNED = 192
 """Six pairs (how many frames, the first of them), by what learning said; the order is that of `domain.fdb.Learned`."""
 DROPS = 320
@@ -36,8 +38,11 @@ STATE, ROW_VLAN, RING, RING_MASK, SLOT_BYTES, FLOOD, FLOOD_SIZE, RECORDS = range
 of all ports of the VLAN that are up, and their number; whether trace records may stand in the slots."""
 USED, NEXT, END, FULL, FIRST_FULL, STATUS, SENT, SENT_BYTES = range(64, 128, 8)
 """In this run: whether the ring was opened, next index, index at which the ring is full; frames that did not fit and
-the first of them; what the consumer needs, WAKE or BROKE. Since Python took them: frames and bytes that went in."""
-WAKE, BROKE = 1, 2
+the first of them; a status. Since Python took them: frames and bytes that went in."""
+WIRE = RING_MASK
+"""Where a row has no ring: address of the port's wire to the kernel, or 0."""
+WAKE, BROKE, LEFT = 1, 2, 4
+"""What a status says: the consumer of a ring wants to be woken, or broke it; frames are left in a wire's list."""
 ROW_SHIFT = 7
 UP, PLAIN, FLOODS = 1, 2, 4
 """Bits of a row's state: frames may pass; the plane may deliver here; the plane may flood from here."""
@@ -59,3 +64,5 @@ OUTBOX_SHIFT = 5
 PLACE_SHIFT = 4
 LADEN = 1 << 40
 """Set in the length of a frame that carries an offload header or a trace record: not for the plane."""
+CARRIED = 1 << 41
+"""Set in the length of a frame of the kernel that other devices of the kernel take with its header, as it is."""

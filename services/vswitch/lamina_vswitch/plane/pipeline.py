@@ -17,7 +17,7 @@ FLOOD, NOT_HERE, NO_ROOM = 0, -100, -101
 """What is decided beside the slot of a port (above 0) and the reason of a drop (below 0, as its negative)."""
 HEADER_BYTES, TAG_BYTES = 14, 4
 _ADDRESS, _VID = (1 << 48) - 1, 0x0FFF
-_TPID = 0x0081  # 81 00, as a little-endian number
+TPID = 0x0081  # 81 00, as a little-endian number
 _BOTH = job.UP | job.PLAIN
 GROUP = 1 << macs.MAC_SHIFT
 """The bit of a key that tells a group address."""
@@ -33,10 +33,10 @@ def look(frame: Word, one: Word, table: Word, mask: Word, secret: Word, vlan: Wo
     """
     at, length = load64(frame), load64(frame + 8)
     store64(one + job.LENGTH, length)
-    if length >= HEADER_BYTES and length < job.LADEN:
+    if length >= HEADER_BYTES and length & job.LADEN == 0:
         low = load64(at)
         kind = load16(at + 12)
-        tagged = kind == _TPID and length >= HEADER_BYTES + TAG_BYTES
+        tagged = kind == TPID and length >= HEADER_BYTES + TAG_BYTES
         high = load64(at + 8) if tagged else load32(at + 8) | kind << 32
         source = (((low >> 48) & 0xFFFF) | (high & 0xFFFFFFFF) << 16) << macs.MAC_SHIFT | vlan
         target = (low & _ADDRESS) << macs.MAC_SHIFT | vlan
@@ -59,7 +59,7 @@ def refusal(work: Word, one: Word) -> Word:
     if length < HEADER_BYTES:
         return -RUNT
     high = load64(one + job.HIGH)
-    tagged = (high >> 32) & 0xFFFF == _TPID
+    tagged = (high >> 32) & 0xFFFF == TPID
     if length > load64(work + job.MTU) + HEADER_BYTES + (TAG_BYTES if tagged else 0):
         return -OVERSIZE
     if tagged:
@@ -118,7 +118,7 @@ def known_route(
     takes its numbers one by one, which keeps them in registers, because nearly every frame is one of these.
     """
     slot, length, target = 0, load64(one + job.LENGTH), load64(one + job.TARGET)
-    if length >= HEADER_BYTES and length <= longest and (load64(one + job.HIGH) >> 32) & 0xFFFF != _TPID:
+    if length >= HEADER_BYTES and length <= longest and (load64(one + job.HIGH) >> 32) & 0xFFFF != TPID:
         source = load64(one + job.SOURCE)
         origin = macs.search(table, mask, source, load64(one + job.SOURCE_HASH))
         known = macs.search(table, mask, target, load64(one + job.TARGET_HASH))
@@ -132,6 +132,32 @@ def known_route(
                 slot = 0
             else:
                 store64(origin + macs.SEEN, now_ns)
+    return slot
+
+
+@compiled(i64(i64, i64, i64))
+def carried_route(work: Word, one: Word, port: Word) -> Word:
+    """Returns the port of an unfinished frame that may pass as it is, which has a wire, or NOT_HERE.
+
+    As `known_route`: both stations are known, nothing about them is news, and the source is refreshed.
+    """
+    head, now_ns = load64(work + job.HEAD), load64(work + job.NOW)
+    target, entered = load64(one + job.TARGET), load64(work + job.SLOT)
+    origin = macs.find_at(head, load64(one + job.SOURCE), load64(one + job.SOURCE_HASH))
+    known = macs.find_at(head, target, load64(one + job.TARGET_HASH))
+    if load64(one + job.TAGGED) or target & GROUP or not load64(work + job.PRIVATE):
+        return NOT_HERE
+    if not macs.alive(head, origin, now_ns) or not macs.alive(head, known, now_ns):
+        return NOT_HERE
+    slot = load64(known + macs.PORT)
+    if load64(origin + macs.PORT) != entered or slot == entered or slot & macs.STATIC_BIT:
+        return NOT_HERE
+    row = load64(work + job.PORTS) + (slot << job.ROW_SHIFT)
+    if load64(row + job.STATE) & _BOTH != _BOTH or load64(row + job.ROW_VLAN) != load64(port + job.ROW_VLAN):
+        return NOT_HERE
+    if load64(row + job.RING) or not load64(row + job.WIRE):
+        return NOT_HERE
+    store64(origin + macs.SEEN, now_ns)
     return slot
 
 

@@ -13,10 +13,12 @@ from lamina_vswitch.domain.frame import HEADER_BYTES
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.plane import job
+from lamina_vswitch.plane.lanes import Wire
 from lamina_vswitch.plane.memory_ring import RingSink
 
 _WORDS = 1 << (job.ROW_SHIFT - 3)
 _STATE, _VLAN, _RING, _MASK, _SLOT_BYTES, _FLOOD, _FLOOD_SIZE, _RECORDS = range(8)
+_WIRE = job.WIRE >> 3
 
 
 class RowCounters(Counters):
@@ -68,6 +70,7 @@ class Rows:
         self._revisions: dict[str, tuple[ReferenceType[Switch], int]] = {}
         self._floods: dict[str, list[Any]] = {}
         self._simple: dict[tuple[bool, int], bool] = {}
+        self.wires: dict[int, Wire] = {}
 
     @property
     def address(self) -> int:
@@ -104,6 +107,11 @@ class Rows:
         """Return whether the plane may decide about frames that enter at a port, whose switch was refreshed."""
         return bool(self._table[slot, _STATE] & job.PLAIN)
 
+    def forget(self, slot: int) -> None:
+        """Forget the wire of a port at once: its memory goes."""
+        if slot < len(self) and not self._table[slot, _RING]:
+            self._table[slot, _WIRE] = 0
+
     def take_counts(self, slot: int) -> tuple[int, int]:
         """Return how many frames and bytes went into the ring of a port since the last time."""
         row = self._table[slot]
@@ -139,3 +147,5 @@ class Rows:
             if sizes.frame_bytes >= switch.mtu_bytes + HEADER_BYTES:
                 row[_RECORDS] = sink.ring.records
                 row[_RING], row[_MASK], row[_SLOT_BYTES] = sink.ring.address, sizes.slots - 1, sizes.slot_bytes
+        elif plain and port.slot in self.wires and sink is not None:
+            row[_WIRE] = self.wires[port.slot].address

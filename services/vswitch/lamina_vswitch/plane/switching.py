@@ -24,6 +24,7 @@ from lamina_vswitch.plane import burst as compiled
 from lamina_vswitch.plane import job, macs
 from lamina_vswitch.plane.bursts import Burst
 from lamina_vswitch.plane.flat_fdb import FlatFdb
+from lamina_vswitch.plane.lanes import Wire
 from lamina_vswitch.plane.memory_ring import RingSink
 from lamina_vswitch.plane.rows import Rows
 
@@ -53,6 +54,17 @@ class Plane:
         self._words = memoryview(self._job.data)
         self._words[job.LOOKS >> 3] = self._looks.ctypes.data
 
+    def connect(self, slot: int, wire: Wire) -> None:
+        """Send frames that leave by a port into a wire from now on, where nothing but the plane has a say in them."""
+        self._rows.wires[slot] = wire
+        self._engine.switch_at(slot).changed()
+
+    def disconnect(self, slot: int, wire: Wire) -> None:
+        """Forget a wire. Idempotent; the port may be gone."""
+        if self._rows.wires.get(slot) is wire:
+            del self._rows.wires[slot]
+            self._rows.forget(slot)
+
     def transmit(self, slot: int, burst: Burst, now_ns: int) -> int:
         """Switch a burst that entered at a port; return how many were dropped there. As the engine's `transmit`."""
         switch = self._engine.switch_at(slot)
@@ -78,8 +90,9 @@ class Plane:
             dropped += self._conclude(switch, slot, burst, first, now_ns)
             first = reached
             if ended == job.SLOW:
-                dropped += self._slowly(switch, slot, [burst.frame(first)], now_ns)
-                first += 1
+                slow = _alike(burst, first)
+                dropped += self._slowly(switch, slot, list(map(burst.frame, slow)), now_ns)
+                first = slow.stop
             if ended == job.DONE or first == len(burst):
                 return dropped
             if not self._ready(switch, slot):
@@ -126,7 +139,7 @@ class Plane:
         words[job.BURST >> 3], words[job.COUNT >> 3] = burst.address, len(burst)
         words[job.FIRST >> 3], words[job.LOOKED >> 3] = first, first
         words[job.TOUCHED >> 3], words[job.OUTBOX >> 3] = self._touched.ctypes.data, self._outbox.ctypes.data
-        words[job.OUTBOX_SIZE >> 3] = self._outbox_size
+        words[job.OUTBOX_SIZE >> 3], words[job.PRIVATE >> 3] = self._outbox_size, burst.private
 
     def _conclude(self, switch: Switch, slot: int, burst: Burst, first: int, now_ns: int) -> int:
         """Count, deliver and report what a run did with the frames from `first` on; return how many it dropped."""
@@ -157,11 +170,22 @@ class Plane:
         self._words[job.TOUCHES >> 3] = 0
         reports.sort()
         for target, full, first_full, status in reports:
+            if status & job.LEFT:
+                self._left(switch, target, now_ns)
+                continue
             if full:
                 self._engine.overflowed(target, [_leaving(burst.frame(first_full))] * full, now_ns)
             sink = self._engine.sink_at(target) if status else None
             if isinstance(sink, RingSink):
                 (sink.corrupt if status & job.BROKE else sink.wake)()
+
+    def _left(self, switch: Switch, target: int, now_ns: int) -> None:
+        """See to what the kernel did not take at a port with a wire: it waits, if it has room, or is lost."""
+        left, failed = self._rows.wires[target].settle()
+        if failed:
+            self._engine.overflowed(target, failed, now_ns)
+        if left:
+            self._engine.put(switch.ports[target], left, now_ns)
 
     def _outcome(self, port: Port, burst: Burst) -> Forwarding:
         """Return what a run noted, in the form of the reference: of frames that met the same, the first stands for all.
@@ -195,6 +219,13 @@ class Plane:
             mac = burst.frame(first)[6:12]
             result.moves.extend([Move(mac, port.vlan, words[job.MOVED_FROM >> 3], port.slot)] * moved)
         return result
+
+
+def _alike(burst: Burst, first: int) -> range:
+    """Return the numbers of the frames from one on that are not for the plane: they go to the reference together."""
+    lengths = burst.places[first:, 1]
+    plain = np.flatnonzero(lengths < job.LADEN)
+    return range(first, max(first + 1, first + int(plain[0]) if len(plain) else len(burst)))
 
 
 def _first_station(port: Port, burst: Burst, numbers: range, mtu_bytes: int) -> bytes:

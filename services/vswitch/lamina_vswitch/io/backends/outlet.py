@@ -6,12 +6,25 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from lamina_vswitch.io.backends.backend import sorted_out
 
 RETRY_S = 0.001
 """How often a full peer is tried that the kernel does not watch for us: a UNIX datagram socket of somebody else."""
 
 MOST_AT_ONCE = 256
 """Frames that one turn of the loop sends or reads, so that one backend does not hold up the others."""
+
+
+class Batches(Protocol):
+    """Sends many frames with few calls: the plane's wire, once the plane is loaded."""
+
+    def send(self, frames: Sequence[bytes]) -> tuple[list[bytes], list[bytes], list[bytes]]:
+        """Return the frames that went, those for which there is no room now, and those that failed."""
+
+    def set_waits(self, waits: bool) -> None:
+        """Learn whether frames wait, so that none passes them."""
 
 
 class Outlet:
@@ -37,6 +50,28 @@ class Outlet:
         self._waiting: deque[bytes] = deque()
         self._retry: asyncio.TimerHandle | None = None
         self._is_watching = False
+        self._batches: Batches | None = None
+
+    @property
+    def waits(self) -> int:
+        """How many frames wait."""
+        return len(self._waiting)
+
+    def use(self, batches: Batches) -> None:
+        """Send in batches from now on."""
+        self._batches = batches
+        batches.set_waits(bool(self._waiting))
+
+    def put_all(self, frames: Sequence[bytes]) -> int:
+        """Send frames or have them wait; return how many were taken, as `FrameSink.deliver` promises."""
+        taken: list[bytes] = []
+        lost: list[bytes] = []
+        left = frames
+        if self._batches is not None and not self._waiting:
+            taken, left, lost = self._batches.send(frames)
+        for frame in left:
+            (taken if self.put(frame) else lost).append(frame)
+        return sorted_out(frames, taken, lost)
 
     def put(self, frame: bytes) -> bool:
         """Send a frame or have it wait; False: it is lost."""
@@ -78,6 +113,8 @@ class Outlet:
             self._rest()
 
     def _wait(self) -> None:
+        if self._batches is not None:
+            self._batches.set_waits(True)
         loop = asyncio.get_running_loop()
         if not self._watched:
             self._retry = self._retry or loop.call_later(RETRY_S, self._flush)
@@ -86,6 +123,8 @@ class Outlet:
             self._is_watching = True
 
     def _rest(self) -> None:
+        if self._batches is not None:
+            self._batches.set_waits(False)
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

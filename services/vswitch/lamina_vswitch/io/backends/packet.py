@@ -10,21 +10,26 @@ import errno
 import socket
 import struct
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lamina_vswitch.domain.backend.definition import BackendState, Packet
 from lamina_vswitch.domain.backend.vnet import to_kernel
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.offload.takes import Takes
-from lamina_vswitch.io.backends.backend import sorted_out
-from lamina_vswitch.io.backends.outlet import Outlet
-from lamina_vswitch.io.backends.packet_blocks import SOL_PACKET, BlockRing
+from lamina_vswitch.io.backends.outlet import MOST_AT_ONCE, Outlet
+from lamina_vswitch.io.backends.packet_slots import SOL_PACKET, SlotRing
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import refusal
+
+if TYPE_CHECKING:
+    from lamina_vswitch.plane.lanes import PacketLane, Wire
+    from lamina_vswitch.plane.switching import Plane
 
 _ETH_P_ALL = 3
 _ADD_MEMBERSHIP, _VNET_HEADER, _IGNORE_OUTGOING = 1, 15, 23
 _MR_PROMISC = 1
-_MOST_BLOCKS = 4
+_MOST_BURSTS = 4
+_TELL_NS = 10_000_000
 _OVER = (errno.ENODEV, errno.ENXIO, errno.EBADF)
 
 
@@ -44,7 +49,7 @@ class PacketBackend:
         try:
             self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
             try:
-                self._ring = _opened(self._in, self._out, wanted)
+                self._ring = _opened(self._in, self._out, wanted, end.mtu_bytes())
             except BaseException:
                 self._out.close()
                 raise
@@ -55,29 +60,47 @@ class PacketBackend:
             self._in.close()
             raise
         self._outlet = Outlet(self._out.fileno(), capacity, self._send, end.lost)
+        self._told_ns = -_TELL_NS
+        self._fast: tuple[Plane, PacketLane, Wire] | None = None
 
     def start(self) -> None:
         """Begin to bring frames."""
         asyncio.get_running_loop().add_reader(self._in.fileno(), self._readable)
 
+    @property
+    def quick(self) -> bool:
+        """Whether it goes by the plane."""
+        return self._fast is not None
+
+    def quicken(self, plane: Plane) -> None:
+        """Go on by the plane, which is loaded now."""
+        from lamina_vswitch.plane.lanes import PacketLane, Wire
+
+        ring, wire = self._ring, Wire(self._out.fileno(), is_socket=True)
+        lane = PacketLane(self._in.fileno(), ring.memory, ring.slot_bytes, ring.slots, ring.next)
+        self._fast = plane, lane, wire
+        self._outlet.use(wire)
+        self._end.connect(plane, wire)
+
     def close(self) -> None:
         """Close the sockets and give the ring back. Idempotent."""
         if self._in.fileno() < 0:
             return
+        self._end.turn_away(DropReason.QUEUE_FULL, [b""] * self._ring.lost())
         self._end.close()
         asyncio.get_running_loop().remove_reader(self._in.fileno())
         self._outlet.withdraw()
+        if self._fast is not None:
+            plane, lane, wire = self._fast
+            self._end.disconnect(plane, wire)
+            lane.close()
         self._ring.close()
         self._in.close()
         self._out.close()
 
     def deliver(self, frames: Sequence[bytes]) -> int:
         """Send frames by the interface."""
-        taken: list[bytes] = []
-        lost: list[bytes] = []
-        for frame in frames:
-            (taken if self._outlet.put(frame) else lost).append(frame)
-        return sorted_out(frames, taken, lost)
+        return self._outlet.put_all(frames)
 
     def withdraw(self) -> list[bytes]:
         """Return what waits."""
@@ -93,11 +116,36 @@ class PacketBackend:
         self._out.sendmsg((to_kernel(frame), frame))
 
     def _readable(self) -> None:
-        frames, cut = self._ring.take(_MOST_BLOCKS)
-        if not frames and not cut:
+        if self._fast is None:
+            frames, cut, has_lost = self._ring.take(MOST_AT_ONCE)
+            found = len(frames)
+            self._end.transmit(frames)
+        else:
+            found, cut, has_lost = self._hurry(*self._fast)
+        if not found and not cut:
             self._note_error()
         self._end.turn_away(DropReason.OVERSIZE, [b""] * cut)
-        self._end.transmit(frames)
+        if has_lost:
+            self._tell_lost()
+
+    def _hurry(self, plane: Plane, lane: PacketLane, wire: Wire) -> tuple[int, int, bool]:
+        """Switch some bursts; return how many frames they had, how many were cut, and whether some were lost."""
+        found, cut, has_lost, mtu_bytes = 0, 0, False, self._end.mtu_bytes()
+        for _ in range(_MOST_BURSTS):
+            burst = lane.next(mtu_bytes)
+            self._end.switch(plane, burst)
+            lane.end()
+            found, cut, has_lost = found + len(burst), cut + lane.cut, has_lost or lane.has_lost
+            if len(burst) < lane.most:
+                break
+        return found, cut, has_lost
+
+    def _tell_lost(self) -> None:
+        """Count frames for which the ring had no room, now and then: the kernel says so until it is asked."""
+        now_ns = self._end.now_ns()
+        if now_ns - self._told_ns >= _TELL_NS:
+            self._told_ns = now_ns
+            self._end.turn_away(DropReason.QUEUE_FULL, [b""] * self._ring.lost())
 
     def _note_error(self) -> None:
         """Take an error of the socket, which would wake the loop for ever: its interface went down, or is gone."""
@@ -111,7 +159,7 @@ class PacketBackend:
             asyncio.get_running_loop().remove_reader(self._in.fileno())
 
 
-def _opened(end: socket.socket, out: socket.socket, wanted: Packet) -> BlockRing:
+def _opened(end: socket.socket, out: socket.socket, wanted: Packet, mtu_bytes: int) -> SlotRing:
     try:
         number = socket.if_nametoindex(wanted.interface)
     except OSError as error:  # it has no number of its own
@@ -122,7 +170,7 @@ def _opened(end: socket.socket, out: socket.socket, wanted: Packet) -> BlockRing
     for each in (end, out):
         each.setsockopt(SOL_PACKET, _VNET_HEADER, 1)
     end.setsockopt(SOL_PACKET, _IGNORE_OUTGOING, 1)
-    ring = BlockRing(end, wanted.ring_bytes)
+    ring = SlotRing(end, wanted.ring_bytes, mtu_bytes)
     try:
         out.bind((wanted.interface, 0))
         end.bind((wanted.interface, _ETH_P_ALL))

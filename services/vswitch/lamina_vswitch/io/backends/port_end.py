@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.offload.entry import admitted
 from lamina_vswitch.engines.interface import SwitchEngine
+
+if TYPE_CHECKING:
+    from lamina_vswitch.plane.bursts import Burst
+    from lamina_vswitch.plane.lanes import Wire
+    from lamina_vswitch.plane.switching import Plane
 
 
 class PortEnd:
@@ -27,6 +33,19 @@ class PortEnd:
             good, bad = admitted(frames, self.mtu_bytes())
             self.turn_away(DropReason.OFFLOAD_INVALID, bad)
             self._engine.transmit(self._slot, good, self.now_ns())
+
+    def connect(self, plane: Plane, wire: Wire) -> None:
+        """Let the plane send by a wire what leaves by the port."""
+        plane.connect(self._slot, wire)
+
+    def disconnect(self, plane: Plane, wire: Wire) -> None:
+        """Take the wire away."""
+        plane.disconnect(self._slot, wire)
+
+    def switch(self, plane: Plane, burst: Burst) -> None:
+        """Switch a burst that came from the outside, by the plane."""
+        if self._open and len(burst):
+            plane.transmit(self._slot, burst, self.now_ns())
 
     def turn_away(self, reason: DropReason, frames: Sequence[bytes]) -> None:
         """Count frames from the outside that are none."""

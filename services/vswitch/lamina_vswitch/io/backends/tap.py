@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from lamina_vswitch.domain.backend.definition import BackendState, Tap
 from lamina_vswitch.domain.backend.vnet import LAYOUT, from_kernel, to_kernel
@@ -23,6 +24,10 @@ from lamina_vswitch.io.backends.backend import sorted_out
 from lamina_vswitch.io.backends.outlet import MOST_AT_ONCE, Outlet
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import lacking, refusal
+
+if TYPE_CHECKING:
+    from lamina_vswitch.plane.lanes import TapLane, Wire
+    from lamina_vswitch.plane.switching import Plane
 
 _TUNSETIFF, _TUNSETOFFLOAD, _TUNSETCARRIER = 0x400454CA, 0x400454D0, 0x400454E2
 _IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 2, 0x100, 0x1000, 0x4000
@@ -55,6 +60,9 @@ class TapBackend:
             self._shut()
             raise
         self._outlets = [Outlet(file, capacity, _writer(file), end.lost) for file in self._files]
+        self._plane: Plane | None = None
+        self._lanes: dict[int, TapLane] = {}
+        self._wire: Wire | None = None
 
     def start(self) -> None:
         """Begin to bring frames."""
@@ -62,9 +70,29 @@ class TapBackend:
         for file in self._files:
             loop.add_reader(file, self._readable, file)
 
+    @property
+    def quick(self) -> bool:
+        """Whether it goes by the plane."""
+        return self._plane is not None
+
+    def quicken(self, plane: Plane) -> None:
+        """Go on by the plane, which is loaded now. Where there are several queues, Python chooses among them."""
+        from lamina_vswitch.plane.lanes import TapLane, Wire
+
+        self._plane = plane
+        self._lanes = {file: TapLane(file) for file in self._files}
+        for file, outlet in zip(self._files, self._outlets, strict=True):
+            wire = Wire(file, is_socket=False)
+            outlet.use(wire)
+            if len(self._files) == 1:
+                self._wire = wire
+                self._end.connect(plane, wire)
+
     def close(self) -> None:
         """Close the device. Idempotent."""
         self._end.close()
+        if self._plane is not None and self._wire is not None:
+            self._end.disconnect(self._plane, self._wire)
         self._stop_reading()
         for outlet in self._outlets:
             outlet.withdraw()
@@ -72,11 +100,13 @@ class TapBackend:
 
     def deliver(self, frames: Sequence[bytes]) -> int:
         """Give frames to the kernel, each flow by one queue."""
+        outlets = self._outlets
+        if len(outlets) == 1:
+            return outlets[0].put_all(frames)
         taken: list[bytes] = []
         lost: list[bytes] = []
-        outlets = self._outlets
         for frame in frames:
-            outlet = outlets[0] if len(outlets) == 1 else outlets[flow_hash(frame) % len(outlets)]
+            outlet = outlets[flow_hash(frame) % len(outlets)]
             (taken if outlet.put(frame) else lost).append(frame)
         return sorted_out(frames, taken, lost)
 
@@ -95,6 +125,12 @@ class TapBackend:
         """Do nothing: who keeps the backends closes it."""
 
     def _readable(self, file: int) -> None:
+        if self._plane is not None:
+            lane = self._lanes[file]
+            self._end.switch(self._plane, lane.next(self._end.mtu_bytes()))
+            if lane.error:
+                self._failed(lane.error)
+            return
         frames: list[bytes] = []
         for _ in range(MOST_AT_ONCE):
             try:
@@ -102,14 +138,18 @@ class TapBackend:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
-                if error.errno in _OVER:
-                    self._stop_reading()
-                    self.state, self.detail = BackendState.FAILED, f"the device went away: {error.strerror}"
-                else:
-                    self.detail = f"the last read failed: {error.strerror}"
+                self._failed(error.errno or errno.EIO)
                 break
             frames.append(from_kernel(data, data[LAYOUT.size :]))
         self._end.transmit(frames)
+
+    def _failed(self, number: int) -> None:
+        """Take an error of reading."""
+        if number in _OVER:
+            self._stop_reading()
+            self.state, self.detail = BackendState.FAILED, f"the device went away: {os.strerror(number)}"
+        else:
+            self.detail = f"the last read failed: {os.strerror(number)}"
 
     def _stop_reading(self) -> None:
         loop = asyncio.get_running_loop()
