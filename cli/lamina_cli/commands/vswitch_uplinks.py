@@ -23,9 +23,18 @@ def configure(verbs: Any) -> None:
     sub = verbs.add_parser("uplinks", help="list the uplinks of a switch")
     sub.add_argument("switch", help="name of the switch")
     command(sub, uplinks, lists=True)
-    sub = verbs.add_parser("uplink", help="make an uplink, whose wire is what is plugged into its port")
+    sub = verbs.add_parser("uplink", help="make an uplink: of a NIC, or of what is plugged into its port")
     sub.add_argument("switch", help="name of the switch")
     sub.add_argument("uplink", help="name of the uplink")
+    sub.add_argument("--nic", help="NIC that it drives, its name or the full one; without, its port is the way out")
+    sub.add_argument(
+        "--vlans",
+        nargs="+",
+        type=_vlans,
+        default=[],
+        metavar="FIRST[-LAST]",
+        help="VLANs that it carries (default all)",
+    )
     sub.add_argument("--native-vlan", type=parse.INT32, default=0, help="VLAN that travels untagged (default 0)")
     command(sub, uplink, lists=True)
     sub = verbs.add_parser("delete-uplink", help="delete an uplink with its port")
@@ -36,7 +45,17 @@ def configure(verbs: Any) -> None:
     sub.add_argument("--balancing", choices=BALANCING, help="what decides which uplink a frame takes")
     sub.add_argument("--active", nargs="+", default=[], metavar="UPLINK", help="uplinks in order of preference")
     sub.add_argument("--standby", nargs="+", default=[], metavar="UPLINK", help="uplinks that take over")
+    sub.add_argument("--announce", action=argparse.BooleanOptionalAction, help="tell the physical network of moves")
+    sub.add_argument("--failback", action=argparse.BooleanOptionalAction, help="go back to an uplink that returns")
     command(sub, teaming, lists=True)
+
+
+def _vlans(text: str) -> tuple[int, int]:
+    """Returns the first and the last VLAN of a range; whether they can be, the switch says."""
+    first, _, end = text.partition("-")
+    if not first.isdigit() or not (end or first).isdigit() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a VLAN nor a range FIRST-LAST")
+    return int(first), int(end or first)
 
 
 def _stub(client: Client) -> UplinksStub:
@@ -79,8 +98,12 @@ async def uplink(client: Client, args: argparse.Namespace) -> None:
     """Creates an uplink."""
     from lamina.vswitch.v1 import uplinks_pb2 as pb
 
-    wanted = pb.Uplink(backend_port=True, trunk=pb.VlanTrunk(native_vlan_id=args.native_vlan))
     parent = await switch_name(client, args.switch)
+    ranges = [pb.VlanRange(first_vlan_id=first, last_vlan_id=end) for first, end in args.vlans]
+    wanted = pb.Uplink(backend_port=not args.nic, trunk=pb.VlanTrunk(ranges=ranges, native_vlan_id=args.native_vlan))
+    if args.nic:
+        host = parent.partition("/switches/")[0]
+        wanted.nic = args.nic if "/" in args.nic else f"{host}/nics/{args.nic}"
     request = pb.CreateUplinkRequest(parent=parent, uplink_id=args.uplink, uplink=wanted)
     _show([await _stub(client).CreateUplink(request)], args.output)
 
@@ -96,6 +119,7 @@ async def delete_uplink(client: Client, args: argparse.Namespace) -> None:
 
 async def teaming(client: Client, args: argparse.Namespace) -> None:
     """Shows or changes the teaming of a port group."""
+    from google.protobuf.field_mask_pb2 import FieldMask
     from lamina.vswitch.v1 import uplinks_pb2 as pb
 
     group = await part_name(client, "portGroups", args.group)
@@ -105,10 +129,20 @@ async def teaming(client: Client, args: argparse.Namespace) -> None:
         active_uplinks=[await in_switch(client, switch, "uplinks", each) for each in args.active],
         standby_uplinks=[await in_switch(client, switch, "uplinks", each) for each in args.standby],
     )
+    changed = {
+        "active_uplinks": bool(args.active),
+        "standby_uplinks": bool(args.standby),
+        "balancing": args.balancing is not None,
+        "announce": args.announce is not None,
+        "no_failback": args.failback is not None,
+    }
+    paths = [path for path, is_changed in changed.items() if is_changed]
     if args.balancing:
         wanted.balancing = pb.TeamingPolicy.Balancing.Value(f"BALANCING_{args.balancing.upper().replace('-', '_')}")
-    if args.balancing or args.active or args.standby:
-        found = await _stub(client).UpdateTeamingPolicy(pb.UpdateTeamingPolicyRequest(teaming_policy=wanted))
+    wanted.announce, wanted.no_failback = args.announce is True, args.failback is False
+    if paths:
+        request = pb.UpdateTeamingPolicyRequest(teaming_policy=wanted, update_mask=FieldMask(paths=paths))
+        found = await _stub(client).UpdateTeamingPolicy(request)
     else:
         found = await _stub(client).GetTeamingPolicy(pb.GetTeamingPolicyRequest(name=wanted.name))
     output.show(

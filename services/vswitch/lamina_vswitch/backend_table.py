@@ -23,7 +23,7 @@ from lamina_vswitch.domain.backend.definition import (
 )
 from lamina_vswitch.domain.definition import Origin, PortDefinition
 from lamina_vswitch.domain.offload.takes import PLAIN, Takes
-from lamina_vswitch.domain.refusals import unknown
+from lamina_vswitch.domain.refusals import port_attached, unknown
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.io.backends.backend import Backend
@@ -106,12 +106,8 @@ class BackendTable:
                 reason="BACKEND_EXISTS",
                 next_step="Delete it first; a port has one backend.",
             )
-        if self._catalog.engine.attached(port.slot):
-            raise FailedPrecondition(
-                f"{self._catalog.port_name(*key)} has something else plugged in already.",
-                reason="PORT_ATTACHED",
-                next_step="End that first, or plug into another port.",
-            )
+        if port.slot in self._catalog.reserved or self._catalog.engine.attached(port.slot):
+            raise port_attached(self._catalog.port_name(*key))
         backend = self._open(wanted, resumed=False)
         chosen = _shown(wanted, backend)  # after a restart, the peer finds it where it was
         try:

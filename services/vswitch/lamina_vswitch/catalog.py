@@ -24,7 +24,7 @@ from lamina_vswitch.domain.definition import (
 )
 from lamina_vswitch.domain.offload.takes import Takes
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.refusals import exists, in_use, internal, over_limit, stale, unknown
+from lamina_vswitch.domain.refusals import exists, in_use, internal, over_limit, port_attached, stale, unknown
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.interface import DefinitionStore, FrameSink, SwitchEngine
@@ -66,6 +66,8 @@ class Catalog:
         """Port groups that are trunks, by ids of switch and group; whoever keeps the policies keeps it."""
         self.port_trunks: dict[tuple[str, str], Trunk] = {}
         """Ports that are trunks of their own, by ids of switch and port; whoever keeps the uplinks keeps it."""
+        self.reserved: dict[int, FrameSink] = {}
+        """Sinks that alone may have a port, by its slot: NICs of uplinks, also while they have no link."""
         self.switch_users: list[Callable[[str], int]] = []
         """Asked how many things beside ports a switch carries, such as networks without a router."""
         self.plugged: list[Callable[[PortDefinition], None]] = []
@@ -313,6 +315,8 @@ class Catalog:
 
     def attach(self, port: PortDefinition, sink: FrameSink, now_ns: int, takes: Takes | None = None) -> None:
         """Give a port a carrier. `takes` is what the device takes unfinished, None for nothing at all."""
+        if self.reserved.get(port.slot, sink) is not sink:
+            raise port_attached(self.port_name(port.switch, port.port))
         self.engine.attach(port.slot, sink, now_ns, takes)
         self._note(self.port_name(port.switch, port.port), "port.attached", slot=port.slot)
 
@@ -377,8 +381,7 @@ class Catalog:
         _tell(self.unplugged, port)
 
     def _note(self, name: str, event: str, **inputs: object) -> None:
-        details = tuple(sorted((key, str(value)) for key, value in inputs.items()))
-        self.notice(Notice(name, event, "", details))
+        self.notice(Notice(name, event, "", tuple(sorted((key, str(value)) for key, value in inputs.items()))))
 
 
 @contextmanager

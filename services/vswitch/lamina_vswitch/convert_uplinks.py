@@ -12,7 +12,7 @@ from lamina_vswitch.convert_policies import changed_paths, trunk_message, trunk_
 from lamina_vswitch.domain.definition import MAX_REQUEST_ID_BYTES
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.teaming import Balancing
-from lamina_vswitch.domain.uplink import MAX_UPLINKS, NIC_NAME, UPLINK_NAME, TeamingPolicy, UplinkDefinition
+from lamina_vswitch.domain.uplink import MAX_UPLINKS, NIC_NAME, UPLINK_NAME, NicView, TeamingPolicy, UplinkDefinition
 from lamina_vswitch.names import Names
 
 UPLINK_FIELDS = ("link", "trunk")
@@ -94,10 +94,18 @@ def _check_link(check: Checks, link: int) -> None:
 
 
 def uplink(
-    name: str, definition: UplinkDefinition, port: str, link_up: bool, carrier: bool, mtu_bytes: int
+    name: str,
+    definition: UplinkDefinition,
+    port: str,
+    link_up: bool,
+    carrier: bool,
+    mtu_bytes: int,
+    nic: NicView | None,
 ) -> pb.Uplink:
     """Return an uplink as a message; `carrier` says that something is plugged in and its cable is whole."""
     state = pb.Uplink.STATE_UP if carrier else pb.Uplink.STATE_NO_CARRIER
+    if nic is not None and not nic.driven:
+        state = pb.Uplink.STATE_FAILED
     return pb.Uplink(
         name=name,
         nic=definition.nic,
@@ -107,7 +115,8 @@ def uplink(
         state=state if link_up else pb.Uplink.STATE_DOWN,
         port=port,
         mtu_bytes=mtu_bytes,
-        queue_pairs=1,
+        rate_bits_per_second=nic.rate_bits_per_second if nic is not None else 0,
+        queue_pairs=nic.queue_pairs if nic is not None else 1,
     )
 
 

@@ -43,6 +43,8 @@ class PolicyBook:
         self._ports: dict[tuple[str, str], PortPolicy] = {}
         self.regrouped: list[Callable[[str], None]] = []
         """Called in order with the id of a switch of which a group is in other VLANs now."""
+        self.resized: list[Callable[[str], None]] = []
+        """Called in order with the id of a switch that has another MTU now."""
         catalog.plugged.append(self._plugged)
         catalog.unplugged.append(self._unplugged)
         catalog.group_gone.append(self._ungrouped)
@@ -85,6 +87,9 @@ class PolicyBook:
             else:
                 self._loops[switch.switch] = loop
             self._watch(switch.switch, now_ns)
+        if switch.mtu_bytes != old.mtu_bytes:
+            for told in self.resized:
+                told(switch.switch)
         name = self._catalog.switch_name(switch.switch)
         self._note(name, "switch.updated", mtu_bytes=switch.mtu_bytes, loop_detection="on" if loop else "off")
 

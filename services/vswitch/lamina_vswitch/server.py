@@ -33,6 +33,7 @@ from lamina_vswitch.engines.interface import SwitchEngine
 from lamina_vswitch.faults import VswitchFaults
 from lamina_vswitch.frame_paths import FramePaths
 from lamina_vswitch.holding import Holding
+from lamina_vswitch.io.nic_driver import HardwareBelow
 from lamina_vswitch.io.store import SqliteStore
 from lamina_vswitch.io.store_backends import BackendStore
 from lamina_vswitch.io.store_networks import NetworkStore
@@ -59,6 +60,7 @@ from lamina_vswitch.serving.translations import TranslationsServicer
 from lamina_vswitch.serving.uplinks import UplinksServicer
 from lamina_vswitch.serving.views import Views
 from lamina_vswitch.translations import Translations
+from lamina_vswitch.uplink_nics import UplinkNics
 from lamina_vswitch.uplinks import UplinkTable
 from lamina_vswitch.watchers import Watchers
 
@@ -123,6 +125,7 @@ class VswitchService:
         self._translations = Translations(self._networks, tables, environment.clock, rng, events.record)
         now_ns = environment.clock.now_ns
         self._uplinks = UplinkTable(self._catalog, UplinkStore(self._store), self._policies, self._networks, now_ns)
+        self._nics = UplinkNics(self._catalog, self._uplinks, self._policies, environment.clock)
         rng = environment.rng.child("overlays")
         overlays = OverlayStore(self._store)
         self._overlays = OverlayTable(self._catalog, overlays, self._uplinks, self._networks, environment.clock, rng)
@@ -146,7 +149,7 @@ class VswitchService:
         backends_pb2_grpc.add_BackendsServicer_to_server(BackendsServicer(views, self._backends), server)
         paths = FramePaths(self._catalog, self._networks, self._overlays, self._uplinks, self._backends)
         captures_pb2_grpc.add_CapturesServicer_to_server(CapturesServicer(views, self._watchers, paths), server)
-        uplinks_pb2_grpc.add_UplinksServicer_to_server(UplinksServicer(views, self._uplinks), server)
+        uplinks_pb2_grpc.add_UplinksServicer_to_server(UplinksServicer(views, self._uplinks, self._nics), server)
         overlays_pb2_grpc.add_OverlaysServicer_to_server(OverlaysServicer(views, self._overlays), server)
 
     async def start(self) -> None:
@@ -175,9 +178,10 @@ class VswitchService:
         if hardware is not None:
             owner, epoch = f"{self._environment.host}/vswitch", self._store.next_epoch()
             self._hardware = await OwnerSession.open(
-                hardware, owner, epoch, self._environment.clock, self._store.save_epoch
-            )
+                hardware, owner, epoch, self._environment.clock, self._store.save_epoch, fresh=True
+            )  # what an earlier start had of NICs is nothing to this one
             self._environment.layer.boot_id = self._hardware.handshake.boot_id
+            self._nics.restore(HardwareBelow(hardware, self._hardware, self._environment.bus_path))
 
     async def stop(self) -> None:
         """End the streams and close the store. Idempotent."""
@@ -190,6 +194,7 @@ class VswitchService:
         self._pacer.stop()
         self._networks.stop()
         self._overlays.stop()
+        await self._nics.stop()
         self._environment.layer.sessions.close()
         if self._grace is not None:
             self._grace.cancel()

@@ -23,7 +23,6 @@ from lamina_vswitch.domain.uplink import (
     UPLINK_NAME,
     TeamingPolicy,
     UplinkDefinition,
-    nics_unsupported,
     uplink_in_use,
     uplink_limit,
     vlan_host_only,
@@ -102,11 +101,19 @@ class UplinkTable:
         return UPLINK_NAME.format(host=self._catalog.host, switch=switch, uplink=uplink)
 
     def create(self, wanted: UplinkDefinition, link_up: bool, request_id: str) -> UplinkDefinition:
-        """Create an uplink with its port, or return what the same request made before."""
+        """Create an uplink with its port, or return what the same request made before. Its NIC, if any, is open."""
+        known = self.check_new(wanted, link_up, request_id)
+        if known is not None:
+            return known
+        self._make(wanted, link_up, _origin(wanted, link_up, request_id))
+        self._note(self.name(wanted.switch, wanted.uplink), "uplink.created")
+        return wanted
+
+    def check_new(self, wanted: UplinkDefinition, link_up: bool, request_id: str) -> UplinkDefinition | None:
+        """Return what the same request made before, None when nothing did. Raises what forbids to create it."""
         self._catalog.switch(wanted.switch)
         key = (wanted.switch, wanted.uplink)
-        origin = Origin(request_id, repr((wanted, link_up)))
-        if self._requests.replayed("uplink", key, origin):
+        if self._requests.replayed("uplink", key, _origin(wanted, link_up, request_id)):
             return self._uplinks[key]
         if key in self._uplinks:
             raise exists("uplink", self.name(*key))
@@ -115,11 +122,7 @@ class UplinkTable:
         if len(self.uplinks(wanted.switch)) >= MAX_UPLINKS:
             raise uplink_limit(self._catalog.switch_name(wanted.switch))
         self._check(wanted)
-        if wanted.nic:
-            raise nics_unsupported()
-        self._make(wanted, link_up, origin)
-        self._note(self.name(*key), "uplink.created")
-        return wanted
+        return None
 
     def _make(self, wanted: UplinkDefinition, link_up: bool, origin: Origin) -> None:
         key = (wanted.switch, wanted.uplink)
@@ -321,3 +324,7 @@ class UplinkTable:
 
     def _note(self, name: str, event: str, **inputs: object) -> None:
         self._catalog.notice(Notice(name, event, "", tuple(sorted((key, str(value)) for key, value in inputs.items()))))
+
+
+def _origin(wanted: UplinkDefinition, link_up: bool, request_id: str) -> Origin:
+    return Origin(request_id, repr((wanted, link_up)))

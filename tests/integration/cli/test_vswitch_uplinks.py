@@ -53,3 +53,20 @@ def test_uplinks_are_made_shared_and_deleted(outward: Any) -> None:
     header, row = shown.splitlines()
     assert header.split() == ["GROUP", "BALANCING", "ACTIVE", "STANDBY", "USED"]
     assert row.split() == ["g", "failover", "u2", "u1", "-"]
+
+
+def test_an_uplink_of_a_nic_and_a_team_that_stays(outward: Any) -> None:
+    """A NIC is named by its last part, VLANs by ranges; announcing and staying are switched on and off."""
+    words = ("vswitch", "uplink", "outward", "n", "--nic", "nic0", "--vlans", "5", "10-20", "-o", "json")
+    (made,) = json.loads(outward.run(*words).stdout)
+    assert made["nic"].endswith("/nics/nic0")
+    assert [(each["first_vlan_id"], each["last_vlan_id"]) for each in made["trunk"]["ranges"]] == [(5, 5), (10, 20)]
+    row = outward.run("vswitch", "uplinks", "outward").stdout.splitlines()[1]
+    assert row.split() == ["n", "no-carrier", "nic0", "5,10-20", "0"]
+    outward.run("vswitch", "create-group", "outward", "g")
+    on = ("--announce", "--no-failback", "-o", "json")
+    (policy,) = json.loads(outward.run("vswitch", "teaming", "outward/g", *on).stdout)
+    assert (policy["announce"], policy["no_failback"]) == (True, True)
+    (policy,) = json.loads(outward.run("vswitch", "teaming", "outward/g", "--no-announce", "-o", "json").stdout)
+    assert (policy.get("announce", False), policy["no_failback"]) == (False, True)
+    outward.run("vswitch", "delete-uplink", "outward/n")

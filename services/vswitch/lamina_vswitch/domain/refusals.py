@@ -92,3 +92,12 @@ def not_held(port: str) -> FailedPrecondition:
         next_step="Hold it with QuiescePort first.",
         port=port,
     )
+
+
+def port_attached(name: str) -> FailedPrecondition:
+    """Return the error for a port with something else plugged in, or kept for the NIC of its uplink."""
+    return FailedPrecondition(
+        f"{name} has something else plugged in already.",
+        reason="PORT_ATTACHED",
+        next_step="End that first, or plug into another port.",
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina_kit.errors import FailedPrecondition, ResourceExhausted, Unimplemented
+from lamina_kit.errors import FailedPrecondition, ResourceExhausted, Unavailable, Unimplemented
 from lamina_kit.names import Pattern
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.teaming import Balancing
@@ -28,6 +28,15 @@ class UplinkDefinition:
     uplink: str
     trunk: Trunk = EVERY_VLAN
     nic: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NicView:
+    """The NIC of an uplink as it is now: whether it is driven, its rate (0: not told) and the queue pairs in use."""
+
+    driven: bool
+    rate_bits_per_second: int = 0
+    queue_pairs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +81,39 @@ def vlan_host_only(vlan: int, network: str, next_step: str) -> FailedPreconditio
 
 
 def nics_unsupported() -> Unimplemented:
-    """Return the error for an uplink by a NIC, which no engine drives yet."""
+    """Return the error for an uplink by a NIC where no hardware is below."""
     return Unimplemented(
-        "No engine of this build drives NICs of hardware.",
+        "This vswitch has no hardware below it whose NICs it could drive.",
         reason="ENGINE_LACKS_NICS",
         next_step="Create the uplink with backend_port, and plug a backend into its port.",
+    )
+
+
+def nic_in_use(nic: str, user: str) -> FailedPrecondition:
+    """Return the error for a NIC that another uplink, or somebody else, has."""
+    return FailedPrecondition(
+        f"{nic} is in use: {user}",
+        reason="NIC_IN_USE",
+        next_step="Free it there, or choose another NIC.",
+        nic=nic,
+    )
+
+
+def mtu_unsupported(nic: str, mtu_bytes: int) -> FailedPrecondition:
+    """Return the error for a NIC that carries less than the switch's MTU."""
+    return FailedPrecondition(
+        f"{nic} does not carry frames of {mtu_bytes} bytes of payload, the MTU of the switch.",
+        reason="MTU_UNSUPPORTED",
+        next_step="Lower the MTU of the switch, or choose another NIC.",
+        mtu_bytes=mtu_bytes,
+    )
+
+
+def hardware_unreachable(nic: str) -> Unavailable:
+    """Return the error for hardware that does not answer."""
+    return Unavailable(
+        f"The hardware that has {nic} does not answer.",
+        reason="HARDWARE_UNREACHABLE",
+        next_step="Try again later.",
+        nic=nic,
     )

@@ -13,6 +13,7 @@ from lamina_vswitch.domain.definition import PortGroupDefinition
 from lamina_vswitch.domain.page import page
 from lamina_vswitch.domain.uplink import TEAMING_POLICY_NAME, UPLINK_NAME, UplinkDefinition
 from lamina_vswitch.serving.views import Views
+from lamina_vswitch.uplink_nics import UplinkNics
 from lamina_vswitch.uplinks import UplinkTable
 
 Context = aio.ServicerContext[Any, Any]
@@ -21,14 +22,16 @@ Context = aio.ServicerContext[Any, Any]
 class UplinksServicer(rpc.UplinksServicer):
     """Serves `lamina.vswitch.v1.Uplinks`."""
 
-    def __init__(self, views: Views, uplinks: UplinkTable) -> None:
+    def __init__(self, views: Views, uplinks: UplinkTable, nics: UplinkNics) -> None:
         self._v = views
         self._uplinks = uplinks
+        self._nics = nics
 
     async def CreateUplink(self, request: pb.CreateUplinkRequest, context: Context) -> pb.Uplink:
         """Create an uplink with its port."""
         wanted, link_up = convert.uplink_definition(request, self._v.names)
-        return self._uplink(self._uplinks.create(wanted, link_up, request.request_id))
+        create = self._nics.create if wanted.nic else self._create
+        return self._uplink(await create(wanted, link_up, request.request_id))
 
     async def GetUplink(self, request: pb.GetUplinkRequest, context: Context) -> pb.Uplink:
         """Return an uplink."""
@@ -47,8 +50,9 @@ class UplinksServicer(rpc.UplinksServicer):
         return self._uplink(self._uplinks.update(wanted, link_up))
 
     async def DeleteUplink(self, request: pb.DeleteUplinkRequest, context: Context) -> pb.DeleteUplinkResponse:
-        """Delete an uplink with its port."""
+        """Delete an uplink with its port; the NIC has been given back when this returns."""
         self._uplinks.delete(*self._v.names.of("uplink", UPLINK_NAME, request.name))
+        await self._nics.given_back()
         return pb.DeleteUplinkResponse()
 
     async def GetTeamingPolicy(self, request: pb.GetTeamingPolicyRequest, context: Context) -> pb.TeamingPolicy:
@@ -61,6 +65,9 @@ class UplinksServicer(rpc.UplinksServicer):
         old = self._uplinks.policy(group)
         self._uplinks.update_policy(group, convert.changed_policy(request, old, group.switch, self._v.names))
         return self._policy(group)
+
+    async def _create(self, wanted: UplinkDefinition, link_up: bool, request_id: str) -> UplinkDefinition:
+        return self._uplinks.create(wanted, link_up, request_id)
 
     def _found(self, name: str, field: str) -> UplinkDefinition:
         return self._uplinks.get(*self._v.names.of("uplink", UPLINK_NAME, name, field))
@@ -77,6 +84,7 @@ class UplinksServicer(rpc.UplinksServicer):
             port.link_up,
             self._v.engine.attached(port.slot) and self._v.engine.link(port.slot),
             self._v.catalog.mtu_bytes(port.slot),
+            self._nics.view(uplink),
         )
 
     def _policy(self, group: PortGroupDefinition) -> pb.TeamingPolicy:

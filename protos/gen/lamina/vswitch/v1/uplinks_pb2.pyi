@@ -42,7 +42,7 @@ class Uplink(_message.Message):
         STATE_NO_CARRIER: Uplink._State.ValueType  # 3
         """The link is on, but the far end of the wire does not answer: no carrier."""
         STATE_FAILED: Uplink._State.ValueType  # 4
-        """The NIC is gone or broke; `port` says more in its events."""
+        """The NIC is gone or broke, or its DMA was refused (`NIC_DMA_FAULT`); `port` says more in its events."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """What an uplink is doing."""
@@ -56,7 +56,7 @@ class Uplink(_message.Message):
     STATE_NO_CARRIER: Uplink.State.ValueType  # 3
     """The link is on, but the far end of the wire does not answer: no carrier."""
     STATE_FAILED: Uplink.State.ValueType  # 4
-    """The NIC is gone or broke; `port` says more in its events."""
+    """The NIC is gone or broke, or its DMA was refused (`NIC_DMA_FAULT`); `port` says more in its events."""
 
     NAME_FIELD_NUMBER: _builtins.int
     NIC_FIELD_NUMBER: _builtins.int

@@ -34,7 +34,7 @@ class UplinksStub:
     `MTU_UNSUPPORTED` when the NIC carries less than the switch's MTU, or `VLAN_HOST_ONLY` when it would carry the VLAN
     of a host-only network, or `VLAN_HAS_OVERLAY` for one that an overlay joins (the caller leaves that out of the
     trunk); RESOURCE_EXHAUSTED `UPLINK_LIMIT` or `PORT_LIMIT`; UNAVAILABLE `HARDWARE_UNREACHABLE` (the caller retries
-    later); UNIMPLEMENTED `ENGINE_LACKS_NICS` for a NIC where the engine drives none, as today's does not.
+    later); UNIMPLEMENTED `ENGINE_LACKS_NICS` for a NIC where no hardware is below.
     """
     GetUplink: _aio.UnaryUnaryMultiCallable[_uplinks_pb2.GetUplinkRequest, _uplinks_pb2.Uplink]
     """Returns an uplink.
@@ -98,7 +98,7 @@ class UplinksServicer:
         `MTU_UNSUPPORTED` when the NIC carries less than the switch's MTU, or `VLAN_HOST_ONLY` when it would carry the VLAN
         of a host-only network, or `VLAN_HAS_OVERLAY` for one that an overlay joins (the caller leaves that out of the
         trunk); RESOURCE_EXHAUSTED `UPLINK_LIMIT` or `PORT_LIMIT`; UNAVAILABLE `HARDWARE_UNREACHABLE` (the caller retries
-        later); UNIMPLEMENTED `ENGINE_LACKS_NICS` for a NIC where the engine drives none, as today's does not.
+        later); UNIMPLEMENTED `ENGINE_LACKS_NICS` for a NIC where no hardware is below.
         """
 
     def GetUplink(
