@@ -1,11 +1,11 @@
-"""Runs one of the words that `./run` keeps to itself: `python -m lamina_tools test|check|gen|bench …`."""
+"""Runs one of the words that `./run` keeps to itself: `python -m lamina_tools test|check|gen|bench|fuzz …`."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-WORDS = {"test": "testing", "check": "checks", "gen": "generate", "bench": "bench"}
+WORDS = {"test": "testing", "check": "checks", "gen": "generate", "bench": "bench", "fuzz": "fuzz"}
 
 
 def main(arguments: list[str]) -> int:

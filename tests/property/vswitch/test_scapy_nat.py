@@ -7,7 +7,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, UDP, defragment, fragment
+from scapy.layers import inet
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from tests.property.vswitch.scapy_frames import adversarial, rebuilt
@@ -33,6 +34,7 @@ SEEDS = (1, 2)
 LIMIT, PER_ADDRESS, PORTS = 24, 12, 16
 GUEST, OTHER, OUTSIDE, PEER = "10.0.2.15", "10.0.2.16", "198.51.100.1", "203.0.113.7"
 STEP_NS = 20_000_000
+SCAPY: Any = inet  # parts of it have no types
 ETHER = bytes(Ether(dst="02:00:00:00:00:01", src="02:00:00:00:00:02", type=0x0800))
 
 
@@ -97,8 +99,11 @@ def packet(*layers: Any) -> bytes:
 
 def rude(rng: random.Random, src: str, dst: str, seen: list[bytes]) -> bytes:
     """Returns a packet that lies, of a kind for which a translator has to look closely; `seen` are some that passed."""
-    ports = {"sport": rng.choice((0, 80, 5000, 40003)), "dport": rng.choice((0, 53, 80, 8080, 40003, 40007))}
-    fields = {"src": src, "dst": dst, "ttl": rng.choice((0, 1, 64)), "id": rng.randrange(6)}
+    ports: dict[str, Any] = {
+        "sport": rng.choice((0, 80, 5000, 40003)),
+        "dport": rng.choice((0, 53, 80, 8080, 40003, 40007)),
+    }
+    fields: dict[str, Any] = {"src": src, "dst": dst, "ttl": rng.choice((0, 1, 64)), "id": rng.randrange(6)}
     body = rng.choice((UDP(**ports), TCP(**ports, flags=rng.choice(("S", "SA", "A", "F", "R", "SF", "")))))
     data = Raw(rng.randbytes(rng.choice((0, 8, 100))))
     kind = rng.randrange(7)
@@ -159,12 +164,12 @@ def test_pieces_are_put_together_by_scapy_with_a_right_sum(order: str) -> None:
     """A datagram in the smallest pieces, in any order, leaves in pieces that make the datagram from outside."""
     world = World()
     whole = IP(src=GUEST, dst=PEER, id=77) / UDP(sport=5000, dport=53) / Raw(bytes(range(200)))
-    pieces = [bytes(each) for each in fragment(whole, fragsize=8)]
+    pieces = [bytes(each) for each in SCAPY.fragment(whole, fragsize=8)]
     assert len(pieces) == 26
     for each in pieces if order == "forwards" else reversed(pieces):
         world.send(each, out=True)
     assert len(world.passed) == len(pieces) and not world.drops
-    (joined,) = defragment([IP(each) for each in world.passed])
+    (joined,) = SCAPY.defragment([IP(each) for each in world.passed])
     assert is_sound(bytes(IP(bytes(joined)))) and IP(bytes(joined)).src == OUTSIDE
     assert bytes(joined[UDP].payload) == bytes(range(200))
 
