@@ -18,6 +18,7 @@ TESTS = Path(__file__).parent
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=1000)  # --hypothesis-profile thorough, by hand
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 
 

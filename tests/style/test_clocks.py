@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests import virtual_time
 
+from lamina_tools.style.source import Source, dotted
 from lamina_tools.tree import ROOT, python_files
 
 LAYERS = ("hardware", "mmu", "vswitch", "hypervisor", "container_runtime", "orchestrator")
@@ -16,10 +17,17 @@ MIN_REASON = 7
 """Characters of the shortest reason: "sockets"."""
 
 
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    """Returns the nodes of a Python file's syntax tree."""
+    source = Source.read(ROOT, path)
+    assert source is not None
+    return source.nodes
+
+
 def async_tests(folder: str) -> list[ast.AsyncFunctionDef]:
     """Returns the async tests of a folder."""
     paths = sorted((ROOT / "tests" / folder).rglob("test_*.py"))
-    nodes = (node for path in paths for node in ast.walk(ast.parse(path.read_text())))
+    nodes = (node for path in paths for node in nodes_of(path.relative_to(ROOT)))
     return [node for node in nodes if isinstance(node, ast.AsyncFunctionDef) and node.name.startswith("test_")]
 
 
@@ -41,8 +49,8 @@ def test_whoever_needs_real_time_says_why() -> None:
     marks = [
         node
         for path in python_files(ROOT, "tests")
-        for node in ast.walk(ast.parse((ROOT / path).read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.real_time"
+        for node in nodes_of(path)
+        if isinstance(node, ast.Call) and dotted(node.func) == "pytest.mark.real_time"
     ]
     assert len(marks) > 5
     assert all(len(mark.args) == 1 and not mark.keywords for mark in marks)

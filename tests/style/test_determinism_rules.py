@@ -1,7 +1,7 @@
 """What would make two runs of one seed differ stays out of the kit and the services (mechanics.md, ADR 0005).
 
-A rule is a function from a file's syntax tree to the places that break it. What has to be there all the same stands in
-`ALLOWED` with its reason; an entry that nothing needs any more is an error too.
+A rule is a function from the nodes of a file's syntax tree to the places that break it. What has to be there all the
+same stands in `ALLOWED` with its reason; an entry that nothing needs any more is an error too.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from lamina_tools.style.source import Source
 from lamina_tools.style.verdict import expect_none
 from lamina_tools.tree import ROOT, python_files
 
 Found = Iterator[tuple[int, str]]
+Nodes = Sequence[ast.AST]
+"""All nodes of a file's syntax tree."""
 
 RUNTIME = "services/container-runtime/lamina_container_runtime"
 HARDWARE = "services/hardware/lamina_hardware"
@@ -87,9 +90,9 @@ def name_of(node: ast.AST) -> str:
     return ""
 
 
-def calls_of_the_machine(tree: ast.Module) -> Found:
+def calls_of_the_machine(tree: Nodes) -> Found:
     """Time comes from the clock, randomness and ids from the `Rng`, work stays on the loop."""
-    for node in ast.walk(tree):
+    for node in tree:
         if not isinstance(node, ast.Call):
             continue
         name = name_of(node.func)
@@ -101,18 +104,18 @@ def calls_of_the_machine(tree: ast.Module) -> Found:
             yield node.lineno, name
 
 
-def walks_over_sets(tree: ast.Module) -> Found:
+def walks_over_sets(tree: Nodes) -> Found:
     """A set has no order: it is sorted before it is walked, or only asked what it holds."""
     sets = _names_of_sets(tree)
     harmless = {
         id(generator)
-        for node in ast.walk(tree)
+        for node in tree
         if isinstance(node, ast.Call) and name_of(node.func) in ORDERLESS
         for argument in node.args
         if isinstance(argument, ast.GeneratorExp)
         for generator in argument.generators
     }
-    for node in ast.walk(tree):
+    for node in tree:
         if isinstance(node, ast.For | ast.AsyncFor) and _is_set(node.iter, sets):
             yield node.iter.lineno, "for over a set"
         elif isinstance(node, ast.ListComp | ast.DictComp | ast.GeneratorExp):
@@ -127,10 +130,10 @@ def _is_set_first(node: ast.Call, sets: set[str]) -> bool:
     return bool(node.args) and _is_set(node.args[0], sets)
 
 
-def _names_of_sets(tree: ast.Module) -> set[str]:
+def _names_of_sets(tree: Nodes) -> set[str]:
     """Returns the names and attributes that a file declares as sets."""
     found = set()
-    for node in ast.walk(tree):
+    for node in tree:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation).partition("[")[0] in ("set", "WeakSet"):
             found.add(name_of(node.target))
         elif isinstance(node, ast.arg) and node.annotation is not None:
@@ -151,25 +154,25 @@ def _is_set(node: ast.AST, known: set[str]) -> bool:
     return bool(name_of(node)) and name_of(node) in known
 
 
-def folders_in_their_own_order(tree: ast.Module) -> Found:
+def folders_in_their_own_order(tree: Nodes) -> Found:
     """What a file system lists is sorted."""
     sorted_ones = {
         id(inner)
-        for node in ast.walk(tree)
+        for node in tree
         if isinstance(node, ast.Call) and name_of(node.func) in ORDERLESS
         for inner in ast.walk(node)
     }
-    for node in ast.walk(tree):
+    for node in tree:
         if isinstance(node, ast.Call) and id(node) not in sorted_ones and isinstance(node.func, ast.Attribute):
             unsorted = node.func.attr in UNSORTED or name_of(node.func) == "os.walk"
             if unsorted:
                 yield node.lineno, f"{node.func.attr} without sorted"
 
 
-def queries_without_order(tree: ast.Module) -> Found:
+def queries_without_order(tree: Nodes) -> Found:
     """A SELECT of several rows has ORDER BY, and no statement asks the database for the time."""
-    pieces = {id(piece) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for piece in node.values}
-    for node in ast.walk(tree):
+    pieces = {id(piece) for node in tree if isinstance(node, ast.JoinedStr) for piece in node.values}
+    for node in tree:
         if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and id(node) not in pieces):
             text = _text(node)
             if re.match(r"\s*SELECT\b", text) and "ORDER BY" not in text and not ONE_ROW.search(text):
@@ -185,7 +188,7 @@ def _text(node: ast.JoinedStr | ast.Constant) -> str:
     return "".join(_text(piece) if isinstance(piece, ast.Constant) else "?" for piece in node.values)
 
 
-RULES: tuple[Callable[[ast.Module], Found], ...] = (
+RULES: tuple[Callable[[Nodes], Found], ...] = (
     calls_of_the_machine,
     walks_over_sets,
     folders_in_their_own_order,
@@ -194,20 +197,20 @@ RULES: tuple[Callable[[ast.Module], Found], ...] = (
 
 
 @functools.cache
-def trees() -> dict[str, ast.Module]:
-    """Returns the syntax trees of the kit and the services by path."""
+def trees() -> dict[str, Nodes]:
+    """Returns the nodes of the syntax trees of the kit and the services by path."""
     paths = [path for area in ("kit", "services") for path in python_files(ROOT, area)]
-    return {str(path): ast.parse((ROOT / path).read_text()) for path in paths}
+    return {str(source.path): source.nodes for path in paths if (source := Source.read(ROOT, path))}
 
 
 @functools.cache
-def broken(rule: Callable[[ast.Module], Found]) -> tuple[tuple[str, int, str], ...]:
+def broken(rule: Callable[[Nodes], Found]) -> tuple[tuple[str, int, str], ...]:
     """Returns the places that break a rule: path, line, what is there."""
     return tuple((path, line, what) for path, tree in trees().items() for line, what in rule(tree))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_a_seed_repeats_its_history(rule: Callable[[ast.Module], Found]) -> None:
+def test_a_seed_repeats_its_history(rule: Callable[[Nodes], Found]) -> None:
     """Nothing in the kit and the services depends on the machine or the process, but what has a reason."""
     found = [f"{path}:{line}: {what}" for path, line, what in broken(rule) if f"{path}: {what}" not in ALLOWED]
     expect_none(found, rule.__doc__)
@@ -234,9 +237,9 @@ def test_every_exception_is_needed() -> None:
         ("q = 'INSERT INTO b VALUES (CURRENT_TIMESTAMP)'", queries_without_order),
     ],
 )
-def test_a_rule_sees_what_it_forbids(text: str, rule: Callable[[ast.Module], Found]) -> None:
+def test_a_rule_sees_what_it_forbids(text: str, rule: Callable[[Nodes], Found]) -> None:
     """Each rule finds its own kind."""
-    assert list(rule(ast.parse(text)))
+    assert list(rule(tuple(ast.walk(ast.parse(text)))))
 
 
 @pytest.mark.parametrize(
@@ -251,6 +254,6 @@ def test_a_rule_sees_what_it_forbids(text: str, rule: Callable[[ast.Module], Fou
         ("r = random.Random(7)", calls_of_the_machine),
     ],
 )
-def test_a_rule_lets_the_rest_pass(text: str, rule: Callable[[ast.Module], Found]) -> None:
+def test_a_rule_lets_the_rest_pass(text: str, rule: Callable[[Nodes], Found]) -> None:
     """What is sorted, or asks for no order, is no finding."""
-    assert not list(rule(ast.parse(text)))
+    assert not list(rule(tuple(ast.walk(ast.parse(text)))))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.contract.kit.gateway_stack import SERVICE, replayed
 
@@ -175,6 +175,7 @@ PLACES = st.sampled_from(["timed", "timed", "timed", "mmu"])
 NAMES = st.sampled_from(["Echo", "Hold", "Talk", "WatchNothing", "Missing"]).map(lambda name: f"/{SERVICE}/{name}")
 
 
+@settings(max_examples=settings().max_examples * 3 // 10)  # each one starts a stack
 @given(logs(PLACES, NAMES))
 def test_a_log_that_is_believed_is_replayed_or_refused(records: list[Record]) -> None:
     """Inputs in any order that a reader lets through do nothing to a stack but what calls do, and never break it."""

@@ -78,7 +78,7 @@ def pure_code_is_pure(source: Source) -> Iterator[str]:
     """Pure code opens, prints and evaluates nothing, and asks for no identity, time or chance."""
     if not is_pure(source):
         return
-    for name, call in calls(source.tree):
+    for name, call in calls(source.nodes):
         if name in IMPURE_CALLS:
             yield source.finding(call, f"{name}() {IMPURE_CALLS[name]}; pure code takes that from its caller")
         elif name.startswith(("np.random.", "numpy.random.")):
@@ -89,7 +89,7 @@ def sets_are_not_iterated(source: Source) -> Iterator[str]:
     """Pure code iterates over no set as such: its order depends on the process. `sorted(…)` around it is fine."""
     if not is_pure(source):
         return
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         for iterated in _iterated(node):
             if isinstance(iterated, ast.Set | ast.SetComp) or (
                 isinstance(iterated, ast.Call) and dotted(iterated.func) in ("set", "frozenset")
@@ -111,7 +111,7 @@ def servers_only_translate(source: Source) -> Iterator[str]:
     """A method that serves an RPC has at most ten lines: parse, call, convert."""
     if source.path.parts[0] != "services":
         return
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ClassDef) and any(dotted(base).endswith("Servicer") for base in node.bases):
             for method in node.body:
                 if (
@@ -132,7 +132,7 @@ def errors_are_the_kit_s(source: Source) -> Iterator[str]:
     if source.path.parts[0] != "services":
         return
     parser = is_pure(source) and any("ValueError" in text for text in docstrings(source))
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Raise) and node.exc is not None:
             raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
             if dotted(raised) in BUILTIN_ERRORS and not (parser and dotted(raised) == "ValueError"):
@@ -141,7 +141,7 @@ def errors_are_the_kit_s(source: Source) -> Iterator[str]:
 
 def reasons(source: Source) -> Iterator[tuple[ast.Call, str]]:
     """Yields the reason of every error of the kit that a file makes, where it is written there as text."""
-    for name, call in calls(source.tree):
+    for name, call in calls(source.nodes):
         if name.rpartition(".")[2] in KIT_ERRORS:
             for keyword in call.keywords:
                 if (

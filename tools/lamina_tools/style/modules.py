@@ -67,10 +67,10 @@ def public_things_are_documented(source: Source) -> Iterator[str]:
 
 def nothing_is_swallowed(source: Source) -> Iterator[str]:
     """No bare `except`, no handler that only passes, no catching of everything without a word."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ExceptHandler):
             yield from _handler(source, node)
-    for name, call in calls(source.tree):
+    for name, call in calls(source.nodes):
         broad = {dotted(argument) for argument in call.args} & {"Exception", "BaseException"}
         if name in ("contextlib.suppress", "suppress") and broad:
             yield source.finding(call, f"suppress({broad.pop()}) swallows what nobody expected; name the errors")
@@ -94,7 +94,7 @@ def _handler(source: Source, handler: ast.ExceptHandler) -> Iterator[str]:
 
 def nothing_is_left_out(source: Source) -> Iterator[str]:
     """No function of ours is only a shell: `...` or `pass` alone stand in protocols and abstract methods only."""
-    for parent in ast.walk(source.tree):
+    for parent in source.nodes:
         if not isinstance(parent, ast.ClassDef | ast.Module):
             continue
         if isinstance(parent, ast.ClassDef) and {dotted(b).rpartition(".")[2] for b in _bases(parent)} & {"Protocol"}:

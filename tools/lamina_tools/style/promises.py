@@ -34,9 +34,7 @@ def served(sources: Iterable[Source]) -> dict[str, set[str]]:
 
     A servicer that inherits from another class of ours has its methods too.
     """
-    classes = {
-        node.name: node for source in sources for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)
-    }
+    classes = {node.name: node for source in sources for node in source.nodes if isinstance(node, ast.ClassDef)}
     found: dict[str, set[str]] = {}
     for node in classes.values():
         for service in _services(node, classes):

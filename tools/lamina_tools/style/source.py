@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,11 +19,12 @@ class Source:
     path: Path
     text: str = field(repr=False)
 
-    @classmethod
-    def read(cls, root: Path, path: Path) -> Source | None:
-        """Reads a file; None when it is not text."""
+    @staticmethod
+    @functools.cache
+    def read(root: Path, path: Path) -> Source | None:
+        """Reads a file, once for all who ask; None when it is not text."""
         try:
-            return cls(path, (root / path).read_text(encoding="utf-8"))
+            return Source(path, (root / path).read_text(encoding="utf-8"))
         except UnicodeDecodeError:
             return None
 
@@ -30,6 +32,11 @@ class Source:
     def tree(self) -> ast.Module:
         """Syntax tree of a Python file."""
         return ast.parse(self.text, str(self.path))
+
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """Every node of the syntax tree of a Python file, in the order of `ast.walk`."""
+        return tuple(ast.walk(self.tree))
 
     @cached_property
     def lines(self) -> list[str]:
@@ -42,7 +49,7 @@ class Source:
 
     def functions(self) -> Iterator[Function]:
         """Yields every function of a Python file, those inside others too."""
-        yield from (node for node in ast.walk(self.tree) if isinstance(node, Function))
+        yield from (node for node in self.nodes if isinstance(node, Function))
 
 
 Rule = Callable[[Source], Iterator[str]]
@@ -67,7 +74,7 @@ def body_lines(function: Function) -> int:
 
 def docstrings(source: Source) -> Iterator[str]:
     """Yields every docstring of a Python file."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Module | ast.ClassDef | Function) and (text := ast.get_docstring(node)):
             yield text
 
@@ -81,8 +88,8 @@ def dotted(node: ast.expr) -> str:
     return ""
 
 
-def calls(node: ast.AST) -> Iterator[tuple[str, ast.Call]]:
-    """Yields every call below a node with the dotted name that it calls."""
-    for found in ast.walk(node):
+def calls(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.Call]]:
+    """Yields every call among some nodes with the dotted name that it calls."""
+    for found in nodes:
         if isinstance(found, ast.Call):
             yield dotted(found.func), found

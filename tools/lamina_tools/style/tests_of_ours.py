@@ -39,10 +39,11 @@ def tests_can_fail(source: Source) -> Iterator[str]:
 def _can_fail(function: Function, local: dict[str, Function], seen: set[str]) -> bool:
     """Says whether a function asserts; calls to functions of the same file are followed."""
     seen.add(function.name)
-    for node in ast.walk(function):
+    nodes = tuple(ast.walk(function))
+    for node in nodes:
         if isinstance(node, ast.Assert) and not isinstance(node.test, ast.Constant):
             return True
-    for name, _ in calls(function):
+    for name, _ in calls(nodes):
         last = name.rpartition(".")[2]
         if name in FAILING_CALLS or last.startswith(FAILING_PREFIXES):
             return True
@@ -59,7 +60,7 @@ def tests_do_not_sleep(source: Source) -> Iterator[str]:
     if source.path.parts[0] != "tests" or source.path.name == "conftest.py":
         return
     is_virtual = source.path.parts[1] == "simulation" or "from lamina_kit.virtual import" in source.text
-    for name, call in calls(source.tree):
+    for name, call in calls(source.nodes):
         yields = len(call.args) == 1 and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0
         if is_virtual and name == "asyncio.sleep":
             continue
@@ -71,7 +72,7 @@ def skips_say_why(source: Source) -> Iterator[str]:
     """Every skip and expected failure gives a reason."""
     if source.path.parts[0] != "tests":
         return
-    for name, call in calls(source.tree):
+    for name, call in calls(source.nodes):
         if name in ("pytest.mark.skip", "pytest.mark.skipif", "pytest.mark.xfail", "pytest.skip", "pytest.xfail"):
             given = any(keyword.arg == "reason" for keyword in call.keywords)
             if not given and not (name in ("pytest.skip", "pytest.xfail", "pytest.mark.skip") and call.args):
