@@ -9,4 +9,5 @@ from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.server import build
 
 if __name__ == "__main__":
-    sys.exit(main(Role("vswitch", build, VswitchConfig, calls=("hardware",), needs=("hardware",))))
+    below = ("hardware",)
+    sys.exit(main(Role("vswitch", build, VswitchConfig, calls=below, needs=below, alone=("linux",))))

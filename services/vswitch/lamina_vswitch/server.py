@@ -182,6 +182,8 @@ class VswitchService:
             )  # what an earlier start had of NICs is nothing to this one
             self._environment.layer.boot_id = self._hardware.handshake.boot_id
             self._nics.restore(HardwareBelow(hardware, self._hardware, self._environment.bus_path))
+        elif self._engine.descriptor() is not None:
+            self._environment.layer.boot_id = self._environment.rng.id("vswitch")
 
     async def stop(self) -> None:
         """End the streams and close the store. Idempotent."""

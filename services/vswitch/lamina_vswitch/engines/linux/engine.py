@@ -15,6 +15,7 @@ from typing import ClassVar
 
 from lamina_vswitch.domain.admission import Tag
 from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.fdb import Fdb
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.tagging import form_at, in_form
 from lamina_vswitch.engines.interface import MacEntryView, SwitchTally
@@ -57,7 +58,11 @@ class LinuxEngine(ModelEngine):
         self._made = 0
 
     def close(self) -> None:
-        """End all devices, and the namespace with them."""
+        """End all devices, and the namespace with them. Streams that end later find switches without a kernel."""
+        for name in self._bridges:
+            switch = self._switches[name]
+            switch.fdb, switch.decider = Fdb(switch.fdb.ageing_ns, switch.fdb.limit), None
+        self._bridges.clear()
         self.kernel.close()
 
     def descriptor(self) -> int | None:
@@ -66,8 +71,9 @@ class LinuxEngine(ModelEngine):
 
     def listen_outside(self, now_ns: int) -> None:
         """Take in what the kernel learned and forgot, and hand on frames that it made itself."""
-        self.kernel.listen(now_ns)
-        self._hand_on(now_ns)
+        if not self.kernel.is_closed:
+            self.kernel.listen(now_ns)
+            self._hand_on(now_ns)
 
     def bridges_of(self, switch: str) -> Bridges:
         """Return the bridges of a switch."""
@@ -84,7 +90,9 @@ class LinuxEngine(ModelEngine):
     def remove_switch(self, name: str) -> None:
         """Remove a switch that has no ports."""
         super().remove_switch(name)
-        self._bridges.pop(name).close()
+        bridges = self._bridges.pop(name, None)
+        if bridges is not None:
+            bridges.close()
 
     def add_port(self, switch: str, slot: int, name: str, vlan: int, link_up: bool) -> None:
         """Make a port, detached. Raises Unavailable `KERNEL_REFUSED`."""
@@ -97,9 +105,10 @@ class LinuxEngine(ModelEngine):
 
     def remove_port(self, slot: int, now_ns: int) -> None:
         """Remove a port with its devices and all MAC entries that name it; its sink learns of it."""
-        bridges = self._bridges[self._switch_of[slot].name]
+        bridges = self._bridges.get(self._switch_of[slot].name)
         super().remove_port(slot, now_ns)
-        bridges.settle_port(slot)
+        if bridges is not None:
+            self._settle(lambda: bridges.settle_port(slot))
 
     def update_switch(self, name: str, switch: SwitchDefinition, now_ns: int) -> None:
         """Give a switch another MTU, ageing time or table limit. Raises FailedPrecondition `MAC_TABLE_FULL`."""
@@ -160,8 +169,9 @@ class LinuxEngine(ModelEngine):
     def _changed(self, slot: int) -> None:
         """Bring the kernel to what a port is now, before anybody is told."""
         switch = self._switch_of.get(slot)
-        if switch is not None:
-            self._settle(lambda: self._bridges[switch.name].settle_port(slot))
+        bridges = self._bridges.get(switch.name) if switch is not None else None
+        if bridges is not None:
+            self._settle(lambda: bridges.settle_port(slot))
         super()._changed(slot)
 
     def _settle(self, settle: Callable[[], None]) -> None:

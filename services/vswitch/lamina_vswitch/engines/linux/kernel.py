@@ -57,6 +57,11 @@ class Kernel:
         """What becomes readable when the kernel has something to tell or to deliver."""
         return self._ready.fileno()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether everything has ended."""
+        return self._ready.closed
+
     def close(self) -> None:
         """End everything. Idempotent."""
         for leg in list(self._legs.values()):

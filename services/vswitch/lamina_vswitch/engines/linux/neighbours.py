@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -51,11 +52,12 @@ def told(answers: Sequence[Answer]) -> Iterator[tuple[int, Neighbour]]:
             continue
         family, port, state, _, _ = _NEIGHBOUR.unpack_from(body)
         found = attributes(body, _NEIGHBOUR.size)
-        if family != _AF_BRIDGE or state & _OWN or _ADDRESS not in found or _MASTER not in found:
+        mac, master, cache = (found.get(each, b"") for each in (_ADDRESS, _MASTER, _CACHE_INFO))
+        if family != _AF_BRIDGE or state & _OWN or (len(mac), len(master)) != (6, 4):
             continue
-        seen = _CACHE.unpack(found[_CACHE_INFO])[2] if _CACHE_INFO in found else 0
-        bridge = struct.unpack("=I", found[_MASTER])[0]
-        yield kind, Neighbour(bridge, port, found[_ADDRESS], bool(state & _STATIC), seen * _NS_PER_TICK)
+        seen = _CACHE.unpack(cache)[2] if len(cache) == _CACHE.size else 0
+        bridge = int.from_bytes(master, sys.byteorder)
+        yield kind, Neighbour(bridge, port, mac, bool(state & _STATIC), seen * _NS_PER_TICK)
 
 
 def add_static(netlink: Netlink, port: int, mac: bytes) -> None:
