@@ -41,7 +41,7 @@ class Streams:
         slot = opening.slot
         port = self._catalog.port_of_handle(slot, opening.generation)
         name = self._catalog.port_name(port.switch, port.port)
-        sink = Attachment(name, opening.capacity, opening.queues)
+        sink = Attachment(name, opening.capacity, opening.queues, completions=opening.completions)
         self._catalog.attach(port, sink, self._clock.now_ns(), opening.takes)
         self._open[slot] = sink
         mtu_bytes = self._catalog.switch(port.switch).mtu_bytes

@@ -93,8 +93,11 @@ class PlainForm:
         if outgoing.link_up is not None:
             yield pb.AttachResponse(link=pb.LinkChange(link=link(outgoing.link_up)))
         for _, frames, lost in outgoing.batches:
-            yield pb.AttachResponse(frames=pb.FrameBatch(frames=frames, dropped_frames=lost))
-        if outgoing.completion is not None and opening.completions:
+            response = pb.AttachResponse()  # filled where it lies: a batch that is put into a message is copied
+            response.frames.frames.extend(frames)
+            response.frames.dropped_frames = lost
+            yield response
+        if outgoing.completion is not None:
             yield pb.AttachResponse(completion=_completion(outgoing.completion))
 
 
@@ -136,8 +139,10 @@ class DeviceForm:
         if outgoing.link_up is not None:
             yield rings_pb2.AttachDeviceResponse(link=pb.LinkChange(link=link(outgoing.link_up)))
         for queue, frames, lost in outgoing.batches:
-            yield rings_pb2.AttachDeviceResponse(batch=device_batch(frames, queue, lost))
-        if outgoing.completion is not None and opening.completions:
+            response = rings_pb2.AttachDeviceResponse()
+            _fill(response.batch, frames, queue, lost)
+            yield response
+        if outgoing.completion is not None:
             yield rings_pb2.AttachDeviceResponse(completion=_completion(outgoing.completion))
 
 
@@ -158,10 +163,9 @@ def batch_frames(batch: rings_pb2.DeviceBatch) -> list[bytes]:
 
 def device_batch(frames: list[bytes], queue: int = 0, lost: int = 0) -> rings_pb2.DeviceBatch:
     """Return frames as a batch."""
-    plain, headers, records = columns.parted(frames)
-    return rings_pb2.DeviceBatch(
-        frames=plain, offload_headers=headers, trace_records=records, queue=queue, dropped_frames=lost
-    )
+    batch = rings_pb2.DeviceBatch()
+    _fill(batch, frames, queue, lost)
+    return batch
 
 
 def device_state(state: rings_pb2.DeviceState) -> Listening:
@@ -220,6 +224,14 @@ def _too_many(frames: int) -> InvalidArgument:
 
 def _too_large(what: str) -> InvalidArgument:
     return InvalidArgument(what, reason="BATCH_TOO_LARGE", next_step="Send smaller batches.")
+
+
+def _fill(batch: rings_pb2.DeviceBatch, frames: list[bytes], queue: int, lost: int) -> None:
+    """Put frames into an empty batch."""
+    plain, headers, records = columns.parted(frames)
+    batch.frames.extend(plain)
+    batch.offload_headers, batch.trace_records = headers, records
+    batch.queue, batch.dropped_frames = queue, lost
 
 
 def _completion(done: tuple[int, int, int]) -> pb.Completion:

@@ -40,11 +40,13 @@ class FrameRing:
 
     def drain(self) -> tuple[list[bytes], int]:
         """Take the next batch: at most 4096 frames and 4 MiB, and how many were refused since the last batch."""
+        refused, self._refused = self._refused, 0
+        if len(self._frames) <= MAX_BATCH_FRAMES and sum(map(len, self._frames)) <= MAX_BATCH_BYTES:
+            return self.withdraw(), refused
         batch: list[bytes] = []
         size = 0
         while self._frames and len(batch) < MAX_BATCH_FRAMES and size + len(self._frames[0]) <= MAX_BATCH_BYTES:
             frame = self._frames.popleft()
             size += len(frame)
             batch.append(frame)
-        refused, self._refused = self._refused, 0
         return batch, refused

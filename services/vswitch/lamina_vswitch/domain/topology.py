@@ -323,7 +323,8 @@ class Switch:
 
     def leads_out(self, vlan: int) -> bool:
         """Tell whether an uplink, up or not, carries a VLAN."""
-        return any(self.ports[slot].carries(vlan) for slot in self.teams.uplinks)
+        uplinks = self.teams.uplinks
+        return bool(uplinks) and any(self.ports[slot].carries(vlan) for slot in uplinks)
 
     def _ready(self, slot: int) -> bool:
         return slot in self.ports and self.ports[slot].takes_part

@@ -27,12 +27,14 @@ class Attachment:
     """A `QueueingSink` that a stream reads with `next`.
 
     Frames are bounded by the rings, one a queue. Link changes and completions are states, not queues: a newer one
-    replaces an older one that has not been sent yet, so a slow reader costs no memory.
+    replaces an older one that has not been sent yet, so a slow reader costs no memory. Without `completions` there are
+    none, and nobody is woken for them.
     """
 
-    def __init__(self, port_name: str, capacity: int, queues: int = 1) -> None:
+    def __init__(self, port_name: str, capacity: int, queues: int = 1, *, completions: bool = True) -> None:
         self.closed = False
         self._port_name = port_name
+        self._completions = completions
         self._rings = [FrameRing(capacity) for _ in range(queues)]
         self._wake = asyncio.Event()
         self._link_up: bool | None = None
@@ -72,7 +74,9 @@ class Attachment:
     # What the stream's two tasks call
 
     def switched(self, frames: int, dropped: int) -> None:
-        """Note that a batch of the device went through the switch."""
+        """Note that a batch of the device went through the switch, for a device that wants to know."""
+        if not self._completions:
+            return
         batches, all_frames, all_dropped = self._done
         self._done = (batches + 1, all_frames + frames, all_dropped + dropped)
         self._done_changed = True

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lamina_vswitch.domain.fdb import Entry, Fdb, Learned
-from lamina_vswitch.plane import macs
+from lamina_vswitch.plane import macs, memory
 
 SMALLEST = 64
 _OUTCOMES = tuple(Learned)
@@ -105,13 +105,7 @@ class FlatFdb(Fdb):
 
     def known_route(self, vlan: int, dst: bytes, src: bytes, port: int, now_ns: int) -> int:
         """Return the port of `dst` if both addresses are known and nothing about them is news, else 0."""
-        source, target = self.lookup(vlan, src, now_ns), self.lookup(vlan, dst, now_ns)
-        if source is None or target is None or source.static or target.static:
-            return 0
-        if source.port != port or target.port == port:
-            return 0
-        self.learn(vlan, src, port, now_ns)
-        return target.port
+        return int(macs.route(self.head, _key(vlan, src), _key(vlan, dst), port, now_ns))
 
     def remove(self, vlan: int, mac: bytes) -> bool:
         """Forget one entry. Return whether there was one."""
@@ -184,8 +178,8 @@ class FlatFdb(Fdb):
 
     def _take(self, places: int) -> None:
         """Move everything into a table of that many places, and a heap that is large enough for it."""
-        table: Any = np.zeros((places, macs.RECORD_WORDS), np.int64)
-        heap: Any = np.zeros((places + 128, macs.PLACE_WORDS), np.int64)
+        table: Any = memory.words(places, macs.RECORD_WORDS)
+        heap: Any = memory.words(2 * places // macs.EMPTIEST + 128, macs.PLACE_WORDS)
         used = self._numbers[_PLACES]
         if used:
             heap[:used] = self._heap_rows[:used]

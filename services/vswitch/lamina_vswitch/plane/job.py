@@ -53,9 +53,9 @@ REPORT_SHIFT = 5
 # A look, 64 bytes: the frame's first 16 bytes, keys and hashes of its addresses, its length, whether it has a tag
 LOW, HIGH, SOURCE, SOURCE_HASH, TARGET, TARGET_HASH, LENGTH, TAGGED = range(0, 64, 8)
 LOOK_SHIFT = 6
-AHEAD = 8
+AHEAD = 16
 """How many frames ahead of their turn heads are loaded, and the places of their addresses fetched."""
-LOOKS_KEPT = 16
+LOOKS_KEPT = 32
 
 # An entry of the outbox, 32 bytes: slot of a port, frame, and its first 16 bytes as they were decided about
 OUTBOX_SHIFT = 5

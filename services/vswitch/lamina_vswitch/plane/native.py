@@ -104,6 +104,19 @@ copy16, copy32, copy64 = _copier(2), _copier(4), _copier(8)
 """Copy 16, 32 or 64 bytes from the second address to the first; neither has to be aligned."""
 
 
+@_intrinsic
+def store_line(typing: Any, address: Any, value: Any) -> Any:
+    """Stores a number, and 56 bytes of zeros behind it, at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        line = ir.VectorType(_I64, 8)
+        kept = builder.insert_element(ir.Constant(line, [0] * 8), arguments[1], ir.Constant(_I32, 0))
+        builder.store(kept, builder.inttoptr(arguments[0], line.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), emit
+
+
 def _fetcher(write: bool) -> Any:
     @_intrinsic
     def fetch(typing: Any, address: Any) -> Any:

@@ -28,6 +28,7 @@ from lamina_vswitch.plane.native import (
     store16,
     store32,
     store64,
+    store_line,
     void,
 )
 
@@ -61,14 +62,6 @@ def copy(target: Word, source: Word, size: Word) -> None:
     else:
         for at in range(size):
             store8(target + at, load8(source + at))
-
-
-@inlined(void(i64))
-def clear_offload(slot: Word) -> None:
-    """Writes a slot's offload header: nothing is left to do."""
-    store64(slot + _OFFLOAD, 0)
-    store64(slot + _OFFLOAD + 8, 0)
-    store32(slot + _OFFLOAD + 16, 0)
 
 
 @compiled(void(i64))
@@ -165,8 +158,7 @@ def put(row: Word, one: Word, source: Word) -> None:
         store32(frame + 8, high)
         store16(frame + 12, high >> 32)
         copy(frame + _HEAD_BYTES, source + _HEAD_BYTES, length - _HEAD_BYTES)
-    store64(slot, length)
-    clear_offload(slot)
+    store_line(slot, length)
     if load64(row + job.RECORDS):
         clear_record(slot)
     store64(row + job.NEXT, index + 1)
@@ -223,9 +215,8 @@ def fill(ring: Word, slots: Word, slot_bytes: Word, burst: Word, count: Word) ->
         slot = ring + _FIRST_SLOT + ((first + index) & (slots - 1)) * slot_bytes
         for line in (0, _RECORD, _FRAME):
             prefetch_to_write(slot + 4 * slot_bytes + line)
-        clear_offload(slot)
         clear_record(slot)
-        store64(slot, length)
+        store_line(slot, length)
         copy(slot + _FRAME, load64(place), length)
         index += 1
     release32(ring + _PRODUCER, first + index)

@@ -12,7 +12,7 @@ from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.frame import HEADER_BYTES
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.plane import job
+from lamina_vswitch.plane import job, memory
 from lamina_vswitch.plane.lanes import Wire
 from lamina_vswitch.plane.memory_ring import RingSink
 
@@ -66,7 +66,7 @@ class Rows:
 
     def __init__(self, engine: ModelEngine) -> None:
         self._engine = engine
-        self._table: Any = np.zeros((64, _WORDS), np.int64)
+        self._table: Any = memory.words(64, _WORDS)
         self._revisions: dict[str, tuple[ReferenceType[Switch], int]] = {}
         self._floods: dict[str, list[Any]] = {}
         self._simple: dict[tuple[bool, int], bool] = {}
@@ -88,7 +88,7 @@ class Rows:
             return
         highest = max(switch.ports)
         if highest >= len(self._table):
-            table: Any = np.zeros((2 * highest, _WORDS), np.int64)
+            table: Any = memory.words(2 * highest, _WORDS)
             table[: len(self._table)] = self._table
             self._table = table
         self._revisions[switch.name] = (ref(switch), switch.revision)

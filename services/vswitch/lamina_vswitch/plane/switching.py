@@ -21,7 +21,7 @@ from lamina_vswitch.domain.offload.entry import admitted
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.plane import burst as compiled
-from lamina_vswitch.plane import job, macs
+from lamina_vswitch.plane import job, macs, memory
 from lamina_vswitch.plane.bursts import Burst
 from lamina_vswitch.plane.flat_fdb import FlatFdb
 from lamina_vswitch.plane.lanes import Wire
@@ -44,11 +44,11 @@ class Plane:
         self._engine = engine
         self._secret = secret
         self._rows = Rows(engine)
-        self._job: Any = np.zeros(job.JOB_BYTES // _WORD, np.int64)
+        self._job: Any = memory.words(1, job.JOB_BYTES // _WORD)[0]
         self._decisions: dict[DropReason, Decision] = {}
         self._touched: Any = np.zeros((0, 4), np.int64)
         self._outbox_size = OUTBOX
-        self._looks: Any = np.zeros((job.LOOKS_KEPT, 1 << (job.LOOK_SHIFT - 3)), np.int64)
+        self._looks: Any = memory.words(job.LOOKS_KEPT, 1 << (job.LOOK_SHIFT - 3))
         self._outbox: Any = np.zeros((OUTBOX, 4), np.int64)
         self._address: int = self._job.ctypes.data
         self._words = memoryview(self._job.data)

@@ -13,7 +13,7 @@ from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.decision import Decision
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.forward import Forwarding, forward
+from lamina_vswitch.domain.forward import Forwarding, forward, forward_known
 from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.loss import Loss
 from lamina_vswitch.domain.offload.takes import Takes
@@ -164,6 +164,12 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         """Switch a batch and put each copy in the queue of its port; return how many were dropped on the way in."""
         switch = self._switch_of[slot]
         port = switch.ports[slot]
+        if len(frames) == 1 and now_ns < port.record_due_ns and not self._looked_at:
+            target = forward_known(switch, port, frames[0], now_ns)
+            if target:
+                receiver = switch.ports[target]
+                (self.put if receiver.plain else self.deliver)(receiver, list(frames), now_ns)
+                return 0
         lost = 0
         if port.policy.trunk is not None:
             self._watching.of_trunks(switch).received(port, frames)
@@ -357,9 +363,10 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         """Deliver and report what was decided elsewhere about frames that entered at a port, as `transmit` does."""
         switch = self._switch_of[slot]
         port = switch.ports[slot]
-        for target in sorted(result.deliveries):
+        deliveries = result.deliveries
+        for target in sorted(deliveries) if len(deliveries) > 1 else deliveries:
             receiver = switch.ports[target]
-            (self.pass_on if receiver.plain else self.deliver)(receiver, result.deliveries[target], now_ns)
+            (self.pass_on if receiver.plain else self.deliver)(receiver, deliveries[target], now_ns)
         for reason in sorted(result.drops):
             first = result.decisions.get(reason)
             self._tell_dropped(port, Direction.INGRESS, reason, result.drops[reason], now_ns, first)
@@ -373,6 +380,11 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
     def overflowed(self, slot: int, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that did not fit into the queue of a port."""
         self.refused(slot, DropReason.QUEUE_FULL, frames, now_ns)
+
+    @property
+    def _looked_at(self) -> bool:
+        """Whether anything but the switches has a say in frames, or hears of them."""
+        return bool(self._loss) or self._exits.busy or self._watching.observer is not None
 
     def _changed(self, slot: int) -> None:
         self.port_changed(slot)
