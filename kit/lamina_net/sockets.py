@@ -91,8 +91,12 @@ class Sockets:
         self._settle(now_ns)
         return fresh
 
-    def send(self, handle: Handle, data: bytes, now_ns: int, to: Endpoint | None = None) -> int | Refused:
+    def send(
+        self, handle: Handle, data: bytes, now_ns: int, to: Endpoint | None = None, *, urgent: bool = False
+    ) -> int | Refused:
         """Send a datagram to `to` or the peer, or as many bytes of a stream as there is room for; return how many.
+
+        `urgent`: the last byte that a stream takes ends urgent data (RFC 6093); a datagram knows no such thing.
 
         BADF; AGAIN: no room; NOTCONN, PIPE, ISCONN (a stream with `to`); DESTADDRREQ, MSGSIZE, ACCES, NETUNREACH; or
         the error that a datagram socket has met since.
@@ -105,7 +109,7 @@ class Sockets:
         elif to is not None:
             return Refused(Errno.ISCONN)
         else:
-            result = family.send(handle, data, now_ns)
+            result = family.send(handle, data, now_ns, urgent=urgent)
         self._settle(now_ns)
         return result
 

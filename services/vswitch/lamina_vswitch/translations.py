@@ -77,12 +77,7 @@ class Translations:
     def entries(self, network: str, inside: int | None, protocol: int | None) -> tuple[Sequence[Entry], int]:
         """Return the entries of an inside address and a protocol, or all, in the order of the list; and the time."""
         now_ns = self._clock.now_ns()
-        entries = self._state(network).translator.table.entries(now_ns)
-        if inside is not None:
-            entries = [each for each in entries if each.inside[0] == inside]
-        if protocol is not None:
-            entries = [each for each in entries if each.protocol == protocol]
-        return entries, now_ns
+        return self._state(network).translator.table.entries(now_ns, inside, protocol), now_ns
 
     def flush(self, network: str, inside: int | None) -> int:
         """Forget the entries of an inside address, or all; return how many."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.linux.hardware.network import Network
 
+from lamina_net.checksum import updated
 from lamina_net.stack import Stack, StackConfig
 from lamina_net.tcp.interface import Endpoint, Event, Handle, Readiness, Refused
 
@@ -28,16 +29,28 @@ _TURN_S = 0.001
 
 
 class LinuxPeer:
-    """A stack `eth0` at a TAP device `tap0` of the kernel in a namespace; `loss` and `reorder` are shares of frames."""
+    """A stack `eth0` at a TAP device `tap0` of the kernel in a namespace; `loss` and `reorder` are shares of frames.
+
+    `mark` is the share of the packets that may be marked for congestion which are; `marked` counts those each way.
+    """
 
     def __init__(
-        self, network: Network, *, loss: float = 0, reorder: float = 0, config: StackConfig | None = None
+        self,
+        network: Network,
+        *,
+        loss: float = 0,
+        reorder: float = 0,
+        mark: float = 0,
+        config: StackConfig | None = None,
     ) -> None:
         if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
             pytest.skip("there is no /dev/net/tun")
         self._network = network
-        self._loss, self._reorder, self._rng = loss, reorder, random.Random(9)
+        self._reorder, self._rng = reorder, random.Random(9)
         self._held: list[Callable[[], None]] = []
+        self.loss = loss
+        self._mark = mark
+        self.marked = {"to us": 0, "to the kernel": 0}
         self._tap = network.do(_tap)
         self.stack = Stack(b"linux", config)
         self.stack.internet.add_interface("eth0", bytes.fromhex("020000000002"), 1500)
@@ -71,6 +84,7 @@ class LinuxPeer:
                 frame = os.read(self._tap, 2048)
             except BlockingIOError:
                 break
+            frame = self._congested(frame, "to us")
             self._carry(lambda frame=frame: self.stack.frame("eth0", frame, self.now()))  # type: ignore[misc]
         wakeup = self.stack.next_wakeup_ns
         if wakeup is not None and wakeup <= self.now():
@@ -83,15 +97,25 @@ class LinuxPeer:
         frames, events = self.stack.drain()
         self.events += events
         for _, frame in frames:
+            frame = self._congested(frame, "to the kernel")
             self._carry(lambda frame=frame: os.write(self._tap, frame))  # type: ignore[misc]
+
+    def _congested(self, frame: bytes, way: str) -> bytes:
+        """Return a frame, perhaps marked, as a router with a long queue does it."""
+        if not self._mark or frame[12:14] != b"\x08\x00" or not frame[15] & 3 or self._rng.random() >= self._mark:
+            return frame
+        self.marked[way] += 1
+        word, new = frame[14] << 8 | frame[15], frame[14] << 8 | frame[15] | 3
+        total = updated(frame[24] << 8 | frame[25], word, new)
+        return frame[:15] + bytes((new & 0xFF,)) + frame[16:24] + total.to_bytes(2, "big") + frame[26:]
 
     def _carry(self, delivered: Callable[[], object]) -> None:
         chance = self._rng.random()
-        if chance < self._loss + self._reorder:
+        if chance < self.loss + self._reorder:
             self.spoilt += 1
-        if chance < self._loss:
+        if chance < self.loss:
             return
-        if chance < self._loss + self._reorder:
+        if chance < self.loss + self._reorder:
             self._held.append(lambda: (delivered(), None)[1])
         else:
             delivered()

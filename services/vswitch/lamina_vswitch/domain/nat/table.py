@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat.packet import ACK, FIN, ICMP, SYN, TCP, UDP, FlowKey, View
+from lamina_vswitch.domain.nat.listing import Listing, order
+from lamina_vswitch.domain.nat.packet import ACK, FIN, SYN, TCP, FlowKey, View
 from lamina_vswitch.domain.nat.tracking import SECOND_NS, Track, timeout_seconds
-
-_PROTOCOL_ORDER = {TCP: 1, UDP: 2, ICMP: 3}
-"""As the contract numbers them."""
 
 _NUMBERS = struct.Struct("!II")
 
@@ -121,7 +119,7 @@ class Table:
         self._outer: dict[FlowKey, Entry] = {}
         self._ages: dict[int, OrderedDict[int, Entry]] = {}
         self._of_address: dict[int, int] = {}
-        self._sorted: list[Entry] | None = None
+        self._listing = Listing()
         self._numbers = 0
 
     def __len__(self) -> int:
@@ -177,7 +175,7 @@ class Table:
             track, now_ns, now_ns, wanted.via,
         )  # fmt: skip
         self._inner[entry.inner] = self._outer[entry.outer] = entry
-        self._sorted = None
+        self._listing.add(entry)
         address = entry.inside[0]
         self._of_address[address] = self._of_address.get(address, 0) + 1
         self._queue(entry)[entry.number] = entry
@@ -210,7 +208,7 @@ class Table:
 
     def remove(self, entry: Entry) -> None:
         """Forget an entry."""
-        self._sorted = None
+        self._listing.remove(entry)
         del self._inner[entry.inner]
         if self._outer.get(entry.outer) is entry:
             del self._outer[entry.outer]
@@ -243,15 +241,13 @@ class Table:
         """Return when the first entry ends if no packets come; None without entries."""
         return min((next(iter(queue.values())).ends_ns for queue in self._ages.values() if queue), default=None)
 
-    def entries(self, now_ns: int) -> Sequence[Entry]:
+    def entries(self, now_ns: int, inside: int | None = None, protocol: int | None = None) -> Sequence[Entry]:
         """Return the live entries, ordered by protocol, inside address and port, then the other sides.
 
-        They are sorted once until one comes or goes: who reads a long table page by page has it sorted already.
+        With `inside` or `protocol` only those of an inside address, or a protocol.
         """
         self.sweep(now_ns)
-        if self._sorted is None:
-            self._sorted = sorted(self._inner.values(), key=order)
-        return self._sorted
+        return self._listing.of(self._inner.values(), inside, protocol)
 
     def _alive(self, entry: Entry | None, now_ns: int) -> Entry | None:
         if entry is None or entry.ends_ns > now_ns:
@@ -261,8 +257,3 @@ class Table:
 
     def _queue(self, entry: Entry) -> OrderedDict[int, Entry]:
         return self._ages.setdefault(timeout_seconds(entry.protocol, entry.track.state), OrderedDict())
-
-
-def order(entry: Entry) -> tuple[int, Endpoint, Endpoint, Endpoint, int]:
-    """Return what entries are sorted by: protocol, inside; then whom it talks to, outside."""
-    return (_PROTOCOL_ORDER[entry.protocol], entry.inside, entry.dialled, entry.outside, entry.number)
