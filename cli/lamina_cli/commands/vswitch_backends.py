@@ -44,7 +44,10 @@ def configure(verbs: Any) -> None:
     file.add_argument("--input", default="", help="file to play into the switch, pcap or pcapng")
     file.add_argument("--output", dest="file", default="", help="file to write what leaves by the port to, as pcapng")
     file.add_argument("--original-timing", action="store_true", help="keep the distances of the file's times")
-    for sub in (tap, packet, datagram, stream, file):
+    veth = kinds.add_parser("veth", help="a new interface whose other end is a port in the kernel (engine linux)")
+    veth.add_argument("interface", help="its name")
+    veth.add_argument("--up", action="store_true", help="bring it up")
+    for sub in (tap, packet, datagram, stream, file, veth):
         command(sub, plug)
     unplugging = verbs.add_parser("unplug", help="unplug what is plugged into a port from outside, and close it")
     unplugging.add_argument("port", help="SWITCH/PORT or the full name")
@@ -79,7 +82,7 @@ async def backends(client: Client, args: argparse.Namespace) -> None:
 def _place(backend: Backend) -> str:
     """Returns where a backend is, as `plug` takes it."""
     kind = backend.WhichOneof("kind")
-    if kind in ("tap", "packet"):
+    if kind in ("tap", "packet", "veth"):
         interface: str = getattr(backend, kind).interface
         return interface
     if kind == "datagram":
@@ -101,6 +104,8 @@ async def plug(client: Client, args: argparse.Namespace) -> None:
     wanted = pb.Backend()
     if args.kind == "tap":
         wanted.tap.CopyFrom(pb.TapBackend(interface=args.interface, queues=args.queues, up=args.up))
+    elif args.kind == "veth":
+        wanted.veth.CopyFrom(pb.VethBackend(interface=args.interface, up=args.up))
     elif args.kind == "packet":
         wanted.packet.CopyFrom(pb.PacketBackend(interface=args.interface, promiscuous=args.promiscuous))
     elif args.kind == "datagram":

@@ -18,6 +18,7 @@ from lamina_vswitch.domain.backend.definition import (
     Packet,
     Stream,
     Tap,
+    Veth,
     kind_word,
     to_text,
 )
@@ -33,6 +34,7 @@ from lamina_vswitch.io.backends.packet import PacketBackend
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.stream import StreamBackend
 from lamina_vswitch.io.backends.tap import TapBackend
+from lamina_vswitch.io.backends.veth import VethBackend
 from lamina_vswitch.io.store_backends import BackendStore
 from lamina_vswitch.plane_loading import PlaneLoader
 
@@ -161,6 +163,8 @@ class BackendTable:
             )
         if isinstance(kind, Tap):
             return TapBackend(end, kind, capacity)
+        if isinstance(kind, Veth):
+            return VethBackend(engine, port.slot, kind)
         if isinstance(kind, Packet):
             return PacketBackend(end, kind, capacity)
         if isinstance(kind, Datagram):

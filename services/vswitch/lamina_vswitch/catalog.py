@@ -72,6 +72,7 @@ class Catalog:
         """Asked how many things beside ports a switch carries, such as networks without a router."""
         self.plugged: list[Callable[[PortDefinition], None]] = []
         """Called in order with a port that came, or that has another group now."""
+        self.regrouping: list[Callable[[PortDefinition], None]] = []  # may refuse a port as it is about to be
         self.unplugged: list[Callable[[PortDefinition], None]] = []
         """Called in order with a port that is gone."""
         self.group_gone: list[Callable[[PortGroupDefinition], None]] = []
@@ -290,6 +291,7 @@ class Catalog:
         vlan = self.vlan(port)
         if port == old:
             return old
+        _tell(self.regrouping, port)
         self.store.update_port(port)
         self._ports[port.switch, port.port] = port
         self._slots[port.slot] = port
@@ -303,11 +305,7 @@ class Catalog:
         """Delete a port with its MAC entries. Refused for an internal one, which goes with what it belongs to."""
         if self.is_internal(port):
             raise internal(self.port_name(port.switch, port.port))
-        self._delete_port(port, now_ns)
-
-    def _delete_port(self, port: PortDefinition, now_ns: int) -> None:
-        self.store.remove_port(port)
-        self._unplug(port, now_ns)
+        self.delete_internal_port(port, now_ns)
 
     def mtu_bytes(self, slot: int) -> int:
         """Return the MTU of the switch of a port."""
@@ -356,7 +354,8 @@ class Catalog:
 
     def delete_internal_port(self, port: PortDefinition, now_ns: int) -> None:
         """Delete a port of this layer."""
-        self._delete_port(port, now_ns)
+        self.store.remove_port(port)
+        self._unplug(port, now_ns)
 
     def is_internal(self, port: PortDefinition) -> bool:
         """Tell whether a port is this layer's own."""

@@ -20,6 +20,7 @@ from lamina_vswitch.domain.backend.definition import (
     Packet,
     Stream,
     Tap,
+    Veth,
 )
 from lamina_vswitch.domain.definition import DEFAULT_QUEUE_FRAMES, MAX_REQUEST_ID_BYTES, QUEUE_FRAMES
 from lamina_vswitch.names import Names
@@ -57,7 +58,10 @@ def _kind(check: Checks, wanted: pb.Backend) -> Kind:
         stream = Stream(wanted.stream.address, wanted.stream.listen, wanted.stream.allow_remote)
         _check_address(check, "backend.stream.address", stream.address, Stream, allow_remote=stream.allow_remote)
         return stream
-    check.that(word == "file", "backend.kind", "is missing: tap, packet, datagram, stream or file")
+    if word == "veth":
+        _check_interface(check, "backend.veth.interface", wanted.veth.interface)
+        return Veth(wanted.veth.interface, wanted.veth.up)
+    check.that(word == "file", "backend.kind", "is missing: tap, packet, datagram, stream, file or veth")
     for field in ("input_path", "output_path"):
         _check_path(check, f"backend.file.{field}", getattr(wanted.file, field))
     both = wanted.file.input_path and wanted.file.input_path == wanted.file.output_path
@@ -111,6 +115,8 @@ def backend(view: BackendView) -> pb.Backend:
     )
     if isinstance(kind, Tap):
         made.tap.CopyFrom(pb.TapBackend(interface=kind.interface, queues=kind.queues, up=kind.up))
+    elif isinstance(kind, Veth):
+        made.veth.CopyFrom(pb.VethBackend(interface=kind.interface, up=kind.up))
     elif isinstance(kind, Packet):
         made.packet.CopyFrom(
             pb.PacketBackend(interface=kind.interface, promiscuous=kind.promiscuous, ring_bytes=kind.ring_bytes)

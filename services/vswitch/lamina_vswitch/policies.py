@@ -16,6 +16,7 @@ from lamina_vswitch.domain.definition import PortDefinition, PortGroupDefinition
 from lamina_vswitch.domain.policy.settings import GroupPolicy, LoopDetection, PolicyInForce, PortPolicy, in_force
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.topology import Shut
+from lamina_vswitch.engines.interface import DeviceEngine
 from lamina_vswitch.io.store_policies import PolicyStore
 
 NO_GROUP = GroupPolicy()
@@ -45,6 +46,7 @@ class PolicyBook:
         """Called in order with the id of a switch of which a group is in other VLANs now."""
         self.resized: list[Callable[[str], None]] = []
         """Called in order with the id of a switch that has another MTU now."""
+        catalog.regrouping.append(self._check)
         catalog.plugged.append(self._plugged)
         catalog.unplugged.append(self._unplugged)
         catalog.group_gone.append(self._ungrouped)
@@ -112,6 +114,8 @@ class PolicyBook:
             check.that(untagged, "policy.trunk", f"is set while vlan_id of the group is {group.vlan}, not 0")
         if policy == self.group(*key):
             return
+        for port in self._catalog.ports_of(group):
+            self._check_policy(port, in_force(policy, self.port(port.switch, port.port)))
         self._store.save_group(*key, policy)
         self._groups[key] = policy
         self._catalog.trunks.pop(key, None)
@@ -190,6 +194,7 @@ class PolicyBook:
         """Give an existing port another policy of its own."""
         if policy == self.port(port.switch, port.port):
             return
+        self._check_policy(port, in_force(self.group(port.switch, port.port_group), policy))
         self._store.save_port(port.switch, port.port, policy)
         self._ports[port.switch, port.port] = policy
         self.apply(port, now_ns)
@@ -206,6 +211,15 @@ class PolicyBook:
     def apply(self, port: PortDefinition, now_ns: int) -> None:
         """Let the engine know what holds for a port."""
         self._catalog.engine.set_policy(port.slot, self._catalog.vlan(port), self.in_force(port), now_ns)
+
+    def _check(self, port: PortDefinition) -> None:
+        """Check what would hold for a port that is about to be in another group."""
+        self._check_policy(port, self.in_force(port))
+
+    def _check_policy(self, port: PortDefinition, policy: PolicyInForce) -> None:
+        """Raise FailedPrecondition `POLICY_NOT_IN_KERNEL` for a policy that a port's device could not keep."""
+        if isinstance(self._catalog.engine, DeviceEngine):
+            self._catalog.engine.check_policy(port.slot, policy)
 
     # What the catalog tells
 

@@ -376,3 +376,16 @@ async def test_addresses_that_cannot_be_had(start: Any, manual_clock: Any, socke
     taken.close()
     made = await plug(running, ports[0], datagram=D(local_address=f"unix:{tmp_path}/taken"))
     assert made.state == OPEN
+
+
+# Devices of the kernel
+
+
+async def test_the_model_has_no_devices_of_the_kernel(start: Any, manual_clock: Any) -> None:
+    """A veth needs an engine whose switches are the kernel's; its interface is checked before."""
+    manual_clock.mode = "real"
+    running = await start()
+    (port,) = await make_ports(running, "a")
+    for interface, expected in (("dev0", ("UNIMPLEMENTED", "ENGINE_LACKS_BACKEND")), ("a/b", ("INVALID_ARGUMENT", ""))):
+        code, reason = await reason_of(plug(running, port, veth=backends_pb2.VethBackend(interface=interface)))
+        assert (code.name, reason if expected[1] else "") == expected

@@ -9,6 +9,7 @@ the caller; they never go back.
 Capabilities that an engine may name (the contract suite asks for them before it tests them):
 
 - `access-vlan`   ports belong to one VLAN, and VLANs are separate
+- `devices`       ports can be devices of the kernel; the engine is a `DeviceEngine`
 - `given-time`    addresses age by the times that callers give, not by a clock of the kernel
 - `hold-frames`   ports keep back what is for them, while a device moves
 - `learning`      addresses are learned per VLAN, age and move
@@ -275,6 +276,37 @@ class SwitchEngine(Protocol):
 
     def flush(self, switch: str, vlan: int | None, slot: int | None, now_ns: int) -> int:
         """Forget live dynamic entries of a VLAN, a port, both, or all; return how many."""
+
+
+class KernelDevice(Protocol):
+    """The device of the kernel that a port is. None of its methods call the engine but `unplug`."""
+
+    def send(self, frames: Sequence[bytes]) -> int:
+        """Send frames out of the port; return how many went."""
+
+    def show_link(self, up: bool) -> None:
+        """Give the interface on the machine a carrier, or none."""
+
+    def is_there(self) -> bool:
+        """Return whether nobody took it away."""
+
+    def unplug(self) -> None:
+        """Remove it; the port is one of this process again. Idempotent."""
+
+
+@runtime_checkable
+class DeviceEngine(Protocol):
+    """An engine with the capability `devices`."""
+
+    def plug_device(self, slot: int, interface: str, *, up: bool) -> KernelDevice:
+        """Make a port a device of the kernel, with an interface on the machine at its other end.
+
+        Raises FailedPrecondition `POLICY_NOT_IN_KERNEL`, `DEVICE_IN_USE`, `NFT_REFUSED`, `BPF_REFUSED`,
+        PermissionDenied `DEVICE_FORBIDDEN`, Unavailable `KERNEL_REFUSED`.
+        """
+
+    def check_policy(self, slot: int, policy: PolicyInForce) -> None:
+        """Raise FailedPrecondition `POLICY_NOT_IN_KERNEL` if a port is a device that could not keep a policy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lamina/vswitch/v1/backends.proto\x12\x11lamina.vswitch.v1\"\x8f\x04\n\x07\x42\x61\x63kend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x03tap\x18\x02 \x01(\x0b\x32\x1d.lamina.vswitch.v1.TapBackendH\x00\x12\x32\n\x06packet\x18\x03 \x01(\x0b\x32 .lamina.vswitch.v1.PacketBackendH\x00\x12\x36\n\x08\x64\x61tagram\x18\x04 \x01(\x0b\x32\".lamina.vswitch.v1.DatagramBackendH\x00\x12\x32\n\x06stream\x18\x05 \x01(\x0b\x32 .lamina.vswitch.v1.StreamBackendH\x00\x12.\n\x04\x66ile\x18\x06 \x01(\x0b\x32\x1e.lamina.vswitch.v1.FileBackendH\x00\x12\x14\n\x0cqueue_frames\x18\x07 \x01(\x05\x12/\n\x05state\x18\x08 \x01(\x0e\x32 .lamina.vswitch.v1.Backend.State\x12\x14\n\x0cstate_detail\x18\t \x01(\t\x12-\n\x08offloads\x18\n \x01(\x0b\x32\x1b.lamina.vswitch.v1.Offloads\"d\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\x01\x12\x11\n\rSTATE_WAITING\x10\x02\x12\x0f\n\x0bSTATE_ENDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x42\x06\n\x04kind\";\n\nTapBackend\x12\x11\n\tinterface\x18\x01 \x01(\t\x12\x0e\n\x06queues\x18\x02 \x01(\x05\x12\n\n\x02up\x18\x03 \x01(\x08\"K\n\rPacketBackend\x12\x11\n\tinterface\x18\x01 \x01(\t\x12\x13\n\x0bpromiscuous\x18\x02 \x01(\x08\x12\x12\n\nring_bytes\x18\x03 \x01(\x05\"V\n\x0f\x44\x61tagramBackend\x12\x15\n\rlocal_address\x18\x01 \x01(\t\x12\x16\n\x0eremote_address\x18\x02 \x01(\t\x12\x14\n\x0c\x61llow_remote\x18\x03 \x01(\x08\"F\n\rStreamBackend\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06listen\x18\x02 \x01(\x08\x12\x14\n\x0c\x61llow_remote\x18\x03 \x01(\x08\"O\n\x0b\x46ileBackend\x12\x12\n\ninput_path\x18\x01 \x01(\t\x12\x13\n\x0boutput_path\x18\x02 \x01(\t\x12\x17\n\x0foriginal_timing\x18\x03 \x01(\x08\"u\n\x08Offloads\x12\x10\n\x08\x63hecksum\x18\x01 \x01(\x08\x12\x15\n\rtcp4_segments\x18\x02 \x01(\x08\x12\x15\n\rtcp6_segments\x18\x03 \x01(\x08\x12\x14\n\x0cudp_segments\x18\x04 \x01(\x08\x12\x13\n\x0bvlan_beside\x18\x05 \x01(\x08\"g\n\x14\x43reateBackendRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12+\n\x07\x62\x61\x63kend\x18\x02 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Backend\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"!\n\x11GetBackendRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x13ListBackendsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListBackendsResponse\x12,\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x1a.lamina.vswitch.v1.Backend\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteBackendRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteBackendResponse2\xf5\x02\n\x08\x42\x61\x63kends\x12T\n\rCreateBackend\x12\'.lamina.vswitch.v1.CreateBackendRequest\x1a\x1a.lamina.vswitch.v1.Backend\x12N\n\nGetBackend\x12$.lamina.vswitch.v1.GetBackendRequest\x1a\x1a.lamina.vswitch.v1.Backend\x12_\n\x0cListBackends\x12&.lamina.vswitch.v1.ListBackendsRequest\x1a\'.lamina.vswitch.v1.ListBackendsResponse\x12\x62\n\rDeleteBackend\x12\'.lamina.vswitch.v1.DeleteBackendRequest\x1a(.lamina.vswitch.v1.DeleteBackendResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n lamina/vswitch/v1/backends.proto\x12\x11lamina.vswitch.v1\"\xbf\x04\n\x07\x42\x61\x63kend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x03tap\x18\x02 \x01(\x0b\x32\x1d.lamina.vswitch.v1.TapBackendH\x00\x12\x32\n\x06packet\x18\x03 \x01(\x0b\x32 .lamina.vswitch.v1.PacketBackendH\x00\x12\x36\n\x08\x64\x61tagram\x18\x04 \x01(\x0b\x32\".lamina.vswitch.v1.DatagramBackendH\x00\x12\x32\n\x06stream\x18\x05 \x01(\x0b\x32 .lamina.vswitch.v1.StreamBackendH\x00\x12.\n\x04\x66ile\x18\x06 \x01(\x0b\x32\x1e.lamina.vswitch.v1.FileBackendH\x00\x12.\n\x04veth\x18\x0b \x01(\x0b\x32\x1e.lamina.vswitch.v1.VethBackendH\x00\x12\x14\n\x0cqueue_frames\x18\x07 \x01(\x05\x12/\n\x05state\x18\x08 \x01(\x0e\x32 .lamina.vswitch.v1.Backend.State\x12\x14\n\x0cstate_detail\x18\t \x01(\t\x12-\n\x08offloads\x18\n \x01(\x0b\x32\x1b.lamina.vswitch.v1.Offloads\"d\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_OPEN\x10\x01\x12\x11\n\rSTATE_WAITING\x10\x02\x12\x0f\n\x0bSTATE_ENDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x42\x06\n\x04kind\";\n\nTapBackend\x12\x11\n\tinterface\x18\x01 \x01(\t\x12\x0e\n\x06queues\x18\x02 \x01(\x05\x12\n\n\x02up\x18\x03 \x01(\x08\",\n\x0bVethBackend\x12\x11\n\tinterface\x18\x01 \x01(\t\x12\n\n\x02up\x18\x02 \x01(\x08\"K\n\rPacketBackend\x12\x11\n\tinterface\x18\x01 \x01(\t\x12\x13\n\x0bpromiscuous\x18\x02 \x01(\x08\x12\x12\n\nring_bytes\x18\x03 \x01(\x05\"V\n\x0f\x44\x61tagramBackend\x12\x15\n\rlocal_address\x18\x01 \x01(\t\x12\x16\n\x0eremote_address\x18\x02 \x01(\t\x12\x14\n\x0c\x61llow_remote\x18\x03 \x01(\x08\"F\n\rStreamBackend\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06listen\x18\x02 \x01(\x08\x12\x14\n\x0c\x61llow_remote\x18\x03 \x01(\x08\"O\n\x0b\x46ileBackend\x12\x12\n\ninput_path\x18\x01 \x01(\t\x12\x13\n\x0boutput_path\x18\x02 \x01(\t\x12\x17\n\x0foriginal_timing\x18\x03 \x01(\x08\"u\n\x08Offloads\x12\x10\n\x08\x63hecksum\x18\x01 \x01(\x08\x12\x15\n\rtcp4_segments\x18\x02 \x01(\x08\x12\x15\n\rtcp6_segments\x18\x03 \x01(\x08\x12\x14\n\x0cudp_segments\x18\x04 \x01(\x08\x12\x13\n\x0bvlan_beside\x18\x05 \x01(\x08\"g\n\x14\x43reateBackendRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12+\n\x07\x62\x61\x63kend\x18\x02 \x01(\x0b\x32\x1a.lamina.vswitch.v1.Backend\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"!\n\x11GetBackendRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"L\n\x13ListBackendsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x14ListBackendsResponse\x12,\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x1a.lamina.vswitch.v1.Backend\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteBackendRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteBackendResponse2\xf5\x02\n\x08\x42\x61\x63kends\x12T\n\rCreateBackend\x12\'.lamina.vswitch.v1.CreateBackendRequest\x1a\x1a.lamina.vswitch.v1.Backend\x12N\n\nGetBackend\x12$.lamina.vswitch.v1.GetBackendRequest\x1a\x1a.lamina.vswitch.v1.Backend\x12_\n\x0cListBackends\x12&.lamina.vswitch.v1.ListBackendsRequest\x1a\'.lamina.vswitch.v1.ListBackendsResponse\x12\x62\n\rDeleteBackend\x12\'.lamina.vswitch.v1.DeleteBackendRequest\x1a(.lamina.vswitch.v1.DeleteBackendResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,33 +32,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.vswitch.v1.backends_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BACKEND']._serialized_start=56
-  _globals['_BACKEND']._serialized_end=583
-  _globals['_BACKEND_STATE']._serialized_start=475
-  _globals['_BACKEND_STATE']._serialized_end=575
-  _globals['_TAPBACKEND']._serialized_start=585
-  _globals['_TAPBACKEND']._serialized_end=644
-  _globals['_PACKETBACKEND']._serialized_start=646
-  _globals['_PACKETBACKEND']._serialized_end=721
-  _globals['_DATAGRAMBACKEND']._serialized_start=723
-  _globals['_DATAGRAMBACKEND']._serialized_end=809
-  _globals['_STREAMBACKEND']._serialized_start=811
-  _globals['_STREAMBACKEND']._serialized_end=881
-  _globals['_FILEBACKEND']._serialized_start=883
-  _globals['_FILEBACKEND']._serialized_end=962
-  _globals['_OFFLOADS']._serialized_start=964
-  _globals['_OFFLOADS']._serialized_end=1081
-  _globals['_CREATEBACKENDREQUEST']._serialized_start=1083
-  _globals['_CREATEBACKENDREQUEST']._serialized_end=1186
-  _globals['_GETBACKENDREQUEST']._serialized_start=1188
-  _globals['_GETBACKENDREQUEST']._serialized_end=1221
-  _globals['_LISTBACKENDSREQUEST']._serialized_start=1223
-  _globals['_LISTBACKENDSREQUEST']._serialized_end=1299
-  _globals['_LISTBACKENDSRESPONSE']._serialized_start=1301
-  _globals['_LISTBACKENDSRESPONSE']._serialized_end=1394
-  _globals['_DELETEBACKENDREQUEST']._serialized_start=1396
-  _globals['_DELETEBACKENDREQUEST']._serialized_end=1432
-  _globals['_DELETEBACKENDRESPONSE']._serialized_start=1434
-  _globals['_DELETEBACKENDRESPONSE']._serialized_end=1457
-  _globals['_BACKENDS']._serialized_start=1460
-  _globals['_BACKENDS']._serialized_end=1833
+  _globals['_BACKEND']._serialized_end=631
+  _globals['_BACKEND_STATE']._serialized_start=523
+  _globals['_BACKEND_STATE']._serialized_end=623
+  _globals['_TAPBACKEND']._serialized_start=633
+  _globals['_TAPBACKEND']._serialized_end=692
+  _globals['_VETHBACKEND']._serialized_start=694
+  _globals['_VETHBACKEND']._serialized_end=738
+  _globals['_PACKETBACKEND']._serialized_start=740
+  _globals['_PACKETBACKEND']._serialized_end=815
+  _globals['_DATAGRAMBACKEND']._serialized_start=817
+  _globals['_DATAGRAMBACKEND']._serialized_end=903
+  _globals['_STREAMBACKEND']._serialized_start=905
+  _globals['_STREAMBACKEND']._serialized_end=975
+  _globals['_FILEBACKEND']._serialized_start=977
+  _globals['_FILEBACKEND']._serialized_end=1056
+  _globals['_OFFLOADS']._serialized_start=1058
+  _globals['_OFFLOADS']._serialized_end=1175
+  _globals['_CREATEBACKENDREQUEST']._serialized_start=1177
+  _globals['_CREATEBACKENDREQUEST']._serialized_end=1280
+  _globals['_GETBACKENDREQUEST']._serialized_start=1282
+  _globals['_GETBACKENDREQUEST']._serialized_end=1315
+  _globals['_LISTBACKENDSREQUEST']._serialized_start=1317
+  _globals['_LISTBACKENDSREQUEST']._serialized_end=1393
+  _globals['_LISTBACKENDSRESPONSE']._serialized_start=1395
+  _globals['_LISTBACKENDSRESPONSE']._serialized_end=1488
+  _globals['_DELETEBACKENDREQUEST']._serialized_start=1490
+  _globals['_DELETEBACKENDREQUEST']._serialized_end=1526
+  _globals['_DELETEBACKENDRESPONSE']._serialized_start=1528
+  _globals['_DELETEBACKENDRESPONSE']._serialized_end=1551
+  _globals['_BACKENDS']._serialized_start=1554
+  _globals['_BACKENDS']._serialized_end=1927
 # @@protoc_insertion_point(module_scope)

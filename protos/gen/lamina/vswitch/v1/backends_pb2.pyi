@@ -62,6 +62,7 @@ class Backend(_message.Message):
     DATAGRAM_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
+    VETH_FIELD_NUMBER: _builtins.int
     QUEUE_FRAMES_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     STATE_DETAIL_FIELD_NUMBER: _builtins.int
@@ -95,6 +96,10 @@ class Backend(_message.Message):
         """Capture files."""
 
     @_builtins.property
+    def veth(self) -> Global___VethBackend:
+        """A device of the kernel, on an engine that has the capability `devices`."""
+
+    @_builtins.property
     def offloads(self) -> Global___Offloads:
         """Offloads that it takes and gives. Output only."""
 
@@ -107,16 +112,17 @@ class Backend(_message.Message):
         datagram: Global___DatagramBackend | None = ...,
         stream: Global___StreamBackend | None = ...,
         file: Global___FileBackend | None = ...,
+        veth: Global___VethBackend | None = ...,
         queue_frames: _builtins.int = ...,
         state: Global___Backend.State.ValueType = ...,
         state_detail: _builtins.str = ...,
         offloads: Global___Offloads | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["datagram", b"datagram", "file", b"file", "kind", b"kind", "offloads", b"offloads", "packet", b"packet", "stream", b"stream", "tap", b"tap"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["datagram", b"datagram", "file", b"file", "kind", b"kind", "offloads", b"offloads", "packet", b"packet", "stream", b"stream", "tap", b"tap", "veth", b"veth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["datagram", b"datagram", "file", b"file", "kind", b"kind", "name", b"name", "offloads", b"offloads", "packet", b"packet", "queue_frames", b"queue_frames", "state", b"state", "state_detail", b"state_detail", "stream", b"stream", "tap", b"tap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datagram", b"datagram", "file", b"file", "kind", b"kind", "name", b"name", "offloads", b"offloads", "packet", b"packet", "queue_frames", b"queue_frames", "state", b"state", "state_detail", b"state_detail", "stream", b"stream", "tap", b"tap", "veth", b"veth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["tap", "packet", "datagram", "stream", "file"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["tap", "packet", "datagram", "stream", "file", "veth"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -151,6 +157,39 @@ class TapBackend(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TapBackend: _TypeAlias = TapBackend  # noqa: Y015
+
+@_typing.final
+class VethBackend(_message.Message):
+    """A pair of devices: a new interface of this machine, and its other end, which is a port of the switch in the kernel
+    itself. Frames between two such ports, and their addresses, are the kernel's alone: they are counted and obey the
+    port's policy, and captures, mirrors, frame records and faults do not see them.
+
+    The kernel keeps these parts of a policy: VLAN and trunk, isolation, forged transmits, the limit of addresses, DHCP and
+    router guard, storms of broadcast and multicast, and shaping. While such a backend is there, a change to the others is
+    refused.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    UP_FIELD_NUMBER: _builtins.int
+    interface: _builtins.str
+    """Interface, 1 to 15 characters, which must not exist; it goes with the backend. Required."""
+    up: _builtins.bool
+    """Brings the interface up. Default false."""
+    def __init__(
+        self,
+        *,
+        interface: _builtins.str = ...,
+        up: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "up", b"up"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VethBackend: _TypeAlias = VethBackend  # noqa: Y015
 
 @_typing.final
 class PacketBackend(_message.Message):

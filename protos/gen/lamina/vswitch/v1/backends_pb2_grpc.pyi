@@ -12,7 +12,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BackendsStub:
-    """Plugs TAP devices, interfaces, sockets and capture files into ports.
+    """Plugs TAP devices, interfaces, sockets, capture files and devices of the kernel into ports.
 
     A port has at most one attachment: a stream (Ports.Attach), a shared ring (PortRings.AttachRing) or a backend. A
     backend lives until it is deleted or its port is; it survives the service's restart. What the other side does wrong
@@ -29,8 +29,10 @@ class BackendsStub:
     Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED`; NOT_FOUND
     `PORT_UNKNOWN`, or `DEVICE_UNKNOWN` for an interface or a file that is not there; ALREADY_EXISTS `BACKEND_EXISTS`;
     FAILED_PRECONDITION `PORT_ATTACHED` when something else is plugged in, `DEVICE_IN_USE` when the address or
-    interface is taken, or `CLOCK_VIRTUAL` for anything but a file on a virtual clock (outside time cannot be
-    replayed); PERMISSION_DENIED `DEVICE_FORBIDDEN` when the machine does not let this process (the message says which
+    interface is taken, `CLOCK_VIRTUAL` for anything but a file on a virtual clock (outside time cannot be replayed),
+    or, for a veth, `POLICY_NOT_IN_KERNEL` at a port whose policy the kernel cannot keep (the message says which
+    fields), `NFT_REFUSED` or `BPF_REFUSED` when the kernel or the program nft lacks what that takes;
+    PERMISSION_DENIED `DEVICE_FORBIDDEN` when the machine does not let this process (the message says which
     capability is missing); UNIMPLEMENTED `ENGINE_LACKS_BACKEND` when the engine or the kernel has no such kind.
     """
     GetBackend: _aio.UnaryUnaryMultiCallable[_backends_pb2.GetBackendRequest, _backends_pb2.Backend]
@@ -50,7 +52,7 @@ class BackendsStub:
     """
 
 class BackendsServicer:
-    """Plugs TAP devices, interfaces, sockets and capture files into ports.
+    """Plugs TAP devices, interfaces, sockets, capture files and devices of the kernel into ports.
 
     A port has at most one attachment: a stream (Ports.Attach), a shared ring (PortRings.AttachRing) or a backend. A
     backend lives until it is deleted or its port is; it survives the service's restart. What the other side does wrong
@@ -70,8 +72,10 @@ class BackendsServicer:
         Idempotent by `request_id`. Errors: INVALID_ARGUMENT for a bad field, or `REQUEST_ID_REUSED`; NOT_FOUND
         `PORT_UNKNOWN`, or `DEVICE_UNKNOWN` for an interface or a file that is not there; ALREADY_EXISTS `BACKEND_EXISTS`;
         FAILED_PRECONDITION `PORT_ATTACHED` when something else is plugged in, `DEVICE_IN_USE` when the address or
-        interface is taken, or `CLOCK_VIRTUAL` for anything but a file on a virtual clock (outside time cannot be
-        replayed); PERMISSION_DENIED `DEVICE_FORBIDDEN` when the machine does not let this process (the message says which
+        interface is taken, `CLOCK_VIRTUAL` for anything but a file on a virtual clock (outside time cannot be replayed),
+        or, for a veth, `POLICY_NOT_IN_KERNEL` at a port whose policy the kernel cannot keep (the message says which
+        fields), `NFT_REFUSED` or `BPF_REFUSED` when the kernel or the program nft lacks what that takes;
+        PERMISSION_DENIED `DEVICE_FORBIDDEN` when the machine does not let this process (the message says which
         capability is missing); UNIMPLEMENTED `ENGINE_LACKS_BACKEND` when the engine or the kernel has no such kind.
         """
 

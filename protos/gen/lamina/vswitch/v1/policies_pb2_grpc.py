@@ -129,7 +129,8 @@ class PoliciesServicer:
         forgotten. Frames that wait for a shaper go on by its new rates, or at once when there is none any more.
 
         Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask, or a trunk while the
-        group has a VLAN.
+        group has a VLAN; FAILED_PRECONDITION `POLICY_NOT_IN_KERNEL` for what a device of the kernel at one of its ports
+        cannot keep (see VethBackend), `NFT_REFUSED` when the program nft is not there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,7 +148,9 @@ class PoliciesServicer:
     def UpdatePortPolicy(self, request, context):
         """Changes a port's own policy. A part that is cleared follows the group again.
 
-        Idempotent. Errors: NOT_FOUND `PORT_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask.
+        Idempotent. Errors: NOT_FOUND `PORT_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask; FAILED_PRECONDITION
+        `POLICY_NOT_IN_KERNEL` for what a device of the kernel at the port cannot keep (see VethBackend), `NFT_REFUSED` when
+        the program nft is not there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

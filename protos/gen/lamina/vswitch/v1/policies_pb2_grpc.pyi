@@ -48,7 +48,8 @@ class PoliciesStub:
     forgotten. Frames that wait for a shaper go on by its new rates, or at once when there is none any more.
 
     Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask, or a trunk while the
-    group has a VLAN.
+    group has a VLAN; FAILED_PRECONDITION `POLICY_NOT_IN_KERNEL` for what a device of the kernel at one of its ports
+    cannot keep (see VethBackend), `NFT_REFUSED` when the program nft is not there.
     """
     GetPortPolicy: _aio.UnaryUnaryMultiCallable[_policies_pb2.GetPortPolicyRequest, _policies_pb2.PortPolicy]
     """Returns what a port's own policy sets, and what holds for it together with its group's.
@@ -58,7 +59,9 @@ class PoliciesStub:
     UpdatePortPolicy: _aio.UnaryUnaryMultiCallable[_policies_pb2.UpdatePortPolicyRequest, _policies_pb2.PortPolicy]
     """Changes a port's own policy. A part that is cleared follows the group again.
 
-    Idempotent. Errors: NOT_FOUND `PORT_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask.
+    Idempotent. Errors: NOT_FOUND `PORT_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask; FAILED_PRECONDITION
+    `POLICY_NOT_IN_KERNEL` for what a device of the kernel at the port cannot keep (see VethBackend), `NFT_REFUSED` when
+    the program nft is not there.
     """
     ReopenPort: _aio.UnaryUnaryMultiCallable[_policies_pb2.ReopenPortRequest, _policies_pb2.ReopenPortResponse]
     """Opens a port again that loop detection, storm control or the address limit had shut.
@@ -122,7 +125,8 @@ class PoliciesServicer:
         forgotten. Frames that wait for a shaper go on by its new rates, or at once when there is none any more.
 
         Idempotent. Errors: NOT_FOUND `PORT_GROUP_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask, or a trunk while the
-        group has a VLAN.
+        group has a VLAN; FAILED_PRECONDITION `POLICY_NOT_IN_KERNEL` for what a device of the kernel at one of its ports
+        cannot keep (see VethBackend), `NFT_REFUSED` when the program nft is not there.
         """
 
     def GetPortPolicy(
@@ -142,7 +146,9 @@ class PoliciesServicer:
     ) -> _abc.Awaitable[_policies_pb2.PortPolicy]:
         """Changes a port's own policy. A part that is cleared follows the group again.
 
-        Idempotent. Errors: NOT_FOUND `PORT_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask.
+        Idempotent. Errors: NOT_FOUND `PORT_UNKNOWN`; INVALID_ARGUMENT for a bad value or mask; FAILED_PRECONDITION
+        `POLICY_NOT_IN_KERNEL` for what a device of the kernel at the port cannot keep (see VethBackend), `NFT_REFUSED` when
+        the program nft is not there.
         """
 
     def ReopenPort(

@@ -71,13 +71,22 @@ class CaptureFile:
     original_timing: bool = False
 
 
-Kind = Tap | Packet | Datagram | Stream | CaptureFile
+@dataclass(frozen=True, slots=True)
+class Veth:
+    """A device of the kernel: its interface on the machine, of 1 to 15 bytes, and whether to bring it up."""
+
+    interface: str
+    up: bool = False
+
+
+Kind = Tap | Packet | Datagram | Stream | CaptureFile | Veth
 _KINDS: dict[str, type[Kind]] = {
     "tap": Tap,
     "packet": Packet,
     "datagram": Datagram,
     "stream": Stream,
     "file": CaptureFile,
+    "veth": Veth,
 }
 
 

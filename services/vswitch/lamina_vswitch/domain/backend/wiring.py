@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina_vswitch.domain.backend.address import parse_address
-from lamina_vswitch.domain.backend.definition import CaptureFile, Datagram, Kind, Packet, Stream, Tap
+from lamina_vswitch.domain.backend.definition import CaptureFile, Datagram, Kind, Packet, Stream, Tap, Veth
 
 
 def are_joined(one: Kind, other: Kind) -> bool:
@@ -25,6 +25,8 @@ def words(kind: Kind) -> str:
     match kind:
         case Tap():
             return f"TAP device {kind.interface}"
+        case Veth():
+            return f"interface {kind.interface}, whose other end is in the kernel's bridge"
         case Packet():
             return f"interface {kind.interface}"
         case Datagram():

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lamina_vswitch.domain.policy.in_kernel import vlans_of
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.engines.linux import links, neighbours
+from lamina_vswitch.engines.linux.bpf_trunk import tags_of
 from lamina_vswitch.engines.linux.kernel import Kernel
 from lamina_vswitch.engines.linux.links import PortSettings
 from lamina_vswitch.engines.linux.mac_table import KernelFdb
@@ -24,11 +26,11 @@ _NOWHERE, _SUNK = 0, -1
 
 @dataclass(slots=True)
 class Leg:
-    """A port in a VLAN: its TAP, the index of that device, and what was set at it."""
+    """A port in a VLAN: its TAP, none for a device of the kernel; index of what the bridge has, and what was set."""
 
     slot: int
     vlan: int
-    tap: Tap
+    tap: Tap | None
     index: int
     settings: PortSettings
 
@@ -111,17 +113,44 @@ class Bridges:
                     self._remove_bridge(vlan)
         if port is None:
             return
+        self._read_tags(port)
         for vlan in sorted(wanted):
             if vlan not in self.by_vlan:
                 self._add_bridge(vlan)
             if slot not in self.by_vlan[vlan].legs:
                 self._add_leg(port, vlan)
             self._set_leg(port, self.by_vlan[vlan].legs[slot], self.by_vlan[vlan].learning)
+        self.apply(slot)
+
+    # Ports that are devices of the kernel
+
+    def lose_legs(self, slot: int) -> None:
+        """Take a port out of all bridges; it comes back when it is settled."""
+        for vlan in sorted(self.by_vlan):
+            leg = self.by_vlan[vlan].legs.get(slot)
+            if leg is not None:
+                self._remove_leg(leg)
+                self._place_again(vlan, slot)
+
+    def apply(self, slot: int) -> None:
+        """Let the policy of a port hold where the port is a device. Raises FailedPrecondition `NFT_REFUSED`."""
+        port = self.switch.ports.get(slot)
+        if port is not None and slot in self._kernel.devices:
+            ageing_seconds = self.fdb.ageing_ns // NS_PER_SECOND
+            self._kernel.devices.apply(slot, port.policy, ageing_seconds, self.switch.mtu_bytes)
+
+    def _read_tags(self, port: Port) -> None:
+        devices, tags = self._kernel.devices, tags_of(port.vlan, port.policy.trunk)
+        if port.slot in devices and not devices.reads(port.slot, tags):
+            self.lose_legs(port.slot)
+            devices.read(port.slot, tags)
 
     def _vlans(self, port: Port) -> set[int]:
         """Return the VLANs in which a port has a leg."""
         if port.policy.trunk is None:
             return {port.vlan}
+        if port.slot in self._kernel.devices:
+            return vlans_of(port.policy.trunk)
         return {vlan for vlan in self._woken | set(self.by_vlan) if port.carries(vlan)}
 
     def _add_bridge(self, vlan: int) -> None:
@@ -130,7 +159,7 @@ class Bridges:
         self.by_vlan[vlan] = Bridge(index, name, ageing_seconds)
         self._kernel.of_bridge[index] = (self, vlan)
         for slot, port in sorted(self.switch.ports.items()):
-            if port.policy.trunk is not None and port.carries(vlan) and slot not in self.by_vlan[vlan].legs:
+            if port.policy.trunk is not None and vlan in self._vlans(port) and slot not in self.by_vlan[vlan].legs:
                 self._add_leg(port, vlan)
         for static_vlan, mac, slot in self.fdb.statics():
             if static_vlan == vlan:
@@ -146,6 +175,11 @@ class Bridges:
 
     def _add_leg(self, port: Port, vlan: int) -> None:
         bridge, settings = self.by_vlan[vlan], self._settings(port, self.by_vlan[vlan].learning)
+        if port.slot in self._kernel.devices:
+            index = self._kernel.devices.add_leg(port.slot, vlan, bridge.index, settings.mtu_bytes).index
+            links.set_port(self._kernel.netlink, index, settings)
+            self._hold_leg(port, Leg(port.slot, vlan, None, index, settings))
+            return
         tap = Tap(self._kernel.namespace, f"p{port.slot}v{vlan}")
         try:
             index = links.index_of(self._kernel.netlink, f"p{port.slot}v{vlan}")
@@ -154,14 +188,20 @@ class Bridges:
         except BaseException:
             tap.close()
             raise
-        leg = bridge.legs[port.slot] = Leg(port.slot, vlan, tap, index, settings)
+        self._hold_leg(port, Leg(port.slot, vlan, tap, index, settings))
+
+    def _hold_leg(self, port: Port, leg: Leg) -> None:
+        self.by_vlan[leg.vlan].legs[port.slot] = leg
         self._kernel.add_leg(leg)
-        self._place_again(vlan, port.slot)
+        self._place_again(leg.vlan, port.slot)
 
     def _remove_leg(self, leg: Leg) -> None:
         del self.by_vlan[leg.vlan].legs[leg.slot]
         self._kernel.remove_leg(leg)
-        leg.tap.close()
+        if leg.tap is not None:
+            leg.tap.close()
+        else:
+            self._kernel.devices.remove_leg(leg.slot, leg.vlan)
 
     def _set_leg(self, port: Port, leg: Leg, learning: bool) -> None:
         settings = self._settings(port, learning)

@@ -96,6 +96,8 @@ class Crossing:
         """
         provider, uplinks = admitted.tag is Tag.PROVIDER, switch.teams.uplinks
         given = {slot for slot in slots if switch.ports[slot].carries(admitted.vlan, provider)}
+        devices = self._kernel.devices  # where nobody sees a frame come out: the kernel is taken at the rules' word
+        given.update(slot for slot in expected.outputs if devices.carries(slot, admitted.vlan))
         if expected.rule is Rule.KNOWN_UNICAST and switch.listening:
             given.update(switch.audience(port, admitted.vlan, provider).listeners)
         if port.slot in uplinks:

@@ -14,14 +14,19 @@ from pathlib import Path
 from typing import ClassVar
 
 from lamina_vswitch.domain.admission import Tag
+from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.fdb import Fdb
+from lamina_vswitch.domain.forward import Forwarding
+from lamina_vswitch.domain.policy.in_kernel import check_kernel_keeps
+from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.tagging import form_at, in_form
 from lamina_vswitch.engines.interface import MacEntryView, SwitchTally
 from lamina_vswitch.engines.linux import links
 from lamina_vswitch.engines.linux.bridges import Bridges
 from lamina_vswitch.engines.linux.crossing import Crossing
+from lamina_vswitch.engines.linux.device_ports import PluggedDevice
 from lamina_vswitch.engines.linux.kernel import Kernel
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
 from lamina_vswitch.engines.linux.taps import Tap
@@ -33,7 +38,7 @@ class LinuxEngine(ModelEngine):
 
     name: ClassVar[str] = "linux"
     capabilities: ClassVar[tuple[str, ...]] = (
-        *("access-vlan", "hold-frames", "learning", "offloads", "policies", "static-mac", "teaming"),
+        *("access-vlan", "devices", "hold-frames", "learning", "offloads", "policies", "static-mac", "teaming"),
         *("trace-frame", "watching"),
     )
 
@@ -123,6 +128,12 @@ class LinuxEngine(ModelEngine):
         self._hand_on(now_ns)
         return dropped
 
+    def conclude(self, slot: int, result: Forwarding, now_ns: int) -> None:
+        """Deliver and report what became of frames; ports that are devices got theirs from the kernel."""
+        for target in [target for target in result.deliveries if target in self.kernel.devices]:
+            del result.deliveries[target]
+        super().conclude(slot, result, now_ns)
+
     def direct(self, slot: int) -> bool:
         """Return False: no frame passes by the kernel."""
         return False
@@ -189,6 +200,51 @@ class LinuxEngine(ModelEngine):
             if switch is not None and switch.ports[slot].takes_part:
                 port = switch.ports[slot]
                 self.deliver(port, [in_form(frame, form_at(port, vlan, Tag.NONE, None), vlan)], now_ns)
+
+    # Ports that are devices of the kernel
+
+    def plug_device(self, slot: int, interface: str, *, up: bool) -> PluggedDevice:
+        """Make a port a device of the kernel, with the errors that `DeviceEngine` names."""
+        port, switch = self._port(slot), self._switch_of[slot]
+        check_kernel_keeps(port.name, port.policy)
+        bridges = self._bridges[switch.name]
+        bridges.lose_legs(slot)
+        try:
+            self.kernel.devices.plug(slot, interface, switch.mtu_bytes, super().counters(slot), up=up)
+            bridges.settle_port(slot)
+        except BaseException:
+            self._unplug_device(slot)
+            raise
+        return PluggedDevice(self.kernel.devices, slot, self._unplug_device)
+
+    def check_policy(self, slot: int, policy: PolicyInForce) -> None:
+        """Raise FailedPrecondition `POLICY_NOT_IN_KERNEL` if a port is a device that could not keep a policy."""
+        if slot in self.kernel.devices:
+            check_kernel_keeps(self._port(slot).name, policy)
+
+    def set_policy(self, slot: int, vlan: int, policy: PolicyInForce, now_ns: int) -> None:
+        """Let a policy hold for a port, in the kernel where the port is a device of it."""
+        super().set_policy(slot, vlan, policy, now_ns)
+        if slot in self.kernel.devices:
+            self._bridges[self._switch_of[slot].name].apply(slot)
+
+    def counters(self, slot: int) -> Counters:
+        """Return a copy of the counters of a port; those of a device are the kernel's."""
+        counters = super().counters(slot)
+        return self.kernel.devices.counters(slot, counters) if slot in self.kernel.devices else counters
+
+    def _unplug_device(self, slot: int) -> None:
+        """Make a port one of this process again, or take away what is left of one that was removed."""
+        switch = self._switch_of.get(slot)
+        bridges = self._bridges.get(switch.name) if switch is not None else None
+        if bridges is not None:
+            bridges.lose_legs(slot)
+        if slot in self.kernel.devices:
+            if switch is not None:
+                switch.ports[slot].counters = self.counters(slot)
+            self.kernel.devices.unplug(slot)
+        if bridges is not None:
+            self._settle(lambda: bridges.settle_port(slot))
 
 
 def _tried() -> list[str]:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lamina_vswitch.domain.backend.vnet import LAYOUT
 from lamina_vswitch.engines.linux import links, neighbours
+from lamina_vswitch.engines.linux.device_ports import DevicePorts
 from lamina_vswitch.engines.linux.namespace import Namespace
 from lamina_vswitch.engines.linux.netlink import Netlink
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
-from lamina_vswitch.engines.linux.taps import laden
+from lamina_vswitch.engines.linux.taps import Tap, laden
 
 if TYPE_CHECKING:
     from lamina_vswitch.engines.linux.bridges import Bridges, Leg
@@ -43,6 +44,7 @@ class Kernel:
         with self.namespace.inside():
             self.netlink = Netlink()
             self._ears = Netlink(groups=neighbours.TOLD)
+        self.devices = DevicePorts(self.netlink, self.namespace)
         self._ready = select.epoll()
         self._ready.register(self._ears.socket, select.EPOLLIN)
         self.of_bridge: dict[int, tuple[Bridges, int]] = {}
@@ -64,8 +66,10 @@ class Kernel:
 
     def close(self) -> None:
         """End everything. Idempotent."""
+        self.devices.close()
         for leg in list(self._legs.values()):
-            leg.tap.close()
+            if leg.tap is not None:
+                leg.tap.close()
         self._legs.clear()
         for end in (self._ready, self._ears, self.netlink, self.namespace):
             end.close()
@@ -78,16 +82,22 @@ class Kernel:
 
     def add_leg(self, leg: Leg) -> None:
         """Look at a TAP from now on."""
-        self._legs[leg.tap.file] = self._by_index[leg.index] = leg
-        self._ready.register(leg.tap.file, select.EPOLLIN)
+        self._by_index[leg.index] = leg
+        if leg.tap is not None:
+            self._legs[leg.tap.file] = leg
+            self._ready.register(leg.tap.file, select.EPOLLIN)
 
     def remove_leg(self, leg: Leg) -> None:
         """Look at a TAP no longer."""
-        del self._legs[leg.tap.file], self._by_index[leg.index]
-        self._look_away(leg)
+        del self._by_index[leg.index]
+        if leg.tap is not None:
+            del self._legs[leg.tap.file]
+            self._look_away(leg)
 
     def cross(self, leg: Leg, frame: bytes, now_ns: int) -> list[int]:
         """Send a frame in at a leg; return the slots where it came out, ascending."""
+        if leg.tap is None:
+            raise KernelRefusal("a frame", errno.EINVAL, "what a device of the kernel sends does not pass here")
         leg.tap.write(frame)
         return sorted(self._collect(frame, now_ns))
 
@@ -103,7 +113,7 @@ class Kernel:
                 leg = self._legs.get(file)
                 if leg is None:
                     self._hear(now_ns)
-                elif (found := self._read(leg, events)) is not None:
+                elif leg.tap is not None and (found := self._read(leg, leg.tap, events)) is not None:
                     header, frame = found
                     if frame == sent:
                         slots.append(leg.slot)
@@ -111,10 +121,10 @@ class Kernel:
                         self.strays.append(Stray(leg.slot, leg.vlan, laden(header, frame)))
         return slots
 
-    def _read(self, leg: Leg, events: int) -> tuple[bytes, bytes] | None:
+    def _read(self, leg: Leg, tap: Tap, events: int) -> tuple[bytes, bytes] | None:
         """Return header and bytes of a frame; a TAP that somebody took away is looked at no longer."""
         try:
-            found = leg.tap.read()
+            found = tap.read()
         except OSError:
             self._look_away(leg)
             return None
@@ -123,8 +133,9 @@ class Kernel:
         return found if found is not None and len(found[0]) == LAYOUT.size else None
 
     def _look_away(self, leg: Leg) -> None:
-        with suppress(OSError):  # it may be looked at no longer
-            self._ready.unregister(leg.tap.file)
+        if leg.tap is not None:
+            with suppress(OSError):  # it may be looked at no longer
+                self._ready.unregister(leg.tap.file)
 
     def _hear(self, now_ns: int) -> None:
         """Take in what the kernel told of addresses; all tables are read anew when something of that was lost."""

@@ -12,9 +12,14 @@ from lamina_vswitch.domain.offload.takes import Takes
 class Backend(Protocol):
     """A `QueueingSink` that was opened by its making, and begins to bring frames with `start`."""
 
-    state: BackendState
-    detail: str
-    """Why it is in that state, empty when there is nothing to say."""
+    @property
+    def state(self) -> BackendState:
+        """What it is doing."""
+
+    @property
+    def detail(self) -> str:
+        """Why it is in that state, empty when there is nothing to say."""
+
     takes: Takes | None
     """What it takes unfinished; None: it neither takes nor brings anything but complete frames."""
 

@@ -1,0 +1,170 @@
+"""What the kernel does with frames of a port that is a device of the kernel, as two programs of the traffic classifier.
+
+This is for kernels whose bridges know no VLANs. Such a port has a *leg* for each VLAN that it carries: a device that is
+a port of the bridge of that VLAN. The *splitter* runs where frames come in at the port's device: it takes the tag off
+and hands the frame in at the leg of its VLAN. The *joiner* runs where frames leave at a leg: it puts the tag on and
+hands the frame out at the port's device. An access port has one leg, and its VLAN is the native one.
+
+Between the two, the rest of a tag (priority and drop eligibility, and whether it was a provider's) travels in the mark
+of the packet, so that a frame which crosses from trunk to trunk keeps it.
+
+Source: bpf-helpers(7) for the numbers of functions; `struct __sk_buff` of <linux/bpf.h> for the offsets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lamina_vswitch.domain.policy.trunk import Trunk
+from lamina_vswitch.engines.linux.bpf_code import (
+    STACK_END,
+    Instruction,
+    Label,
+    Program,
+    add,
+    add_to_memory,
+    call,
+    copy,
+    jump,
+    jump_if,
+    jump_if_bits,
+    jump_unless,
+    leave,
+    load,
+    load_map,
+    mask,
+    put,
+    set_bits,
+    store,
+)
+
+VLANS = 4096
+"""Places in the map of legs, one for each number that a tag can have."""
+
+PASS, DROP = 0, 2
+"""Verdicts of a classifier (TC_ACT_OK, TC_ACT_SHOT)."""
+
+_MARK, _TAGGED, _TAG, _TAG_KIND = 8, 20, 24, 28
+_MAP_LOOKUP, _VLAN_PUSH, _VLAN_POP, _REDIRECT = 1, 18, 19, 23
+_INTO_INGRESS = 1
+_VID_BITS, _PRIORITY_BITS, _PROVIDER_MARK = 0x0FFF, 0xF000, 0x1_0000
+_CUSTOMER, _PROVIDER = 0x0081, 0xA888
+"""EtherTypes 0x8100 and 0x88a8 in network order, as a little-endian machine reads them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """How a port reads tags: the VLAN whose frames have none, whether it is a trunk, whether provider tags count."""
+
+    native: int
+    is_trunk: bool = False
+    provider_tags: bool = False
+
+
+def tags_of(vlan: int, trunk: Trunk | None) -> Tags:
+    """Return how a port with an access VLAN, or the native one of a trunk, reads tags."""
+    return Tags(vlan) if trunk is None else Tags(vlan, is_trunk=True, provider_tags=trunk.provider_tags)
+
+
+def splitter(tags: Tags, legs: int, refused: int) -> Program:
+    """Return the program at the way in of a port, with the descriptors of its maps.
+
+    `legs` holds an interface index for each VLAN, 0 for one that the port does not carry. `refused` counts, in its one
+    place, the frames that were in no VLAN of the port.
+    """
+    return [
+        copy(6, 1),
+        put(7, tags.native),
+        put(8, 0),  # what goes into the mark
+        load(2, 6, _TAGGED),
+        jump_if(2, 0, "find"),
+        load(8, 6, _TAG),
+        copy(7, 8),
+        mask(7, _VID_BITS),
+        mask(8, _PRIORITY_BITS),
+        load(2, 6, _TAG_KIND),
+        jump_if(2, _CUSTOMER, "customer"),
+        *_provider(tags.provider_tags),
+        Label("customer"),
+        jump_unless(7, 0, "pop"),
+        put(7, tags.native),  # a tag that names no VLAN tells a priority alone, as far as the native VLAN goes
+        Label("pop"),
+        copy(1, 6),
+        call(_VLAN_POP),
+        jump_unless(0, 0, "refuse"),
+        Label("find"),
+        store(STACK_END, -4, 7),
+        load_map(1, legs),
+        *_looked_up("refuse"),
+        load(9, 0, 0),
+        jump_if(9, 0, "refuse"),
+        store(6, _MARK, 8),
+        copy(1, 9),
+        put(2, _INTO_INGRESS),
+        call(_REDIRECT),
+        leave(),
+        Label("refuse"),
+        put(2, 0),
+        store(STACK_END, -4, 2),
+        load_map(1, refused),
+        *_looked_up("end"),
+        put(1, 1),
+        add_to_memory(0, 0, 1),
+        Label("end"),
+        put(0, DROP),
+        leave(),
+    ]
+
+
+def detour(device: int) -> Program:
+    """Return the program that hands all frames out at the device with an index."""
+    return [put(1, device), put(2, 0), call(_REDIRECT), leave()]
+
+
+def joiner(tags: Tags, vlan: int, device: int) -> Program:
+    """Return the program at the way out of the leg of a VLAN, which leads to the device of the port, by its index.
+
+    On a trunk a provider's tag is put back also where its VLAN is the native one: without it the inner tag would be
+    read there. An access port is the customer's end, and gets the frame without it.
+    """
+    send = [put(1, device), put(2, 0), call(_REDIRECT), leave()]
+    if not tags.is_trunk:
+        return [put(2, 0), store(1, _MARK, 2), *send]
+    native = vlan == tags.native
+    push: list[Instruction | Label] = [
+        Label("push"),
+        copy(3, 7),
+        mask(3, _PRIORITY_BITS),
+        set_bits(3, vlan),
+        copy(1, 6),
+        call(_VLAN_PUSH),
+        jump_unless(0, 0, "lost"),
+    ]
+    return [
+        copy(6, 1),
+        load(7, 6, _MARK),
+        put(2, 0),
+        store(6, _MARK, 2),
+        put(2, _PROVIDER),
+        jump_if_bits(7, _PROVIDER_MARK, "push" if tags.provider_tags else "lost"),
+        put(2, _CUSTOMER),
+        *([jump("out")] if native else []),
+        *(push if tags.provider_tags or not native else []),
+        Label("out"),
+        *send,
+        Label("lost"),
+        put(0, DROP),
+        leave(),
+    ]
+
+
+def _provider(counts: bool) -> list[Instruction | Label]:
+    """Return what is done with a tag that is not a customer's."""
+    if not counts:
+        return [jump("refuse")]
+    return [jump_unless(2, _PROVIDER, "refuse"), set_bits(8, _PROVIDER_MARK)]
+
+
+def _looked_up(absent: str) -> list[Instruction | Label]:
+    """Return a lookup in the map of register 1 of the key that lies at the end of the stack."""
+    return [copy(2, STACK_END), add(2, -4), call(_MAP_LOOKUP), jump_if(0, 0, absent)]

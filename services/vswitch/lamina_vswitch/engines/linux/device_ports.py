@@ -1,0 +1,272 @@
+"""Ports that are devices of the kernel: frames between two of them never come into this process.
+
+The device is one end of a pair. The other end is an interface of the machine, for a user to give an address to, or to
+move into the namespace of a container. What a policy says is rules of nf_tables at the port's legs (`nft_rules.py`) and
+token buckets (`rates.py`); tags are put on and taken off by programs (`bpf_trunk.py`).
+
+Source: veth(4), packet(7); include/uapi/linux/if_link.h of Linux 6.18 (`struct rtnl_link_stats64`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lamina_kit.errors import FailedPrecondition, LaminaError, PermissionDenied
+from lamina_vswitch.domain.counters import Counters
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.policy.settings import PolicyInForce
+from lamina_vswitch.engines.linux import links
+from lamina_vswitch.engines.linux.bpf_trunk import Tags
+from lamina_vswitch.engines.linux.namespace import Namespace
+from lamina_vswitch.engines.linux.netlink import Netlink
+from lamina_vswitch.engines.linux.nft_rules import FilteredPort
+from lamina_vswitch.engines.linux.nft_table import NftTable
+from lamina_vswitch.engines.linux.rates import Rates
+from lamina_vswitch.engines.linux.refusal import KernelRefusal
+from lamina_vswitch.engines.linux.trunk_legs import Leg, TrunkLegs
+from lamina_vswitch.engines.linux.veth import add_pair, counts, set_up
+
+LONGEST_MTU = 9018
+"""Of devices that only hand frames on, tags and all."""
+_GONE = (errno.ENODEV, errno.ENXIO, errno.ENETDOWN)
+
+
+@dataclass(slots=True)
+class _Device:
+    """One: index of its end here, a socket to send by, and how tags are read at it.
+
+    `before` is what the port had counted before; `counts` what the device had when it was asked last, frames and bytes
+    in and out; `mismatched` what was in no VLAN of the port as it read tags before.
+    """
+
+    index: int
+    socket: socket.socket
+    before: Counters
+    tags: Tags | None = None
+    counts: tuple[int, int, int, int] = (0, 0, 0, 0)
+    mismatched: int = 0
+
+
+class DevicePorts:
+    """The ports of an engine that are devices of the kernel, by slot. Its calls raise Unavailable `KERNEL_REFUSED`."""
+
+    def __init__(self, netlink: Netlink, namespace: Namespace) -> None:
+        self._netlink = netlink
+        self._namespace = namespace
+        self._legs = TrunkLegs(netlink)
+        self._out, self._in = Rates(netlink), Rates(netlink)
+        self._rules = NftTable(namespace)
+        self._devices: dict[int, _Device] = {}
+        self._detours: dict[int, tuple[int, int]] = {}
+
+    def __contains__(self, slot: int) -> bool:
+        return slot in self._devices
+
+    def plug(self, slot: int, interface: str, mtu_bytes: int, before: Counters, *, up: bool) -> None:
+        """Make the pair: `interface` in this process's namespace, up if wanted, and the port's end.
+
+        Raises FailedPrecondition `DEVICE_IN_USE`, PermissionDenied `DEVICE_FORBIDDEN`.
+        """
+        name = f"d{slot}"
+        outside = Netlink()
+        try:
+            add_pair(outside, interface, name, mtu_bytes, self._namespace.file)
+            try:
+                index = links.index_of(self._netlink, name)
+                set_up(self._netlink, index, up=True)
+                if up:
+                    set_up(outside, links.index_of(outside, interface), up=True)
+                with self._namespace.inside():
+                    end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+                    end.bind((name, 0))
+            except BaseException:
+                links.remove(outside, links.index_of(outside, interface))
+                raise
+        except KernelRefusal as refusal:
+            raise _for_user(interface, refusal) from refusal
+        finally:
+            outside.close()
+        self._devices[slot] = _Device(index, end, before)
+
+    def unplug(self, slot: int) -> None:
+        """Remove the pair, and everything that was set at it; its legs are gone already."""
+        device = self._devices.pop(slot)
+        self._rules.remove(slot)
+        self._out.forget(slot)
+        self._in.forget(slot)
+        device.socket.close()
+        with contextlib.suppress(KernelRefusal):  # the programs went with a device that is gone
+            if device.tags is not None:
+                self._legs.remove(slot)
+        _remove(self._netlink, device.index)
+        if slot in self._detours:
+            _remove(self._netlink, self._detours.pop(slot)[0])
+
+    def is_there(self, slot: int) -> bool:
+        """Tell whether nobody took the device away."""
+        try:
+            links.index_of(self._netlink, f"d{slot}")
+        except KernelRefusal:
+            return False
+        return True
+
+    def reads(self, slot: int, tags: Tags) -> bool:
+        """Tell whether tags are read in this way at a port already; if not, it has to lose its legs, then `read`."""
+        return self._devices[slot].tags == tags
+
+    def read(self, slot: int, tags: Tags) -> None:
+        """Read tags at a port in this way from now on. It has no legs. Raises FailedPrecondition `BPF_REFUSED`."""
+        device = self._devices[slot]
+        if device.tags is not None:
+            device.tags = None
+            device.mismatched += self._legs.refused(slot)
+            self._legs.remove(slot)
+        self._legs.make(slot, device.index, tags)
+        device.tags = tags
+        if slot in self._detours:
+            self._take_detour(slot)
+
+    def add_leg(self, slot: int, vlan: int, bridge: int, mtu_bytes: int) -> Leg:
+        """Let a port carry a VLAN, whose bridge has this index."""
+        return self._legs.add_leg(slot, vlan, bridge, mtu_bytes)
+
+    def remove_leg(self, slot: int, vlan: int) -> None:
+        """Let a port carry a VLAN no more."""
+        if list(self._legs.legs(slot)) == [vlan]:
+            self._rules.set(FilteredPort(slot, (), PolicyInForce()))
+        self._legs.remove_leg(slot, vlan)
+
+    def carries(self, slot: int, vlan: int) -> bool:
+        """Tell whether a port is a device that has a leg in a VLAN."""
+        return vlan in self._legs.legs(slot)
+
+    def apply(self, slot: int, policy: PolicyInForce, ageing_seconds: int, mtu_bytes: int) -> None:
+        """Let a policy hold at a port and its legs. Raises FailedPrecondition `NFT_REFUSED`."""
+        devices = tuple(leg.device for leg in self._legs.legs(slot).values())
+        self._rules.set(FilteredPort(slot, devices, policy, ageing_seconds))
+        self._out.set(slot, self._devices[slot].index, policy.egress_shaping, mtu_bytes)
+        shaping = policy.ingress_shaping
+        if shaping is not None and slot not in self._detours:
+            self._take_detour(slot)
+        if slot in self._detours:
+            self._in.set(slot, self._detours[slot][0], shaping, mtu_bytes)
+            if shaping is None:
+                self._legs.enter_by(slot, None)
+                _remove(self._netlink, self._detours.pop(slot)[0])
+
+    def _take_detour(self, slot: int) -> None:
+        """Lead what comes in at a port through a pair of devices, so that it waits at the way out of the first."""
+        if slot in self._detours:  # of other programs, which are gone
+            _remove(self._netlink, self._detours.pop(slot)[0])
+            self._in.lose(slot)
+        first, second = f"i{slot}", f"i{slot}x"
+        add_pair(self._netlink, first, second, LONGEST_MTU)
+        pair = links.index_of(self._netlink, first), links.index_of(self._netlink, second)
+        for index in pair:
+            set_up(self._netlink, index, up=True)
+        links.index_of(self._netlink, first)  # the kernel notices its carrier now, not a second later
+        self._legs.enter_by(slot, pair)
+        self._detours[slot] = pair
+
+    def show_link(self, slot: int, *, up: bool) -> None:
+        """Give the interface a carrier, or none."""
+        with contextlib.suppress(KernelRefusal):  # a device that is gone shows nothing
+            set_up(self._netlink, self._devices[slot].index, up=up)
+
+    def inject(self, slot: int, frames: Sequence[bytes]) -> int:
+        """Send complete frames out of a port, to its interface; return how many went."""
+        for sent, frame in enumerate(frames):
+            try:
+                self._devices[slot].socket.send(frame)
+            except OSError:
+                return sent
+        return len(frames)
+
+    def counters(self, slot: int, shell: Counters) -> Counters:
+        """Return the counters of a port: frames as its device counted them, drops here and in the kernel by reason.
+
+        `shell` has the drops of frames that this process had in its hands. A device that went away counts no more.
+        """
+        device, before, drops = self._devices[slot], self._devices[slot].before, dict(shell.drops)
+        told = self._rules.drops(slot)
+        told[DropReason.VLAN_MISMATCH] = device.mismatched + self._legs.refused(slot)
+        told[DropReason.SHAPED] = self._in.drops(slot) + self._out.drops(slot)
+        for reason, count in sorted(told.items()):
+            if count:
+                drops[reason] = drops.get(reason, 0) + count
+        device.counts = counts(self._netlink, device.index) or device.counts
+        received, received_bytes, sent, sent_bytes = device.counts
+        return Counters(
+            before.received_frames + received,
+            before.received_bytes + received_bytes,
+            before.sent_frames + sent,
+            before.sent_bytes + sent_bytes,
+            shell.flooded_frames,
+            drops,
+        )
+
+    def close(self) -> None:
+        """Remove all devices. Idempotent."""
+        for slot in sorted(self._devices):
+            device = self._devices.pop(slot)
+            device.socket.close()
+            _remove(self._netlink, device.index)
+        self._legs.close()
+        self._rules.close()
+
+
+def _for_user(interface: str, refusal: KernelRefusal) -> LaminaError:
+    """Return what the refusal of a pair means to the user who asked for it."""
+    if refusal.number == errno.EEXIST:
+        return FailedPrecondition(
+            f"There is an interface {interface} already.",
+            reason="DEVICE_IN_USE",
+            next_step="Delete it, or name another.",
+        )
+    if refusal.number in (errno.EPERM, errno.EACCES):
+        return PermissionDenied(
+            f"The machine does not let this process make the interface {interface}: CAP_NET_ADMIN is missing.",
+            reason="DEVICE_FORBIDDEN",
+            next_step="Run the service as a user that may, or give it the capability.",
+        )
+    return refusal
+
+
+def _remove(netlink: Netlink, index: int) -> None:
+    try:
+        links.remove(netlink, index)
+    except KernelRefusal as refusal:
+        if refusal.number not in _GONE:
+            raise
+
+
+class PluggedDevice:
+    """A port's device, for whoever plugged it in: a `KernelDevice`. `end` makes the port one of this process again."""
+
+    def __init__(self, devices: DevicePorts, slot: int, end: Callable[[int], None]) -> None:
+        self._devices = devices
+        self._slot = slot
+        self._end = end
+        self._is_in = True
+
+    def send(self, frames: Sequence[bytes]) -> int:
+        """Send frames out of the port; return how many went."""
+        return self._devices.inject(self._slot, frames)
+
+    def show_link(self, up: bool) -> None:
+        """Give the interface a carrier, or none."""
+        self._devices.show_link(self._slot, up=up)
+
+    def is_there(self) -> bool:
+        """Return whether nobody took it away."""
+        return self._is_in and self._devices.is_there(self._slot)
+
+    def unplug(self) -> None:
+        """Remove it. Idempotent."""
+        if self._is_in:
+            self._is_in = False
+            self._end(self._slot)

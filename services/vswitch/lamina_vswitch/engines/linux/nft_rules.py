@@ -1,0 +1,155 @@
+"""Policies as rules of nf_tables: a pure translation, which the golden tests show.
+
+Everything lies in one table of the family `netdev`, which sees frames where they enter at a device, before the bridge
+learns from them. A port has a chain over its legs, where its frames are without tags, named counters for its drops, and
+sets for addresses that the kernel notes by itself. The order of the rules is that of the switch's pipeline.
+
+Source: nft(8), sections on the netdev family, stateful objects, and sets (`dynamic`, `timeout`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.policy.settings import PolicyInForce, Security, StormControl
+
+TABLE = "netdev lamina"
+
+
+@dataclass(frozen=True, slots=True)
+class FilteredPort:
+    """A port as rules see it. `devices`: its legs, in order; without any there are no rules.
+
+    Where the policy has no address of the device, the kernel takes the first one that comes. `ageing_seconds` is the
+    switch's.
+    """
+
+    slot: int
+    devices: tuple[str, ...]
+    policy: PolicyInForce
+    ageing_seconds: int = 300
+
+    @property
+    def reasons(self) -> tuple[DropReason, ...]:
+        """The reasons that the rules of this port may drop for, in the order of their numbers."""
+        if not self.devices:
+            return ()
+        security = self.policy.security
+        asked = {
+            DropReason.FORGED_TRANSMIT: security.reject_forged_transmits,
+            DropReason.MAC_LIMIT: security.mac_limit > 0,
+            DropReason.DHCP_GUARD: security.dhcp_guard,
+            DropReason.ROUTER_GUARD: security.router_guard,
+            DropReason.STORM: _limits_storms(self.policy.storm_control),
+        }
+        return tuple(sorted(reason for reason, wanted in asked.items() if wanted))
+
+
+def counter_name(slot: int, reason: DropReason) -> str:
+    """Return the name of the counter of a port's drops for a reason."""
+    return f"p{slot}_{reason.name.lower()}"
+
+
+def made(port: FilteredPort) -> list[str]:
+    """Return the commands that make the chain of a port, none when its policy asks nobody to look at frames."""
+    if not port.reasons:
+        return []
+    commands = [f"add counter {TABLE} {counter_name(port.slot, reason)}" for reason in port.reasons]
+    commands += [f"add set {TABLE} {name} {{ {what} }}" for name, what in _sets(port)]
+    devices = ", ".join(f'"{device}"' for device in port.devices)
+    hook = f"type filter hook ingress devices = {{ {devices} }} priority 0; policy accept;"
+    commands.append(f"add chain {TABLE} {_chain(port.slot)} {{ {hook} }}")
+    return commands + [f"add rule {TABLE} {_chain(port.slot)} {rule}" for rule in _entering(port)]
+
+
+def unmade(port: FilteredPort) -> list[str]:
+    """Return the commands that take away what `made` made of the same port; counters stay, for they go on counting."""
+    if not port.reasons:
+        return []
+    chain = f"{TABLE} {_chain(port.slot)}"
+    return [f"flush chain {chain}", f"delete chain {chain}", *(f"delete set {TABLE} {name}" for name, _ in _sets(port))]
+
+
+def forgotten(slot: int, reasons: Iterable[DropReason]) -> list[str]:
+    """Return the commands that take away the counters of a port that is gone."""
+    return [f"delete counter {TABLE} {counter_name(slot, reason)}" for reason in reasons]
+
+
+def _chain(slot: int) -> str:
+    return f"p{slot}_enters"
+
+
+def _sets(port: FilteredPort) -> list[tuple[str, str]]:
+    """Return name and definition of the sets of a port: the first address, and those that count for the limit."""
+    security = port.policy.security
+    sets: list[tuple[str, str]] = []
+    if security.reject_forged_transmits and not port.policy.mac:
+        sets.append((f"p{port.slot}_first", "type ether_addr; size 1; flags dynamic;"))
+    if security.mac_limit:
+        aged = f"flags dynamic,timeout; timeout {port.ageing_seconds}s; gc-interval 1s;"
+        sets.append((f"p{port.slot}_macs", f"type iface_index . ether_addr; size {security.mac_limit}; {aged}"))
+    return sets
+
+
+def _entering(port: FilteredPort) -> list[str]:
+    """Return the rules at the way in: security, storms, and last the limit of addresses, as they are learned.
+
+    A frame whose source no station can have is left to the bridge, which drops it.
+    """
+    policy = port.policy
+    rules = _secure(port, policy.security)
+    if policy.storm_control is not None:
+        rules += _calm(port.slot, policy.storm_control)
+    if policy.security.mac_limit:
+        rules += [
+            f"update @p{port.slot}_macs {{ iif . ether saddr }} accept",
+            _drop(port.slot, DropReason.MAC_LIMIT),
+        ]
+    return ["ether saddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 accept", *rules]
+
+
+def _secure(port: FilteredPort, security: Security) -> list[str]:
+    slot = port.slot
+    rules: list[str] = []
+    if security.reject_forged_transmits and port.policy.mac:
+        rules.append(f"ether saddr != {port.policy.mac.hex(':')} {_drop(slot, DropReason.FORGED_TRANSMIT)}")
+    elif security.reject_forged_transmits:
+        # the first address finds room; any other does not, and the first rule ends before its mark is set
+        rules.append("meta mark set meta mark and 0x7fffffff")
+        rules.append(f"add @p{slot}_first {{ ether saddr }} meta mark set meta mark or 0x80000000")
+        rules.append(f"meta mark and 0x80000000 == 0 {_drop(slot, DropReason.FORGED_TRANSMIT)}")
+        rules.append("meta mark set meta mark and 0x7fffffff")
+    if security.dhcp_guard:
+        drop = _drop(slot, DropReason.DHCP_GUARD)
+        rules.append(f"meta protocol ip udp sport 67 udp dport 68 {drop}")
+        rules.append(f"meta protocol ip6 udp sport 547 udp dport 546 {drop}")
+    if security.router_guard:
+        rules.append(f"icmpv6 type nd-router-advert {_drop(slot, DropReason.ROUTER_GUARD)}")
+    return rules
+
+
+def _limits_storms(control: StormControl | None) -> bool:
+    return control is not None and bool(control.broadcast or control.multicast)
+
+
+def _calm(slot: int, control: StormControl) -> list[str]:
+    """Return a bucket for each class: it fills at the rate and holds what comes in a second, as the model's."""
+    drop = _drop(slot, DropReason.STORM)
+    rules: list[str] = []
+    if control.broadcast:
+        rules.append(f"ether daddr ff:ff:ff:ff:ff:ff {_above(control.broadcast)} {drop}")
+    if control.multicast:
+        group = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 ether daddr != ff:ff:ff:ff:ff:ff"
+        forwarded = "ether daddr & ff:ff:ff:ff:ff:f0 != 01:80:c2:00:00:00"
+        rules.append(f"{group} {forwarded} {_above(control.multicast)} {drop}")
+    return rules
+
+
+def _above(frames: int) -> str:
+    return f"limit rate over {frames}/second burst {frames} packets"
+
+
+def _drop(slot: int, reason: DropReason) -> str:
+    return f'counter name "{counter_name(slot, reason)}" drop'

@@ -1,0 +1,108 @@
+"""The table of rules in the kernel: changed as one transaction, counters read back as drops by reason.
+
+Rules go in by the program `nft`, which checks a batch whole before any of it holds. Counters are read often, so they
+are asked for by netlink.
+
+Source: nft(8), `-f`; include/uapi/linux/netfilter/nf_tables.h of Linux 6.18.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+
+from lamina_kit.errors import FailedPrecondition
+from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.engines.linux.namespace import Namespace
+from lamina_vswitch.engines.linux.netlink import Netlink, attribute, attributes
+from lamina_vswitch.engines.linux.nft_rules import TABLE, FilteredPort, counter_name, forgotten, made, unmade
+
+_NETFILTER = 12
+_GET_OBJECT = 10 << 8 | 19
+_GENERIC = struct.Struct("=BBH")
+_NETDEV_FAMILY = 5
+_TABLE, _NAME, _TYPE, _DATA = 1, 2, 3, 4
+_COUNTER_TYPE = (1).to_bytes(4, "big")
+_PACKETS = 2
+_TIMEOUT_S = 20
+
+
+class NftTable:
+    """The rules of an engine's ports that are devices of the kernel."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        with namespace.inside():
+            self._netlink = Netlink(_NETFILTER)
+        self._ports: dict[int, FilteredPort] = {}
+        self._counters: dict[int, set[DropReason]] = {}
+        self._is_made = False
+
+    def set(self, port: FilteredPort) -> None:
+        """Let the rules of a port hold from the next frame on, instead of those that it had.
+
+        Raises FailedPrecondition `NFT_REFUSED`; then the old ones hold.
+        """
+        old = self._ports.get(port.slot)
+        if old == port:
+            return
+        self._apply((unmade(old) if old is not None else []) + made(port))
+        self._ports[port.slot] = port
+        if port.reasons:
+            self._counters.setdefault(port.slot, set()).update(port.reasons)
+
+    def remove(self, slot: int) -> None:
+        """Take the rules of a port away, and its counters; while its legs are there. Idempotent."""
+        old = self._ports.pop(slot, None)
+        reasons = self._counters.pop(slot, set())
+        self._apply((unmade(old) if old is not None else []) + forgotten(slot, sorted(reasons)))
+
+    def drops(self, slot: int) -> dict[DropReason, int]:
+        """Return how many frames the rules of a port have dropped, by reason; without those that never did."""
+        counts = {reason: self._packets(counter_name(slot, reason)) for reason in sorted(self._counters.get(slot, ()))}
+        return {reason: count for reason, count in counts.items() if count}
+
+    def close(self) -> None:
+        """Let go of the kernel; the rules go with the namespace. Idempotent."""
+        self._netlink.close()
+
+    def _apply(self, commands: list[str]) -> None:
+        if not commands:
+            return
+        if not self._is_made:
+            commands = [f"add table {TABLE}", *commands]
+        try:
+            status, said = self._run("\n".join(commands) + "\n")
+        except OSError as error:
+            status, said = 1, error.strerror or str(error)
+        if status:
+            raise FailedPrecondition(
+                f"The kernel did not take the rules of a policy: {said.strip()[:400]}.",
+                reason="NFT_REFUSED",
+                next_step="Install the program nft, and use a kernel with nf_tables for the family netdev.",
+            )
+        self._is_made = True
+
+    def _run(self, commands: str) -> tuple[int, str]:
+        """Run nft in the namespace; return its exit status and what it complained of."""
+        pipe = subprocess.PIPE
+        with self._namespace.inside():
+            program = subprocess.Popen(
+                ["nft", "-f", "-"], text=True, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe
+            )
+        try:
+            _, said = program.communicate(commands, timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            program.kill()
+            program.communicate()
+            return 1, f"nft took longer than {_TIMEOUT_S} s"
+        return program.returncode, said
+
+    def _packets(self, counter: str) -> int:
+        """Return what a counter has counted. Raises Unavailable `KERNEL_REFUSED` when somebody took it away."""
+        body = _GENERIC.pack(_NETDEV_FAMILY, 0, 0) + attribute(_TABLE, TABLE.split()[1])
+        body += attribute(_NAME, counter) + attribute(_TYPE, _COUNTER_TYPE)
+        for _, content in self._netlink.ask(_GET_OBJECT, body):
+            data = attributes(attributes(content, _GENERIC.size)[_DATA])
+            return int.from_bytes(data[_PACKETS], "big")
+        return 0

@@ -1,0 +1,136 @@
+"""The legs of ports in the kernel: for each VLAN that a port carries a pair of devices, one end a port of its bridge.
+
+See `bpf_trunk.py` for what the programs do. The second end of a pair serves only to give the first one a carrier. Maps
+and programs live as long as the devices that they are attached to; this object keeps the maps to change them.
+
+Source: veth(4); net/core/link_watch.c of Linux 6.18.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from lamina_vswitch.engines.linux.bpf_code import Program, assemble
+from lamina_vswitch.engines.linux.bpf_load import ArrayMap, load_classifier
+from lamina_vswitch.engines.linux.bpf_trunk import VLANS, Tags, detour, joiner, splitter
+from lamina_vswitch.engines.linux.links import enslave, index_of, remove
+from lamina_vswitch.engines.linux.netlink import Netlink
+from lamina_vswitch.engines.linux.traffic_control import (
+    EGRESS,
+    INGRESS,
+    let_no_programs_run,
+    let_programs_run,
+    run_program,
+)
+from lamina_vswitch.engines.linux.veth import add_pair, set_up
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One leg: name and index of the device that is a port of the bridge."""
+
+    device: str
+    index: int
+
+
+@dataclass(slots=True)
+class _Trunk:
+    index: int
+    tags: Tags
+    places: ArrayMap
+    refused: ArrayMap
+    legs: dict[int, Leg] = field(default_factory=dict)
+
+
+class TrunkLegs:
+    """The trunks of an engine by the slots of their ports."""
+
+    def __init__(self, netlink: Netlink) -> None:
+        self._netlink = netlink
+        self._trunks: dict[int, _Trunk] = {}
+
+    def make(self, slot: int, index: int, tags: Tags) -> None:
+        """Let the device with an index, which no bridge has, read tags in this way; it has no legs yet.
+
+        Raises FailedPrecondition `BPF_REFUSED`, Unavailable `KERNEL_REFUSED`.
+        """
+        trunk = _Trunk(index, tags, ArrayMap(4, VLANS), ArrayMap(8, 1))
+        let_programs_run(self._netlink, index)
+        self._trunks[slot] = trunk
+        self._split(trunk, index)
+
+    def enter_by(self, slot: int, pair: tuple[int, int] | None) -> None:
+        """Have frames go through a pair of devices before they are split: out at the first, in at the second.
+
+        None: they go straight again. The pair is new when it is given, and removed by the caller afterwards.
+        """
+        trunk = self._trunks[slot]
+        if pair is None:
+            self._split(trunk, trunk.index)
+            return
+        let_programs_run(self._netlink, pair[1])
+        self._split(trunk, pair[1])
+        self._attach(trunk.index, INGRESS, detour(pair[0]), "lamina-detour")
+
+    def add_leg(self, slot: int, vlan: int, bridge: int, mtu_bytes: int) -> Leg:
+        """Let a trunk carry a VLAN, whose bridge has this index; return the leg. One that it has stays."""
+        trunk = self._trunks[slot]
+        if vlan in trunk.legs:
+            return trunk.legs[vlan]
+        name, peer = f"t{slot}v{vlan}", f"t{slot}v{vlan}x"
+        add_pair(self._netlink, name, peer, mtu_bytes)
+        set_up(self._netlink, index_of(self._netlink, peer), up=True)
+        leg = Leg(name, index_of(self._netlink, name))
+        trunk.legs[vlan] = leg
+        let_programs_run(self._netlink, leg.index)
+        self._attach(leg.index, EGRESS, joiner(trunk.tags, vlan, trunk.index), "lamina-joiner")
+        enslave(self._netlink, leg.index, bridge, mtu_bytes)
+        index_of(self._netlink, name)  # who asks for a link has the kernel notice its carrier now, not a second later
+        trunk.places[vlan] = leg.index
+        return leg
+
+    def remove_leg(self, slot: int, vlan: int) -> None:
+        """Let a trunk carry a VLAN no more; nothing happens when it does not."""
+        trunk = self._trunks[slot]
+        leg = trunk.legs.pop(vlan, None)
+        if leg is not None:
+            trunk.places[vlan] = 0
+            remove(self._netlink, leg.index)
+
+    def remove(self, slot: int) -> None:
+        """Let a device read no tags any more. Raises Unavailable `KERNEL_REFUSED` when it is gone, after all else."""
+        for vlan in list(self._trunks[slot].legs):
+            self.remove_leg(slot, vlan)
+        trunk = self._trunks.pop(slot)
+        trunk.places.close()
+        trunk.refused.close()
+        let_no_programs_run(self._netlink, trunk.index)
+
+    def legs(self, slot: int) -> dict[int, Leg]:
+        """Return the legs of a trunk by VLAN, ordered; nothing when the slot has no trunk."""
+        trunk = self._trunks.get(slot)
+        return {} if trunk is None else dict(sorted(trunk.legs.items()))
+
+    def refused(self, slot: int) -> int:
+        """Return how many frames came in at a trunk in no VLAN of it; 0 when the slot has no trunk."""
+        trunk = self._trunks.get(slot)
+        return 0 if trunk is None else trunk.refused[0]
+
+    def close(self) -> None:
+        """Let go of the maps; the devices go with the namespace."""
+        for trunk in self._trunks.values():
+            trunk.places.close()
+            trunk.refused.close()
+        self._trunks.clear()
+
+    def _split(self, trunk: _Trunk, entry: int) -> None:
+        program = splitter(trunk.tags, trunk.places.descriptor, trunk.refused.descriptor)
+        self._attach(entry, INGRESS, program, "lamina-splitter")
+
+    def _attach(self, index: int, end: int, program: Program, name: str) -> None:
+        descriptor = load_classifier(assemble(program))
+        try:
+            run_program(self._netlink, index, end, descriptor, name)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,153 @@
+"""Devices of the kernel through the service: plugged in, shown, kept to policies, brought back after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from lamina.vswitch.v1 import backends_pb2, networks_pb2, networks_pb2_grpc, policies_pb2, policies_pb2_grpc
+from lamina.vswitch.v1 import vswitch_pb2 as pb
+from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
+from tests.integration.vswitch.plugging import FAILED, OPEN, plug, state
+from tests.integration.vswitch.test_attach import reason_of
+from tests.linux.hardware.network import Network, needs_network
+
+from lamina_kit.layer import LayerState
+from lamina_kit.rng import Rng
+from lamina_kit.service import Environment, local
+from lamina_vswitch.config import VswitchConfig
+from lamina_vswitch.engines.linux.engine import LinuxEngine
+from lamina_vswitch.server import build
+
+SWITCH = "hosts/h1/switches/lan"
+GROUP = f"{SWITCH}/portGroups/watched"
+REFUSED = (grpc.StatusCode.FAILED_PRECONDITION, "POLICY_NOT_IN_KERNEL")
+HEARS_ALL = policies_pb2.SecurityPolicy(promiscuous=True)
+
+
+class Running:
+    """A service with the engine `linux`, in this process."""
+
+    def __init__(self, folder: Path, clock: Any) -> None:
+        layer = LayerState("vswitch", "h1", clock, Rng("test"), engine="linux")
+        self.service = build(Environment("h1", clock, Rng("test"), folder, layer, {}), VswitchConfig())
+        self.channel = local(self.service, layer)
+        self.switches, self.ports = rpc.SwitchesStub(self.channel), rpc.PortsStub(self.channel)
+        self.policies = policies_pb2_grpc.PoliciesStub(self.channel)
+        self.networks = networks_pb2_grpc.NetworksStub(self.channel)
+
+    async def port(self, port_id: str) -> pb.Port:
+        """Return a port, made if need be."""
+        made: pb.Port = await self.ports.CreatePort(
+            pb.CreatePortRequest(parent=SWITCH, port_id=port_id, request_id=f"make-{port_id}")
+        )
+        return made
+
+    async def stop(self) -> None:
+        """End the service."""
+        await self.channel.close()
+        await self.service.stop()
+
+
+@pytest.fixture
+async def start(tmp_path: Path, manual_clock: Any) -> AsyncIterator[Callable[[], Coroutine[Any, Any, Running]]]:
+    """Returns what starts the service, again and again in the same folder."""
+    needs_network()
+    if reasons := LinuxEngine.missing():
+        pytest.skip(f"engine linux: {'; '.join(reasons)}")
+    if shutil.which("nft") is None or shutil.which("ping") is None:
+        pytest.skip("there is no program nft or no program ping")
+    manual_clock.mode = "real"
+    running: list[Running] = []
+
+    async def started() -> Running:
+        for each in running:
+            await each.stop()
+        running[:] = [Running(tmp_path, manual_clock)]
+        await running[0].service.start()
+        return running[0]
+
+    yield started
+    for each in running:
+        await each.stop()
+
+
+async def test_a_device_reaches_the_router_of_its_network(start: Any) -> None:
+    """An interface that was moved into a namespace pings the router, which is a port of this process; it comes back
+    with the service, and is told of when somebody takes it away."""
+    running = await start()
+    await running.switches.CreateSwitch(pb.CreateSwitchRequest(switch_id="lan"))
+    wanted = networks_pb2.Network(mode=networks_pb2.Network.MODE_NAT, switch=SWITCH, subnet="10.5.0.0/24")
+    await running.networks.CreateNetwork(networks_pb2.CreateNetworkRequest(network_id="net", network=wanted))
+    port = await running.port("guest")
+    made = await plug(running, port, veth=backends_pb2.VethBackend(interface="lamina-tv0"))
+    assert (made.WhichOneof("kind"), made.veth.interface, made.state) == ("veth", "lamina-tv0", OPEN)
+    inside = Network()
+    try:
+        await asyncio.to_thread(_move, "lamina-tv0", inside)
+        command = ["ping", "-c", "2", "-i", "0.1", "-W", "5", "10.5.0.1"]
+        pinged = await asyncio.to_thread(
+            inside.do, lambda: subprocess.run(command, capture_output=True, text=True, timeout=25)
+        )
+        assert "2 received" in pinged.stdout, pinged.stdout + pinged.stderr
+        counters = await running.ports.GetPortCounters(pb.GetPortCountersRequest(port=port.name))
+        assert counters.received_frames >= 3
+    finally:
+        inside.close()
+    assert (await state(running, port)).state in (OPEN, FAILED)  # the namespace takes its devices along, in its time
+    again = await start()
+    found = await state(again, port)
+    assert (found.state, found.veth.interface) == (OPEN, "lamina-tv0")
+    await asyncio.to_thread(subprocess.run, ["ip", "link", "del", "lamina-tv0"], check=True, timeout=20)
+    lost = await state(again, port)
+    assert (lost.state, "lamina-tv0 went away" in lost.state_detail) == (FAILED, True)
+
+
+def _move(interface: str, network: Network) -> None:
+    """Move an interface into a namespace, and give it an address there."""
+    thread = network.do(threading.get_native_id)
+    subprocess.run(["ip", "link", "set", interface, "netns", str(thread)], check=True, timeout=20)
+    network.run(f"ip addr add 10.5.0.9/24 dev {interface}")
+    network.run(f"ip link set {interface} up")
+
+
+async def test_policies_beyond_the_kernel_are_refused_by_every_way(start: Any) -> None:
+    """By the port's own policy, its group's, and another group; what held before holds on."""
+    running = await start()
+    await running.switches.CreateSwitch(pb.CreateSwitchRequest(switch_id="lan"))
+    await running.switches.CreatePortGroup(pb.CreatePortGroupRequest(parent=SWITCH, port_group_id="watched"))
+    port = await running.port("a")
+    await plug(running, port, veth=backends_pb2.VethBackend(interface="lamina-tv1"))
+    own = policies_pb2.PortPolicy(name=f"{port.name}/policy", security=HEARS_ALL)
+    assert (
+        await reason_of(running.policies.UpdatePortPolicy(policies_pb2.UpdatePortPolicyRequest(policy=own))) == REFUSED
+    )
+    shared = policies_pb2.PortGroupPolicy(name=f"{GROUP}/policy", security=HEARS_ALL)
+    await running.policies.UpdatePortGroupPolicy(policies_pb2.UpdatePortGroupPolicyRequest(policy=shared))
+    moved = pb.UpdatePortRequest(port=pb.Port(name=port.name, port_group=GROUP))
+    assert await reason_of(running.ports.UpdatePort(moved)) == REFUSED
+    shared.security.promiscuous, shared.security.dhcp_guard = False, True
+    await running.policies.UpdatePortGroupPolicy(policies_pb2.UpdatePortGroupPolicyRequest(policy=shared))
+    await running.ports.UpdatePort(moved)
+    shared.security.promiscuous = True
+    update = policies_pb2.UpdatePortGroupPolicyRequest(policy=shared)
+    assert await reason_of(running.policies.UpdatePortGroupPolicy(update)) == REFUSED
+    asked = policies_pb2.GetPortPolicyRequest(name=f"{port.name}/policy")
+    effective = (await running.policies.GetPortPolicy(asked)).effective
+    assert (effective.security.dhcp_guard, effective.security.promiscuous) == (True, False)
+    other = await running.port("b")
+    own.name = f"{other.name}/policy"
+    await running.policies.UpdatePortPolicy(policies_pb2.UpdatePortPolicyRequest(policy=own))
+    wanted = plug(running, other, veth=backends_pb2.VethBackend(interface="lamina-tv2"))
+    assert await reason_of(wanted) == REFUSED
+    assert "lamina-tv2" not in [name for _, name in socket.if_nameindex()]
+    taken = plug(running, await running.port("c"), veth=backends_pb2.VethBackend(interface="lamina-tv1"))
+    assert await reason_of(taken) == (grpc.StatusCode.FAILED_PRECONDITION, "DEVICE_IN_USE")

@@ -1,0 +1,98 @@
+"""The kernel's programs for tags beside the rules of the switch: any frame, from any port to any other."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.property.vswitch.bpf_machine import CUSTOMER, PROVIDER, Machine, Packet
+
+from lamina_vswitch.domain.admission import Admission, admit
+from lamina_vswitch.domain.policy.settings import PolicyInForce
+from lamina_vswitch.domain.policy.trunk import Trunk
+from lamina_vswitch.domain.tagging import form_at, in_form
+from lamina_vswitch.domain.topology import Port, Switch
+from lamina_vswitch.engines.linux.bpf_code import assemble
+from lamina_vswitch.engines.linux.bpf_trunk import DROP, VLANS, joiner, splitter, tags_of
+
+LEGS, REFUSED = 5, 6
+VLAN_NUMBERS = st.sampled_from([0, 7, 10, 11, 20])
+"""VLANs that meet often."""
+TAGS = st.lists(
+    st.tuples(st.sampled_from([CUSTOMER, PROVIDER]), st.integers(0, 15), VLAN_NUMBERS | st.integers(0, 4095)),
+    max_size=2,
+)
+HEAD, BODY = bytes.fromhex("ffffffffffff020000000001"), b"\x08\x00" + bytes(46)
+
+
+@st.composite
+def ports(draw: st.DrawFn, slot: int) -> Port:
+    """Return a port that is up: in a VLAN, or a trunk that names its VLANs."""
+    port = Port(slot, f"p{slot}", draw(VLAN_NUMBERS), attached=True)
+    if draw(st.booleans()):
+        ranges = draw(st.sampled_from([((10, 11),), ((7, 7), (20, 20)), ((1, 4094),)]))
+        port.policy = PolicyInForce(trunk=Trunk(ranges, port.vlan, draw(st.booleans())))
+    return port
+
+
+def provider_tags(port: Port) -> bool:
+    """Return whether provider tags count at a port."""
+    return port.policy.trunk is not None and port.policy.trunk.provider_tags
+
+
+def through_kernel(
+    machine: Machine, refused: list[int], entry: Port, port: Port, tags: list[tuple[int, int]]
+) -> object:
+    """Return the tags of a frame as it leaves `port`; None when it does not get there."""
+    packet = Packet(list(tags))
+    into = machine.run(assemble(splitter(tags_of(entry.vlan, entry.policy.trunk), LEGS, REFUSED)), packet)
+    if into.sent is None:
+        assert (into.verdict, refused) == (DROP, [1])
+        return None
+    assert (into.sent[1], refused) == (1, [0])
+    vlan = into.sent[0] - 1000
+    if not port.carries(vlan):
+        return None
+    out = machine.run(assemble(joiner(tags_of(port.vlan, port.policy.trunk), vlan, 77)), packet)
+    assert packet.mark == 0
+    if out.sent is None:
+        assert out.verdict == DROP
+        return None
+    assert out.sent == (77, 0)
+    return packet.tags
+
+
+def through_rules(switch: Switch, entry: Port, port: Port, tags: list[tuple[int, int]]) -> object:
+    """Return the same by the rules of the switch."""
+    raw = b"".join(kind.to_bytes(2, "big") + control.to_bytes(2, "big") for kind, control in tags)
+    frame = HEAD + raw + BODY
+    admitted = admit(switch, entry, frame, 0, acts=False)
+    if not isinstance(admitted, Admission):
+        return None
+    header, vlan, tag = admitted
+    if not port.carries(vlan, tag.value == "provider"):
+        return None
+    left = in_form(frame, form_at(port, vlan, tag, header.tag_vid), vlan)[12:]
+    found = []
+    while left != BODY:
+        found.append((int.from_bytes(left[:2], "big"), int.from_bytes(left[2:4], "big")))
+        left = left[4:]
+    return found
+
+
+@given(ports(1), ports(2), TAGS)
+def test_tags_are_put_on_and_taken_off_as_the_rules_say(
+    entry: Port, port: Port, drawn: list[tuple[int, int, int]]
+) -> None:
+    """What is refused is counted, and what passes has the tags that the switch of the model would give it."""
+    # Two frames are set apart: one with a provider's tag at a port to which such tags mean nothing is refused; the
+    # model has it pass an access port as data. And a provider's tag that names no VLAN comes out with the native one's.
+    tags = [(kind, control << 12 | vlan) for kind, control, vlan in drawn]
+    if tags and tags[0][0] == PROVIDER and (not provider_tags(entry) or not tags[0][1] & 0xFFF):
+        return
+    switch = Switch("s", 1500, 300 * 10**9, 100)
+    for each in (entry, port):
+        switch.add_port(each)
+    legs, refused = [1000 + vlan if entry.carries(vlan) else 0 for vlan in range(VLANS)], [0]
+    machine = Machine({LEGS: legs, REFUSED: refused})
+    expected = through_rules(switch, entry, port, tags)
+    assert through_kernel(machine, refused, entry, port, tags) == expected
