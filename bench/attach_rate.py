@@ -4,7 +4,9 @@
 
 A sender puts batches of 1024 frames of 64 bytes into one port, a receiver takes them at another, one process for all.
 `Attach` is plain; `AttachDevice` has four queues, or 60 KB of TCP in each frame, which pass uncut or are cut at the
-way out. The machine is shared: medians, and ratios rather than figures.
+way out. The last table is `Attach` over the socket by the size of batches, one way and both ways at a time, which
+counts what arrives at either end; beside it, by the processor's time of all in the process, clients too. The machine is
+shared: medians, and ratios rather than figures.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.server import build
 
 BATCH, ROUNDS = 1024, 5
+BATCHES = (32, 64, 128, 256, 512, 1024)
 A, B = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 TCP4 = struct.pack("<BBHHHHHHHI", 1, 1, 54, 1446, 34, 16, 0, 0, 0, 0)
 ALL = backends_pb2.Offloads(checksum=True, tcp4_segments=True)
@@ -44,42 +47,43 @@ def long_frame() -> bytes:
 
 
 class Way:
-    """A sender and a receiver. `batch` is what the sender sends, `frames` how many of them the receiver gets of it."""
+    """A sender and a receiver; the receiver can send as well.
 
-    def __init__(self, calls: Any, first: Any, batch: Any, second: Any, frames: int) -> None:
-        self._queue: asyncio.Queue[Any] = asyncio.Queue()
-        self._first, self._batch, self.frames = first, batch, frames
-        self.sender = calls[0](self._requests())
-        self.receiver = calls[1](self._hold(second))
-        self._open = asyncio.Event()
+    `openings` are their first messages, `batches` what each of them sends, `frames` how many the other one gets of it.
+    """
 
-    async def _requests(self) -> AsyncIterator[Any]:
-        yield self._first
-        while (item := await self._queue.get()) is not None:
+    def __init__(self, call: Any, openings: Any, batches: Any, frames: int) -> None:
+        self._queues: list[asyncio.Queue[Any]] = [asyncio.Queue(), asyncio.Queue()]
+        self._batches, self.frames = batches, frames
+        self._ends = [call(self._requests(first, queue)) for first, queue in zip(openings, self._queues, strict=True)]
+
+    async def _requests(self, first: Any, queue: asyncio.Queue[Any]) -> AsyncIterator[Any]:
+        yield first
+        while (item := await queue.get()) is not None:
             yield item
-
-    async def _hold(self, opening: Any) -> AsyncIterator[Any]:
-        yield opening
-        await self._open.wait()
 
     async def begin(self) -> None:
         """Wait until both are attached."""
-        await self.sender.read()
-        await self.receiver.read()
+        for end in self._ends:
+            await end.read()
 
-    async def rate(self, seconds: float) -> float:
-        """Return frames a second that reach the receiver, four batches on the way at any time."""
-        got = 0
+    async def both(self, seconds: float) -> float:
+        """Return frames a second that reach either end while both send."""
+        return sum(await asyncio.gather(self.rate(seconds), self.rate(seconds, 1)))
+
+    async def rate(self, seconds: float, sender: int = 0) -> float:
+        """Return frames a second that reach the other end, four batches on the way at any time."""
+        got, queue, batch_sent = 0, self._queues[sender], self._batches[sender]
         start, end = time.perf_counter(), time.perf_counter() + seconds
         for _ in range(4):
-            self._queue.put_nowait(self._batch)
+            queue.put_nowait(batch_sent)
         sent = 4 * self.frames
         while True:
-            answer = await self.receiver.read()
+            answer = await self._ends[1 - sender].read()
             batch = answer.batch if hasattr(answer, "batch") else answer.frames
             got += int(len(batch.frames) + batch.dropped_frames)
             while got + 3 * self.frames >= sent and time.perf_counter() < end:
-                self._queue.put_nowait(self._batch)
+                queue.put_nowait(batch_sent)
                 sent += self.frames
             if got >= sent:
                 return got / (time.perf_counter() - start)
@@ -114,19 +118,39 @@ async def ways(channel: Any) -> dict[str, Way]:
             first = pb.AttachRequest(open=pb.AttachOpen(handle=handles[0]))
             other = pb.AttachRequest(open=pb.AttachOpen(handle=handles[1], queue_frames=65536))
             message = pb.AttachRequest(frames=pb.FrameBatch(frames=short))
-            found[name] = Way((plain, plain), first, message, other, frames)
+            found[name] = Way(plain, (first, other), (message, message), frames)
             continue
         second = rings_pb2.AttachDeviceRequest(open=rings_pb2.AttachDeviceOpen(handle=handles[1], **options))
         sent = rings_pb2.AttachDeviceRequest(batch=batch)
-        found[name] = Way((open_device, open_device), opening, sent, second, frames)
+        found[name] = Way(open_device, (opening, second), (sent, sent), frames)
     for way in found.values():
         await way.begin()
+    return found
+
+
+async def by_size(channel: Any) -> dict[int, Way]:
+    """Return one `Attach` for each size of batches, which can send both ways."""
+    found: dict[int, Way] = {}
+    ports = rpc.PortsStub(channel)
+    for size in BATCHES:
+        switch = await rpc.SwitchesStub(channel).CreateSwitch(pb.CreateSwitchRequest(switch_id=f"b{size}"))
+        requests = [pb.CreatePortRequest(parent=switch.name, port_id=port) for port in "ab"]
+        opens = [
+            pb.AttachOpen(handle=(await ports.CreatePort(request)).handle, queue_frames=65536) for request in requests
+        ]
+        batches = [
+            pb.AttachRequest(frames=pb.FrameBatch(frames=[head + b"\x88\xb6" + bytes(50)] * size))
+            for head in (B + A, A + B)
+        ]
+        found[size] = Way(ports.Attach, [pb.AttachRequest(open=each) for each in opens], batches, size)
+        await found[size].begin()
     return found
 
 
 async def measure(seconds: float) -> None:
     """Print a table of frames a second."""
     rows: dict[str, dict[str, list[float]]] = {}
+    sizes: dict[int, list[list[float]]] = {size: [[] for _ in range(4)] for size in BATCHES}
     with tempfile.TemporaryDirectory() as folder:
         clock = RealClock()
         for wire in ("in process", "UNIX socket"):
@@ -140,6 +164,16 @@ async def measure(seconds: float) -> None:
             for _ in range(ROUNDS):
                 for name, way in found.items():
                     rows.setdefault(name, {}).setdefault(wire, []).append(await way.rate(seconds))
+            if served is not None:
+                sized = await by_size(channel)
+                for _ in range(ROUNDS):
+                    for size, way in sized.items():
+                        for kind, run in enumerate((way.rate, way.both)):
+                            began, spent = time.perf_counter(), time.process_time()
+                            found_rate = await run(seconds)
+                            share = (time.process_time() - spent) / (time.perf_counter() - began)
+                            sizes[size][2 * kind].append(found_rate)
+                            sizes[size][2 * kind + 1].append(found_rate / share)
             await service.stop()
             if served is not None:
                 await served.stop(0)
@@ -147,6 +181,9 @@ async def measure(seconds: float) -> None:
     for name, found_rates in rows.items():
         shown = [f"{statistics.median(rates) / 1000:>12,.0f} kpps   " for rates in found_rates.values()]
         print(f"{name:<14}" + "".join(shown))
+    print(f"\n{'batches of':<14}{'one way':>20}{'by processor':>20}{'both ways':>20}{'by processor':>20}")
+    for size, columns in sizes.items():
+        print(f"{size:<14}" + "".join(f"{statistics.median(r) / 1000:>12,.0f} kpps   " for r in columns))
 
 
 def main() -> None:
