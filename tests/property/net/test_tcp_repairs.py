@@ -57,10 +57,8 @@ def lost_tail(count: int) -> Callable[[int, Packet], int]:
 
 
 def test_tail_probes_find_lost_ends_without_a_timeout() -> None:
-    """Of connections that lose their last segments none waits for the timeout; without probes each does.
-
-    (But where one is lost: its ACK may be delayed, and the timeout is sooner than that.)
-    """
+    """Of connections that lose their last segments none waits for the timeout; without probes each does."""
+    # where only one is lost its ACK may be delayed, and the timeout is sooner than that
     for count in (2, 3, 5):
         fast, repairs = played(count, 14_592, PATIENT, lost_tail(count))
         slow, without = played(count, 14_592, replace(PATIENT, tail_probes=False), lost_tail(count))

@@ -27,6 +27,8 @@ from lamina_vswitch.domain.nat.host import (
 from lamina_vswitch.domain.nat.table import Endpoint
 
 READ_BYTES = 65536
+STREAM_BYTES = 1 << 18
+"""Of a connection at once: what the gateway then sends in few long packets."""
 ONE_TURN = 64
 """Datagrams or connections that one socket brings before others have their turn."""
 BACKLOG = 128
@@ -152,6 +154,7 @@ class _Socket:
 
     def __init__(self, host: HostSockets, opened: socket.socket) -> None:
         self._host, self._socket = host, opened
+        self._number = opened.fileno()  # the loop takes a socket, too, but spells its name out each time
         self._loop = asyncio.get_running_loop()
         self.local: Endpoint = _endpoint(opened.getsockname())
         host.budget.open += 1
@@ -159,8 +162,8 @@ class _Socket:
     def close(self) -> None:
         """End. Idempotent."""
         if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_reader(self._number)
+            self._loop.remove_writer(self._number)
             self._socket.close()
             self._host.budget.open -= 1
 
@@ -176,7 +179,7 @@ class Datagrams(_Socket):
     def __init__(self, host: HostSockets, opened: socket.socket, user: DatagramUser) -> None:
         super().__init__(host, opened)
         self._user = user
-        self._loop.add_reader(opened, self._readable)
+        self._loop.add_reader(self._number, self._readable)
 
     def send(self, data: bytes) -> None:
         """Send a datagram, or lose it: the network may lose it as well."""
@@ -223,7 +226,7 @@ class Stream(_Socket):
     def await_connection(self, user: StreamUser) -> None:
         """Tell the user when the connection is made."""
         self._user = user
-        self._loop.add_writer(self._socket, self._connected)
+        self._loop.add_writer(self._number, self._connected)
 
     def belongs_to(self, user: StreamUser) -> None:
         """Give a connection that was accepted to its user."""
@@ -232,7 +235,7 @@ class Stream(_Socket):
     def read(self) -> None:
         """Ask for bytes."""
         if not self.closed:
-            self._loop.add_reader(self._socket, self._readable)
+            self._loop.add_reader(self._number, self._readable)
 
     def write(self, data: bytes) -> bool:
         """Send bytes. False: some wait, and `written` follows."""
@@ -255,7 +258,7 @@ class Stream(_Socket):
             self.close()
 
     def _connected(self) -> None:
-        self._loop.remove_writer(self._socket)
+        self._loop.remove_writer(self._number)
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             self._broke(OSError(code, "connect"))
@@ -266,20 +269,20 @@ class Stream(_Socket):
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(READ_BYTES)
+            data = self._socket.recv(STREAM_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
             self._broke(error)
             return
-        self._loop.remove_reader(self._socket)
+        self._loop.remove_reader(self._number)
         if self._user is not None:
             self._user.received(data, self._host.now())
         self._host.settled()
 
     def _writable(self) -> None:
         if self._write_on():
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._number)
             if self._user is not None:
                 self._user.written(self._host.now())
             self._host.settled()
@@ -290,7 +293,7 @@ class Stream(_Socket):
             try:
                 sent = self._socket.send(self._left)
             except BlockingIOError:
-                self._loop.add_writer(self._socket, self._writable)
+                self._loop.add_writer(self._number, self._writable)
                 return False
             except OSError as error:
                 self._left = memoryview(b"")
@@ -314,7 +317,7 @@ class ListeningPort(_Socket):
     def __init__(self, host: HostSockets, opened: socket.socket, accepted: Accepted) -> None:
         super().__init__(host, opened)
         self._accepted = accepted
-        self._loop.add_reader(opened, self._readable)
+        self._loop.add_reader(self._number, self._readable)
 
     def send(self, data: bytes, peer: Endpoint) -> None:
         """Nothing: datagrams have no place here."""
@@ -345,7 +348,7 @@ class DatagramPort(_Socket):
     def __init__(self, host: HostSockets, opened: socket.socket, arrived: Arrived) -> None:
         super().__init__(host, opened)
         self._arrived = arrived
-        self._loop.add_reader(opened, self._readable)
+        self._loop.add_reader(self._number, self._readable)
 
     def send(self, data: bytes, peer: Endpoint) -> None:
         """Send a datagram from here, or lose it."""
