@@ -39,12 +39,14 @@ _GONE = (errno.ENODEV, errno.ENXIO, errno.ENETDOWN)
 class _Device:
     """One: index of its end here, a socket to send by, and how tags are read at it.
 
-    `before` is what the port had counted before; `counts` what the device had when it was asked last, frames and bytes
-    in and out; `mismatched` what was in no VLAN of the port as it read tags before.
+    `mtu_bytes` is that of its end here; the other end is its user's. `before` is what the port had counted before;
+    `counts` what the device had when it was asked last, frames and bytes in and out; `mismatched` what was in no VLAN
+    of the port as it read tags before.
     """
 
     index: int
     socket: socket.socket
+    mtu_bytes: int
     before: Counters
     tags: Tags | None = None
     counts: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -90,7 +92,7 @@ class DevicePorts:
             raise _for_user(interface, refusal) from refusal
         finally:
             outside.close()
-        self._devices[slot] = _Device(index, end, before)
+        self._devices[slot] = _Device(index, end, mtu_bytes, before)
 
     def unplug(self, slot: int) -> None:
         """Remove the pair, and everything that was set at it; its legs are gone already."""
@@ -146,9 +148,13 @@ class DevicePorts:
 
     def apply(self, slot: int, policy: PolicyInForce, ageing_seconds: int, mtu_bytes: int) -> None:
         """Let a policy hold at a port and its legs. Raises FailedPrecondition `NFT_REFUSED`."""
+        device = self._devices[slot]
+        if device.mtu_bytes != mtu_bytes:
+            links.set_mtu(self._netlink, device.index, mtu_bytes)
+            device.mtu_bytes = mtu_bytes
         devices = tuple(leg.device for leg in self._legs.legs(slot).values())
         self._rules.set(FilteredPort(slot, devices, policy, ageing_seconds))
-        self._out.set(slot, self._devices[slot].index, policy.egress_shaping, mtu_bytes)
+        self._out.set(slot, device.index, policy.egress_shaping, mtu_bytes)
         shaping = policy.ingress_shaping
         if shaping is not None and slot not in self._detours:
             self._take_detour(slot)
