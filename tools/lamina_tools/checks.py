@@ -1,4 +1,4 @@
-"""`./run check`: everything that can be said about the tree without running it, step by step.
+"""`./run check`: everything that can be said about the tree without running it, in steps.
 
 Every step runs, whatever the others say; each prints its name, its result and its time, and its findings when there
 are any. `./run check STEP …` runs only some.
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from lamina_tools import contracts, documents, generate, systems_table
 from lamina_tools.tree import LAYERS, ROOT, python_files
@@ -94,14 +95,22 @@ STEPS: dict[str, Callable[[], Findings]] = {
 }
 
 
-def run_step(name: str) -> bool:
-    """Runs one step and tells how it went; returns whether it found nothing."""
+BESIDE = ("types",)
+"""Steps that take long in processes of their own: they run beside the others, and are told last."""
+
+
+def run_step(name: str) -> tuple[Findings, float]:
+    """Runs one step; returns what it found and the seconds that it took."""
     start = time.monotonic()
     try:
         findings = STEPS[name]()
     except contracts.ContractsFailed as failure:
         findings = str(failure).splitlines()
-    seconds = time.monotonic() - start
+    return findings, time.monotonic() - start
+
+
+def tell(name: str, findings: Findings, seconds: float) -> bool:
+    """Tells how a step went; returns whether it found nothing."""
     print(f"{name:<10} {'FAILED' if findings else 'ok':<7} {seconds:5.1f} s", flush=True)
     for finding in findings:
         print(f"    {finding}", flush=True)
@@ -114,6 +123,10 @@ def main(arguments: Sequence[str], steps: Sequence[str] = tuple(STEPS)) -> int:
     if unknown:
         print(f"run: there is no step {unknown[0]!r}; the steps are {', '.join(STEPS)}", file=sys.stderr)
         return 2
-    failed = [name for name in arguments or steps if not run_step(name)]
+    chosen = arguments or steps
+    with ThreadPoolExecutor(1) as pool:
+        beside = {name: pool.submit(run_step, name) for name in chosen if name in BESIDE}
+        failed = [name for name in chosen if name not in beside and not tell(name, *run_step(name))]
+        failed += [name for name, step in beside.items() if not tell(name, *step.result())]
     print(f"failed: {', '.join(failed)}" if failed else "everything is in order")
     return int(bool(failed))

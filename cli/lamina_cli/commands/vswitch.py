@@ -41,6 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     ):
         sub = verbs.add_parser(verb, help=text)
         sub.add_argument("switch", help="name of the switch")
+        if work is delete_switch:
+            sub.add_argument("--force", action="store_true", help="delete its ports too")
         command(sub, work, lists=True)
     group = verbs.add_parser("create-group", help="create a port group")
     group.add_argument("switch", help="name of the switch")
@@ -110,11 +112,11 @@ async def create_switch(client: Client, args: argparse.Namespace) -> None:
 
 
 async def delete_switch(client: Client, args: argparse.Namespace) -> None:
-    """Deletes a switch."""
+    """Deletes a switch, with `--force` one that has ports."""
     from lamina.vswitch.v1 import vswitch_pb2
 
     name = await switch_name(client, args.switch)
-    await _switches(client).DeleteSwitch(vswitch_pb2.DeleteSwitchRequest(name=name))
+    await _switches(client).DeleteSwitch(vswitch_pb2.DeleteSwitchRequest(name=name, force=args.force))
     print(f"deleted {name}")
 
 

@@ -251,7 +251,7 @@ class Networks:
         if outside:
             raise nat_by_uplink_unsupported()
         if wanted.mode is Mode.HOST_ONLY and self.uplinks.carries(wanted.switch, wanted.vlan):
-            raise vlan_has_uplink(switch, wanted.vlan)
+            raise vlan_has_uplink(switch, wanted.vlan, "nothing in it is the host's alone")
         for other_check in self.checks:
             other_check(wanted)
         self._check_subnet(wanted)

@@ -14,6 +14,7 @@ from lamina_kit.rng import Rng
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.definition import Origin, PortDefinition
 from lamina_vswitch.domain.network import Mode, NetworkDefinition
+from lamina_vswitch.domain.network_refusals import vlan_has_uplink
 from lamina_vswitch.domain.overlay.definition import (
     MAX_OVERLAYS,
     OVERLAY_NAME,
@@ -24,7 +25,6 @@ from lamina_vswitch.domain.overlay.definition import (
     overlay_limit,
     remote_endpoint_limit,
     vlan_has_overlay,
-    vlan_has_uplink,
     vlan_spans_hosts,
     vni_taken,
 )
@@ -247,7 +247,8 @@ class OverlayTable:
             if ends[0] == ends[1]:
                 raise vni_taken(wanted.vni, wanted.address, name)
         if self._uplinks.carries(wanted.switch, wanted.vlan):
-            raise vlan_has_uplink(self._catalog.switch_name(wanted.switch), wanted.vlan)
+            switch = self._catalog.switch_name(wanted.switch)
+            raise vlan_has_uplink(switch, wanted.vlan, "an overlay beside it would be a loop")
         network = self._networks.in_vlan(wanted.switch, wanted.vlan)
         if network is not None and network.definition.mode is Mode.HOST_ONLY:
             name = self._networks.name(network.definition.network)

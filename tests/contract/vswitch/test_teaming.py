@@ -133,6 +133,13 @@ def test_a_standby_uplink_fills_a_place(bench: Any) -> None:
     assert {slot: t.way(slot, frame(BROADCAST, mac(slot))) for slot in t.guests} == before
 
 
+def test_standby_uplinks_alone_take_nobodys_place(bench: Any) -> None:
+    """With no active uplink listed none is used, and what is for the outside goes to guests alone."""
+    t = Teamed(bench, Team(standby=(U1, U2)), guests=2)
+    assert t.used() == ()
+    assert {*t.b.reached(1, frame(BROADCAST, mac(1)))} == {2}
+
+
 def test_a_flood_from_outside_counts_once(bench: Any) -> None:
     """What a physical switch floods to both links reaches each guest once; a link that nobody uses counts nothing."""
     t = Teamed(bench, BOTH)

@@ -16,8 +16,9 @@ def guarded(up: Any) -> Iterator[Any]:
     up.run("vswitch", "create-group", "pol", "web")
     up.run("vswitch", "create-port", "pol", "a", "--group", "web")
     yield up
-    up.run("vswitch", "delete-port", "pol/a")
-    up.run("vswitch", "delete-switch", "pol")
+    assert "SWITCH_IN_USE" in up.run("vswitch", "delete-switch", "pol", expect=1).stderr
+    up.run("vswitch", "delete-switch", "pol", "--force")
+    assert "/pol" not in up.run("vswitch", "switches").stdout
 
 
 def rows(done: Any) -> dict[str, str]:

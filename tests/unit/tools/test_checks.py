@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,32 @@ def test_every_step_runs(steps: list[str], capsys: pytest.CaptureFixture[str]) -
     assert "    x.py:1: bad" in told
     assert "    protoc says no" in told
     assert told.splitlines()[-1] == "failed: a, b"
+
+
+def test_a_long_step_runs_beside_the_others(
+    steps: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It begins before the first of the others, is told after the last, and fails the run as they do."""
+    began, other = threading.Event(), threading.Event()
+
+    def first() -> list[str]:
+        other.set()
+        return [] if began.wait(10) else ["the long step did not begin"]
+
+    def long() -> list[str]:
+        began.set()
+        return ["y.py:1: bad"] if other.wait(10) else []
+
+    monkeypatch.setattr(checks, "STEPS", {"long": long, "first": first})
+    monkeypatch.setattr(checks, "BESIDE", ("long",))
+    assert checks.main([], ("long", "first")) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in told] == [
+        ["first", "ok"],
+        ["long", "FAILED"],
+        ["y.py:1:", "bad"],
+        ["failed:", "long"],
+    ]
 
 
 def test_some_steps_can_be_chosen(steps: list[str], capsys: pytest.CaptureFixture[str]) -> None:

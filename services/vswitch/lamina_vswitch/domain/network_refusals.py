@@ -82,10 +82,10 @@ def nat_by_uplink_unsupported() -> Unimplemented:
     )
 
 
-def vlan_has_uplink(switch: str, vlan: int) -> FailedPrecondition:
-    """Return the error for a host-only network where an uplink would carry its frames away."""
+def vlan_has_uplink(switch: str, vlan: int, so: str) -> FailedPrecondition:
+    """Return the error for a VLAN that leaves the host by an uplink, where that rules something else out, in words."""
     return FailedPrecondition(
-        f"VLAN {vlan} of {switch} is carried by an uplink, so nothing in it is the host's alone.",
+        f"VLAN {vlan} of {switch} is carried by an uplink, so {so}.",
         reason="VLAN_HAS_UPLINK",
         next_step="Take the VLAN off the uplink, or choose another VLAN.",
         vlan=vlan,

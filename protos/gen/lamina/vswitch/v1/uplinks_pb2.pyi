@@ -235,7 +235,7 @@ class TeamingPolicy(_message.Message):
     @_builtins.property
     def active_uplinks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Uplinks that are used, in order of preference, as resource names; at most 32. Empty with empty `standby_uplinks`
-        means all of the switch.
+        means all of the switch; empty with standby uplinks means none, as nobody is there whose place they could take.
         """
 
     @_builtins.property

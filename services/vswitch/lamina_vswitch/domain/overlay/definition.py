@@ -83,16 +83,6 @@ def vlan_has_overlay(vlan: int, by: str) -> AlreadyExists:
     )
 
 
-def vlan_has_uplink(switch: str, vlan: int) -> FailedPrecondition:
-    """Return the error for a VLAN that leaves the host by an uplink: two ways to other hosts would be a loop."""
-    return FailedPrecondition(
-        f"VLAN {vlan} of {switch} is carried by an uplink.",
-        reason="VLAN_HAS_UPLINK",
-        next_step="Take the VLAN off the uplink, or choose another VLAN.",
-        vlan=vlan,
-    )
-
-
 def vlan_spans_hosts(what: str, vlan: int, by: str) -> FailedPrecondition:
     """Return the error for something else, told in words, that an overlay in its VLAN rules out."""
     return FailedPrecondition(
