@@ -93,6 +93,7 @@ def test_urgent_data_stay_in_the_stream() -> None:
         +0  send 5
         +0  > A 11:16
     """)
+    assert script.events.count("URGENT") == 1
 
 
 def test_keepalive_asks_and_gives_up() -> None:
