@@ -98,6 +98,7 @@ def joined(kind: str, folder: Path, *, taps: bool = False) -> Iterator[Ends]:
         started = {"ours": _ours, "bridge": _bridge, "ovs": _ovs}[kind]
         stack.enter_context(started(folder, list(names.values()), taps))
         if taps and kind != "bridge":
+            time.sleep(0.2)  # Open vSwitch makes its devices
             for end, name in names.items():
                 ends.give(end, name)
         time.sleep(0.5)  # carriers come up
@@ -136,6 +137,8 @@ def _ovs(folder: Path, ports: list[str], taps: bool) -> Iterator[None]:
     processes = [subprocess.Popen([*each, "-vconsole:off", "--no-chdir"], **quiet) for each in servers]
     try:
         vsctl("--retry", "init")
+        if os.environ.get("LAMINA_BENCH_TSO") == "true":
+            vsctl("set", "Open_vSwitch", ".", "other_config:userspace-tso-enable=true")
         words = ["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev", "fail-mode=standalone"]
         for port in ports:
             words += ["--", "add-port", "br0", port]

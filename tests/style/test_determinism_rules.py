@@ -51,7 +51,7 @@ ALLOWED: dict[str, str] = {
     f"{HARDWARE}/io/kvm/watch.py: time.sleep": "the same, in a thread of its own",
     f"{HARDWARE}/io/native.py: glob without sorted": "deletes stale files, in any order",
     "services/mmu/lamina_mmu/io/performer.py: asyncio.to_thread": "for engines on the kernel, in real time only",
-    "services/vswitch/lamina_vswitch/plane_loading.py: asyncio.to_thread": "rings in memory, refused on other clocks",
+    "services/vswitch/lamina_vswitch/plane_loading.py: asyncio.to_thread": "in real time only",
     "services/hypervisor/lamina_hypervisor/io/images.py: glob without sorted": "deletes leftovers, in any order",
 }
 

@@ -28,9 +28,9 @@ class KernelBurst(Burst):
 
     private = True
 
-    def __init__(self, places: Any, tags: Any, memory: object) -> None:
-        super().__init__(places, memory)
-        self._tags = tags
+    def __init__(self, places: Any, address: int, tags: Any, memory: object) -> None:
+        self.places, self.address = places, address  # numpy takes a microsecond to say it
+        self._tags, self._memory = tags, memory
 
     def frame(self, index: int) -> bytes:
         """Return a copy of one frame, with its load and its tag."""
@@ -49,9 +49,12 @@ def _copied(address: int, length: int, tag: int) -> bytes:
 
 
 class Wire:
-    """The way out of one port by a descriptor, for the plane and for frames of Python."""
+    """The way out of one port by a descriptor, for the plane and for frames of Python.
 
-    def __init__(self, file: int, *, is_socket: bool) -> None:
+    A socket may have another one beside it, `bare_file`, that takes frames without the kernel's header.
+    """
+
+    def __init__(self, file: int, *, is_socket: bool, bare_file: int = -1) -> None:
         self._words: Any = np.zeros(wires.WIRE_WORDS, np.int64)
         self._list: Any = np.zeros((MOST, 2), np.int64)
         self._messages: Any = np.zeros((MOST, 1 << (wires.MESSAGE_SHIFT - 3)), np.int64)
@@ -61,6 +64,8 @@ class Wire:
         self._numbers[wires.FILE >> 3], self._numbers[wires.IS_SOCKET >> 3] = file, is_socket
         self._numbers[wires.LIST >> 3] = self._list.ctypes.data
         self._numbers[wires.MESSAGES >> 3] = self._messages.ctypes.data
+        self._numbers[wires.BARE_FILE >> 3] = bare_file
+        self._bare: Any = self._messages.view(np.int32)[:, wires.IS_BARE >> 2]
         self.address: int = self._words.ctypes.data
 
     def set_waits(self, waits: bool) -> None:
@@ -78,6 +83,7 @@ class Wire:
             sizes = np.fromiter(map(len, some), np.int64, len(some)) + HEAD_BYTES
             self._list[: len(some), 0] = data.ctypes.data + np.cumsum(sizes) - sizes
             self._list[: len(some), 1] = sizes
+            self._bare[: len(some)] = 0
             self._numbers[wires.POSTED >> 3] = len(some)
             wires.flush(self.address)
             gone = self._numbers[wires.GONE >> 3]
@@ -91,14 +97,12 @@ class Wire:
     def settle(self) -> tuple[list[bytes], list[bytes]]:
         """Return copies of what is left in the list, and of what failed, after a run; the list is empty then."""
         posted, gone = self._numbers[wires.POSTED >> 3], self._numbers[wires.GONE >> 3]
-        rows = self._list[:posted].tolist()
+        heads = (1 - self._bare[:posted]) * HEAD_BYTES
+        places = zip(self._list[:posted].tolist(), heads.tolist(), strict=True)
+        rows = [(at + head, size, head) for (at, size), head in places]
         self._numbers[wires.POSTED >> 3] = 0
-        failed = [_listed(address, -size) for address, size in rows[:gone] if size < 0]
-        return [_listed(address, size) for address, size in rows[gone:]], failed
-
-
-def _listed(address: int, size: int) -> bytes:
-    return _copied(address + HEAD_BYTES, size - HEAD_BYTES, 0)
+        failed = [_copied(at, -size - head, 0) for at, size, head in rows[:gone] if size < 0]
+        return [_copied(at, size - head, 0) for at, size, head in rows[gone:]], failed
 
 
 class Lane:
@@ -128,7 +132,7 @@ class Lane:
 
     def _burst(self) -> KernelBurst:
         found = self._numbers[intake.FRAMES >> 3]
-        return KernelBurst(self._places[:found], self._tags, self._arena)
+        return KernelBurst(self._places[:found], self._numbers[intake.PLACES >> 3], self._tags, self._arena)
 
 
 class PacketLane(Lane):

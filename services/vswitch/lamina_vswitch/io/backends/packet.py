@@ -1,4 +1,4 @@
-"""A backend at an interface of this machine: a packet socket with a ring for what comes in, another to send.
+"""A backend at an interface of this machine: a packet socket with a ring for what comes in, others to send.
 
 A ring to send was measured for the hardware's wires and is not faster, as the kernel copies either way (ADR 0028).
 """
@@ -6,6 +6,7 @@ A ring to send was measured for the hardware's wires and is not faster, as the k
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import struct
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 _ETH_P_ALL = 3
 _ADD_MEMBERSHIP, _VNET_HEADER, _IGNORE_OUTGOING = 1, 15, 23
 _MR_PROMISC = 1
-_MOST_BURSTS = 4
+_MOST_FRAMES, _BUSY = 4096, 32
+"""Frames that one turn of the loop switches; while a burst of so many is, others come."""
 _TELL_NS = 10_000_000
 _OVER = (errno.ENODEV, errno.ENXIO, errno.EBADF)
 
@@ -42,23 +44,13 @@ class PacketBackend:
         self.state, self.detail = BackendState.OPEN, ""
         self._end = end
         what = f"interface {wanted.interface}"
-        try:
-            self._in = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
-        except OSError as error:
-            raise refusal(what, error, "CAP_NET_RAW") from error
-        try:
-            self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        with contextlib.ExitStack() as opened:
             try:
-                self._ring = _opened(self._in, self._out, wanted, end.mtu_bytes())
-            except BaseException:
-                self._out.close()
-                raise
-        except OSError as error:
-            self._in.close()
-            raise refusal(what, error, "CAP_NET_RAW") from error
-        except BaseException:
-            self._in.close()
-            raise
+                self._in, self._out, self._bare = (opened.enter_context(_raw_socket()) for _ in range(3))
+                self._ring = _opened(self._in, (self._out, self._bare), wanted, end.mtu_bytes())
+            except OSError as error:
+                raise refusal(what, error, "CAP_NET_RAW") from error
+            opened.pop_all()
         self._outlet = Outlet(self._out.fileno(), capacity, self._send, end.lost)
         self._told_ns = -_TELL_NS
         self._fast: tuple[Plane, PacketLane, Wire] | None = None
@@ -76,7 +68,7 @@ class PacketBackend:
         """Go on by the plane, which is loaded now."""
         from lamina_vswitch.plane.lanes import PacketLane, Wire
 
-        ring, wire = self._ring, Wire(self._out.fileno(), is_socket=True)
+        ring, wire = self._ring, Wire(self._out.fileno(), is_socket=True, bare_file=self._bare.fileno())
         lane = PacketLane(self._in.fileno(), ring.memory, ring.slot_bytes, ring.slots, ring.next)
         self._fast = plane, lane, wire
         self._outlet.use(wire)
@@ -97,6 +89,7 @@ class PacketBackend:
         self._ring.close()
         self._in.close()
         self._out.close()
+        self._bare.close()
 
     def deliver(self, frames: Sequence[bytes]) -> int:
         """Send frames by the interface."""
@@ -131,12 +124,12 @@ class PacketBackend:
     def _hurry(self, plane: Plane, lane: PacketLane, wire: Wire) -> tuple[int, int, bool]:
         """Switch some bursts; return how many frames they had, how many were cut, and whether some were lost."""
         found, cut, has_lost, mtu_bytes = 0, 0, False, self._end.mtu_bytes()
-        for _ in range(_MOST_BURSTS):
+        while found < _MOST_FRAMES:
             burst = lane.next(mtu_bytes)
             self._end.switch(plane, burst)
             lane.end()
             found, cut, has_lost = found + len(burst), cut + lane.cut, has_lost or lane.has_lost
-            if len(burst) < lane.most:
+            if len(burst) < min(_BUSY, lane.most):
                 break
         return found, cut, has_lost
 
@@ -159,7 +152,12 @@ class PacketBackend:
             asyncio.get_running_loop().remove_reader(self._in.fileno())
 
 
-def _opened(end: socket.socket, out: socket.socket, wanted: Packet, mtu_bytes: int) -> SlotRing:
+def _raw_socket() -> socket.socket:
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+
+
+def _opened(end: socket.socket, outs: tuple[socket.socket, socket.socket], wanted: Packet, mtu_bytes: int) -> SlotRing:
+    """Return the ring of a socket, once it and those to send are at the interface; the first of these takes headers."""
     try:
         number = socket.if_nametoindex(wanted.interface)
     except OSError as error:  # it has no number of its own
@@ -167,12 +165,13 @@ def _opened(end: socket.socket, out: socket.socket, wanted: Packet, mtu_bytes: i
         raise refusal(f"interface {wanted.interface}", missing) from error
     if wanted.promiscuous:
         end.setsockopt(SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("=iHH8s", number, _MR_PROMISC, 0, b""))
-    for each in (end, out):
+    for each in (end, outs[0]):
         each.setsockopt(SOL_PACKET, _VNET_HEADER, 1)
     end.setsockopt(SOL_PACKET, _IGNORE_OUTGOING, 1)
     ring = SlotRing(end, wanted.ring_bytes, mtu_bytes)
     try:
-        out.bind((wanted.interface, 0))
+        for each in outs:
+            each.bind((wanted.interface, 0))
         end.bind((wanted.interface, _ETH_P_ALL))
     except BaseException:
         ring.close()
