@@ -21,7 +21,6 @@ from lamina_vswitch.domain.definition import Origin, PortDefinition, SwitchDefin
 from lamina_vswitch.domain.network import NETWORK_NAME, Mode, NetworkDefinition, Outside
 from lamina_vswitch.domain.network_refusals import (
     clock_virtual,
-    nat_by_uplink_unsupported,
     network_exists,
     network_in_use,
     network_limit,
@@ -45,8 +44,8 @@ Record = Callable[..., object]
 class Uplinks(Protocol):
     """What networks ask of the uplinks of switches."""
 
-    def of_switch(self, switch: str) -> bool:
-        """Tell whether a switch has an uplink."""
+    def reaches(self, switch: str, uplink: str) -> bool:
+        """Tell whether a switch has an uplink, or the host one of this name; empty asks for the switch's alone."""
 
     def carries(self, switch: str, vlan: int) -> bool:
         """Tell whether an uplink of a switch carries a VLAN."""
@@ -55,7 +54,7 @@ class Uplinks(Protocol):
 class NoUplinks:
     """The uplinks of a host that has none."""
 
-    def of_switch(self, switch: str) -> bool:
+    def reaches(self, switch: str, uplink: str) -> bool:
         """None."""
         return False
 
@@ -152,6 +151,9 @@ class Networks:
             except LaminaError:
                 self._remove(state)
                 self.store.remove(definition.network)
+                port = self.catalog.find_port(definition.switch, definition.port)
+                if port is not None:
+                    self.catalog.delete_internal_port(port, self.clock.now_ns())
                 raise
         self._record(self.name(wanted.network), "network.created", mode=definition.mode.name, subnet=definition.subnet)
         return state
@@ -246,10 +248,8 @@ class Networks:
                 other = self.routed_state(route.network).definition.mode if route.network else Mode.NAT
                 check.that(other is Mode.NAT, "network.routes", f"lead into {route.network}, which is host-only")
         outside = wanted.mode is Mode.NAT and wanted.nat.outside is Outside.UPLINK
-        if (wanted.mode is Mode.BRIDGE or outside) and not self.uplinks.of_switch(wanted.switch):
+        if (wanted.mode is Mode.BRIDGE or outside) and not self.uplinks.reaches(wanted.switch, wanted.nat.uplink):
             raise no_uplink(switch)
-        if outside:
-            raise nat_by_uplink_unsupported()
         if wanted.mode is Mode.HOST_ONLY and self.uplinks.carries(wanted.switch, wanted.vlan):
             raise vlan_has_uplink(switch, wanted.vlan, "nothing in it is the host's alone")
         for other_check in self.checks:

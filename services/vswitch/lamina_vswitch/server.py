@@ -43,6 +43,7 @@ from lamina_vswitch.io.store_translations import TranslationStore
 from lamina_vswitch.io.store_uplinks import UplinkStore
 from lamina_vswitch.metrics import defects, families
 from lamina_vswitch.names import Names
+from lamina_vswitch.nat_outsides import NatOutsides
 from lamina_vswitch.networks import Networks
 from lamina_vswitch.overlays import OverlayTable
 from lamina_vswitch.pacing import Pacer
@@ -125,6 +126,9 @@ class VswitchService:
         self._translations = Translations(self._networks, tables, environment.clock, rng, events.record)
         now_ns = environment.clock.now_ns
         self._uplinks = UplinkTable(self._catalog, UplinkStore(self._store), self._policies, self._networks, now_ns)
+        rng = environment.rng.child("outsides")
+        self._outsides = NatOutsides(self._catalog, self._uplinks, self._networks, environment.clock, rng)
+        self._translations.outsides = self._outsides
         self._nics = UplinkNics(self._catalog, self._uplinks, self._policies, environment.clock)
         rng = environment.rng.child("overlays")
         overlays = OverlayStore(self._store)
@@ -158,6 +162,7 @@ class VswitchService:
         self._networks.load()
         self._translations.load()
         self._uplinks.load()
+        self._outsides.load()
         self._overlays.load()
         self._catalog.restore(self._environment.clock.now_ns())
         self._policies.restore(self._environment.clock.now_ns())

@@ -7,7 +7,8 @@ something.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from lamina_kit.clock import Clock
 from lamina_kit.rng import Rng
@@ -23,14 +24,31 @@ from lamina_vswitch.io.host_sockets import HostSockets, SocketBudget
 from lamina_vswitch.io.router_port import RouterPort
 
 
+class Outsides(Protocol):
+    """What gives networks their outside at an uplink."""
+
+    def open(
+        self, definition: NetworkDefinition, router: Router, translator: NetworkTranslator,
+        inside: Callable[[Sequence[bytes]], None],
+    ) -> None:  # fmt: skip
+        """Let a translator's outside be at the uplink that a network names; `inside` takes what comes in there."""
+
+    def close(self, network: str) -> None:
+        """End what a network has outside. Idempotent."""
+
+    def remove(self, definition: NetworkDefinition) -> None:
+        """End it for good."""
+
+
 class TranslationState:
     """A `Translator` for the router of `definition`, whose port is `port`."""
 
     def __init__(
         self, definition: NetworkDefinition, router: Router, port: RouterPort, mtu_bytes: int, clock: Clock, rng: Rng,
-        budget: SocketBudget, dropped: Dropped,
+        budget: SocketBudget, dropped: Dropped, outsides: Outsides,
     ) -> None:  # fmt: skip
         self.definition = definition
+        self._outsides = outsides
         self._router, self._port, self._clock = router, port, clock
         self._timer: asyncio.Task[None] | None = None
         self._due_ns = 0
@@ -43,6 +61,8 @@ class TranslationState:
             dropped(reason, ethernet.build(BROADCAST_MAC, router.mac, ethernet.IPV4, packet), now_ns)
 
         self.translator = NetworkTranslator(definition, mtu_bytes, rng, router.errors, packet_dropped, host)
+        if definition.mode is Mode.NAT and definition.nat.outside is Outside.UPLINK:
+            outsides.open(definition, router, self.translator, self.send)
         router.translator = self
 
     # What the router asks
@@ -81,6 +101,8 @@ class TranslationState:
         """Tell whether a new definition can be taken without ending flows: addresses and ports stay what they are."""
         new, old = definition.nat, self.definition.nat
         same = (new.outside, new.first_port, new.last_port) == (old.outside, old.first_port, old.last_port)
+        place = (new.uplink, new.outside_address, new.outside_gateway)
+        same = same and place == (old.uplink, old.outside_address, old.outside_gateway)
         return same and definition.own_addresses == self.definition.own_addresses
 
     def take(self, definition: NetworkDefinition) -> None:
@@ -103,6 +125,7 @@ class TranslationState:
     def close(self) -> None:
         """End every flow, forwarded port and timer. Idempotent."""
         self.send(self.translator.close(self._clock.now_ns()))
+        self._outsides.close(self.definition.network)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from lamina_kit.checks import Checks
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
-from lamina_net.address import format_address, is_loopback
+from lamina_net.address import format_address, is_loopback, parse_address
 from lamina_vswitch.domain.definition import Origin
 from lamina_vswitch.domain.nat.forwards import PORT_FORWARD_NAME, Forward, ForwardDefinition
 from lamina_vswitch.domain.nat.host import HostError
@@ -29,14 +30,14 @@ from lamina_vswitch.domain.nat.refusals import (
 from lamina_vswitch.domain.nat.server_book import ServerChange
 from lamina_vswitch.domain.nat.servers import Server, ServerKey
 from lamina_vswitch.domain.nat.table import Endpoint, Entry
-from lamina_vswitch.domain.network import Mode, NetworkDefinition
+from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.router.router import Router
 from lamina_vswitch.io.host_sockets import SocketBudget
 from lamina_vswitch.io.store_translations import RecordedTranslations, TranslationStore
 from lamina_vswitch.network_state import NetworkState
 from lamina_vswitch.networks import Networks
-from lamina_vswitch.translation_state import TranslationState
+from lamina_vswitch.translation_state import Outsides, TranslationState
 
 Record = Callable[..., object]
 
@@ -54,6 +55,8 @@ class Translations:
         self._recorded: dict[str, RecordedTranslations] = {}
         self._requests = RequestLedger()
         self._budget = SocketBudget()
+        self.outsides: Outsides
+        """What gives networks their outside at an uplink; set before networks are restored."""
         networks.routed.append(self._joined)
         networks.unrouted.append(self._left)
 
@@ -95,7 +98,7 @@ class Translations:
         )
         if definition.mode is not Mode.NAT:
             raise not_nat(self._networks.name(wanted.network))
-        state = self._states[wanted.network]
+        wanted, state = _placed(wanted, definition), self._states[wanted.network]
         known = state.translator.forwards.of(wanted.port_forward)
         if self._requests.replayed("port_forward", key, origin) and known is not None:
             return known
@@ -166,12 +169,13 @@ class Translations:
         if state is not None:
             recorded = self._store.load().get(definition.network, RecordedTranslations())
             state.close()
+            self.outsides.remove(state.definition)
         if network.port is None:
             return  # a router that was not plugged hears nothing that could be translated
         rng = self._rng.child(definition.network)
         state = TranslationState(
             definition, router, network.port, network.mtu_bytes, self._clock, rng, self._budget,
-            network.dropped,
+            network.dropped, self.outsides,
         )  # fmt: skip
         self._states[definition.network] = state
         state.translator.balancer.restore(recorded.servers, recorded.revisions)
@@ -186,6 +190,7 @@ class Translations:
         for forward in state.translator.forwards.all():
             self._requests.forget("port_forward", (definition.network, forward.definition.port_forward))
         state.close()
+        self.outsides.remove(state.definition)
 
     def _reopen(self, state: TranslationState, forward: ForwardDefinition, origin: Origin) -> None:
         key = (forward.network, forward.port_forward)
@@ -210,16 +215,29 @@ class Translations:
             inside = subnet is not None and address in subnet and address not in definition.own_addresses
             inside = inside and subnet is not None and address not in (subnet.network, subnet.broadcast)
             check.that(inside, "port_forward.inside_address", f"is not a device's in {subnet}")
-        if not is_loopback(wanted.outside[0]) and not wanted.allow_remote:
+        if definition.nat.outside is Outside.UPLINK:
+            own = definition.nat.outside_address.partition("/")[0]
+            with Checks() as check:
+                is_own = wanted.outside[0] == parse_address(own)
+                check.that(is_own, "port_forward.outside_address", f"is not {own}, the network's address outside")
+            others = [self._states[wanted.network]]
+        elif not is_loopback(wanted.outside[0]) and not wanted.allow_remote:
             raise not_loopback(wanted.outside[0])
-        for other in self._states.values():
+        else:
+            others = list(self._states.values())
+        for other in others:
             taken = other.translator.forwards.at(wanted.key)
             if taken is not None:
                 raise port_taken(wanted.outside, self.forward_name(taken.definition))
 
     def _open(self, state: TranslationState, wanted: ForwardDefinition) -> ForwardDefinition:
         """Open the socket of a forwarded port; return the forward with the port that it has."""
-        gateway = state.translator.gateway
+        gateway, uplink = state.translator.gateway, state.translator.uplink
+        if uplink is not None:
+            port = uplink.open_port(wanted.protocol, wanted.outside[1])
+            if port is None:
+                raise port_taken(wanted.outside, "a flow of the network")
+            return replace(wanted, outside=(uplink.address, port))
         if gateway is None:
             raise not_nat(self._networks.name(wanted.network))
         at = gateway.open_port(wanted.port_forward, wanted.protocol, wanted.outside)
@@ -235,10 +253,20 @@ class Translations:
     def _close(self, state: TranslationState, forward: ForwardDefinition) -> None:
         if state.translator.gateway is not None:
             state.translator.gateway.close_port(forward.port_forward)
+        if state.translator.uplink is not None:
+            state.translator.uplink.close_port(forward.protocol, forward.outside[1], self._clock.now_ns())
 
     def _name(self, network: str, port_forward: str) -> str:
         host = self._networks.catalog.host
         return PORT_FORWARD_NAME.format(host=host, network=network, port_forward=port_forward)
+
+
+def _placed(wanted: ForwardDefinition, definition: NetworkDefinition) -> ForwardDefinition:
+    """Return a forward at the network's own address outside when it names none and that is at an uplink."""
+    if definition.nat.outside is not Outside.UPLINK or not is_loopback(wanted.outside[0]):
+        return wanted
+    own = parse_address(definition.nat.outside_address.partition("/")[0])
+    return replace(wanted, outside=(own or 0, wanted.outside[1]))
 
 
 def _text(place: Endpoint) -> str:

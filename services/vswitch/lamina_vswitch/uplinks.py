@@ -90,6 +90,10 @@ class UplinkTable:
         """Tell whether a switch has an uplink."""
         return any(key[0] == switch for key in self._uplinks)
 
+    def reaches(self, switch: str, uplink: str) -> bool:
+        """Tell whether a switch has an uplink, or the host one of this name; empty asks for the switch's alone."""
+        return self.of_switch(switch) or any(self.name(*key) == uplink for key in self._uplinks)
+
     def carries(self, switch: str, vlan: int) -> bool:
         """Tell whether an uplink of a switch carries a VLAN."""
         return any(uplink.trunk.carries(vlan) for key, uplink in self._uplinks.items() if key[0] == switch)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tests.integration.vswitch.guest import Guest
 
-from lamina_kit.clock import RealClock
+from lamina_kit.clock import Clock, RealClock
 from lamina_net import ethernet, ipv4
 from lamina_net.tcp.config import SocketOptions, TcpConfig
 from lamina_net.tcp.interface import Endpoint, Errno, Refused
@@ -22,7 +22,7 @@ class TcpGuest:
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
         self.tcp = TcpLayer(TcpConfig(), guest.mac)
-        self.clock = RealClock()
+        self.clock: Clock = RealClock()
         self.peers: set[int] = set()
         """Source addresses of the segments that came."""
         self._changed = asyncio.Event()
@@ -98,6 +98,11 @@ class TcpGuest:
         """Tell whether a connection is writable, or a listener has somebody to accept."""
         found = self.tcp.poll(handle)
         return not isinstance(found, Refused) and (found.writable or found.readable)
+
+    def readable(self, handle: int) -> bool:
+        """Tell whether bytes, or the end, can be taken."""
+        found = self.tcp.poll(handle)
+        return not isinstance(found, Refused) and found.readable
 
     def error(self, handle: int) -> Errno | None:
         """Return why a connection ended."""

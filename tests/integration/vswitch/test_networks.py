@@ -57,7 +57,7 @@ async def bench(start: Any, device: Any) -> NetworkBench:
 class WithUplink:
     """A host whose every switch has an uplink, which carries VLAN 5."""
 
-    def of_switch(self, switch: str) -> bool:
+    def reaches(self, switch: str, uplink: str) -> bool:
         """Yes."""
         return True
 

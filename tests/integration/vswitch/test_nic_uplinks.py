@@ -16,12 +16,14 @@ from lamina.vswitch.v1 import uplinks_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2 as vs
 from tests.integration.vswitch.conftest import Starter
 from tests.integration.vswitch.nic_world import Hardware, NicBench
+from tests.integration.vswitch.outside_bench import OUTSIDE, OutsideBench
 from tests.integration.vswitch.ring_device import RingDevice
 from tests.integration.vswitch.test_devices import HEADER
 from tests.integration.vswitch.uplink_bench import BROADCAST, frame, mac, refusal
 from tests.offload_frames import packet
 from tests.virtual_time import clock_of_loop
 
+from lamina_net import icmp, ipv4
 from lamina_net.offload.headers import is_transport_sum_good, parse
 
 
@@ -273,3 +275,27 @@ async def test_a_nic_that_breaks_is_opened_again(hosts: Hosts, kind: str) -> Non
     if kind == "device-failed":  # a refused transfer happens once
         await faults.ClearFault(faults_pb2.ClearFaultRequest(name=made.name))
     await until(lambda: bench.state("u1"), "UP")
+
+
+async def test_a_nat_network_goes_out_by_a_nic(hosts: Hosts) -> None:
+    """A guest behind NAT pings a host of another machine through both NICs, and bridge mode goes beside it."""
+    left, right = await hosts("left"), await hosts("right")
+    for host in (left, right):
+        await host.hardware.connect("nic0")
+        await host.bench.nic_uplink("u1")
+        await up(host)
+    bench = await OutsideBench(left.bench.running, left.bench.device).open()
+    await bench.create(uplink=f"{left.bench.switch}/uplinks/u1")
+    far = bench.host(await right.bench.guest("far"))
+    guest = await bench.guest(7)
+    guest.ping(far.address)
+    asked = await far.packet(lambda packet: packet if packet.protocol == ipv4.ICMP else None)
+    message = icmp.parse(asked.payload)
+    assert asked.src == OUTSIDE
+    assert isinstance(message, icmp.Message)
+    far.router_mac = await far.resolve_mac(OUTSIDE)
+    far.send_packet(ipv4.Packet(far.address, asked.src, ipv4.ICMP, icmp.build(icmp.echo_reply(message))))
+    assert (await guest.icmp())[0] == far.address
+    near = await left.bench.guest("near")
+    await right.bench.send("far", frame(BROADCAST, mac(77), "bridged"))
+    assert await near.receive(1) == [frame(BROADCAST, mac(77), "bridged")]

@@ -281,7 +281,7 @@ async def test_a_bridged_network_translates_nothing(bench: Bench) -> None:
 class AnUplink:
     """Uplinks of a host where every switch has one, which carries nothing."""
 
-    def of_switch(self, switch: str) -> bool:
+    def reaches(self, switch: str, uplink: str) -> bool:
         """There is one."""
         return True
 

@@ -36,7 +36,7 @@ class UplinkBench:
         self.switch = f"hosts/h1/switches/{switch}"
         self.uplinks = rpc.UplinksStub(running.channel)
         self.devices: dict[str, Any] = {}
-        self._device = device
+        self.device = device
 
     async def open(self) -> UplinkBench:
         """Make the switch."""
@@ -76,7 +76,7 @@ class UplinkBench:
     async def plug(self, name: str) -> Any:
         """Attach a device to a port."""
         port = await self.running.ports.GetPort(vs.GetPortRequest(name=f"{self.switch}/ports/{name}"))
-        self.devices[name] = await self._device(self.running.ports, port.handle, completions=True).plug_in()
+        self.devices[name] = await self.device(self.running.ports, port.handle, completions=True).plug_in()
         return self.devices[name]
 
     async def send(self, name: str, *frames: bytes) -> None:

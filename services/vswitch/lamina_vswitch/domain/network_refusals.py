@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_kit.errors import AlreadyExists, FailedPrecondition, LaminaError, NotFound, ResourceExhausted, Unimplemented
+from lamina_kit.errors import AlreadyExists, FailedPrecondition, LaminaError, NotFound, ResourceExhausted
 from lamina_net.address import format_address
 from lamina_vswitch.domain.dhcp.lease import Taken
 from lamina_vswitch.domain.refusals import unknown
@@ -70,15 +70,6 @@ def no_uplink(switch: str) -> FailedPrecondition:
         reason="NO_UPLINK",
         next_step="Create an uplink on the switch first, or choose another mode.",
         switch=switch,
-    )
-
-
-def nat_by_uplink_unsupported() -> Unimplemented:
-    """Return the error for translation to an address of the uplink's network, which no engine does yet."""
-    return Unimplemented(
-        "No engine of this build translates to addresses of an uplink's network.",
-        reason="ENGINE_LACKS_NAT_BY_UPLINK",
-        next_step="Choose OUTSIDE_SOCKETS, or bridge mode.",
     )
 
 

@@ -147,8 +147,7 @@ class NetworksServicer:
         `NO_UPLINK` for bridge mode, or NAT outside by uplink, on a switch without one, `VLAN_HAS_UPLINK` for host-only
         mode in a VLAN that an uplink carries, or `VLAN_HAS_OVERLAY` in one that an overlay joins, `CLOCK_VIRTUAL` for NAT
         to host sockets or a DNS server to ask for other names on a virtual clock, or `NETWORK_UNROUTED` for a route to a
-        network in bridge mode; RESOURCE_EXHAUSTED `NETWORK_LIMIT`; UNIMPLEMENTED `ENGINE_LACKS_NAT_BY_UPLINK` for NAT
-        outside by uplink, which today's engine lacks.
+        network in bridge mode; RESOURCE_EXHAUSTED `NETWORK_LIMIT`, or `PORT_LIMIT` for its ports.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,8 +39,7 @@ class NetworksStub:
     `NO_UPLINK` for bridge mode, or NAT outside by uplink, on a switch without one, `VLAN_HAS_UPLINK` for host-only
     mode in a VLAN that an uplink carries, or `VLAN_HAS_OVERLAY` in one that an overlay joins, `CLOCK_VIRTUAL` for NAT
     to host sockets or a DNS server to ask for other names on a virtual clock, or `NETWORK_UNROUTED` for a route to a
-    network in bridge mode; RESOURCE_EXHAUSTED `NETWORK_LIMIT`; UNIMPLEMENTED `ENGINE_LACKS_NAT_BY_UPLINK` for NAT
-    outside by uplink, which today's engine lacks.
+    network in bridge mode; RESOURCE_EXHAUSTED `NETWORK_LIMIT`, or `PORT_LIMIT` for its ports.
     """
     GetNetwork: _aio.UnaryUnaryMultiCallable[_networks_pb2.GetNetworkRequest, _networks_pb2.Network]
     """Returns a network.
@@ -151,8 +150,7 @@ class NetworksServicer:
         `NO_UPLINK` for bridge mode, or NAT outside by uplink, on a switch without one, `VLAN_HAS_UPLINK` for host-only
         mode in a VLAN that an uplink carries, or `VLAN_HAS_OVERLAY` in one that an overlay joins, `CLOCK_VIRTUAL` for NAT
         to host sockets or a DNS server to ask for other names on a virtual clock, or `NETWORK_UNROUTED` for a route to a
-        network in bridge mode; RESOURCE_EXHAUSTED `NETWORK_LIMIT`; UNIMPLEMENTED `ENGINE_LACKS_NAT_BY_UPLINK` for NAT
-        outside by uplink, which today's engine lacks.
+        network in bridge mode; RESOURCE_EXHAUSTED `NETWORK_LIMIT`, or `PORT_LIMIT` for its ports.
         """
 
     def GetNetwork(

@@ -36,6 +36,11 @@ class PortPool:
     def __len__(self) -> int:
         return len(self._mappings)
 
+    @property
+    def range(self) -> range:
+        """The ports that are its own."""
+        return range(self._first, self._first + self._size)
+
     def contains(self, port: int) -> bool:
         """Tell whether the pool is the owner of a port, used or not."""
         return self._first <= port < self._first + self._size

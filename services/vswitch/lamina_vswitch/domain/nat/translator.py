@@ -6,7 +6,7 @@ itself belongs to a flow of the balancer or of the gateway, or to nobody here; o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lamina_kit.rng import Rng
 from lamina_net import icmp, ipv4
@@ -21,10 +21,11 @@ from lamina_vswitch.domain.nat.gateway import SocketGateway
 from lamina_vswitch.domain.nat.host import Host
 from lamina_vswitch.domain.nat.outcome import IcmpError, Outcome
 from lamina_vswitch.domain.nat.outcome import dropped as outcome_of_drop
-from lamina_vswitch.domain.nat.ports import SharedPorts
+from lamina_vswitch.domain.nat.ports import PortPool, SharedPorts
 from lamina_vswitch.domain.nat.reach import Reach
 from lamina_vswitch.domain.nat.rewriter import Rewriter
 from lamina_vswitch.domain.nat.table import Entry, Table
+from lamina_vswitch.domain.nat.uplink import UplinkNat, explain_uplink
 from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
 from lamina_vswitch.domain.router.explain import Translation
 from lamina_vswitch.domain.router.hooks import Dropped
@@ -47,6 +48,7 @@ class NetworkTranslator:
         self._errors = errors
         self.table = Table(settings.entry_limit, settings.entries_per_address, self._ended)
         self.forwards = Forwards()
+        self._ports_outside = (settings.first_port, settings.last_port)
         ports = SharedPorts(settings.first_port, settings.last_port, rng.child("ports").randrange)
         self.balancer = Balancer(definition.gateway, Rewriter(self.table), ports, rng.child("backends"))
         self.gateway: SocketGateway | None = None
@@ -56,7 +58,17 @@ class NetworkTranslator:
                 rng.child("gateway"),
             )  # fmt: skip
 
+        self.uplink: UplinkNat | None = None
+        self._send_outside: Callable[[Sequence[bytes], int], None] = _nowhere
         self._inside = _inside_of(definition)
+
+    def at_uplink(self, address: int, rng: Rng, send: Callable[[Sequence[bytes], int], None]) -> UplinkNat:
+        """Let the outside be an address at an uplink; `send` takes what leaves there, and the time."""
+        first, last = self._ports_outside
+        pool = PortPool(first, last, rng.randrange(last - first + 1))
+        self.uplink = UplinkNat(address, Rewriter(self.table), pool, self.forwards)
+        self._send_outside = send
+        return self.uplink
 
     def take(self, definition: NetworkDefinition) -> None:
         """Take new limits, destinations and routes; flows that are open go on."""
@@ -79,6 +91,8 @@ class NetworkTranslator:
             outcome = self._to_router(packet, now_ns)
         elif self.gateway is not None:
             outcome = self._leaving(self.gateway, packet, now_ns)
+        elif self.uplink is not None:
+            outcome = self._leaving(self.uplink, packet, now_ns)
         else:
             return None
         return self._told(packet, outcome, now_ns)
@@ -101,6 +115,9 @@ class NetworkTranslator:
 
     def explain(self, packet: bytes, now_ns: int) -> Translation | None:
         """Return what `from_inside` would do with a packet, without doing it."""
+        dst = int.from_bytes(packet[16:20], "big")
+        if self.uplink is not None and not self.balancer.answers_for(dst) and dst not in self._addresses:
+            return explain_uplink(self.table, self.uplink, packet, now_ns)
         return explain(self.table, self.balancer, self.gateway, self._addresses, packet, now_ns)
 
     @property
@@ -133,7 +150,7 @@ class NetworkTranslator:
                 self.gateway.close_port(forward.definition.port_forward)
         return packets
 
-    def _leaving(self, gateway: SocketGateway, packet: bytes, now_ns: int) -> Outcome:
+    def _leaving(self, gateway: SocketGateway | UplinkNat, packet: bytes, now_ns: int) -> Outcome:
         """Take a packet for the outside, unless its source is nowhere inside: nothing could come back to it.
 
         So a guest that invents sources does not get for each the entries of an address.
@@ -153,6 +170,8 @@ class NetworkTranslator:
         """Return an outcome as the router wants it."""
         if outcome.own:
             return None
+        if outcome.outside:
+            self._send_outside(outcome.outside, now_ns)
         packets = outcome.inside
         if outcome.error is not None:
             packets += self._error(outcome.error, now_ns)
@@ -174,6 +193,12 @@ class NetworkTranslator:
         self.balancer.ended(entry)
         if self.gateway is not None:
             self.gateway.ended(entry)
+        if self.uplink is not None:
+            self.uplink.ended(entry)
+
+
+def _nowhere(packets: Sequence[bytes], now_ns: int) -> None:
+    """Take nothing: there is no outside."""
 
 
 def _inside_of(definition: NetworkDefinition) -> tuple[Subnet, ...]:

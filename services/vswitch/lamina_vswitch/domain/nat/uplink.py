@@ -7,14 +7,19 @@ outside addresses. Source: RFC 3022; RFC 4787; RFC 5382; RFC 5508.
 
 from __future__ import annotations
 
-from lamina_vswitch.domain.drop import DropReason
+import copy
+
+from lamina_net.address import format_address
+from lamina_vswitch.domain.drop import EXPLANATION, DropReason
 from lamina_vswitch.domain.nat.forwards import Forwards
 from lamina_vswitch.domain.nat.outcome import Outcome, dropped
-from lamina_vswitch.domain.nat.packet import View, read
+from lamina_vswitch.domain.nat.packet import UDP, Kind, View, read
 from lamina_vswitch.domain.nat.ports import PortPool
 from lamina_vswitch.domain.nat.rewriter import Rewriter
-from lamina_vswitch.domain.nat.table import Entry, Wanted
+from lamina_vswitch.domain.nat.table import Entry, Table, Wanted
 from lamina_vswitch.domain.nat.tracking import begins_flow
+from lamina_vswitch.domain.router.explain import Translation
+from lamina_vswitch.domain.trace import Step
 
 
 class UplinkNat:
@@ -52,6 +57,25 @@ class UplinkNat:
         """Give back what an entry had that is gone; entries of others are not looked at."""
         if entry.outside[0] == self.address and entry.via is None:
             self._ports.give_back((entry.protocol, *entry.inside))
+
+    def open_port(self, protocol: int, port: int) -> int | None:
+        """Keep an outside port, 0 for any, for a forward; None: it is in use, or every one is."""
+        if port:
+            return port if self._ports.reserve(protocol, port) else None
+
+        def usable(at: int) -> bool:
+            return self._ports.reserve(protocol, at)
+
+        return self._forwards.free_port(protocol, self.address, self._ports.range, usable)
+
+    def close_port(self, protocol: int, port: int, now_ns: int) -> None:
+        """Give the port of a forward back, and end what came through it and has no end of its own."""
+        self._ports.release(protocol, port)
+        if protocol == UDP:
+            for entry in self._table.find(
+                now_ns, lambda each: each.via == (self.address, port) and each.protocol == UDP
+            ):
+                self._table.remove(entry)
 
     def _begin_leaving(self, view: View, packet: bytes, now_ns: int) -> Entry | Outcome:
         key = view.key
@@ -93,3 +117,27 @@ def _no_entry(outcome: Outcome) -> Outcome:
     """Drop what no entry translates: beyond the translator nobody waits for it."""
     unknown = tuple((DropReason.NAT_NO_ENTRY, each) for each in outcome.own)
     return outcome._replace(own=(), drops=outcome.drops + unknown)
+
+
+def explain_uplink(table: Table, nat: UplinkNat, packet: bytes, now_ns: int) -> Translation:
+    """Tell what `leaving` would do with a packet, without doing it: it ends where it leaves at the uplink."""
+    view = read(packet)
+    if isinstance(view, DropReason):
+        return _ends(f"drop_{view.name.lower()}", EXPLANATION[view], view)
+    if view.kind is Kind.ERROR or view.fragmented:
+        return _ends("apart", "goes with the flow that it is about, or with the others of its datagram")
+    key, outside = view.key, format_address(nat.address)
+    entry = table.peek(key, now_ns, inside=True)
+    if entry is not None:
+        if not copy.copy(entry.track).follow(view.flags, inside=True):
+            return _ends("drop_nat_state", EXPLANATION[DropReason.NAT_STATE], DropReason.NAT_STATE)
+        return _ends("uplink", f"leaves at the uplink from {outside}:{entry.outside[1]}, {entry.track.state.name}")
+    reason = None if begins_flow(key.protocol, view.flags) else DropReason.NAT_STATE
+    reason = reason or table.would_refuse(key.src, now_ns)
+    if reason is not None:
+        return _ends(f"drop_{reason.name.lower()}", EXPLANATION[reason], reason)
+    return _ends("new_entry", f"would get an entry, and a free port of {outside}, from which it leaves at the uplink")
+
+
+def _ends(rule: str, detail: str, reason: DropReason | None = None) -> Translation:
+    return Translation((Step("nat", f"nat.{rule}", detail),), reason)

@@ -1,0 +1,151 @@
+"""The outsides of NAT networks at uplinks: what a network may ask for there, and the port that it has.
+
+The port (`nat.NETWORK`) belongs to this layer, lies in the untagged VLAN of its uplink, and leaves by that uplink
+alone. It is made with the network and goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lamina_kit.checks import Checks
+from lamina_kit.clock import Clock
+from lamina_kit.errors import NotFound
+from lamina_kit.rng import Rng
+from lamina_net.address import format_address, parse_address, subnet
+from lamina_vswitch.catalog import Catalog
+from lamina_vswitch.domain.nat.outside import OutsideAddress, OutsideStation
+from lamina_vswitch.domain.nat.translator import NetworkTranslator
+from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
+from lamina_vswitch.domain.refusals import unknown
+from lamina_vswitch.domain.router.router import Router
+from lamina_vswitch.domain.uplink import UPLINK_NAME, UplinkDefinition
+from lamina_vswitch.io.outside_port import OutsidePort
+from lamina_vswitch.networks import Networks
+from lamina_vswitch.uplinks import UplinkTable
+
+
+def place_of(text: str, gateway: int) -> OutsideAddress | None:
+    """Return what `ADDRESS/LENGTH` and a gateway are outside; None when the text is no host's address in a subnet."""
+    host, _, length = text.partition("/")
+    address = parse_address(host)
+    if address is None or not length.isdigit() or len(length) > 2 or not 1 <= int(length) <= 30:
+        return None
+    found = subnet(address, int(length))
+    return None if address in (found.network, found.broadcast) else OutsideAddress(address, found, gateway)
+
+
+class NatOutsides:
+    """Ports of NAT networks at uplinks, by network."""
+
+    def __init__(self, catalog: Catalog, uplinks: UplinkTable, networks: Networks, clock: Clock, rng: Rng) -> None:
+        self._catalog, self._uplinks, self._networks = catalog, uplinks, networks
+        self._clock, self._rng = clock, rng
+        self._ports: dict[str, OutsidePort] = {}
+        networks.checks.append(self._check)
+        uplinks.changed.append(self._moved)
+
+    def load(self) -> None:
+        """Say which ports are this layer's, before the catalog restores them; uplinks and networks are read."""
+        for state in self._networks.all():
+            uplink = self._uplink_of(state.definition)
+            if uplink is not None:
+                self._catalog.expect_internal(uplink.switch, _port_id(state.definition), uplink.trunk.native)
+
+    def open(
+        self, definition: NetworkDefinition, router: Router, translator: NetworkTranslator,
+        inside: Callable[[Sequence[bytes]], None],
+    ) -> None:  # fmt: skip
+        """Give a network its port and its station, where its uplink is. Raises `PORT_EXISTS`, `PORT_LIMIT`."""
+        settings = definition.nat
+        uplink, place = self._uplink_of(definition), place_of(settings.outside_address, settings.outside_gateway)
+        if uplink is None or place is None:
+            return  # the switch of the uplink was deleted by force: what leaves goes nowhere, and is counted
+        port = self._catalog.find_port(uplink.switch, _port_id(definition))
+        if port is None:
+            port = self._catalog.create_internal_port(uplink.switch, _port_id(definition), uplink.trunk.native)
+        slot, name = port.slot, f"{self._catalog.host}/{definition.network}"
+        opened = OutsidePort(self._catalog.engine, slot, self._clock, inside)
+        mac = b"\x02" + self._rng.child(name).bytes(5)
+
+        def mtu_bytes() -> int:
+            return self._catalog.mtu_bytes(slot)
+
+        nat = translator.at_uplink(place.address, self._rng.child(f"{name}/ports"), opened.send)
+        opened.join(OutsideStation(mac, place, nat, mtu_bytes, router.errors, opened.port.dropped))
+        self._ports[definition.network] = opened
+        self._catalog.attach(port, opened.port, self._clock.now_ns())
+        self._uplinks.pin(port, uplink.uplink)
+
+    def close(self, network: str) -> None:
+        """End what a network has outside; its port stays. Idempotent."""
+        opened = self._ports.pop(network, None)
+        if opened is not None:
+            opened.close()
+
+    def remove(self, definition: NetworkDefinition) -> None:
+        """End what a network has outside, and delete its port."""
+        self.close(definition.network)
+        uplink = self._uplink_of(definition)
+        if uplink is None:
+            return
+        self._uplinks.unpin(uplink.switch, _port_id(definition))
+        port = self._catalog.find_port(uplink.switch, _port_id(definition))
+        if port is not None:
+            self._catalog.delete_internal_port(port, self._clock.now_ns())
+
+    # Inside
+
+    def _uplink_of(self, definition: NetworkDefinition) -> UplinkDefinition | None:
+        """Return the uplink that a network has its outside at; None when it has none, or none any more."""
+        if definition.mode is not Mode.NAT or definition.nat.outside is not Outside.UPLINK:
+            return None
+        try:
+            return self._named(definition.nat.uplink)
+        except NotFound:
+            return None
+
+    def _named(self, name: str) -> UplinkDefinition:
+        """Return an uplink by its name. Raises NotFound `UPLINK_UNKNOWN`, InvalidArgument `NAME_MALFORMED`."""
+        found = UPLINK_NAME.parse(name, "network.nat.uplink")
+        if found["host"] != self._catalog.host:
+            raise unknown("uplink", name)
+        return self._uplinks.get(found["switch"], found["uplink"])
+
+    def _check(self, wanted: NetworkDefinition) -> None:
+        """Refuse an outside that cannot be."""
+        if wanted.mode is not Mode.NAT or wanted.nat.outside is not Outside.UPLINK:
+            return
+        settings, field = wanted.nat, "network.nat.outside_address"
+        uplink = self._named(settings.uplink)
+        place = place_of(settings.outside_address, settings.outside_gateway)
+        with Checks() as check:
+            check.that(place is not None, field, "is not a host's address with the length of its subnet, 1 to 30")
+            same = (wanted.switch, wanted.vlan) == (uplink.switch, uplink.trunk.native)
+            check.that(not same, "network.nat.uplink", "carries the network's own VLAN untagged: both sides were one")
+        if place is None:
+            return
+        with Checks() as check:
+            gateway, inside = settings.outside_gateway, wanted.inside
+            there = not gateway or (gateway in place.subnet and gateway != place.address)
+            check.that(there, "network.nat.outside_gateway_address", f"is no other host of {place.subnet}")
+            apart = place.subnet.network not in inside and inside.network not in place.subnet
+            check.that(apart, field, f"is in {place.subnet}, which has addresses of the network itself")
+            for other in self._networks.all():
+                found = place_of(other.definition.nat.outside_address, 0)
+                elsewhere = other.definition.network == wanted.network or other.definition.nat.uplink != settings.uplink
+                free = elsewhere or found is None or found.address != place.address
+                check.that(free, field, f"has {format_address(place.address)}, which another network has there")
+
+    def _moved(self, uplink: UplinkDefinition) -> None:
+        """Let ports follow the untagged VLAN of their uplink."""
+        for network in sorted(self._ports):
+            definition = self._networks.state(network).definition
+            if self._uplink_of(definition) == uplink:
+                port = self._catalog.port(uplink.switch, _port_id(definition))
+                self._catalog.expect_internal(port.switch, port.port, uplink.trunk.native)
+                self._catalog.engine.set_vlan(port.slot, uplink.trunk.native, self._clock.now_ns())
+
+
+def _port_id(definition: NetworkDefinition) -> str:
+    return f"nat.{definition.network}"
