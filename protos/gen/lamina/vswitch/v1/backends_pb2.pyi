@@ -193,7 +193,7 @@ Global___VethBackend: _TypeAlias = VethBackend  # noqa: Y015
 
 @_typing.final
 class PacketBackend(_message.Message):
-    """An interface through AF_PACKET with TPACKET_V3 rings."""
+    """An interface through AF_PACKET, with a ring for what comes in."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -205,7 +205,7 @@ class PacketBackend(_message.Message):
     promiscuous: _builtins.bool
     """Sees frames that are not for the interface too. Default false."""
     ring_bytes: _builtins.int
-    """Size of each ring in bytes, 64 KiB to 64 MiB. 0 means 4 MiB."""
+    """Size of the ring in bytes, 64 KiB to 64 MiB. 0 means 4 MiB."""
     def __init__(
         self,
         *,
