@@ -65,4 +65,6 @@ async def test_a_backend_of_the_service_goes_by_the_plane(
             while not (await ports.GetPortCounters(asked)).received_frames:
                 pass
     await stub.DeleteBackend(backends_pb2.DeleteBackendRequest(name=made.name))
+    listed = await stub.ListBackends(backends_pb2.ListBackendsRequest(parent=switch.name))
+    assert (list(listed.backends), len(opened)) == ([], 1)
     await service.stop()
