@@ -85,8 +85,8 @@ async def test_an_overlay_reaches_a_vxlan_device(bench: OverlayBench, ends: tupl
     """Pings of every size and pages pass both ways; each side learned the other's address behind its tunnel."""
     ours, theirs = ends[0], ends[1].under
     for size in (0, 1472, 8000):
-        assert "3 received" in await ours.run(f"ping -c 3 -i 0.05 -W 5 -s {size} {THEIR_GUEST}")
-    assert "3 received" in await theirs.run(f"ping -c 3 -i 0.05 -W 5 -M do -s 1472 {OUR_GUEST}")
+        assert "3 received" in await ours.run(f"ping -c 3 -i 0.05 -w 15 -s {size} {THEIR_GUEST}")
+    assert "3 received" in await theirs.run(f"ping -c 3 -i 0.05 -w 15 -M do -s 1472 {OUR_GUEST}")
     for server, client, address in ((theirs, ours, THEIR_GUEST), (ours, theirs, OUR_GUEST)):
         server.serve({"page": PAGE})
         await client.run(f"busybox wget -q -O {client.folder}/got http://{address}/page")
@@ -110,7 +110,7 @@ async def test_networks_stay_apart_and_long_frames_outside(
     host.under.network.run("ip link set vx7 mtu 1550")
     for interface in ("vx8", "vx9"):
         assert "0 received" in await lost(host.under, f"-I {interface} {OUR_GUEST}")
-    assert "3 received" in await host.under.run(f"ping -c 3 -i 0.05 -W 5 -I vx7 {OUR_GUEST}")
+    assert "3 received" in await host.under.run(f"ping -c 3 -i 0.05 -w 15 -I vx7 {OUR_GUEST}")
     assert "0 received" in await lost(host.under, f"-I vx7 -M do -s 1500 {OUR_GUEST}")
     assert set(await bench.drops("wan-a", "tunnel.u.192-0-2-1")) == {"TUNNEL_VNI_UNKNOWN"}
     assert await bench.drops("lan-a", "overlay.o") == {"OVERSIZE": 2}
