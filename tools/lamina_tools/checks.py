@@ -1,7 +1,7 @@
 """`./run check`: everything that can be said about the tree without running it, in steps.
 
 Every step runs, whatever the others say; each prints its name, its result and its time, and its findings when there
-are any. `./run check STEP …` runs only some.
+are any. `./run check STEP …` runs only some, `./run check --but STEP …` all others.
 """
 
 from __future__ import annotations
@@ -119,11 +119,13 @@ def tell(name: str, findings: Findings, seconds: float) -> bool:
 
 def main(arguments: Sequence[str], steps: Sequence[str] = tuple(STEPS)) -> int:
     """Runs `./run check`; returns 0 if no step found anything, 2 for a step that there is not."""
-    unknown = [name for name in arguments if name not in STEPS]
+    but = list(arguments[:1]) == ["--but"]
+    named = arguments[1:] if but else arguments
+    unknown = [name for name in named if name not in STEPS]
     if unknown:
         print(f"run: there is no step {unknown[0]!r}; the steps are {', '.join(STEPS)}", file=sys.stderr)
         return 2
-    chosen = arguments or steps
+    chosen = [name for name in steps if name not in named] if but else named or steps
     with ThreadPoolExecutor(1) as pool:
         beside = {name: pool.submit(run_step, name) for name in chosen if name in BESIDE}
         failed = [name for name in chosen if name not in beside and not tell(name, *run_step(name))]

@@ -28,6 +28,7 @@ from lamina_vswitch.domain.refusals import exists, in_use, internal, over_limit,
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.interface import DefinitionStore, FrameSink, SwitchEngine
+from lamina_vswitch.io.wakeup import raised
 
 T = TypeVar("T")
 
@@ -44,15 +45,11 @@ class Catalog:
     """Switches, port groups and ports of one host."""
 
     def __init__(
-        self,
-        host: str,
-        engine: SwitchEngine,
-        store: DefinitionStore,
-        limits: Limits,
-        notice: Callable[[Notice], None],
+        self, host: str, engine: SwitchEngine, store: DefinitionStore, limits: Limits, notice: Callable[[Notice], None]
     ) -> None:
         self.host = host
         self.notice = notice
+        self.failed: Callable[[Exception], None] = raised  # is told of defects in what timers do
         self.engine = engine
         self.store = store
         self._limits = limits

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lamina_kit.clock import Clock
-from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.definition import PortDefinition
@@ -71,7 +70,7 @@ class NetworkState:
             return self.definition.dhcp.dns
         return (self.definition.gateway,) if self.definition.dns is not None and self.definition.routed else ()
 
-    def plug(self, port: PortDefinition, failed: Callable[[LaminaError], None]) -> Router:
+    def plug(self, port: PortDefinition, failed: Callable[[Exception], None]) -> Router:
         """Make the router and attach it to its port."""
         self.router = Router(self.definition, lambda: self.mtu_bytes, self.dropped)
         self.port = RouterPort(self.router, self._catalog.engine, port.slot, self._clock, failed)

@@ -307,8 +307,11 @@ class Networks:
     def _plug(self, state: NetworkState, port: PortDefinition) -> None:
         name = self.name(state.definition.network)
 
-        def failed(error: LaminaError) -> None:
-            self._record(name, "network.refused", reason=error.reason, message=error.message)
+        def failed(error: Exception) -> None:
+            if isinstance(error, LaminaError):
+                self._record(name, "network.refused", reason=error.reason, message=error.message)
+            else:
+                self.catalog.failed(error)
 
         router = state.plug(port, failed)
         for other in self._states.values():

@@ -37,7 +37,8 @@ class Tunnels:
         if port is None:
             native = self._uplinks.get(*definition.uplink).trunk.native
             port = self._catalog.create_internal_port(switch, name, native)
-        carrier = Carrier(definition.mac, definition.address, self._catalog.engine, port.slot, self._clock)
+        engine, failed = self._catalog.engine, self._catalog.failed
+        carrier = Carrier(definition.mac, definition.address, engine, port.slot, self._clock, failed)
         self._carriers[definition.place] = carrier
         self._of_port[switch, name] = definition.place
         self._uplinks.pin(port, definition.uplink[1])

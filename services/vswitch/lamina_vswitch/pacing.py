@@ -12,14 +12,12 @@ class Pacer:
     """Calls `advance` with the time once the time that was asked for last has come. Used in a running event loop.
 
     `failed` is told of what `advance` raises, which is a defect: the switches go on, whatever one of their tasks does.
-    `defects` counts them.
     """
 
     def __init__(self, clock: Clock, advance: Callable[[int], None], failed: Callable[[Exception], None]) -> None:
         self._clock = clock
         self._advance = advance
         self._failed = failed
-        self.defects = 0
         self._sleep: asyncio.Task[None] | None = None
 
     def wake_at(self, at_ns: int | None) -> None:
@@ -40,5 +38,4 @@ class Pacer:
         try:
             self._advance(self._clock.now_ns())
         except Exception as error:
-            self.defects += 1
             self._failed(error)

@@ -108,7 +108,7 @@ class VswitchService:
         self._streams = Streams(self._catalog, environment.clock)
         self._rings = RingStreams(self._catalog, environment.clock, environment.state_dir / RING_FOLDER, planes)
         environment.layer.metrics.add(partial(families, self._catalog, environment.clock))
-        environment.layer.metrics.add(lambda: [defects(self._pacer.defects)])
+        environment.layer.metrics.add(lambda: [defects(self._defects)])
         rng, events = environment.rng.child("faults"), environment.layer.events
         self._faults = VswitchFaults(self._catalog, environment.clock, rng, events)
         self._faults.register(environment.layer.faults)
@@ -116,6 +116,8 @@ class VswitchService:
         self._policies = PolicyBook(
             self._catalog, PolicyStore(self._store), rng, environment.clock.now_ns, self._record
         )
+        self._defects = 0
+        self._catalog.failed = self._failed
         self._pacer = Pacer(environment.clock, engine.advance, self._failed)
         engine.timer = self._pacer.wake_at
         store = NetworkStore(self._store, lambda: environment.clock.wall_ns() - environment.clock.now_ns())
@@ -230,7 +232,8 @@ class VswitchService:
             self._catalog.delete_port(port, self._environment.clock.now_ns())
 
     def _failed(self, error: Exception) -> None:
-        """Tell of a task of the switches that failed by a defect; the others go on."""
+        """Tell of a task of the switches or a timer that failed by a defect; the others go on."""
+        self._defects += 1
         self._log.error("switching.failed", exc_info=error)
         host = f"hosts/{self._environment.host}"
         self._environment.layer.events.record(host, "switching.defect", rule="a task raised", error=repr(error))

@@ -6,7 +6,6 @@ something.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -22,6 +21,7 @@ from lamina_vswitch.domain.router.hooks import Dropped
 from lamina_vswitch.domain.router.router import Router
 from lamina_vswitch.io.host_sockets import HostSockets, SocketBudget
 from lamina_vswitch.io.router_port import RouterPort
+from lamina_vswitch.io.wakeup import Wakeup
 
 
 class Outsides(Protocol):
@@ -50,8 +50,7 @@ class TranslationState:
         self.definition = definition
         self._outsides = outsides
         self._router, self._port, self._clock = router, port, clock
-        self._timer: asyncio.Task[None] | None = None
-        self._due_ns = 0
+        self._timer = Wakeup(clock, lambda: self.translator.next_wakeup_ns, self._ticked, port.failed)
         host = None
         if definition.mode is Mode.NAT and definition.nat.outside is Outside.SOCKETS:
             host = HostSockets(clock.now_ns, budget)
@@ -74,7 +73,7 @@ class TranslationState:
     def from_inside(self, packet: bytes, now_ns: int) -> Sequence[bytes] | DropReason | None:
         """Take a packet of the network."""
         result = self.translator.from_inside(packet, now_ns)
-        self._watch()
+        self._timer.watch()
         return result
 
     def unfinished(self, packet: bytes, segment_bytes: int, now_ns: int) -> Sequence[bytes] | None:
@@ -88,7 +87,7 @@ class TranslationState:
     def release(self, now_ns: int) -> Sequence[bytes]:
         """Return the packets of what has waited since `hold`."""
         packets = self.translator.release(now_ns)
-        self._watch()
+        self._timer.watch()
         return packets
 
     def explain(self, packet: bytes, now_ns: int) -> Translation | None:
@@ -120,15 +119,13 @@ class TranslationState:
         """Send packets by the router's ways."""
         now_ns = self._clock.now_ns()
         self._port.send([frame for packet in packets for frame in self._router.to_inside(packet, now_ns)])
-        self._watch()
+        self._timer.watch()
 
     def close(self) -> None:
         """End every flow, forwarded port and timer. Idempotent."""
         self.send(self.translator.close(self._clock.now_ns()))
         self._outsides.close(self.definition.network)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
         if self._router.translator is self:
             self._router.translator = None
 
@@ -139,17 +136,5 @@ class TranslationState:
         if self.translator.gateway is not None:
             self.send(self.translator.gateway.take())
 
-    def _watch(self) -> None:
-        """Have a timer for what the gateway waits for, and none when it waits for nothing."""
-        due_ns = self.translator.next_wakeup_ns
-        if due_ns is None or (self._timer is not None and self._due_ns <= due_ns):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due_ns = due_ns
-        self._timer = asyncio.get_running_loop().create_task(self._wait(due_ns))
-
-    async def _wait(self, due_ns: int) -> None:
-        await self._clock.sleep_ns(due_ns - self._clock.now_ns())
-        self._timer = None
-        self.send(self.translator.tick(self._clock.now_ns()))
+    def _ticked(self, now_ns: int) -> None:
+        self.send(self.translator.tick(now_ns))

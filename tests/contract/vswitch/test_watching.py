@@ -163,12 +163,15 @@ def test_the_first_frame_that_passes_is_recorded_wherever_it_is(bench: Any) -> N
     assert found == [(b"", DropReason.RUNT), (b"\0\1", None), (b"\0\2", None)]
 
 
-def test_every_sampled_frame_that_is_lost_behind_the_switch_is_recorded_again(bench: Any) -> None:
+@pytest.mark.parametrize("takes", [Takes(records=True), Takes(checksum=True), None])
+def test_every_sampled_frame_that_is_lost_behind_the_switch_is_recorded_again(bench: Any, takes: Takes | None) -> None:
     """A full queue is told of each of them with the port that had no room, and of the others once a second."""
     b = bench()
     b.port(1)
     b.engine.add_port("hosts/h1/switches/s1", 2, "hosts/h1/switches/s1/ports/p2", 0, True)
-    b.engine.attach(2, type(b.sinks[1])(1), 0, Takes(records=True))
+    b.engine.attach(2, type(b.sinks[1])(1), 0, takes)
+    b.engine.add_port("hosts/h1/switches/s1", 3, "hosts/h1/switches/s1/ports/p3", 1, True)
+    b.engine.attach(3, type(b.sinks[1])(), 0, Takes(records=True))  # somebody sends traces
     record = bytes(range(16)) + bytes(8) + b"\x01" + bytes(7)
     traced = [laden(frame(BROADCAST, A, number), None, record) for number in (3, 4)]
     b.engine.transmit(1, [frame(BROADCAST, A, 1), frame(BROADCAST, A, 2), *traced], 0)

@@ -10,6 +10,7 @@ import pytest
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.forward import forward_known
+from lamina_vswitch.domain.offload.takes import ALL, Takes
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.sampling import Notice
@@ -57,16 +58,16 @@ class Blind:
 
 
 class Side:
-    """One engine, what its ports received, and what it told."""
+    """One engine, what its ports received, and what it told. The device at the first port has these abilities."""
 
-    def __init__(self, policies: Sequence[tuple[int, PolicyInForce]]) -> None:
+    def __init__(self, policies: Sequence[tuple[int, PolicyInForce]], takes: Takes | None = None) -> None:
         self.notices: list[Notice] = []
         self.engine = ModelEngine(self.notices.append)
         self.engine.add_switch(SWITCH, SwitchDefinition("s1", mtu_bytes=100, ageing_seconds=2, mac_limit=6))
         self.sinks = [Keeper() for _ in range(PORTS)]
         for slot, sink in enumerate(self.sinks, 1):
             self.engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", 10, True)
-            self.engine.attach(slot, sink, 0)
+            self.engine.attach(slot, sink, 0, takes if slot == 1 else None)
         for slot, (vlan, policy) in enumerate(policies, 1):
             self.engine.set_policy(slot, vlan, policy, 0)
 
@@ -106,7 +107,8 @@ def test_a_frame_alone_meets_the_rules_of_all(policy: str, monkeypatch: pytest.M
         rng = Rng(f"single/{policy}/{seed}")
         policies = [((10, 10, 10, 11)[rng.randrange(4)], PolicyInForce()) for _ in range(PORTS)]
         policies[rng.randrange(PORTS)] = (10, POLICIES[policy])
-        short, long = Side(policies), Side(policies)
+        takes = (None, ALL)[rng.randrange(2)]
+        short, long = Side(policies, takes), Side(policies, takes)
         long.engine.observer = Blind()
         now = 0
         for _ in range(60):

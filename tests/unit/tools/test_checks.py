@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
 import pytest
 
 from lamina_tools import __main__ as words
-from lamina_tools import bench, checks, tree
+from lamina_tools import bench, checks, testing, tree
 from lamina_tools.contracts import ContractsFailed
 
 
@@ -71,6 +72,20 @@ def test_some_steps_can_be_chosen(steps: list[str], capsys: pytest.CaptureFixtur
     assert checks.main(["c"]) == 0
     assert steps == ["c"]
     assert "everything is in order" in capsys.readouterr().out
+
+
+def test_some_steps_can_be_left_out(steps: list[str]) -> None:
+    """All others run, those that come to be later too."""
+    assert checks.main(["--but", "a", "b"], ("a", "b", "c")) == 0
+    assert steps == ["c"]
+    assert checks.main(["--but", "d"]) == 2
+
+
+def test_ci_leaves_out_what_its_tests_run() -> None:
+    """The one step that CI does not run is a kind of test, and CI runs all kinds."""
+    script = (tree.ROOT / ".ci/run").read_text()
+    assert re.findall(r"./run check(.*?)(?: #.*)?$", script, re.MULTILINE) == [" --but style"]
+    assert "./run test --all |" in script and "style" in testing.KINDS
 
 
 def test_an_unknown_step_is_refused(steps: list[str], capsys: pytest.CaptureFixture[str]) -> None:

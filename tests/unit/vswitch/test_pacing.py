@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lamina_vswitch.io.wakeup import PAUSE_NS, Wakeup
 from lamina_vswitch.pacing import Pacer
 
 
@@ -23,7 +24,7 @@ async def test_the_last_time_that_was_asked_for_counts(manual_clock: Any) -> Non
     assert called == [7]
 
 
-async def test_a_defect_is_counted_and_told_and_the_rest_goes_on(manual_clock: Any) -> None:
+async def test_a_defect_is_told_and_the_rest_goes_on(manual_clock: Any) -> None:
     """What `advance` raises ends nothing: the time that it asked for before it failed comes."""
     told: list[Exception] = []
 
@@ -36,4 +37,24 @@ async def test_a_defect_is_counted_and_told_and_the_rest_goes_on(manual_clock: A
     pacer.wake_at(1)
     await manual_clock.advance(10)
     assert [repr(error) for error in told] == ["ZeroDivisionError(1)", "ZeroDivisionError(2)"]
-    assert pacer.defects == 2
+
+
+async def test_a_timer_whose_work_fails_comes_again_after_a_pause(manual_clock: Any) -> None:
+    """What is due is tried again once a second, not at once, and from then on as ever."""
+    told: list[Exception] = []
+    calls: list[int] = []
+
+    def tick(now_ns: int) -> None:
+        calls.append(now_ns)
+        if len(calls) < 3:
+            raise ZeroDivisionError(now_ns)
+        due.clear()
+
+    due = [5]
+    wakeup = Wakeup(manual_clock, lambda: due[0] if due else None, tick, told.append)
+    wakeup.watch()
+    for _ in range(8):
+        await manual_clock.advance(PAUSE_NS // 2)
+        wakeup.watch()
+    assert calls == [5, 5 + PAUSE_NS, 5 + 2 * PAUSE_NS]
+    assert [type(error) for error in told] == [ZeroDivisionError] * 2

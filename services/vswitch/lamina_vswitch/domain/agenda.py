@@ -34,6 +34,10 @@ class Agenda:
             self._heap = [place for place in self._heap if self._times.get(place[2]) == place[0]]
             heapq.heapify(self._heap)
 
+    def has(self, *kinds: str) -> bool:
+        """Tell whether something of one of these kinds is to be done."""
+        return any(task.kind in kinds for task in self._times)
+
     def next_ns(self) -> int | None:
         """Return the earliest time; None when there is nothing to do."""
         while self._heap and self._times.get(self._heap[0][2]) != self._heap[0][0]:

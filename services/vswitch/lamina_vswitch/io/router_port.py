@@ -15,6 +15,7 @@ from lamina_kit.errors import LaminaError
 from lamina_vswitch.domain.ring import FrameRing
 from lamina_vswitch.domain.router.router import Router
 from lamina_vswitch.engines.interface import SwitchEngine
+from lamina_vswitch.io.wakeup import Wakeup
 
 QUEUE_FRAMES = 4096
 STEP_FRAMES = 64
@@ -27,19 +28,18 @@ class RouterPort:
     """A `FrameSink` that gives frames to a router and sends what the router answers."""
 
     def __init__(
-        self, router: Router, engine: SwitchEngine, slot: int, clock: Clock, failed: Callable[[LaminaError], None]
+        self, router: Router, engine: SwitchEngine, slot: int, clock: Clock, failed: Callable[[Exception], None]
     ) -> None:
         self._router = router
         self._engine = engine
         self.slot = slot
         self._clock = clock
-        self._failed = failed
+        self.failed = failed
         self._ring = FrameRing(QUEUE_FRAMES)
         self._frames: deque[bytes] = deque()
         self._packets: deque[bytes] = deque()
         self._step: asyncio.Handle | None = None
-        self._timer: asyncio.Task[None] | None = None
-        self._due_ns = 0
+        self._timer = Wakeup(clock, lambda: self._router.next_wakeup_ns, self._ticked, failed)
         self._closed = False
 
     # What the engine calls
@@ -74,16 +74,16 @@ class RouterPort:
         """Send frames of the router into its VLAN."""
         if frames and not self._closed:
             self._engine.transmit(self.slot, frames, self._clock.now_ns())
-        self._watch()
+        if not self._closed:
+            self._timer.watch()
 
     def close(self) -> None:
         """Send and take nothing more. Idempotent."""
         self._closed = True
         if self._step is not None:
             self._step.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._step = self._timer = None
+        self._step = None
+        self._timer.stop()
 
     # Steps
 
@@ -111,20 +111,8 @@ class RouterPort:
         try:
             return take(data, now_ns)
         except LaminaError as error:  # the disk refuses a lease: nothing is promised, and the device asks again
-            self._failed(error)
+            self.failed(error)
             return []
 
-    def _watch(self) -> None:
-        """Have a timer for what the router waits for, and none when it waits for nothing."""
-        due_ns = self._router.next_wakeup_ns
-        if due_ns is None or self._closed or (self._timer is not None and self._due_ns <= due_ns):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due_ns = due_ns
-        self._timer = asyncio.get_running_loop().create_task(self._wait(due_ns))
-
-    async def _wait(self, due_ns: int) -> None:
-        await self._clock.sleep_ns(due_ns - self._clock.now_ns())
-        self._timer = None
-        self.send(self._router.tick(self._clock.now_ns()))
+    def _ticked(self, now_ns: int) -> None:
+        self.send(self._router.tick(now_ns))

@@ -15,6 +15,7 @@ from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.overlay.tunnel import Tunnel
 from lamina_vswitch.domain.ring import FrameRing
 from lamina_vswitch.engines.interface import SwitchEngine
+from lamina_vswitch.io.wakeup import Wakeup
 
 QUEUE_FRAMES = 4096
 STEP_FRAMES = 64
@@ -80,40 +81,34 @@ class SteppedPort:
 
 
 class Carrier:
-    """A tunnel with its port in the uplink's switch and its timer."""
+    """A tunnel with its port in the uplink's switch and its timer; `failed` is told of defects in its work."""
 
-    def __init__(self, mac: bytes, address: int, engine: SwitchEngine, slot: int, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        mac: bytes,
+        address: int,
+        engine: SwitchEngine,
+        slot: int,
+        clock: Clock,
+        failed: Callable[[Exception], None],
+    ) -> None:
         self.port = SteppedPort(engine, slot, clock, self._receive)
         self.tunnel = Tunnel(mac, address, self.port.dropped)
-        self._timer: asyncio.Task[None] | None = None
-        self._due_ns = 0
+        self._timer = Wakeup(clock, lambda: self.tunnel.next_wakeup_ns, self._ticked, failed)
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Send frames of the tunnel, and wait for the answers that it wants."""
         self.port.send(frames)
-        self._watch()
+        if not self.port.closed:
+            self._timer.watch()
 
     def close(self) -> None:
         """End. Idempotent."""
         self.port.close()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
+        self._timer.stop()
 
     def _receive(self, frame: bytes, now_ns: int) -> None:
         self.send(self.tunnel.receive(frame, now_ns))
 
-    def _watch(self) -> None:
-        due_ns = self.tunnel.next_wakeup_ns
-        if due_ns is None or self.port.closed or (self._timer is not None and self._due_ns <= due_ns):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._due_ns = due_ns
-        self._timer = asyncio.get_running_loop().create_task(self._wait(due_ns))
-
-    async def _wait(self, due_ns: int) -> None:
-        await self._clock.sleep_ns(due_ns - self._clock.now_ns())
-        self._timer = None
-        self.send(self.tunnel.tick(self._clock.now_ns()))
+    def _ticked(self, now_ns: int) -> None:
+        self.send(self.tunnel.tick(now_ns))

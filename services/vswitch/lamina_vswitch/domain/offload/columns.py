@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from lamina_vswitch.domain.laden import Offload, laden, load_of, with_tag_within
+from lamina_vswitch.domain.laden import Offload, any_laden, laden, load_of, with_tag_within
 
 HEADER_BYTES = 20
 RECORD_BYTES = 32
@@ -50,6 +50,8 @@ def with_header(frame: bytes, header: bytes, record: bytes | None) -> bytes:
 
 def parted(frames: Sequence[bytes]) -> tuple[list[bytes], bytes, bytes]:
     """Return frames as plain bytes, their header column and their record column; a column of nothing is empty."""
+    if not any_laden(frames):
+        return list(frames), b"", b""
     plain, loads = list(map(bytes, frames)), list(map(load_of, frames))
     headers = records = b""
     if any(offload is not None for offload, _ in loads):

@@ -14,6 +14,7 @@ from lamina_vswitch.domain.decision import Decision
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.forward import Forwarding, forward, forward_known
+from lamina_vswitch.domain.laden import any_laden
 from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.loss import Loss
 from lamina_vswitch.domain.offload.takes import Takes
@@ -97,6 +98,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         self._loss.pop(slot, None)
         self._exits.removed(slot)
         self._policing.removed(slot)
+        self._exits.settle(self._policing.keeps_frames)
         sink = self._sinks.pop(slot, None)
         if sink is not None:
             sink.removed()
@@ -157,6 +159,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         self._port(slot).listening = None
         self._switch_of[slot].set_attached(slot, False, now_ns)
         self._policing.went_down(self._port(slot), now_ns)
+        self._exits.settle(self._policing.keeps_frames)
         self.shifted(self._switch_of[slot], now_ns)
         return True
 
@@ -164,11 +167,13 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         """Switch a batch and put each copy in the queue of its port; return how many were dropped on the way in."""
         switch = self._switch_of[slot]
         port = switch.ports[slot]
-        if len(frames) == 1 and now_ns < port.record_due_ns and not self._looked_at:
+        alone = len(frames) == 1 and type(frames[0]) is bytes and now_ns < port.record_due_ns
+        if alone and not self._loss and self._watching.observer is None:
             target = forward_known(switch, port, frames[0], now_ns)
             if target:
                 receiver = switch.ports[target]
-                (self.put if receiver.plain else self.deliver)(receiver, list(frames), now_ns)
+                exits = self.deliver if self._exits.busy or not receiver.plain else self.put
+                exits(receiver, list(frames), now_ns)
                 return 0
         lost = 0
         if port.policy.trunk is not None:
@@ -202,17 +207,18 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         if port.slot in self._loss:
             frames, gone = self._loss[port.slot].split(frames)
             self._lose(port, Direction.EGRESS, gone, now_ns)
-        if self._exits.busy:
-            frames = self._exits.ready(port, frames, now_ns)
-            if not frames:
-                return
-        self.put(port, frames, now_ns)
+        given = self._exits.wanted(port, frames) if self._exits.busy else frames
+        frames = self._exits.ready(port, given, now_ns) if self._exits.busy else frames
+        if frames:
+            self.put(port, frames, now_ns, given)
 
-    def put(self, port: Port, frames: list[bytes], now_ns: int, counted: int = 0) -> int:
-        """Put frames into the queue of a device; the first `counted` were there before. Return how many it took."""
+    def put(self, port: Port, frames: list[bytes], now_ns: int, given: Sequence[bytes] = (), counted: int = 0) -> int:
+        """Put frames into the queue of a device; return how many it took. They are what was made of those `given`, if
+        any were; the first `counted` were in the queue before."""
         taken = self._sinks[port.slot].deliver(frames)
         if taken < len(frames):
-            frames, lost = frames[:taken], frames[taken:]
+            lost = (self._exits.traceable(port, given) if any_laden(given) else frames)[taken:]
+            frames = frames[:taken]
             self.overflowed(port.slot, lost, now_ns)
         new = frames[counted:] if counted else frames
         port.counters.sent(new)
@@ -255,7 +261,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         """Note what the device at a port listens to."""
         self._port(slot).listening = listening
         self._switch_of[slot].changed()
-        self._exits.filtered()
+        self._exits.filtered(slot)
 
     def _lose(self, port: Port, direction: Direction, frames: list[bytes], now_ns: int) -> None:
         if frames:
@@ -307,6 +313,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         if not was_trunk and (port.vlan != vlan or policy.trunk is not None):
             self._watching.leave_vlan(switch, port)
         self._policing.set_policy(slot, vlan, policy, now_ns)
+        self._exits.settle(self._policing.keeps_frames)
         if was_trunk and policy.trunk is None:
             self._watching.enter_vlan(switch, port)
 
@@ -331,6 +338,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
     def advance(self, now_ns: int) -> None:
         """Do what is due by now: frames that leave shapers, probes, ports that are tried again."""
         self._policing.advance(self._switches, now_ns)
+        self._exits.settle(self._policing.keeps_frames)
 
     @property
     def timer(self) -> Callable[[int | None], None]:
@@ -380,11 +388,6 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
     def overflowed(self, slot: int, frames: Sequence[bytes], now_ns: int) -> None:
         """Count and report frames that did not fit into the queue of a port."""
         self.refused(slot, DropReason.QUEUE_FULL, frames, now_ns)
-
-    @property
-    def _looked_at(self) -> bool:
-        """Whether anything but the switches has a say in frames, or hears of them."""
-        return bool(self._loss) or self._exits.busy or self._watching.observer is not None
 
     def _changed(self, slot: int) -> None:
         self.port_changed(slot)

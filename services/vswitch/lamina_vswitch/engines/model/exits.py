@@ -1,7 +1,7 @@
 """The way out of ports: what stands between the switch's decision and the device's queue.
 
 A hold keeps frames back; a filter keeps multicasts away that nobody wants; what the device does not take as it is gets
-finished. Ports without any of that, on a host where no device gives unfinished frames, cost one test a batch (`busy`).
+finished. On a host where no port has any of that now, it costs one test a batch (`busy`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from lamina_kit.errors import ResourceExhausted
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.hold import Hold
-from lamina_vswitch.domain.laden import with_tag_within
+from lamina_vswitch.domain.laden import any_laden, with_tag_within
 from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.offload.finish import finished
 from lamina_vswitch.domain.offload.takes import PLAIN, Takes
@@ -32,31 +32,45 @@ class Exits:
         self._drop = drop
         self._takes: dict[int, Takes] = {}
         self._holds: dict[int, Hold] = {}
-        self._laden = False
+        self._filters: set[int] = set()
+        self._left_some = False
 
     def attached(self, slot: int, takes: Takes | None) -> None:
         """Note what a device takes; None: it knows of nothing but complete frames."""
         if takes is not None:
             self._takes[slot] = takes
-            self._laden = self.busy = True
+            self._update()
 
     def detached(self, slot: int) -> None:
-        """Forget what a device took; a hold stays."""
-        self._takes.pop(slot, None)
+        """Forget what a device took and listened to; a hold stays. Unfinished frames of it may wait in shapers yet."""
+        self._left_some |= self._takes.pop(slot, None) is not None
+        self._filters.discard(slot)
+        self._update()
+
+    def settle(self, waiting: Callable[[], bool]) -> None:
+        """Note that devices that went left no unfinished frames behind, unless some frames are `waiting`."""
+        if self._left_some and not waiting():
+            self._left_some = False
+            self._update()
 
     def removed(self, slot: int) -> None:
         """Forget a port; who waits for its held frames learns that there are no more."""
         self.detached(slot)
         self.unhold(slot)
 
-    def filtered(self) -> None:
-        """Note that some device listens to certain groups only."""
-        self._laden = self.busy = True
+    def filtered(self, slot: int) -> None:
+        """Note that a device listens to certain groups only."""
+        self._filters.add(slot)
+        self._update()
+
+    def wanted(self, port: Port, frames: list[bytes]) -> list[bytes]:
+        """Return the frames that the device's filter lets pass."""
+        if port.listening is None or _sees_everything(port, port.listening):
+            return frames
+        return [frame for frame in frames if port.listening.wants(frame)]
 
     def ready(self, port: Port, frames: list[bytes], now_ns: int) -> list[bytes]:
         """Return what goes into the device's queue now: nothing for a held port."""
-        if port.listening is not None and not _sees_everything(port, port.listening):
-            frames = [frame for frame in frames if port.listening.wants(frame)]
         hold = self._holds.get(port.slot)
         if hold is None:
             return self.finished(port, frames)
@@ -67,7 +81,12 @@ class Exits:
 
     def finished(self, port: Port, frames: list[bytes]) -> list[bytes]:
         """Return frames as the device behind a port takes them."""
-        return finished(frames, self._takes.get(port.slot, PLAIN)) if self._laden else frames
+        takes = self._takes.get(port.slot, PLAIN)
+        return finished(frames, takes) if takes.tag_beside or any_laden(frames) else frames
+
+    def traceable(self, port: Port, frames: Sequence[bytes]) -> list[bytes]:
+        """Return what `finished` makes of frames, with their traces also for a device that takes none."""
+        return finished(frames, self._takes.get(port.slot, PLAIN)._replace(records=True))
 
     # Holds
 
@@ -90,7 +109,7 @@ class Exits:
         hold.withdrawn = hold.push(waiting, self._room())
         if hold.withdrawn < len(waiting):
             self._drop(port, DropReason.HOLD_FULL, waiting[hold.withdrawn :], now_ns)
-        self.busy = True
+        self._update()
         return hold.withdrawn
 
     def unhold(self, slot: int) -> None:
@@ -98,7 +117,10 @@ class Exits:
         hold = self._holds.pop(slot, None)
         if hold is not None:
             hold.end()
-        self.busy = self._laden or bool(self._holds)
+        self._update()
+
+    def _update(self) -> None:
+        self.busy = bool(self._takes or self._filters or self._holds or self._left_some)
 
     def _room(self) -> int:
         return MAX_HELD_BYTES - sum(hold.size_bytes for hold in self._holds.values())

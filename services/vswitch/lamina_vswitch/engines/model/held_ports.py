@@ -34,8 +34,9 @@ class HeldPorts(ABC):
         """Count drops at a port, and tell of them."""
 
     @abstractmethod
-    def put(self, port: Port, frames: list[bytes], now_ns: int, counted: int = 0) -> int:
-        """Put frames into the queue of a device; the first `counted` were there before. Return how many it took."""
+    def put(self, port: Port, frames: list[bytes], now_ns: int, given: Sequence[bytes] = (), counted: int = 0) -> int:
+        """Put frames into the queue of a device; return how many it took. They are what was made of those `given`, if
+        any were; the first `counted` were in the queue before."""
 
     @abstractmethod
     def shifted(self, switch: Switch, now_ns: int) -> None:
@@ -56,7 +57,7 @@ class HeldPorts(ABC):
         port = self._switch_of[slot].ports[slot]
         before = self._exits.finished(port, list(frames[:withdrawn]))
         pieces = before + self._exits.finished(port, list(frames[withdrawn:]))
-        return len(pieces), self.put(port, pieces, now_ns, len(before))
+        return len(pieces), self.put(port, pieces, now_ns, frames, len(before))
 
     def release(self, slot: int, now_ns: int) -> int:
         """End a hold; what it still holds is dropped. Return how many frames that were."""

@@ -82,6 +82,10 @@ class Policing:
             self._plane.drop(port, reason, lost, now_ns)
         return passing
 
+    def keeps_frames(self) -> bool:
+        """Tell whether frames wait at any port."""
+        return self._agenda.has(ENTER, LEAVE)
+
     def went_down(self, port: Port, now_ns: int) -> None:
         """Drop what waits at a port, unless it is up all the same: one that is held outlives its device."""
         if port.up:
