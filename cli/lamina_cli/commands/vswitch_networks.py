@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
-from lamina_cli.commands.vswitch_names import port_name, switch_name
+from lamina_cli.commands.vswitch_names import part_name, port_name, switch_name
 from lamina_cli.paging import collect
 from lamina_cli.resource_names import full_name
 from lamina_cli.words import last, word
@@ -77,6 +77,9 @@ def _configure_create(verbs: Any) -> None:
     sub.add_argument(
         "--ask", action="append", default=[], metavar="ADDRESS", help="DNS server for other names; repeatable"
     )
+    sub.add_argument("--uplink", default="", metavar="SWITCH/UPLINK", help="where a NAT network has its outside")
+    sub.add_argument("--outside", default="", metavar="ADDRESS/LENGTH", help="its own address at that uplink")
+    sub.add_argument("--outside-gateway", default="", metavar="ADDRESS", help="gateway to everything else there")
     command(sub, create_network, lists=True)
 
 
@@ -128,6 +131,14 @@ async def create_network(client: Client, args: argparse.Namespace) -> None:
     if args.mode != "bridge" and not args.no_dns:
         domains = [args.domain] if args.domain else []
         wanted.dns.CopyFrom(pb.DnsResponder(domains=domains, upstream_addresses=args.ask))
+    if args.uplink or args.outside or args.outside_gateway:
+        settings = pb.NatSettings(
+            outside=pb.NatSettings.OUTSIDE_UPLINK,
+            uplink=await part_name(client, "uplinks", args.uplink),
+            outside_address=args.outside,
+            outside_gateway_address=args.outside_gateway,
+        )
+        wanted.nat.CopyFrom(settings)
     made = await _stub(client).CreateNetwork(pb.CreateNetworkRequest(network_id=args.network, network=wanted))
     if args.output == "json":
         output.as_json(made)

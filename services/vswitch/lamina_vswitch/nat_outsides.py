@@ -14,6 +14,7 @@ from lamina_kit.errors import NotFound
 from lamina_kit.rng import Rng
 from lamina_net.address import format_address, parse_address, subnet
 from lamina_vswitch.catalog import Catalog
+from lamina_vswitch.domain.definition import PortDefinition
 from lamina_vswitch.domain.nat.outside import OutsideAddress, OutsideStation
 from lamina_vswitch.domain.nat.translator import NetworkTranslator
 from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
@@ -42,8 +43,13 @@ class NatOutsides:
         self._catalog, self._uplinks, self._networks = catalog, uplinks, networks
         self._clock, self._rng = clock, rng
         self._ports: dict[str, OutsidePort] = {}
+        self._openings: dict[str, Callable[[], None]] = {}
+        """What opens a network's outside, also again when its uplink was gone with its switch."""
         networks.checks.append(self._check)
+        uplinks.checks.append(self._check_uplink)
+        uplinks.created.append(self._came)
         uplinks.changed.append(self._moved)
+        catalog.unplugged.append(self._unplugged)
 
     def load(self) -> None:
         """Say which ports are this layer's, before the catalog restores them; uplinks and networks are read."""
@@ -56,16 +62,27 @@ class NatOutsides:
         self, definition: NetworkDefinition, router: Router, translator: NetworkTranslator,
         inside: Callable[[Sequence[bytes]], None],
     ) -> None:  # fmt: skip
-        """Give a network its port and its station, where its uplink is. Raises `PORT_EXISTS`, `PORT_LIMIT`."""
+        """Give a network its port and its station, where its uplink is. Raises `PORT_LIMIT`."""
+        self._openings[definition.network] = lambda: self._open(definition, router, translator, inside)
+        self._openings[definition.network]()
+
+    def _open(
+        self, definition: NetworkDefinition, router: Router, translator: NetworkTranslator,
+        inside: Callable[[Sequence[bytes]], None],
+    ) -> None:  # fmt: skip
         settings = definition.nat
         uplink, place = self._uplink_of(definition), place_of(settings.outside_address, settings.outside_gateway)
         if uplink is None or place is None:
-            return  # the switch of the uplink was deleted by force: what leaves goes nowhere, and is counted
+            return  # the switch of the uplink was deleted by force: there is no way out, as guests are told
         port = self._catalog.find_port(uplink.switch, _port_id(definition))
         if port is None:
             port = self._catalog.create_internal_port(uplink.switch, _port_id(definition), uplink.trunk.native)
         slot, name = port.slot, f"{self._catalog.host}/{definition.network}"
-        opened = OutsidePort(self._catalog.engine, slot, self._clock, inside)
+
+        def lost() -> None:
+            translator.leave_uplink(self._clock.now_ns())
+
+        opened = OutsidePort(self._catalog.engine, slot, self._clock, inside, lost)
         mac = b"\x02" + self._rng.child(name).bytes(5)
 
         def mtu_bytes() -> int:
@@ -79,6 +96,7 @@ class NatOutsides:
 
     def close(self, network: str) -> None:
         """End what a network has outside; its port stays. Idempotent."""
+        self._openings.pop(network, None)
         opened = self._ports.pop(network, None)
         if opened is not None:
             opened.close()
@@ -136,6 +154,31 @@ class NatOutsides:
                 elsewhere = other.definition.network == wanted.network or other.definition.nat.uplink != settings.uplink
                 free = elsewhere or found is None or found.address != place.address
                 check.that(free, field, f"has {format_address(place.address)}, which another network has there")
+
+    def _check_uplink(self, wanted: UplinkDefinition) -> None:
+        """Refuse that an uplink carries the VLAN of a network untagged which has its outside there."""
+        name = self._uplinks.name(wanted.switch, wanted.uplink)
+        with Checks() as check:
+            for state in self._networks.all():
+                network = state.definition
+                both = (network.switch, network.vlan) == (wanted.switch, wanted.trunk.native)
+                same = both and network.nat.outside is Outside.UPLINK and network.nat.uplink == name
+                said = f"is the VLAN of {network.network}, which has its outside here: both sides were one"
+                check.that(not same, "uplink.trunk.native_vlan_id", said)
+
+    def _came(self, uplink: UplinkDefinition) -> None:
+        """Open the outsides at an uplink that is there again."""
+        for network in sorted(self._openings):
+            if network not in self._ports and self._uplink_of(self._networks.state(network).definition) == uplink:
+                self._openings[network]()
+
+    def _unplugged(self, port: PortDefinition) -> None:
+        """End what a network has at a port that is gone with its switch."""
+        for network in sorted(self._ports):
+            if self._ports[network].port.slot == port.slot:
+                lost = self._ports.pop(network)
+                lost.close()
+                lost.lost()
 
     def _moved(self, uplink: UplinkDefinition) -> None:
         """Let ports follow the untagged VLAN of their uplink."""

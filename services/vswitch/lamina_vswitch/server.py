@@ -131,6 +131,7 @@ class VswitchService:
         rng = environment.rng.child("outsides")
         self._outsides = NatOutsides(self._catalog, self._uplinks, self._networks, environment.clock, rng)
         self._translations.outsides = self._outsides
+        self._policies.resized.append(self._translations.resized)
         self._nics = UplinkNics(self._catalog, self._uplinks, self._policies, environment.clock)
         rng = environment.rng.child("overlays")
         overlays = OverlayStore(self._store)

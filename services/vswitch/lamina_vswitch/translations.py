@@ -65,6 +65,11 @@ class Translations:
         self._store.prepare()
         self._recorded = self._store.load()
 
+    def resized(self, switch: str) -> None:
+        """Take the MTU of a switch, or of what an overlay goes by there; connections that are open keep theirs."""
+        for network in sorted(self._states):
+            self._states[network].translator.resize(self._networks.state(network).mtu_bytes)
+
     def stop(self) -> None:
         """End every flow and forwarded port. Idempotent."""
         for network in sorted(self._states):

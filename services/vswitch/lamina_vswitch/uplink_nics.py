@@ -70,6 +70,7 @@ class UplinkNics:
                 return known
             if self._below is None:
                 raise nics_unsupported()
+            await self.given_back()  # also by a switch that was deleted by force, which does not wait
             for other in self._ports:
                 if self._uplinks.get(*other).nic == wanted.nic:
                     raise nic_in_use(wanted.nic, self._uplinks.name(*other))

@@ -59,6 +59,8 @@ class UplinkTable:
         """Asked in order for the names of what else names an uplink, such as overlays."""
         self.checks: list[Callable[[UplinkDefinition], None]] = []
         """Called in order with an uplink before it gets its VLANs; raise where it may not have them."""
+        self.created: list[Callable[[UplinkDefinition], None]] = []
+        """Called in order with an uplink that is new."""
         self.changed: list[Callable[[UplinkDefinition], None]] = []
         """Called in order with an uplink that has other VLANs now."""
         self._pinned: dict[Key, str] = {}
@@ -111,6 +113,8 @@ class UplinkTable:
             return known
         self._make(wanted, link_up, _origin(wanted, link_up, request_id))
         self._note(self.name(wanted.switch, wanted.uplink), "uplink.created")
+        for told in self.created:
+            told(wanted)
         return wanted
 
     def check_new(self, wanted: UplinkDefinition, link_up: bool, request_id: str) -> UplinkDefinition | None:
@@ -314,6 +318,7 @@ class UplinkTable:
             self._catalog.engine.join_team(port.slot, self._group_of(port, groups))
 
     def _unplugged(self, port: PortDefinition) -> None:
+        self._pinned.pop((port.switch, port.port), None)
         if (port.switch, port.port) in self._uplinks:
             self._forget((port.switch, port.port))
             self._apply(port.switch)

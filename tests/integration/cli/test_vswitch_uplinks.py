@@ -70,3 +70,18 @@ def test_an_uplink_of_a_nic_and_a_team_that_stays(outward: Any) -> None:
     (policy,) = json.loads(outward.run("vswitch", "teaming", "outward/g", "--no-announce", "-o", "json").stdout)
     assert (policy.get("announce", False), policy["no_failback"]) == (False, True)
     outward.run("vswitch", "delete-uplink", "outward/n")
+
+
+def test_a_nat_network_has_its_outside_at_an_uplink(outward: Any) -> None:
+    """The uplink is named as SWITCH/UPLINK, with the address and the gateway there."""
+    outward.run("vswitch", "uplink", "outward", "u1")
+    outward.run("vswitch", "create-group", "outward", "behind", "--vlan", "5")
+    words = ("vswitch", "create-network", "outward", "behind", "10.78.0.0/24", "--vlan", "5", "--uplink", "outward/u1")
+    where = ("--outside", "192.0.2.2/24", "--outside-gateway", "192.0.2.1", "-o", "json")
+    made = json.loads(outward.run(*words, *where).stdout)
+    nat = made["nat"]
+    assert nat["outside"] == "OUTSIDE_UPLINK"
+    assert nat["uplink"].endswith("/switches/outward/uplinks/u1")
+    assert (nat["outside_address"], nat["outside_gateway_address"]) == ("192.0.2.2/24", "192.0.2.1")
+    assert "UPLINK_IN_USE" in outward.run("vswitch", "delete-uplink", "outward/u1", expect=1).stderr
+    outward.run("vswitch", "delete-network", "behind")

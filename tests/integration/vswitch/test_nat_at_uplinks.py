@@ -198,3 +198,47 @@ async def test_a_restart_and_an_end(starter: Starter, bench: OutsideBench, devic
     ports = (await again.wan.running.ports.ListPorts(vs.ListPortsRequest(parent=again.wan.switch))).ports
     assert [each.name.rpartition("/")[2] for each in ports] == ["u1"]
     await again.wan.uplinks.DeleteUplink(uplinks_pb2.DeleteUplinkRequest(name=U1))
+
+
+async def test_both_sides_stay_apart(bench: OutsideBench) -> None:
+    """An uplink does not get the VLAN of a network untagged that has its outside there."""
+    await bench.networks.DeleteNetwork(nets.DeleteNetworkRequest(name=NAT))
+    await bench.lan.group("five", vlan=5)
+    made = await bench.lan.create("u")
+    await bench.create(vlan_id=5, uplink=made.name)
+    wanted = uplinks_pb2.Uplink(name=made.name, trunk=uplinks_pb2.VlanTrunk(native_vlan_id=5))
+    changed = bench.lan.uplinks.UpdateUplink(uplinks_pb2.UpdateUplinkRequest(uplink=wanted))
+    assert await refusal(changed) == ("INVALID_ARGUMENT", "REQUEST_INVALID")
+
+
+async def test_an_uplink_that_goes_with_its_switch(bench: OutsideBench) -> None:
+    """A network whose uplink is gone has no way out; with the uplink it has one again, and its forwards."""
+    made = await bench.forward(protocol=pb.PROTOCOL_UDP)
+    guest = await bench.guest(7)
+    guest.ping(PEER)
+    await bench.outside.packet(lambda packet: packet if packet.protocol == ipv4.ICMP else None)
+    assert len(await bench.entries()) == 1
+    running = bench.wan.running
+    await running.switches.DeleteSwitch(vs.DeleteSwitchRequest(name=bench.wan.switch, force=True))
+    assert await bench.entries() == []
+    guest.ping(PEER)
+    sender, found = await guest.icmp()
+    assert (sender, found.type, found.code) == (address("10.0.2.1"), icmp.UNREACHABLE, icmp.NET_UNREACHABLE)
+    await bench.wan.open()
+    host = bench.host(await bench.wan.uplink("u1"))
+    guest.ping(PEER)
+    asked = await host.packet(lambda packet: packet if packet.protocol == ipv4.ICMP else None)
+    assert (asked.src, len(await bench.entries())) == (OUTSIDE, 1)
+    host.router_mac = await host.resolve_mac(OUTSIDE)
+    body = udp.build(host.address, OUTSIDE, udp.Datagram(5000, made.outside_port, b"again"))
+    host.send_packet(ipv4.Packet(host.address, OUTSIDE, ipv4.UDP, body))
+    assert (await guest.packet(lambda packet: packet if packet.protocol == ipv4.UDP else None)).src == PEER
+
+
+async def test_a_ping_with_one_hop_left_is_answered(bench: OutsideBench) -> None:
+    """A packet to the outside address itself need not go further, so its time to live is enough."""
+    host = bench.outside
+    host.router_mac = await host.resolve_mac(OUTSIDE)
+    message = icmp.build(icmp.Message(icmp.ECHO_REQUEST, 0, 7 << 16 | 1, b"x"))
+    host.send_packet(ipv4.Packet(PEER, OUTSIDE, ipv4.ICMP, message, ttl=1))
+    assert (await host.icmp())[1].type == icmp.ECHO_REPLY

@@ -119,6 +119,7 @@ class NicDriver:
         self.takes: Takes = PLAIN
         self.pairs: list[QueuePair] = []
         self._call: Any = None
+        self._finished = False
         self._bells: dict[int, int] = {}
         self._rung, self._changed = asyncio.Event(), asyncio.Event()
         self._stack = AsyncExitStack()
@@ -133,6 +134,8 @@ class NicDriver:
             await driver._stack.aclose()
             if isinstance(error, grpc.aio.AioRpcError):
                 raise rpc_error(error) from error
+            if isinstance(error, (asyncio.InvalidStateError, OSError, ValueError)):
+                raise driver._ended(f": {error}") from error  # the stream ended meanwhile, or the memory is not there
             raise
         return driver
 
@@ -153,6 +156,7 @@ class NicDriver:
 
     async def finish(self) -> None:
         """Say that no doorbell follows: hardware resets the NIC and ends the stream, and with it `serve`."""
+        self._finished = True
         if not self._call.done():
             with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it ends by itself
                 await self._call.done_writing()
@@ -296,15 +300,17 @@ class NicDriver:
         assert isinstance(message, devices_pb2.DriveResponse)
         return message
 
-    def _ended(self) -> Unavailable:
+    def _ended(self, why: str = "") -> Unavailable:
         return Unavailable(
-            f"The stream that drives {self.wish.nic} ended.",
+            f"What drives {self.wish.nic} ended{why}.",
             reason="HARDWARE_UNREACHABLE",
             next_step="Look at the device (GetDevice of the hardware).",
         )
 
     async def _write(self, bell: devices_pb2.Doorbell) -> bool:
         """Send a doorbell; False: the stream has ended, which who reads it learns."""
+        if self._finished:
+            return False  # what came since is not answered; cut here, the call would end before the NIC is reset
         try:
             await self._call.write(devices_pb2.DriveRequest(doorbell=bell))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
@@ -329,11 +335,13 @@ class NicDriver:
             )
 
     def _serve_pair(self, pair: QueuePair, queue: int) -> None:
+        before = pair.receive.tail
         good, bad = pair.receive.take()
         pair.transmit.reclaim()
         pair.flush()
-        if good or bad:
+        if pair.receive.tail != before:  # also when no frame is whole yet: its buffers are the NIC's again
             self._bells[queue] = pair.receive.tail
+        if good or bad:
             self._user.received(good, bad)
 
     def _ring_all(self) -> None:

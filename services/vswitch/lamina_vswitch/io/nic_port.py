@@ -19,6 +19,9 @@ from lamina_vswitch.io.nic_driver import HardwareBelow, NicDriver, NicWish
 PAUSES_NS = (200_000_000, 1_000_000_000, 5_000_000_000)
 """Pauses before a NIC is tried again; the last one stays."""
 
+STEADY_NS = 10_000_000_000
+"""How long a NIC has to work before its next failure is taken for a new one: it is told, and tried again soon."""
+
 PATIENCE_NS = 5_000_000_000
 """How long hardware has to reset a NIC that is given back."""
 
@@ -125,14 +128,16 @@ class NicPort:
     # Inside
 
     async def _keep(self) -> None:
-        attempt = 0
+        attempt, steady_ns = 0, 0
         while not self._closing:
             try:
                 if self._driver is None:
                     self._driver = await NicDriver.open(self._below, self._wish(), self)
-                self._last_failure, attempt = "", 0
+                steady_ns = self._clock.now_ns() + STEADY_NS
                 await self._driver.serve()
             except LaminaError as error:
+                if self._driver is not None and self._clock.now_ns() >= steady_ns:
+                    self._last_failure, attempt = "", 0
                 self._tell(error)
             await self._drop()
             if self._closing:

@@ -12,13 +12,14 @@ from lamina_vswitch.io.tunnel_ports import SteppedPort
 
 
 class OutsidePort:
-    """A station at a port. `inside` takes the packets that the router has to send on."""
+    """A station at a port. `inside` takes the packets that the router has to send on, `lost` is for who loses it."""
 
     def __init__(
-        self, engine: SwitchEngine, slot: int, clock: Clock, inside: Callable[[Sequence[bytes]], None]
-    ) -> None:
+        self, engine: SwitchEngine, slot: int, clock: Clock, inside: Callable[[Sequence[bytes]], None],
+        lost: Callable[[], None],
+    ) -> None:  # fmt: skip
         self.port = SteppedPort(engine, slot, clock, self._receive)
-        self._clock, self._inside = clock, inside
+        self._clock, self._inside, self.lost = clock, inside, lost
         self._station: OutsideStation | None = None
         self._timer: asyncio.Task[None] | None = None
         self._due_ns = 0

@@ -48,7 +48,7 @@ class SocketGateway:
         self, address: int, mtu: int, table: Table, ports: SharedPorts, forwards: Forwards, host: Host, reach: Reach,
         rng: Rng,
     ) -> None:  # fmt: skip
-        self.address, self.mtu, self.reach = address, mtu, reach
+        self.address, self.reach = address, reach
         self._table, self._ports, self._forwards, self._host = table, ports, forwards, host
         self._reassembly = Reassembly()
         self._flows: dict[int, Flow] = {}
@@ -68,6 +68,10 @@ class SocketGateway:
     def to_gateway(self, packet: bytes, now_ns: int) -> Outcome:
         """Take a packet to the gateway's address; `Outcome.own` is of no flow, and for the router itself."""
         return self._taken(packet, now_ns, own=True)
+
+    def resize(self, mtu: int) -> None:
+        """Take another MTU of the VLAN, for connections that begin from now on."""
+        self.inside.mtu = mtu
 
     def take(self) -> tuple[bytes, ...]:
         """Return the packets to the inside that have gathered."""

@@ -38,7 +38,7 @@ class InsideTcp:
         self.layer = TcpLayer(TcpConfig(_BUFFER, _MAX_BUFFER, max_connections=2 * table.limit, burst=_BURST), seed)
         self.sent: list[bytes] = []
         self.now_ns = 0
-        self._address, self._mtu, self._table, self._flows = address, mtu, table, flows
+        self._address, self.mtu, self._table, self._flows = address, mtu, table, flows
         self._splices: dict[Handle, Splice] = {}
         self._listeners: dict[int, tuple[Handle, int]] = {}
         self._settling = self._held = False
@@ -48,7 +48,7 @@ class InsideTcp:
     def segment_came(self, packet: bytes, view: View, now_ns: int, *, verify: bool = True) -> None:
         """Give a segment of the inside to TCP; without `verify` its sum was left to be computed by a device."""
         body = packet[view.header : view.total]
-        self.layer.segment(view.key.src, view.key.dst, body, now_ns, self._mtu, verify=verify, tos=packet[1])
+        self.layer.segment(view.key.src, view.key.dst, body, now_ns, self.mtu, verify=verify, tos=packet[1])
 
     def hold(self) -> None:
         """Answer what comes from now on together, at `release`."""
@@ -108,7 +108,7 @@ class InsideTcp:
         """Begin a connection to the inside of an entry, from whom it dialled. False: TCP takes no more."""
         address, port = entry.dialled
         inside = TcpEndpoint(*entry.inside)
-        handle = self.layer.connect(address, inside, now_ns, self._mtu, port=port, options=_OPTIONS)
+        handle = self.layer.connect(address, inside, now_ns, self.mtu, port=port, options=_OPTIONS)
         if isinstance(handle, Refused):
             return False
         splice.handle = handle

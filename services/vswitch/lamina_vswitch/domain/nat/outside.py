@@ -89,6 +89,9 @@ class OutsideStation:
     def _enter(self, data: bytes, packet: ipv4.Packet, now_ns: int) -> list[bytes]:
         passed = ipv4.forwarded(data)
         if isinstance(passed, Refusal):
+            answer = self._pong(packet)  # for us, so it need not go further
+            if answer is not None:
+                return self._send(answer, now_ns)
             self._drop(DropReason.TTL_EXPIRED, data, now_ns)
             return self._error(packet, icmp.TIME_EXCEEDED, icmp.TTL_EXCEEDED, data, now_ns)
         outcome = self.nat.entering(passed, now_ns)

@@ -66,9 +66,24 @@ class NetworkTranslator:
         """Let the outside be an address at an uplink; `send` takes what leaves there, and the time."""
         first, last = self._ports_outside
         pool = PortPool(first, last, rng.randrange(last - first + 1))
+        for forward in self.forwards.all():  # of before, when the uplink was gone and is there again
+            pool.reserve(forward.definition.protocol, forward.definition.outside[1])
         self.uplink = UplinkNat(address, Rewriter(self.table), pool, self.forwards)
         self._send_outside = send
         return self.uplink
+
+    def leave_uplink(self, now_ns: int) -> None:
+        """Forget the outside at an uplink that is gone, with what is open there; forwards stay defined."""
+        gone, self._send_outside = self.uplink, _nowhere
+        if gone is not None:
+            for entry in self.table.find(now_ns, lambda each: each.outside[0] == gone.address):
+                self.table.remove(entry)
+        self.uplink = None
+
+    def resize(self, mtu_bytes: int) -> None:
+        """Take another MTU of the VLAN, for what begins from now on."""
+        if self.gateway is not None:
+            self.gateway.resize(mtu_bytes)
 
     def take(self, definition: NetworkDefinition) -> None:
         """Take new limits, destinations and routes; flows that are open go on."""
