@@ -15,6 +15,7 @@ from lamina_cli.commands import (
     hardware_nics,
     hardware_performance,
     hardware_registers,
+    hardware_wires,
 )
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
@@ -48,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     command(walk, translate, lists=True)
     hardware_devices.configure(verbs)
     hardware_nics.configure(verbs)
+    hardware_wires.configure(verbs)
     hardware_machine.configure(verbs)
     hardware_performance.configure(verbs)
 
