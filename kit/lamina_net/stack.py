@@ -23,7 +23,7 @@ from lamina_net import icmp, ipv4
 from lamina_net.icmp_errors import IcmpLayer, Report
 from lamina_net.internet import LOOPBACK_NAME, Delivery, Internet
 from lamina_net.ipv4 import Packet
-from lamina_net.offload.long_packets import LongFrame
+from lamina_net.offload.long_packets import LongFrame, cut_packet
 from lamina_net.ping_sockets import PingLayer
 from lamina_net.sockets import Sockets
 from lamina_net.tcp.calls import LEAST_PATH_MTU
@@ -87,13 +87,18 @@ class Stack:
         self._settle(now_ns)
 
     def frames(self, interface: str, batch: Iterable[bytes], now_ns: int) -> None:
-        """Take frames that came in together, and answer them together: TCP acknowledges what is in order once."""
+        """Take frames that came in together, and answer them together: TCP acknowledges what is in order once.
+
+        Raises KeyError as `frame` does; what came before is answered all the same.
+        """
         self._end_fragments(now_ns)
         self.tcp.hold()
-        for data in batch:
-            self._take(interface, data, now_ns)
-        self.tcp.release(now_ns)
-        self._settle(now_ns)
+        try:
+            for data in batch:
+                self._take(interface, data, now_ns)
+        finally:
+            self.tcp.release(now_ns)
+            self._settle(now_ns)
 
     def _take(self, interface: str, data: bytes, now_ns: int) -> None:
         delivery = self.internet.receive(interface, data, now_ns)
@@ -169,7 +174,8 @@ class Stack:
         elif errno is Errno.MSGSIZE:
             mtu = self.internet.mtu_for(dst)
             if mtu < LEAST_PATH_MTU:  # TCP does not follow there, so its packets are fragmented
-                self.internet.send(packet._replace(dont_fragment=False), now_ns)
+                for whole in cut_packet(packet, segment.segment_bytes):
+                    self.internet.send(whole._replace(dont_fragment=False), now_ns)
             else:
                 self.tcp.icmp_error(src, dst, data, IcmpKind.TOO_BIG, now_ns, mtu)
 

@@ -6,6 +6,8 @@ sum of the pseudo header (virtio 1.2, 5.1.6.2). Slices are plain bytes.
 
 from __future__ import annotations
 
+from lamina_net import ipv4
+from lamina_net.ipv4 import Packet
 from lamina_net.offload.headers import ETHERNET_BYTES, ETHERTYPE_IPV4, parse
 from lamina_net.offload.segments import cut_tcp
 
@@ -55,3 +57,11 @@ def cut(packet: LongPacket) -> list[bytes]:
     """Return the packets that it stands for, complete with their sums."""
     frame = _LINK_HEADER + packet
     return [bytes(piece[ETHERNET_BYTES:]) for piece in cut_tcp(frame, parse(frame), packet.segment_bytes)]
+
+
+def cut_packet(packet: Packet, segment_bytes: int) -> list[Packet]:
+    """Return the packets that a TCP packet stands for; with `segment_bytes` 0 it is one already."""
+    if not segment_bytes:
+        return [packet]
+    pieces = [ipv4.parse(piece) for piece in cut(long_packet(ipv4.build(packet), segment_bytes))]
+    return [piece for piece in pieces if isinstance(piece, Packet)]

@@ -154,7 +154,7 @@ class Flight:
         """Mark as lost what others have overtaken for long enough; return whether there was anything."""
         self.overtaken_at = 0
         queue, found = self.queue, False
-        if not queue or queue[0].sent_ns > self._newest_ns:
+        if not queue or (queue[0].sends == 1 and queue[0].sent_ns > self._newest_ns):
             return False
         place = bisect_left(queue, self._lost_below, key=_START)
         while place < len(queue) and (record := queue[place]):

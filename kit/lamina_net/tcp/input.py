@@ -16,6 +16,12 @@ _STAMP_LIFE_NS = 24 * 24 * 3600 * SECOND
 """After so long a silence the peer's timestamps may have wrapped. Source: RFC 7323, 5.5."""
 
 
+def is_next(conn: Connection, segment: Segment) -> bool:
+    """Tell whether a segment is plainly the next one of a stream that has no gaps."""
+    receiver = conn.receiver
+    return conn.state is State.ESTABLISHED and segment.sequence == receiver.nxt & MASK and not receiver.ranges.starts
+
+
 def arrive(conn: Connection, segment: Segment, now_ns: int, marks: int = 0) -> None:
     """Follow a segment with a right checksum, then `timers.settle` sends what is due. `marks`: the two bits of ECN."""
     if conn.state is State.CLOSED:

@@ -109,8 +109,11 @@ class TcpLayer:
         elif conn.state is State.SYN_RECEIVED and conn.listener:
             self._arrive_half_open(conn, parsed, now_ns, tos & 3)
         else:
+            waits = self._held is not None and input.is_next(conn, parsed)
+            if self._held and not waits and self._held.pop(conn.handle, None) is not None:
+                self._after(conn, now_ns)  # what waits is answered by itself, so that this one brings a duplicate
             input.arrive(conn, parsed, now_ns, tos & 3)
-            if self._held is not None and conn.state is State.ESTABLISHED and not conn.receiver.ranges.starts:
+            if self._held is not None and waits and conn.state is State.ESTABLISHED:
                 self._held[conn.handle] = conn
             else:
                 self._after(conn, now_ns)
@@ -329,13 +332,7 @@ class TcpLayer:
         self._wakeups.schedule(conn)
 
     def _may_reuse(self, conn: Connection, segment: Segment) -> bool:
-        """Tell whether a SYN may end TIME-WAIT: it is newer than anything of the old connection (RFC 6191, 2)."""
-        if segment.flags & (SYN | ACK | RST) != SYN or self._table.listener(conn.four[0], conn.four[1]) is None:
-            return False
-        stamp = segment.options.timestamp
-        if conn.timestamps and stamp is not None and stamp[0] != conn.ts_recent & MASK:
-            return (stamp[0] - conn.ts_recent) & MASK < 0x8000_0000
-        return 0 < (segment.sequence - conn.receiver.nxt) & MASK < 0x8000_0000
+        return opening.is_newer(conn, segment) and self._table.listener(conn.four[0], conn.four[1]) is not None
 
     def _arrive_at_listener(
         self, four: FourTuple, segment: Segment, now_ns: int, mtu: int, before: Connection | None

@@ -94,3 +94,13 @@ def in_syn_sent(conn: Connection, segment: Segment, now_ns: int) -> bool:
     conn.ack_now = True
     conn.tell(EventKind.CONNECTED)
     return True
+
+
+def is_newer(conn: Connection, segment: Segment) -> bool:
+    """Tell whether a SYN may end a connection in TIME-WAIT: it is newer than anything of it. Source: RFC 6191, 2."""
+    if segment.flags & (SYN | ACK | RST) != SYN:
+        return False
+    stamp = segment.options.timestamp
+    if conn.timestamps and stamp is not None and stamp[0] != conn.ts_recent & MASK:
+        return (stamp[0] - conn.ts_recent) & MASK < 0x8000_0000
+    return 0 < (segment.sequence - conn.receiver.nxt) & MASK < 0x8000_0000

@@ -10,7 +10,7 @@ from lamina_net.tcp.connection import Connection, Outbox
 from lamina_net.tcp.flight import Sent
 from lamina_net.tcp.identity import FourTuple
 from lamina_net.tcp.interface import Packet
-from lamina_net.tcp.recovery import Doubt
+from lamina_net.tcp.recovery import Doubt, believe
 from lamina_net.tcp.segment import ACK, FIN, NO_OPTIONS, PSH, RST, SYN, URG, Options, Segment, build
 from lamina_net.tcp.sequence import MASK
 from lamina_net.tcp.states import State
@@ -114,6 +114,9 @@ def transmit(conn: Connection, now_ns: int) -> None:
     unsent = conn.buffer_end > conn.nxt or conn.fin_queued
     if not stopped and unsent and conn.fin_sent_at is None and conn.state >= State.ESTABLISHED:
         stopped = _send_new(conn, now_ns)
+    if conn.recovery.doubt is Doubt.SECOND and not conn.flight.pipe:
+        believe(conn)  # new bytes wait for more of them (Nagle), so nothing would tell: RFC 5682, 2.1, step 2b
+        stopped = _send_lost(conn, now_ns)
     if stopped:
         conn.is_limited = True
     elif 2 * conn.flight.on_the_way < conn.congestion.window:

@@ -97,17 +97,18 @@ def find_lost(conn: Connection, now_ns: int) -> None:
 def _decide(conn: Connection, acked: int, nothing: bool) -> None:
     """Decide whether the timeout was one, as far as an acknowledgment tells. Source: RFC 5682, 2.1, steps 2 and 3."""
     recovery = conn.recovery
-    if acked and conn.una < recovery.point:
-        if recovery.doubt is Doubt.SECOND:
-            _undo(conn)
-        elif conn.buffer_end > conn.nxt and conn.una + conn.window > conn.nxt:
-            recovery.doubt = Doubt.SECOND
-        else:
-            recovery.doubt = Doubt.NONE
+    if acked and recovery.doubt is Doubt.SECOND:
+        _undo(conn)
+    elif acked and conn.una < recovery.point and conn.buffer_end > conn.nxt and conn.una + conn.window > conn.nxt:
+        recovery.doubt = Doubt.SECOND
     elif acked or nothing:
-        if recovery.doubt is Doubt.SECOND and not acked:
-            conn.congestion.window = min(conn.congestion.window, 3 * conn.congestion.mss)
-        recovery.doubt = Doubt.NONE
+        believe(conn)
+
+
+def believe(conn: Connection) -> None:
+    """End the doubt about a timeout: it was one, or nobody can tell."""
+    conn.recovery.doubt = Doubt.NONE
+    ecn.slowed(conn)
 
 
 def _undo(conn: Connection) -> None:
@@ -180,4 +181,5 @@ def on_timeout(conn: Connection, now_ns: int) -> None:
     recovery.stalled = True
     recovery.tail = 0
     conn.flight.lose_all()
-    ecn.slowed(conn)
+    if not is_doubted:
+        ecn.slowed(conn)

@@ -142,3 +142,63 @@ def test_options_name_service_and_time_to_live() -> None:
     script.collect()
     assert [packet.ttl for packet in script.pending] == [7]
     script.expect("+0 > A 1:101 tos 186")
+
+
+def test_the_window_does_not_grow_in_the_round_trip_that_cut_it() -> None:
+    """What was sent before the window was cut opens nothing when it is acknowledged; what comes after it does."""
+    script = accepted()
+    script.expect("+0 send 20000\n" + "".join(f"+0 > A {at}:{at + 1000} tos 2\n" for at in range(1, 10001, 1000)))
+    script.expect("""
+        +0.1  < AE 1 ack 2001 win 60000
+        +0    ? congestion_window 5000
+        +0    < A 1 ack 6001 win 60000
+        +0    > AW 10001:11001 tos 2
+        +0    ? congestion_window 5000
+    """)
+
+
+def test_an_end_that_a_probe_repaired_says_cwr() -> None:
+    """The window pays for a loss that nobody saw, so the next new bytes say so."""
+    script = Script(replace(PLAIN, tail_probes=True), replace(RENO, nodelay=True))
+    script.expect("""
+        +0    listen
+        +0    < SEW 0 win 60000 mss 1000 sackOK
+        +0    > SAE 0 ack 1
+        +0.1  < A 1 ack 1 win 60000
+        +0    accept
+        +0    send 2000
+        +0    > A 1:1001
+        +0    > A 1001:2001
+        +0.2  > A 1001:2001
+        +0.05 < A 1 ack 2001 win 60000
+        +0    send 1000
+        +0    > A 2001:3001
+        +0.1  < A 1 ack 3001 win 60000
+        +0    send 1000
+        +0    > AW 3001:4001
+    """)
+
+
+def test_a_timeout_that_is_not_doubted_says_cwr() -> None:
+    """A timeout cuts the window, too."""
+    script = accepted()
+    script.expect("""
+        +0    send 1000
+        +0    > A 1:1001 tos 2
+        +0.3  > A 1:1001 tos 0
+        +0.1  < AE 1 ack 1001 win 60000
+        +0    send 1000
+        +0    > AW 1001:2001 tos 2
+    """)
+    assert script.layer.repairs.slowed == 0, "once is enough"
+
+
+def test_marks_on_what_carries_nothing_tell_nothing() -> None:
+    """Pure ACKs may not be marked, so nobody echoes it when they are; window probes of ours cannot be marked."""
+    script = accepted()
+    script.expect("""
+        +0    < A 1 ack 1 win 0 tos 3
+        +0    send 100
+        +0.3  > A 1:2 tos 0
+    """)
+    assert script.layer.repairs.marks == 0

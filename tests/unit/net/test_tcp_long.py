@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from tests.unit.net.tcp_script import PLAIN, Script
 
 from lamina_net import ipv4
@@ -11,8 +12,9 @@ from lamina_net.offload.long_packets import LongFrame, LongPacket, cut, long_pac
 from lamina_net.stack import Stack, StackConfig
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint, Packet, Refused
-from lamina_net.tcp.segment import Segment, parse
+from lamina_net.tcp.segment import CWR, Segment, parse
 
+STEP_NS = 100_000
 A, B = 0x0A000001, 0x0A000002
 MACS = {A: bytes.fromhex("020000000001"), B: bytes.fromhex("020000000002")}
 
@@ -101,6 +103,66 @@ def test_what_is_held_is_answered_together() -> None:
     script.layer.release(script.now)
 
 
+def test_what_is_not_the_next_is_answered_at_once_and_by_itself() -> None:
+    """While answers wait each segment out of order brings an ACK of its own, and each that comes again does."""
+    script = opened(0)
+    script.layer.hold()
+    for span in ("1:1001", "1001:2001", "3001:4001", "4001:5001"):
+        script.come("A", span, "ack", "1")
+    script.collect()
+    script.expect("""
+        +0 > A 1 ack 2001
+        +0 > A 1 ack 2001 sack 3001-4001
+        +0 > A 1 ack 2001 sack 3001-5001
+    """)
+    for span in ("2001:3001", "1:1001", "1001:2001"):
+        script.come("A", span, "ack", "1")
+    script.collect()
+    script.expect("""
+        +0 > A 1 ack 5001
+        +0 > A 1 ack 5001 sack 1-1001
+        +0 > A 1 ack 5001 sack 1001-2001
+    """)
+    script.layer.release(script.now)
+    assert script.layer.drain().packets == []
+
+
+def test_a_batch_that_breaks_off_holds_nothing_back() -> None:
+    """Frames for an interface that is not there raise, and later ones are answered as ever."""
+    hosts = stacks(False, False)
+    assert carried(hosts, bytes(1000))[0] == bytes(1000)
+    with pytest.raises(KeyError):
+        hosts[B].frames("eth7", [b"frame"], STEP_NS)
+    hosts[B].drain()
+    (handle,) = hosts[A].tcp.connections()
+    assert hosts[A].tcp.send(handle, bytes(2896), STEP_NS) == 2896
+    hosts[A].timer(STEP_NS)
+    for _, frame in hosts[A].drain().frames:
+        hosts[B].frame("eth0", frame, STEP_NS)
+    assert len(hosts[B].drain().frames) == 1
+
+
+def test_what_cannot_be_cut_leaves_alone() -> None:
+    """The segment that says CWR is one of its own, as devices copy flags; urgent data are, as their end differs."""
+    script = opened(65_000)
+    assert script.layer.send(script.handle, bytes(3000), script.now, urgent=True) == 3000
+    assert [each.segment_bytes for each in script.layer.drain().packets] == [0, 0, 0]
+    script = Script(replace(PLAIN, burst=65_000))
+    script.expect("""
+        +0    listen
+        +0    < SEW 0 win 60000 mss 1000 sackOK
+        +0    > SAE 0 ack 1
+        +0.1  < A 1 ack 1 win 60000
+        +0    accept
+        +0    send 1000
+        +0    > A 1:1001
+        +0.1  < AE 1 ack 1001 win 60000
+    """)
+    packets = sent(script, 2000)
+    assert [each.segment_bytes for each in packets] == [0, 0]
+    assert [bool(segment.flags & CWR) for each in packets for segment in pieces(each)] == [True, False]
+
+
 def stacks(*takes: bool) -> dict[int, Stack]:
     """Return two hosts on a link, each of whose devices takes long frames or not."""
     made = {}
@@ -111,8 +173,8 @@ def stacks(*takes: bool) -> dict[int, Stack]:
     return made
 
 
-def carried(hosts: dict[int, Stack], data: bytes) -> tuple[bytes, list[bytes]]:
-    """Return what arrives of `data` from A to B, and the frames that A sent."""
+def carried(hosts: dict[int, Stack], data: bytes, mtu: int = 1500) -> tuple[bytes, list[bytes]]:
+    """Return what arrives of `data` from A to B, and the frames that A sent; its link has `mtu` once they talk."""
     listener, client = hosts[B].sockets.open_tcp(), hosts[A].sockets.open_tcp()
     assert not isinstance(listener, Refused) and not isinstance(client, Refused)
     assert hosts[B].sockets.bind(listener, Endpoint(0, 80)) is None
@@ -123,13 +185,15 @@ def carried(hosts: dict[int, Stack], data: bytes) -> tuple[bytes, list[bytes]]:
     for now in range(1, 2000):
         from_a, from_b = ([frame for _, frame in hosts[end].drain().frames] for end in (A, B))
         frames += from_a
-        hosts[B].frames("eth0", from_a, now * 1000)
-        hosts[A].frames("eth0", from_b, now * 1000)
-        taken = hosts[A].sockets.send(client, data[given:], now * 1000)
+        hosts[B].frames("eth0", from_a, now * STEP_NS)
+        hosts[A].frames("eth0", from_b, now * STEP_NS)
+        taken = hosts[A].sockets.send(client, data[given:], now * STEP_NS)
         given += 0 if isinstance(taken, Refused) else taken
-        accepted = hosts[B].sockets.accept(listener, now * 1000)
-        server = server if isinstance(accepted, Refused) else accepted
-        piece = hosts[B].sockets.recv(server, 1 << 20, now * 1000)
+        accepted = hosts[B].sockets.accept(listener, now * STEP_NS)
+        if not isinstance(accepted, Refused):
+            server = accepted
+            hosts[A].internet.interfaces["eth0"].mtu = mtu
+        piece = hosts[B].sockets.recv(server, 1 << 20, now * STEP_NS)
         got += b"" if isinstance(piece, Refused) else piece
         if len(got) == len(data):
             break
@@ -148,6 +212,15 @@ def test_stacks_speak_in_long_frames_where_devices_take_them() -> None:
     assert got == data
     assert not any(isinstance(frame, LongFrame) for frame in frames)
     assert max(map(len, frames)) == 1514
+
+
+@pytest.mark.parametrize("mtu", [500, 900])
+def test_long_packets_pass_a_link_that_became_narrow(mtu: int) -> None:
+    """Segments become shorter, or fragments where TCP does not follow; every byte arrives with a right sum."""
+    data = bytes(range(250)) * 80
+    got, frames = carried(stacks(True, True), data, mtu=mtu)
+    assert got == data
+    assert any(len(frame) > 100 for frame in frames)
 
 
 def test_to_oneself_long_packets_go_as_they_are() -> None:

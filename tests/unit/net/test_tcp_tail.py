@@ -7,6 +7,7 @@ from dataclasses import replace
 from tests.unit.net.tcp_script import PLAIN, Script
 
 from lamina_net.tcp.config import Congestion, SocketOptions
+from lamina_net.tcp.flight import Flight, Sent
 
 PROBES = replace(PLAIN, tail_probes=True)
 RENO = SocketOptions(congestion=Congestion.NEWRENO, nodelay=True)
@@ -114,7 +115,12 @@ def test_one_probe_at_a_time_and_then_the_timeout() -> None:
         +0    > A 1001:2001
         +0.2  > A 1001:2001
         +0.3  > A 1:1001
+        +0.1  < A 1 ack 2001 win 60000
+        +0    send 1000
+        +0    > A 2001:3001
+        +0.1  < A 1 ack 3001 win 60000
     """)
+    assert script.layer.repairs.tail_losses == 0, "the timeout has repaired it, and was paid for"
     assert (script.layer.repairs.tail_probes, script.layer.repairs.timeouts) == (1, 1)
 
 
@@ -147,3 +153,89 @@ def test_what_was_only_late_is_not_sent_again() -> None:
         +0    ? retransmitted 0
     """)
     assert script.layer.repairs.overtaken == 0
+
+
+def test_what_was_overtaken_is_found_behind_what_was_sent_again() -> None:
+    """A second hole with two segments above it does not wait for the answer to the first one, which goes again."""
+    script = opened()
+    script.expect("+0 send 8000\n" + "".join(f"+0 > A {at}:{at + 1000}\n" for at in range(1, 8001, 1000)))
+    script.expect("""
+        +0.1  < A 1 ack 1 win 60000 sack 1001-4001
+        +0    > A 1:1001
+        +0    < A 1 ack 1 win 60000 sack 5001-7001,1001-4001
+        +0.025 > A 4001:5001
+        +0.075 < A 1 ack 8001 win 60000
+    """)
+
+
+def test_a_copy_that_arrives_too_soon_overtakes_nothing() -> None:
+    """What was sent again and is acknowledged sooner than any round trip was the first copy (RFC 8985, 6.2)."""
+    for soon in (True, False):
+        flight = Flight()
+        for start, sent_ns in ((0, 0), (1000, 50), (2000, 0)):
+            flight.add(Sent(start, start + 1000, sent_ns))
+        last = flight.queue[2]
+        flight.lose(last)
+        flight.sent_again(last, 100)
+        flight.sack([(2000, 3000)], 105 if soon else 150, 40)
+        flight.find_overtaken(10, 1000)
+        assert flight.queue[1].lost is not soon
+
+
+def test_no_probe_goes_while_something_is_repaired() -> None:
+    """In a fast recovery the timeout watches over what is left, also when no block is left (RFC 8985, 7.2)."""
+    script = opened()
+    script.expect("+0 send 6000\n" + "".join(f"+0 > A {at}:{at + 1000}\n" for at in range(1, 6001, 1000)))
+    script.expect("""
+        +0.1  < A 1 ack 1 win 60000 sack 1001-4001
+        +0    > A 1:1001
+        +0    < A 1 ack 4001 win 60000
+        +0.25 wait
+    """)
+    assert script.layer.repairs.tail_probes == 0
+
+
+def test_a_probe_is_answered_by_its_end_only() -> None:
+    """News of what went before the probe lets no second one go: the timeout, 475 ms now, comes first."""
+    script = opened()
+    script.expect("+0 send 11000\n" + "".join(f"+0 > A {at}:{at + 1000}\n" for at in range(1, 10001, 1000)))
+    script.expect("""
+        +0.2  > A 10001:11001
+        +0.1  < A 1 ack 5001 win 60000
+        +0.475 > A 5001:6001
+    """)
+    assert script.layer.repairs.tail_probes == 1
+
+
+def test_a_duplicate_told_with_later_news_costs_nothing() -> None:
+    """The ACK of what followed the probe may be the one that says that it came twice."""
+    script = opened()
+    script.expect("""
+        +0    send 3000
+        +0    > A 1:1001
+        +0    > A 1001:2001
+        +0    > A 2001:3001
+        +0.2  > A 2001:3001
+        +0.05 < A 1 ack 3001 win 60000
+        +0    send 1000
+        +0    > A 3001:4001
+        +0.1  < A 1 ack 4001 win 60000 sack 2001-3001
+    """)
+    assert script.layer.repairs.tail_losses == 0
+
+
+def test_another_duplicate_does_not_excuse_the_loss() -> None:
+    """The block has to end where the probe did."""
+    script = opened()
+    script.expect("""
+        +0    send 3000
+        +0    > A 1:1001
+        +0    > A 1001:2001
+        +0    > A 2001:3001
+        +0.2  > A 2001:3001
+        +0.05 < A 1 ack 3001 win 60000
+        +0    send 1000
+        +0    > A 3001:4001
+        +0.1  < A 1 ack 4001 win 60000 sack 1-1001
+    """)
+    assert script.layer.repairs.tail_losses == 1
