@@ -3,149 +3,28 @@
 from __future__ import annotations
 
 import select
-import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from tests.linux.hardware.network import Network, needs_network
+from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, C, D, Sink, frame, opened, tag
 
 from lamina_kit.errors import FailedPrecondition
 from lamina_vswitch.domain.backend.definition import BackendState, Veth
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security, Shaping, StormControl
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.engines.linux.engine import LinuxEngine
 from lamina_vswitch.io.backends.veth import VethBackend
 
-SWITCH = "hosts/h1/switches/s"
-ALL = b"\xff" * 6
-A, B, C, D = (bytes([2, 0, 0, 0, 0, number]) for number in (10, 11, 12, 13))
 SECONDS = 20.0
-
-
-def frame(dst: bytes, src: bytes, tags: bytes = b"", body: bytes = b"\x88\xb5", size: int = 60) -> bytes:
-    """Return a frame that no kernel answers."""
-    return (dst + src + tags + body).ljust(size, b"\0")
-
-
-def tag(vlan: int, priority: int = 0) -> bytes:
-    """Return four bytes of tag."""
-    return b"\x81\x00" + (priority << 13 | vlan).to_bytes(2, "big")
-
-
-class Sink:
-    """A device of this process behind a port."""
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-
-    def deliver(self, frames: Sequence[bytes]) -> int:
-        """Take all."""
-        self.frames.extend(frames)
-        return len(frames)
-
-    def link_changed(self, up: bool) -> None:
-        """Do nothing."""
-
-    def removed(self) -> None:
-        """Do nothing."""
-
-
-class Bench:
-    """A switch in the kernel. Interfaces of its veths are in `network`, where packet sockets play the devices."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.engine = LinuxEngine(lambda notice: None)
-        self.engine.add_switch(SWITCH, SwitchDefinition("s"))
-        self.veths: dict[int, VethBackend] = {}
-        self.ends: dict[int, socket.socket] = {}
-        self.sinks: dict[int, Sink] = {}
-
-    def veth(self, slot: int, vlan: int = 0, **policy: Any) -> None:
-        """Make a port that is a device of the kernel, and be what is behind it."""
-        self.engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", vlan, True)
-        self.let(slot, vlan, **policy)
-        made = self.network.do(lambda: VethBackend(self.engine, slot, Veth(f"dev{slot}", up=True)))
-        self.engine.attach(slot, made, 0, made.takes)
-        made.start()
-        self.veths[slot], self.ends[slot] = made, self.network.end(f"dev{slot}")
-
-    def port(self, slot: int, vlan: int = 0) -> None:
-        """Make a port of this process."""
-        self.engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", vlan, True)
-        self.sinks[slot] = Sink()
-        self.engine.attach(slot, self.sinks[slot], 0)
-
-    def let(self, slot: int, vlan: int = 0, **parts: Any) -> None:
-        """Let a policy hold for a port."""
-        self.engine.set_policy(slot, vlan, PolicyInForce(**parts), 0)
-
-    def send(self, slot: int, *frames: bytes) -> None:
-        """Send frames from a device; the kernel has switched them when this returns."""
-        for each in frames:
-            self.ends[slot].send(each)
-        self.engine.listen_outside(0)
-
-    def heard(self, slot: int) -> list[bytes]:
-        """Return what a device has heard since, without what it sent; tags that lie beside a frame are put in."""
-        if slot in self.sinks:
-            frames, self.sinks[slot].frames = self.sinks[slot].frames, []
-            return frames
-        found: list[bytes] = []
-        while True:
-            try:
-                data, ancillary, _, source = self.ends[slot].recvmsg(4096, 256)
-            except BlockingIOError:
-                return found
-            if source[2] != socket.PACKET_OUTGOING:
-                found.append(_tagged(data, ancillary))
-
-    def drops(self, slot: int) -> dict[str, int]:
-        """Return the drops at a port by reason."""
-        return {reason.name: count for reason, count in self.engine.counters(slot).drops_by_reason()}
-
-    def close(self) -> None:
-        """End everything."""
-        for end in self.ends.values():
-            end.close()
-        for veth in self.veths.values():
-            veth.close()
-        self.engine.close()
-
-
-def _tagged(data: bytes, ancillary: list[tuple[int, int, bytes]]) -> bytes:
-    """Return a frame with the tag that the kernel tells of beside it (packet(7), PACKET_AUXDATA)."""
-    for _, _, told in ancillary:
-        status, tci, kind = int.from_bytes(told[:4], "little"), told[16:18], told[18:20]
-        if status & 0x10:
-            return data[:12] + kind[::-1] + tci[::-1] + data[12:]
-    return data
 
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     """Returns a switch in the kernel."""
-    needs_network()
-    if reasons := LinuxEngine.missing():
-        pytest.skip(f"engine linux: {'; '.join(reasons)}")
-    if shutil.which("nft") is None:
-        pytest.skip("there is no program nft")
-    network = Network()
-    network.do(_quiet)
-    made = Bench(network)
-    yield made
-    made.close()
-    network.close()
-
-
-def _quiet() -> None:
-    with open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as file:
-        file.write("1")
+    with opened() as made:
+        yield made
 
 
 def arrive(bench: Bench, slot: int, count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from lamina_kit.service import Environment, local
 from lamina_kit.virtual import VirtualLoop
 from lamina_kit.virtual_clock import VirtualClock
 from lamina_vswitch.config import VswitchConfig
+from lamina_vswitch.engines.linux import namespace, nft_table
 from lamina_vswitch.engines.linux.engine import LinuxEngine
+from lamina_vswitch.engines.linux.netlink import Netlink
 from lamina_vswitch.server import build
 
 pytestmark = pytest.mark.skipif(bool(LinuxEngine.missing()), reason="engine linux: " + "; ".join(LinuxEngine.missing()))
@@ -121,3 +124,16 @@ def test_the_kernel_keeps_no_virtual_clock(tmp_path: Path) -> None:
         assert refused.value.reason == "ENGINE_NEEDS_REAL_TIME"
     finally:
         loop.close()
+
+
+def test_what_the_kernel_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that may not be written and a protocol that is not there are reasons, and leave no file open."""
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as changed:
+        changed.setattr(namespace, "_SETTINGS", {"net/ipv6/conf/all/disable_ipv6": "neither"})
+        assert "disable_ipv6" in LinuxEngine.missing()[0]
+    with monkeypatch.context() as changed:
+        changed.setattr(nft_table, "Netlink", lambda _: Netlink(31))
+        assert "netlink's protocol 31" in LinuxEngine.missing()[0]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert LinuxEngine.missing() == []

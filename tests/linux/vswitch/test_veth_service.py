@@ -151,3 +151,27 @@ async def test_policies_beyond_the_kernel_are_refused_by_every_way(start: Any) -
     assert "lamina-tv2" not in [name for _, name in socket.if_nameindex()]
     taken = plug(running, await running.port("c"), veth=backends_pb2.VethBackend(interface="lamina-tv1"))
     assert await reason_of(taken) == (grpc.StatusCode.FAILED_PRECONDITION, "DEVICE_IN_USE")
+
+
+async def test_a_policy_whose_rules_are_not_taken_does_not_hold(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the program nft it is refused before anything is noted, by the port's way and its group's."""
+    running = await start()
+    await running.switches.CreateSwitch(pb.CreateSwitchRequest(switch_id="lan"))
+    await running.switches.CreatePortGroup(pb.CreatePortGroupRequest(parent=SWITCH, port_group_id="watched"))
+    port = await running.port("a")
+    await running.ports.UpdatePort(pb.UpdatePortRequest(port=pb.Port(name=port.name, port_group=GROUP)))
+    await plug(running, port, veth=backends_pb2.VethBackend(interface="lamina-tv3"))
+    monkeypatch.setenv("PATH", "")
+    guarded = policies_pb2.SecurityPolicy(dhcp_guard=True)
+    own = policies_pb2.PortPolicy(name=f"{port.name}/policy", security=guarded)
+    shared = policies_pb2.PortGroupPolicy(name=f"{GROUP}/policy", security=guarded)
+    for update in (
+        running.policies.UpdatePortPolicy(policies_pb2.UpdatePortPolicyRequest(policy=own)),
+        running.policies.UpdatePortGroupPolicy(policies_pb2.UpdatePortGroupPolicyRequest(policy=shared)),
+    ):
+        assert await reason_of(update) == (grpc.StatusCode.FAILED_PRECONDITION, "NFT_REFUSED")
+    asked = policies_pb2.GetPortPolicyRequest(name=f"{port.name}/policy")
+    assert not (await running.policies.GetPortPolicy(asked)).effective.security.dhcp_guard
+    monkeypatch.undo()
+    await running.policies.UpdatePortPolicy(policies_pb2.UpdatePortPolicyRequest(policy=own))
+    assert (await running.policies.GetPortPolicy(asked)).effective.security.dhcp_guard

@@ -306,7 +306,7 @@ class DeviceEngine(Protocol):
         """
 
     def check_policy(self, slot: int, policy: PolicyInForce) -> None:
-        """Raise FailedPrecondition `POLICY_NOT_IN_KERNEL` if a port is a device that could not keep a policy."""
+        """Raise FailedPrecondition `POLICY_NOT_IN_KERNEL`, `NFT_REFUSED` if a port's device could not keep a policy."""
 
 
 @dataclass(frozen=True, slots=True)

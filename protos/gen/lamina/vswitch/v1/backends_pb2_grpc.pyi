@@ -31,8 +31,8 @@ class BackendsStub:
     FAILED_PRECONDITION `PORT_ATTACHED` when something else is plugged in, `DEVICE_IN_USE` when the address or
     interface is taken, `CLOCK_VIRTUAL` for anything but a file on a virtual clock (outside time cannot be replayed),
     or, for a veth, `POLICY_NOT_IN_KERNEL` at a port whose policy the kernel cannot keep (the message says which
-    fields), `NFT_REFUSED` or `BPF_REFUSED` when the kernel or the program nft lacks what that takes;
-    PERMISSION_DENIED `DEVICE_FORBIDDEN` when the machine does not let this process (the message says which
+    fields) or that is an uplink's, `NFT_REFUSED` or `BPF_REFUSED` when the kernel or the program nft lacks what that
+    takes; PERMISSION_DENIED `DEVICE_FORBIDDEN` when the machine does not let this process (the message says which
     capability is missing); UNIMPLEMENTED `ENGINE_LACKS_BACKEND` when the engine or the kernel has no such kind.
     """
     GetBackend: _aio.UnaryUnaryMultiCallable[_backends_pb2.GetBackendRequest, _backends_pb2.Backend]
@@ -74,8 +74,8 @@ class BackendsServicer:
         FAILED_PRECONDITION `PORT_ATTACHED` when something else is plugged in, `DEVICE_IN_USE` when the address or
         interface is taken, `CLOCK_VIRTUAL` for anything but a file on a virtual clock (outside time cannot be replayed),
         or, for a veth, `POLICY_NOT_IN_KERNEL` at a port whose policy the kernel cannot keep (the message says which
-        fields), `NFT_REFUSED` or `BPF_REFUSED` when the kernel or the program nft lacks what that takes;
-        PERMISSION_DENIED `DEVICE_FORBIDDEN` when the machine does not let this process (the message says which
+        fields) or that is an uplink's, `NFT_REFUSED` or `BPF_REFUSED` when the kernel or the program nft lacks what that
+        takes; PERMISSION_DENIED `DEVICE_FORBIDDEN` when the machine does not let this process (the message says which
         capability is missing); UNIMPLEMENTED `ENGINE_LACKS_BACKEND` when the engine or the kernel has no such kind.
         """
 

@@ -41,3 +41,13 @@ def check_kernel_keeps(name: str, policy: PolicyInForce) -> None:
             next_step="Clear these fields for the port, or plug a tap in instead of a veth.",
             port=name,
         )
+
+
+def teams_not_in_kernel(name: str) -> FailedPrecondition:
+    """Return the error for a device of the kernel as the wire of an uplink: a bridge gives frames to all of a team."""
+    return FailedPrecondition(
+        f"{name} is the port of an uplink, and the kernel cannot keep: teaming.",
+        reason="POLICY_NOT_IN_KERNEL",
+        next_step="Plug a packet or a tap backend in instead of a veth.",
+        port=name,
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lamina_vswitch.domain.policy.in_kernel import vlans_of
+from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.engines.linux import links, neighbours
 from lamina_vswitch.engines.linux.bpf_trunk import tags_of
@@ -138,6 +139,10 @@ class Bridges:
         if port is not None and slot in self._kernel.devices:
             ageing_seconds = self.fdb.ageing_ns // NS_PER_SECOND
             self._kernel.devices.apply(slot, port.policy, ageing_seconds, self.switch.mtu_bytes)
+
+    def check(self, slot: int, policy: PolicyInForce) -> None:
+        """Raise FailedPrecondition `NFT_REFUSED` if a device of the kernel could not have a policy's rules."""
+        self._kernel.devices.check(slot, policy, self.fdb.ageing_ns // NS_PER_SECOND)
 
     def _read_tags(self, port: Port) -> None:
         devices, tags = self._kernel.devices, tags_of(port.vlan, port.policy.trunk)

@@ -8,16 +8,36 @@ from __future__ import annotations
 
 import errno
 
+from lamina_kit.errors import LaminaError
 from lamina_vswitch.domain.admission import Admission, Refusal, Rule, Tag
-from lamina_vswitch.domain.decision import Decision, decide, let_in, look_up, refused
+from lamina_vswitch.domain.decision import Decision, decide, let_in, look_up, refused, way_out
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Learned
-from lamina_vswitch.domain.frame import untagged
+from lamina_vswitch.domain.frame import is_group, parse, untagged
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.engines.linux.bridges import Bridges, Leg
-from lamina_vswitch.engines.linux.kernel import Kernel
+from lamina_vswitch.engines.linux.kernel import Kernel, Stray
 from lamina_vswitch.engines.linux.links import RESERVED_MAC
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
+
+
+def leaves_at(switch: Switch, stray: Stray, now_ns: int) -> int:
+    """Return the port at which a frame leaves that a device of the kernel sent; 0: it leaves by another copy.
+
+    The kernel floods to all uplinks, and takes a known station to the one where it was heard; the team of the sender
+    may use another one.
+    """
+    slot, vlan, frame = stray
+    header = parse(frame, switch.mtu_bytes)
+    if slot not in switch.teams.uplinks or isinstance(header, DropReason):
+        return slot
+    source = switch.fdb.lookup(vlan, header.src, now_ns)
+    sender = switch.ports[source.port if source is not None and source.port not in switch.teams.uplinks else slot]
+    known = None if is_group(header.dst) else switch.fdb.lookup(vlan, header.dst, now_ns)
+    if sender.slot == slot or (known is not None and known.static):
+        return slot
+    chosen = way_out(switch, sender, Admission(header, vlan, Tag.NONE), frame)
+    return chosen if chosen == slot or known is not None else 0
 
 
 class Crossing:
@@ -40,7 +60,7 @@ class Crossing:
         try:
             leg = self._leg(port, admitted)
             return self._cross(switch, port, leg, admitted, frame, now_ns)
-        except KernelRefusal:
+        except LaminaError:  # of the kernel's, or of a device's rules and programs when the switch was settled
             learned = switch.fdb.would_learn(admitted.vlan, admitted.header.src, port.slot, now_ns)
             return self._lost(look_up(switch, port, admitted, learned, now_ns, frame))
 

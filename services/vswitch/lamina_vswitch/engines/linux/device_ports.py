@@ -138,6 +138,7 @@ class DevicePorts:
 
     def remove_leg(self, slot: int, vlan: int) -> None:
         """Let a port carry a VLAN no more."""
+        self._legs.let_none_in(slot, vlan)
         if list(self._legs.legs(slot)) == [vlan]:
             self._rules.set(FilteredPort(slot, (), PolicyInForce()))
         self._legs.remove_leg(slot, vlan)
@@ -152,8 +153,7 @@ class DevicePorts:
         if device.mtu_bytes != mtu_bytes:
             links.set_mtu(self._netlink, device.index, mtu_bytes)
             device.mtu_bytes = mtu_bytes
-        devices = tuple(leg.device for leg in self._legs.legs(slot).values())
-        self._rules.set(FilteredPort(slot, devices, policy, ageing_seconds))
+        self._rules.set(self._filtered(slot, policy, ageing_seconds))
         self._out.set(slot, device.index, policy.egress_shaping, mtu_bytes)
         shaping = policy.ingress_shaping
         if shaping is not None and slot not in self._detours:
@@ -163,6 +163,15 @@ class DevicePorts:
             if shaping is None:
                 self._legs.enter_by(slot, None)
                 _remove(self._netlink, self._detours.pop(slot)[0])
+        self._legs.let_in(slot)
+
+    def check(self, slot: int, policy: PolicyInForce, ageing_seconds: int) -> None:
+        """Raise FailedPrecondition `NFT_REFUSED` if the kernel would not take a policy's rules; nothing changes."""
+        self._rules.check(self._filtered(slot, policy, ageing_seconds))
+
+    def _filtered(self, slot: int, policy: PolicyInForce, ageing_seconds: int) -> FilteredPort:
+        devices = tuple(leg.device for leg in self._legs.legs(slot).values())
+        return FilteredPort(slot, devices, policy, ageing_seconds)
 
     def _take_detour(self, slot: int) -> None:
         """Lead what comes in at a port through a pair of devices, so that it waits at the way out of the first."""
@@ -172,10 +181,14 @@ class DevicePorts:
         first, second = f"i{slot}", f"i{slot}x"
         add_pair(self._netlink, first, second, LONGEST_MTU)
         pair = links.index_of(self._netlink, first), links.index_of(self._netlink, second)
-        for index in pair:
-            set_up(self._netlink, index, up=True)
-        links.index_of(self._netlink, first)  # the kernel notices its carrier now, not a second later
-        self._legs.enter_by(slot, pair)
+        try:
+            for index in pair:
+                set_up(self._netlink, index, up=True)
+            links.index_of(self._netlink, first)  # the kernel notices its carrier now, not a second later
+            self._legs.enter_by(slot, pair)
+        except BaseException:
+            _remove(self._netlink, pair[0])
+            raise
         self._detours[slot] = pair
 
     def show_link(self, slot: int, *, up: bool) -> None:

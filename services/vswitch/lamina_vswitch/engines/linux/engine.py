@@ -13,19 +13,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from lamina_kit.errors import LaminaError
 from lamina_vswitch.domain.admission import Tag
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.fdb import Fdb
 from lamina_vswitch.domain.forward import Forwarding
-from lamina_vswitch.domain.policy.in_kernel import check_kernel_keeps
+from lamina_vswitch.domain.policy.in_kernel import check_kernel_keeps, teams_not_in_kernel
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.tagging import form_at, in_form
 from lamina_vswitch.engines.interface import MacEntryView, SwitchTally
 from lamina_vswitch.engines.linux import links
 from lamina_vswitch.engines.linux.bridges import Bridges
-from lamina_vswitch.engines.linux.crossing import Crossing
+from lamina_vswitch.engines.linux.crossing import Crossing, leaves_at
 from lamina_vswitch.engines.linux.device_ports import PluggedDevice
 from lamina_vswitch.engines.linux.kernel import Kernel
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
@@ -189,17 +190,18 @@ class LinuxEngine(ModelEngine):
         """Bring the kernel to what a switch is; when it refuses, it is asked again with the next frame, and told of."""
         try:
             settle()
-        except KernelRefusal as refusal:
+        except LaminaError as refusal:
             self._notice(Notice("engine", "kernel.refused", "kernel.refused", (("why", refusal.message),)))
 
     def _hand_on(self, now_ns: int) -> None:
         """Deliver what came out of bridges and was not sent in at a port: the kernel made it, or changed it."""
         strays, self.kernel.strays = self.kernel.strays, []
-        for slot, vlan, frame in strays:
-            switch = self._switch_of.get(slot)
-            if switch is not None and switch.ports[slot].takes_part:
-                port = switch.ports[slot]
-                self.deliver(port, [in_form(frame, form_at(port, vlan, Tag.NONE, None), vlan)], now_ns)
+        for stray in strays:
+            switch = self._switch_of.get(stray.slot)
+            slot = leaves_at(switch, stray, now_ns) if switch is not None else 0
+            if switch is not None and slot and switch.ports[slot].takes_part:
+                port, vlan = switch.ports[slot], stray.vlan
+                self.deliver(port, [in_form(stray.frame, form_at(port, vlan, Tag.NONE, None), vlan)], now_ns)
 
     # Ports that are devices of the kernel
 
@@ -207,6 +209,8 @@ class LinuxEngine(ModelEngine):
         """Make a port a device of the kernel, with the errors that `DeviceEngine` names."""
         port, switch = self._port(slot), self._switch_of[slot]
         check_kernel_keeps(port.name, port.policy)
+        if slot in switch.teams.uplinks:
+            raise teams_not_in_kernel(port.name)
         bridges = self._bridges[switch.name]
         bridges.lose_legs(slot)
         try:
@@ -218,9 +222,10 @@ class LinuxEngine(ModelEngine):
         return PluggedDevice(self.kernel.devices, slot, self._unplug_device)
 
     def check_policy(self, slot: int, policy: PolicyInForce) -> None:
-        """Raise FailedPrecondition `POLICY_NOT_IN_KERNEL` if a port is a device that could not keep a policy."""
+        """Raise the errors that `DeviceEngine` names, if a port is a device that could not keep a policy."""
         if slot in self.kernel.devices:
             check_kernel_keeps(self._port(slot).name, policy)
+            self._bridges[self._switch_of[slot].name].check(slot, policy)
 
     def set_policy(self, slot: int, vlan: int, policy: PolicyInForce, now_ns: int) -> None:
         """Let a policy hold for a port, in the kernel where the port is a device of it."""

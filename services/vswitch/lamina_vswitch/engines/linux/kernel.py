@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import select
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from lamina_vswitch.domain.backend.vnet import LAYOUT
@@ -26,6 +26,10 @@ MOST_BRIDGES = 1024
 """Bridges of a host; a trunk's device could else have one made for each VLAN that there is."""
 
 _AT_ONCE = 256
+_TAP_FRAMES = 512
+"""More than a TAP's queue has room for (TUN_READQ_SIZE of drivers/net/tun.c): what was sent lies within so many."""
+_ROUNDS = 64
+"""Frames of one TAP that are taken in a turn of the loop; devices of the kernel may send faster than they are read."""
 
 
 class Stray(NamedTuple):
@@ -40,11 +44,13 @@ class Kernel:
     """What one engine has on the kernel. Raises Unavailable `KERNEL_REFUSED`."""
 
     def __init__(self) -> None:
-        self.namespace = Namespace()
-        with self.namespace.inside():
-            self.netlink = Netlink()
-            self._ears = Netlink(groups=neighbours.TOLD)
-        self.devices = DevicePorts(self.netlink, self.namespace)
+        with ExitStack() as made:
+            self.namespace = made.enter_context(closing(Namespace()))
+            with self.namespace.inside():
+                self.netlink = made.enter_context(closing(Netlink()))
+                self._ears = made.enter_context(closing(Netlink(groups=neighbours.TOLD)))
+            self.devices = DevicePorts(self.netlink, self.namespace)
+            made.pop_all()
         self._ready = select.epoll()
         self._ready.register(self._ears.socket, select.EPOLLIN)
         self.of_bridge: dict[int, tuple[Bridges, int]] = {}
@@ -99,16 +105,20 @@ class Kernel:
         if leg.tap is None:
             raise KernelRefusal("a frame", errno.EINVAL, "what a device of the kernel sends does not pass here")
         leg.tap.write(frame)
-        return sorted(self._collect(frame, now_ns))
+        rounds = _TAP_FRAMES * (1 + len(self._legs) // _AT_ONCE)
+        return sorted(self._collect(frame, rounds, now_ns))
 
     def listen(self, now_ns: int) -> None:
-        """Take in what the kernel has told and delivered since."""
-        self._collect(b"", now_ns)
+        """Take in what the kernel has told and delivered since; of very much, the rest stays for the next call."""
+        self._collect(b"", _ROUNDS, now_ns)
 
-    def _collect(self, sent: bytes, now_ns: int) -> list[int]:
-        """Read all that is there; return where `sent` came out, and keep everything else as strays."""
+    def _collect(self, sent: bytes, rounds: int, now_ns: int) -> list[int]:
+        """Read what is there, so often at most; return where `sent` came out, and keep everything else as strays."""
         slots: list[int] = []
-        while ready := self._ready.poll(0, _AT_ONCE):
+        for _ in range(rounds):
+            ready = self._ready.poll(0, _AT_ONCE)
+            if not ready:
+                break
             for file, events in ready:
                 leg = self._legs.get(file)
                 if leg is None:

@@ -37,7 +37,11 @@ class Namespace:
             _call("unshare", CLONE_NEWNET)
             try:
                 self.file = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
-                _silence()
+                try:
+                    _silence()
+                except KernelRefusal:
+                    self.close()
+                    raise
             finally:
                 _call("setns", outside, CLONE_NEWNET)
         finally:
@@ -72,7 +76,10 @@ def _silence() -> None:
     for name, value in _SETTINGS.items():
         setting = Path("/proc/sys", name)
         if setting.exists():
-            setting.write_text(value)
+            try:
+                setting.write_text(value)
+            except OSError as error:  # in a container they may be there to be read alone
+                raise KernelRefusal(f"a change of {setting}", error.errno or 0) from error
 
 
 def _call(name: str, *numbers: int) -> None:

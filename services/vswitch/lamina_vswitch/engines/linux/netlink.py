@@ -8,6 +8,7 @@ Source: netlink(7), rtnetlink(7); include/uapi/linux/netlink.h of Linux 6.18.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -39,13 +40,16 @@ class Netlink:
     """
 
     def __init__(self, protocol: int = 0, groups: int = 0) -> None:
-        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
-        self.socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
-        self.socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
-        if groups:
-            self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _WAITING_BYTES)
-            self.socket.setblocking(False)
-        self.socket.bind((0, groups))
+        """Open it. Raises Unavailable `KERNEL_REFUSED` when the kernel has no such protocol."""
+        try:
+            self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        except OSError as error:
+            raise KernelRefusal(f"netlink's protocol {protocol}", error.errno or 0) from error
+        try:
+            self._prepare(groups)
+        except OSError as error:
+            self.socket.close()
+            raise KernelRefusal("a netlink socket", error.errno or 0) from error
         self._serial = 0
 
     def ask(self, kind: int, body: bytes, flags: int = 0) -> list[Answer]:
@@ -66,22 +70,36 @@ class Netlink:
                 answers.append((found, content))
 
     def heard(self) -> list[Answer] | None:
-        """Return what the kernel told since the last call; None when it told more than there was room for."""
+        """Return what the kernel told since the last call; None when it told more than there was room for.
+
+        What it tells meanwhile, beyond what had room when the call began, stays for the next one.
+        """
         answers: list[Answer] = []
-        while True:
+        taken = 0
+        while taken <= _WAITING_BYTES:
             try:
                 data = self.socket.recv(_LONGEST)
             except BlockingIOError:
                 return answers
             except OSError as error:
-                if error.errno == 105:  # ENOBUFS: something was lost
+                if error.errno == errno.ENOBUFS:  # something was lost
                     return None
                 raise
             answers.extend((kind, content) for kind, _, _, content in messages(data))
+            taken += len(data)
+        return answers
 
     def close(self) -> None:
         """Close the socket. Idempotent."""
         self.socket.close()
+
+    def _prepare(self, groups: int) -> None:
+        self.socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+        self.socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+        if groups:
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _WAITING_BYTES)
+            self.socket.setblocking(False)
+        self.socket.bind((0, groups))
 
 
 def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:

@@ -43,13 +43,17 @@ class NftTable:
 
         Raises FailedPrecondition `NFT_REFUSED`; then the old ones hold.
         """
-        old = self._ports.get(port.slot)
-        if old == port:
+        if self._ports.get(port.slot) == port:
             return
-        self._apply((unmade(old) if old is not None else []) + made(port))
+        self._apply(self._changes(port))
         self._ports[port.slot] = port
         if port.reasons:
             self._counters.setdefault(port.slot, set()).update(port.reasons)
+
+    def check(self, port: FilteredPort) -> None:
+        """Raise FailedPrecondition `NFT_REFUSED` if `set` would; nothing changes."""
+        if self._ports.get(port.slot) != port:
+            self._apply(self._changes(port), check=True)
 
     def remove(self, slot: int) -> None:
         """Take the rules of a port away, and its counters; while its legs are there. Idempotent."""
@@ -66,13 +70,17 @@ class NftTable:
         """Let go of the kernel; the rules go with the namespace. Idempotent."""
         self._netlink.close()
 
-    def _apply(self, commands: list[str]) -> None:
+    def _changes(self, port: FilteredPort) -> list[str]:
+        old = self._ports.get(port.slot)
+        return (unmade(old) if old is not None else []) + made(port)
+
+    def _apply(self, commands: list[str], *, check: bool = False) -> None:
         if not commands:
             return
         if not self._is_made:
             commands = [f"add table {TABLE}", *commands]
         try:
-            status, said = self._run("\n".join(commands) + "\n")
+            status, said = self._run("\n".join(commands) + "\n", *(["--check"] if check else []))
         except OSError as error:
             status, said = 1, error.strerror or str(error)
         if status:
@@ -81,14 +89,14 @@ class NftTable:
                 reason="NFT_REFUSED",
                 next_step="Install the program nft, and use a kernel with nf_tables for the family netdev.",
             )
-        self._is_made = True
+        self._is_made = self._is_made or not check
 
-    def _run(self, commands: str) -> tuple[int, str]:
+    def _run(self, commands: str, *options: str) -> tuple[int, str]:
         """Run nft in the namespace; return its exit status and what it complained of."""
         pipe = subprocess.PIPE
         with self._namespace.inside():
             program = subprocess.Popen(
-                ["nft", "-f", "-"], text=True, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe
+                ["nft", *options, "-f", "-"], text=True, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe
             )
         try:
             _, said = program.communicate(commands, timeout=_TIMEOUT_S)

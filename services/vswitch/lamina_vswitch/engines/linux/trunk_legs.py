@@ -9,6 +9,7 @@ Source: veth(4); net/core/link_watch.c of Linux 6.18.
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 from lamina_vswitch.engines.linux.bpf_code import Program, assemble
@@ -41,6 +42,7 @@ class _Trunk:
     places: ArrayMap
     refused: ArrayMap
     legs: dict[int, Leg] = field(default_factory=dict)
+    entered: set[int] = field(default_factory=set)
 
 
 class TrunkLegs:
@@ -55,10 +57,14 @@ class TrunkLegs:
 
         Raises FailedPrecondition `BPF_REFUSED`, Unavailable `KERNEL_REFUSED`.
         """
-        trunk = _Trunk(index, tags, ArrayMap(4, VLANS), ArrayMap(8, 1))
-        let_programs_run(self._netlink, index)
+        with ExitStack() as made:
+            places, refused = (made.enter_context(closing(ArrayMap(*each))) for each in ((4, VLANS), (8, 1)))
+            trunk = _Trunk(index, tags, places, refused)
+            let_programs_run(self._netlink, index)
+            made.callback(let_no_programs_run, self._netlink, index)
+            self._split(trunk, index)
+            made.pop_all()
         self._trunks[slot] = trunk
-        self._split(trunk, index)
 
     def enter_by(self, slot: int, pair: tuple[int, int] | None) -> None:
         """Have frames go through a pair of devices before they are split: out at the first, in at the second.
@@ -74,28 +80,48 @@ class TrunkLegs:
         self._attach(trunk.index, INGRESS, detour(pair[0]), "lamina-detour")
 
     def add_leg(self, slot: int, vlan: int, bridge: int, mtu_bytes: int) -> Leg:
-        """Let a trunk carry a VLAN, whose bridge has this index; return the leg. One that it has stays."""
+        """Let a trunk carry a VLAN, whose bridge has this index; return the leg. One that it has stays.
+
+        Frames leave by a new one; they come in when it is `let_in`.
+        """
         trunk = self._trunks[slot]
         if vlan in trunk.legs:
             return trunk.legs[vlan]
         name, peer = f"t{slot}v{vlan}", f"t{slot}v{vlan}x"
         add_pair(self._netlink, name, peer, mtu_bytes)
-        set_up(self._netlink, index_of(self._netlink, peer), up=True)
         leg = Leg(name, index_of(self._netlink, name))
+        try:
+            set_up(self._netlink, index_of(self._netlink, peer), up=True)
+            let_programs_run(self._netlink, leg.index)
+            self._attach(leg.index, EGRESS, joiner(trunk.tags, vlan, trunk.index), "lamina-joiner")
+            enslave(self._netlink, leg.index, bridge, mtu_bytes)
+            index_of(self._netlink, name)  # asked for a link, the kernel notices its carrier now, not a second later
+        except BaseException:
+            remove(self._netlink, leg.index)
+            raise
         trunk.legs[vlan] = leg
-        let_programs_run(self._netlink, leg.index)
-        self._attach(leg.index, EGRESS, joiner(trunk.tags, vlan, trunk.index), "lamina-joiner")
-        enslave(self._netlink, leg.index, bridge, mtu_bytes)
-        index_of(self._netlink, name)  # who asks for a link has the kernel notice its carrier now, not a second later
-        trunk.places[vlan] = leg.index
         return leg
+
+    def let_in(self, slot: int) -> None:
+        """Let frames come in at all legs of a trunk, now that its rules hold."""
+        trunk = self._trunks[slot]
+        for vlan in sorted(trunk.legs.keys() - trunk.entered):
+            trunk.places[vlan] = trunk.legs[vlan].index
+            trunk.entered.add(vlan)
+
+    def let_none_in(self, slot: int, vlan: int) -> None:
+        """Let no frame come in at the leg of a VLAN any more."""
+        trunk = self._trunks[slot]
+        if vlan in trunk.entered:
+            trunk.places[vlan] = 0
+            trunk.entered.remove(vlan)
 
     def remove_leg(self, slot: int, vlan: int) -> None:
         """Let a trunk carry a VLAN no more; nothing happens when it does not."""
         trunk = self._trunks[slot]
+        self.let_none_in(slot, vlan)
         leg = trunk.legs.pop(vlan, None)
         if leg is not None:
-            trunk.places[vlan] = 0
             remove(self._netlink, leg.index)
 
     def remove(self, slot: int) -> None:
