@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import pytest
 
 from lamina_vswitch.plane import macs, memory
@@ -17,6 +19,13 @@ def test_rows_begin_at_cache_lines_and_are_zero(rows: int, columns: int) -> None
     assert not table.any()
     table[-1, -1] = 7
     assert table.sum() == 7
+
+
+def test_a_kernel_without_huge_pages_gives_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that was built without huge pages refuses to hear of them, and the table is there all the same."""
+    monkeypatch.setattr(mmap, "MADV_HUGEPAGE", 12345)  # as unknown as to such a kernel
+    table = memory.words(1 << 17, 4)
+    assert table.shape == (1 << 17, 4) and not table.any()
 
 
 def test_no_record_lies_across_two_lines() -> None:

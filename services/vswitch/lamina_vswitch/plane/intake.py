@@ -33,7 +33,7 @@ ARENA, ARENA_BYTES, PLACES, TAGS = range(56, 88, 8)
 set, its type above its control information."""
 USED, FRAMES, CUT, LOST, ERROR = range(88, 128, 8)
 """What was found: slots that were walked, frames in the burst, frames that were cut, whether the kernel counted frames
-for which there was no room, and the error that ended it, 0 for none."""
+for which there was no room, and an error: the one that ended the reading, or of a packet socket; 0 for none."""
 INTAKE_WORDS = 16
 
 LONGEST = HEAD_BYTES + 65535 + 18
@@ -46,6 +46,7 @@ OUTGOING = 4
 TAGGED = 1 << 32
 _TPID = 0x8100
 _AHEAD = 4
+_TRIES = 8
 
 
 @compiled(i64(i64))
@@ -60,10 +61,17 @@ def _tag(slot: Word) -> Word:
 
 @compiled(i64(i64, i64))
 def _fetched(intake: Word, at: Word) -> Word:
-    """Fetches the frame that waits in the socket's queue into the arena; returns its length, or 0 for none."""
+    """Fetches the frame that waits in the socket's queue into the arena; returns its length, or 0 for none.
+
+    An error of the socket is told once, in the place of a frame, which is there still.
+    """
     found = -kernel_calls.INTERRUPTED
-    while found == -kernel_calls.INTERRUPTED:
+    for _ in range(_TRIES):
         found = kernel_calls.receive(load64(intake + FILE), load64(intake + ARENA) + at, LONGEST)
+        if found >= 0 or found == -kernel_calls.AGAIN:
+            break
+        if found != -kernel_calls.INTERRUPTED:
+            store64(intake + ERROR, -found)
     return max(found - HEAD_BYTES, 0)
 
 

@@ -130,6 +130,11 @@ class Lane:
         """Most frames of a burst: one that has fewer was the last for now."""
         return self._numbers[intake.MOST >> 3]
 
+    @property
+    def error(self) -> int:
+        """The error that was met: the one that ended the reading of a device, or one of the socket; 0 for none."""
+        return self._numbers[intake.ERROR >> 3]
+
     def _burst(self) -> KernelBurst:
         found = self._numbers[intake.FRAMES >> 3]
         return KernelBurst(self._places[:found], self._numbers[intake.PLACES >> 3], self._tags, self._arena)
@@ -183,8 +188,3 @@ class TapLane(Lane):
         self._numbers[intake.MTU >> 3] = mtu_bytes
         intake.read(self._address)
         return self._burst()
-
-    @property
-    def error(self) -> int:
-        """The error that ended the reading, 0 for none."""
-        return self._numbers[intake.ERROR >> 3]

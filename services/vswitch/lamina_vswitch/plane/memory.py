@@ -6,6 +6,7 @@ other time, and the second one is waited for by whoever asked for the first ahea
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from typing import Any
 
@@ -26,7 +27,8 @@ def words(rows: int, columns: int) -> Any:
     else:
         pages = mmap.mmap(-1, size + HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            pages.madvise(mmap.MADV_HUGEPAGE)
+            with contextlib.suppress(OSError):  # a kernel may be built without
+                pages.madvise(mmap.MADV_HUGEPAGE)
         data = np.frombuffer(pages, np.uint8)
         line = HUGE
     first = -data.ctypes.data % line

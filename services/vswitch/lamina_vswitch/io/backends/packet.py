@@ -31,7 +31,8 @@ _ADD_MEMBERSHIP, _VNET_HEADER, _IGNORE_OUTGOING = 1, 15, 23
 _MR_PROMISC = 1
 _MOST_FRAMES, _BUSY = 4096, 32
 """Frames that one turn of the loop switches; while a burst of so many is, others come."""
-_TELL_NS = 10_000_000
+_TELL_S, _MANY = 0.01, 16
+"""How often the kernel is asked what it lost, and after how many frames at a turn, which may have filled the ring."""
 _OVER = (errno.ENODEV, errno.ENXIO, errno.EBADF)
 
 
@@ -52,7 +53,8 @@ class PacketBackend:
                 raise refusal(what, error, "CAP_NET_RAW") from error
             opened.pop_all()
         self._outlet = Outlet(self._out.fileno(), capacity, self._send, end.lost)
-        self._told_ns = -_TELL_NS
+        self._telling: asyncio.TimerHandle | None = None
+        self._many = min(self._ring.slots // 2, _MANY)
         self._fast: tuple[Plane, PacketLane, Wire] | None = None
 
     def start(self) -> None:
@@ -78,7 +80,9 @@ class PacketBackend:
         """Close the sockets and give the ring back. Idempotent."""
         if self._in.fileno() < 0:
             return
-        self._end.turn_away(DropReason.QUEUE_FULL, [b""] * self._ring.lost())
+        if self._telling is not None:
+            self._telling.cancel()
+        self._tell()
         self._end.close()
         asyncio.get_running_loop().remove_reader(self._in.fileno())
         self._outlet.withdraw()
@@ -111,38 +115,42 @@ class PacketBackend:
     def _readable(self) -> None:
         if self._fast is None:
             frames, cut, has_lost = self._ring.take(MOST_AT_ONCE)
-            found = len(frames)
+            found, error = len(frames), self._ring.error
             self._end.transmit(frames)
         else:
-            found, cut, has_lost = self._hurry(*self._fast)
-        if not found and not cut:
-            self._note_error()
+            found, cut, has_lost, error = self._hurry(*self._fast)
+        if error or not (found or cut):
+            self._note_error(error or self._in.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         self._end.turn_away(DropReason.OVERSIZE, [b""] * cut)
-        if has_lost:
+        if has_lost or found + cut >= self._many:
             self._tell_lost()
 
-    def _hurry(self, plane: Plane, lane: PacketLane, wire: Wire) -> tuple[int, int, bool]:
-        """Switch some bursts; return how many frames they had, how many were cut, and whether some were lost."""
-        found, cut, has_lost, mtu_bytes = 0, 0, False, self._end.mtu_bytes()
+    def _hurry(self, plane: Plane, lane: PacketLane, wire: Wire) -> tuple[int, int, bool, int]:
+        """Switch some bursts; return how many frames they had, how many were cut, whether some were lost, an error."""
+        found, cut, has_lost, error, mtu_bytes = 0, 0, False, 0, self._end.mtu_bytes()
         while found < _MOST_FRAMES:
             burst = lane.next(mtu_bytes)
-            self._end.switch(plane, burst)
-            lane.end()
-            found, cut, has_lost = found + len(burst), cut + lane.cut, has_lost or lane.has_lost
+            cut, has_lost, error = cut + lane.cut, has_lost or lane.has_lost, error or lane.error
+            try:
+                self._end.switch(plane, burst)
+            finally:
+                lane.end()  # whatever happened: else the same frames come again for ever
+            found += len(burst)
             if len(burst) < min(_BUSY, lane.most):
                 break
-        return found, cut, has_lost
+        return found, cut, has_lost, error
 
     def _tell_lost(self) -> None:
-        """Count frames for which the ring had no room, now and then: the kernel says so until it is asked."""
-        now_ns = self._end.now_ns()
-        if now_ns - self._told_ns >= _TELL_NS:
-            self._told_ns = now_ns
-            self._end.turn_away(DropReason.QUEUE_FULL, [b""] * self._ring.lost())
+        """Count frames for which the ring had no room, a little later: asking costs a call of the kernel."""
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(_TELL_S, self._tell)
 
-    def _note_error(self) -> None:
+    def _tell(self) -> None:
+        self._telling = None
+        self._end.turn_away(DropReason.QUEUE_FULL, [b""] * self._ring.lost())
+
+    def _note_error(self, number: int) -> None:
         """Take an error of the socket, which would wake the loop for ever: its interface went down, or is gone."""
-        number = self._in.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number == errno.ENETDOWN:
             self.detail = "the interface went down"
         elif number:

@@ -13,6 +13,7 @@ Source: Documentation/networking/packet_mmap.rst, include/uapi/linux/if_packet.h
 
 from __future__ import annotations
 
+import errno
 import mmap
 import socket
 import struct
@@ -33,6 +34,7 @@ _BLOCK_BYTES = 64 << 10
 _HEAD_BYTES, _LEAST_SLOT, _LONGEST_SLOT = 128, 2048, 16384
 _LONGEST = LAYOUT.size + 65535 + 18
 _QUEUE_BYTES = 4 << 20
+_RCVBUFFORCE, _TRIES = 33, 8
 
 
 class SlotRing:
@@ -44,9 +46,13 @@ class SlotRing:
             self.slot_bytes *= 2
         blocks = ring_bytes // _BLOCK_BYTES
         self.slots, self.next = blocks * (_BLOCK_BYTES // self.slot_bytes), 0
+        self.error = 0
         self._end = end
         end.setsockopt(SOL_PACKET, _VERSION, _TPACKET_V2)
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
+        try:
+            end.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _QUEUE_BYTES)
+        except PermissionError:  # as much as the machine lets anybody have, which may be three long frames
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
         end.setsockopt(SOL_PACKET, _COPY_THRESHOLD, 1)
         end.setsockopt(SOL_PACKET, _RX_RING, _REQUEST.pack(_BLOCK_BYTES, blocks, self.slot_bytes, self.slots))
         size = _BLOCK_BYTES * blocks
@@ -56,8 +62,9 @@ class SlotRing:
     def take(self, most: int) -> tuple[list[bytes], int, bool]:
         """Return at most `most` frames, whole and with their loads, how many were cut, and whether some were lost.
 
-        Frames that this machine sent are passed over.
+        Frames that this machine sent are passed over. `error` is what the socket said meanwhile, 0 for nothing.
         """
+        self.error = 0
         frames: list[bytes] = []
         cut, has_lost = 0, False
         for _ in range(most):
@@ -91,8 +98,12 @@ class SlotRing:
     def _whole(self, begin: int, status: int, length: int, here: int) -> bytes | None:
         """Return a frame behind its header; None when the kernel cut it."""
         if status & _COPY:
-            try:
-                return self._end.recv(_LONGEST)
-            except BlockingIOError:
-                return None
+            for _ in range(_TRIES):
+                try:
+                    return self._end.recv(_LONGEST)
+                except BlockingIOError:
+                    return None
+                except OSError as error:  # told once, in the place of a frame, which is there still
+                    self.error = error.errno or errno.EIO
+            return None
         return self.memory[begin - LAYOUT.size : begin + here] if here == length else None
