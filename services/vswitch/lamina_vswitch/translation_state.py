@@ -50,7 +50,8 @@ class TranslationState:
         self.definition = definition
         self._outsides = outsides
         self._router, self._port, self._clock = router, port, clock
-        self._timer = Wakeup(clock, lambda: self.translator.next_wakeup_ns, self._ticked, port.failed)
+        self._timer = Wakeup(clock, self._due_ns, self._ticked, port.failed)
+        self._closed = False
         host = None
         if definition.mode is Mode.NAT and definition.nat.outside is Outside.SOCKETS:
             host = HostSockets(clock.now_ns, budget)
@@ -125,6 +126,7 @@ class TranslationState:
         """End every flow, forwarded port and timer. Idempotent."""
         self.send(self.translator.close(self._clock.now_ns()))
         self._outsides.close(self.definition.network)
+        self._closed = True
         self._timer.stop()
         if self._router.translator is self:
             self._router.translator = None
@@ -135,6 +137,9 @@ class TranslationState:
         """Send what a socket brought about."""
         if self.translator.gateway is not None:
             self.send(self.translator.gateway.take())
+
+    def _due_ns(self) -> int | None:
+        return None if self._closed else self.translator.next_wakeup_ns
 
     def _ticked(self, now_ns: int) -> None:
         self.send(self.translator.tick(now_ns))

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from lamina.common.v1 import layer_pb2
 from lamina.vswitch.v1 import networks_pb2 as nets
 from tests.integration.vswitch.guest import Guest
 from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench
 
 from lamina_net import arp, ethernet, icmp, ipv4, udp
 from lamina_net.address import BROADCAST_MAC
+from lamina_vswitch.domain.router.router import Router
 
 NAT = nets.Network.MODE_NAT
 ROUTER = 0x0A000201
@@ -80,6 +82,25 @@ async def test_a_neighbour_who_does_not_answer_is_unreachable(bench: NetworkBenc
     states = {neighbor.address: neighbor.state for neighbor in listed.neighbors}
     assert states["10.9.0.91"] == nets.Neighbor.STATE_FAILED
     assert await bench.drops(f"{SWITCH}/ports/router.far") == {"NEIGHBOR_UNREACHABLE": 1}
+
+
+async def test_a_router_whose_timer_fails_goes_on(
+    bench: NetworkBench, manual_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The defect is an event of the host and counted; the router's times come all the same, after a pause."""
+    near, _ = await two_networks(bench)
+    near.ping(FAR_ROUTER + 90)
+    near.ping(ROUTER, data=b"after")
+    await near.icmp()
+    with monkeypatch.context() as broken:
+        broken.setattr(Router, "tick", lambda router, now_ns: [1 // 0])
+        await manual_clock.advance(SECOND_NS)
+    told = await bench.running.layer.Explain(layer_pb2.ExplainRequest(object="hosts/h1"))
+    assert {decision.event for decision in told.decisions} == {"switching.defect"}
+    for _ in range(4):
+        await manual_clock.advance(SECOND_NS)
+    sender, error = await near.icmp()
+    assert (sender, error.type, error.code) == (FAR_ROUTER, icmp.UNREACHABLE, icmp.HOST_UNREACHABLE)
 
 
 async def test_errors_are_told_a_hundred_times_a_second(bench: NetworkBench, manual_clock: Any) -> None:

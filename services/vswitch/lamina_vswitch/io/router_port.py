@@ -39,7 +39,7 @@ class RouterPort:
         self._frames: deque[bytes] = deque()
         self._packets: deque[bytes] = deque()
         self._step: asyncio.Handle | None = None
-        self._timer = Wakeup(clock, lambda: self._router.next_wakeup_ns, self._ticked, failed)
+        self._timer = Wakeup(clock, self._due_ns, self._ticked, failed)
         self._closed = False
 
     # What the engine calls
@@ -74,8 +74,7 @@ class RouterPort:
         """Send frames of the router into its VLAN."""
         if frames and not self._closed:
             self._engine.transmit(self.slot, frames, self._clock.now_ns())
-        if not self._closed:
-            self._timer.watch()
+        self._timer.watch()
 
     def close(self) -> None:
         """Send and take nothing more. Idempotent."""
@@ -113,6 +112,9 @@ class RouterPort:
         except LaminaError as error:  # the disk refuses a lease: nothing is promised, and the device asks again
             self.failed(error)
             return []
+
+    def _due_ns(self) -> int | None:
+        return None if self._closed else self._router.next_wakeup_ns
 
     def _ticked(self, now_ns: int) -> None:
         self.send(self._router.tick(now_ns))

@@ -94,13 +94,12 @@ class Carrier:
     ) -> None:
         self.port = SteppedPort(engine, slot, clock, self._receive)
         self.tunnel = Tunnel(mac, address, self.port.dropped)
-        self._timer = Wakeup(clock, lambda: self.tunnel.next_wakeup_ns, self._ticked, failed)
+        self._timer = Wakeup(clock, self._due_ns, self._ticked, failed)
 
     def send(self, frames: Sequence[bytes]) -> None:
         """Send frames of the tunnel, and wait for the answers that it wants."""
         self.port.send(frames)
-        if not self.port.closed:
-            self._timer.watch()
+        self._timer.watch()
 
     def close(self) -> None:
         """End. Idempotent."""
@@ -109,6 +108,9 @@ class Carrier:
 
     def _receive(self, frame: bytes, now_ns: int) -> None:
         self.send(self.tunnel.receive(frame, now_ns))
+
+    def _due_ns(self) -> int | None:
+        return None if self.port.closed else self.tunnel.next_wakeup_ns
 
     def _ticked(self, now_ns: int) -> None:
         self.send(self.tunnel.tick(now_ns))
