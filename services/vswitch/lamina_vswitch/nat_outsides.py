@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from lamina_kit.checks import Checks
 from lamina_kit.clock import Clock
-from lamina_kit.errors import NotFound
+from lamina_kit.errors import LaminaError, NotFound
 from lamina_kit.rng import Rng
 from lamina_net.address import format_address, parse_address, subnet
 from lamina_vswitch.catalog import Catalog
@@ -20,6 +20,7 @@ from lamina_vswitch.domain.nat.translator import NetworkTranslator
 from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
 from lamina_vswitch.domain.refusals import unknown
 from lamina_vswitch.domain.router.router import Router
+from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.uplink import UPLINK_NAME, UplinkDefinition
 from lamina_vswitch.io.outside_port import OutsidePort
 from lamina_vswitch.networks import Networks
@@ -170,7 +171,11 @@ class NatOutsides:
         """Open the outsides at an uplink that is there again."""
         for network in sorted(self._openings):
             if network not in self._ports and self._uplink_of(self._networks.state(network).definition) == uplink:
-                self._openings[network]()
+                try:
+                    self._openings[network]()
+                except LaminaError as error:
+                    details = (("message", error.message), ("reason", error.reason))
+                    self._catalog.notice(Notice(self._networks.name(network), "network.refused", "", details))
 
     def _unplugged(self, port: PortDefinition) -> None:
         """End what a network has at a port that is gone with its switch."""

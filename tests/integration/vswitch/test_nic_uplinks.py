@@ -174,25 +174,33 @@ async def test_a_nic_has_one_user(hosts: Hosts) -> None:
 
 
 async def test_the_mtu_follows_the_switch(hosts: Hosts) -> None:
-    """A switch's larger MTU is the NIC's, and longer frames then pass in several buffers."""
+    """A switch's larger MTU is the NIC's, and longer frames then pass in several buffers; so is a smaller one again."""
     left, right = await hosts("left"), await hosts("right")
     for host in (left, right):
         await host.hardware.connect("nic0")
         await host.bench.nic_uplink("u1")
         await up(host)
-        wanted = policies_pb2.SwitchSettings(name=f"{host.bench.switch}/settings", mtu_bytes=9000)
-        stub = policies_pb2_grpc.PoliciesStub(host.bench.running.channel)
-        await stub.UpdateSwitchSettings(policies_pb2.UpdateSwitchSettingsRequest(settings=wanted))
-
-        async def mtu(host: Host = host) -> int:
-            return int((await host.hardware.nics.GetNic(_get("nic0"))).mtu_bytes)
-
-        await until(mtu, 9000)
+        await _set_mtu(host, 9000)
     await left.bench.guest("alice")
     bob = await right.bench.guest("bob")
     long = frame(BROADCAST, mac(1), "long").ljust(9014, b"x")
     await left.bench.send("alice", long)
     assert await bob.receive(1) == [long]
+    await left.bench.send("alice", long, long)
+    await _set_mtu(left, 1500)
+    assert await bob.receive(2) == [long, long]
+
+
+async def _set_mtu(host: Host, mtu_bytes: int) -> None:
+    """Give a switch an MTU, and wait until its NIC has it."""
+    wanted = policies_pb2.SwitchSettings(name=f"{host.bench.switch}/settings", mtu_bytes=mtu_bytes)
+    stub = policies_pb2_grpc.PoliciesStub(host.bench.running.channel)
+    await stub.UpdateSwitchSettings(policies_pb2.UpdateSwitchSettingsRequest(settings=wanted))
+
+    async def mtu() -> int:
+        return int((await host.hardware.nics.GetNic(_get("nic0"))).mtu_bytes)
+
+    await until(mtu, mtu_bytes)
 
 
 @pytest.mark.parametrize("hosts", ["sockets"], indirect=True)
@@ -299,3 +307,22 @@ async def test_a_nat_network_goes_out_by_a_nic(hosts: Hosts) -> None:
     near = await left.bench.guest("near")
     await right.bench.send("far", frame(BROADCAST, mac(77), "bridged"))
     assert await near.receive(1) == [frame(BROADCAST, mac(77), "bridged")]
+
+
+async def test_an_uplink_that_goes_while_frames_come(hosts: Hosts) -> None:
+    """A NIC is reset and given back whole in the middle of traffic: no failure is told, and another uplink gets it."""
+    left, right = await hosts("left"), await hosts("right")
+    for host in (left, right):
+        await host.hardware.connect("nic0")
+        await host.bench.nic_uplink("u1")
+        await up(host)
+    await right.bench.guest("bob")
+    for _ in range(20):
+        right.bench.devices["bob"].send([frame(BROADCAST, mac(2), f"{n}") for n in range(50)])
+    left_switch = left.bench.running.switches
+    await left_switch.DeleteSwitch(vs.DeleteSwitchRequest(name=left.bench.switch, force=True))
+    await left.bench.open()
+    await left.bench.nic_uplink("u2")
+    assert await _domains(left) == 1
+    log = left.starter.running[-1].state.events
+    assert "uplink.nic_failed" not in log.json_lines()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import mmap
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from lamina_vswitch.domain.nic import plan
 from lamina_vswitch.domain.nic.queue_pair import QueuePair
 from lamina_vswitch.domain.offload.spread import flow_hash
 from lamina_vswitch.domain.offload.takes import PLAIN, Takes
+from lamina_vswitch.io.dma_memory import DmaMemory
 
 _PAGE = 4096
 _TABLE_BYTES = 16 * _PAGE
@@ -60,26 +60,6 @@ class HardwareBelow:
     def map(self, extent: hardware_pb2.Extent, skip: int) -> DmaMemory:
         """Map DMA memory into this process, but for its first bytes."""
         return DmaMemory(self._bus_path or Path(extent.path), extent.offset + skip, extent.size_bytes - skip)
-
-
-class DmaMemory:
-    """DMA memory as this process maps it, by offset."""
-
-    def __init__(self, path: Path, offset: int, size: int) -> None:
-        with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), size, offset=offset)
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Return a copy of so many bytes."""
-        return self._map[offset : offset + size]
-
-    def write(self, offset: int, data: bytes) -> None:
-        """Store bytes."""
-        self._map[offset : offset + len(data)] = data
-
-    def close(self) -> None:
-        """End the mapping."""
-        self._map.close()
 
 
 class NicUser(Protocol):
@@ -120,6 +100,9 @@ class NicDriver:
         self.pairs: list[QueuePair] = []
         self._call: Any = None
         self._finished = False
+        self._mtu_bytes = wish.mtu_bytes
+        self._draining: list[int] = []
+        """What each transmit ring has to be past before the NIC may have a smaller MTU: a longer frame stops it."""
         self._bells: dict[int, int] = {}
         self._rung, self._changed = asyncio.Event(), asyncio.Event()
         self._stack = AsyncExitStack()
@@ -171,14 +154,17 @@ class NicDriver:
         lost: list[bytes] = []
         for frame in frames:
             number = flow_hash(frame) % len(self.pairs) if len(self.pairs) > 1 else 0
-            (taken if self.pairs[number].send(frame, self.wish.mtu_bytes) else lost).append(frame)
+            (taken if self.pairs[number].send(frame, self._mtu_bytes) else lost).append(frame)
         self._ring_all()
         return taken, lost
 
     def want(self, wish: NicWish) -> None:
-        """Have the NIC get another MTU or link."""
+        """Have the NIC get another MTU or link. Frames of a larger MTU follow when it has that."""
         if wish != self.wish:
             self.wish = wish
+            if wish.mtu_bytes < self._mtu_bytes:
+                self._mtu_bytes = wish.mtu_bytes
+                self._draining = [pair.taken for pair in self.pairs]
             self._changed.set()
 
     # Opening
@@ -339,6 +325,8 @@ class NicDriver:
         good, bad = pair.receive.take()
         pair.transmit.reclaim()
         pair.flush()
+        if self._draining and self._is_drained():
+            self._changed.set()
         if pair.receive.tail != before:  # also when no frame is whole yet: its buffers are the NIC's again
             self._bells[queue] = pair.receive.tail
         if good or bad:
@@ -366,13 +354,21 @@ class NicDriver:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            wanted = pb.Nic(name=self.wish.nic, mtu_bytes=self.wish.mtu_bytes, admin_up=self.wish.link_up)
-            mask = field_mask_pb2.FieldMask(paths=("mtu_bytes", "admin_up"))
+            wish, paths = self.wish, ["admin_up"]
+            if self._is_drained():
+                self._draining = []
+                paths.append("mtu_bytes")
+            wanted = pb.Nic(name=wish.nic, mtu_bytes=wish.mtu_bytes, admin_up=wish.link_up)
             try:
-                request = pb.UpdateNicRequest(nic=wanted, update_mask=mask)
+                request = pb.UpdateNicRequest(nic=wanted, update_mask=field_mask_pb2.FieldMask(paths=paths))
                 await self._below.nics.UpdateNic(request, metadata=self._below.session.metadata)
+                if "mtu_bytes" in paths:
+                    self._mtu_bytes = min(wish.mtu_bytes, self.wish.mtu_bytes)
             except grpc.aio.AioRpcError as error:
                 self._user.refused(rpc_error(error))
+
+    def _is_drained(self) -> bool:
+        return all(pair.sent >= min(mark, pair.taken) for pair, mark in zip(self.pairs, self._draining, strict=False))
 
 
 def _queues(number: int, address: int, place: plan.Pair) -> list[pb.Queue]:

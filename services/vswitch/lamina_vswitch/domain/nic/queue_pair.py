@@ -35,7 +35,7 @@ class QueuePair:
     def send(self, frame: bytes, mtu_bytes: int) -> bool:
         """Put a frame into the ring, or behind those that wait; False: it is lost.
 
-        A NIC stops at a frame that is longer than its MTU, so none is shown to it: the switch's MTU has just grown.
+        A NIC stops at a frame that is longer than its MTU, so none is shown to it: the switch's MTU has just changed.
         """
         if len(self._waiting) >= MOST_WAITING:
             return False
@@ -46,6 +46,16 @@ class QueuePair:
         self._waiting.extend(pieces)
         self.flush()
         return True
+
+    @property
+    def taken(self) -> int:
+        """How many frames went into the ring so far, or wait for it."""
+        return self.transmit.taken + len(self._waiting)
+
+    @property
+    def sent(self) -> int:
+        """How many frames of those the NIC has sent."""
+        return self.transmit.taken - self.transmit.under_way
 
     def flush(self) -> None:
         """Put into the ring what waits and fits."""

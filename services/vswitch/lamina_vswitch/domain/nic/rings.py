@@ -89,9 +89,16 @@ class TransmitRing:
         self._end = 0
         self._under_way: deque[tuple[int, int, int]] = deque()
         """Last descriptor, how many, and where the bytes begin, of each frame that was not reported yet."""
+        self.taken = 0
+        """Frames that were put here."""
         self.tail = 0
         self.told = 0
         """The tail that the NIC was told last."""
+
+    @property
+    def under_way(self) -> int:
+        """Frames that the NIC has not reported yet."""
+        return len(self._under_way)
 
     def put(self, frame: bytes, work: Work | None) -> bool:
         """Put a frame with what is to be done to it behind the others; False: there is no room now."""
@@ -112,6 +119,7 @@ class TransmitRing:
             self._write(descriptors.data(address, size, work, last=at + MOST_PIECE_BYTES >= len(frame)))
         self._under_way.append(((self.tail - 1) % self._count, needed, place))
         self._used += needed
+        self.taken += 1
         self._end = place + len(frame)
         return True
 
