@@ -15,6 +15,7 @@ from lamina_vswitch.domain.backend.definition import Veth
 from lamina_vswitch.domain.policy.settings import Security
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.teaming import Team
+from lamina_vswitch.engines.linux import kernel
 from lamina_vswitch.engines.linux.bpf_code import Program
 from lamina_vswitch.engines.linux.nft_rules import FilteredPort
 from lamina_vswitch.engines.linux.nft_table import NftTable
@@ -126,3 +127,24 @@ def test_a_device_that_came_half_way_leaves_nothing(bench: Bench, monkeypatch: p
     bench.veths[1], bench.ends[1] = made, bench.network.end("dev1")
     bench.send(1, frame(ALL, A))
     assert bench.heard(2) == [frame(ALL, A)]
+
+
+@pytest.mark.parametrize("limit", ["MOST_BRIDGES", "most_taps"])
+def test_a_trunk_that_speaks_in_every_vlan_stops_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """Where there is no room for a further VLAN its frames are lost; those of the others go on, and no file is left."""
+    for slot in (1, 2):
+        bench.port(slot)
+        bench.let(slot, trunk=Trunk())
+    bench.engine.transmit(1, [frame(ALL, A), frame(ALL, A, tag(5))], 0)
+    assert len(bench.heard(2)) == 2
+    if limit == "MOST_BRIDGES":
+        monkeypatch.setattr(kernel, limit, 2)
+    else:
+        monkeypatch.setattr(bench.engine.kernel, limit, 5)
+    before = len(os.listdir("/proc/self/fd"))
+    assert bench.engine.transmit(1, [frame(ALL, A, tag(vlan)) for vlan in range(6, 20)], 0) == 14
+    assert (bench.drops(1), len(os.listdir("/proc/self/fd"))) == ({"KERNEL": 14}, before)
+    bench.engine.transmit(1, [frame(ALL, A), frame(ALL, A, tag(5))], 0)
+    assert bench.heard(2) == [frame(ALL, A), frame(ALL, A, tag(5))]

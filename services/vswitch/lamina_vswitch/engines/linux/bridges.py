@@ -87,8 +87,14 @@ class Bridges:
 
     def wake(self, vlan: int) -> None:
         """Make the bridge of a VLAN that only trunks carry. Raises Unavailable `KERNEL_REFUSED`."""
+        trunks = [port for port in self.switch.ports.values() if port.policy.trunk is not None and port.carries(vlan)]
+        self._kernel.check_room(len(trunks))  # first: a VLAN that cannot be must not keep the others from their frames
         self._woken.add(vlan)
-        self.settle()
+        try:
+            self.settle()
+        except BaseException:
+            self._woken.discard(vlan)
+            raise
 
     def close(self) -> None:
         """Remove all devices of the switch."""

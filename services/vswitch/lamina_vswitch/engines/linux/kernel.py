@@ -7,6 +7,7 @@ a frame now gets asked for it.
 from __future__ import annotations
 
 import errno
+import resource
 import select
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -57,6 +58,8 @@ class Kernel:
         """Switch and VLAN of a bridge by its index."""
         self.strays: list[Stray] = []
         """Frames that wait to be handed on, in the order in which they came."""
+        self.most_taps = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
+        """TAPs, past which frames of a trunk have no further VLAN made: a quarter of the files that may be open."""
         self._legs: dict[int, Leg] = {}
         self._by_index: dict[int, Leg] = {}
 
@@ -82,9 +85,15 @@ class Kernel:
 
     def add_bridge(self, name: str, ageing_seconds: int) -> int:
         """Make a bridge and return its index."""
+        self.check_room(0)
+        return links.add_bridge(self.netlink, name, ageing_seconds)
+
+    def check_room(self, taps: int) -> None:
+        """Raise Unavailable `KERNEL_REFUSED` when there is no room for a bridge with so many TAPs."""
         if len(self.of_bridge) >= MOST_BRIDGES:
             raise KernelRefusal("another VLAN", errno.ENOSPC, f"there are {MOST_BRIDGES} bridges already")
-        return links.add_bridge(self.netlink, name, ageing_seconds)
+        if taps and len(self._legs) + taps > self.most_taps:
+            raise KernelRefusal("another VLAN", errno.EMFILE, f"there are {len(self._legs)} TAPs already")
 
     def add_leg(self, leg: Leg) -> None:
         """Look at a TAP from now on."""
