@@ -103,6 +103,20 @@ async def test_a_router_whose_timer_fails_goes_on(
     assert (sender, error.type, error.code) == (FAR_ROUTER, icmp.UNREACHABLE, icmp.HOST_UNREACHABLE)
 
 
+async def test_a_frame_that_meets_a_defect_costs_no_other(bench: NetworkBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The router tells of it as of a timer's, and answers the frames behind it."""
+    await bench.create()
+    guest = await bench.guest(1)
+    await guest.get_address()
+    receive = Router.receive
+    monkeypatch.setattr(Router, "receive", lambda *of: [1 // 0] if b"worst" in of[1] else receive(*of))
+    guest.ping(ROUTER, data=b"worst")
+    guest.ping(ROUTER, data=b"good")
+    assert (await guest.icmp())[1].type == icmp.ECHO_REPLY
+    told = await bench.running.layer.Explain(layer_pb2.ExplainRequest(object="hosts/h1"))
+    assert [decision.event for decision in told.decisions] == ["switching.defect"]
+
+
 async def test_errors_are_told_a_hundred_times_a_second(bench: NetworkBench, manual_clock: Any) -> None:
     """A port of the router that nobody serves is unreachable; the answers are bounded, the bound is by the clock."""
     await bench.create()

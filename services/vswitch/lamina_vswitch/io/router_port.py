@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from lamina_kit.clock import Clock
-from lamina_kit.errors import LaminaError
 from lamina_vswitch.domain.ring import FrameRing
 from lamina_vswitch.domain.router.router import Router
 from lamina_vswitch.engines.interface import SwitchEngine
@@ -109,7 +108,7 @@ class RouterPort:
     def _one(self, take: Callable[[bytes, int], list[bytes]], data: bytes, now_ns: int) -> list[bytes]:
         try:
             return take(data, now_ns)
-        except LaminaError as error:  # the disk refuses a lease: nothing is promised, and the device asks again
+        except Exception as error:  # a lease that the disk refuses is not promised; for a defect nobody else pays
             self.failed(error)
             return []
 

@@ -74,10 +74,12 @@ class SteppedPort:
         now_ns = self._clock.now_ns()
         if not self._frames:
             self._frames.extend(self._ring.drain()[0])
-        for _ in range(min(STEP_FRAMES, len(self._frames))):
-            self._work(self._frames.popleft(), now_ns)
-        if self._frames or len(self._ring):
-            self._soon()
+        try:
+            for _ in range(min(STEP_FRAMES, len(self._frames))):
+                self._work(self._frames.popleft(), now_ns)
+        finally:  # the loop tells of a defect; the frames behind the one that met it go on
+            if self._frames or len(self._ring):
+                self._soon()
 
 
 class Carrier:
