@@ -5,28 +5,20 @@ other numba functions, such as a core's page walker; each becomes one instructio
 compiled once, cached on disk and called by `membus.py`. Addresses are absolute in this process; nothing is checked
 here: whoever calls has checked the bounds. All are sequentially consistent and hold across processes.
 
-This module imports numba (0.3 s), so only what maps a memory bus imports it. numba's cache does not notice a change
-in a callee of another file: who calls an intrinsic from its own cached function clears that cache when this file
-changes. Measured on the modelled core: a plain store of an accessed bit that races an unmap brings 0.1 % of the cleared
-entries back; a compare-and-swap brings none. That is why table entries are never stored plainly.
+This module imports numba (0.3 s), so a memory bus imports it at its first atomic operation. numba's cache does not
+notice a change in a callee of another file: who calls an intrinsic from its own cached function clears that cache when
+this file changes. Measured on the modelled core: a plain store of an accessed bit that races an unmap brings 0.1 % of
+the cleared entries back; a compare-and-swap brings none. That is why table entries are never stored plainly.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from lamina_kit import numba_cache
 
-def _choose_cache() -> None:
-    """Points numba at a writable cache when this package lies in a folder that is not: numba would refuse to cache."""
-    if not os.access(Path(__file__).parent, os.W_OK):
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"lamina-numba-{os.getuid()}"))
-
-
-_choose_cache()
+numba_cache.choose()
 
 import numpy as np  # noqa: E402 (numba reads NUMBA_CACHE_DIR when it is imported)
 from llvmlite import ir  # noqa: E402
@@ -36,7 +28,7 @@ from numba.extending import intrinsic  # noqa: E402
 _U32 = ir.IntType(32)
 _U64 = ir.IntType(64)
 
-# Bits of a frame's state word; the same as in membus.py, which does not import this module until a bus is mapped.
+# Bits of a frame's state word; the same as in membus.py, which does not import this module until it needs one.
 EXEC = np.uint32(1)
 DIRTY = np.uint32(4)
 QUEUED = np.uint32(8)

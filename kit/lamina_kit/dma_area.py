@@ -8,6 +8,7 @@ log of dirty frames covers it. The hardware service alone gives parts of it away
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from types import ModuleType
 from typing import Final
 
@@ -31,7 +32,6 @@ class DmaArea:
         view: memoryview,
         offset: int,
         address: int,
-        atomics: ModuleType,
         discard: Callable[[int, int], bool],
     ) -> None:
         """Takes the bytes, where they lie in file and process, and what gives blocks of the file back."""
@@ -42,7 +42,12 @@ class DmaArea:
         self._view = view
         self._words = view.cast("Q")
         self._address = address
-        self._atomics = atomics
+
+    @cached_property
+    def _atomics(self) -> ModuleType:
+        from lamina_kit import atomics  # numba: only those pay for it who use it
+
+        return atomics
 
     def contains(self, pa: int, n: int) -> bool:
         """Returns whether `n` bytes at `pa` are DMA memory."""

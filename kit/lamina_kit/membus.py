@@ -17,7 +17,8 @@ A write stores the bytes first and then marks the frame, so a core that drains t
 bytes. Cores set EXEC themselves when they fetch from a frame; they drain the ring before each run. When the ring
 overflows the drainer is told to drop `ALL` translated code. One process, the hardware service, drains.
 
-Entries of page tables change by `cas64` alone; see `atomics.py` for why. Mapping a bus loads numba (0.3 s).
+Entries of page tables change by `cas64` alone; see `atomics.py` for why. What needs an atomic operation
+loads numba (0.3 s, 55 MB) when it does so for the first time; mapping a bus, loads and looks do without.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ import ctypes
 import enum
 import mmap
 import os
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from lamina_kit.busfile import (
     ALL_OFFSET,
@@ -79,8 +81,6 @@ class MemoryBus:
 
     def __init__(self, path: Path, file: int) -> None:
         """Maps an open file, which may be closed afterwards; use `create` or `open`."""
-        from lamina_kit import atomics  # numba: 0.3 s that only those pay who map RAM
-
         layout = read_layout(path, file)
         try:
             self._map = mmap.mmap(file, layout.total, mmap.MAP_SHARED)
@@ -91,7 +91,6 @@ class MemoryBus:
         self.frames = layout.size >> PAGE_SHIFT
         self.ram_offset, self.state_offset, self.run_offset = layout.ram_offset, layout.state_offset, layout.run_offset
         self.run_pages = layout.run_pages
-        self._atomics: ModuleType = atomics
         self._view = memoryview(self._map)
         self._words = self._view.cast("Q")
         self.failed_frames: set[int] = set()
@@ -100,9 +99,8 @@ class MemoryBus:
         self.head_base = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self.base = self.head_base + self.ram_offset
         self.state_base = self.head_base + self.state_offset
-        self._drained = atomics.numbers(RING_SLOTS)
         area = self._view[layout.dma_offset : layout.dma_offset + layout.dma_bytes]
-        self.dma = DmaArea(area, layout.dma_offset, self.head_base + layout.dma_offset, atomics, self._discard)
+        self.dma = DmaArea(area, layout.dma_offset, self.head_base + layout.dma_offset, self._discard)
 
     @classmethod
     def create(
@@ -326,6 +324,16 @@ class MemoryBus:
         return self._view[start : start + PAGE_SIZE]
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def _atomics(self) -> ModuleType:
+        from lamina_kit import atomics  # numba: only those pay for it who change words that others change too
+
+        return atomics
+
+    @cached_property
+    def _drained(self) -> Any:
+        return self._atomics.numbers(RING_SLOTS)
 
     def _discard(self, offset: int, size: int) -> bool:
         """Punches a hole into the file; returns whether its file system can."""

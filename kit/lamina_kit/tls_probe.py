@@ -12,12 +12,13 @@ import socket
 import ssl
 import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from cryptography import x509
-
-from lamina_kit import certificates
 from lamina_kit.errors import LaminaError, Unavailable
 from lamina_kit.security import TLS, Security, bare
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 TIMEOUT_S = 3.0
 _EXPIRED, _NOT_YET, _NAME, _ADDRESS = 10, 9, 62, 64
@@ -102,6 +103,8 @@ def _answers(tls: ssl.SSLSocket) -> bool:
 
 def _presented(target: str) -> x509.Certificate | None:
     """Returns the certificate that a server shows, without trusting it."""
+    from cryptography import x509  # only who has to explain a failure loads it
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -120,6 +123,8 @@ def _distrusted(
     target: str, error: ssl.SSLCertVerificationError, shown: x509.Certificate | None, security: Security
 ) -> LaminaError:
     """Returns what OpenSSL holds against the certificate of a server."""
+    from lamina_kit import certificates
+
     assert security.tls is not None
     who = f"The server at {target}"
     name = f"the certificate of {certificates.subject(shown)}" if shown is not None else "a certificate"

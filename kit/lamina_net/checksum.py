@@ -9,8 +9,6 @@ Source: RFC 1071; RFC 1624 for the incremental update.
 
 from __future__ import annotations
 
-import numpy as np
-
 _LONG = 1024
 """Bytes from which on numpy is faster than one large number."""
 
@@ -28,6 +26,8 @@ def word_sum(data: bytes | bytearray | memoryview) -> int:
 
 def _long_sum(data: bytes | bytearray | memoryview, size: int) -> int:
     """Return the sum by native 32-bit words: the sum of swapped words is the swapped sum (RFC 1071, 2 B)."""
+    import numpy as np  # 12 MB, for those only who see long packets
+
     words = size >> 2
     total = int(np.frombuffer(data, "<u4", words).sum(dtype=np.uint64)) + int.from_bytes(data[words << 2 :], "little")
     folded = total % 65535 or (65535 if total else 0)

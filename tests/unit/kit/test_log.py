@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,3 +100,25 @@ def test_the_console_form_has_no_empty_keys() -> None:
     log.configure()
     assert "host" not in text.getvalue()
     assert "trace_id" not in text.getvalue()
+
+
+def test_tracebacks_for_people_are_plain_and_show_no_values() -> None:
+    """The same lines where rich is installed, which would show local variables, and it is not imported for them."""
+    code = """
+import sys
+from lamina_kit import log
+assert "rich" not in sys.modules
+log.configure(stream=sys.stdout)
+try:
+    token = str(41 + 1) + "secret"
+    raise KeyError("x")
+except KeyError as error:
+    log.logger("mmu").error("call.crashed", exc_info=error)
+try:
+    import rich
+except ModuleNotFoundError as error:
+    assert "halted" not in str(error), "it is kept from others too"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Traceback (most recent call last):" in done.stdout and "KeyError: 'x'" in done.stdout
+    assert "42secret" not in done.stdout

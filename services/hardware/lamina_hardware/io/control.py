@@ -7,7 +7,7 @@ LIMIT, which others write to make it stop at its next block.
 
 from __future__ import annotations
 
-from lamina_hardware.io.native import u64
+from lamina_hardware.io.machine_word import u64
 
 WORDS = 512
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lamina_hardware.domain.exit_controls import KEPT_MSRS, ExitControls
-from lamina_hardware.io.native import u64
+from lamina_hardware.io.machine_word import u64
 
 FLAG_DEBUG, FLAG_INTERRUPT_WINDOW, FLAG_NMI_WINDOW, FLAG_EXTERNAL, FLAG_NMI, FLAG_ALL_PORTS, FLAG_ALL_MSRS = (
     u64(1 << bit) for bit in range(32, 39)

@@ -22,6 +22,7 @@ import unicorn
 from lamina_hardware.engines.interface import CoreEngine, CorePath
 from lamina_hardware.io import core_capabilities
 from lamina_hardware.io.kvm import abi
+from lamina_kit import numba_cache
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.membus import MemoryBus
 
@@ -137,9 +138,7 @@ def run_selftest() -> Verdict:
 
 def _cache_folder() -> Path:
     """Returns the folder where compiled code is kept: the verdict belongs with it."""
-    from numba import config
-
-    chosen = str(getattr(config, "CACHE_DIR", ""))
+    chosen = numba_cache.choose()
     return Path(chosen) if chosen else Path(__file__).with_name("__pycache__")
 
 

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast
 
-import numpy as np
 from llvmlite import ir
 from numba import cfunc, njit, types
 from numba.extending import intrinsic as _untyped_intrinsic
 
+from lamina_hardware.io.machine_word import u64 as u64
 from lamina_kit import atomics  # chooses numba's cache before numba is imported
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,8 +27,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 Word: TypeAlias = Any
 """A 64-bit machine word, as compiled code sees it: numba gives it its type, not Python."""
 
-u64: Any = np.uint64
-"""Makes a constant that is a 64-bit word in compiled code; a plain literal would be signed."""
 intrinsic: Callable[[Callable[..., Any]], Any] = _untyped_intrinsic
 _I8, _I16, _I32, _I64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 

@@ -9,7 +9,7 @@ Source: unicorn 2.1.4, qemu/target/i386/cpu.h, qemu/include/exec/exec-all.h, qem
 
 from __future__ import annotations
 
-from lamina_hardware.io.native import u64
+from lamina_hardware.io.machine_word import u64
 
 UNICORN_VERSION = "2.1.4"
 

@@ -9,6 +9,7 @@ Source: RFC 3720, 12.1 and B.4 (polynomial 0x1EDC6F41, reflected 0x82F63B78, ini
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -60,11 +61,14 @@ def _page_table() -> Any:
     return table.reshape(-1)
 
 
-_ROWS, _PAGES = _row_table(), _page_table()
+@cache
+def _tables() -> tuple[Any, Any, int]:
+    """Returns both tables and what a page of zeros makes of the initial value; made when first asked for (40 ms)."""
+    return _row_table(), _page_table(), int(_past_zeros(np.array([_MASK], np.uint32), PAGE)[0])
+
+
 _ROW_OFFSETS = np.tile(np.arange(SIDE, dtype=np.intp) * 256, SIDE)
 _PAGE_OFFSETS = np.arange(4 * SIDE, dtype=np.intp) * 256
-_START = int(_past_zeros(np.array([_MASK], np.uint32), PAGE)[0])
-"""What a page of zeros makes of the initial value."""
 
 
 def crc32c(page: bytes | memoryview) -> int:
@@ -72,7 +76,8 @@ def crc32c(page: bytes | memoryview) -> int:
     data = np.frombuffer(page, np.uint8)
     if len(data) != PAGE:
         raise Internal(f"{len(data)} bytes are not a page.", reason="PAGE_INCOMPLETE")
+    of_rows, of_pages, start = _tables()
     # No index is outside; `wrap` spares numpy the copy that it makes to be able to raise.
-    rows = np.bitwise_xor.reduce(_ROWS.take(_ROW_OFFSETS + data, mode="wrap").reshape(SIDE, SIDE), axis=1)
-    folded = _PAGES.take(_PAGE_OFFSETS + rows.view(np.uint8), mode="wrap")
-    return int(np.bitwise_xor.reduce(folded)) ^ _START ^ _MASK
+    rows = np.bitwise_xor.reduce(of_rows.take(_ROW_OFFSETS + data, mode="wrap").reshape(SIDE, SIDE), axis=1)
+    folded = of_pages.take(_PAGE_OFFSETS + rows.view(np.uint8), mode="wrap")
+    return int(np.bitwise_xor.reduce(folded)) ^ start ^ _MASK
