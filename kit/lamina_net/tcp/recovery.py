@@ -8,7 +8,7 @@ acknowledgment says that the next record is lost too (RFC 6582, 3.2). LOSS: all 
 
 A timeout is doubted at first (F-RTO, RFC 5682, 2.1): only the first record goes again; an acknowledgment of part of the
 rest lets two new segments go; one more says that what was never sent again arrives, so nothing was lost, and all is as
-before. An acknowledgment that brings nothing ends the doubt.
+before. An acknowledgment that brings nothing, or of all at once, ends the doubt, and so does having no news to send.
 """
 
 from __future__ import annotations
