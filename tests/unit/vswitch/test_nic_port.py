@@ -15,19 +15,20 @@ from lamina_vswitch.io.nic_driver import HardwareBelow, NicDriver, NicWish
 from lamina_vswitch.io.nic_port import NicPort
 
 MS = 10**6
+FAULT = Unavailable("It stands.", reason="NIC_DMA_FAULT", next_step="None.")
 
 
 class Failing:
     """A driver that fails a while after it was opened."""
 
-    def __init__(self, clock: Clock, works_ns: int) -> None:
+    def __init__(self, clock: Clock, works_ns: int, error: Exception) -> None:
         self.pairs: list[Any] = []
-        self._clock, self._works_ns = clock, works_ns
+        self._clock, self._works_ns, self._error = clock, works_ns, error
 
     async def serve(self) -> None:
         """Fail in the end."""
         await self._clock.sleep_ns(self._works_ns)
-        raise Unavailable("It stands.", reason="NIC_DMA_FAULT", next_step="None.")
+        raise self._error
 
     async def finish(self) -> None:
         """End."""
@@ -36,7 +37,9 @@ class Failing:
         """Nothing is to be given back."""
 
 
-def history(monkeypatch: pytest.MonkeyPatch, works_ns: Callable[[int], int], until_ns: int) -> tuple[list[int], int]:
+def history(
+    monkeypatch: pytest.MonkeyPatch, works_ns: Callable[[int], int], until_ns: int, error: Exception = FAULT
+) -> tuple[list[int], int]:
     """Return when a NIC was opened, in milliseconds, and how many failures were told."""
     loop = VirtualLoop(1, strict=True)
     clock = VirtualClock(loop)
@@ -45,7 +48,7 @@ def history(monkeypatch: pytest.MonkeyPatch, works_ns: Callable[[int], int], unt
 
     async def take(*_: Any) -> NicDriver:
         opened.append(clock.now_ns() // MS)
-        return cast("NicDriver", Failing(clock, works_ns(len(opened))))
+        return cast("NicDriver", Failing(clock, works_ns(len(opened)), error))
 
     async def run() -> None:
         port = NicPort(
@@ -71,6 +74,11 @@ def test_a_nic_that_worked_is_tried_soon(monkeypatch: pytest.MonkeyPatch) -> Non
     """A failure after a minute of work is a new one: told again, and the NIC is tried soon."""
     found = history(monkeypatch, lambda count: 60_000 * MS if count == 2 else 0, 62_000 * MS)
     assert found == ([0, 200, 60_400, 61_400], 2)
+
+
+def test_a_defect_ends_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no driver should raise is told like a failure, and the NIC is opened again."""
+    assert history(monkeypatch, lambda _: 0, 1_000 * MS, KeyError(7)) == ([0, 200], 1)
 
 
 async def test_what_cannot_be_mapped_is_an_error_like_any_other() -> None:

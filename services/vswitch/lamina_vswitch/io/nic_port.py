@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from lamina_kit.clock import Clock
-from lamina_kit.errors import LaminaError
+from lamina_kit.errors import Internal, LaminaError
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.io.backends.backend import sorted_out
 from lamina_vswitch.io.backends.port_end import PortEnd
@@ -129,6 +129,7 @@ class NicPort:
 
     async def _keep(self) -> None:
         attempt, steady_ns = 0, 0
+        failure: LaminaError
         while not self._closing:
             try:
                 if self._driver is None:
@@ -136,9 +137,12 @@ class NicPort:
                 steady_ns = self._clock.now_ns() + STEADY_NS
                 await self._driver.serve()
             except LaminaError as error:
-                if self._driver is not None and self._clock.now_ns() >= steady_ns:
-                    self._last_failure, attempt = "", 0
-                self._tell(error)
+                failure = error
+            except Exception as error:  # it costs the NIC its stream, and not the uplink
+                failure = Internal(f"A defect ended the driver: {error!r}.", reason="DEFECT", next_step="Report it.")
+            if self._driver is not None and self._clock.now_ns() >= steady_ns:
+                self._last_failure, attempt = "", 0
+            self._tell(failure)
             await self._drop()
             if self._closing:
                 return
