@@ -1,4 +1,4 @@
-"""Switches between two network namespaces, for benches: ours at packet sockets or TAP devices, a bridge, Open vSwitch.
+"""Switches between two network namespaces, for benches: ours at devices of the kernel, a bridge, Open vSwitch.
 
 Everything lies in a namespace of the bench's own, which goes with its process; it needs root. Each end is a namespace
 of a process that sleeps. One frame crosses: end `a` → `a1` → switch → `b1` → end `b`.
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ STATIONS = {"a": "02:00:00:00:0a:01", "b": "02:00:00:00:0b:01"}
 _CLONE_NEWNET = 0x40000000
 _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 KINDS = ("ours", "bridge", "ovs")
+DEVICES = "linux"
+"""Ours too, by its engine of that name: ports are devices of the kernel, and no frame leaves it."""
 
 
 def enter_namespace() -> None:
@@ -88,16 +90,20 @@ class Ends:
 
 @contextmanager
 def joined(kind: str, folder: Path, *, taps: bool = False) -> Iterator[Ends]:
-    """Have two ends that a switch joins. With `taps`, ours and Open vSwitch have TAP devices instead of veths."""
+    """Have two ends that a switch joins. With `taps`, ours and Open vSwitch have TAP devices instead of veths.
+
+    A side whose switch makes the devices gives them to the ends.
+    """
     with ExitStack() as stack:
         ends = Ends()
         stack.callback(ends.close)
-        names = {end: f"{end}1" for end in ADDRESSES}
-        if not taps or kind == "bridge":
+        names = {end: f"{end}0" if kind == DEVICES else f"{end}1" for end in ADDRESSES}
+        is_made_by_switch = kind == DEVICES or (taps and kind != "bridge")
+        if not is_made_by_switch:
             ends.veths()
-        started = {"ours": _ours, "bridge": _bridge, "ovs": _ovs}[kind]
+        started = {"ours": _ours, "bridge": _bridge, "ovs": _ovs, DEVICES: _devices}[kind]
         stack.enter_context(started(folder, list(names.values()), taps))
-        if taps and kind != "bridge":
+        if is_made_by_switch:
             time.sleep(0.2)  # Open vSwitch makes its devices
             for end, name in names.items():
                 ends.give(end, name)
@@ -152,9 +158,17 @@ def _ovs(folder: Path, ports: list[str], taps: bool) -> Iterator[None]:
         subprocess.run(["ip", "link", "del", "br0"], capture_output=True, timeout=20)  # the daemon leaves its own
 
 
+def _ours(folder: Path, ports: list[str], taps: bool) -> AbstractContextManager[None]:
+    return _process("taps" if taps else "packets", *ports)
+
+
+def _devices(folder: Path, ports: list[str], taps: bool) -> AbstractContextManager[None]:
+    return _process("devices", *ports)
+
+
 @contextmanager
-def _ours(folder: Path, ports: list[str], taps: bool) -> Iterator[None]:
-    command = [sys.executable, __file__, "taps" if taps else "packets", *ports]
+def _process(*words: str) -> Iterator[None]:
+    command = [sys.executable, __file__, *words]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as switch:
         assert switch.stdout is not None and switch.stdin is not None
         if switch.stdout.readline() != "ready\n":
@@ -166,6 +180,30 @@ def _ours(folder: Path, ports: list[str], taps: bool) -> Iterator[None]:
             said = switch.stdout.read()
             if said:
                 print(said, end="", file=sys.stderr)
+
+
+async def _kernel_switch(ports: list[str]) -> None:
+    """Be a switch of the kernel with a device for each port, until the standard input ends."""
+    from lamina_vswitch.domain.backend.definition import Veth
+    from lamina_vswitch.domain.definition import SwitchDefinition
+    from lamina_vswitch.engines.linux.engine import LinuxEngine
+    from lamina_vswitch.io.backends.veth import VethBackend
+
+    engine = LinuxEngine(lambda notice: None)
+    try:
+        engine.add_switch("s", SwitchDefinition("s"))
+        for slot, port in enumerate(ports, 1):
+            engine.add_port("s", slot, port, 0, True)
+            engine.attach(slot, VethBackend(engine, slot, Veth(port, up=True)), 0)
+        print("ready", flush=True)
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(sys.stdin.fileno(), ended.set)
+        outside = engine.descriptor()
+        if outside is not None:
+            loop.add_reader(outside, lambda: engine.listen_outside(time.monotonic_ns()))
+        await ended.wait()
+    finally:
+        engine.close()
 
 
 async def _switch(taps: bool, ports: list[str]) -> None:
@@ -202,4 +240,5 @@ async def _switch(taps: bool, ports: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_switch(sys.argv[1] == "taps", sys.argv[2:]))
+    way, names = sys.argv[1], sys.argv[2:]
+    asyncio.run(_kernel_switch(names) if way == "devices" else _switch(way == "taps", names))

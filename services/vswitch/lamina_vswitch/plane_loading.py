@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _MODULE = "lamina_vswitch.plane.switching"
 _LAST = f"intake.read-*.py{sys.version_info.major}{sys.version_info.minor}.nbi"
 """What numba's cache has of the function that is compiled last."""
-_COMPILE = f"import os; os.nice(5); import {_MODULE}"
 
 
 class PlaneLoader:
@@ -78,7 +77,7 @@ async def compile_apart() -> None:
     If it fails, so will loading, which says why.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _COMPILE),
+        *(sys.executable, "-c", f"import {_MODULE}"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -243,6 +243,27 @@ async def test_what_the_ring_has_no_room_for_is_counted(network: Network, eventu
     bench.backend.close()
 
 
+async def test_a_defect_costs_the_frames_of_one_burst(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the switch fails at is not read from the ring again and again: the next frame is switched."""
+    bench = Bench(lambda end: network.do(lambda: PacketBackend(end, Packet("right"), 100)))
+    failed = asyncio.Event()
+
+    def failing(*arguments: object) -> None:
+        raise ValueError("a defect")
+
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failed.set())
+    with network.end("left") as peer, monkeypatch.context() as broken:
+        for name in ("switch", "transmit"):
+            broken.setattr(PortEnd, name, failing)
+        peer.send(frame(BROADCAST, A, "lost"))
+        async with asyncio.timeout(20):
+            await failed.wait()
+        broken.undo()
+        peer.send(frame(BROADCAST, A, "heard"))
+        assert await bench.hear(1) == [frame(BROADCAST, A, "heard")]
+    bench.backend.close()
+
+
 async def test_what_is_not_there_is_refused(network: Network) -> None:
     """An interface that does not exist, and a TAP device that somebody else has."""
     end = PortEnd(ModelEngine(lambda notice: None), 1, lambda: 1500, lambda: 0)

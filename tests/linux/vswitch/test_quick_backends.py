@@ -19,6 +19,7 @@ from lamina_kit.rng import Rng
 from lamina_kit.service import Environment, local
 from lamina_vswitch import backend_table
 from lamina_vswitch.config import VswitchConfig
+from lamina_vswitch.plane.switching import Plane
 from lamina_vswitch.server import build
 
 A = bytes.fromhex("020000000001")
@@ -58,6 +59,7 @@ async def test_a_backend_of_the_service_goes_by_the_plane(
     monkeypatch.setattr(backend_table.BackendTable, "_open", opening)
     made = await stub.CreateBackend(backends_pb2.CreateBackendRequest(parent=port.name, backend=wanted))
     await eventually(lambda: opened[0].quick, "the plane is loaded")
+    assert isinstance(opened[0]._fast[0], Plane)  # it was compiled when this file was imported: no clock runs for that
     with network.end("left") as peer:
         peer.send(b"\xff" * 6 + A + b"\x88\xb5" + bytes(46))
         asked = pb.GetPortCountersRequest(port=port.name)
