@@ -219,15 +219,17 @@ def test_an_address_that_jumps_shows_a_loop(made: Any, step_ns: int, found: bool
 
 def test_the_mac_flood_of_a_second_stays_within_its_bounds(made: Any) -> None:
     """100,000 addresses in a second: the table and the port keep their limits, and each frame has its reason."""
+    # an engine with a time of its own gets as many as fill the table: each frame costs it some system calls
+    flood = 100_000 if "given-time" in made.engine.capabilities else 12_000
     let(made, 1, security=Security(mac_limit=100))
-    for start in range(0, 100_000, 1000):
+    for start in range(0, flood, 1000):
         for slot, count in ((1, 100), (2, 1000)):
             sources = (bytes([2, slot]) + number.to_bytes(4, "big") for number in range(start, start + count))
             made.engine.transmit(slot, [frame(ALL, source) for source in sources], start * 10_000)
             made.sinks[3].frames.clear()
-    assert made.drops(1) == {"MAC_LIMIT": 10_000 - 100}
+    assert made.drops(1) == {"MAC_LIMIT": flood // 10 - 100}
     tally = made.engine.tally(SWITCH, SECOND_NS)
-    assert (tally.mac_entries, tally.mac_refusals) == (8192, 100_100 - 8192)
+    assert (tally.mac_entries, tally.mac_refusals) == (8192, flood + 100 - 8192)
 
 
 def test_what_waits_for_a_held_port_outlives_its_device(made: Any) -> None:
