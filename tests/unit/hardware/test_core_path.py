@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lamina_hardware.io import core_path
+from lamina_kit import numba_cache
 
 
 def _ends(*outcomes: Any) -> Any:
@@ -48,3 +49,17 @@ def test_a_self_test_that_took_too_long_is_tried_again(monkeypatch: pytest.Monke
     busy = core_path.examine(tmp_path)
     assert not busy.passed and "did not end" in busy.reason
     assert core_path.examine(tmp_path).passed
+
+
+@pytest.mark.parametrize("name", ["atomics.py", "runpage.py"])
+def test_a_verdict_ends_with_the_code_that_is_compiled_into_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A change there has compiled code forgotten: the self-test compiles it at the start, not the first run."""
+    for file in ("atomics.py", "runpage.py"):
+        (tmp_path / file).write_text("before")
+    monkeypatch.setattr(numba_cache, "__file__", str(tmp_path / "numba_cache.py"))
+    before = core_path.fingerprint()
+    assert core_path.fingerprint() == before
+    (tmp_path / name).write_text("changed")
+    assert core_path.fingerprint() != before

@@ -107,7 +107,8 @@ def fingerprint() -> str:
     """Identifies everything that the verdict depends on: the emulator's library, Python, the machine, our code."""
     digest = hashlib.sha256()
     library = sorted((Path(unicorn.__file__).parent / "lib").glob("libunicorn*"))
-    for path in (*library, *sorted(Path(__file__).parent.glob("*.py"))):
+    kit = (Path(numba_cache.__file__).with_name(name) for name in ("atomics.py", "runpage.py"))  # compiled into ours
+    for path in (*library, *sorted(Path(__file__).parent.glob("*.py")), *kit):
         stat = path.stat()
         digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     digest.update(f"{sys.version} {platform.machine()} {platform.system()}".encode())
