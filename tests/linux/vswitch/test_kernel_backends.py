@@ -162,6 +162,18 @@ async def test_a_device_that_goes_is_told(network: Network, eventually: Any) -> 
     bench.backend.close()
 
 
+async def test_an_interface_that_goes_is_told(network: Network, eventually: Any) -> None:
+    """An interface that goes down may come up again; one that somebody deletes leaves a failed backend."""
+    bench = Bench(lambda end: network.do(lambda: PacketBackend(end, Packet("right"), 100)))
+    network.run("ip link set right down")
+    await eventually(lambda: "went down" in bench.backend.detail, "the backend knows")
+    assert bench.backend.state is BackendState.OPEN
+    network.run("ip link del left")
+    await eventually(lambda: bench.backend.state is BackendState.FAILED, "the backend has failed")
+    assert "went away" in bench.backend.detail
+    bench.backend.close()
+
+
 async def test_frames_pass_between_an_interface_and_the_switch(network: Network) -> None:
     """What comes in by the interface enters the switch, tags and all; what leaves the port leaves by the interface."""
     bench = Bench(lambda end: network.do(lambda: PacketBackend(end, Packet("right", ring_bytes=1 << 20), 100)))

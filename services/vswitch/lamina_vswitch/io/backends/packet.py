@@ -42,7 +42,7 @@ class PacketBackend:
     takes: Takes | None = Takes(checksum=True, tcp4=True, tcp6=True)
 
     def __init__(self, end: PortEnd, wanted: Packet, capacity: int) -> None:
-        self.state, self.detail = BackendState.OPEN, ""
+        self._failure = self._trouble = ""
         self._end = end
         what = f"interface {wanted.interface}"
         with contextlib.ExitStack() as opened:
@@ -60,6 +60,16 @@ class PacketBackend:
     def start(self) -> None:
         """Begin to bring frames."""
         asyncio.get_running_loop().add_reader(self._in.fileno(), self._readable)
+
+    @property
+    def state(self) -> BackendState:
+        """Open, for as long as the interface is there; it may be down."""
+        return BackendState.FAILED if self._failure or self._is_gone() else BackendState.OPEN
+
+    @property
+    def detail(self) -> str:
+        """What happened to the interface."""
+        return self._failure or ("the interface went away" if self._is_gone() else self._trouble)
 
     @property
     def quick(self) -> bool:
@@ -152,12 +162,16 @@ class PacketBackend:
     def _note_error(self, number: int) -> None:
         """Take an error of the socket, which would wake the loop for ever: its interface went down, or is gone."""
         if number == errno.ENETDOWN:
-            self.detail = "the interface went down"
+            self._trouble = "the interface went down"
         elif number:
-            self.detail = f"the interface failed: {errno.errorcode.get(number, number)}"
+            self._trouble = f"the interface failed: {errno.errorcode.get(number, number)}"
         if number in _OVER:
-            self.state = BackendState.FAILED
+            self._failure = self._trouble
             asyncio.get_running_loop().remove_reader(self._in.fileno())
+
+    def _is_gone(self) -> bool:
+        """Ask the kernel: that an interface goes is told as that it went down, and no more."""
+        return self._in.fileno() >= 0 and not self._in.getsockname()[0]
 
 
 def _raw_socket() -> socket.socket:
