@@ -83,7 +83,7 @@ class NatOutsides:
         def lost() -> None:
             translator.leave_uplink(self._clock.now_ns())
 
-        opened = OutsidePort(self._catalog.engine, slot, self._clock, inside, lost)
+        opened = OutsidePort(self._catalog.engine, slot, self._clock, inside, lost, self._catalog.failed)
         mac = b"\x02" + self._rng.child(name).bytes(5)
 
         def mtu_bytes() -> int:
