@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lamina_kit import numba_cache
 from lamina_kit.rng import Rng
 from lamina_vswitch.engines.interface import SwitchEngine
 from lamina_vswitch.engines.model.engine import ModelEngine
@@ -65,9 +64,8 @@ def is_compiled() -> bool:
     """Tell whether the cache has the plane as its sources are now. An error costs time, and nothing else."""
     plane = Path(__file__).parent / "plane"
     newest = max(source.stat().st_mtime for source in sorted(plane.glob("*.py")))
-    named = os.environ.get("NUMBA_CACHE_DIR")
-    folders = [Path(named)] if named else [plane / "__pycache__", Path(tempfile.gettempdir(), _own_cache())]
-    found = [file for folder in folders for file in sorted(folder.rglob(_LAST))]
+    named = numba_cache.choose()
+    found = sorted((Path(named) if named else plane / "__pycache__").rglob(_LAST))
     return any(file.stat().st_mtime >= newest for file in found)
 
 
@@ -90,7 +88,3 @@ async def compile_apart() -> None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-
-
-def _own_cache() -> str:
-    return f"lamina-numba-{os.getuid()}"  # as `lamina_kit.atomics` names it
