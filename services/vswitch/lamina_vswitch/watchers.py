@@ -34,6 +34,4 @@ class Watchers:
 
     def _attended(self, hub: Hub, by_anybody: bool) -> None:
         """Let the engine tell of frames only while somebody watches."""
-        observer = hub if by_anybody else None
-        if self._engine.observer is not observer:
-            self._engine.observer = observer
+        self._engine.observer = hub if by_anybody else None

@@ -33,6 +33,13 @@ class Watcher:
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
 
+    def wants(self, port: Any) -> bool:
+        """Wants everything."""
+        return True
+
+    def missed(self, port: Any, direction: Direction, count: int, now_ns: int) -> None:
+        """Notes nothing: that is told where frames come from the kernel alone."""
+
     def passed(self, port: Any, direction: Direction, frames: Any, now_ns: int) -> None:
         """Note frames that passed."""
         self.told.append((direction.name, port.slot, list(frames), now_ns))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security, Shaping, StormControl
-from lamina_vswitch.engines.linux.nft_rules import FilteredPort, forgotten, made, unmade
+from lamina_vswitch.engines.linux.nft_rules import FilteredPort, changed, forgotten, made, unmade
 
 POLICIES = {
     "kept by others: isolation, rates": PolicyInForce(
@@ -30,6 +31,11 @@ def test_policies_are_these_rules(golden: Any) -> None:
         port = FilteredPort(3, ("t3v10", "t3v20"), policy, 300)
         assert len(made(port)) >= len(unmade(port))
         lines += [f"# {title}", *made(port), "# and away", *unmade(port), *forgotten(3, port.reasons), ""]
+    for title in ("guards", "kept by others: isolation, rates"):
+        port = FilteredPort(3, ("t3v10", "t3v20"), POLICIES[title])
+        watched = replace(port, watch="w3")
+        lines += [f"# {title}: somebody begins to watch", *changed(port, watched)]
+        lines += ["# and ceases", *changed(watched, port), ""]
     golden("\n".join(lines), Path(__file__).with_name("nft_rules.txt"))
 
 
@@ -37,6 +43,21 @@ def test_a_port_without_legs_has_no_rules() -> None:
     """Nothing is asked of the kernel for a port that no bridge has."""
     port = FilteredPort(3, (), POLICIES["guards"])
     assert (made(port), unmade(port), port.reasons) == ([], [], ())
+
+
+def test_who_watches_has_nothing_forgotten() -> None:
+    """Sets and counters stay when somebody begins or ceases to watch; any other change makes all anew, copies too."""
+    for policy in POLICIES.values():
+        port = FilteredPort(3, ("t3v0",), policy)
+        watched = replace(port, watch="w3")
+        commands = [*changed(port, watched), *changed(watched, port)]
+        assert not [each for each in commands if " set netdev" in each or " counter netdev" in each]
+        drops = sum(each.endswith(" drop") for each in made(port))
+        assert sum(" dup to " in each for each in changed(port, watched)) == drops + 1
+        assert not [each for each in changed(watched, port) if " dup to " in each]
+        longer = replace(watched, devices=("t3v0", "t3v1"))
+        assert changed(watched, longer) == unmade(watched) + made(longer)
+        assert changed(None, watched) == made(watched)
 
 
 def test_every_rule_that_drops_counts() -> None:

@@ -13,12 +13,22 @@ from typing import Any
 
 import grpc
 import pytest
-from lamina.vswitch.v1 import backends_pb2, networks_pb2, networks_pb2_grpc, policies_pb2, policies_pb2_grpc
+from lamina.vswitch.v1 import (
+    backends_pb2,
+    captures_pb2,
+    captures_pb2_grpc,
+    networks_pb2,
+    networks_pb2_grpc,
+    policies_pb2,
+    policies_pb2_grpc,
+)
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 from tests.integration.vswitch.plugging import FAILED, OPEN, plug, state
 from tests.integration.vswitch.test_attach import reason_of
+from tests.integration.vswitch.test_captures import Reader
 from tests.linux.hardware.network import Network, needs_network
+from tests.linux.vswitch.device_bench import ALL, A, B, frame
 
 from lamina_kit.layer import LayerState
 from lamina_kit.rng import Rng
@@ -175,3 +185,33 @@ async def test_a_policy_whose_rules_are_not_taken_does_not_hold(start: Any, monk
     monkeypatch.undo()
     await running.policies.UpdatePortPolicy(policies_pb2.UpdatePortPolicyRequest(policy=own))
     assert (await running.policies.GetPortPolicy(asked)).effective.security.dhcp_guard
+
+
+async def test_the_service_captures_and_mirrors_what_only_the_kernel_has(start: Any) -> None:
+    """A capture is a file of both directions at the ports that it names; a mirror copies to a third device."""
+    running = await start()
+    await running.switches.CreateSwitch(pb.CreateSwitchRequest(switch_id="lan"))
+    names = ("a", "b", "m")
+    ports = {name: await running.port(name) for name in names}
+    ends = {}
+    for name in names:
+        await plug(running, ports[name], veth=backends_pb2.VethBackend(interface=f"lamina-k{name}", up=True))
+        ends[name] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        ends[name].bind((f"lamina-k{name}", 0x88B5))
+    capture = Reader(running, switch=SWITCH, ports=[ports["a"].name], filter="ether proto 0x88b5")
+    assert await capture.more()  # it has begun
+    ends["a"].send(frame(ALL, A))
+    ends["b"].send(frame(A, B))
+    packets = await capture.packets(2)
+    assert [(each.data, each.direction) for each in packets] == [(frame(ALL, A), 1), (frame(A, B), 2)]
+    capture.call.cancel()
+    source, target = ports["b"].name, ports["m"].name
+    wanted = captures_pb2.Mirror(source_ports=[source], destination_port=target, filter=f"ether src {B.hex(':')}")
+    stub = captures_pb2_grpc.CapturesStub(running.channel)
+    await stub.CreateMirror(captures_pb2.CreateMirrorRequest(parent=SWITCH, mirror_id="m", mirror=wanted))
+    ends["b"].send(frame(A, B))
+    async with asyncio.timeout(20):
+        found = [await asyncio.get_running_loop().sock_recv(ends["m"], 2048) for _ in range(2)]
+    assert found == [frame(ALL, A), frame(A, B)]  # flooded before it was a destination; copied
+    for end in ends.values():
+        end.close()

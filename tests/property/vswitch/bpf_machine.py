@@ -15,10 +15,17 @@ _MASK = (1 << 64) - 1
 
 @dataclass
 class Packet:
-    """What a classifier sees: the tags of a packet, outermost first, as (kind, control bits), and its mark."""
+    """What a classifier sees: the tags of a packet, outermost first, as (kind, control bits), its mark, and its bytes
+    without tags."""
 
     tags: list[tuple[int, int]] = field(default_factory=list)
     mark: int = 0
+    size: int = 0
+
+    @property
+    def length(self) -> int:
+        """What the kernel calls the length: the outermost tag lies beside the bytes."""
+        return self.size + 4 * max(0, len(self.tags) - 1)
 
 
 @dataclass
@@ -30,10 +37,12 @@ class Outcome:
 
 
 class Machine:
-    """Maps by descriptor, as lists of numbers."""
+    """Maps by descriptor, as lists of numbers; those in `wide` have four numbers a place."""
 
-    def __init__(self, maps: dict[int, list[int]]) -> None:
-        self._maps = maps
+    def __init__(self, maps: dict[int, list[int]], wide: frozenset[int] = frozenset()) -> None:
+        self.maps = maps
+        self._wide = wide
+        self.copies: list[tuple[int, Packet]] = []
 
     def run(self, code: bytes, packet: Packet) -> Outcome:
         """Run a program."""
@@ -50,7 +59,7 @@ class Machine:
             if opcode == 0x95:
                 return Outcome(registers[0], self._sent)
             if opcode == 0x18:
-                assert src == 1 and number in self._maps
+                assert src == 1 and number in self.maps
                 registers[dst] = number
                 at += 1
             elif opcode == 0x85:
@@ -71,12 +80,13 @@ class Machine:
             self._store(registers[dst], offset, registers[src])
         elif opcode == 0xDB:
             numbers, place = self._value
-            assert registers[dst] == _VALUE and offset == 0
-            numbers[place] += registers[src]
+            assert registers[dst] == _VALUE
+            numbers[place + offset // 8] += registers[src]
         else:
             value = registers[dst]
             computed = {0xB7: number, 0xBF: registers[src], 0x07: value + number, 0x57: value & number}
-            computed[0x47] = value | number
+            computed |= {0x47: value | number, 0x4F: value | registers[src], 0x0F: value + registers[src]}
+            computed[0x77] = value >> (number & 63)
             registers[dst] = computed[opcode] & _MASK
 
     def _loaded(self, address: int, offset: int) -> int:
@@ -86,7 +96,13 @@ class Machine:
         assert address == _CONTEXT
         kind, control = self._packet.tags[0] if self._packet.tags else (0, 0)
         swapped = (kind & 0xFF) << 8 | kind >> 8
-        return {8: self._packet.mark, 20: int(bool(self._packet.tags)), 24: control, 28: swapped}[offset]
+        return {
+            0: self._packet.length,
+            8: self._packet.mark,
+            20: int(bool(self._packet.tags)),
+            24: control,
+            28: swapped,
+        }[offset]
 
     def _store(self, address: int, offset: int, value: int) -> None:
         if address == _STACK:
@@ -97,7 +113,9 @@ class Machine:
 
     def _called(self, function: int, registers: list[int]) -> int:
         if function == 1:
-            numbers, place = self._maps[registers[1]], self._stack[registers[2] - _STACK]
+            numbers, place = self.maps[registers[1]], self._stack[registers[2] - _STACK]
+            if registers[1] in self._wide:
+                place *= 4
             if place >= len(numbers):
                 return 0
             self._value = (numbers, place)
@@ -110,6 +128,10 @@ class Machine:
         if function == 19:
             assert registers[1] == _CONTEXT
             self._packet.tags.pop(0)
+            return 0
+        if function == 13:
+            assert (registers[1], registers[3]) == (_CONTEXT, 0)
+            self.copies.append((registers[2], Packet(list(self._packet.tags), self._packet.mark)))
             return 0
         assert function == 23
         self._sent = (registers[1], registers[2])

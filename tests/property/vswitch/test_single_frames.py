@@ -50,6 +50,13 @@ class Keeper:
 class Blind:
     """An observer that sees nothing: with one, every frame takes the long way."""
 
+    def wants(self, *what: object) -> bool:
+        """Wants everything."""
+        return True
+
+    def missed(self, *what: object) -> None:
+        """Misses nothing."""
+
     def passed(self, *what: object) -> None:
         """Look away."""
 

@@ -7,14 +7,15 @@ from hypothesis import strategies as st
 from tests.property.vswitch.bpf_machine import CUSTOMER, PROVIDER, Machine, Packet
 
 from lamina_vswitch.domain.admission import Admission, admit
+from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.tagging import form_at, in_form
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.engines.linux.bpf_code import assemble
-from lamina_vswitch.engines.linux.bpf_trunk import DROP, VLANS, joiner, splitter, tags_of
+from lamina_vswitch.engines.linux.bpf_trunk import DROP, PASS, REASON_AT, VLANS, joiner, labeller, splitter, tags_of
 
-LEGS, REFUSED = 5, 6
+LEGS, REFUSED, COUNTS = 5, 6, 7
 VLAN_NUMBERS = st.sampled_from([0, 7, 10, 11, 20])
 """VLANs that meet often."""
 TAGS = st.lists(
@@ -39,26 +40,59 @@ def provider_tags(port: Port) -> bool:
     return port.policy.trunk is not None and port.policy.trunk.provider_tags
 
 
+def counts_of(port: Port) -> int | None:
+    """Return the map where a port counts for its VLANs."""
+    return None if port.policy.trunk is None else COUNTS
+
+
 def through_kernel(
     machine: Machine, refused: list[int], entry: Port, port: Port, tags: list[tuple[int, int]]
 ) -> object:
     """Return the tags of a frame as it leaves `port`; None when it does not get there."""
-    packet = Packet(list(tags))
-    into = machine.run(assemble(splitter(tags_of(entry.vlan, entry.policy.trunk), LEGS, REFUSED)), packet)
+    packet = Packet(list(tags), size=len(HEAD + BODY))
+    program = splitter(tags_of(entry.vlan, entry.policy.trunk), LEGS, REFUSED, counts_of(entry), 55)
+    into = machine.run(assemble(program), packet)
     if into.sent is None:
         assert (into.verdict, refused) == (DROP, [1])
+        ((watch, copied),) = machine.copies
+        assert watch == 55
+        assert machine.run(assemble(labeller(tags_of(entry.vlan, entry.policy.trunk))), copied).verdict == PASS
+        assert copied.tags == [(CUSTOMER, DropReason.VLAN_MISMATCH), *tags]
         return None
-    assert (into.sent[1], refused) == (1, [0])
+    assert (into.sent[1], refused, machine.copies) == (1, [0], [])
     vlan = into.sent[0] - 1000
+    check_label(machine, entry, vlan, tags, Packet(list(packet.tags), packet.mark))
     if not port.carries(vlan):
         return None
-    out = machine.run(assemble(joiner(tags_of(port.vlan, port.policy.trunk), vlan, 77)), packet)
+    out = machine.run(assemble(joiner(tags_of(port.vlan, port.policy.trunk), vlan, 77, counts_of(port))), packet)
     assert packet.mark == 0
     if out.sent is None:
         assert out.verdict == DROP
         return None
     assert out.sent == (77, 0)
+    came, left = ([1, size_of(each)] for each in (tags, packet.tags))
+    counted = [*(came if counts_of(entry) else [0, 0]), *(left if counts_of(port) else [0, 0])]
+    assert machine.maps[COUNTS][vlan * 4 : vlan * 4 + 4] == counted
     return packet.tags
+
+
+def size_of(tags: list[tuple[int, int]]) -> int:
+    """Return the bytes of a frame with these tags."""
+    return len(HEAD + BODY) + 4 * len(tags)
+
+
+def check_label(machine: Machine, entry: Port, vlan: int, tags: list[tuple[int, int]], copied: Packet) -> None:
+    """Check that whoever watches reads why a frame was dropped, and the tag that it came with.
+
+    One that names the native VLAN, or none, is not put back, but for a provider's.
+    """
+    copied.mark |= 19 << REASON_AT | 1 << 31
+    program = assemble(labeller(tags_of(entry.vlan, entry.policy.trunk)))
+    assert machine.run(program, copied).verdict == PASS
+    assert copied.tags[0] == (CUSTOMER, 19)
+    is_back = entry.policy.trunk is not None and (vlan != entry.vlan or (tags[:1] and tags[0][0] == PROVIDER))
+    behind = tags[1:] if tags and (tags[0][0] == CUSTOMER or provider_tags(entry)) else tags
+    assert copied.tags[1:] == ([tags[0]] if is_back else []) + behind
 
 
 def through_rules(switch: Switch, entry: Port, port: Port, tags: list[tuple[int, int]]) -> object:
@@ -93,6 +127,6 @@ def test_tags_are_put_on_and_taken_off_as_the_rules_say(
     for each in (entry, port):
         switch.add_port(each)
     legs, refused = [1000 + vlan if entry.carries(vlan) else 0 for vlan in range(VLANS)], [0]
-    machine = Machine({LEGS: legs, REFUSED: refused})
+    machine = Machine({LEGS: legs, REFUSED: refused, COUNTS: [0] * 4 * VLANS}, wide=frozenset({COUNTS}))
     expected = through_rules(switch, entry, port, tags)
     assert through_kernel(machine, refused, entry, port, tags) == expected

@@ -53,6 +53,17 @@ def test_losses_are_told_once() -> None:
     assert capture.take(2) is None
 
 
+def test_what_nobody_had_is_lost_and_told() -> None:
+    """Frames that the kernel had no room for count at their port, like those that did not fit; unless not wanted."""
+    capture = Capture(Selection(SWITCH, direction=IN), 0, lambda: None)
+    capture.miss(A, IN, 3, 1)
+    capture.miss(A, Direction.EGRESS, 3, 1)
+    capture.see(A, IN, [bytes(60)], 2)
+    told = pcapng_reader.read(drained(capture))
+    assert [(s.interface, s.received, s.dropped, s.delivered) for s in told.statistics] == [(A, 4, 3, 1)]
+    assert (capture.lost, len(told.packets)) == (3, 1)
+
+
 def test_the_longest_frame_fits_into_the_smallest_buffer() -> None:
     """A reader who keeps up loses nothing, though the block of such a frame is longer than all that may wait."""
     capture = Capture(Selection(SWITCH, buffer_bytes=BUFFER_BYTES[0]), 0, lambda: None)

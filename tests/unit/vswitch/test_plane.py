@@ -192,6 +192,13 @@ class Watcher:
     def __init__(self) -> None:
         self.heard: list[tuple[int, Direction, int]] = []
 
+    def wants(self, port: Port) -> bool:
+        """Wants everything."""
+        return True
+
+    def missed(self, port: Port, direction: Direction, count: int, now_ns: int) -> None:
+        """Hears nothing: that is told where frames come from the kernel alone."""
+
     def passed(self, port: Port, direction: Direction, frames: Sequence[bytes], now_ns: int) -> None:
         """Note who it was."""
         self.heard.append((port.slot, direction, len(frames)))

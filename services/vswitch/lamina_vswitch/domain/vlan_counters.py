@@ -48,6 +48,10 @@ class VlanCounters:
         """Note that a port that has left is gone; its slot may be another port's."""
         self._before.pop(slot, None)
 
+    def add(self, vlan: int, counted: Counters) -> None:
+        """Add what somebody else has counted for a VLAN of a trunk."""
+        _add(self._of(vlan), counted, 1)
+
     def received(self, trunk: Port, frames: Sequence[bytes]) -> None:
         """Count frames that came in at a trunk."""
         for vlan, part in _by_vlan(trunk, frames).items():

@@ -104,7 +104,10 @@ class SwitchEngine(Protocol):
     name: ClassVar[str]
     capabilities: ClassVar[tuple[str, ...]]
     observer: Observer | None
-    """Hears of every frame; None, as at the start, when nobody watches. Needs `watching`."""
+    """Hears of every frame; None, as at the start, when nobody watches. Needs `watching`.
+
+    It is set again whenever what it wants may be something else.
+    """
     port_changed: Callable[[int], None]
     """Called with the slot of a port whose link, carrier or VLAN changed; at the start with nobody behind it."""
 

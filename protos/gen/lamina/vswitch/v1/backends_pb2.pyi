@@ -162,7 +162,9 @@ Global___TapBackend: _TypeAlias = TapBackend  # noqa: Y015
 class VethBackend(_message.Message):
     """A pair of devices: a new interface of this machine, and its other end, which is a port of the switch in the kernel
     itself. Frames between two such ports, and their addresses, are the kernel's alone: they are counted and obey the
-    port's policy, and captures, mirrors, frame records and faults do not see them.
+    port's policy, and faults do not meet them. Captures and mirrors get copies of them from the kernel, which costs
+    something only while one looks at the port; copies for which the kernel had no room are counted as lost frames of the
+    capture. Frame records are made of them only meanwhile.
 
     The kernel keeps these parts of a policy: VLAN and trunk, isolation, forged transmits, the limit of addresses, DHCP and
     router guard, storms of broadcast and multicast, and shaping. While such a backend is there, a change to the others is

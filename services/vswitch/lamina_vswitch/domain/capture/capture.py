@@ -32,13 +32,14 @@ class Piece(NamedTuple):
 
 @dataclass(slots=True)
 class _Interface:
-    """A port in the file: its number there, and what became of its frames."""
+    """A port in the file: its number there, and what became of its frames; `missed` ones were never had."""
 
     number: int
     start_ns: int
     received: int = 0
     accepted: int = 0
     lost: int = 0
+    missed: int = 0
     lost_told: int = 0
 
 
@@ -83,6 +84,16 @@ class Capture:
         if self._waiting:
             self._wake()
 
+    def miss(self, port: str, direction: Direction, count: int, now_ns: int) -> None:
+        """Count frames as lost that went this way at a port, and that nobody had for this capture."""
+        if self.full or self._closed or not self.selection.chooses(port, direction):
+            return
+        interface = self._interfaces.get(port) or self._describe(port, now_ns + self._offset_ns)
+        interface.received += count
+        interface.missed += count
+        self.lost += count
+        self._wake()
+
     def take(self, now_ns: int) -> Piece | None:
         """Take the next blocks, or None when nothing waits. Losses are told behind what waited while they happened."""
         data: list[bytes] = []
@@ -96,7 +107,7 @@ class Capture:
                 self._waiting_bytes -= len(block)
         if not self._waiting:
             for interface in self._interfaces.values():
-                if interface.lost > interface.lost_told:
+                if interface.lost + interface.missed > interface.lost_told:
                     self._waiting.append((self._statistics(interface, now_ns), False))
         return Piece(b"".join(data), frames, self.lost) if data else None
 
@@ -129,13 +140,13 @@ class Capture:
         self.frames += 1
 
     def _statistics(self, interface: _Interface, now_ns: int) -> bytes:
-        interface.lost_told = interface.lost
+        interface.lost_told = interface.lost + interface.missed
         return pcapng.interface_statistics(
             interface.number,
             interface.start_ns,
             now_ns + self._offset_ns,
             received=interface.received,
-            dropped=interface.lost,
+            dropped=interface.lost_told,
             accepted=interface.accepted,
             delivered=interface.accepted - interface.lost,
         )

@@ -24,6 +24,17 @@ class Hub:
         self._copy = copy
         self._attended = attended
 
+    def wants(self, port: Port) -> bool:
+        """Tell whether a capture or a mirror looks at a port."""
+        if any(capture.selection.looks_at(port.name) for capture in self.captures):
+            return True
+        return any(tap.looks_at(port) for tap in self._taps)
+
+    def missed(self, port: Port, direction: Direction, count: int, now_ns: int) -> None:
+        """Count frames that captures did not get to see."""
+        for capture in self.captures:
+            capture.miss(port.name, direction, count, now_ns)
+
     def passed(self, port: Port, direction: Direction, frames: Sequence[bytes], now_ns: int) -> None:
         """Hand on frames that passed."""
         for capture in self.captures:

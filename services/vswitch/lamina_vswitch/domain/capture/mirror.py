@@ -46,6 +46,12 @@ class Tap:
         self._ports = f"{switch}/ports/"
         self._passes = compile_filter(definition.filter)
 
+    def looks_at(self, port: Port) -> bool:
+        """Tell whether frames at a port may be copied."""
+        if port.slot in self.slots:
+            return True
+        return any(port.carries(vlan) for vlan in self.definition.vlans) and port.name.startswith(self._ports)
+
     def copies(self, port: Port, direction: Direction, frames: Sequence[bytes]) -> list[bytes]:
         """Return the copies that this mirror wants of frames that go this way at a port.
 

@@ -25,6 +25,12 @@ class Direction(enum.IntEnum):
 class Observer(Protocol):
     """Hears of every frame at the ports of a host. Times are nanoseconds since the stack's start."""
 
+    def wants(self, port: Port) -> bool:
+        """Tell whether anybody wants to hear of a port; an engine asks where telling costs something."""
+
+    def missed(self, port: Port, direction: Direction, count: int, now_ns: int) -> None:
+        """Hear that so many frames, at least one, went this way at a port and could not be told."""
+
     def passed(self, port: Port, direction: Direction, frames: Sequence[bytes], now_ns: int) -> None:
         """Hear of frames that entered at `port` and went somewhere, or that were put in its queue; never empty."""
 

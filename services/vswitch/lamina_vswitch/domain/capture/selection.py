@@ -38,4 +38,8 @@ class Selection:
         """Tell whether frames that go this way at a port are wanted."""
         if self.direction not in (None, direction):
             return False
+        return self.looks_at(port)
+
+    def looks_at(self, port: str) -> bool:
+        """Tell whether a port is one of those that are captured."""
         return port in self.ports if self.ports else port.startswith(f"{self.switch}/ports/")

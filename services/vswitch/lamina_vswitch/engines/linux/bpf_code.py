@@ -71,6 +71,11 @@ def add(dst: int, value: int) -> Instruction:
     return Instruction(0x07, dst, imm=value)
 
 
+def add_register(dst: int, src: int) -> Instruction:
+    """Add another register."""
+    return Instruction(0x0F, dst, src)
+
+
 def mask(dst: int, value: int) -> Instruction:
     """Keep the bits that a number has."""
     return Instruction(0x57, dst, imm=value)
@@ -79,6 +84,16 @@ def mask(dst: int, value: int) -> Instruction:
 def set_bits(dst: int, value: int) -> Instruction:
     """Set the bits that a number has."""
     return Instruction(0x47, dst, imm=value)
+
+
+def merge(dst: int, src: int) -> Instruction:
+    """Set the bits that another register has."""
+    return Instruction(0x4F, dst, src)
+
+
+def shift_right(dst: int, bits: int) -> Instruction:
+    """Move bits down; zeros follow."""
+    return Instruction(0x77, dst, imm=bits)
 
 
 def jump(to: str) -> Instruction:

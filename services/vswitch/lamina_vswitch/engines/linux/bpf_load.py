@@ -20,7 +20,7 @@ _LICENSE = ctypes.create_string_buffer(b"Apache-2.0")
 
 
 class ArrayMap:
-    """An array in the kernel that programs share with this process; values of `value_bytes`, 4 or 8."""
+    """An array in the kernel that programs share with this process; values of `value_bytes`, 4 or a multiple of 8."""
 
     def __init__(self, value_bytes: int, places: int) -> None:
         self._value_bytes = value_bytes

@@ -6,7 +6,8 @@ and hands the frame in at the leg of its VLAN. The *joiner* runs where frames le
 hands the frame out at the port's device. An access port has one leg, and its VLAN is the native one.
 
 Between the two, the rest of a tag (priority and drop eligibility, and whether it was a provider's) travels in the mark
-of the packet, so that a frame which crosses from trunk to trunk keeps it.
+of the packet, so that a frame which crosses from trunk to trunk keeps it. The number of its VLAN does too, for whoever
+watches the port: the *labeller* runs where copies of frames leave for this process (`device_watches.py`).
 
 Source: bpf-helpers(7) for the numbers of functions; `struct __sk_buff` of <linux/bpf.h> for the offsets.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.engines.linux.bpf_code import (
     STACK_END,
@@ -22,6 +24,7 @@ from lamina_vswitch.engines.linux.bpf_code import (
     Label,
     Program,
     add,
+    add_register,
     add_to_memory,
     call,
     copy,
@@ -33,8 +36,10 @@ from lamina_vswitch.engines.linux.bpf_code import (
     load,
     load_map,
     mask,
+    merge,
     put,
     set_bits,
+    shift_right,
     store,
 )
 
@@ -44,10 +49,22 @@ VLANS = 4096
 PASS, DROP = 0, 2
 """Verdicts of a classifier (TC_ACT_OK, TC_ACT_SHOT)."""
 
+_LENGTH = 0
 _MARK, _TAGGED, _TAG, _TAG_KIND = 8, 20, 24, 28
-_MAP_LOOKUP, _VLAN_PUSH, _VLAN_POP, _REDIRECT = 1, 18, 19, 23
+_MAP_LOOKUP, _CLONE_REDIRECT, _VLAN_PUSH, _VLAN_POP, _REDIRECT = 1, 13, 18, 19, 23
 _INTO_INGRESS = 1
 _VID_BITS, _PRIORITY_BITS, _PROVIDER_MARK = 0x0FFF, 0xF000, 0x1_0000
+_TAG_BYTES = 4
+_HAD_TAG_AT = 18
+"""The bit of the mark that says whether a frame came in with a tag."""
+
+FRAMES_IN, FRAMES_OUT = 0, 16
+"""Where a VLAN's numbers lie in a map of counts, each followed by the bytes; 8 bytes a number."""
+
+REASON_AT = 20
+"""Bits of the mark from here tell why a frame was dropped, as the number of the reason; 0: it passed."""
+
+_REASON_BITS = 0x3F
 _CUSTOMER, _PROVIDER = 0x0081, 0xA888
 """EtherTypes 0x8100 and 0x88a8 in network order, as a little-endian machine reads them."""
 
@@ -66,11 +83,12 @@ def tags_of(vlan: int, trunk: Trunk | None) -> Tags:
     return Tags(vlan) if trunk is None else Tags(vlan, is_trunk=True, provider_tags=trunk.provider_tags)
 
 
-def splitter(tags: Tags, legs: int, refused: int) -> Program:
+def splitter(tags: Tags, legs: int, refused: int, counts: int | None, watch: int = 0) -> Program:
     """Return the program at the way in of a port, with the descriptors of its maps.
 
     `legs` holds an interface index for each VLAN, 0 for one that the port does not carry. `refused` counts, in its one
-    place, the frames that were in no VLAN of the port.
+    place, the frames that were in no VLAN of the port. `counts` has four numbers for each VLAN, None: nobody counts.
+    `watch` is the index of the device that takes copies of what is refused, 0: none.
     """
     return [
         copy(6, 1),
@@ -82,9 +100,10 @@ def splitter(tags: Tags, legs: int, refused: int) -> Program:
         copy(7, 8),
         mask(7, _VID_BITS),
         mask(8, _PRIORITY_BITS),
+        set_bits(8, 1 << _HAD_TAG_AT),
         load(2, 6, _TAG_KIND),
         jump_if(2, _CUSTOMER, "customer"),
-        *_provider(tags.provider_tags),
+        *_provider(tags),
         Label("customer"),
         jump_unless(7, 0, "pop"),
         put(7, tags.native),  # a tag that names no VLAN tells a priority alone, as far as the native VLAN goes
@@ -98,7 +117,11 @@ def splitter(tags: Tags, legs: int, refused: int) -> Program:
         *_looked_up("refuse"),
         load(9, 0, 0),
         jump_if(9, 0, "refuse"),
+        merge(8, 7),
         store(6, _MARK, 8),
+        shift_right(8, _HAD_TAG_AT),
+        mask(8, 1),
+        *(_counted(counts, FRAMES_IN, had_tag=8) if counts is not None else []),
         copy(1, 9),
         put(2, _INTO_INGRESS),
         call(_REDIRECT),
@@ -111,6 +134,7 @@ def splitter(tags: Tags, legs: int, refused: int) -> Program:
         put(1, 1),
         add_to_memory(0, 0, 1),
         Label("end"),
+        *(_copied(watch) if watch else []),
         put(0, DROP),
         leave(),
     ]
@@ -121,8 +145,10 @@ def detour(device: int) -> Program:
     return [put(1, device), put(2, 0), call(_REDIRECT), leave()]
 
 
-def joiner(tags: Tags, vlan: int, device: int) -> Program:
+def joiner(tags: Tags, vlan: int, device: int, counts: int | None) -> Program:
     """Return the program at the way out of the leg of a VLAN, which leads to the device of the port, by its index.
+
+    `counts` is as for the splitter, which shares it; an access port has none.
 
     On a trunk a provider's tag is put back also where its VLAN is the native one: without it the inner tag would be
     read there. An access port is the customer's end, and gets the frame without it.
@@ -140,6 +166,7 @@ def joiner(tags: Tags, vlan: int, device: int) -> Program:
         call(_VLAN_PUSH),
         jump_unless(0, 0, "lost"),
     ]
+    leaving = [put(2, vlan), store(STACK_END, -4, 2), *_counted(counts or 0, FRAMES_OUT)]
     return [
         copy(6, 1),
         load(7, 6, _MARK),
@@ -151,6 +178,7 @@ def joiner(tags: Tags, vlan: int, device: int) -> Program:
         *([jump("out")] if native else []),
         *(push if tags.provider_tags or not native else []),
         Label("out"),
+        *(leaving if counts is not None else []),
         *send,
         Label("lost"),
         put(0, DROP),
@@ -158,11 +186,80 @@ def joiner(tags: Tags, vlan: int, device: int) -> Program:
     ]
 
 
-def _provider(counts: bool) -> list[Instruction | Label]:
-    """Return what is done with a tag that is not a customer's."""
-    if not counts:
-        return [jump("refuse")]
+def labeller(tags: Tags) -> Program:
+    """Return the program at the way out of the device that takes copies of the frames of a port.
+
+    It puts the tag back that the frame had at the port, and before that another one, of a customer, whose 12 bits of a
+    VLAN are the reason why the frame was dropped.
+    """
+    return [
+        copy(6, 1),
+        load(7, 6, _MARK),
+        put(2, _PROVIDER),
+        jump_if_bits(7, _PROVIDER_MARK, "push"),
+        put(2, _CUSTOMER),
+        copy(3, 7),
+        mask(3, _VID_BITS),
+        jump_if(3, tags.native, "label"),
+        Label("push"),
+        copy(3, 7),
+        mask(3, _PRIORITY_BITS | _VID_BITS),
+        copy(1, 6),
+        call(_VLAN_PUSH),
+        jump_unless(0, 0, "lost"),
+        Label("label"),
+        put(2, _CUSTOMER),
+        copy(3, 7),
+        shift_right(3, REASON_AT),
+        mask(3, _REASON_BITS),
+        copy(1, 6),
+        call(_VLAN_PUSH),
+        jump_unless(0, 0, "lost"),
+        put(0, PASS),
+        leave(),
+        Label("lost"),
+        put(0, DROP),
+        leave(),
+    ]
+
+
+def _provider(tags: Tags) -> list[Instruction | Label]:
+    """Return what is done with a tag that is not a customer's. One that does not count stays where it is."""
+    if not tags.provider_tags:
+        return [put(7, tags.native), put(8, 0), jump("refuse")]
     return [jump_unless(2, _PROVIDER, "refuse"), set_bits(8, _PROVIDER_MARK)]
+
+
+def _copied(watch: int) -> list[Instruction | Label]:
+    """Return what hands a copy of a refused frame to the labeller."""
+    return [
+        merge(8, 7),
+        set_bits(8, DropReason.VLAN_MISMATCH << REASON_AT),
+        store(6, _MARK, 8),
+        copy(1, 6),
+        put(2, watch),
+        put(3, 0),
+        call(_CLONE_REDIRECT),
+    ]
+
+
+def _counted(counts: int, place: int, had_tag: int | None = None) -> list[Instruction | Label]:
+    """Return what counts a frame for the VLAN whose number lies at the end of the stack.
+
+    A tag that lies beside the frame is not in its length; one that was taken off is told by a register, as 0 or 1.
+    """
+    return [
+        load_map(1, counts),
+        *_looked_up("counted"),
+        put(1, 1),
+        add_to_memory(0, place, 1),
+        load(1, 6, _LENGTH),
+        load(2, 6, _TAGGED),
+        *([add_register(1, 2)] * _TAG_BYTES),
+        *([add_register(1, had_tag)] * _TAG_BYTES if had_tag is not None else []),
+        add_to_memory(0, place + 8, 1),
+        Label("counted"),
+    ]
 
 
 def _looked_up(absent: str) -> list[Instruction | Label]:

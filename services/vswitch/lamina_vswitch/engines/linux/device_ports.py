@@ -13,7 +13,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lamina_kit.errors import FailedPrecondition, LaminaError, PermissionDenied
 from lamina_vswitch.domain.counters import Counters
@@ -21,6 +21,7 @@ from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.engines.linux import links
 from lamina_vswitch.engines.linux.bpf_trunk import Tags
+from lamina_vswitch.engines.linux.device_watches import DeviceWatches
 from lamina_vswitch.engines.linux.namespace import Namespace
 from lamina_vswitch.engines.linux.netlink import Netlink
 from lamina_vswitch.engines.linux.nft_rules import FilteredPort
@@ -41,7 +42,8 @@ class _Device:
 
     `mtu_bytes` is that of its end here; the other end is its user's. `before` is what the port had counted before;
     `counts` what the device had when it was asked last, frames and bytes in and out; `mismatched` what was in no VLAN
-    of the port as it read tags before.
+    of the port as it read tags before. `vlans` is what a trunk counted for each VLAN and nobody took yet; `told` is
+    what its programs had counted then.
     """
 
     index: int
@@ -51,6 +53,8 @@ class _Device:
     tags: Tags | None = None
     counts: tuple[int, int, int, int] = (0, 0, 0, 0)
     mismatched: int = 0
+    vlans: list[tuple[int, Counters]] = field(default_factory=list)
+    told: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
 
 
 class DevicePorts:
@@ -62,6 +66,7 @@ class DevicePorts:
         self._legs = TrunkLegs(netlink)
         self._out, self._in = Rates(netlink), Rates(netlink)
         self._rules = NftTable(namespace)
+        self.watches = DeviceWatches(netlink, namespace)
         self._devices: dict[int, _Device] = {}
         self._detours: dict[int, tuple[int, int]] = {}
 
@@ -98,6 +103,7 @@ class DevicePorts:
         """Remove the pair, and everything that was set at it; its legs are gone already."""
         device = self._devices.pop(slot)
         self._rules.remove(slot)
+        self.watches.end(slot)
         self._out.forget(slot)
         self._in.forget(slot)
         device.socket.close()
@@ -126,9 +132,14 @@ class DevicePorts:
         if device.tags is not None:
             device.tags = None
             device.mismatched += self._legs.refused(slot)
+            self._count_vlans(slot)
+            device.told = {}
             self._legs.remove(slot)
         self._legs.make(slot, device.index, tags)
         device.tags = tags
+        if slot in self.watches:
+            self.watches.read(slot, tags)
+            self._legs.copy_refused(slot, self.watches.index_of(slot))
         if slot in self._detours:
             self._take_detour(slot)
 
@@ -171,7 +182,8 @@ class DevicePorts:
 
     def _filtered(self, slot: int, policy: PolicyInForce, ageing_seconds: int) -> FilteredPort:
         devices = tuple(leg.device for leg in self._legs.legs(slot).values())
-        return FilteredPort(slot, devices, policy, ageing_seconds)
+        watch = self.watches.device_of(slot) if slot in self.watches else ""
+        return FilteredPort(slot, devices, policy, ageing_seconds, watch)
 
     def _take_detour(self, slot: int) -> None:
         """Lead what comes in at a port through a pair of devices, so that it waits at the way out of the first."""
@@ -191,6 +203,23 @@ class DevicePorts:
             raise
         self._detours[slot] = pair
 
+    def watch(self, slot: int) -> None:
+        """Listen to the frames of a port, in `watches`; of those that rules see, from the next `apply` on. Idempotent.
+
+        Raises FailedPrecondition `BPF_REFUSED`.
+        """
+        tags = self._devices[slot].tags
+        if slot not in self.watches and tags is not None:
+            self.watches.begin(slot, f"d{slot}", tags)
+            self._legs.copy_refused(slot, self.watches.index_of(slot))
+
+    def watch_no_more(self, slot: int) -> None:
+        """Listen to a port no more; its rules go back to what they were with the next `apply`."""
+        self.watches.end(slot)
+        with contextlib.suppress(KernelRefusal):  # somebody took the device away, and the programs with it
+            if self._devices[slot].tags is not None:
+                self._legs.copy_refused(slot, 0)
+
     def show_link(self, slot: int, *, up: bool) -> None:
         """Give the interface a carrier, or none."""
         with contextlib.suppress(KernelRefusal):  # a device that is gone shows nothing
@@ -200,10 +229,16 @@ class DevicePorts:
         """Send complete frames out of a port, to its interface; return how many went."""
         for sent, frame in enumerate(frames):
             try:
-                self._devices[slot].socket.send(frame)
+                self._send(slot, frame)
             except OSError:
                 return sent
         return len(frames)
+
+    def _send(self, slot: int, frame: bytes) -> None:
+        if slot in self.watches:
+            self.watches.send(slot, frame)
+        else:
+            self._devices[slot].socket.send(frame)
 
     def counters(self, slot: int, shell: Counters) -> Counters:
         """Return the counters of a port: frames as its device counted them, drops here and in the kernel by reason.
@@ -228,8 +263,25 @@ class DevicePorts:
             drops,
         )
 
+    def take_vlans(self, slot: int) -> list[tuple[int, Counters]]:
+        """Return what went through VLANs of a trunk since the last time; a VLAN may be there more than once."""
+        self._count_vlans(slot)
+        device = self._devices[slot]
+        taken, device.vlans = device.vlans, []
+        return taken
+
+    def _count_vlans(self, slot: int) -> None:
+        device = self._devices[slot]
+        for vlan, now in self._legs.counts(slot).items():
+            before = device.told.get(vlan, (0, 0, 0, 0))
+            if now != before:
+                frames_in, bytes_in, frames_out, bytes_out = (new - old for new, old in zip(now, before, strict=True))
+                device.vlans.append((vlan, Counters(frames_in, bytes_in, frames_out, bytes_out)))
+                device.told[vlan] = now
+
     def close(self) -> None:
         """Remove all devices. Idempotent."""
+        self.watches.close()
         for slot in sorted(self._devices):
             device = self._devices.pop(slot)
             device.socket.close()

@@ -8,6 +8,7 @@ captures, records, counters. In its middle the kernel decides who gets a frame, 
 from __future__ import annotations
 
 import errno
+import select
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,8 +31,12 @@ from lamina_vswitch.engines.linux.crossing import Crossing, leaves_at
 from lamina_vswitch.engines.linux.device_ports import PluggedDevice
 from lamina_vswitch.engines.linux.kernel import Kernel
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
+from lamina_vswitch.engines.linux.seen_frames import tell_seen
 from lamina_vswitch.engines.linux.taps import Tap
 from lamina_vswitch.engines.model.engine import ModelEngine
+
+_SEEN_AT_ONCE = 64
+"""Frames of one socket that are told in a turn of the loop; the kernel may switch more than can be told."""
 
 
 class LinuxEngine(ModelEngine):
@@ -62,6 +67,9 @@ class LinuxEngine(ModelEngine):
         self.kernel = Kernel()
         self._bridges: dict[str, Bridges] = {}
         self._made = 0
+        self._outside = select.epoll()
+        for file in (self.kernel.descriptor, self.kernel.devices.watches.descriptor):
+            self._outside.register(file, select.EPOLLIN)
 
     def close(self) -> None:
         """End all devices, and the namespace with them. Streams that end later find switches without a kernel."""
@@ -69,16 +77,18 @@ class LinuxEngine(ModelEngine):
             switch = self._switches[name]
             switch.fdb, switch.decider = Fdb(switch.fdb.ageing_ns, switch.fdb.limit), None
         self._bridges.clear()
+        self._outside.close()
         self.kernel.close()
 
     def descriptor(self) -> int | None:
         """Return what becomes readable when the kernel has something to tell or to deliver."""
-        return self.kernel.descriptor
+        return self._outside.fileno()
 
     def listen_outside(self, now_ns: int) -> None:
         """Take in what the kernel learned and forgot, and hand on frames that it made itself."""
         if not self.kernel.is_closed:
             self.kernel.listen(now_ns)
+            self._tell_seen(now_ns)
             self._hand_on(now_ns)
 
     def bridges_of(self, switch: str) -> Bridges:
@@ -112,6 +122,7 @@ class LinuxEngine(ModelEngine):
     def remove_port(self, slot: int, now_ns: int) -> None:
         """Remove a port with its devices and all MAC entries that name it; its sink learns of it."""
         bridges = self._bridges.get(self._switch_of[slot].name)
+        self._count_vlans(slot)
         super().remove_port(slot, now_ns)
         if bridges is not None:
             self._settle(lambda: bridges.settle_port(slot))
@@ -184,6 +195,7 @@ class LinuxEngine(ModelEngine):
         bridges = self._bridges.get(switch.name) if switch is not None else None
         if bridges is not None:
             self._settle(lambda: bridges.settle_port(slot))
+            self._watch(slot)
         super()._changed(slot)
 
     def _settle(self, settle: Callable[[], None]) -> None:
@@ -216,6 +228,7 @@ class LinuxEngine(ModelEngine):
         try:
             self.kernel.devices.plug(slot, interface, switch.mtu_bytes, super().counters(slot), up=up)
             bridges.settle_port(slot)
+            self._watch(slot)
         except BaseException:
             self._unplug_device(slot)
             raise
@@ -232,11 +245,59 @@ class LinuxEngine(ModelEngine):
         super().set_policy(slot, vlan, policy, now_ns)
         if slot in self.kernel.devices:
             self._bridges[self._switch_of[slot].name].apply(slot)
+            self._watch(slot)
 
     def counters(self, slot: int) -> Counters:
         """Return a copy of the counters of a port; those of a device are the kernel's."""
         counters = super().counters(slot)
         return self.kernel.devices.counters(slot, counters) if slot in self.kernel.devices else counters
+
+    def _attended(self) -> None:
+        """Listen to the devices that somebody wants to hear of, and to no others."""
+        for slot in sorted(self._switch_of):
+            self._watch(slot)
+
+    def _watch(self, slot: int) -> None:
+        """Listen to a port if it is a device that somebody wants to hear of, else no more."""
+        devices, observer = self.kernel.devices, self.observer
+        if slot not in devices:
+            return
+        wanted = observer is not None and observer.wants(self._port(slot))
+        if wanted == (slot in devices.watches):
+            return
+        bridges = self._bridges[self._switch_of[slot].name]
+        if wanted:
+            self._settle(lambda: devices.watch(slot))
+            self._settle(lambda: bridges.apply(slot))
+        else:
+            devices.watch_no_more(slot)
+            self._settle(lambda: bridges.apply(slot))
+
+    def _tell_seen(self, now_ns: int) -> None:
+        """Tell of frames that only the kernel had."""
+        seen, missed = self.kernel.devices.watches.seen(_SEEN_AT_ONCE)
+        for each in seen:
+            switch = self._switch_of.get(each.slot)
+            if switch is not None:
+                tell_seen(self._watching, switch, switch.ports[each.slot], each, now_ns)
+        observer = self.observer
+        for slot, direction, count in missed:
+            if observer is not None and slot in self._switch_of:
+                observer.missed(self._port(slot), direction, count, now_ns)
+
+    def vlan_counters(self, switch: str) -> list[tuple[int, Counters]]:
+        """Return the counters of every VLAN of a switch that has or had ports, ordered by number."""
+        made = self._switches[switch]
+        for slot in sorted(made.ports):
+            self._count_vlans(slot)
+        return self._watching.vlan_counters(made, self.counters)
+
+    def _count_vlans(self, slot: int) -> None:
+        """Note what the kernel has counted for the VLANs of a trunk, if it did."""
+        switch = self._switch_of.get(slot)
+        if switch is not None and slot in self.kernel.devices:
+            for vlan, counted in self.kernel.devices.take_vlans(slot):
+                self._watching.of_trunks(switch).add(vlan, counted)
 
     def _unplug_device(self, slot: int) -> None:
         """Make a port one of this process again, or take away what is left of one that was removed."""
@@ -246,6 +307,7 @@ class LinuxEngine(ModelEngine):
             bridges.lose_legs(slot)
         if slot in self.kernel.devices:
             if switch is not None:
+                self._count_vlans(slot)
                 switch.ports[slot].counters = self.counters(slot)
             self.kernel.devices.unplug(slot)
         if bridges is not None:

@@ -4,18 +4,23 @@ Everything lies in one table of the family `netdev`, which sees frames where the
 learns from them. A port has a chain over its legs, where its frames are without tags, named counters for its drops, and
 sets for addresses that the kernel notes by itself. The order of the rules is that of the switch's pipeline.
 
+While somebody watches a port, a device takes copies of its frames: of those that are dropped with the reason in their
+mark, of the others behind all rules.
+
 Source: nft(8), sections on the netdev family, stateful objects, and sets (`dynamic`, `timeout`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security, StormControl
+from lamina_vswitch.engines.linux.bpf_trunk import REASON_AT
 
 TABLE = "netdev lamina"
+_BEHIND = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +28,14 @@ class FilteredPort:
     """A port as rules see it. `devices`: its legs, in order; without any there are no rules.
 
     Where the policy has no address of the device, the kernel takes the first one that comes. `ageing_seconds` is the
-    switch's.
+    switch's. `watch` is the device that takes copies; empty: none.
     """
 
     slot: int
     devices: tuple[str, ...]
     policy: PolicyInForce
     ageing_seconds: int = 300
+    watch: str = ""
 
     @property
     def reasons(self) -> tuple[DropReason, ...]:
@@ -53,23 +59,33 @@ def counter_name(slot: int, reason: DropReason) -> str:
 
 
 def made(port: FilteredPort) -> list[str]:
-    """Return the commands that make the chain of a port, none when its policy asks nobody to look at frames."""
-    if not port.reasons:
-        return []
-    commands = [f"add counter {TABLE} {counter_name(port.slot, reason)}" for reason in port.reasons]
-    commands += [f"add set {TABLE} {name} {{ {what} }}" for name, what in _sets(port)]
-    devices = ", ".join(f'"{device}"' for device in port.devices)
-    hook = f"type filter hook ingress devices = {{ {devices} }} priority 0; policy accept;"
-    commands.append(f"add chain {TABLE} {_chain(port.slot)} {{ {hook} }}")
-    return commands + [f"add rule {TABLE} {_chain(port.slot)} {rule}" for rule in _entering(port)]
+    """Return the commands that make the chains of a port, none when its policy asks nobody to look at frames."""
+    commands: list[str] = []
+    if port.reasons:
+        commands += [f"add counter {TABLE} {counter_name(port.slot, reason)}" for reason in port.reasons]
+        commands += [f"add set {TABLE} {name} {{ {what} }}" for name, what in _sets(port)]
+        commands += [_hooked(port, _chain(port.slot), 0), *_rules(port)]
+    return commands + _watched(port)
 
 
 def unmade(port: FilteredPort) -> list[str]:
     """Return the commands that take away what `made` made of the same port; counters stay, for they go on counting."""
-    if not port.reasons:
-        return []
-    chain = f"{TABLE} {_chain(port.slot)}"
-    return [f"flush chain {chain}", f"delete chain {chain}", *(f"delete set {TABLE} {name}" for name, _ in _sets(port))]
+    commands = _unwatched(port)
+    if port.reasons:
+        chain = f"{TABLE} {_chain(port.slot)}"
+        commands += [f"flush chain {chain}", f"delete chain {chain}"]
+        commands += [f"delete set {TABLE} {name}" for name, _ in _sets(port)]
+    return commands
+
+
+def changed(old: FilteredPort | None, new: FilteredPort) -> list[str]:
+    """Return the commands that make the rules of a port others. Who begins to watch it has nothing forgotten."""
+    if old is None:
+        return made(new)
+    if replace(old, watch=new.watch) != new:
+        return unmade(old) + made(new)
+    again = [f"flush chain {TABLE} {_chain(new.slot)}", *_rules(new)] if new.reasons else []
+    return _unwatched(old) + again + _watched(new)
 
 
 def forgotten(slot: int, reasons: Iterable[DropReason]) -> list[str]:
@@ -79,6 +95,36 @@ def forgotten(slot: int, reasons: Iterable[DropReason]) -> list[str]:
 
 def _chain(slot: int) -> str:
     return f"p{slot}_enters"
+
+
+def _copies(slot: int) -> str:
+    return f"p{slot}_seen"
+
+
+def _hooked(port: FilteredPort, chain: str, priority: int) -> str:
+    devices = ", ".join(f'"{device}"' for device in port.devices)
+    hook = f"type filter hook ingress devices = {{ {devices} }} priority {priority}; policy accept;"
+    return f"add chain {TABLE} {chain} {{ {hook} }}"
+
+
+def _rules(port: FilteredPort) -> list[str]:
+    return [f"add rule {TABLE} {_chain(port.slot)} {rule}" for rule in _entering(port)]
+
+
+def _watched(port: FilteredPort) -> list[str]:
+    """Return the commands that have what passes copied, behind all rules."""
+    if not port.watch or not port.devices:
+        return []
+    return [
+        _hooked(port, _copies(port.slot), _BEHIND),
+        f'add rule {TABLE} {_copies(port.slot)} dup to "{port.watch}"',
+    ]
+
+
+def _unwatched(port: FilteredPort) -> list[str]:
+    if not port.watch or not port.devices:
+        return []
+    return [f"{verb} chain {TABLE} {_copies(port.slot)}" for verb in ("flush", "delete")]
 
 
 def _sets(port: FilteredPort) -> list[tuple[str, str]]:
@@ -101,11 +147,11 @@ def _entering(port: FilteredPort) -> list[str]:
     policy = port.policy
     rules = _secure(port, policy.security)
     if policy.storm_control is not None:
-        rules += _calm(port.slot, policy.storm_control)
+        rules += _calm(port, policy.storm_control)
     if policy.security.mac_limit:
         rules += [
             f"update @p{port.slot}_macs {{ iif . ether saddr }} accept",
-            _drop(port.slot, DropReason.MAC_LIMIT),
+            _drop(port, DropReason.MAC_LIMIT),
         ]
     return ["ether saddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 accept", *rules]
 
@@ -114,19 +160,19 @@ def _secure(port: FilteredPort, security: Security) -> list[str]:
     slot = port.slot
     rules: list[str] = []
     if security.reject_forged_transmits and port.policy.mac:
-        rules.append(f"ether saddr != {port.policy.mac.hex(':')} {_drop(slot, DropReason.FORGED_TRANSMIT)}")
+        rules.append(f"ether saddr != {port.policy.mac.hex(':')} {_drop(port, DropReason.FORGED_TRANSMIT)}")
     elif security.reject_forged_transmits:
         # the first address finds room; any other does not, and the first rule ends before its mark is set
         rules.append("meta mark set meta mark and 0x7fffffff")
         rules.append(f"add @p{slot}_first {{ ether saddr }} meta mark set meta mark or 0x80000000")
-        rules.append(f"meta mark and 0x80000000 == 0 {_drop(slot, DropReason.FORGED_TRANSMIT)}")
+        rules.append(f"meta mark and 0x80000000 == 0 {_drop(port, DropReason.FORGED_TRANSMIT)}")
         rules.append("meta mark set meta mark and 0x7fffffff")
     if security.dhcp_guard:
-        drop = _drop(slot, DropReason.DHCP_GUARD)
+        drop = _drop(port, DropReason.DHCP_GUARD)
         rules.append(f"meta protocol ip udp sport 67 udp dport 68 {drop}")
         rules.append(f"meta protocol ip6 udp sport 547 udp dport 546 {drop}")
     if security.router_guard:
-        rules.append(f"icmpv6 type nd-router-advert {_drop(slot, DropReason.ROUTER_GUARD)}")
+        rules.append(f"icmpv6 type nd-router-advert {_drop(port, DropReason.ROUTER_GUARD)}")
     return rules
 
 
@@ -134,9 +180,9 @@ def _limits_storms(control: StormControl | None) -> bool:
     return control is not None and bool(control.broadcast or control.multicast)
 
 
-def _calm(slot: int, control: StormControl) -> list[str]:
+def _calm(port: FilteredPort, control: StormControl) -> list[str]:
     """Return a bucket for each class: it fills at the rate and holds what comes in a second, as the model's."""
-    drop = _drop(slot, DropReason.STORM)
+    drop = _drop(port, DropReason.STORM)
     rules: list[str] = []
     if control.broadcast:
         rules.append(f"ether daddr ff:ff:ff:ff:ff:ff {_above(control.broadcast)} {drop}")
@@ -151,5 +197,6 @@ def _above(frames: int) -> str:
     return f"limit rate over {frames}/second burst {frames} packets"
 
 
-def _drop(slot: int, reason: DropReason) -> str:
-    return f'counter name "{counter_name(slot, reason)}" drop'
+def _drop(port: FilteredPort, reason: DropReason) -> str:
+    copied = f'meta mark set meta mark or {reason << REASON_AT:#x} dup to "{port.watch}" ' if port.watch else ""
+    return f'counter name "{counter_name(port.slot, reason)}" {copied}drop'

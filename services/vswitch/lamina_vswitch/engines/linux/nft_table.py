@@ -15,7 +15,7 @@ from lamina_kit.errors import FailedPrecondition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.engines.linux.namespace import Namespace
 from lamina_vswitch.engines.linux.netlink import Netlink, attribute, attributes
-from lamina_vswitch.engines.linux.nft_rules import TABLE, FilteredPort, counter_name, forgotten, made, unmade
+from lamina_vswitch.engines.linux.nft_rules import TABLE, FilteredPort, changed, counter_name, forgotten, unmade
 
 _NETFILTER = 12
 _GET_OBJECT = 10 << 8 | 19
@@ -71,8 +71,7 @@ class NftTable:
         self._netlink.close()
 
     def _changes(self, port: FilteredPort) -> list[str]:
-        old = self._ports.get(port.slot)
-        return (unmade(old) if old is not None else []) + made(port)
+        return changed(self._ports.get(port.slot), port)
 
     def _apply(self, commands: list[str], *, check: bool = False) -> None:
         if not commands:

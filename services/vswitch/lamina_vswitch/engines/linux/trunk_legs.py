@@ -9,6 +9,7 @@ Source: veth(4); net/core/link_watch.c of Linux 6.18.
 from __future__ import annotations
 
 import os
+import struct
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
@@ -26,6 +27,9 @@ from lamina_vswitch.engines.linux.traffic_control import (
 )
 from lamina_vswitch.engines.linux.veth import add_pair, set_up
 
+_COUNTS = struct.Struct("<QQQQ")
+"""Of a VLAN: frames and bytes in, frames and bytes out; see `bpf_trunk.FRAMES_IN`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leg:
@@ -41,8 +45,12 @@ class _Trunk:
     tags: Tags
     places: ArrayMap
     refused: ArrayMap
+    counts: ArrayMap | None
+    entry: int
+    watch: int = 0
     legs: dict[int, Leg] = field(default_factory=dict)
     entered: set[int] = field(default_factory=set)
+    carried: set[int] = field(default_factory=set)
 
 
 class TrunkLegs:
@@ -59,10 +67,11 @@ class TrunkLegs:
         """
         with ExitStack() as made:
             places, refused = (made.enter_context(closing(ArrayMap(*each))) for each in ((4, VLANS), (8, 1)))
-            trunk = _Trunk(index, tags, places, refused)
+            counts = made.enter_context(closing(ArrayMap(_COUNTS.size, VLANS))) if tags.is_trunk else None
+            trunk = _Trunk(index, tags, places, refused, counts, index)
             let_programs_run(self._netlink, index)
             made.callback(let_no_programs_run, self._netlink, index)
-            self._split(trunk, index)
+            self._split(trunk)
             made.pop_all()
         self._trunks[slot] = trunk
 
@@ -73,10 +82,12 @@ class TrunkLegs:
         """
         trunk = self._trunks[slot]
         if pair is None:
-            self._split(trunk, trunk.index)
+            trunk.entry = trunk.index
+            self._split(trunk)
             return
         let_programs_run(self._netlink, pair[1])
-        self._split(trunk, pair[1])
+        trunk.entry = pair[1]
+        self._split(trunk)
         self._attach(trunk.index, INGRESS, detour(pair[0]), "lamina-detour")
 
     def add_leg(self, slot: int, vlan: int, bridge: int, mtu_bytes: int) -> Leg:
@@ -93,13 +104,14 @@ class TrunkLegs:
         try:
             set_up(self._netlink, index_of(self._netlink, peer), up=True)
             let_programs_run(self._netlink, leg.index)
-            self._attach(leg.index, EGRESS, joiner(trunk.tags, vlan, trunk.index), "lamina-joiner")
+            self._attach(leg.index, EGRESS, joiner(trunk.tags, vlan, trunk.index, _descriptor(trunk)), "lamina-joiner")
             enslave(self._netlink, leg.index, bridge, mtu_bytes)
             index_of(self._netlink, name)  # asked for a link, the kernel notices its carrier now, not a second later
         except BaseException:
             remove(self._netlink, leg.index)
             raise
         trunk.legs[vlan] = leg
+        trunk.carried.add(vlan)
         return leg
 
     def let_in(self, slot: int) -> None:
@@ -129,8 +141,7 @@ class TrunkLegs:
         for vlan in list(self._trunks[slot].legs):
             self.remove_leg(slot, vlan)
         trunk = self._trunks.pop(slot)
-        trunk.places.close()
-        trunk.refused.close()
+        _close_maps(trunk)
         let_no_programs_run(self._netlink, trunk.index)
 
     def legs(self, slot: int) -> dict[int, Leg]:
@@ -143,16 +154,35 @@ class TrunkLegs:
         trunk = self._trunks.get(slot)
         return 0 if trunk is None else trunk.refused[0]
 
+    def counts(self, slot: int) -> dict[int, tuple[int, int, int, int]]:
+        """Return what went through each VLAN of a trunk: frames and bytes that came in, frames and bytes that left.
+
+        Nothing for an access port, whose device counts for its VLAN.
+        """
+        trunk = self._trunks.get(slot)
+        if trunk is None or trunk.counts is None:
+            return {}
+        found = {}
+        for vlan in sorted(trunk.carried):
+            found[vlan] = _COUNTS.unpack(trunk.counts[vlan].to_bytes(_COUNTS.size, "little"))
+        return found
+
     def close(self) -> None:
         """Let go of the maps; the devices go with the namespace."""
         for trunk in self._trunks.values():
-            trunk.places.close()
-            trunk.refused.close()
+            _close_maps(trunk)
         self._trunks.clear()
 
-    def _split(self, trunk: _Trunk, entry: int) -> None:
-        program = splitter(trunk.tags, trunk.places.descriptor, trunk.refused.descriptor)
-        self._attach(entry, INGRESS, program, "lamina-splitter")
+    def copy_refused(self, slot: int, watch: int) -> None:
+        """Have copies of frames in no VLAN of a trunk go to the device with an index; 0: no more."""
+        self._trunks[slot].watch = watch
+        self._split(self._trunks[slot])
+
+    def _split(self, trunk: _Trunk) -> None:
+        program = splitter(
+            trunk.tags, trunk.places.descriptor, trunk.refused.descriptor, _descriptor(trunk), trunk.watch
+        )
+        self._attach(trunk.entry, INGRESS, program, "lamina-splitter")
 
     def _attach(self, index: int, end: int, program: Program, name: str) -> None:
         descriptor = load_classifier(assemble(program))
@@ -160,3 +190,14 @@ class TrunkLegs:
             run_program(self._netlink, index, end, descriptor, name)
         finally:
             os.close(descriptor)
+
+
+def _descriptor(trunk: _Trunk) -> int | None:
+    return None if trunk.counts is None else trunk.counts.descriptor
+
+
+def _close_maps(trunk: _Trunk) -> None:
+    trunk.places.close()
+    trunk.refused.close()
+    if trunk.counts is not None:
+        trunk.counts.close()

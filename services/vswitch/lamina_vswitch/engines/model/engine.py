@@ -92,7 +92,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
     def remove_port(self, slot: int, now_ns: int) -> None:
         """Remove a port and all MAC entries that name it; its sink learns of it."""
         self._sampler.forget(self._port(slot).name)
-        self._watching.remove_port(self._switch_of[slot], self._port(slot))
+        self._watching.remove_port(self._switch_of[slot], self._port(slot), self.counters(slot))
         switch = self._switch_of.pop(slot)
         switch.remove_port(slot, now_ns)
         self._loss.pop(slot, None)
@@ -133,7 +133,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN."""
         if self._port(slot).policy.trunk is None:
-            self._watching.leave_vlan(self._switch_of[slot], self._port(slot))
+            self._watching.leave_vlan(self._switch_of[slot], self._port(slot), self.counters(slot))
         self._switch_of[slot].set_vlan(slot, vlan, now_ns)
 
     def attach(self, slot: int, sink: FrameSink, now_ns: int, takes: Takes | None = None) -> None:
@@ -311,11 +311,11 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         switch, port = self._switch_of[slot], self._port(slot)
         was_trunk = port.policy.trunk is not None
         if not was_trunk and (port.vlan != vlan or policy.trunk is not None):
-            self._watching.leave_vlan(switch, port)
+            self._watching.leave_vlan(switch, port, self.counters(slot))
         self._policing.set_policy(slot, vlan, policy, now_ns)
         self._exits.settle(self._policing.keeps_frames)
         if was_trunk and policy.trunk is None:
-            self._watching.enter_vlan(switch, port)
+            self._watching.enter_vlan(switch, port, self.counters(slot))
 
     def set_loop_detection(self, name: str, detection: LoopDetection | None, rng: Rng, now_ns: int) -> None:
         """Watch a switch for loops, or no more."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from lamina_vswitch.domain.capture.observer import Direction, Observer, accepted
 from lamina_vswitch.domain.capture.records import FrameRecord, RecordBook, is_sampled, lost_at, lost_behind
@@ -61,14 +60,27 @@ class Watching:
         now_ns: int,
         decision: Decision | None = None,
     ) -> None:
+        """Count drops for the VLANs of a trunk, and tell of them."""
+        if port.policy.trunk is not None:
+            self._vlans[switch.name].dropped(port, reason, frames)
+        self.lost(switch, port, direction, reason, frames, now_ns, decision)
+
+    def lost(
+        self,
+        switch: Switch,
+        port: Port,
+        direction: Direction,
+        reason: DropReason,
+        frames: Sequence[bytes],
+        now_ns: int,
+        decision: Decision | None = None,
+    ) -> None:
         """Tell of drops, and record the first one of a port and reason in a second, and each with a sampled trace.
 
         `decision` is what the switch decided about the first frame; None when the frames were lost at the port itself.
         """
         if self.observer is not None:
             self.observer.dropped(port, direction, reason, frames, now_ns)
-        if port.policy.trunk is not None:
-            self._vlans[switch.name].dropped(port, reason, frames)
         if decision is None:
             for lost in frames:
                 if type(lost) is not bytes and is_sampled(lost):
@@ -119,29 +131,29 @@ class Watching:
         del self._vlans[switch]
         self.book.forget_switch(switch)
 
-    def remove_port(self, switch: Switch, port: Port) -> None:
-        """Keep what a port that goes counted for its VLAN."""
+    def remove_port(self, switch: Switch, port: Port, counted: Counters) -> None:
+        """Keep what a port that goes counted for its VLAN; `counted` is a copy."""
         if port.policy.trunk is None:
-            self.leave_vlan(switch, port)
+            self.leave_vlan(switch, port, counted)
         self._vlans[switch.name].forget(port.slot)
         self.book.forget_port(port.name)
 
-    def leave_vlan(self, switch: Switch, port: Port) -> None:
-        """Keep what a port counted for its VLAN so far: it goes to another one."""
-        self._vlans[switch.name].leave(port.slot, port.vlan, copy.deepcopy(port.counters))
+    def leave_vlan(self, switch: Switch, port: Port, counted: Counters) -> None:
+        """Keep what a port counted for its VLAN so far, as a copy: it goes to another one."""
+        self._vlans[switch.name].leave(port.slot, port.vlan, counted)
 
-    def enter_vlan(self, switch: Switch, port: Port) -> None:
-        """Let what a port counts from now on be its VLAN's: it was a trunk."""
-        self._vlans[switch.name].enter(port.slot, copy.deepcopy(port.counters))
+    def enter_vlan(self, switch: Switch, port: Port, counted: Counters) -> None:
+        """Let what a port counts from now on, beyond this copy, be its VLAN's: it was a trunk."""
+        self._vlans[switch.name].enter(port.slot, counted)
 
     def of_trunks(self, switch: Switch) -> VlanCounters:
         """Return where the frames of a switch's trunks are counted one by one."""
         return self._vlans[switch.name]
 
-    def vlan_counters(self, switch: Switch) -> list[tuple[int, Counters]]:
-        """Return the counters of every VLAN that has or had ports, ordered by number."""
+    def vlan_counters(self, switch: Switch, counters: Callable[[int], Counters]) -> list[tuple[int, Counters]]:
+        """Return the counters of every VLAN that has or had ports, ordered by number; `counters` has a port's."""
         access = [port for port in switch.ports.values() if port.policy.trunk is None]
-        return self._vlans[switch.name].all((port.slot, port.vlan, port.counters) for port in access)
+        return self._vlans[switch.name].all((port.slot, port.vlan, counters(port.slot)) for port in access)
 
 
 class WatchedTables(Tables):
@@ -158,9 +170,14 @@ class WatchedTables(Tables):
 
     @observer.setter
     def observer(self, observer: Observer | None) -> None:
-        self._watching.observer = observer
-        for switch in self._switches.values():
-            switch.changed()
+        if observer is not self._watching.observer:
+            self._watching.observer = observer
+            for switch in self._switches.values():
+                switch.changed()
+        self._attended()
+
+    def _attended(self) -> None:
+        """Do nothing: what passes here is seen in any case."""
 
     def records(self, switch: str) -> list[FrameRecord]:
         """Return what is recorded of the frames of a switch, newest first."""
@@ -168,4 +185,5 @@ class WatchedTables(Tables):
 
     def vlan_counters(self, switch: str) -> list[tuple[int, Counters]]:
         """Return the counters of every VLAN of a switch that has or had ports, ordered by number."""
-        return self._watching.vlan_counters(self._switches[switch])
+        made = self._switches[switch]
+        return self._watching.vlan_counters(made, lambda slot: made.ports[slot].counters)
