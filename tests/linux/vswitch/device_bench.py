@@ -14,6 +14,7 @@ from tests.linux.hardware.network import Network, needs_network
 from lamina_vswitch.domain.backend.definition import Veth
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.policy.settings import PolicyInForce
+from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.linux.engine import LinuxEngine
 from lamina_vswitch.io.backends.veth import VethBackend
 
@@ -55,7 +56,8 @@ class Bench:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.engine = LinuxEngine(lambda notice: None)
+        self.notices: list[Notice] = []
+        self.engine = LinuxEngine(self.notices.append)
         self.engine.add_switch(SWITCH, SwitchDefinition("s"))
         self.veths: dict[int, VethBackend] = {}
         self.ends: dict[int, socket.socket] = {}

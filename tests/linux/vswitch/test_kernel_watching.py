@@ -169,6 +169,23 @@ def test_long_tcp_is_told_as_what_it_is(bench: Bench) -> None:
     assert offload is not None and (offload.segments, offload.segment_bytes) == (1, 1400)
 
 
+def test_a_watch_that_cannot_be_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the program nft nothing that comes in is copied: the event log says why; what leaves is seen."""
+    bench.veth(1)
+    bench.veth(2)
+    monkeypatch.setenv("PATH", "/nowhere")
+    ears = bench.engine.observer = Ears(1, 2)
+    bench.send(1, frame(ALL, A))
+    assert ears.take() == [(2, OUT, "", frame(ALL, A))]
+    why = [dict(each.inputs)["why"] for each in bench.notices if each.event == "kernel.refused"]
+    assert len(why) == 2 and all("rules" in each for each in why)
+    monkeypatch.undo()
+    bench.engine.observer = ears
+    bench.let(1, isolated=True)
+    bench.send(1, frame(ALL, A))
+    assert ears.take() == [(1, IN, "", frame(ALL, A)), (2, OUT, "", frame(ALL, A))]
+
+
 def test_vlans_count_what_the_kernel_switched(bench: Bench) -> None:
     """A trunk's frames by VLAN, tags included, an access port's as its VLAN's; nothing is lost when ports change."""
     bench.veth(1, 7, trunk=Trunk(((10, 11),), 7))
