@@ -77,7 +77,9 @@ def _configure_create(verbs: Any) -> None:
     sub.add_argument(
         "--ask", action="append", default=[], metavar="ADDRESS", help="DNS server for other names; repeatable"
     )
-    sub.add_argument("--uplink", default="", metavar="SWITCH/UPLINK", help="where a NAT network has its outside")
+    ways = sub.add_mutually_exclusive_group()
+    ways.add_argument("--kernel", action="store_true", help="a NAT network goes out by the kernel of the machine")
+    ways.add_argument("--uplink", default="", metavar="SWITCH/UPLINK", help="where a NAT network has its outside")
     sub.add_argument("--outside", default="", metavar="ADDRESS/LENGTH", help="its own address at that uplink")
     sub.add_argument("--outside-gateway", default="", metavar="ADDRESS", help="gateway to everything else there")
     command(sub, create_network, lists=True)
@@ -131,7 +133,9 @@ async def create_network(client: Client, args: argparse.Namespace) -> None:
     if args.mode != "bridge" and not args.no_dns:
         domains = [args.domain] if args.domain else []
         wanted.dns.CopyFrom(pb.DnsResponder(domains=domains, upstream_addresses=args.ask))
-    if args.uplink or args.outside or args.outside_gateway:
+    if args.kernel:
+        wanted.nat.outside = pb.NatSettings.OUTSIDE_KERNEL
+    elif args.uplink or args.outside or args.outside_gateway:
         settings = pb.NatSettings(
             outside=pb.NatSettings.OUTSIDE_UPLINK,
             uplink=await part_name(client, "uplinks", args.uplink),

@@ -12,12 +12,14 @@ class VswitchConfig:
     """Limits of one host.
 
     max_switches: most switches, 1 to 4096. max_ports: most ports on all switches together, 1 to 65536. max_networks:
-    most networks, 1 to 4096.
+    most networks, 1 to 4096. nat_namespace: path of the network namespace whose kernel translates for networks with
+    OUTSIDE_KERNEL, for example /run/netns/blue; empty: that of the service.
     """
 
     max_switches: int = 64
     max_ports: int = 4096
     max_networks: int = 256
+    nat_namespace: str = ""
 
     def __post_init__(self) -> None:
         with Checks("CONFIG_OUT_OF_RANGE") as check:

@@ -27,11 +27,12 @@ from lamina_vswitch.names import Names
 
 MUTABLE = ("gateway_address", "host_address", "dhcp", "dns", "nat", "routes")
 _MODES = (pb.Network.MODE_BRIDGE, pb.Network.MODE_NAT, pb.Network.MODE_HOST_ONLY)
-_OUTSIDES = (
-    pb.NatSettings.OUTSIDE_UNSPECIFIED,
-    pb.NatSettings.OUTSIDE_SOCKETS,
-    pb.NatSettings.OUTSIDE_UPLINK,
-)
+_OUTSIDES = {
+    pb.NatSettings.OUTSIDE_UNSPECIFIED: Outside.SOCKETS,
+    pb.NatSettings.OUTSIDE_SOCKETS: Outside.SOCKETS,
+    pb.NatSettings.OUTSIDE_UPLINK: Outside.UPLINK,
+    pb.NatSettings.OUTSIDE_KERNEL: Outside.KERNEL,
+}
 _NO_SUBNET = Subnet(0, 32)
 
 
@@ -174,7 +175,7 @@ def _nat(check: Checks, message: pb.Network, network: NetworkDefinition) -> NatS
     check.that(None not in allowed, field, "has what is not a subnet such as 192.0.2.0/24")
     gateway, alias = wanted.outside_gateway_address, wanted.host_alias_address
     return NatSettings(
-        Outside.UPLINK if uplink else Outside.SOCKETS,
+        _OUTSIDES.get(wanted.outside, Outside.SOCKETS),
         wanted.uplink,
         wanted.outside_address,
         _address(check, "network.nat.outside_gateway_address", gateway) if gateway else 0,

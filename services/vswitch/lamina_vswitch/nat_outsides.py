@@ -95,6 +95,9 @@ class NatOutsides:
         self._catalog.attach(port, opened.port, self._clock.now_ns())
         self._uplinks.pin(port, uplink.uplink)
 
+    def take(self, definition: NetworkDefinition) -> None:
+        """Do nothing: limits are the translator's, and another place is another outside."""
+
     def close(self, network: str) -> None:
         """End what a network has outside; its port stays. Idempotent."""
         self._openings.pop(network, None)

@@ -268,8 +268,8 @@ class Networks:
     def _check_clock(self, wanted: NetworkDefinition) -> None:
         if self.clock.mode != "virtual":
             return
-        if wanted.mode is Mode.NAT and wanted.nat.outside is Outside.SOCKETS:
-            raise clock_virtual("NAT to host sockets")
+        if wanted.mode is Mode.NAT and wanted.nat.outside is not Outside.UPLINK:
+            raise clock_virtual("NAT by this machine")
         if wanted.dns is not None and wanted.dns.upstreams:
             raise clock_virtual("A DNS server to ask for other names")
 

@@ -41,6 +41,7 @@ from lamina_vswitch.io.store_overlays import OverlayStore
 from lamina_vswitch.io.store_policies import PolicyStore
 from lamina_vswitch.io.store_translations import TranslationStore
 from lamina_vswitch.io.store_uplinks import UplinkStore
+from lamina_vswitch.kernel_outsides import KernelOutsides, OutsidesByKind
 from lamina_vswitch.metrics import defects, families
 from lamina_vswitch.names import Names
 from lamina_vswitch.nat_outsides import NatOutsides
@@ -130,7 +131,8 @@ class VswitchService:
         self._uplinks = UplinkTable(self._catalog, UplinkStore(self._store), self._policies, self._networks, now_ns)
         rng = environment.rng.child("outsides")
         self._outsides = NatOutsides(self._catalog, self._uplinks, self._networks, environment.clock, rng)
-        self._translations.outsides = self._outsides
+        self._kernel = KernelOutsides(self._catalog, self._networks, config.nat_namespace, events.record)
+        self._translations.outsides = OutsidesByKind(self._kernel, self._outsides)
         self._policies.resized.append(self._translations.resized)
         self._nics = UplinkNics(self._catalog, self._uplinks, self._policies, environment.clock)
         rng = environment.rng.child("overlays")
@@ -166,6 +168,7 @@ class VswitchService:
         self._translations.load()
         self._uplinks.load()
         self._outsides.load()
+        self._kernel.load()
         self._overlays.load()
         self._catalog.restore(self._environment.clock.now_ns())
         self._policies.restore(self._environment.clock.now_ns())
@@ -202,6 +205,7 @@ class VswitchService:
         self._watchers.stop()
         self._faults.stop()
         self._translations.stop()
+        self._kernel.stop()
         self._pacer.stop()
         self._networks.stop()
         self._overlays.stop()

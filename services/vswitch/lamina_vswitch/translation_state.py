@@ -25,13 +25,16 @@ from lamina_vswitch.io.wakeup import Wakeup
 
 
 class Outsides(Protocol):
-    """What gives networks their outside at an uplink."""
+    """What gives networks an outside that is not sockets of this process."""
 
     def open(
         self, definition: NetworkDefinition, router: Router, translator: NetworkTranslator,
         inside: Callable[[Sequence[bytes]], None],
     ) -> None:  # fmt: skip
-        """Let a translator's outside be at the uplink that a network names; `inside` takes what comes in there."""
+        """Let a translator have the outside that a network names; `inside` takes what comes in there."""
+
+    def take(self, definition: NetworkDefinition) -> None:
+        """Take new limits, destinations and ways of a network; flows that are open go on."""
 
     def close(self, network: str) -> None:
         """End what a network has outside. Idempotent."""
@@ -61,7 +64,7 @@ class TranslationState:
             dropped(reason, ethernet.build(BROADCAST_MAC, router.mac, ethernet.IPV4, packet), now_ns)
 
         self.translator = NetworkTranslator(definition, mtu_bytes, rng, router.errors, packet_dropped, host)
-        if definition.mode is Mode.NAT and definition.nat.outside is Outside.UPLINK:
+        if definition.mode is Mode.NAT and definition.nat.outside is not Outside.SOCKETS:
             outsides.open(definition, router, self.translator, self.send)
         router.translator = self
 
@@ -109,6 +112,7 @@ class TranslationState:
         """Take new limits and destinations; flows that are open go on."""
         self.definition = definition
         self.translator.take(definition)
+        self._outsides.take(definition)
 
     def flush(self, inside: int | None) -> int:
         """Forget the entries of an inside address, or all; return how many."""

@@ -19,6 +19,7 @@ from lamina_net.address import format_address, is_loopback, parse_address
 from lamina_vswitch.domain.definition import Origin
 from lamina_vswitch.domain.nat.forwards import PORT_FORWARD_NAME, Forward, ForwardDefinition
 from lamina_vswitch.domain.nat.host import HostError
+from lamina_vswitch.domain.nat.listing import order
 from lamina_vswitch.domain.nat.refusals import (
     forward_exists,
     not_loopback,
@@ -56,7 +57,7 @@ class Translations:
         self._requests = RequestLedger()
         self._budget = SocketBudget()
         self.outsides: Outsides
-        """What gives networks their outside at an uplink; set before networks are restored."""
+        """What gives networks an outside that is not sockets of this process; set before networks are restored."""
         networks.routed.append(self._joined)
         networks.unrouted.append(self._left)
 
@@ -84,8 +85,15 @@ class Translations:
 
     def entries(self, network: str, inside: int | None, protocol: int | None) -> tuple[Sequence[Entry], int]:
         """Return the entries of an inside address and a protocol, or all, in the order of the list; and the time."""
-        now_ns = self._clock.now_ns()
-        return self._state(network).translator.table.entries(now_ns, inside, protocol), now_ns
+        now_ns, translator = self._clock.now_ns(), self._state(network).translator
+        found = translator.table.entries(now_ns, inside, protocol)
+        if translator.kernel is not None:
+            tracked = [
+                each for each in translator.kernel.entries(now_ns)
+                if inside in (None, each.inside[0]) and protocol in (None, each.protocol)
+            ]  # fmt: skip
+            found = sorted((*found, *tracked), key=order)
+        return found, now_ns
 
     def flush(self, network: str, inside: int | None) -> int:
         """Forget the entries of an inside address, or all; return how many."""
@@ -124,7 +132,13 @@ class Translations:
         """Return the forwarded ports of a network, ordered by id."""
         self._networks.state(network)
         state = self._states.get(network)
-        return state.translator.forwards.all() if state else []
+        if state is None:
+            return []
+        found = state.translator.forwards.all()
+        if state.translator.kernel is not None:
+            for each in found:
+                each.flows = state.translator.kernel.flows(each.definition.port_forward)
+        return found
 
     def delete_forward(self, network: str, port_forward: str) -> None:
         """Delete a forwarded port; connections that came through it go on."""
@@ -237,15 +251,18 @@ class Translations:
 
     def _open(self, state: TranslationState, wanted: ForwardDefinition) -> ForwardDefinition:
         """Open the socket of a forwarded port; return the forward with the port that it has."""
-        gateway, uplink = state.translator.gateway, state.translator.uplink
+        gateway, uplink, kernel = state.translator.gateway, state.translator.uplink, state.translator.kernel
         if uplink is not None:
             port = uplink.open_port(wanted.protocol, wanted.outside[1])
             if port is None:
                 raise port_taken(wanted.outside, "a flow of the network")
             return replace(wanted, outside=(uplink.address, port))
-        if gateway is None:
+        if gateway is not None:
+            at = gateway.open_port(wanted.port_forward, wanted.protocol, wanted.outside)
+        elif kernel is not None:
+            at = kernel.open_port(wanted)
+        else:
             raise not_nat(self._networks.name(wanted.network))
-        at = gateway.open_port(wanted.port_forward, wanted.protocol, wanted.outside)
         if isinstance(at, HostError):
             with Checks() as check:
                 has = at is not HostError.NO_ADDRESS
@@ -258,6 +275,8 @@ class Translations:
     def _close(self, state: TranslationState, forward: ForwardDefinition) -> None:
         if state.translator.gateway is not None:
             state.translator.gateway.close_port(forward.port_forward)
+        if state.translator.kernel is not None:
+            state.translator.kernel.close_port(forward.port_forward)
         if state.translator.uplink is not None:
             state.translator.uplink.close_port(forward.protocol, forward.outside[1], self._clock.now_ns())
 

@@ -85,3 +85,6 @@ def test_a_nat_network_has_its_outside_at_an_uplink(outward: Any) -> None:
     assert (nat["outside_address"], nat["outside_gateway_address"]) == ("192.0.2.2/24", "192.0.2.1")
     assert "UPLINK_IN_USE" in outward.run("vswitch", "delete-uplink", "outward/u1", expect=1).stderr
     outward.run("vswitch", "delete-network", "behind")
+    kernel = ("vswitch", "create-network", "outward", "behind", "10.78.0.0/24", "--vlan", "5", "--kernel")
+    assert "OUTSIDE_NOT_IN_ENGINE" in outward.run(*kernel, expect=1).stderr
+    assert "not allowed with" in outward.run(*kernel, "--uplink", "outward/u1", expect=2).stderr

@@ -40,6 +40,7 @@ BAD_FIELDS: tuple[dict[str, Any], ...] = (
     {"mode": NAT, "nat": nets.NatSettings(entry_limit=15)},
     {"mode": NAT, "nat": nets.NatSettings(allowed_destinations=["x"])},
     {"mode": NAT, "nat": nets.NatSettings(outside=nets.NatSettings.OUTSIDE_UPLINK)},
+    {"mode": NAT, "nat": nets.NatSettings(outside=nets.NatSettings.Outside.ValueType(4))},
     {"routes": [nets.Route(destination="10.9.0.0/24", via_address="10.0.2.9")]},
     {"mode": NAT, "routes": [nets.Route(destination="10.9.0.0/24")]},
     {"mode": NAT, "routes": [nets.Route(destination="10.9.0.0/24", via_address="10.9.0.1")]},
@@ -177,10 +178,12 @@ async def test_a_network_in_bridge_mode_has_no_router(bench: NetworkBench) -> No
 
 @pytest.mark.inside
 async def test_sockets_know_no_virtual_time(start: Any, device: Any, manual_clock: Any) -> None:
-    """On a virtual clock NAT to host sockets and DNS servers outside are refused; host-only is not."""
+    """On a virtual clock NAT by this machine and DNS servers outside are refused; host-only is not."""
     manual_clock.mode = "virtual"
     bench = await NetworkBench(await start(), device).open()
+    kernel = nets.NatSettings(outside=nets.NatSettings.OUTSIDE_KERNEL)
     assert await refusal(bench.create(mode=NAT)) == ("FAILED_PRECONDITION", "CLOCK_VIRTUAL")
+    assert await refusal(bench.create(mode=NAT, nat=kernel)) == ("FAILED_PRECONDITION", "CLOCK_VIRTUAL")
     asks = nets.DnsResponder(upstream_addresses=["192.0.2.1"])
     assert await refusal(bench.create(dns=asks)) == ("FAILED_PRECONDITION", "CLOCK_VIRTUAL")
     await bench.create()

@@ -54,6 +54,7 @@ class Outside(enum.IntEnum):
 
     SOCKETS = 1
     UPLINK = 2
+    KERNEL = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def vlan_has_uplink(switch: str, vlan: int, so: str) -> FailedPrecondition:
 def clock_virtual(what: str) -> FailedPrecondition:
     """Return the error for something that needs sockets of the machine, on a clock that they do not know."""
     return FailedPrecondition(
-        f"{what} needs sockets of this machine, and they know no virtual time.",
+        f"{what} needs sockets or the kernel of this machine, and they know no virtual time.",
         reason="CLOCK_VIRTUAL",
         next_step="Use host-only mode, or run the stack on the real clock.",
     )

@@ -11,6 +11,7 @@ Capabilities that an engine may name (the contract suite asks for them before it
 - `access-vlan`   ports belong to one VLAN, and VLANs are separate
 - `devices`       ports can be devices of the kernel; the engine is a `DeviceEngine`
 - `given-time`    addresses age by the times that callers give, not by a clock of the kernel
+- `kernel-nat`    networks can have the kernel as their outside; the engine is a `TranslatingEngine`
 - `hold-frames`   ports keep back what is for them, while a device moves
 - `learning`      addresses are learned per VLAN, age and move
 - `offloads`      frames with offload headers pass, and are finished where a device does not take them
@@ -27,7 +28,7 @@ catalog sees to that. Values lie within the ranges of `domain/definition.py`. Fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -310,6 +311,14 @@ class DeviceEngine(Protocol):
 
     def check_policy(self, slot: int, policy: PolicyInForce) -> None:
         """Raise FailedPrecondition `POLICY_NOT_IN_KERNEL`, `NFT_REFUSED` if a port's device could not keep a policy."""
+
+
+@runtime_checkable
+class TranslatingEngine(Protocol):
+    """An engine with the capability `kernel-nat`."""
+
+    drops_elsewhere: dict[int, Callable[[], Mapping[DropReason, int]]]
+    """Asked for what else was dropped for a port, by slots; it is counted with its drops."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,6 +239,19 @@ class NatSettings(_message.Message):
         """
         OUTSIDE_UPLINK: NatSettings._Outside.ValueType  # 2
         """Frames on an uplink, from an address of the uplink's network."""
+        OUTSIDE_KERNEL: NatSettings._Outside.ValueType  # 3
+        """The kernel of this machine: packets go by a device of their own into a network namespace, that of the service or
+        one that its configuration names (`vswitch.nat_namespace`). There they are routed, masqueraded and tracked by
+        nf_tables, whatever sends them further. The machine forwards packets while such a network is there; one that did
+        not before forwards no others. Needs an engine with the capability `kernel-nat`, CAP_NET_ADMIN and the program
+        `nft`.
+
+        As elsewhere: ports, limits, destinations (`allowed_destinations`; but 127.0.0.0/8 is never reached), forwarded
+        ports at addresses of the machine, hairpin, states and, but for ICMP (30 s), their times. Other than elsewhere:
+        an outside port depends on the peer too; a flow of the machine itself to a device is refused; a device sees of
+        who comes by a forwarded port his own address, but of the machine's 127.0.0.0/8 and of its own network that of
+        the router; entries survive a service that is killed.
+        """
 
     class Outside(_Outside, metaclass=_OutsideEnumTypeWrapper):
         """What the router's outside is."""
@@ -251,6 +264,19 @@ class NatSettings(_message.Message):
     """
     OUTSIDE_UPLINK: NatSettings.Outside.ValueType  # 2
     """Frames on an uplink, from an address of the uplink's network."""
+    OUTSIDE_KERNEL: NatSettings.Outside.ValueType  # 3
+    """The kernel of this machine: packets go by a device of their own into a network namespace, that of the service or
+    one that its configuration names (`vswitch.nat_namespace`). There they are routed, masqueraded and tracked by
+    nf_tables, whatever sends them further. The machine forwards packets while such a network is there; one that did
+    not before forwards no others. Needs an engine with the capability `kernel-nat`, CAP_NET_ADMIN and the program
+    `nft`.
+
+    As elsewhere: ports, limits, destinations (`allowed_destinations`; but 127.0.0.0/8 is never reached), forwarded
+    ports at addresses of the machine, hairpin, states and, but for ICMP (30 s), their times. Other than elsewhere:
+    an outside port depends on the peer too; a flow of the machine itself to a device is refused; a device sees of
+    who comes by a forwarded port his own address, but of the machine's 127.0.0.0/8 and of its own network that of
+    the router; entries survive a service that is killed.
+    """
 
     OUTSIDE_FIELD_NUMBER: _builtins.int
     UPLINK_FIELD_NUMBER: _builtins.int
@@ -282,8 +308,9 @@ class NatSettings(_message.Message):
     """Address at which guests find 127.0.0.1 of this machine, if `allowed_destinations` names 127.0.0.1/32. Empty: none."""
     @_builtins.property
     def allowed_destinations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Destinations that sockets may reach, as subnets, at most 64. Empty: everything but 127.0.0.0/8, 169.254.0.0/16 and
-        multicast, which always have to be named. What is refused gets an ICMP administratively-prohibited error.
+        """Destinations that sockets, or flows by the kernel, may reach, as subnets, at most 64. Empty: everything but
+        127.0.0.0/8, 169.254.0.0/16 and multicast, which always have to be named. What is refused gets an ICMP
+        administratively-prohibited error.
         """
 
     def __init__(

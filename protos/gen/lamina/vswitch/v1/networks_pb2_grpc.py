@@ -144,10 +144,13 @@ class NetworksServicer:
         `SWITCH_UNKNOWN`, `PORT_GROUP_UNKNOWN` when no port group of the switch carries the VLAN, `UPLINK_UNKNOWN`, or
         `NETWORK_UNKNOWN` for the network of a route; ALREADY_EXISTS `NETWORK_EXISTS`, or `VLAN_HAS_NETWORK`;
         FAILED_PRECONDITION `SUBNET_OVERLAPS` when another routed network of the host has addresses of this one,
-        `NO_UPLINK` for bridge mode, or NAT outside by uplink, on a switch without one, `VLAN_HAS_UPLINK` for host-only
-        mode in a VLAN that an uplink carries, or `VLAN_HAS_OVERLAY` in one that an overlay joins, `CLOCK_VIRTUAL` for NAT
-        to host sockets or a DNS server to ask for other names on a virtual clock, or `NETWORK_UNROUTED` for a route to a
-        network in bridge mode; RESOURCE_EXHAUSTED `NETWORK_LIMIT`, or `PORT_LIMIT` for its ports.
+        `NO_UPLINK` for bridge mode, or NAT outside by uplink, on a switch without one, `OUTSIDE_NOT_IN_ENGINE` for
+        OUTSIDE_KERNEL with an engine that does not know it, `NFT_REFUSED` when the kernel does not take its rules,
+        `VLAN_HAS_UPLINK` for host-only mode in a VLAN that an uplink carries, or `VLAN_HAS_OVERLAY` in one that an overlay
+        joins, `CLOCK_VIRTUAL` for NAT to host sockets or the kernel, or a DNS server to ask for other names, on a virtual
+        clock, or `NETWORK_UNROUTED` for a route to a network in bridge mode; RESOURCE_EXHAUSTED `NETWORK_LIMIT`, or
+        `PORT_LIMIT` for its ports; and for OUTSIDE_KERNEL PERMISSION_DENIED `DEVICE_FORBIDDEN` or `SETTINGS_FORBIDDEN`,
+        and UNAVAILABLE `KERNEL_REFUSED`, as for a subnet that a device of the machine has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -171,7 +171,7 @@ class PortForward(_message.Message):
     protocol: Global___Protocol.ValueType
     """TCP or UDP. Required."""
     outside_address: _builtins.str
-    """Address outside. Empty: 127.0.0.1 with host sockets, the outside address with an uplink."""
+    """Address outside. Empty: 127.0.0.1 with host sockets or the kernel, the outside address with an uplink."""
     outside_port: _builtins.int
     """Port outside, 0 to 65535. 0 takes a free one, which the answer shows."""
     inside_address: _builtins.str
@@ -179,7 +179,7 @@ class PortForward(_message.Message):
     inside_port: _builtins.int
     """Port inside, 1 to 65535. Required."""
     allow_remote: _builtins.bool
-    """Allows host sockets at an address that is not loopback. Default false."""
+    """Allows ports of the machine at an address that is not loopback. Default false."""
     flow_count: _builtins.int
     """Flows that came through it. Output only."""
     def __init__(

@@ -98,7 +98,7 @@ class TranslationsServicer:
         """Lists the translation table of a network, ordered by protocol, inside address and inside port.
 
         Errors: NOT_FOUND `NETWORK_UNKNOWN`; FAILED_PRECONDITION `NETWORK_UNROUTED` in bridge mode; INVALID_ARGUMENT for a
-        negative page size, a bad address, or `PAGE_TOKEN_INVALID`.
+        negative page size, a bad address, or `PAGE_TOKEN_INVALID`. With OUTSIDE_KERNEL also UNAVAILABLE `KERNEL_REFUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,7 +108,7 @@ class TranslationsServicer:
         """Forgets entries: all of a network, or those of one inside address. TCP peers of host sockets get a reset.
 
         Idempotent. Errors: NOT_FOUND `NETWORK_UNKNOWN`; INVALID_ARGUMENT for a bad address; FAILED_PRECONDITION
-        `NETWORK_UNROUTED` in bridge mode.
+        `NETWORK_UNROUTED` in bridge mode. With OUTSIDE_KERNEL also UNAVAILABLE `KERNEL_REFUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +122,8 @@ class TranslationsServicer:
         `OUTSIDE_PORT_TAKEN` when another forward or a program of this machine has it, or `ADDRESS_NOT_LOOPBACK` without
         `allow_remote`; PERMISSION_DENIED `OUTSIDE_PORT_FORBIDDEN` for a port that the machine does not give to this
         process; RESOURCE_EXHAUSTED `HOST_SOCKETS_EXHAUSTED` when the machine has no socket left; UNAVAILABLE
-        `HOST_SOCKETS_UNAVAILABLE` when it refuses for another cause (the caller retries later).
+        `HOST_SOCKETS_UNAVAILABLE` when it refuses for another cause (the caller retries later). With OUTSIDE_KERNEL also
+        FAILED_PRECONDITION `NFT_REFUSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

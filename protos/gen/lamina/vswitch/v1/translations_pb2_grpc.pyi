@@ -29,13 +29,13 @@ class TranslationsStub:
     """Lists the translation table of a network, ordered by protocol, inside address and inside port.
 
     Errors: NOT_FOUND `NETWORK_UNKNOWN`; FAILED_PRECONDITION `NETWORK_UNROUTED` in bridge mode; INVALID_ARGUMENT for a
-    negative page size, a bad address, or `PAGE_TOKEN_INVALID`.
+    negative page size, a bad address, or `PAGE_TOKEN_INVALID`. With OUTSIDE_KERNEL also UNAVAILABLE `KERNEL_REFUSED`.
     """
     FlushNatEntries: _aio.UnaryUnaryMultiCallable[_translations_pb2.FlushNatEntriesRequest, _translations_pb2.FlushNatEntriesResponse]
     """Forgets entries: all of a network, or those of one inside address. TCP peers of host sockets get a reset.
 
     Idempotent. Errors: NOT_FOUND `NETWORK_UNKNOWN`; INVALID_ARGUMENT for a bad address; FAILED_PRECONDITION
-    `NETWORK_UNROUTED` in bridge mode.
+    `NETWORK_UNROUTED` in bridge mode. With OUTSIDE_KERNEL also UNAVAILABLE `KERNEL_REFUSED`.
     """
     CreatePortForward: _aio.UnaryUnaryMultiCallable[_translations_pb2.CreatePortForwardRequest, _translations_pb2.PortForward]
     """Forwards a port of the outside to an inside address.
@@ -45,7 +45,8 @@ class TranslationsStub:
     `OUTSIDE_PORT_TAKEN` when another forward or a program of this machine has it, or `ADDRESS_NOT_LOOPBACK` without
     `allow_remote`; PERMISSION_DENIED `OUTSIDE_PORT_FORBIDDEN` for a port that the machine does not give to this
     process; RESOURCE_EXHAUSTED `HOST_SOCKETS_EXHAUSTED` when the machine has no socket left; UNAVAILABLE
-    `HOST_SOCKETS_UNAVAILABLE` when it refuses for another cause (the caller retries later).
+    `HOST_SOCKETS_UNAVAILABLE` when it refuses for another cause (the caller retries later). With OUTSIDE_KERNEL also
+    FAILED_PRECONDITION `NFT_REFUSED`.
     """
     ListPortForwards: _aio.UnaryUnaryMultiCallable[_translations_pb2.ListPortForwardsRequest, _translations_pb2.ListPortForwardsResponse]
     """Lists the forwarded ports of a network, ordered by name.
@@ -97,7 +98,7 @@ class TranslationsServicer:
         """Lists the translation table of a network, ordered by protocol, inside address and inside port.
 
         Errors: NOT_FOUND `NETWORK_UNKNOWN`; FAILED_PRECONDITION `NETWORK_UNROUTED` in bridge mode; INVALID_ARGUMENT for a
-        negative page size, a bad address, or `PAGE_TOKEN_INVALID`.
+        negative page size, a bad address, or `PAGE_TOKEN_INVALID`. With OUTSIDE_KERNEL also UNAVAILABLE `KERNEL_REFUSED`.
         """
 
     def FlushNatEntries(
@@ -108,7 +109,7 @@ class TranslationsServicer:
         """Forgets entries: all of a network, or those of one inside address. TCP peers of host sockets get a reset.
 
         Idempotent. Errors: NOT_FOUND `NETWORK_UNKNOWN`; INVALID_ARGUMENT for a bad address; FAILED_PRECONDITION
-        `NETWORK_UNROUTED` in bridge mode.
+        `NETWORK_UNROUTED` in bridge mode. With OUTSIDE_KERNEL also UNAVAILABLE `KERNEL_REFUSED`.
         """
 
     def CreatePortForward(
@@ -123,7 +124,8 @@ class TranslationsServicer:
         `OUTSIDE_PORT_TAKEN` when another forward or a program of this machine has it, or `ADDRESS_NOT_LOOPBACK` without
         `allow_remote`; PERMISSION_DENIED `OUTSIDE_PORT_FORBIDDEN` for a port that the machine does not give to this
         process; RESOURCE_EXHAUSTED `HOST_SOCKETS_EXHAUSTED` when the machine has no socket left; UNAVAILABLE
-        `HOST_SOCKETS_UNAVAILABLE` when it refuses for another cause (the caller retries later).
+        `HOST_SOCKETS_UNAVAILABLE` when it refuses for another cause (the caller retries later). With OUTSIDE_KERNEL also
+        FAILED_PRECONDITION `NFT_REFUSED`.
         """
 
     def ListPortForwards(

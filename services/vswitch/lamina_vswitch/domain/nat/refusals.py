@@ -52,6 +52,16 @@ def not_loopback(address: int) -> FailedPrecondition:
     )
 
 
+def outside_not_in_engine(engine: str) -> FailedPrecondition:
+    """Return the error for an outside that the engine of the switches has no way to."""
+    return FailedPrecondition(
+        f"The engine {engine} of the vSwitch has no way into the kernel of this machine.",
+        reason="OUTSIDE_NOT_IN_ENGINE",
+        next_step="Start the service with the engine linux, or use OUTSIDE_SOCKETS.",
+        engine=engine,
+    )
+
+
 def port_taken(at: Endpoint, name: str = "") -> FailedPrecondition:
     """Return the error for a port that the forward `name`, or else a program of this machine, has."""
     owner = name or "a program of this machine"

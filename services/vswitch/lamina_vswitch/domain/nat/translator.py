@@ -19,6 +19,7 @@ from lamina_vswitch.domain.nat.explain import explain
 from lamina_vswitch.domain.nat.forwards import Forwards
 from lamina_vswitch.domain.nat.gateway import SocketGateway
 from lamina_vswitch.domain.nat.host import Host
+from lamina_vswitch.domain.nat.kernel import KernelTranslation, explain_kernel, leaving
 from lamina_vswitch.domain.nat.outcome import IcmpError, Outcome
 from lamina_vswitch.domain.nat.outcome import dropped as outcome_of_drop
 from lamina_vswitch.domain.nat.ports import PortPool, SharedPorts
@@ -59,8 +60,9 @@ class NetworkTranslator:
             )  # fmt: skip
 
         self.uplink: UplinkNat | None = None
+        self.kernel: KernelTranslation | None = None
         self._send_outside: Callable[[Sequence[bytes], int], None] = _nowhere
-        self._inside = _inside_of(definition)
+        self._inside = inside_of(definition)
 
     def at_uplink(self, address: int, rng: Rng, send: Callable[[Sequence[bytes], int], None]) -> UplinkNat:
         """Let the outside be an address at an uplink; `send` takes what leaves there, and the time."""
@@ -84,14 +86,24 @@ class NetworkTranslator:
         """Take another MTU of the VLAN, for what begins from now on."""
         if self.gateway is not None:
             self.gateway.resize(mtu_bytes)
+        if self.kernel is not None:
+            self.kernel.resize(mtu_bytes)
 
     def take(self, definition: NetworkDefinition) -> None:
         """Take new limits, destinations and routes; flows that are open go on."""
-        self._inside = _inside_of(definition)
+        self._inside = inside_of(definition)
         self.table.limit = definition.nat.entry_limit
         self.table.per_address = definition.nat.entries_per_address
         if self.gateway is not None:
             self.gateway.reach = Reach(definition.nat)
+
+    def at_kernel(self, kernel: KernelTranslation, send: Callable[[Sequence[bytes], int], None]) -> None:
+        """Let the outside be the kernel of this machine; `send` gives it packets, with the time."""
+        self.kernel, self._send_outside = kernel, send
+
+    def lost(self, reason: DropReason, packet: bytes, now_ns: int) -> None:
+        """Count a packet that did not get outside."""
+        self._dropped(reason, packet, now_ns)
 
     def stands_for(self, address: int) -> bool:
         """Tell whether packets to an address are for a virtual server, or for this machine."""
@@ -105,9 +117,11 @@ class NetworkTranslator:
         elif dst in self._addresses:
             outcome = self._to_router(packet, now_ns)
         elif self.gateway is not None:
-            outcome = self._leaving(self.gateway, packet, now_ns)
+            outcome = self._leaving(self.gateway.leaving, packet, now_ns)
         elif self.uplink is not None:
-            outcome = self._leaving(self.uplink, packet, now_ns)
+            outcome = self._leaving(self.uplink.leaving, packet, now_ns)
+        elif self.kernel is not None:
+            outcome = self._leaving(_to_kernel, packet, now_ns)
         else:
             return None
         return self._told(packet, outcome, now_ns)
@@ -133,6 +147,8 @@ class NetworkTranslator:
         dst = int.from_bytes(packet[16:20], "big")
         if self.uplink is not None and not self.balancer.answers_for(dst) and dst not in self._addresses:
             return explain_uplink(self.table, self.uplink, packet, now_ns)
+        if self.kernel is not None and not self.balancer.answers_for(dst) and dst not in self._addresses:
+            return explain_kernel(packet)
         return explain(self.table, self.balancer, self.gateway, self._addresses, packet, now_ns)
 
     @property
@@ -152,6 +168,8 @@ class NetworkTranslator:
         entries = self.table.find(now_ns, lambda each: inside_address in (None, each.inside[0]))
         for entry in entries:
             self.table.remove(entry)
+        if self.kernel is not None:
+            return len(entries) + self.kernel.flush(inside_address), ()
         if self.gateway is None:
             return len(entries), ()
         self.gateway.settle(now_ns)
@@ -165,7 +183,7 @@ class NetworkTranslator:
                 self.gateway.close_port(forward.definition.port_forward)
         return packets
 
-    def _leaving(self, gateway: SocketGateway | UplinkNat, packet: bytes, now_ns: int) -> Outcome:
+    def _leaving(self, take: Callable[[bytes, int], Outcome], packet: bytes, now_ns: int) -> Outcome:
         """Take a packet for the outside, unless its source is nowhere inside: nothing could come back to it.
 
         So a guest that invents sources does not get for each the entries of an address.
@@ -173,10 +191,12 @@ class NetworkTranslator:
         src = int.from_bytes(packet[12:16], "big")
         if not any(src in each for each in self._inside):
             return outcome_of_drop(DropReason.NO_ROUTE, packet)
-        return gateway.leaving(packet, now_ns)
+        return take(packet, now_ns)
 
     def _to_router(self, packet: bytes, now_ns: int) -> Outcome:
         outcome = self.balancer.to_gateway(packet, now_ns)
+        if self.kernel is not None and outcome.own == (packet,):
+            return leaving(packet, to_gateway=True)
         if self.gateway is None or outcome.own != (packet,):
             return outcome
         return self.gateway.to_gateway(packet, now_ns)
@@ -212,10 +232,14 @@ class NetworkTranslator:
             self.uplink.ended(entry)
 
 
+def _to_kernel(packet: bytes, now_ns: int) -> Outcome:
+    return leaving(packet)
+
+
 def _nowhere(packets: Sequence[bytes], now_ns: int) -> None:
     """Take nothing: there is no outside."""
 
 
-def _inside_of(definition: NetworkDefinition) -> tuple[Subnet, ...]:
+def inside_of(definition: NetworkDefinition) -> tuple[Subnet, ...]:
     """Return where packets to the outside may come from: what the router has a way back to."""
     return (definition.inside, *(each.destination for each in definition.routes if each.destination.length))

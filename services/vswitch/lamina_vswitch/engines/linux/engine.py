@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import select
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +18,7 @@ from lamina_kit.errors import LaminaError
 from lamina_vswitch.domain.admission import Tag
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Fdb
 from lamina_vswitch.domain.forward import Forwarding
 from lamina_vswitch.domain.policy.in_kernel import check_kernel_keeps, teams_not_in_kernel
@@ -44,8 +45,8 @@ class LinuxEngine(ModelEngine):
 
     name: ClassVar[str] = "linux"
     capabilities: ClassVar[tuple[str, ...]] = (
-        *("access-vlan", "devices", "hold-frames", "learning", "offloads", "policies", "static-mac", "teaming"),
-        *("trace-frame", "watching"),
+        *("access-vlan", "devices", "hold-frames", "kernel-nat", "learning", "offloads", "policies", "static-mac"),
+        *("teaming", "trace-frame", "watching"),
     )
 
     @classmethod
@@ -65,6 +66,7 @@ class LinuxEngine(ModelEngine):
     def __init__(self, notice: Callable[[Notice], None]) -> None:
         super().__init__(notice)
         self.kernel = Kernel()
+        self.drops_elsewhere: dict[int, Callable[[], Mapping[DropReason, int]]] = {}
         self._bridges: dict[str, Bridges] = {}
         self._made = 0
         self._outside = select.epoll()
@@ -250,6 +252,9 @@ class LinuxEngine(ModelEngine):
     def counters(self, slot: int) -> Counters:
         """Return a copy of the counters of a port; those of a device are the kernel's."""
         counters = super().counters(slot)
+        if slot in self.drops_elsewhere:
+            for reason, count in self.drops_elsewhere[slot]().items():
+                counters.dropped(reason, count)
         return self.kernel.devices.counters(slot, counters) if slot in self.kernel.devices else counters
 
     def _attended(self) -> None:

@@ -9,10 +9,9 @@ Source: nft(8), `-f`; include/uapi/linux/netfilter/nf_tables.h of Linux 6.18.
 from __future__ import annotations
 
 import struct
-import subprocess
 
-from lamina_kit.errors import FailedPrecondition
 from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.engines.linux import nft_program
 from lamina_vswitch.engines.linux.namespace import Namespace
 from lamina_vswitch.engines.linux.netlink import Netlink, attribute, attributes
 from lamina_vswitch.engines.linux.nft_rules import TABLE, FilteredPort, changed, counter_name, forgotten, unmade
@@ -24,7 +23,6 @@ _NETDEV_FAMILY = 5
 _TABLE, _NAME, _TYPE, _DATA = 1, 2, 3, 4
 _COUNTER_TYPE = (1).to_bytes(4, "big")
 _PACKETS = 2
-_TIMEOUT_S = 20
 
 
 class NftTable:
@@ -78,32 +76,9 @@ class NftTable:
             return
         if not self._is_made:
             commands = [f"add table {TABLE}", *commands]
-        try:
-            status, said = self._run("\n".join(commands) + "\n", *(["--check"] if check else []))
-        except OSError as error:
-            status, said = 1, error.strerror or str(error)
-        if status:
-            raise FailedPrecondition(
-                f"The kernel did not take the rules of a policy: {said.strip()[:400]}.",
-                reason="NFT_REFUSED",
-                next_step="Install the program nft, and use a kernel with nf_tables for the family netdev.",
-            )
+        options = ("--check",) if check else ()
+        nft_program.apply(self._namespace, "\n".join(commands) + "\n", "a policy", *options)
         self._is_made = self._is_made or not check
-
-    def _run(self, commands: str, *options: str) -> tuple[int, str]:
-        """Run nft in the namespace; return its exit status and what it complained of."""
-        pipe = subprocess.PIPE
-        with self._namespace.inside():
-            program = subprocess.Popen(
-                ["nft", *options, "-f", "-"], text=True, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe
-            )
-        try:
-            _, said = program.communicate(commands, timeout=_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            program.kill()
-            program.communicate()
-            return 1, f"nft took longer than {_TIMEOUT_S} s"
-        return program.returncode, said
 
     def _packets(self, counter: str) -> int:
         """Return what a counter has counted. Raises Unavailable `KERNEL_REFUSED` when somebody took it away."""
