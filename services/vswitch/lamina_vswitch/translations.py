@@ -55,6 +55,8 @@ class Translations:
         self._states: dict[str, TranslationState] = {}
         self._recorded: dict[str, RecordedTranslations] = {}
         self._requests = RequestLedger()
+        self._listed: dict[str, list[Entry]] = {}
+        """What the kernel tracked of a network when somebody last began to list it."""
         self._budget = SocketBudget()
         self.outsides: Outsides
         """What gives networks an outside that is not sockets of this process; set before networks are restored."""
@@ -83,17 +85,28 @@ class Translations:
 
     # Tables
 
-    def entries(self, network: str, inside: int | None, protocol: int | None) -> tuple[Sequence[Entry], int]:
-        """Return the entries of an inside address and a protocol, or all, in the order of the list; and the time."""
+    def entries(
+        self, network: str, inside: int | None, protocol: int | None, *, goes_on: bool = False
+    ) -> tuple[Sequence[Entry], int]:
+        """Return the entries of an inside address and a protocol, or all, in the order of the list; and the time.
+
+        A list that goes on page by page is of what the kernel tracked when it began: it tells all or nothing of it.
+        """
         now_ns, translator = self._clock.now_ns(), self._state(network).translator
         found = translator.table.entries(now_ns, inside, protocol)
         if translator.kernel is not None:
+            if not goes_on or network not in self._listed:
+                self._listed[network] = translator.kernel.entries(now_ns)
             tracked = [
-                each for each in translator.kernel.entries(now_ns)
-                if inside in (None, each.inside[0]) and protocol in (None, each.protocol)
+                each for each in self._listed[network]
+                if inside in (None, each.inside[0]) and protocol in (None, each.protocol) and each.ends_ns > now_ns
             ]  # fmt: skip
             found = sorted((*found, *tracked), key=order)
         return found, now_ns
+
+    def listed(self, network: str) -> None:
+        """Learn that a list of entries has come to its end."""
+        self._listed.pop(network, None)
 
     def flush(self, network: str, inside: int | None) -> int:
         """Forget the entries of an inside address, or all; return how many."""
@@ -204,6 +217,7 @@ class Translations:
     def _left(self, definition: NetworkDefinition) -> None:
         """End what a network had that is gone."""
         state = self._states.pop(definition.network, None)
+        self._listed.pop(definition.network, None)
         if state is None:
             return
         for forward in state.translator.forwards.all():

@@ -24,7 +24,7 @@ from lamina_vswitch.engines.linux.nat_rules import table_of
 
 UDP, ICMP, TCP = translations_pb2.PROTOCOL_UDP, translations_pb2.PROTOCOL_ICMP, translations_pb2.PROTOCOL_TCP
 Entry = translations_pb2.NatEntry
-SETTINGS = ("net.ipv4.ip_forward", "net.netfilter.nf_conntrack_acct", "net.netfilter.nf_conntrack_timestamp")
+SETTINGS = ("net/ipv4/ip_forward", "net/netfilter/nf_conntrack_acct", "net/netfilter/nf_conntrack_timestamp")
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def world() -> Any:
     needs_network()
     if reasons := LinuxEngine.missing():
         pytest.skip(f"engine linux: {'; '.join(reasons)}")
-    for program in ("nft", "ping", "sysctl"):
+    for program in ("nft", "ping"):
         if shutil.which(program) is None:
             pytest.skip(f"there is no program {program}")
     made = World()
-    made.machine.run("sysctl -w net.ipv4.ip_forward=0")
+    made.machine.do(lambda: Path("/proc/sys", SETTINGS[0]).write_text("0"))
     yield made
     made.close()
 
@@ -59,7 +59,7 @@ def said(network: Any, *command: str) -> str:
 
 def settings(world: World) -> list[str]:
     """Returns what is switched on at the machine."""
-    return said(world.machine, "sysctl", "-n", *SETTINGS).split()
+    return world.machine.do(lambda: [Path("/proc/sys", each).read_text().strip() for each in SETTINGS])
 
 
 def exchange(asks: socket.socket, answers: socket.socket) -> tuple[str, bytes]:
@@ -176,6 +176,14 @@ async def test_limits_and_destinations_hold_in_the_kernel(running: Running, worl
         seen, _ = await asyncio.to_thread(exchange, clients[-1], server)
     assert seen.startswith(MACHINE)
     assert "1 received" in await asyncio.to_thread(said, world.guest, "ping", "-c", "1", "-W", "9", MACHINE)
+    request = translations_pb2.ListNatEntriesRequest(parent=NET, page_size=5)
+    listed: list[str] = []
+    while not listed or request.page_token:
+        page = await running.translations.ListNatEntries(request)
+        listed += [each.inside for each in page.nat_entries]
+        request.page_token = page.next_page_token
+    assert listed == [each.inside for each in await running.entries()]
+    assert len(listed) >= 17
     for client in clients:
         client.close()
 

@@ -14,7 +14,7 @@ from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.kernel import DESTINATION_CHANGED, SEEN_REPLY, Tracked, entry_of, explain_kernel, leaving
 from lamina_vswitch.domain.nat.packet import ICMP, TCP, UDP
 from lamina_vswitch.domain.nat.tracking import SECOND_NS, State
-from lamina_vswitch.engines.linux.conntrack import read_flow
+from lamina_vswitch.engines.linux.conntrack import may_be_of, read_flow
 from lamina_vswitch.engines.linux.nat_machine import _comment, _comment_in, _settings_of
 from lamina_vswitch.engines.linux.netlink import NESTED, attribute
 
@@ -125,6 +125,18 @@ def test_any_message_is_a_flow_or_none(cut: int, other: bytes, at: int) -> None:
         flow = read_flow(changed)
         if flow is not None:
             assert all(address <= 0xFFFFFFFF for address, _ in (flow.source, flow.answer_source))
+
+
+@given(st.integers(0, len(told())), st.binary(max_size=60), st.integers(0, len(told())))
+def test_flows_of_others_are_passed_over_unread(cut: int, other: bytes, at: int) -> None:
+    """Whatever a message is, one that is passed over is no flow of the network."""
+    body = told()
+    assert may_be_of(body, INSIDE) and not may_be_of(body, (Subnet(0x0B000000, 8),))
+    assert may_be_of(body, (Subnet(HOST, 32),))
+    for changed in (body[:cut], body[:at] + other + body[at + len(other) :], other):
+        flow = read_flow(changed)
+        if flow is not None and not may_be_of(changed, INSIDE):
+            assert entry_of(flow, INSIDE, 1, NOW_NS, WALL_NS) is None
 
 
 def packet(dst: str) -> bytes:

@@ -28,8 +28,10 @@ class TranslationsServicer(rpc.TranslationsServicer):
         """List the translation table of a network."""
         network = self._names.network(request.parent, "parent")
         inside, protocol = convert.entries_wanted(request.inside_address, request.protocol)
-        found, now_ns = self._translations.entries(network, inside, protocol)
+        found, now_ns = self._translations.entries(network, inside, protocol, goes_on=bool(request.page_token))
         chosen, token = page(found, convert.nat_entry_key, request.page_size, request.page_token)
+        if not token:
+            self._translations.listed(network)
         entries = [convert.nat_entry(each, now_ns) for each in chosen]
         return pb.ListNatEntriesResponse(nat_entries=entries, next_page_token=token)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from lamina_net.address import Subnet
 from lamina_vswitch.domain.nat.kernel import Tracked
 from lamina_vswitch.domain.nat.packet import ECHO_REPLY, ICMP
 from lamina_vswitch.domain.nat.table import Endpoint
@@ -29,14 +30,38 @@ _NUMBER, _SOURCE_PORT, _DESTINATION_PORT, _ICMP_ID, _ICMP_TYPE = 1, 2, 3, 4, 5
 _TCP, _TCP_STATE = 1, 1
 _PACKETS, _BYTES = 1, 2
 _START = 1
+_FIRST = struct.Struct("=4xHH2xH2xH4s")
+_NEXT = struct.Struct("=2xH2xH2xH4s")
+_KIND = NESTED - 1
 
 
-def tracked(netlink: Netlink) -> Iterator[Tracked]:
-    """Yield every IPv4 flow that the kernel tracks. Raises Unavailable `KERNEL_REFUSED`."""
+def tracked(netlink: Netlink, inside: Sequence[Subnet]) -> Iterator[Tracked]:
+    """Yield the IPv4 flows that an address of these subnets began, or answers. Raises Unavailable `KERNEL_REFUSED`."""
     for kind, body in netlink.ask(_GET, _HEADER, DUMP):
-        flow = read_flow(body) if kind == _NEW else None
-        if flow is not None:
+        if kind != _NEW or not may_be_of(body, inside):
+            continue
+        flow = read_flow(body)
+        if flow is not None and any(flow.source[0] in each or flow.answer_source[0] in each for each in inside):
             yield flow
+
+
+def may_be_of(body: bytes, inside: Sequence[Subnet]) -> bool:
+    """Tell, without reading all of a message, whether one of its sources is in these subnets.
+
+    A machine may track a million flows of others. True for a message that does not begin as the kernel's do: both
+    directions first, each with its addresses first. Never raises.
+    """
+    if len(body) < _FIRST.size:
+        return True
+    size, *kinds, source = _FIRST.unpack_from(body)
+    at = _GENERIC.size + ((size + 3) & ~3)
+    if [kind & _KIND for kind in kinds] != [_TUPLE, _IP, _SOURCE] or len(body) < at + _NEXT.size:
+        return True
+    *kinds, answer_source = _NEXT.unpack_from(body, at)
+    if [kind & _KIND for kind in kinds] != [_ANSWER, _IP, _SOURCE]:
+        return True
+    ends = int.from_bytes(source, "big"), int.from_bytes(answer_source, "big")
+    return any(end in each for end in ends for each in inside)
 
 
 def forget(netlink: Netlink, flows: Iterable[Tracked]) -> int:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from lamina_net.address import Subnet, format_address
+from lamina_net.address import format_address
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.forwards import ForwardDefinition
 from lamina_vswitch.domain.nat.host import HostError
@@ -100,7 +100,7 @@ class KernelNat:
         """Return what the kernel tracks of the network, in no order."""
         wall_ns = self._wall_ns()
         found: list[Entry] = []
-        for flow in conntrack.tracked(self._machine.netfilter):
+        for flow in self._flows():
             entry = entry_of(flow, self._wanted.inside, len(found) + 1, now_ns, wall_ns)
             if entry is not None:
                 found.append(entry)
@@ -172,14 +172,8 @@ class KernelNat:
         self._machine.set(wanted, recount=recount)
         self._wanted = wanted
 
-    def _flows(self) -> list[Tracked]:
-        inside = self._wanted.inside
-        found = conntrack.tracked(self._machine.netfilter)
-        return [flow for flow in found if _has(inside, flow.source[0]) or _has(inside, flow.answer_source[0])]
-
-
-def _has(inside: tuple[Subnet, ...], address: int) -> bool:
-    return any(address in each for each in inside)
+    def _flows(self) -> Iterator[Tracked]:
+        return conntrack.tracked(self._machine.netfilter, self._wanted.inside)
 
 
 def _is_of(flow: Tracked, inside: int | None) -> bool:
