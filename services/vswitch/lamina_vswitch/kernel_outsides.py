@@ -11,6 +11,7 @@ from lamina_kit.checks import Checks
 from lamina_kit.errors import LaminaError
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.nat.host import HostError
 from lamina_vswitch.domain.nat.refusals import outside_not_in_engine
 from lamina_vswitch.domain.nat.translator import NetworkTranslator, inside_of
 from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
@@ -84,6 +85,10 @@ class KernelOutsides:
 
         def failed(why: str) -> None:
             self._record(name, "network.outside_lost", why=why)
+            self.close(definition.network)
+            self._recorded.add(definition.network)
+            self.open(self._networks.state(definition.network).definition, router, translator, inside)
+            self._bring_back(definition.network, translator)
 
         port = TunPort(kernel.tun, inside, lost, failed)
         slot = state.port.slot if state.port is not None else -1
@@ -91,6 +96,21 @@ class KernelOutsides:
         translator.at_kernel(kernel, port.send)
         if isinstance(self._catalog.engine, TranslatingEngine):
             self._catalog.engine.drops_elsewhere[slot] = kernel.drops
+
+    def _bring_back(self, network: str, translator: NetworkTranslator) -> None:
+        """Have forwarded ports lead inside again, where the device is a new one."""
+        if network not in self._open:
+            return
+        kernel = self._open[network][0]
+        for forward in translator.forwards.all():
+            try:
+                at = kernel.open_port(forward.definition)
+                why = at.value if isinstance(at, HostError) else ""
+            except LaminaError as error:
+                why = error.message
+            if why:
+                name = f"{self._networks.name(network)}/portForwards/{forward.definition.port_forward}"
+                self._record(name, "port_forward.refused", why=why)
 
     def take(self, definition: NetworkDefinition) -> None:
         """Take new limits, destinations and ways of a network; flows that are open go on."""
@@ -105,7 +125,7 @@ class KernelOutsides:
             return
         kernel, port, slot = opened
         if isinstance(self._catalog.engine, TranslatingEngine):
-            self._catalog.engine.drops_elsewhere.pop(slot, None)
+            self._catalog.engine.end_elsewhere(slot)
         port.close()
         try:
             kernel.close()

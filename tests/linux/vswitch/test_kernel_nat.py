@@ -144,6 +144,12 @@ async def test_ports_of_the_machine_lead_inside(running: Running, world: World) 
     assert [each.flow_count for each in listed.port_forwards] == [3, 1]
     name = translations_pb2.DeletePortForwardRequest(name=f"{NET}/portForwards/far")
     await running.translations.DeletePortForward(name)
+    listed = await running.translations.ListPortForwards(translations_pb2.ListPortForwardsRequest(parent=NET))
+    assert [each.name for each in listed.port_forwards] == [made.name]
+    await running.forward("far", **far)
+    listed = await running.translations.ListPortForwards(translations_pb2.ListPortForwardsRequest(parent=NET))
+    assert [each.flow_count for each in listed.port_forwards] == [0, 1]
+    await running.translations.DeletePortForward(name)
     with pytest.raises(ConnectionRefusedError):
         await asyncio.to_thread(dial, world.host, MACHINE, 8080)
     world.host.run(f"ip route add 10.5.0.0/24 via {MACHINE}")
@@ -235,13 +241,35 @@ async def test_rules_that_somebody_flushes_come_back(running: Running, world: Wo
     """A firewall that is loaded anew takes the rules of everybody away; those of networks are set again."""
     await running.create()
     await running.forward(outside_port=8082)
+    assert "0 received" in await asyncio.to_thread(said, world.machine, "ping", "-c", "1", "-W", "0.3", GUEST)
+    assert await running.drops() == {DropReason.NAT_NO_ENTRY: 1}
     world.machine.run("nft flush ruleset")
     async with asyncio.timeout(20):
         while "tcp dport 8082" not in await asyncio.to_thread(said, world.machine, "nft", "list", "ruleset"):  # noqa: ASYNC110 (it tells when it is asked)
             await asyncio.sleep(0)
     assert [each.event for each in running.events.list(NET)].count("network.outside_mended") == 1
+    assert await running.drops() == {DropReason.NAT_NO_ENTRY: 1}
+    assert "0 received" in await asyncio.to_thread(said, world.machine, "ping", "-c", "1", "-W", "0.3", GUEST)
+    world.machine.run(f"ip link del {DEVICE}")
+    async with asyncio.timeout(20):
+        while "network.outside_lost" not in [each.event for each in running.events.list(NET)]:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert await running.drops() == {DropReason.NAT_NO_ENTRY: 2}
     await running.networks.DeleteNetwork(networks_pb2.DeleteNetworkRequest(name=NET))
     assert settings(world) == ["0", "0", "0"]
+
+
+async def test_a_device_that_somebody_deletes_comes_back(running: Running, world: World) -> None:
+    """With its rules and forwarded ports; the log says what happened."""
+    await running.create()
+    await running.forward(outside_port=8083)
+    world.machine.run(f"ip link del {DEVICE}")
+    async with asyncio.timeout(20):
+        while DEVICE not in await asyncio.to_thread(said, world.machine, "ip", "link"):  # noqa: ASYNC110 (as above)
+            await asyncio.sleep(0)
+    assert [each.event for each in running.events.list(NET)].count("network.outside_lost") == 1
+    assert "tcp dport 8083" in said(world.machine, "nft", "list", "ruleset")
+    assert f"10.5.0.0/24 dev {DEVICE}" in said(world.machine, "ip", "route")
 
 
 async def test_a_network_changes_its_outside(running: Running, world: World, monkeypatch: Any) -> None:

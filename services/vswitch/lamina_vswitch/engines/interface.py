@@ -320,6 +320,9 @@ class TranslatingEngine(Protocol):
     drops_elsewhere: dict[int, Callable[[], Mapping[DropReason, int]]]
     """Asked for what else was dropped for a port, by slots; it is counted with its drops."""
 
+    def end_elsewhere(self, slot: int) -> None:
+        """Count once and for all what else was dropped for a port, and ask no more. Idempotent."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:

@@ -304,6 +304,13 @@ class LinuxEngine(ModelEngine):
             for vlan, counted in self.kernel.devices.take_vlans(slot):
                 self._watching.of_trunks(switch).add(vlan, counted)
 
+    def end_elsewhere(self, slot: int) -> None:
+        """Count once and for all what else was dropped for a port, and ask no more. Idempotent."""
+        told = self.drops_elsewhere.pop(slot, None)
+        if told is not None and slot in self._switch_of:
+            for reason, count in told().items():
+                self._port(slot).counters.dropped(reason, count)
+
     def _unplug_device(self, slot: int) -> None:
         """Make a port one of this process again, or take away what is left of one that was removed."""
         switch = self._switch_of.get(slot)

@@ -52,6 +52,8 @@ class KernelNat:
         self._wanted = replace(wanted, alone=alone)
         self._held: dict[str, socket.socket] = {}
         self._is_closed = False
+        self._seen: dict[DropReason, int] = {}
+        self._before: dict[DropReason, int] = {}
         self.tun = Tun(machine.namespace, machine.netlink, wanted.device, mtu_bytes)
         try:
             self.tun.set_address(wanted.gateway)
@@ -91,7 +93,12 @@ class KernelNat:
 
     def drops(self) -> dict[DropReason, int]:
         """Return what ended in the table, by reason; without those for which nothing did."""
-        counts = {reason: self._counted(drops_counter(reason)) for reason in REASONS}
+        for reason in REASONS:
+            now = self._counted(drops_counter(reason))
+            if now < self._seen.get(reason, 0):  # somebody took the rules away, and they were set again
+                self._before[reason] = self._before.get(reason, 0) + self._seen[reason]
+            self._seen[reason] = now
+        counts = {reason: self._before.get(reason, 0) + self._seen[reason] for reason in REASONS}
         return {reason: count for reason, count in counts.items() if count}
 
     # As a `KernelTranslation`
@@ -169,7 +176,9 @@ class KernelNat:
     def _set(self, wanted: NatWanted) -> None:
         old, new = self._wanted, wanted
         recount = (old.entry_limit, old.per_address) != (new.entry_limit, new.per_address)
-        self._machine.set(wanted, recount=recount)
+        here = {each.port_forward for each in new.forwards}
+        gone = tuple(each.port_forward for each in old.forwards if each.port_forward not in here)
+        self._machine.set(wanted, recount=recount, gone=gone)
         self._wanted = wanted
 
     def _flows(self) -> Iterator[Tracked]:

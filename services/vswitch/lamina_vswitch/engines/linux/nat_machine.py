@@ -78,12 +78,12 @@ class NatMachine:
             self._drop(table)
         return dead
 
-    def set(self, wanted: NatWanted, *, recount: bool = False) -> None:
-        """Let a network be translated like this, from the next flow on; `recount` as in `ruleset`.
+    def set(self, wanted: NatWanted, *, recount: bool = False, gone: tuple[str, ...] = ()) -> None:
+        """Let a network be translated like this, from the next flow on; `recount` and `gone` as in `ruleset`.
 
         Raises FailedPrecondition `NFT_REFUSED`, PermissionDenied `SETTINGS_FORBIDDEN`, Unavailable `KERNEL_REFUSED`.
         """
-        batch = ruleset(wanted, _comment(self.before()), recount=recount)
+        batch = ruleset(wanted, _comment(self.before()), recount=recount, gone=gone)
         nft_program.apply(self.namespace, batch, "a network's translation")
         self._switch(dict.fromkeys(_SETTINGS, "1"))
 

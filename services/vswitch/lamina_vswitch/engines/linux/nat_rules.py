@@ -68,15 +68,16 @@ def drops_counter(reason: DropReason) -> str:
     return f"drops_{reason.name.lower()}"
 
 
-def ruleset(wanted: NatWanted, comment: str, *, recount: bool = False) -> str:
+def ruleset(wanted: NatWanted, comment: str, *, recount: bool = False, gone: tuple[str, ...] = ()) -> str:
     """Return a batch that makes the table what it shall be, whatever it was; counters and sets of flows stay.
 
     `comment` is kept at a table that is new. With `recount` flows are counted for the limits from now on: a set keeps
-    the limit with which an element came into it.
+    the limit with which an element came into it. `gone` are forwarded ports that were there and are not any more.
     """
     table = f"ip {table_of(wanted.device)}"
     parts = (_objects(wanted), _sets(wanted), _filters(wanted), _translations(wanted))
     lines = [f'add table {table} {{ comment "{comment}"; }}', f"flush table {table}"]
+    lines += [f"delete counter {table} {flows_counter(each)}" for each in gone]
     if recount:
         lines += [f"flush set {table} {name}" for name in ("per_address", "entries")]
     lines += [f"table {table} {{", *(f"  {line}" for part in parts for line in part), "}"]
