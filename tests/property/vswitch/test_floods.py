@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
+from tests.frame_sinks import Keeper
 from tests.property.vswitch.test_router_fuzz import GUEST, MAC, OWN, SECOND_NS, SUBNET, Forgetful, framed, made
 from tests.unit.vswitch.test_nat_uplink import PEER, Nat, tcp_packet
 
@@ -94,37 +94,18 @@ def test_flows_take_no_more_than_all_ports_and_one_guest_no_more_than_its_share(
     assert nat.out(tcp_packet(GUEST, 1000, PEER, 80, SYN)).outside
 
 
-class Cable:
-    """One end of a cable: what left by its port and has still to arrive at the other one, bounded."""
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-
-    def deliver(self, frames: Sequence[bytes]) -> int:
-        """Take what fits."""
-        taken = frames[: QUEUE - len(self.frames)]
-        self.frames += taken
-        return len(taken)
-
-    def link_changed(self, up: bool) -> None:
-        """Nothing to do."""
-
-    def removed(self) -> None:
-        """Nothing to do."""
-
-
 class Looped:
     """Two switches joined by three cables, in one VLAN."""
 
     def __init__(self) -> None:
         self.engine = ModelEngine(lambda notice: None)
-        self.ends: dict[int, Cable] = {}
+        self.ends: dict[int, Keeper] = {}
         for side, switch in enumerate(("a", "b")):
             self.engine.add_switch(switch, SwitchDefinition(switch))
             for number in range(CABLES):
                 slot = 1 + side * CABLES + number
                 self.engine.add_port(switch, slot, f"{switch}/ports/p{slot}", 5, True)
-                self.ends[slot] = Cable()
+                self.ends[slot] = Keeper(QUEUE)
                 self.engine.attach(slot, self.ends[slot], 0)
         self.now_ns = 0
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.frame_sinks import Keeper
 
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.rng import Rng
@@ -146,30 +146,12 @@ def test_a_frame_longer_than_a_slot_does_not_fit() -> None:
     assert ring.pop() == [FRAME]
 
 
-class List:
-    """Keeps what it takes."""
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-
-    def deliver(self, frames: Sequence[bytes]) -> int:
-        """Keep the frames."""
-        self.frames.extend(frames)
-        return len(frames)
-
-    def link_changed(self, up: bool) -> None:
-        """No link changes."""
-
-    def removed(self) -> None:
-        """No port is removed."""
-
-
 def test_what_is_delivered_is_what_was_decided_about(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that rewrites a frame between the decision and the delivery changes neither addresses nor tag."""
     engine = ModelEngine(lambda notice: None)
     engine.add_switch(SWITCH, SwitchDefinition("s1"))
     data: Any = np.frombuffer(bytearray(FRAME), np.uint8)
-    sink = List()
+    sink = Keeper()
     for slot, attached in ((1, RingSink(MemoryRing.alone(64, 2048))), (2, sink)):
         engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", 0, True)
         engine.attach(slot, attached, 0)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from tests.frame_sinks import Keeper
 
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain.definition import SwitchDefinition
@@ -26,25 +27,6 @@ POLICIES = {
     "promiscuous": PolicyInForce(security=Security(promiscuous=True)),
     "forged": PolicyInForce(security=Security(reject_forged_transmits=True)),
 }
-
-
-class Keeper:
-    """Keeps what it takes."""
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-
-    def deliver(self, frames: Sequence[bytes]) -> int:
-        """Keep all but those beyond the sixth."""
-        room = max(0, 6 - len(self.frames))
-        self.frames.extend(frames[:room])
-        return min(room, len(frames))
-
-    def link_changed(self, up: bool) -> None:
-        """No link changes."""
-
-    def removed(self) -> None:
-        """No port is removed."""
 
 
 class Blind:
@@ -71,7 +53,7 @@ class Side:
         self.notices: list[Notice] = []
         self.engine = ModelEngine(self.notices.append)
         self.engine.add_switch(SWITCH, SwitchDefinition("s1", mtu_bytes=100, ageing_seconds=2, mac_limit=6))
-        self.sinks = [Keeper() for _ in range(PORTS)]
+        self.sinks = [Keeper(room=6) for _ in range(PORTS)]
         for slot, sink in enumerate(self.sinks, 1):
             self.engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", 10, True)
             self.engine.attach(slot, sink, 0, takes if slot == 1 else None)

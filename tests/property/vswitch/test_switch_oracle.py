@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.frame_sinks import Keeper
 
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
@@ -55,24 +55,6 @@ SLOT = st.integers(1, PORTS)
 VLAN = st.sampled_from([0, 10, 20])
 
 
-class Sink:
-    """Takes everything."""
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-
-    def deliver(self, frames: Sequence[bytes]) -> int:
-        """Keep the frames."""
-        self.frames.extend(frames)
-        return len(frames)
-
-    def link_changed(self, up: bool) -> None:
-        """Ignore the link: the oracle's state says what it is."""
-
-    def removed(self) -> None:
-        """Ports are not removed here."""
-
-
 class SwitchAgainstOracle(RuleBasedStateMachine):
     """Does the same to both and compares what came out, what was dropped, and what was learned."""
 
@@ -83,7 +65,7 @@ class SwitchAgainstOracle(RuleBasedStateMachine):
         self.engine = ModelEngine(lambda notice: None)
         self.engine.add_switch(SWITCH, SwitchDefinition("s1", 576, AGEING_S, limit))
         self.naive = oracle.NaiveSwitch(576, AGEING_S * NS, limit)
-        self.sinks = {slot: Sink() for slot in range(1, PORTS + 1)}
+        self.sinks = {slot: Keeper() for slot in range(1, PORTS + 1)}
         for slot, vlan in enumerate(vlans, start=1):
             self.engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", vlan, True)
             self.engine.attach(slot, self.sinks[slot], 0)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
+from tests.frame_sinks import Keeper
 from tests.offload_frames import packet
 
 from lamina_net.offload.segments import with_sum
@@ -17,24 +16,6 @@ from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.engines.model.exits import Exits
 
 SWITCH, NS = "hosts/h1/switches/s1", 10**9
-
-
-class Keeper:
-    """Keeps what it takes."""
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-
-    def deliver(self, frames: Sequence[bytes]) -> int:
-        """Keep all."""
-        self.frames.extend(frames)
-        return len(frames)
-
-    def link_changed(self, up: bool) -> None:
-        """No link changes."""
-
-    def removed(self) -> None:
-        """No port is removed."""
 
 
 def engine_with(ports: int) -> tuple[ModelEngine, list[Keeper]]:

@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from tests.frame_sinks import Keeper
+
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain import ring_layout as layout
 from lamina_vswitch.domain.capture.observer import Direction
@@ -33,24 +35,6 @@ ALL_STATIONS = b"\xff" * 6
 REST = b"\x08\x00" + bytes(46)
 
 
-class List:
-    """Takes everything."""
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-
-    def deliver(self, frames: Sequence[bytes]) -> int:
-        """Keep the frames."""
-        self.frames.extend(frames)
-        return len(frames)
-
-    def link_changed(self, up: bool) -> None:
-        """No link changes."""
-
-    def removed(self) -> None:
-        """No port is removed."""
-
-
 class Bench:
     """A switch with a ring at port 1, a ring at port 2, and a list at each further port."""
 
@@ -59,7 +43,7 @@ class Bench:
         self.engine = ModelEngine(self.notices.append)
         self.engine.add_switch(SWITCH, SwitchDefinition("s1", mac_limit=mac_limit))
         self.rings = [MemoryRing.alone(64, 2048) for _ in range(2)]
-        self.lists = [List() for _ in range(ports - 2)]
+        self.lists = [Keeper() for _ in range(ports - 2)]
         sinks: list[FrameSink] = [RingSink(self.rings[0]), RingSink(self.rings[1], **ring), *self.lists]
         for slot, sink in enumerate(sinks, 1):
             self.engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", 0, True)
@@ -254,7 +238,7 @@ def test_switches_share_rows_and_nothing_else() -> None:
     bench = Bench()
     other = "hosts/h1/switches/s2"
     bench.engine.add_switch(other, SwitchDefinition("s2"))
-    sinks = {slot: List() for slot in (200, 4000)}
+    sinks = {slot: Keeper() for slot in (200, 4000)}
     for slot, sink in sinks.items():
         bench.engine.add_port(other, slot, f"{other}/ports/p{slot}", 0, True)
         bench.engine.attach(slot, sink, 0)
