@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamina_kit.checks import Checks
@@ -35,13 +36,23 @@ def device_of(network: str) -> str:
     return DEVICE_PREFIX + hashlib.sha256(network.encode()).hexdigest()[:_DEVICE_DIGITS]
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a network has of the kernel; `slot` is its router's port."""
+
+    kernel: KernelNat
+    port: TunPort
+    slot: int
+    translator: NetworkTranslator
+
+
 class KernelOutsides:
     """What networks have of the kernel. `namespace` is the path of a network namespace; empty: that of the process."""
 
     def __init__(self, catalog: Catalog, networks: Networks, namespace: str, record: Record) -> None:
         self._catalog, self._networks, self._namespace, self._record = catalog, networks, namespace, record
         self._machine: NatMachine | None = None
-        self._open: dict[str, tuple[KernelNat, TunPort, int]] = {}
+        self._open: dict[str, Opened] = {}
         self._recorded: set[str] = set()
         """Networks that are defined already: what is refused to them now must not undo that."""
         networks.checks.append(self._check)
@@ -92,7 +103,7 @@ class KernelOutsides:
 
         port = TunPort(kernel.tun, inside, lost, failed)
         slot = state.port.slot if state.port is not None else -1
-        self._open[definition.network] = kernel, port, slot
+        self._open[definition.network] = Opened(kernel, port, slot, translator)
         translator.at_kernel(kernel, port.send)
         if isinstance(self._catalog.engine, TranslatingEngine):
             self._catalog.engine.drops_elsewhere[slot] = kernel.drops
@@ -101,7 +112,7 @@ class KernelOutsides:
         """Have forwarded ports lead inside again, where the device is a new one."""
         if network not in self._open:
             return
-        kernel = self._open[network][0]
+        kernel = self._open[network].kernel
         for forward in translator.forwards.all():
             try:
                 at = kernel.open_port(forward.definition)
@@ -113,22 +124,29 @@ class KernelOutsides:
                 self._record(name, "port_forward.refused", why=why)
 
     def take(self, definition: NetworkDefinition) -> None:
-        """Take new limits, destinations and ways of a network; flows that are open go on."""
+        """Take new limits, destinations and ways of a network; flows that are open go on.
+
+        If the kernel refuses them, the outside ends: rules of before may allow what is not allowed any more.
+        """
         opened = self._open.get(definition.network)
-        if opened is not None:
-            opened[0].take(_wanted("", definition))
+        if opened is None:
+            return
+        try:
+            opened.kernel.take(_wanted("", definition))
+        except LaminaError as error:
+            self._refused(definition.network, error)
 
     def close(self, network: str) -> None:
         """End what a network has outside. Idempotent."""
         opened = self._open.pop(network, None)
         if opened is None:
             return
-        kernel, port, slot = opened
+        opened.translator.leave_kernel()
         if isinstance(self._catalog.engine, TranslatingEngine):
-            self._catalog.engine.end_elsewhere(slot)
-        port.close()
+            self._catalog.engine.end_elsewhere(opened.slot)
+        opened.port.close()
         try:
-            kernel.close()
+            opened.kernel.close()
         except LaminaError as error:
             self._record(self._networks.name(network), "network.outside_refused", reason=error.reason, why=str(error))
 
@@ -136,10 +154,15 @@ class KernelOutsides:
         """Let go of the machine, after the networks. Idempotent."""
         for network in sorted(self._open):
             self.close(network)
-        if self._machine is not None:
-            asyncio.get_running_loop().remove_reader(self._machine.ears.socket)
-            self._machine.close()
-            self._machine = None
+        machine, self._machine = self._machine, None
+        if machine is None:
+            return
+        asyncio.get_running_loop().remove_reader(machine.ears.socket)
+        try:
+            machine.clean()  # what could not be taken away when it was due
+        except LaminaError as error:
+            self._record(f"hosts/{self._catalog.host}", "network.outside_refused", reason=error.reason, why=str(error))
+        machine.close()
 
     def _there(self) -> NatMachine:
         from lamina_vswitch.engines.linux.nat_machine import NatMachine
@@ -150,16 +173,24 @@ class KernelOutsides:
         return self._machine
 
     def _mend(self) -> None:
-        """Set rules again that somebody took away: a firewall that is loaded anew flushes those of everybody."""
+        """Set rules again that somebody took away: a firewall that is loaded anew flushes those of everybody.
+
+        Where the kernel refuses them, the outside ends: without its rules nothing walls the network in.
+        """
         if self._machine is None or not self._machine.heard_of_removal():
             return
-        for network, (kernel, _, _) in sorted(self._open.items()):
-            name = self._networks.name(network)
+        for network in sorted(self._open):
             try:
-                if kernel.mend():
+                if self._open[network].kernel.mend():
+                    name = self._networks.name(network)
                     self._record(name, "network.outside_mended", rule="somebody took the rules away")
             except LaminaError as error:
-                self._record(name, "network.outside_refused", reason=error.reason, why=error.message)
+                self._refused(network, error)
+
+    def _refused(self, network: str, error: LaminaError) -> None:
+        """End an outside that the kernel does not keep as it shall be."""
+        self._record(self._networks.name(network), "network.outside_refused", reason=error.reason, why=error.message)
+        self.close(network)
 
     def _gone(self, definition: NetworkDefinition) -> None:
         self._recorded.discard(definition.network)

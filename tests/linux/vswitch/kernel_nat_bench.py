@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from lamina.vswitch.v1 import backends_pb2, networks_pb2, networks_pb2_grpc, translations_pb2, translations_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 from tests.integration.vswitch.plugging import plug
-from tests.linux.hardware.network import Network
+from tests.linux.hardware.network import Network, needs_network
 
 from lamina_kit.clock import RealClock
 from lamina_kit.layer import LayerState
 from lamina_kit.rng import Rng
 from lamina_kit.service import Environment, local
 from lamina_vswitch.config import VswitchConfig
+from lamina_vswitch.engines.linux.engine import LinuxEngine
 from lamina_vswitch.kernel_outsides import device_of
 from lamina_vswitch.server import build
 
 SWITCH = "hosts/h1/switches/lan"
 NET = "hosts/h1/networks/net"
 DEVICE = device_of(NET)
+SETTINGS = ("net/ipv4/ip_forward", "net/netfilter/nf_conntrack_acct", "net/netfilter/nf_conntrack_timestamp")
+REDIRECTS = "net/ipv4/conf/all/accept_redirects"
 MACHINE, HOST, GUEST = "192.0.2.1", "192.0.2.9", "10.5.0.9"
 
 
@@ -145,3 +151,40 @@ def dial(network: Network, address: str, port: int, kind: int = socket.SOCK_STRE
         return found
 
     return network.do(made)
+
+
+@pytest.fixture(name="world")
+def given_world() -> Any:
+    """Returns the namespaces."""
+    needs_network()
+    if reasons := LinuxEngine.missing():
+        pytest.skip(f"engine linux: {'; '.join(reasons)}")
+    for program in ("nft", "ping"):
+        if shutil.which(program) is None:
+            pytest.skip(f"there is no program {program}")
+    made = World()
+    try:
+        made.machine.do(lambda: [Path("/proc/sys", name).write_text("0") for name in (SETTINGS[0], REDIRECTS)])
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(name="running")
+async def given_running(world: World, tmp_path: Path) -> AsyncIterator[Running]:
+    """Returns a service that runs."""
+    made = Running(tmp_path, world)
+    await made.service.start()
+    yield made
+    await made.stop()
+
+
+def said(network: Any, *command: str) -> str:
+    """Returns what a command says in a namespace."""
+    found = network.do(lambda: subprocess.run(command, capture_output=True, text=True, timeout=25))
+    return str(found.stdout + found.stderr)
+
+
+def settings(world: World) -> list[str]:
+    """Returns what is switched on at the machine."""
+    return world.machine.do(lambda: [Path("/proc/sys", each).read_text().strip() for each in SETTINGS])

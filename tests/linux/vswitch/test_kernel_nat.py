@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import shutil
 import socket
-import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +12,40 @@ import grpc
 import pytest
 from lamina.vswitch.v1 import networks_pb2, translations_pb2
 from tests.integration.vswitch.test_attach import reason_of
-from tests.linux.hardware.network import needs_network
-from tests.linux.vswitch.kernel_nat_bench import DEVICE, GUEST, HOST, MACHINE, NET, Running, World, answer, dial
+from tests.linux.vswitch.kernel_nat_bench import (  # noqa: F401 (two are fixtures)
+    DEVICE,
+    GUEST,
+    HOST,
+    MACHINE,
+    NET,
+    REDIRECTS,
+    Running,
+    World,
+    answer,
+    dial,
+    given_running,
+    given_world,
+    said,
+    settings,
+)
 
 from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.engines.linux.engine import LinuxEngine
 from lamina_vswitch.engines.linux.nat_rules import table_of
 
 UDP, ICMP, TCP = translations_pb2.PROTOCOL_UDP, translations_pb2.PROTOCOL_ICMP, translations_pb2.PROTOCOL_TCP
 Entry = translations_pb2.NatEntry
-SETTINGS = ("net/ipv4/ip_forward", "net/netfilter/nf_conntrack_acct", "net/netfilter/nf_conntrack_timestamp")
 
 
-@pytest.fixture
-def world() -> Any:
-    """Returns the namespaces."""
-    needs_network()
-    if reasons := LinuxEngine.missing():
-        pytest.skip(f"engine linux: {'; '.join(reasons)}")
-    for program in ("nft", "ping"):
-        if shutil.which(program) is None:
-            pytest.skip(f"there is no program {program}")
-    made = World()
-    made.machine.do(lambda: Path("/proc/sys", SETTINGS[0]).write_text("0"))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-async def running(world: World, tmp_path: Path) -> AsyncIterator[Running]:
-    """Returns a service that runs."""
-    made = Running(tmp_path, world)
-    await made.service.start()
-    yield made
-    await made.stop()
-
-
-def said(network: Any, *command: str) -> str:
-    """Returns what a command says in a namespace."""
-    found = network.do(lambda: subprocess.run(command, capture_output=True, text=True, timeout=25))
-    return str(found.stdout + found.stderr)
-
-
-def settings(world: World) -> list[str]:
-    """Returns what is switched on at the machine."""
-    return world.machine.do(lambda: [Path("/proc/sys", each).read_text().strip() for each in SETTINGS])
+async def dropped(running: Running, wanted: dict[DropReason, int]) -> None:
+    """Waits until as much was dropped as is wanted."""
+    found: dict[int, int] = {}
+    try:
+        async with asyncio.timeout(30):
+            while found != wanted:
+                found = await running.drops()
+                await asyncio.sleep(0)
+    except TimeoutError:
+        pytest.fail(f"dropped: {found}, wanted: {wanted}")
 
 
 def exchange(asks: socket.socket, answers: socket.socket) -> tuple[str, bytes]:
@@ -107,6 +93,7 @@ async def test_guests_go_out_and_what_is_set_goes_with_the_network(running: Runn
     assert await running.entries() == []
     await running.networks.DeleteNetwork(networks_pb2.DeleteNetworkRequest(name=NET, force=True))
     assert settings(world) == ["0", "0", "0"]
+    assert world.machine.do(lambda: Path("/proc/sys", REDIRECTS).read_text()) == "0\n"
     assert said(world.machine, "nft", "list", "ruleset") == ""
     assert DEVICE not in said(world.machine, "ip", "link")
 
@@ -171,15 +158,20 @@ async def test_limits_and_destinations_hold_in_the_kernel(running: Running, worl
             client.send(b"x")
         for _ in range(16):
             await asyncio.to_thread(server.recv, 10)
-    drops = await running.drops()
-    assert (drops[DropReason.NAT_ADDRESS_LIMIT], drops[DropReason.NAT_DESTINATION_FORBIDDEN]) == (4, 1)
+    await dropped(running, {DropReason.NAT_ADDRESS_LIMIT: 4, DropReason.NAT_DESTINATION_FORBIDDEN: 1})
     assert len(await running.entries()) == 16
+    world.machine.run("nft add table ip other")
+    world.machine.run("nft add chain ip other pre { type nat hook prerouting priority -101 ; }")
+    world.machine.run(f"nft add rule ip other pre ip daddr {MACHINE} udp dport 7777 dnat to {HOST}:9000")
+    clients.append(dial(world.guest, MACHINE, 7777, socket.SOCK_DGRAM))
+    clients[-1].send(b"by a rule of somebody else")
+    await dropped(running, {DropReason.NAT_ADDRESS_LIMIT: 4, DropReason.NAT_DESTINATION_FORBIDDEN: 2})
     network = await running.networks.GetNetwork(networks_pb2.GetNetworkRequest(name=NET))
     network.nat.entries_per_address = network.nat.entry_limit = 100
     del network.nat.allowed_destinations[:]
     await running.networks.UpdateNetwork(networks_pb2.UpdateNetworkRequest(network=network))
     with answer(world.host, HOST, 9000, socket.SOCK_DGRAM) as server:
-        seen, _ = await asyncio.to_thread(exchange, clients[-1], server)
+        seen, _ = await asyncio.to_thread(exchange, clients[19], server)
     assert seen.startswith(MACHINE)
     assert "1 received" in await asyncio.to_thread(said, world.guest, "ping", "-c", "1", "-W", "9", MACHINE)
     request = translations_pb2.ListNatEntriesRequest(parent=NET, page_size=5)
@@ -227,8 +219,9 @@ async def test_a_killed_service_is_cleaned_after_and_flows_go_on(world: World, t
 
 def _kill(running: Running) -> None:
     """Lets go of what goes with a process, and of nothing else."""
-    kernel, port, _ = running.service._kernel._open.pop("net")
-    port.close()
+    opened = running.service._kernel._open.pop("net")
+    kernel = opened.kernel
+    opened.port.close()
     kernel.tun.close()
     for held in kernel._held.values():
         held.close()

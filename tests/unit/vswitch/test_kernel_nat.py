@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamina_kit.rng import Rng
 from lamina_net import ipv4, udp
 from lamina_net.address import Subnet, parse_address
+from lamina_net.limiter import RateLimiter
 from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat.kernel import DESTINATION_CHANGED, SEEN_REPLY, Tracked, entry_of, explain_kernel, leaving
+from lamina_vswitch.domain.nat.kernel import (
+    DESTINATION_CHANGED,
+    SEEN_REPLY,
+    KernelTranslation,
+    Tracked,
+    entry_of,
+    explain_kernel,
+    leaving,
+)
 from lamina_vswitch.domain.nat.packet import ICMP, TCP, UDP
 from lamina_vswitch.domain.nat.tracking import SECOND_NS, State
+from lamina_vswitch.domain.nat.translator import NetworkTranslator
+from lamina_vswitch.domain.network import Mode, NatSettings, NetworkDefinition, Outside
 from lamina_vswitch.engines.linux.conntrack import may_be_of, read_flow
 from lamina_vswitch.engines.linux.nat_machine import _comment, _comment_in, _settings_of
 from lamina_vswitch.engines.linux.netlink import NESTED, attribute
@@ -163,9 +177,39 @@ def test_what_leaves_leaves_as_it_is() -> None:
     assert leaving(bad, to_gateway=True).own == (bad,)
 
 
+class Taken:
+    """A kernel that takes packets; nothing else of it is asked."""
+
+    def __init__(self) -> None:
+        self.packets: list[bytes] = []
+
+    def send(self, packets: Sequence[bytes], now_ns: int) -> None:
+        """Takes packets."""
+        self.packets += packets
+
+
+def test_invented_sources_do_not_reach_the_kernel_at_the_router_either() -> None:
+    """A datagram to the router itself goes to the kernel, which may answer it, only if it is from inside."""
+    subnet, taken = INSIDE[0], Taken()
+    definition = NetworkDefinition("net", Mode.NAT, "lan", 0, subnet, ROUTER, nat=NatSettings(Outside.KERNEL))
+    translator = NetworkTranslator(definition, 1500, Rng("test"), RateLimiter(1, 1), lambda *_: None, None)
+    translator.at_kernel(cast(KernelTranslation, taken), taken.send)
+    sent = {}
+    for src in (GUEST, HOST, 0x7F000001):
+        sent[src] = ipv4.build(ipv4.Packet(src, ROUTER, ipv4.UDP, udp.build(src, ROUTER, udp.Datagram(1, 2, b"x"))))
+        translator.from_inside(sent[src], NOW_NS)
+    assert taken.packets == [sent[GUEST]]
+    translator.leave_kernel()
+    assert translator.from_inside(packet("192.0.2.9"), NOW_NS) is None
+    assert taken.packets == [sent[GUEST]]
+
+
 def test_what_was_set_is_read_from_a_comment() -> None:
     """A table's comment says what to set again; of what somebody else wrote nothing is believed."""
     before = {"net/ipv4/ip_forward": "0", "net/netfilter/nf_conntrack_acct": "1"}
+    before["net/ipv4/conf/all/accept_redirects"] = "0"
+    text = _comment(before | {"net/netfilter/nf_conntrack_timestamp": "0"}).encode() + b"\0"
+    assert len(text) <= 128  # what nf_tables keeps
     text = _comment(before).encode() + b"\0"
     assert _settings_of(_comment_in(bytes([1, 1, 9, 0, len(text)]) + text)) == before
     assert _settings_of("kernel/panic=1 net/ipv4/ip_forward=7 x") == {}

@@ -101,6 +101,10 @@ class NetworkTranslator:
         """Let the outside be the kernel of this machine; `send` gives it packets, with the time."""
         self.kernel, self._send_outside = kernel, send
 
+    def leave_kernel(self) -> None:
+        """Forget the kernel as outside; forwards stay defined."""
+        self.kernel, self._send_outside = None, _nowhere
+
     def lost(self, reason: DropReason, packet: bytes, now_ns: int) -> None:
         """Count a packet that did not get outside."""
         self._dropped(reason, packet, now_ns)
@@ -177,6 +181,7 @@ class NetworkTranslator:
 
     def close(self, now_ns: int) -> tuple[bytes, ...]:
         """End every flow and forwarded port; return packets for the router to send on."""
+        self.kernel = None  # whoever gave it ends it, with what it tracks; if it fails, all else has ended
         _, packets = self.flush(None, now_ns)
         if self.gateway is not None:
             for forward in self.forwards.all():
@@ -188,14 +193,16 @@ class NetworkTranslator:
 
         So a guest that invents sources does not get for each the entries of an address.
         """
+        return take(packet, now_ns) if self._is_inside(packet) else outcome_of_drop(DropReason.NO_ROUTE, packet)
+
+    def _is_inside(self, packet: bytes) -> bool:
+        """Tell whether a packet's source is inside: to another the kernel would answer, or find a flow of it."""
         src = int.from_bytes(packet[12:16], "big")
-        if not any(src in each for each in self._inside):
-            return outcome_of_drop(DropReason.NO_ROUTE, packet)
-        return take(packet, now_ns)
+        return any(src in each for each in self._inside)
 
     def _to_router(self, packet: bytes, now_ns: int) -> Outcome:
         outcome = self.balancer.to_gateway(packet, now_ns)
-        if self.kernel is not None and outcome.own == (packet,):
+        if self.kernel is not None and outcome.own == (packet,) and self._is_inside(packet):
             return leaving(packet, to_gateway=True)
         if self.gateway is None or outcome.own != (packet,):
             return outcome

@@ -37,10 +37,8 @@ _KIND = NESTED - 1
 
 def tracked(netlink: Netlink, inside: Sequence[Subnet]) -> Iterator[Tracked]:
     """Yield the IPv4 flows that an address of these subnets began, or answers. Raises Unavailable `KERNEL_REFUSED`."""
-    for kind, body in netlink.ask(_GET, _HEADER, DUMP):
-        if kind != _NEW or not may_be_of(body, inside):
-            continue
-        flow = read_flow(body)
+    for kind, body in netlink.ask(_GET, _HEADER, DUMP, lambda body: may_be_of(body, inside)):
+        flow = read_flow(body) if kind == _NEW else None
         if flow is not None and any(flow.source[0] in each or flow.answer_source[0] in each for each in inside):
             yield flow
 

@@ -34,8 +34,12 @@ _PACKETS = 2
 _TOLD_OF_RULES = 1 << 6
 _DELETED_TABLE = 10 << 8 | 2
 _COMMENT = 0
-_SETTINGS = ("net/ipv4/ip_forward", "net/netfilter/nf_conntrack_acct", "net/netfilter/nf_conntrack_timestamp")
+_FORWARD, _REDIRECTS = "net/ipv4/ip_forward", "net/ipv4/conf/all/accept_redirects"
+_SWITCHED = (_FORWARD, "net/netfilter/nf_conntrack_acct", "net/netfilter/nf_conntrack_timestamp")
 """Switched on while a table is there: the machine forwards; flows have counts, and the time of their start."""
+_SETTINGS = (*_SWITCHED, _REDIRECTS)
+"""What is set again at the end, in this order: when forwarding is switched off, the kernel believes redirects, though
+the machine may have been told not to (net/ipv4/devinet.c, inet_forward_change)."""
 
 
 class GivenNamespace(Namespace):
@@ -83,9 +87,12 @@ class NatMachine:
 
         Raises FailedPrecondition `NFT_REFUSED`, PermissionDenied `SETTINGS_FORBIDDEN`, Unavailable `KERNEL_REFUSED`.
         """
-        batch = ruleset(wanted, _comment(self.before()), recount=recount, gone=gone)
-        nft_program.apply(self.namespace, batch, "a network's translation")
-        self._switch(dict.fromkeys(_SETTINGS, "1"))
+        before = self.before()
+        nft_program.apply(
+            self.namespace, ruleset(wanted, _comment(before), recount=recount, gone=gone), "a network's translation"
+        )
+        self._before = before
+        self._switch(dict.fromkeys(_SWITCHED, "1"))
 
     def unset(self, device: str) -> None:
         """Translate a network no longer. What was set on the machine before the first one is set again. Idempotent."""
@@ -108,15 +115,16 @@ class NatMachine:
     def before(self) -> dict[str, str]:
         """Return what was set before anything here was: as a table tells it, or what is set now."""
         for comment in self._tables().values():
-            self._before = _settings_of(comment)
-            return self._before
+            return _settings_of(comment)
         if self._before:
             return self._before  # the tables were taken away by somebody, and come again
-        found = self._before
+        found: dict[str, str] = {}
         with self.namespace.inside():
             for name in _SETTINGS:
                 setting = Path("/proc/sys", name)
                 found[name] = setting.read_text().strip() if setting.exists() else "0"
+        if found[_FORWARD] != "0":
+            del found[_REDIRECTS]  # it does not change then, and is nobody's but the machine's
         return found
 
     def packets(self, device: str, counter: str) -> int:
@@ -171,13 +179,19 @@ class NatMachine:
 
 
 def _comment(settings: Mapping[str, str]) -> str:
-    return "before: " + " ".join(f"{name}={settings[name]}" for name in _SETTINGS if name in settings)
+    """Return settings as a comment, by the last part of their names: no more than 128 characters are kept."""
+    return "before: " + " ".join(f"{_short(name)}={settings[name]}" for name in _SETTINGS if name in settings)
+
+
+def _short(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _settings_of(comment: str) -> dict[str, str]:
     """Return the settings that a comment tells; of one that somebody else wrote those that can be read."""
     pairs = (word.split("=", 1) for word in comment.split() if "=" in word)
-    return {name: value for name, value in pairs if name in _SETTINGS and value in ("0", "1")}
+    told = {name: value for name, value in pairs if value in ("0", "1")}
+    return {name: told[_short(name)] for name in _SETTINGS if _short(name) in told}
 
 
 def _comment_in(userdata: bytes) -> str:

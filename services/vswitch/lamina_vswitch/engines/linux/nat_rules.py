@@ -5,7 +5,8 @@ and a wall: what the network's router would not translate does not get in or out
 
     from D  ->  raw: never to or from 127.0.0.0/8  ->  dnat (forwards)  ->  forward or input: state, reach, limits
                                                                         ->  snat: another device, or back in (hairpin)
-    to D    ->  dnat (forwards)  ->  forward: of a flow that is tracked, or forwarded; nothing else
+    to D    ->  dnat (forwards; for 127.0.0.0/8 only of what the machine itself sends)
+                                                                        ->  forward: tracked, or forwarded; no others
 
 Source: nft(8); docs/adr/0051-translation-by-the-kernel.md.
 """
@@ -144,7 +145,7 @@ def _filters(wanted: NatWanted) -> list[str]:
         *_chain("leaving", "", [
             f"tcp flags & (fin | syn | rst | ack) != syn {_drop(DropReason.NAT_STATE)}",
             f"icmp type != echo-request {_drop(DropReason.NAT_STATE)}",
-            "ct status & dnat != dnat jump reach", "jump limits", "jump timed",
+            "jump reach", "jump limits", "jump timed",
         ]),
         *_chain("entering", "", [
             f"add @per_address {{ ip daddr ct count over {wanted.per_address} }} {_drop(DropReason.NAT_ADDRESS_LIMIT)}",
@@ -167,9 +168,12 @@ def _filters(wanted: NatWanted) -> list[str]:
 def _reach(wanted: NatWanted) -> list[str]:
     """Return which destinations a flow may have: as `domain/nat/reach.py` has it, but 127.0.0.0/8 is never one."""
     forbidden = f"counter name {drops_counter(DropReason.NAT_DESTINATION_FORBIDDEN)} reject with icmp admin-prohibited"
-    rules = ["ip daddr @named return", f"ip daddr {{ {_NEVER} }} {forbidden}"]
+    # A forwarded port of the network itself may be reached. Whatever else was rewritten by rules of the machine, as
+    # ports of containers are, is judged by what the device named, and does not lead where nothing may.
+    rules = ["ct status & dnat == dnat ip daddr @inside_of return"]
+    rules += ["ip daddr @named return", f"ip daddr {{ {_NEVER} }} {forbidden}"]
     if wanted.allowed:
-        rules.append(f"ip daddr != @allowed {forbidden}")
+        rules.append(f"ct original ip daddr != @allowed {forbidden}")
     return rules
 
 
@@ -186,7 +190,10 @@ def _translations(wanted: NatWanted) -> list[str]:
     forwards = [_forward(each) for each in wanted.forwards]
     return [
         *_chain("forwards", "", forwards),
-        *_chain("from_elsewhere", "type nat hook prerouting priority dstnat", ["jump forwards"]),
+        *_chain("from_elsewhere", "type nat hook prerouting priority dstnat", [
+            # Translation comes before the kernel's judgement of addresses: a neighbour could send to 127.0.0.1.
+            f"ip daddr != {_LOOPBACK} jump forwards",
+        ]),
         *_chain("from_here", "type nat hook output priority dstnat", ["jump forwards"]),
         *_chain("out", "type nat hook postrouting priority srcnat", [
             f"{other} ip saddr {_LOOPBACK} {with_ports} snat to {format_address(wanted.gateway)}:{low}-{high}",

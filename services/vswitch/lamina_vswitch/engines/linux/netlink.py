@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
 
@@ -52,14 +52,19 @@ class Netlink:
             raise KernelRefusal("a netlink socket", error.errno or 0) from error
         self._serial = 0
 
-    def ask(self, kind: int, body: bytes, flags: int = 0) -> list[Answer]:
-        """Send one request; return the messages that answer it. Raises Unavailable `KERNEL_REFUSED`."""
+    def ask(
+        self, kind: int, body: bytes, flags: int = 0, keep: Callable[[bytes], bool] = lambda body: True
+    ) -> list[Answer]:
+        """Send one request; return the messages that answer it, of which `keep` keeps the body.
+
+        Raises Unavailable `KERNEL_REFUSED`.
+        """
         self._serial += 1
         wants = _REQUEST | flags | (0 if flags & DUMP == DUMP else ACK)
-        self.socket.send(_HEADER.pack(_HEADER.size + len(body), kind, wants, self._serial, 0) + body)
+        self._send(_HEADER.pack(_HEADER.size + len(body), kind, wants, self._serial, 0) + body)
         answers: list[Answer] = []
         while True:
-            for found, serial, flagged, content in messages(self.socket.recv(_LONGEST)):
+            for found, serial, flagged, content in messages(self._received()):
                 if serial != self._serial:
                     continue
                 if found == _DONE:
@@ -67,7 +72,8 @@ class Netlink:
                 if found == _FAILED:
                     _raise(content, flagged)
                     return answers
-                answers.append((found, content))
+                if keep(content):
+                    answers.append((found, content))
 
     def heard(self) -> list[Answer] | None:
         """Return what the kernel told since the last call; None when it told more than there was room for.
@@ -92,6 +98,18 @@ class Netlink:
     def close(self) -> None:
         """Close the socket. Idempotent."""
         self.socket.close()
+
+    def _send(self, request: bytes) -> None:
+        try:
+            self.socket.send(request)
+        except OSError as error:
+            raise KernelRefusal("a request", error.errno or 0) from error
+
+    def _received(self) -> bytes:
+        try:
+            return self.socket.recv(_LONGEST)
+        except OSError as error:  # the kernel had no room for an answer, as when memory is short
+            raise KernelRefusal("a request", error.errno or 0) from error
 
     def _prepare(self, groups: int) -> None:
         self.socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)

@@ -80,7 +80,7 @@ class Tun:
                 self._routes += (subnet,)
         for subnet in self._routes:
             if subnet not in wanted:
-                self._netlink.ask(_DELROUTE, self._way(subnet, first=False))
+                self._take_away(subnet)
         self._routes = wanted
 
     def resize(self, mtu_bytes: int) -> None:
@@ -107,6 +107,13 @@ class Tun:
         if self.file >= 0:
             os.close(self.file)
             self.file = -1
+
+    def _take_away(self, subnet: Subnet) -> None:
+        try:
+            self._netlink.ask(_DELROUTE, self._way(subnet, first=False))
+        except KernelRefusal as refusal:
+            if refusal.number != errno.ESRCH:  # somebody else did so, as who sets a device down and up again
+                raise
 
     def _way(self, subnet: Subnet, *, first: bool) -> bytes:
         body = _ROUTE.pack(socket.AF_INET, subnet.length, 0, 0, _MAIN_TABLE, _STATIC, _LINK_SCOPE, _UNICAST, 0)
