@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
@@ -31,6 +33,15 @@ def frame(dst: bytes, src: bytes, tags: bytes = b"", body: bytes = b"\x88\xb5", 
 def tag(vlan: int, priority: int = 0) -> bytes:
     """Return four bytes of tag."""
     return b"\x81\x00" + (priority << 13 | vlan).to_bytes(2, "big")
+
+
+def open_files() -> set[tuple[str, str]]:
+    """Return number and name of every file that this process has open; others may be closed meanwhile, late."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return found
 
 
 class Sink:
@@ -133,12 +144,14 @@ def opened() -> Iterator[Bench]:
     if shutil.which("nft") is None:
         pytest.skip("there is no program nft")
     network = Network()
-    network.do(_quiet)
-    made = Bench(network)
     try:
-        yield made
+        network.do(_quiet)
+        made = Bench(network)
+        try:
+            yield made
+        finally:
+            made.close()
     finally:
-        made.close()
         network.close()
 
 

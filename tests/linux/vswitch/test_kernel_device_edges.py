@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 from collections.abc import Iterator
 
 import pytest
-from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, Sink, frame, opened, tag
+from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, Sink, frame, open_files, opened, tag
 
 from lamina_kit.errors import FailedPrecondition
 from lamina_vswitch.domain.backend.definition import Veth
@@ -112,10 +111,10 @@ def test_a_device_that_came_half_way_leaves_nothing(bench: Bench, monkeypatch: p
     monkeypatch.setattr(TrunkLegs, "_attach", refuse)
     for each in ("lamina-splitter", "lamina-joiner"):
         refused = each
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_files()
         with pytest.raises(FailedPrecondition):
             bench.network.do(lambda: VethBackend(bench.engine, 1, Veth("dev1")))
-        assert (attached[-1], len(os.listdir("/proc/self/fd"))) == (each, before)
+        assert (attached[-1], open_files() - before) == (each, set())
     monkeypatch.undo()
     bench.sinks[1] = Sink()
     bench.engine.attach(1, bench.sinks[1], 0)
@@ -143,8 +142,8 @@ def test_a_trunk_that_speaks_in_every_vlan_stops_nobody(
         monkeypatch.setattr(kernel, limit, 2)
     else:
         monkeypatch.setattr(bench.engine.kernel, limit, 5)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     assert bench.engine.transmit(1, [frame(ALL, A, tag(vlan)) for vlan in range(6, 20)], 0) == 14
-    assert (bench.drops(1), len(os.listdir("/proc/self/fd"))) == ({"KERNEL": 14}, before)
+    assert (bench.drops(1), open_files() - before) == ({"KERNEL": 14}, set())
     bench.engine.transmit(1, [frame(ALL, A), frame(ALL, A, tag(5))], 0)
     assert bench.heard(2) == [frame(ALL, A), frame(ALL, A, tag(5))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 from tests.integration.vswitch.conftest import Device
+from tests.linux.vswitch.device_bench import open_files
 
 from lamina_kit import status
 from lamina_kit.clock import RealClock
@@ -128,12 +128,12 @@ def test_the_kernel_keeps_no_virtual_clock(tmp_path: Path) -> None:
 
 def test_what_the_kernel_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings that may not be written and a protocol that is not there are reasons, and leave no file open."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     with monkeypatch.context() as changed:
         changed.setattr(namespace, "_SETTINGS", {"net/ipv6/conf/all/disable_ipv6": "neither"})
         assert "disable_ipv6" in LinuxEngine.missing()[0]
     with monkeypatch.context() as changed:
         changed.setattr(nft_table, "Netlink", lambda _: Netlink(31))
         assert "netlink's protocol 31" in LinuxEngine.missing()[0]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() - before == set()
     assert LinuxEngine.missing() == []

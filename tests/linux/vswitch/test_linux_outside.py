@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import AsyncIterator
@@ -41,9 +42,8 @@ async def bench(tmp_path: Path) -> AsyncIterator[OutsideBench]:
 async def ends(bench: OutsideBench, tmp_path: Path) -> AsyncIterator[tuple[Container, Container]]:
     """Returns a guest inside, and a host outside that is not told of the inside."""
     networks = Network(), Network()
-    made = [
-        Container(network, tmp_path / name, name) for network, name in zip(networks, ("inner", "outer"), strict=True)
-    ]
+    names = f"in{os.getpid()}", f"out{os.getpid()}"  # for a moment they are the machine's, where others test too
+    made = [Container(network, tmp_path / name, name) for network, name in zip(networks, names, strict=True)]
     ports = bench.lan.running.ports
     try:
         inner = await ports.CreatePort(vs.CreatePortRequest(parent=bench.lan.switch, port_id="inner"))

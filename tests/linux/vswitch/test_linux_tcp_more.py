@@ -67,10 +67,10 @@ def test_the_kernel_asks_whether_we_are_there(made: Callable[..., LinuxPeer]) ->
     ours, theirs = peer.kernel_connects()
     with theirs:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 1)):
+        for option, value in ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 2)):
             theirs.setsockopt(socket.IPPROTO_TCP, option, value)
         before = peer.stack.tcp.counters.received
-        after(peer, 2.6)  # unanswered, it would be over after 2 s
+        after(peer, 3.6)  # unanswered, it would be over after 3 s
         assert peer.stack.tcp.counters.received >= before + 2
         assert peer.readiness(ours).error is None
         assert theirs.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0

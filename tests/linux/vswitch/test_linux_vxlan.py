@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import socket
@@ -63,13 +64,12 @@ async def bench(tmp_path: Path) -> AsyncIterator[OverlayBench]:
 async def ends(bench: OverlayBench, tmp_path: Path) -> AsyncIterator[tuple[Container, Host]]:
     """Returns a container of ours in the overlay, and the other host."""
     networks = Network(), Network()
-    made = [
-        Container(network, tmp_path / name, name) for network, name in zip(networks, ("inner", "wire"), strict=True)
-    ]
+    names = f"guest{os.getpid()}", f"wire{os.getpid()}"  # for a moment they are the machine's, where others test too
+    made = [Container(network, tmp_path / name, name) for network, name in zip(networks, names, strict=True)]
     try:
         port = await bench.running.ports.CreatePort(vs.CreatePortRequest(parent=f"{HOST}/lan-a", port_id="inner"))
         await made[0].plug_in(bench.running, port, OUR_MAC)
-        made[0].network.run(f"ip addr add {OUR_GUEST}/24 dev inner")
+        made[0].network.run(f"ip addr add {OUR_GUEST}/24 dev {made[0].name}")
         wire = await bench.running.ports.GetPort(vs.GetPortRequest(name=f"{HOST}/wan-a/ports/u"))
         await made[1].plug_in(bench.running, wire)
         host = Host(made[1])

@@ -56,12 +56,12 @@ def through_kernel(
         assert (into.verdict, refused) == (DROP, [1])
         ((watch, copied),) = machine.copies
         assert watch == 55
-        assert machine.run(assemble(labeller(tags_of(entry.vlan, entry.policy.trunk))), copied).verdict == PASS
+        assert machine.run(assemble(labeller()), copied).verdict == PASS
         assert copied.tags == [(CUSTOMER, DropReason.VLAN_MISMATCH), *tags]
         return None
     assert (into.sent[1], refused, machine.copies) == (1, [0], [])
     vlan = into.sent[0] - 1000
-    check_label(machine, entry, vlan, tags, Packet(list(packet.tags), packet.mark))
+    check_label(tags, machine, Packet(list(packet.tags), packet.mark))
     if not port.carries(vlan):
         return None
     out = machine.run(assemble(joiner(tags_of(port.vlan, port.policy.trunk), vlan, 77, counts_of(port))), packet)
@@ -81,18 +81,11 @@ def size_of(tags: list[tuple[int, int]]) -> int:
     return len(HEAD + BODY) + 4 * len(tags)
 
 
-def check_label(machine: Machine, entry: Port, vlan: int, tags: list[tuple[int, int]], copied: Packet) -> None:
-    """Check that whoever watches reads why a frame was dropped, and the tag that it came with.
-
-    One that names the native VLAN, or none, is not put back, but for a provider's.
-    """
+def check_label(tags: list[tuple[int, int]], machine: Machine, copied: Packet) -> None:
+    """Check that whoever watches reads why a frame was dropped, and the tags that it came with."""
     copied.mark |= 19 << REASON_AT | 1 << 31
-    program = assemble(labeller(tags_of(entry.vlan, entry.policy.trunk)))
-    assert machine.run(program, copied).verdict == PASS
-    assert copied.tags[0] == (CUSTOMER, 19)
-    is_back = entry.policy.trunk is not None and (vlan != entry.vlan or (tags[:1] and tags[0][0] == PROVIDER))
-    behind = tags[1:] if tags and (tags[0][0] == CUSTOMER or provider_tags(entry)) else tags
-    assert copied.tags[1:] == ([tags[0]] if is_back else []) + behind
+    assert machine.run(assemble(labeller()), copied).verdict == PASS
+    assert copied.tags == [(CUSTOMER, 19), *tags]
 
 
 def through_rules(switch: Switch, entry: Port, port: Port, tags: list[tuple[int, int]]) -> object:

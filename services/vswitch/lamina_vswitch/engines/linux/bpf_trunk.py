@@ -58,6 +58,9 @@ _TAG_BYTES = 4
 _HAD_TAG_AT = 18
 """The bit of the mark that says whether a frame came in with a tag."""
 
+_NAMED_NONE_MARK = 0x2_0000
+"""The bit of the mark that says that this tag named no VLAN, but a priority alone."""
+
 FRAMES_IN, FRAMES_OUT = 0, 16
 """Where a VLAN's numbers lie in a map of counts, each followed by the bytes; 8 bytes a number."""
 
@@ -107,6 +110,7 @@ def splitter(tags: Tags, legs: int, refused: int, counts: int | None, watch: int
         Label("customer"),
         jump_unless(7, 0, "pop"),
         put(7, tags.native),  # a tag that names no VLAN tells a priority alone, as far as the native VLAN goes
+        set_bits(8, _NAMED_NONE_MARK),
         Label("pop"),
         copy(1, 6),
         call(_VLAN_POP),
@@ -186,11 +190,11 @@ def joiner(tags: Tags, vlan: int, device: int, counts: int | None) -> Program:
     ]
 
 
-def labeller(tags: Tags) -> Program:
+def labeller() -> Program:
     """Return the program at the way out of the device that takes copies of the frames of a port.
 
-    It puts the tag back that the frame had at the port, and before that another one, of a customer, whose 12 bits of a
-    VLAN are the reason why the frame was dropped.
+    It puts the tag back that the splitter took off, as it was, and before that another one, of a customer, whose 12
+    bits of a VLAN are the reason why the frame was dropped.
     """
     return [
         copy(6, 1),
@@ -198,12 +202,16 @@ def labeller(tags: Tags) -> Program:
         put(2, _PROVIDER),
         jump_if_bits(7, _PROVIDER_MARK, "push"),
         put(2, _CUSTOMER),
-        copy(3, 7),
-        mask(3, _VID_BITS),
-        jump_if(3, tags.native, "label"),
+        jump_if_bits(7, 1 << _HAD_TAG_AT, "push"),
+        jump("label"),
         Label("push"),
         copy(3, 7),
         mask(3, _PRIORITY_BITS | _VID_BITS),
+        jump_if_bits(7, _NAMED_NONE_MARK, "priority"),
+        jump("tag"),
+        Label("priority"),
+        mask(3, _PRIORITY_BITS),
+        Label("tag"),
         copy(1, 6),
         call(_VLAN_PUSH),
         jump_unless(0, 0, "lost"),

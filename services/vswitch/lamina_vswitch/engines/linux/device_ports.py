@@ -138,7 +138,6 @@ class DevicePorts:
         self._legs.make(slot, device.index, tags)
         device.tags = tags
         if slot in self.watches:
-            self.watches.read(slot, tags)
             self._legs.copy_refused(slot, self.watches.index_of(slot))
         if slot in self._detours:
             self._take_detour(slot)
@@ -208,9 +207,8 @@ class DevicePorts:
 
         Raises FailedPrecondition `BPF_REFUSED`.
         """
-        tags = self._devices[slot].tags
-        if slot not in self.watches and tags is not None:
-            self.watches.begin(slot, f"d{slot}", tags)
+        if slot not in self.watches and self._devices[slot].tags is not None:
+            self.watches.begin(slot, f"d{slot}")
             self._legs.copy_refused(slot, self.watches.index_of(slot))
 
     def watch_no_more(self, slot: int) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import socket
@@ -29,7 +30,7 @@ from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.engines.linux import links
 from lamina_vswitch.engines.linux.bpf_code import assemble
 from lamina_vswitch.engines.linux.bpf_load import load_classifier
-from lamina_vswitch.engines.linux.bpf_trunk import Tags, labeller
+from lamina_vswitch.engines.linux.bpf_trunk import labeller
 from lamina_vswitch.engines.linux.namespace import Namespace
 from lamina_vswitch.engines.linux.netlink import Netlink
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
@@ -74,8 +75,9 @@ class Missed(NamedTuple):
 
 @dataclass(slots=True)
 class _Watch:
-    """One port's: index of the device that takes copies, and the sockets where frames come in and leave."""
+    """One port's: name and index of the device that takes copies, and the sockets where frames come in and leave."""
 
+    name: str
     index: int
     coming: socket.socket
     leaving: socket.socket
@@ -89,6 +91,7 @@ class DeviceWatches:
         self._namespace = namespace
         self._watches: dict[int, _Watch] = {}
         self._sockets: dict[int, tuple[int, Direction]] = {}
+        self._made = 0
         self._ready = select.epoll()
 
     def __contains__(self, slot: int) -> bool:
@@ -99,12 +102,13 @@ class DeviceWatches:
         """What becomes readable when frames wait."""
         return self._ready.fileno()
 
-    def begin(self, slot: int, device: str, tags: Tags) -> None:
-        """Listen at a port's device; copies come once its rules name `device_of`.
+    def begin(self, slot: int, device: str) -> None:
+        """Listen at a port's device; copies come once its rules name `device_of`, which never was there before.
 
         Raises FailedPrecondition `BPF_REFUSED`.
         """
-        name, peer = self.device_of(slot), f"{self.device_of(slot)}x"
+        self._made += 1
+        name, peer = f"w{self._made}", f"w{self._made}x"
         add_pair(self._netlink, name, peer, _LONGEST_MTU)
         with contextlib.ExitStack() as made:
             index = links.index_of(self._netlink, name)
@@ -112,7 +116,7 @@ class DeviceWatches:
             for each in (index, links.index_of(self._netlink, peer)):
                 set_up(self._netlink, each, up=True)
             let_programs_run(self._netlink, index)
-            self._label(index, tags)
+            self._label(index)
             try:
                 with self._namespace.inside():
                     coming = made.enter_context(_listening(peer))
@@ -120,22 +124,18 @@ class DeviceWatches:
             except OSError as error:
                 raise KernelRefusal("a packet socket", error.errno or 0) from error
             made.pop_all()
-        self._watches[slot] = _Watch(index, coming, leaving)
+        self._watches[slot] = _Watch(name, index, coming, leaving)
         for end, direction in ((coming, Direction.INGRESS), (leaving, Direction.EGRESS)):
             self._sockets[end.fileno()] = slot, direction
             self._ready.register(end.fileno(), select.EPOLLIN)
 
     def device_of(self, slot: int) -> str:
-        """Return the device that takes copies of a port's frames."""
-        return f"w{slot}"
+        """Return the device that takes copies of a port's frames; the port is watched."""
+        return self._watches[slot].name
 
     def index_of(self, slot: int) -> int:
         """Return the index of that device; the port is watched."""
         return self._watches[slot].index
-
-    def read(self, slot: int, tags: Tags) -> None:
-        """Put tags back in this way from now on; the port is watched. Raises FailedPrecondition `BPF_REFUSED`."""
-        self._label(self._watches[slot].index, tags)
 
     def end(self, slot: int) -> None:
         """Listen no more. Rules that still name the device copy nothing then. Idempotent."""
@@ -165,14 +165,15 @@ class DeviceWatches:
             slot, direction = self._sockets[file]
             watch = self._watches[slot]
             end = watch.coming if direction is Direction.INGRESS else watch.leaving
-            found += _taken(end, slot, direction, most)
-            lost = struct.unpack("=II", end.getsockopt(_SOL_PACKET, _STATISTICS, 8))[1]
+            taken, lost = _taken(end, slot, direction, most)
+            found += taken
+            lost += struct.unpack("=II", end.getsockopt(_SOL_PACKET, _STATISTICS, 8))[1]
             if lost:
                 missed.append(Missed(slot, direction, lost))
         return sorted(found, key=_stamp), missed
 
-    def _label(self, index: int, tags: Tags) -> None:
-        descriptor = load_classifier(assemble(labeller(tags)))
+    def _label(self, index: int) -> None:
+        descriptor = load_classifier(assemble(labeller()))
         try:
             run_program(self._netlink, index, EGRESS, descriptor, "lamina-labeller")
         finally:
@@ -208,13 +209,18 @@ def _listening(device: str, *, only_leaving: bool = False) -> socket.socket:
     return end
 
 
-def _taken(end: socket.socket, slot: int, direction: Direction, most: int) -> list[Seen]:
+def _taken(end: socket.socket, slot: int, direction: Direction, most: int) -> tuple[list[Seen], int]:
+    """Return frames that waited, and how many the kernel could not show."""
     found: list[Seen] = []
+    unshown = 0
     for _ in range(most):
         try:
             data, beside, _, _ = end.recvmsg(_LONGEST, _LONGEST_TOLD)
-        except OSError:  # nothing waits, or the device went down, which the socket tells once
-            break
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                break  # nothing waits, or the device went down, which the socket tells once
+            unshown += 1  # its header has no words for what is left to do at this frame, as of SCTP in segments
+            continue
         stamp_ns, tag = _told(beside)
         header, frame = data[: LAYOUT.size], data[LAYOUT.size :]
         if direction is Direction.EGRESS:
@@ -223,7 +229,7 @@ def _taken(end: socket.socket, slot: int, direction: Direction, most: int) -> li
             label = int.from_bytes(tag[2:], "big")
             reason = DropReason(label) if label else None
             found.append(Seen(stamp_ns, slot, direction, reason, from_kernel(header, frame)))
-    return found
+    return found, unshown
 
 
 def _told(beside: Sequence[tuple[int, int, bytes]]) -> tuple[int, bytes]:

@@ -124,6 +124,8 @@ class LinuxEngine(ModelEngine):
     def remove_port(self, slot: int, now_ns: int) -> None:
         """Remove a port with its devices and all MAC entries that name it; its sink learns of it."""
         bridges = self._bridges.get(self._switch_of[slot].name)
+        if slot in self.kernel.devices.watches:
+            self._tell_seen(now_ns)  # what it had last is not forgotten with it
         self._count_vlans(slot)
         super().remove_port(slot, now_ns)
         if bridges is not None:

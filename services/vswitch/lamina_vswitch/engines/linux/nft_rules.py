@@ -79,7 +79,10 @@ def unmade(port: FilteredPort) -> list[str]:
 
 
 def changed(old: FilteredPort | None, new: FilteredPort) -> list[str]:
-    """Return the commands that make the rules of a port others. Who begins to watch it has nothing forgotten."""
+    """Return the commands that make the rules of a port others.
+
+    Who begins or ceases to watch it has no address forgotten; the buckets of its storm control are full again.
+    """
     if old is None:
         return made(new)
     if replace(old, watch=new.watch) != new:

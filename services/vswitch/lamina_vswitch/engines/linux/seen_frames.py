@@ -9,6 +9,7 @@ from __future__ import annotations
 from lamina_vswitch.domain.capture.observer import Direction
 from lamina_vswitch.domain.decision import Decision, decide
 from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.offload.entry import admitted
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.engines.linux.device_watches import Seen
 from lamina_vswitch.engines.model.watching import Watching
@@ -30,11 +31,17 @@ _OF_BRIDGES = frozenset(
 def tell_seen(watching: Watching, switch: Switch, port: Port, seen: Seen, now_ns: int) -> None:
     """Tell the observer of a frame at a port that is a device of the kernel, and record it where one is due.
 
-    Counters are left alone: the kernel has counted.
+    Counters are left alone: the kernel has counted. What the kernel cut and summed further on, but could not be
+    finished here, is told as missed.
     """
-    frame, reason, decision = seen.frame, seen.reason, None
+    reason, decision = seen.reason, None
     if watching.observer is None:
         return
+    good, _ = admitted([seen.frame], switch.mtu_bytes)
+    if not good:
+        watching.observer.missed(port, seen.direction, 1, now_ns)
+        return
+    frame = good[0]
     if seen.direction is Direction.EGRESS:
         watching.observer.passed(port, Direction.EGRESS, [frame], now_ns)
         return
