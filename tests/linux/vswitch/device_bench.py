@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,13 @@ def frame(dst: bytes, src: bytes, tags: bytes = b"", body: bytes = b"\x88\xb5", 
 def tag(vlan: int, priority: int = 0) -> bytes:
     """Return four bytes of tag."""
     return b"\x81\x00" + (priority << 13 | vlan).to_bytes(2, "big")
+
+
+def long_tcp(size: int) -> tuple[bytes, bytes]:
+    """Return header and bytes of a frame of TCP over IPv4 that is to be cut into segments of 1400 bytes."""
+    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 40 + size, 1, 0, 64, 6, 0, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]))
+    tcp = struct.pack(">HHIIBBHHH", 1, 2, 0, 0, 0x50, 0x10, 1000, 0, 0)
+    return struct.pack("<BBHHHH", 1, 1, 54, 1400, 34, 16), B + A + b"\x08\0" + ip + tcp + bytes(size)
 
 
 def open_files() -> set[tuple[str, str]]:

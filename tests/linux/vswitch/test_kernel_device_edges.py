@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
-from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, Sink, frame, open_files, opened, tag
+from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, Sink, frame, long_tcp, open_files, opened, tag
 
 from lamina_kit.errors import FailedPrecondition
 from lamina_vswitch.domain.backend.definition import Veth
@@ -69,6 +70,25 @@ def test_a_device_that_never_stops_leaves_time_for_others(bench: Bench) -> None:
         turns.append(bench.heard(2))
     assert [each for turn in turns for each in turn] == sent
     assert max(map(len, turns)) <= 64
+
+
+def test_work_left_to_do_is_done_by_who_can(bench: Bench) -> None:
+    """UDP in segments comes to a port of this process as datagrams, long TCP cut, and no frame becomes thousands."""
+    bench.veth(1)
+    bench.port(2)
+    bench.ends[1].setsockopt(263, 15, 1)  # PACKET_VNET_HDR
+    header, tcp = long_tcp(4000)
+    udp = tcp[:23] + b"\x11" + tcp[24:34] + struct.pack(">HHHH", 1, 2, 4008, 0) + bytes(4000)
+    udp = udp[:16] + struct.pack(">H", 4028) + udp[18:]
+    bench.ends[1].send(struct.pack("<BBHHHH", 1, 5, 42, 1000, 34, 6) + udp)
+    bench.engine.listen_outside(0)
+    assert [(len(each), each[23]) for each in bench.heard(2)] == [(1042, 17)] * 4
+    bench.ends[1].send(header + tcp)
+    bench.engine.listen_outside(0)
+    assert [(len(each), each[23]) for each in bench.heard(2)] == [(1454, 6), (1454, 6), (1254, 6)]
+    bench.ends[1].send(header[:4] + struct.pack("<H", 1) + header[6:] + tcp)
+    bench.engine.listen_outside(0)
+    assert (bench.heard(2), bench.drops(2)) == ([], {"OFFLOAD_INVALID": 1})
 
 
 def test_frames_come_in_when_the_rules_hold(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
-from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, C, D, frame, opened, tag
+from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, C, D, frame, long_tcp, opened, tag
 
 from lamina_vswitch.domain.capture.observer import Direction
 from lamina_vswitch.domain.drop import DropReason
@@ -295,13 +295,6 @@ def test_a_watched_device_may_go(bench: Bench) -> None:
     bench.engine.observer = None
     bench.engine.observer = Ears(1, 2)
     assert watched(bench) == ["w4"]
-
-
-def long_tcp(size: int) -> tuple[bytes, bytes]:
-    """Return header and bytes of a frame of TCP over IPv4 that is to be cut into segments of 1400 bytes."""
-    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 40 + size, 1, 0, 64, 6, 0, bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]))
-    tcp = struct.pack(">HHIIBBHHH", 1, 2, 0, 0, 0x50, 0x10, 1000, 0, 0)
-    return struct.pack("<BBHHHH", 1, 1, 54, 1400, 34, 16), B + A + b"\x08\0" + ip + tcp + bytes(size)
 
 
 def test_frames_that_find_no_room_are_told_of(bench: Bench) -> None:

@@ -21,6 +21,7 @@ from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Fdb
 from lamina_vswitch.domain.forward import Forwarding
+from lamina_vswitch.domain.offload.entry import admitted
 from lamina_vswitch.domain.policy.in_kernel import check_kernel_keeps, teams_not_in_kernel
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.sampling import Notice
@@ -217,7 +218,11 @@ class LinuxEngine(ModelEngine):
             slot = leaves_at(switch, stray, now_ns) if switch is not None else 0
             if switch is not None and slot and switch.ports[slot].takes_part:
                 port, vlan = switch.ports[slot], stray.vlan
-                self.deliver(port, [in_form(stray.frame, form_at(port, vlan, Tag.NONE, None), vlan)], now_ns)
+                good, bad = admitted([stray.frame], switch.mtu_bytes)  # a device of the kernel may say anything
+                if good:
+                    self.deliver(port, [in_form(good[0], form_at(port, vlan, Tag.NONE, None), vlan)], now_ns)
+                else:
+                    self.drop(port, DropReason.OFFLOAD_INVALID, bad, now_ns)
 
     # Ports that are devices of the kernel
 

@@ -19,7 +19,7 @@ from lamina_vswitch.engines.linux.refusal import KernelRefusal
 
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 2, 0x1000, 0x4000
-_TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_ECN, _TUN_F_USO4, _TUN_F_USO6 = 1, 2, 4, 8, 0x20, 0x40
+_TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_ECN = 1, 2, 4, 8
 _PLAIN = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6
 _LONGEST = LAYOUT.size + 65535 + 22
 
@@ -62,15 +62,11 @@ class Tap:
             self.file = -1
 
     def _leave_unfinished(self) -> None:
-        """Have the kernel hand over what it would else finish: as much of it as this kernel knows."""
-        wanted = _PLAIN | _TUN_F_ECN
-        for abilities in (wanted | _TUN_F_USO4 | _TUN_F_USO6, wanted):
-            try:
-                fcntl.ioctl(self.file, _TUNSETOFFLOAD, abilities)
-            except OSError:
-                continue
-            return
-        fcntl.ioctl(self.file, _TUNSETOFFLOAD, _PLAIN)
+        """Have the kernel hand over what it would else finish, of what can be finished here: no UDP in segments."""
+        try:
+            fcntl.ioctl(self.file, _TUNSETOFFLOAD, _PLAIN | _TUN_F_ECN)
+        except OSError:
+            fcntl.ioctl(self.file, _TUNSETOFFLOAD, _PLAIN)
 
 
 def laden(header: bytes, frame: bytes) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lamina_vswitch.domain.backend.definition import BackendState, Veth
-from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.offload.takes import PLAIN, Takes
 from lamina_vswitch.engines.interface import DeviceEngine, SwitchEngine
 from lamina_vswitch.io.backends.refusals import lacking
 
@@ -16,10 +16,11 @@ from lamina_vswitch.io.backends.refusals import lacking
 class VethBackend:
     """An interface of the machine whose other end is in the bridges of the engine.
 
-    As a sink it gets only what does not come from a port: copies of mirrors, probes.
+    As a sink it gets only what does not come from a port: copies of mirrors, probes; complete ones. What it sends to
+    others need not be complete, so the engine has to look at what leaves for them.
     """
 
-    takes: Takes | None = None
+    takes: Takes | None = PLAIN
 
     def __init__(self, engine: SwitchEngine, slot: int, wanted: Veth) -> None:
         if not isinstance(engine, DeviceEngine):
