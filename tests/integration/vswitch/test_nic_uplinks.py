@@ -262,7 +262,7 @@ async def test_long_segments_are_left_to_the_nic(hosts: Hosts) -> None:
 
 @pytest.mark.parametrize("kind", ["device-failed", "dma-fault"])
 async def test_a_nic_that_breaks_is_opened_again(hosts: Hosts, kind: str) -> None:
-    """A device that fails, or whose DMA is refused, is told and takes the carrier; when it works again, so does the uplink."""
+    """A device that fails, or whose DMA is refused, is told and takes the carrier; once it works, the uplink is up."""
     host = await hosts("one")
     await host.hardware.connect("nic0", "nic1")
     bench = host.bench
