@@ -15,8 +15,8 @@ from lamina_vswitch.domain.backend.definition import Veth
 from lamina_vswitch.domain.policy.settings import Security
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.teaming import Team
+from lamina_vswitch.ebpf.instructions import Program
 from lamina_vswitch.engines.linux import kernel
-from lamina_vswitch.engines.linux.bpf_code import Program
 from lamina_vswitch.engines.linux.nft_rules import FilteredPort
 from lamina_vswitch.engines.linux.nft_table import NftTable
 from lamina_vswitch.engines.linux.trunk_legs import TrunkLegs

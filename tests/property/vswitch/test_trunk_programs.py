@@ -12,7 +12,7 @@ from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.tagging import form_at, in_form
 from lamina_vswitch.domain.topology import Port, Switch
-from lamina_vswitch.engines.linux.bpf_code import assemble
+from lamina_vswitch.ebpf.instructions import assemble
 from lamina_vswitch.engines.linux.bpf_trunk import DROP, PASS, REASON_AT, VLANS, joiner, labeller, splitter, tags_of
 
 LEGS, REFUSED, COUNTS = 5, 6, 7

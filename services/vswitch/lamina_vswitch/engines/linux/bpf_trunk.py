@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.engines.linux.bpf_code import (
+from lamina_vswitch.ebpf.instructions import (
     STACK_END,
     Instruction,
     Label,

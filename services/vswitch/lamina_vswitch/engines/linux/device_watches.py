@@ -27,9 +27,9 @@ from typing import NamedTuple
 from lamina_vswitch.domain.backend.vnet import LAYOUT, from_kernel, to_kernel
 from lamina_vswitch.domain.capture.observer import Direction
 from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.ebpf.instructions import assemble
+from lamina_vswitch.ebpf.programs import load_classifier
 from lamina_vswitch.engines.linux import links
-from lamina_vswitch.engines.linux.bpf_code import assemble
-from lamina_vswitch.engines.linux.bpf_load import load_classifier
 from lamina_vswitch.engines.linux.bpf_trunk import labeller
 from lamina_vswitch.engines.linux.namespace import Namespace
 from lamina_vswitch.engines.linux.netlink import Netlink

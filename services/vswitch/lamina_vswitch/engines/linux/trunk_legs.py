@@ -13,8 +13,8 @@ import struct
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
-from lamina_vswitch.engines.linux.bpf_code import Program, assemble
-from lamina_vswitch.engines.linux.bpf_load import ArrayMap, load_classifier
+from lamina_vswitch.ebpf.instructions import Program, assemble
+from lamina_vswitch.ebpf.programs import ArrayMap, load_classifier
 from lamina_vswitch.engines.linux.bpf_trunk import VLANS, Tags, detour, joiner, splitter
 from lamina_vswitch.engines.linux.links import enslave, index_of, remove
 from lamina_vswitch.engines.linux.netlink import Netlink
