@@ -24,6 +24,7 @@ from lamina_net.icmp_errors import IcmpLayer, Report
 from lamina_net.internet import LOOPBACK_NAME, Delivery, Internet
 from lamina_net.ipv4 import Packet
 from lamina_net.offload.long_packets import LongFrame, cut_packet
+from lamina_net.offload.merging import Run, merged
 from lamina_net.ping_sockets import PingLayer
 from lamina_net.sockets import Sockets
 from lamina_net.tcp.calls import LEAST_PATH_MTU
@@ -94,8 +95,15 @@ class Stack:
         self._end_fragments(now_ns)
         self.tcp.hold()
         try:
-            for data in batch:
-                self._take(interface, data, now_ns)
+            if self.internet.interfaces[interface].mac is None:
+                for data in batch:
+                    self._take(interface, data, now_ns)
+                return
+            for each in merged(list(batch)):
+                if isinstance(each, Run):
+                    self._take_run(interface, each, now_ns)
+                else:
+                    self._take(interface, each, now_ns)
         finally:
             self.tcp.release(now_ns)
             self._settle(now_ns)
@@ -104,6 +112,18 @@ class Stack:
         delivery = self.internet.receive(interface, data, now_ns)
         if delivery is not None:
             self._deliver(delivery, now_ns, verify=not isinstance(data, LongFrame))
+
+    def _take_run(self, interface: str, run: Run, now_ns: int) -> None:
+        """Take segments that go on where the one before ends: as one, or else one by one."""
+        first, *others = run.frames
+        delivery = self.internet.receive(interface, first, now_ns)
+        if delivery is not None:
+            packet = delivery.packet
+            if packet.protocol == ipv4.TCP and self.tcp.run(packet, run.payload, len(run.frames), now_ns):
+                return
+            self._deliver(delivery, now_ns)
+        for data in others:
+            self._take(interface, data, now_ns)
 
     def timer(self, now_ns: int) -> None:
         """Do what is due at `now_ns`."""

@@ -24,6 +24,7 @@ from lamina_net.offload.headers import (
     ones_sum,
     pseudo_sum,
 )
+from lamina_net.offload.piece_rows import FEW, cut_rows, is_regular
 from lamina_net.refusal import Refusal
 
 UDP_SUM_PLACE = 6
@@ -55,8 +56,10 @@ def cut_tcp(frame: bytes | bytearray, headers: Headers, segment: int) -> list[by
     header, payload = frame[: headers.payload], memoryview(frame)[headers.payload : headers.end]
     sequence = int.from_bytes(frame[l4 + 4 : l4 + 8], "big")
     pseudo = pseudo_sum(header, headers, 0)
-    pieces = []
-    for number, begin in enumerate(range(0, max(len(payload), 1), segment)):
+    before_last = (len(payload) - 1) // segment
+    pieces = cut_rows(frame, headers, segment, before_last) if before_last >= FEW and is_regular(headers) else []
+    for number in range(len(pieces), max(before_last, 0) + 1):
+        begin = number * segment
         piece = bytearray(header) + payload[begin : begin + segment]
         is_first, is_last = begin == 0, begin + segment >= len(payload)
         piece[l4 + 13] &= 0xFF ^ ((0 if is_last else FIN | PSH) | (0 if is_first else CWR))

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lamina_net import ipv4
 from lamina_net.refusal import Refusal
-from lamina_net.tcp import calls, input, opening, output, timers
+from lamina_net.tcp import calls, ecn, input, opening, output, timers
 from lamina_net.tcp.config import SocketOptions, TcpConfig
 from lamina_net.tcp.connection import Connection, Outbox
 from lamina_net.tcp.counters import Counters, Repairs
-from lamina_net.tcp.identity import FourTuple, Identity
+from lamina_net.tcp.identity import Identity
 from lamina_net.tcp.interface import (
     Endpoint,
     Errno,
-    Event,
     EventKind,
     Handle,
     IcmpKind,
@@ -26,7 +26,8 @@ from lamina_net.tcp.interface import (
     Refused,
     Status,
 )  # fmt: skip
-from lamina_net.tcp.segment import ACK, RST, SYN, Segment, parse
+from lamina_net.tcp.listening import Listening
+from lamina_net.tcp.segment import Segment, parse
 from lamina_net.tcp.sequence import MASK
 from lamina_net.tcp.states import State
 from lamina_net.tcp.table import Listener, Table
@@ -42,9 +43,10 @@ class TcpLayer:
     def __init__(self, config: TcpConfig, seed: bytes) -> None:
         self.config = config
         self.counters = Counters()
-        self._identity = Identity(seed)
-        self._table = Table(config, self._identity)
+        identity = Identity(seed)
+        self._table = Table(config, identity)
         self._out = Outbox()
+        self._listening = Listening(config, identity, self._table, self._out, self.counters)
         self._held: dict[Handle, Connection] | None = None
         self._wakeups = Wakeups(self._table.by_handle)
 
@@ -105,9 +107,12 @@ class TcpLayer:
         four = (dst, parsed.destination_port, src, parsed.source_port)
         conn = self._table.by_four.get(four)
         if conn is None or (conn.state is State.TIME_WAIT and self._may_reuse(conn, parsed)):
-            self._arrive_at_listener(four, parsed, now_ns, mtu, conn)
+            begun = self._listening.arrive(four, parsed, now_ns, mtu, conn)
+            if begun is not None:
+                self._after(begun, now_ns)
         elif conn.state is State.SYN_RECEIVED and conn.listener:
-            self._arrive_half_open(conn, parsed, now_ns, tos & 3)
+            if self._listening.answered(conn, parsed, now_ns, tos & 3):
+                self._after(conn, now_ns)
         else:
             waits = self._held is not None and input.is_next(conn, parsed)
             if self._held and not waits and self._held.pop(conn.handle, None) is not None:
@@ -117,6 +122,29 @@ class TcpLayer:
                 self._held[conn.handle] = conn
             else:
                 self._after(conn, now_ns)
+
+    def run(self, packet: ipv4.Packet, payload: bytes, count: int, now_ns: int) -> bool:
+        """Take `count` segments that go on where the one before ends: `packet` is the first, `payload` that of all.
+
+        They differ in nothing else and their checksums are right. All that answering them together could not tell from
+        answering each is taken, between `hold` and `release`; False: nothing was, let them come one by one.
+        """
+        segment = parse(packet.src, packet.dst, packet.payload, verify=False)
+        if isinstance(segment, Refusal) or packet.tos & ecn.CE == ecn.CE or self._held is None:
+            return False
+        conn = self._table.by_four.get((packet.dst, segment.destination_port, packet.src, segment.source_port))
+        if conn is None or conn.orphaned or not input.is_next(conn, segment):
+            return False
+        receiver, before = conn.receiver, conn.receiver.nxt
+        is_known = (segment.acknowledgment - conn.una) & MASK <= conn.nxt - conn.una
+        if not is_known or before + len(payload) > receiver.advertised:
+            return False
+        self.counters.received += count
+        input.arrive(conn, segment._replace(payload=payload), now_ns, packet.tos & 3)
+        if receiver.nxt > before:
+            conn.ack_now = True  # as after any two
+        self._held[conn.handle] = conn
+        return True
 
     def icmp_error(self, src: int, dst: int, quoted: bytes, kind: IcmpKind, now_ns: int, mtu: int = 0) -> None:
         """Take an ICMP error about a packet from `src` (ours) to `dst`; `quoted` is what it quotes after the IP header.
@@ -176,7 +204,8 @@ class TcpLayer:
         four = (address, port, remote.address, remote.port)
         if four in self._table.by_four:
             return Refused(Errno.ADDRINUSE)
-        conn = self._new(four, State.SYN_SENT, replace(options) if options else SocketOptions(), now_ns, mtu)
+        opened = replace(options) if options else SocketOptions()
+        conn = self._listening.begun(four, State.SYN_SENT, opened, now_ns, mtu)
         output.send_syn(conn, now_ns)
         self._after(conn, now_ns)
         return conn.handle
@@ -316,78 +345,16 @@ class TcpLayer:
             return Refused(Errno.BADF)
         return conn
 
-    def _new(self, four: FourTuple, state: State, options: SocketOptions, now_ns: int, mtu: int) -> Connection:
-        conn = Connection(self._table.new_handle(), four, self.config, options, self._out)
-        iss = self._identity.initial_sequence(four, now_ns)
-        opening.begin(conn, state, iss, self._identity.timestamp_offset(four), mtu)
-        self._table.add(conn)
-        return conn
-
     def _after(self, conn: Connection, now_ns: int) -> None:
         timers.settle(conn, now_ns)
         if conn.state in (State.CLOSED, State.TIME_WAIT):
             if not conn.accepted:
-                self._forget_half_open(conn)
+                self._listening.forget(conn)
             self._table.follow(conn)
         self._wakeups.schedule(conn)
 
     def _may_reuse(self, conn: Connection, segment: Segment) -> bool:
         return opening.is_newer(conn, segment) and self._table.listener(conn.four[0], conn.four[1]) is not None
-
-    def _arrive_at_listener(
-        self, four: FourTuple, segment: Segment, now_ns: int, mtu: int, before: Connection | None
-    ) -> None:
-        """Answer a segment that belongs to no connection, or that may follow one in TIME-WAIT."""
-        listener = self._table.listener(four[0], four[1])
-        if listener is None or segment.flags & ACK:
-            self.counters.resets_for_nobody += not segment.flags & RST
-            output.reset_reply(self._out, four, segment)
-            return
-        if segment.flags & RST or not segment.flags & SYN:
-            return
-        if listener.is_full or len(listener.half_open) >= self.config.syn_backlog or not self._table.has_room():
-            self.counters.syns_dropped += 1
-            return
-        least = 0
-        if before is not None:
-            # beyond whatever the peer may still take for the old one (RFC 1122, 4.2.2.13)
-            least = before.nxt + 0x1_0000
-            before.over()
-            self._table.follow(before)
-        self._open_half(listener, four, segment, now_ns, mtu, least)
-
-    def _open_half(
-        self, listener: Listener, four: FourTuple, segment: Segment, now_ns: int, mtu: int, least: int
-    ) -> None:
-        conn = self._new(four, State.SYN_RECEIVED, replace(listener.options), now_ns, mtu)
-        if least and (conn.iss - least) & MASK >= 0x8000_0000:
-            opening.begin(conn, State.SYN_RECEIVED, least & MASK, conn.stamp_offset, mtu)
-        conn.listener = listener.handle
-        conn.accepted = False
-        listener.half_open[conn.handle] = conn
-        opening.take_syn(conn, segment, now_ns)
-        output.send_syn(conn, now_ns)
-        self._after(conn, now_ns)
-
-    def _arrive_half_open(self, conn: Connection, segment: Segment, now_ns: int, marks: int) -> None:
-        """Follow a segment for a connection in SYN-RECEIVED; established, it waits for `accept`."""
-        listener = self._table.by_handle.get(conn.listener)
-        if not isinstance(listener, Listener):
-            return
-        if listener.is_full and segment.flags & (ACK | RST | SYN) == ACK:
-            return  # the peer sends again, or we SYN-ACK
-        input.arrive(conn, segment, now_ns, marks)
-        if conn.state not in (State.SYN_RECEIVED, State.CLOSED):
-            del listener.half_open[conn.handle]
-            listener.queue.append(conn)
-            self._out.events.append(Event(listener.handle, EventKind.ACCEPTABLE))
-        self._after(conn, now_ns)
-
-    def _forget_half_open(self, conn: Connection) -> None:
-        """Take a connection that never was established from its listener; nobody else knows it."""
-        listener = self._table.by_handle.get(conn.listener)
-        if isinstance(listener, Listener) and listener.half_open.pop(conn.handle, None) is not None:
-            conn.orphaned = True
 
     def _close_listener(self, listener: Listener, now_ns: int) -> None:
         del self._table.listeners[listener.local], self._table.by_handle[listener.handle]
