@@ -12,14 +12,14 @@ from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, Sink, fra
 
 from lamina_kit.errors import FailedPrecondition
 from lamina_vswitch.domain.backend.definition import Veth
-from lamina_vswitch.domain.policy.settings import Security
+from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.teaming import Team
 from lamina_vswitch.ebpf.instructions import Program
-from lamina_vswitch.engines.linux import kernel
+from lamina_vswitch.engines.linux import classifiers, kernel
+from lamina_vswitch.engines.linux.netlink import Netlink
 from lamina_vswitch.engines.linux.nft_rules import FilteredPort
 from lamina_vswitch.engines.linux.nft_table import NftTable
-from lamina_vswitch.engines.linux.trunk_legs import TrunkLegs
 from lamina_vswitch.io.backends.veth import VethBackend
 
 
@@ -119,23 +119,30 @@ def test_a_device_that_came_half_way_leaves_nothing(bench: Bench, monkeypatch: p
     """When the kernel refuses a program, the port stays one of this process, no file stays open, and it can be tried
     again."""
     bench.port(2)
+    bench.port(3, 10)
     bench.engine.add_port(SWITCH, 1, f"{SWITCH}/ports/p1", 0, True)
-    attach, attached = TrunkLegs._attach, []
+    attach, attached = classifiers.attach, []
 
-    def refuse(legs: TrunkLegs, index: int, end: int, program: Program, name: str) -> None:
+    def refuse(netlink: Netlink, index: int, end: int, program: Program, name: str, *frames: int) -> None:
         attached.append(name)
         if name == refused:
             raise FailedPrecondition("no", reason="BPF_REFUSED", next_step="none")
-        attach(legs, index, end, program, name)
+        attach(netlink, index, end, program, name, *frames)
 
-    monkeypatch.setattr(TrunkLegs, "_attach", refuse)
-    for each in ("lamina-splitter", "lamina-joiner"):
+    monkeypatch.setattr(classifiers, "attach", refuse)
+    trunk = Trunk(((10, 10),), 10)
+    for each, policy in (
+        *((name, PolicyInForce()) for name in ("lamina-gate", "lamina-stripper")),
+        *((name, PolicyInForce(trunk=trunk)) for name in ("lamina-splitter", "lamina-joiner")),
+    ):
         refused = each
-        before = open_files()
+        bench.engine.set_policy(1, 10 if policy.trunk else 0, policy, 0)
+        before = sorted(name for _, name in open_files())
         with pytest.raises(FailedPrecondition):
             bench.network.do(lambda: VethBackend(bench.engine, 1, Veth("dev1")))
-        assert (attached[-1], open_files() - before) == (each, set())
+        assert (attached[-1], sorted(name for _, name in open_files())) == (each, before)
     monkeypatch.undo()
+    bench.let(1)
     bench.sinks[1] = Sink()
     bench.engine.attach(1, bench.sinks[1], 0)
     bench.engine.transmit(2, [frame(ALL, B)], 0)

@@ -13,6 +13,7 @@ from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.tagging import form_at, in_form
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.ebpf.instructions import assemble
+from lamina_vswitch.engines.linux.bpf_access import GO_ON, closed_gate, detour_gate, returner, stripper
 from lamina_vswitch.engines.linux.bpf_trunk import DROP, PASS, REASON_AT, VLANS, joiner, labeller, splitter, tags_of
 
 LEGS, REFUSED, COUNTS = 5, 6, 7
@@ -40,9 +41,26 @@ def provider_tags(port: Port) -> bool:
     return port.policy.trunk is not None and port.policy.trunk.provider_tags
 
 
-def counts_of(port: Port) -> int | None:
-    """Return the map where a port counts for its VLANs."""
-    return None if port.policy.trunk is None else COUNTS
+def let_in(machine: Machine, entry: Port, packet: Packet) -> int | None:
+    """Return the VLAN in which a frame comes in; None: it was refused. A bridge gets it without a look if it may."""
+    if entry.policy.trunk is None:
+        verdict = machine.run(assemble(stripper(entry.vlan, REFUSED, 55)), packet).verdict if packet.tags else PASS
+        assert verdict in (PASS, DROP)
+        return entry.vlan if verdict == PASS else None
+    into = machine.run(assemble(splitter(tags_of(entry.vlan, entry.policy.trunk), LEGS, REFUSED, COUNTS, 55)), packet)
+    if into.sent is None:
+        assert into.verdict == DROP
+        return None
+    assert into.sent[1] == 1
+    return into.sent[0] - 1000
+
+
+def leaves_trunk(machine: Machine, port: Port, vlan: int, packet: Packet) -> bool:
+    """Return whether a frame leaves a trunk by its leg."""
+    out = machine.run(assemble(joiner(tags_of(port.vlan, port.policy.trunk), vlan, 77, COUNTS)), packet)
+    assert packet.mark == 0
+    assert out.verdict == DROP if out.sent is None else out.sent == (77, 0)
+    return out.sent is not None
 
 
 def through_kernel(
@@ -50,28 +68,22 @@ def through_kernel(
 ) -> object:
     """Return the tags of a frame as it leaves `port`; None when it does not get there."""
     packet = Packet(list(tags), size=len(HEAD + BODY))
-    program = splitter(tags_of(entry.vlan, entry.policy.trunk), LEGS, REFUSED, counts_of(entry), 55)
-    into = machine.run(assemble(program), packet)
-    if into.sent is None:
-        assert (into.verdict, refused) == (DROP, [1])
+    vlan = let_in(machine, entry, packet)
+    if vlan is None:
+        assert refused == [1]
         ((watch, copied),) = machine.copies
         assert watch == 55
         assert machine.run(assemble(labeller()), copied).verdict == PASS
         assert copied.tags == [(CUSTOMER, DropReason.VLAN_MISMATCH), *tags]
         return None
-    assert (into.sent[1], refused, machine.copies) == (1, [0], [])
-    vlan = into.sent[0] - 1000
+    assert (refused, machine.copies) == ([0], [])
     check_label(tags, machine, Packet(list(packet.tags), packet.mark))
     if not port.carries(vlan):
         return None
-    out = machine.run(assemble(joiner(tags_of(port.vlan, port.policy.trunk), vlan, 77, counts_of(port))), packet)
-    assert packet.mark == 0
-    if out.sent is None:
-        assert out.verdict == DROP
+    if port.policy.trunk is not None and not leaves_trunk(machine, port, vlan, packet):
         return None
-    assert out.sent == (77, 0)
     came, left = ([1, size_of(each)] for each in (tags, packet.tags))
-    counted = [*(came if counts_of(entry) else [0, 0]), *(left if counts_of(port) else [0, 0])]
+    counted = [*(came if entry.policy.trunk else [0, 0]), *(left if port.policy.trunk else [0, 0])]
     assert machine.maps[COUNTS][vlan * 4 : vlan * 4 + 4] == counted
     return packet.tags
 
@@ -123,3 +135,15 @@ def test_tags_are_put_on_and_taken_off_as_the_rules_say(
     machine = Machine({LEGS: legs, REFUSED: refused, COUNTS: [0] * 4 * VLANS}, wide=frozenset({COUNTS}))
     expected = through_rules(switch, entry, port, tags)
     assert through_kernel(machine, refused, entry, port, tags) == expected
+
+
+@given(TAGS)
+def test_a_gate_sends_frames_by_the_detour_once(drawn: list[tuple[int, int, int]]) -> None:
+    """What comes back has its tags, and a mark as if it had gone straight; a closed gate lets nothing in."""
+    tags = [(kind, control << 12 | vlan) for kind, control, vlan in drawn]
+    packet, machine = Packet(list(tags)), Machine({})
+    assert machine.run(assemble(detour_gate(55)), packet).sent == (55, 0)
+    assert machine.run(assemble(returner(77)), packet).sent == (77, 1)
+    back = machine.run(assemble(detour_gate(55)), packet)
+    assert (back.sent, back.verdict & 0xFFFF_FFFF, packet.mark, packet.tags) == (None, GO_ON & 0xFFFF_FFFF, 0, tags)
+    assert machine.run(assemble(closed_gate()), Packet(tags)).verdict == DROP

@@ -18,6 +18,7 @@ from lamina_vswitch.engines.linux.kernel import Kernel
 from lamina_vswitch.engines.linux.links import PortSettings
 from lamina_vswitch.engines.linux.mac_table import KernelFdb
 from lamina_vswitch.engines.linux.neighbours import NEW, Neighbour
+from lamina_vswitch.engines.linux.refusal import unless_gone
 from lamina_vswitch.engines.linux.taps import Tap
 
 NS_PER_SECOND = 1_000_000_000
@@ -158,11 +159,17 @@ class Bridges:
 
     def _vlans(self, port: Port) -> set[int]:
         """Return the VLANs in which a port has a leg."""
+        if port.slot in self._kernel.devices:
+            return self._vlans_of_device(port)
         if port.policy.trunk is None:
             return {port.vlan}
-        if port.slot in self._kernel.devices:
-            return vlans_of(port.policy.trunk)
         return {vlan for vlan in self._woken | set(self.by_vlan) if port.carries(vlan)}
+
+    def _vlans_of_device(self, port: Port) -> set[int]:
+        """Return the VLANs in which a device has legs. An access port has one while it takes part and is there."""
+        if port.policy.trunk is not None:
+            return vlans_of(port.policy.trunk)
+        return {port.vlan} if port.takes_part and self._kernel.devices.is_there(port.slot) else set()
 
     def _add_bridge(self, vlan: int) -> None:
         name, ageing_seconds = f"s{self._number}v{vlan}", self.fdb.ageing_ns // NS_PER_SECOND
@@ -218,12 +225,20 @@ class Bridges:
         settings = self._settings(port, learning)
         if settings == leg.settings:
             return
+        if leg.tap is None:  # somebody may have taken the device away
+            unless_gone(lambda: self._ask_leg(leg, settings))
+        else:
+            self._ask_leg(leg, settings)
+        leg.settings = settings
+
+    def _ask_leg(self, leg: Leg, settings: PortSettings) -> None:
         if settings.mtu_bytes != leg.settings.mtu_bytes:
             links.set_mtu(self._kernel.netlink, leg.index, settings.mtu_bytes)
         links.set_port(self._kernel.netlink, leg.index, settings)
-        leg.settings = settings
 
     def _settings(self, port: Port, learning: bool) -> PortSettings:
+        if port.slot in self._kernel.devices and port.policy.trunk is None:
+            return PortSettings(None, learning, port.policy.isolated, self.switch.mtu_bytes)
         return PortSettings(port.takes_part, learning, port.policy.isolated, self.switch.mtu_bytes + 2 * _TAG_BYTES)
 
     # The MAC table: what the mirror asks of the kernel
@@ -234,7 +249,9 @@ class Bridges:
         where = leg.index if leg is not None else _SUNK if bridge is not None else _NOWHERE
         if self._placed.get((vlan, mac)) == _SUNK and bridge is not None:
             neighbours.remove(self._kernel.netlink, bridge.index, mac, sunk=True)
-        if leg is not None:
+        if leg is not None and leg.tap is None:
+            unless_gone(lambda: neighbours.add_static(self._kernel.netlink, leg.index, mac))
+        elif leg is not None:
             neighbours.add_static(self._kernel.netlink, leg.index, mac)
         elif bridge is not None:
             neighbours.add_sunk(self._kernel.netlink, bridge.index, mac)

@@ -20,6 +20,7 @@ from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.engines.linux import links
+from lamina_vswitch.engines.linux.access_devices import AccessDevices
 from lamina_vswitch.engines.linux.bpf_trunk import Tags
 from lamina_vswitch.engines.linux.device_watches import DeviceWatches
 from lamina_vswitch.engines.linux.namespace import Namespace
@@ -27,13 +28,12 @@ from lamina_vswitch.engines.linux.netlink import Netlink
 from lamina_vswitch.engines.linux.nft_rules import FilteredPort
 from lamina_vswitch.engines.linux.nft_table import NftTable
 from lamina_vswitch.engines.linux.rates import Rates
-from lamina_vswitch.engines.linux.refusal import KernelRefusal
+from lamina_vswitch.engines.linux.refusal import KernelRefusal, unless_gone
 from lamina_vswitch.engines.linux.trunk_legs import Leg, TrunkLegs
 from lamina_vswitch.engines.linux.veth import add_pair, counts, set_up
 
 LONGEST_MTU = 9018
 """Of devices that only hand frames on, tags and all."""
-_GONE = (errno.ENODEV, errno.ENXIO, errno.ENETDOWN)
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class DevicePorts:
     def __init__(self, netlink: Netlink, namespace: Namespace) -> None:
         self._netlink = netlink
         self._namespace = namespace
-        self._legs = TrunkLegs(netlink)
+        self._trunks, self._accesses = TrunkLegs(netlink), AccessDevices(netlink)
         self._out, self._in = Rates(netlink), Rates(netlink)
         self._rules = NftTable(namespace)
         self.watches = DeviceWatches(netlink, namespace)
@@ -84,6 +84,7 @@ class DevicePorts:
             add_pair(outside, interface, name, mtu_bytes, self._namespace.file)
             try:
                 index = links.index_of(self._netlink, name)
+                links.reserve(self._netlink, index)
                 set_up(self._netlink, index, up=True)
                 if up:
                     set_up(outside, links.index_of(outside, interface), up=True)
@@ -109,7 +110,7 @@ class DevicePorts:
         device.socket.close()
         with contextlib.suppress(KernelRefusal):  # the programs went with a device that is gone
             if device.tags is not None:
-                self._legs.remove(slot)
+                self._legs(slot).remove(slot)
         _remove(self._netlink, device.index)
         if slot in self._detours:
             _remove(self._netlink, self._detours.pop(slot)[0])
@@ -131,35 +132,42 @@ class DevicePorts:
         device = self._devices[slot]
         if device.tags is not None:
             device.tags = None
-            device.mismatched += self._legs.refused(slot)
+            device.mismatched += self._legs(slot).refused(slot)
             self._count_vlans(slot)
             device.told = {}
-            self._legs.remove(slot)
-        self._legs.make(slot, device.index, tags)
+            self._legs(slot).remove(slot)
+        (self._trunks if tags.is_trunk else self._accesses).make(slot, device.index, tags)
         device.tags = tags
         if slot in self.watches:
-            self._legs.copy_refused(slot, self.watches.index_of(slot))
+            self._legs(slot).copy_refused(slot, self.watches.index_of(slot))
         if slot in self._detours:
             self._take_detour(slot)
 
     def add_leg(self, slot: int, vlan: int, bridge: int, mtu_bytes: int) -> Leg:
         """Let a port carry a VLAN, whose bridge has this index."""
-        return self._legs.add_leg(slot, vlan, bridge, mtu_bytes)
+        return self._legs(slot).add_leg(slot, vlan, bridge, mtu_bytes)
 
     def remove_leg(self, slot: int, vlan: int) -> None:
         """Let a port carry a VLAN no more."""
-        self._legs.let_none_in(slot, vlan)
-        if list(self._legs.legs(slot)) == [vlan]:
+        legs = self._legs(slot)
+        legs.let_none_in(slot, vlan)
+        if legs is self._trunks and list(legs.legs(slot)) == [vlan]:  # the device of an access port stays
             self._rules.set(FilteredPort(slot, (), PolicyInForce()))
-        self._legs.remove_leg(slot, vlan)
+        legs.remove_leg(slot, vlan)
 
     def carries(self, slot: int, vlan: int) -> bool:
         """Tell whether a port is a device that has a leg in a VLAN."""
-        return vlan in self._legs.legs(slot)
+        return vlan in self._legs(slot).legs(slot)
 
     def apply(self, slot: int, policy: PolicyInForce, ageing_seconds: int, mtu_bytes: int) -> None:
-        """Let a policy hold at a port and its legs. Raises FailedPrecondition `NFT_REFUSED`."""
+        """Let a policy hold at a port and its legs; a device that is gone needs none.
+
+        Raises FailedPrecondition `NFT_REFUSED`.
+        """
         device = self._devices[slot]
+        if not self.is_there(slot):
+            self._rules.set(FilteredPort(slot, (), PolicyInForce()))
+            return
         if device.mtu_bytes != mtu_bytes:
             links.set_mtu(self._netlink, device.index, mtu_bytes)
             device.mtu_bytes = mtu_bytes
@@ -171,16 +179,16 @@ class DevicePorts:
         if slot in self._detours:
             self._in.set(slot, self._detours[slot][0], shaping, mtu_bytes)
             if shaping is None:
-                self._legs.enter_by(slot, None)
+                self._legs(slot).enter_by(slot, None)
                 _remove(self._netlink, self._detours.pop(slot)[0])
-        self._legs.let_in(slot)
+        self._legs(slot).let_in(slot)
 
     def check(self, slot: int, policy: PolicyInForce, ageing_seconds: int) -> None:
         """Raise FailedPrecondition `NFT_REFUSED` if the kernel would not take a policy's rules; nothing changes."""
         self._rules.check(self._filtered(slot, policy, ageing_seconds))
 
     def _filtered(self, slot: int, policy: PolicyInForce, ageing_seconds: int) -> FilteredPort:
-        devices = tuple(leg.device for leg in self._legs.legs(slot).values())
+        devices = self._legs(slot).filtered(slot) if self.is_there(slot) else ()
         watch = self.watches.device_of(slot) if slot in self.watches else ""
         return FilteredPort(slot, devices, policy, ageing_seconds, watch)
 
@@ -196,7 +204,7 @@ class DevicePorts:
             for index in pair:
                 set_up(self._netlink, index, up=True)
             links.index_of(self._netlink, first)  # the kernel notices its carrier now, not a second later
-            self._legs.enter_by(slot, pair)
+            self._legs(slot).enter_by(slot, pair)
         except BaseException:
             _remove(self._netlink, pair[0])
             raise
@@ -209,19 +217,20 @@ class DevicePorts:
         """
         if slot not in self.watches and self._devices[slot].tags is not None:
             self.watches.begin(slot, f"d{slot}")
-            self._legs.copy_refused(slot, self.watches.index_of(slot))
+            self._legs(slot).copy_refused(slot, self.watches.index_of(slot))
 
     def watch_no_more(self, slot: int) -> None:
         """Listen to a port no more; its rules go back to what they were with the next `apply`."""
         self.watches.end(slot)
         with contextlib.suppress(KernelRefusal):  # somebody took the device away, and the programs with it
             if self._devices[slot].tags is not None:
-                self._legs.copy_refused(slot, 0)
+                self._legs(slot).copy_refused(slot, 0)
 
     def show_link(self, slot: int, *, up: bool) -> None:
         """Give the interface a carrier, or none."""
         with contextlib.suppress(KernelRefusal):  # a device that is gone shows nothing
             set_up(self._netlink, self._devices[slot].index, up=up)
+            links.index_of(self._netlink, f"d{slot}")  # the kernel notices its carrier now, not a second later
 
     def inject(self, slot: int, frames: Sequence[bytes]) -> int:
         """Send complete frames out of a port, to its interface; return how many went."""
@@ -245,7 +254,7 @@ class DevicePorts:
         """
         device, before, drops = self._devices[slot], self._devices[slot].before, dict(shell.drops)
         told = self._rules.drops(slot)
-        told[DropReason.VLAN_MISMATCH] = device.mismatched + self._legs.refused(slot)
+        told[DropReason.VLAN_MISMATCH] = device.mismatched + self._legs(slot).refused(slot)
         told[DropReason.SHAPED] = self._in.drops(slot) + self._out.drops(slot)
         for reason, count in sorted(told.items()):
             if count:
@@ -270,7 +279,7 @@ class DevicePorts:
 
     def _count_vlans(self, slot: int) -> None:
         device = self._devices[slot]
-        for vlan, now in self._legs.counts(slot).items():
+        for vlan, now in self._legs(slot).counts(slot).items():
             before = device.told.get(vlan, (0, 0, 0, 0))
             if now != before:
                 frames_in, bytes_in, frames_out, bytes_out = (new - old for new, old in zip(now, before, strict=True))
@@ -284,8 +293,13 @@ class DevicePorts:
             device = self._devices.pop(slot)
             device.socket.close()
             _remove(self._netlink, device.index)
-        self._legs.close()
+        self._trunks.close()
+        self._accesses.close()
         self._rules.close()
+
+    def _legs(self, slot: int) -> TrunkLegs | AccessDevices:
+        """Return where a port, whose tags are read already, has its legs: `Tags` say which of both."""
+        return self._accesses if slot in self._accesses else self._trunks
 
 
 def _for_user(interface: str, refusal: KernelRefusal) -> LaminaError:
@@ -306,11 +320,7 @@ def _for_user(interface: str, refusal: KernelRefusal) -> LaminaError:
 
 
 def _remove(netlink: Netlink, index: int) -> None:
-    try:
-        links.remove(netlink, index)
-    except KernelRefusal as refusal:
-        if refusal.number not in _GONE:
-            raise
+    unless_gone(lambda: links.remove(netlink, index))
 
 
 class PluggedDevice:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import os
 import select
 import socket
 import struct
@@ -27,14 +26,12 @@ from typing import NamedTuple
 from lamina_vswitch.domain.backend.vnet import LAYOUT, from_kernel, to_kernel
 from lamina_vswitch.domain.capture.observer import Direction
 from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.ebpf.instructions import assemble
-from lamina_vswitch.ebpf.programs import load_classifier
-from lamina_vswitch.engines.linux import links
+from lamina_vswitch.engines.linux import classifiers, links
 from lamina_vswitch.engines.linux.bpf_trunk import labeller
 from lamina_vswitch.engines.linux.namespace import Namespace
 from lamina_vswitch.engines.linux.netlink import Netlink
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
-from lamina_vswitch.engines.linux.traffic_control import EGRESS, let_programs_run, run_program
+from lamina_vswitch.engines.linux.traffic_control import EGRESS, let_programs_run
 from lamina_vswitch.engines.linux.veth import add_pair, set_up
 
 _ETH_P_ALL, _SOL_PACKET = 3, 263
@@ -116,7 +113,7 @@ class DeviceWatches:
             for each in (index, links.index_of(self._netlink, peer)):
                 set_up(self._netlink, each, up=True)
             let_programs_run(self._netlink, index)
-            self._label(index)
+            classifiers.attach(self._netlink, index, EGRESS, labeller(), "lamina-labeller")
             try:
                 with self._namespace.inside():
                     coming = made.enter_context(_listening(peer))
@@ -171,13 +168,6 @@ class DeviceWatches:
             if lost:
                 missed.append(Missed(slot, direction, lost))
         return sorted(found, key=_stamp), missed
-
-    def _label(self, index: int) -> None:
-        descriptor = load_classifier(assemble(labeller()))
-        try:
-            run_program(self._netlink, index, EGRESS, descriptor, "lamina-labeller")
-        finally:
-            os.close(descriptor)
 
     def _close_sockets(self, watch: _Watch) -> None:
         for end in (watch.coming, watch.leaving):

@@ -28,9 +28,12 @@ _TICKS = 100
 
 @dataclass(frozen=True, slots=True)
 class PortSettings:
-    """What a port of a bridge does: whether frames pass it, whether it learns, whether it is isolated, and its MTU."""
+    """What a port of a bridge does: whether frames pass it, whether it learns, whether it is isolated, and its MTU.
 
-    forwarding: bool
+    `forwarding` None: frames pass when the device has a carrier, as the kernel has it by itself.
+    """
+
+    forwarding: bool | None
     learning: bool
     isolated: bool
     mtu_bytes: int
@@ -68,7 +71,17 @@ def enslave(netlink: Netlink, index: int, bridge: int, mtu_bytes: int) -> None:
     """Make a device a port of a bridge, up."""
     body = _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP) + attribute(_MTU, mtu_bytes)
     netlink.ask(_NEWLINK, body + attribute(_ADDRESS, RESERVED_MAC))
+    join(netlink, index, bridge)
+
+
+def join(netlink: Netlink, index: int, bridge: int) -> None:
+    """Make a device, which has the reserved address, a port of a bridge, up or not; bridge 0: of none any more."""
     netlink.ask(_NEWLINK, _IFINFO.pack(0, 0, index, 0, 0) + attribute(_MASTER, bridge))
+
+
+def reserve(netlink: Netlink, index: int) -> None:
+    """Give a device the reserved address."""
+    netlink.ask(_NEWLINK, _IFINFO.pack(0, 0, index, 0, 0) + attribute(_ADDRESS, RESERVED_MAC))
 
 
 def set_mtu(netlink: Netlink, index: int, mtu_bytes: int) -> None:
@@ -78,8 +91,9 @@ def set_mtu(netlink: Netlink, index: int, mtu_bytes: int) -> None:
 
 def set_port(netlink: Netlink, index: int, settings: PortSettings) -> None:
     """Set what a port of a bridge does, but for its MTU."""
-    state = _FORWARDING if settings.forwarding else _DISABLED
-    flags = {_STATE: bytes([state]), _LEARNING: bytes([settings.learning]), _ISOLATED: bytes([settings.isolated])}
+    flags = {_LEARNING: bytes([settings.learning]), _ISOLATED: bytes([settings.isolated])}
+    if settings.forwarding is not None:
+        flags[_STATE] = bytes([_FORWARDING if settings.forwarding else _DISABLED])
     body = _IFINFO.pack(_AF_BRIDGE, 0, index, 0, 0) + attribute(_PORT_SETTINGS, flags)
     netlink.ask(_SETLINK, body)
 

@@ -72,8 +72,7 @@ def unmade(port: FilteredPort) -> list[str]:
     """Return the commands that take away what `made` made of the same port; counters stay, for they go on counting."""
     commands = _unwatched(port)
     if port.reasons:
-        chain = f"{TABLE} {_chain(port.slot)}"
-        commands += [f"flush chain {chain}", f"delete chain {chain}"]
+        commands += _chain_away(_chain(port.slot))
         commands += [f"delete set {TABLE} {name}" for name, _ in _sets(port)]
     return commands
 
@@ -127,7 +126,12 @@ def _watched(port: FilteredPort) -> list[str]:
 def _unwatched(port: FilteredPort) -> list[str]:
     if not port.watch or not port.devices:
         return []
-    return [f"{verb} chain {TABLE} {_copies(port.slot)}" for verb in ("flush", "delete")]
+    return _chain_away(_copies(port.slot))
+
+
+def _chain_away(chain: str) -> list[str]:
+    """Return what takes a chain away: older kernels have done so when the last device of it went."""
+    return [f"{verb} chain {TABLE} {chain}" for verb in ("add", "flush", "delete")]
 
 
 def _sets(port: FilteredPort) -> list[tuple[str, str]]:

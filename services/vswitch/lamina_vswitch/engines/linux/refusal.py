@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 
 from lamina_kit.errors import Unavailable
+
+_GONE = (errno.ENODEV, errno.ENXIO, errno.ENETDOWN)
 
 
 class KernelRefusal(Unavailable):
@@ -18,3 +22,12 @@ class KernelRefusal(Unavailable):
             next_step="Delete ports or switches that nobody needs, or see to its limits; then try again.",
             errno=number,
         )
+
+
+def unless_gone(ask: Callable[[], object]) -> None:
+    """Ask for something at a device; one that somebody took away needs nothing. Raises any other `KERNEL_REFUSED`."""
+    try:
+        ask()
+    except KernelRefusal as refusal:
+        if refusal.number not in _GONE:
+            raise

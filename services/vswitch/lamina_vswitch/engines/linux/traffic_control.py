@@ -13,14 +13,16 @@ from lamina_vswitch.engines.linux.netlink import CREATE, DUMP, EXCLUSIVE, REPLAC
 INGRESS, EGRESS = 0xFFFF_FFF2, 0xFFFF_FFF3
 """The two ends of a device, as parents of classifiers."""
 
-_NEW_QDISC, _DELETE_QDISC, _GET_QDISC, _NEW_FILTER = 36, 37, 38, 44
+EVERY_FRAME, TAGGED_BY_CUSTOMER, TAGGED_BY_PROVIDER = 1 << 16 | 0x0300, 2 << 16 | 0x0081, 3 << 16 | 0xA888
+"""Frames that a program runs on: its place among the programs of an end, and their EtherType in network order."""
+
+_NEW_QDISC, _DELETE_QDISC, _GET_QDISC, _NEW_FILTER, _DELETE_FILTER = 36, 37, 38, 44, 45
 _MESSAGE = struct.Struct("=BxHiIII")
 _KIND, _OPTIONS, _STATISTICS = 1, 2, 7
 _QUEUE = 3
 _CLSACT, _CLSACT_HANDLE = 0xFFFF_FFF1, 0xFFFF_0000
 _ROOT, _ROOT_HANDLE = 0xFFFF_FFFF, 0x0001_0000
 _ONLY = 1
-_FIRST_OF_ALL_PROTOCOLS = 1 << 16 | 0x0300
 _PROGRAM, _NAME, _FLAGS = 6, 7, 8
 _DIRECT_ACTION = 1
 _PARAMETERS, _RATE, _PEAK, _BURST, _PEAK_BURST = 1, 4, 5, 6, 7
@@ -54,14 +56,19 @@ def let_no_programs_run(netlink: Netlink, index: int) -> None:
     netlink.ask(_DELETE_QDISC, _MESSAGE.pack(0, 0, index, _CLSACT_HANDLE, _CLSACT, 0))
 
 
-def run_program(netlink: Netlink, index: int, end: int, program: int, name: str) -> None:
-    """Run a loaded program, by its descriptor, on every frame at an end of a device; its result is what happens.
+def run_program(netlink: Netlink, index: int, end: int, program: int, name: str, frames: int = EVERY_FRAME) -> None:
+    """Run a loaded program, by its descriptor, on frames at an end of a device; its result is what happens.
 
-    A program that runs there already is replaced.
+    A program that runs on the same frames there already is replaced.
     """
     options: dict[int, bytes | int] = {_PROGRAM: program, _NAME: name.encode() + b"\0", _FLAGS: _DIRECT_ACTION}
-    body = _MESSAGE.pack(0, 0, index, _ONLY, end, _FIRST_OF_ALL_PROTOCOLS)
+    body = _MESSAGE.pack(0, 0, index, _ONLY, end, frames)
     netlink.ask(_NEW_FILTER, body + attribute(_KIND, "bpf") + attribute(_OPTIONS, options), CREATE)
+
+
+def stop_program(netlink: Netlink, index: int, end: int, frames: int) -> None:
+    """Let the program that runs on these frames at an end of a device run no more."""
+    netlink.ask(_DELETE_FILTER, _MESSAGE.pack(0, 0, index, _ONLY, end, frames) + attribute(_KIND, "bpf"))
 
 
 def put_bucket(netlink: Netlink, index: int, bucket: Bucket, *, change: bool) -> None:

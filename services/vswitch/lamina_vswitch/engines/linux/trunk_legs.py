@@ -1,4 +1,4 @@
-"""The legs of ports in the kernel: for each VLAN that a port carries a pair of devices, one end a port of its bridge.
+"""The legs of trunks in the kernel: for each VLAN that a port carries a pair of devices, one end a port of its bridge.
 
 See `bpf_trunk.py` for what the programs do. The second end of a pair serves only to give the first one a carrier. Maps
 and programs live as long as the devices that they are attached to; this object keeps the maps to change them.
@@ -8,13 +8,12 @@ Source: veth(4); net/core/link_watch.c of Linux 6.18.
 
 from __future__ import annotations
 
-import os
 import struct
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
-from lamina_vswitch.ebpf.instructions import Program, assemble
-from lamina_vswitch.ebpf.programs import ArrayMap, load_classifier
+from lamina_vswitch.ebpf.programs import ArrayMap
+from lamina_vswitch.engines.linux import classifiers
 from lamina_vswitch.engines.linux.bpf_trunk import VLANS, Tags, detour, joiner, splitter
 from lamina_vswitch.engines.linux.links import enslave, index_of, remove
 from lamina_vswitch.engines.linux.netlink import Netlink
@@ -23,7 +22,6 @@ from lamina_vswitch.engines.linux.traffic_control import (
     INGRESS,
     let_no_programs_run,
     let_programs_run,
-    run_program,
 )
 from lamina_vswitch.engines.linux.veth import add_pair, set_up
 
@@ -45,7 +43,7 @@ class _Trunk:
     tags: Tags
     places: ArrayMap
     refused: ArrayMap
-    counts: ArrayMap | None
+    counts: ArrayMap
     entry: int
     watch: int = 0
     legs: dict[int, Leg] = field(default_factory=dict)
@@ -60,6 +58,9 @@ class TrunkLegs:
         self._netlink = netlink
         self._trunks: dict[int, _Trunk] = {}
 
+    def __contains__(self, slot: int) -> bool:
+        return slot in self._trunks
+
     def make(self, slot: int, index: int, tags: Tags) -> None:
         """Let the device with an index, which no bridge has, read tags in this way; it has no legs yet.
 
@@ -67,7 +68,7 @@ class TrunkLegs:
         """
         with ExitStack() as made:
             places, refused = (made.enter_context(closing(ArrayMap(*each))) for each in ((4, VLANS), (8, 1)))
-            counts = made.enter_context(closing(ArrayMap(_COUNTS.size, VLANS))) if tags.is_trunk else None
+            counts = made.enter_context(closing(ArrayMap(_COUNTS.size, VLANS)))
             trunk = _Trunk(index, tags, places, refused, counts, index)
             let_programs_run(self._netlink, index)
             made.callback(let_no_programs_run, self._netlink, index)
@@ -88,7 +89,7 @@ class TrunkLegs:
         let_programs_run(self._netlink, pair[1])
         trunk.entry = pair[1]
         self._split(trunk)
-        self._attach(trunk.index, INGRESS, detour(pair[0]), "lamina-detour")
+        classifiers.attach(self._netlink, trunk.index, INGRESS, detour(pair[0]), "lamina-detour")
 
     def add_leg(self, slot: int, vlan: int, bridge: int, mtu_bytes: int) -> Leg:
         """Let a trunk carry a VLAN, whose bridge has this index; return the leg. One that it has stays.
@@ -104,7 +105,13 @@ class TrunkLegs:
         try:
             set_up(self._netlink, index_of(self._netlink, peer), up=True)
             let_programs_run(self._netlink, leg.index)
-            self._attach(leg.index, EGRESS, joiner(trunk.tags, vlan, trunk.index, _descriptor(trunk)), "lamina-joiner")
+            classifiers.attach(
+                self._netlink,
+                leg.index,
+                EGRESS,
+                joiner(trunk.tags, vlan, trunk.index, trunk.counts.descriptor),
+                "lamina-joiner",
+            )
             enslave(self._netlink, leg.index, bridge, mtu_bytes)
             index_of(self._netlink, name)  # asked for a link, the kernel notices its carrier now, not a second later
         except BaseException:
@@ -146,26 +153,26 @@ class TrunkLegs:
 
     def legs(self, slot: int) -> dict[int, Leg]:
         """Return the legs of a trunk by VLAN, ordered; nothing when the slot has no trunk."""
-        trunk = self._trunks.get(slot)
-        return {} if trunk is None else dict(sorted(trunk.legs.items()))
+        return dict(sorted(self._trunks[slot].legs.items())) if slot in self._trunks else {}
+
+    def filtered(self, slot: int) -> tuple[str, ...]:
+        """Return the devices at which the rules of a trunk are: its legs."""
+        return tuple(leg.device for leg in self.legs(slot).values())
 
     def refused(self, slot: int) -> int:
         """Return how many frames came in at a trunk in no VLAN of it; 0 when the slot has no trunk."""
-        trunk = self._trunks.get(slot)
-        return 0 if trunk is None else trunk.refused[0]
+        return self._trunks[slot].refused[0] if slot in self._trunks else 0
 
     def counts(self, slot: int) -> dict[int, tuple[int, int, int, int]]:
         """Return what went through each VLAN of a trunk: frames and bytes that came in, frames and bytes that left.
 
-        Nothing for an access port, whose device counts for its VLAN.
+        Nothing when the slot has no trunk.
         """
-        trunk = self._trunks.get(slot)
-        if trunk is None or trunk.counts is None:
+        if slot not in self._trunks:
             return {}
-        found = {}
-        for vlan in sorted(trunk.carried):
-            found[vlan] = _COUNTS.unpack(trunk.counts[vlan].to_bytes(_COUNTS.size, "little"))
-        return found
+        trunk = self._trunks[slot]
+        numbers = ((vlan, trunk.counts[vlan].to_bytes(_COUNTS.size, "little")) for vlan in sorted(trunk.carried))
+        return {vlan: _COUNTS.unpack(each) for vlan, each in numbers}
 
     def close(self) -> None:
         """Let go of the maps; the devices go with the namespace."""
@@ -179,25 +186,11 @@ class TrunkLegs:
         self._split(self._trunks[slot])
 
     def _split(self, trunk: _Trunk) -> None:
-        program = splitter(
-            trunk.tags, trunk.places.descriptor, trunk.refused.descriptor, _descriptor(trunk), trunk.watch
-        )
-        self._attach(trunk.entry, INGRESS, program, "lamina-splitter")
-
-    def _attach(self, index: int, end: int, program: Program, name: str) -> None:
-        descriptor = load_classifier(assemble(program))
-        try:
-            run_program(self._netlink, index, end, descriptor, name)
-        finally:
-            os.close(descriptor)
-
-
-def _descriptor(trunk: _Trunk) -> int | None:
-    return None if trunk.counts is None else trunk.counts.descriptor
+        places, refused, counts = (each.descriptor for each in (trunk.places, trunk.refused, trunk.counts))
+        program = splitter(trunk.tags, places, refused, counts, trunk.watch)
+        classifiers.attach(self._netlink, trunk.entry, INGRESS, program, "lamina-splitter")
 
 
 def _close_maps(trunk: _Trunk) -> None:
-    trunk.places.close()
-    trunk.refused.close()
-    if trunk.counts is not None:
-        trunk.counts.close()
+    for each in (trunk.places, trunk.refused, trunk.counts):
+        each.close()
