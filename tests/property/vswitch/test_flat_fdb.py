@@ -23,15 +23,16 @@ def mac(number: int) -> bytes:
 class Tables:
     """Both tables, and calls that are made to both."""
 
-    def __init__(self, rng: Rng, stations: int, limit: int) -> None:
-        self.rng, self.stations, self.now = rng, stations, 0
+    def __init__(self, rng: Rng, stations: int, limit: int, leap: int = AGEING) -> None:
+        self.rng, self.stations, self.now, self.leap = rng, stations, 0, leap
         self.flat, self.plain = FlatFdb(AGEING, limit, rng.randrange(1 << 64)), Fdb(AGEING, limit)
 
     def step(self) -> None:
         """Make one call, and compare what it returns."""
         vlan, address = (1, 2, 4094)[self.rng.randrange(3)], mac(self.rng.randrange(self.stations))
         port, kind, other = 1 + self.rng.randrange(90), self.rng.randrange(40), mac(self.rng.randrange(self.stations))
-        self.now += self.rng.randrange(4) if self.rng.randrange(500) else AGEING
+        port = port if port % 9 else 728 * port  # slots of up to 65536, of which a record keeps parts in two places
+        self.now += self.rng.randrange(4) if self.rng.randrange(500) else (AGEING, self.leap)[self.rng.randrange(2)]
         wide, limit = (None, vlan)[self.rng.randrange(2)], 1 + self.rng.randrange(2 * self.stations)
         answers: list[object] = []
         for fdb in (self.flat, self.plain):
@@ -68,7 +69,8 @@ class Tables:
 def test_both_tables_answer_alike(stations: int) -> None:
     """Learning, ageing, moving, limits, static entries, flushes and new limits are the same, call by call."""
     for seed in range(6):
-        tables = Tables(Rng(f"fdb/{stations}/{seed}"), stations, 1 + seed * stations // 2)
+        leap = AGEING if seed % 2 else 1 << 48
+        tables = Tables(Rng(f"fdb/{stations}/{seed}"), stations, 1 + seed * stations // 2, leap)
         for _ in range(12):
             for _ in range(40):
                 tables.step()
@@ -96,6 +98,41 @@ def test_a_table_grows_and_keeps_everything() -> None:
     assert all(flat.lookup(1, mac(number), 1) is not None for number in range(0, 100_000, 997))
     assert flat.behind(7, 0) == 2000
     assert flat.count(AGEING) == 0
+
+
+@pytest.mark.parametrize("start", [0, 1_795_000_000 * 10**9])
+def test_ages_are_exact_for_months(start: int) -> None:
+    """Times are kept in 50 bits: over months, entries of the longest life there is die to the nanosecond."""
+    ageing = 1_000_000 * 10**9
+    flat, plain = FlatFdb(ageing, 100, 7), Fdb(ageing, 100)
+    rng, now = Rng("months"), start
+    for fdb in (flat, plain):
+        fdb.add_static(1, mac(99), 65536, now)
+    for turn in range(600):
+        now += rng.randrange(4 * 10**14) if turn % 7 else rng.randrange(3)
+        for fdb in (flat, plain):
+            fdb.learn(1, mac(turn % 8), 1 + turn % 3, now)
+        assert [*flat.entries(now)] == [*plain.entries(now)]
+        for _, address, entry in [*plain.entries(now)]:
+            last = entry.seen_ns + ageing - 1
+            assert flat.lookup(1, address, last) == entry
+            assert entry.static or flat.lookup(1, address, last + 1) is None
+    assert flat.count(now) == plain.count(now)
+    assert now - start > 8 * ageing
+
+
+@pytest.mark.parametrize("key", [0, (1 << 48) - 1])
+def test_the_least_and_the_greatest_address_are_entries(key: int) -> None:
+    """No address and no VLAN looks like a free place, or like part of a port."""
+    address = key.to_bytes(6, "big")
+    flat = FlatFdb(AGEING, 8, 3)
+    for vlan in (0, 1, 4095):
+        assert flat.add_static(vlan, address, 65536, 5)
+    assert [found[:2] for found in flat.entries(10**15)] == [(vlan, address) for vlan in (0, 1, 4095)]
+    assert {(entry.port, entry.seen_ns) for *_, entry in flat.entries(10**15)} == {(65536, 5)}
+    assert flat.learn(0, address, 65536, 10**15) is Learned.STATIC
+    assert flat.learn(0, address, 1, 10**15) is Learned.STATIC_ELSEWHERE
+    assert flat.vlans() == [0, 1, 4095]
 
 
 def test_the_heap_stays_bounded() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina_vswitch.plane import job, macs, pipeline, rings, wires
-from lamina_vswitch.plane.native import Word, compiled, i64, inlined, load64, store64, void
+from lamina_vswitch.plane.native import Word, compiled, i64, inlined, load64, prefetch, store64, void
 
 
 @compiled(void(i64, i64))
@@ -110,8 +110,10 @@ def run(work: Word) -> Word:
     count, index, looked = load64(work + job.COUNT), load64(work + job.FIRST), load64(work + job.LOOKED)
     ports, slot, head = load64(work + job.PORTS), load64(work + job.SLOT), load64(work + job.HEAD)
     table, mask, secret = load64(head + macs.TABLE), load64(head + macs.MASK), load64(head + macs.SECRET)
-    now_ns, vlan, looks = load64(work + job.NOW), load64(work + job.VLAN), load64(work + job.LOOKS)
-    oldest, longest = now_ns - load64(head + macs.AGEING), load64(work + job.MTU) + pipeline.HEADER_BYTES
+    now = load64(work + job.NOW) - load64(head + macs.BASE)
+    vlan, looks = load64(work + job.VLAN), load64(work + job.LOOKS)
+    oldest, fresh = now - load64(head + macs.AGEING), macs.stamp(slot, now)
+    longest = load64(work + job.MTU) + pipeline.HEADER_BYTES
     port, burst = ports + (slot << job.ROW_SHIFT), load64(work + job.BURST)
     most = load64(work + job.OUTBOX_SIZE) - load64(port + job.FLOOD_SIZE)
     size, ended = load64(work + job.RECEIVED_BYTES), job.DONE
@@ -119,9 +121,10 @@ def run(work: Word) -> Word:
         while looked < count and looked <= index + job.AHEAD:
             ahead = looks + ((looked & (job.LOOKS_KEPT - 1)) << job.LOOK_SHIFT)
             pipeline.look(burst + (looked << job.PLACE_SHIFT), ahead, table, mask, secret, vlan | macs.OCCUPIED)
+            prefetch(load64(burst + (min(looked + job.FRAMES_AHEAD, count - 1) << job.PLACE_SHIFT)))
             looked += 1
         one = looks + ((index & (job.LOOKS_KEPT - 1)) << job.LOOK_SHIFT)
-        known = pipeline.known_route(one, table, mask, slot, vlan, oldest, longest, ports, now_ns)
+        known = pipeline.known_route(one, table, mask, slot, vlan, oldest, longest, ports, fresh)
         if load64(work + job.POSTED) > most:
             ended = job.OUTBOX_FULL
         elif known != 0:

@@ -17,8 +17,11 @@ from lamina_vswitch.plane import macs, memory
 SMALLEST = 64
 _OUTCOMES = tuple(Learned)
 _VLAN_MASK = (1 << macs.MAC_SHIFT) - 1
-_TABLE, _MASK, _SIZE, _LIMIT, _AGEING, _SECRET, _SERIAL, _VERSION, _HEAP, _PLACES, _MOVED, _BEHIND = range(
-    macs.HEAD_WORDS
+_ADDRESS_MASK = (1 << 48) - 1
+_FURTHEST = macs.ALWAYS - 1
+"""Nanoseconds that a time may be after BASE, or before it."""
+_TABLE, _MASK, _SIZE, _LIMIT, _AGEING, _SECRET, _SERIAL, _VERSION, _HEAP, _PLACES, _MOVED, _BEHIND, _BASE, _ASIDE = (
+    range(macs.HEAD_WORDS)
 )
 
 
@@ -33,6 +36,8 @@ class FlatFdb(Fdb):
         self._numbers = memoryview(self._words.data)
         self.head: int = self._words.ctypes.data
         self._numbers[_AGEING], self._numbers[_LIMIT] = ageing_ns, limit
+        self._numbers[_BASE] = _FURTHEST
+        self._until_ns = 2 * _FURTHEST
         self._numbers[_SECRET] = secret - (1 << 64) if secret >= 1 << 63 else secret
         self._counts: Any = np.zeros(0, np.int64)
         self._heap_rows: Any = np.zeros((0, macs.PLACE_WORDS), np.int64)
@@ -42,6 +47,7 @@ class FlatFdb(Fdb):
     def of(cls, fdb: Fdb, now_ns: int, secret: int) -> FlatFdb:
         """Return a flat table with the live entries of another one."""
         flat = cls(fdb.ageing_ns, fdb.limit, secret)
+        flat.reach(0, now_ns)
         live = sorted(fdb.entries(now_ns), key=lambda found: found[2].serial)
         for vlan, mac, entry in live:
             flat._insert(vlan, mac, entry.port, entry.seen_ns, static=entry.static)
@@ -91,11 +97,14 @@ class FlatFdb(Fdb):
     def lookup(self, vlan: int, mac: bytes, now_ns: int) -> Entry | None:
         """Return the live entry of an address, or None."""
         record = macs.find(self.head, _key(vlan, mac))
-        return self._entry(record) if macs.alive(self.head, record, now_ns) else None
+        if not macs.alive(self.head, record, now_ns):
+            return None
+        place = self._place(record)
+        return _entry(self._table[place].tolist(), self._aside[place].tolist(), self._numbers[_BASE])
 
     def learn(self, vlan: int, mac: bytes, port: int, now_ns: int) -> Learned:
         """Note that `mac` was seen as a source at `port`."""
-        self.reach(port)
+        self.reach(port, now_ns)
         key = _key(vlan, mac)
         outcome = macs.learn_at(self.head, macs.find(self.head, key), key, port, now_ns)
         if outcome == macs.GROW:
@@ -105,12 +114,13 @@ class FlatFdb(Fdb):
 
     def known_route(self, vlan: int, dst: bytes, src: bytes, port: int, now_ns: int) -> int:
         """Return the port of `dst` if both addresses are known and nothing about them is news, else 0."""
+        self.reach(port, now_ns)
         return int(macs.route(self.head, _key(vlan, src), _key(vlan, dst), port, now_ns))
 
     def remove(self, vlan: int, mac: bytes) -> bool:
         """Forget one entry. Return whether there was one."""
         record = macs.find(self.head, _key(vlan, mac))
-        if not self._record(record)[0]:
+        if not self._table[self._place(record), 0]:
             return False
         macs.remove(self.head, record)
         return True
@@ -123,10 +133,10 @@ class FlatFdb(Fdb):
         if vlan is not None:
             chosen &= (rows[:, 0] & _VLAN_MASK) == vlan
         if port is not None:
-            chosen &= (rows[:, 2] & macs.SLOT_MASK) == port
+            chosen &= _ports(rows) == port
         if not static:
-            chosen &= (rows[:, 2] & macs.STATIC_BIT) == 0
-        doomed = rows[chosen, 0].tolist()
+            chosen &= rows[:, 1] >> macs.TIME_SHIFT != macs.ALWAYS
+        doomed = (rows[chosen, 0] & macs.KEY_MASK).tolist()
         for key in doomed:
             macs.remove(self.head, macs.find(self.head, key))
         macs.pack(self.head)
@@ -138,8 +148,9 @@ class FlatFdb(Fdb):
 
     def entries(self, now_ns: int) -> Iterator[tuple[int, bytes, Entry]]:
         """Yield (vlan, mac, entry) of all live entries, ordered by VLAN, then by address."""
-        rows = self._table[self._table[:, 0] != 0].tolist()
-        found = [(*_parts(row[0]), Entry(*_values(row))) for row in rows]
+        places, base = np.flatnonzero(self._table[:, 0]), self._numbers[_BASE]
+        rows, aside = self._table[places].tolist(), self._aside[places].tolist()
+        found = [(*_parts(row[0]), _entry(row, made, base)) for row, made in zip(rows, aside, strict=True)]
         found.sort(key=lambda one: one[:2])
         for vlan, mac, entry in found:
             if self._alive(entry, now_ns):
@@ -155,8 +166,10 @@ class FlatFdb(Fdb):
         keys = self._table[:, 0]
         return [int(vlan) for vlan in np.unique(keys[keys != 0] & _VLAN_MASK)]
 
-    def reach(self, port: int) -> None:
-        """Make room to count behind ports up to this one."""
+    def reach(self, port: int, now_ns: int) -> None:
+        """Make room to count behind ports up to this one, and for times up to now."""
+        if now_ns > self._until_ns:
+            self._rebase(now_ns)
         if port >= len(self._counts):
             counts: Any = np.zeros(max(64, 2 * port), np.int64)
             counts[: len(self._counts)] = self._counts
@@ -170,32 +183,35 @@ class FlatFdb(Fdb):
     # What its other methods are made of
 
     def _insert(self, vlan: int, mac: bytes, port: int, now_ns: int, *, static: bool) -> None:
-        self.reach(port)
-        slot = port | macs.STATIC_BIT if static else port
-        if macs.insert(self.head, _key(vlan, mac), slot, now_ns) == macs.GROW:
+        self.reach(port, now_ns)
+        if macs.insert(self.head, _key(vlan, mac), port, now_ns, static) == macs.GROW:
             self.grow()
             self._insert(vlan, mac, port, now_ns, static=static)
+
+    def _rebase(self, now_ns: int) -> None:
+        """Forget the dead, and count times from another one: the oldest that can be of interest is as far as goes."""
+        self.count(now_ns)
+        base = now_ns - self.ageing_ns + _FURTHEST
+        macs.rebase(self.head, base)
+        self._until_ns = base + _FURTHEST
 
     def _take(self, places: int) -> None:
         """Move everything into a table of that many places, and a heap that is large enough for it."""
         table: Any = memory.words(places, macs.RECORD_WORDS)
+        aside: Any = memory.words(places, macs.ASIDE_WORDS)
         heap: Any = memory.words(2 * places // macs.EMPTIEST + 128, macs.PLACE_WORDS)
         used = self._numbers[_PLACES]
         if used:
             heap[:used] = self._heap_rows[:used]
         if self._numbers[_TABLE]:
-            macs.rehash(self.head, table.ctypes.data, places - 1)
+            macs.rehash(self.head, table.ctypes.data, aside.ctypes.data, places - 1)
         self._numbers[_TABLE], self._numbers[_MASK] = table.ctypes.data, places - 1
-        self._numbers[_HEAP] = heap.ctypes.data
-        self._table, self._heap_rows = table, heap
+        self._numbers[_ASIDE], self._numbers[_HEAP] = aside.ctypes.data, heap.ctypes.data
+        self._table, self._aside, self._heap_rows = table, aside, heap
 
-    def _record(self, address: int) -> list[int]:
-        """Return the words of the record at an address."""
-        row: list[int] = self._table[(address - self._numbers[_TABLE]) >> macs.RECORD_SHIFT].tolist()
-        return row
-
-    def _entry(self, address: int) -> Entry:
-        return Entry(*_values(self._record(address)))
+    def _place(self, record: int) -> int:
+        """Return the number of the place of a record."""
+        return (record - self._numbers[_TABLE]) >> macs.RECORD_SHIFT
 
 
 def _key(vlan: int, mac: bytes) -> int:
@@ -203,10 +219,17 @@ def _key(vlan: int, mac: bytes) -> int:
 
 
 def _parts(key: int) -> tuple[int, bytes]:
-    """Return VLAN and address of a key."""
-    return key & _VLAN_MASK, ((key & ~macs.OCCUPIED) >> macs.MAC_SHIFT).to_bytes(6, "little")
+    """Return VLAN and address of a key, or of the first half of a record."""
+    return key & _VLAN_MASK, (key >> macs.MAC_SHIFT & _ADDRESS_MASK).to_bytes(6, "little")
 
 
-def _values(row: list[int]) -> tuple[int, int, bool, int]:
-    """Return port, time, whether static, and serial number of a record."""
-    return row[2] & macs.SLOT_MASK, row[1], bool(row[2] & macs.STATIC_BIT), row[3]
+def _entry(row: list[int], aside: list[int], base: int) -> Entry:
+    """Return the entry that a record and what is aside of it tell; `base` is the time from which records count."""
+    port = row[1] & macs.PORT_MASK | row[0] >> macs.UPPER_SHIFT & macs.UPPER_MASK
+    time = row[1] >> macs.TIME_SHIFT
+    return Entry(port, aside[1], True, aside[0]) if time == macs.ALWAYS else Entry(port, base + time, False, aside[0])
+
+
+def _ports(rows: Any) -> Any:
+    """Return the slots of the ports of records."""
+    return rows[..., 1] & macs.PORT_MASK | rows[..., 0] >> macs.UPPER_SHIFT & macs.UPPER_MASK

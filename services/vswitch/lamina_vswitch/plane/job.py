@@ -56,6 +56,8 @@ LOOK_SHIFT = 6
 AHEAD = 16
 """How many frames ahead of their turn heads are loaded, and the places of their addresses fetched."""
 LOOKS_KEPT = 32
+FRAMES_AHEAD = 16
+"""How many frames ahead of that the memory of heads is fetched."""
 
 # An entry of the outbox, 32 bytes: slot of a port, frame, and its first 16 bytes as they were decided about
 OUTBOX_SHIFT = 5

@@ -1,38 +1,44 @@
 """The MAC table of the plane: open addressing over (address, VLAN), and a heap for ageing; all compiled.
 
 It is the table of `domain/fdb.py` in flat memory, entry for entry: the same ageing in closed form, the same heap whose
-times are never later than the true ones, the same limit. A record takes half a cache line, and the search for
-it begins at the first of two that share one; probing is linear, and a removal moves later records back, so that there
-are no gravestones.
-At most a quarter of the places is taken: a search that ends within its line, as nearly all do, has no branch that a
-processor could guess wrong, and a wrong guess costs more than the larger table does. The place of a record depends on a
-secret number: who sends frames cannot choose addresses that fall together.
+times are never later than the true ones, the same limit. What is needed for each frame is in records of 16 bytes, four
+of which share a cache line: the home of a record is a line, whose four keys are compared at once. Probing is linear,
+and a removal moves later records back, so that there are no gravestones, and the free places of a line are its last
+ones. The home of a record depends on a secret number: who sends frames cannot choose addresses that fall together.
 
-    record   0  8  key: address (little-endian) · 4096 + VLAN, with bit 62 set; 0 when the place is free
-             8  8  time last seen in nanoseconds
-            16  8  slot of the port; bit 32 is set in a static entry
-            24  8  serial number of its making
+    record   0  8  key: address (little-endian) · 4096 + VLAN, with bit 63 set; 0 when the place is free.
+                   Bits 60 to 62 are no part of the key, but bits 14 to 16 of the port's slot
+             8  8  bits 0 to 13 of the slot, and above them the time last seen, in nanoseconds from the table's BASE;
+                   ALWAYS stands for the time of a static entry
+    aside    0  8  serial number of its making
+             8  8  time of its making, if it is static
     heap     0  8  a time at which the entry was alive
              8  8  serial number
             16  8  key
+
+A time has 50 bits, 13 days: `FlatFdb` moves BASE before they end, and an entry lives for 11.6 days at most.
 """
 
 from __future__ import annotations
 
-from lamina_vswitch.plane.native import Word, compiled, copy32, i64, inlined, load64, store64, void
+from lamina_vswitch.plane.native import Word, alike4, compiled, copy16, i64, inlined, load64, lowest, store64, void
 
 TABLE, MASK, SIZE, LIMIT, AGEING, SECRET, SERIAL, VERSION, HEAP, PLACES, MOVED_FROM, BEHIND = range(0, 96, 8)
 """Offsets in the head of a table, in bytes; MASK is the number of records less one, PLACES those used in the heap,
 BEHIND the address of the number of dynamic entries of each port, by slot."""
-HEAD_WORDS = 12
-RECORD_SHIFT, RECORD_WORDS, PLACE_WORDS, PLACE_BYTES = 5, 4, 3, 24
-SEEN, PORT, MADE = 8, 16, 24
-OCCUPIED, STATIC_BIT, SLOT_MASK = 1 << 62, 1 << 32, (1 << 32) - 1
+BASE, ASIDE = 96, 104
+"""Likewise: the time from which records count, and the address of what is known of each record aside."""
+HEAD_WORDS = 14
+RECORD_SHIFT, RECORD_WORDS, ASIDE_WORDS, PLACE_WORDS, PLACE_BYTES = 4, 2, 2, 3, 24
+OCCUPIED, KEY_MASK = -1 << 63, ~(7 << 60)
 MAC_SHIFT = 12
-LINE_MASK = -2
+LINE_MASK = -4
 """What of a place is the first place of its cache line."""
-EMPTIEST = 4
+EMPTIEST = 2
 """Places for each record, at least."""
+TIME_SHIFT, PORT_MASK, UPPER_SHIFT, UPPER_MASK = 14, (1 << 14) - 1, 46, 7 << 14
+ALWAYS = (1 << 49) - 1
+"""The time of a static entry: later than any."""
 NEW, REFRESHED, MOVED, FULL, STATIC, STATIC_ELSEWHERE, GROW = range(7)
 """What comes of learning, in the order of `domain.fdb.Learned`; GROW: make a larger table and learn again."""
 _MIX, _STIR = -0x61C8864680B583EB, -0x4B47D0C5A1A6E6D5
@@ -50,20 +56,49 @@ def stirred(key: Word, secret: Word) -> Word:
 def search(table: Word, mask: Word, key: Word, hashed: Word) -> Word:
     """Returns the address of a key's record, or of the free place that ends the search; `hashed` is it, stirred.
 
-    Which of the first two places it is, is computed and not branched on.
+    Which place of its home it is, is computed and not branched on.
     """
     at = hashed & mask & LINE_MASK
-    record = table + (at << RECORD_SHIFT)
-    first = load64(record)
-    second = (1 if first != key else 0) & (1 if first != 0 else 0)
-    at += second
-    record += second << RECORD_SHIFT
-    found = load64(record)
-    while found != key and found != 0:
-        at = (at + 1) & mask
-        record = table + (at << RECORD_SHIFT)
-        found = load64(record)
-    return record
+    line = table + (at << RECORD_SHIFT)
+    found = alike4(line, key, KEY_MASK)
+    while found == 0:
+        found = alike4(line, 0, -1)
+        if found == 0:
+            at = (at + 4) & mask
+            line = table + (at << RECORD_SHIFT)
+            found = alike4(line, key, KEY_MASK)
+    return line + (lowest(found) << 3)
+
+
+@inlined(i64(i64))
+def port_of(record: Word) -> Word:
+    """Returns the slot of the port of the entry in a place."""
+    return load64(record + 8) & PORT_MASK | (load64(record) >> UPPER_SHIFT) & UPPER_MASK
+
+
+@inlined(i64(i64))
+def seen(record: Word) -> Word:
+    """Returns when the entry in a place was last seen, from BASE; ALWAYS when it is static."""
+    return load64(record + 8) >> TIME_SHIFT
+
+
+@inlined(i64(i64, i64))
+def stamp(port: Word, time: Word) -> Word:
+    """Returns the second half of the record of an entry of a port that was seen at a time, from BASE."""
+    return time << TIME_SHIFT | port & PORT_MASK
+
+
+@compiled(void(i64, i64, i64, i64))
+def _write(record: Word, key: Word, port: Word, time: Word) -> None:
+    """Writes the record of an entry."""
+    store64(record, key | (port & UPPER_MASK) << UPPER_SHIFT)
+    store64(record + 8, stamp(port, time))
+
+
+@compiled(i64(i64, i64))
+def aside(head: Word, record: Word) -> Word:
+    """Returns the address of what is known aside of the entry in a place."""
+    return load64(head + ASIDE) + (record - load64(head + TABLE))
 
 
 @compiled(i64(i64, i64))
@@ -89,7 +124,8 @@ def alive(head: Word, record: Word, now_ns: Word) -> Word:
     """Returns 1 when there is an entry in a place and it has not aged, else 0."""
     if load64(record) == 0:
         return 0
-    return 1 if load64(record + PORT) & STATIC_BIT or now_ns - load64(record + SEEN) < load64(head + AGEING) else 0
+    time = seen(record)
+    return 1 if time == ALWAYS or now_ns - load64(head + BASE) - time < load64(head + AGEING) else 0
 
 
 @compiled(void(i64, i64, i64))
@@ -102,18 +138,19 @@ def _count_behind(head: Word, port: Word, change: Word) -> None:
 @compiled(void(i64, i64))
 def remove(head: Word, record: Word) -> None:
     """Forgets the entry of a place, and moves those back that were found by passing it."""
-    table, mask = load64(head + TABLE), load64(head + MASK)
-    if load64(record + PORT) & STATIC_BIT == 0:
-        _count_behind(head, load64(record + PORT), -1)
+    table, mask, apart = load64(head + TABLE), load64(head + MASK), load64(head + ASIDE)
+    if seen(record) != ALWAYS:
+        _count_behind(head, port_of(record), -1)
     hole = (record - table) >> RECORD_SHIFT
     at = (hole + 1) & mask
-    key = load64(table + (at << RECORD_SHIFT))
+    key = load64(table + (at << RECORD_SHIFT)) & KEY_MASK
     while key != 0:
         if ((at - (mixed(head, key) & LINE_MASK)) & mask) >= ((at - hole) & mask):
-            copy32(table + (hole << RECORD_SHIFT), table + (at << RECORD_SHIFT))
+            copy16(table + (hole << RECORD_SHIFT), table + (at << RECORD_SHIFT))
+            copy16(apart + (hole << RECORD_SHIFT), apart + (at << RECORD_SHIFT))
             hole = at
         at = (at + 1) & mask
-        key = load64(table + (at << RECORD_SHIFT))
+        key = load64(table + (at << RECORD_SHIFT)) & KEY_MASK
     store64(table + (hole << RECORD_SHIFT), 0)
     store64(head + SIZE, load64(head + SIZE) - 1)
     store64(head + VERSION, load64(head + VERSION) + 1)
@@ -169,12 +206,13 @@ def _sink(head: Word, at: Word, time: Word, serial: Word, key: Word) -> None:
 @compiled(void(i64))
 def pack(head: Word) -> None:
     """Makes the heap anew from the entries that there are."""
-    table, heap = load64(head + TABLE), load64(head + HEAP)
+    table, heap, base = load64(head + TABLE), load64(head + HEAP), load64(head + BASE)
     places = 0
     for at in range(load64(head + MASK) + 1):
         record = table + (at << RECORD_SHIFT)
-        if load64(record) != 0 and load64(record + PORT) & STATIC_BIT == 0:
-            _set_place(heap + places * PLACE_BYTES, load64(record + SEEN), load64(record + MADE), load64(record))
+        if load64(record) != 0 and seen(record) != ALWAYS:
+            place, serial = heap + places * PLACE_BYTES, load64(aside(head, record))
+            _set_place(place, seen(record) + base, serial, load64(record) & KEY_MASK)
             places += 1
     store64(head + PLACES, places)
     for back in range(places >> 1):
@@ -186,38 +224,38 @@ def pack(head: Word) -> None:
 @compiled(i64(i64, i64))
 def count(head: Word, now_ns: Word) -> Word:
     """Returns how many entries are alive, taking back the places of the dead. Amortized O(log n) an entry."""
-    heap, horizon = load64(head + HEAP), now_ns - load64(head + AGEING)
+    heap, horizon, base = load64(head + HEAP), now_ns - load64(head + AGEING), load64(head + BASE)
     while load64(head + PLACES) > 0 and load64(heap) <= horizon:
         serial, key = load64(heap + 8), load64(heap + 16)
         record = find(head, key)
-        if load64(record) != 0 and load64(record + MADE) == serial and load64(record + SEEN) > horizon:
-            _sink(head, 0, load64(record + SEEN), serial, key)
+        there = load64(record) != 0 and load64(aside(head, record)) == serial
+        if there and seen(record) + base > horizon:
+            _sink(head, 0, seen(record) + base, serial, key)
             continue
         places = load64(head + PLACES) - 1
         store64(head + PLACES, places)
         last = heap + places * PLACE_BYTES
         if places > 0:
             _sink(head, 0, load64(last), load64(last + 8), load64(last + 16))
-        if load64(record) != 0 and load64(record + MADE) == serial:
+        if there:
             remove(head, record)
     return load64(head + SIZE)
 
 
-@compiled(i64(i64, i64, i64, i64))
-def insert(head: Word, key: Word, port: Word, now_ns: Word) -> Word:
-    """Makes an entry of a key that has none; `port` carries STATIC_BIT. Returns NEW, or GROW and changes nothing."""
+@compiled(i64(i64, i64, i64, i64, i64))
+def insert(head: Word, key: Word, port: Word, now_ns: Word, static: Word) -> Word:
+    """Makes an entry of a key that has none. Returns NEW, or GROW and changes nothing."""
     size = load64(head + SIZE) + 1
     if size * EMPTIEST > load64(head + MASK) + 1:
         return GROW
     record, serial = find(head, key), load64(head + SERIAL) + 1
-    store64(record, key)
-    store64(record + SEEN, now_ns)
-    store64(record + PORT, port)
-    store64(record + MADE, serial)
+    _write(record, key, port, ALWAYS if static else now_ns - load64(head + BASE))
+    store64(aside(head, record), serial)
+    store64(aside(head, record) + 8, now_ns)
     store64(head + SERIAL, serial)
     store64(head + SIZE, size)
     store64(head + VERSION, load64(head + VERSION) + 1)
-    if port & STATIC_BIT == 0:
+    if not static:
         _count_behind(head, port, 1)
         push(head, now_ns, serial, key)
         if load64(head + PLACES) > 2 * size + 64:
@@ -231,17 +269,16 @@ def learn_at(head: Word, record: Word, key: Word, port: Word, now_ns: Word) -> W
     if not alive(head, record, now_ns):
         if count(head, now_ns) >= load64(head + LIMIT):
             return FULL
-        return insert(head, key, port, now_ns)
-    known = load64(record + PORT)
-    if known & STATIC_BIT:
-        return STATIC if known & SLOT_MASK == port else STATIC_ELSEWHERE
-    store64(record + SEEN, now_ns)
+        return insert(head, key, port, now_ns, 0)
+    known = port_of(record)
+    if seen(record) == ALWAYS:
+        return STATIC if known == port else STATIC_ELSEWHERE
+    _write(record, key, port, now_ns - load64(head + BASE))
     if known == port:
         return REFRESHED
     _count_behind(head, known, -1)
     _count_behind(head, port, 1)
     store64(head + MOVED_FROM, known)
-    store64(record + PORT, port)
     store64(head + VERSION, load64(head + VERSION) + 1)
     return MOVED
 
@@ -253,25 +290,38 @@ def route(head: Word, source: Word, target: Word, port: Word, now_ns: Word) -> W
     As `domain.fdb.Fdb.known_route`; the source is refreshed.
     """
     origin, known = find(head, source), find(head, target)
-    oldest = now_ns - load64(head + AGEING)
-    if load64(origin) != source or load64(known) != target:
+    now = now_ns - load64(head + BASE)
+    oldest = now - load64(head + AGEING)
+    if load64(origin) == 0 or load64(known) == 0 or seen(origin) == ALWAYS or seen(known) == ALWAYS:
         return 0
-    slot = load64(known + PORT)  # one with STATIC_BIT is no port where frames enter
-    if load64(origin + PORT) != port or slot == port or slot & STATIC_BIT:
+    slot = port_of(known)
+    if port_of(origin) != port or slot == port or seen(origin) <= oldest or seen(known) <= oldest:
         return 0
-    if load64(origin + SEEN) <= oldest or load64(known + SEEN) <= oldest:
-        return 0
-    store64(origin + SEEN, now_ns)
+    _write(origin, source, port, now)
     return slot
 
 
-@compiled(void(i64, i64, i64))
-def rehash(head: Word, table: Word, mask: Word) -> None:
-    """Moves all records into a larger table, which is zero."""
-    old, size = load64(head + TABLE), load64(head + MASK) + 1
+@compiled(void(i64, i64, i64, i64))
+def rehash(head: Word, table: Word, apart: Word, mask: Word) -> None:
+    """Moves all records into a larger table, which is zero, and what is known aside of them."""
+    old, old_apart, size = load64(head + TABLE), load64(head + ASIDE), load64(head + MASK) + 1
     store64(head + TABLE, table)
+    store64(head + ASIDE, apart)
     store64(head + MASK, mask)
     for at in range(size):
         record = old + (at << RECORD_SHIFT)
         if load64(record) != 0:
-            copy32(find(head, load64(record)), record)
+            found = find(head, load64(record) & KEY_MASK)
+            copy16(found, record)
+            copy16(aside(head, found), old_apart + (at << RECORD_SHIFT))
+
+
+@compiled(void(i64, i64))
+def rebase(head: Word, base: Word) -> None:
+    """Counts all times from another one; none of them may be further away than 49 bits tell."""
+    table, change = load64(head + TABLE), load64(head + BASE) - base
+    for at in range(load64(head + MASK) + 1):
+        record = table + (at << RECORD_SHIFT)
+        if load64(record) != 0 and seen(record) != ALWAYS:
+            store64(record + 8, stamp(port_of(record), seen(record) + change))
+    store64(head + BASE, base)

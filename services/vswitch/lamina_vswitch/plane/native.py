@@ -117,6 +117,38 @@ def store_line(typing: Any, address: Any, value: Any) -> Any:
     return types.void(types.int64, types.int64), emit
 
 
+@_intrinsic
+def alike4(typing: Any, line: Any, number: Any, mask: Any) -> Any:
+    """Returns which of four records of 16 bytes begin with a number, its bits in `mask` only: bit 2 n for record n.
+
+    Nothing branches.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector, lanes = ir.VectorType(_I64, 8), ir.Constant(ir.VectorType(_I32, 8), [0] * 8)
+
+        def spread(value: Any) -> Any:
+            one = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(_I32, 0))
+            return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), lanes)
+
+        words = builder.load(builder.inttoptr(arguments[0], vector.as_pointer()), align=8)
+        same = builder.icmp_unsigned("==", builder.and_(words, spread(arguments[2])), spread(arguments[1]))
+        found = builder.zext(builder.bitcast(same, _BYTE), _I64)
+        return builder.and_(found, ir.Constant(_I64, 0b01010101))
+
+    return types.int64(types.int64, types.int64, types.int64), emit
+
+
+@_intrinsic
+def lowest(typing: Any, number: Any) -> Any:
+    """Returns the number of the lowest bit that is set; 64 when none is."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.int64), emit
+
+
 def _fetcher(write: bool) -> Any:
     @_intrinsic
     def fetch(typing: Any, address: Any) -> Any:

@@ -80,7 +80,7 @@ def destination(work: Word, one: Word, record: Word) -> Word:
         return -LINK_LOCAL
     if target & 1 or not macs.alive(load64(work + job.HEAD), record, load64(work + job.NOW)):
         return FLOOD
-    slot = load64(record + macs.PORT) & macs.SLOT_MASK
+    slot = macs.port_of(record)
     if slot == load64(work + job.SLOT):
         return -SAME_PORT
     row = load64(work + job.PORTS) + (slot << job.ROW_SHIFT)
@@ -109,29 +109,32 @@ def known_route(
     oldest: Word,
     longest: Word,
     ports: Word,
-    now_ns: Word,
+    fresh: Word,
 ) -> Word:
     """Returns the port of a frame between two stations about which nothing is news, or 0. The source is refreshed.
 
-    That is: an untagged frame of at most `longest` bytes, from an entry of the port where it `entered` to an entry of
-    another port that the plane delivers to, both dynamic and seen after `oldest`. As `domain.fdb.Fdb.known_route`; it
-    takes its numbers one by one, which keeps them in registers, because nearly every frame is one of these.
+    That is: an untagged frame of at most `longest` bytes, from a dynamic entry of the port where it `entered` to an
+    entry of another port that the plane delivers to, both seen after `oldest` (counted from the table's BASE). `fresh`
+    is the second half of a record of the port that is seen now. It takes its numbers one by one, which keeps them in
+    registers, because nearly every frame is one of these.
     """
     slot, length, target = 0, load64(one + job.LENGTH), load64(one + job.TARGET)
     if length >= HEADER_BYTES and length <= longest and (load64(one + job.HIGH) >> 32) & 0xFFFF != TPID:
         source = load64(one + job.SOURCE)
+        source_entry = source | (entered & macs.UPPER_MASK) << macs.UPPER_SHIFT
         origin = macs.search(table, mask, source, load64(one + job.SOURCE_HASH))
         known = macs.search(table, mask, target, load64(one + job.TARGET_HASH))
-        lives = load64(origin) == source and load64(origin + macs.SEEN) > oldest
-        reached = load64(known) == target and load64(known + macs.SEEN) > oldest
-        if lives and reached and load64(origin + macs.PORT) == entered and target & GROUP == 0:
-            slot = load64(known + macs.PORT)
-            row = ports + ((slot & macs.SLOT_MASK) << job.ROW_SHIFT)
+        time = macs.seen(origin)
+        lives = load64(origin) == source_entry and time > oldest and time != macs.ALWAYS
+        reached = load64(known) != 0 and macs.seen(known) > oldest
+        if lives and reached and load64(origin + 8) & macs.PORT_MASK == fresh & macs.PORT_MASK and target & GROUP == 0:
+            slot = macs.port_of(known)
+            row = ports + (slot << job.ROW_SHIFT)
             there = load64(row + job.STATE) & _BOTH == _BOTH and load64(row + job.ROW_VLAN) == vlan
-            if slot == entered or slot & macs.STATIC_BIT != 0 or not there:
+            if slot == entered or not there:
                 slot = 0
             else:
-                store64(origin + macs.SEEN, now_ns)
+                store64(origin + 8, fresh)
     return slot
 
 
@@ -149,15 +152,17 @@ def carried_route(work: Word, one: Word, port: Word) -> Word:
         return NOT_HERE
     if not macs.alive(head, origin, now_ns) or not macs.alive(head, known, now_ns):
         return NOT_HERE
-    slot = load64(known + macs.PORT)
-    if load64(origin + macs.PORT) != entered or slot == entered or slot & macs.STATIC_BIT:
+    slot = macs.port_of(known)
+    if macs.port_of(origin) != entered or slot == entered:
+        return NOT_HERE
+    if macs.seen(origin) == macs.ALWAYS or macs.seen(known) == macs.ALWAYS:
         return NOT_HERE
     row = load64(work + job.PORTS) + (slot << job.ROW_SHIFT)
     if load64(row + job.STATE) & _BOTH != _BOTH or load64(row + job.ROW_VLAN) != load64(port + job.ROW_VLAN):
         return NOT_HERE
     if load64(row + job.RING) or not load64(row + job.WIRE):
         return NOT_HERE
-    store64(origin + macs.SEEN, now_ns)
+    store64(origin + 8, macs.stamp(entered, now_ns - load64(head + macs.BASE)))
     return slot
 
 

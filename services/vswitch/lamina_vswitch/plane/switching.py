@@ -73,7 +73,7 @@ class Plane:
         if not self._ready(switch, slot):
             return self._slowly(switch, slot, burst.frames(), now_ns)
         fdb = self._flat(switch, now_ns)
-        fdb.reach(slot)
+        fdb.reach(slot, now_ns)
         first = dropped = 0
         if now_ns >= switch.ports[slot].record_due_ns:
             self._engine.record(slot, (burst.frame(number) for number in range(len(burst))), now_ns)
