@@ -16,6 +16,7 @@ def take_acknowledgment(conn: Connection, segment: Segment, sequence: int, ackno
     _take_window(conn, segment, sequence, acknowledged)
     flight = conn.flight
     news = twice = False
+    flight.reordering.edge_before = flight.reordering.edge
     if segment.options.sack and conn.selective_ack:
         news = _take_blocks(conn, segment, now_ns) > 0
         twice = _tells_twice(conn, segment, acknowledged)
@@ -69,11 +70,22 @@ def _take_blocks(conn: Connection, segment: Segment, now_ns: int) -> int:
 
 
 def _tells_twice(conn: Connection, segment: Segment, acknowledged: int) -> bool:
-    """Tell whether the end of a tail probe, which is awaited, came twice. Source: RFC 2883, 4; RFC 8985, 7.4.2."""
-    if not conn.recovery.tail:
+    """Take the news that bytes came twice; return whether they are the end of a tail probe, which is awaited.
+
+    The first block tells it that lies below the ACK or within the second one. Source: RFC 2883, 4; RFC 8985, 7.4.2.
+    """
+    (left, right), *others = segment.options.sack
+    start, end = unwrap(left, conn.una), unwrap(right, conn.una)
+    if start >= end or (end > acknowledged and not (others and _lies_in(conn, start, end, others[0]))):
         return False
-    end = unwrap(segment.options.sack[0][1], conn.una)
-    return end == conn.recovery.tail and end <= acknowledged
+    if conn.recovery.tail and end == conn.recovery.tail:
+        return True
+    conn.flight.reordering.came_twice(max(conn.una, acknowledged), conn.nxt, conn.retransmitted)
+    return False
+
+
+def _lies_in(conn: Connection, start: int, end: int, block: tuple[int, int]) -> bool:
+    return unwrap(block[0], conn.una) <= start and end <= unwrap(block[1], conn.una)
 
 
 def _take_progress(conn: Connection, segment: Segment, acknowledged: int, now_ns: int) -> None:

@@ -33,8 +33,8 @@ class TcpConfig:
     """What holds for a layer and all its connections. Times in ns, sizes in bytes.
 
     The bounds make the layer's memory at most `max_connections * 2 * max_buffer`, and in practice what is unread and
-    unacknowledged. There are no SYN cookies: beyond `syn_backlog` half-open connections a listener drops SYNs, which
-    their senders repeat.
+    unacknowledged. Beyond `syn_backlog` half-open connections a listener answers SYNs by cookies, which it need not
+    remember; without `syn_cookies` it drops them, and their senders repeat them.
     """
 
     buffer: int = 256 * 1024
@@ -46,6 +46,8 @@ class TcpConfig:
     max_time_wait: int = 4096
     syn_backlog: int = 256
     """Half-open connections of one listener."""
+    syn_cookies: bool = True
+    """Whether a full backlog goes on answering. Source: RFC 4987, 3.6."""
     max_ranges: int = 512
     """Ranges of bytes that wait out of order at one connection; further ones are dropped."""
     max_records: int = 16_384

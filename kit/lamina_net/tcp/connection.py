@@ -28,6 +28,11 @@ LEAST_MSS = 48
 IP_AND_TCP_HEADER = 40
 
 
+def our_mss(config: TcpConfig, mtu: int) -> int:
+    """Return the payload that we take in a segment without options from a link with this MTU."""
+    return max(LEAST_MSS, min(mtu - IP_AND_TCP_HEADER, config.max_segment))
+
+
 class Outbox:
     """What a layer has to hand out: packets, events, connections whose timers or life changed."""
 
@@ -120,7 +125,7 @@ class Connection:
     @property
     def our_mss(self) -> int:
         """The payload that we take in a segment without options, by our MTU."""
-        return max(LEAST_MSS, min(self.mtu - IP_AND_TCP_HEADER, self.config.max_segment))
+        return our_mss(self.config, self.mtu)
 
     @property
     def buffer_end(self) -> int:

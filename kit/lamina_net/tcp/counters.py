@@ -16,6 +16,10 @@ class Counters:
     resets_for_nobody: int = 0
     syns_dropped: int = 0
     """A backlog, or the layer, was full."""
+    cookies_sent: int = 0
+    """SYNs that were answered by a cookie, as a backlog was full."""
+    cookies_taken: int = 0
+    """Connections that began with a cookie that came back."""
     refused: dict[Refusal, int] = field(default_factory=dict)
 
 

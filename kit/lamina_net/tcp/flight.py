@@ -1,10 +1,10 @@
 """What was sent and is not acknowledged: records of segments, which of them arrived, which are lost.
 
 The estimate of what is still on its way ("pipe") is kept, not computed: every record is counted in it while it may be
-on its way. A record is lost when three records above it arrived (RFC 6675, 4: IsLost), when a timeout says so, or when
-something sent later arrived and a quarter of a round trip has passed since (RFC 8985, 6.2: RACK; its window does not
-adapt, as three records count beside it). Without SACK each duplicate ACK says that one segment arrived, nobody knows
-which (RFC 6582; Linux counts alike).
+on its way. A record is lost when a timeout says so, when something sent later arrived and the time has passed that the
+path's reordering may take (RFC 8985, 6.2: RACK), or, where none was seen, when three records above it arrived (RFC
+6675, 4: IsLost). Without SACK each duplicate ACK says that one segment arrived, nobody knows which (RFC 6582; Linux
+counts alike).
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections import deque
 from operator import attrgetter
 
 from lamina_net.tcp.ranges import Ranges
+from lamina_net.tcp.reordering import DUPLICATES, Reordering
 
 _START = attrgetter("start")
-REORDERING = 3
-"""Records that must have arrived above one that is taken for lost. Source: RFC 5681, 3.2 (duplicate threshold)."""
 
 
 class Sent:
@@ -43,7 +42,7 @@ class Flight:
 
     __slots__ = (
         "_lost", "_lost_below", "_newest_end", "_newest_ns", "_resent", "_round_trip_ns", "ambiguous", "credit",
-        "overtaken_at", "pipe", "queue", "sacked",
+        "overtaken_at", "pipe", "queue", "reordering", "sacked", "sacked_records",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,6 +53,8 @@ class Flight:
         self.credit = 0
         """Without SACK: bytes that duplicate ACKs say have arrived."""
         self.sacked = Ranges()
+        self.sacked_records = 0
+        self.reordering = Reordering()
         self._lost: list[int] = []  # a heap of starts; entries may be out of date
         self._lost_below = 0
         self._newest_ns = self._newest_end = -1
@@ -78,10 +79,11 @@ class Flight:
 
         `ambiguous` tells then whether some of it was sent again, so that nobody knows what is acknowledged (Karn).
         """
-        queue = self.queue
+        queue, reordering = self.queue, self.reordering
         gone = 0
         sample = -1
         self.ambiguous = False
+        before = reordering.edge_before
         for record in queue:
             if record.end > una:
                 break
@@ -92,9 +94,15 @@ class Flight:
             record.lost = False
             if record.sends > 1:
                 self.ambiguous = True
-            if not record.sacked and record.sent_ns > sample:
+            if record.sacked:
+                self.sacked_records -= 1
+                continue
+            if record.sent_ns > sample:
                 sample = record.sent_ns
+            if record.end < before and record.sends == 1:
+                reordering.seen = True
         del queue[:gone]
+        reordering.edge = max(reordering.edge, una)
         if queue and queue[0].start < una:
             self._cut(queue[0], una)
         if sample >= self._newest_ns and not self.ambiguous and sample >= 0:
@@ -140,6 +148,9 @@ class Flight:
                 self.pipe -= size
             record.counted = record.lost = False
             record.sacked = True
+            self.sacked_records += 1
+            self.reordering.seen |= record.end < self.reordering.edge_before and record.sends == 1
+            self.reordering.edge = max(self.reordering.edge, record.end)
             if record.sends == 1 or now_ns - record.sent_ns >= shortest_ns:
                 self._arrived(record.sent_ns, record.end, now_ns)
         return news
@@ -174,7 +185,7 @@ class Flight:
     def find_lost(self, reordering_ns: int, now_ns: int) -> bool:
         """Mark as lost what the arrival of others says is lost; return whether there was anything."""
         found = False
-        edge = self._edge()
+        edge = 0 if self.reordering.seen else self._edge()
         if edge > self._lost_below:
             place = bisect_left(self.queue, self._lost_below, key=_START)
             while place < len(self.queue) and (record := self.queue[place]).start < edge:
@@ -192,8 +203,8 @@ class Flight:
         return self.find_overtaken(reordering_ns, now_ns) or found
 
     def _edge(self) -> int:
-        """Return the sequence number below which at least `REORDERING` records are known to have arrived."""
-        missing = REORDERING
+        """Return the sequence number below which at least `DUPLICATES` records are known to have arrived."""
+        missing = DUPLICATES
         for place in range(len(self.sacked) - 1, -1, -1):
             first = bisect_left(self.queue, self.sacked.starts[place], key=_START)
             after = bisect_left(self.queue, self.sacked.ends[place], key=_START)
@@ -214,6 +225,7 @@ class Flight:
         """Mark everything as lost that is not known to have arrived; `forget` also what is."""
         if forget or (self.queue and self.queue[0].sacked):  # the receiver dropped what it had: RFC 2018, 8
             self.sacked.clear()
+            self.sacked_records = 0
             for record in self.queue:
                 record.sacked = False
         self._lost.clear()

@@ -15,6 +15,7 @@ FourTuple = tuple[int, int, int, int]
 """Local address, local port, remote address, remote port."""
 
 _TUPLE = struct.Struct("!IHIH")
+_COOKIE = struct.Struct("!IHIHIqB")
 
 
 class Identity:
@@ -32,6 +33,11 @@ class Identity:
     def initial_sequence(self, four: FourTuple, now_ns: int) -> int:
         """Return an initial sequence number of 32 bits: the hash, and a clock that ticks each 4 µs."""
         return (self._hash(b"isn", four) + now_ns // 4000) & MASK
+
+    def cookie(self, four: FourTuple, syn: int, period: int, index: int) -> int:
+        """Return the hash, 32 bits, of what a SYN cookie must not be made for by others (RFC 4987, 3.6)."""
+        data = _COOKIE.pack(*four, syn, period, index)
+        return int.from_bytes(hashlib.blake2b(data, digest_size=4, key=self._key, person=b"cookie").digest(), "big")
 
     def timestamp_offset(self, four: FourTuple) -> int:
         """Return what is added to the milliseconds in the timestamps of a connection, 32 bits."""

@@ -107,7 +107,7 @@ class TcpLayer:
         four = (dst, parsed.destination_port, src, parsed.source_port)
         conn = self._table.by_four.get(four)
         if conn is None or (conn.state is State.TIME_WAIT and self._may_reuse(conn, parsed)):
-            begun = self._listening.arrive(four, parsed, now_ns, mtu, conn)
+            begun = self._listening.arrive(four, parsed, now_ns, mtu, conn, tos & 3)
             if begun is not None:
                 self._after(begun, now_ns)
         elif conn.state is State.SYN_RECEIVED and conn.listener:

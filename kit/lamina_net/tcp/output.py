@@ -78,7 +78,12 @@ def _options(conn: Connection, now_ns: int) -> Options:
 
 def stamp_of(conn: Connection, now_ns: int) -> int:
     """Return the connection's clock: milliseconds of 32 bits."""
-    return (now_ns // 1_000_000 + conn.stamp_offset) & MASK
+    return stamp_at(conn.stamp_offset, now_ns)
+
+
+def stamp_at(offset: int, now_ns: int) -> int:
+    """Return the clock of connections with this offset."""
+    return (now_ns // 1_000_000 + offset) & MASK
 
 
 def payload_limit(conn: Connection) -> int:

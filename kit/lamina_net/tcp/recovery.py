@@ -17,13 +17,11 @@ import enum
 from typing import TYPE_CHECKING
 
 from lamina_net.tcp import ecn
+from lamina_net.tcp.reordering import DUPLICATES
 from lamina_net.tcp.states import State
 
 if TYPE_CHECKING:
     from lamina_net.tcp.connection import Connection
-
-DUPLICATES = 3
-"""Duplicate ACKs after which a segment is taken for lost. Source: RFC 5681, 3.2."""
 
 
 class Phase(enum.IntEnum):
@@ -86,8 +84,10 @@ def find_lost(conn: Connection, now_ns: int) -> None:
     if not conn.selective_ack:
         found = _reno_lost(conn)
     else:
-        before = conn.flight.overtaken_at
-        found = conn.flight.find_lost(conn.round_trip.smoothed >> 2, now_ns)
+        flight, times = conn.flight, conn.round_trip
+        before = flight.overtaken_at
+        is_sure = conn.recovery.phase is not Phase.OPEN or flight.sacked_records >= DUPLICATES
+        found = flight.find_lost(flight.reordering.window(times.minimum, times.smoothed, is_sure=is_sure), now_ns)
         if found and before and now_ns >= before and conn.recovery.phase is Phase.OPEN:
             conn.out.repairs.overtaken += 1
     if found and conn.recovery.phase is Phase.OPEN:
@@ -133,6 +133,7 @@ def _progress(conn: Connection, acked: int, now_ns: int) -> None:
             conn.congestion.window = conn.congestion.threshold
         recovery.phase = Phase.OPEN
         flight.credit = 0
+        flight.reordering.recovered()
     elif recovery.phase is Phase.LOSS:
         conn.congestion.acknowledged(acked, now_ns, conn.round_trip.smoothed, careful=True)
     elif not conn.selective_ack and flight.queue and flight.queue[0].counted:

@@ -17,7 +17,7 @@ from lamina_net.tcp.states import State
 class Listener:
     """A port that waits for SYNs."""
 
-    __slots__ = ("backlog", "half_open", "handle", "local", "options", "queue")
+    __slots__ = ("backlog", "cookies_until_ns", "half_open", "handle", "local", "options", "queue")
 
     def __init__(self, handle: Handle, local: Endpoint, backlog: int, options: SocketOptions) -> None:
         self.handle = handle
@@ -28,6 +28,8 @@ class Listener:
         """Connections in SYN-RECEIVED, oldest first."""
         self.queue: deque[Connection] = deque()
         """Connections that wait for `accept`."""
+        self.cookies_until_ns = -1
+        """Until when an ACK may bring back a cookie; before the first one no ACK may."""
 
     @property
     def is_full(self) -> bool:

@@ -2,7 +2,8 @@
 
 Where the last segments of a burst are lost, nothing comes after them that would show it. Two round trips after the
 last news one segment goes: a new one, or the last one again. Its answer shows holes by SACK, and recovery is a fast
-one. When it was the only one missing, the probe repaired a loss that nobody noticed, and the window pays for it.
+one. When it was the only one missing, the probe repaired a loss that nobody noticed, and the window pays for it. The
+ACK of a single segment may be delayed by the peer: its probe goes where the timeout would come, which then waits anew.
 
 The same timer waits for what was overtaken (`Flight.overtaken_at`). Source: RFC 8985, 7 and 6.2, step 5.
 """
@@ -41,7 +42,7 @@ def _due(conn: Connection) -> int:
     if len(flight.queue) == 1:
         wait += _DELAYED_ACK_NS
     due = max(conn.last_sent_ns, conn.progress_ns) + wait
-    return due if not conn.retransmit_at or due < conn.retransmit_at else 0
+    return min(due, conn.retransmit_at) if conn.retransmit_at else due  # in its place: RFC 8985, 7.2
 
 
 def fire(conn: Connection, now_ns: int) -> None:

@@ -18,12 +18,12 @@ def fire(conn: Connection, now_ns: int) -> None:
     if conn.end_at and now_ns >= conn.end_at:
         conn.over()
         return
+    if conn.early_at and now_ns >= conn.early_at and now_ns - conn.progress_ns < _limit(conn):
+        conn.early_at = 0
+        tail.fire(conn, now_ns)  # first, as a probe takes the place of a timeout
     if conn.retransmit_at and now_ns >= conn.retransmit_at:
         conn.retransmit_at = 0
         _not_acknowledged(conn, now_ns)
-    if conn.early_at and now_ns >= conn.early_at:
-        conn.early_at = 0
-        tail.fire(conn, now_ns)
     if conn.ack_at and now_ns >= conn.ack_at:
         conn.ack_at = 0
         conn.ack_now = True

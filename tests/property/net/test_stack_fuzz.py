@@ -141,14 +141,15 @@ def test_a_flood_of_datagrams_is_bounded() -> None:
 
 
 def test_a_flood_of_syns_is_bounded() -> None:
-    """20,000 SYNs of invented clients keep no more half-open connections than the backlog has."""
+    """5,000 SYNs of invented clients keep no more half-open connections than the backlog, and others are served."""
     lan, host = busy_host()
-    for n in range(20_000):
+    for n in range(5000):
         src = 0x0B000000 + n
         syn = tcp.build(src, ME, Segment(5, 80, n, 0, tcp.SYN, 100, b"", Options(mss=1460)))
         host.stack.frame("eth0", to_host(host, Packet(src, ME, ipv4.TCP, syn)), lan.now_ns)
     assert len(host.stack.tcp.connections()) <= 256
-    lan.run(600 * SECOND)
+    expect_alive(lan, host)
+    lan.run(lan.now_ns + 600 * SECOND)
     assert host.stack.tcp.connections() == []
     expect_alive(lan, host)
 

@@ -52,7 +52,7 @@ def badness(rng: Rng, mtu: int) -> Badness:
     )
 
 
-def scenario(seed: int) -> Scenario:
+def scenario(seed: int, syn_backlog: int = 256) -> Scenario:
     """Draw everything from a seed: sizes, windows, options, both directions of the wire, how it ends."""
     rng = Rng(f"tcp/{seed}")
     mtu = rng.choice([296, 576, 1500, 1500, 9000, 65535])
@@ -63,6 +63,7 @@ def scenario(seed: int) -> Scenario:
         selective_ack=rng.random() < 0.7,
         timestamps=rng.random() < 0.7,
         window_scaling=rng.random() < 0.7,
+        syn_backlog=syn_backlog,
     )
     world = World(seed, badness(rng, mtu), badness(rng, mtu), config, mtu)
     most = min(max(mtu, 500) * 150, 500_000)
@@ -140,3 +141,13 @@ def test_megabytes_arrive(seed: int) -> None:
     assert client.received == server.data
     assert server.received == client.data
     assert world.layers[CLIENT].connections() == world.layers[SERVER].connections() == []
+
+
+@pytest.mark.parametrize("first", [1, 9])
+def test_every_byte_arrives_where_all_begin_by_cookies(first: int) -> None:
+    """A listener that remembers no SYN serves its peers over a bad wire as one that does."""
+    for seed in range(first, first + 7):
+        played = scenario(seed, syn_backlog=0)
+        played.play()
+        expect_complete(played)
+        assert played.world.layers[SERVER].counters.cookies_taken == 1

@@ -96,12 +96,28 @@ def test_a_probe_that_came_twice_costs_nothing() -> None:
 
 
 def test_one_segment_waits_for_a_late_acknowledgment() -> None:
-    """A single segment's ACK may be delayed by 200 ms: then the timeout, here 300 ms, comes first."""
+    """A single segment's probe goes when the timeout would come, as its ACK may be delayed; the timeout waits anew."""
     script = opened()
     script.expect("""
         +0    send 1000
         +0    > A 1:1001
         +0.3  > A 1:1001
+        +0    ? congestion_window 10000
+        +0.3  > A 1:1001
+        +0    ? congestion_window 1000
+    """)
+    assert (script.layer.repairs.tail_probes, script.layer.repairs.timeouts) == (1, 1)
+
+
+def test_a_user_who_waits_no_longer_gets_no_probe() -> None:
+    """Where the user's patience ends before the timeout, the connection ends then."""
+    script = opened()
+    assert script.layer.set_options(script.handle, script.now, user_timeout_ns=250_000_000) is None
+    script.expect("""
+        +0    send 1000
+        +0    > A 1:1001
+        +0.251 wait
+        +0    ? gone
     """)
     assert script.layer.repairs.tail_probes == 0
 
@@ -163,8 +179,8 @@ def test_what_was_overtaken_is_found_behind_what_was_sent_again() -> None:
         +0.1  < A 1 ack 1 win 60000 sack 1001-4001
         +0    > A 1:1001
         +0    < A 1 ack 1 win 60000 sack 5001-7001,1001-4001
-        +0.025 > A 4001:5001
-        +0.075 < A 1 ack 8001 win 60000
+        +0    > A 4001:5001
+        +0.1  < A 1 ack 8001 win 60000
     """)
 
 
