@@ -14,8 +14,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import IO
 
 from lamina_tools import outcomes, skips, trials
 from lamina_tools.outcomes import EXPECTED, FAILED, PASSED, SKIPPED, Outcome
@@ -29,6 +31,10 @@ MORE_KINDS = ("simulation", "linux", "e2e")
 
 IN_PARALLEL = frozenset({"unit", "property", "contract", "integration", "simulation"})
 """Kinds for which two processes are worth their start."""
+
+BESIDE = "e2e"
+"""A kind that one process runs, and that waits for Docker more than it computes: on more than one core it runs beside
+the other kinds of one process, which come last then, and its output is told when it has ended."""
 
 NO_TESTS = 5
 """pytest's exit status when it found no test to run."""
@@ -106,16 +112,17 @@ def command(kind: str, paths: Sequence[str], options: Options, report: Path, cor
     return [*arguments, *options.extra, *paths]
 
 
-def run_kind(kind: str, paths: Sequence[str], options: Options) -> Run:
-    """Runs one kind, with pytest's output passed through."""
-    print(f"── {kind} ──", flush=True)
+def run_kind(kind: str, paths: Sequence[str], options: Options, told: IO[str] | None = None) -> Run:
+    """Runs one kind, with pytest's output passed through, or into a file."""
+    print(f"── {kind} ──", file=told, flush=True)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "outcomes.jsonl"
         cores = len(os.sched_getaffinity(0))
         # Tests start programs while gRPC's threads run: its fork handlers then abort the child now and then.
         environment = {**os.environ, "GRPC_ENABLE_FORK_SUPPORT": "0"}
-        done = subprocess.run(command(kind, paths, options, report, cores), cwd=ROOT, env=environment)
+        words = command(kind, paths, options, report, cores)
+        done = subprocess.run(words, cwd=ROOT, env=environment, stdout=told, stderr=told)
         return Run(kind, done.returncode, time.monotonic() - start, tuple(outcomes.read(report)))
 
 
@@ -123,8 +130,30 @@ def run_all(options: Options) -> list[Run]:
     """Runs what was asked for: the named tests at once, or each kind that has a folder."""
     if options.paths:
         return [run_kind("named tests", options.paths, options)]
-    kinds = KINDS + MORE_KINDS if options.everything else KINDS
-    return [run_kind(kind, [str(ROOT / "tests" / kind)], options) for kind in kinds if has_tests(kind)]
+    kinds = [kind for kind in (KINDS + MORE_KINDS if options.everything else KINDS) if has_tests(kind)]
+    first, last = in_turns(kinds, options, len(os.sched_getaffinity(0)))
+    runs = {kind: run_kind(kind, [str(ROOT / "tests" / kind)], options) for kind in first}
+    runs |= run_beside(last, options) if last else {}
+    return [runs[kind] for kind in kinds]
+
+
+def in_turns(kinds: Sequence[str], options: Options, cores: int) -> tuple[list[str], list[str]]:
+    """Returns the kinds that have the machine to themselves, and those that then run while `BESIDE` does."""
+    if BESIDE not in kinds or cores < 2 or any(a in ("-n", "--pdb", "-s") for a in options.extra):
+        return list(kinds), []
+    return [kind for kind in kinds if kind in IN_PARALLEL], [kind for kind in kinds if kind not in IN_PARALLEL]
+
+
+def run_beside(kinds: Sequence[str], options: Options) -> dict[str, Run]:
+    """Runs `BESIDE` in the background and the other kinds one after the other meanwhile; returns what each came to."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as told, ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(run_kind, BESIDE, [str(ROOT / "tests" / BESIDE)], options, told)
+        others = [kind for kind in kinds if kind != BESIDE]
+        runs = {kind: run_kind(kind, [str(ROOT / "tests" / kind)], options) for kind in others}
+        runs[BESIDE] = beside.result()
+        told.seek(0)
+        print(told.read(), end="", flush=True)
+    return runs
 
 
 def try_again(runs: Sequence[Run], listed: Sequence[trials.Trial], options: Options) -> list[Run]:

@@ -200,3 +200,14 @@ def test_what_no_stack_runs_is_compiled_for_those_who_need_it(
     tree.run(*words)
     assert (tree.venv / ".lamina-warm-all").exists() == all_of_it
     assert (tree.venv / ".lamina-warm").exists() != all_of_it
+
+
+def test_the_environment_can_be_made_ready_beforehand(tree: Tree) -> None:
+    """`prepare` makes the environment and runs nothing in it; `prepare all` also compiles what tests want."""
+    tree.interpreter("python3", "3.13")
+    done = tree.run("prepare")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (tree.venv / ".lamina-dev").exists() and not (tree.venv / ".lamina-warm-all").exists()
+    done = tree.run("prepare", "all")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (tree.venv / ".lamina-warm-all").exists()

@@ -160,6 +160,32 @@ def test_kinds_run_in_parallel_where_it_pays(tmp_path: Path) -> None:
     assert not parallel("unit", 2, "--pdb")
 
 
+def test_what_waits_for_docker_runs_beside_what_needs_one_process() -> None:
+    """On two cores kinds of one process come last, beside the one that waits; else all run in their order."""
+    everything = Options(True, True, (), ())
+    first, last = testing.in_turns(testing.KINDS + testing.MORE_KINDS, everything, 2)
+    assert first == ["unit", "property", "contract", "integration", "simulation"]
+    assert last == ["golden", "style", "linux", "e2e"]
+    assert testing.in_turns(["style", "e2e"], everything, 1) == (["style", "e2e"], [])
+    assert testing.in_turns(["style", "linux"], everything, 2) == (["style", "linux"], [])
+    assert testing.in_turns(["style", "e2e"], Options(True, True, (), ("--pdb",)), 2) == (["style", "e2e"], [])
+
+
+def test_a_kind_that_ran_beside_others_is_told_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its output, errors too, comes after that of the others, and the runs are in the order of the kinds."""
+    says = [sys.executable, "-c", "import sys; print(sys.argv[1]); print('and', sys.argv[1], file=sys.stderr)"]
+    monkeypatch.setattr(testing, "command", lambda kind, *rest: [*says, kind])
+    monkeypatch.setattr(testing, "has_tests", lambda kind: kind in ("unit", "style", "e2e", "linux"))
+    monkeypatch.setattr(testing, "in_turns", lambda kinds, *rest: (["unit"], ["style", "linux", "e2e"]))
+    runs = testing.run_all(Options(True, True, (), ()))
+    assert [(run.kind, run.status) for run in runs] == [("unit", 0), ("style", 0), ("linux", 0), ("e2e", 0)]
+    told = capfd.readouterr()
+    assert "".join(told.out.split()) == "──unit──unit──style──style──linux──linux──e2e──e2eande2e"
+    assert told.err == "and unit\nand style\nand linux\n"
+
+
 def test_the_summary_closes_with_the_sum() -> None:
     """The summary tells each kind, each skip with its reason, and closes with a line for CI."""
     runs = [
