@@ -27,6 +27,8 @@ from lamina_kit.errors import Aborted, FailedPrecondition, InvalidArgument, Reso
 
 HEADER = "lamina-session"
 GRACE_NS = 30 * 10**9
+TOLD_NS = 10**9
+"""How long an owner may be away before that is logged: a whole stack that stops in order is quiet."""
 MAX_OWNERS = 4096
 _OWNER = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(/[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _MAX_OWNER = 127
@@ -209,6 +211,8 @@ class Sessions:
         if old is not None:
             if old.expiry is not None:
                 old.expiry.cancel()
+            if old.state is SessionState.BROKEN:
+                self._log.info("session.reopened", owner=owner, epoch=epoch)
             if old.state is SessionState.OPEN:
                 old.state = SessionState.BROKEN
                 self._tell(self._broken, owner, old.epoch)
@@ -231,13 +235,15 @@ class Sessions:
 
     def _break(self, owner: str, session: _Session) -> None:
         session.state = SessionState.BROKEN
-        self._log.info("session.broken", owner=owner, epoch=session.epoch)
         self._tell(self._broken, owner, session.epoch)
         if not self._closed:
             session.expiry = asyncio.get_running_loop().create_task(self._expire(owner, session))
 
     async def _expire(self, owner: str, session: _Session) -> None:
-        await self._clock.sleep_ns(self._grace_ns)
+        end_ns = self._clock.now_ns() + self._grace_ns
+        await self._clock.sleep_ns(min(TOLD_NS, self._grace_ns))
+        self._log.info("session.broken", owner=owner, epoch=session.epoch)
+        await self._clock.sleep_ns(end_ns - self._clock.now_ns())
         session.state = SessionState.EXPIRED
         self._log.info("session.expired", owner=owner, epoch=session.epoch)
         self._tell(self._expired, owner, session.epoch)

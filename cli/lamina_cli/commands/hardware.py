@@ -17,7 +17,9 @@ from lamina_cli.commands import (
     hardware_registers,
     hardware_wires,
 )
+from lamina_cli.commands.hardware_examples import EXAMPLES
 from lamina_cli.paging import collect
+from lamina_cli.verbs import Verbs
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ BYTES_A_ROW = 16
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the sub-commands."""
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verbs = Verbs(parser, "hardware", EXAMPLES)
     command(verbs.add_parser("host", help="show the host and its counters"), host, lists=True)
     command(verbs.add_parser("cores", help="list cores"), cores, lists=True)
     command(verbs.add_parser("contexts", help="list execution contexts"), contexts, lists=True)

@@ -43,6 +43,10 @@ def configure(verbs: Any) -> None:
     sub.add_argument("address", help="address to keep")
     sub.add_argument("--host-name", default="", help="name that DNS gives the address")
     command(sub, reserve)
+    sub = verbs.add_parser("unreserve", help="give up the address that is kept for a device")
+    sub.add_argument("network", help="name of the network")
+    sub.add_argument("mac", help="MAC address of the device")
+    command(sub, unreserve)
     sub = verbs.add_parser("allocate", help="take an address for a port whose device is configured by hand")
     sub.add_argument("network", help="name of the network")
     sub.add_argument("port", help="SWITCH/PORT or the full name")
@@ -229,6 +233,16 @@ async def reserve(client: Client, args: argparse.Namespace) -> None:
     wanted = pb.Reservation(mac_address=args.mac, address=args.address, host_name=args.host_name)
     request = pb.CreateReservationRequest(parent=await _network_name(client, args.network), reservation=wanted)
     print((await _stub(client).CreateReservation(request)).name)
+
+
+async def unreserve(client: Client, args: argparse.Namespace) -> None:
+    """Gives up a kept address."""
+    from lamina.vswitch.v1 import networks_pb2 as pb
+
+    digits = args.mac.lower().replace(":", "").replace("-", "")
+    name = f"{await _network_name(client, args.network)}/reservations/{digits}"
+    await _stub(client).DeleteReservation(pb.DeleteReservationRequest(name=name))
+    print(f"deleted {name}")
 
 
 async def dns(client: Client, args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`lamina vswitch overlays`, `overlay`, `delete-overlay`, `remote-ends`, `remote-end`: VLANs that span hosts."""
+"""`lamina vswitch overlays`, `overlay`, `delete-overlay`, `remote-ends`, `remote-macs`: VLANs that span hosts."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ def configure(verbs: Any) -> None:
     sub.add_argument("address", help="its IPv4 address")
     sub.add_argument("--mac", action="append", default=[], metavar="MAC", help="an address behind it; repeatable")
     command(sub, tell)
+    sub = verbs.add_parser("delete-remote-end", help="have an overlay forget an end on another host")
+    sub.add_argument("overlay", help="SWITCH/OVERLAY or the full name")
+    sub.add_argument("address", help="its IPv4 address")
+    command(sub, forget)
+    sub = verbs.add_parser("remote-macs", help="show which addresses are behind which ends of an overlay")
+    sub.add_argument("overlay", help="SWITCH/OVERLAY or the full name")
+    command(sub, remote_macs, lists=True)
 
 
 def _stub(client: Client) -> OverlaysStub:
@@ -126,3 +133,31 @@ async def tell(client: Client, args: argparse.Namespace) -> None:
     parent = await part_name(client, "overlays", args.overlay)
     request = pb.CreateRemoteEndpointRequest(parent=parent, remote_endpoint=end)
     print((await _stub(client).CreateRemoteEndpoint(request)).name)
+
+
+async def forget(client: Client, args: argparse.Namespace) -> None:
+    """Has an overlay forget a remote end."""
+    from lamina.vswitch.v1 import overlays_pb2 as pb
+
+    parent = await part_name(client, "overlays", args.overlay)
+    name = f"{parent}/remoteEndpoints/{args.address.replace('.', '-')}"
+    await _stub(client).DeleteRemoteEndpoint(pb.DeleteRemoteEndpointRequest(name=name))
+    print(f"deleted {name}")
+
+
+async def remote_macs(client: Client, args: argparse.Namespace) -> None:
+    """Shows the addresses behind remote ends."""
+    from lamina.vswitch.v1 import overlays_pb2 as pb
+
+    request = pb.ListRemoteMacsRequest(parent=await part_name(client, "overlays", args.overlay))
+    output.show(
+        await collect(_stub(client).ListRemoteMacs, request, "remote_macs"),
+        ("MAC", "END", "KNOWN", "AGE"),
+        lambda item: (
+            item.mac_address,
+            item.endpoint_address,
+            "told" if item.configured else "learned",
+            "-" if item.configured else f"{item.age_ns // NS} s",
+        ),
+        form=args.output,
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
-from lamina_cli.commands.vswitch_names import in_switch, port_name, switch_name
+from lamina_cli.commands.vswitch_names import name_in, port_name, switch_name, vlan_ranges
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
@@ -29,23 +30,18 @@ def configure(verbs: Any) -> None:
     _parts(port, "part that follows the group again")
     command(port, port_policy, lists=True)
     group = verbs.add_parser("group-policy", help="show or change the policy of a port group")
-    group.add_argument("switch", help="name of the switch")
-    group.add_argument("group", help="name of the port group")
+    _group(group)
     group.add_argument("--isolated", choices=("yes", "no"), help="ports do not hear each other")
     _parts(group, "part that goes back to its default")
     command(group, group_policy, lists=True)
     trunk = verbs.add_parser("trunk", help="make the ports of a group trunks, or access ports again")
-    trunk.add_argument("switch", help="name of the switch")
-    trunk.add_argument("group", help="name of the port group")
-    trunk.add_argument("vlans", nargs="?", default="", help="VLANs, for example 10-20,30 (default: all)")
+    _group(trunk, "and VLANs, for example 10-20,30 (default: all)")
     trunk.add_argument("--native", type=parse.INT32, default=0, help="VLAN that travels untagged (default 0)")
     trunk.add_argument("--provider-tags", action="store_true", help="pass 802.1ad tags on by the outer one")
     trunk.add_argument("--off", action="store_true", help="make them access ports again")
     command(trunk, make_trunk, lists=True)
     vlan = verbs.add_parser("set-vlan", help="give a port group another VLAN")
-    vlan.add_argument("switch", help="name of the switch")
-    vlan.add_argument("group", help="name of the port group")
-    vlan.add_argument("vlan", type=parse.INT32, help="VLAN, 0 for none")
+    _group(vlan, "and the VLAN, 0 for none")
     command(vlan, set_vlan)
     whole = verbs.add_parser("settings", help="show or change the settings of a switch")
     whole.add_argument("switch", help="name of the switch")
@@ -60,6 +56,33 @@ def configure(verbs: Any) -> None:
     again = verbs.add_parser("reopen", help="open a port that was shut")
     again.add_argument("port", help="SWITCH/PORT or the full name")
     command(again, reopen)
+
+
+def _group(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Adds what names a port group: SWITCH/GROUP, or SWITCH GROUP; `more` is said of what may follow."""
+    parser.add_argument("group", nargs="+", metavar="SWITCH/GROUP", help=f"the port group {more}".rstrip())
+
+
+def _told(words: Sequence[str], most: int = 0) -> tuple[str, str, list[str]]:
+    """Returns switch, group (empty when the first word names both) and what follows, at most `most` words.
+
+    Raises:
+        InvalidArgument: `GROUP_MISSING`, a word is missing or there are too many.
+    """
+    from lamina_kit.errors import InvalidArgument
+
+    first, *rest = words
+    group = "" if "/" in first else rest.pop(0) if rest else None
+    if group is None or len(rest) > most:
+        wrong = (
+            f"{first} is a switch, and no port group is named" if group is None else f"{rest[-1]} is a word too many"
+        )
+        raise InvalidArgument(
+            wrong,
+            reason="GROUP_MISSING",
+            next_step="give SWITCH/GROUP, for example lan/web; `lamina vswitch groups SWITCH` lists port groups",
+        )
+    return first, group, rest
 
 
 def _parts(parser: argparse.ArgumentParser, cleared: str) -> None:
@@ -159,7 +182,8 @@ async def group_policy(client: Client, args: argparse.Namespace) -> None:
     """Shows or changes the policy of a port group."""
     from lamina.vswitch.v1 import policies_pb2 as pb
 
-    name = await _group_policy_name(client, args)
+    switch, group, _ = _told(args.group)
+    name = f"{await name_in(client, 'portGroups', switch, group)}/policy"
     found = await _policies(client).GetPortGroupPolicy(pb.GetPortGroupPolicyRequest(name=name))
     wanted = pb.PortGroupPolicy(name=name, isolated=args.isolated == "yes")
     paths = _changed(args, wanted, found)
@@ -173,10 +197,11 @@ async def make_trunk(client: Client, args: argparse.Namespace) -> None:
     from lamina.vswitch.v1 import policies_pb2 as pb
     from lamina.vswitch.v1 import uplinks_pb2
 
-    wanted = pb.PortGroupPolicy(name=await _group_policy_name(client, args))
+    switch, group, vlans = _told(args.group, most=1)
+    wanted = pb.PortGroupPolicy(name=f"{await name_in(client, 'portGroups', switch, group)}/policy")
     if not args.off:
         ranges = [
-            uplinks_pb2.VlanRange(first_vlan_id=first, last_vlan_id=final) for first, final in _ranges(args.vlans)
+            uplinks_pb2.VlanRange(first_vlan_id=first, last_vlan_id=final) for first, final in _ranges("".join(vlans))
         ]
         trunk = uplinks_pb2.VlanTrunk(ranges=ranges, native_vlan_id=args.native, provider_tags=args.provider_tags)
         wanted.trunk.CopyFrom(trunk)
@@ -201,11 +226,6 @@ def _ranges(text: str) -> list[tuple[int, int]]:
     return ranges
 
 
-async def _group_policy_name(client: Client, args: argparse.Namespace) -> str:
-    switch = await switch_name(client, args.switch)
-    return f"{await in_switch(client, switch, 'portGroups', args.group)}/policy"
-
-
 async def _show_group(client: Client, args: argparse.Namespace, wanted: Any, paths: list[str], found: Any) -> None:
     from google.protobuf.field_mask_pb2 import FieldMask
     from lamina.vswitch.v1 import policies_pb2 as pb
@@ -216,13 +236,13 @@ async def _show_group(client: Client, args: argparse.Namespace, wanted: Any, pat
     if args.output == "json":
         output.as_json(found)
     else:
-        output.table(("GROUP", last(args.group)), _rows(found))
+        output.table(("GROUP", last(found.name.removesuffix("/policy"))), _rows(found))
 
 
 def _rows(policy: Any) -> list[tuple[str, str]]:
     """Returns what a policy says, a line for each part."""
     trunk, storm = policy.trunk, policy.storm_control
-    vlans = ",".join(f"{each.first_vlan_id}-{each.last_vlan_id}" for each in trunk.ranges) or "all"
+    vlans = vlan_ranges(trunk) or "all"
     guarded = [field.replace("_", " ") for field in SWITCHES if getattr(policy.security, field)]
     if policy.security.mac_limit:
         guarded.append(f"{policy.security.mac_limit} addresses")
@@ -250,10 +270,18 @@ async def set_vlan(client: Client, args: argparse.Namespace) -> None:
     from google.protobuf.field_mask_pb2 import FieldMask
     from lamina.vswitch.v1 import vswitch_pb2, vswitch_pb2_grpc
 
-    switch = await switch_name(client, args.switch)
-    name = await in_switch(client, switch, "portGroups", args.group)
+    from lamina_kit.errors import InvalidArgument
+
+    switch, group, rest = _told(args.group, most=1)
+    if not rest or not (rest[0].isascii() and rest[0].isdecimal() and len(rest[0]) < 10):
+        raise InvalidArgument(
+            f"{rest[0][:40]!r} is not a VLAN" if rest else "no VLAN is given",
+            reason="VLANS_MALFORMED",
+            next_step="give its number, 0 to 4094, for example `lamina vswitch set-vlan lan/web 20`",
+        )
+    name = await name_in(client, "portGroups", switch, group)
     request = vswitch_pb2.UpdatePortGroupRequest(
-        port_group=vswitch_pb2.PortGroup(name=name, vlan_id=args.vlan), update_mask=FieldMask(paths=["vlan_id"])
+        port_group=vswitch_pb2.PortGroup(name=name, vlan_id=int(rest[0])), update_mask=FieldMask(paths=["vlan_id"])
     )
     found = await client.stub("vswitch", vswitch_pb2_grpc.SwitchesStub).UpdatePortGroup(request)
     print(f"{found.name} is in VLAN {found.vlan_id}")

@@ -12,6 +12,7 @@ from lamina_cli.resource_names import full_name
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
+    from lamina.vswitch.v1.translations_pb2 import VirtualServer
     from lamina.vswitch.v1.translations_pb2_grpc import TranslationsStub
 
 
@@ -43,6 +44,22 @@ def configure(verbs: Any) -> None:
     sub = verbs.add_parser("virtual-servers", help="list the virtual servers of a network with their backends")
     sub.add_argument("network", help="name of the network")
     command(sub, virtual_servers, lists=True)
+    sub = verbs.add_parser("virtual-server", help="set a virtual server: an address whose flows go to its backends")
+    _server(sub)
+    sub.add_argument("backends", nargs="*", type=endpoint, metavar="ADDRESS:PORT", help="backends; without any, none")
+    sub.add_argument("--affinity", type=parse.INT32, default=0, metavar="SECONDS", help="a client keeps its backend")
+    sub.add_argument("--for", dest="description", default="", help="what it is for, in words")
+    command(sub, set_virtual_server)
+    sub = verbs.add_parser("delete-virtual-server", help="delete a virtual server that the same source has set")
+    _server(sub)
+    command(sub, delete_virtual_server)
+
+
+def _server(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("network", help="name of the network")
+    sub.add_argument("server", type=endpoint, help="its own ADDRESS:PORT")
+    sub.add_argument("--udp", action="store_true", help="UDP instead of TCP")
+    sub.add_argument("--source", default="cli", help="who sets it (default cli)")
 
 
 def endpoint(text: str) -> tuple[str, int]:
@@ -147,6 +164,37 @@ async def delete_forward(client: Client, args: argparse.Namespace) -> None:
         name = f"{await _network_name(client, network)}/portForwards/{port_forward}"
     await _translations(client).DeletePortForward(translations_pb2.DeletePortForwardRequest(name=name))
     print(f"deleted {name}")
+
+
+def _wanted(args: argparse.Namespace) -> VirtualServer:
+    from lamina.vswitch.v1 import translations_pb2 as pb
+
+    address, port = args.server
+    return pb.VirtualServer(address=address, port=port, protocol=pb.PROTOCOL_UDP if args.udp else pb.PROTOCOL_TCP)
+
+
+async def set_virtual_server(client: Client, args: argparse.Namespace) -> None:
+    """Sets a virtual server."""
+    from lamina.vswitch.v1 import translations_pb2 as pb
+
+    wanted = _wanted(args)
+    wanted.affinity_seconds, wanted.description = args.affinity, args.description
+    wanted.backends.extend(pb.VirtualServerBackend(address=to, port=port, weight=1) for to, port in args.backends)
+    parent = await _network_name(client, args.network)
+    request = pb.UpdateVirtualServersRequest(parent=parent, virtual_servers=[wanted], source=args.source)
+    await _translations(client).UpdateVirtualServers(request)
+    print(f"{wanted.address}:{wanted.port} has backends: {len(wanted.backends)}")
+
+
+async def delete_virtual_server(client: Client, args: argparse.Namespace) -> None:
+    """Deletes a virtual server."""
+    from lamina.vswitch.v1 import translations_pb2 as pb
+
+    parent = await _network_name(client, args.network)
+    request = pb.UpdateVirtualServersRequest(parent=parent, removed_virtual_servers=[_wanted(args)], source=args.source)
+    await _translations(client).UpdateVirtualServers(request)
+    address, port = args.server
+    print(f"{address}:{port} is not a virtual server of {args.source} any more")
 
 
 async def virtual_servers(client: Client, args: argparse.Namespace) -> None:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
-from lamina_cli.commands.vswitch_names import in_switch, part_name, switch_name
+from lamina_cli.commands.vswitch_names import in_switch, part_name, switch_name, vlan_ranges
 from lamina_cli.paging import collect
 from lamina_cli.words import last, word
 
 if TYPE_CHECKING:
-    from lamina.vswitch.v1 import uplinks_pb2
     from lamina.vswitch.v1.uplinks_pb2_grpc import UplinksStub
 
 BALANCING = ("port", "source-mac", "flow", "failover")
@@ -74,16 +73,11 @@ def _show(found: Any, form: str) -> None:
             last(item.name),
             word(pb.Uplink.State, item.state),
             last(item.nic) or "port",
-            ",".join(_range(each) for each in item.trunk.ranges) or "all",
+            vlan_ranges(item.trunk) or "all",
             item.trunk.native_vlan_id,
         ),
         form=form,
     )
-
-
-def _range(vlans: uplinks_pb2.VlanRange) -> str:
-    first, end = vlans.first_vlan_id, vlans.last_vlan_id
-    return str(first) if first == end else f"{first}-{end}"
 
 
 async def uplinks(client: Client, args: argparse.Namespace) -> None:

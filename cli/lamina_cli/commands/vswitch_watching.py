@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lamina_cli import output, parse
 from lamina_cli.client import Client, command
+from lamina_cli.commands import vswitch_frames
 from lamina_cli.commands.vswitch_capture import DIRECTIONS
-from lamina_cli.commands.vswitch_names import frame_bytes, in_switch, part_name, port_name, switch_name
+from lamina_cli.commands.vswitch_names import in_switch, part_name, port_name, switch_name
 from lamina_cli.paging import collect
 from lamina_cli.stop_signal import StopSignal
 from lamina_cli.words import last, word
@@ -41,7 +42,7 @@ def configure(verbs: Any) -> None:
     command(sub, counters, lists=True)
     sub = verbs.add_parser("path", help="tell a frame's way through this host, without sending it")
     sub.add_argument("port", help="port where it comes in: SWITCH/PORT or the full name")
-    sub.add_argument("frame", help="the frame in hexadecimal")
+    vswitch_frames.configure(sub)
     command(sub, path, lists=True)
     sub = verbs.add_parser("watch", help="show the ports of a switch, then every change")
     sub.add_argument("switch", help="name of the switch")
@@ -168,7 +169,8 @@ async def path(client: Client, args: argparse.Namespace) -> None:
     """Tells a frame's way: each hop, with the rules that it met there."""
     from lamina.vswitch.v1 import captures_pb2, vswitch_pb2
 
-    request = captures_pb2.TraceFramePathRequest(port=await port_name(client, args.port), frame=frame_bytes(args.frame))
+    frame = vswitch_frames.frame_of(args)
+    request = captures_pb2.TraceFramePathRequest(port=await port_name(client, args.port), frame=frame)
     found = await _captures(client).TraceFramePath(request)
     if args.output == "json":
         output.as_json(found)

@@ -329,7 +329,8 @@ class OverlayTable:
             self._settle(overlay)
             carrier.send(carrier.tunnel.send(there, frame, now_ns))
 
-        sink = overlay.port = SteppedPort(self._catalog.engine, port.slot, self._clock, outwards)
+        engine, failed = self._catalog.engine, self._catalog.failed
+        sink = overlay.port = SteppedPort(engine, port.slot, self._clock, outwards, failed)
         end = OverlayEnd(
             definition.vni, overlay.remotes, definition.learning, lambda: self.mtu_bytes(definition), sink.dropped
         )

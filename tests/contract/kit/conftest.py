@@ -13,6 +13,7 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from tests.contract.kit.gateway_stack import Gate, gate
+from tests.contract.kit.wire_calls import text
 
 from lamina_kit import trace
 from lamina_kit.channel import Channel, connect
@@ -29,11 +30,6 @@ from lamina_kit.service import local, serve
 from lamina_kit.virtual import VirtualClock, VirtualLoop
 
 SERVICE = "lamina.test.v1.Peer"
-
-
-def text(value: str) -> StringValue:
-    """Returns a message."""
-    return StringValue(value=value)
 
 
 class Peer:

@@ -51,10 +51,11 @@ def test_a_port_follows_its_group_until_it_is_told_otherwise(guarded: Any) -> No
 def test_a_group_becomes_a_trunk_and_back(guarded: Any) -> None:
     """Ranges and the native VLAN are shown; an access group has a VLAN instead."""
     found = rows(guarded.run("vswitch", "trunk", "pol", "web", "10-20,30", "--native", "5"))
-    assert found["trunk"] == "10-20,30-30, native 5"
-    assert rows(guarded.run("vswitch", "trunk", "pol", "web", "--off"))["trunk"] == "-"
+    assert found["trunk"] == "10-20,30, native 5"
+    assert rows(guarded.run("vswitch", "trunk", "pol/web", "--off"))["trunk"] == "-"
     assert guarded.run("vswitch", "set-vlan", "pol", "web", "7").stdout.strip().endswith("is in VLAN 7")
-    guarded.run("vswitch", "set-vlan", "pol", "web", "0")
+    guarded.run("vswitch", "set-vlan", "pol/web", "0")
+    assert "GROUP_MISSING" in guarded.run("vswitch", "trunk", "pol", expect=1).stderr
 
 
 def test_settings_are_shown_and_changed(guarded: Any) -> None:

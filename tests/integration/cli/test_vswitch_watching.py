@@ -115,6 +115,21 @@ def test_a_capture_into_a_file_ends_whole_at_a_time_and_at_ctrl_c(lan: Any, tmp_
     assert process.returncode == 0 and pcapng_reader.read(head + rest).blocks == ["section"]
 
 
+def test_a_capture_takes_its_place_as_other_verbs_do(lan: Any, send: Any, tmp_path: Any) -> None:
+    """Switch, port and filter may be given in a row, and options between them; what is no switch is told."""
+    for words in (("lan", "--direction", "in", "ether", "proto", "0x88b5"), ("lan/a", "greater", "60", "--drops")):
+        file = tmp_path / "x.pcapng"
+        process = lan.start("vswitch", "capture", *words[:1], "-w", "-", "-c", "1", *words[1:])
+        head = wait_for_header(process)
+        send(FRAME)
+        file.write_bytes(head + process.communicate(timeout=60)[0])
+        assert process.returncode == 0
+        assert [packet.data for packet in pcapng_reader.read(file.read_bytes()).packets] == [FRAME]
+    refused = lan.run("vswitch", "capture", "tcp", "port", "80", "-w", "-", expect=1).stderr
+    assert "switches/tcp does not exist" in refused
+    assert "PORT_UNKNOWN" in lan.run("vswitch", "capture", "lan", "--port", "z", "-w", "-", expect=1).stderr
+
+
 def test_a_capture_ends_when_its_reader_goes(lan: Any) -> None:
     """Whoever reads the pipe may close it, as Wireshark does, also while no frame passes."""
     process = lan.start("vswitch", "capture", "--switch", "lan", "-w", "-")
@@ -146,7 +161,8 @@ def test_mirrors_records_and_counters_have_tables_and_json(lan: Any, send: Any) 
     table = lan.run("vswitch", "records", "lan", "less", "13").stdout.splitlines()
     assert table[0].split()[:5] == ["TIME", "PORT", "BYTES", "VERDICT", "WHY"]
     assert table[1].split()[1:5] == ["a", "13", "dropped", "runt"]
-    assert "output.drop_runt" in lan.run("vswitch", "records", "lan", "--port", "a", "--steps").stdout
+    told = lan.run("vswitch", "records", "lan", "--port", "a", "--steps", "less", "13").stdout
+    assert "output.drop_runt" in told
     by_port = lan.run("vswitch", "counters", "lan").stdout.splitlines()
     assert [row.split()[0] for row in by_port] == ["PORT", "a", "b", "m"] and "runt" in by_port[1]
     assert "dropped: runt" in lan.run("vswitch", "counters", "lan/a").stdout
@@ -161,6 +177,8 @@ def test_a_frame_s_way_is_told_hop_by_hop(lan: Any) -> None:
     assert told[0].split()[0] == "0" and told[0].endswith("/switches/lan  dropped") and "STAGE" in told[1]
     assert "drop_link_down" in told[-1]
     assert "FRAME_MALFORMED" in lan.run("vswitch", "path", "lan/a", "xyz", expect=1).stderr
+    words = ("--from", "02:00:00:00:00:01", "--arp", "10.0.0.1", "10.0.0.2")
+    assert lan.run("vswitch", "path", "lan/a", *words).stdout.splitlines()[0] == told[0]
 
 
 def test_watch_shows_what_is_so_and_then_changes(lan: Any) -> None:

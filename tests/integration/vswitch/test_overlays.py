@@ -8,11 +8,14 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from lamina.common.v1 import layer_pb2
 from lamina.vswitch.v1 import networks_pb2, networks_pb2_grpc, uplinks_pb2, uplinks_pb2_grpc
 from lamina.vswitch.v1 import overlays_pb2 as pb
 from lamina.vswitch.v1 import overlays_pb2_grpc as rpc
 from lamina.vswitch.v1 import vswitch_pb2 as vs
 from tests.integration.vswitch.uplink_bench import BROADCAST, frame, mac, refusal
+
+from lamina_vswitch.domain.overlay.tunnel import Tunnel
 
 HOST = "hosts/h1/switches"
 A = f"{HOST}/lan-a/overlays/o"
@@ -319,3 +322,18 @@ async def test_an_overlay_goes_with_either_switch(bench: OverlayBench) -> None:
         await bench.overlays.GetOverlay(pb.GetOverlayRequest(name=A))
     ports = await bench.running.ports.ListPorts(vs.ListPortsRequest(parent=f"{HOST}/lan-a"))
     assert not ports.ports
+
+
+async def test_a_defect_in_an_overlay_is_an_event(bench: OverlayBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame that meets a defect at an end, or in a tunnel, is told as other defects are."""
+    await bench.create()
+    guest, uplink = await bench.guest("a", "guest"), await bench.plug("wan-a", "u")
+    for met, method, sender in ((1, "send", guest), (2, "receive", uplink)):
+        monkeypatch.setattr(Tunnel, method, lambda *of: [1 // 0])
+        sender.send([frame(BROADCAST, mac(met), "worst")])
+        told: list[str] = []
+        async with asyncio.timeout(30):
+            while len(told) < met:
+                found = await bench.running.layer.ListEvents(layer_pb2.ListEventsRequest(object="hosts/h1"))
+                told = [each.event for each in found.events]
+        assert told == ["switching.defect"] * met

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,9 +183,15 @@ def test_the_kernel_s_clock_ages(both: tuple[Bench, Bench]) -> None:
     """A second after an address was seen the kernel forgets it by itself, and the engine hears of that."""
     engine = both[1].engine
     engine.update_switch(SWITCH, SwitchDefinition("s1", ageing_seconds=1), 0)
-    both[1].reached(1, ALL_STATIONS + STATIONS[0] + b"\x08\0" + bytes(46))
-    (entry,) = engine.mac_entries(SWITCH, 0)
-    assert 0 <= entry.age_ns < 1_000_000_000
+    for _ in range(20):
+        began = time.monotonic()
+        both[1].reached(1, ALL_STATIONS + STATIONS[0] + b"\x08\0" + bytes(46))
+        entries = engine.mac_entries(SWITCH, 0)
+        if (took := time.monotonic() - began) < 0.9:  # else the machine stood still for so long that it may be gone
+            break
+    else:
+        pytest.skip("this machine stops for a second again and again")
+    assert [0 <= entry.age_ns <= (took + 0.1) * 1e9 for entry in entries] == [True]
     assert select.select([engine.descriptor()], [], [], 20)[0], "the kernel has not told of an end"
     assert engine.tally(SWITCH, 0).mac_entries == 0
 

@@ -17,7 +17,7 @@ from lamina_kit.layer import LayerState
 from lamina_kit.rng import Rng
 from lamina_kit.service import local
 from lamina_kit.session import OwnerSession
-from lamina_kit.sessions import GRACE_NS, SessionKey, Sessions, SessionState
+from lamina_kit.sessions import GRACE_NS, TOLD_NS, SessionKey, Sessions, SessionState
 
 OWNER = "h1/mmu"
 
@@ -58,6 +58,26 @@ async def test_objects_are_freed_after_thirty_seconds(sessions: Sessions, manual
     await manual_clock.advance(1)
     assert log[1:] == [f"expired {OWNER}/3"]
     assert sessions.state(OWNER) is SessionState.EXPIRED and sessions.owners() == []
+
+
+@pytest.mark.parametrize("ending", ["in order", "away", "back"])
+async def test_an_end_in_order_is_not_logged(ending: str, manual_clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that stops with its owners says nothing; an owner that is away for a second is told, and its return."""
+    sessions, told = Sessions(manual_clock), list[str]()
+    monkeypatch.setattr(sessions, "_log", SimpleNamespace(info=lambda event, **more: told.append(event)))
+    stream = await held(sessions, 3)
+    await stream.aclose()
+    await manual_clock.advance(TOLD_NS - 1)
+    assert told == []
+    if ending == "in order":
+        sessions.close()
+    await manual_clock.advance(1)
+    if ending == "back":
+        await (await held(sessions, 4)).aclose()
+    await manual_clock.advance(GRACE_NS - TOLD_NS if ending == "away" else 1)
+    sessions.close()
+    more = {"in order": [], "away": ["session.expired"], "back": ["session.reopened"]}[ending]
+    assert told == ([] if ending == "in order" else ["session.broken", *more])
 
 
 async def test_an_owner_that_comes_back_keeps_its_objects(sessions: Sessions, manual_clock: Any) -> None:

@@ -14,14 +14,14 @@ from lamina_vswitch.io.wakeup import Wakeup
 class OutsidePort:
     """A station at a port. `inside` takes the packets that the router has to send on, `lost` is for who loses it.
 
-    `failed` is told of a defect at a time of the station.
+    `failed` is told of a defect of the station.
     """
 
     def __init__(
         self, engine: SwitchEngine, slot: int, clock: Clock, inside: Callable[[Sequence[bytes]], None],
         lost: Callable[[], None], failed: Callable[[Exception], None],
     ) -> None:  # fmt: skip
-        self.port = SteppedPort(engine, slot, clock, self._receive)
+        self.port = SteppedPort(engine, slot, clock, self._receive, failed)
         self._inside, self.lost = inside, lost
         self._station: OutsideStation | None = None
         self._timer = Wakeup(clock, self._due_ns, self._ticked, failed)

@@ -23,13 +23,24 @@ STEP_FRAMES = 64
 
 
 class SteppedPort:
-    """A `FrameSink` that hands each frame to `work` in steps, and sends at its port."""
+    """A `FrameSink` that hands each frame to `work` in steps, and sends at its port.
 
-    def __init__(self, engine: SwitchEngine, slot: int, clock: Clock, work: Callable[[bytes, int], None]) -> None:
+    `failed` is told of what `work` raises, which is a defect: the frames behind the one that met it go on.
+    """
+
+    def __init__(
+        self,
+        engine: SwitchEngine,
+        slot: int,
+        clock: Clock,
+        work: Callable[[bytes, int], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
         self._engine = engine
         self.slot = slot
         self._clock = clock
         self._work = work
+        self._failed = failed
         self._ring = FrameRing(QUEUE_FRAMES)
         self._frames: deque[bytes] = deque()
         self._step: asyncio.Handle | None = None
@@ -74,12 +85,13 @@ class SteppedPort:
         now_ns = self._clock.now_ns()
         if not self._frames:
             self._frames.extend(self._ring.drain()[0])
-        try:
-            for _ in range(min(STEP_FRAMES, len(self._frames))):
+        for _ in range(min(STEP_FRAMES, len(self._frames))):
+            try:
                 self._work(self._frames.popleft(), now_ns)
-        finally:  # the loop tells of a defect; the frames behind the one that met it go on
-            if self._frames or len(self._ring):
-                self._soon()
+            except Exception as error:
+                self._failed(error)
+        if self._frames or len(self._ring):
+            self._soon()
 
 
 class Carrier:
@@ -94,7 +106,7 @@ class Carrier:
         clock: Clock,
         failed: Callable[[Exception], None],
     ) -> None:
-        self.port = SteppedPort(engine, slot, clock, self._receive)
+        self.port = SteppedPort(engine, slot, clock, self._receive, failed)
         self.tunnel = Tunnel(mac, address, self.port.dropped)
         self._timer = Wakeup(clock, self._due_ns, self._ticked, failed)
 
