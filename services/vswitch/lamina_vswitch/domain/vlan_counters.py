@@ -8,7 +8,7 @@ at a trunk are counted one by one, in the VLAN that the trunk carries them in, e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.drop import DropReason
@@ -29,6 +29,8 @@ class VlanCounters:
     """The VLANs of one switch. Ports are known by their slots; counters that are passed are copies."""
 
     def __init__(self) -> None:
+        self.elsewhere: Callable[[], Iterable[tuple[int, Counters]]] = _nothing
+        """Returns what somebody else counted for VLANs of trunks since the last time; asked when it is wanted."""
         self._kept: dict[int, Counters] = {}
         self._before: dict[int, Counters] = {}
 
@@ -77,6 +79,8 @@ class VlanCounters:
 
         `ports` are the access ports that are there: slot, VLAN, counters.
         """
+        for vlan, counted in self.elsewhere():
+            self.add(vlan, counted)
         found: dict[int, Counters] = {}
         for vlan, kept in self._kept.items():
             _add(found.setdefault(vlan, Counters()), kept, 1)
@@ -108,3 +112,8 @@ def _add(total: Counters, part: Counters, sign: int) -> None:
     total.flooded_frames += sign * part.flooded_frames
     for reason, frames in part.drops_by_reason():
         total.drops[reason] = total.drops.get(reason, 0) + sign * frames
+
+
+def _nothing() -> Iterable[tuple[int, Counters]]:
+    """Returns what was counted elsewhere where nobody counts elsewhere."""
+    return ()

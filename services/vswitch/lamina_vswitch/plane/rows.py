@@ -9,12 +9,14 @@ from weakref import ReferenceType, ref
 import numpy as np
 
 from lamina_vswitch.domain.counters import Counters
-from lamina_vswitch.domain.frame import HEADER_BYTES
+from lamina_vswitch.domain.frame import HEADER_BYTES, TAG_BYTES
+from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.plane import job, memory
 from lamina_vswitch.plane.lanes import Wire
 from lamina_vswitch.plane.memory_ring import RingSink
+from lamina_vswitch.plane.vlans import Vlans
 
 _WORDS = 1 << (job.ROW_SHIFT - 3)
 _STATE, _VLAN, _RING, _MASK, _SLOT_BYTES, _FLOOD, _FLOOD_SIZE, _RECORDS = range(8)
@@ -71,6 +73,7 @@ class Rows:
         self._floods: dict[str, list[Any]] = {}
         self._simple: dict[tuple[bool, int], bool] = {}
         self.wires: dict[int, Wire] = {}
+        self._vlans: dict[str, Vlans] = {}
 
     @property
     def address(self) -> int:
@@ -91,7 +94,11 @@ class Rows:
             table: Any = memory.words(2 * highest, _WORDS)
             table[: len(self._table)] = self._table
             self._table = table
+        if known is None or known[0]() is not switch:
+            self._vlans[switch.name] = vlans = Vlans(self.formed_here)
+            self._engine.count_trunks_by(switch, vlans.take)
         self._revisions[switch.name] = (ref(switch), switch.revision)
+        self._vlans[switch.name].forget(switch)
         self._simple.clear()
         self._floods[switch.name] = []
         lists: dict[int, list[int]] = {}
@@ -106,6 +113,17 @@ class Rows:
     def decided_here(self, slot: int) -> bool:
         """Return whether the plane may decide about frames that enter at a port, whose switch was refreshed."""
         return bool(self._table[slot, _STATE] & job.PLAIN)
+
+    def vlans(self, switch: Switch, slot: int) -> Vlans | None:
+        """Return by what the plane decides about frames that enter at a port and may have tags, or take uplinks.
+
+        None: it does not. The switch was refreshed.
+        """
+        return self._vlans[switch.name] if self.formed_here(slot) else None
+
+    def formed_here(self, slot: int) -> bool:
+        """Return whether the plane may decide at a port where tags and uplinks count. The switch was refreshed."""
+        return bool(self._table[slot, _STATE] & job.FORMED)
 
     def forget(self, slot: int) -> None:
         """Forget the wire of a port at once: its memory goes."""
@@ -129,8 +147,16 @@ class Rows:
         """Tell whether nothing but the pipeline has a say in what enters or leaves at a port."""
         kind = (port.plain, port.vlan)  # that is all of a port that `simple` looks at, and it looks at all ports
         if kind not in self._simple:
-            self._simple[kind] = switch.simple(port)
+            self._simple[kind] = switch.simple(port) and not switch.leads_out(port.vlan)
         return self._simple[kind] and port.takes_part and not port.held and self._engine.direct(port.slot)
+
+    def _formed(self, switch: Switch, port: Port) -> bool:
+        """Tell whether nothing but the pipeline, tags and teams have a say in what enters or leaves at a port."""
+        policy = port.policy
+        free = switch.loop is None and switch.decider is None and port.shut is None and not port.held
+        plain = port.plain or policy == PolicyInForce(mac=policy.mac, trunk=policy.trunk)
+        has_native = policy.trunk is None or policy.trunk.native == port.vlan
+        return free and plain and has_native and port.takes_part and self._engine.direct(port.slot)
 
     def _fill(self, switch: Switch, port: Port, flood: int, flood_size: int, floods: bool) -> None:
         row = self._table[port.slot]
@@ -139,13 +165,16 @@ class Rows:
         if not isinstance(port.counters, RowCounters):
             row[:] = 0  # what was counted for an earlier port with this slot is nobody's
             port.counters = RowCounters(self, port.slot, port.counters)
+        formed, is_uplink = self._formed(switch, port), port.slot in switch.teams.uplinks
         row[_STATE] = port.takes_part * job.UP | plain * job.PLAIN | floods * job.FLOODS
+        row[_STATE] |= is_uplink * job.UPLINK | formed * job.FORMED
         row[_VLAN], row[_FLOOD], row[_FLOOD_SIZE] = port.vlan, flood, flood_size
         sink = self._engine.sink_at(port.slot)
-        if plain and isinstance(sink, RingSink):
+        written = plain or (formed and self._engine.direct(port.slot, tags=True))
+        if written and isinstance(sink, RingSink):
             sizes = sink.ring.geometry
-            if sizes.frame_bytes >= switch.mtu_bytes + HEADER_BYTES:
+            if sizes.frame_bytes >= switch.mtu_bytes + HEADER_BYTES + (0 if plain else 2 * TAG_BYTES):
                 row[_RECORDS] = sink.ring.records
                 row[_RING], row[_MASK], row[_SLOT_BYTES] = sink.ring.address, sizes.slots - 1, sizes.slot_bytes
-        elif plain and port.slot in self.wires and sink is not None:
+        elif written and port.slot in self.wires and sink is not None:
             row[_WIRE] = self.wires[port.slot].address

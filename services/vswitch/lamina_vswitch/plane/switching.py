@@ -7,7 +7,7 @@ loop: run the pipeline, report what it noted, let the engine switch the frame at
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,21 @@ import numpy as np
 from lamina_vswitch.domain.decision import Decision, decide
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.fdb import Learned
-from lamina_vswitch.domain.forward import Forwarding, Move
-from lamina_vswitch.domain.frame import HEADER_BYTES, TPID_8021Q, Header, is_station, parse, untagged
 from lamina_vswitch.domain.offload.entry import admitted
-from lamina_vswitch.domain.topology import Port, Switch
+from lamina_vswitch.domain.topology import Switch
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.plane import burst as compiled
-from lamina_vswitch.plane import job, macs, memory
+from lamina_vswitch.plane import job, memory, outcome, tagged_burst
 from lamina_vswitch.plane.bursts import Burst
 from lamina_vswitch.plane.flat_fdb import FlatFdb
 from lamina_vswitch.plane.lanes import Wire
 from lamina_vswitch.plane.memory_ring import RingSink
 from lamina_vswitch.plane.rows import Rows
+from lamina_vswitch.plane.vlans import SUMS
 
 OUTBOX = 1 << 14
 _WORD = 8
 _OUTCOMES = tuple(Learned)
-_HEAD = struct.Struct("<qq")
 
 
 class Plane:
@@ -70,7 +68,8 @@ class Plane:
         switch = self._engine.switch_at(slot)
         if not len(burst):
             return 0
-        if not self._ready(switch, slot):
+        run = self._ready(switch, slot)
+        if run is None:
             return self._slowly(switch, slot, burst.frames(), now_ns)
         fdb = self._flat(switch, now_ns)
         fdb.reach(slot, now_ns)
@@ -79,9 +78,12 @@ class Plane:
             self._engine.record(slot, (burst.frame(number) for number in range(len(burst))), now_ns)
         self._begin(switch, fdb, slot, burst, now_ns, first)
         while True:
-            ended = compiled.run(self._address)
+            ended = run(self._address)
             if ended == job.LARGER_TABLE:
                 fdb.grow()
+                continue
+            if ended == job.NEW_KEY:
+                self._make_entry(switch, slot)
                 continue
             if ended == job.FIRST_DROP:
                 self._explain(switch, slot, burst, now_ns)
@@ -95,7 +97,8 @@ class Plane:
                 first = slow.stop
             if ended == job.DONE or first == len(burst):
                 return dropped
-            if not self._ready(switch, slot):
+            run = self._ready(switch, slot)
+            if run is None:
                 return dropped + self._slowly(switch, slot, burst.frames()[first:], now_ns)
             self._begin(switch, fdb, slot, burst, now_ns, first)
 
@@ -114,10 +117,20 @@ class Plane:
         if decision.drop is not None:
             self._decisions[decision.drop] = decision
 
-    def _ready(self, switch: Switch, slot: int) -> bool:
-        """Refresh the rows of a switch; tell whether frames from a port are for the plane at all."""
+    def _ready(self, switch: Switch, slot: int) -> Callable[[int], int] | None:
+        """Refresh the rows of a switch; return what runs frames from a port, None when they are not for the plane."""
         self._rows.refresh(switch)
-        return self._engine.observer is None and self._rows.decided_here(slot)
+        if self._engine.observer is not None:
+            return None
+        if self._rows.decided_here(slot):
+            return compiled.run
+        return tagged_burst.run if self._rows.vlans(switch, slot) is not None else None
+
+    def _make_entry(self, switch: Switch, slot: int) -> None:
+        """Make the entry of a port for which a run waits."""
+        vlans = self._rows.vlans(switch, slot)
+        assert vlans is not None  # nothing has changed since the run began
+        self._words[job.ENTRIES >> 3] = vlans.make(switch, switch.ports[slot], self._words[job.WANTED >> 3])
 
     def _flat(self, switch: Switch, now_ns: int) -> FlatFdb:
         """Return the MAC table of a switch in flat memory, and move it there at the first time."""
@@ -140,6 +153,13 @@ class Plane:
         words[job.FIRST >> 3], words[job.LOOKED >> 3] = first, first
         words[job.TOUCHED >> 3], words[job.OUTBOX >> 3] = self._touched.ctypes.data, self._outbox.ctypes.data
         words[job.OUTBOX_SIZE >> 3], words[job.PRIVATE >> 3] = self._outbox_size, burst.private
+        vlans = self._rows.vlans(switch, slot)
+        if vlans is not None and not self._rows.decided_here(slot):
+            port = switch.ports[slot]
+            is_trunk, is_uplink = port.policy.trunk is not None, slot in switch.teams.uplinks
+            words[job.KIND >> 3] = is_trunk * job.TRUNK_PORT | is_uplink * job.UPLINK_PORT
+            words[job.ENTRIES >> 3], words[job.COUNTS >> 3] = vlans.entries(port), vlans.counts
+            words[job.SUMS >> 3] = SUMS.ctypes.data
 
     def _conclude(self, switch: Switch, slot: int, burst: Burst, first: int, now_ns: int) -> int:
         """Count, deliver and report what a run did with the frames from `first` on; return how many it dropped."""
@@ -151,17 +171,22 @@ class Plane:
         counters.flooded_frames += words[job.FLOODED >> 3]
         words[job.FLOODED >> 3] = words[job.RECEIVED_BYTES >> 3] = 0
         if not port.first_mac:
-            port.first_mac = _first_station(port, burst, range(first, words[job.FIRST >> 3]), switch.mtu_bytes)
+            port.first_mac = outcome.first_station(switch, port, burst, range(first, words[job.FIRST >> 3]), now_ns)
         if words[job.TOUCHES >> 3]:
             self._rings(switch, burst, now_ns)
         if not words[job.NOTED >> 3] and not words[job.POSTED >> 3]:
             return 0
-        result = self._outcome(port, burst)
+        result, lost = outcome.told(self._job, self._outbox, port, burst, self._decisions)
+        self._decisions = {}
+        self._job[job.NOTED >> 3 :] = 0
+        words[job.POSTED >> 3] = 0
         for reason, frames in result.drops.items():
             counters.dropped(reason, len(frames))
         switch.mac_moves += len(result.moves)
         switch.mac_refusals += len(result.refused)
         self._engine.conclude(slot, result, now_ns)
+        for target in sorted(lost):
+            self._engine.overflowed(target, lost[target], now_ns)
         return sum(len(frames) for frames in result.drops.values())
 
     def _rings(self, switch: Switch, burst: Burst, now_ns: int) -> None:
@@ -174,7 +199,7 @@ class Plane:
                 self._left(switch, target, now_ns)
                 continue
             if full:
-                self._engine.overflowed(target, [_leaving(burst.frame(first_full))] * full, now_ns)
+                self._engine.overflowed(target, [outcome.untagged_frame(burst.frame(first_full))] * full, now_ns)
             sink = self._engine.sink_at(target) if status else None
             if isinstance(sink, RingSink):
                 (sink.corrupt if status & job.BROKE else sink.wake)()
@@ -187,69 +212,9 @@ class Plane:
         if left:
             self._engine.put(switch.ports[target], left, now_ns)
 
-    def _outcome(self, port: Port, burst: Burst) -> Forwarding:
-        """Return what a run noted, in the form of the reference: of frames that met the same, the first stands for all.
-
-        What was noted is forgotten.
-        """
-        result = Forwarding(decisions=self._decisions)
-        self._decisions = {}
-        words: list[int] = self._job.tolist()
-        self._job[job.NOTED >> 3 :] = 0
-        self._words[job.POSTED >> 3] = 0
-        leaving: dict[int, bytes] = {}
-        for target, index, low, high in self._outbox[: words[job.POSTED >> 3]].tolist():
-            if index not in leaving:
-                leaving[index] = _leaving(_decided(burst.frame(index), low, high))
-            result.deliveries.setdefault(target, []).append(leaving[index])
-        for reason in DropReason:
-            dropped, first = _pair(words, job.DROPS, reason)
-            if dropped:
-                result.drops[reason] = [burst.frame(first)] * dropped
-        for outcome, noted in (
-            (macs.NEW, result.learned),
-            (macs.FULL, result.refused),
-            (macs.STATIC_ELSEWHERE, result.spoofed),
-        ):
-            frames, first = _pair(words, job.LEARNED, outcome)
-            if frames:
-                noted.extend([burst.frame(first)] * frames)
-        moved, first = _pair(words, job.LEARNED, macs.MOVED)
-        if moved:
-            mac = burst.frame(first)[6:12]
-            result.moves.extend([Move(mac, port.vlan, words[job.MOVED_FROM >> 3], port.slot)] * moved)
-        return result
-
 
 def _alike(burst: Burst, first: int) -> range:
     """Return the numbers of the frames from one on that are not for the plane: they go to the reference together."""
     lengths = burst.places[first:, 1]
     plain = np.flatnonzero(lengths < job.LADEN)
     return range(first, max(first + 1, first + int(plain[0]) if len(plain) else len(burst)))
-
-
-def _first_station(port: Port, burst: Burst, numbers: range, mtu_bytes: int) -> bytes:
-    """Return the source of the first of some frames that came in at a port, empty when none did."""
-    for number in numbers:
-        header = parse(burst.frame(number), mtu_bytes)
-        if isinstance(header, Header) and (header.tag_vid or port.vlan) == port.vlan and is_station(header.src):
-            return header.src
-    return b""
-
-
-def _decided(frame: bytes, low: int, high: int) -> bytes:
-    """Return a frame with the head that was decided about: who sent it may have changed it since then."""
-    head = _HEAD.pack(low, high)
-    size = HEADER_BYTES + 2 if head[12:HEADER_BYTES] == TPID_8021Q else HEADER_BYTES
-    return head[:size] + frame[size:]
-
-
-def _leaving(frame: bytes) -> bytes:
-    """Return a frame as it leaves at an access port: without its tag."""
-    return untagged(frame) if frame[12:HEADER_BYTES] == TPID_8021Q else frame
-
-
-def _pair(words: list[int], pairs: int, number: int) -> tuple[int, int]:
-    """Return how many frames are noted under a number, and which was the first."""
-    at = (pairs >> 3) + 2 * number
-    return words[at], words[at + 1]

@@ -151,7 +151,7 @@ class LinuxEngine(ModelEngine):
             del result.deliveries[target]
         super().conclude(slot, result, now_ns)
 
-    def direct(self, slot: int) -> bool:
+    def direct(self, slot: int, *, tags: bool = False) -> bool:
         """Return False: no frame passes by the kernel."""
         return False
 

@@ -359,9 +359,9 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         """Return what is attached to a port."""
         return self._sinks.get(slot)
 
-    def direct(self, slot: int) -> bool:
-        """Return whether plain frames pass between a port's queue and the pipeline untouched; else it is for here."""
-        return slot not in self._loss and self._port(slot).listening is None and self._exits.hold(slot) is None
+    def direct(self, slot: int, *, tags: bool = False) -> bool:
+        """Return whether plain frames, and such with `tags`, pass between queue and pipeline of a port as they are."""
+        return slot not in self._loss and self._port(slot).listening is None and self._exits.untouched(slot, tags)
 
     def record(self, slot: int, frames: Iterable[bytes], now_ns: int) -> None:
         """Record what will become of the first one that passes of frames that are about to enter at a port."""

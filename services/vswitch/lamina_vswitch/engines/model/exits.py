@@ -84,6 +84,10 @@ class Exits:
         takes = self._takes.get(port.slot, PLAIN)
         return finished(frames, takes) if takes.tag_beside or any_laden(frames) else frames
 
+    def untouched(self, slot: int, tags: bool) -> bool:
+        """Tell whether plain frames go to the device behind a port as they are, `tags` also those that have some."""
+        return slot not in self._holds and not (tags and self._takes.get(slot, PLAIN).tag_beside)
+
     def traceable(self, port: Port, frames: Sequence[bytes]) -> list[bytes]:
         """Return what `finished` makes of frames, with their traces also for a device that takes none."""
         return finished(frames, self._takes.get(port.slot, PLAIN)._replace(records=True))

@@ -183,6 +183,10 @@ class WatchedTables(Tables):
         """Return what is recorded of the frames of a switch, newest first."""
         return list(self._watching.book.newest_first(switch))
 
+    def count_trunks_by(self, switch: Switch, elsewhere: Callable[[], Iterable[tuple[int, Counters]]]) -> None:
+        """Let somebody count for VLANs at trunks of a switch, who is asked when that is wanted."""
+        self._watching.of_trunks(switch).elsewhere = elsewhere
+
     def vlan_counters(self, switch: str) -> list[tuple[int, Counters]]:
         """Return the counters of every VLAN of a switch that has or had ports, ordered by number."""
         made = self._switches[switch]

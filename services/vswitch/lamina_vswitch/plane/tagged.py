@@ -1,0 +1,176 @@
+"""Decisions where tags and uplinks count, compiled: what `domain.decision.decide` decides at trunks and beside them.
+
+Everything that follows from ports, policies and teams is in tables that Python made of the domain's own functions, by
+VLAN (`vlans.py`). What is left for a frame is looking up, learning, and the choice of an uplink. As in `pipeline.py`,
+what is not for the plane is NOT_HERE, before anything about the frame was noted.
+"""
+
+from __future__ import annotations
+
+from lamina_vswitch.plane import job, macs, tags
+from lamina_vswitch.plane.flows import source_of, way_out
+from lamina_vswitch.plane.native import Word, compiled, i64, inlined, load64, store64
+from lamina_vswitch.plane.pipeline import (
+    DESTINATION_DOWN,
+    HEADER_BYTES,
+    LINK_LOCAL,
+    NO_DESTINATION,
+    NO_ROOM,
+    NOT_HERE,
+    OVERSIZE,
+    RUNT,
+    SAME_PORT,
+    SOURCE_INVALID,
+    TPID,
+    VLAN_MISMATCH,
+    VLAN_TRUNCATED,
+    tally,
+)
+from lamina_vswitch.plane.tags import TPID_PROVIDER
+
+TEAMING_STANDBY = 24
+"""A reason that is decided here alone; a number of `domain.drop.DropReason`."""
+FLOOD, NO_ENTRY, OUTBOX_FULL = 0, -102, -103
+"""Beside what `pipeline.decide` returns: the port's entry has to be made; the outbox has no room for this frame."""
+_ADDRESS, _PREFIX, _LINK_LOCAL = (1 << 48) - 1, (1 << 40) - 1, 0x0000C28001
+
+
+@compiled(i64(i64, i64))
+def refusal(work: Word, one: Word) -> Word:
+    """Returns why the head of a frame is none, as a negative reason; 0 when it is one. At a trunk that is NOT_HERE."""
+    length, found = load64(one + job.LENGTH), 0
+    if length < HEADER_BYTES:
+        found = -RUNT
+    elif length > tags.longest(one, load64(work + job.MTU)):
+        found = -OVERSIZE
+    elif tags.kind_of(one) == tags.NONE:
+        outer = (load64(one + job.HIGH) >> 32) & 0xFFFF
+        trunk = load64(work + job.KIND) & job.TRUNK_PORT
+        if outer == TPID or (trunk != 0 and outer == TPID_PROVIDER):
+            found = -VLAN_TRUNCATED
+    if found != 0 and load64(work + job.KIND) & job.TRUNK_PORT:
+        return NOT_HERE  # in which VLAN it counts, the reference knows
+    return found
+
+
+@compiled(i64(i64, i64))
+def key_of(work: Word, one: Word) -> Word:
+    """Returns the key of the entry by which a frame comes in; an access port has but one."""
+    if load64(work + job.KIND) & job.TRUNK_PORT == 0:
+        return 0
+    return tags.vlan_of(one) | (job.PROVIDER_KEY if tags.kind_of(one) >= tags.PROVIDER else 0)
+
+
+@inlined(i64(i64, i64))
+def entry_of(work: Word, one: Word) -> Word:
+    """Returns the entry of the port for the VLAN of a frame, 0 when there is none yet."""
+    return load64(load64(work + job.ENTRIES) + 8 * key_of(work, one))
+
+
+@compiled(i64(i64))
+def is_link_local(target: Word) -> Word:
+    """Returns 1 when an address, a little-endian number, stays on its link."""
+    return 1 if target & _PREFIX == _LINK_LOCAL and 0 < target >> 40 < 16 else 0
+
+
+@compiled(i64(i64, i64, i64, i64, i64))
+def destination(work: Word, entry: Word, one: Word, record: Word, frame: Word) -> Word:
+    """Returns where a frame goes by the `record` of its destination: FLOOD, what becomes of it there, or a reason."""
+    vlan, target = load64(entry + job.ENTRY_VLAN), load64(one + job.LOW) & _ADDRESS
+    ports, kind, own = load64(work + job.PORTS), load64(work + job.KIND), load64(work + job.SLOT)
+    if is_link_local(target):
+        return -LINK_LOCAL
+    if target & 1 or not macs.alive(load64(work + job.HEAD), record, load64(work + job.NOW)):
+        way = way_out(work, entry, one, frame)
+        if not load64(vlan + job.FLOODS_HERE) or (way != 0 and load64(vlan + job.TARGETS + 8 * way) <= 0):
+            return NOT_HERE
+        heard = load64(vlan + job.HEARERS) - (0 if kind & job.UPLINK_PORT else 1)
+        return FLOOD if heard > 0 or way != 0 else -NO_DESTINATION
+    slot = macs.port_of(record)
+    if load64(ports + (slot << job.ROW_SHIFT) + job.STATE) & job.UPLINK:
+        if kind & job.UPLINK_PORT:
+            return -SAME_PORT
+        if macs.seen(record) != macs.ALWAYS:
+            slot = way_out(work, entry, one, frame)
+            if slot == 0:
+                return -DESTINATION_DOWN
+    if slot == own:
+        return -SAME_PORT
+    found = load64(vlan + job.TARGETS + 8 * slot)
+    return found if found != 0 else NOT_HERE
+
+
+@compiled(i64(i64, i64, i64, i64))
+def place(work: Word, entry: Word, one: Word, record: Word) -> Word:
+    """Returns where the source of a frame at an uplink is learned by its `record`: NOT_HERE, when it is a guest's."""
+    own = load64(work + job.SLOT)
+    if not macs.alive(load64(work + job.HEAD), record, load64(work + job.NOW)):
+        return own
+    known = macs.port_of(record)
+    state = load64(load64(work + job.PORTS) + (known << job.ROW_SHIFT) + job.STATE)
+    if not state & job.UPLINK:
+        return NOT_HERE
+    return own if macs.seen(record) == macs.ALWAYS or not state & job.UP else known
+
+
+@compiled(i64(i64, i64, i64, i64))
+def stands_by(work: Word, vlan: Word, one: Word, record: Word) -> Word:
+    """Returns 1 when a frame of a stranger at an uplink counts at another one; `record` is its destination's."""
+    target = load64(one + job.LOW) & _ADDRESS
+    if not load64(vlan + job.STANDBY) or is_link_local(target):
+        return 0
+    return 1 if target & 1 or not macs.alive(load64(work + job.HEAD), record, load64(work + job.NOW)) else 0
+
+
+@compiled(i64(i64, i64, i64, i64))
+def admission(work: Word, entry: Word, one: Word, room: Word) -> Word:
+    """Returns 0 when a frame with a head comes in, else a negative reason or what else is decided."""
+    vlan, tag = load64(entry + job.ENTRY_VLAN), load64(one + job.TAGGED)
+    if vlan == 0:
+        return -VLAN_MISMATCH
+    if tag & tags.KIND_MASK == tags.PROVIDER_PRIORITY:
+        return NOT_HERE
+    is_customer = load64(work + job.KIND) & job.TRUNK_PORT == 0 and tag & tags.KIND_MASK == tags.CUSTOMER
+    if is_customer and tags.vlan_of(one) != load64(work + job.VLAN):
+        return -VLAN_MISMATCH
+    source = source_of(one)
+    if source & 1 or source == 0:
+        return -SOURCE_INVALID
+    if not load64(vlan + job.HERE) or (tag & tags.INNER and load64(vlan + job.EXPOSES)):
+        return NOT_HERE
+    return OUTBOX_FULL if load64(vlan + job.HEARERS) + 1 > room else 0
+
+
+@compiled(i64(i64, i64, i64, i64, i64))
+def decide(work: Word, entry: Word, one: Word, index: Word, frame: Word) -> Word:
+    """Decides about a frame that comes in by an `entry`, and learns from it.
+
+    Returns FLOOD, what becomes of it at a port, a negative reason, NOT_HERE or NO_ROOM; nothing is noted for the last
+    two.
+    """
+    head, now_ns, source = load64(work + job.HEAD), load64(work + job.NOW), load64(one + job.SOURCE)
+    record = macs.find_at(head, load64(one + job.TARGET), load64(one + job.TARGET_HASH))
+    source_record = macs.find_at(head, source, load64(one + job.SOURCE_HASH))
+    where = load64(work + job.SLOT)
+    if load64(work + job.KIND) & job.UPLINK_PORT:
+        where = place(work, entry, one, source_record)
+        if where == NOT_HERE:
+            return NOT_HERE
+        if stands_by(work, load64(entry + job.ENTRY_VLAN), one, record):
+            return -TEAMING_STANDBY
+    found = destination(work, entry, one, record, frame)
+    if found == NOT_HERE:
+        return NOT_HERE
+    learned = macs.learn_at(head, source_record, source, where, now_ns)
+    if learned == macs.GROW:
+        return NO_ROOM
+    store64(work + job.LAST_LEARNED, learned)
+    if learned != macs.REFRESHED:
+        store64(work + job.NOTED, 1)
+        tally(work + job.LEARNED + 16 * learned, index)
+        if learned == macs.MOVED and load64(work + job.LEARNED + 16 * learned) == 1:
+            store64(work + job.MOVED_FROM, load64(head + macs.MOVED_FROM))
+            store64(work + job.MOVED_VLAN, tags.vlan_of(one))
+        record = macs.find_at(head, load64(one + job.TARGET), load64(one + job.TARGET_HASH))
+        found = destination(work, entry, one, record, frame)
+    return found
