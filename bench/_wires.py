@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from typing import Any
 ADDRESSES = {"a": "10.77.0.1", "b": "10.77.0.2"}
 STATIONS = {"a": "02:00:00:00:0a:01", "b": "02:00:00:00:0b:01"}
 _CLONE_NEWNET = 0x40000000
+_QDISC_BYPASS, _SOL_PACKET = 20, 263
 _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 KINDS = ("ours", "bridge", "ovs")
 DEVICES = "linux"
@@ -32,6 +34,12 @@ def enter_namespace() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "a network namespace cannot be had; it needs root")
+
+
+def _enter(namespace: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(namespace, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "a network namespace cannot be entered")
 
 
 def run(*command: str) -> str:
@@ -73,6 +81,18 @@ class Ends:
             if other != end:
                 neighbor = ("ip", "neigh", "replace", ADDRESSES[other], "lladdr", STATIONS[other], "dev", interface)
                 run(*self.inside(end, *neighbor))
+
+    def sender(self, end: str, interface: str) -> socket.socket:
+        """Return a packet socket of this process on an interface of an end, which sends past its queue."""
+        with open("/proc/thread-self/ns/net") as own, open(f"/proc/{self._holders[end].pid}/ns/net") as there:
+            _enter(there.fileno())
+            try:
+                made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+                made.setsockopt(_SOL_PACKET, _QDISC_BYPASS, 1)
+                made.bind((interface, 0))
+            finally:
+                _enter(own.fileno())
+        return made
 
     def received(self, end: str, interface: str) -> int:
         """Return how many frames came in at an interface of an end."""

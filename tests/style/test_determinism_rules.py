@@ -23,6 +23,7 @@ Nodes = Sequence[ast.AST]
 
 RUNTIME = "services/container-runtime/lamina_container_runtime"
 HARDWARE = "services/hardware/lamina_hardware"
+LINUX = "the engine `linux` alone, which is refused in virtual time"
 
 ALLOWED: dict[str, str] = {
     "kit/lamina_kit/clock.py: time.monotonic_ns": "RealClock is the one that reads the machine's clock",
@@ -45,13 +46,16 @@ ALLOWED: dict[str, str] = {
     f"{RUNTIME}/runtime.py: asyncio.to_thread": "in real time only; in virtual time archives are unpacked inline",
     f"{HARDWARE}/io/core_threads.py: threading.Thread": "in real time only; in virtual time cores run on the loop",
     f"{HARDWARE}/io/core_threads.py: call_soon_threadsafe": "in real time only; in virtual time cores run on the loop",
-    f"{HARDWARE}/host_facts.py: asyncio.to_thread": "the engine `linux` alone, which is refused in virtual time",
+    f"{HARDWARE}/host_facts.py: asyncio.to_thread": LINUX,
     f"{HARDWARE}/io/kvm/watch.py: threading.Thread": "the engine `kvm` alone, which is refused in virtual time",
     f"{HARDWARE}/io/kvm/watch.py: time.monotonic_ns": "the same: a slice of a processor of the host is a time",
     f"{HARDWARE}/io/kvm/watch.py: time.sleep": "the same, in a thread of its own",
     f"{HARDWARE}/io/native.py: glob without sorted": "deletes stale files, in any order",
     "services/mmu/lamina_mmu/io/performer.py: asyncio.to_thread": "for engines on the kernel, in real time only",
     "services/vswitch/lamina_vswitch/plane_loading.py: asyncio.to_thread": "in real time only",
+    "services/vswitch/lamina_vswitch/translations.py: asyncio.to_thread": f"reads flows; {LINUX}",
+    "services/vswitch/lamina_vswitch/engines/linux/nat_machine.py: time.monotonic": f"waits for a lock; {LINUX}",
+    "services/vswitch/lamina_vswitch/engines/linux/nat_machine.py: time.sleep": f"waits for a lock; {LINUX}",
     "services/hypervisor/lamina_hypervisor/io/images.py: glob without sorted": "deletes leftovers, in any order",
 }
 

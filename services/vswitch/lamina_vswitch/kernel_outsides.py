@@ -132,7 +132,7 @@ class KernelOutsides:
         if opened is None:
             return
         try:
-            opened.kernel.take(_wanted("", definition))
+            opened.kernel.take(_wanted(device_of(self._networks.name(definition.network)), definition))
         except LaminaError as error:
             self._refused(definition.network, error)
 

@@ -7,6 +7,7 @@ stays defined and silent, and the event log says why.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -85,18 +86,22 @@ class Translations:
 
     # Tables
 
-    def entries(
+    async def entries(
         self, network: str, inside: int | None, protocol: int | None, *, goes_on: bool = False
     ) -> tuple[Sequence[Entry], int]:
         """Return the entries of an inside address and a protocol, or all, in the order of the list; and the time.
 
         A list that goes on page by page is of what the kernel tracked when it began: it tells all or nothing of it.
+        The kernel is read in a thread: it may track more than others can wait for.
         """
+        kernel = self._state(network).translator.kernel
+        if kernel is not None and not (goes_on and network in self._listed):
+            seen = await asyncio.to_thread(kernel.look().entries, self._clock.now_ns())
+            self._state(network)  # it may be gone meanwhile
+            self._listed[network] = seen
         now_ns, translator = self._clock.now_ns(), self._state(network).translator
         found = translator.table.entries(now_ns, inside, protocol)
-        if translator.kernel is not None:
-            if not goes_on or network not in self._listed:
-                self._listed[network] = translator.kernel.entries(now_ns)
+        if translator.kernel is not None and network in self._listed:
             tracked = [
                 each for each in self._listed[network]
                 if inside in (None, each.inside[0]) and protocol in (None, each.protocol) and each.ends_ns > now_ns
@@ -108,9 +113,11 @@ class Translations:
         """Learn that a list of entries has come to its end."""
         self._listed.pop(network, None)
 
-    def flush(self, network: str, inside: int | None) -> int:
-        """Forget the entries of an inside address, or all; return how many."""
-        return self._state(network).flush(inside)
+    async def flush(self, network: str, inside: int | None) -> int:
+        """Forget the entries of an inside address, or all; return how many. The kernel is asked in a thread."""
+        state = self._state(network)
+        count, kernel = state.flush(inside), state.translator.kernel
+        return count + (await asyncio.to_thread(kernel.look().flush, inside) if kernel is not None else 0)
 
     # Forwarded ports
 

@@ -60,6 +60,23 @@ def test_who_watches_has_nothing_forgotten() -> None:
         assert changed(None, watched) == made(watched)
 
 
+def test_another_guard_forgets_nothing() -> None:
+    """What the kernel noted for a rule stays while that rule does, at the same devices; what changed is made anew."""
+    noted = PolicyInForce(
+        security=Security(reject_forged_transmits=True, mac_limit=3), storm_control=StormControl(10, 20)
+    )
+    guarded = replace(noted, security=replace(noted.security, dhcp_guard=True))
+    slower = replace(guarded, storm_control=StormControl(10, 5))
+    old, new, last = (FilteredPort(3, ("d3",), policy) for policy in (noted, guarded, slower))
+    assert not [each for each in changed(old, new) if " set netdev" in each or " limit netdev" in each]
+    commands = [each for each in changed(new, last) if " set netdev" in each or " limit netdev" in each]
+    assert commands == [
+        "delete limit netdev lamina p3_multicast",
+        "add limit netdev lamina p3_multicast { rate over 5/second burst 5 packets }",
+    ]
+    assert changed(last, FilteredPort(3, ("d3",), PolicyInForce())) == unmade(last)
+
+
 def test_every_rule_that_drops_counts() -> None:
     """No frame is dropped without a counter, and each counter is one that is made."""
     for policy in POLICIES.values():

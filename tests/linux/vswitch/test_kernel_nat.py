@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.linux.vswitch.kernel_nat_bench import (  # noqa: F401 (two are fixtur
 )
 
 from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.engines.linux.kernel_nat import Look
 from lamina_vswitch.engines.linux.nat_rules import table_of
 
 UDP, ICMP, TCP = translations_pb2.PROTOCOL_UDP, translations_pb2.PROTOCOL_ICMP, translations_pb2.PROTOCOL_TCP
@@ -184,6 +186,37 @@ async def test_limits_and_destinations_hold_in_the_kernel(running: Running, worl
     assert len(listed) >= 17
     for client in clients:
         client.close()
+
+
+async def test_who_lists_or_flushes_much_keeps_nobody_waiting(running: Running, monkeypatch: Any) -> None:
+    """While the kernel is read, the service answers others; a network that goes meanwhile is listed no more."""
+    await running.create()
+    other_was_answered, waited = threading.Event(), []
+    read, forget = Look.entries, Look.flush
+
+    def slow_entries(look: Look, now_ns: int) -> list[Any]:
+        waited.append(other_was_answered.wait(30))
+        return read(look, now_ns)
+
+    def slow_flush(look: Look, inside: int | None) -> int:
+        waited.append(other_was_answered.wait(30))
+        return forget(look, inside)
+
+    monkeypatch.setattr(Look, "entries", slow_entries)
+    monkeypatch.setattr(Look, "flush", slow_flush)
+    flush = translations_pb2.FlushNatEntriesRequest(parent=NET)
+    calls: tuple[Any, ...] = running.entries(), running.translations.FlushNatEntries(flush)
+    asking = [asyncio.ensure_future(each) for each in calls]
+    await running.drops()
+    other_was_answered.set()
+    found, flushed = await asyncio.gather(*asking)
+    assert (found, flushed.flushed_entries, waited) == ([], 0, [True, True])
+    monkeypatch.setattr(Look, "flush", forget)
+    other_was_answered.clear()
+    asked = asyncio.ensure_future(reason_of(running.entries()))
+    await running.networks.DeleteNetwork(networks_pb2.DeleteNetworkRequest(name=NET))
+    other_was_answered.set()
+    assert (await asked)[0] == grpc.StatusCode.NOT_FOUND
 
 
 async def test_a_killed_service_is_cleaned_after_and_flows_go_on(world: World, tmp_path: Path) -> None:

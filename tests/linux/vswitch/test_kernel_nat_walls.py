@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import shutil
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -26,8 +30,10 @@ from tests.linux.vswitch.kernel_nat_bench import (  # noqa: F401 (two are fixtur
 )
 
 from lamina_net import ethernet, ipv4, udp
-from lamina_net.address import parse_address
-from lamina_vswitch.engines.linux import conntrack
+from lamina_net.address import Subnet, parse_address
+from lamina_vswitch.engines.linux import conntrack, nat_machine
+from lamina_vswitch.engines.linux.nat_machine import NatMachine
+from lamina_vswitch.engines.linux.nat_rules import NatWanted
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
 
 UDP = translations_pb2.PROTOCOL_UDP
@@ -107,3 +113,38 @@ async def test_what_is_set_between_is_not_undone(running: Running, world: World)
     assert 'oifname != "lnat-*"' not in said(world.machine, "nft", "list", "ruleset")
     await running.networks.DeleteNetwork(networks_pb2.DeleteNetworkRequest(name=NET))
     assert settings(world) == ["1", "0", "0"]
+
+
+async def test_services_that_start_at_once_note_the_same(world: World, monkeypatch: Any) -> None:
+    """While one looks at what is set, no other sets it: the last table that goes restores what was before both."""
+    first, second = NatMachine(world.path), NatMachine(world.path)
+    plain = NatWanted("lnat-1", 0x0A050001, (Subnet(0x0A050000, 24),), 32768, 60999, 65536, 8192)
+    other = replace(plain, device="lnat-2")
+    look, reached = NatMachine._tables, threading.Event()
+    threads: list[threading.Thread] = []
+
+    def sets() -> None:
+        second.set(other)
+        reached.set()
+
+    def looks(machine: NatMachine) -> dict[str, str]:
+        found = look(machine)
+        if machine is first and not threads:
+            threads.append(threading.Thread(target=sets))
+            threads[0].start()
+            assert reached.wait(60)  # it has set all, or waits for its turn
+        return found
+
+    def waits(seconds: float) -> None:
+        reached.set()
+        threading.Event().wait(seconds)
+
+    monkeypatch.setattr(NatMachine, "_tables", looks)
+    monkeypatch.setattr(nat_machine, "time", SimpleNamespace(monotonic=time.monotonic, sleep=waits))
+    await asyncio.to_thread(first.set, plain)
+    await asyncio.to_thread(threads[0].join, 60)
+    assert settings(world) == ["1", "1", "1"]
+    for machine, device in ((second, "lnat-2"), (first, "lnat-1")):
+        machine.unset(device)
+        machine.close()
+    assert settings(world) == ["0", "0", "0"]

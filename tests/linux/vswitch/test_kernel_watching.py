@@ -137,6 +137,24 @@ def test_drops_are_told_with_the_reason_of_the_kernel(bench: Bench) -> None:
     assert {("p1", None), ("p1", DropReason.STORM), ("p2", DropReason.ISOLATED)} <= outcomes
 
 
+def test_who_watches_fills_no_bucket(bench: Bench) -> None:
+    """A burst of storm control is one, whoever looks or changes guards meanwhile; another rate is another bucket."""
+    bench.veth(1, storm_control=StormControl(broadcast=1, multicast=1))
+    bench.veth(2)
+    began, passed = time.monotonic(), 0
+    for ears in (Ears(1), None) * 5:
+        bench.send(1, frame(ALL, A))
+        passed += len(bench.heard(2))
+        bench.engine.observer = ears
+        guards = Security(dhcp_guard=ears is None)
+        bench.let(1, storm_control=StormControl(broadcast=1, multicast=1), security=guards)
+    assert 1 <= passed <= 1 + 1 + int(time.monotonic() - began)  # one, and one for each second that began meanwhile
+    assert bench.drops(1) == {"STORM": 10 - passed}
+    bench.let(1, storm_control=StormControl(broadcast=100))
+    bench.send(1, *[frame(ALL, A)] * 20)
+    assert len(bench.heard(2)) == 20
+
+
 def test_tags_are_told_as_they_are_at_the_port(bench: Bench) -> None:
     """A trunk's frames have the tag that they come and leave with, priority and provider's kind too; also later on."""
     bench.veth(1, 7, trunk=Trunk(((10, 11),), 7, provider_tags=True))

@@ -28,7 +28,7 @@ class TranslationsServicer(rpc.TranslationsServicer):
         """List the translation table of a network."""
         network = self._names.network(request.parent, "parent")
         inside, protocol = convert.entries_wanted(request.inside_address, request.protocol)
-        found, now_ns = self._translations.entries(network, inside, protocol, goes_on=bool(request.page_token))
+        found, now_ns = await self._translations.entries(network, inside, protocol, goes_on=bool(request.page_token))
         chosen, token = page(found, convert.nat_entry_key, request.page_size, request.page_token)
         if not token:
             self._translations.listed(network)
@@ -39,7 +39,7 @@ class TranslationsServicer(rpc.TranslationsServicer):
         """Forget entries."""
         network = self._names.network(request.parent, "parent")
         inside, _ = convert.entries_wanted(request.inside_address, pb.PROTOCOL_UNSPECIFIED)
-        return pb.FlushNatEntriesResponse(flushed_entries=self._translations.flush(network, inside))
+        return pb.FlushNatEntriesResponse(flushed_entries=await self._translations.flush(network, inside))
 
     async def CreatePortForward(self, request: pb.CreatePortForwardRequest, context: Context) -> pb.PortForward:
         """Forward a port."""

@@ -61,14 +61,21 @@ class Tracked:
     identity: bytes = b""
 
 
-class KernelTranslation(Protocol):
-    """The kernel's part of one network."""
+class KernelLook(Protocol):
+    """One look at what the kernel tracks of one network. It takes its time, and may be taken in any thread, once."""
 
     def entries(self, now_ns: int) -> list[Entry]:
         """Return what it tracks of the network, in no order."""
 
     def flush(self, inside: int | None) -> int:
         """Forget what it tracks of an inside address, or all; return how many."""
+
+
+class KernelTranslation(Protocol):
+    """The kernel's part of one network."""
+
+    def look(self) -> KernelLook:
+        """Return a look at the network as it is now."""
 
     def open_port(self, wanted: ForwardDefinition) -> Endpoint | HostError:
         """Let a port of the machine lead inside; port 0 takes a free one. Raises FailedPrecondition `NFT_REFUSED`."""

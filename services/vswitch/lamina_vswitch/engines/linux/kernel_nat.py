@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 
-from lamina_net.address import format_address
+from lamina_net.address import Subnet, format_address
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.forwards import ForwardDefinition
 from lamina_vswitch.domain.nat.host import HostError
@@ -22,6 +23,7 @@ from lamina_vswitch.domain.nat.table import Endpoint, Entry
 from lamina_vswitch.engines.linux import conntrack
 from lamina_vswitch.engines.linux.nat_machine import NatMachine
 from lamina_vswitch.engines.linux.nat_rules import REASONS, NatWanted, drops_counter, flows_counter
+from lamina_vswitch.engines.linux.netlink import Netlink
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
 from lamina_vswitch.engines.linux.tun import Tun
 
@@ -38,6 +40,29 @@ _ERRORS = {
 }
 
 
+class Look:
+    """A `KernelLook`: `netlink` is its own and ends with it, `inside` the subnets, `wall_ns` the machine's time now."""
+
+    def __init__(self, netlink: Netlink, inside: Sequence[Subnet], wall_ns: int) -> None:
+        self._netlink, self._inside, self._wall_ns = netlink, inside, wall_ns
+
+    def entries(self, now_ns: int) -> list[Entry]:
+        """Return what the kernel tracks of the network, in no order."""
+        found: list[Entry] = []
+        with closing(self._netlink):
+            for flow in conntrack.tracked(self._netlink, self._inside):
+                entry = entry_of(flow, self._inside, len(found) + 1, now_ns, self._wall_ns)
+                if entry is not None:
+                    found.append(entry)
+        return found
+
+    def flush(self, inside: int | None) -> int:
+        """Forget what the kernel tracks of an inside address, or all; return how many."""
+        with closing(self._netlink):
+            flows = conntrack.tracked(self._netlink, self._inside)
+            return conntrack.forget(self._netlink, [flow for flow in flows if _is_of(flow, inside)])
+
+
 class KernelNat:
     """A `KernelTranslation`; `wall_ns` is the machine's clock.
 
@@ -48,8 +73,7 @@ class KernelNat:
         """Make device and rules. Raises also PermissionDenied `DEVICE_FORBIDDEN`, `SETTINGS_FORBIDDEN`, and
         FailedPrecondition `NFT_REFUSED`."""
         self._machine, self._wall_ns = machine, wall_ns
-        alone = machine.before().get("net/ipv4/ip_forward") == "0"
-        self._wanted = replace(wanted, alone=alone)
+        self._wanted = wanted
         self._held: dict[str, socket.socket] = {}
         self._is_closed = False
         self._seen: dict[DropReason, int] = {}
@@ -58,16 +82,18 @@ class KernelNat:
         try:
             self.tun.set_address(wanted.gateway)
             self.tun.route(wanted.inside)
-            machine.set(self._wanted)
+            with machine.locked():
+                alone = machine.before().get("net/ipv4/ip_forward") == "0"
+                self._wanted = replace(wanted, alone=alone)
+                machine.set(self._wanted)
         except BaseException:
             self.tun.close()
             machine.unset(wanted.device)
             raise
 
     def take(self, wanted: NatWanted) -> None:
-        """Take other limits, destinations and ways; the device, and forwards, stay what they are."""
-        forwards, alone = self._wanted.forwards, self._wanted.alone
-        self._set(replace(wanted, device=self._wanted.device, forwards=forwards, alone=alone))
+        """Take other limits, destinations and ways of the same device; forwards stay what they are."""
+        self._set(replace(wanted, forwards=self._wanted.forwards, alone=self._wanted.alone))
         self.tun.route(wanted.inside)
 
     def close(self) -> None:
@@ -82,7 +108,7 @@ class KernelNat:
         try:
             self._machine.unset(self._wanted.device)
         finally:
-            self.flush(None)
+            self.look().flush(None)
 
     def mend(self) -> bool:
         """Set the rules again if somebody took them away; tell whether that was so. Counters begin anew."""
@@ -103,19 +129,9 @@ class KernelNat:
 
     # As a `KernelTranslation`
 
-    def entries(self, now_ns: int) -> list[Entry]:
-        """Return what the kernel tracks of the network, in no order."""
-        wall_ns = self._wall_ns()
-        found: list[Entry] = []
-        for flow in self._flows():
-            entry = entry_of(flow, self._wanted.inside, len(found) + 1, now_ns, wall_ns)
-            if entry is not None:
-                found.append(entry)
-        return found
-
-    def flush(self, inside: int | None) -> int:
-        """Forget what the kernel tracks of an inside address, or all; return how many."""
-        return conntrack.forget(self._machine.netfilter, [flow for flow in self._flows() if _is_of(flow, inside)])
+    def look(self) -> Look:
+        """Return a look at what the kernel tracks of the network, by a socket of its own."""
+        return Look(self._machine.reader(), self._wanted.inside, self._wall_ns())
 
     def open_port(self, wanted: ForwardDefinition) -> Endpoint | HostError:
         """Let a port of the machine lead inside; port 0 takes a free one. Raises FailedPrecondition `NFT_REFUSED`."""

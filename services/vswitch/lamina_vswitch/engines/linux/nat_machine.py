@@ -10,10 +10,13 @@ Linux 6.18; libnftnl, udata.h.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from lamina_kit.errors import PermissionDenied
@@ -34,6 +37,7 @@ _PACKETS = 2
 _TOLD_OF_RULES = 1 << 6
 _DELETED_TABLE = 10 << 8 | 2
 _COMMENT = 0
+_LONGEST_WAIT_S, _LOOK_AGAIN_S = 30.0, 0.005
 _FORWARD, _REDIRECTS = "net/ipv4/ip_forward", "net/ipv4/conf/all/accept_redirects"
 _SWITCHED = (_FORWARD, "net/netfilter/nf_conntrack_acct", "net/netfilter/nf_conntrack_timestamp")
 """Switched on while a table is there: the machine forwards; flows have counts, and the time of their start."""
@@ -60,6 +64,7 @@ class NatMachine:
         """Look into the namespace at `path`. Raises Unavailable `KERNEL_REFUSED`."""
         self.namespace = GivenNamespace(path)
         self._before: dict[str, str] = {}
+        self._depth = 0
         try:
             with self.namespace.inside():
                 self.netlink, self.netfilter = Netlink(), Netlink(_NETFILTER)
@@ -75,33 +80,64 @@ class NatMachine:
         self.netfilter.close()
         self.namespace.close()
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Have no other service look at the settings of this machine, or change them, for the length of a block.
+
+        The lock is on the namespace itself, so it leaves no file, and ends with the process. It may be taken again
+        within. Raises Unavailable `KERNEL_REFUSED` when another service does not let go.
+        """
+        if not self._depth:
+            self._lock()
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                fcntl.flock(self.namespace.file, fcntl.LOCK_UN)
+
+    def _lock(self) -> None:
+        late = time.monotonic() + _LONGEST_WAIT_S
+        while True:
+            try:
+                fcntl.flock(self.namespace.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > late:
+                    raise KernelRefusal("this machine's settings", errno.EBUSY, "another service has them") from None
+                time.sleep(_LOOK_AGAIN_S)
+            else:
+                return
+
     def clean(self) -> list[str]:
         """Take away the tables of processes that are gone; return their names."""
-        dead = [table for table in self._tables() if not self._has_device(table)]
-        for table in dead:
-            self._drop(table)
-        return dead
+        with self.locked():
+            dead = [table for table in self._tables() if not self._has_device(table)]
+            for table in dead:
+                self._drop(table)
+            return dead
 
     def set(self, wanted: NatWanted, *, recount: bool = False, gone: tuple[str, ...] = ()) -> None:
         """Let a network be translated like this, from the next flow on; `recount` and `gone` as in `ruleset`.
 
         Raises FailedPrecondition `NFT_REFUSED`, PermissionDenied `SETTINGS_FORBIDDEN`, Unavailable `KERNEL_REFUSED`.
         """
-        before = self.before()
-        nft_program.apply(
-            self.namespace, ruleset(wanted, _comment(before), recount=recount, gone=gone), "a network's translation"
-        )
-        self._before = before
-        self._switch(dict.fromkeys(_SWITCHED, "1"))
+        with self.locked():
+            before = self.before()
+            rules = ruleset(wanted, _comment(before), recount=recount, gone=gone)
+            nft_program.apply(self.namespace, rules, "a network's translation")
+            self._before = before
+            self._switch(dict.fromkeys(_SWITCHED, "1"))
 
     def unset(self, device: str) -> None:
         """Translate a network no longer. What was set on the machine before the first one is set again. Idempotent."""
         table = table_of(device)
-        if table in self._tables():
-            self._drop(table)
-        elif not self._tables():
-            self._switch(self._before)
-            self._before = {}
+        with self.locked():
+            if table in self._tables():
+                self._drop(table)
+            elif not self._tables():
+                self._switch(self._before)
+                self._before = {}
 
     def lacks(self, device: str) -> bool:
         """Tell whether somebody took the table of a device away, as who flushes all rules of a machine does."""
@@ -126,6 +162,11 @@ class NatMachine:
         if found[_FORWARD] != "0":
             del found[_REDIRECTS]  # it does not change then, and is nobody's but the machine's
         return found
+
+    def reader(self) -> Netlink:
+        """Return a socket of its own for who reads what is tracked. Raises Unavailable `KERNEL_REFUSED`."""
+        with self.namespace.inside():
+            return Netlink(_NETFILTER)
 
     def packets(self, device: str, counter: str) -> int:
         """Return what a counter of a table has counted. Raises Unavailable `KERNEL_REFUSED` when it is gone."""

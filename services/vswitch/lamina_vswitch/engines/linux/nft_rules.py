@@ -1,8 +1,9 @@
 """Policies as rules of nf_tables: a pure translation, which the golden tests show.
 
 Everything lies in one table of the family `netdev`, which sees frames where they enter at a device, before the bridge
-learns from them. A port has a chain over its legs, where its frames are without tags, named counters for its drops, and
-sets for addresses that the kernel notes by itself. The order of the rules is that of the switch's pipeline.
+learns from them. A port has a chain over its legs, where its frames are without tags, named counters for its drops,
+named buckets for storms, and sets for addresses that the kernel notes by itself. The order of the rules is that of the
+switch's pipeline.
 
 While somebody watches a port, a device takes copies of its frames: of those that are dropped with the reason in their
 mark, of the others behind all rules.
@@ -12,8 +13,9 @@ Source: nft(8), sections on the netdev family, stateful objects, and sets (`dyna
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security, StormControl
@@ -53,39 +55,56 @@ class FilteredPort:
         return tuple(sorted(reason for reason, wanted in asked.items() if wanted))
 
 
+class _Object(NamedTuple):
+    """What rules keep in the kernel between frames: `kind` and definition as nft has them."""
+
+    kind: str
+    name: str
+    what: str
+
+
 def counter_name(slot: int, reason: DropReason) -> str:
     """Return the name of the counter of a port's drops for a reason."""
     return f"p{slot}_{reason.name.lower()}"
 
 
-def made(port: FilteredPort) -> list[str]:
-    """Return the commands that make the chains of a port, none when its policy asks nobody to look at frames."""
+def made(port: FilteredPort, there: Sequence[_Object] = ()) -> list[str]:
+    """Return the commands that make the chains of a port, none when its policy asks nobody to look at frames.
+
+    `there` are objects that need not be made.
+    """
     commands: list[str] = []
     if port.reasons:
         commands += [f"add counter {TABLE} {counter_name(port.slot, reason)}" for reason in port.reasons]
-        commands += [f"add set {TABLE} {name} {{ {what} }}" for name, what in _sets(port)]
+        commands += [f"add {each.kind} {TABLE} {each.name} {{ {each.what} }}" for each in _objects(port, there)]
         commands += [_hooked(port, _chain(port.slot), 0), *_rules(port)]
     return commands + _watched(port)
 
 
-def unmade(port: FilteredPort) -> list[str]:
-    """Return the commands that take away what `made` made of the same port; counters stay, for they go on counting."""
+def unmade(port: FilteredPort, kept: Sequence[_Object] = ()) -> list[str]:
+    """Return the commands that take away what `made` made of the same port, but for the objects that are `kept`.
+
+    Counters stay, for they go on counting.
+    """
     commands = _unwatched(port)
     if port.reasons:
         commands += _chain_away(_chain(port.slot))
-        commands += [f"delete set {TABLE} {name}" for name, _ in _sets(port)]
+        commands += [f"delete {each.kind} {TABLE} {each.name}" for each in _objects(port, kept)]
     return commands
 
 
 def changed(old: FilteredPort | None, new: FilteredPort) -> list[str]:
     """Return the commands that make the rules of a port others.
 
-    Who begins or ceases to watch it has no address forgotten; the buckets of its storm control are full again.
+    At the same devices, whoever begins or ceases to watch it, or changes something else of its policy, has no address
+    forgotten, and no bucket of its storm control filled.
     """
     if old is None:
         return made(new)
     if replace(old, watch=new.watch) != new:
-        return unmade(old) + made(new)
+        alike = old.devices == new.devices and old.reasons and new.reasons
+        kept = [each for each in _objects(old) if each in _objects(new)] if alike else []
+        return unmade(old, kept) + made(new, kept)
     again = [f"flush chain {TABLE} {_chain(new.slot)}", *_rules(new)] if new.reasons else []
     return _unwatched(old) + again + _watched(new)
 
@@ -134,16 +153,22 @@ def _chain_away(chain: str) -> list[str]:
     return [f"{verb} chain {TABLE} {chain}" for verb in ("add", "flush", "delete")]
 
 
-def _sets(port: FilteredPort) -> list[tuple[str, str]]:
-    """Return name and definition of the sets of a port: the first address, and those that count for the limit."""
-    security = port.policy.security
-    sets: list[tuple[str, str]] = []
+def _objects(port: FilteredPort, without: Sequence[_Object] = ()) -> list[_Object]:
+    """Return what the rules of a port keep in the kernel: the first address, those that count for the limit, and the
+    buckets of its storm control, which fill at the rate and hold what comes in a second, as the model's."""
+    security, storms, slot = port.policy.security, port.policy.storm_control, port.slot
+    found: list[_Object] = []
     if security.reject_forged_transmits and not port.policy.mac:
-        sets.append((f"p{port.slot}_first", "type ether_addr; size 1; flags dynamic;"))
+        found.append(_Object("set", f"p{slot}_first", "type ether_addr; size 1; flags dynamic;"))
     if security.mac_limit:
         aged = f"flags dynamic,timeout; timeout {port.ageing_seconds}s; gc-interval 1s;"
-        sets.append((f"p{port.slot}_macs", f"type iface_index . ether_addr; size {security.mac_limit}; {aged}"))
-    return sets
+        what = f"type iface_index . ether_addr; size {security.mac_limit}; {aged}"
+        found.append(_Object("set", f"p{slot}_macs", what))
+    rates = {"broadcast": storms.broadcast, "multicast": storms.multicast} if storms is not None else {}
+    for name, frames in rates.items():
+        if frames:
+            found.append(_Object("limit", f"p{slot}_{name}", f"rate over {frames}/second burst {frames} packets"))
+    return [each for each in found if each not in without]
 
 
 def _entering(port: FilteredPort) -> list[str]:
@@ -188,20 +213,16 @@ def _limits_storms(control: StormControl | None) -> bool:
 
 
 def _calm(port: FilteredPort, control: StormControl) -> list[str]:
-    """Return a bucket for each class: it fills at the rate and holds what comes in a second, as the model's."""
+    """Return what takes from the bucket of each class."""
     drop = _drop(port, DropReason.STORM)
     rules: list[str] = []
     if control.broadcast:
-        rules.append(f"ether daddr ff:ff:ff:ff:ff:ff {_above(control.broadcast)} {drop}")
+        rules.append(f'ether daddr ff:ff:ff:ff:ff:ff limit name "p{port.slot}_broadcast" {drop}')
     if control.multicast:
         group = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 ether daddr != ff:ff:ff:ff:ff:ff"
         forwarded = "ether daddr & ff:ff:ff:ff:ff:f0 != 01:80:c2:00:00:00"
-        rules.append(f"{group} {forwarded} {_above(control.multicast)} {drop}")
+        rules.append(f'{group} {forwarded} limit name "p{port.slot}_multicast" {drop}')
     return rules
-
-
-def _above(frames: int) -> str:
-    return f"limit rate over {frames}/second burst {frames} packets"
 
 
 def _drop(port: FilteredPort, reason: DropReason) -> str:
