@@ -5,7 +5,7 @@ other numba functions, such as a core's page walker; each becomes one instructio
 compiled once, cached on disk and called by `membus.py`. Addresses are absolute in this process; nothing is checked
 here: whoever calls has checked the bounds. All are sequentially consistent and hold across processes.
 
-This module imports numba (0.3 s), so a memory bus imports it at its first atomic operation. numba's cache does not
+This module imports numba (0.3 s), so a memory bus imports it when `bus_code.py` does not do. numba's cache does not
 notice a change in a callee of another file: who calls an intrinsic from its own cached function clears that cache when
 this file changes. Measured on the modelled core: a plain store of an accessed bit that races an unmap brings 0.1 % of
 the cleared entries back; a compare-and-swap brings none. That is why table entries are never stored plainly.

@@ -17,8 +17,8 @@ A write stores the bytes first and then marks the frame, so a core that drains t
 bytes. Cores set EXEC themselves when they fetch from a frame; they drain the ring before each run. When the ring
 overflows the drainer is told to drop `ALL` translated code. One process, the hardware service, drains.
 
-Entries of page tables change by `cas64` alone; see `atomics.py` for why. What needs an atomic operation
-loads numba (0.3 s, 55 MB) when it does so for the first time; mapping a bus, loads and looks do without.
+Entries of page tables change by `cas64` alone; see `atomics.py` for why. Writes, swaps and pins are machine code of
+`bus_code.py` in a process that has no numba; what else is atomic loads it (0.3 s, 55 MB) when it is first done.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ import ctypes
 import enum
 import mmap
 import os
+import sys
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Final, Literal
 
+from lamina_kit import bus_code
 from lamina_kit.busfile import (
     ALL_OFFSET,
     HEAD_OFFSET,
@@ -220,7 +222,7 @@ class MemoryBus:
         """
         if pa < 0 or pa & 7 or pa + 8 > self.size:
             raise self._bad_word(pa)
-        found: int = self._atomics.swap64(self.base + pa, expected, new)
+        found: int = self._few_atomics.swap64(self.base + pa, expected, new)
         if found == expected:
             self._mark(pa >> PAGE_SHIFT, pa >> PAGE_SHIFT)
         return found
@@ -246,7 +248,7 @@ class MemoryBus:
 
     def pin(self, frame: int) -> None:
         """Adds a pin: the frame is neither evicted nor freed until `unpin`. At most 65,535 at once."""
-        if self._atomics.change_pins(self._state_address(frame), True) < 0:
+        if self._few_atomics.change_pins(self._state_address(frame), True) < 0:
             raise ResourceExhausted(
                 f"Frame {frame:#x} is pinned 65535 times already.",
                 reason="PIN_LIMIT",
@@ -255,7 +257,7 @@ class MemoryBus:
 
     def unpin(self, frame: int) -> None:
         """Takes a pin away. Without a pin to take it is `Internal` `PIN_UNDERFLOW`."""
-        if self._atomics.change_pins(self._state_address(frame), False) < 0:
+        if self._few_atomics.change_pins(self._state_address(frame), False) < 0:
             raise Internal(f"Frame {frame:#x} was unpinned more often than pinned.", reason="PIN_UNDERFLOW")
 
     def pins(self, frame: int) -> int:
@@ -332,6 +334,12 @@ class MemoryBus:
         return atomics
 
     @cached_property
+    def _few_atomics(self) -> Any:
+        """What marks, pins and swaps: compiled by numba where that is loaded anyway, else without it."""
+        has_numba = "lamina_kit.atomics" in sys.modules
+        return self._atomics if has_numba else bus_code.loaded() or self._atomics
+
+    @cached_property
     def _drained(self) -> Any:
         return self._atomics.numbers(RING_SLOTS)
 
@@ -346,7 +354,7 @@ class MemoryBus:
     def _mark(self, first: int, last: int) -> None:
         if first == last and self._states[first] & (DIRTY | EXEC) == DIRTY:
             return  # the usual case costs no call; the interpreter's own work orders it behind the store of the bytes
-        self._atomics.mark_written(self.head_base, first, last - first + 1)
+        self._few_atomics.mark_written(self.head_base, first, last - first + 1)
 
     def _state_address(self, frame: int) -> int:
         if not 0 <= frame < self.frames:

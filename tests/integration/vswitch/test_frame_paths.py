@@ -141,6 +141,20 @@ async def test_a_drop_is_told_as_it_then_happens(lan: Lan, fields: Any, reason: 
     assert await lan.bench.drops(f"{SWITCH}/ports/router.{at}") == {reason: 1}
 
 
+async def test_a_wrong_sum_is_told_with_the_right_one(lan: Lan) -> None:
+    """Header of IP, ICMP message and UDP datagram are named apart; the value that is told is the one that was sent."""
+    datagram = udp.build(lan.near.address, ROUTER, udp.Datagram(4000, 53, b"ask"))
+    echo, asked = lan.frame(lan.echo(ROUTER)), lan.frame(ipv4.Packet(lan.near.address, ROUTER, ipv4.UDP, datagram))
+    for what, frame, at in (("IP header", echo, 24), ("ICMP message", echo, 36), ("UDP datagram", asked, 40)):
+        right = frame[at : at + 2].hex()
+        broken = frame[:at] + bytes.fromhex("beef") + frame[at + 2 :]
+        step = (await lan.path(broken)).hops[-1].decision.steps[-1]
+        assert step.rule == "router.drop_checksum_bad"
+        assert step.detail.endswith(f"that of the {what} is 0xbeef, and 0x{right} would be right")
+    cut = (await lan.path(echo[:30])).hops[-1].decision.steps[-1]
+    assert cut.rule == "router.drop_ip_malformed" and "IP header is shorter" in cut.detail
+
+
 async def test_a_host_only_network_has_no_way_out(lan: Lan) -> None:
     """A packet for the outside is dropped at its router, and the reason says that nothing leaves."""
     group = await lan.bench.group("alone", 9)

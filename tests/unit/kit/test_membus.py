@@ -325,7 +325,10 @@ def test_a_missing_bus_says_who_makes_it(path: Path) -> None:
 
 WRITER = """
 import sys
+from importlib import import_module
 from lamina_kit.membus import MemoryBus
+for wanted in sys.argv[3:]:
+    import_module(wanted)
 with MemoryBus.open(sys.argv[1]) as bus:
     for number in range(int(sys.argv[2])):
         while True:
@@ -340,17 +343,18 @@ with MemoryBus.open(sys.argv[1]) as bus:
 
 
 def test_words_and_states_are_atomic_across_processes(bus: MemoryBus, path: Path) -> None:
-    """Two processes that count in one word and pin one frame lose nothing."""
+    """Two processes that count in one word and pin one frame lose nothing: one by numba, one by `bus_code`."""
     rounds = 20_000
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(rounds)]) for _ in range(2)]
+    words = [sys.executable, "-c", WRITER, str(path), str(rounds)]
+    writers = [subprocess.Popen([*words, *more]) for more in ((), ("lamina_kit.atomics",))]
     assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
     assert bus.load64(0x1000) == 2 * rounds
     assert bus.pins(2) == rounds
     assert bus.collect_dirty(0, 64) == [1, 3]
 
 
-def test_a_bus_loads_numba_at_its_first_atomic_operation(tmp_path: Path) -> None:
-    """Importing the bus, mapping one, looking at it and DMA memory that nobody swaps do without; a swap needs it."""
+def test_a_bus_loads_numba_for_rare_operations_alone(tmp_path: Path) -> None:
+    """Importing, mapping, looking, writing, pins and swaps do without; a run of words that is taken needs it."""
     check = """
 import sys
 from pathlib import Path
@@ -360,8 +364,10 @@ with MemoryBus.create(Path(sys.argv[1]), 1 << 20, run_pages=4, dma_bytes=4096) a
     bus.dma.write(DMA_BASE, b"x")
     looks = bus.load64(0), bus.state(1), bus.pins(1), bus.drain_code_writes(), bus.dma.read(DMA_BASE, 1)
     print(looks, sorted({"numba", "numpy", "grpc"} & set(sys.modules)))
-    print(bus.cas64(8, 0, 7), bus.load64(8), bus.dma.cas64(DMA_BASE + 8, 0, 9), "numba" in sys.modules)
+    bus.pin(1)
+    print(bus.cas64(8, 0, 7), bus.load64(8), bus.pins(1), "numba" in sys.modules)
+    print(bus.take64(0, 2), bus.dma.cas64(DMA_BASE + 8, 0, 9), "numba" in sys.modules)
 """
     words = [sys.executable, "-c", check, str(tmp_path / "ram")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["(0, 0, 0, [], b'x') []", "0 7 0 True"]
+    assert done.stdout.splitlines() == ["(0, 0, 0, [], b'x') []", "0 7 1 False", "[0, 7] 0 True"]

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from lamina_net import arp, ethernet, icmp, ipv4, udp
 from lamina_net.address import BROADCAST, format_address, is_loopback, is_multicast, is_unicast
+from lamina_net.checksum import checksum, pseudo_sum
 from lamina_net.refusal import Refusal
 from lamina_vswitch.domain.drop import EXPLANATION, DropReason
 from lamina_vswitch.domain.network import Mode
@@ -59,7 +60,9 @@ def explain_frame(router: Router, frame: bytes, now_ns: int) -> Handling:
         return _end("not_ipv4", f"type 0x{parsed.ethertype:04x} is switched, not routed")
     packet = ipv4.parse(parsed.payload)
     if isinstance(packet, Refusal):
-        return _drop(DropReason.CHECKSUM_BAD if packet is Refusal.CHECKSUM else DropReason.IP_MALFORMED)
+        return _refused(
+            "IP header", packet, parsed.payload[: (parsed.payload[0] & 15) * 4 if parsed.payload else 0], 10
+        )
     if packet.dst in (BROADCAST, router.subnet.broadcast) or packet.dst in router.addresses:
         return _local(router, packet, parsed.payload, now_ns)
     if parsed.dst != router.mac or is_multicast(packet.dst):
@@ -73,7 +76,7 @@ def explain_packet(router: Router, data: bytes, now_ns: int) -> Handling:
     """Tell what a router would do with a packet that has to go on, or that another router of the host hands over."""
     packet = ipv4.parse(data)
     if isinstance(packet, Refusal):
-        return _drop(DropReason.IP_MALFORMED)
+        return _drop(DropReason.IP_MALFORMED, packet.value)
     if packet.dst in router.addresses:
         return _local(router, packet, data, now_ns)
     passed = ipv4.forwarded(data)
@@ -167,7 +170,9 @@ def _local(router: Router, packet: ipv4.Packet, data: bytes, now_ns: int) -> Han
     if packet.protocol == ipv4.UDP:
         datagram = udp.parse(packet.src, packet.dst, packet.payload)
         if isinstance(datagram, Refusal):
-            return _drop(DropReason.CHECKSUM_BAD if datagram is Refusal.CHECKSUM else DropReason.IP_MALFORMED)
+            size = int.from_bytes(packet.payload[4:6], "big")
+            start = pseudo_sum(packet.src, packet.dst, ipv4.UDP, size)
+            return _refused("UDP datagram", datagram, packet.payload[:size], 6, start)
         if datagram.destination_port in router.services:
             return _end("service", f"UDP port {datagram.destination_port} is a service of the router")
     if packet.dst not in router.addresses or not is_unicast(packet.src):
@@ -175,7 +180,7 @@ def _local(router: Router, packet: ipv4.Packet, data: bytes, now_ns: int) -> Han
     if packet.protocol == ipv4.ICMP:
         message = icmp.parse(packet.payload)
         if isinstance(message, Refusal):
-            return _drop(DropReason.CHECKSUM_BAD if message is Refusal.CHECKSUM else DropReason.IP_MALFORMED)
+            return _refused("ICMP message", message, packet.payload, 2)
         if message.type == icmp.ECHO_REQUEST:
             return _end("echo", f"the router answers the echo request of {format_address(packet.src)}")
     stream = router.stream if packet.protocol == ipv4.TCP else None
@@ -194,6 +199,16 @@ def _local(router: Router, packet: ipv4.Packet, data: bytes, now_ns: int) -> Han
 
 def _end(rule: str, detail: str) -> Handling:
     return Handling((Step("router", f"router.{rule}", detail),))
+
+
+def _refused(what: str, refusal: Refusal, summed: bytes, at: int, start: int = 0) -> Handling:
+    """Tell why a parser refuses `what`; a sum, which stands at byte `at` of `summed`, beside the one it should be."""
+    if refusal is not Refusal.CHECKSUM:
+        return _drop(DropReason.IP_MALFORMED, f"the {what} is {refusal.value}")
+    right = checksum(summed[:at] + bytes(2) + summed[at + 2 :], start)
+    right = right or (0xFFFF if what.startswith("UDP") else 0)  # 0 stands for no sum there
+    told = f"that of the {what} is 0x{summed[at : at + 2].hex()}, and 0x{right:04x} would be right"
+    return _drop(DropReason.CHECKSUM_BAD, told)
 
 
 def _drop(reason: DropReason, detail: str = "") -> Handling:
