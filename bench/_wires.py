@@ -25,6 +25,8 @@ _CLONE_NEWNET = 0x40000000
 _QDISC_BYPASS, _SOL_PACKET = 20, 263
 _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 KINDS = ("ours", "bridge", "ovs")
+PLANE = "plane"
+"""Ours without the bypass: each frame comes into the process."""
 DEVICES = "linux"
 """Ours too, by its engine of that name: ports are devices of the kernel, and no frame leaves it."""
 
@@ -121,7 +123,7 @@ def joined(kind: str, folder: Path, *, taps: bool = False) -> Iterator[Ends]:
         is_made_by_switch = kind == DEVICES or (taps and kind != "bridge")
         if not is_made_by_switch:
             ends.veths()
-        started = {"ours": _ours, "bridge": _bridge, "ovs": _ovs, DEVICES: _devices}[kind]
+        started = {"ours": _ours, PLANE: _plane, "bridge": _bridge, "ovs": _ovs, DEVICES: _devices}[kind]
         stack.enter_context(started(folder, list(names.values()), taps))
         if is_made_by_switch:
             time.sleep(0.2)  # Open vSwitch makes its devices
@@ -182,6 +184,10 @@ def _ours(folder: Path, ports: list[str], taps: bool) -> AbstractContextManager[
     return _process("taps" if taps else "packets", *ports)
 
 
+def _plane(folder: Path, ports: list[str], taps: bool) -> AbstractContextManager[None]:
+    return _process("plane", *ports)
+
+
 def _devices(folder: Path, ports: list[str], taps: bool) -> AbstractContextManager[None]:
     return _process("devices", *ports)
 
@@ -226,12 +232,13 @@ async def _kernel_switch(ports: list[str]) -> None:
         engine.close()
 
 
-async def _switch(taps: bool, ports: list[str]) -> None:
+async def _switch(taps: bool, ports: list[str], *, bypassed: bool = True) -> None:
     """Be a switch between interfaces of this namespace until the standard input ends."""
     from lamina_kit.rng import Rng
     from lamina_vswitch.domain.backend.definition import Packet, Tap
     from lamina_vswitch.domain.definition import SwitchDefinition
     from lamina_vswitch.engines.model.engine import ModelEngine
+    from lamina_vswitch.io.backends.bypass import Bypass
     from lamina_vswitch.io.backends.packet import PacketBackend
     from lamina_vswitch.io.backends.port_end import PortEnd
     from lamina_vswitch.io.backends.tap import TapBackend
@@ -239,12 +246,13 @@ async def _switch(taps: bool, ports: list[str]) -> None:
 
     engine = ModelEngine(lambda notice: None)
     engine.add_switch("s", SwitchDefinition("s"))
+    bypass = Bypass(engine) if not taps and bypassed else None
     plane = Plane(engine, Rng("bench").randrange(1 << 64))
     for slot, port in enumerate(ports, 1):
         engine.add_port("s", slot, port, 0, True)
         end = PortEnd(engine, slot, lambda: 1500, time.monotonic_ns)
         backend: TapBackend | PacketBackend
-        backend = TapBackend(end, Tap(port, up=True), 1024) if taps else PacketBackend(end, Packet(port), 1024)
+        backend = TapBackend(end, Tap(port, up=True), 1024) if taps else PacketBackend(end, Packet(port), 1024, bypass)
         engine.attach(slot, backend, 0, backend.takes)
         backend.start()
         backend.quicken(plane)
@@ -261,4 +269,4 @@ async def _switch(taps: bool, ports: list[str]) -> None:
 
 if __name__ == "__main__":
     way, names = sys.argv[1], sys.argv[2:]
-    asyncio.run(_kernel_switch(names) if way == "devices" else _switch(way == "taps", names))
+    asyncio.run(_kernel_switch(names) if way == "devices" else _switch(way == "taps", names, bypassed=way != "plane"))

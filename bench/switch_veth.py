@@ -1,5 +1,5 @@
-"""Frames a second between two veths: our switch at packet sockets and as devices of the kernel (`linux`), a Linux
-bridge, Open vSwitch in userspace; one run.
+"""Frames a second between two veths: our switch at packet sockets, the same without its bypass (`plane`), as devices
+of the kernel (`linux`), a Linux bridge, Open vSwitch in userspace; one run.
 
     python bench/switch_veth.py [--seconds 2] [--rounds 5] [--bytes 64]
 
@@ -25,7 +25,7 @@ import _wires  # type: ignore[import-not-found]  # it lies beside this script
 import numpy as np
 
 BATCH = 64
-KINDS = (*_wires.KINDS, _wires.DEVICES)
+KINDS = (*_wires.KINDS, _wires.PLANE, _wires.DEVICES)
 _QDISC_BYPASS, _SOL_PACKET = 20, 263
 
 
@@ -98,6 +98,7 @@ def main() -> int:
     for side, kind, aim in (
         ("ours", "bridge", 1.0),
         ("ours", "ovs", 2.0),
+        ("plane", "bridge", 1.0),
         ("linux", "bridge", 1.0),
         ("linux", "ovs", 2.0),
     ):

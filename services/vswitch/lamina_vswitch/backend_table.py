@@ -27,7 +27,9 @@ from lamina_vswitch.domain.offload.takes import PLAIN, Takes
 from lamina_vswitch.domain.refusals import port_attached, unknown
 from lamina_vswitch.domain.requests import RequestLedger
 from lamina_vswitch.domain.sampling import Notice
+from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.io.backends.backend import Backend
+from lamina_vswitch.io.backends.bypass import Bypass
 from lamina_vswitch.io.backends.capture_file import FileBackend
 from lamina_vswitch.io.backends.datagram import DatagramBackend
 from lamina_vswitch.io.backends.packet import PacketBackend
@@ -69,6 +71,8 @@ class BackendTable:
         self._store = store
         self._clock = clock
         self._planes = planes
+        self._bypass: Bypass | None = None
+        self._is_bypass_tried = False
         self._quickening: asyncio.Task[None] | None = None
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._requests = RequestLedger()
@@ -94,6 +98,9 @@ class BackendTable:
             self._quickening.cancel()
         for key in sorted(self._entries):
             self._close(self._entries[key])
+        if self._bypass is not None:
+            self._bypass.close()
+            self._bypass = None
 
     def create(self, wanted: BackendDefinition, request_id: str) -> BackendView:
         """Open a backend and plug it into its port, or return what the same request made before."""
@@ -166,11 +173,24 @@ class BackendTable:
         if isinstance(kind, Veth):
             return VethBackend(engine, port.slot, kind)
         if isinstance(kind, Packet):
-            return PacketBackend(end, kind, capacity)
+            return self._packet(end, kind, capacity, (wanted.switch, wanted.port))
         if isinstance(kind, Datagram):
             remote = _address(kind.remote_address, Datagram) if kind.remote_address else None
             return DatagramBackend(end, _address(kind.local_address, Datagram), remote, capacity)
         return StreamBackend(end, _address(kind.address, Stream), capacity, self._clock, listen=kind.listen)
+
+    def _packet(self, end: PortEnd, kind: Packet, capacity: int, key: tuple[str, str]) -> PacketBackend:
+        """Return a backend at an interface, which the kernel may bypass with known frames; tell if it does not."""
+        if not self._is_bypass_tried and type(self._catalog.engine) is ModelEngine:
+            self._is_bypass_tried = True
+            try:
+                self._bypass = Bypass(self._catalog.engine)
+            except LaminaError as error:
+                self._note(key, "backend.not_bypassed", why=error.message)
+        backend = PacketBackend(end, kind, capacity, self._bypass)
+        if backend.bypass_failure:
+            self._note(key, "backend.not_bypassed", why=backend.bypass_failure)
+        return backend
 
     def _plug(self, wanted: BackendDefinition, backend: Backend, *, skip: bool = False) -> None:
         port = self._catalog.port(wanted.switch, wanted.port)

@@ -25,6 +25,7 @@ from lamina_vswitch.domain.offload.takes import ALL, PLAIN
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.io.attachment import Attachment
 from lamina_vswitch.io.backends.backend import Backend
+from lamina_vswitch.io.backends.device_state import DeviceState
 from lamina_vswitch.io.backends.packet import PacketBackend
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.tap import TapBackend
@@ -223,7 +224,7 @@ async def test_frames_longer_than_a_slot_come_in_their_order(network: Network) -
     bench.backend.close()
 
 
-async def test_long_frames_of_an_interface_that_went_down_stay_in_order(network: Network) -> None:
+async def test_long_frames_of_an_interface_that_went_down_stay_in_order(network: Network, eventually: Any) -> None:
     """The socket tells of it in the place of a frame that waits; that frame comes all the same, and none is late."""
     bench = Bench(lambda end: network.do(lambda: PacketBackend(end, Packet("right"), 100)), mtu_bytes=9000)
     network.run("ip link set left mtu 9000")
@@ -236,6 +237,9 @@ async def test_long_frames_of_an_interface_that_went_down_stay_in_order(network:
         assert await bench.hear(3) == longs[:3]
         assert bench.backend.detail == "the interface went down"
         network.run("ip link set right up")
+        carrier = network.do(lambda: DeviceState(socket.if_nametoindex("left")))
+        await eventually(lambda: carrier.changed() or carrier.free, "the interface can send again")
+        carrier.close()
         for each in longs[3:]:
             peer.send(each)
         assert await bench.hear(2) == longs[3:]

@@ -171,6 +171,8 @@ class Switch:
         self.revision = 0
         self.port_changed: Callable[[int], None] = _nobody
         """Called with the slot of a port whose link, carrier, VLAN or part in the switching changed."""
+        self.disturbed: Callable[[Switch], None] = _nothing
+        """Called with the switch before what was derived from its ports is forgotten: who acts by that has to stop."""
         self.loop: LoopWatch | None = None
         self.leases: LeaseBook = NoLeases()
         self.teams = Teams()
@@ -199,6 +201,7 @@ class Switch:
 
     def changed(self) -> None:
         """Forget what was derived from the ports and their settings."""
+        self.disturbed(self)
         self.revision += 1
         self._audiences.clear()
         self.teams.settle(self._ready)
@@ -375,3 +378,7 @@ def _shaper(old: Shaper | None, shaping: Shaping | None, now_ns: int) -> Shaper 
 
 def _nobody(slot: int) -> None:
     """Is told of ports where nobody wants to know."""
+
+
+def _nothing(switch: Switch) -> None:
+    """Is called where nobody wants to know."""

@@ -6,6 +6,7 @@ Source: bpf(2); `union bpf_attr` of <linux/bpf.h>.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import platform
 import struct
@@ -13,8 +14,10 @@ import struct
 from lamina_kit.errors import FailedPrecondition
 
 _SYSCALLS = {"x86_64": 321, "aarch64": 280}
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROGRAM_LOAD = 0, 1, 2, 5
-_ARRAY, _CLASSIFIER = 2, 3
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROGRAM_LOAD, _LINK_CREATE = 0, 1, 2, 5, 28
+_ARRAY, _SOCKET_FILTER, _CLASSIFIER = 2, 1, 3
+_MAPPED = 1 << 10
+_AT_INGRESS, _FIRST = 46, 1 << 3
 _LOG_BYTES = 1 << 16
 _LICENSE = ctypes.create_string_buffer(b"Apache-2.0")
 
@@ -44,17 +47,69 @@ class ArrayMap:
         return struct.pack("=IxxxxQQQ", self.descriptor, ctypes.addressof(self._key), ctypes.addressof(value), 0)
 
 
+class SharedMemory:
+    """`size` bytes in the kernel that programs and this process read and write, all zero at first.
+
+    `words` are its 64-bit words; each is loaded and stored as one.
+    """
+
+    def __init__(self, size: int) -> None:
+        """Make it. Raises FailedPrecondition `BPF_REFUSED`."""
+        self.descriptor = _bpf(_MAP_CREATE, struct.pack("=IIIII", _ARRAY, 4, size, 1, _MAPPED), "make shared memory")
+        try:
+            whole = (size + mmap.PAGESIZE - 1) & -mmap.PAGESIZE
+            self._memory = mmap.mmap(self.descriptor, whole, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        except OSError as error:
+            os.close(self.descriptor)
+            raise _refused("map shared memory", os.strerror(error.errno or 0)) from error
+        self.words = memoryview(self._memory).cast("Q")
+
+    def bytes_at(self, offset: int, size: int) -> bytes:
+        """Return a copy of some bytes."""
+        return self._memory[offset : offset + size]
+
+    def close(self) -> None:
+        """Let go of the memory; programs that use it keep it."""
+        self.words.release()
+        self._memory.close()
+        os.close(self.descriptor)
+
+
 def load_classifier(code: bytes) -> int:
     """Load a program of the traffic classifier; return its descriptor, which the caller closes.
 
     Raises FailedPrecondition `BPF_REFUSED` with the end of what the verifier said.
     """
+    return _loaded(code, _CLASSIFIER, 0)
+
+
+def load_first_classifier(code: bytes) -> int:
+    """Load a program for `attach_first`; return its descriptor, as `load_classifier` does."""
+    return _loaded(code, _CLASSIFIER, _AT_INGRESS)
+
+
+def load_socket_filter(code: bytes) -> int:
+    """Load a filter of a socket; return its descriptor, as `load_classifier` does."""
+    return _loaded(code, _SOCKET_FILTER, 0)
+
+
+def attach_first(program: int, index: int) -> int:
+    """Run a program on every frame that comes in at a device, before others that are there; return what holds it.
+
+    It runs until that descriptor, and all copies of it, are closed. Needs Linux 6.6. Raises FailedPrecondition
+    `BPF_REFUSED`.
+    """
+    attributes = struct.pack("=IIIIIIQ", program, index, _AT_INGRESS, _FIRST, 0, 0, 0)
+    return _bpf(_LINK_CREATE, attributes, "attach a program")
+
+
+def _loaded(code: bytes, kind: int, attach: int) -> int:
     instructions = ctypes.create_string_buffer(code, len(code))
     log = ctypes.create_string_buffer(_LOG_BYTES)
     attributes = struct.pack(
-        "=IIQQIIQII",
-        *(_CLASSIFIER, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(_LICENSE)),
-        *(1, _LOG_BYTES, ctypes.addressof(log), 0, 0),
+        "=IIQQIIQII16xII",
+        *(kind, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(_LICENSE)),
+        *(1, _LOG_BYTES, ctypes.addressof(log), 0, 0, 0, attach),
     )
     return _bpf(_PROGRAM_LOAD, attributes, "load a program", log)
 

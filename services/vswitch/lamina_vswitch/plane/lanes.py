@@ -171,6 +171,11 @@ class PacketLane(Lane):
         """Whether the kernel had no room for some frames."""
         return bool(self._numbers[intake.LOST >> 3])
 
+    @property
+    def walked(self) -> int:
+        """How many slots the last burst took, as long as they are not given back."""
+        return self._numbers[intake.USED >> 3]
+
     def end(self) -> None:
         """Give the slots back to the kernel."""
         intake.give_back(self._address)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain.capture.observer import Direction
-from lamina_vswitch.domain.counters import Counters
 from lamina_vswitch.domain.decision import Decision
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
@@ -21,7 +19,6 @@ from lamina_vswitch.domain.offload.takes import Takes
 from lamina_vswitch.domain.policy.settings import LoopDetection, PolicyInForce
 from lamina_vswitch.domain.sampling import Notice, Sampler
 from lamina_vswitch.domain.topology import LeaseBook, NoLeases, Port, Shut, Switch
-from lamina_vswitch.domain.trace import Trace, trace
 from lamina_vswitch.engines.interface import FrameSink
 from lamina_vswitch.engines.model.exits import Exits
 from lamina_vswitch.engines.model.held_ports import HeldPorts
@@ -48,7 +45,6 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
 
     def __init__(self, notice: Callable[[Notice], None]) -> None:
         super().__init__()
-        self._switch_of: dict[int, Switch] = {}
         self._sinks: dict[int, FrameSink] = {}
         self._loss: dict[int, Loss] = {}
         self._exits = Exits(self.drop)
@@ -74,6 +70,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         ageing_ns = switch.ageing_seconds * NS_PER_SECOND
         made = self._switches[name] = Switch(name, switch.mtu_bytes, ageing_ns, switch.mac_limit)
         made.port_changed = self._changed
+        made.disturbed = self._disturbed
         made.leases = self._leases
         self._watching.add_switch(name)
 
@@ -287,14 +284,6 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         if sink is not None:
             sink.link_changed(self._port(slot).link)
         self.shifted(self._switch_of[slot], now_ns)
-
-    def trace(self, slot: int, frame: bytes, now_ns: int) -> Trace:
-        """Return what would happen to a frame, and change nothing."""
-        return trace(self._switch_of[slot], self._port(slot), frame, now_ns)
-
-    def counters(self, slot: int) -> Counters:
-        """Return a copy of the counters of a port."""
-        return copy.deepcopy(self._port(slot).counters)
 
     def attached(self, slot: int) -> bool:
         """Return whether a sink is attached."""

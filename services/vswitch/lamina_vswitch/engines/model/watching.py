@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 
 from lamina_vswitch.domain.capture.observer import Direction, Observer, accepted
@@ -12,7 +13,7 @@ from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.forward import Forwarding
 from lamina_vswitch.domain.sampling import PERIOD_NS
 from lamina_vswitch.domain.topology import Port, Switch
-from lamina_vswitch.domain.trace import tell, trace
+from lamina_vswitch.domain.trace import Trace, tell, trace
 from lamina_vswitch.domain.vlan_counters import VlanCounters, vlan_of
 from lamina_vswitch.engines.model.tables import Tables
 
@@ -181,7 +182,18 @@ class WatchedTables(Tables):
 
     def records(self, switch: str) -> list[FrameRecord]:
         """Return what is recorded of the frames of a switch, newest first."""
+        self._settled(switch)
         return list(self._watching.book.newest_first(switch))
+
+    def counters(self, slot: int) -> Counters:
+        """Return a copy of the counters of a port."""
+        self.elsewhere.settle(self._switch_of[slot])
+        return copy.deepcopy(self._switch_of[slot].ports[slot].counters)
+
+    def trace(self, slot: int, frame: bytes, now_ns: int) -> Trace:
+        """Return what would happen to a frame, and change nothing."""
+        self.elsewhere.settle(self._switch_of[slot])
+        return trace(self._switch_of[slot], self._switch_of[slot].ports[slot], frame, now_ns)
 
     def count_trunks_by(self, switch: Switch, elsewhere: Callable[[], Iterable[tuple[int, Counters]]]) -> None:
         """Let somebody count for VLANs at trunks of a switch, who is asked when that is wanted."""
@@ -189,5 +201,5 @@ class WatchedTables(Tables):
 
     def vlan_counters(self, switch: str) -> list[tuple[int, Counters]]:
         """Return the counters of every VLAN of a switch that has or had ports, ordered by number."""
-        made = self._switches[switch]
+        made = self._settled(switch)
         return self._watching.vlan_counters(made, lambda slot: made.ports[slot].counters)

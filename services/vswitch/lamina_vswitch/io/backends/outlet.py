@@ -30,7 +30,7 @@ class Batches(Protocol):
 class Outlet:
     """At most `capacity` frames wait. `write` sends one frame or raises `OSError`; `lost` is told of those that failed.
 
-    `watched` says whether the kernel tells when there is room again.
+    `watched` says whether the kernel tells when there is room again; `waiting` is told whether frames wait.
     """
 
     def __init__(
@@ -41,12 +41,14 @@ class Outlet:
         lost: Callable[[Sequence[bytes]], None],
         *,
         watched: bool = True,
+        waiting: Callable[[bool], None] = lambda waits: None,
     ) -> None:
         self._descriptor = descriptor
         self._capacity = capacity
         self._write = write
         self._lost = lost
         self._watched = watched
+        self._waiting_changed = waiting
         self._waiting: deque[bytes] = deque()
         self._retry: asyncio.TimerHandle | None = None
         self._is_watching = False
@@ -113,6 +115,7 @@ class Outlet:
             self._rest()
 
     def _wait(self) -> None:
+        self._waiting_changed(True)
         if self._batches is not None:
             self._batches.set_waits(True)
         loop = asyncio.get_running_loop()
@@ -123,6 +126,7 @@ class Outlet:
             self._is_watching = True
 
     def _rest(self) -> None:
+        self._waiting_changed(False)
         if self._batches is not None:
             self._batches.set_waits(False)
         if self._retry is not None:

@@ -10,9 +10,10 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from lamina_kit.errors import LaminaError
 from lamina_vswitch.domain.backend.definition import BackendState, Packet
 from lamina_vswitch.domain.backend.vnet import to_kernel
 from lamina_vswitch.domain.drop import DropReason
@@ -23,12 +24,16 @@ from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import refusal
 
 if TYPE_CHECKING:
+    from lamina_vswitch.io.backends.bypass import Bypass, Junction
     from lamina_vswitch.plane.lanes import PacketLane, Wire
     from lamina_vswitch.plane.switching import Plane
 
 _ETH_P_ALL = 3
 _ADD_MEMBERSHIP, _VNET_HEADER, _IGNORE_OUTGOING = 1, 15, 23
 _MR_PROMISC = 1
+_ATTACH_BPF = 50
+_LEARNED_OF_BURST = 4
+"""Frames of a burst that the bypass learns from."""
 _MOST_FRAMES, _BUSY = 4096, 32
 """Frames that one turn of the loop switches; while a burst of so many is, others come."""
 _TELL_S, _MANY = 0.01, 16
@@ -41,18 +46,26 @@ class PacketBackend:
 
     takes: Takes | None = Takes(checksum=True, tcp4=True, tcp6=True)
 
-    def __init__(self, end: PortEnd, wanted: Packet, capacity: int) -> None:
+    def __init__(self, end: PortEnd, wanted: Packet, capacity: int, bypass: Bypass | None = None) -> None:
+        """Open it; with a bypass, the kernel hands known frames on.
+
+        A bypass that the kernel does not let this interface have is `bypass_failure`.
+        """
         self._failure = self._trouble = ""
         self._end = end
         what = f"interface {wanted.interface}"
         with contextlib.ExitStack() as opened:
             try:
                 self._in, self._out, self._bare = (opened.enter_context(_raw_socket()) for _ in range(3))
-                self._ring = _opened(self._in, (self._out, self._bare), wanted, end.mtu_bytes())
+                number = _index(wanted.interface)
+                self._junction, self.bypass_failure = _joined(bypass, end, number, opened)
+                if self._junction is not None:
+                    self._in.setsockopt(socket.SOL_SOCKET, _ATTACH_BPF, self._junction.filter)
+                self._ring = _opened(self._in, (self._out, self._bare), wanted, number, end.mtu_bytes())
             except OSError as error:
                 raise refusal(what, error, "CAP_NET_RAW") from error
             opened.pop_all()
-        self._outlet = Outlet(self._out.fileno(), capacity, self._send, end.lost)
+        self._outlet = Outlet(self._out.fileno(), capacity, self._send, end.lost, waiting=self._waits)
         self._telling: asyncio.TimerHandle | None = None
         self._many = min(self._ring.slots // 2, _MANY)
         self._fast: tuple[Plane, PacketLane, Wire] | None = None
@@ -60,6 +73,8 @@ class PacketBackend:
     def start(self) -> None:
         """Begin to bring frames."""
         asyncio.get_running_loop().add_reader(self._in.fileno(), self._readable)
+        if self._junction is not None:
+            self._junction.start()
 
     @property
     def state(self) -> BackendState:
@@ -93,6 +108,8 @@ class PacketBackend:
         if self._telling is not None:
             self._telling.cancel()
         self._tell()
+        if self._junction is not None:
+            self._junction.close()
         self._end.close()
         asyncio.get_running_loop().remove_reader(self._in.fileno())
         self._outlet.withdraw()
@@ -123,16 +140,22 @@ class PacketBackend:
         self._out.sendmsg((to_kernel(frame), frame))
 
     def _readable(self) -> None:
+        if self._junction is not None:
+            self._junction.begin()
         if self._fast is None:
             frames, cut, has_lost = self._ring.take(MOST_AT_ONCE)
             found, error = len(frames), self._ring.error
             self._end.transmit(frames)
+            self._dealt_with(self._ring.walked, frames[:_LEARNED_OF_BURST])
         else:
             found, cut, has_lost, error = self._hurry(*self._fast)
         if error or not (found or cut):
             self._note_error(error or self._in.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
         self._end.turn_away(DropReason.OVERSIZE, [b""] * cut)
-        if has_lost or found + cut >= self._many:
+        if has_lost and self._junction is not None:
+            self._junction.drain()
+            self._tell()
+        elif has_lost or found + cut >= self._many:
             self._tell_lost()
 
     def _hurry(self, plane: Plane, lane: PacketLane, wire: Wire) -> tuple[int, int, bool, int]:
@@ -143,6 +166,7 @@ class PacketBackend:
             cut, has_lost, error = cut + lane.cut, has_lost or lane.has_lost, error or lane.error
             try:
                 self._end.switch(plane, burst)
+                self._dealt_with(lane.walked, map(burst.frame, _some_of(len(burst))))
             finally:
                 lane.end()  # whatever happened: else the same frames come again for ever
             found += len(burst)
@@ -157,7 +181,23 @@ class PacketBackend:
 
     def _tell(self) -> None:
         self._telling = None
-        self._end.turn_away(DropReason.QUEUE_FULL, [b""] * self._ring.lost())
+        lost = self._ring.lost()
+        if self._junction is not None:
+            self._junction.dealt_with(lost)
+            lost += self._junction.lost()
+        self._end.turn_away(DropReason.QUEUE_FULL, [b""] * lost)
+
+    def _dealt_with(self, frames: int, heads: Iterable[bytes]) -> None:
+        """Tell the bypass that some frames were switched, and what some of them were."""
+        if self._junction is not None and frames:
+            self._junction.learn(heads, self._end.now_ns())
+            self._junction.dealt_with(frames)
+            if self._junction.drains:
+                self._tell()
+
+    def _waits(self, waits: bool) -> None:
+        if self._junction is not None:
+            self._junction.set_waits(waits)
 
     def _note_error(self, number: int) -> None:
         """Take an error of the socket, which would wake the loop for ever: its interface went down, or is gone."""
@@ -174,17 +214,41 @@ class PacketBackend:
         return self._in.fileno() >= 0 and not self._in.getsockname()[0]
 
 
+def _some_of(frames: int) -> Iterable[int]:
+    """Return the numbers of a few frames of a burst, spread over it."""
+    return range(0, frames, -(-frames // _LEARNED_OF_BURST) or 1)
+
+
+def _index(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except OSError as error:  # it has no number of its own
+        missing = OSError(errno.ENODEV, "no interface has this name")
+        raise refusal(f"interface {interface}", missing) from error
+
+
+def _joined(
+    bypass: Bypass | None, end: PortEnd, number: int, opened: contextlib.ExitStack
+) -> tuple[Junction | None, str]:
+    """Return the junction of an interface, or why there is none; it is closed with what was opened."""
+    if bypass is None:
+        return None, ""
+    try:
+        junction = bypass.join(end.slot, number, end.now_ns)
+    except LaminaError as error:
+        return None, error.message
+    opened.callback(junction.close)
+    return junction, ""
+
+
 def _raw_socket() -> socket.socket:
     return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
 
 
-def _opened(end: socket.socket, outs: tuple[socket.socket, socket.socket], wanted: Packet, mtu_bytes: int) -> SlotRing:
+def _opened(
+    end: socket.socket, outs: tuple[socket.socket, socket.socket], wanted: Packet, number: int, mtu_bytes: int
+) -> SlotRing:
     """Return the ring of a socket, once it and those to send are at the interface; the first of these takes headers."""
-    try:
-        number = socket.if_nametoindex(wanted.interface)
-    except OSError as error:  # it has no number of its own
-        missing = OSError(errno.ENODEV, "no interface has this name")
-        raise refusal(f"interface {wanted.interface}", missing) from error
     if wanted.promiscuous:
         end.setsockopt(SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("=iHH8s", number, _MR_PROMISC, 0, b""))
     for each in (end, outs[0]):

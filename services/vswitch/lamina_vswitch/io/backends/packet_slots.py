@@ -46,7 +46,7 @@ class SlotRing:
             self.slot_bytes *= 2
         blocks = ring_bytes // _BLOCK_BYTES
         self.slots, self.next = blocks * (_BLOCK_BYTES // self.slot_bytes), 0
-        self.error = 0
+        self.error = self.walked = 0
         self._end = end
         end.setsockopt(SOL_PACKET, _VERSION, _TPACKET_V2)
         try:
@@ -62,9 +62,10 @@ class SlotRing:
     def take(self, most: int) -> tuple[list[bytes], int, bool]:
         """Return at most `most` frames, whole and with their loads, how many were cut, and whether some were lost.
 
-        Frames that this machine sent are passed over. `error` is what the socket said meanwhile, 0 for nothing.
+        Frames that this machine sent are passed over. `error` is what the socket said meanwhile, 0 for nothing, and
+        `walked` how many slots that took.
         """
-        self.error = 0
+        self.error = self.walked = 0
         frames: list[bytes] = []
         cut, has_lost = 0, False
         for _ in range(most):
@@ -72,6 +73,7 @@ class SlotRing:
             status, length, here, begin, _, tag, kind, packet = _SLOT.unpack_from(self.memory, place)
             if not status & _USER:
                 break
+            self.walked += 1
             has_lost = has_lost or bool(status & _LOSING)
             found = self._whole(place + begin, status, length, here)
             if found is None:

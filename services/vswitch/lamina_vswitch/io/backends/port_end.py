@@ -24,7 +24,7 @@ class PortEnd:
         self.mtu_bytes = mtu_bytes
         self.now_ns = now_ns
         self._engine = engine
-        self._slot = slot
+        self.slot = slot
         self._open = True
 
     def transmit(self, frames: Sequence[bytes]) -> None:
@@ -32,30 +32,30 @@ class PortEnd:
         if self._open and frames:
             good, bad = admitted(frames, self.mtu_bytes())
             self.turn_away(DropReason.OFFLOAD_INVALID, bad)
-            self._engine.transmit(self._slot, good, self.now_ns())
+            self._engine.transmit(self.slot, good, self.now_ns())
 
     def connect(self, plane: Plane, wire: Wire) -> None:
         """Let the plane send by a wire what leaves by the port."""
-        plane.connect(self._slot, wire)
+        plane.connect(self.slot, wire)
 
     def disconnect(self, plane: Plane, wire: Wire) -> None:
         """Take the wire away."""
-        plane.disconnect(self._slot, wire)
+        plane.disconnect(self.slot, wire)
 
     def switch(self, plane: Plane, burst: Burst) -> None:
         """Switch a burst that came from the outside, by the plane."""
         if self._open and len(burst):
-            plane.transmit(self._slot, burst, self.now_ns())
+            plane.transmit(self.slot, burst, self.now_ns())
 
     def turn_away(self, reason: DropReason, frames: Sequence[bytes]) -> None:
         """Count frames from the outside that are none."""
         if self._open:
-            self._engine.turned_away(self._slot, reason, frames, self.now_ns())
+            self._engine.turned_away(self.slot, reason, frames, self.now_ns())
 
     def lost(self, frames: Sequence[bytes]) -> None:
         """Count frames to the outside that had been taken, and could not go after all."""
         if self._open and frames:
-            self._engine.refused(self._slot, DropReason.QUEUE_FULL, frames, self.now_ns())
+            self._engine.refused(self.slot, DropReason.QUEUE_FULL, frames, self.now_ns())
 
     def close(self) -> None:
         """Cut the backend off. Idempotent."""

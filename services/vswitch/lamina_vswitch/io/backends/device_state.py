@@ -1,0 +1,65 @@
+"""What an interface of the machine is, as the kernel tells: whether it can send, and belongs to nothing else.
+
+Source: rtnetlink(7); include/uapi/linux/if_link.h of Linux 6.18.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from lamina_vswitch.engines.linux.netlink import Netlink, attributes
+
+_NEW_LINK, _DELETE_LINK, _GET_LINK = 16, 17, 18
+_MESSAGE = struct.Struct("=BxHiII")
+_UP, _RUNNING, _MASTER, _LINKS = 1 << 0, 1 << 6, 10, 1
+
+
+class DeviceState:
+    """One interface, by its index in the network namespace of the thread that made this."""
+
+    def __init__(self, index: int) -> None:
+        """Ask for it. Raises Unavailable `KERNEL_REFUSED`."""
+        self._index = index
+        self._told = Netlink(0, _LINKS)  # before it is asked, so that no change is missed
+        self._asking = Netlink()
+        self.free = False
+        """Whether frames may leave by it, and it is not a port of something else of the kernel."""
+        try:
+            self._ask()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def descriptor(self) -> int:
+        """Readable when the kernel told something."""
+        return self._told.socket.fileno()
+
+    def changed(self) -> bool:
+        """Return whether `free` has changed since the last call."""
+        before = self.free
+        heard = self._told.heard()
+        if heard is None:
+            self._ask()
+        else:
+            for kind, content in heard:
+                self._note(kind, content)
+        return self.free != before
+
+    def close(self) -> None:
+        """Close the sockets. Idempotent."""
+        self._told.close()
+        self._asking.close()
+
+    def _ask(self) -> None:
+        for kind, content in self._asking.ask(_GET_LINK, _MESSAGE.pack(0, 0, self._index, 0, 0)):
+            self._note(kind, content)
+
+    def _note(self, kind: int, content: bytes) -> None:
+        if kind not in (_NEW_LINK, _DELETE_LINK) or len(content) < _MESSAGE.size:
+            return
+        family, _, index, flags, _ = _MESSAGE.unpack_from(content)
+        if index == self._index and not family:
+            gone = kind == _DELETE_LINK
+            can_send = not gone and flags & (_UP | _RUNNING) == _UP | _RUNNING
+            self.free = can_send and _MASTER not in attributes(content, _MESSAGE.size)

@@ -1,0 +1,137 @@
+"""A switch at three interfaces of a network namespace of its own, with a bypass or without; ends are packet sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.linux.hardware.network import Network
+
+from lamina_kit.errors import LaminaError
+from lamina_vswitch.domain.backend.definition import Packet
+from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.ebpf import bypass_code as code
+from lamina_vswitch.engines.model.engine import ModelEngine
+from lamina_vswitch.io.backends.bypass import Bypass, Junction
+from lamina_vswitch.io.backends.device_state import DeviceState
+from lamina_vswitch.io.backends.packet import PacketBackend
+from lamina_vswitch.io.backends.port_end import PortEnd
+from lamina_vswitch.plane.switching import Plane
+
+SLOTS = (1, 2, 3)
+MTU_BYTES = 1000
+_QUEUE_BYTES, _RCVBUFFORCE, _SOL_PACKET, _IGNORE_OUTGOING = 8 << 20, 33, 263, 23
+
+
+def needs_bypass() -> None:
+    """Skip the test where the kernel does not let programs of eBPF run."""
+    try:
+        Bypass(ModelEngine(lambda notice: None)).close()
+    except LaminaError as error:
+        pytest.skip(error.message)
+
+
+def frame(dst: bytes, src: bytes, text: str = "", size: int = 60) -> bytes:
+    """Return a frame that the kernel does nothing with."""
+    return (dst + src + b"\x88\xb5" + text.encode()).ljust(size, b"\0")
+
+
+class World:
+    """The switch. `ends` are the other ends of its interfaces, by slot."""
+
+    def __init__(self, *, bypassed: bool, plane: bool) -> None:
+        self.network = Network(1500)
+        self.network.do(lambda: Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1"))
+        self.engine = ModelEngine(lambda notice: None)
+        self.engine.add_switch("s", SwitchDefinition("s", mtu_bytes=MTU_BYTES))
+        self.bypass = self.network.do(lambda: Bypass(self.engine)) if bypassed else None
+        self.backends: dict[int, PacketBackend] = {}
+        self.ends: dict[int, socket.socket] = {}
+        self.sent = 0
+        for slot in SLOTS:
+            self.engine.add_port("s", slot, f"p{slot}", 0, True)
+            self.network.run(f"ip link add name s{slot} type veth peer name e{slot}")
+            for name in (f"s{slot}", f"e{slot}"):
+                self.network.run(f"ip link set {name} up")
+            self.ends[slot] = self.network.end(f"e{slot}")
+            self.ends[slot].setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _QUEUE_BYTES)
+            self.ends[slot].setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+            self.plug(slot, plane=plane)
+
+    def plug(self, slot: int, *, plane: bool) -> None:
+        """Plug a backend into a port."""
+        end = PortEnd(self.engine, slot, lambda: MTU_BYTES, time.monotonic_ns)
+        backend = self.network.do(lambda: PacketBackend(end, Packet(f"s{slot}"), 4096, self.bypass))
+        assert backend.bypass_failure == ""
+        self.engine.attach(slot, backend, time.monotonic_ns(), backend.takes)
+        backend.start()
+        if plane:
+            backend.quicken(Plane(self.engine, 1))
+        self.backends[slot] = backend
+
+    def junction(self, slot: int) -> Junction:
+        """Return the junction of a port."""
+        found = self.backends[slot]._junction
+        assert found is not None
+        return found
+
+    async def ready(self, name: str) -> None:
+        """Wait until an interface can send."""
+        state = self.network.do(lambda: DeviceState(socket.if_nametoindex(name)))
+        await self.until(lambda: state.changed() or state.free)
+        state.close()
+
+    def handed(self, slot: int) -> int:
+        """Return how many frames the kernel has handed to the socket of a port."""
+        assert self.bypass is not None
+        return self.bypass.word(self.junction(slot)._member, code.HANDED)
+
+    def received(self) -> int:
+        """Return how many frames came in at all ports."""
+        return sum(self.engine.counters(slot).received_frames for slot in SLOTS)
+
+    def put(self, slot: int, frames: Sequence[bytes]) -> None:
+        """Send frames from an end."""
+        for each in frames:
+            self.ends[slot].send(each)
+        self.sent += len(frames)
+
+    async def send(self, slot: int, *frames: bytes) -> None:
+        """Send frames from an end, and wait until they are switched."""
+        self.put(slot, frames)
+        await self.until(lambda: self.received() == self.sent)
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Let the loop run until something holds."""
+        end = asyncio.get_running_loop().time() + 30
+        while True:
+            if condition():
+                return
+            assert asyncio.get_running_loop().time() < end, "it never came to be"
+            await asyncio.sleep(0)
+
+    def arrived(self, slot: int) -> list[bytes]:
+        """Return what arrived at an end since the last time, in order."""
+        found = []
+        while True:
+            try:
+                found.append(self.ends[slot].recv(65536))
+            except BlockingIOError:
+                return found
+
+    def close(self) -> None:
+        """Close everything; interfaces go with the namespace."""
+        for slot in sorted(self.backends):
+            self.backends[slot].close()
+        for end in self.ends.values():
+            end.close()
+        if self.bypass is not None:
+            self.bypass.close()
+        for slot in SLOTS:
+            self.network.run(f"ip link del s{slot}")
+        self.network.close()
