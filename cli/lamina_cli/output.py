@@ -57,10 +57,12 @@ def show(messages: Iterable[Message], headers: Sequence[str], row: Any, *, form:
 
 
 def error(problem: LaminaError, *, out: TextIO | None = None) -> None:
-    """Prints an error: what, which fields, and what to do next."""
+    """Prints an error: what, which fields unless that is said already, and what to do next."""
     stream = out if out is not None else sys.stderr
     print(f"error: {problem.message} ({problem.code} {problem.reason})", file=stream)
     for violation in problem.violations:
+        if f"{violation.field} {violation.description}" in problem.message:
+            continue
         print(f"  {violation.field}: {violation.description}", file=stream)
     if problem.next_step:
         print(f"next: {problem.next_step}", file=stream)

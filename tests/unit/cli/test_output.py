@@ -49,6 +49,9 @@ def test_error_names_reason_fields_and_next_step() -> None:
         "the request is wrong", reason="BAD", violations=[Violation("size", "must be positive")], next_step="fix it"
     )
     output.error(problem, out=out)
+    said = InvalidArgument("it is wrong: size is -1.", reason="BAD", violations=[Violation("size", "is -1")])
+    output.error(said, out=(short := io.StringIO()))
+    assert short.getvalue().splitlines() == ["error: it is wrong: size is -1. (INVALID_ARGUMENT BAD)"]
     assert out.getvalue().splitlines() == [
         "error: the request is wrong (INVALID_ARGUMENT BAD)",
         "  size: must be positive",
