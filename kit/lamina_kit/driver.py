@@ -22,14 +22,16 @@ T = TypeVar("T")
 E = TypeVar("E", bound=Effect)
 
 
-async def drive(step: Step[T], perform: Callable[[Effect], Awaitable[Any]]) -> T:
+async def drive(step: Step[T], perform: Callable[[Effect], Awaitable[Any]], begun: Effect | None = None) -> T:
     """Runs `step` to its end and returns its result; awaits `perform` for each effect on the way.
+
+    `begun` is what a step asked for that the caller has begun: most that could wait need nothing, and end there.
 
     An exception of `perform`, cancellation included, is raised inside the step at its yield, so that the step's own
     `finally` and `except` blocks decide. What the step does not catch leaves `drive`.
     """
     try:
-        effect = next(step)
+        effect = next(step) if begun is None else begun
         while True:
             try:
                 result = await perform(effect)

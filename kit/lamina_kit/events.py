@@ -18,6 +18,8 @@ from lamina_kit import trace
 from lamina_kit.clock import Clock
 
 MAX_EVENTS = 50_000
+MOST_TOLD = 1024
+"""Inputs of events that are remembered, to be kept once: most events of a busy layer say the same."""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,7 @@ class EventLog:
         self._events: deque[EventRecord] = deque(maxlen=limit)
         self._decisions: deque[EventRecord] = deque(maxlen=limit)  # kept apart: details must not push them out
         self._sequence = 0
+        self._told: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}
         self.counts: dict[str, int] = {}
         """How many entries of each kind there were, the forgotten ones among them. Kinds are words of the code: few."""
 
@@ -104,7 +107,7 @@ class EventLog:
         if not cause and (context := trace.current()) is not None:
             origin = context.origin
         self._sequence += 1
-        told = tuple([(key, str(value)) for key, value in sorted(inputs.items())]) if inputs else ()
+        told = self._told_once(inputs) if inputs else ()
         entry = EventRecord(
             self._sequence, self._clock.now_ns(), self._host, self._layer, object, event, origin, rule, told
         )
@@ -115,6 +118,14 @@ class EventLog:
         if self.sink is not None:
             self.sink(entry)
         return entry
+
+    def _told_once(self, inputs: dict[str, object]) -> tuple[tuple[str, str], ...]:
+        """Returns inputs as text by key; what was told lately is not kept twice, nor looked at by the collector."""
+        told = tuple(sorted(zip(inputs, map(str, inputs.values()), strict=True)))
+        told = self._told.setdefault(told, told)
+        if len(self._told) > MOST_TOLD:
+            self._told.clear()
+        return told
 
     def decisions(self, object: str, limit: int = 20) -> builtins.list[EventRecord]:
         """Returns up to `limit` decisions about `object`, newest first."""

@@ -322,7 +322,7 @@ class LocalChannel(grpc.aio.Channel):
         return grpc.StatusCode.UNIMPLEMENTED, "The method has another kind of call."
 
     def _outgoing(self, metadata: Any) -> Pairs:
-        given = pairs(metadata)
+        given = pairs(metadata) if metadata else ()
         context = trace.current()
         if context is None or (given and any(key == trace.HEADER for key, _ in given)):
             return given

@@ -57,18 +57,27 @@ class Retry:
 
         Raises the error of the last attempt as a `LaminaError`.
         """
+        try:
+            return await make()
+        except (grpc.aio.AioRpcError, LaminaError) as error:
+            return await self.again(error, make)
+
+    async def again(self, error: grpc.aio.AioRpcError | LaminaError, make: Callable[[], Awaitable[T]]) -> T:
+        """Goes on as `call` does behind a first attempt, the caller's own, that ended with `error`."""
         for pause in PAUSES_NS:
+            found = rpc_error(error) if isinstance(error, grpc.aio.AioRpcError) else error
+            if not is_lost(found):
+                if found is error:
+                    raise error
+                raise found from error
+            await self._clock.sleep_ns(pause)
             try:
                 return await make()
-            except grpc.aio.AioRpcError as error:
-                found = rpc_error(error)
-                if not is_lost(found):
-                    raise found from error
-            except LaminaError as error:
-                if not is_lost(error):
-                    raise
-            await self._clock.sleep_ns(pause)
-        return await _attempt(make)
+            except (grpc.aio.AioRpcError, LaminaError) as failed:
+                error = failed
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise rpc_error(error) from error
+        raise error
 
     def will_pass(self, error: LaminaError) -> bool:
         """Whether the same call may be answered otherwise later."""

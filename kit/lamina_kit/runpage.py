@@ -215,6 +215,8 @@ class RunPage:
     fs_base = _word(SEGMENTS_OFFSET + 24 * 4, "Base of FS: the same word as `segment('fs').base`.")
     gs_base = _word(SEGMENTS_OFFSET + 24 * 5, "Base of GS: the same word as `segment('gs').base`.")
     exit_reason = _word(EXIT_OFFSET, "Why the core gave the context back: an `ExitReason`.")
+    exit_error_code = _word(EXIT_OFFSET + 0x10, "`ExitRecord.error_code` of the last exit.")
+    exit_address = _word(EXIT_OFFSET + 0x18, "`ExitRecord.address` of the last exit.")
     interruptibility = _word(STATE_OFFSET, "What holds interrupts back: BLOCKED_BY_… bits; of the group DIRTY_RIP.")
     activity = _word(STATE_OFFSET + 0x08, "An `Activity`; a core runs a context only when it is ACTIVE.")
     dr0 = _word(STATE_OFFSET + 0x10, "DR0.")

@@ -119,7 +119,7 @@ def from_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> TraceCo
     """Returns the context that call metadata name, or None."""
     for key, value in metadata or ():
         if key == HEADER:
-            return parse(value)
+            return _parse(value) if type(value) is str and len(value) <= _MAX_HEADER else parse(value)
     return None
 
 
@@ -209,9 +209,8 @@ _context: contextvars.ContextVar[TraceContext | None] = contextvars.ContextVar("
 _recorder: contextvars.ContextVar[Recorder | None] = contextvars.ContextVar("lamina_recorder", default=None)
 
 
-def current() -> TraceContext | None:
-    """Returns the trace that this task works for, or None."""
-    return _context.get()
+current: Callable[[], TraceContext | None] = _context.get
+"""Returns the trace that this task works for, or None. The variable's own method: it is called at every event."""
 
 
 def is_sampled() -> bool:

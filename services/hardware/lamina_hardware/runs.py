@@ -28,7 +28,7 @@ class RunStream:
     def __init__(self, dispatcher: Dispatcher, context: aio.ServicerContext[Any, Any]) -> None:
         self._dispatcher = dispatcher
         self._context = context
-        self._is_local = isinstance(context, LocalContext)
+        self._local = context if isinstance(context, LocalContext) else None
         self._waiting: deque[pb.RunResponse] = deque()
         self._runs: dict[int, Run] = {}
         self._sender: asyncio.Task[None] | None = None
@@ -39,8 +39,8 @@ class RunStream:
 
     async def serve(self, requests: AsyncIterator[pb.RunRequest]) -> None:
         """Returns when the requests have ended, every run has, and all responses are sent."""
-        if isinstance(self._context, LocalContext):
-            self._context.take_at_once(self._begin)  # a run that ends soon has ended when its request is written
+        if self._local is not None:
+            self._local.take_at_once(self._begin)  # a run that ends soon has ended when its request is written
         try:
             async for request in requests:
                 self._begin(request)
@@ -80,20 +80,20 @@ class RunStream:
 
     def _tell(self, ended: Ended) -> None:
         """Responds to a run that ended."""
-        if self._sender is not None or not self._is_local:
+        if self._sender is not None or self._local is None:
             self._respond(convert.run_response(ended))
             return
         if self._answered is ended.run.context:
             convert.fill_response(self._answer, ended)
         else:
             self._answer, self._answered = convert.run_response(ended), ended.run.context
-        self._respond(self._answer)
+        if self._ended is not None or not self._local.write_at_once(self._answer):
+            self._respond(self._answer)
 
     def _respond(self, response: pb.RunResponse) -> None:
-        context = self._context
         if self._sender is not None:
             self._waiting.append(response)
-        elif not (isinstance(context, LocalContext) and context.write_at_once(response)):
+        elif self._local is None or not self._local.write_at_once(response):
             self._answered = None  # it is the task's now
             self._sender = asyncio.get_running_loop().create_task(self._send(response))
         if self._ended is not None and not self._ended.done():

@@ -224,7 +224,7 @@ def fault(result: FaultResult, names: Names, told: bool = True) -> pb.FaultRespo
 
     Its steps are in it if they are to be `told`.
     """
-    if not told and not result.refused:
+    if not told and result.frame:  # the access is possible now
         return pb.FaultResponse(outcome=result.outcome, frame=result.frame, entry=result.entry)  # type: ignore[arg-type]
     out_of_memory = bool(result.limit_group)
     answer = convert.fault(

@@ -14,7 +14,7 @@ from lamina.hardware.v1 import disks_pb2_grpc, hardware_pb2, hardware_pb2_grpc
 from lamina_kit import trace
 from lamina_kit.below import extend_boot
 from lamina_kit.driver import Performer, drive
-from lamina_kit.effects import Step, WaitFor
+from lamina_kit.effects import Effect, Step, WaitFor
 from lamina_kit.engines import load_engine
 from lamina_kit.errors import FailedPrecondition, LaminaError
 from lamina_kit.membus import MemoryBus
@@ -178,9 +178,12 @@ class MmuHost:
 
     # ── work ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def drive(self, step: Step[T]) -> Coroutine[Any, Any, T]:
-        """Runs a step of the engine; a cancelled caller ends it where it waits, and it puts back what it began."""
-        return drive(step, self.perform)
+    def drive(self, step: Step[T], begun: Effect | None = None) -> Coroutine[Any, Any, T]:
+        """Runs a step of the engine; a cancelled caller ends it where it waits, and it puts back what it began.
+
+        `begun` is the first effect of a step that has begun.
+        """
+        return drive(step, self.perform, begun)
 
     async def finish(self, step: Step[T]) -> T:
         """Runs a step that must come to its end once begun, whether its caller waits for it or not."""

@@ -42,6 +42,12 @@ async def test_a_step_is_driven_to_its_result() -> None:
     assert await drive(total(), twice) == 0
 
 
+async def test_a_step_that_somebody_has_begun_is_driven_on() -> None:
+    """What it asked for first is given along, and performed once."""
+    step = total(1, 2)
+    assert await drive(step, twice, next(step)) == 6
+
+
 async def test_an_error_is_raised_inside_the_step() -> None:
     """A step may catch what performing an effect raised, and go on."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from lamina_kit import trace
 from lamina_kit.clock import RealClock
-from lamina_kit.events import EventLog
+from lamina_kit.events import MOST_TOLD, EventLog
 from lamina_kit.rng import Rng
 
 
@@ -28,6 +28,15 @@ def test_events_are_numbered_and_ordered(log: EventLog) -> None:
     first = log.list()[0]
     assert (first.sequence, first.host, first.layer, first.cause) == (1, "h1", "mmu", "hosts/h1/vms/v")
     assert first.inputs == (("alpha", "x"), ("zeta", "1"))
+
+
+def test_the_same_inputs_are_kept_once(log: EventLog) -> None:
+    """Events that say the same share it, others do not, and what is remembered for that is bounded."""
+    first, second = (log.record("o", "page.faulted", outcome="copied", access="write") for _ in range(2))
+    assert first.inputs is second.inputs and first.inputs == (("access", "write"), ("outcome", "copied"))
+    for number in range(2 * MOST_TOLD):
+        assert log.record("o", "e", number=number).inputs == (("number", str(number)),)
+    assert len(log._told) <= MOST_TOLD
 
 
 async def test_time_is_the_clock_s(log: EventLog, manual_clock: Any) -> None:

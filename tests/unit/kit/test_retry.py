@@ -63,6 +63,20 @@ async def test_patience_ends(clock: Clock) -> None:
     assert calls.made == 5 and is_lost(caught.value)
 
 
+async def test_a_first_attempt_of_one_s_own_is_one_of_the_five(clock: Clock) -> None:
+    """Whoever made the first attempt goes on with its error: it is lost, and asked again; or it is the answer."""
+    calls = Calls([LATE, "here"])
+    assert await Retry(clock).again(LOST, calls) == "here"
+    refused = NotFound("No.", reason="SPACE_UNKNOWN")
+    with pytest.raises(NotFound) as caught:
+        await Retry(clock).again(refused, calls)
+    assert caught.value is refused and calls.made == 2
+    calls = Calls([LOST] * 9)
+    with pytest.raises(Unavailable):
+        await Retry(clock).again(LOST, calls)
+    assert calls.made == 4
+
+
 async def test_the_background_goes_on_until_somebody_answers(clock: Clock) -> None:
     """What is lost is tried every five seconds, what passes by itself too; any other answer ends it."""
     failed: list[tuple[str, LaminaError]] = []

@@ -74,6 +74,8 @@ def test_an_exit_record_is_stored_and_loaded() -> None:
     page.store_exit(record)
     assert page.load_exit() == record
     assert page.exit_reason == ExitReason.IO
+    page.store_exit(ExitRecord(ExitReason.PAGE_FAULT, vector=14, error_code=6, address=0x7000))
+    assert (page.exit_reason, page.exit_error_code, page.exit_address) == (ExitReason.PAGE_FAULT, 6, 0x7000)
 
 
 def test_areas_are_aligned_as_the_hardware_wants() -> None:

@@ -44,7 +44,7 @@ def test_a_pinned_frame_waits_in_limbo() -> None:
     frames = FrameTable(3)
     frame = frames.take(Use.ANONYMOUS, 0)
     frames.give_back(frame, True)
-    assert frames.limbo == (frame,) and frames.use[frame] == Use.RESERVED
+    assert frames.limbo == [frame] and frames.use[frame] == Use.RESERVED
     assert frames.take(Use.ANONYMOUS, 0) != frame
     frames.settle(frame)
     assert frames.take(Use.ANONYMOUS, 0) == frame and not frames.limbo

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
+import grpc
 from lamina.common.v1 import access_pb2, handle_pb2
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
@@ -155,7 +156,10 @@ class Lower:
         request = mmu_pb2.FaultRequest(
             handle=_handle(effect.space.handle), address=effect.va, access=_ACCESS[effect.access], without_steps=True
         )
-        response = await self._call(lambda: self._spaces.Fault(request))
+        try:
+            response = await self._spaces.Fault(request)  # as `_call` does, without its detours: programs fault often
+        except (grpc.aio.AioRpcError, LaminaError) as error:
+            response = await self._retry.again(error, lambda: self._spaces.Fault(request))
         if response.outcome == _REFUSED:
             return FaultResult(FaultOutcome.REFUSED)
         if response.outcome == _NO_MEMORY:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -41,11 +40,11 @@ class Runs:
             self._streams[key] = stream
             handle = handle_pb2.Handle(id=context.handle.id, generation=context.handle.generation)
             self._requests[key] = hardware_pb2.RunRequest(handle=handle)
-        response: Any = grpc.aio.EOF
         try:
-            with suppress(asyncio.InvalidStateError):  # so says a stream that had ended before the write
-                await stream.write(self._requests[key])
-                response = await stream.read()
+            await stream.write(self._requests[key])
+            response: Any = await stream.read()
+        except asyncio.InvalidStateError:
+            response = grpc.aio.EOF  # so says a stream that had ended before the write
         except grpc.aio.AioRpcError as error:
             raise rpc_error(error) from error
         if response is grpc.aio.EOF:

@@ -270,7 +270,7 @@ class RunGroups:
                 group.floor_ns = share.virtual_ns
             elif not share.active:
                 share.virtual_ns = group.floor_ns
-            share.charge(ns)
+            share.virtual_ns += ns * _SCALE // share.weight  # `charge`, at every exit and for every level
             group.used_ns += ns
             group.instructions += instructions
             share = group.share

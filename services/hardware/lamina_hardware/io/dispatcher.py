@@ -117,7 +117,7 @@ class Dispatcher:
             )
         context, now = self.engine.idle(handle), self._clock.now_ns()
         if self._threads and self._virtual is None and self._warm and self.engine.is_alone(context):
-            return self._run_alone(Run(context, budget, sequence, deliver, 0, now), now)
+            return self._run_alone(Run(context, budget, sequence, deliver, 0, now), now, deliver)
         run = self.engine.begin(context, budget, sequence, deliver, now)
         if run.cancelled:
             self._deliver(self.engine.end_cancelled(run, now))
@@ -271,7 +271,7 @@ class Dispatcher:
         counted = (stopped.instructions - work.consumed) * self._pace.ns_per_instruction
         self._settle(grant.run, stopped, now - began if self._threads or not self._pace.exact else counted, now)
 
-    def _run_alone(self, run: Run, now: int) -> Run:
+    def _run_alone(self, run: Run, now: int, deliver: Deliver) -> Run:
         """Runs the first slice of a run that nobody else waits beside; most of them end there, and cost less."""
         core = run.context.last_core
         self._stale.hand_over(core)
@@ -285,7 +285,7 @@ class Dispatcher:
         else:
             self.engine.note_events(run, self._cores[core].counters())
             self.settled(run.context)
-            self._deliver(ended)
+            deliver(ended)
         return run
 
     def _run_virtually(self, grant: Grant, loop: VirtualLoop) -> None:

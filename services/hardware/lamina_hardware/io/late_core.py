@@ -43,6 +43,7 @@ class LateCore:
                     core.cancel()
                 self._core = core
             self.run = core.run  # type: ignore[method-assign]  # from here on there is nothing in between
+            self.counters = core.counters  # type: ignore[method-assign]
         return self._core.run(work)
 
     def cancel(self) -> None:

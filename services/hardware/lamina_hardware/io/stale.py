@@ -42,7 +42,8 @@ class Stale:
 
     def hand_over(self, core: int) -> None:
         """Hands an idle core what it must forget before its next instruction."""
-        self.collect()
+        if self._bus.has_code_writes:
+            self.collect()
         pending = self._pending[core]
         if pending.flush:
             self._cores[core].flush()

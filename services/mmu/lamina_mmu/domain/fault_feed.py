@@ -58,30 +58,30 @@ class FaultFeed:
 
     def __init__(self, wake: Callable[[Hashable, object], object]) -> None:
         self._wake = wake
-        self._watches: dict[int, FaultWatch] = {}
+        self.watches: dict[int, FaultWatch] = {}
         self._evicted_for: dict[int, str] = {}
         self._last = 0
 
     def __len__(self) -> int:
-        return len(self._watches)
+        return len(self.watches)
 
     def open(self, space: int, sample: int) -> FaultWatch:
         """Adds a reader."""
         self._last += 1
-        self._watches[self._last] = FaultWatch(self._last, space, sample)
-        return self._watches[self._last]
+        self.watches[self._last] = FaultWatch(self._last, space, sample)
+        return self.watches[self._last]
 
     def close(self, watch: FaultWatch) -> None:
         """Forgets a reader."""
-        self._watches.pop(watch.id, None)
+        self.watches.pop(watch.id, None)
 
     def wants(self, space: int) -> bool:
         """Returns whether anybody watches a space."""
-        return bool(self._watches) and any(watch.space in (0, space) for watch in self._watches.values())
+        return bool(self.watches) and any(watch.space in (0, space) for watch in self.watches.values())
 
     def add(self, event: FaultEvent) -> None:
         """Tells a fault to those who watch its space, as far as it is in their sample."""
-        for watch in self._watches.values():
+        for watch in self.watches.values():
             if watch.space not in (0, event.space):
                 continue
             watch.seen += 1
@@ -95,7 +95,7 @@ class FaultFeed:
 
     def note_evicted(self, frame: int, cause: str) -> None:
         """Remembers for whom a frame was evicted, as long as somebody watches."""
-        if self._watches:
+        if self.watches:
             if len(self._evicted_for) >= MOST_EVICTED:
                 self._evicted_for.clear()
             self._evicted_for[frame] = cause
@@ -106,7 +106,7 @@ class FaultFeed:
 
     def end(self, space: int) -> None:
         """Tells those who watch one space that it is gone."""
-        for watch in self._watches.values():
+        for watch in self.watches.values():
             if watch.space == space:
                 watch.closed = True
                 self._wake(watch_key(watch.id), None)

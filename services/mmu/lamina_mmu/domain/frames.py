@@ -82,7 +82,8 @@ class FrameTable:
         self._hot: list[int] = []
         self._fixed: list[int] = []
         self._zeroed: list[int] = []
-        self._limbo: list[int] = []
+        self.limbo: list[int] = []
+        """Frames that were given back while pinned, in that order; not to be changed from outside."""
         self._isolated: dict[int, tuple[int, list[int]]] = {}
         self.buddy = Buddy()
         self.buddy.put_range(1, count)
@@ -156,7 +157,7 @@ class FrameTable:
         if pinned:
             self.use[frame] = _RESERVED
             by_use[_RESERVED] += 1
-            self._limbo.append(frame)
+            self.limbo.append(frame)
             return
         ready = self._hot if use < _TABLE else self._fixed
         if self._isolated or len(ready) >= HOT_MOST:
@@ -199,14 +200,9 @@ class FrameTable:
                 return True
         return False
 
-    @property
-    def limbo(self) -> tuple[int, ...]:
-        """Returns the frames that were given back while pinned, in that order."""
-        return tuple(self._limbo)
-
     def settle(self, frame: int) -> None:
         """Makes a frame of `limbo` free: its last pin is gone."""
-        self._limbo.remove(frame)
+        self.limbo.remove(frame)
         self.by_use[Use.RESERVED] -= 1
         self._set_free(frame, self._hot)
 

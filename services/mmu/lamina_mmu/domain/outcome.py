@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ class FaultResult:
     outcome: Outcome
     frame: int = 0
     entry: int = 0
-    steps: list[FaultStep] = field(default_factory=list)
+    steps: Sequence[FaultStep] = ()
     limit_group: str = ""
     victim_space: int = 0
     refusal_reason: str = ""

@@ -17,19 +17,19 @@ class Shadows:
     """
 
     def __init__(self) -> None:
-        self._pages: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        self.pages: OrderedDict[int, tuple[int, int]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._pages)
+        return len(self.pages)
 
     def left(self, page: int, group: Group) -> None:
         """Notes a page that reclaim took."""
-        self._pages.pop(page, None)
-        self._pages[page] = (group.id, group.taken)
-        if len(self._pages) > REMEMBERED:
-            self._pages.popitem(last=False)
+        self.pages.pop(page, None)
+        self.pages[page] = (group.id, group.taken)
+        if len(self.pages) > REMEMBERED:
+            self.pages.popitem(last=False)
 
     def came_back(self, page: int, group: Group) -> bool:
         """Returns whether a page comes back to its group within the size of that."""
-        group_id, taken = self._pages.pop(page, (-1, 0))
+        group_id, taken = self.pages.pop(page, (-1, 0))
         return group_id == group.id and group.taken - taken <= max(1, group.usage)

@@ -24,7 +24,7 @@ def note_fault(m: Machine, space: Space, vma: Vma, vpn: int, outcome: Outcome, m
             level.major_faults += 1
         else:
             level.minor_faults += 1
-    if not len(m.shadows) or outcome == Outcome.COPIED:
+    if not m.shadows.pages or outcome == Outcome.COPIED:
         return
     if m.shadows.came_back(m.page_of(space, vma, vpn), path[0]):
         for level in path:

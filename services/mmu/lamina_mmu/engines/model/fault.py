@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from lamina_kit.effects import Step, WaitFor
 from lamina_kit.errors import DataLoss
-from lamina_kit.paging import COW, NX, PAGE_MASK, PAGE_SHIFT, USER_END
+from lamina_kit.paging import COW, PAGE_MASK, PAGE_SHIFT, USER_END
 from lamina_mmu.domain.effects import fault_key, frame_key
 from lamina_mmu.domain.entry import (
     EXECUTE,
@@ -26,7 +26,6 @@ from lamina_mmu.domain.entry import (
     is_swap,
     is_transit,
     leaf,
-    permits,
     rights_allow,
     slot_of,
     transit,
@@ -48,7 +47,7 @@ from lamina_mmu.engines.model.objects import object_frame
 from lamina_mmu.engines.model.protecting import slow_down
 from lamina_mmu.engines.model.reclaim import make_room, oom_victim
 from lamina_mmu.engines.model.swapping import swap_in
-from lamina_mmu.engines.model.tables import build_tables
+from lamina_mmu.engines.model.tables import brought_up, build_tables
 from lamina_mmu.engines.model.withdraw import Taken, withdraw
 
 ACCESS_NAMES = {READ: "read", WRITE: "write", EXECUTE: "execute"}
@@ -63,6 +62,8 @@ def fault(
 
     With `force` the rights of the mapping are ignored, as a debugger's writes do (private mappings only).
     """
+    if not m.feed.watches:  # as almost always: one generator less
+        return (yield from _resolve(m, handle, address, access, trail, force))
     number = m.spaces.get(handle).number
     if not m.feed.wants(number):
         return (yield from _resolve(m, handle, address, access, trail, force))
@@ -105,25 +106,23 @@ def _resolve(
                 result = work.out_of_memory(short)
             return result
     finally:
-        work.close()
+        if work.claimed:
+            work.close()
 
 
 class _Fault:
     """One fault at work. What it found is valid until its next yield."""
 
+    outcome = _SPURIOUS
+    claimed = supplied = was_read = made_room = False
+    source = around = entry = 0
+    space: Space
+    vma: Vma
+
     def __init__(self, m: Machine, handle: Handle, address: int, access: int, trail: Trail | None, force: bool) -> None:
         self.m, self.handle, self.address = m, handle, address
         self.access, self.trail, self.force = access, trail, force
         self.vpn = address >> PAGE_SHIFT
-        self.outcome = _SPURIOUS
-        self.claimed = False
-        self.source = 0
-        self.supplied = False
-        self.was_read = self.made_room = False
-        self.around = 0
-        self.space: Space
-        self.vma: Vma
-        self.entry = 0
 
     def note(self, step: str, detail: str) -> None:
         """Adds a step to the trail, if somebody wants to see it."""
@@ -157,10 +156,9 @@ class _Fault:
 
     def close(self) -> None:
         """Lets the other faults on the page go on."""
-        if self.claimed:
-            key = fault_key(self.space.id, self.vpn)
-            self.m.faulting.discard(key)
-            self.m.ports.wake(key, None)
+        key = fault_key(self.space.id, self.vpn)
+        self.m.faulting.discard(key)
+        self.m.ports.wake(key, None)
 
     # ── judging ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,11 +170,14 @@ class _Fault:
         first = self.trail is not None and not self.trail.steps
         if first:
             self.note_entry()
-        vma = self.find_vma()
+        vma = space.vmas.at(self.address) if self.address < USER_END else None
         if vma is None:
-            return self.segmentation_fault("no mapping covers the address")
+            vma = self.grown_vma()
+            if vma is None:
+                return self.segmentation_fault("no mapping covers the address")
         self.vma = vma
-        if not rights_allow(vma.rights, self.access) and not (self.force and not vma.shared):
+        allowed = vma.rights & self.access or rights_allow(vma.rights, self.access)
+        if not allowed and not (self.force and not vma.shared):
             return self.segmentation_fault(f"the mapping does not allow to {ACCESS_NAMES[self.access]}")
         if first:
             self.note("vma.found", f"{vma.start:#x}-{vma.end:#x} {vma.label}: the address is valid")
@@ -190,8 +191,9 @@ class _Fault:
                 self.outcome = Outcome.ZERO_FILLED
                 self.note("frames.allocated", "512 in a row, zeroed, for a huge page of 2 MiB")
                 return self.finish()
-            for table in build_tables(m, space, self.vpn):
-                self.note("table.allocated", f"frame {table}")
+            if space.table.missing(self.vpn):
+                for table in build_tables(m, space, self.vpn):
+                    self.note("table.allocated", f"frame {table}")
             return self.first_touch()
         if is_swap(entry):
             entry = self.read_swap()
@@ -199,19 +201,16 @@ class _Fault:
             return None
         return self.finish()
 
-    def find_vma(self) -> Vma | None:
-        """Returns the mapping that covers the address, grown down to it if it may."""
+    def grown_vma(self) -> Vma | None:
+        """Returns the mapping above the address, which none covers, grown down to it if it may."""
         if self.address >= USER_END:
             return None
         vmas = self.space.vmas
-        vma = vmas.at(self.address)
-        if vma is None:
-            vma = vmas.growable(self.address)
-            if vma is not None and not self.space.may_grow(vma):
-                return None
-            if vma is not None:
-                vmas.grow(vma)
-                self.note("vma.grown", f"{vma.label or 'the mapping'} now begins at {vma.start:#x}")
+        vma = vmas.growable(self.address)
+        if vma is None or not self.space.may_grow(vma):
+            return None
+        vmas.grow(vma)
+        self.note("vma.grown", f"{vma.label or 'the mapping'} now begins at {vma.start:#x}")
         return vma
 
     def must_copy(self, entry: int) -> bool:
@@ -301,7 +300,7 @@ class _Fault:
         if table.cas(self.vpn, 0, entry):
             exchange(table, self.vpn, entry)
         self.m.note_mapped(self.space, self.vpn, frame)
-        return self.finish(entry)
+        return self.finish(frame, entry)
 
     def copy(self) -> Step[None]:
         """Gives the space a frame of its own with the shared page's content. The page is in transit meanwhile."""
@@ -338,32 +337,32 @@ class _Fault:
 
     # ── ending ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def finish(self, entry: int = 0) -> FaultResult:
-        """Returns the result for a page in RAM; an entry that lags behind its mapping's rights is brought up."""
-        table = self.space.table
-        entry = entry or table.load(self.vpn)  # just written, or else as it stands
-        if not self.force and not permits(entry, self.access):
-            update(table, self.vpn, NX, leaf(frame_of(entry), self.vma.rights, bool(entry & COW)))
-            entry = table.load(self.vpn)
-        self.count()
+    def finish(self, frame: int = 0, entry: int = 0) -> FaultResult:
+        """Returns the result for a page in RAM: of an entry that was just written with its frame, or as it stands.
+
+        One that lags behind its mapping's rights is brought up.
+        """
+        if not frame:
+            entry = brought_up(self.space.table, self.vpn, self.vma.rights, 0 if self.force else self.access)
+            frame = frame_of(entry)
+        if self.outcome != _SPURIOUS:
+            self.count()
         if self.trail is None:
-            return FaultResult(self.outcome, frame_of(entry), entry)
+            return FaultResult(self.outcome, frame, entry)
         self.note("entry.written", f"{entry:#x} at page {self.vpn:#x}")
-        self.note("access.restarted", f"the {ACCESS_NAMES[self.access]} runs again and finds frame {frame_of(entry)}")
-        evicted = self.made_room and self.m.feed.was_evicted_for(frame_of(entry), self.cause())
-        return FaultResult(self.outcome, frame_of(entry), entry, self.trail.steps, around=self.around, evicted=evicted)
+        self.note("access.restarted", f"the {ACCESS_NAMES[self.access]} runs again and finds frame {frame}")
+        evicted = self.made_room and self.m.feed.was_evicted_for(frame, self.cause())
+        return FaultResult(self.outcome, frame, entry, self.trail.steps, around=self.around, evicted=evicted)
 
     def count(self) -> None:
         """Adds the fault to the space's counters: what read bytes from somewhere is major, all else minor."""
-        if self.outcome == _SPURIOUS:
-            return
-        space = self.space
+        m, space = self.m, self.space
         space.major_faults += self.was_read
         space.minor_faults += not self.was_read
         space.cow_faults += self.outcome == Outcome.COPIED
-        note_fault(self.m, space, self.vma, self.vpn, self.outcome, self.was_read)
+        note_fault(m, space, self.vma, self.vpn, self.outcome, self.was_read)
         outcome, access = _OUTCOME_NAMES[self.outcome], ACCESS_NAMES[self.access]
-        self.m.record(self.cause(), "page.faulted", outcome=outcome, access=access)
+        m.record(m.names.page(space.number, self.vpn), "page.faulted", outcome=outcome, access=access)
 
     def segmentation_fault(self, why: str) -> FaultResult:
         """Refuses the access: its mapping, or the lack of one, does not allow it."""

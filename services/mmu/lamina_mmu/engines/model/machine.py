@@ -41,6 +41,8 @@ from lamina_mmu.domain.swap import FIRST, LOST, SwapSpace
 from lamina_mmu.domain.vma import LOCKED
 from lamina_mmu.engines.model.policy_choice import PolicyChoice
 
+_FREE = int(Use.FREE)
+
 
 def usual_watermarks(frames: int, low: int = 0) -> tuple[int, int]:
     """Returns the watermarks (low, high) of a host with so many frames; the high one of a `low` that was chosen.
@@ -131,7 +133,7 @@ class Machine(PolicyChoice):
         if not frame:
             raise Short(self.groups.root)
         self.groups.charge(group, 1)
-        if frames.free < self.low:
+        if frames.by_use[_FREE] < self.low:
             self.ports.wake(PRESSURE, None)
         return frame
 
@@ -163,7 +165,7 @@ class Machine(PolicyChoice):
 
     def settle(self) -> None:
         """Makes the frames free whose last pin went after their page was given up."""
-        for frame in self.frames.limbo:
+        for frame in list(self.frames.limbo):
             if not self.ram.pins(frame):
                 self.frames.settle(frame)
 

@@ -59,6 +59,7 @@ _EXCEPTIONS = {
     19: (SIGFPE, SI_KERNEL),
 }
 """Exception vector → signal and si_code. Source: Linux arch/x86/kernel/traps.c."""
+_SYSCALL, _PAGE_FAULT = int(ExitReason.SYSCALL), int(ExitReason.PAGE_FAULT)
 _FETCH = 1 << 4
 _WRITE = 1 << 1
 _PRESENT = 1 << 0
@@ -67,9 +68,10 @@ _CARRY = 1
 
 def run_thread(thread: Thread) -> Step[None]:
     """Runs a thread to its end. What the layers below refuse for good kills its process, and is recorded."""
+    run = Run(thread)
     try:
         while thread.undisturbed or (yield from before_user(thread)):
-            result: RunResult = yield Run(thread)
+            result: RunResult = yield run
             thread.process.instructions += result.instructions
             thread.process.run_time_ns += result.run_time_ns
             if result.end is RunEnd.EXIT:
@@ -98,13 +100,20 @@ def lose_thread(thread: Thread) -> Step[None]:
 
 def _answer(thread: Thread) -> Step[None]:
     page = thread.page
-    record = page.load_exit()
-    reason = record.reason
-    if reason == ExitReason.SYSCALL:
+    reason = page.exit_reason
+    if reason == _SYSCALL:
         yield from dispatch(thread)
-    elif reason == ExitReason.PAGE_FAULT:
-        yield from _page_fault(thread, record)
-    elif reason == ExitReason.EXCEPTION:
+        return
+    if reason == _PAGE_FAULT:
+        code, address = page.exit_error_code, page.exit_address
+        access = Access.WRITE if code & _WRITE else Access.READ
+        if code & _FETCH:
+            access = Access.EXECUTE
+        if not (yield from user.resolve_fault(thread, thread.memory, address, access)) and not thread.must_die:
+            _segmentation_fault(thread, code, address)
+        return
+    record = page.load_exit()
+    if reason == ExitReason.EXCEPTION:
         signal, code = _EXCEPTIONS.get(record.vector, (SIGSEGV, SI_KERNEL))
         address = page.rip if code in (FPE_INTDIV, ILL_ILLOPN) else record.address
         thread.process.force_signal(thread, SignalInfo(signal, code, address=address))
@@ -119,16 +128,9 @@ def _answer(thread: Thread) -> Step[None]:
         thread.process.force_signal(thread, SignalInfo(SIGSEGV, SI_KERNEL))
 
 
-def _page_fault(thread: Thread, record: ExitRecord) -> Step[None]:
-    access = Access.READ
-    if record.error_code & _FETCH:
-        access = Access.EXECUTE
-    elif record.error_code & _WRITE:
-        access = Access.WRITE
-    if (yield from user.resolve_fault(thread, thread.memory, record.address, access)) or thread.must_die:
-        return
-    code = SEGV_ACCERR if record.error_code & _PRESENT else SEGV_MAPERR
-    thread.process.force_signal(thread, SignalInfo(SIGSEGV, code, address=record.address))
+def _segmentation_fault(thread: Thread, error_code: int, address: int) -> None:
+    code = SEGV_ACCERR if error_code & _PRESENT else SEGV_MAPERR
+    thread.process.force_signal(thread, SignalInfo(SIGSEGV, code, address=address))
 
 
 def _cpuid(page: RunPage, record: ExitRecord) -> None:
