@@ -9,8 +9,9 @@ one ring after another, with nothing decided. Times are the processor's, sides t
 machine is shared, so only ratios within a round mean much. The aim is 20 million frames of 64 bytes a second.
 
 The shape of the rings counts: 256 slots of 2112 bytes stay in a core's cache. With slots of 2048 bytes, or any multiple
-of 128, all frames begin in a few of its sets and drive each other out; with 1024 slots they do not fit. The last lines
-tell what that costs.
+of 128, all frames begin in a few of its sets and drive each other out; with 1024 slots they do not fit. A table tells
+what that costs. The last one has many sizes of the MAC table by turns: how flat the price of a frame is, and whether
+that is the table's doing or that of traffic and rings, which bare copies have too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import mmap
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -88,21 +90,21 @@ class Bench:
         traffic = frames_between(max(stations, PORTS), size)
         bursts = [(port, Burst.of(frames)) for port, frames in traffic]
         parts = [(port, [Burst.of(frames[at::PORTS]) for at in range(PORTS)]) for port, frames in traffic]
-        plane = self._plane(stations)
+        plane = self.plane(stations)
         reference = model([Sink() for _ in range(PORTS)])
         introduce(lambda port, frames: reference.transmit(port, frames, 0), stations)
         rates: list[list[float]] = [[], [], []]
         times = itertools.count(1_000, 1_000)  # a burst's time is written into the entries of all its sources
         for _ in range(rounds):
-            rates[0].append(rate(lambda port, burst: plane.transmit(port, burst, next(times)), bursts, self._receive))
+            rates[0].append(rate(lambda port, burst: plane.transmit(port, burst, next(times)), bursts, self.receive))
             rates[1].append(
                 rate(lambda port, frames: reference.transmit(port, frames, next(times)), traffic[:FEW], nothing)
             )
-            rates[2].append(rate(lambda _, burst: self._copy(burst), parts, self._receive))
+            rates[2].append(rate(lambda _, burst: self.copy(burst), parts, self.receive))
         found = [statistics.median(one) for one in rates]
         return found[0], found[1], found[2]
 
-    def _plane(self, stations: int) -> Plane:
+    def plane(self, stations: int) -> Plane:
         """Return a plane whose table knows the stations, and whose receivers are empty."""
         engine = model([RingSink(ring) for ring in self._rings])
         plane = Plane(engine, Rng("bench").randrange(1 << 64))
@@ -110,11 +112,12 @@ class Bench:
         self._empty()
         return plane
 
-    def _copy(self, parts: list[Burst]) -> None:
+    def copy(self, parts: list[Burst]) -> None:
+        """Copy frames into the rings, one ring after another."""
         for ring, part in zip(self._rings, parts, strict=True):
             ring.push(part)
 
-    def _receive(self) -> None:
+    def receive(self) -> None:
         """Take a burst out of the rings, whole: frames that do not fit are soon switched."""
         arrived = self._empty()
         if arrived != BURST:
@@ -186,6 +189,41 @@ def rate(
     return frames / spent / 1e6
 
 
+def prices(counts: Sequence[int], rounds: int) -> list[tuple[float, float, float]]:
+    """Return, for each size of the table, ns a frame in the plane and in bare copies, and the ratio to 1,000 addresses.
+
+    All sizes take turns, so that what else the machine does meets each of them; a ratio is one of the same round.
+    """
+    sides = []
+    for count in counts:
+        bench, traffic = Bench(), frames_between(max(count, PORTS), 64)
+        parts = [(port, [Burst.of(frames[at::PORTS]) for at in range(PORTS)]) for port, frames in traffic]
+        sides.append((bench, bench.plane(count), [(port, Burst.of(frames)) for port, frames in traffic], parts))
+    spent: list[list[tuple[float, float]]] = [[] for _ in sides]
+    for turn in range(rounds):
+        for (bench, plane, bursts, parts), found in zip(sides, spent, strict=True):
+            switch = partial(_switch, plane, 1_000 * (turn + 1))
+            copy = partial(_copy, bench)
+            found.append((1e3 / rate(switch, bursts, bench.receive), 1e3 / rate(copy, parts, bench.receive)))
+    usual = spent[counts.index(1_000)]
+    return [
+        (
+            statistics.median(plane for plane, _ in found),
+            statistics.median(copy for _, copy in found),
+            statistics.median(plane / other for (plane, _), (other, _) in zip(found, usual, strict=True)),
+        )
+        for found in spent
+    ]
+
+
+def _switch(plane: Plane, now_ns: int, port: int, burst: Burst) -> None:
+    plane.transmit(port, burst, now_ns)
+
+
+def _copy(bench: Bench, _port: int, parts: list[Burst]) -> None:
+    bench.copy(parts)
+
+
 def main() -> int:
     """Run all measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -208,13 +246,17 @@ def main() -> int:
         of_shape = Bench(shape)
         found = [of_shape.measure(SIZES[0], stations, args.rounds)[0] for stations in TABLES]
         print(f"{shape.slots:>7,} × {shape.slot_bytes:>6}" + "".join(f"{plane:>10.1f}" for plane in found), flush=True)
+    told = prices(FINE, args.rounds)
+    print(f"\n{'addresses':>10}{'plane ns':>10}{'copy ns':>9}{'× 1,000':>9}   64 bytes, all sizes by turns")
+    for count, (plane, copy, ratio) in zip(FINE, told, strict=True):
+        print(f"{count:>10,}{plane:>10.1f}{copy:>9.1f}{ratio:>9.2f}")
     if args.plot is not None:
-        points = [(float(count), 1e3 / bench.measure(64, count, args.rounds)[0]) for count in FINE]
-        drawn = chart.lines(
-            "Price of a frame of 64 bytes", "addresses in the table", "ns", [chart.Series("plane", tuple(points))]
-        )
-        args.plot.write_text(svg.draw(drawn))
-        print(f"written: {args.plot}; {', '.join(f'{count:,.0f}: {price:.0f} ns' for count, price in points)}")
+        series = [
+            chart.Series(name, tuple((float(count), one[side]) for count, one in zip(FINE, told, strict=True)))
+            for side, name in enumerate(("plane", "copy"))
+        ]
+        args.plot.write_text(svg.draw(chart.lines("Price of a frame of 64 bytes", "addresses", "ns", series)))
+        print(f"written: {args.plot}")
     return 0
 
 

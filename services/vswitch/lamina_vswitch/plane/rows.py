@@ -69,6 +69,7 @@ class Rows:
     def __init__(self, engine: ModelEngine) -> None:
         self._engine = engine
         self._table: Any = memory.words(64, _WORDS)
+        self._address: int = self._table.ctypes.data
         self._revisions: dict[str, tuple[ReferenceType[Switch], int]] = {}
         self._floods: dict[str, list[Any]] = {}
         self._simple: dict[tuple[bool, int], bool] = {}
@@ -78,8 +79,7 @@ class Rows:
     @property
     def address(self) -> int:
         """Address of row 0."""
-        address: int = self._table.ctypes.data
-        return address
+        return self._address
 
     def __len__(self) -> int:
         return len(self._table)
@@ -93,7 +93,7 @@ class Rows:
         if highest >= len(self._table):
             table: Any = memory.words(2 * highest, _WORDS)
             table[: len(self._table)] = self._table
-            self._table = table
+            self._table, self._address = table, table.ctypes.data
         if known is None or known[0]() is not switch:
             self._vlans[switch.name] = vlans = Vlans(self.formed_here)
             self._engine.count_trunks_by(switch, vlans.take)

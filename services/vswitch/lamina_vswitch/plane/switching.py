@@ -48,6 +48,8 @@ class Plane:
         self._outbox_size = OUTBOX
         self._looks: Any = memory.words(job.LOOKS_KEPT, 1 << (job.LOOK_SHIFT - 3))
         self._outbox: Any = np.zeros((OUTBOX, 4), np.int64)
+        self._touched_at: int = self._touched.ctypes.data
+        self._outbox_at: int = self._outbox.ctypes.data
         self._address: int = self._job.ctypes.data
         self._words = memoryview(self._job.data)
         self._words[job.LOOKS >> 3] = self._looks.ctypes.data
@@ -142,16 +144,18 @@ class Plane:
         """Fill in a job that goes on at frame `first`."""
         if len(self._touched) < len(self._rows):
             self._touched = np.zeros((len(self._rows), 1 << (job.REPORT_SHIFT - 3)), np.int64)
+            self._touched_at = self._touched.ctypes.data
         if self._outbox_size < 2 * len(self._rows):
             self._outbox_size = 2 * len(self._rows)
             self._outbox = np.zeros((self._outbox_size, 4), np.int64)
+            self._outbox_at = self._outbox.ctypes.data
         words = self._words
         words[job.HEAD >> 3], words[job.PORTS >> 3] = fdb.head, self._rows.address
         words[job.SLOT >> 3], words[job.VLAN >> 3] = slot, switch.ports[slot].vlan
         words[job.MTU >> 3], words[job.NOW >> 3] = switch.mtu_bytes, now_ns
         words[job.BURST >> 3], words[job.COUNT >> 3] = burst.address, len(burst)
         words[job.FIRST >> 3], words[job.LOOKED >> 3] = first, first
-        words[job.TOUCHED >> 3], words[job.OUTBOX >> 3] = self._touched.ctypes.data, self._outbox.ctypes.data
+        words[job.TOUCHED >> 3], words[job.OUTBOX >> 3] = self._touched_at, self._outbox_at
         words[job.OUTBOX_SIZE >> 3], words[job.PRIVATE >> 3] = self._outbox_size, burst.private
         vlans = self._rows.vlans(switch, slot)
         if vlans is not None and not self._rows.decided_here(slot):
