@@ -17,8 +17,9 @@ from lamina_vswitch.domain.backend.definition import Packet
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.ebpf import bypass_code as code
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.io.backends.bypass import Bypass, Junction
+from lamina_vswitch.io.backends.bypass import Bypass
 from lamina_vswitch.io.backends.device_state import DeviceState
+from lamina_vswitch.io.backends.junction import Junction
 from lamina_vswitch.io.backends.packet import PacketBackend
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.plane.switching import Plane
@@ -52,7 +53,8 @@ class World:
         self.bypass = self.network.do(lambda: Bypass(self.engine)) if bypassed else None
         self.backends: dict[int, PacketBackend] = {}
         self.ends: dict[int, socket.socket] = {}
-        self.sent = 0
+        self.sent = self._count = 0
+        self._heard: dict[int, list[bytes]] = {slot: [] for slot in SLOTS}
         for slot in SLOTS:
             self.engine.add_port("s", slot, f"p{slot}", 0, True)
             self.network.run(f"ip link add name s{slot} type veth peer name e{slot}")
@@ -115,14 +117,25 @@ class World:
             assert asyncio.get_running_loop().time() < end, "it never came to be"
             await asyncio.sleep(0)
 
-    def arrived(self, slot: int) -> list[bytes]:
-        """Return what arrived at an end since the last time, in order."""
-        found = []
-        while True:
-            try:
-                found.append(self.ends[slot].recv(65536))
-            except BlockingIOError:
-                return found
+    async def arrived(self, slot: int) -> list[bytes]:
+        """Return what arrived at an end since the last time, in order, once all that was sent is there.
+
+        The kernel may hand a frame on a while after it was counted.
+        """
+        await self.until(lambda: self._listen() == sum(self.engine.counters(each).sent_frames for each in SLOTS))
+        found, self._heard[slot] = self._heard[slot], []
+        return found
+
+    def _listen(self) -> int:
+        """Take what lies at all ends; return how many frames that were so far."""
+        for slot in SLOTS:
+            while True:
+                try:
+                    self._heard[slot].append(self.ends[slot].recv(65536))
+                except BlockingIOError:
+                    break
+                self._count += 1
+        return self._count
 
     def close(self) -> None:
         """Close everything; interfaces go with the namespace."""

@@ -20,6 +20,13 @@ from lamina_vswitch.ebpf import instructions as bpf
         (bpf.set_bits(3, 10), "470300000a000000"),
         (bpf.call(23), "8500000017000000"),
         (bpf.leave(), "9500000000000000"),
+        (bpf.load16(9, 10, -10), "69a9f6ff00000000"),
+        (bpf.load64(2, 6, 20), "7962140000000000"),
+        (bpf.store64(10, -8, 7), "7b7af8ff00000000"),
+        (bpf.fetch_and_add(7, 40, 1), "db17280001000000"),
+        (bpf.exchange(7, 32, 1), "db172000e1000000"),
+        (bpf.load_value(1, 5, 16), "18210000050000000000000010000000"),
+        (bpf.load_number(2, 0x9E3779B97F4A7C15), "18020000157c4a7f00000000b979379e"),
         (bpf.load_map(1, 5), "18110000050000000000000000000000"),
     ],
 )

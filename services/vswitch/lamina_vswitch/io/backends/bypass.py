@@ -25,30 +25,12 @@ from lamina_vswitch.ebpf.instructions import assemble
 from lamina_vswitch.ebpf.programs import SharedMemory, attach_first, load_first_classifier, load_socket_filter
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.io.backends.device_state import DeviceState
+from lamina_vswitch.io.backends.junction import COUNTED, Junction, Member
 
 _TICK_S, _TICK_NS = 1.0, 1_000_000_000
 _LEAST_AGEING_NS = 4 * _TICK_NS
 """Half of it is at least two ticks, so that what was taken over last is never older than a life."""
 _PLACE = code.STATION_BYTES
-_COUNTED = (code.IN_FRAMES, code.IN_BYTES, code.OUT_FRAMES, code.OUT_BYTES, code.LOST)
-
-
-@dataclass(slots=True)
-class _Member:
-    """A port that takes part: its number in the programs, its device and whether frames wait at its way out.
-
-    `offset_ns` is the switch's time less the kernel's, `space` the network namespace, `hold` keeps the redirector.
-    """
-
-    switch: Switch
-    number: int
-    offset_ns: int
-    space: int
-    device: DeviceState
-    filter: int
-    hold: int
-    waits: bool = False
-    counted: list[int] = field(default_factory=lambda: [0] * len(_COUNTED))
 
 
 @dataclass(slots=True)
@@ -67,7 +49,7 @@ class Bypass:
         self._engine = engine
         self._memory = SharedMemory(code.MEMORY_BYTES)
         self._words = self._memory.words
-        self._members: dict[int, _Member] = {}
+        self._members: dict[int, Member] = {}
         self._filled: dict[str, _Filled] = {}
         self._free = list(range(code.MOST_PORTS - 1, 0, -1))
         self._domains = 0
@@ -111,15 +93,19 @@ class Bypass:
         base = self._port_at(number)
         self._words[base : base + code.PORT_BYTES // 8] = memoryview(bytes(code.PORT_BYTES)).cast("Q")
         self._words[base + (code.DEVICE >> 3)] = index
+        for processor in range(code.MOST_PROCESSORS):  # a note of an earlier port with this number
+            note = (code.NOTES_AT + processor * code.NOTE_BYTES) >> 3
+            if self._words[note] >> 32 == number:
+                self._words[note] = 0
         offset_ns = now_ns() - time.monotonic_ns()  # never too late: no station was heard in the future
         switch = self._engine.switch_at(slot)
-        member = _Member(switch, number, offset_ns, space, device, held[0], held[2])
+        member = Member(switch, number, offset_ns, space, device, held[0], held[2])
         member.counted = self._counts(number)
         self._members[slot] = member
         self.left(switch)
         return Junction(self, slot, member)
 
-    def leave(self, slot: int, member: _Member) -> None:
+    def leave(self, slot: int, member: Member) -> None:
         """Let a port take part no more; its socket is closed next. Idempotent."""
         if self._members.get(slot) is not member:
             return
@@ -187,26 +173,26 @@ class Bypass:
         if self._filled and time.monotonic_ns() - self._settled_ns > _TICK_NS:
             self._settle_all()
 
-    def look(self, member: _Member) -> None:
+    def look(self, member: Member) -> None:
         """Hear what the kernel tells of devices."""
         if member.device.changed():
             self.left(member.switch)
 
-    def set_waits(self, member: _Member, waits: bool) -> None:
+    def set_waits(self, member: Member, waits: bool) -> None:
         """Note whether frames wait at the way out of a port, which none may pass."""
         if member.waits != waits:
             member.waits = waits
             self.left(member.switch)
 
-    def word(self, member: _Member, place: int) -> int:
+    def word(self, member: Member, place: int) -> int:
         """Return a word of a port."""
         return self._words[self._port_at(member.number) + (place >> 3)]
 
-    def set_word(self, member: _Member, place: int, value: int) -> None:
+    def set_word(self, member: Member, place: int, value: int) -> None:
         """Set a word of a port."""
         self._words[self._port_at(member.number) + (place >> 3)] = value
 
-    def take_lost(self, member: _Member) -> int:
+    def take_lost(self, member: Member) -> int:
         """Return how many frames were lost while the ring was emptied, since the last time."""
         now = self._counts(member.number)[-1]
         lost, member.counted[-1] = now - member.counted[-1], now
@@ -272,7 +258,7 @@ class Bypass:
                 filled.stations[key] = place
                 return
 
-    def _take_counts(self, port: Port, member: _Member) -> None:
+    def _take_counts(self, port: Port, member: Member) -> None:
         now = self._counts(member.number)
         received, received_bytes, sent, sent_bytes, _ = (a - b for a, b in zip(now, member.counted, strict=True))
         member.counted[:-1] = now[:-1]
@@ -284,10 +270,10 @@ class Bypass:
 
     def _counts(self, number: int) -> list[int]:
         """Return what all processors counted at a port."""
-        totals = [0] * len(_COUNTED)
+        totals = [0] * len(COUNTED)
         for processor in range(self._rows):
             base = code.COUNTS_AT + (processor * code.MOST_PORTS + number) * code.ROW_BYTES
-            for at, place in enumerate(_COUNTED):
+            for at, place in enumerate(COUNTED):
                 totals[at] += self._words[(base + place) >> 3]
         return totals
 
@@ -307,7 +293,7 @@ class Bypass:
             if entry is not None and not entry.static and entry.port == slot and entry.seen_ns < seen_ns:
                 switch.fdb.learn(vlan, mac, slot, seen_ns)
 
-    def _take_sample(self, port: Port, member: _Member) -> None:
+    def _take_sample(self, port: Port, member: Member) -> None:
         """Have the frame recorded that was kept, and say when the next one shall be."""
         size = self.word(member, code.SAMPLE_BYTES)
         if not size:
@@ -340,60 +326,3 @@ class Bypass:
     def _port_at(number: int) -> int:
         """Return the first word of a port."""
         return (code.PORTS_AT + number * code.PORT_BYTES) >> 3
-
-
-class Junction:
-    """One port at the bypass, for its backend."""
-
-    def __init__(self, bypass: Bypass, slot: int, member: _Member) -> None:
-        self._bypass, self._slot, self._member = bypass, slot, member
-
-    @property
-    def filter(self) -> int:
-        """Descriptor of the filter for the packet socket."""
-        return self._member.filter
-
-    def start(self) -> None:
-        """Begin to hear of the device."""
-        descriptor = self._member.device.descriptor
-        asyncio.get_running_loop().add_reader(descriptor, self._bypass.look, self._member)
-
-    def begin(self) -> None:
-        """Get ready for frames that are about to be switched."""
-        self._bypass.catch_up()
-
-    def learn(self, heads: Iterable[bytes], now_ns: int) -> None:
-        """Learn from frames that were switched."""
-        self._bypass.learn(self._slot, heads, now_ns)
-
-    def dealt_with(self, frames: int) -> None:
-        """Count frames of the socket that were switched, or for which its ring had no room."""
-        dealt = self._bypass.word(self._member, code.DEALT) + frames
-        self._bypass.set_word(self._member, code.DEALT, dealt)
-        if self.drains and dealt >= self._bypass.word(self._member, code.HANDED):
-            self._bypass.set_word(self._member, code.DRAINS, 0)
-
-    @property
-    def drains(self) -> bool:
-        """Whether the ring is being emptied."""
-        return bool(self._bypass.word(self._member, code.DRAINS))
-
-    def drain(self) -> None:
-        """Have the ring emptied, which is full: flows that are too fast for it lose frames, and go on in the kernel."""
-        if self._bypass.word(self._member, code.DOMAIN):
-            self._bypass.set_word(self._member, code.DRAINS, 1)
-
-    def lost(self) -> int:
-        """Return how many frames that cost since the last time."""
-        return self._bypass.take_lost(self._member)
-
-    def set_waits(self, waits: bool) -> None:
-        """Note whether frames wait at the way out."""
-        self._bypass.set_waits(self._member, waits)
-
-    def close(self) -> None:
-        """Leave. Idempotent."""
-        descriptor = self._member.device.descriptor
-        if descriptor >= 0:
-            asyncio.get_running_loop().remove_reader(descriptor)
-        self._bypass.leave(self._slot, self._member)

@@ -24,7 +24,8 @@ from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import refusal
 
 if TYPE_CHECKING:
-    from lamina_vswitch.io.backends.bypass import Bypass, Junction
+    from lamina_vswitch.io.backends.bypass import Bypass
+    from lamina_vswitch.io.backends.junction import Junction
     from lamina_vswitch.plane.lanes import PacketLane, Wire
     from lamina_vswitch.plane.switching import Plane
 
