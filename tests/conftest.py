@@ -6,6 +6,8 @@ import asyncio
 import os
 import shutil
 import tempfile
+import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -35,12 +37,31 @@ def pytest_asyncio_loop_factories(
     return loop_factories(item, TESTS)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    """Leaves the order of files to `longest_first`: xdist would begin with those that have the most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks every test with its kind, the name of its folder, so that `-m property` selects it."""
     items[:] = [item for item in items if is_possible(item)]
     for item in items:
         if item.path.is_relative_to(TESTS):
             item.add_marker(item.path.relative_to(TESTS).parts[0])
+    if hasattr(config, "workerinput"):  # one of several processes
+        longest_first(items)
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Sorts tests by file: those of `long_files.toml` as they stand there, then those with many tests.
+
+    Each process takes the next file when it has done one; one that begins late and takes long is waited for.
+    """
+    listed = tomllib.loads((TESTS / "long_files.toml").read_text())["files"]
+    place = {TESTS.parent / name: number for number, name in enumerate(listed)}
+    count = Counter(item.path for item in items)
+    items.sort(key=lambda item: (place.get(item.path, len(place)), -count[item.path]))
 
 
 @pytest.fixture

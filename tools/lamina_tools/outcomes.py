@@ -6,6 +6,7 @@ pytest's own reports give counts for people; `./run test` needs each skipped tes
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ class Outcome:
     result: str
     reason: str = ""
     """Why it was skipped, or is expected to fail."""
+    seconds: float = 0.0
+    """How long it took, what it was set up with and torn down included."""
 
 
 def read(path: Path) -> list[Outcome]:
@@ -34,18 +37,39 @@ def read(path: Path) -> list[Outcome]:
     return list({outcome.test: outcome for outcome in found}.values())
 
 
+def seconds_by_file(outcomes: Iterable[Outcome]) -> dict[str, float]:
+    """Returns how long each file of tests took, the longest first."""
+    seconds: dict[str, float] = {}
+    for outcome in outcomes:
+        file = outcome.test.partition("::")[0]
+        seconds[file] = seconds.get(file, 0.0) + outcome.seconds
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+
 class Writer:
     """Writes the outcomes as the reports come in."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._seconds: dict[str, float] = {}
+        self._last: dict[str, tuple[str, str]] = {}
         path.write_text("")
 
     def _write(self, test: str, result: str, reason: str = "") -> None:
+        self._last[test] = (result, reason)
         with self._path.open("a") as out:
-            out.write(json.dumps(asdict(Outcome(test, result, reason))) + "\n")
+            out.write(json.dumps(asdict(Outcome(test, result, reason, self._seconds.get(test, 0.0)))) + "\n")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Notes what decided a test, and when it is over how long it took."""
+        self._seconds[report.nodeid] = self._seconds.get(report.nodeid, 0.0) + report.duration
+        self._decide(report)
+        if report.when == "teardown":
+            if report.nodeid in self._last:
+                self._write(report.nodeid, *self._last[report.nodeid])
+            self._seconds.pop(report.nodeid)
+
+    def _decide(self, report: pytest.TestReport) -> None:
         """Notes what decided a test: a skip or a failure in any phase, or a call that passed."""
         expected = getattr(report, "wasxfail", None)
         if expected is not None and report.skipped:

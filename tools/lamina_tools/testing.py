@@ -36,6 +36,10 @@ BESIDE = "e2e"
 """A kind that one process runs, and that waits for Docker more than it computes: on more than one core it runs beside
 the other kinds of one process, which come last then, and its output is told when it has ended."""
 
+LONG_S = 10.0
+"""Files that took longer are told, the longest first, and at most so many:"""
+MOST_LONG = 20
+
 NO_TESTS = 5
 """pytest's exit status when it found no test to run."""
 
@@ -192,6 +196,8 @@ def summary(runs: Sequence[Run], refused: Sequence[Outcome]) -> str:
     for title, kind in (("skipped", SKIPPED), ("expected to fail", EXPECTED)):
         found = sorted((o for o in results if o.result == kind), key=lambda o: o.test)
         lines += ["", f"{title}:", *(f"  {o.test}: {o.reason}" for o in found)] if found else []
+    took = [item for item in outcomes.seconds_by_file(results).items() if item[1] > LONG_S][:MOST_LONG]
+    lines += ["", "longest files:", *(f"  {file}: {seconds:.0f} s" for file, seconds in took)] if took else []
     unstable = sorted(test for run in runs for test in run.unstable)
     if unstable:
         lines += ["", "unstable, failed and then passed alone; mend them:", *(f"  {test}" for test in unstable)]

@@ -37,6 +37,19 @@ def test_unexpected(): assert True
 def test_breaks(breaks_at_the_end): assert True
 """
 
+SLOW = """
+import pytest, time
+
+@pytest.fixture
+def slow():
+    time.sleep(0.01)
+    yield
+    time.sleep(0.01)
+
+def test_takes(slow): time.sleep(0.01)
+def test_breaks(slow): assert False
+"""
+
 
 def run_pytest(folder: Path, *arguments: str) -> dict[str, Outcome]:
     """Runs pytest on a folder with the plugin; returns the outcomes by test name."""
@@ -66,6 +79,16 @@ def test_every_outcome_is_written(tmp_path: Path, arguments: tuple[str, ...]) ->
         "test_unexpected": (FAILED, ""),
         "test_breaks": (FAILED, ""),
     }
+
+
+def test_how_long_a_test_took_is_written(tmp_path: Path) -> None:
+    """The time counts what a test was set up with and torn down, whatever became of it."""
+    (tmp_path / "test_slow.py").write_text(SLOW)
+    found = run_pytest(tmp_path)
+    assert 0.03 <= found["test_takes"].seconds < 10
+    assert found["test_takes"].result == PASSED
+    assert found["test_breaks"].seconds >= 0.02
+    assert found["test_breaks"].result == FAILED
 
 
 @pytest.mark.parametrize("arguments", [(), ("-n", "2")], ids=["one process", "xdist"])
@@ -199,6 +222,15 @@ def test_the_summary_closes_with_the_sum() -> None:
     assert "  c: needs root" in text
     assert "  d: differs" in text
     assert text.splitlines()[-1] == "2 passed, 1 failed, 2 skipped"
+
+
+def test_the_summary_names_the_files_that_took_long() -> None:
+    """Times of a file's tests are added; files that took little are not told."""
+    long = [Outcome(f"tests/unit/test_a.py::test_{n}", PASSED, seconds=6.0) for n in range(2)]
+    longer = Outcome("tests/unit/test_c.py::test_d", FAILED, seconds=70.4)
+    short = Outcome("tests/unit/test_b.py::test_c", PASSED, seconds=9.0)
+    text = testing.summary([Run("unit", 1, 1.0, (*long, short, longer))], [])
+    assert "longest files:\n  tests/unit/test_c.py: 70 s\n  tests/unit/test_a.py: 12 s\n\n" in text
 
 
 def test_a_pytest_that_stops_is_a_failure() -> None:
