@@ -10,8 +10,9 @@ machine is shared, so only ratios within a round mean much. The aim is 20 millio
 
 The shape of the rings counts: 256 slots of 2112 bytes stay in a core's cache. With slots of 2048 bytes, or any multiple
 of 128, all frames begin in a few of its sets and drive each other out; with 1024 slots they do not fit. A table tells
-what that costs. The last one has many sizes of the MAC table by turns: how flat the price of a frame is, and whether
-that is the table's doing or that of traffic and rings, which bare copies have too.
+what that costs. Then some of the ports are trunks, whose frames of 64 bytes have four more for a tag, which is put on,
+taken off or passed. The last one has many sizes of the MAC table by turns: how flat the price of a frame is, and
+whether that is the table's doing or that of traffic and rings, which bare copies have too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ import numpy as np
 from lamina_cli.drawing import chart, svg
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.policy.settings import PolicyInForce
+from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.ring_layout import Geometry
 from lamina_vswitch.engines.interface import FrameSink
 from lamina_vswitch.engines.model.engine import ModelEngine
@@ -45,6 +48,8 @@ AIM = 20.0
 SIZES, TABLES = (64, 512, 1518), (10, 1_000, 100_000)
 FINE = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 SHAPES = (Geometry(1, 256, 2112), Geometry(1, 256, 2048), Geometry(1, 1024, 2112), Geometry(1, 1024, 2048))
+TRUNKS = (0, 1, 8, PORTS)
+"""How many of the ports are trunks: 1 shows what access ports pay beside one, 16 what goes from trunk to trunk."""
 Traffic = list[tuple[int, list[bytes]]]
 Frames = TypeVar("Frames", list[bytes], Burst, list[Burst])
 
@@ -104,11 +109,23 @@ class Bench:
         found = [statistics.median(one) for one in rates]
         return found[0], found[1], found[2]
 
-    def plane(self, stations: int) -> Plane:
-        """Return a plane whose table knows the stations, and whose receivers are empty."""
+    def measure_trunks(self, stations: int, rounds: int) -> list[float]:
+        """Return millions of frames a second with as many trunks as TRUNKS says; their frames have tags."""
+        traffic = frames_between(max(stations, PORTS), SIZES[0])
+        loads = [[(port, Burst.of(tagged(port, frames, trunks))) for port, frames in traffic] for trunks in TRUNKS]
+        rates: list[list[float]] = [[] for _ in TRUNKS]
+        for _ in range(rounds):
+            for trunks, load, found in zip(TRUNKS, loads, rates, strict=True):
+                found.append(rate(partial(send, self.plane(stations, trunks)), load, self.receive))
+        return [statistics.median(found) for found in rates]
+
+    def plane(self, stations: int, trunks: int = 0) -> Plane:
+        """Return a plane whose table knows the stations, and whose receivers are empty. The first ports are trunks."""
         engine = model([RingSink(ring) for ring in self._rings])
+        for slot in range(1, trunks + 1):
+            engine.set_policy(slot, 0, PolicyInForce(trunk=Trunk()), 0)
         plane = Plane(engine, Rng("bench").randrange(1 << 64))
-        introduce(lambda port, frames: plane.transmit(port, Burst.of(frames), 0), stations)
+        introduce(lambda port, frames: send(plane, port, Burst.of(tagged(port, frames, trunks))), stations)
         self._empty()
         return plane
 
@@ -130,6 +147,17 @@ class Bench:
             ring.give_back(waiting)
             arrived += waiting
         return arrived
+
+
+def send(plane: Plane, port: int, burst: Burst) -> None:
+    """Switch a burst."""
+    plane.transmit(port, burst, 1)
+
+
+def tagged(port: int, frames: list[bytes], trunks: int) -> list[bytes]:
+    """Return frames as they come in at a port, with tags if it is one of the first, which are trunks."""
+    tag = b"\x81\x00" + VLAN.to_bytes(2, "big")
+    return [frame[:12] + tag + frame[12:] for frame in frames] if port <= trunks else frames
 
 
 def mac(number: int) -> bytes:
@@ -246,6 +274,10 @@ def main() -> int:
         of_shape = Bench(shape)
         found = [of_shape.measure(SIZES[0], stations, args.rounds)[0] for stations in TABLES]
         print(f"{shape.slots:>7,} × {shape.slot_bytes:>6}" + "".join(f"{plane:>10.1f}" for plane in found), flush=True)
+    print(f"\n{'trunks':>16}" + "".join(f"{stations:>10,}" for stations in TABLES) + "   stations, plane M/s")
+    of_trunks = [bench.measure_trunks(stations, args.rounds) for stations in TABLES]
+    for number, trunks in enumerate(TRUNKS):
+        print(f"{trunks:>10} of {PORTS}" + "".join(f"{found[number]:>10.1f}" for found in of_trunks), flush=True)
     told = prices(FINE, args.rounds)
     print(f"\n{'addresses':>10}{'plane ns':>10}{'copy ns':>9}{'× 1,000':>9}   64 bytes, all sizes by turns")
     for count, (plane, copy, ratio) in zip(FINE, told, strict=True):

@@ -81,8 +81,9 @@ HERE, FLOODS_HERE, EXPOSES, STANDBY, HEARERS, HEARD_BY = range(0, 48, 8)
 would be read there; whether somebody hears floods at another uplink alone; number of ports that hear floods, and
 address of what becomes of the frames there."""
 TARGETS = 64
-"""0: not for the plane; below 0: dropped, the reason; above: the slot, and above it the form for each kind of tag."""
-TARGET_FORM_SHIFT, TRUNK_TARGET = 32, 1 << 52
+"""0: not for the plane; below 0: dropped, the reason; above: the slot, and above it the form for each kind of tag, and
+whether the port is a trunk or leads out of the host."""
+TARGET_FORM_SHIFT, TRUNK_TARGET, UPLINK_TARGET = 32, 1 << 52, 1 << 53
 FORM_BITS = 4
 AS_IT_CAME, UNTAGGED, WITH_TAG, RETAGGED = range(1, 5)
 """Forms; their order is that of `domain.tagging.Form`."""

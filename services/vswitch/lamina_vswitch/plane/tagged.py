@@ -12,6 +12,7 @@ from lamina_vswitch.plane.flows import source_of, way_out
 from lamina_vswitch.plane.native import Word, compiled, i64, inlined, load64, store64
 from lamina_vswitch.plane.pipeline import (
     DESTINATION_DOWN,
+    GROUP,
     HEADER_BYTES,
     LINK_LOCAL,
     NO_DESTINATION,
@@ -21,6 +22,7 @@ from lamina_vswitch.plane.pipeline import (
     RUNT,
     SAME_PORT,
     SOURCE_INVALID,
+    TAG_BYTES,
     TPID,
     VLAN_MISMATCH,
     VLAN_TRUNCATED,
@@ -32,7 +34,7 @@ TEAMING_STANDBY = 24
 """A reason that is decided here alone; a number of `domain.drop.DropReason`."""
 FLOOD, NO_ENTRY, OUTBOX_FULL = 0, -102, -103
 """Beside what `pipeline.decide` returns: the port's entry has to be made; the outbox has no room for this frame."""
-_ADDRESS, _PREFIX, _LINK_LOCAL = (1 << 48) - 1, (1 << 40) - 1, 0x0000C28001
+_VID, _ADDRESS, _PREFIX, _LINK_LOCAL = 0x0FFF, (1 << 48) - 1, (1 << 40) - 1, 0x0000C28001
 
 
 @compiled(i64(i64, i64))
@@ -141,6 +143,15 @@ def admission(work: Word, entry: Word, one: Word, room: Word) -> Word:
     return OUTBOX_FULL if load64(vlan + job.HEARERS) + 1 > room else 0
 
 
+@compiled(i64(i64, i64, i64, i64))
+def _up(work: Word, entry: Word, one: Word, index: Word) -> Word:
+    """Returns what becomes of a frame at the uplink that it takes; 0 when there is none, or it came in at one."""
+    if load64(work + job.KIND) & job.UPLINK_PORT:
+        return 0
+    way = way_out(work, entry, one, load64(load64(work + job.BURST) + (index << job.PLACE_SHIFT)))
+    return load64(load64(entry + job.ENTRY_VLAN) + job.TARGETS + 8 * way) if way != 0 else 0
+
+
 @compiled(i64(i64, i64, i64, i64, i64))
 def decide(work: Word, entry: Word, one: Word, index: Word, frame: Word) -> Word:
     """Decides about a frame that comes in by an `entry`, and learns from it.
@@ -173,4 +184,52 @@ def decide(work: Word, entry: Word, one: Word, index: Word, frame: Word) -> Word
             store64(work + job.MOVED_VLAN, tags.vlan_of(one))
         record = macs.find_at(head, load64(one + job.TARGET), load64(one + job.TARGET_HASH))
         found = destination(work, entry, one, record, frame)
+    return found
+
+
+@inlined(i64(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64))
+def known_route(
+    work: Word,
+    one: Word,
+    table: Word,
+    mask: Word,
+    entered: Word,
+    native: Word,
+    trunk: Word,
+    oldest: Word,
+    longest: Word,
+    fresh: Word,
+    index: Word,
+) -> Word:
+    """Returns what becomes of a frame between two stations about which nothing is news, or 0. The source is refreshed.
+
+    As `pipeline.known_route`, in the VLAN by which the frame came in. One that may be too long, or has a tag within
+    which a native VLAN would lay bare, is none of these. A station behind uplinks is reached by that of the sender.
+    """
+    found, tag, length = 0, load64(one + job.TAGGED), load64(one + job.LENGTH)
+    kind = tag & tags.KIND_MASK
+    most = longest if kind == tags.NONE else longest + TAG_BYTES
+    if length >= HEADER_BYTES + TAG_BYTES and length <= most and kind != tags.PROVIDER_PRIORITY:
+        source, target = load64(one + job.SOURCE), load64(one + job.TARGET)
+        number = source & _VID
+        key = (number | (job.PROVIDER_KEY if kind == tags.PROVIDER else 0)) if trunk != 0 else 0
+        entry = load64(load64(work + job.ENTRIES) + 8 * key)
+        vlan = load64(entry + job.ENTRY_VLAN) if entry != 0 and (trunk != 0 or number == native) else 0
+        if vlan != 0 and load64(vlan + job.HERE) and (tag & tags.INNER == 0 or not load64(vlan + job.EXPOSES)):
+            origin = macs.search(table, mask, source, load64(one + job.SOURCE_HASH))
+            known = macs.search(table, mask, target, load64(one + job.TARGET_HASH))
+            time = macs.seen(origin)
+            own = load64(origin) == source | (entered & macs.UPPER_MASK) << macs.UPPER_SHIFT
+            lives = own and time > oldest and time != macs.ALWAYS
+            reached = load64(known) != 0 and macs.seen(known) > oldest
+            same = load64(origin + 8) & macs.PORT_MASK == fresh & macs.PORT_MASK
+            if lives and reached and same and target & GROUP == 0:
+                slot = macs.port_of(known)
+                there = load64(vlan + job.TARGETS + 8 * slot)
+                if there > 0 and there & job.UPLINK_TARGET:
+                    there = _up(work, entry, one, index) if macs.seen(known) != macs.ALWAYS else 0
+                    slot = there & 0xFFFFFFFF
+                if slot != entered and there > 0:
+                    found = there
+                    store64(origin + 8, fresh)
     return found

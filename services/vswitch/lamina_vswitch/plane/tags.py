@@ -93,7 +93,7 @@ def longest(one: Word, mtu: Word) -> Word:
     return mtu + HEADER_BYTES + TAG_BYTES * tags
 
 
-@compiled(i64(i64, i64, i64, i64))
+@inlined(i64(i64, i64, i64, i64))
 def put(row: Word, one: Word, source: Word, form: Word) -> Word:
     """Writes a frame into the next slot of a row's ring in a form; there is room. Returns how long it is there.
 
@@ -133,7 +133,7 @@ def put(row: Word, one: Word, source: Word, form: Word) -> Word:
     return length
 
 
-@compiled(void(i64, i64))
+@inlined(void(i64, i64))
 def count(counter: Word, size: Word) -> None:
     """Counts a frame and its bytes."""
     store64(counter, load64(counter) + 1)

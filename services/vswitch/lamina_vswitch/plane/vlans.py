@@ -126,7 +126,7 @@ class Vlans:
         )
         targets = self._nowhere.copy()
         for other in carrying:
-            targets[other.slot] = self._target(other, vlan)
+            targets[other.slot] = self._target(other, vlan, other.slot in uplinks)
         if port.slot in uplinks:
             audience = switch.audience(port, vlan, provider)
             hearers, standby = list(audience.flood), audience.standby
@@ -142,12 +142,12 @@ class Vlans:
         head[job.HEARD_BY >> 3] = self._keep(heard)
         return self._keep(head + targets.tolist())
 
-    def _target(self, target: Port, vlan: int) -> int:
+    def _target(self, target: Port, vlan: int, is_uplink: bool) -> int:
         """Return what becomes of frames for a station at a port that carries the VLAN, as compiled code reads it."""
         if not self._formed(target.slot):
             return 0
         kinds = ((Tag.NONE, None), (Tag.CUSTOMER, vlan), (Tag.CUSTOMER, 0), (Tag.PROVIDER, vlan))
-        found = target.slot | (job.TRUNK_TARGET if target.policy.trunk is not None else 0)
+        found = target.slot | is_uplink * job.UPLINK_TARGET | (target.policy.trunk is not None) * job.TRUNK_TARGET
         for number, (tag, tag_vid) in enumerate(kinds):
             form = _FORMS[form_at(target, vlan, tag, tag_vid)]
             found |= form << (job.TARGET_FORM_SHIFT + job.FORM_BITS * number)
