@@ -60,13 +60,13 @@ def lost_tail(count: int) -> Callable[[int, Packet], int]:
 
 def test_tail_probes_find_lost_ends_without_a_timeout() -> None:
     """Of connections that lose their last segments none waits for the timeout; without probes each does."""
-    # where only one is lost, its probe takes the place of the timeout
-    for count in (2, 3, 5):
+    for count in (1, 2, 3, 5):
         fast, repairs = played(count, 14_592, PATIENT, lost_tail(count))
         slow, without = played(count, 14_592, replace(PATIENT, tail_probes=False), lost_tail(count))
         assert (repairs.timeouts, without.timeouts) == (0, 1), count
         assert repairs.tail_probes >= 1
-        assert fast < slow - 50 * MS
+        # where only one is lost, its probe goes when the timeout would have come, and saves the window alone
+        assert fast < slow - 50 * MS or count == 1
 
 
 def held_once(seed: int) -> Callable[[int, Packet], int]:
