@@ -58,6 +58,8 @@ class Translations:
         self._requests = RequestLedger()
         self._listed: dict[str, list[Entry]] = {}
         """What the kernel tracked of a network when somebody last began to list it."""
+        self._reading = asyncio.Lock()
+        """Held while a thread has what the kernel tracks: it may be much, and is not had twice at once."""
         self._budget = SocketBudget()
         self.outsides: Outsides
         """What gives networks an outside that is not sockets of this process; set before networks are restored."""
@@ -96,7 +98,8 @@ class Translations:
         """
         kernel = self._state(network).translator.kernel
         if kernel is not None and not (goes_on and network in self._listed):
-            seen = await asyncio.to_thread(kernel.look().entries, self._clock.now_ns())
+            async with self._reading:
+                seen = await asyncio.to_thread(kernel.look().entries, self._clock.now_ns())
             self._state(network)  # it may be gone meanwhile
             self._listed[network] = seen
         now_ns, translator = self._clock.now_ns(), self._state(network).translator
@@ -117,7 +120,10 @@ class Translations:
         """Forget the entries of an inside address, or all; return how many. The kernel is asked in a thread."""
         state = self._state(network)
         count, kernel = state.flush(inside), state.translator.kernel
-        return count + (await asyncio.to_thread(kernel.look().flush, inside) if kernel is not None else 0)
+        if kernel is None:
+            return count
+        async with self._reading:
+            return count + await asyncio.to_thread(kernel.look().flush, inside)
 
     # Forwarded ports
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, C, D, frame, opened, tag
+from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, C, D, frame, open_files, opened, tag
+from tests.linux.vswitch.test_kernel_watching import Ears
 
+from lamina_kit.errors import FailedPrecondition
+from lamina_vswitch.domain.backend.definition import Veth
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.policy.settings import Security, Shaping
 from lamina_vswitch.domain.policy.trunk import Trunk
+from lamina_vswitch.engines.linux import classifiers, links
+from lamina_vswitch.engines.linux.refusal import KernelRefusal
+from lamina_vswitch.io.backends.veth import VethBackend
 
 
 @pytest.fixture
@@ -36,6 +45,18 @@ def bring(bench: Bench, slot: int, state: str) -> None:
     bench.network.run(f"ip link set dev{slot} {state}")
     bench.ends[slot].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # it tells once that the interface was down
     bench.engine.kernel.devices.show_link(slot, up=True)
+
+
+def refuse(monkeypatch: Any, program: str) -> None:
+    """Have the kernel refuse a program from now on."""
+
+    def attach(netlink: Any, index: int, end: int, made: Any, name: str, *frames: int) -> None:
+        if name == program:
+            raise FailedPrecondition("It is refused.", reason="BPF_REFUSED", next_step="Do nothing.")
+        attach_it(netlink, index, end, made, name, *frames)
+
+    attach_it = classifiers.attach
+    monkeypatch.setattr(classifiers, "attach", attach)
 
 
 def test_an_access_port_has_no_devices_but_its_own(bench: Bench) -> None:
@@ -143,3 +164,85 @@ def test_an_interface_that_was_taken_away_stops_nobody(bench: Bench) -> None:
     bench.veth(4, security=Security(dhcp_guard=True))
     bench.send(4, frame(ALL, A))
     assert bench.heard(3) == [frame(ALL, A)]
+
+
+def test_a_detour_that_is_refused_leaves_no_trace(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The port lets frames in as before, also after its link was away, and can be watched."""
+    bench.veth(1)
+    bench.veth(2)
+    policies: dict[str, Any] = {"lamina-gate": {}, "lamina-detour": {"trunk": Trunk(((0, 0),), 0)}}
+    for program, policy in policies.items():
+        bench.let(1, **policy)
+        refuse(monkeypatch, program)
+        with pytest.raises(FailedPrecondition):
+            bench.let(1, ingress_shaping=Shaping(8_000_000, burst=100_000), **policy)
+        monkeypatch.undo()
+        bench.let(1, **policy)
+        for up in (False, True):
+            bench.engine.set_link(1, up, 0)
+        bench.engine.observer = Ears(1)
+        bench.send(1, frame(ALL, A))
+        assert bench.heard(2) == [frame(ALL, A)]
+        assert 1 in bench.engine.kernel.devices.watches
+        bench.engine.observer = None
+    assert [name for name in devices(bench) if name.startswith("i")] == []
+
+
+def test_a_port_leaves_its_bridge_whatever_the_kernel_refuses(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that takes no part is out though its gate stays open, or though it was refused half way in."""
+    for slot in (1, 2, 3):
+        bench.veth(slot)
+
+    def refuses(*_: object) -> None:
+        raise KernelRefusal("a request", 12)
+
+    refuse(monkeypatch, "lamina-gate")
+    bench.engine.set_copies_only(2, True, 0)
+    for half_way in (False, True):
+        if half_way:
+            monkeypatch.setattr(links, "set_port", refuses)
+            for copies_only in (False, True):
+                bench.engine.set_copies_only(2, copies_only, 0)
+        bench.send(2, frame(ALL, B))
+        bench.send(1, frame(ALL, A))
+        assert (bench.heard(1), bench.heard(2), bench.heard(3)) == ([], [], [frame(ALL, A)])
+        monkeypatch.undo()
+    bench.engine.set_copies_only(2, False, 0)
+    bench.send(2, frame(ALL, B))
+    assert bench.heard(1) == [frame(ALL, B)]
+
+
+def test_a_device_goes_though_its_rules_cannot(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it stays, what is refused is told, and the rules go before the next device of the port comes."""
+    nft = shutil.which("nft") or ""
+    bench.veth(2)
+    before = open_files()
+    bench.veth(1, security=Security(dhcp_guard=True))
+    bench.ends.pop(1).close()
+    monkeypatch.setenv("PATH", "/nowhere")
+    bench.engine.detach(1, bench.veths[1], 0)
+    bench.veths.pop(1).close()
+    monkeypatch.undo()
+    assert [name for name in devices(bench) if not name.startswith("p1")] == ["d2", "s1v0"]
+    assert "kernel.refused" in [each.event for each in bench.notices]
+    bench.let(1)
+    again = bench.network.do(lambda: VethBackend(bench.engine, 1, Veth("dev1", up=True)))
+    with bench.engine.kernel.namespace.inside():
+        rules = subprocess.run([nft, "list", "ruleset"], capture_output=True, text=True, timeout=60).stdout
+    assert "p1_" not in rules
+    again.close()
+    assert {file for file in open_files() - before if "tun" not in file[1]} == set()
+
+
+def test_who_cannot_be_listened_to_is_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch that the kernel refuses half way is none, and comes with the next change of the port."""
+    bench.veth(1)
+    refuse(monkeypatch, "lamina-stripper")
+    bench.engine.observer = Ears(1)
+    assert 1 not in bench.engine.kernel.devices.watches
+    monkeypatch.undo()
+    bench.let(1)
+    assert 1 in bench.engine.kernel.devices.watches
+    refuse(monkeypatch, "lamina-stripper")
+    bench.engine.observer = None
+    assert devices(bench) == ["d1", "s1v0"]

@@ -6,6 +6,8 @@ import asyncio
 import errno
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -189,18 +191,26 @@ async def test_limits_and_destinations_hold_in_the_kernel(running: Running, worl
 
 
 async def test_who_lists_or_flushes_much_keeps_nobody_waiting(running: Running, monkeypatch: Any) -> None:
-    """While the kernel is read, the service answers others; a network that goes meanwhile is listed no more."""
+    """While the kernel is read, once at a time, the service answers others; a network that goes is listed no more."""
     await running.create()
-    other_was_answered, waited = threading.Event(), []
+    other_was_answered, waited, turn = threading.Event(), [], threading.Lock()
     read, forget = Look.entries, Look.flush
 
+    @contextmanager
+    def alone() -> Iterator[None]:
+        assert turn.acquire(blocking=False)
+        yield
+        turn.release()
+
     def slow_entries(look: Look, now_ns: int) -> list[Any]:
-        waited.append(other_was_answered.wait(30))
-        return read(look, now_ns)
+        with alone():
+            waited.append(other_was_answered.wait(30))
+            return read(look, now_ns)
 
     def slow_flush(look: Look, inside: int | None) -> int:
-        waited.append(other_was_answered.wait(30))
-        return forget(look, inside)
+        with alone():
+            waited.append(other_was_answered.wait(30))
+            return forget(look, inside)
 
     monkeypatch.setattr(Look, "entries", slow_entries)
     monkeypatch.setattr(Look, "flush", slow_flush)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import shutil
 import threading
 import time
@@ -32,7 +33,7 @@ from tests.linux.vswitch.kernel_nat_bench import (  # noqa: F401 (two are fixtur
 from lamina_net import ethernet, ipv4, udp
 from lamina_net.address import Subnet, parse_address
 from lamina_vswitch.engines.linux import conntrack, nat_machine
-from lamina_vswitch.engines.linux.nat_machine import NatMachine
+from lamina_vswitch.engines.linux.nat_machine import GivenNamespace, NatMachine
 from lamina_vswitch.engines.linux.nat_rules import NatWanted
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
 
@@ -140,6 +141,7 @@ async def test_services_that_start_at_once_note_the_same(world: World, monkeypat
         threading.Event().wait(seconds)
 
     monkeypatch.setattr(NatMachine, "_tables", looks)
+    monkeypatch.setattr(nat_machine, "_LONGEST_WAIT_S", 60.0)
     monkeypatch.setattr(nat_machine, "time", SimpleNamespace(monotonic=time.monotonic, sleep=waits))
     await asyncio.to_thread(first.set, plain)
     await asyncio.to_thread(threads[0].join, 60)
@@ -148,3 +150,21 @@ async def test_services_that_start_at_once_note_the_same(world: World, monkeypat
         machine.unset(device)
         machine.close()
     assert settings(world) == ["0", "0", "0"]
+
+
+async def test_who_keeps_the_lock_is_not_waited_for(running: Running, world: World, monkeypatch: Any) -> None:
+    """A change is refused after two seconds, others then at once; nothing is left, and later changes are made."""
+    slept: list[float] = []
+    watch = SimpleNamespace(monotonic=lambda: sum(slept), sleep=slept.append)
+    monkeypatch.setattr(nat_machine, "time", watch)
+    other = GivenNamespace(world.path)
+    try:
+        fcntl.flock(other.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for _ in range(3):
+            assert await reason_of(running.create()) == (grpc.StatusCode.UNAVAILABLE, "KERNEL_REFUSED")
+            assert 1.9 < sum(slept) < 2.1
+        assert DEVICE not in said(world.machine, "ip", "link")
+    finally:
+        other.close()
+    await running.create()
+    assert settings(world) == ["1", "1", "1"]

@@ -37,13 +37,12 @@ from lamina_vswitch.engines.linux.trunk_legs import Leg
 class _Access:
     """One port: its device, its VLAN, what counts refused frames; whether the bridge has it, and whether it lets in.
 
-    `watch` is the device that takes copies of what is refused, `pair` the detour, as in `enter_by`.
+    `pair` is the detour, as in `enter_by`.
     """
 
     leg: Leg
     vlan: int
     refused: ArrayMap
-    watch: int = 0
     pair: tuple[int, int] | None = None
     is_joined: bool = False
     is_open: bool = False
@@ -72,8 +71,8 @@ class AccessDevices:
             port = _Access(Leg(f"d{slot}", index), tags.native, refused)
             let_programs_run(self._netlink, index)
             made.callback(let_no_programs_run, self._netlink, index)
-            self._set_gate(port)
-            self._strip(port)
+            self._set_gate(port, False, None)
+            self._strip(port, 0)
             made.pop_all()
         self._ports[slot] = port
 
@@ -86,8 +85,7 @@ class AccessDevices:
         if pair is not None:
             let_programs_run(self._netlink, pair[1])
             classifiers.attach(self._netlink, pair[1], INGRESS, returner(port.leg.index), "lamina-returner")
-        port.pair = pair
-        self._set_gate(port)
+        self._set_gate(port, port.is_open, pair)
 
     def add_leg(self, slot: int, vlan: int, bridge: int, mtu_bytes: int) -> Leg:
         """Make the device a port of the bridge of its VLAN, which has this index; return the device as its leg.
@@ -96,6 +94,7 @@ class AccessDevices:
         """
         port = self._ports[slot]
         if not port.is_joined:
+            self.let_none_in(slot, vlan)
             links.set_mtu(self._netlink, port.leg.index, mtu_bytes)
             links.join(self._netlink, port.leg.index, bridge)
             port.is_joined = True
@@ -106,23 +105,22 @@ class AccessDevices:
         """Let frames come in, now that the rules of the port hold."""
         port = self._ports[slot]
         if port.is_joined and not port.is_open:
-            port.is_open = True
-            self._set_gate(port)
+            self._set_gate(port, True, port.pair)
 
     def let_none_in(self, slot: int, vlan: int) -> None:
         """Let no frame come in any more. A device that is gone lets none in."""
         port = self._ports[slot]
         if port.is_open:
+            unless_gone(lambda: self._set_gate(port, False, port.pair))
             port.is_open = False
-            unless_gone(lambda: self._set_gate(port))
 
     def remove_leg(self, slot: int, vlan: int) -> None:
-        """Let the bridge have the device no more. Idempotent."""
+        """Let the bridge have the device no more, whatever becomes of the gate. Idempotent."""
         port = self._ports[slot]
-        self.let_none_in(slot, vlan)
         if port.is_joined:
-            port.is_joined = False
             unless_gone(lambda: links.join(self._netlink, port.leg.index, 0))
+            port.is_joined = False
+        self.let_none_in(slot, vlan)
 
     def remove(self, slot: int) -> None:
         """Let a device be no access port any more. One that is gone raises `KERNEL_REFUSED`, after all else."""
@@ -151,8 +149,7 @@ class AccessDevices:
 
     def copy_refused(self, slot: int, watch: int) -> None:
         """Have copies of frames in no VLAN of the port go to the device with an index; 0: no more."""
-        self._ports[slot].watch = watch
-        self._strip(self._ports[slot])
+        self._strip(self._ports[slot], watch)
 
     def close(self) -> None:
         """Let go of the maps; the devices go with the namespace."""
@@ -160,14 +157,16 @@ class AccessDevices:
             port.refused.close()
         self._ports.clear()
 
-    def _strip(self, port: _Access) -> None:
-        program = stripper(port.vlan, port.refused.descriptor, port.watch)
+    def _strip(self, port: _Access, watch: int) -> None:
+        program = stripper(port.vlan, port.refused.descriptor, watch)
         frames = TAGGED_BY_CUSTOMER, TAGGED_BY_PROVIDER
         classifiers.attach(self._netlink, port.leg.index, INGRESS, program, "lamina-stripper", *frames)
 
-    def _set_gate(self, port: _Access) -> None:
-        if port.is_open and port.pair is None:
+    def _set_gate(self, port: _Access, is_open: bool, pair: tuple[int, int] | None) -> None:
+        """Open or close the gate, and lead what it lets in by a detour or not; noted once the kernel does so."""
+        if is_open and pair is None:
             stop_program(self._netlink, port.leg.index, INGRESS, EVERY_FRAME)
-            return
-        program = detour_gate(port.pair[0]) if port.is_open and port.pair is not None else closed_gate()
-        classifiers.attach(self._netlink, port.leg.index, INGRESS, program, "lamina-gate")
+        else:
+            program = detour_gate(pair[0]) if is_open and pair is not None else closed_gate()
+            classifiers.attach(self._netlink, port.leg.index, INGRESS, program, "lamina-gate")
+        port.is_open, port.pair = is_open, pair

@@ -195,7 +195,11 @@ class Bridges:
         bridge, settings = self.by_vlan[vlan], self._settings(port, self.by_vlan[vlan].learning)
         if port.slot in self._kernel.devices:
             index = self._kernel.devices.add_leg(port.slot, vlan, bridge.index, settings.mtu_bytes).index
-            links.set_port(self._kernel.netlink, index, settings)
+            try:
+                links.set_port(self._kernel.netlink, index, settings)
+            except BaseException:
+                self._kernel.devices.remove_leg(port.slot, vlan)
+                raise
             self._hold_leg(port, Leg(port.slot, vlan, None, index, settings))
             return
         tap = Tap(self._kernel.namespace, f"p{port.slot}v{vlan}")

@@ -103,12 +103,17 @@ class DevicePorts:
     def unplug(self, slot: int) -> None:
         """Remove the pair, and everything that was set at it; its legs are gone already."""
         device = self._devices.pop(slot)
-        self._rules.remove(slot)
+        try:
+            self._rules.remove(slot)
+        finally:
+            self._unplug(slot, device)
+
+    def _unplug(self, slot: int, device: _Device) -> None:
         self.watches.end(slot)
         self._out.forget(slot)
         self._in.forget(slot)
         device.socket.close()
-        with contextlib.suppress(KernelRefusal):  # the programs went with a device that is gone
+        with contextlib.suppress(LaminaError):  # the programs go with the device
             if device.tags is not None:
                 self._legs(slot).remove(slot)
         _remove(self._netlink, device.index)
@@ -150,9 +155,10 @@ class DevicePorts:
     def remove_leg(self, slot: int, vlan: int) -> None:
         """Let a port carry a VLAN no more."""
         legs = self._legs(slot)
-        legs.let_none_in(slot, vlan)
-        if legs is self._trunks and list(legs.legs(slot)) == [vlan]:  # the device of an access port stays
-            self._rules.set(FilteredPort(slot, (), PolicyInForce()))
+        if legs is self._trunks:  # the device of an access port stays, and its rules with it
+            legs.let_none_in(slot, vlan)
+            if list(legs.legs(slot)) == [vlan]:
+                self._rules.set(FilteredPort(slot, (), PolicyInForce()))
         legs.remove_leg(slot, vlan)
 
     def carries(self, slot: int, vlan: int) -> bool:
@@ -217,12 +223,16 @@ class DevicePorts:
         """
         if slot not in self.watches and self._devices[slot].tags is not None:
             self.watches.begin(slot, f"d{slot}")
-            self._legs(slot).copy_refused(slot, self.watches.index_of(slot))
+            try:
+                self._legs(slot).copy_refused(slot, self.watches.index_of(slot))
+            except BaseException:
+                self.watches.end(slot)
+                raise
 
     def watch_no_more(self, slot: int) -> None:
         """Listen to a port no more; its rules go back to what they were with the next `apply`."""
         self.watches.end(slot)
-        with contextlib.suppress(KernelRefusal):  # somebody took the device away, and the programs with it
+        with contextlib.suppress(LaminaError):  # the programs went with the device, or copy to one that is gone
             if self._devices[slot].tags is not None:
                 self._legs(slot).copy_refused(slot, 0)
 

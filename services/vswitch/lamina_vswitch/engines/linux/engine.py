@@ -323,12 +323,12 @@ class LinuxEngine(ModelEngine):
         switch = self._switch_of.get(slot)
         bridges = self._bridges.get(switch.name) if switch is not None else None
         if bridges is not None:
-            bridges.lose_legs(slot)
+            self._settle(lambda: bridges.lose_legs(slot))
         if slot in self.kernel.devices:
             if switch is not None:
                 self._count_vlans(slot)
                 switch.ports[slot].counters = self.counters(slot)
-            self.kernel.devices.unplug(slot)
+            self._settle(lambda: self.kernel.devices.unplug(slot))
         if bridges is not None:
             self._settle(lambda: bridges.settle_port(slot))
 

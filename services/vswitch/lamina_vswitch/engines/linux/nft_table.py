@@ -34,6 +34,8 @@ class NftTable:
             self._netlink = Netlink(_NETFILTER)
         self._ports: dict[int, FilteredPort] = {}
         self._counters: dict[int, set[DropReason]] = {}
+        self._left: dict[int, list[str]] = {}
+        """What has to go yet of ports that were removed, where the kernel refused; before others get their places."""
         self._is_made = False
 
     def set(self, port: FilteredPort) -> None:
@@ -44,6 +46,7 @@ class NftTable:
         if self._ports.get(port.slot) == port:
             return
         self._apply(self._changes(port))
+        self._left.pop(port.slot, None)
         self._ports[port.slot] = port
         if port.reasons:
             self._counters.setdefault(port.slot, set()).update(port.reasons)
@@ -54,10 +57,16 @@ class NftTable:
             self._apply(self._changes(port), check=True)
 
     def remove(self, slot: int) -> None:
-        """Take the rules of a port away, and its counters; while its legs are there. Idempotent."""
+        """Take the rules of a port away, and its counters; while its legs are there. Idempotent.
+
+        Raises FailedPrecondition `NFT_REFUSED`; then they go with the next rules of the same port.
+        """
         old = self._ports.pop(slot, None)
         reasons = self._counters.pop(slot, set())
-        self._apply((unmade(old) if old is not None else []) + forgotten(slot, sorted(reasons)))
+        gone = (unmade(old) if old is not None else []) + forgotten(slot, sorted(reasons))
+        self._left[slot] = self._left.get(slot, []) + gone
+        self._apply(self._left[slot])
+        del self._left[slot]
 
     def drops(self, slot: int) -> dict[DropReason, int]:
         """Return how many frames the rules of a port have dropped, by reason; without those that never did."""
@@ -69,7 +78,7 @@ class NftTable:
         self._netlink.close()
 
     def _changes(self, port: FilteredPort) -> list[str]:
-        return changed(self._ports.get(port.slot), port)
+        return self._left.get(port.slot, []) + changed(self._ports.get(port.slot), port)
 
     def _apply(self, commands: list[str], *, check: bool = False) -> None:
         if not commands:

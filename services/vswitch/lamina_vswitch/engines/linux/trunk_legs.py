@@ -72,7 +72,7 @@ class TrunkLegs:
             trunk = _Trunk(index, tags, places, refused, counts, index)
             let_programs_run(self._netlink, index)
             made.callback(let_no_programs_run, self._netlink, index)
-            self._split(trunk)
+            self._split(trunk, index, 0)
             made.pop_all()
         self._trunks[slot] = trunk
 
@@ -83,13 +83,13 @@ class TrunkLegs:
         """
         trunk = self._trunks[slot]
         if pair is None:
+            self._split(trunk, trunk.index, trunk.watch)
             trunk.entry = trunk.index
-            self._split(trunk)
             return
         let_programs_run(self._netlink, pair[1])
-        trunk.entry = pair[1]
-        self._split(trunk)
+        self._split(trunk, pair[1], trunk.watch)
         classifiers.attach(self._netlink, trunk.index, INGRESS, detour(pair[0]), "lamina-detour")
+        trunk.entry = pair[1]
 
     def add_leg(self, slot: int, vlan: int, bridge: int, mtu_bytes: int) -> Leg:
         """Let a trunk carry a VLAN, whose bridge has this index; return the leg. One that it has stays.
@@ -182,13 +182,14 @@ class TrunkLegs:
 
     def copy_refused(self, slot: int, watch: int) -> None:
         """Have copies of frames in no VLAN of a trunk go to the device with an index; 0: no more."""
-        self._trunks[slot].watch = watch
-        self._split(self._trunks[slot])
+        trunk = self._trunks[slot]
+        self._split(trunk, trunk.entry, watch)
+        trunk.watch = watch
 
-    def _split(self, trunk: _Trunk) -> None:
+    def _split(self, trunk: _Trunk, entry: int, watch: int) -> None:
         places, refused, counts = (each.descriptor for each in (trunk.places, trunk.refused, trunk.counts))
-        program = splitter(trunk.tags, places, refused, counts, trunk.watch)
-        classifiers.attach(self._netlink, trunk.entry, INGRESS, program, "lamina-splitter")
+        program = splitter(trunk.tags, places, refused, counts, watch)
+        classifiers.attach(self._netlink, entry, INGRESS, program, "lamina-splitter")
 
 
 def _close_maps(trunk: _Trunk) -> None:
