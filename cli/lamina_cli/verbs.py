@@ -18,14 +18,23 @@ _OPEN_ENDED = ("*", "+")
 class VerbParser(argparse.ArgumentParser):
     """A parser that takes words of an open-ended argument before and after options: `records lan --steps tcp port 80`.
 
-    argparse by itself takes them in one piece only, and calls the rest unrecognized.
+    argparse by itself takes them in one piece only, and calls the rest unrecognized. What is one word too many is told
+    with how the verb is used; argparse would show how `lamina` is.
     """
 
     _is_reading = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Reads arguments as argparse does, mixed ones included."""
-        if self._is_reading or not any(_is_open_ended(action) for action in self._get_positional_actions()):
+        """Reads arguments as argparse does, mixed ones included; none is left over."""
+        if self._is_reading:
+            return super().parse_known_args(args, namespace)
+        found, more = self._parsed(args, namespace)
+        if more:
+            self.error(f"unrecognized arguments: {' '.join(more)}")
+        return found, more
+
+    def _parsed(self, args: Any, namespace: Any) -> tuple[Any, list[str]]:
+        if not any(_is_open_ended(action) for action in self._get_positional_actions()):
             return super().parse_known_args(args, namespace)
         self._is_reading = True
         try:

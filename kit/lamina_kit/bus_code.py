@@ -13,6 +13,10 @@ plays both against each other. The bytes are what gcc makes of this, position-in
             if EXEC in word and QUEUED not in before,
             or EXEC only in before and QUEUED is new: push
 
+Every load that counts is a `mov` and every store an `xchg` or a locked instruction, which is what a compiler makes of
+sequentially consistent ones on x86. The assembly beside the bytes is theirs: a test assembles it and compares.
+`docs/adr/0058-machine-code-of-the-bus.md` has the reasons, and where this code does not run.
+
 x86-64, System V calling convention. Source: Intel SDM vol. 2 (encodings), vol. 3, 8.1 (locked operations).
 """
 
@@ -21,9 +25,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import os
 import platform
+import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from operator import index
+from typing import NamedTuple
 
 # fmt: off
 _CODE = bytes.fromhex(
@@ -120,10 +127,11 @@ _CODE = bytes.fromhex(
 )
 # fmt: on
 _MARK_WRITTEN, _CHANGE_PINS, _SWAP64 = 0x58, 0xCA, 0x104
+_WORD_BITS = 64
 
 
 class BusCode(NamedTuple):
-    """The operations. Addresses are absolute in this process; nothing is checked here. They hold the GIL."""
+    """The operations. Addresses are absolute in this process and not checked here. They hold the GIL, as numba's do."""
 
     mark_written: Callable[[int, int, int], None]
     change_pins: Callable[[int, bool], int]
@@ -133,25 +141,55 @@ class BusCode(NamedTuple):
 @functools.cache
 def loaded() -> BusCode | None:
     """Returns the operations in memory of this process, or None on another processor or where code cannot be made."""
-    if platform.machine() != "x86_64":
+    if platform.machine() != "x86_64" or sys.maxsize < 1 << 32 or os.name != "posix":
         return None
+    code = _placed(_CODE)
+    return None if code is None else _callable(code)
+
+
+def _placed(code: bytes) -> int | None:
+    """Returns the address of `code` in memory that can be run and no longer written, or None where that is refused."""
+    libc = ctypes.CDLL(None, use_errno=True)
     try:
-        memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        memory.write(_CODE)
+        memory = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError:
         return None
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    libc = ctypes.CDLL(None, use_errno=True)
+    memory.write(code)
+    first = ctypes.c_char.from_buffer(memory)  # keeps the memory from being unmapped
+    address = ctypes.addressof(first)
     if libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_EXEC):
         return None  # a machine that forbids new code, by SELinux for example
-    _kept.append(memory)
-    word, state = ctypes.c_uint64, ctypes.c_uint32
-    return BusCode(
-        ctypes.PYFUNCTYPE(None, word, word, word)(address + _MARK_WRITTEN),
-        ctypes.PYFUNCTYPE(ctypes.c_int64, word, state)(address + _CHANGE_PINS),
-        ctypes.PYFUNCTYPE(word, word, word, word)(address + _SWAP64),
-    )
+    _kept.append(first)
+    return address
 
 
-_kept: list[Any] = []
-"""The memory of the code, which is never given back."""
+def _callable(code: int) -> BusCode:
+    """Returns what calls the code at an address.
+
+    Arguments are declared as pointers, which ctypes converts in half the time of 64-bit numbers; it would cut numbers
+    that do not fit, and take None: hence `index`, and a look at the words.
+    """
+    word, number = ctypes.c_void_p, ctypes.c_uint64
+    mark = ctypes.PYFUNCTYPE(None, word, word, word)(code + _MARK_WRITTEN)
+    change = ctypes.PYFUNCTYPE(ctypes.c_int64, word, word)(code + _CHANGE_PINS)
+    swap = ctypes.PYFUNCTYPE(number, word, word, word)(code + _SWAP64)
+
+    def mark_written(head: int, first: int, count: int) -> None:
+        mark(head, index(first), index(count))
+
+    def change_pins(state: int, more: bool) -> int:
+        count: int = change(index(state), more)
+        return count
+
+    def swap64(address: int, expected: int, new: int) -> int:
+        expected, new = index(expected), index(new)
+        if expected >> _WORD_BITS or new >> _WORD_BITS:
+            raise OverflowError(f"{expected:#x} or {new:#x} does not fit {_WORD_BITS} bits")
+        found: int = swap(index(address), expected, new)
+        return found
+
+    return BusCode(mark_written, change_pins, swap64)
+
+
+_kept: list[ctypes.c_char] = []
+"""What holds the memory of the code, which is never given back."""

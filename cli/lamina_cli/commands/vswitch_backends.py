@@ -13,7 +13,7 @@ from lamina_cli.paging import collect
 from lamina_cli.words import word
 
 if TYPE_CHECKING:
-    from lamina.vswitch.v1.backends_pb2 import Backend
+    from lamina.vswitch.v1.backends_pb2 import Backend, FileBackend
     from lamina.vswitch.v1.backends_pb2_grpc import BackendsStub
 
 
@@ -101,6 +101,20 @@ async def plug(client: Client, args: argparse.Namespace) -> None:
     """Plugs something in."""
     from lamina.vswitch.v1 import backends_pb2 as pb
 
+    wanted = _wanted(args)
+    request = pb.CreateBackendRequest(parent=await port_name(client, args.port), backend=wanted)
+    backend = await _backends(client).CreateBackend(request)
+    print(f"{backend.name} {_place(backend)}")
+
+
+def _wanted(args: argparse.Namespace) -> Backend:
+    """Returns the backend that the arguments say.
+
+    Raises:
+        InvalidArgument: `FILE_MISSING`, capture files are wanted and none is named.
+    """
+    from lamina.vswitch.v1 import backends_pb2 as pb
+
     wanted = pb.Backend()
     if args.kind == "tap":
         wanted.tap.CopyFrom(pb.TapBackend(interface=args.interface, queues=args.queues, up=args.up))
@@ -118,11 +132,24 @@ async def plug(client: Client, args: argparse.Namespace) -> None:
             pb.StreamBackend(address=args.address, listen=args.listen, allow_remote=args.allow_remote)
         )
     else:
-        made_of = {"input_path": _absolute(args.input), "output_path": _absolute(args.file)}
-        wanted.file.CopyFrom(pb.FileBackend(original_timing=args.original_timing, **made_of))
-    request = pb.CreateBackendRequest(parent=await port_name(client, args.port), backend=wanted)
-    backend = await _backends(client).CreateBackend(request)
-    print(f"{backend.name} {_place(backend)}")
+        wanted.file.CopyFrom(_files(args))
+    return wanted
+
+
+def _files(args: argparse.Namespace) -> FileBackend:
+    from lamina.vswitch.v1 import backends_pb2 as pb
+
+    from lamina_kit.errors import InvalidArgument
+
+    if not args.input and not args.file:
+        raise InvalidArgument(
+            "no file is named: nothing would come in, and what leaves by the port would be counted and lost",
+            reason="FILE_MISSING",
+            next_step="give --input FILE to play one, --output FILE to write one, or both",
+        )
+    return pb.FileBackend(
+        input_path=_absolute(args.input), output_path=_absolute(args.file), original_timing=args.original_timing
+    )
 
 
 async def unplug(client: Client, args: argparse.Namespace) -> None:

@@ -14,6 +14,8 @@ from lamina_cli.words import last, word
 if TYPE_CHECKING:
     from lamina.vswitch.v1.policies_pb2_grpc import PoliciesStub
 
+    from lamina_kit.errors import InvalidArgument
+
 SWITCHES = (
     *("promiscuous", "reject_forged_transmits", "reject_mac_changes", "dhcp_guard", "router_guard", "source_guard"),
     "shut_at_mac_limit",
@@ -50,7 +52,10 @@ def configure(verbs: Any) -> None:
     whole.add_argument("--limit", type=parse.INT32, help="most entries of the MAC table")
     whole.add_argument("--loop-detection", choices=("on", "off"), help="send probes and shut ports of loops")
     whole.add_argument(
-        "--reopen-after", type=parse.duration, default=0, help="when a port is tried again (default: never)"
+        "--reopen-after",
+        type=parse.duration,
+        default=0,
+        help="when a port that a loop shut is tried again, with --loop-detection on (default: never)",
     )
     command(whole, settings, lists=True)
     again = verbs.add_parser("reopen", help="open a port that was shut")
@@ -198,6 +203,8 @@ async def make_trunk(client: Client, args: argparse.Namespace) -> None:
     from lamina.vswitch.v1 import uplinks_pb2
 
     switch, group, vlans = _told(args.group, most=1)
+    if args.off and (vlans or args.native or args.provider_tags):
+        raise _without_effect("what describes a trunk", "leave --off out, or all else: an access port is in one VLAN")
     wanted = pb.PortGroupPolicy(name=f"{await name_in(client, 'portGroups', switch, group)}/policy")
     if not args.off:
         ranges = [
@@ -206,6 +213,12 @@ async def make_trunk(client: Client, args: argparse.Namespace) -> None:
         trunk = uplinks_pb2.VlanTrunk(ranges=ranges, native_vlan_id=args.native, provider_tags=args.provider_tags)
         wanted.trunk.CopyFrom(trunk)
     await _show_group(client, args, wanted, ["trunk"], wanted)
+
+
+def _without_effect(what: str, next_step: str) -> InvalidArgument:
+    from lamina_kit.errors import InvalidArgument
+
+    return InvalidArgument(f"{what} would have no effect", reason="OPTION_WITHOUT_EFFECT", next_step=next_step)
 
 
 def _ranges(text: str) -> list[tuple[int, int]]:
@@ -292,6 +305,8 @@ async def settings(client: Client, args: argparse.Namespace) -> None:
     from google.protobuf.field_mask_pb2 import FieldMask
     from lamina.vswitch.v1 import policies_pb2 as pb
 
+    if args.reopen_after and args.loop_detection != "on":
+        raise _without_effect("--reopen-after", "give --loop-detection on, too: it sets both")
     name = f"{await switch_name(client, args.switch)}/settings"
     given = {"mtu_bytes": args.mtu, "mac_ageing_seconds": args.ageing, "mac_table_limit": args.limit}
     given = {field: value for field, value in given.items() if value is not None}

@@ -10,6 +10,7 @@ from lamina_cli.client import Client, command
 from lamina_cli.paging import collect
 from lamina_cli.resource_names import full_name
 from lamina_cli.words import last, word
+from lamina_kit.checks import shown
 
 if TYPE_CHECKING:
     from lamina.vswitch.v1.translations_pb2 import VirtualServer
@@ -158,12 +159,25 @@ async def delete_forward(client: Client, args: argparse.Namespace) -> None:
     """Deletes a forwarded port."""
     from lamina.vswitch.v1 import translations_pb2
 
-    name = args.forward
-    if name.count("/") == 1:
-        network, _, port_forward = name.partition("/")
-        name = f"{await _network_name(client, network)}/portForwards/{port_forward}"
+    name = await _forward_name(client, args.forward)
     await _translations(client).DeletePortForward(translations_pb2.DeletePortForwardRequest(name=name))
     print(f"deleted {name}")
+
+
+async def _forward_name(client: Client, text: str) -> str:
+    """Returns the name of a forwarded port given as NETWORK/FORWARD; a full name stays as it is."""
+    from lamina_kit.errors import InvalidArgument
+
+    network, slash, port_forward = text.partition("/")
+    if not slash:
+        raise InvalidArgument(
+            f"{shown(text)} names no network",
+            reason="NAME_MALFORMED",
+            next_step="give NETWORK/FORWARD, for example n1/web; `lamina vswitch forwards NETWORK` lists them",
+        )
+    if "/" in port_forward:
+        return text
+    return f"{await _network_name(client, network)}/portForwards/{port_forward}"
 
 
 def _wanted(args: argparse.Namespace) -> VirtualServer:

@@ -51,3 +51,10 @@ async def test_files_are_played_and_written(lan: Any, tmp_path: Path, eventually
     lan.run("vswitch", "unplug", "plugs/b")
     refused = lan.run("vswitch", "plug", "plugs/b", "file", "--input", str(tmp_path / "picture"), expect=1)
     assert "neither pcap nor pcapng" in refused.stderr
+
+
+def test_files_without_a_file_are_refused(lan: Any) -> None:
+    """Nothing would come in, and what leaves would be lost: the error says what to give, and nothing is plugged in."""
+    refused = lan.here("vswitch", "plug", "plugs/b", "file", "--original-timing", expect=1).stderr
+    assert "FILE_MISSING" in refused and "--input FILE" in refused
+    assert lan.here("vswitch", "backends", "plugs", "-o", "json").stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Overlays from the command line: made, listed, told of another end, deleted."""
+"""Overlays from the command line: made, listed, told of another end and of its addresses, deleted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lamina_kit.session import handshake
 @pytest.fixture(scope="module")
 def hosts(up: Any) -> Iterator[Any]:
     """Returns the command with a switch for guests and a wider one with an uplink; in the end both are gone."""
-    up.run("vswitch", "create-switch", "spanned")
+    up.here("vswitch", "create-switch", "spanned")
     target = json.loads((up.home / "default" / "stack.json").read_text())["targets"]["vswitch"]
     asyncio.run(_open(target))
     yield up
-    up.run("vswitch", "delete-switch", "spanned")
+    up.here("vswitch", "delete-switch", "spanned")
     asyncio.run(_close(target))
 
 
@@ -46,14 +46,22 @@ async def _close(target: str) -> None:
 
 
 def test_an_overlay_from_the_command_line(hosts: Any) -> None:
-    """The table shows what was made and told; after the deletion it is empty."""
-    hosts.run("vswitch", "overlay", "spanned", "o", "7", "below/u", "192.0.2.1/24")
-    hosts.run("vswitch", "remote-end", "spanned/o", "192.0.2.2", "--mac", "02:00:00:00:00:01")
-    (row,) = hosts.run("vswitch", "overlays", "spanned").stdout.splitlines()[1:]
+    """Tables show what was made and told, with the addresses behind an end; what was deleted is gone from them."""
+    hosts.here("vswitch", "overlay", "spanned", "o", "7", "below/u", "192.0.2.1/24")
+    hosts.here("vswitch", "remote-end", "spanned/o", "192.0.2.2", "--mac", "02:00:00:00:00:01")
+    (row,) = hosts.here("vswitch", "overlays", "spanned").stdout.splitlines()[1:]
     assert row.split() == ["o", "7", "0", "u", "192.0.2.1/24", "1500", "1"]
-    (row,) = hosts.run("vswitch", "remote-ends", "spanned/o").stdout.splitlines()[1:]
+    (row,) = hosts.here("vswitch", "remote-ends", "spanned/o").stdout.splitlines()[1:]
     assert row.split() == ["192.0.2.2", "told", "never", "0", "0", "1"]
-    (made,) = json.loads(hosts.run("vswitch", "overlays", "spanned", "-o", "json").stdout)
+    (made,) = json.loads(hosts.here("vswitch", "overlays", "spanned", "-o", "json").stdout)
     assert made["vni"] == 7
-    hosts.run("vswitch", "delete-overlay", "spanned/o")
-    assert hosts.run("vswitch", "overlays", "spanned", "-o", "json").stdout.strip() == "[]"
+    (row,) = hosts.here("vswitch", "remote-macs", "spanned/o").stdout.splitlines()[1:]
+    assert row.split() == ["02:00:00:00:00:01", "192.0.2.2", "told", "-"]
+    gone = hosts.here("vswitch", "delete-remote-end", "spanned/o", "192.0.2.2").stdout.strip()
+    assert gone.startswith("deleted ") and gone.endswith("/overlays/o/remoteEndpoints/192-0-2-2")
+    for listing in ("remote-ends", "remote-macs"):
+        assert hosts.here("vswitch", listing, "spanned/o", "-o", "json").stdout.strip() == "[]"
+    refused = hosts.here("vswitch", "delete-remote-end", "spanned/o", "192.0.2.2", expect=1).stderr
+    assert "REMOTE_ENDPOINT_UNKNOWN" in refused
+    hosts.here("vswitch", "delete-overlay", "spanned/o")
+    assert hosts.here("vswitch", "overlays", "spanned", "-o", "json").stdout.strip() == "[]"

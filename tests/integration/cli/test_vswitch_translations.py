@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,12 +23,12 @@ from lamina_kit.session import handshake
 @pytest.fixture(scope="module")
 def lan(up: Any) -> Iterator[Any]:
     """Returns the command with a NAT network `lan` that has a virtual server; in the end nothing of it is left."""
-    up.run("vswitch", "create-switch", "natted")
+    up.here("vswitch", "create-switch", "natted")
     target = json.loads((up.home / "default" / "stack.json").read_text())["targets"]["vswitch"]
     asyncio.run(_create(target))
     yield up
     asyncio.run(_delete(target))
-    up.run("vswitch", "delete-switch", "natted")
+    up.here("vswitch", "delete-switch", "natted")
 
 
 async def _create(target: str) -> None:
@@ -54,30 +55,42 @@ async def _delete(target: str) -> None:
     await channel.close()
 
 
+def entries(lan: Any) -> list[Any]:
+    """Returns the translations once there are any: the machine takes a connection before the layer hears of it."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        found: list[Any] = json.loads(lan.here("vswitch", "nat", "lan", "-o", "json").stdout)
+        if found:
+            return found
+    raise TimeoutError("the connection is in no translation")
+
+
 def test_a_port_is_forwarded_listed_and_deleted(lan: Any) -> None:
     """The port that was chosen is told; a connection to it shows in the list; both go again."""
-    name, _, place = lan.run("vswitch", "forward", "lan", "web", "10.77.0.2:80").stdout.strip().partition(" ")
+    name, _, place = lan.here("vswitch", "forward", "lan", "web", "10.77.0.2:80").stdout.strip().partition(" ")
     assert name.endswith("/networks/lan/portForwards/web")
     address, _, port = place.partition(":")
     with socket.create_connection((address, int(port)), timeout=10):
-        (entry,) = json.loads(lan.run("vswitch", "nat", "lan", "-o", "json").stdout)
+        (entry,) = entries(lan)
     assert (entry["inside"], entry["via"], entry["state"]) == ("10.77.0.2:80", place, "STATE_OPENING")
-    header, row = lan.run("vswitch", "forwards", "lan").stdout.splitlines()
+    header, row = lan.here("vswitch", "forwards", "lan").stdout.splitlines()
     assert header.split() == ["FORWARD", "PROTOCOL", "OUTSIDE", "INSIDE", "REMOTE", "FLOWS"]
     assert row.split() == ["web", "tcp", place, "10.77.0.2:80", "no", "1"]
-    assert lan.run("vswitch", "flush-nat", "lan").stdout == "forgot 1 translations\n"
-    lan.run("vswitch", "delete-forward", "lan/web")
-    assert json.loads(lan.run("vswitch", "forwards", "lan", "-o", "json").stdout) == []
+    assert lan.here("vswitch", "flush-nat", "lan").stdout == "forgot 1 translations\n"
+    lan.here("vswitch", "delete-forward", "lan/web")
+    assert json.loads(lan.here("vswitch", "forwards", "lan", "-o", "json").stdout) == []
+    refused = lan.here("vswitch", "delete-forward", "web", expect=1).stderr
+    assert "'web' names no network" in refused and "NETWORK/FORWARD" in refused
 
 
 def test_virtual_servers_show_their_backends(lan: Any) -> None:
     """A line for each backend, and one for a server without."""
-    _, first, second = lan.run("vswitch", "virtual-servers", "lan").stdout.splitlines()
+    _, first, second = lan.here("vswitch", "virtual-servers", "lan").stdout.splitlines()
     assert first.split() == ["10.96.0.1:80", "tcp", "10.77.0.2:8080", "2", "0", "0", "0", "test", "web"]
     assert second.split() == ["10.96.0.2:53", "udp", "-", "-", "0", "0", "0", "test", "-"]
 
 
 def test_a_place_that_is_none_is_refused(lan: Any) -> None:
     """The inside is an address and a port, and the message shows how they are written."""
-    refused = lan.run("vswitch", "forward", "lan", "web", "10.77.0.2", expect=2)
+    refused = lan.here("vswitch", "forward", "lan", "web", "10.77.0.2", expect=2)
     assert "10.0.2.15:80" in refused.stderr

@@ -76,3 +76,13 @@ def test_what_is_missing_or_unknown_is_still_told(line: str, told: str, capsys: 
     with pytest.raises(SystemExit) as caught:
         verb().parse_args(line.split())
     assert caught.value.code == 2 and told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_word_too_many_is_told_with_how_the_verb_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    """The usage is that of the verb, not that of all of `lamina`, and names the word."""
+    for line in ("vswitch delete-port lan alice", "vswitch plug lan/a tap t0 more", "vswitch records lan --shallow"):
+        with pytest.raises(SystemExit) as caught:
+            main.build_parser(["vswitch"]).parse_args(line.split())
+        told = capsys.readouterr().err
+        assert caught.value.code == 2 and told.startswith(f"usage: lamina {' '.join(line.split()[:2])} ")
+        assert told.endswith(f"error: unrecognized arguments: {line.split()[-1]}\n")
