@@ -112,9 +112,10 @@ def test_a_port_that_takes_no_part_stays_out(bench: Bench) -> None:
         bench.veth(slot, security=Security(dhcp_guard=True))
     bench.engine.set_copies_only(2, True, 0)
     for _ in range(2):
-        bench.send(2, frame(ALL, B))
+        bench.send(2, frame(ALL, B), frame(ALL, B, tag(9)))
         bench.send(1, frame(ALL, A))
-        assert (bench.heard(1), bench.heard(2), len(bench.heard(3))) == ([frame(ALL, A)][:0], [], 1)
+        assert (bench.heard(1), bench.heard(2), len(bench.heard(3))) == ([], [], 1)
+        assert bench.drops(2) == {}
         assert bench.engine.copy(2, [frame(ALL, C)], 0) == 1
         assert bench.heard(2) == [frame(ALL, C)]
         for state in ("down", "up"):
@@ -246,3 +247,27 @@ def test_who_cannot_be_listened_to_is_tried_again(bench: Bench, monkeypatch: pyt
     refuse(monkeypatch, "lamina-stripper")
     bench.engine.observer = None
     assert devices(bench) == ["d1", "s1v0"]
+
+
+@pytest.mark.parametrize("program", ["", "lamina-gate"])
+def test_a_port_that_comes_back_waits_for_its_rules(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    """What changed while it took no part holds before a frame comes in, also where its gate could not be closed when
+    it left; until then frames only leave by it."""
+    bench.veth(1)
+    bench.veth(2)
+    refuse(monkeypatch, program)
+    bench.engine.set_copies_only(2, True, 0)
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(FailedPrecondition):
+        bench.let(2, security=Security(reject_forged_transmits=True), mac=A)
+    bench.engine.set_copies_only(2, False, 0)
+    bench.send(2, frame(ALL, A), frame(ALL, B))
+    bench.send(1, frame(ALL, C))
+    assert (bench.heard(1), bench.heard(2)) == ([], [frame(ALL, C)])
+    monkeypatch.undo()
+    bench.let(2, security=Security(reject_forged_transmits=True), mac=A)
+    bench.send(2, frame(ALL, A), frame(ALL, B))
+    assert bench.heard(1) == [frame(ALL, A)]
