@@ -50,12 +50,18 @@ async def name_in(client: Client, collection: str, parent: str, text: str) -> st
 
 
 async def new_part(client: Client, parent: str, text: str) -> tuple[str, str]:
-    """Returns the switch's name and the id of a part to be made, given as SWITCH NAME or as SWITCH/NAME alone."""
+    """Returns the switch's name and the id of a part to be made, given as SWITCH NAME, as SWITCH/NAME or in full.
+
+    Raises:
+        InvalidArgument: `NAME_MALFORMED`, the text names no switch or no part of it.
+    """
     if text:
         return await switch_name(client, parent), text
     switch, slash, name = parent.rpartition("/")
-    if not slash:
-        raise _no_switch(parent)
+    if not slash or not name or switch.endswith("/switches"):
+        raise _no_switch(parent) if not slash else _no_part(parent)
+    if "/" in switch:
+        switch = switch.rpartition("/")[0]  # in full: without the word for such parts
     return await switch_name(client, switch), name
 
 
@@ -70,4 +76,12 @@ def _no_switch(text: str) -> InvalidArgument:
         f"{shown(text)} names no switch",
         reason="NAME_MALFORMED",
         next_step="give SWITCH/NAME, for example lan/alice; `lamina vswitch switches` lists switches",
+    )
+
+
+def _no_part(text: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"{shown(text)} is a switch, and nothing in it is named",
+        reason="NAME_MALFORMED",
+        next_step="give SWITCH/NAME, for example lan/alice",
     )

@@ -29,6 +29,16 @@ def test_a_group_is_made_and_deleted(parts: Any) -> None:
     assert "'a' names no switch" in refused and "SWITCH/NAME" in refused
 
 
+def test_a_part_to_be_made_is_named_in_three_ways(parts: Any) -> None:
+    """SWITCH NAME, SWITCH/NAME and in full; a switch alone, in either way, names nothing to make."""
+    full = parts.here("vswitch", "create-port", "par", "b").stdout.strip().removesuffix("b") + "c"
+    assert parts.here("vswitch", "create-port", full).stdout.strip() == full
+    for alone, told in (("par", "names no switch"), ("par/", "is a switch"), (full[: -len("/ports/c")], "is a switch")):
+        assert told in parts.here("vswitch", "create-port", alone, expect=1).stderr
+    for name in ("b", "c"):
+        parts.here("vswitch", "delete-port", f"par/{name}")
+
+
 def test_a_link_goes_down_and_up(parts: Any) -> None:
     """The port's state after it is told."""
     assert parts.here("vswitch", "link", "par/a", "down").stdout.strip().endswith("ports/a is down")
