@@ -207,40 +207,50 @@ def start_server() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE)
 
 
+async def fetched(found: dict[str, Guest], port: int, size: int, slirp: Slirp | None) -> dict[str, tuple[float, float]]:
+    """Fetch once in each way; return the seconds, and those of the processor."""
+    row: dict[str, tuple[float, float]] = {}
+    for name, guest in found.items():
+        start, cpu = time.perf_counter(), time.process_time()
+        await guest.fetch(port, size)
+        row[name] = (time.perf_counter() - start, time.process_time() - cpu)
+    row["direct"] = direct(port, size)
+    if slirp is not None:
+        row["slirp4netns"] = slirp.fetch(port, size)
+    return row
+
+
 async def measure(size: int, rounds: int) -> None:
     """Print a table."""
-    rows: dict[str, list[tuple[float, float]]] = {}
+    rows: list[dict[str, tuple[float, float]]] = []
     server = start_server()
-    assert server.stdout is not None
-    port = int(server.stdout.readline())
-    slirp = Slirp() if os.geteuid() == 0 and shutil.which("slirp4netns") else None
+    slirp = None
     try:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        slirp = Slirp() if os.geteuid() == 0 and shutil.which("slirp4netns") else None
         with tempfile.TemporaryDirectory() as folder:
             clock = RealClock()
             state = LayerState("vswitch", "h1", clock, Rng("bench"))
             service = build(Environment("h1", clock, Rng("bench"), Path(folder), state, {}), VswitchConfig())
             await service.start()
-            found = await guests(local(service, state))
-            carrying = [asyncio.create_task(guest.carry()) for guest in found.values()]
-            for _ in range(rounds):
-                for name, guest in found.items():
-                    start, cpu = time.perf_counter(), time.process_time()
-                    await guest.fetch(port, size)
-                    rows.setdefault(name, []).append((time.perf_counter() - start, time.process_time() - cpu))
-                rows.setdefault("direct", []).append(direct(port, size))
-                if slirp is not None:
-                    rows.setdefault("slirp4netns", []).append(slirp.fetch(port, size))
-            for task in carrying:
-                task.cancel()
-            await service.stop()
+            try:
+                found = await guests(local(service, state))
+                async with asyncio.TaskGroup() as group:  # a guest whose carrying breaks ends the fetch that waits
+                    carrying = [group.create_task(guest.carry()) for guest in found.values()]
+                    rows += [await fetched(found, port, size, slirp) for _ in range(rounds)]
+                    for task in carrying:
+                        task.cancel()
+            finally:
+                await service.stop()
     finally:
         server.kill()
         server.wait()
         if slirp is not None:
             slirp.close()
     print(f"{'way':<20}{'MB/s':>10}{'MB a CPU second':>18}")
-    for name, times in rows.items():
-        wall, cpu = (statistics.median(each[place] for each in times) for place in (0, 1))
+    for name in rows[0]:
+        wall, cpu = (statistics.median(row[name][place] for row in rows) for place in (0, 1))
         print(f"{name:<20}{size / wall / 1e6:>10,.0f}{size / max(cpu, 1e-9) / 1e6:>18,.0f}")
 
 

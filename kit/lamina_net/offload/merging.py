@@ -31,9 +31,9 @@ _L4 = ETHERNET_BYTES + 20
 _LEAST_BYTES = _L4 + 20
 _IS_TCP = ((12, 0x08), (13, 0x00), (14, 0x45), (20, 0x40), (21, 0x00), (23, TCP))
 """Bytes of a frame without tag, of IPv4 without options that is no fragment and must not become one, with TCP."""
-_DIFFERENT = (18, 19, 24, 25, 38, 39, 40, 41, 50, 51)
-"""Where frames of a run differ: identification, sums and sequence number."""
 _FLAGS = 47
+_DIFFERENT = (18, 19, 24, 25, 38, 39, 40, 41, _FLAGS, 50, 51)
+"""Where frames of a run differ: identification, sums, sequence number, and PSH of the flags, which are looked at."""
 
 
 class Run(NamedTuple):
@@ -83,7 +83,6 @@ def _follows(rows: Rows, header: int, size: int) -> list[bool]:
 
     difference = rows[1:, :header] ^ rows[:-1, :header]
     difference[:, _DIFFERENT] = 0
-    difference[:, _FLAGS] &= 0xFF ^ PSH
     sequences: Any = np.ascontiguousarray(rows[:, 38:42]).view(">u4").ravel().astype(np.int64)
     steps = (sequences[1:] - sequences[:-1]) & 0xFFFFFFFF
     good = _are_good(rows, size)

@@ -22,6 +22,23 @@ def is_next(conn: Connection, segment: Segment) -> bool:
     return conn.state is State.ESTABLISHED and segment.sequence == receiver.nxt & MASK and not receiver.ranges.starts
 
 
+def may_be_run(conn: Connection, segment: Segment, size: int, now_ns: int) -> bool:
+    """Tell whether `size` bytes do as one what they do in segments that differ from this one in number alone.
+
+    They are bytes that are taken, in the window and before no FIN that came, and each tells the newest window; what
+    their acknowledgment and timestamp say is nothing that is answered each time, nor that something came twice.
+    """
+    receiver, options = conn.receiver, segment.options
+    if not is_next(conn, segment) or receiver.fin_at is not None:
+        return False
+    if (segment.acknowledgment - conn.una) & MASK > conn.nxt - conn.una or options.sack:
+        return False
+    if receiver.nxt + size > receiver.advertised or conn.wl1 > receiver.nxt:
+        return False
+    stamp = options.timestamp
+    return not conn.timestamps or (stamp is not None and not _is_old(conn, stamp[0], now_ns))
+
+
 def arrive(conn: Connection, segment: Segment, now_ns: int, marks: int = 0) -> None:
     """Follow a segment with a right checksum, then `timers.settle` sends what is due. `marks`: the two bits of ECN."""
     if conn.state is State.CLOSED:
@@ -92,14 +109,17 @@ def _follow_stamp(conn: Connection, segment: Segment, sequence: int, now_ns: int
         return True
     if stamp is None:
         return False  # promised in every segment: RFC 7323, 3.2
-    value = stamp[0]
-    age = (conn.ts_recent - value) & MASK
-    if 0 < age < _STAMP_HALF and now_ns - conn.ts_recent_ns < _STAMP_LIFE_NS:
+    if _is_old(conn, stamp[0], now_ns):
         conn.ack_now = True
         return False
     if sequence <= conn.last_ack_sent:
-        conn.ts_recent, conn.ts_recent_ns = value, now_ns
+        conn.ts_recent, conn.ts_recent_ns = stamp[0], now_ns
     return True
+
+
+def _is_old(conn: Connection, stamp: int, now_ns: int) -> bool:
+    age = (conn.ts_recent - stamp) & MASK
+    return 0 < age < _STAMP_HALF and now_ns - conn.ts_recent_ns < _STAMP_LIFE_NS
 
 
 def challenge(conn: Connection, now_ns: int) -> None:

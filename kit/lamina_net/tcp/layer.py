@@ -28,7 +28,6 @@ from lamina_net.tcp.interface import (
 )  # fmt: skip
 from lamina_net.tcp.listening import Listening
 from lamina_net.tcp.segment import Segment, parse
-from lamina_net.tcp.sequence import MASK
 from lamina_net.tcp.states import State
 from lamina_net.tcp.table import Listener, Table
 from lamina_net.tcp.wakeups import Wakeups
@@ -133,16 +132,12 @@ class TcpLayer:
         if isinstance(segment, Refusal) or packet.tos & ecn.CE == ecn.CE or self._held is None:
             return False
         conn = self._table.by_four.get((packet.dst, segment.destination_port, packet.src, segment.source_port))
-        if conn is None or conn.orphaned or not input.is_next(conn, segment):
-            return False
-        receiver, before = conn.receiver, conn.receiver.nxt
-        is_known = (segment.acknowledgment - conn.una) & MASK <= conn.nxt - conn.una
-        if not is_known or before + len(payload) > receiver.advertised:
+        if conn is None or not input.may_be_run(conn, segment, len(payload), now_ns):
             return False
         self.counters.received += count
         input.arrive(conn, segment._replace(payload=payload), now_ns, packet.tos & 3)
-        if receiver.nxt > before:
-            conn.ack_now = True  # as after any two
+        conn.wl1 += len(payload) - len(segment.payload)  # the window is the last one's
+        conn.ack_now = True  # as after any two
         self._held[conn.handle] = conn
         return True
 

@@ -112,6 +112,7 @@ class Listening:
         syn = Segment(four[3], four[1], (answer.sequence - 1) & MASK, 0, flags, answer.window, options=offer.options)
         opening.take_syn(conn, syn, now_ns)
         conn.nxt = conn.iss + 1
+        conn.last_ack_sent = conn.receiver.nxt  # by the cookie
         input.arrive(conn, answer, now_ns, marks)
         if conn.state in (State.SYN_RECEIVED, State.CLOSED):
             conn.orphaned = True

@@ -18,9 +18,12 @@ def fire(conn: Connection, now_ns: int) -> None:
     if conn.end_at and now_ns >= conn.end_at:
         conn.over()
         return
-    if conn.early_at and now_ns >= conn.early_at and now_ns - conn.progress_ns < _limit(conn):
+    if conn.early_at and now_ns >= conn.early_at:
         conn.early_at = 0
-        tail.fire(conn, now_ns)  # first, as a probe takes the place of a timeout
+        if now_ns - conn.progress_ns < _limit(conn):
+            tail.fire(conn, now_ns)  # first, as a probe takes the place of a timeout
+        elif conn.flight.queue:
+            conn.retransmit_at = now_ns  # the user's patience is at its end, which may have been cut short
     if conn.retransmit_at and now_ns >= conn.retransmit_at:
         conn.retransmit_at = 0
         _not_acknowledged(conn, now_ns)

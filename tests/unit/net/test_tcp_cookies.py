@@ -141,6 +141,66 @@ def test_without_a_flood_no_ack_begins_a_connection() -> None:
     assert read(calm.drain().packets[0]).flags & RST
 
 
+def test_bytes_behind_a_cookie_are_echoed_by_their_own_stamp() -> None:
+    """The SYN-ACK has acknowledged the SYN, so that the first bytes bring the stamp to echo (RFC 7323, 4.3)."""
+    server, _ = flooded(100)
+    syn = Segment(7000, 80, 5, 0, SYN, 1000, options=Options(1460, timestamp=(10, 0)))
+    server.segment(PEER, US, build(PEER, US, syn), 0)
+    answer = read(server.drain().packets[0])
+    assert answer.options.timestamp is not None
+    for stamp, sequence, payload in ((20, 6, b""), (500, 6, bytes(1000)), (500, 1006, bytes(1000))):
+        body = ack_of(answer)._replace(
+            sequence=sequence, payload=payload, options=Options(timestamp=(stamp, answer.options.timestamp[0]))
+        )
+        server.segment(PEER, US, build(PEER, US, body), MS)
+    told = read(server.drain().packets[-1]).options.timestamp
+    assert told is not None and told[1] == 500
+
+
+def test_a_peer_in_time_wait_gets_no_cookie() -> None:
+    """The number would have to be beyond the old ones: the SYN is dropped, and what waits goes on waiting."""
+    server, listener = flooded(0)
+    client = TcpLayer(TcpConfig(), b"client")
+    handle = client.connect(PEER, Endpoint(US, 80), MS, port=7000)
+    assert not isinstance(handle, Refused)
+    carried(client, server, MS)
+    accepted = server.accept(listener)
+    assert not isinstance(accepted, Refused)
+    server.close(accepted, MS)
+    for each in server.drain().packets:
+        client.segment(each.src, each.dst, each.data, MS)
+    client.close(handle, MS)
+    carried(client, server, MS)
+    for port in range(1000, 1000 + BACKLOG):
+        server.segment(FORGED, US, build(FORGED, US, Segment(port, 80, 5, 0, SYN, 1000)), MS)
+    server.drain()
+    old = server._table.by_four[US, 80, PEER, 7000]
+    again = Segment(7000, 80, (old.receiver.nxt + 9) & MASK, 0, SYN, 1000)
+    server.segment(PEER, US, build(PEER, US, again), MS)
+    assert (server.counters.syns_dropped, server.counters.cookies_sent) == (1, 0)
+    assert server.drain().packets == []
+    assert server._table.by_four[US, 80, PEER, 7000] is old and old.state is State.TIME_WAIT
+
+
+def test_cookies_repeat_with_the_seed() -> None:
+    """The same flood twice is answered by the same bytes; nothing but the seed makes them."""
+    told = []
+    for seed in (b"one", b"one", b"two"):
+        layer = TcpLayer(TcpConfig(syn_backlog=0), seed)
+        layer.listen(Endpoint(0, 80))
+        for port in range(7000, 7020):
+            syn = Segment(port, 80, 5, 0, SYN, 1000, options=Options(1460, timestamp=(10, 0)))
+            layer.segment(PEER, US, build(PEER, US, syn), MS)
+        told.append([packet.data for packet in layer.drain().packets])
+    assert told[0] == told[1]
+    assert not {read_number(data) for data in told[0]} & {read_number(data) for data in told[2]}
+
+
+def read_number(data: bytes) -> int:
+    """Return the sequence number of a segment's bytes."""
+    return int.from_bytes(data[4:8], "big")
+
+
 def test_a_full_accept_queue_makes_the_ack_come_again() -> None:
     """Whoever brings a cookie while nobody is accepted hears nothing; repeated, it is taken once there is room."""
     server, listener = flooded(100, backlog=1)

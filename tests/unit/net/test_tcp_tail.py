@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from tests.unit.net.tcp_script import PLAIN, Script
 
+from lamina_net.tcp import timers
 from lamina_net.tcp.config import Congestion, SocketOptions
 from lamina_net.tcp.flight import Flight, Sent
 
@@ -117,6 +118,28 @@ def test_a_user_who_waits_no_longer_gets_no_probe() -> None:
         +0    send 1000
         +0    > A 1:1001
         +0.251 wait
+        +0    ? gone
+    """)
+    assert script.layer.repairs.tail_probes == 0
+
+
+def test_patience_that_is_cut_short_while_a_probe_is_due_ends_the_connection() -> None:
+    """The user's limit lies behind when the probe comes due, before the timeout: it is over, not looked at for ever."""
+    script = opened()
+    script.expect("""
+        +0    send 2000
+        +0    > A 1:1001
+        +0    > A 1001:2001
+    """)
+    assert script.layer.set_options(script.handle, script.now, user_timeout_ns=1_000_000) is None
+    due = script.layer.next_wakeup_ns
+    assert due is not None
+    connection = script.layer._table.by_handle[script.handle]
+    timers.fire(connection, due)  # type: ignore[arg-type]
+    timers.settle(connection, due)  # type: ignore[arg-type]
+    assert connection.next_timer() == 0 or connection.next_timer() > due  # type: ignore[union-attr]
+    script.expect("""
+        +0.201 wait
         +0    ? gone
     """)
     assert script.layer.repairs.tail_probes == 0
