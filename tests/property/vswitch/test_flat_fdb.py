@@ -144,6 +144,14 @@ def test_the_heap_stays_bounded() -> None:
     assert flat._numbers[macs.PLACES >> 3] <= SMALLEST + 66
 
 
+def test_a_flood_of_addresses_takes_no_more_than_the_limit_needs() -> None:
+    """Also while entries age: a table grows by what is alive, at most half of its places."""
+    flat = FlatFdb(AGEING, 100, 5)
+    for turn in range(4000):
+        flat.learn(turn % 4094, mac(turn), 1, turn // 9)
+    assert len(flat._table) == 256 and flat.count(4000 // 9) == 100
+
+
 def test_every_method_that_touches_the_storage_has_a_flat_form() -> None:
     """A method that `Fdb` gains is answered from flat memory too."""
     public = {name: what for name, what in vars(Fdb).items() if not name.startswith("_")}

@@ -127,6 +127,8 @@ class FlatFdb(Fdb):
 
     def flush(self, now_ns: int, *, vlan: int | None = None, port: int | None = None, static: bool = False) -> int:
         """Forget the dynamic entries (and, when asked, the static ones) of a VLAN, a port, or all. Return how many."""
+        if port is not None and not static and not self.behind(port, now_ns):
+            return 0
         self.count(now_ns)
         rows = self._table[self._table[:, 0] != 0]
         chosen = np.ones(len(rows), np.bool_)
@@ -148,13 +150,18 @@ class FlatFdb(Fdb):
 
     def entries(self, now_ns: int) -> Iterator[tuple[int, bytes, Entry]]:
         """Yield (vlan, mac, entry) of all live entries, ordered by VLAN, then by address."""
-        places, base = np.flatnonzero(self._table[:, 0]), self._numbers[_BASE]
-        rows, aside = self._table[places].tolist(), self._aside[places].tolist()
-        found = [(*_parts(row[0]), _entry(row, made, base)) for row, made in zip(rows, aside, strict=True)]
-        found.sort(key=lambda one: one[:2])
-        for vlan, mac, entry in found:
-            if self._alive(entry, now_ns):
-                yield vlan, mac, entry
+        places = np.flatnonzero(self._table[:, 0])
+        times, base = self._table[places, 1] >> macs.TIME_SHIFT, self._numbers[_BASE]
+        places = places[(times == macs.ALWAYS) | (now_ns - base - times < self.ageing_ns)]
+        vlans, addresses = _parts(self._table[places, 0])
+        order = np.argsort(vlans << 48 | addresses)
+        rows, aside = self._table[places[order]], self._aside[places[order]]
+        times = rows[:, 1] >> macs.TIME_SHIFT
+        static = times == macs.ALWAYS
+        seen = np.where(static, aside[:, 1], times + base)
+        columns = (vlans[order], addresses[order], _ports(rows), seen, static, aside[:, 0])
+        for vlan, address, *entry in zip(*(column.tolist() for column in columns), strict=True):
+            yield vlan, address.to_bytes(6, "big"), Entry(*entry)
 
     def behind(self, port: int, now_ns: int) -> int:
         """Return how many live dynamic entries name a port."""
@@ -218,9 +225,9 @@ def _key(vlan: int, mac: bytes) -> int:
     return int.from_bytes(mac, "little") << macs.MAC_SHIFT | vlan | macs.OCCUPIED
 
 
-def _parts(key: int) -> tuple[int, bytes]:
-    """Return VLAN and address of a key, or of the first half of a record."""
-    return key & _VLAN_MASK, (key >> macs.MAC_SHIFT & _ADDRESS_MASK).to_bytes(6, "little")
+def _parts(keys: Any) -> tuple[Any, Any]:
+    """Return VLANs and addresses, as big-endian numbers, of first halves of records."""
+    return keys & _VLAN_MASK, ((keys >> macs.MAC_SHIFT & _ADDRESS_MASK) << 16).byteswap()
 
 
 def _entry(row: list[int], aside: list[int], base: int) -> Entry:

@@ -25,9 +25,10 @@ LEARNED = 192
 DROPS = 320
 """64 pairs (how many frames, the first of them), by reason."""
 REASONS = 64
-ENTRIES, WANTED, KIND, SUMS, COUNTS, MOVED_VLAN = range(DROPS + 16 * REASONS, DROPS + 16 * REASONS + 48, 8)
+ENTRIES, WANTED, KIND, SUMS, COUNTS, MOVED_VLAN, WAY = range(DROPS + 16 * REASONS, DROPS + 16 * REASONS + 56, 8)
 """Of a run with tags: address of the entries of the port by key, a key that has none yet, bits of the port, address of
-the table of CRC-32, address of the counters of VLANs at trunks, VLAN of the first address that moved."""
+the table of CRC-32, address of the counters of VLANs at trunks, VLAN of the first address that moved, slot of the
+uplink that the frame which is being decided takes."""
 JOB_BYTES = DROPS + 16 * REASONS + 64
 
 DONE, SLOW, OUTBOX_FULL, LARGER_TABLE, FIRST_DROP, NEW_KEY = range(6)

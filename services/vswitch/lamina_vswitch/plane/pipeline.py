@@ -35,9 +35,9 @@ def look(frame: Word, one: Word, table: Word, mask: Word, secret: Word, vlan: Wo
     store64(one + job.LENGTH, length)
     if length >= HEADER_BYTES and length & job.LADEN == 0:
         low = load64(at)
-        kind = load16(at + 12)
-        tagged = kind == TPID and length >= HEADER_BYTES + TAG_BYTES
-        high = load64(at + 8) if tagged else load32(at + 8) | kind << 32
+        whole = length >= HEADER_BYTES + TAG_BYTES
+        high = load64(at + 8) if whole else load32(at + 8) | load16(at + 12) << 32
+        tagged = whole and (high >> 32) & 0xFFFF == TPID
         source = (((low >> 48) & 0xFFFF) | (high & 0xFFFFFFFF) << 16) << macs.MAC_SHIFT | vlan
         target = (low & _ADDRESS) << macs.MAC_SHIFT | vlan
         source_hash, target_hash = macs.stirred(source, secret), macs.stirred(target, secret)

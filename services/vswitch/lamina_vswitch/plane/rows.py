@@ -95,6 +95,7 @@ class Rows:
             table[: len(self._table)] = self._table
             self._table, self._address = table, table.ctypes.data
         if known is None or known[0]() is not switch:
+            self._forget_gone()
             self._vlans[switch.name] = vlans = Vlans(self.formed_here)
             self._engine.count_trunks_by(switch, vlans.take)
         self._revisions[switch.name] = (ref(switch), switch.revision)
@@ -129,6 +130,11 @@ class Rows:
         """Forget the wire of a port at once: its memory goes."""
         if slot < len(self) and not self._table[slot, _RING]:
             self._table[slot, _WIRE] = 0
+
+    def _forget_gone(self) -> None:
+        """Forget switches that are no more."""
+        for name in [name for name, (switch, _) in self._revisions.items() if switch() is None]:
+            del self._revisions[name], self._floods[name], self._vlans[name]
 
     def take_counts(self, slot: int) -> tuple[int, int]:
         """Return how many frames and bytes went into the ring of a port since the last time."""

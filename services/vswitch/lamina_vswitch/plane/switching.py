@@ -162,7 +162,7 @@ class Plane:
             port = switch.ports[slot]
             is_trunk, is_uplink = port.policy.trunk is not None, slot in switch.teams.uplinks
             words[job.KIND >> 3] = is_trunk * job.TRUNK_PORT | is_uplink * job.UPLINK_PORT
-            words[job.ENTRIES >> 3], words[job.COUNTS >> 3] = vlans.entries(port), vlans.counts
+            words[job.ENTRIES >> 3], words[job.COUNTS >> 3] = vlans.entries(switch, port), vlans.counts
             words[job.SUMS >> 3] = SUMS.ctypes.data
 
     def _conclude(self, switch: Switch, slot: int, burst: Burst, first: int, now_ns: int) -> int:

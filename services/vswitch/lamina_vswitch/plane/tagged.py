@@ -75,15 +75,18 @@ def is_link_local(target: Word) -> Word:
     return 1 if target & _PREFIX == _LINK_LOCAL and 0 < target >> 40 < 16 else 0
 
 
-@compiled(i64(i64, i64, i64, i64, i64))
-def destination(work: Word, entry: Word, one: Word, record: Word, frame: Word) -> Word:
-    """Returns where a frame goes by the `record` of its destination: FLOOD, what becomes of it there, or a reason."""
+@compiled(i64(i64, i64, i64, i64))
+def destination(work: Word, entry: Word, one: Word, record: Word) -> Word:
+    """Returns where a frame goes by the `record` of its destination: FLOOD, what becomes of it there, or a reason.
+
+    Which uplink it takes, `decide` has found out.
+    """
     vlan, target = load64(entry + job.ENTRY_VLAN), load64(one + job.LOW) & _ADDRESS
     ports, kind, own = load64(work + job.PORTS), load64(work + job.KIND), load64(work + job.SLOT)
     if is_link_local(target):
         return -LINK_LOCAL
     if target & 1 or not macs.alive(load64(work + job.HEAD), record, load64(work + job.NOW)):
-        way = way_out(work, entry, one, frame)
+        way = load64(work + job.WAY)
         if not load64(vlan + job.FLOODS_HERE) or (way != 0 and load64(vlan + job.TARGETS + 8 * way) <= 0):
             return NOT_HERE
         heard = load64(vlan + job.HEARERS) - (0 if kind & job.UPLINK_PORT else 1)
@@ -93,7 +96,7 @@ def destination(work: Word, entry: Word, one: Word, record: Word, frame: Word) -
         if kind & job.UPLINK_PORT:
             return -SAME_PORT
         if macs.seen(record) != macs.ALWAYS:
-            slot = way_out(work, entry, one, frame)
+            slot = load64(work + job.WAY)
             if slot == 0:
                 return -DESTINATION_DOWN
     if slot == own:
@@ -169,7 +172,9 @@ def decide(work: Word, entry: Word, one: Word, index: Word, frame: Word) -> Word
             return NOT_HERE
         if stands_by(work, load64(entry + job.ENTRY_VLAN), one, record):
             return -TEAMING_STANDBY
-    found = destination(work, entry, one, record, frame)
+    # Once for all: who sent the frame may rewrite it, and it would take another uplink the next time.
+    store64(work + job.WAY, way_out(work, entry, one, frame))
+    found = destination(work, entry, one, record)
     if found == NOT_HERE:
         return NOT_HERE
     learned = macs.learn_at(head, source_record, source, where, now_ns)
@@ -183,7 +188,7 @@ def decide(work: Word, entry: Word, one: Word, index: Word, frame: Word) -> Word
             store64(work + job.MOVED_FROM, load64(head + macs.MOVED_FROM))
             store64(work + job.MOVED_VLAN, tags.vlan_of(one))
         record = macs.find_at(head, load64(one + job.TARGET), load64(one + job.TARGET_HASH))
-        found = destination(work, entry, one, record, frame)
+        found = destination(work, entry, one, record)
     return found
 
 

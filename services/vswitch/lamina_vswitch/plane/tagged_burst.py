@@ -5,7 +5,6 @@ from __future__ import annotations
 from lamina_vswitch.domain import ring_layout as layout
 from lamina_vswitch.plane import job, macs, pipeline, rings, tagged, tags, wires
 from lamina_vswitch.plane.burst import finish, touch
-from lamina_vswitch.plane.flows import way_out
 from lamina_vswitch.plane.native import Word, compiled, i64, inlined, load64, prefetch, store64, void
 
 
@@ -73,8 +72,8 @@ def deliver(work: Word, target: Word, one: Word, index: Word) -> None:
     deliver_near(work, target, one, index)
 
 
-@compiled(void(i64, i64, i64, i64, i64))
-def flood(work: Word, entry: Word, one: Word, index: Word, frame: Word) -> None:
+@compiled(void(i64, i64, i64, i64))
+def flood(work: Word, entry: Word, one: Word, index: Word) -> None:
     """Delivers a frame to every other port that hears floods of its VLAN, and to the uplink that it takes."""
     vlan, own = load64(entry + job.ENTRY_VLAN), load64(work + job.SLOT)
     targets = load64(vlan + job.HEARD_BY)
@@ -82,7 +81,7 @@ def flood(work: Word, entry: Word, one: Word, index: Word, frame: Word) -> None:
         target = load64(targets + 8 * at)
         if target & 0xFFFFFFFF != own:
             deliver(work, target, one, index)
-    way = way_out(work, entry, one, frame)
+    way = load64(work + job.WAY)
     if way != 0:
         deliver(work, load64(vlan + job.TARGETS + 8 * way), one, index)
     store64(work + job.FLOODED, load64(work + job.FLOODED) + 1)
@@ -144,8 +143,7 @@ def judged(work: Word, one: Word, index: Word) -> Word:
     if found < 0:
         return dropped(work, one, -found, index)
     if found == tagged.FLOOD:
-        frame = load64(load64(work + job.BURST) + (index << job.PLACE_SHIFT))
-        flood(work, tagged.entry_of(work, one), one, index, frame)
+        flood(work, tagged.entry_of(work, one), one, index)
     else:
         deliver(work, found, one, index)
     return job.DONE

@@ -46,11 +46,12 @@ def look(frame: Word, one: Word, table: Word, mask: Word, secret: Word, native: 
     at, length = load64(frame), load64(frame + 8)
     store64(one + job.LENGTH, length)
     if length >= HEADER_BYTES and length < job.LADEN:
-        low, inner = load64(at), load16(at + 12)
-        high, tag, vlan = load32(at + 8) | inner << 32, NONE, native
+        low, whole = load64(at), length >= HEADER_BYTES + TAG_BYTES
+        high = load64(at + 8) if whole else load32(at + 8) | load16(at + 12) << 32
+        inner, tag, vlan = (high >> 32) & 0xFFFF, NONE, native
         provider = trunk != 0 and inner == TPID_PROVIDER
-        if (inner == TPID or provider) and length >= HEADER_BYTES + TAG_BYTES:
-            high, inner = load64(at + 8), load16(at + 16)
+        if whole and (inner == TPID or provider):
+            inner = load16(at + 16)
             vid = ((high >> 48) & 0x0F) << 8 | (high >> 56) & 0xFF
             tag = (PROVIDER if provider else CUSTOMER) + (1 if vid == 0 else 0)
             vlan = vid if vid != 0 else native

@@ -20,7 +20,9 @@ from lamina_vswitch.domain.topology import Port, Switch, usable
 from lamina_vswitch.plane import job, memory
 
 MOST_WORDS = 1 << 20
-"""Words of all that is kept for the VLANs of a switch: eight megabytes."""
+"""Words of all that is kept for the VLANs of a switch, and a little more: eight megabytes."""
+_BLOCK_WORDS = 1 << 12
+"""Words that are taken at once: an array for each entry would take more than what is in it."""
 _FORMS = {form: number for number, form in enumerate(Form, start=job.AS_IT_CAME)}
 _VLAN_MASK = job.PROVIDER_KEY - 1
 _HEAD = job.TARGETS >> 3
@@ -50,7 +52,8 @@ class Vlans:
         self._formed = formed
         self._entries: dict[int, Any] = {}
         self._known: dict[tuple[int, int], Any] = {}
-        self._kept: list[Any] = []
+        self._blocks: list[Any] = []
+        self._left = 0
         self._words = 0
         self._trunks: list[Port] = []
         self._access: dict[int, list[Port]] = {}
@@ -60,7 +63,7 @@ class Vlans:
 
     def forget(self, switch: Switch) -> None:
         """Forget what was made of the switch's ports, policies and teams: they changed."""
-        self._entries, self._known, self._kept, self._words = {}, {}, [], 0
+        self._entries, self._known, self._blocks, self._left, self._words = {}, {}, [], 0, 0
         ports = switch.ports
         self._trunks, self._access = [], {}
         self._nowhere = np.zeros(max(ports) + 1, np.int64)
@@ -71,19 +74,20 @@ class Vlans:
             elif port.takes_part:
                 self._access.setdefault(port.vlan, []).append(port)
 
-    def entries(self, port: Port) -> int:
+    def entries(self, switch: Switch, port: Port) -> int:
         """Return the address of the entries of a port."""
         found = self._entries.get(port.slot)
         if found is None:
+            self._bound(switch)
             found = self._entries[port.slot] = np.zeros(job.KEYS if port.policy.trunk is not None else 1, np.int64)
+            self._words += len(found)
         address: int = found.ctypes.data
         return address
 
     def make(self, switch: Switch, port: Port, key: int) -> int:
         """Make the entry of a port for a key; return the address of its entries, which may have moved."""
-        if self._words > MOST_WORDS:
-            self.forget(switch)
-        address = self.entries(port)
+        self._bound(switch)
+        address = self.entries(switch, port)
         is_trunk = port.policy.trunk is not None
         vlan, provider = (key & _VLAN_MASK, key >= job.PROVIDER_KEY) if is_trunk else (port.vlan, False)
         ways: tuple[int, ...] = ()
@@ -101,11 +105,21 @@ class Vlans:
         self._counts[vlans] = 0
         return found
 
+    def _bound(self, switch: Switch) -> None:
+        """Forget everything when that is too much."""
+        if self._words > MOST_WORDS:
+            self.forget(switch)
+
     def _keep(self, words: list[int]) -> int:
-        kept: Any = memory.words(1, -(-len(words) // 8) * 8)[0]
+        """Keep words at the beginning of a cache line, as long as nothing is forgotten; return their address."""
+        lines = max(1, -(-len(words) // 8))
+        if lines > self._left:
+            self._left = max(lines, _BLOCK_WORDS // 8)
+            self._blocks.append(memory.words(self._left, 8))
+            self._words += 8 * self._left
+        kept = self._blocks[-1][-self._left :].reshape(-1)
         kept[: len(words)] = words
-        self._kept.append(kept)
-        self._words += len(kept)
+        self._left -= lines
         address: int = kept.ctypes.data
         return address
 
