@@ -66,13 +66,15 @@ class _Entry:
 class BackendTable:
     """All backends. A port has at most one, and nothing else while it has."""
 
-    def __init__(self, catalog: Catalog, store: BackendStore, clock: Clock, planes: PlaneLoader) -> None:
+    def __init__(
+        self, catalog: Catalog, store: BackendStore, clock: Clock, planes: PlaneLoader, *, bypass: bool = True
+    ) -> None:
         self._catalog = catalog
         self._store = store
         self._clock = clock
         self._planes = planes
         self._bypass: Bypass | None = None
-        self._is_bypass_tried = False
+        self._is_bypass_tried = not bypass
         self._quickening: asyncio.Task[None] | None = None
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._requests = RequestLedger()

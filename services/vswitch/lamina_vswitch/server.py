@@ -104,7 +104,8 @@ class VswitchService:
         limits = Limits(config.max_switches, config.max_ports)
         self._catalog = Catalog(environment.host, engine, self._store, limits, self._record)
         self._planes = planes = PlaneLoader(engine, environment.rng.child("plane"))
-        self._backends = BackendTable(self._catalog, BackendStore(self._store), environment.clock, planes)
+        store = BackendStore(self._store)
+        self._backends = BackendTable(self._catalog, store, environment.clock, planes, bypass=config.bypass)
         self._watchers = Watchers(self._catalog, self._store, environment.clock)
         self._streams = Streams(self._catalog, environment.clock)
         self._rings = RingStreams(self._catalog, environment.clock, environment.state_dir / RING_FOLDER, planes)
@@ -121,9 +122,9 @@ class VswitchService:
         self._catalog.failed = self._failed
         self._pacer = Pacer(environment.clock, engine.advance, self._failed)
         engine.timer = self._pacer.wake_at
-        store = NetworkStore(self._store, lambda: environment.clock.wall_ns() - environment.clock.now_ns())
+        records = NetworkStore(self._store, lambda: environment.clock.wall_ns() - environment.clock.now_ns())
         rng, events = environment.rng.child("networks"), environment.layer.events
-        self._networks = Networks(self._catalog, store, environment.clock, rng, config.max_networks, events.record)
+        self._networks = Networks(self._catalog, records, environment.clock, rng, config.max_networks, events.record)
         rng = environment.rng.child("translations")
         tables = TranslationStore(self._store)
         self._translations = Translations(self._networks, tables, environment.clock, rng, events.record)

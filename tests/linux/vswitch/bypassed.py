@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.plane.switching import Plane
 
 SLOTS = (1, 2, 3)
+A, B, C = (bytes.fromhex(f"0200000000{n:02x}") for n in (1, 2, 3))
+BROADCAST = b"\xff" * 6
 MTU_BYTES = 1000
 _QUEUE_BYTES, _RCVBUFFORCE, _SOL_PACKET, _IGNORE_OUTGOING = 8 << 20, 33, 263, 23
 
@@ -55,20 +58,29 @@ class World:
         self.ends: dict[int, socket.socket] = {}
         self.sent = self._count = 0
         self._heard: dict[int, list[bytes]] = {slot: [] for slot in SLOTS}
+        self.batch(*(f"link add name s{slot} type veth peer name e{slot}" for slot in SLOTS))
+        self.batch(*(f"link set {end}{slot} up" for slot in SLOTS for end in "se"))
         for slot in SLOTS:
             self.engine.add_port("s", slot, f"p{slot}", 0, True)
-            self.network.run(f"ip link add name s{slot} type veth peer name e{slot}")
-            for name in (f"s{slot}", f"e{slot}"):
-                self.network.run(f"ip link set {name} up")
             self.ends[slot] = self.network.end(f"e{slot}")
             self.ends[slot].setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _QUEUE_BYTES)
             self.ends[slot].setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
             self.plug(slot, plane=plane)
 
+    def batch(self, *commands: str) -> None:
+        """Run commands of ip in one process."""
+        text = "\n".join(commands)
+        ran = ["ip", "-batch", "-"]
+        self.network.do(lambda: subprocess.run(ran, input=text, text=True, check=True, capture_output=True, timeout=20))
+
+    def opened(self, slot: int, interface: str) -> PacketBackend:
+        """Return a backend for a port at an interface."""
+        end = PortEnd(self.engine, slot, lambda: MTU_BYTES, time.monotonic_ns)
+        return self.network.do(lambda: PacketBackend(end, Packet(interface), 4096, self.bypass))
+
     def plug(self, slot: int, *, plane: bool) -> None:
         """Plug a backend into a port."""
-        end = PortEnd(self.engine, slot, lambda: MTU_BYTES, time.monotonic_ns)
-        backend = self.network.do(lambda: PacketBackend(end, Packet(f"s{slot}"), 4096, self.bypass))
+        backend = self.opened(slot, f"s{slot}")
         assert backend.bypass_failure == ""
         self.engine.attach(slot, backend, time.monotonic_ns(), backend.takes)
         backend.start()
@@ -145,6 +157,17 @@ class World:
             end.close()
         if self.bypass is not None:
             self.bypass.close()
-        for slot in SLOTS:
-            self.network.run(f"ip link del s{slot}")
         self.network.close()
+
+
+async def acquainted(world: World) -> None:
+    """Have the kernel know A at port 1 and B at port 2."""
+    await world.send(2, frame(A, B))
+    for _ in range(2):
+        await world.send(1, frame(B, A))
+        await world.send(2, frame(A, B))
+    before = world.handed(1)
+    await world.send(1, frame(B, A))
+    assert world.handed(1) == before
+    for slot in SLOTS:
+        await world.arrived(slot)

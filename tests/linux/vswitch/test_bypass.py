@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from tests.linux.hardware.network import needs_network
-from tests.linux.vswitch.bypassed import SLOTS, World, frame, needs_bypass
+from tests.linux.vswitch.bypassed import BROADCAST, SLOTS, A, B, World, acquainted, frame, needs_bypass
 
+from lamina_kit.rng import Rng
 from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.loss import Loss
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.ebpf import bypass_code as code
 
-A, B, C = (bytes.fromhex(f"0200000000{n:02x}") for n in (1, 2, 3))
-BROADCAST = b"\xff" * 6
 SIZES = (60, 200, 1014, 1015, 1200)
 
 
@@ -33,17 +33,17 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     made.close()
 
 
-async def acquainted(world: World) -> None:
-    """Have the kernel know A at port 1 and B at port 2."""
-    await world.send(2, frame(A, B))
-    for _ in range(2):
-        await world.send(1, frame(B, A))
-        await world.send(2, frame(A, B))
-    before = world.handed(1)
-    await world.send(1, frame(B, A))
-    assert world.handed(1) == before
-    for slot in SLOTS:
-        await world.arrived(slot)
+class Silent:
+    """Hears of every frame, and does nothing."""
+
+    def wants(self, port: Any) -> bool:
+        """Want all."""
+        return True
+
+    def missed(self, *heard: Any) -> None:
+        """Do nothing."""
+
+    passed = dropped = missed
 
 
 def random_frames(rng: random.Random, slot: int) -> list[bytes]:
@@ -73,7 +73,7 @@ async def played(seed: int, *, bypassed: bool) -> tuple[Any, int]:
     try:
         for name in (f"{end}{slot}" for slot in SLOTS for end in "se"):
             await world.ready(name)
-        for _ in range(150):
+        for _ in range(120):
             slot = rng.choice(SLOTS)
             await world.send(slot, *random_frames(rng, slot))
         now_ns = time.monotonic_ns()
@@ -93,7 +93,7 @@ async def played(seed: int, *, bypassed: bool) -> tuple[Any, int]:
         world.close()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 async def test_the_same_traffic_leaves_the_same_behind(seed: int) -> None:
     """Counters, table, drops, and what arrives where are those of a switch without a bypass."""
     needs_network()
@@ -135,9 +135,11 @@ async def test_a_flow_that_is_too_fast_keeps_its_order_and_every_frame_is_accoun
 
 
 async def test_a_change_ends_it_before_it_takes_effect(world: World) -> None:
-    """A link that is taken away, an observer, a policy: the next frame comes the ordinary way."""
+    """A link that is taken away, an observer, a policy, an edited table: the next frame comes the ordinary way."""
     engine = world.engine
     changes = (
+        lambda: setattr(engine, "observer", Silent()),
+        lambda: engine.set_loss(2, Loss(0, Rng("loss"))),
         lambda: engine.set_link(2, False, time.monotonic_ns()),
         lambda: engine.set_policy(1, 0, PolicyInForce(isolated=True), time.monotonic_ns()),
         lambda: engine.flush("s", None, None, time.monotonic_ns()),
@@ -145,6 +147,8 @@ async def test_a_change_ends_it_before_it_takes_effect(world: World) -> None:
         lambda: engine.add_static("s", 0, B, 3, time.monotonic_ns()),
     )
     for change in changes:
+        engine.observer = None
+        engine.set_loss(2, None)
         engine.set_link(2, True, time.monotonic_ns())
         engine.set_policy(1, 0, PolicyInForce(), time.monotonic_ns())
         await acquainted(world)

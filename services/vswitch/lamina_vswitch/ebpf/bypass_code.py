@@ -147,10 +147,21 @@ def redirector(memory: int, port: int) -> Program:
 
 
 def _prepared(memory: int, port: int) -> list[Instruction | Label]:
-    """Return what reads the header: 6 is the frame, 7 the port."""
+    """Return what reads the header: 6 is the frame, 7 the port.
+
+    A note that no redirector took, as another program came before it, must not be taken for this frame's.
+    """
     return [
         copy(6, 1),
         load_value(7, memory, PORTS_AT + port * PORT_BYTES),
+        call(_GET_PROCESSOR),
+        jump_if_above(0, MOST_PROCESSORS - 1, "slow"),
+        store64(STACK_END, _PROCESSOR, 0),
+        shift_left(0, _NOTE_SHIFT),
+        load_value(2, memory, NOTES_AT),
+        add_register(2, 0),
+        put(1, 0),
+        store64(2, 0, 1),
         load64(1, 7, DOMAIN),
         jump_if(1, 0, "slow"),
         store64(STACK_END, _DOMAIN, 1),
@@ -158,9 +169,6 @@ def _prepared(memory: int, port: int) -> list[Instruction | Label]:
         jump_unless(1, _FOR_ANOTHER_HOST, "slow"),
         load(1, 6, _TAGGED),
         jump_unless(1, 0, "slow"),
-        call(_GET_PROCESSOR),
-        jump_if_above(0, MOST_PROCESSORS - 1, "slow"),
-        store64(STACK_END, _PROCESSOR, 0),
         call(_GET_TIME),
         store64(STACK_END, _NOW, 0),
         load64(1, 7, HALF_LIFE),

@@ -6,6 +6,7 @@ Source: bpf(2); `union bpf_attr` of <linux/bpf.h>.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import platform
@@ -14,10 +15,12 @@ import struct
 from lamina_kit.errors import FailedPrecondition
 
 _SYSCALLS = {"x86_64": 321, "aarch64": 280}
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROGRAM_LOAD, _LINK_CREATE = 0, 1, 2, 5, 28
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROGRAM_LOAD, _QUERY, _LINK_CREATE = 0, 1, 2, 5, 16, 28
 _ARRAY, _SOCKET_FILTER, _CLASSIFIER = 2, 1, 3
 _MAPPED = 1 << 10
 _AT_INGRESS, _FIRST = 46, 1 << 3
+_QUERIED = struct.Struct("=IIII8xI28xQ")
+"""Device, kind of attachment, flags, how many programs there are, and the revision of their list."""
 _LOG_BYTES = 1 << 16
 _LICENSE = ctypes.create_string_buffer(b"Apache-2.0")
 
@@ -84,7 +87,7 @@ def load_classifier(code: bytes) -> int:
 
 
 def load_first_classifier(code: bytes) -> int:
-    """Load a program for `attach_first`; return its descriptor, as `load_classifier` does."""
+    """Load a program for `attach_alone`; return its descriptor, as `load_classifier` does."""
     return _loaded(code, _CLASSIFIER, _AT_INGRESS)
 
 
@@ -93,13 +96,18 @@ def load_socket_filter(code: bytes) -> int:
     return _loaded(code, _SOCKET_FILTER, 0)
 
 
-def attach_first(program: int, index: int) -> int:
-    """Run a program on every frame that comes in at a device, before others that are there; return what holds it.
+def attach_alone(program: int, index: int) -> int:
+    """Run a program on every frame that comes in at a device where none does; return what holds it.
 
-    It runs until that descriptor, and all copies of it, are closed. Needs Linux 6.6. Raises FailedPrecondition
-    `BPF_REFUSED`.
+    It runs until that descriptor, and all copies of it, are closed. Programs of `tc` filters come after it. Needs Linux
+    6.6. Raises FailedPrecondition `BPF_REFUSED`, also where there is a program already.
     """
-    attributes = struct.pack("=IIIIIIQ", program, index, _AT_INGRESS, _FIRST, 0, 0, 0)
+    query = ctypes.create_string_buffer(_QUERIED.pack(index, _AT_INGRESS, 0, 0, 0, 0), _QUERIED.size)
+    _call(_QUERY, query, "look for programs", fine=errno.ENOENT)  # Linux 6.6 says this where there is none
+    *_, others, revision = _QUERIED.unpack(query.raw)
+    if others:
+        raise _refused("attach a program", "another one is at this interface")
+    attributes = struct.pack("=IIIIIIQ", program, index, _AT_INGRESS, _FIRST, 0, 0, revision)
     return _bpf(_LINK_CREATE, attributes, "attach a program")
 
 
@@ -115,13 +123,23 @@ def _loaded(code: bytes, kind: int, attach: int) -> int:
 
 
 def _bpf(command: int, attributes: bytes, doing: str, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
+    return _call(command, ctypes.create_string_buffer(attributes, len(attributes)), doing, log)
+
+
+def _call(
+    command: int,
+    space: ctypes.Array[ctypes.c_char],
+    doing: str,
+    log: ctypes.Array[ctypes.c_char] | None = None,
+    *,
+    fine: int = 0,
+) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
-    space = ctypes.create_string_buffer(attributes, len(attributes))
     number = _SYSCALLS.get(platform.machine())
     if number is None:
         raise _refused(doing, f"no number of bpf(2) is known for {platform.machine()}")
-    done = int(libc.syscall(number, command, space, len(attributes)))
-    if done >= 0:
+    done = int(libc.syscall(number, command, space, len(space)))
+    if done >= 0 or ctypes.get_errno() == fine:
         return done
     said = "" if log is None else log.value.decode(errors="replace").strip()[-400:]
     raise _refused(doing, f"{os.strerror(ctypes.get_errno())}{': ' if said else ''}{said}")

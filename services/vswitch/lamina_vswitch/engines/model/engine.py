@@ -88,6 +88,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
 
     def remove_port(self, slot: int, now_ns: int) -> None:
         """Remove a port and all MAC entries that name it; its sink learns of it."""
+        self.elsewhere.left(self._switch_of[slot])
         self._sampler.forget(self._port(slot).name)
         self._watching.remove_port(self._switch_of[slot], self._port(slot), self.counters(slot))
         switch = self._switch_of.pop(slot)
@@ -129,6 +130,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
 
     def set_vlan(self, slot: int, vlan: int, now_ns: int) -> None:
         """Move a port to another access VLAN."""
+        self.elsewhere.left(self._switch_of[slot])  # before the VLAN's counters are kept
         if self._port(slot).policy.trunk is None:
             self._watching.leave_vlan(self._switch_of[slot], self._port(slot), self.counters(slot))
         self._switch_of[slot].set_vlan(slot, vlan, now_ns)
@@ -298,6 +300,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
     def set_policy(self, slot: int, vlan: int, policy: PolicyInForce, now_ns: int) -> None:
         """Let a policy hold for a port, with its access or native VLAN."""
         switch, port = self._switch_of[slot], self._port(slot)
+        self.elsewhere.left(switch)
         was_trunk = port.policy.trunk is not None
         if not was_trunk and (port.vlan != vlan or policy.trunk is not None):
             self._watching.leave_vlan(switch, port, self.counters(slot))
@@ -360,6 +363,8 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         """Deliver and report what was decided elsewhere about frames that entered at a port, as `transmit` does."""
         switch = self._switch_of[slot]
         port = switch.ports[slot]
+        if result.moves:
+            self.elsewhere.moved(switch, result.moves)
         deliveries = result.deliveries
         for target in sorted(deliveries) if len(deliveries) > 1 else deliveries:
             receiver = switch.ports[target]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.fdb import Entry
+from lamina_vswitch.domain.forward import Move
 from lamina_vswitch.domain.topology import Switch
 from lamina_vswitch.engines.interface import MacEntryView, SwitchTally
 
@@ -22,6 +24,9 @@ class Elsewhere(Protocol):
     def left(self, switch: Switch) -> None:
         """Stop to move frames of a switch, with everything up to date: something about it is about to change."""
 
+    def moved(self, switch: Switch, moves: Sequence[Move]) -> None:
+        """Forget where some stations of a switch were: each was heard at another port."""
+
 
 class Nowhere:
     """Moves nothing."""
@@ -30,6 +35,9 @@ class Nowhere:
         """Do nothing."""
 
     def left(self, switch: Switch) -> None:
+        """Do nothing."""
+
+    def moved(self, switch: Switch, moves: Sequence[Move]) -> None:
         """Do nothing."""
 
 

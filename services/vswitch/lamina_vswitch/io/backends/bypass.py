@@ -13,16 +13,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lamina_kit.errors import FailedPrecondition
+from lamina_vswitch.domain.forward import Move
 from lamina_vswitch.domain.frame import HEADER_BYTES
 from lamina_vswitch.domain.topology import Port, Switch
 from lamina_vswitch.ebpf import bypass_code as code
 from lamina_vswitch.ebpf.instructions import assemble
-from lamina_vswitch.ebpf.programs import SharedMemory, attach_first, load_first_classifier, load_socket_filter
+from lamina_vswitch.ebpf.programs import SharedMemory, attach_alone, load_first_classifier, load_socket_filter
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.io.backends.device_state import DeviceState
 from lamina_vswitch.io.backends.junction import COUNTED, Junction, Member
@@ -46,6 +47,12 @@ class Bypass:
 
     def __init__(self, engine: ModelEngine) -> None:
         """Make the memory. Raises FailedPrecondition `BPF_REFUSED`."""
+        if "PREEMPT_RT" in os.uname().version:  # frames of one processor come between each other there
+            raise FailedPrecondition(
+                "The kernel hands no frames on where it can be interrupted while it does.",
+                reason="BPF_REFUSED",
+                next_step="Nothing has to be done: frames pass through the service.",
+            )
         self._engine = engine
         self._memory = SharedMemory(code.MEMORY_BYTES)
         self._words = self._memory.words
@@ -55,7 +62,6 @@ class Bypass:
         self._domains = 0
         self._settled_ns = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._rows = min(os.cpu_count() or 1, code.MOST_PROCESSORS)
         engine.elsewhere = self
 
     def close(self) -> None:
@@ -82,7 +88,7 @@ class Bypass:
             held.append(load_socket_filter(assemble(code.packet_filter(self._memory.descriptor, number))))
             program = load_first_classifier(assemble(code.redirector(self._memory.descriptor, number)))
             held.append(program)
-            held.append(attach_first(program, index))
+            held.append(attach_alone(program, index))
         except BaseException:
             device.close()
             for each in held:
@@ -118,13 +124,13 @@ class Bypass:
 
     def settle(self, switch: Switch) -> None:
         """Take over what the kernel did with frames of a switch until now."""
+        members = self._of(switch)
+        for slot in members:  # also when nothing passes now: a processor may have counted after it was looked last
+            if slot in switch.ports:
+                self._take_counts(switch.ports[slot], self._members[slot])
         filled = self._filled.get(switch.name)
         if filled is None:
             return
-        members = self._of(switch)
-        for slot in members:
-            if slot in switch.ports:
-                self._take_counts(switch.ports[slot], self._members[slot])
         self._take_times(switch, filled)
         for slot in members:
             if slot in switch.ports:
@@ -144,6 +150,16 @@ class Bypass:
             self._words[place] = 0
         if not self._filled:
             self._stop_timer()
+
+    def moved(self, switch: Switch, moves: Sequence[Move]) -> None:
+        """Forget where stations were that were heard at another port, which may not take part."""
+        filled = self._filled.get(switch.name)
+        if filled is None:
+            return
+        for move in moves:
+            place = filled.stations.get((move.vlan, move.mac))
+            if place is not None and self._words[place] & 0xFFFF != self._number(move.new_port):
+                self._forget(filled, (move.vlan, move.mac))
 
     def learn(self, slot: int, heads: Iterable[bytes], now_ns: int) -> None:
         """Let frames as these, which a port has just sent, pass from now on, if nothing about them is news."""
@@ -247,8 +263,7 @@ class Bypass:
                 self._words[place + (code.SEEN >> 3)] = seen
             return
         if place is not None:  # it moved
-            del filled.stations[key]
-            self._words[place] = 0
+            self._forget(filled, key)
         first = (code.STATIONS_AT >> 3) + code.bucket_of(number, domain) * code.BUCKET_PLACES * (_PLACE >> 3)
         for place in range(first, first + code.BUCKET_PLACES * (_PLACE >> 3), _PLACE >> 3):
             if not self._words[place]:
@@ -257,6 +272,16 @@ class Bypass:
                 self._words[place] = word
                 filled.stations[key] = place
                 return
+
+    def _forget(self, filled: _Filled, key: tuple[int, bytes]) -> None:
+        """Forget a station. The kernel may have done so, and its place have been given to another one since."""
+        place = filled.stations.pop(key)
+        if self._words[place] >> 16 == int.from_bytes(key[1], "little"):
+            self._words[place] = 0
+
+    def _number(self, slot: int) -> int:
+        """Return the number of a port in the programs; 0: it takes no part."""
+        return self._members[slot].number if slot in self._members else 0
 
     def _take_counts(self, port: Port, member: Member) -> None:
         now = self._counts(member.number)
@@ -270,12 +295,8 @@ class Bypass:
 
     def _counts(self, number: int) -> list[int]:
         """Return what all processors counted at a port."""
-        totals = [0] * len(COUNTED)
-        for processor in range(self._rows):
-            base = code.COUNTS_AT + (processor * code.MOST_PORTS + number) * code.ROW_BYTES
-            for at, place in enumerate(COUNTED):
-                totals[at] += self._words[(base + place) >> 3]
-        return totals
+        first, row = (code.COUNTS_AT + number * code.ROW_BYTES) >> 3, (code.MOST_PORTS * code.ROW_BYTES) >> 3
+        return [sum(self._words[first + (place >> 3) : code.MEMORY_BYTES >> 3 : row]) for place in COUNTED]
 
     def _take_times(self, switch: Switch, filled: _Filled) -> None:
         """Tell the MAC table when stations sent last; forget those that the kernel saw elsewhere."""
@@ -283,10 +304,9 @@ class Bypass:
         horizon = time.monotonic_ns() - switch.fdb.ageing_ns
         for (vlan, mac), place in list(filled.stations.items()):
             word, seen = self._words[place], self._words[place + (code.SEEN >> 3)]
-            slot = slots.get(word & 0xFFFF)
+            slot = slots.get(word & 0xFFFF) if word >> 16 == int.from_bytes(mac, "little") else None
             if slot is None or seen <= horizon:
-                self._words[place] = 0
-                del filled.stations[vlan, mac]
+                self._forget(filled, (vlan, mac))
                 continue
             seen_ns = seen + self._members[slot].offset_ns
             entry = switch.fdb.lookup(vlan, mac, seen_ns)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 
+from lamina_kit.errors import LaminaError
 from lamina_vswitch.engines.linux.netlink import Netlink, attributes
 
 _NEW_LINK, _DELETE_LINK, _GET_LINK = 16, 17, 18
@@ -19,9 +20,13 @@ class DeviceState:
 
     def __init__(self, index: int) -> None:
         """Ask for it. Raises Unavailable `KERNEL_REFUSED`."""
-        self._index = index
+        self._index, self._is_gone = index, False
         self._told = Netlink(0, _LINKS)  # before it is asked, so that no change is missed
-        self._asking = Netlink()
+        try:
+            self._asking = Netlink()
+        except BaseException:
+            self._told.close()
+            raise
         self.free = False
         """Whether frames may leave by it, and it is not a port of something else of the kernel."""
         try:
@@ -40,7 +45,10 @@ class DeviceState:
         before = self.free
         heard = self._told.heard()
         if heard is None:
-            self._ask()
+            try:
+                self._ask()
+            except LaminaError:  # it is gone, or the kernel has no room to say so
+                self.free = False
         else:
             for kind, content in heard:
                 self._note(kind, content)
@@ -60,6 +68,6 @@ class DeviceState:
             return
         family, _, index, flags, _ = _MESSAGE.unpack_from(content)
         if index == self._index and not family:
-            gone = kind == _DELETE_LINK
-            can_send = not gone and flags & (_UP | _RUNNING) == _UP | _RUNNING
+            self._is_gone |= kind == _DELETE_LINK  # for ever: another interface may be given the same index
+            can_send = not self._is_gone and flags & (_UP | _RUNNING) == _UP | _RUNNING
             self.free = can_send and _MASTER not in attributes(content, _MESSAGE.size)

@@ -59,9 +59,9 @@ class PacketBackend:
             try:
                 self._in, self._out, self._bare = (opened.enter_context(_raw_socket()) for _ in range(3))
                 number = _index(wanted.interface)
-                self._junction, self.bypass_failure = _joined(bypass, end, number, opened)
+                self._junction, self.bypass_failure = _joined(bypass, end, number, self._in)
                 if self._junction is not None:
-                    self._in.setsockopt(socket.SOL_SOCKET, _ATTACH_BPF, self._junction.filter)
+                    opened.callback(self._junction.close)
                 self._ring = _opened(self._in, (self._out, self._bare), wanted, number, end.mtu_bytes())
             except OSError as error:
                 raise refusal(what, error, "CAP_NET_RAW") from error
@@ -146,8 +146,11 @@ class PacketBackend:
         if self._fast is None:
             frames, cut, has_lost = self._ring.take(MOST_AT_ONCE)
             found, error = len(frames), self._ring.error
-            self._end.transmit(frames)
-            self._dealt_with(self._ring.walked, frames[:_LEARNED_OF_BURST])
+            try:
+                self._end.transmit(frames)
+                self._learn(self._ring.walked, frames[:_LEARNED_OF_BURST])
+            finally:
+                self._dealt_with(self._ring.walked)
         else:
             found, cut, has_lost, error = self._hurry(*self._fast)
         if error or not (found or cut):
@@ -165,11 +168,13 @@ class PacketBackend:
         while found < _MOST_FRAMES:
             burst = lane.next(mtu_bytes)
             cut, has_lost, error = cut + lane.cut, has_lost or lane.has_lost, error or lane.error
+            walked = lane.walked
             try:
                 self._end.switch(plane, burst)
-                self._dealt_with(lane.walked, map(burst.frame, _some_of(len(burst))))
+                self._learn(walked, map(burst.frame, _some_of(len(burst))))
             finally:
                 lane.end()  # whatever happened: else the same frames come again for ever
+                self._dealt_with(walked)
             found += len(burst)
             if len(burst) < min(_BUSY, lane.most):
                 break
@@ -188,13 +193,19 @@ class PacketBackend:
             lost += self._junction.lost()
         self._end.turn_away(DropReason.QUEUE_FULL, [b""] * lost)
 
-    def _dealt_with(self, frames: int, heads: Iterable[bytes]) -> None:
-        """Tell the bypass that some frames were switched, and what some of them were."""
+    def _learn(self, frames: int, heads: Iterable[bytes]) -> None:
+        """Tell the bypass what some of the frames were that were switched."""
         if self._junction is not None and frames:
             self._junction.learn(heads, self._end.now_ns())
+
+    def _dealt_with(self, frames: int) -> None:
+        """Tell the bypass that some frames were switched: gates that are not told of one stay closed."""
+        if self._junction is not None and frames:
+            drained = self._junction.drains
             self._junction.dealt_with(frames)
-            if self._junction.drains:
+            if drained:
                 self._tell()
+                self._tell_lost()  # what another processor lost meanwhile
 
     def _waits(self, waits: bool) -> None:
         if self._junction is not None:
@@ -228,17 +239,21 @@ def _index(interface: str) -> int:
         raise refusal(f"interface {interface}", missing) from error
 
 
-def _joined(
-    bypass: Bypass | None, end: PortEnd, number: int, opened: contextlib.ExitStack
-) -> tuple[Junction | None, str]:
-    """Return the junction of an interface, or why there is none; it is closed with what was opened."""
+def _joined(bypass: Bypass | None, end: PortEnd, number: int, taker: socket.socket) -> tuple[Junction | None, str]:
+    """Return the junction of an interface, whose filter is at the socket then, or why there is none."""
     if bypass is None:
         return None, ""
     try:
         junction = bypass.join(end.slot, number, end.now_ns)
     except LaminaError as error:
         return None, error.message
-    opened.callback(junction.close)
+    except OSError as error:
+        return None, f"The kernel did not let the interface take part: {error.strerror}."
+    try:
+        taker.setsockopt(socket.SOL_SOCKET, _ATTACH_BPF, junction.filter)
+    except OSError as error:
+        junction.close()
+        return None, f"The kernel did not attach a filter to a packet socket: {error.strerror}."
     return junction, ""
 
 
