@@ -64,20 +64,18 @@ class Retry:
 
     async def again(self, error: grpc.aio.AioRpcError | LaminaError, make: Callable[[], Awaitable[T]]) -> T:
         """Goes on as `call` does behind a first attempt, the caller's own, that ended with `error`."""
-        for pause in PAUSES_NS:
-            found = rpc_error(error) if isinstance(error, grpc.aio.AioRpcError) else error
-            if not is_lost(found):
-                if found is error:
-                    raise error
-                raise found from error
-            await self._clock.sleep_ns(pause)
-            try:
-                return await make()
-            except (grpc.aio.AioRpcError, LaminaError) as failed:
-                error = failed
-        if isinstance(error, grpc.aio.AioRpcError):
-            raise rpc_error(error) from error
-        raise error
+        try:
+            for pause in PAUSES_NS:
+                if not is_lost(_told(error)):
+                    break
+                await self._clock.sleep_ns(pause)
+                try:
+                    return await make()
+                except (grpc.aio.AioRpcError, LaminaError) as failed:
+                    error = failed
+            raise _told(error)
+        finally:
+            del error  # which knows this call: neither is to keep the other until the collector comes
 
     def will_pass(self, error: LaminaError) -> bool:
         """Whether the same call may be answered otherwise later."""
@@ -109,6 +107,15 @@ class Retry:
         for task in list(self._tasks):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def _told(error: grpc.aio.AioRpcError | LaminaError) -> LaminaError:
+    """Returns what an error of a call says, with that error as its cause."""
+    if isinstance(error, LaminaError):
+        return error
+    found = rpc_error(error)
+    found.__cause__ = error
+    return found
 
 
 async def _attempt(make: Callable[[], Awaitable[T]]) -> T:

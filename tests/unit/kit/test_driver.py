@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,26 @@ async def test_a_step_that_somebody_has_begun_is_driven_on() -> None:
     """What it asked for first is given along, and performed once."""
     step = total(1, 2)
     assert await drive(step, twice, next(step)) == 6
+
+
+async def test_a_begun_step_cleans_up_as_any() -> None:
+    """What performing its first effect raises, cancellation included, is raised inside a step that somebody began."""
+    cleaned: list[str] = []
+
+    def step() -> Step[None]:
+        try:
+            yield Ask(1)
+        except BaseException as error:
+            cleaned.append(type(error).__name__)
+            raise
+
+    async def cancelled(effect: Effect) -> None:
+        raise asyncio.CancelledError
+
+    begun = step()
+    with pytest.raises(asyncio.CancelledError):
+        await drive(begun, cancelled, next(begun))
+    assert cleaned == ["CancelledError"] and inspect.getgeneratorstate(begun) == inspect.GEN_CLOSED
 
 
 async def test_an_error_is_raised_inside_the_step() -> None:

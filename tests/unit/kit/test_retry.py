@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -75,6 +78,32 @@ async def test_a_first_attempt_of_one_s_own_is_one_of_the_five(clock: Clock) -> 
     with pytest.raises(Unavailable):
         await Retry(clock).again(LOST, calls)
     assert calls.made == 4
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_an_error_goes_without_the_collector(clock: Clock, before: int) -> None:
+    """A refusal knows the calls that it left, and none of them keeps it: it goes with whoever caught it."""
+    made: list[weakref.ref[NotFound]] = []
+    first = Calls([LOST] * before)
+
+    async def make() -> object:
+        if first.answers:
+            return await first()
+        made.append(weakref.ref(error := NotFound("No.", reason="SPACE_UNKNOWN")))
+        try:
+            raise error
+        finally:
+            del error
+
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        with suppress(NotFound):
+            await Retry(clock).call(make)
+        assert [kept() for kept in made] == [None]
+    finally:
+        if was_on:
+            gc.enable()
 
 
 async def test_the_background_goes_on_until_somebody_answers(clock: Clock) -> None:

@@ -379,13 +379,13 @@ class _Fault:
         self.note("access.refused", why)
         page, rule = self.m.names.page(self.space.number, self.vpn), outcome.name.lower().replace("_", " ")
         self.m.record(page, "fault.refused", rule=rule, access=ACCESS_NAMES[self.access], why=why)
-        return FaultResult(outcome, steps=self.trail.steps if self.trail else [])
+        return FaultResult(outcome, steps=self.trail.steps if self.trail else ())
 
     def out_of_memory(self, short: Short) -> FaultResult:
         """Gives up: names the group at its limit and the space in it that holds most."""
         self.note("memory.exhausted", f"nothing in {short.group.name} can be reclaimed")
         victim = oom_victim(self.m, short.group, self.cause())
-        steps = self.trail.steps if self.trail else []
+        steps = self.trail.steps if self.trail else ()
         return FaultResult(Outcome.OUT_OF_MEMORY, steps=steps, limit_group=short.group.name, victim_space=victim)
 
     def note_entry(self) -> None:
