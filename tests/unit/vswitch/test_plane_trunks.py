@@ -157,7 +157,8 @@ def test_entries_of_trunks_are_within_the_bound(monkeypatch: pytest.MonkeyPatch)
         engine.set_policy(slot, 0, PolicyInForce(trunk=Trunk()), 0)
     for slot in range(3, 9):
         plane.transmit(slot, Burst.of([B + A + TAG + REST]), 0)
-        assert plane._rows._vlans[SWITCH]._words <= 4 * job.KEYS + (1 << 13)
+        kept = plane._rows._vlans[SWITCH]
+        assert sum(found.size for found in [*kept._entries.values(), *kept._blocks]) <= 4 * job.KEYS + (1 << 13)
     assert heard.ring.waiting() == 6
 
 
