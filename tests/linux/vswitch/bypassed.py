@@ -95,10 +95,13 @@ class World:
         return found
 
     async def ready(self, name: str) -> None:
-        """Wait until an interface can send."""
+        """Wait until an interface can send, and the bypass knows it of those of the switch."""
         state = self.network.do(lambda: DeviceState(socket.if_nametoindex(name)))
         await self.until(lambda: state.changed() or state.free)
         state.close()
+        for slot in sorted(self.backends) if self.bypass is not None and name.startswith("e") else ():
+            device = self.junction(slot)._member.device
+            await self.until(lambda device=device: device.free)  # type: ignore[misc]
 
     def handed(self, slot: int) -> int:
         """Return how many frames the kernel has handed to the socket of a port."""

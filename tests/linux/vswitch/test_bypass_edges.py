@@ -24,6 +24,7 @@ from lamina_kit.rng import Rng
 from lamina_kit.service import Environment, local
 from lamina_vswitch.backend_table import BackendTable
 from lamina_vswitch.config import VswitchConfig
+from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.offload.takes import ALL
 from lamina_vswitch.ebpf import bypass_code as code
 from lamina_vswitch.io.attachment import Attachment
@@ -93,6 +94,30 @@ async def test_a_place_that_went_to_another_station_says_nothing_of_the_first(wo
     assert entry is not None
     assert entry.age_ns >= 0
     assert world.bypass._words[place]
+
+
+async def test_what_an_interface_does_not_take_is_dropped_by_the_port(world: World) -> None:
+    """A frame that is longer than an interface allows comes here, so that its drop has a reason and is counted."""
+    await acquainted(world)
+    world.network.run("ip link set s2 mtu 500")
+    await world.until(lambda: world.junction(2)._member.device.mtu_bytes == 500)
+    await acquainted(world)
+    handed, sent = world.handed(1), world.engine.counters(2).sent_frames
+    await world.send(1, frame(B, A, "long", 600))
+    assert world.handed(1) == handed + 1
+    assert world.engine.counters(2).sent_frames == sent
+    assert dict(world.engine.counters(2).drops_by_reason()) == {DropReason.QUEUE_FULL: 1}
+
+
+async def test_a_port_that_is_removed_while_its_ring_lost_frames_ends_its_backend(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are counted nowhere: the port is gone before its backend is closed."""
+    backend = world.backends.pop(2)
+    monkeypatch.setattr(backend._ring, "lost", lambda: 5)
+    world.engine.remove_port(2, time.monotonic_ns())
+    backend.close()
+    assert backend._in.fileno() < 0
 
 
 @pytest.mark.parametrize("trouble", ["kernel", "another program", "no number"])

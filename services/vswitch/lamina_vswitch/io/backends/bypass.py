@@ -230,9 +230,10 @@ class Bypass:
         filled = self._filled[switch.name] = _Filled(switch.revision)
         for slots in groups.values():
             self._domains = self._domains % 0xFFFF_FFFF + 1
+            mtu_bytes = min([switch.mtu_bytes, *(self._members[slot].device.mtu_bytes for slot in slots)])
             for slot in slots:
                 member, port = self._members[slot], switch.ports[slot]
-                self.set_word(member, code.LONGEST, switch.mtu_bytes + HEADER_BYTES)
+                self.set_word(member, code.LONGEST, mtu_bytes + HEADER_BYTES)
                 self.set_word(member, code.HALF_LIFE, switch.fdb.ageing_ns // 2)
                 self.set_word(member, code.SAMPLE_BYTES, 0)
                 self.set_word(member, code.SAMPLE_DUE, max(port.record_due_ns - member.offset_ns, 0))

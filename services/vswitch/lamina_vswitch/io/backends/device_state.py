@@ -6,13 +6,15 @@ Source: rtnetlink(7); include/uapi/linux/if_link.h of Linux 6.18.
 from __future__ import annotations
 
 import struct
+import sys
 
 from lamina_kit.errors import LaminaError
 from lamina_vswitch.engines.linux.netlink import Netlink, attributes
 
 _NEW_LINK, _DELETE_LINK, _GET_LINK = 16, 17, 18
 _MESSAGE = struct.Struct("=BxHiII")
-_UP, _RUNNING, _MASTER, _LINKS = 1 << 0, 1 << 6, 10, 1
+_UP, _RUNNING, _LINKS = 1 << 0, 1 << 6, 1
+_MTU, _MASTER = 4, 10
 
 
 class DeviceState:
@@ -29,6 +31,7 @@ class DeviceState:
             raise
         self.free = False
         """Whether frames may leave by it, and it is not a port of something else of the kernel."""
+        self.mtu_bytes = 0
         try:
             self._ask()
         except BaseException:
@@ -41,8 +44,8 @@ class DeviceState:
         return self._told.socket.fileno()
 
     def changed(self) -> bool:
-        """Return whether `free` has changed since the last call."""
-        before = self.free
+        """Return whether `free` or `mtu_bytes` has changed since the last call."""
+        before = self.free, self.mtu_bytes
         heard = self._told.heard()
         if heard is None:
             try:
@@ -52,7 +55,7 @@ class DeviceState:
         else:
             for kind, content in heard:
                 self._note(kind, content)
-        return self.free != before
+        return (self.free, self.mtu_bytes) != before
 
     def close(self) -> None:
         """Close the sockets. Idempotent."""
@@ -70,4 +73,6 @@ class DeviceState:
         if index == self._index and not family:
             self._is_gone |= kind == _DELETE_LINK  # for ever: another interface may be given the same index
             can_send = not self._is_gone and flags & (_UP | _RUNNING) == _UP | _RUNNING
-            self.free = can_send and _MASTER not in attributes(content, _MESSAGE.size)
+            told = attributes(content, _MESSAGE.size)
+            self.free = can_send and _MASTER not in told
+            self.mtu_bytes = int.from_bytes(told.get(_MTU, b""), sys.byteorder)

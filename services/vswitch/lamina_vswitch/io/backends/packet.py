@@ -135,7 +135,8 @@ class PacketBackend:
         """Do nothing: the interface's carrier is its cable's."""
 
     def removed(self) -> None:
-        """Do nothing: who keeps the backends closes it."""
+        """Count nothing any more at a port that is gone; who keeps the backends closes it."""
+        self._end.close()
 
     def _send(self, frame: bytes) -> None:
         self._out.sendmsg((to_kernel(frame), frame))
