@@ -200,7 +200,10 @@ async def test_a_host_short_of_ram_runs_everything(tmp_path: Path, engine_name: 
             else:
                 assert await stack.read(spaces[which], address, 8) == words.get((which, address), bytes(8))
         memory = await stack.frames.GetMemory(pb.GetMemoryRequest())
-        assert memory.swapped_out_pages > 200 and memory.free_frames > 0
+        assert memory.swapped_out_pages > 200
+        async with asyncio.timeout(30):  # the last page may have taken what reclaim gives back in a task of its own
+            while not (await stack.frames.GetMemory(pb.GetMemoryRequest())).free_frames:
+                pass
 
 
 @pytest.mark.inside

@@ -33,7 +33,7 @@ class Tables:
         port, kind, other = 1 + self.rng.randrange(90), self.rng.randrange(40), mac(self.rng.randrange(self.stations))
         port = port if port % 9 else 728 * port  # slots of up to 65536, of which a record keeps parts in two places
         self.now += self.rng.randrange(4) if self.rng.randrange(500) else (AGEING, self.leap)[self.rng.randrange(2)]
-        wide, limit = (None, vlan)[self.rng.randrange(2)], 1 + self.rng.randrange(2 * self.stations)
+        wide, limit = (None, (vlan,), (vlan, 1, 2))[self.rng.randrange(3)], 1 + self.rng.randrange(2 * self.stations)
         answers: list[object] = []
         for fdb in (self.flat, self.plain):
             if kind < 26:
@@ -48,7 +48,7 @@ class Tables:
             elif kind < 35:
                 answers.append(fdb.add_static(vlan, address, port, self.now))
             elif kind < 37:
-                answers.append(fdb.flush(self.now, vlan=wide, port=port, static=port > 60))
+                answers.append(fdb.flush(self.now, vlans=wide, port=port, static=port > 60))
             elif kind < 38:
                 answers.append(fdb.behind(port, self.now))
             elif kind < 39:

@@ -108,7 +108,7 @@ def test_flushing_spares_static_entries_and_other_vlans_and_ports() -> None:
     fdb.learn(1, B, 8, 50)
     fdb.learn(2, A, 7, 50)
     fdb.add_static(1, C, 7, 50)
-    assert fdb.flush(120, vlan=1) == 1
+    assert fdb.flush(120, vlans=[1]) == 1
     assert macs(fdb, 120) == [C, A]
     assert fdb.flush(120, port=7) == 1
     assert fdb.flush(120, port=7, static=True) == 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 
@@ -146,13 +146,15 @@ class Fdb:
                 self.remove(vlan, mac)
         return True
 
-    def flush(self, now_ns: int, *, vlan: int | None = None, port: int | None = None, static: bool = False) -> int:
-        """Forget the dynamic entries (and, when asked, the static ones) of a VLAN, a port, or all. Return how many."""
+    def flush(
+        self, now_ns: int, *, vlans: Collection[int] | None = None, port: int | None = None, static: bool = False
+    ) -> int:
+        """Forget the dynamic entries (and, when asked, the static ones) of VLANs, a port, or all. Return how many."""
         self.count(now_ns)
         doomed = [
             (number, mac)
             for number, table in self._vlans.items()
-            if vlan is None or number == vlan
+            if vlans is None or number in vlans
             for mac, entry in table.items()
             if (port is None or entry.port == port) and (static or not entry.static)
         ]

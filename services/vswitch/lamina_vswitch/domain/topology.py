@@ -270,9 +270,9 @@ class Switch:
         port.egress = _shaper(port.egress, policy.egress_shaping, now_ns)
         port.policy, port.vlan = policy, vlan
         port.plain = policy.plain and port.shut is None
-        for left in self.fdb.vlans():
-            if not port.carries(left):
-                self.fdb.flush(now_ns, vlan=left, port=slot)
+        left = frozenset(vlan for vlan in self.fdb.vlans() if not port.carries(vlan))
+        if left:
+            self.fdb.flush(now_ns, vlans=left, port=slot)
         self.changed()
         self.port_changed(slot)
 

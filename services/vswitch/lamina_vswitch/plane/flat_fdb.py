@@ -6,7 +6,7 @@ traces, the slow path) goes through the methods of `Fdb`, each of which is answe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -125,15 +125,17 @@ class FlatFdb(Fdb):
         macs.remove(self.head, record)
         return True
 
-    def flush(self, now_ns: int, *, vlan: int | None = None, port: int | None = None, static: bool = False) -> int:
-        """Forget the dynamic entries (and, when asked, the static ones) of a VLAN, a port, or all. Return how many."""
+    def flush(
+        self, now_ns: int, *, vlans: Collection[int] | None = None, port: int | None = None, static: bool = False
+    ) -> int:
+        """Forget the dynamic entries (and, when asked, the static ones) of VLANs, a port, or all. Return how many."""
         if port is not None and not static and not self.behind(port, now_ns):
             return 0
         self.count(now_ns)
         rows = self._table[self._table[:, 0] != 0]
         chosen = np.ones(len(rows), np.bool_)
-        if vlan is not None:
-            chosen &= (rows[:, 0] & _VLAN_MASK) == vlan
+        if vlans is not None:
+            chosen &= np.isin(rows[:, 0] & _VLAN_MASK, list(vlans))
         if port is not None:
             chosen &= _ports(rows) == port
         if not static:

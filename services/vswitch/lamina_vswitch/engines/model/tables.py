@@ -111,7 +111,7 @@ class Tables:
 
     def flush(self, switch: str, vlan: int | None, slot: int | None, now_ns: int) -> int:
         """Forget live dynamic entries of a VLAN, a port, both, or all; return how many."""
-        return self._stopped(switch).fdb.flush(now_ns, vlan=vlan, port=slot)
+        return self._stopped(switch).fdb.flush(now_ns, vlans=None if vlan is None else (vlan,), port=slot)
 
 
 def _view(vlan: int, mac: bytes, entry: Entry, now_ns: int) -> MacEntryView:
