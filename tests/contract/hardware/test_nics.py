@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -192,9 +193,11 @@ async def test_a_link_is_told(bench: Any) -> None:
 
 
 async def test_moderation_merges_interrupts(pair: Pair) -> None:
-    """Frames that come faster than the interval share an interrupt, and the NIC counts what was saved."""
+    """Interrupts are never nearer to each other than the interval; those that a batch of frames wanted are counted."""
     first, second = pair
     await second.configure(moderation_ns=10_000_000)
+    clock = asyncio.get_running_loop().time
+    begun = clock()
     for _ in range(20):
         await first.send(await frame_to(second))
     found = 0
@@ -202,8 +205,8 @@ async def test_moderation_merges_interrupts(pair: Pair) -> None:
         await second.news("interrupts")
         found += len(second.fetch())
     counted = await second.counters()
-    assert counted.interrupts + counted.moderated_interrupts >= 2
-    assert counted.interrupts <= 20
+    assert 1 <= counted.interrupts <= 1 + int((clock() - begun) / 0.01 + 0.001)
+    assert counted.interrupts + counted.moderated_interrupts <= 20  # frames that are taken together want one
 
 
 async def test_settings_change_what_is_received(pair: Pair) -> None:
