@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.contract import outside
-from tests.contract.mmu.on_kernel import DIFFERS, ON_KERNEL
+from tests.contract.mmu.on_kernel import DIFFERS, ON_KERNEL, skip_what_cannot_run
 from tests.contract.mmu.stack import OutsideStack, Stack
 
 from lamina_kit.engines import engines_of
@@ -40,11 +40,13 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def stack(tmp_path: Path, engine_name: str) -> AsyncIterator[Stack]:
+async def stack(tmp_path: Path, engine_name: str, request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     """Returns an MMU with 16 MiB of RAM and 4 MiB of swap, or the one that runs outside, emptied afterwards."""
     if outside.targets():
         async with OutsideStack(outside.channels()["mmu"], outside.bus_path()) as made:
             yield made
         return
     async with Stack(tmp_path, engine=engine_name) as made:
+        if ENGINES[engine_name].on_kernel:
+            skip_what_cannot_run(request.function.__name__, made)
         yield made

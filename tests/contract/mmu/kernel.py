@@ -11,18 +11,20 @@ from typing import Any
 import pytest
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import ranges_pb2 as ranges
+from tests.contract.mmu.on_kernel import skip_what_cannot_run
 from tests.contract.mmu.stack import Stack
 
 from lamina_mmu.engines.linux.engine import LinuxEngine
 
 
 @pytest.fixture
-async def kernel(tmp_path: Path) -> AsyncIterator[Stack]:
+async def kernel(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stack]:
     """Returns an MMU on the machine's kernel."""
     reasons = LinuxEngine.missing()
     if reasons:
         pytest.skip(f"engine linux: {'; '.join(reasons)}")
     async with Stack(tmp_path, engine="linux") as made:
+        skip_what_cannot_run(request.function.__name__, made)
         yield made
 
 

@@ -7,6 +7,11 @@ while in lists of its processors, where nobody reclaims them.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+from tests.contract.mmu.stack import Stack
+
 ON_KERNEL: dict[str, tuple[str, ...]] = {
     "test_advice": (
         "test_a_fork_leaves_out_or_wipes_what_it_was_told_to",
@@ -88,6 +93,49 @@ ON_KERNEL: dict[str, tuple[str, ...]] = {
     "test_sync_range": ("test_memory_that_nobody_supplies_has_nothing_to_keep",),
 }
 """Tests by module."""
+
+NEEDS_GROUPS = frozenset(
+    {
+        "test_a_request_id_makes_one_group",
+        "test_a_watch_ends_with_its_group",
+        "test_bad_fields_of_a_new_space_are_refused",
+        "test_bad_groups_are_refused",
+        "test_groups_are_listed_with_the_root_first",
+        "test_only_empty_groups_are_deleted",
+        "test_unknown_paths_and_groups_are_refused",
+        "test_what_cannot_be_attached_to_is_refused",
+        "test_wrong_settings_name_their_field",
+    }
+)
+"""Tests that make or name a memory group; where the kernel lets us make none, all of them are refused alike."""
+
+NEEDS_PAGING = frozenset(
+    {
+        "test_a_page_is_locked_as_long_as_anybody_locks_it",
+        "test_an_attached_process_is_read_written_and_left_alone",
+        "test_reclaim_goes_in_small_steps",
+        "test_what_is_not_needed_reads_as_zero",
+    }
+)
+"""Tests that page out, which the kernel lets do with another process who has CAP_SYS_NICE."""
+
+_CAP_SYS_NICE = 23
+
+
+def may_page_out() -> bool:
+    """Returns whether this process may page out another one, as processes that it starts may."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    effective = next(line.split()[1] for line in lines if line.startswith("CapEff:"))
+    return bool(int(effective, 16) >> _CAP_SYS_NICE & 1)
+
+
+def skip_what_cannot_run(test: str, stack: Stack) -> None:
+    """Skips a test of the engine on the kernel that wants more than this user may."""
+    if test in NEEDS_GROUPS and not stack.service.host.engine.kernel_groups.cgroups.version:
+        pytest.skip("no memory controller")
+    if test in NEEDS_PAGING and not may_page_out():
+        pytest.skip("paging out needs root")
+
 
 ZERO_PAGE = "Linux maps its page of zeros for a read, which counts nowhere; the model takes a frame"
 DIFFERS: dict[str, str] = {

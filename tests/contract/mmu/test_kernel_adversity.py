@@ -171,5 +171,17 @@ async def test_reclaim_goes_in_small_steps(kernel: Stack, monkeypatch: pytest.Mo
     assert given == [pages.CHUNK, 100]
 
 
+async def test_a_kernel_that_lets_nobody_page_out_is_named(kernel: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without CAP_SYS_NICE the refusal says so, and not that the process may not be seen; its pages stay."""
+    space = await kernel.space()
+    await kernel.map(space, BASE, 1)
+    await kernel.write(space, BASE, b"stays")
+    processes = kernel.service.host.engine.state.kernel.processes
+    monkeypatch.setattr(processes, "advising", lambda *_: lambda: -errno.EPERM)
+    call = kernel.spaces.Reclaim(pb.ReclaimRequest(handle=space.handle, pages=1))
+    assert "CAP_SYS_NICE" in await expect_refused(call, "PERMISSION_DENIED", "PROCESS_NOT_PAGEABLE")
+    assert await kernel.read(space, BASE, 5) == b"stays"
+
+
 def _name_of(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -40,6 +41,7 @@ def address(tmp_path: Path) -> Iterator[str]:
             served.wait(30)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="paging out another process needs root")
 def test_a_process_is_looked_at_and_reclaimed(tmp_path: Path, address: str) -> None:
     """All its mappings are listed, an address is translated without a table of nothing, its pages are reclaimed."""
     lamina, at = Lamina(tmp_path), ("--at", f"mmu={address}")

@@ -33,7 +33,7 @@ NATIVE = [
     "wc a.txt b.txt",
     "ls",
     "ls -a sub",
-    "ls -l a.txt",
+    "ls -ln a.txt",
     "ls absent",
     "sh -c 'ls | wc -l'",
     "sh -c 'for i in 1 2 3; do echo $i; done; exit 3'",

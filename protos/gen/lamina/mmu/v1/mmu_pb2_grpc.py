@@ -329,8 +329,8 @@ class SpacesServicer:
     def Reclaim(self, request, context):
         """Pushes pages out of RAM now, as memory.reclaim does.
 
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `GROUP_UNKNOWN`. Reclaiming fewer pages than asked is not an
-        error.
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `GROUP_UNKNOWN`; PERMISSION_DENIED `PROCESS_NOT_PAGEABLE` where
+        the kernel lets this service page out no other process. Reclaiming fewer pages than asked is not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

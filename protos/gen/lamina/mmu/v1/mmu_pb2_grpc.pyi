@@ -101,8 +101,8 @@ class SpacesStub:
     Reclaim: _aio.UnaryUnaryMultiCallable[_mmu_pb2.ReclaimRequest, _mmu_pb2.ReclaimResponse]
     """Pushes pages out of RAM now, as memory.reclaim does.
 
-    Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `GROUP_UNKNOWN`. Reclaiming fewer pages than asked is not an
-    error.
+    Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `GROUP_UNKNOWN`; PERMISSION_DENIED `PROCESS_NOT_PAGEABLE` where
+    the kernel lets this service page out no other process. Reclaiming fewer pages than asked is not an error.
     """
     AdviseRange: _aio.UnaryUnaryMultiCallable[_ranges_pb2.AdviseRangeRequest, _ranges_pb2.AdviseRangeResponse]
     """Says how a range will be used, or what is to become of it now, as madvise(2) does.
@@ -375,8 +375,8 @@ class SpacesServicer:
     ) -> _abc.Awaitable[_mmu_pb2.ReclaimResponse]:
         """Pushes pages out of RAM now, as memory.reclaim does.
 
-        Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `GROUP_UNKNOWN`. Reclaiming fewer pages than asked is not an
-        error.
+        Errors: FAILED_PRECONDITION `HANDLE_STALE`; NOT_FOUND `GROUP_UNKNOWN`; PERMISSION_DENIED `PROCESS_NOT_PAGEABLE` where
+        the kernel lets this service page out no other process. Reclaiming fewer pages than asked is not an error.
         """
 
     def AdviseRange(

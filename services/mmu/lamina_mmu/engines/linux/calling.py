@@ -145,6 +145,15 @@ def not_traceable(pid: int) -> PermissionDenied:
     )
 
 
+def not_pageable(pid: int) -> PermissionDenied:
+    """Returns the error of a process whose pages we may not send out, though we may see them."""
+    return PermissionDenied(
+        f"The memory of process {pid} may not be paged out by this service.",
+        reason="PROCESS_NOT_PAGEABLE",
+        next_step="Run the service with CAP_SYS_NICE, which the kernel wants of who pages out another process.",
+    )
+
+
 def covers_agent(start: int, end: int) -> bool:
     """Returns whether a range touches the agent itself."""
     return start < AGENT_END and end > AGENT_START

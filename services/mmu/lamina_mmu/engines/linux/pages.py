@@ -225,6 +225,8 @@ class PageCalls(MappingCalls):
             runs = _runs(address, chosen)
             if runs:
                 result = yield from calling.advise(self.state, space, runs, MADV[Advice.PAGE_OUT])
+                if result == -errno.EPERM:
+                    raise calling.not_pageable(space.pid)
                 if result < 0:
                     raise calling.refused_by_kernel(self.state, space, result)
             most -= len(chosen)
