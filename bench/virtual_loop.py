@@ -18,7 +18,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from lamina_kit.virtual import VirtualClock, VirtualLoop
+from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual_clock import VirtualClock
 
 AIM_US = 9.0
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from lamina_kit.clock import Clock, RealClock
-from lamina_kit.virtual import VirtualClock, VirtualLoop
+from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual_clock import VirtualClock
 
 VIRTUAL = ("unit/kit",)
 """Folders whose async tests run in virtual time."""

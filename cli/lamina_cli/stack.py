@@ -38,7 +38,8 @@ from lamina_kit.rng import Rng
 from lamina_kit.security import PLAIN, Security
 from lamina_kit.service import Environment, Served, Service, local, serve
 from lamina_kit.trace import Recorder, SpanRing
-from lamina_kit.virtual import VirtualClock, VirtualLoop
+from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual_clock import VirtualClock
 from lamina_kit.virtual_latency import drawn
 
 RUNTIME = "container-runtime"

@@ -1,4 +1,4 @@
-"""The event loop in virtual time, and the clock that follows it.
+"""The event loop in virtual time. `virtual_clock.py` has the clock that follows it.
 
     loop = VirtualLoop(seed=7)
     clock = VirtualClock(loop)
@@ -25,11 +25,8 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
 from lamina_kit.rng import Rng
-from lamina_kit.virtual_clock import WALL_EPOCH_NS, VirtualClock
 from lamina_kit.virtual_handles import ReadyHandle, TimerHandle, permute
 from lamina_kit.virtual_tasks import TaskKeeper, describe
-
-__all__ = ["WALL_EPOCH_NS", "VirtualClock", "VirtualLoop"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

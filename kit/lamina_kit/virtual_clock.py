@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual import VirtualLoop
 
 WALL_EPOCH_NS = 1_767_225_600 * 10**9
 """What `VirtualClock.wall_ns` counts from: 2026-01-01T00:00:00Z, in every run."""

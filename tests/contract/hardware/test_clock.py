@@ -30,7 +30,8 @@ from lamina_kit.inproc import LocalServer
 from lamina_kit.layer import LayerState
 from lamina_kit.rng import Rng
 from lamina_kit.service import Environment, local
-from lamina_kit.virtual import WALL_EPOCH_NS, VirtualClock, VirtualLoop
+from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual_clock import WALL_EPOCH_NS, VirtualClock
 
 pytestmark = pytest.mark.real_time("callers outside of a clock: they live on a real loop")
 

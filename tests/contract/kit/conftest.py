@@ -27,7 +27,8 @@ from lamina_kit.inproc import LocalChannel
 from lamina_kit.layer import LayerState
 from lamina_kit.rng import Rng
 from lamina_kit.service import local, serve
-from lamina_kit.virtual import VirtualClock, VirtualLoop
+from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual_clock import VirtualClock
 
 SERVICE = "lamina.test.v1.Peer"
 

@@ -26,7 +26,8 @@ from lamina_kit.inproc import LocalServer
 from lamina_kit.layer import LayerState
 from lamina_kit.rng import Rng
 from lamina_kit.service import Served, local
-from lamina_kit.virtual import VirtualClock, VirtualLoop
+from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual_clock import VirtualClock
 
 SERVICE = "lamina.test.v1.Timed"
 HEADER = Header("0", "1.0", {}, "0")

@@ -13,7 +13,7 @@ from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, READ, Outcome, Stack
 from tests.contract.mmu.supplier import AT, Supplier, file, mapped
 
-from lamina_kit.virtual import VirtualClock
+from lamina_kit.virtual_clock import VirtualClock
 from lamina_mmu.engines.model import supplying
 
 MAPS = pytest.mark.parametrize("maps_memory", [False, True], ids=["bytes", "frames"])

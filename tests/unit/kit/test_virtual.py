@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, Unimplemented
-from lamina_kit.virtual import VirtualClock, VirtualLoop
+from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual_clock import VirtualClock
 
 SECOND = 10**9
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
