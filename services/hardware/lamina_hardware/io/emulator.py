@@ -37,6 +37,7 @@ CPU_MODEL: Final = x86_const.UC_CPU_X86_WESTMERE
 _CONTROL_TLB_FLUSH: Final = unicorn_const.UC_CTL_TLB_FLUSH | unicorn_const.UC_CTL_IO_WRITE << 30
 _CONTROL_TB_FLUSH: Final = unicorn_const.UC_CTL_TB_FLUSH | unicorn_const.UC_CTL_IO_WRITE << 30
 _CONTROL_TLB_MODE: Final = unicorn_const.UC_CTL_TLB_TYPE | 1 << 26 | unicorn_const.UC_CTL_IO_WRITE << 30
+_CONTROL_EXITS: Final = unicorn_const.UC_CTL_UC_USE_EXITS | 1 << 26 | unicorn_const.UC_CTL_IO_WRITE << 30
 _CONTROL_MODEL: Final = unicorn_const.UC_CTL_CPU_MODEL | 1 << 26 | unicorn_const.UC_CTL_IO_WRITE << 30
 
 REG_CR0: Final = x86_const.UC_X86_REG_CR0
@@ -138,6 +139,8 @@ class Emulator:
         self._saved: list[int] = []
         self._plain: list[Any] = []
         self._control(_CONTROL_MODEL, ctypes.c_int(CPU_MODEL))
+        # Ends are those of a list, which stays empty: without this, `uc_emu_start` ends at its `until`, 0 included.
+        self._control(_CONTROL_EXITS, ctypes.c_int(1))
 
     def map(self, guest: int, size: int, host: int, rights: int = _ALL_RIGHTS) -> None:
         """Shows `size` bytes at address `host` of this process to the engine at physical address `guest`."""
