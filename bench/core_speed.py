@@ -25,12 +25,12 @@ from lamina_hardware.io.core_path import choose
 from lamina_hardware.io.emulator import DATA_RIGHTS, Emulator
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.server import build
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import DIRTY_ALL, DIRTY_RIP, RunPage
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
-from lamina_kit.membus import MemoryBus
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.runpage import DIRTY_ALL, DIRTY_RIP, RunPage
-from lamina_kit.service import Environment, local
 
 RAM = 64 << 20
 TEXT, DATA = 0x400000, 0x600000

@@ -25,12 +25,12 @@ from lamina_hardware.config import HardwareConfig
 from lamina_hardware.domain.contexts import Handle
 from lamina_hardware.engines.interface import CoreRun
 from lamina_hardware.server import build
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import DIRTY_ALL, ExitReason, RunPage
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
-from lamina_kit.membus import MemoryBus
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.runpage import DIRTY_ALL, ExitReason, RunPage
-from lamina_kit.service import Environment, local
 
 RAM = 64 << 20
 TEXT, DATA = 0x400000, 0x4000_0000

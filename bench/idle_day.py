@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import Any, TypeVarTuple
 
 from lamina_cli.stack import Settings, private_stack
-from lamina_kit.log import configure
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.telemetry.log import configure
+from lamina_kit.virtual.loop import VirtualLoop
 
 Ts = TypeVarTuple("Ts")
 DAY_NS = 86_400 * 10**9

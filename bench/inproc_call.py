@@ -21,12 +21,12 @@ from typing import Any
 
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 
-from lamina_kit import trace
-from lamina_kit.channel import Channel, connect
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import local, serve
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import local, serve
+from lamina_kit.rpc.channel import Channel, connect
+from lamina_kit.telemetry import trace
 
 AIM_US = 15.0
 METADATA = (("lamina-session", "h1/bench/1"),)

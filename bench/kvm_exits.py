@@ -31,13 +31,13 @@ from lamina_hardware.io.kvm.core import KvmCore
 from lamina_hardware.io.kvm.vm import KvmHost
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.server import build
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import DIRTY_ALL, ExitReason, RunPage
 from lamina_kit.clock import RealClock
 from lamina_kit.engines import engines_of
-from lamina_kit.layer import LayerState
-from lamina_kit.membus import MemoryBus
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.runpage import DIRTY_ALL, ExitReason, RunPage
-from lamina_kit.service import Environment, local
 
 AIM = 1.5
 IO = int(ExitReason.IO)  # a number: looking it up in the enumeration costs a tenth of an exit

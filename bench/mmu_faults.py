@@ -25,11 +25,11 @@ from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2_grpc as rpc
 
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
-from lamina_kit.membus import MemoryBus
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
 from lamina_mmu.config import MmuConfig
 from lamina_mmu.server import build
 

@@ -30,13 +30,13 @@ from lamina.vswitch.v1 import vswitch_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
-from lamina_kit.net_shell import NetShell
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
-from lamina_net.address import Subnet, parse_address
+from lamina_net.aio import NetShell
+from lamina_net.ip.routes import Route
 from lamina_net.offload.long_packets import LongFrame, long_frame
-from lamina_net.routes import Route
+from lamina_net.packets.address import Subnet, parse_address
 from lamina_net.stack import Stack, StackConfig
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint, Refused

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, connect, local, serve
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, connect, local, serve
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.engines.model.engine import ModelEngine

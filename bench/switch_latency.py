@@ -24,9 +24,9 @@ from lamina.vswitch.v1 import vswitch_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, connect, serve
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, connect, serve
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.server import build
 

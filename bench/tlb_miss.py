@@ -20,8 +20,8 @@ from lamina_hardware.io import emulator
 from lamina_hardware.io.core_path import choose
 from lamina_hardware.io.emulator import Emulator
 from lamina_hardware.io.reset import reset_registers
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import DIRTY_ALL, ExitReason, RunPage
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import DIRTY_ALL, ExitReason, RunPage
 
 RAM = 64 << 20
 TEXT, DATA = 0x400000, 0x4000_0000

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lamina_cli.authority import Authority
-from lamina_kit.security import TlsFiles
+from lamina_kit.security.transport import TlsFiles
 
 TODAY = timedelta()
 LONG_AGO = timedelta(days=-400)

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from lamina_kit.clock import Clock, RealClock
-from lamina_kit.virtual import VirtualLoop
-from lamina_kit.virtual_clock import VirtualClock
+from lamina_kit.virtual.clock import VirtualClock
+from lamina_kit.virtual.loop import VirtualLoop
 
 VIRTUAL = ("unit/kit",)
 """Folders whose async tests run in virtual time."""

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from lamina_cli.stack import builder
 from lamina_kit.clock import RealClock
-from lamina_kit.inproc import LocalChannel
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
+from lamina_kit.rpc.inproc.local import LocalChannel
 
 HOST = "alone"
 

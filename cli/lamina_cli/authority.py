@@ -24,7 +24,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from lamina_kit import certificates
 from lamina_kit.checks import Checks
 from lamina_kit.errors import (
     AlreadyExists,
@@ -34,6 +33,7 @@ from lamina_kit.errors import (
     NotFound,
     PermissionDenied,
 )
+from lamina_kit.security import certificates
 
 CA_DAYS, DAYS, MOST_DAYS = 3650, 365, 36500
 MAX_COMMON_NAME = 64

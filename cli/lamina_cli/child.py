@@ -17,9 +17,9 @@ from pathlib import Path
 
 from lamina_cli import home
 from lamina_cli.backoff import Backoff
-from lamina_kit import log
 from lamina_kit.errors import CLASSES, Internal, LaminaError
-from lamina_kit.process import MISCONFIGURED
+from lamina_kit.process.main import MISCONFIGURED
+from lamina_kit.telemetry import log
 
 _LAST_WORDS = re.compile(r"^([A-Z_]+) ([A-Z][A-Z0-9_]+): (.+)$")
 _TAIL_BYTES = 4096

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lamina_cli import home, output
 from lamina_kit.checks import shown
 from lamina_kit.errors import InvalidArgument, LaminaError, NotFound, Unavailable
-from lamina_kit.security import PLAIN, Security, TlsFiles, bare
+from lamina_kit.security.transport import PLAIN, Security, TlsFiles, bare
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from lamina_kit.trace import Recorder
+    from lamina_kit.telemetry.trace import Recorder
 
 StubT = TypeVar("StubT")
 Work = Callable[["Client", argparse.Namespace], Awaitable[int | None]]
@@ -54,7 +54,7 @@ class Client:
         """
         if layer in self._given:
             return self._given[layer]
-        from lamina_kit.channel import connect
+        from lamina_kit.rpc.channel import connect
 
         if layer not in self.targets:
             raise InvalidArgument(
@@ -159,7 +159,7 @@ def _run(work: Work, args: argparse.Namespace) -> int:
 
 def guarded(body: Callable[[], int]) -> int:
     """Runs `body` and turns its errors into a message with the next step and exit status 1."""
-    from lamina_kit.log import configure
+    from lamina_kit.telemetry.log import configure
 
     configure(level="warning")
     try:
@@ -184,7 +184,7 @@ def addressed(words: Sequence[str]) -> home.StackRecord:
     Raises:
         InvalidArgument: `ADDRESS_MALFORMED`, a word is not of that form or an address is none.
     """
-    from lamina_kit.channel import check_target
+    from lamina_kit.rpc.channel import check_target
 
     targets = {}
     for word in words:
@@ -202,7 +202,7 @@ def addressed(words: Sequence[str]) -> home.StackRecord:
 
 async def explained(problem: Unavailable, record: home.StackRecord, security: Security) -> LaminaError:
     """Returns an error of the transport as what is wrong with a certificate, or as the layer that does not answer."""
-    from lamina_kit.tls_probe import diagnose
+    from lamina_kit.security.tls_probe import diagnose
 
     if problem.reason == "RPC_UNAVAILABLE":
         for target in dict.fromkeys(record.targets.values()):
@@ -230,7 +230,7 @@ async def traced(args: argparse.Namespace, work: Awaitable[int | None]) -> int:
     """Awaits a command's work; with `--trace`, as a trace that every layer records and whose id is printed."""
     if not args.trace:
         return await attempt(work)
-    from lamina_kit import trace
+    from lamina_kit.telemetry import trace
 
     with trace.begin(f"lamina {args.word}", recorder()) as context:
         print(f"trace {context.trace_id}; print it with `lamina trace {context.trace_id}`", file=sys.stderr)
@@ -241,7 +241,7 @@ def recorder() -> Recorder:
     """Returns a recorder for the command's own spans; its ids are random, since a command starts its own traces."""
     from lamina_kit.clock import RealClock
     from lamina_kit.rng import Rng
-    from lamina_kit.trace import Recorder, SpanRing
+    from lamina_kit.telemetry.trace import Recorder, SpanRing
 
     return Recorder("cli", RealClock(), Rng(int.from_bytes(os.urandom(8))), SpanRing())
 
@@ -250,7 +250,7 @@ async def attempt(work: Awaitable[int | None]) -> int:
     """Awaits a command's work; a gRPC error becomes the Lamina error that it carries."""
     import grpc
 
-    from lamina_kit.status import rpc_error
+    from lamina_kit.rpc.status import rpc_error
 
     try:
         return await work or 0

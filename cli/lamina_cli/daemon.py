@@ -22,15 +22,15 @@ from lamina_cli import fault_plans, home, operating
 from lamina_cli.stop_signal import StopSignal
 from lamina_cli.virtual_run import event_log
 from lamina_kit.errors import LaminaError
-from lamina_kit.operations import Operations
-from lamina_kit.process_options import GRACE_S
-from lamina_kit.reloading import HangUp
-from lamina_kit.security import Security, TlsFiles
+from lamina_kit.operations.operations import Operations
+from lamina_kit.operations.reload import HangUp
+from lamina_kit.process.options import GRACE_S
+from lamina_kit.security.transport import Security, TlsFiles
 
 if TYPE_CHECKING:
     from lamina_cli.stack import Settings
-    from lamina_kit.layer import LayerState
-    from lamina_kit.virtual import VirtualLoop
+    from lamina_kit.layer.state import LayerState
+    from lamina_kit.virtual.loop import VirtualLoop
 
 REPORT = 3
 """File descriptor of the report."""
@@ -217,7 +217,7 @@ def add_security(parser: argparse.ArgumentParser) -> None:
 
 def write_record(args: argparse.Namespace, targets: dict[str, str], engines: Mapping[str, str], metrics: str) -> None:
     """Writes what other commands need to know of this stack."""
-    from lamina_kit.layer import version
+    from lamina_kit.layer.state import version
 
     pid = os.getpid()
     home.write_record(
@@ -257,13 +257,13 @@ def main() -> int:
     add_security(parser)
     operating.add_arguments(parser)
     args = parser.parse_args()
-    from lamina_kit.log import configure
+    from lamina_kit.telemetry.log import configure
 
     if args.clock == "real":
         configure()
         return asyncio.run(run(args, None))
     from lamina_cli.virtual_run import with_fixed_hashes
-    from lamina_kit.virtual import VirtualLoop
+    from lamina_kit.virtual.loop import VirtualLoop
 
     with_fixed_hashes()
     configure()

@@ -35,7 +35,7 @@ def read(given: Path | None) -> dict[str, Any] | None:
         InvalidArgument: `CONFIG_MALFORMED` or `FAULT_PLAN_INVALID`.
     """
     from lamina_kit.config import read_file
-    from lamina_kit.fault_plan import FaultPlan
+    from lamina_kit.faults.plan import FaultPlan
     from lamina_kit.rng import Rng
 
     path = path_of(given)

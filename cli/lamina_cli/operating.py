@@ -1,4 +1,4 @@
-"""Logs, metrics, export and reload of the processes that `lamina up` starts (`lamina_kit/operations.py`)."""
+"""Logs, metrics, export and reload of the processes that `lamina up` starts (`lamina_kit/operations/operations.py`)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from lamina_cli import home
 from lamina_kit import config as configuration
-from lamina_kit import operations_config
 from lamina_kit.clock import RealClock
+from lamina_kit.operations import settings as operations_config
 
 if TYPE_CHECKING:
     from lamina_cli.stack import Settings
-    from lamina_kit.layer import LayerState
-    from lamina_kit.operations import Configured, Operations
+    from lamina_kit.layer.state import LayerState
+    from lamina_kit.operations.operations import Configured, Operations
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def check(args: argparse.Namespace) -> None:
     """Refuses a wrong section of operations before anything is started.
 
     Raises:
-        LaminaError: as `lamina_kit.operations_config.load`.
+        LaminaError: as `lamina_kit.operations.settings.load`.
     """
     found = operations_config.load(args.config, os.environ, flags_of(args))
     if found.metrics_listen:
@@ -52,10 +52,10 @@ def flags_of(args: argparse.Namespace) -> dict[str, Any]:
 def configured(settings: Settings, flags: Mapping[str, Any]) -> Configured:
     """Returns the whole configuration of a stack as it stands in file, environment and flags now.
 
-    Raises as `lamina_kit.config.load` and `lamina_kit.operations_config.load`.
+    Raises as `lamina_kit.config.load` and `lamina_kit.operations.settings.load`.
     """
     from lamina_cli.stack import builder, config_type
-    from lamina_kit.operations import Configured
+    from lamina_kit.operations.operations import Configured
 
     file = settings.config_file
     if file is not None:
@@ -69,7 +69,7 @@ def of_stack(
     settings: Settings, args: argparse.Namespace, states: Sequence[LayerState], missing: Callable[[], str]
 ) -> Operations:
     """Returns the operations of a process that has all layers in it; `states` fills while they start."""
-    from lamina_kit.operations import Operations, Shown
+    from lamina_kit.operations.operations import Operations, Shown
 
     read = partial(configured, settings, flags_of(args))
     return Operations(read, Shown(lambda: states, missing, RealClock().wall_ns))
@@ -77,7 +77,7 @@ def of_stack(
 
 def of_supervisor(settings: Settings, args: argparse.Namespace) -> Operations:
     """Returns the operations of a process that has no layer: its logs. Its children see to metrics and export."""
-    from lamina_kit.operations import Operations, Shown
+    from lamina_kit.operations.operations import Operations, Shown
 
     def read() -> Configured:
         whole = configured(settings, flags_of(args))

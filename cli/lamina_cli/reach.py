@@ -15,7 +15,7 @@ async def without(checker: Any, layer: str, timeout_s: float) -> list[str]:
     import grpc
     from grpc_health.v1 import health_pb2
 
-    from lamina_kit.service import BELOW
+    from lamina_kit.layer.service import BELOW
 
     found = []
     for below in CALLS[layer]:

@@ -25,9 +25,9 @@ from lamina_kit import config
 from lamina_kit.checks import Checks, shown
 from lamina_kit.clock_control import MAX_RATE_PERMILLE
 from lamina_kit.errors import DataLoss, InvalidArgument
-from lamina_kit.gateway_log import EventTally, Header
-from lamina_kit.layer import version
-from lamina_kit.session import REVISION
+from lamina_kit.gateway.log import EventTally, Header
+from lamina_kit.layer.owner_session import REVISION
+from lamina_kit.layer.state import version
 
 SOFTWARE = ("grpcio", "numba", "numpy", "protobuf", "unicorn")
 """Distributions whose version may change what a stack does."""

@@ -1,7 +1,7 @@
 """What is left of a split stack whose supervisor was killed: processes that the kernel told to stop, and still do.
 
 They hold ports and state directories. A new stack of the name waits for them: their end is a matter of seconds, and
-each ends itself by an alarm when it cannot stop in order (`lamina_kit/process.py`).
+each ends itself by an alarm when it cannot stop in order (`lamina_kit/process/main.py`).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ async def full_name(client: Client, collection: str, name: str, layer: str = "mm
         return name
     from lamina.common.v1 import layer_pb2_grpc
 
-    from lamina_kit.session import handshake
+    from lamina_kit.layer.owner_session import handshake
 
     answer = await handshake(client.stub(layer, layer_pb2_grpc.LayerStub), "cli")
     return f"hosts/{answer.host}/{collection}/{name}"

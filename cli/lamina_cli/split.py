@@ -27,11 +27,11 @@ from lamina_cli.layering import CALLS, layers_of
 from lamina_cli.reach import without
 from lamina_cli.stack import Progress, Settings
 from lamina_kit import config as configuration
-from lamina_kit.channel import MAX_UNIX_PATH, connect
 from lamina_kit.engines import check_set, load_engine
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
-from lamina_kit.process_options import GRACE_S, PREFIX
-from lamina_kit.security import PLAIN
+from lamina_kit.process.options import GRACE_S, PREFIX
+from lamina_kit.rpc.channel import MAX_UNIX_PATH, connect
+from lamina_kit.security.transport import PLAIN
 
 STOP_S = 20.0
 """How long one process may take to stop in order."""

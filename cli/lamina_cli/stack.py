@@ -24,23 +24,23 @@ from lamina_cli.client import Client
 from lamina_cli.home import LAYERS, ORCHESTRATOR, bus_dir, bus_name, host_names, sweep_buses
 from lamina_cli.layering import CALLS, layers_of
 from lamina_kit import config as configuration
-from lamina_kit import trace
 from lamina_kit.clock import Clock, RealClock
 from lamina_kit.engines import check_set, load_engine
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.events import EventRecord
-from lamina_kit.fault_channel import planned
-from lamina_kit.fault_plan import FaultPlan
-from lamina_kit.inproc import LocalChannel, LocalServer
-from lamina_kit.layer import LayerState
-from lamina_kit.process_options import GRACE_S
+from lamina_kit.faults.channel import planned
+from lamina_kit.faults.plan import FaultPlan
+from lamina_kit.layer.service import Environment, Served, Service, local, serve
+from lamina_kit.layer.state import LayerState
+from lamina_kit.process.options import GRACE_S
 from lamina_kit.rng import Rng
-from lamina_kit.security import PLAIN, Security
-from lamina_kit.service import Environment, Served, Service, local, serve
-from lamina_kit.trace import Recorder, SpanRing
-from lamina_kit.virtual import VirtualLoop
-from lamina_kit.virtual_clock import VirtualClock
-from lamina_kit.virtual_latency import drawn
+from lamina_kit.rpc.inproc.local import LocalChannel, LocalServer
+from lamina_kit.security.transport import PLAIN, Security
+from lamina_kit.telemetry import trace
+from lamina_kit.telemetry.events import EventRecord
+from lamina_kit.telemetry.trace import Recorder, SpanRing
+from lamina_kit.virtual.clock import VirtualClock
+from lamina_kit.virtual.latency import drawn
+from lamina_kit.virtual.loop import VirtualLoop
 
 RUNTIME = "container-runtime"
 Place = tuple[str, str]
@@ -64,7 +64,7 @@ class Settings:
     seed: int | None = None
     """Seed of ids and choices. Without one the operating system's randomness seeds the stack."""
     fault_plan: Mapping[str, Any] | None = None
-    """RPC faults between the layers, as `lamina_kit.fault_plan` takes them from TOML."""
+    """RPC faults between the layers, as `lamina_kit.faults.plan` takes them from TOML."""
     clock: str = "real"
     """`real`, or another mode of `Clock` on a `VirtualLoop`: calls then take latencies drawn from the seed."""
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from lamina_cli import home, operating
 from lamina_cli.daemon import REPORT, add_security, describe, report, security_of
 from lamina_cli.stop_signal import StopSignal
-from lamina_kit.process_options import GRACE_S
-from lamina_kit.reloading import HangUp, Reloaded
-from lamina_kit.security import PLAIN
+from lamina_kit.operations.reload import HangUp, Reloaded
+from lamina_kit.process.options import GRACE_S
+from lamina_kit.security.transport import PLAIN
 
 
 async def run(args: argparse.Namespace) -> int:
@@ -90,7 +90,7 @@ class Written:
     def update(self, stack: object) -> None:
         """Writes the record anew."""
         from lamina_cli.split import SplitStack
-        from lamina_kit.layer import version
+        from lamina_kit.layer.state import version
 
         if not self._open or not isinstance(stack, SplitStack):
             return
@@ -127,7 +127,7 @@ def main() -> int:
     add_security(parser)
     operating.add_arguments(parser)
     args = parser.parse_args()
-    from lamina_kit.log import configure
+    from lamina_kit.telemetry.log import configure
 
     configure()
     return asyncio.run(run(args))

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual.loop import VirtualLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lamina_kit.events import EventRecord
+    from lamina_kit.telemetry.events import EventRecord
 
 T = TypeVar("T")
 HASH_SEED = "0"

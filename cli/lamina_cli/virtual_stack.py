@@ -14,15 +14,15 @@ from pathlib import Path
 from lamina_cli import recording
 from lamina_cli.stack import Settings, Stack
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.events import EventRecord
-from lamina_kit.gateway import Gateway
-from lamina_kit.gateway_log import InputLog
-from lamina_kit.gateway_pace import Pace
-from lamina_kit.gateway_server import serve_port
-from lamina_kit.process_options import GRACE_S
-from lamina_kit.security import PLAIN
-from lamina_kit.service import LAST_WORDS_S, Served
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.gateway.gateway import Gateway
+from lamina_kit.gateway.log import InputLog
+from lamina_kit.gateway.pace import Pace
+from lamina_kit.gateway.ports import serve_port
+from lamina_kit.layer.service import LAST_WORDS_S, Served
+from lamina_kit.process.options import GRACE_S
+from lamina_kit.security.transport import PLAIN
+from lamina_kit.telemetry.events import EventRecord
+from lamina_kit.virtual.loop import VirtualLoop
 
 BESIDE = {"hardware": ("lamina.hardware.v1.Clock",)}
 """Services that are answered beside the stack: a stack that waits for its clock to move cannot move it."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lamina_net import icmp, ipv4
-from lamina_net.icmp import Message
-from lamina_net.internet import Delivery, Internet
-from lamina_net.ipv4 import Packet
-from lamina_net.limiter import RateLimiter
-from lamina_net.ping_sockets import PingLayer
-from lamina_net.refusal import Refusal
+from lamina_net.ip.internet import Delivery, Internet
+from lamina_net.packets import icmp, ipv4
+from lamina_net.packets.icmp import Message
+from lamina_net.packets.ipv4 import Packet
+from lamina_net.packets.refusal import Refusal
+from lamina_net.rate_limiter import RateLimiter
+from lamina_net.sockets.ping import PingLayer
 from lamina_net.tcp.interface import Errno, IcmpKind
 
 _BURST = 50

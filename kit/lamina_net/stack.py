@@ -19,21 +19,21 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lamina_kit.rng import Rng
-from lamina_net import icmp, ipv4
 from lamina_net.icmp_errors import IcmpLayer, Report
-from lamina_net.internet import LOOPBACK_NAME, Delivery, Internet
-from lamina_net.ipv4 import Packet
+from lamina_net.ip.internet import LOOPBACK_NAME, Delivery, Internet
 from lamina_net.offload.long_packets import LongFrame, cut_packet
 from lamina_net.offload.merging import Run, merged
-from lamina_net.ping_sockets import PingLayer
-from lamina_net.sockets import Sockets
-from lamina_net.tcp.calls import LEAST_PATH_MTU
+from lamina_net.packets import icmp, ipv4
+from lamina_net.packets.ipv4 import Packet
+from lamina_net.sockets.api import Sockets
+from lamina_net.sockets.ping import PingLayer
+from lamina_net.sockets.tcp import TcpSockets
+from lamina_net.sockets.udp import UdpLayer
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint, Errno, Event, IcmpKind
 from lamina_net.tcp.interface import Packet as Segment
 from lamina_net.tcp.layer import TcpLayer
-from lamina_net.tcp_sockets import TcpSockets
-from lamina_net.udp_sockets import UdpLayer
+from lamina_net.tcp.processing.calls import LEAST_PATH_MTU
 
 _IDENTIFIERS = range(1, 65536)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina_kit.channel import Channel, connect
+from lamina_kit.rpc.channel import Channel, connect
 
 INSIDE = ("manual_clock", "power")
 """Fixtures that only a service in the test's own process can have."""

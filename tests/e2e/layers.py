@@ -17,7 +17,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
 from lamina_cli.home import PORTS
-from lamina_kit.probe import probe
+from lamina_kit.process.probe import probe
 
 ROOT = Path(__file__).parents[2]
 LAYERS = tuple(PORTS)

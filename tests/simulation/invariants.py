@@ -22,8 +22,8 @@ from lamina_cli.demo.cluster import is_ready
 from lamina_cli.home import LAYERS
 from lamina_cli.objects import body
 from lamina_cli.paging import collect
-from lamina_kit.sessions import SessionState
-from lamina_mmu.domain.frames import Use
+from lamina_kit.layer.sessions import SessionState
+from lamina_mmu.domain.frames.table import Use
 
 Inventory = dict[str, list[str]]
 """What a host has, by kind: names, in order."""

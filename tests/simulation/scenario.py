@@ -15,8 +15,8 @@ from tests.simulation.actors import FAILURES, Frames, Guest, Pages, Workload
 from lamina_cli import virtual_run
 from lamina_cli.home import LAYERS
 from lamina_cli.stack import Settings, Stack
-from lamina_kit.events import EventRecord
 from lamina_kit.rng import Rng
+from lamina_kit.telemetry.events import EventRecord
 
 SETTLE_SECONDS = 120.0
 """Longer than any grace period and any deadline that a lost call may have to wait for."""

@@ -9,7 +9,7 @@ import pytest
 from lamina_cli.demo.cluster import is_ready
 from lamina_cli.objects import body
 from lamina_cli.stack import Settings, Stack, private_stack
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual.loop import VirtualLoop
 
 DAY_S = 86_400
 HOSTS = 10

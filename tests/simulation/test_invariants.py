@@ -20,10 +20,10 @@ from tests.simulation.calm import HOST, Calm, calm
 
 from lamina_cli import virtual_run
 from lamina_cli.demo import cluster
+from lamina_kit.layer.owner_session import OwnerSession
+from lamina_kit.layer.sessions import SessionState
 from lamina_kit.paging import DIRTY, PRESENT
-from lamina_kit.session import OwnerSession
-from lamina_kit.sessions import SessionState
-from lamina_mmu.domain.table import exchange, update
+from lamina_mmu.domain.tables.table import exchange, update
 
 RUNTIME = f"{HOST}/container-runtime"
 

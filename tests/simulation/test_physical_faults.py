@@ -16,7 +16,7 @@ from tests.simulation.calm import HOST, Calm, calm
 from lamina_cli import virtual_run
 from lamina_cli.demo.cluster import is_ready
 from lamina_cli.objects import body
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 NODE = f"nodes/{HOST}"
 

@@ -152,7 +152,7 @@ async def _object(client: Client, args: argparse.Namespace) -> str:
     """Returns the full name of what is to break; objects of the orchestrator are of no host."""
     from lamina.common.v1 import layer_pb2_grpc
 
-    from lamina_kit.session import handshake
+    from lamina_kit.layer.owner_session import handshake
 
     name: str = args.object
     if args.layer == "orchestrator" or name.startswith("hosts/"):

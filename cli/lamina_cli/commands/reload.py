@@ -16,8 +16,8 @@ from pathlib import Path
 
 from lamina_cli import home, output
 from lamina_cli.client import add_form, guarded
-from lamina_kit import reloading
 from lamina_kit.errors import CLASSES, DeadlineExceeded, Internal
+from lamina_kit.operations import reload as reloading
 
 PATIENCE_SECONDS = 20.0
 LOOK_SECONDS = 0.05

@@ -16,9 +16,9 @@ from lamina_kit.errors import DataLoss, FailedPrecondition, InvalidArgument, Lam
 
 if TYPE_CHECKING:
     from lamina_cli.recording import Started
-    from lamina_kit.gateway_log import EventTally, Header, Record
-    from lamina_kit.gateway_log_reader import InputLogReader
-    from lamina_kit.gateway_replay import Played
+    from lamina_kit.gateway.log import EventTally, Header, Record
+    from lamina_kit.gateway.log_reader import InputLogReader
+    from lamina_kit.gateway.replay import Played
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         InvalidArgument: `LOGS_ARE_ONE_FILE`, the event log would replace the log that is replayed.
     """
     from lamina_cli.virtual_run import with_fixed_hashes
-    from lamina_kit.gateway_log_reader import InputLogReader
+    from lamina_kit.gateway.log_reader import InputLogReader
 
     if args.event_log is not None and args.event_log.resolve() == args.log.resolve():
         raise InvalidArgument(
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> None:
     """Reads the whole log once, so that one which is not whole is refused before any work."""
-    from lamina_kit.gateway_log_reader import InputLogReader
+    from lamina_kit.gateway.log_reader import InputLogReader
 
     reader = InputLogReader(args.log)
     try:
@@ -112,8 +112,8 @@ def replay(args: argparse.Namespace, reader: InputLogReader, started: Started, s
     """Builds the stack, replays the records, and says what came of it."""
     from lamina_cli.recording import tallied
     from lamina_cli.stack import Stack
-    from lamina_kit.gateway_replay import Replay
-    from lamina_kit.virtual import VirtualLoop
+    from lamina_kit.gateway.replay import Replay
+    from lamina_kit.virtual.loop import VirtualLoop
 
     def on_difference(problem: LaminaError) -> None:
         if not args.force:

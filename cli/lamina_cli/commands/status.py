@@ -51,9 +51,9 @@ async def look(client: Client, layer: str, record: home.StackRecord) -> dict[str
     from grpc_health.v1 import health_pb2, health_pb2_grpc
     from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 
-    from lamina_kit.session import REVISION
-    from lamina_kit.status import rpc_error
-    from lamina_kit.tls_probe import diagnose
+    from lamina_kit.layer.owner_session import REVISION
+    from lamina_kit.rpc.status import rpc_error
+    from lamina_kit.security.tls_probe import diagnose
 
     row = {**dict.fromkeys(COLUMNS, "-"), **known_process(layer, record), "without": [], "problem": ""}
     try:

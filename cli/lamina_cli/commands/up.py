@@ -15,7 +15,7 @@ from lamina_cli.client import guarded
 from lamina_cli.layering import layers_of
 from lamina_cli.progress import Line
 from lamina_kit.errors import CLASSES, FailedPrecondition, Internal, InvalidArgument, LaminaError, Violation
-from lamina_kit.security import TLS, Security, TlsFiles
+from lamina_kit.security.transport import TLS, Security, TlsFiles
 
 LAST_PORT = 65535
 LOOPBACK = "127.0.0.1"
@@ -184,7 +184,7 @@ def check_security(listened: Mapping[str, str], args: argparse.Namespace) -> Non
     """Refuses ports beyond this host without certificates, and certificates that cannot be used.
 
     Raises:
-        FailedPrecondition: `TLS_REQUIRED`, or as `lamina_kit.certificates.read`.
+        FailedPrecondition: `TLS_REQUIRED`, or as `lamina_kit.security.certificates.read`.
     """
     security = Security(TlsFiles.of(args.tls_dir) if args.tls_dir is not None else None, args.plain_network)
     encrypted = [address for address in listened.values() if security.encrypts(address)]

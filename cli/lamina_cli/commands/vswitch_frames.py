@@ -72,8 +72,8 @@ def frame_bytes(text: str) -> bytes:
 
 
 def _built(args: argparse.Namespace) -> bytes:
-    from lamina_net import arp, ethernet
-    from lamina_net.address import BROADCAST_MAC
+    from lamina_net.packets import arp, ethernet
+    from lamina_net.packets.address import BROADCAST_MAC
 
     kind, payload = 0x88B5 if args.type is None else args.type, b""
     if args.arp is not None:
@@ -85,7 +85,7 @@ def _built(args: argparse.Namespace) -> bytes:
 
 
 def _packet(args: argparse.Namespace) -> bytes:
-    from lamina_net import icmp, ipv4, udp
+    from lamina_net.packets import icmp, ipv4, udp
     from lamina_net.tcp import segment
 
     if args.ping is not None:
@@ -118,7 +118,7 @@ def _ethertype(text: str) -> int:
 
 
 def _ipv4(text: str) -> int:
-    from lamina_net.address import parse_address
+    from lamina_net.packets.address import parse_address
 
     address = parse_address(text)
     if address is None:

@@ -42,7 +42,7 @@ async def deploy(story: Story, client: Client, built: Built, manifest: str) -> s
     from lamina.orchestrator.v1 import orchestrator_pb2 as pb
     from lamina.orchestrator.v1 import orchestrator_pb2_grpc as services
 
-    from lamina_kit import trace
+    from lamina_kit.telemetry import trace
 
     story.chapter(f"A deployment of {REPLICAS} replicas: scheduled, started, demand-paged, printing")
     stub = client.stub("orchestrator", services.ObjectsStub)

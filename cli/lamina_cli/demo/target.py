@@ -14,8 +14,8 @@ from lamina_cli.demo import cluster, guest, pods
 from lamina_cli.demo.host import SWITCH
 from lamina_cli.stack import Progress, Settings, Sink, private_stack
 from lamina_cli.words import last
-from lamina_kit import status
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError, Unavailable
+from lamina_kit.rpc import status
 
 EMBEDDED, SPLIT, COMPOSE = "embedded", "split", "compose"
 COMPOSE_HOST = "127.0.0.1"

@@ -8,7 +8,7 @@ from lamina_cli import span_tree
 from lamina_cli.client import Client, recorder
 from lamina_cli.demo import frames, guest, host, images, pods, swapping
 from lamina_cli.demo.story import Story
-from lamina_kit import trace
+from lamina_kit.telemetry import trace
 
 TOUCHED = ("orchestrator", "container-runtime", "mmu", "hardware")
 """The layers that starting a pod goes through."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina_net.checksum import word_sum
+from lamina_net.packets.checksum import word_sum
 
 ETHERNET_BYTES = 14
 TAG_BYTES = 4

@@ -6,10 +6,10 @@ sum of the pseudo header (virtio 1.2, 5.1.6.2). Slices are plain bytes.
 
 from __future__ import annotations
 
-from lamina_net import ipv4
-from lamina_net.ipv4 import Packet
 from lamina_net.offload.headers import ETHERNET_BYTES, ETHERTYPE_IPV4, parse
 from lamina_net.offload.segments import cut_tcp
+from lamina_net.packets import ipv4
+from lamina_net.packets.ipv4 import Packet
 
 _LINK_HEADER = bytes(ETHERNET_BYTES - 2) + ETHERTYPE_IPV4.to_bytes(2, "big")
 

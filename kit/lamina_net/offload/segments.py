@@ -12,7 +12,6 @@ from __future__ import annotations
 import zlib
 from dataclasses import replace
 
-from lamina_net import ipv4
 from lamina_net.offload.headers import (
     CWR,
     FIN,
@@ -25,7 +24,8 @@ from lamina_net.offload.headers import (
     pseudo_sum,
 )
 from lamina_net.offload.piece_rows import FEW, cut_rows, is_regular
-from lamina_net.refusal import Refusal
+from lamina_net.packets import ipv4
+from lamina_net.packets.refusal import Refusal
 
 UDP_SUM_PLACE = 6
 """Where the checksum of a datagram lies in its header: there 0 means none, so a sum of 0 is written as 0xffff."""

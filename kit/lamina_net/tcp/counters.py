@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lamina_net.refusal import Refusal
+from lamina_net.packets.refusal import Refusal
 
 
 @dataclass(slots=True)

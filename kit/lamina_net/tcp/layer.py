@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lamina_net import ipv4
-from lamina_net.refusal import Refusal
-from lamina_net.tcp import calls, ecn, input, opening, output, timers
+from lamina_net.packets import ipv4
+from lamina_net.packets.refusal import Refusal
 from lamina_net.tcp.config import SocketOptions, TcpConfig
-from lamina_net.tcp.connection import Connection, Outbox
+from lamina_net.tcp.connection.control_block import Connection, Outbox
 from lamina_net.tcp.counters import Counters, Repairs
 from lamina_net.tcp.identity import Identity
 from lamina_net.tcp.interface import (
@@ -26,7 +25,8 @@ from lamina_net.tcp.interface import (
     Refused,
     Status,
 )  # fmt: skip
-from lamina_net.tcp.listening import Listening
+from lamina_net.tcp.processing import calls, ecn, input, opening, output, timers
+from lamina_net.tcp.processing.listening import Listening
 from lamina_net.tcp.segment import Segment, parse
 from lamina_net.tcp.states import State
 from lamina_net.tcp.table import Listener, Table

@@ -11,9 +11,9 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from lamina_net import ipv4
-from lamina_net.checksum import checksum, is_right, pseudo_sum, word_sum
-from lamina_net.refusal import Refusal
+from lamina_net.packets import ipv4
+from lamina_net.packets.checksum import checksum, is_right, pseudo_sum, word_sum
+from lamina_net.packets.refusal import Refusal
 
 FIN = 0x01
 SYN = 0x02

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 from lamina_net.tcp.config import SocketOptions, TcpConfig
-from lamina_net.tcp.connection import Connection
+from lamina_net.tcp.connection.control_block import Connection
 from lamina_net.tcp.identity import FourTuple, Identity
 from lamina_net.tcp.interface import Endpoint, Handle
 from lamina_net.tcp.states import State

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 
-from lamina_net.tcp.connection import Connection
+from lamina_net.tcp.connection.control_block import Connection
 from lamina_net.tcp.interface import Handle
 from lamina_net.tcp.table import Listener
 

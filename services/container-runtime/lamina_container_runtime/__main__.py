@@ -6,7 +6,7 @@ import sys
 
 from lamina_container_runtime.config import ContainerRuntimeConfig
 from lamina_container_runtime.server import build
-from lamina_kit.process import Role, main
+from lamina_kit.process.main import Role, main
 
 CALLS = ("mmu", "vswitch", "hardware")
 NEEDS = ("mmu", "hardware")

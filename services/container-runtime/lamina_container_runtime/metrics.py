@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lamina_container_runtime.domain.container import ContainerState
 from lamina_container_runtime.domain.sandbox import SandboxState
-from lamina_kit.metrics import Family, by_label, gauge, tally
+from lamina_kit.telemetry.metrics import Family, by_label, gauge, tally
 
 if TYPE_CHECKING:
     from lamina_container_runtime.runtime import Runtime

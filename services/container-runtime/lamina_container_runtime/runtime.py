@@ -22,12 +22,12 @@ from lamina_container_runtime.io.images import ImageStore
 from lamina_container_runtime.io.logs import LogStore
 from lamina_container_runtime.io.lower import Lower
 from lamina_container_runtime.io.performer import Performer
-from lamina_kit import trace
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.effects import Step
 from lamina_kit.engines import load_engine
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
-from lamina_kit.membus import MemoryBus
-from lamina_kit.service import Environment
+from lamina_kit.layer.service import Environment
+from lamina_kit.telemetry import trace
 
 T = TypeVar("T")
 WATCH_LAG = 4096

@@ -24,7 +24,7 @@ from lamina_container_runtime.requests import (
 )
 from lamina_container_runtime.runtime import Runtime
 from lamina_kit.checks import Checks
-from lamina_kit.service import Environment, Service
+from lamina_kit.layer.service import Environment, Service
 
 Context = aio.ServicerContext[Any, Any]
 _HOUR_NS = 3600 * 10**9

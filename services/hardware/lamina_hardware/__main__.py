@@ -6,7 +6,7 @@ import sys
 
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build
-from lamina_kit.process import Role, main
+from lamina_kit.process.main import Role, main
 
 if __name__ == "__main__":
     sys.exit(main(Role("hardware", build, HardwareConfig, makes_bus=True)))

@@ -12,7 +12,7 @@ from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.names import Names
 from lamina_kit.checks import Checks
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.pressure_message import pressure_message
+from lamina_kit.telemetry.pressure_message import pressure_message
 
 CONTEXT_FIELDS = ("run_group", "coherence_domain", "eptp", "label")
 GROUP_FIELDS = ("weight", "quota_ns", "period_ns", "cores")

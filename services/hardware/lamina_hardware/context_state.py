@@ -23,8 +23,8 @@ from lamina_hardware.domain.apic_state import ApicState
 from lamina_hardware.domain.contexts import Context
 from lamina_hardware.domain.exit_controls import ALL_EXCEPTIONS, ExitControls
 from lamina_hardware.domain.pending import Pending
+from lamina_kit.bus.run_page import RunPage
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
-from lamina_kit.runpage import RunPage
 
 VERSION = 1
 MAX_BYTES = 64 << 10

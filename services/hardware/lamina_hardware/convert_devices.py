@@ -14,9 +14,9 @@ from lamina_hardware.domain.dma_buffers import DmaBuffer
 from lamina_hardware.domain.drive import Interrupts, Link, Told
 from lamina_hardware.domain.pci import PciIdentity
 from lamina_hardware.names import Names
+from lamina_kit.bus.device_page import page_bytes
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.checks import Checks
-from lamina_kit.devicepage import page_bytes
-from lamina_kit.membus import MemoryBus
 
 MAX_BUFFER = 256 << 20
 _MAX_OWNER = 127

@@ -14,7 +14,7 @@ from lamina_hardware.domain.disk.groups import DEFAULT_WEIGHT, MOST_WEIGHT, IoGr
 from lamina_hardware.domain.disk.transfer import Operation
 from lamina_hardware.names import Names
 from lamina_kit.checks import Checks
-from lamina_kit.pressure_message import pressure_message
+from lamina_kit.telemetry.pressure_message import pressure_message
 
 MAX_LIMITS = 64
 MAX_PIECES = 4096

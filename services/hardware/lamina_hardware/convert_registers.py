@@ -8,18 +8,18 @@ from lamina.hardware.v1 import registers_pb2 as pb
 
 from lamina_hardware import register_file
 from lamina_hardware.domain.exit_controls import KEPT_MSRS
-from lamina_kit import runpage
-from lamina_kit.runpage import SEGMENT_NAMES, ExitReason, ExitRecord, RunPage
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import SEGMENT_NAMES, ExitReason, ExitRecord, RunPage
 
 ALL_GROUPS = tuple(range(pb.REGISTER_GROUP_GENERAL, pb.REGISTER_GROUP_TIME + 1))
 _WORD = (1 << 64) - 1
-_BLOCKED = runpage.BLOCKED_BY_STI | runpage.BLOCKED_BY_MOV_SS
+_BLOCKED = run_page.BLOCKED_BY_STI | run_page.BLOCKED_BY_MOV_SS
 
 _KINDS = {
-    pb.PendingEvent.KIND_EXTERNAL: runpage.EVENT_EXTERNAL,
-    pb.PendingEvent.KIND_NMI: runpage.EVENT_NMI,
-    pb.PendingEvent.KIND_EXCEPTION: runpage.EVENT_EXCEPTION,
-    pb.PendingEvent.KIND_SOFTWARE: runpage.EVENT_SOFTWARE,
+    pb.PendingEvent.KIND_EXTERNAL: run_page.EVENT_EXTERNAL,
+    pb.PendingEvent.KIND_NMI: run_page.EVENT_NMI,
+    pb.PendingEvent.KIND_EXCEPTION: run_page.EVENT_EXCEPTION,
+    pb.PendingEvent.KIND_SOFTWARE: run_page.EVENT_SOFTWARE,
 }
 _KIND_BITS = 7 << 8
 
@@ -59,7 +59,7 @@ def _read_flow(page: RunPage, message: pb.Registers) -> None:
             cpl=page.cpl & 3,
             activity=page.activity + 1 if page.activity <= 3 else 0,  # type: ignore[arg-type]
             shadowed=bool(blocked & _BLOCKED),
-            nmi_blocked=bool(blocked & runpage.BLOCKED_BY_NMI),
+            nmi_blocked=bool(blocked & run_page.BLOCKED_BY_NMI),
         )
     )
 
@@ -91,11 +91,11 @@ def _read_debug(page: RunPage, message: pb.Registers) -> None:
 
 def _read_event(page: RunPage, message: pb.Registers) -> None:
     event = page.event
-    if not event & runpage.EVENT_VALID:
+    if not event & run_page.EVENT_VALID:
         return
     kinds = {bits: kind for kind, bits in _KINDS.items()}
     found = pb.PendingEvent(vector=event & 0xFF, kind=kinds.get(event & _KIND_BITS, 0))  # type: ignore[arg-type]
-    if event & runpage.EVENT_ERROR_CODE:
+    if event & run_page.EVENT_ERROR_CODE:
         found.error_code = page.event_error_code
     message.event.CopyFrom(found)
 
@@ -125,7 +125,7 @@ def put_registers(page: RunPage, message: pb.Registers, groups: Collection[int])
 def _write_general(page: RunPage, message: pb.Registers) -> None:
     for number, value in enumerate(message.general):
         page.gpr[number] = value
-    page.dirty |= runpage.DIRTY_GPRS
+    page.dirty |= run_page.DIRTY_GPRS
 
 
 def _write_flow(page: RunPage, message: pb.Registers) -> None:
@@ -133,15 +133,15 @@ def _write_flow(page: RunPage, message: pb.Registers) -> None:
     page.rip, page.rflags, page.cpl = flow.rip, flow.rflags | 2, flow.cpl
     page.activity = max(flow.activity - 1, 0)
     blocked = page.interruptibility & (_BLOCKED if flow.shadowed else 0) or int(flow.shadowed)
-    page.interruptibility = blocked | (runpage.BLOCKED_BY_NMI if flow.nmi_blocked else 0)
-    page.dirty |= runpage.DIRTY_RIP
+    page.interruptibility = blocked | (run_page.BLOCKED_BY_NMI if flow.nmi_blocked else 0)
+    page.dirty |= run_page.DIRTY_RIP
 
 
 def _write_control(page: RunPage, message: pb.Registers) -> None:
     control = message.control
     page.cr0, page.cr2, page.cr3, page.cr4 = control.cr0, control.cr2, control.cr3, control.cr4
     page.cr8, page.efer, page.xcr0 = control.cr8, control.efer, control.xcr0
-    page.dirty |= runpage.DIRTY_CONTROL
+    page.dirty |= run_page.DIRTY_CONTROL
 
 
 def _write_msrs(page: RunPage, message: pb.Registers) -> None:
@@ -152,17 +152,17 @@ def _write_msrs(page: RunPage, message: pb.Registers) -> None:
 
 def _write_segments(page: RunPage, message: pb.Registers) -> None:
     for name, entry in zip(SEGMENT_NAMES, message.segments, strict=True):
-        page.set_segment(name, runpage.Segment(entry.selector, entry.base, entry.limit, entry.attributes))
+        page.set_segment(name, run_page.Segment(entry.selector, entry.base, entry.limit, entry.attributes))
     if message.HasField("gdtr"):
         page.gdtr_base, page.gdtr_limit = message.gdtr.base, message.gdtr.limit
     if message.HasField("idtr"):
         page.idtr_base, page.idtr_limit = message.idtr.base, message.idtr.limit
-    page.dirty |= runpage.DIRTY_SEGMENTS
+    page.dirty |= run_page.DIRTY_SEGMENTS
 
 
 def _write_floating(page: RunPage, message: pb.Registers) -> None:
     page.fxsave[:] = message.floating
-    page.dirty |= runpage.DIRTY_FPU
+    page.dirty |= run_page.DIRTY_FPU
 
 
 def _write_debug(page: RunPage, message: pb.Registers) -> None:
@@ -176,8 +176,8 @@ def _write_event(page: RunPage, message: pb.Registers) -> None:
         return
     event = message.event
     has_code = event.HasField("error_code")
-    code = runpage.EVENT_ERROR_CODE if has_code else 0
-    page.event = event.vector | _KINDS[event.kind] | code | runpage.EVENT_VALID
+    code = run_page.EVENT_ERROR_CODE if has_code else 0
+    page.event = event.vector | _KINDS[event.kind] | code | run_page.EVENT_VALID
     page.event_error_code = event.error_code if has_code else 0
 
 
@@ -212,12 +212,12 @@ def exit_detail(found: ExitRecord, rcx: int) -> pb.ExitDetail | None:
         qualification=found.qualification,
         number=number,
         size_bytes=(found.io_size if is_io else found.access_size) & 0xF,
-        write=bool(found.io_direction) or found.access == runpage.ACCESS_WRITE,
+        write=bool(found.io_direction) or found.access == run_page.ACCESS_WRITE,
         value=found.access_value or found.io_data,
         repetitions=min(max(found.io_count, 1), (1 << 63) - 1),
         instruction_bytes=found.instruction_length & 0xF,
     )
-    if found.access_register != runpage.NO_REGISTER:
+    if found.access_register != run_page.NO_REGISTER:
         detail.register = found.access_register & 15
     return detail
 

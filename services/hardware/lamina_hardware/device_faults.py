@@ -9,8 +9,8 @@ from lamina_hardware.domain.devices import Device, DeviceState
 from lamina_hardware.kernel_device import refuse_fault
 from lamina_hardware.names import DEVICE
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.fault_kinds import Breakage, FaultKind, Parameter
-from lamina_kit.faults import FaultTable
+from lamina_kit.faults.kinds import Breakage, FaultKind, Parameter
+from lamina_kit.faults.table import FaultTable
 
 if TYPE_CHECKING:
     from lamina_hardware.machine import Machine

@@ -24,12 +24,12 @@ from lamina_hardware.io.timers import Timers
 from lamina_hardware.kernel_device import KernelDevice
 from lamina_hardware.names import Names
 from lamina_hardware.requests import Requests
-from lamina_kit import log
+from lamina_kit.bus.device_page import DevicePage, page_bytes
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.clock import Clock
-from lamina_kit.devicepage import DevicePage, page_bytes
 from lamina_kit.errors import Aborted, AlreadyExists, FailedPrecondition, PermissionDenied, Unimplemented
-from lamina_kit.events import EventRecord
-from lamina_kit.membus import MemoryBus
+from lamina_kit.telemetry import log
+from lamina_kit.telemetry.events import EventRecord
 
 Record = Callable[..., EventRecord]
 Route = Callable[[Device, int], bool]

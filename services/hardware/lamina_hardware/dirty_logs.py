@@ -14,7 +14,7 @@ from lamina_hardware.domain.contexts import Handle
 from lamina_hardware.domain.dirty_logs import DirtyLog, DirtyLogs, Piece
 from lamina_hardware.engines.interface import SharedState
 from lamina_hardware.requests import Requests
-from lamina_kit.membus import MemoryBus
+from lamina_kit.bus.memory import MemoryBus
 
 _AT_ONCE = 1 << 20
 """Frames whose marks are taken in one call of compiled code."""

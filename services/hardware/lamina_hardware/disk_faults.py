@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from lamina_hardware.domain.disk.disk import MOST_BYTES, Breakage, Disk
 from lamina_hardware.domain.disk.transfer import Result
 from lamina_hardware.names import DISK
-from lamina_kit import fault_kinds
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.fault_kinds import FaultKind, Parameter
-from lamina_kit.faults import FaultTable
+from lamina_kit.faults import kinds
+from lamina_kit.faults.kinds import FaultKind, Parameter
+from lamina_kit.faults.table import FaultTable
 
 if TYPE_CHECKING:
     from lamina_hardware.machine import Machine
@@ -66,34 +66,34 @@ class DiskFaults:
             )
         )
 
-    def _disk(self, breakage: fault_kinds.Breakage) -> Disk:
+    def _disk(self, breakage: kinds.Breakage) -> Disk:
         return self._machine.disks.get(self._machine.names.disk(breakage.object))
 
-    def _broken(self, breakage: fault_kinds.Breakage) -> Breakage | None:
+    def _broken(self, breakage: kinds.Breakage) -> Breakage | None:
         """Returns what is broken of a disk, None when the disk is gone."""
         found = self._machine.disks.find(breakage.ids["disk"])
         return found.broken if found is not None else None
 
-    def _note(self, breakage: fault_kinds.Breakage, event: str, **inputs: object) -> None:
+    def _note(self, breakage: kinds.Breakage, event: str, **inputs: object) -> None:
         self._machine.record(breakage.object, event, cause=breakage.name, rule="fault injected", **inputs)
 
-    def _switch(self, field: str) -> Callable[[fault_kinds.Breakage], Awaitable[Mapping[str, object]]]:
-        async def inject(breakage: fault_kinds.Breakage) -> Mapping[str, object]:
+    def _switch(self, field: str) -> Callable[[kinds.Breakage], Awaitable[Mapping[str, object]]]:
+        async def inject(breakage: kinds.Breakage) -> Mapping[str, object]:
             setattr(self._disk(breakage).broken, field, True)
             self._note(breakage, f"disk.{field}")
             return {}
 
         return inject
 
-    def _switch_back(self, field: str) -> Callable[[fault_kinds.Breakage], None]:
-        def clear(breakage: fault_kinds.Breakage) -> None:
+    def _switch_back(self, field: str) -> Callable[[kinds.Breakage], None]:
+        def clear(breakage: kinds.Breakage) -> None:
             if (broken := self._broken(breakage)) is not None:
                 setattr(broken, field, False)
                 self._note(breakage, f"disk.{field}_over")
 
         return clear
 
-    async def _fail(self, breakage: fault_kinds.Breakage) -> Mapping[str, object]:
+    async def _fail(self, breakage: kinds.Breakage) -> Mapping[str, object]:
         disk = self._disk(breakage)
         ended = disk.queue.counters.present
         disk.broken.failed = True
@@ -101,17 +101,17 @@ class DiskFaults:
         self._note(breakage, "disk.failed", transfers_ended=ended)
         return {"transfers_ended": ended}
 
-    def _repair(self, breakage: fault_kinds.Breakage) -> None:
+    def _repair(self, breakage: kinds.Breakage) -> None:
         if (broken := self._broken(breakage)) is not None:
             broken.failed = False
             self._note(breakage, "disk.repaired")
 
-    def _give_power(self, breakage: fault_kinds.Breakage) -> None:
+    def _give_power(self, breakage: kinds.Breakage) -> None:
         if (broken := self._broken(breakage)) is not None:
             broken.powerless, broken.tear_after = False, None
             self._note(breakage, "disk.repaired")
 
-    async def _spoil(self, breakage: fault_kinds.Breakage) -> Mapping[str, object]:
+    async def _spoil(self, breakage: kinds.Breakage) -> Mapping[str, object]:
         disk, begin = self._disk(breakage), breakage.numbers["offset"]
         if disk.broken.bad is not None:
             raise FailedPrecondition(
@@ -123,12 +123,12 @@ class DiskFaults:
         self._note(breakage, "disk.bad", offset=begin, size=breakage.numbers["size"])
         return {}
 
-    def _mend(self, breakage: fault_kinds.Breakage) -> None:
+    def _mend(self, breakage: kinds.Breakage) -> None:
         if (broken := self._broken(breakage)) is not None:
             broken.bad = None
             self._note(breakage, "disk.bad_over")
 
-    async def _tear(self, breakage: fault_kinds.Breakage) -> Mapping[str, object]:
+    async def _tear(self, breakage: kinds.Breakage) -> Mapping[str, object]:
         self._disk(breakage).broken.tear_after = breakage.numbers["sectors"]
         self._note(breakage, "disk.will_tear", sectors=breakage.numbers["sectors"])
         return {}

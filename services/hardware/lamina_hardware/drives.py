@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from lamina_hardware.domain.devices import Device
 from lamina_hardware.domain.drive import Outbox, Told
-from lamina_kit.devicepage import DevicePage
+from lamina_kit.bus.device_page import DevicePage
 from lamina_kit.errors import LaminaError, OutOfRange
 
 

@@ -11,8 +11,8 @@ from lamina_hardware.engines.model.engine import ModelEngine
 from lamina_hardware.io.core_path import choose
 from lamina_hardware.io.kvm import abi
 from lamina_hardware.io.pace import Pace
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.errors import FailedPrecondition, Unimplemented
-from lamina_kit.membus import MemoryBus
 
 PORTABLE_SLOWDOWN = 20
 """How much shorter slices are on the portable core, so that they last about as long."""

@@ -1,6 +1,6 @@
 """What can break in a machine: a core that stops, a bit of RAM that flips, memory that fails.
 
-The kit serves them as `lamina.common.v1.Faults` (`kit/lamina_kit/faults.py`); here is what they do.
+The kit serves them as `lamina.common.v1.Faults` (`kit/lamina_kit/faults/table.py`); here is what they do.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from lamina_hardware.domain.machine_events import CoreChange, MemoryFailure
 from lamina_hardware.names import CORE, HOST
 from lamina_kit.errors import FailedPrecondition, NotFound
-from lamina_kit.fault_kinds import Breakage, FaultKind, Parameter
-from lamina_kit.faults import FaultTable
+from lamina_kit.faults.kinds import Breakage, FaultKind, Parameter
+from lamina_kit.faults.table import FaultTable
 
 if TYPE_CHECKING:
     from lamina_hardware.machine import Machine

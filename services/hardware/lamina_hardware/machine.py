@@ -46,13 +46,13 @@ from lamina_hardware.register_file import seed
 from lamina_hardware.registers import RegisterAccess
 from lamina_hardware.requests import Requests
 from lamina_hardware.wires import HostWires
-from lamina_kit.busfile import Identity
+from lamina_kit.bus.file import Identity
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import RunPage
 from lamina_kit.checks import Checks
 from lamina_kit.engines import load_engine
 from lamina_kit.errors import NotFound
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import RunPage
-from lamina_kit.service import Environment
+from lamina_kit.layer.service import Environment
 
 _MAX_RANGES = 4096
 

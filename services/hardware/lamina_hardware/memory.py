@@ -6,11 +6,11 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 
 from lamina_hardware.domain.paging_mode import Controls
 from lamina_hardware.domain.walk import FOUR_LEVEL, Access, Memory, Walk, translate
+from lamina_kit.bus.memory import FAILED, MemoryBus
 from lamina_kit.checks import Checks
 from lamina_kit.errors import DataLoss, OutOfRange
-from lamina_kit.membus import FAILED, MemoryBus
 from lamina_kit.paging import ADDR_MASK
-from lamina_kit.rpc import MAX_ANSWER
+from lamina_kit.rpc.inproc.call import MAX_ANSWER
 
 MAX_TRANSFER = 4 << 20
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lamina_kit.metrics import NS, Family, Sample, by_label, counter, gauge, tally
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
+from lamina_kit.telemetry.metrics import NS, Family, Sample, by_label, counter, gauge, tally
 
 if TYPE_CHECKING:
     from lamina_hardware.machine import Machine

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lamina_hardware.names import NIC
-from lamina_kit.fault_kinds import Breakage, FaultKind
-from lamina_kit.faults import FaultTable
+from lamina_kit.faults.kinds import Breakage, FaultKind
+from lamina_kit.faults.table import FaultTable
 
 if TYPE_CHECKING:
     from lamina_hardware.machine import Machine

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from lamina_hardware.control_state import ControlState
 from lamina_hardware.domain.contexts import Context
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import POSTED_SLOTS, RunPage
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import POSTED_SLOTS, RunPage
 
 _WORD = (1 << 64) - 1
 

@@ -8,9 +8,9 @@ from lamina.hardware.v1 import registers_pb2 as pb
 
 from lamina_hardware.convert_registers import ALL_GROUPS
 from lamina_hardware.domain import register_rules as rules
+from lamina_kit.bus.run_page import FXSAVE_BYTES, SEGMENT_NAMES
 from lamina_kit.checks import Checks
 from lamina_kit.errors import InvalidArgument
-from lamina_kit.runpage import FXSAVE_BYTES, SEGMENT_NAMES
 
 MAX_GROUPS, MAX_MSRS = 9, 256
 _WORD32 = (1 << 32) - 1

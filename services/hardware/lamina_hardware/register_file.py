@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import struct
 
-from lamina_kit import runpage
-from lamina_kit.runpage import DIRTY_MSRS, DIRTY_SEGMENTS, RunPage
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import DIRTY_MSRS, DIRTY_SEGMENTS, RunPage
 
-_ENGINE = runpage.ENGINE_OFFSET >> 3
+_ENGINE = run_page.ENGINE_OFFSET >> 3
 _ENGINE_WORDS = 12
-_SAVED_TIME = slice(runpage.TSC_OFFSET, runpage.TSC_OFFSET + 0x30)
-_EXIT = slice(runpage.EXIT_OFFSET, runpage.EXIT_OFFSET + 18 * 8)
-_OWN = slice(runpage.ENGINE_OFFSET, runpage.ENGINE_OFFSET + 8 * _ENGINE_WORDS)
-_ANSWERS = slice(runpage.CPUID_OFFSET - 8, runpage.POSTED_OFFSET)
+_SAVED_TIME = slice(run_page.TSC_OFFSET, run_page.TSC_OFFSET + 0x30)
+_EXIT = slice(run_page.EXIT_OFFSET, run_page.EXIT_OFFSET + 18 * 8)
+_OWN = slice(run_page.ENGINE_OFFSET, run_page.ENGINE_OFFSET + 8 * _ENGINE_WORDS)
+_ANSWERS = slice(run_page.CPUID_OFFSET - 8, run_page.POSTED_OFFSET)
 _CPUID = struct.Struct("<6I")
 _COUNT = struct.Struct("<I")
 _RANDOM = _ENGINE + 11
@@ -27,14 +27,14 @@ _WORDS = {
     0x176: _ENGINE + 2,
     0xC000_0083: _ENGINE + 3,
     0x277: _ENGINE + 4,
-    0xC000_0080: (runpage.CONTROL_OFFSET + 0x28) >> 3,
-    0xC000_0081: (runpage.CONTROL_OFFSET + 0x30) >> 3,
-    0xC000_0082: (runpage.CONTROL_OFFSET + 0x38) >> 3,
-    0xC000_0084: (runpage.CONTROL_OFFSET + 0x40) >> 3,
-    0xC000_0102: (runpage.CONTROL_OFFSET + 0x48) >> 3,
-    0xC000_0103: (runpage.TSC_OFFSET + 0x10) >> 3,
-    _FS: (runpage.SEGMENTS_OFFSET + 24 * 4) >> 3,
-    _GS: (runpage.SEGMENTS_OFFSET + 24 * 5) >> 3,
+    0xC000_0080: (run_page.CONTROL_OFFSET + 0x28) >> 3,
+    0xC000_0081: (run_page.CONTROL_OFFSET + 0x30) >> 3,
+    0xC000_0082: (run_page.CONTROL_OFFSET + 0x38) >> 3,
+    0xC000_0084: (run_page.CONTROL_OFFSET + 0x40) >> 3,
+    0xC000_0102: (run_page.CONTROL_OFFSET + 0x48) >> 3,
+    0xC000_0103: (run_page.TSC_OFFSET + 0x10) >> 3,
+    _FS: (run_page.SEGMENTS_OFFSET + 24 * 4) >> 3,
+    _GS: (run_page.SEGMENTS_OFFSET + 24 * 5) >> 3,
 }
 """Where in the page each model-specific register of a core lies, as the number of a 64-bit word."""
 
@@ -59,7 +59,7 @@ def write_msr(page: RunPage, number: int, value: int) -> None:
     if number in (_FS, _GS):
         page.dirty |= DIRTY_SEGMENTS
     elif number == 0xC000_0080:
-        page.dirty |= runpage.DIRTY_CONTROL
+        page.dirty |= run_page.DIRTY_CONTROL
     else:
         page.dirty |= DIRTY_MSRS
 
@@ -85,9 +85,9 @@ def restore(page: RunPage, state: bytes) -> bool:
         at += length
     registers, time, record, own, count_bytes = parts
     count = _COUNT.unpack(count_bytes)[0]
-    if count > runpage.CPUID_ENTRIES or len(state) != at + count * _CPUID.size:
+    if count > run_page.CPUID_ENTRIES or len(state) != at + count * _CPUID.size:
         return False
-    entries = [runpage.CpuidEntry(*_CPUID.unpack_from(state, at + n * _CPUID.size)) for n in range(count)]
+    entries = [run_page.CpuidEntry(*_CPUID.unpack_from(state, at + n * _CPUID.size)) for n in range(count)]
     page.restore(registers)
     page.view[_SAVED_TIME], page.view[_EXIT], page.view[_OWN] = time, record, own
     page.view[_ANSWERS] = bytes(_ANSWERS.stop - _ANSWERS.start)
@@ -97,4 +97,4 @@ def restore(page: RunPage, state: bytes) -> bool:
 
 def scratch() -> RunPage:
     """Returns a page of its own, to try a state on."""
-    return RunPage(memoryview(bytearray(runpage.PAGE_BYTES)))
+    return RunPage(memoryview(bytearray(run_page.PAGE_BYTES)))

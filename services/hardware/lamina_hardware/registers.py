@@ -15,9 +15,9 @@ from lamina_hardware.domain.contexts import Context
 from lamina_hardware.engines.interface import SharedState
 from lamina_hardware.io.dispatcher import Dispatcher
 from lamina_hardware.register_checks import check_groups, check_msrs, check_registers
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import RunPage
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import RunPage
 
 
 class RegisterAccess:

@@ -16,7 +16,7 @@ from lamina_hardware.domain.contexts import Context
 from lamina_hardware.engines.model.engine import Ended
 from lamina_hardware.io.dispatcher import Dispatcher
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
-from lamina_kit.rpc import LocalContext
+from lamina_kit.rpc.inproc.call import LocalContext
 
 
 class RunStream:

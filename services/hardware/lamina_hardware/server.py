@@ -32,7 +32,7 @@ from lamina_hardware.serving.memory import MemoryServicer
 from lamina_hardware.serving.nics import NicsServicer
 from lamina_hardware.serving.performance import PerformanceServicer
 from lamina_hardware.serving.wires import WiresServicer
-from lamina_kit.service import Environment, Service
+from lamina_kit.layer.service import Environment, Service
 
 Context = aio.ServicerContext[Any, Any]
 

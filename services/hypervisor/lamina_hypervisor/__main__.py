@@ -6,7 +6,7 @@ import sys
 
 from lamina_hypervisor.config import HypervisorConfig
 from lamina_hypervisor.server import build
-from lamina_kit.process import Role, main
+from lamina_kit.process.main import Role, main
 
 CALLS = ("mmu", "vswitch", "hardware")
 NEEDS = ("mmu", "hardware")

@@ -1,6 +1,6 @@
 """What can break in the VMs of a host: a VM crashes.
 
-The kit serves it as `lamina.common.v1.Faults` (`kit/lamina_kit/faults.py`); here is what it does.
+The kit serves it as `lamina.common.v1.Faults` (`kit/lamina_kit/faults/table.py`); here is what it does.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from lamina_hypervisor.domain.inventory import VM_NAME
 from lamina_hypervisor.hypervisor import Hypervisor
-from lamina_kit.fault_kinds import Breakage, FaultKind
-from lamina_kit.faults import FaultTable
+from lamina_kit.faults.kinds import Breakage, FaultKind
+from lamina_kit.faults.table import FaultTable
 
 
 class HypervisorFaults:

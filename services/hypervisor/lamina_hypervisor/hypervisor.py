@@ -24,7 +24,7 @@ from lamina_hypervisor.io.store import Store
 from lamina_kit.clock import Clock
 from lamina_kit.effects import WaitFor
 from lamina_kit.errors import LaminaError, OutOfRange
-from lamina_kit.events import EventLog
+from lamina_kit.telemetry.events import EventLog
 
 
 class Hypervisor:

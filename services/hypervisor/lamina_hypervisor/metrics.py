@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from lamina_hypervisor.domain.inventory import Inventory
 from lamina_hypervisor.domain.vm import WITHOUT_POWER, State
-from lamina_kit.metrics import Family, by_label, gauge, tally
+from lamina_kit.telemetry.metrics import Family, by_label, gauge, tally
 
 
 def families(inventory: Inventory) -> Iterable[Family]:

@@ -26,11 +26,11 @@ from lamina_hypervisor.io.performer import bind
 from lamina_hypervisor.io.runner import Runner
 from lamina_hypervisor.io.store import Store
 from lamina_hypervisor.metrics import families
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.engines import load_engine
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError
-from lamina_kit.membus import MemoryBus
-from lamina_kit.service import Environment
-from lamina_kit.session import OwnerSession
+from lamina_kit.layer.owner_session import OwnerSession
+from lamina_kit.layer.service import Environment
 
 SERVICE = "lamina.hypervisor.v1.VirtualMachines"
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lamina_kit.process import Role, main
+from lamina_kit.process.main import Role, main
 from lamina_mmu.config import MmuConfig
 from lamina_mmu.server import build
 

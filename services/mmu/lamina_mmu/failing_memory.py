@@ -17,8 +17,8 @@ from lamina.hardware.v1 import topology_pb2
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError
 from lamina_kit.paging import PAGE_SHIFT
-from lamina_kit.retry import is_lost
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.retry import is_lost
+from lamina_kit.rpc.status import rpc_error
 
 PAUSE_NS = 1_000_000_000
 """Pause before a stream that ended is asked for again."""

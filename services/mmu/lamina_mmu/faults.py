@@ -1,6 +1,6 @@
 """What can break in the memory of a host: the swap area is full, its disk fails.
 
-The kit serves them as `lamina.common.v1.Faults` (`kit/lamina_kit/faults.py`); here is what they do.
+The kit serves them as `lamina.common.v1.Faults` (`kit/lamina_kit/faults/table.py`); here is what they do.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lamina_kit.errors import NotFound
-from lamina_kit.fault_kinds import Breakage, FaultKind, Parameter
-from lamina_kit.faults import FaultTable
+from lamina_kit.faults.kinds import Breakage, FaultKind, Parameter
+from lamina_kit.faults.table import FaultTable
 from lamina_kit.names import Pattern
 from lamina_mmu.domain.names import SWAP_AREA
 

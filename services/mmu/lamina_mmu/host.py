@@ -11,17 +11,17 @@ import grpc
 from lamina.common.v1 import layer_pb2_grpc
 from lamina.hardware.v1 import disks_pb2_grpc, hardware_pb2, hardware_pb2_grpc
 
-from lamina_kit import trace
-from lamina_kit.below import extend_boot
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.driver import Performer, drive
 from lamina_kit.effects import Effect, Step, WaitFor
 from lamina_kit.engines import load_engine
 from lamina_kit.errors import FailedPrecondition, LaminaError
-from lamina_kit.membus import MemoryBus
+from lamina_kit.layer.owner_session import handshake
+from lamina_kit.layer.service import Environment
 from lamina_kit.paging import PAGE_SHIFT
-from lamina_kit.service import Environment
-from lamina_kit.session import handshake
-from lamina_kit.status import rpc_error
+from lamina_kit.process.upstreams import extend_boot
+from lamina_kit.rpc.status import rpc_error
+from lamina_kit.telemetry import trace
 from lamina_mmu.config import MmuConfig
 from lamina_mmu.domain.effects import PRESSURE, ZEROED, OpenSwapDisk
 from lamina_mmu.domain.names import Names
@@ -33,9 +33,9 @@ from lamina_mmu.faults import MmuFaults
 from lamina_mmu.io import policies
 from lamina_mmu.io.linux.kernel import NO_RAM, NO_SWAP, open_kernel
 from lamina_mmu.io.performer import kernel_performer, performer
-from lamina_mmu.io.swap_disks import SwapDisks
-from lamina_mmu.io.swap_file import SwapFile
-from lamina_mmu.io.swap_media import SwapFiles
+from lamina_mmu.io.swap.disks import SwapDisks
+from lamina_mmu.io.swap.files import SwapFile
+from lamina_mmu.io.swap.media import SwapFiles
 
 T = TypeVar("T")
 

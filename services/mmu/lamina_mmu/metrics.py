@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lamina_kit.metrics import Family, by_label, counter, gauge
+from lamina_kit.telemetry.metrics import Family, by_label, counter, gauge
 
 if TYPE_CHECKING:
     from lamina_mmu.host import MmuHost

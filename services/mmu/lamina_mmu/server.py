@@ -8,7 +8,7 @@ import grpc
 from lamina.mmu.v1 import mmu_pb2_grpc as rpc
 from lamina.mmu.v1 import policies_pb2_grpc, replay_pb2_grpc, swap_pb2_grpc
 
-from lamina_kit.service import Environment, Service
+from lamina_kit.layer.service import Environment, Service
 from lamina_mmu.config import MmuConfig
 from lamina_mmu.host import MmuHost
 from lamina_mmu.metrics import families

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lamina_kit.process import Role, main
+from lamina_kit.process.main import Role, main
 from lamina_orchestrator.config import OrchestratorConfig
 from lamina_orchestrator.server import build
 

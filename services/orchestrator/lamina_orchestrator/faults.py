@@ -1,15 +1,15 @@
 """What can break for a cluster: a node cannot be reached.
 
-The kit serves it as `lamina.common.v1.Faults` (`kit/lamina_kit/faults.py`); here is what it does.
+The kit serves it as `lamina.common.v1.Faults` (`kit/lamina_kit/faults/table.py`); here is what it does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lamina_kit.fault_channel import Link
-from lamina_kit.fault_kinds import Breakage, FaultKind
-from lamina_kit.faults import FaultTable
+from lamina_kit.faults.channel import Link
+from lamina_kit.faults.kinds import Breakage, FaultKind
+from lamina_kit.faults.table import FaultTable
 from lamina_kit.names import Pattern
 from lamina_orchestrator.io.agents import Agents
 from lamina_orchestrator.io.connector import ChannelConnector

@@ -8,7 +8,7 @@ from functools import partial
 import grpc
 from lamina.orchestrator.v1 import orchestrator_pb2_grpc as rpc
 
-from lamina_kit.service import Environment
+from lamina_kit.layer.service import Environment
 from lamina_orchestrator.config import OrchestratorConfig
 from lamina_orchestrator.engines.interface import Store
 from lamina_orchestrator.engines.model.engine import ModelEngine
@@ -29,7 +29,7 @@ _SERVICES = ("Objects", "Pods", "Nodes")
 
 
 class OrchestratorService:
-    """The layer's service; see `lamina_kit.service.Service`.
+    """The layer's service; see `lamina_kit.layer.service.Service`.
 
     `connector` makes runtimes from addresses; it is given by tests, and made from the environment's channels otherwise.
     """

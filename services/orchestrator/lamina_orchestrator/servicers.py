@@ -9,7 +9,7 @@ from typing import Any
 from lamina.orchestrator.v1 import orchestrator_pb2 as pb
 from lamina.orchestrator.v1 import orchestrator_pb2_grpc as rpc
 
-from lamina_kit import trace
+from lamina_kit.telemetry import trace
 from lamina_orchestrator import convert
 from lamina_orchestrator.engines.interface import Cursor
 from lamina_orchestrator.io.cluster import Cluster

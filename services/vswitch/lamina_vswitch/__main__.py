@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lamina_kit.process import Role, main
+from lamina_kit.process.main import Role, main
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.server import build
 

@@ -7,8 +7,8 @@ import ipaddress
 from lamina.vswitch.v1 import networks_pb2 as pb
 
 from lamina_kit.checks import Checks, shown
-from lamina_net.address import format_address, parse_address
-from lamina_net.neighbours import Neighbour, NeighbourState
+from lamina_net.ip.neighbours import Neighbour, NeighbourState
+from lamina_net.packets.address import format_address, parse_address
 from lamina_vswitch.domain import network as bounds
 from lamina_vswitch.domain.dhcp.lease import Lease
 from lamina_vswitch.domain.dns.message import Type

@@ -7,7 +7,7 @@ from dataclasses import replace
 from lamina.vswitch.v1 import networks_pb2 as pb
 
 from lamina_kit.checks import Checks, shown
-from lamina_net.address import Subnet, format_address, is_unicast, parse_address, parse_subnet
+from lamina_net.packets.address import Subnet, format_address, is_unicast, parse_address, parse_subnet
 from lamina_vswitch.domain import network as bounds
 from lamina_vswitch.domain.definition import MAX_REQUEST_ID_BYTES, VLAN_ID
 from lamina_vswitch.domain.dns.message import PORT as DNS_PORT

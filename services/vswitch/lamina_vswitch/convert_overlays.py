@@ -7,7 +7,7 @@ from dataclasses import replace
 from lamina.vswitch.v1 import overlays_pb2 as pb
 
 from lamina_kit.checks import Checks, shown
-from lamina_net.address import Subnet, format_address, is_loopback, is_unicast, parse_address, subnet
+from lamina_net.packets.address import Subnet, format_address, is_loopback, is_unicast, parse_address, subnet
 from lamina_vswitch.convert_policies import changed_paths
 from lamina_vswitch.domain.definition import MAX_REQUEST_ID_BYTES, VLAN_ID
 from lamina_vswitch.domain.frame import format_mac, is_station, parse_mac

@@ -7,7 +7,7 @@ from collections import Counter
 from lamina.vswitch.v1 import translations_pb2 as pb
 
 from lamina_kit.checks import Checks, shown
-from lamina_net.address import LOOPBACK, format_address, is_unicast, parse_address
+from lamina_net.packets.address import LOOPBACK, format_address, is_unicast, parse_address
 from lamina_vswitch.domain.definition import MAX_REQUEST_ID_BYTES
 from lamina_vswitch.domain.nat.forwards import Forward, ForwardDefinition
 from lamina_vswitch.domain.nat.packet import ICMP, TCP, UDP

@@ -1,6 +1,6 @@
 """What can break at a host's switches: cables that break, cables with a bad contact, frames that get lost.
 
-The kit serves them as `lamina.common.v1.Faults` (`kit/lamina_kit/faults.py`); here is what they do.
+The kit serves them as `lamina.common.v1.Faults` (`kit/lamina_kit/faults/table.py`); here is what they do.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 from lamina_kit.clock import Clock
 from lamina_kit.errors import NotFound
-from lamina_kit.events import EventLog
-from lamina_kit.fault_kinds import Breakage, FaultKind, Parameter
-from lamina_kit.faults import FaultTable
+from lamina_kit.faults.kinds import Breakage, FaultKind, Parameter
+from lamina_kit.faults.table import FaultTable
 from lamina_kit.rng import Rng
+from lamina_kit.telemetry.events import EventLog
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.definition import PORT_GROUP_NAME, PORT_NAME, PortDefinition, PortGroupDefinition
 from lamina_vswitch.domain.loss import MILLION, Loss

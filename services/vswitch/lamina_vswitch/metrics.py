@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lamina_kit.clock import Clock
-from lamina_kit.metrics import Family, by_label, counter, gauge, tally
+from lamina_kit.telemetry.metrics import Family, by_label, counter, gauge, tally
 from lamina_vswitch.catalog import Catalog
 
 STATES = ("up", "down", "detached")

@@ -6,7 +6,7 @@ import re
 
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.names import Pattern
-from lamina_net.address import parse_address
+from lamina_net.packets.address import parse_address
 from lamina_vswitch.domain.backend.definition import BACKEND_NAME
 from lamina_vswitch.domain.definition import (
     MAC_ENTRY_NAME,

@@ -12,7 +12,7 @@ from lamina_kit.checks import Checks
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError, NotFound
 from lamina_kit.rng import Rng
-from lamina_net.address import format_address, parse_address, subnet
+from lamina_net.packets.address import format_address, parse_address, subnet
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.definition import PortDefinition
 from lamina_vswitch.domain.nat.outside import OutsideAddress, OutsideStation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lamina_kit.checks import Checks
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.definition import PortDefinition
 from lamina_vswitch.domain.dhcp.lease import FOREVER, Lease, LeaseOrigin, Taken
 from lamina_vswitch.domain.frame import format_mac

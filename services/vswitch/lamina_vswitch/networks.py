@@ -15,7 +15,7 @@ from lamina_kit.checks import Checks
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.definition import Origin, PortDefinition, SwitchDefinition
 from lamina_vswitch.domain.network import NETWORK_NAME, Mode, NetworkDefinition, Outside

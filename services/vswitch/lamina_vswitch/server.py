@@ -19,9 +19,9 @@ from lamina.vswitch.v1 import (
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
 from lamina_kit.engines import load_engine
-from lamina_kit.log import logger
-from lamina_kit.service import Environment, Service
-from lamina_kit.session import GRACE_NS, OwnerSession
+from lamina_kit.layer.owner_session import GRACE_NS, OwnerSession
+from lamina_kit.layer.service import Environment, Service
+from lamina_kit.telemetry.log import logger
 from lamina_vswitch.attach import Streams
 from lamina_vswitch.attach_ring import RingStreams
 from lamina_vswitch.backend_table import BackendTable

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from lamina_kit.clock import Clock
 from lamina_kit.rng import Rng
-from lamina_net import ethernet
-from lamina_net.address import BROADCAST_MAC
+from lamina_net.packets import ethernet
+from lamina_net.packets.address import BROADCAST_MAC
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.translator import NetworkTranslator
 from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside

@@ -16,7 +16,7 @@ from lamina_kit.checks import Checks
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
-from lamina_net.address import format_address, is_loopback, parse_address
+from lamina_net.packets.address import format_address, is_loopback, parse_address
 from lamina_vswitch.domain.definition import Origin
 from lamina_vswitch.domain.nat.forwards import PORT_FORWARD_NAME, Forward, ForwardDefinition
 from lamina_vswitch.domain.nat.host import HostError

@@ -12,7 +12,7 @@ from typing import Any
 
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError
-from lamina_kit.retry import is_lost
+from lamina_kit.rpc.retry import is_lost
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.definition import PortDefinition
 from lamina_vswitch.domain.sampling import Notice

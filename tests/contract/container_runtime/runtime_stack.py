@@ -22,11 +22,11 @@ from lamina_container_runtime.server import ContainerRuntimeService
 from lamina_container_runtime.server import build as build_runtime
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build as build_hardware
-from lamina_kit.channel import Channel, connect
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, Served, Service, local, serve
+from lamina_kit.layer.state import LayerState
 from lamina_kit.oci import Config, File, build_image
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, Served, Service, local, serve
+from lamina_kit.rpc.channel import Channel, connect
 from lamina_mmu.config import MmuConfig
 from lamina_mmu.server import build as build_mmu
 

@@ -10,7 +10,7 @@ import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from tests.contract.container_runtime.runtime_stack import Stack, image_of
 
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 STATES = pb.Container
 

@@ -16,7 +16,7 @@ from tests.contract.container_runtime.runtime_stack import Stack, compile_test_p
 
 from lamina_kit.errors import LaminaError
 from lamina_kit.oci import Config, File, build_image, build_layer, digest_of
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 MOTD = File("etc/motd", b"welcome\n")
 

@@ -12,8 +12,8 @@ from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 from tests.contract.container_runtime.runtime_stack import Stack, image_of
 
-from lamina_kit.fault_channel import FaultyChannel, PlannedFaults
-from lamina_kit.fault_plan import FaultPlan
+from lamina_kit.faults.channel import FaultyChannel, PlannedFaults
+from lamina_kit.faults.plan import FaultPlan
 from lamina_kit.rng import Rng
 
 CREATES = ("*/CreateRunGroup", "*/CreateGroup", "*/CreateSpace", "*/CreateObject", "*/CreateContext")

@@ -8,7 +8,7 @@ from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 from tests.contract.container_runtime.runtime_stack import Stack, image_of
 
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 
 async def test_sandbox_is_ready_with_groups_below(stack: Stack) -> None:

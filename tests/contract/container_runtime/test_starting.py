@@ -10,7 +10,7 @@ from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from tests.contract.container_runtime.runtime_stack import Stack, compile_test_program, image_of
 
 from lamina_kit.oci import File
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 WRITER = compile_test_program("writer")
 FOREIGN = WRITER[:18] + struct.pack("<H", 183) + WRITER[20:]

@@ -8,7 +8,7 @@ from typing import Any
 from lamina.hardware.v1 import hardware_pb2 as pb
 from tests.contract.hardware.programs_32 import CODE
 
-from lamina_kit.runpage import DIRTY_ALL, ExitRecord, RunPage, Segment
+from lamina_kit.bus.run_page import DIRTY_ALL, ExitRecord, RunPage, Segment
 
 GDT, IDT, TSS, DATA, STACK, USER_STACK, TEXT, USER_TEXT = (
     0x1000, 0x2000, 0x3000, 0x8000, 0x7000, 0x7800, 0x10000, 0x11000,

@@ -20,13 +20,13 @@ from tests.virtual_time import clock_of_loop
 
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import DIRTY_ALL, ExitRecord, RunPage
 from lamina_kit.clock import RealClock
 from lamina_kit.engines import engines_of
-from lamina_kit.layer import LayerState
-from lamina_kit.membus import MemoryBus
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.runpage import DIRTY_ALL, ExitRecord, RunPage
-from lamina_kit.service import Environment, local
 
 
 def _code(name: str) -> dict[str, bytes]:

@@ -12,10 +12,10 @@ from lamina.hardware.v1 import devices_pb2 as pb
 from lamina.hardware.v1 import devices_pb2_grpc, hardware_pb2, iommu_pb2_grpc
 from lamina.hardware.v1 import iommu_pb2 as iommu
 
-from lamina_kit import status
-from lamina_kit.devicepage import DevicePage
+from lamina_kit.bus.device_page import DevicePage
 from lamina_kit.engines import engines_of
 from lamina_kit.errors import LaminaError
+from lamina_kit.rpc import status
 
 
 def modelled_cores() -> list[str]:

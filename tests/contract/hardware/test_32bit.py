@@ -27,7 +27,7 @@ from tests.contract.hardware.bench32 import (
 from tests.contract.hardware.device_bench import reason
 from tests.contract.hardware.programs_32 import CODE
 
-from lamina_kit.runpage import DIRTY_ALL, ExitReason, Segment
+from lamina_kit.bus.run_page import DIRTY_ALL, ExitReason, Segment
 
 PAGINGS = ("none", "two_levels", "pae")
 

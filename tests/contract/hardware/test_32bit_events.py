@@ -20,7 +20,7 @@ from tests.contract.hardware.bench32 import (
 )
 from tests.contract.hardware.programs_32 import CODE
 
-from lamina_kit.runpage import EVENT_EXCEPTION, EVENT_EXTERNAL, EVENT_VALID, ExitReason, Segment
+from lamina_kit.bus.run_page import EVENT_EXCEPTION, EVENT_EXTERNAL, EVENT_VALID, ExitReason, Segment
 
 
 async def _user(bench: Any, program: str, paging: str = "two_levels") -> Guest32:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from lamina.hardware.v1 import interrupts_pb2 as pb
 
-from lamina_kit.runpage import ExitReason
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.bus.run_page import ExitReason
+from lamina_kit.virtual.loop import VirtualLoop
 
 KERNEL_DATA = 0xFFFF_8000_0001_0000
 APIC_VA = 0xFFFF_8000_0007_0000

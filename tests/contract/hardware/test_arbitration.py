@@ -11,7 +11,7 @@ import pytest
 from lamina.common.v1 import handle_pb2, layer_pb2, layer_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2 as pb
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 LONG_RUN = "in virtual time a run ends after its quantum: there is nothing to share, throttle or stop in the middle"
 

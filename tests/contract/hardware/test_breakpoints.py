@@ -11,7 +11,7 @@ from lamina.hardware.v1 import performance_pb2 as perf
 from lamina.hardware.v1 import performance_pb2_grpc
 from tests.contract.hardware.conftest import DATA, KERNEL, TEXT, P
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 RF = 1 << 16
 HLT = "f4"

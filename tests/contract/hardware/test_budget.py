@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 TEXT = 0x400000
 

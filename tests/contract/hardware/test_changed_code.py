@@ -8,7 +8,7 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import performance_pb2 as perf
 from lamina.hardware.v1 import performance_pb2_grpc as perf_rpc
 
-from lamina_kit.runpage import DIRTY_RIP, ExitReason
+from lamina_kit.bus.run_page import DIRTY_RIP, ExitReason
 
 TEXT, FREE = 0x400000, 0x70_0000
 P, RW, US = 1, 2, 4

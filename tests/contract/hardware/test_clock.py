@@ -17,21 +17,21 @@ from tests.contract import outside
 from lamina_hardware.clock import SERVICE_NAME
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build
-from lamina_kit import status
-from lamina_kit.channel import connect
 from lamina_kit.clock import RealClock
 from lamina_kit.clock_control import MAX_ADVANCE_NS, MAX_RATE_PERMILLE
 from lamina_kit.errors import LaminaError
-from lamina_kit.gateway import Gateway
-from lamina_kit.gateway_log import EventTally
-from lamina_kit.gateway_pace import Pace
-from lamina_kit.gateway_server import serve_port
-from lamina_kit.inproc import LocalServer
-from lamina_kit.layer import LayerState
+from lamina_kit.gateway.gateway import Gateway
+from lamina_kit.gateway.log import EventTally
+from lamina_kit.gateway.pace import Pace
+from lamina_kit.gateway.ports import serve_port
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
-from lamina_kit.virtual import VirtualLoop
-from lamina_kit.virtual_clock import WALL_EPOCH_NS, VirtualClock
+from lamina_kit.rpc import status
+from lamina_kit.rpc.channel import connect
+from lamina_kit.rpc.inproc.local import LocalServer
+from lamina_kit.virtual.clock import WALL_EPOCH_NS, VirtualClock
+from lamina_kit.virtual.loop import VirtualLoop
 
 pytestmark = pytest.mark.real_time("callers outside of a clock: they live on a real loop")
 

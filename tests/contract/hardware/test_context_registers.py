@@ -11,7 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from lamina.hardware.v1 import hardware_pb2, registers_pb2
 from lamina.hardware.v1 import registers_pb2 as pb
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 KERNEL = 0xFFFF_8000_0000_0000
 ALL = list(range(1, 10))

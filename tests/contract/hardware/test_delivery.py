@@ -11,7 +11,7 @@ import pytest
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import interrupts_pb2
 
-from lamina_kit.runpage import (
+from lamina_kit.bus.run_page import (
     BLOCKED_BY_NMI,
     EVENT_EXCEPTION,
     EVENT_EXTERNAL,

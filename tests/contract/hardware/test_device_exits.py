@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lamina.hardware.v1 import exit_controls_pb2 as pb
 
-from lamina_kit.runpage import DIRTY_GPRS, ExitReason
+from lamina_kit.bus.run_page import DIRTY_GPRS, ExitReason
 
 KERNEL, DATA, DEVICE_VA = 0xFFFF_8000_0000_0000, 0xFFFF_8000_0001_0000, 0x70_0000
 DEVICE, TEXT = 0xFE00_0000, 0x40_0000

@@ -23,7 +23,7 @@ from tests.contract.hardware.device_bench import (  # noqa: F401 (variant is a f
 
 from lamina_hardware.domain.devices import DeviceKind
 from lamina_hardware.domain.dma_engine import DmaEngine
-from lamina_kit.dma_area import DMA_BASE
+from lamina_kit.bus.dma import DMA_BASE
 
 pytestmark = pytest.mark.inside  # sessions, domains and the log of faults of a machine that nobody used before
 

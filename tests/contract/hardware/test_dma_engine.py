@@ -23,7 +23,7 @@ from tests.contract.hardware.device_bench import (  # noqa: F401 (variant is a f
     variant,
 )
 
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual.loop import VirtualLoop
 
 pytestmark = pytest.mark.inside  # sessions, domains and the log of faults of a machine that nobody used before
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lamina.hardware.v1 import hardware_pb2 as pb
 
-from lamina_kit.runpage import DIRTY_FPU, DIRTY_GPRS, CpuidEntry, ExitReason
+from lamina_kit.bus.run_page import DIRTY_FPU, DIRTY_GPRS, CpuidEntry, ExitReason
 
 TEXT, DATA = 0x400000, 0x600000
 

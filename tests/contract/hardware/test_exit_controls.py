@@ -10,7 +10,7 @@ import pytest
 from lamina.hardware.v1 import exit_controls_pb2 as pb
 from lamina.hardware.v1 import registers_pb2
 
-from lamina_kit.runpage import CpuidEntry, ExitReason, ExitRecord
+from lamina_kit.bus.run_page import CpuidEntry, ExitReason, ExitRecord
 
 KERNEL, DATA = 0xFFFF_8000_0000_0000, 0xFFFF_8000_0001_0000
 TEXT = 0x400000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina_kit.runpage import (
+from lamina_kit.bus.run_page import (
     EVENT_ERROR_CODE,
     EVENT_EXCEPTION,
     EVENT_EXTERNAL,

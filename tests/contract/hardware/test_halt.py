@@ -10,8 +10,8 @@ import pytest
 from lamina.hardware.v1 import exit_controls_pb2, interrupts_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
 
-from lamina_kit.runpage import Activity, ExitReason
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.bus.run_page import Activity, ExitReason
+from lamina_kit.virtual.loop import VirtualLoop
 
 KERNEL_DATA = 0xFFFF_8000_0001_0000
 TICKS, NMIS = KERNEL_DATA + 0x20, KERNEL_DATA + 0x40

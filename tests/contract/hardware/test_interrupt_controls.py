@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from lamina.hardware.v1 import exit_controls_pb2 as pb
 
-from lamina_kit.runpage import BLOCKED_BY_NMI, DIRTY_ALL, EVENT_EXTERNAL, EVENT_VALID, Activity, ExitReason
+from lamina_kit.bus.run_page import BLOCKED_BY_NMI, DIRTY_ALL, EVENT_EXTERNAL, EVENT_VALID, Activity, ExitReason
 
 DATA = 0xFFFF_8000_0001_0000
 TICKS, NMIS = DATA + 0x20, DATA + 0x40

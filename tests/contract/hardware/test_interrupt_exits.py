@@ -9,7 +9,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from lamina.hardware.v1 import exit_controls_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2, interrupts_pb2
 
-from lamina_kit.runpage import BLOCKED_BY_NMI, ExitReason
+from lamina_kit.bus.run_page import BLOCKED_BY_NMI, ExitReason
 
 KERNEL = 0xFFFF_8000_0000_0000
 ALL = (1 << 32) - 1

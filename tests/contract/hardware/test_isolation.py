@@ -24,8 +24,8 @@ from tests.contract.hardware.device_bench import (  # noqa: F401 (variant is a f
     variant,
 )
 
-from lamina_kit import status
-from lamina_kit.dma_area import DMA_BASE
+from lamina_kit.bus.dma import DMA_BASE
+from lamina_kit.rpc import status
 
 pytestmark = pytest.mark.inside  # sessions, domains and the log of faults of a machine that nobody used before
 

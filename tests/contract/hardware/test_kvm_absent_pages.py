@@ -19,7 +19,7 @@ from tests.contract.hardware.conftest import (
 )
 from tests.contract.hardware.kvm_bench import KERNEL_AT, bench, guest_of, variant
 
-from lamina_kit.runpage import ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, DIRTY_RIP, ExitReason
+from lamina_kit.bus.run_page import ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, DIRTY_RIP, ExitReason
 
 pytestmark = pytest.mark.real_time("the cores are processors of the host")
 __all__ = ["bench", "variant"]

@@ -8,7 +8,7 @@ import pytest
 from tests.contract.hardware.conftest import EPT_A, EPT_ALL, EPT_D, KERNEL_DATA, RW, P
 from tests.contract.hardware.kvm_bench import KERNEL_AT, bench, guest_of, variant
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 pytestmark = pytest.mark.real_time("the cores are processors of the host")
 __all__ = ["bench", "variant"]

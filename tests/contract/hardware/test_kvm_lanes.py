@@ -15,8 +15,8 @@ from lamina_hardware.io.kvm.core import KvmCore
 from lamina_hardware.io.kvm.quick import DONE, step
 from lamina_hardware.io.kvm.vm import KvmHost
 from lamina_hardware.io.reset import reset_registers
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import DIRTY_ALL, DIRTY_GPRS, ExitReason, RunPage
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import DIRTY_ALL, DIRTY_GPRS, ExitReason, RunPage
 
 pytestmark = pytest.mark.real_time("the cores are processors of the host")
 __all__ = ["variant"]

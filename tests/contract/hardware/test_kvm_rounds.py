@@ -18,7 +18,7 @@ from lamina_hardware.io.kvm import core
 from lamina_hardware.io.kvm.core import KvmCore
 from lamina_hardware.io.kvm.quick import DONE, ENTERED, step
 from lamina_hardware.io.kvm.vm import KvmHost
-from lamina_kit.runpage import ACCESS_READ, ACCESS_WRITE, DIRTY_GPRS, GPR_NAMES, ExitReason
+from lamina_kit.bus.run_page import ACCESS_READ, ACCESS_WRITE, DIRTY_GPRS, GPR_NAMES, ExitReason
 
 pytestmark = pytest.mark.real_time("the cores are processors of the host")
 __all__ = ["bench", "variant"]

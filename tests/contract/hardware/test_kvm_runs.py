@@ -14,9 +14,9 @@ from tests.contract.hardware.conftest import EPT_A, EPT_ALL, EPT_D, KERNEL_DATA,
 from tests.contract.hardware.kvm_bench import KERNEL_AT, NOTHING, bench, guest_of, variant
 
 from lamina_hardware.domain.exit_controls import KEPT_MSRS
-from lamina_kit import status
+from lamina_kit.bus.run_page import ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, DIRTY_GPRS, DIRTY_RIP, ExitReason
 from lamina_kit.paging import EPT_PS, PAGE_SIZE
-from lamina_kit.runpage import ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, DIRTY_GPRS, DIRTY_RIP, ExitReason
+from lamina_kit.rpc import status
 
 pytestmark = pytest.mark.real_time("the cores are processors of the host")
 __all__ = ["bench", "variant"]

@@ -11,7 +11,7 @@ from tests.contract.hardware.snippets.cores import emulates
 
 from lamina_hardware.io.kvm import abi, core
 from lamina_hardware.io.kvm.exits import handle
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 pytestmark = pytest.mark.real_time("the cores are processors of the host")
 __all__ = ["bench", "variant"]

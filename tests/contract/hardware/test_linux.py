@@ -24,9 +24,9 @@ from tests.unit.hardware.host_trees import PCI, two_sockets, write
 
 from lamina_hardware.domain.pci import PciIdentity, configuration
 from lamina_hardware.io.kvm import abi
+from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.engines import engines_of
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.runpage import ExitReason
 
 pytestmark = [
     pytest.mark.inside,

@@ -11,9 +11,9 @@ import pytest
 from lamina.hardware.v1 import hardware_pb2 as pb
 
 from lamina_hardware.config import HardwareConfig
-from lamina_kit import status
 from lamina_kit.errors import InvalidArgument, LaminaError
-from lamina_kit.rpc import MAX_ANSWER
+from lamina_kit.rpc import status
+from lamina_kit.rpc.inproc.call import MAX_ANSWER
 
 RAM = 64 << 20
 

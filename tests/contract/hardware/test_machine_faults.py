@@ -10,8 +10,8 @@ from lamina.common.v1 import faults_pb2 as pb
 from lamina.common.v1 import faults_pb2_grpc, layer_pb2
 from lamina.hardware.v1 import hardware_pb2 as hw
 
-from lamina_kit import status
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
+from lamina_kit.rpc import status
 
 TEXT = 0x400000
 

@@ -11,7 +11,7 @@ from lamina.hardware.v1 import topology_pb2 as pb
 from tests.contract.hardware.conftest import DATA
 from tests.contract.hardware.device_bench import reason
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 pytestmark = pytest.mark.inside  # errors of memory of a machine that nobody used before
 

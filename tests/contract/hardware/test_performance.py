@@ -13,7 +13,7 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import performance_pb2 as perf
 from lamina.hardware.v1 import performance_pb2_grpc as rpc
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 TEXT, DATA, FREE = 0x400000, 0x600000, 0x70_0000
 P, RW, US, A, D, PS = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7

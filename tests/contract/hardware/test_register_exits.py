@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from lamina.hardware.v1 import exit_controls_pb2 as pb
 
-from lamina_kit.runpage import ExitReason, ExitRecord
+from lamina_kit.bus.run_page import ExitReason, ExitRecord
 
 KERNEL, DATA = 0xFFFF_8000_0000_0000, 0xFFFF_8000_0001_0000
 TEXT = 0x400000

@@ -9,7 +9,7 @@ from lamina.hardware.v1 import exit_controls_pb2, interrupts_pb2
 from lamina.hardware.v1 import registers_pb2 as pb
 from tests.contract.hardware.device_bench import reason
 
-from lamina_kit.runpage import DIRTY_ALL, ExitReason
+from lamina_kit.bus.run_page import DIRTY_ALL, ExitReason
 
 DATA = 0xFFFF_8000_0001_0000
 TICKS, NMIS = DATA + 0x20, DATA + 0x40

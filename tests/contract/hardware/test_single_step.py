@@ -9,7 +9,7 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from tests.contract.hardware.bench32 import TEXT, Guest32
 from tests.contract.hardware.conftest import KERNEL
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 TF, SINGLE_STEP = 1 << 8, 1 << 14
 STEPS = {

@@ -8,7 +8,7 @@ import pytest
 from lamina.common.v1 import access_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
 
-from lamina_kit.runpage import DIRTY_CONTROL, DIRTY_GPRS, DIRTY_RIP, ExitReason
+from lamina_kit.bus.run_page import DIRTY_CONTROL, DIRTY_GPRS, DIRTY_RIP, ExitReason
 
 TEXT, DATA, FREE = 0x400000, 0x600000, 0x70_0000
 P, RW, US, A, D, PS, NX = 1, 2, 4, 1 << 5, 1 << 6, 1 << 7, 1 << 63

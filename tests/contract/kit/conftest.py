@@ -15,20 +15,20 @@ from google.protobuf.wrappers_pb2 import StringValue
 from tests.contract.kit.gateway_stack import Gate, gate
 from tests.contract.kit.wire_calls import text
 
-from lamina_kit import trace
-from lamina_kit.channel import Channel, connect
 from lamina_kit.clock import RealClock
 from lamina_kit.errors import Internal, InvalidArgument, NotFound, Violation
-from lamina_kit.gateway import Gateway
-from lamina_kit.gateway_log import EventTally
-from lamina_kit.gateway_pace import Pace
-from lamina_kit.gateway_server import serve_port
-from lamina_kit.inproc import LocalChannel
-from lamina_kit.layer import LayerState
+from lamina_kit.gateway.gateway import Gateway
+from lamina_kit.gateway.log import EventTally
+from lamina_kit.gateway.pace import Pace
+from lamina_kit.gateway.ports import serve_port
+from lamina_kit.layer.service import local, serve
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import local, serve
-from lamina_kit.virtual import VirtualLoop
-from lamina_kit.virtual_clock import VirtualClock
+from lamina_kit.rpc.channel import Channel, connect
+from lamina_kit.rpc.inproc.local import LocalChannel
+from lamina_kit.telemetry import trace
+from lamina_kit.virtual.clock import VirtualClock
+from lamina_kit.virtual.loop import VirtualLoop
 
 SERVICE = "lamina.test.v1.Peer"
 

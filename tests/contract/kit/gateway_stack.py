@@ -13,21 +13,21 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from lamina_kit import status
-from lamina_kit.channel import Channel, connect
 from lamina_kit.errors import LaminaError
-from lamina_kit.gateway import Gateway
-from lamina_kit.gateway_log import EventTally, Header, InputLog, Record
-from lamina_kit.gateway_log_reader import InputLogReader
-from lamina_kit.gateway_pace import Pace
-from lamina_kit.gateway_replay import Played, Replay
-from lamina_kit.gateway_server import serve_port
-from lamina_kit.inproc import LocalServer
-from lamina_kit.layer import LayerState
+from lamina_kit.gateway.gateway import Gateway
+from lamina_kit.gateway.log import EventTally, Header, InputLog, Record
+from lamina_kit.gateway.log_reader import InputLogReader
+from lamina_kit.gateway.pace import Pace
+from lamina_kit.gateway.ports import serve_port
+from lamina_kit.gateway.replay import Played, Replay
+from lamina_kit.layer.service import Served, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Served, local
-from lamina_kit.virtual import VirtualLoop
-from lamina_kit.virtual_clock import VirtualClock
+from lamina_kit.rpc import status
+from lamina_kit.rpc.channel import Channel, connect
+from lamina_kit.rpc.inproc.local import LocalServer
+from lamina_kit.virtual.clock import VirtualClock
+from lamina_kit.virtual.loop import VirtualLoop
 
 SERVICE = "lamina.test.v1.Timed"
 HEADER = Header("0", "1.0", {}, "0")

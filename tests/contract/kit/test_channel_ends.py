@@ -9,8 +9,8 @@ import grpc
 import pytest
 from tests.contract.kit.wire_calls import LONG_S, SHORT_S, WITHOUT_GATEWAY, awaited, failure, text, within
 
-from lamina_kit import status
 from lamina_kit.errors import DeadlineExceeded
+from lamina_kit.rpc import status
 
 # ── deadlines ────────────────────────────────────────────────────────────────────────────────────────────────────
 

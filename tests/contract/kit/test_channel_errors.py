@@ -11,8 +11,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from tests.contract.kit.wire_calls import LONG_S, failure, text, texts
 
-from lamina_kit import status
 from lamina_kit.errors import Internal, InvalidArgument, NotFound, Violation
+from lamina_kit.rpc import status
 
 
 async def test_an_error_arrives_with_all_it_says(wire: Any) -> None:

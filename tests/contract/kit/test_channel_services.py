@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from tests.contract.kit.wire_calls import failure, text
 
-from lamina_kit import trace
+from lamina_kit.telemetry import trace
 
 # ── traces ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

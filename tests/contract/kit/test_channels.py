@@ -13,10 +13,10 @@ import grpc
 import pytest
 from tests.contract.kit.wire_calls import LONG_S, failure, text, texts
 
-from lamina_kit import status
 from lamina_kit.errors import ResourceExhausted
-from lamina_kit.inproc import LocalChannel
-from lamina_kit.rpc import MAX_MESSAGE
+from lamina_kit.rpc import status
+from lamina_kit.rpc.inproc.call import MAX_MESSAGE
+from lamina_kit.rpc.inproc.local import LocalChannel
 
 # ── the four kinds ───────────────────────────────────────────────────────────────────────────────────────────────
 

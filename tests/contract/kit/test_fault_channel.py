@@ -9,11 +9,12 @@ from typing import Any
 import grpc
 import pytest
 
-from lamina_kit import status, trace
 from lamina_kit.clock import RealClock
-from lamina_kit.fault_channel import FaultyChannel, Link, PlannedFaults
-from lamina_kit.fault_plan import FaultPlan
+from lamina_kit.faults.channel import FaultyChannel, Link, PlannedFaults
+from lamina_kit.faults.plan import FaultPlan
 from lamina_kit.rng import Rng
+from lamina_kit.rpc import status
+from lamina_kit.telemetry import trace
 
 MS = 10**6
 

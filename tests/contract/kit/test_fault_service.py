@@ -9,9 +9,9 @@ import pytest
 from lamina.common.v1 import faults_pb2 as pb
 from lamina.common.v1 import faults_pb2_grpc, layer_pb2
 
-from lamina_kit import status
-from lamina_kit.fault_kinds import FaultKind, Parameter
+from lamina_kit.faults.kinds import FaultKind, Parameter
 from lamina_kit.names import Pattern
+from lamina_kit.rpc import status
 
 
 @pytest.fixture

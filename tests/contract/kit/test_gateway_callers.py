@@ -11,10 +11,11 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from tests.contract.kit.gateway_stack import HOUR, SECOND, Gate, gate, refusal, same_again
 
-from lamina_kit import gateway as gateways
-from lamina_kit import gateway_outside, status
-from lamina_kit.channel import connect
-from lamina_kit.gateway_pace import Pace
+from lamina_kit.gateway import gateway as gateways
+from lamina_kit.gateway import outer_call
+from lamina_kit.gateway.pace import Pace
+from lamina_kit.rpc import status
+from lamina_kit.rpc.channel import connect
 
 
 async def test_the_deadline_of_a_caller_is_real_time(stepped: Gate, eventually: Any) -> None:
@@ -108,8 +109,8 @@ async def test_time_does_not_run_away_from_a_reader(stepped: Gate) -> None:
 
 async def test_time_goes_on_as_soon_as_a_reader_has_caught_up(stepped: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when it was bytes of which too many waited: a reader that reads costs no patience."""
-    monkeypatch.setattr(gateway_outside, "SOFT_BYTES", 64)
-    monkeypatch.setattr(gateway_outside, "PATIENCE_NS", 3600 * SECOND)
+    monkeypatch.setattr(outer_call, "SOFT_BYTES", 64)
+    monkeypatch.setattr(outer_call, "PATIENCE_NS", 3600 * SECOND)
     ticks = stepped.stream("Ticks", 1000)
     await ticks.read()
     advance = asyncio.ensure_future(stepped.gateway.clock.advance(500 * 1000, None))

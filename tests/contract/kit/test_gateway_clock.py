@@ -10,7 +10,7 @@ import pytest
 from tests.contract.kit.gateway_stack import HOUR, SECOND, Gate, gate, same_again
 
 from lamina_kit.errors import LaminaError
-from lamina_kit.gateway_pace import SETTLE_NS, Pace
+from lamina_kit.gateway.pace import SETTLE_NS, Pace
 
 
 async def test_a_stepped_stack_answers_and_no_time_passes(stepped: Gate) -> None:

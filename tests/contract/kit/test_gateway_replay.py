@@ -10,9 +10,9 @@ import grpc
 import pytest
 from tests.contract.kit.gateway_stack import HEADER, HOUR, SECOND, Gate, gate, refusal, replayed, same_again
 
-from lamina_kit import gateway as gateways
 from lamina_kit.errors import FailedPrecondition, LaminaError
-from lamina_kit.gateway_log import InputLog, Record, unwritable
+from lamina_kit.gateway import gateway as gateways
+from lamina_kit.gateway.log import InputLog, Record, unwritable
 
 
 async def test_a_call_stands_in_the_log_from_end_to_end(stepped: Gate) -> None:

@@ -9,10 +9,11 @@ import grpc
 import pytest
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 
-from lamina_kit import status, trace
 from lamina_kit.errors import Aborted, FailedPrecondition, InvalidArgument, NotFound
-from lamina_kit.session import OwnerSession, handshake
-from lamina_kit.sessions import SessionState
+from lamina_kit.layer.owner_session import OwnerSession, handshake
+from lamina_kit.layer.sessions import SessionState
+from lamina_kit.rpc import status
+from lamina_kit.telemetry import trace
 
 OWNER = "h1/hypervisor"
 

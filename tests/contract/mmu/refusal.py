@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 
 async def expect_refused(call: Awaitable[Any], code: str, reason: str = "") -> str:

@@ -13,11 +13,11 @@ from lamina.mmu.v1 import mmu_pb2_grpc as rpc
 from lamina.mmu.v1 import policies_pb2_grpc, swap_pb2_grpc
 from tests.virtual_time import clock_of_loop
 
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.clock import Clock
-from lamina_kit.layer import LayerState
-from lamina_kit.membus import MemoryBus
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
 from lamina_mmu.config import MmuConfig
 from lamina_mmu.server import build
 

@@ -10,7 +10,7 @@ from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import supply_pb2
 from tests.contract.mmu.stack import PAGE, Stack
 
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 AT = 0x40_0000
 

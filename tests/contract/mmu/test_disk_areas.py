@@ -19,9 +19,9 @@ from tests.virtual_time import clock_of_loop
 
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build as build_hardware
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
 from lamina_mmu.config import MmuConfig
 from lamina_mmu.server import build
 

@@ -9,8 +9,8 @@ from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import EXECUTE, PAGE, READ, RW, WRITE, Outcome, Stack
 
-from lamina_kit import retry
-from lamina_kit.rpc import MAX_ANSWER
+from lamina_kit.rpc import retry
+from lamina_kit.rpc.inproc.call import MAX_ANSWER
 
 R = pb.Protection(read=True)
 

@@ -15,7 +15,7 @@ from tests.contract.mmu.holder import Holder
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import EXECUTE, PAGE, READ, WRITE, Outcome, Stack
 
-from lamina_kit import retry
+from lamina_kit.rpc import retry
 
 SECOND = 1_000_000_000
 RWX = pb.Protection(read=True, write=True, execute=True)

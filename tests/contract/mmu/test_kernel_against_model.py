@@ -14,7 +14,7 @@ from tests.contract.mmu.kernel import kernel
 from tests.contract.mmu.stack import PAGE, READ, WRITE, Stack
 
 from lamina_kit.rng import Rng
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 __all__ = ["kernel"]
 pytestmark = pytest.mark.real_time("processes of the kernel")

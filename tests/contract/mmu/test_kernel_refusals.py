@@ -15,8 +15,8 @@ from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, Stack
 
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.virtual import VirtualLoop
-from lamina_kit.virtual_clock import VirtualClock
+from lamina_kit.virtual.clock import VirtualClock
+from lamina_kit.virtual.loop import VirtualLoop
 
 __all__ = ["kernel"]
 real_time = pytest.mark.real_time("processes of the kernel")

@@ -11,7 +11,7 @@ from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.conftest import Eventually, ManualClock
 from tests.contract.mmu.stack import PAGE, Stack
 
-from lamina_kit.session import OwnerSession
+from lamina_kit.layer.owner_session import OwnerSession
 
 SECOND = 1_000_000_000
 

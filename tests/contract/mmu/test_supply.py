@@ -13,8 +13,8 @@ from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import PAGE, READ, Outcome, Stack
 from tests.contract.mmu.supplier import AT, Supplier, file, mapped
 
-from lamina_kit.virtual_clock import VirtualClock
-from lamina_mmu.engines.model import supplying
+from lamina_kit.virtual.clock import VirtualClock
+from lamina_mmu.engines.model.objects import suppliers
 
 MAPS = pytest.mark.parametrize("maps_memory", [False, True], ids=["bytes", "frames"])
 
@@ -193,10 +193,10 @@ async def test_a_supplier_that_dies_leaves_what_is_there(stack: Stack, eventuall
 @pytest.mark.inside
 async def test_a_silent_supplier_is_cut_off(stack: Stack, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an answer in 30 s the stream ends; frames that it might still fill are given to nobody."""
-    due_ns = supplying.ANSWER_NS
+    due_ns = suppliers.ANSWER_NS
     if not isinstance(stack.clock, VirtualClock):
         due_ns = 300_000_000  # nobody waits 30 s of real time for a test
-        monkeypatch.setattr(supplying, "ANSWER_NS", due_ns)
+        monkeypatch.setattr(suppliers, "ANSWER_NS", due_ns)
     made, files = await file(stack)
     async with Supplier(stack, files, [made], maps_memory=True, readahead_pages=4) as supplier:
         supplier.answering = False

@@ -11,7 +11,7 @@ from lamina.common.v1 import faults_pb2, faults_pb2_grpc, layer_pb2
 from lamina.mmu.v1 import mmu_pb2 as pb
 from tests.contract.mmu.stack import PAGE, READ, WRITE, Outcome, Stack
 
-from lamina_kit import status
+from lamina_kit.rpc import status
 
 AT = 0x40_0000
 

@@ -17,9 +17,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from lamina_cli.assets import asset
 from lamina_cli.demo import images
-from lamina_kit.channel import connect
-from lamina_kit.gateway_log import canonical
-from lamina_kit.status import rpc_error
+from lamina_kit.gateway.log import canonical
+from lamina_kit.rpc.channel import connect
+from lamina_kit.rpc.status import rpc_error
 
 SECOND, HOUR = 10**9, 3600 * 10**9
 MINUTES = 600

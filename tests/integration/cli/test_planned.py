@@ -11,9 +11,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from lamina_cli.home import LAYERS
 from lamina_cli.stack import Stack, private_stack
-from lamina_kit import planned
-from lamina_kit.channel import connect
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc import planned
+from lamina_kit.rpc.channel import connect
+from lamina_kit.rpc.status import rpc_error
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from lamina.common.v1 import layer_pb2_grpc
 from lamina.vswitch.v1 import uplinks_pb2, uplinks_pb2_grpc, vswitch_pb2, vswitch_pb2_grpc
 
-from lamina_kit.channel import connect
-from lamina_kit.session import handshake
+from lamina_kit.layer.owner_session import handshake
+from lamina_kit.rpc.channel import connect
 
 
 @pytest.fixture(scope="module")

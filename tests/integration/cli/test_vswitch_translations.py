@@ -16,8 +16,8 @@ from lamina.vswitch.v1 import networks_pb2_grpc as nets_rpc
 from lamina.vswitch.v1 import translations_pb2 as pb
 from lamina.vswitch.v1 import translations_pb2_grpc as rpc
 
-from lamina_kit.channel import connect
-from lamina_kit.session import handshake
+from lamina_kit.layer.owner_session import handshake
+from lamina_kit.rpc.channel import connect
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
-from lamina_kit.channel import connect
+from lamina_kit.rpc.channel import connect
 
 
 @pytest.fixture

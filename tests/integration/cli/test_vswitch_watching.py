@@ -15,7 +15,7 @@ from lamina.vswitch.v1 import vswitch_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 from tests import pcapng_reader
 
-from lamina_kit.channel import connect
+from lamina_kit.rpc.channel import connect
 
 PORTS = ("a", "b", "m")
 FRAME = (b"\xff" * 6 + bytes.fromhex("020000000001") + b"\x88\xb5hello").ljust(60, b"\0")

@@ -11,9 +11,9 @@ from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
 from tests.contract.container_runtime.runtime_stack import Stack, image_of
 
-from lamina_kit.channel import connect
-from lamina_kit.service import serve
-from lamina_kit.status import rpc_error
+from lamina_kit.layer.service import serve
+from lamina_kit.rpc.channel import connect
+from lamina_kit.rpc.status import rpc_error
 
 Eventually = Callable[[Callable[[], object], str], Awaitable[None]]
 
@@ -88,7 +88,7 @@ async def test_everything_works_over_sockets(stack: Stack) -> None:
 
 async def test_a_traced_start_shows_all_layers(stack: Stack) -> None:
     """A sampled StartContainer records its own span, exec, runs, system calls, and the calls below."""
-    from lamina_kit import trace
+    from lamina_kit.telemetry import trace
 
     image = await stack.import_image(image_of("writer"))
     name = await stack.create(image, "/writer", "1")

@@ -18,9 +18,9 @@ from lamina.hardware.v1 import iommu_pb2 as iommu
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, connect, serve
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, connect, serve
 
 DEVICE = "hosts/h1/devices/dma0"
 SESSION = (("lamina-session", "h1/driver/1"),)

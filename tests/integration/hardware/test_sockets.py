@@ -15,13 +15,13 @@ from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import DIRTY_ALL, ExitReason, RunPage
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
-from lamina_kit.membus import MemoryBus
+from lamina_kit.layer.service import Environment, connect, serve
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.rpc import MAX_ANSWER
-from lamina_kit.runpage import DIRTY_ALL, ExitReason, RunPage
-from lamina_kit.service import Environment, connect, serve
+from lamina_kit.rpc.inproc.call import MAX_ANSWER
 
 RAM = 16 << 20
 P, RW, US, A, D = 1, 2, 4, 1 << 5, 1 << 6

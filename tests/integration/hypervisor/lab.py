@@ -18,10 +18,10 @@ from lamina_cli.guest_kernel import compile as compile_kernel
 from lamina_cli.stack import builder
 from lamina_hardware.config import HardwareConfig
 from lamina_hypervisor.config import HypervisorConfig
-from lamina_kit.inproc import LocalChannel
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, Service, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, Service, local
+from lamina_kit.rpc.inproc.local import LocalChannel
 from lamina_mmu.config import MmuConfig
 
 ROOT = Path(__file__).parents[3]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lamina_kit import trace
 from lamina_kit.rng import Rng
-from lamina_kit.trace import Recorder, SpanRing
+from lamina_kit.telemetry import trace
+from lamina_kit.telemetry.trace import Recorder, SpanRing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

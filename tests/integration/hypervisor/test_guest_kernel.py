@@ -11,7 +11,7 @@ from lamina.common.v1 import access_pb2
 from lamina.hardware.v1 import hardware_pb2
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 
-from lamina_kit.membus import MemoryBus
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.paging import ADDR_MASK
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

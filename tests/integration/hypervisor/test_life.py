@@ -11,7 +11,7 @@ from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 
 from lamina_hypervisor.config import HypervisorConfig
 from lamina_hypervisor.io.store import Store
-from lamina_kit.service import connect, serve
+from lamina_kit.layer.service import connect, serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,7 +11,7 @@ from lamina.mmu.v1 import mmu_pb2
 
 from lamina_hypervisor.config import HypervisorConfig
 from lamina_hypervisor.engines import effects
-from lamina_kit.service import connect, serve
+from lamina_kit.layer.service import connect, serve
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

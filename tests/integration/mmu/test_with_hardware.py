@@ -17,13 +17,13 @@ from tests.contract.mmu.stack import walk_file
 
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build as build_hardware
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import DIRTY_ALL, ExitReason, RunPage
 from lamina_kit.clock import RealClock
-from lamina_kit.events import EventLog
-from lamina_kit.layer import LayerState
-from lamina_kit.membus import MemoryBus
+from lamina_kit.layer.service import Environment, connect, local, serve
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.runpage import DIRTY_ALL, ExitReason, RunPage
-from lamina_kit.service import Environment, connect, local, serve
+from lamina_kit.telemetry.events import EventLog
 from lamina_mmu.config import MmuConfig
 from lamina_mmu.server import build as build_mmu
 

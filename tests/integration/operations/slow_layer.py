@@ -11,8 +11,8 @@ from typing import Any
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
-from lamina_kit.process import Role, main
-from lamina_kit.service import Environment
+from lamina_kit.layer.service import Environment
+from lamina_kit.process.main import Role, main
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lamina_cli.stack import Settings, Stack
 from lamina_cli.virtual_run import run
-from lamina_kit.metrics import merged
-from lamina_kit.metrics_text import render
+from lamina_kit.operations.metrics_text import render
+from lamina_kit.telemetry.metrics import merged
 
 
 def history(folder: Path, *, looked_at: bool) -> tuple[str, list[str]]:

@@ -20,9 +20,9 @@ from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from tests.ports import take
 
-from lamina_kit.channel import connect
-from lamina_kit.process import STOPPED
-from lamina_kit.status import rpc_error
+from lamina_kit.process.main import STOPPED
+from lamina_kit.rpc.channel import connect
+from lamina_kit.rpc.status import rpc_error
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -19,17 +19,17 @@ from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from tests.certificates import LONG_AGO, TOMORROW, authority, issued
 from tests.ports import take
 
-from lamina_kit.channel import connect
 from lamina_kit.clock import RealClock
 from lamina_kit.errors import FailedPrecondition, LaminaError
-from lamina_kit.layer import LayerState
-from lamina_kit.probe import probe
-from lamina_kit.process import CANNOT_START, MISCONFIGURED, STOPPED
+from lamina_kit.layer.service import SERVER_OPTIONS, Served, serve
+from lamina_kit.layer.state import LayerState
+from lamina_kit.process.main import CANNOT_START, MISCONFIGURED, STOPPED
+from lamina_kit.process.probe import probe
 from lamina_kit.rng import Rng
-from lamina_kit.security import PLAIN, Security, TlsFiles, bare
-from lamina_kit.service import SERVER_OPTIONS, Served, serve
-from lamina_kit.status import rpc_error
-from lamina_kit.tls_probe import diagnose
+from lamina_kit.rpc.channel import connect
+from lamina_kit.rpc.status import rpc_error
+from lamina_kit.security.tls_probe import diagnose
+from lamina_kit.security.transport import PLAIN, Security, TlsFiles, bare
 
 ADDRESS = "tls:127.0.0.1:0"
 SMALL = {"LAMINA_HARDWARE_MEMORY_BYTES": str(64 << 20), "LAMINA_HARDWARE_CORES": "1"}

@@ -15,9 +15,9 @@ from tests.integration.orchestrator.fake_runtime import FakeRuntime, Profile
 from tests.integration.orchestrator.stepped_clock import SteppedClock
 
 from lamina_kit.errors import InvalidArgument
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
 from lamina_orchestrator.config import OrchestratorConfig
 from lamina_orchestrator.domain.containers import RUNNING, ContainerState
 from lamina_orchestrator.io.runtime import Runtime

@@ -32,7 +32,7 @@ _STATES = {
 
 
 class FakeService:
-    """Serves a fake runtime; see `lamina_kit.service.Service`. `created` keeps what containers were asked for."""
+    """Serves a fake runtime; see `lamina_kit.layer.service.Service`. `created` keeps what containers were asked for."""
 
     layer = "container-runtime"
     service_names = tuple(f"lamina.container_runtime.v1.{name}" for name in ("Images", "Sandboxes", "Containers"))

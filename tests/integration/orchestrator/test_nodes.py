@@ -9,7 +9,7 @@ import pytest
 from lamina.orchestrator.v1 import orchestrator_pb2 as pb
 from tests.integration.orchestrator.cluster import HELLO, Cluster, phases, pod_manifest, started
 
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 
 def ready(node: dict[str, object]) -> str:

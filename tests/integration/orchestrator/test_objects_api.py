@@ -13,7 +13,7 @@ from lamina.orchestrator.v1 import orchestrator_pb2 as pb
 from tests.integration.orchestrator.cluster import HELLO, Cluster, pod_manifest, started
 
 from lamina_kit.errors import LaminaError
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 ADDED, MODIFIED, DELETED, BOOKMARK = (
     pb.WatchObjectsResponse.TYPE_ADDED,

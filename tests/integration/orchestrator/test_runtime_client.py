@@ -19,9 +19,9 @@ from tests.integration.orchestrator.fake_service import FakeService
 from tests.integration.orchestrator.stepped_clock import SteppedClock
 
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, NotFound
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
 from lamina_orchestrator.config import OrchestratorConfig
 from lamina_orchestrator.io.connector import ChannelConnector
 from lamina_orchestrator.io.runtime_client import RuntimeClient

@@ -14,7 +14,7 @@ from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 from lamina_cli.client import Client
 from lamina_cli.paging import collect
 from lamina_kit import paging
-from lamina_kit.membus import MemoryBus
+from lamina_kit.bus.memory import MemoryBus
 
 AT_ONCE = 100
 """Frames that are asked for at the same time."""

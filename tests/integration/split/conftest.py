@@ -22,7 +22,7 @@ from lamina.vswitch.v1 import vswitch_pb2, vswitch_pb2_grpc
 from lamina_cli.client import Client
 from lamina_cli.split import SplitStack
 from lamina_cli.stack import Settings
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 MEMORY = 256 << 20
 

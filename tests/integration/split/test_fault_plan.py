@@ -12,9 +12,9 @@ from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 from tests.integration.split.test_process import Processes, serves
 
-from lamina_kit.channel import connect
-from lamina_kit.process import MISCONFIGURED
-from lamina_kit.status import rpc_error
+from lamina_kit.process.main import MISCONFIGURED
+from lamina_kit.rpc.channel import connect
+from lamina_kit.rpc.status import rpc_error
 
 PAGE = 4096
 BASE = 0x1000_0000

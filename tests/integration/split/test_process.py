@@ -18,15 +18,15 @@ from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 from tests.ports import take
 
-from lamina_kit.busfile import Identity
-from lamina_kit.channel import connect
-from lamina_kit.layer import LayerState
-from lamina_kit.membus import MemoryBus
-from lamina_kit.process import CANNOT_START, MISCONFIGURED, STOPPED
-from lamina_kit.process_clock import JoinedClock
+from lamina_kit.bus.file import Identity
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.layer.service import serve
+from lamina_kit.layer.state import LayerState
+from lamina_kit.process.clock import JoinedClock
+from lamina_kit.process.main import CANNOT_START, MISCONFIGURED, STOPPED
 from lamina_kit.rng import Rng
-from lamina_kit.service import serve
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.channel import connect
+from lamina_kit.rpc.status import rpc_error
 
 SMALL = {"LAMINA_HARDWARE_MEMORY_BYTES": str(64 << 20), "LAMINA_HARDWARE_CORES": "1"}
 SERVING = health_pb2.HealthCheckResponse.SERVING

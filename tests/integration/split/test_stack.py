@@ -21,8 +21,8 @@ from lamina_cli import home
 from lamina_cli.home import LAYERS
 from lamina_cli.split import SplitStack
 from lamina_cli.stack import Settings
-from lamina_kit.channel import MAX_UNIX_PATH
-from lamina_kit.session import REVISION
+from lamina_kit.layer.owner_session import REVISION
+from lamina_kit.rpc.channel import MAX_UNIX_PATH
 
 
 class Lamina:

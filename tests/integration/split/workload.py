@@ -21,9 +21,9 @@ from lamina_cli.commands.image import send
 from lamina_cli.demo.cluster import is_ready
 from lamina_cli.demo.images import build
 from lamina_cli.objects import body
+from lamina_kit.layer.owner_session import REVISION
 from lamina_kit.rng import Rng
-from lamina_kit.session import REVISION
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 PAGE = 4096
 PAGES = 24

@@ -13,9 +13,9 @@ from lamina.common.v1 import layer_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, Served, connect, local, serve
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, Served, connect, local, serve
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.server import build
 

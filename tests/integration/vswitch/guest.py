@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.address import BROADCAST, BROADCAST_MAC
-from lamina_net.refusal import Refusal
+from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.address import BROADCAST, BROADCAST_MAC
+from lamina_net.packets.refusal import Refusal
 from lamina_vswitch.domain.dhcp import message as wire
 from lamina_vswitch.domain.dhcp.message import Kind, Option
 from lamina_vswitch.domain.dns import name as names

@@ -11,7 +11,7 @@ from tests.integration.vswitch.guest import Guest
 from tests.integration.vswitch.network_bench import LAN, NetworkBench
 from tests.integration.vswitch.tcp_guest import TcpGuest
 
-from lamina_net.address import parse_address
+from lamina_net.packets.address import parse_address
 
 ALIAS = parse_address("10.0.2.200") or 0
 LOOPBACK = "127.0.0.1"

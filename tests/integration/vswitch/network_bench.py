@@ -11,7 +11,7 @@ from lamina.vswitch.v1 import networks_pb2_grpc as nets_rpc
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 from tests.integration.vswitch.guest import Guest
 
-from lamina_kit import status
+from lamina_kit.rpc import status
 
 SWITCH = "hosts/h1/switches/s1"
 LAN = "hosts/h1/networks/lan"

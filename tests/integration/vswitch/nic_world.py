@@ -11,9 +11,9 @@ from tests.integration.vswitch.uplink_bench import UplinkBench
 
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build as build_hardware
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, connect, local, serve
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, connect, local, serve
 
 
 class Hardware:

@@ -12,7 +12,7 @@ from tests.integration.vswitch.tcp_guest import TcpGuest
 from tests.integration.vswitch.uplink_bench import UplinkBench, mac
 from tests.virtual_time import clock_of_loop
 
-from lamina_net.address import parse_address
+from lamina_net.packets.address import parse_address
 
 NAT = "hosts/h1/networks/nat"
 U1 = "hosts/h1/switches/wan/uplinks/u1"

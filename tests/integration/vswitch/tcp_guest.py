@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tests.integration.vswitch.guest import Guest
 
 from lamina_kit.clock import Clock, RealClock
-from lamina_net import ethernet, ipv4
+from lamina_net.packets import ethernet, ipv4
 from lamina_net.tcp.config import SocketOptions, TcpConfig
 from lamina_net.tcp.interface import Endpoint, Errno, Refused
 from lamina_net.tcp.layer import TcpLayer

@@ -10,7 +10,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from lamina.common.v1 import handle_pb2, layer_pb2
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 
-from lamina_kit import status
+from lamina_kit.rpc import status
 
 A = bytes.fromhex("020000000001")
 B = bytes.fromhex("020000000002")

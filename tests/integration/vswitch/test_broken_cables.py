@@ -9,7 +9,7 @@ import pytest
 from lamina.common.v1 import faults_pb2, faults_pb2_grpc, layer_pb2
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 
-from lamina_kit import status
+from lamina_kit.rpc import status
 
 A = bytes.fromhex("020000000001")
 BROADCAST = b"\xff" * 6

@@ -12,7 +12,7 @@ from lamina.vswitch.v1 import captures_pb2_grpc as rpc
 from lamina.vswitch.v1 import vswitch_pb2
 from tests import pcapng_reader
 
-from lamina_kit import status
+from lamina_kit.rpc import status
 
 A = bytes.fromhex("020000000001")
 B = bytes.fromhex("020000000002")

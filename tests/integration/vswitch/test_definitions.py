@@ -12,12 +12,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from lamina.common.v1 import layer_pb2
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 
-from lamina_kit import status
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.owner_session import OwnerSession
+from lamina_kit.layer.service import local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import local
-from lamina_kit.session import OwnerSession
+from lamina_kit.rpc import status
 from lamina_vswitch.config import VswitchConfig
 
 SWITCH = "hosts/h1/switches/s1"

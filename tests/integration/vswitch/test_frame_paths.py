@@ -13,8 +13,8 @@ from lamina.vswitch.v1 import networks_pb2 as nets
 from lamina.vswitch.v1 import vswitch_pb2
 from tests.integration.vswitch.network_bench import LAN, SWITCH, NetworkBench, refusal
 
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.address import BROADCAST, BROADCAST_MAC
+from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.address import BROADCAST, BROADCAST_MAC
 from lamina_net.tcp import segment
 
 ROUTER, FAR_ROUTER = 0x0A000201, 0x0A090001

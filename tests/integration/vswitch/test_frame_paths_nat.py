@@ -13,7 +13,7 @@ from tests.integration.vswitch.guest import Guest
 from tests.integration.vswitch.network_bench import SWITCH
 from tests.integration.vswitch.test_virtual_servers import VIP, Bench, at, datagram, send, server
 
-from lamina_net import ethernet, ipv4, udp
+from lamina_net.packets import ethernet, ipv4, udp
 
 pytestmark = pytest.mark.parametrize("start", ["local"], indirect=True)
 

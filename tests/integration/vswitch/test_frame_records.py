@@ -11,7 +11,7 @@ from lamina.vswitch.v1 import captures_pb2 as pb
 from lamina.vswitch.v1 import captures_pb2_grpc as rpc
 from lamina.vswitch.v1 import vswitch_pb2
 
-from lamina_kit import status
+from lamina_kit.rpc import status
 
 A = bytes.fromhex("020000000001")
 B = bytes.fromhex("020000000002")

@@ -16,8 +16,8 @@ from tests.integration.vswitch.nat_bench import ALIAS, LOOPBACK, NatBench
 from tests.integration.vswitch.network_bench import LAN
 
 from lamina_kit.clock import RealClock
-from lamina_net import icmp, ipv4, udp
-from lamina_net.address import parse_address
+from lamina_net.packets import icmp, ipv4, udp
+from lamina_net.packets.address import parse_address
 from lamina_net.tcp.interface import Errno
 
 pytestmark = pytest.mark.real_time("host sockets are of the machine, and so is their time")

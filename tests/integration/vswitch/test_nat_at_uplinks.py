@@ -16,7 +16,7 @@ from tests.integration.vswitch.outside_bench import FAR, NAT, OUTSIDE, PEER, U1,
 from tests.integration.vswitch.uplink_bench import refusal
 from tests.virtual_time import clock_of_loop
 
-from lamina_net import icmp, ipv4, udp
+from lamina_net.packets import icmp, ipv4, udp
 
 
 @pytest.fixture(params=["local", "sockets"])

@@ -14,10 +14,10 @@ from tests.integration.vswitch.nat_bench import ALIAS, LOOPBACK, NatBench
 from tests.integration.vswitch.ring_device import SWITCH, RingDevice
 
 from lamina_kit.clock import RealClock
-from lamina_kit.net_shell import NetShell
-from lamina_net.address import Subnet, parse_address
+from lamina_net.aio import NetShell
+from lamina_net.ip.routes import Route
 from lamina_net.offload.long_packets import LongFrame, long_frame
-from lamina_net.routes import Route
+from lamina_net.packets.address import Subnet, parse_address
 from lamina_net.stack import Stack, StackConfig
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint, Refused

@@ -11,7 +11,7 @@ from lamina.vswitch.v1 import vswitch_pb2 as pb
 from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench, refusal
 
 from lamina_kit.errors import Unavailable
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.dhcp.message import Kind, Option
 
 BASE = 0x0A000200

@@ -12,7 +12,7 @@ from lamina.vswitch.v1 import networks_pb2 as nets
 from tests.integration.vswitch.guest import Guest, read_answer
 from tests.integration.vswitch.network_bench import LAN, SECOND_NS, NetworkBench
 
-from lamina_net import ipv4
+from lamina_net.packets import ipv4
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint, Errno, Refused, Status
 from lamina_net.tcp.layer import TcpLayer

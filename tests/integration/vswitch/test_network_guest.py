@@ -8,8 +8,8 @@ import pytest
 from lamina.vswitch.v1 import networks_pb2 as nets
 from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench
 
-from lamina_net import ethernet, icmp, ipv4, udp
-from lamina_net.address import BROADCAST, BROADCAST_MAC, format_address, parse_address
+from lamina_net.packets import ethernet, icmp, ipv4, udp
+from lamina_net.packets.address import BROADCAST, BROADCAST_MAC, format_address, parse_address
 from lamina_vswitch.domain.dhcp.message import Option
 
 

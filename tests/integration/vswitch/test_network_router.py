@@ -11,8 +11,8 @@ from lamina.vswitch.v1 import networks_pb2 as nets
 from tests.integration.vswitch.guest import Guest
 from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench
 
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.address import BROADCAST_MAC
+from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.address import BROADCAST_MAC
 from lamina_vswitch.domain.router.router import Router
 
 NAT = nets.Network.MODE_NAT

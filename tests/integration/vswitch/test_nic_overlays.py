@@ -14,7 +14,7 @@ from tests.integration.vswitch.nic_world import Hardware, NicBench
 from tests.integration.vswitch.uplink_bench import BROADCAST, UplinkBench, frame, mac
 from tests.virtual_time import clock_of_loop
 
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual.loop import VirtualLoop
 
 ENDS = ("192.0.2.1", "192.0.2.2")
 

@@ -23,8 +23,8 @@ from tests.integration.vswitch.uplink_bench import BROADCAST, frame, mac, refusa
 from tests.offload_frames import packet
 from tests.virtual_time import clock_of_loop
 
-from lamina_net import icmp, ipv4
 from lamina_net.offload.headers import is_transport_sum_good, parse
+from lamina_net.packets import icmp, ipv4
 
 
 @dataclass

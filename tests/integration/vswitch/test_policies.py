@@ -13,7 +13,7 @@ from lamina.vswitch.v1 import networks_pb2_grpc, policies_pb2_grpc, uplinks_pb2
 from lamina.vswitch.v1 import policies_pb2 as pol
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 
-from lamina_kit import status
+from lamina_kit.rpc import status
 from lamina_vswitch.domain.policy.loops import LoopWatch
 from lamina_vswitch.domain.topology import ShutReason
 

@@ -13,8 +13,8 @@ from tests.integration.vswitch.nat_bench import LOOPBACK, NatBench
 from tests.integration.vswitch.network_bench import LAN, refusal
 
 from lamina_kit.clock import RealClock
-from lamina_net import ipv4, udp
-from lamina_net.address import parse_address
+from lamina_net.packets import ipv4, udp
+from lamina_net.packets.address import parse_address
 
 pytestmark = pytest.mark.real_time("host sockets are of the machine, and so is their time")
 

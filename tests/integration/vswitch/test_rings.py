@@ -22,7 +22,7 @@ from tests.integration.vswitch.ring_device import ALL, SWITCH, RingDevice, count
 from tests.integration.vswitch.test_attach import BROADCAST, A, B, frame, reason_of
 from tests.offload_frames import packet
 
-from lamina_kit.service import connect, serve
+from lamina_kit.layer.service import connect, serve
 from lamina_vswitch.domain import ring_layout as layout
 from lamina_vswitch.domain.ring_layout import Geometry, read_head
 from lamina_vswitch.io.attachment import Attachment

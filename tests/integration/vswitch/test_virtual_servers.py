@@ -11,8 +11,8 @@ from lamina.vswitch.v1 import translations_pb2_grpc as rpc
 from tests.integration.vswitch.guest import Guest
 from tests.integration.vswitch.network_bench import LAN, NetworkBench, refusal
 
-from lamina_net import icmp, ipv4, udp
-from lamina_net.address import parse_address
+from lamina_net.packets import icmp, ipv4, udp
+from lamina_net.packets.address import parse_address
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, RST, SYN, Segment
 

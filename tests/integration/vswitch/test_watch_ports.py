@@ -11,7 +11,7 @@ from lamina.vswitch.v1 import captures_pb2 as pb
 from lamina.vswitch.v1 import captures_pb2_grpc as rpc
 from lamina.vswitch.v1 import policies_pb2, vswitch_pb2
 
-from lamina_kit import status
+from lamina_kit.rpc import status
 from lamina_vswitch.domain.topology import Shut, ShutReason
 
 SWITCH = "hosts/h1/switches/s1"

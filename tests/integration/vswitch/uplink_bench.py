@@ -11,7 +11,7 @@ from lamina.vswitch.v1 import uplinks_pb2 as pb
 from lamina.vswitch.v1 import uplinks_pb2_grpc as rpc
 from lamina.vswitch.v1 import vswitch_pb2 as vs
 
-from lamina_kit import status
+from lamina_kit.rpc import status
 
 SWITCH = "hosts/h1/switches/s1"
 BROADCAST = b"\xff" * 6

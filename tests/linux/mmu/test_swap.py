@@ -15,8 +15,8 @@ from tests.contract.mmu.stack import PAGE, Stack
 from tests.linux.mmu.program import Program
 
 from lamina_kit.engines import engines_of
-from lamina_kit.status import rpc_error
-from lamina_mmu.domain.cgroups import flat
+from lamina_kit.rpc.status import rpc_error
+from lamina_mmu.domain.kernel.cgroups import flat
 from lamina_mmu.io.linux.swap import SwapFolder
 
 MIB = 1 << 20

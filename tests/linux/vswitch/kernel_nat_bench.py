@@ -18,9 +18,9 @@ from tests.integration.vswitch.plugging import plug
 from tests.linux.hardware.network import Network, needs_network
 
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.engines.linux.engine import LinuxEngine
 from lamina_vswitch.kernel_outsides import device_of

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.linux.hardware.network import Network
 
-from lamina_net.checksum import updated
+from lamina_net.packets.checksum import updated
 from lamina_net.stack import Stack, StackConfig
 from lamina_net.tcp.interface import Endpoint, Event, Handle, Readiness, Refused
 

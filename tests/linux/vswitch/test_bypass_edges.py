@@ -19,9 +19,9 @@ from tests.linux.hardware.network import Network, needs_network
 from tests.linux.vswitch.bypassed import BROADCAST, SLOTS, A, B, C, World, acquainted, frame, needs_bypass
 
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
 from lamina_vswitch.backend_table import BackendTable
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.domain.drop import DropReason

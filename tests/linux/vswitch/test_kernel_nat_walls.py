@@ -30,8 +30,8 @@ from tests.linux.vswitch.kernel_nat_bench import (  # noqa: F401 (two are fixtur
     settings,
 )
 
-from lamina_net import ethernet, ipv4, udp
-from lamina_net.address import Subnet, parse_address
+from lamina_net.packets import ethernet, ipv4, udp
+from lamina_net.packets.address import Subnet, parse_address
 from lamina_vswitch.engines.linux import conntrack, nat_machine
 from lamina_vswitch.engines.linux.nat_machine import GivenNamespace, NatMachine
 from lamina_vswitch.engines.linux.nat_rules import NatWanted

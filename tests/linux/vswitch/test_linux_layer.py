@@ -13,14 +13,14 @@ from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 from tests.integration.vswitch.conftest import Device
 from tests.linux.vswitch.device_bench import open_files
 
-from lamina_kit import status
 from lamina_kit.clock import RealClock
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
-from lamina_kit.virtual import VirtualLoop
-from lamina_kit.virtual_clock import VirtualClock
+from lamina_kit.rpc import status
+from lamina_kit.virtual.clock import VirtualClock
+from lamina_kit.virtual.loop import VirtualLoop
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.engines.linux import namespace, nft_table
 from lamina_vswitch.engines.linux.engine import LinuxEngine

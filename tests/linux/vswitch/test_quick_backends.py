@@ -14,9 +14,9 @@ from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 from tests.linux.hardware.network import Network, needs_network
 
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
 from lamina_vswitch import backend_table
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.plane.switching import Plane

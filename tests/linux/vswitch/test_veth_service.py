@@ -30,9 +30,9 @@ from tests.integration.vswitch.test_captures import Reader
 from tests.linux.hardware.network import Network, needs_network
 from tests.linux.vswitch.device_bench import ALL, A, B, frame
 
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.engines.linux.engine import LinuxEngine
 from lamina_vswitch.server import build

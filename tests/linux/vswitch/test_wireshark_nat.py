@@ -18,7 +18,7 @@ from tests.linux.vswitch.test_wireshark import GOOD, START_NS, UNVERIFIED, writt
 from tests.unit.vswitch.test_nat_uplink import GUEST, OUTSIDE, PEER, Nat
 
 from lamina_kit.clock import RealClock
-from lamina_net import icmp, ipv4, udp
+from lamina_net.packets import icmp, ipv4, udp
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint, Refused
 from lamina_net.tcp.layer import TcpLayer

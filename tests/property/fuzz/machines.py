@@ -25,10 +25,10 @@ from lamina_container_runtime.io.blobs import BlobStore
 from lamina_container_runtime.io.unpack import unpack
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.rng import Rng
-from lamina_net import ethernet, ipv4, udp
-from lamina_net.address import Subnet
+from lamina_net.ip.reassembly import MAX_BYTES, MAX_DATAGRAMS
 from lamina_net.offload import headers
-from lamina_net.reassembly import MAX_BYTES, MAX_DATAGRAMS
+from lamina_net.packets import ethernet, ipv4, udp
+from lamina_net.packets.address import Subnet
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.forwards import Forwards

@@ -21,11 +21,11 @@ from lamina_hardware import context_state
 from lamina_hardware.domain import apic_state
 from lamina_hardware.domain.nic import descriptors
 from lamina_hypervisor.domain import elf as kernel
-from lamina_kit import trace
 from lamina_kit.errors import InvalidArgument, LaminaError
-from lamina_net import address, arp, ethernet, icmp, ipv4, udp
+from lamina_kit.telemetry import trace
 from lamina_net.offload import headers
-from lamina_net.refusal import Refusal
+from lamina_net.packets import address, arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.refusal import Refusal
 from lamina_net.tcp import segment
 from lamina_orchestrator.domain import manifest, quantity, selectors, timestamps
 from lamina_orchestrator.domain.kinds import KINDS

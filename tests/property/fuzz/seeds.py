@@ -6,7 +6,7 @@ import struct
 
 from tests.property.vswitch.test_router_fuzz import DISCOVER, GUEST, MAC, OWN, RIGHT, framed, packet
 
-from lamina_net import icmp, ipv4, udp
+from lamina_net.packets import icmp, ipv4, udp
 from lamina_net.tcp.segment import ACK, SYN, Options, Segment, build
 
 QUESTION = b"\0\1\1\0\0\1\0\0\0\0\0\0\5alice\3lab\0\0\1\0\1"

@@ -13,7 +13,7 @@ from lamina_hardware.domain.contexts import Context, ContextState
 from lamina_hardware.domain.run_groups import ROOT, Change, RunGroup, Share
 from lamina_hardware.engines.interface import Stopped
 from lamina_hardware.engines.model.engine import ContextWish, ModelEngine
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 CORES, SLICE = 2, 1000
 BUDGET = int(ExitReason.BUDGET)

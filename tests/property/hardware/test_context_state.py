@@ -13,8 +13,8 @@ from lamina_hardware.convert_registers import ALL_GROUPS, known_msrs, put_regist
 from lamina_hardware.domain import register_rules as rules
 from lamina_hardware.domain.pending import Pending
 from lamina_hardware.io.reset import reset_registers
+from lamina_kit.bus.run_page import CpuidEntry, RunPage
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
-from lamina_kit.runpage import CpuidEntry, RunPage
 
 WORD = st.integers(0, 2**64 - 1)
 LOW = st.integers(0, 2**32 - 1)

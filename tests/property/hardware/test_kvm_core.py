@@ -15,8 +15,8 @@ from lamina_hardware.io.kvm.engine import KvmEngine
 from lamina_hardware.io.kvm.opcodes import stores_first
 from lamina_hardware.io.kvm.vm import KvmHost
 from lamina_hardware.io.reset import reset_registers
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import ENGINE_OFFSET, GPR_OFFSET, ExitReason, RunPage
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import ENGINE_OFFSET, GPR_OFFSET, ExitReason, RunPage
 
 RAM = 4 << 20
 SLICE_NS = 2_000_000

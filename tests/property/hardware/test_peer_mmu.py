@@ -32,7 +32,7 @@ from lamina_hardware.domain.paging_mode import (
 )
 from lamina_hardware.domain.walk import Access, Memory, Outcome, Walk, translate
 from lamina_hardware.io import control
-from lamina_kit.membus import MemoryBus
+from lamina_kit.bus.memory import MemoryBus
 
 RAM = 64 << 20
 TABLES = 62 << 20

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lamina_hardware.domain.paging_mode import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, Controls
 from lamina_hardware.domain.walk import Access, Memory, Outcome, translate
 from lamina_hardware.io import control, native, registers, unicorn_layout, walker
-from lamina_kit.membus import MemoryBus
+from lamina_kit.bus.memory import MemoryBus
 
 RAM = 8 << 20
 Pages = dict[int, tuple[int, bool, bool, bool, bool]]

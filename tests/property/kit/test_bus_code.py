@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_kit import atomics, bus_code
+from lamina_kit.bus import atomics, machine_code
 
 FRAMES = 8
 STATES = 40960
 """Where the words of the frames are, behind the header and its ring of 4096 places."""
 BYTES = STATES + 4 * FRAMES
 
-CODE = bus_code.loaded()
+CODE = machine_code.loaded()
 pytestmark = pytest.mark.skipif(CODE is None, reason="this machine runs no machine code of ours")
 
 

@@ -11,11 +11,12 @@ from typing import Any, Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_kit import config, trace
+from lamina_kit import config
+from lamina_kit.bus.run_page import ExitRecord, RunPage, Segment
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
 from lamina_kit.names import Pattern
 from lamina_kit.paging import bit_names, decode, index, is_canonical, swap_entry, swap_slot
-from lamina_kit.runpage import ExitRecord, RunPage, Segment
+from lamina_kit.telemetry import trace
 
 VM = Pattern("hosts/{host}/vms/{vm}/disks/{disk}")
 ids = st.from_regex(r"[a-z0-9]([-.a-z0-9]{0,125}[a-z0-9])?", fullmatch=True)

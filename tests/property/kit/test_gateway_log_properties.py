@@ -17,8 +17,8 @@ from tests.contract.kit.gateway_stack import SERVICE, replayed
 
 from lamina_kit.clock_control import MAX_RATE_PERMILLE
 from lamina_kit.errors import LaminaError
-from lamina_kit.gateway_log import ADVANCE_CAUSES, CANCEL_CAUSES, Header, InputLog, Record
-from lamina_kit.gateway_log_reader import InputLogReader
+from lamina_kit.gateway.log import ADVANCE_CAUSES, CANCEL_CAUSES, Header, InputLog, Record
+from lamina_kit.gateway.log_reader import InputLogReader
 
 REASONS = {"INPUT_LOG_MALFORMED", "INPUT_LOG_CUT", "INPUT_LOG_FORMAT_UNKNOWN"}
 HEADER = Header("0.1.0", "1.0", {"seed": 7}, "0", {"python": "3.13"})

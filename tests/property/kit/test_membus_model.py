@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from lamina_kit.membus import MemoryBus
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.paging import PAGE_SIZE
 
 FRAMES = 8

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.user_memory import UserMemory
 from lamina_kit.effects import NeedFault
-from lamina_kit.membus import MemoryBus
 from lamina_kit.paging import NX, PAGE_SIZE, PRESENT, RW, US, index
-from lamina_kit.usermem import UserMemory
 
 BASE = 0x7F00_0000_0000
 PAGES = 6

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual.loop import VirtualLoop
 
 TIMES = st.lists(st.tuples(st.integers(0, 50), st.booleans()), max_size=30)
 

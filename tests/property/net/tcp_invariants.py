@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from lamina_net.tcp.connection import Connection
+from lamina_net.tcp.connection.control_block import Connection
 from lamina_net.tcp.layer import TcpLayer
 from lamina_net.tcp.states import State
 

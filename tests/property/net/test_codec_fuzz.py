@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.arp import ArpPacket
-from lamina_net.checksum import checksum, updated, word_sum
-from lamina_net.ethernet import Frame
-from lamina_net.icmp import Message
-from lamina_net.ipv4 import Packet
-from lamina_net.refusal import Refusal
+from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.arp import ArpPacket
+from lamina_net.packets.checksum import checksum, updated, word_sum
+from lamina_net.packets.ethernet import Frame
+from lamina_net.packets.icmp import Message
+from lamina_net.packets.ipv4 import Packet
+from lamina_net.packets.refusal import Refusal
+from lamina_net.packets.udp import Datagram
 from lamina_net.tcp import segment as tcp
 from lamina_net.tcp.segment import Options, Segment
-from lamina_net.udp import Datagram
 
 A, B = 0x0A000001, 0x0A000002
 

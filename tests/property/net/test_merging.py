@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina_net import ipv4
-from lamina_net.checksum import word_sum
 from lamina_net.offload.merging import Run, merged
 from lamina_net.offload.piece_rows import row_sums
+from lamina_net.packets import ipv4
+from lamina_net.packets.checksum import word_sum
 from lamina_net.stack import Stack, StackConfig
 from lamina_net.tcp.config import Ecn, TcpConfig
 from lamina_net.tcp.interface import Endpoint, Refused

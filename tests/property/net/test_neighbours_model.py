@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina_net import arp
-from lamina_net.address import BROADCAST_MAC
-from lamina_net.arp import ArpPacket
-from lamina_net.neighbours import MAX_WAITING, REACHABLE_NS, SECOND, NeighbourState, NeighbourTable, Outcome
+from lamina_net.ip.neighbours import MAX_WAITING, REACHABLE_NS, SECOND, NeighbourState, NeighbourTable, Outcome
+from lamina_net.packets import arp
+from lamina_net.packets.address import BROADCAST_MAC
+from lamina_net.packets.arp import ArpPacket
 
 ME, LIMIT = 1, 3
 MY_MAC = b"\x02" + bytes(5)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina_net.ipv4 import Packet
-from lamina_net.reassembly import LIFETIME_NS, Reassembly
-from lamina_net.refusal import Refusal
+from lamina_net.ip.reassembly import LIFETIME_NS, Reassembly
+from lamina_net.packets.ipv4 import Packet
+from lamina_net.packets.refusal import Refusal
 
 LIMIT = 4
 

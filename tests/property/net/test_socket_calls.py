@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.net.lan import NETWORK, SECOND, Lan
 
-from lamina_net.address import BROADCAST, LOOPBACK
-from lamina_net.datagrams import DatagramOptions
-from lamina_net.sockets import Sockets
+from lamina_net.packets.address import BROADCAST, LOOPBACK
+from lamina_net.sockets.api import Sockets
+from lamina_net.sockets.datagrams import DatagramOptions
 from lamina_net.stack import StackConfig
 from lamina_net.tcp.config import SocketOptions
 from lamina_net.tcp.interface import Endpoint, Refused

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from tests.unit.net.lan import NETWORK, SECOND, Host, Lan
 from tests.unit.net.test_stack import PING, opened, ping, received, to_host
 
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.arp import ArpPacket
-from lamina_net.ipv4 import Packet
-from lamina_net.neighbours import LOCK_NS
-from lamina_net.reassembly import MAX_BYTES, MAX_DATAGRAMS
+from lamina_net.ip.neighbours import LOCK_NS
+from lamina_net.ip.reassembly import MAX_BYTES, MAX_DATAGRAMS
+from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.arp import ArpPacket
+from lamina_net.packets.ipv4 import Packet
 from lamina_net.tcp import segment as tcp
 from lamina_net.tcp.interface import Endpoint
 from lamina_net.tcp.segment import Options, Segment

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.property.net.wire import MS, Application, Badness, World
 
 from lamina_net.tcp.config import SECOND, Congestion, SocketOptions, TcpConfig
-from lamina_net.tcp.congestion import Cubic, NewReno, cube_root
+from lamina_net.tcp.connection.congestion import Cubic, NewReno, cube_root
 
 RATE = 500_000
 """Bytes per second: 4 Mb/s."""

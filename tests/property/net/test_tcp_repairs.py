@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from tests.property.net.wire import CLIENT, MS, SERVER, Application, Badness, World
 
-from lamina_net import ipv4
 from lamina_net.offload.long_packets import cut_packet
+from lamina_net.packets import ipv4
 from lamina_net.tcp.config import SECOND, Ecn, TcpConfig
 from lamina_net.tcp.counters import Repairs
 from lamina_net.tcp.interface import Packet

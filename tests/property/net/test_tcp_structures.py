@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_net.tcp.bytequeue import ByteQueue
-from lamina_net.tcp.flight import Flight, Sent
-from lamina_net.tcp.ranges import Ranges
+from lamina_net.tcp.connection.bytequeue import ByteQueue
+from lamina_net.tcp.connection.flight import Flight, Sent
+from lamina_net.tcp.connection.ranges import Ranges
 from lamina_net.tcp.sequence import MASK, unwrap
 
 SIZES = st.one_of(st.integers(0, 20), st.integers(65_530, 65_542), st.integers(0, 200_000))

@@ -9,8 +9,8 @@ from tests.property.vswitch.test_router_fuzz import GUEST, MAC, OWN, SECOND_NS, 
 from tests.unit.vswitch.test_nat_uplink import PEER, Nat, tcp_packet
 
 from lamina_kit.rng import Rng
-from lamina_net import arp, ethernet, ipv4, udp
-from lamina_net.address import BROADCAST, BROADCAST_MAC
+from lamina_net.packets import arp, ethernet, ipv4, udp
+from lamina_net.packets.address import BROADCAST, BROADCAST_MAC
 from lamina_net.tcp.segment import SYN
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.dhcp import message as dhcp

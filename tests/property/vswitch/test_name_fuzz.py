@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_net.refusal import Refusal
+from lamina_net.packets.refusal import Refusal
 from lamina_vswitch.domain.dhcp import message as dhcp
 from lamina_vswitch.domain.dns import message as dns
 from lamina_vswitch.domain.dns import name as names

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.unit.vswitch.played_host import PlayedHost
 
 from lamina_kit.rng import Rng
-from lamina_net import icmp, ipv4, udp
+from lamina_net.packets import icmp, ipv4, udp
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, FIN, RST, SYN, Segment
 from lamina_vswitch.domain.nat.balancer import Balancer

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.offload_frames import packet
 
-from lamina_net import ipv4, udp
 from lamina_net.offload.headers import is_transport_sum_good, parse
+from lamina_net.packets import ipv4, udp
 from lamina_net.tcp import segment as tcp
 from lamina_vswitch.domain.laden import LadenFrame, Offload, laden, load_of
 from lamina_vswitch.domain.offload import columns

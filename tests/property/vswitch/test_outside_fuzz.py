@@ -7,9 +7,9 @@ from functools import partial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina_net import arp, ethernet, ipv4, udp
-from lamina_net.address import BROADCAST_MAC, parse_subnet
-from lamina_net.limiter import RateLimiter
+from lamina_net.packets import arp, ethernet, ipv4, udp
+from lamina_net.packets.address import BROADCAST_MAC, parse_subnet
+from lamina_net.rate_limiter import RateLimiter
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.forwards import Forwards
 from lamina_vswitch.domain.nat.outside import OutsideAddress, OutsideStation, Sent

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_net import arp, ethernet, ipv4
-from lamina_net.address import BROADCAST_MAC, parse_subnet
+from lamina_net.packets import arp, ethernet, ipv4
+from lamina_net.packets.address import BROADCAST_MAC, parse_subnet
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.overlay import vxlan
 from lamina_vswitch.domain.overlay.end import Learning, OverlayEnd, TunnelledEnd, Way

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.address import BROADCAST, BROADCAST_MAC, parse_subnet
+from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.address import BROADCAST, BROADCAST_MAC, parse_subnet
 from lamina_net.tcp.segment import Segment, build
 from lamina_vswitch.domain.dhcp import message as dhcp
 from lamina_vswitch.domain.dhcp.lease import Lease, Pool

@@ -16,7 +16,7 @@ from tests.unit.net.test_stack import PING, opened, ping
 from tests.unit.net.test_stack_tcp import connecting, listening, transfer
 
 from lamina_kit.rng import Rng
-from lamina_net.reassembly import MAX_DATAGRAMS
+from lamina_net.ip.reassembly import MAX_DATAGRAMS
 from lamina_net.tcp.interface import Endpoint
 from lamina_vswitch.domain.definition import SwitchDefinition
 from lamina_vswitch.domain.drop import DropReason

@@ -15,8 +15,8 @@ from tests.property.vswitch.scapy_frames import adversarial, rebuilt
 from tests.unit.vswitch.played_host import PlayedHost
 
 from lamina_kit.rng import Rng
-from lamina_net import ipv4
-from lamina_net.address import parse_address
+from lamina_net.packets import ipv4
+from lamina_net.packets.address import parse_address
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.forwards import ForwardDefinition, Forwards
 from lamina_vswitch.domain.nat.fragments import DATAGRAMS, DATAGRAMS_PER_ADDRESS, WAIT_NS

@@ -17,8 +17,8 @@ from tests.certificates import LONG_AGO, authority, issued
 
 from lamina_cli.authority import ALWAYS, Authority
 from lamina_cli.main import main
-from lamina_kit import certificates
 from lamina_kit.errors import LaminaError
+from lamina_kit.security import certificates
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -14,9 +14,9 @@ from lamina_cli.home import LAYERS
 from lamina_cli.main import main
 from lamina_cli.stack import Settings
 from lamina_kit.errors import DataLoss, FailedPrecondition
-from lamina_kit.gateway import Gateway
-from lamina_kit.gateway_log import Header
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.gateway.gateway import Gateway
+from lamina_kit.gateway.log import Header
+from lamina_kit.virtual.loop import VirtualLoop
 
 CONFIG = "[hardware]\ncores = 3\n"
 

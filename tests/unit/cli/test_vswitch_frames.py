@@ -9,8 +9,8 @@ import pytest
 from lamina_cli.commands import vswitch_frames
 from lamina_cli.commands.vswitch_frames import frame_bytes, frame_of
 from lamina_kit.errors import InvalidArgument
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.address import BROADCAST_MAC
+from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.address import BROADCAST_MAC
 from lamina_net.tcp import segment
 
 OWN = bytes.fromhex("020000000001")

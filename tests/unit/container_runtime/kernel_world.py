@@ -26,11 +26,11 @@ from lamina_container_runtime.engines.model.kernel.resolve import View
 from lamina_container_runtime.engines.model.kernel.thread import Thread
 from lamina_container_runtime.engines.model.syscalls.dispatch import TABLE
 from lamina_container_runtime.engines.model.syscalls.numbers import NUMBERS
+from lamina_kit.bus.run_page import RunPage
 from lamina_kit.effects import NeedFault, Step
 from lamina_kit.errors import InvalidArgument, OutOfRange
 from lamina_kit.paging import is_user
 from lamina_kit.rng import Rng
-from lamina_kit.runpage import RunPage
 
 T = TypeVar("T")
 PAGE = 4096

@@ -10,7 +10,7 @@ from tests.unit.container_runtime.kernel_world import World
 
 from lamina_container_runtime.engines.model.kernel.sigframe import before_user
 from lamina_container_runtime.engines.model.kernel.signals import Disposition, SignalInfo
-from lamina_kit.runpage import DIRTY_ALL
+from lamina_kit.bus.run_page import DIRTY_ALL
 
 HANDLER, RESTORER = 0x5000, 0x6000
 SA_RESTART, SA_NODEFER, SA_RESETHAND, SA_ONSTACK = 0x10000000, 0x40000000, 0x80000000, 0x08000000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lamina_kit.dma_area import DMA_BASE
+from lamina_kit.bus.dma import DMA_BASE
 
 
 class FakePhysical:

@@ -17,7 +17,7 @@ from lamina_hardware.domain.dma_engine import DmaEngine
 from lamina_hardware.domain.dma_tables import Mapping
 from lamina_hardware.domain.iommu import Iommu
 from lamina_hardware.domain.pci import PciIdentity
-from lamina_kit.dma_area import DMA_BASE
+from lamina_kit.bus.dma import DMA_BASE
 
 PAGE = 4096
 PCI = PciIdentity("0000:00:10.0", 0x8086, 0x0B00, 0x088000)

@@ -8,8 +8,8 @@ from lamina_hardware.domain.contexts import Context, ContextState, Handle
 from lamina_hardware.domain.run_groups import ROOT, RunGroup, Share
 from lamina_hardware.engines.interface import Stopped
 from lamina_hardware.engines.model.engine import ContextWish, Ended, ModelEngine
+from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
-from lamina_kit.runpage import ExitReason
 
 MS = 1_000_000
 BUDGET = int(ExitReason.BUDGET)

@@ -6,8 +6,8 @@ import pytest
 
 from lamina_hardware.domain.costs import Cost, CostTable, exit_event
 from lamina_hardware.domain.counts import COUNTERS, EVENTS, Counts
+from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.errors import InvalidArgument
-from lamina_kit.runpage import ExitReason
 
 
 def counted(instructions: int, fills: int = 0, exits: int = 0) -> Counts:

@@ -15,9 +15,9 @@ from lamina_hardware.engines.interface import CoreEngine, CoreRun, Stopped
 from lamina_hardware.engines.model.engine import ContextWish, Ended, ModelEngine
 from lamina_hardware.io.dispatcher import Dispatcher
 from lamina_hardware.io.pace import Pace
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.clock import RealClock
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import ExitReason
 
 SYSCALL = int(ExitReason.SYSCALL)
 BUDGET = int(ExitReason.BUDGET)

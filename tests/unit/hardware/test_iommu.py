@@ -12,7 +12,7 @@ from lamina_hardware.domain.dma_domains import DomainKind, DomainWish
 from lamina_hardware.domain.dma_faults import KEPT
 from lamina_hardware.domain.dma_tables import Mapping
 from lamina_hardware.domain.iotlb import CAPACITY
-from lamina_kit.dma_area import DMA_BASE
+from lamina_kit.bus.dma import DMA_BASE
 from lamina_kit.errors import FailedPrecondition, LaminaError, ResourceExhausted
 from lamina_kit.paging import EPT_PS, EPT_R, EPT_W
 

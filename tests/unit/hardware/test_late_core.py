@@ -13,7 +13,7 @@ from tests.unit.hardware.test_dispatcher import SYSCALL, Rig, ScriptedCore
 
 from lamina_hardware.engines.interface import CorePath, Stopped
 from lamina_hardware.io.late_core import LateCore
-from lamina_kit.membus import MemoryBus
+from lamina_kit.bus.memory import MemoryBus
 
 WORK: Any = None
 ASK = """

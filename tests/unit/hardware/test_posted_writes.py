@@ -10,7 +10,7 @@ import pytest
 
 from lamina_hardware.domain.contexts import Context, Handle
 from lamina_hardware.posted_writes import Posted, PostedWrites
-from lamina_kit import runpage
+from lamina_kit.bus import run_page as runpage
 
 
 class World:

@@ -20,9 +20,9 @@ from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.effects import Space
 from lamina_hypervisor.engines.model.engine import ModelEngine
 from lamina_hypervisor.engines.model.machine import ModelMachine
+from lamina_kit.bus.run_page import ExitReason, RunPage
 from lamina_kit.effects import Effect, Step, WaitFor
 from lamina_kit.rng import Rng
-from lamina_kit.runpage import ExitReason, RunPage
 
 
 class DictRam:

@@ -12,7 +12,7 @@ from lamina_hypervisor.domain import msr
 from lamina_hypervisor.domain.processor import Processor
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.model.machine import ModelMachine
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 Make = Callable[..., ModelMachine]
 

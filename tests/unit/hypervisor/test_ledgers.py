@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lamina_hypervisor.domain.ledger import MAX_ROWS, ExitLedger
 from lamina_hypervisor.domain.slices import SLICE_NS, SliceEnd, SliceLedger, SliceTimer
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 
 def test_exits_are_counted_by_vcpu_reason_and_qualifier() -> None:

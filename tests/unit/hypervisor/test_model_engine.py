@@ -18,9 +18,9 @@ from lamina_hypervisor.domain.vm import Verdict
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.model.machine import ModelMachine
 from lamina_hypervisor.engines.model.vcpu_loop import SERIAL_EVENT
+from lamina_kit.bus.run_page import EVENT_EXCEPTION, EVENT_VALID, ExitReason
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted, Unavailable
 from lamina_kit.paging import EPT_A, EPT_D
-from lamina_kit.runpage import EVENT_EXCEPTION, EVENT_VALID, ExitReason
 
 Make = Callable[..., ModelMachine]
 IF = 1 << 9

@@ -12,12 +12,12 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
 from lamina_kit.errors import Unavailable
-from lamina_kit.inproc import LocalChannel, LocalServer
-from lamina_kit.interceptor import Guard
-from lamina_kit.lives import Lives, Role
-from lamina_kit.process_options import Options
+from lamina_kit.layer.service import Environment, register_all, set_serving
+from lamina_kit.process.lifecycle import Lives, Role
+from lamina_kit.process.options import Options
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, register_all, set_serving
+from lamina_kit.rpc.inproc.local import LocalChannel, LocalServer
+from lamina_kit.rpc.interceptor import Guard
 
 
 class Hosts(rpc.HostsServicer):

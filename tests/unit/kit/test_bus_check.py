@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lamina_kit.bus_check import check_bus
-from lamina_kit.busfile import Identity, read_identity
+from lamina_kit.bus.file import Identity, read_identity
+from lamina_kit.bus.identity import check_bus
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.errors import LaminaError
-from lamina_kit.membus import MemoryBus
 
 SIZE = 2 << 20
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from llvmlite import binding as llvm
 
-from lamina_kit import atomics, bus_code
-from lamina_kit.membus import MemoryBus
+from lamina_kit.bus import atomics, machine_code
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.paging import PAGE_SIZE
 
 LINE = re.compile(r'^    "([0-9a-f]+)" +# +([0-9a-f]+): (.+)$', re.MULTILINE)
@@ -31,9 +31,9 @@ needs_x86 = pytest.mark.skipif(not is_x86, reason="this processor runs no x86-64
 @pytest.fixture
 def unloaded() -> Iterator[None]:
     """Forgets what was loaded, before and after: a test may say that the machine is another."""
-    bus_code.loaded.cache_clear()
+    machine_code.loaded.cache_clear()
     yield
-    bus_code.loaded.cache_clear()
+    machine_code.loaded.cache_clear()
 
 
 def to_label(assembly: str) -> str:
@@ -56,22 +56,22 @@ def assembled(assembly: str) -> bytes:
 @needs_x86
 def test_the_bytes_are_those_of_the_listing() -> None:
     """Every line stands at its offset, and its assembly, with jumps to those offsets, is its bytes."""
-    lines = LINE.findall(inspect.getsource(bus_code))
-    assert len(lines) == 86 and "".join(code for code, _, _ in lines) == bus_code._CODE.hex()
+    lines = LINE.findall(inspect.getsource(machine_code))
+    assert len(lines) == 86 and "".join(code for code, _, _ in lines) == machine_code._CODE.hex()
     at = 0
     for code, offset, _ in lines:
         assert int(offset, 16) == at
         at += len(code) // 2
     source = "\n".join(f"L{offset}: {to_label(assembly)}" for _, offset, assembly in lines)
-    assert assembled(source).hex() == bus_code._CODE.hex()
+    assert assembled(source).hex() == machine_code._CODE.hex()
 
 
 def test_code_cannot_be_written() -> None:
     """Its memory is read and run, never written and run."""
-    code = bus_code.loaded()
+    code = machine_code.loaded()
     if code is None:
         pytest.skip("this machine runs no machine code of ours")
-    address = bus_code._placed(b"\xc3")
+    address = machine_code._placed(b"\xc3")
     for line in Path("/proc/self/maps").read_text().splitlines():
         first, last = (int(end, 16) for end in line.split()[0].split("-"))
         if address is not None and first <= address < last:
@@ -84,7 +84,7 @@ def written(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, list[ob
     """Returns the bytes and the answers of a bus after marks, swaps, pins and a ring that is too small."""
     with monkeypatch.context() as changed, MemoryBus.create(path, FRAMES * PAGE_SIZE, run_pages=0) as bus:
         changed.delitem(sys.modules, atomics.__name__)  # as in a process that has not needed numba yet
-        assert bus._few_atomics is (bus_code.loaded() or atomics)
+        assert bus._few_atomics is (machine_code.loaded() or atomics)
         answers: list[object] = [bus.cas64(8, 0, 2**64 - 1), bus.cas64(8, 0, 5)]
         bus.write(PAGE_SIZE - 1, b"ab")
         for frame in range(1, FRAMES):
@@ -99,7 +99,7 @@ def written(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, list[ob
 
 @pytest.mark.parametrize(
     ("where", "name", "instead"),
-    [(platform, "machine", lambda: "aarch64"), (bus_code, "_placed", lambda code: None)],
+    [(platform, "machine", lambda: "aarch64"), (machine_code, "_placed", lambda code: None)],
     ids=["another processor", "no new code"],
 )
 def test_a_bus_is_the_same_without_the_code(
@@ -107,9 +107,9 @@ def test_a_bus_is_the_same_without_the_code(
 ) -> None:
     """On another processor, and where memory may not become code: the same bytes and answers, by numba."""
     ours = written(tmp_path / "ours", monkeypatch)
-    bus_code.loaded.cache_clear()
+    machine_code.loaded.cache_clear()
     monkeypatch.setattr(where, name, instead)
-    assert bus_code.loaded() is None
+    assert machine_code.loaded() is None
     assert written(tmp_path / "theirs", monkeypatch) == ours
 
 
@@ -135,7 +135,7 @@ def test_a_kernel_that_refuses_new_code_is_no_error() -> None:
 @pytest.mark.parametrize("bad", [-1, 1 << 64])
 def test_words_that_do_not_fit_are_refused(tmp_path: Path, bad: int) -> None:
     """Neither is cut to 64 bits, and what is there stays."""
-    code = bus_code.loaded()
+    code = machine_code.loaded()
     if code is None:
         pytest.skip("this machine runs no machine code of ours")
     with MemoryBus.create(tmp_path / "ram", PAGE_SIZE, run_pages=0) as bus:

@@ -12,11 +12,11 @@ from google.protobuf.wrappers_pb2 import StringValue
 from tests.virtual_time import clock_of_loop
 
 from lamina_kit.errors import NotFound
-from lamina_kit.inproc import LocalChannel
-from lamina_kit.layer import LayerState
-from lamina_kit.metrics import Family
+from lamina_kit.layer.service import local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import local
+from lamina_kit.rpc.inproc.local import LocalChannel
+from lamina_kit.telemetry.metrics import Family
 
 METHODS = {"Wait": False, "Refuse": False, "Abort": False, "Crash": False, "Watch": True}
 

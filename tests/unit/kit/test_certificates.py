@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from tests.certificates import LONG_AGO, TOMORROW, authority, issued
 
 from lamina_kit.errors import LaminaError
-from lamina_kit.security import PLAIN, Security, TlsFiles, is_local
+from lamina_kit.security.transport import PLAIN, Security, TlsFiles, is_local
 
 DAY = 86_400
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lamina_kit.devicepage import DevicePage, page_bytes
+from lamina_kit.bus.device_page import DevicePage, page_bytes
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.errors import OutOfRange
-from lamina_kit.membus import MemoryBus
 
 QUEUES = 3
 

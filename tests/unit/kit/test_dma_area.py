@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lamina_kit.dma_area import DMA_BASE, DmaArea
+from lamina_kit.bus.dma import DMA_BASE, DmaArea
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, OutOfRange
-from lamina_kit.membus import MemoryBus
 
 RAM, DMA = 2 << 20, 4 << 20
 

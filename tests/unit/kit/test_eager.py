@@ -14,9 +14,9 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from lamina_kit.eager import LIMIT_S, MAX_DEPTH, Turn
-from lamina_kit.inproc import LocalChannel, LocalServer
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.rpc.inproc.inline import LIMIT_S, MAX_DEPTH, Turn
+from lamina_kit.rpc.inproc.local import LocalChannel, LocalServer
+from lamina_kit.virtual.loop import VirtualLoop
 
 pytestmark = pytest.mark.real_time("on a virtual loop calls take turns")
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("eager_variable", default="unset")
@@ -101,7 +101,7 @@ def world() -> tuple[Handlers, Callable[..., Any], Callable[..., Any]]:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets work run at once however long the machine takes for it."""
-    monkeypatch.setattr("lamina_kit.eager.LIMIT_S", LONG_S)
+    monkeypatch.setattr("lamina_kit.rpc.inproc.inline.LIMIT_S", LONG_S)
 
 
 def text(value: str) -> StringValue:

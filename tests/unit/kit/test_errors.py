@@ -6,8 +6,8 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from lamina_kit import status
 from lamina_kit.errors import CLASSES, Internal, InvalidArgument, LaminaError, NotFound, Unavailable, Violation
+from lamina_kit.rpc import status
 
 
 def carried(error: LaminaError) -> grpc.aio.AioRpcError:

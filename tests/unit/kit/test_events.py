@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lamina_kit import trace
 from lamina_kit.clock import RealClock
-from lamina_kit.events import MOST_TOLD, EventLog
 from lamina_kit.rng import Rng
+from lamina_kit.telemetry import trace
+from lamina_kit.telemetry.events import MOST_TOLD, EventLog
 
 
 @pytest.fixture

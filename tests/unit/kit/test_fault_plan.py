@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lamina_kit.errors import InvalidArgument
-from lamina_kit.fault_plan import FaultPlan, RpcFault, Verdict
+from lamina_kit.faults.plan import FaultPlan, RpcFault, Verdict
 from lamina_kit.rng import Rng
 
 FAULT = "/lamina.mmu.v1.Spaces/Fault"

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError, NotFound
-from lamina_kit.events import EventLog
-from lamina_kit.fault_kinds import Breakage, FaultKind, Parameter
-from lamina_kit.faults import FaultState, FaultTable, Wish
-from lamina_kit.layer import LayerState
-from lamina_kit.metrics_text import render
+from lamina_kit.faults.kinds import Breakage, FaultKind, Parameter
+from lamina_kit.faults.table import FaultState, FaultTable, Wish
+from lamina_kit.layer.state import LayerState
 from lamina_kit.names import Pattern
+from lamina_kit.operations.metrics_text import render
 from lamina_kit.rng import Rng
+from lamina_kit.telemetry.events import EventLog
 
 DISK = Pattern("hosts/{host}/disks/{disk}")
 

@@ -11,10 +11,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lamina_kit.errors import Unavailable
-from lamina_kit.gate import Gate
-from lamina_kit.inproc import LocalChannel, LocalServer
-from lamina_kit.status import rpc_error
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.rpc.draining import Gate
+from lamina_kit.rpc.inproc.local import LocalChannel, LocalServer
+from lamina_kit.rpc.status import rpc_error
+from lamina_kit.virtual.loop import VirtualLoop
 
 GRACE_S = 3.0
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -14,9 +14,9 @@ import pytest
 
 from lamina_kit.clock_control import MAX_TIME_NS
 from lamina_kit.errors import DataLoss, FailedPrecondition, LaminaError, NotFound, ResourceExhausted
-from lamina_kit.gateway_log import AnswerTally, EventTally, Header, InputLog, Record
-from lamina_kit.gateway_log_reader import MAX_LINE, InputLogReader
-from lamina_kit.rpc import MAX_MESSAGE
+from lamina_kit.gateway.log import AnswerTally, EventTally, Header, InputLog, Record
+from lamina_kit.gateway.log_reader import MAX_LINE, InputLogReader
+from lamina_kit.rpc.inproc.call import MAX_MESSAGE
 
 SHA = "ab" * 32
 HEADER = Header("0.1.0", "1.0", {"seed": 7, "variables": {"A": "ü"}}, "0", {"python": "3.13"})

@@ -15,7 +15,7 @@ from lamina_kit.clock_control import (
     target_of,
 )
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError, OutOfRange
-from lamina_kit.gateway_pace import SETTLE_NS, Pace, waits_for_time
+from lamina_kit.gateway.pace import SETTLE_NS, Pace, waits_for_time
 
 SECOND = 10**9
 

@@ -15,13 +15,13 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from lamina_kit.errors import Unimplemented
-from lamina_kit.inproc import LocalChannel, LocalServer
-from lamina_kit.pipe import MAX_AHEAD, MAX_BYTES_AHEAD, Pipe
 from lamina_kit.rng import Rng
-from lamina_kit.route import Route
-from lamina_kit.rpc import MAX_MESSAGE, LocalContext
-from lamina_kit.virtual import VirtualLoop
-from lamina_kit.virtual_latency import LEAST_NS, MOST_NS, drawn
+from lamina_kit.rpc.inproc.call import MAX_MESSAGE, LocalContext
+from lamina_kit.rpc.inproc.local import LocalChannel, LocalServer
+from lamina_kit.rpc.inproc.method import Route
+from lamina_kit.rpc.inproc.pipe import MAX_AHEAD, MAX_BYTES_AHEAD, Pipe
+from lamina_kit.virtual.latency import LEAST_NS, MOST_NS, drawn
+from lamina_kit.virtual.loop import VirtualLoop
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
@@ -340,7 +340,7 @@ def test_importing_the_kit_is_quick() -> None:
     """`import lamina_kit` takes no time, and its pure modules load neither gRPC nor numba nor protobuf."""
     code = (
         "import sys, time; start = time.process_time(); import lamina_kit; took = time.process_time() - start;"
-        "import lamina_kit.errors, lamina_kit.names, lamina_kit.checks, lamina_kit.effects, lamina_kit.runpage;"
+        "import lamina_kit.errors, lamina_kit.names, lamina_kit.checks, lamina_kit.effects, lamina_kit.bus.run_page;"
         "import lamina_kit.paging, lamina_kit.rng, lamina_kit.clock, lamina_kit.engines, lamina_kit.config;"
         "heavy = {'grpc', 'numba', 'numpy', 'google.protobuf', 'structlog'} & set(sys.modules);"
         "raise SystemExit(f'{took} {heavy}' if heavy or took > 0.05 else 0)"

@@ -15,13 +15,13 @@ from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.hardware.v1 import hardware_pb2 as pb
 from tests.virtual_time import clock_of_loop
 
-from lamina_kit.below import extend_boot, one_boot
 from lamina_kit.errors import FailedPrecondition, Unavailable
-from lamina_kit.fault_kinds import FaultKind
-from lamina_kit.faults import Wish
+from lamina_kit.faults.kinds import FaultKind
+from lamina_kit.faults.table import Wish
+from lamina_kit.layer.owner_session import OwnerSession
 from lamina_kit.names import Pattern
-from lamina_kit.session import OwnerSession
-from lamina_kit.status import rpc_error
+from lamina_kit.process.upstreams import extend_boot, one_boot
+from lamina_kit.rpc.status import rpc_error
 
 
 def _world() -> ModuleType:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from lamina_kit import log, trace
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
+from lamina_kit.telemetry import log, trace
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina_kit import busfile
+from lamina_kit.bus import file as busfile
+from lamina_kit.bus.memory import ALL, DIRTY, EXEC, QUEUED, MemoryBus
 from lamina_kit.errors import (
     AlreadyExists,
     DataLoss,
@@ -22,7 +23,6 @@ from lamina_kit.errors import (
     OutOfRange,
     ResourceExhausted,
 )
-from lamina_kit.membus import ALL, DIRTY, EXEC, QUEUED, MemoryBus
 from lamina_kit.paging import PAGE_SIZE
 
 SIZE = 64 * PAGE_SIZE
@@ -327,7 +327,7 @@ def test_a_missing_bus_says_who_makes_it(path: Path) -> None:
 WRITER = """
 import sys
 from importlib import import_module
-from lamina_kit.membus import MemoryBus
+from lamina_kit.bus.memory import MemoryBus
 for wanted in sys.argv[3:]:
     import_module(wanted)
 with MemoryBus.open(sys.argv[1]) as bus:
@@ -355,7 +355,7 @@ def test_words_and_states_are_atomic_across_processes(bus: MemoryBus, path: Path
     rounds = 20_000
     bus.set_exec(3)
     words = [sys.executable, "-c", WRITER, str(path), str(rounds)]
-    writers = [subprocess.Popen([*words, *more]) for more in ((), ("lamina_kit.atomics",))]
+    writers = [subprocess.Popen([*words, *more]) for more in ((), ("lamina_kit.bus.atomics",))]
     drained = set()
     for writer in writers:
         while writer.poll() is None:
@@ -375,8 +375,8 @@ def test_a_bus_loads_numba_for_rare_operations_alone(tmp_path: Path) -> None:
     check = """
 import sys
 from pathlib import Path
-from lamina_kit.dma_area import DMA_BASE
-from lamina_kit.membus import MemoryBus
+from lamina_kit.bus.dma import DMA_BASE
+from lamina_kit.bus.memory import MemoryBus
 with MemoryBus.create(Path(sys.argv[1]), 1 << 20, run_pages=4, dma_bytes=4096) as bus:
     bus.dma.write(DMA_BASE, b"x")
     looks = bus.load64(0), bus.state(1), bus.pins(1), bus.drain_code_writes(), bus.dma.read(DMA_BASE, 1)

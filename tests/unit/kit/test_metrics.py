@@ -6,9 +6,20 @@ from collections.abc import Iterable
 
 import pytest
 
-from lamina_kit import metrics
-from lamina_kit.metrics import MAX_SERIES, OTHER, Family, Registry, Sample, by_label, counter, gauge, merged, tally
-from lamina_kit.metrics_text import number, render
+from lamina_kit.operations.metrics_text import number, render
+from lamina_kit.telemetry import metrics
+from lamina_kit.telemetry.metrics import (
+    MAX_SERIES,
+    OTHER,
+    Family,
+    Registry,
+    Sample,
+    by_label,
+    counter,
+    gauge,
+    merged,
+    tally,
+)
 
 
 def shown(registry: Registry) -> list[str]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lamina_kit import metrics_http
 from lamina_kit.errors import FailedPrecondition, Unimplemented
-from lamina_kit.metrics import Family, gauge
-from lamina_kit.metrics_http import MAX_CONNECTIONS, MetricsServer
+from lamina_kit.operations import metrics_server
+from lamina_kit.operations.metrics_server import MAX_CONNECTIONS, MetricsServer
+from lamina_kit.telemetry.metrics import Family, gauge
 
 real_time = pytest.mark.real_time("sockets")
 HOST = "Host: h\r\n"
@@ -105,7 +105,7 @@ async def test_health_says_who_does_not_serve(served: Served) -> None:
         (f"GET /metrics HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         ("GET /metrics HT", 400),
         (f"GET /metrics HTTP/2.0\r\n{HOST}\r\n", 505),
-        (f"GET /metrics HTTP/1.1\r\n{HOST}X: {'a' * metrics_http.MAX_HEAD}\r\n\r\n", 431),
+        (f"GET /metrics HTTP/1.1\r\n{HOST}X: {'a' * metrics_server.MAX_HEAD}\r\n\r\n", 431),
         ("GET /metrics HTTP/1.0\r\n\r\n", 200),
     ],
 )
@@ -131,7 +131,7 @@ async def test_a_defect_is_an_error_of_the_server_and_tells_nothing_else(served:
 @real_time
 async def test_a_client_that_says_nothing_is_left(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection of a silent client ends without an answer."""
-    monkeypatch.setattr(metrics_http, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(metrics_server, "PATIENCE_S", 0.05)
     reader, writer = await served.connect()
     writer.write(b"GET /met")
     assert await reader.read() == b""
@@ -143,8 +143,8 @@ async def test_a_client_that_does_not_read_is_left(
     served: Served, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
     """What it has not taken in time is dropped with the connection; it is not kept for as long as it likes."""
-    monkeypatch.setattr(metrics_http, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(metrics_http, "render", lambda families: "x" * (32 << 20))
+    monkeypatch.setattr(metrics_server, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(metrics_server, "render", lambda families: "x" * (32 << 20))
     writers: list[asyncio.StreamWriter] = []
     respond = served.server._connected
 

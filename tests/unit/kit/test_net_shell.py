@@ -11,7 +11,7 @@ import pytest
 from tests.virtual_time import clock_of_loop
 
 from lamina_kit.clock import Clock
-from lamina_kit.net_shell import NetShell
+from lamina_net.aio import NetShell
 from lamina_net.stack import Stack
 from lamina_net.tcp.interface import Endpoint, Errno, Refused
 

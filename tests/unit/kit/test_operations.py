@@ -16,13 +16,14 @@ import pytest
 from tests.ports import take
 
 from lamina_kit import config as configuration
-from lamina_kit import log, operations_config, reloading
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
-from lamina_kit.metrics import Family
-from lamina_kit.operations import Configured, Operations, Place, Shown
-from lamina_kit.reloading import HangUp, Reloaded
+from lamina_kit.layer.state import LayerState
+from lamina_kit.operations import reload, settings
+from lamina_kit.operations.operations import Configured, Operations, Place, Shown
+from lamina_kit.operations.reload import HangUp, Reloaded
 from lamina_kit.rng import Rng
+from lamina_kit.telemetry import log
+from lamina_kit.telemetry.metrics import Family
 
 pytestmark = pytest.mark.real_time("sockets, threads and signals")
 
@@ -57,7 +58,7 @@ class World:
     def read(self) -> Configured:
         """Reads the file, as a process does."""
         own = configuration.load("mmu", MmuLike, self.file, {})
-        return Configured(operations_config.load(self.file, {}), {"mmu": own})
+        return Configured(settings.load(self.file, {}), {"mmu": own})
 
 
 @pytest.fixture
@@ -210,11 +211,11 @@ async def test_a_hang_up_writes_a_numbered_report(world: World, tmp_path: Path, 
     told: list[Reloaded] = []
     HangUp(world.operations.reload, tmp_path, told.append).install()
     try:
-        assert reloading.read(tmp_path) is None
+        assert reload.read(tmp_path) is None
         world.write('log_level = "error"')
         os.kill(os.getpid(), signal.SIGHUP)
         await eventually(lambda: told, "the first report")
-        written = reloading.read(tmp_path)
+        written = reload.read(tmp_path)
         assert written is not None
         assert (written.number, written.pid, lines(written.report)) == (
             1,
@@ -224,7 +225,7 @@ async def test_a_hang_up_writes_a_numbered_report(world: World, tmp_path: Path, 
         world.write("log_level = 3")
         os.kill(os.getpid(), signal.SIGHUP)
         await eventually(lambda: len(told) == 2, "the second report")
-        written = reloading.read(tmp_path)
+        written = reload.read(tmp_path)
         assert written is not None
         assert (written.number, written.report.code, written.report.reason) == (
             2,

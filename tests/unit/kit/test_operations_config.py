@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lamina_kit.errors import InvalidArgument
-from lamina_kit.operations_config import OperationsConfig, address, changed, load
+from lamina_kit.operations.settings import OperationsConfig, address, changed, load
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lamina_kit.metrics import Family, Registry, by_label, counter, gauge
-from lamina_kit.otlp import Exported, Resource, Snapshot, metrics, traces
-from lamina_kit.trace import SpanRecord
+from lamina_kit.operations.otlp import Exported, Resource, Snapshot, metrics, traces
+from lamina_kit.telemetry.metrics import Family, Registry, by_label, counter, gauge
+from lamina_kit.telemetry.trace import SpanRecord
 
 EPOCH = 1_767_225_600 * 10**9
 MMU = Resource("mmu", "h1", "1.2")

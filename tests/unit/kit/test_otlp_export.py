@@ -13,14 +13,15 @@ from typing import Any, Protocol
 import pytest
 from tests.ports import take
 
-from lamina_kit import otlp_export, trace
 from lamina_kit.clock import RealClock
-from lamina_kit.layer import LayerState
-from lamina_kit.operations_config import OperationsConfig
-from lamina_kit.otlp import Exported, Resource
-from lamina_kit.otlp_export import BATCH, Exporter, Pace
+from lamina_kit.layer.state import LayerState
+from lamina_kit.operations import otlp_export
+from lamina_kit.operations.otlp import Exported, Resource
+from lamina_kit.operations.otlp_export import BATCH, Exporter, Pace
+from lamina_kit.operations.settings import OperationsConfig
 from lamina_kit.rng import Rng
-from lamina_kit.trace import SpanRecord
+from lamina_kit.telemetry import trace
+from lamina_kit.telemetry.trace import SpanRecord
 
 pytestmark = pytest.mark.real_time("threads and sockets")
 FAST = Pace(gather_s=0.01, first_retry_s=0.01, longest_retry_s=0.02, give_up_s=30.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_kit.pressure import WINDOWS_S, Pressure
+from lamina_kit.telemetry.pressure import WINDOWS_S, Pressure
 
 _S = 1_000_000_000
 

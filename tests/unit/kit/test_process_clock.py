@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamina_kit.process import ids_of
-from lamina_kit.process_clock import START_FILE, JoinedClock, end_time, ground_clock
+from lamina_kit.process.clock import START_FILE, JoinedClock, end_time, ground_clock
+from lamina_kit.process.main import ids_of
 
 SECOND = 10**9
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lamina_kit.errors import FailedPrecondition, InvalidArgument
-from lamina_kit.process_options import read
-from lamina_kit.security import PLAIN, Security, TlsFiles
+from lamina_kit.process.options import read
+from lamina_kit.security.transport import PLAIN, Security, TlsFiles
 
 WORDS = ("--host", "h2", "--state-dir", "/s", "--listen", "unix:/run/m.sock", "--upstream", "hardware=unix:/run/h.sock")
 

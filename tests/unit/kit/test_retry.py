@@ -15,7 +15,7 @@ from tests.virtual_time import clock_of_loop
 
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition, LaminaError, NotFound, Unavailable
-from lamina_kit.retry import PATIENT_NS, Retry, is_lost
+from lamina_kit.rpc.retry import PATIENT_NS, Retry, is_lost
 
 LOST = AioRpcError(grpc.StatusCode.UNAVAILABLE, Metadata(), Metadata(), details="gone")
 LATE = AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, Metadata(), Metadata(), details="late")

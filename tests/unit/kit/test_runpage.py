@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_kit.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
-from lamina_kit.runpage import (
+from lamina_kit.bus.run_page import (
     DIRTY_ALL,
     EXIT_OFFSET,
     FXSAVE_OFFSET,
@@ -17,6 +16,7 @@ from lamina_kit.runpage import (
     RunPage,
     Segment,
 )
+from lamina_kit.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 
 
 def fresh() -> RunPage:

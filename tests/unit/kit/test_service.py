@@ -15,15 +15,16 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from lamina_kit import channel as channels
-from lamina_kit import log, status
 from lamina_kit.clock import RealClock
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, Unavailable
-from lamina_kit.interceptor import Guard
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import connect, serve
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.security import Security
-from lamina_kit.service import connect, serve
+from lamina_kit.rpc import channel as channels
+from lamina_kit.rpc import status
+from lamina_kit.rpc.interceptor import Guard
+from lamina_kit.security.transport import Security
+from lamina_kit.telemetry import log
 
 pytestmark = pytest.mark.real_time("serves sockets")
 
@@ -198,7 +199,7 @@ async def test_a_foreign_client_without_a_deadline_gets_one(state: LayerState) -
 
 def test_log_lines_are_json_with_their_trace(state: LayerState) -> None:
     """A line carries the layer and host of its work, its trace and the stack's wall time."""
-    from lamina_kit import trace
+    from lamina_kit.telemetry import trace
 
     stream = io.StringIO()
     log.configure(json=True, level="info", stream=stream, wall_ns=lambda: 1_767_225_600_123_456_789)

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from lamina_kit import sessions as module
 from lamina_kit.clock import Clock
 from lamina_kit.errors import Aborted, FailedPrecondition, InvalidArgument, ResourceExhausted
-from lamina_kit.inproc import LocalServer
-from lamina_kit.layer import LayerState
+from lamina_kit.layer import sessions as module
+from lamina_kit.layer.owner_session import OwnerSession
+from lamina_kit.layer.service import local
+from lamina_kit.layer.sessions import GRACE_NS, TOLD_NS, SessionKey, Sessions, SessionState
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import local
-from lamina_kit.session import OwnerSession
-from lamina_kit.sessions import GRACE_NS, TOLD_NS, SessionKey, Sessions, SessionState
+from lamina_kit.rpc.inproc.local import LocalServer
 
 OWNER = "h1/mmu"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.state_lock import LOCK_FILE, STARTS_FILE, StateLock
+from lamina_kit.process.state_lock import LOCK_FILE, STARTS_FILE, StateLock
 
 
 def test_a_second_holder_is_told_who_has_it(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lamina_kit import trace
 from lamina_kit.errors import NotFound
 from lamina_kit.rng import Rng
-from lamina_kit.trace import Recorder, SpanRing, TraceContext
+from lamina_kit.telemetry import trace
+from lamina_kit.telemetry.trace import Recorder, SpanRing, TraceContext
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

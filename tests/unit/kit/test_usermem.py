@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.user_memory import MAX_COPY, UserMemory
 from lamina_kit.effects import NeedFault
 from lamina_kit.errors import DataLoss, InvalidArgument, OutOfRange, ResourceExhausted
-from lamina_kit.membus import MemoryBus
 from lamina_kit.paging import ACCESSED, DIRTY, NX, PAGE_SIZE, PRESENT, PS, RW, US, index
-from lamina_kit.usermem import MAX_COPY, UserMemory
 
 ROOT = 0x1000
 VA = 0x40_0000

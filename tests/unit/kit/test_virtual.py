@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, Unimplemented
-from lamina_kit.virtual import VirtualLoop
-from lamina_kit.virtual_clock import VirtualClock
+from lamina_kit.virtual.clock import VirtualClock
+from lamina_kit.virtual.loop import VirtualLoop
 
 SECOND = 10**9
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual.loop import VirtualLoop
 
 
 def history(seed: int, write: Callable[[VirtualLoop, list[Any]], Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from lamina.mmu.v1 import policies_pb2 as pb
 from tests.contract.mmu.refusal import expect_refused
 from tests.contract.mmu.stack import Stack
 
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual.loop import VirtualLoop
 
 
 def test_a_virtual_clock_has_no_plugs(tmp_path: Path) -> None:

@@ -15,22 +15,22 @@ from tests.property.mmu.world import PAGE, BytesRam, DictSwap, World
 from lamina_kit.config import load
 from lamina_kit.effects import WaitFor
 from lamina_kit.errors import DataLoss, FailedPrecondition, InvalidArgument, LaminaError, NotFound, ResourceExhausted
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment
 from lamina_mmu.config import MmuConfig
-from lamina_mmu.domain.group import GroupTree
+from lamina_mmu.domain.groups.group import GroupTree
 from lamina_mmu.domain.handles import Handle, HandleTable
 from lamina_mmu.domain.hold import Age, Hold, Opened, Revocation
 from lamina_mmu.domain.object import MemoryObject
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.requests import MOST, RequestLog
-from lamina_mmu.domain.vma import Vma
-from lamina_mmu.domain.vmas import MAX_MAPPINGS, VmaList
-from lamina_mmu.engines.model.machine import Machine
-from lamina_mmu.engines.model.ownership import once
-from lamina_mmu.engines.model.withdraw import MOST_RANGES, ranges_of
-from lamina_mmu.io.swap_file import SwapFile
+from lamina_mmu.domain.spaces.vma import Vma
+from lamina_mmu.domain.spaces.vmas import MAX_MAPPINGS, VmaList
+from lamina_mmu.engines.model.calls.ownership import once
+from lamina_mmu.engines.model.machine.state import Machine
+from lamina_mmu.engines.model.withdrawal.users import MOST_RANGES, ranges_of
+from lamina_mmu.io.swap.files import SwapFile
 from lamina_mmu.server import build
 
 

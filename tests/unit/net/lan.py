@@ -6,8 +6,8 @@ import heapq
 import random
 from dataclasses import dataclass, field
 
-from lamina_net.address import Subnet, format_address
-from lamina_net.routes import Route
+from lamina_net.ip.routes import Route
+from lamina_net.packets.address import Subnet, format_address
 from lamina_net.stack import Stack, StackConfig
 from lamina_net.tcp.interface import Event, EventKind
 

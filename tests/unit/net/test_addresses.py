@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_net.address import (
+from lamina_net.packets.address import (
     Subnet,
     format_address,
     is_loopback,

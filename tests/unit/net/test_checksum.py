@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_net.checksum import checksum, is_right, pseudo_sum, updated, word_sum
+from lamina_net.packets.checksum import checksum, is_right, pseudo_sum, updated, word_sum
 
 
 def looped_sum(data: bytes) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_net import icmp, ipv4, udp
-from lamina_net.icmp import Message
-from lamina_net.ipv4 import Packet
-from lamina_net.refusal import Refusal
-from lamina_net.udp import Datagram
+from lamina_net.packets import icmp, ipv4, udp
+from lamina_net.packets.icmp import Message
+from lamina_net.packets.ipv4 import Packet
+from lamina_net.packets.refusal import Refusal
+from lamina_net.packets.udp import Datagram
 
 A, B = 0xC0000201, 0xC0000202
 QUESTION = Packet(A, B, ipv4.UDP, udp.build(A, B, Datagram(5000, 53, b"who is there")))

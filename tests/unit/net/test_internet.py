@@ -6,13 +6,13 @@ import pytest
 from tests.unit.net.lan import NETWORK
 from tests.unit.net.test_stack import opened, packets
 
-from lamina_net import arp, ethernet, icmp, ipv4
-from lamina_net.address import LOOPBACK, Subnet
-from lamina_net.interface import MAX_GROUPS, Interface, InterfaceAddress
-from lamina_net.internet import LOOPBACK_NAME, Internet
-from lamina_net.ipv4 import Packet
-from lamina_net.refusal import Refusal
-from lamina_net.routes import Route
+from lamina_net.ip.interface import MAX_GROUPS, Interface, InterfaceAddress
+from lamina_net.ip.internet import LOOPBACK_NAME, Internet
+from lamina_net.ip.routes import Route
+from lamina_net.packets import arp, ethernet, icmp, ipv4
+from lamina_net.packets.address import LOOPBACK, Subnet
+from lamina_net.packets.ipv4 import Packet
+from lamina_net.packets.refusal import Refusal
 from lamina_net.stack import Stack
 from lamina_net.tcp.interface import Endpoint, Errno, Refused
 

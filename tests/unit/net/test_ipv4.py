@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_net import ipv4
-from lamina_net.checksum import checksum
-from lamina_net.ipv4 import Packet
-from lamina_net.refusal import Refusal
+from lamina_net.packets import ipv4
+from lamina_net.packets.checksum import checksum
+from lamina_net.packets.ipv4 import Packet
+from lamina_net.packets.refusal import Refusal
 
 HEADER = bytes.fromhex("4500 0073 0000 4000 4011 b861 c0a80001 c0a800c7")
 PACKET = HEADER + bytes(range(95))

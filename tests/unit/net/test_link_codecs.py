@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_net import arp, ethernet
-from lamina_net.arp import ArpPacket
-from lamina_net.ethernet import Frame
-from lamina_net.refusal import Refusal
+from lamina_net.packets import arp, ethernet
+from lamina_net.packets.arp import ArpPacket
+from lamina_net.packets.ethernet import Frame
+from lamina_net.packets.refusal import Refusal
 
 ALICE, BOB = bytes.fromhex("02000000000a"), bytes.fromhex("02000000000b")
 REQUEST = bytes.fromhex("0001 0800 06 04 0001 02000000000a c0000201 000000000000 c0000202")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from tests.property.net.test_merging import A, B, World
 
-from lamina_net import ipv4
 from lamina_net.offload.merging import Run, merged
+from lamina_net.packets import ipv4
 from lamina_net.tcp.segment import ACK, CWR, ECE, FIN, PSH, RST, SYN, URG, Options, Segment, build, parse
 from lamina_net.tcp.sequence import MASK
 

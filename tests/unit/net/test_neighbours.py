@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_net import arp
-from lamina_net.address import BROADCAST_MAC
-from lamina_net.arp import ArpPacket
-from lamina_net.neighbours import (
+from lamina_net.ip.neighbours import (
     LOCK_NS,
     MAX_WAITING,
     MAX_WAITING_TOTAL,
@@ -17,6 +14,9 @@ from lamina_net.neighbours import (
     Outcome,
     Question,
 )
+from lamina_net.packets import arp
+from lamina_net.packets.address import BROADCAST_MAC
+from lamina_net.packets.arp import ArpPacket
 
 ME, PEER, OTHER = 0x0A000001, 0x0A000002, 0x0A000003
 MY_MAC, PEER_MAC, EVIL_MAC = (bytes([2, 0, 0, 0, 0, last]) for last in (1, 2, 0xEE))

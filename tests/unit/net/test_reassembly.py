@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_net import ipv4
-from lamina_net.ipv4 import Packet
-from lamina_net.limiter import RateLimiter
-from lamina_net.reassembly import LIFETIME_NS, MAX_FRAGMENTS, Reassembly
-from lamina_net.refusal import Refusal
+from lamina_net.ip.reassembly import LIFETIME_NS, MAX_FRAGMENTS, Reassembly
+from lamina_net.packets import ipv4
+from lamina_net.packets.ipv4 import Packet
+from lamina_net.packets.refusal import Refusal
+from lamina_net.rate_limiter import RateLimiter
 
 WHOLE = Packet(1, 2, ipv4.UDP, bytes(range(200)), identification=7, options=b"\x94\x04\x00\x00")
 

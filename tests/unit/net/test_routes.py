@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_net.address import Subnet, parse_subnet, subnet
-from lamina_net.routes import Route, RouteTable
+from lamina_net.ip.routes import Route, RouteTable
+from lamina_net.packets.address import Subnet, parse_subnet, subnet
 
 
 def net(text: str) -> Subnet:

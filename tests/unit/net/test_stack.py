@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from tests.unit.net.lan import NETWORK, SECOND, Host, Lan
 
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.address import BROADCAST_MAC, LOOPBACK
-from lamina_net.ethernet import Frame
-from lamina_net.icmp import Message
-from lamina_net.ipv4 import Packet
-from lamina_net.refusal import Refusal
+from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.address import BROADCAST_MAC, LOOPBACK
+from lamina_net.packets.ethernet import Frame
+from lamina_net.packets.icmp import Message
+from lamina_net.packets.ipv4 import Packet
+from lamina_net.packets.refusal import Refusal
 from lamina_net.tcp.interface import Endpoint, Errno, EventKind, Handle, Refused
 
 PING = bytes([8, 0, 0, 0, 0, 0, 0, 1]) + b"payload"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.unit.net.lan import NETWORK, SECOND, Host, Lan
 from tests.unit.net.test_stack import opened
 
-from lamina_net.address import LOOPBACK
+from lamina_net.packets.address import LOOPBACK
 from lamina_net.tcp.config import SocketOptions
 from lamina_net.tcp.interface import Endpoint, Errno, EventKind, Handle, Readiness, Refused
 

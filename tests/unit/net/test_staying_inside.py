@@ -7,10 +7,10 @@ from tests.unit.net.lan import NETWORK, SECOND, Host, Lan
 from tests.unit.net.test_stack import messages, opened, packets, to_host
 from tests.unit.net.test_udp_sockets import GROUP, bound, send
 
-from lamina_net import icmp, ipv4
-from lamina_net.address import LOOPBACK
-from lamina_net.datagrams import DatagramOptions
-from lamina_net.ipv4 import Packet
+from lamina_net.packets import icmp, ipv4
+from lamina_net.packets.address import LOOPBACK
+from lamina_net.packets.ipv4 import Packet
+from lamina_net.sockets.datagrams import DatagramOptions
 from lamina_net.tcp.interface import Endpoint, Errno, Refused
 
 

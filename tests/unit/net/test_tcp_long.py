@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from tests.unit.net.tcp_script import PLAIN, Script
 
-from lamina_net import ipv4
 from lamina_net.offload.long_packets import LongFrame, LongPacket, cut, long_packet
+from lamina_net.packets import ipv4
 from lamina_net.stack import Stack, StackConfig
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint, Packet, Refused

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tests.unit.net.tcp_script import PLAIN, Script
 
 from lamina_net.tcp.config import Congestion, SocketOptions
-from lamina_net.tcp.reordering import Reordering
+from lamina_net.tcp.connection.reordering import Reordering
 
 RENO = SocketOptions(congestion=Congestion.NEWRENO, nodelay=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_net.refusal import Refusal
+from lamina_net.packets.refusal import Refusal
 from lamina_net.tcp import segment as tcp
 from lamina_net.tcp.segment import ACK, FIN, NO_OPTIONS, PSH, SYN, Options, Segment
 

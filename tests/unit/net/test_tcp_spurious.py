@@ -8,8 +8,8 @@ import pytest
 from tests.unit.net.tcp_script import PLAIN, Script
 
 from lamina_net.tcp.config import Congestion, SocketOptions
-from lamina_net.tcp.congestion import controller
-from lamina_net.tcp.flight import Flight, Sent
+from lamina_net.tcp.connection.congestion import controller
+from lamina_net.tcp.connection.flight import Flight, Sent
 
 DOUBTS = replace(PLAIN, spurious_timeouts=True)
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from tests.unit.net.tcp_script import PLAIN, Script
 
-from lamina_net.tcp import timers
 from lamina_net.tcp.config import Congestion, SocketOptions
-from lamina_net.tcp.flight import Flight, Sent
+from lamina_net.tcp.connection.flight import Flight, Sent
+from lamina_net.tcp.processing import timers
 
 PROBES = replace(PLAIN, tail_probes=True)
 RENO = SocketOptions(congestion=Congestion.NEWRENO, nodelay=True)

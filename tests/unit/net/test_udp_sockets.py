@@ -6,10 +6,10 @@ import pytest
 from tests.unit.net.lan import NETWORK, Host, Lan
 from tests.unit.net.test_stack import opened, packets, received, to_host
 
-from lamina_net import icmp, ipv4
-from lamina_net.address import BROADCAST, LOOPBACK
-from lamina_net.datagrams import DatagramOptions
-from lamina_net.ipv4 import Packet
+from lamina_net.packets import icmp, ipv4
+from lamina_net.packets.address import BROADCAST, LOOPBACK
+from lamina_net.packets.ipv4 import Packet
+from lamina_net.sockets.datagrams import DatagramOptions
 from lamina_net.stack import StackConfig
 from lamina_net.tcp.interface import Endpoint, Errno, EventKind, Handle, Readiness, Refused
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from lamina_kit.errors import NotFound
-from lamina_kit.events import EventLog
-from lamina_kit.faults import FaultState, FaultTable, Wish
+from lamina_kit.faults.table import FaultState, FaultTable, Wish
 from lamina_kit.rng import Rng
+from lamina_kit.telemetry.events import EventLog
 from lamina_orchestrator.faults import OrchestratorFaults
 from lamina_orchestrator.io.agents import Agents
 from lamina_orchestrator.io.connector import ChannelConnector

@@ -133,7 +133,7 @@ def test_made_folders_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "module"),
     [
-        ("kit/lamina_kit/membus.py", "lamina_kit.membus"),
+        ("kit/lamina_kit/bus/memory.py", "lamina_kit.bus.memory"),
         ("services/container-runtime/lamina_container_runtime/domain/__init__.py", "lamina_container_runtime.domain"),
         ("tests/conftest.py", None),
     ],

@@ -58,7 +58,7 @@ RIGHT = [
     (modules.init_is_empty, "kit/lamina_kit/__init__.py", ""),
     (modules.module_is_short, MODULE, '"""Doc.\n\nLonger than 400 lines\nbecause tables.\n"""\n' + "x = 1\n" * 401),
     (modules.functions_are_short, MODULE, 'def f():\n    """' + "x\n" * 80 + '"""\n    return 1\n'),
-    (modules.name_says_something, "kit/lamina_kit/membus.py", ""),
+    (modules.name_says_something, "kit/lamina_kit/bus/memory.py", ""),
     (modules.annotations_are_postponed, "kit/lamina_kit/__init__.py", ""),
     (modules.public_things_are_documented, MODULE, '"""Doc."""\ndef _f():\n    return 1\n'),
     (modules.nothing_is_swallowed, MODULE, HANDLER.format("OSError as error", "log(error)")),

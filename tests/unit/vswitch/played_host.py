@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from lamina_net.address import LOOPBACK
+from lamina_net.packets.address import LOOPBACK
 from lamina_vswitch.domain.nat.host import Accepted, Arrived, HostError
 from lamina_vswitch.domain.nat.table import Endpoint
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_kit.rng import Rng
-from lamina_net import ipv4, udp
-from lamina_net.address import Subnet, parse_address
-from lamina_net.limiter import RateLimiter
+from lamina_net.packets import ipv4, udp
+from lamina_net.packets.address import Subnet, parse_address
+from lamina_net.rate_limiter import RateLimiter
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.kernel import (
     DESTINATION_CHANGED,

@@ -8,7 +8,7 @@ import pytest
 
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
-from lamina_net import icmp, ipv4, udp
+from lamina_net.packets import icmp, ipv4, udp
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, RST, SYN, Segment
 from lamina_vswitch.domain.drop import DropReason

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from tests.unit.vswitch.test_nat_gateway import Bench
 
-from lamina_net import ipv4
+from lamina_net.packets import ipv4
 from lamina_net.tcp.config import Ecn, TcpConfig
 from lamina_net.tcp.layer import TcpLayer
 from lamina_net.tcp.segment import ACK, SYN, Segment, parse

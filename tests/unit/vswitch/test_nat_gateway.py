@@ -6,9 +6,9 @@ import pytest
 from tests.unit.vswitch.played_host import PlayedHost, Socket
 
 from lamina_kit.rng import Rng
-from lamina_net import icmp, ipv4, udp
-from lamina_net.address import LOOPBACK, Subnet
 from lamina_net.offload.long_packets import LongPacket, cut
+from lamina_net.packets import icmp, ipv4, udp
+from lamina_net.packets.address import LOOPBACK, Subnet
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint as TcpEndpoint
 from lamina_net.tcp.interface import EventKind, Refused

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.unit.vswitch.played_host import Socket
 from tests.unit.vswitch.test_nat_gateway import GUEST, NS, PEER, Bench, udp_packet
 
-from lamina_net import ipv4
-from lamina_net.address import LOOPBACK
+from lamina_net.packets import ipv4
+from lamina_net.packets.address import LOOPBACK
 from lamina_net.tcp.interface import Endpoint as TcpEndpoint
 from lamina_vswitch.domain.nat.forwards import ForwardDefinition
 from lamina_vswitch.domain.nat.host import HostError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_net import icmp, ipv4, udp
-from lamina_net.address import parse_address
-from lamina_net.checksum import is_right, pseudo_sum
+from lamina_net.packets import icmp, ipv4, udp
+from lamina_net.packets.address import parse_address
+from lamina_net.packets.checksum import is_right, pseudo_sum
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, FIN, RST, SYN, Segment
 from lamina_vswitch.domain.drop import DropReason

@@ -10,8 +10,8 @@ import pytest
 
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError, Unavailable
-from lamina_kit.virtual import VirtualLoop
-from lamina_kit.virtual_clock import VirtualClock
+from lamina_kit.virtual.clock import VirtualClock
+from lamina_kit.virtual.loop import VirtualLoop
 from lamina_vswitch.io.nic_driver import HardwareBelow, NicDriver, NicWish
 from lamina_vswitch.io.nic_port import NicPort
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lamina_net.address import parse_subnet
+from lamina_net.packets.address import parse_subnet
 from lamina_vswitch.domain.definition import Origin, PortDefinition, SwitchDefinition
 from lamina_vswitch.domain.dhcp.lease import FOREVER, Lease, LeaseOrigin
 from lamina_vswitch.domain.dns.message import Type

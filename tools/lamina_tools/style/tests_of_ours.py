@@ -59,7 +59,7 @@ def tests_do_not_sleep(source: Source) -> Iterator[str]:
     """
     if source.path.parts[0] != "tests" or source.path.name == "conftest.py":
         return
-    is_virtual = source.path.parts[1] == "simulation" or "from lamina_kit.virtual import" in source.text
+    is_virtual = source.path.parts[1] == "simulation" or "from lamina_kit.virtual.loop import" in source.text
     for name, call in calls(source.nodes):
         yields = len(call.args) == 1 and isinstance(call.args[0], ast.Constant) and call.args[0].value == 0
         if is_virtual and name == "asyncio.sleep":

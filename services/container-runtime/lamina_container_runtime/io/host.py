@@ -13,13 +13,13 @@ from pathlib import Path
 import grpc
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 
-from lamina_kit.channel import Channel
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.user_memory import UserMemory
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.membus import MemoryBus
-from lamina_kit.service import Environment
-from lamina_kit.session import OwnerSession
-from lamina_kit.status import rpc_error
-from lamina_kit.usermem import UserMemory
+from lamina_kit.layer.owner_session import OwnerSession
+from lamina_kit.layer.service import Environment
+from lamina_kit.rpc.channel import Channel
+from lamina_kit.rpc.status import rpc_error
 
 HARDWARE, MMU = 0, 1
 """Places of the sessions, in the order in which they are opened."""

@@ -27,14 +27,14 @@ from lamina_container_runtime.engines.model.effects import (
     SpaceRef,
 )
 from lamina_container_runtime.engines.model.kernel.abi import PROT_EXEC, PROT_READ, PROT_WRITE
-from lamina_kit.channel import Channel
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import RunPage
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError, NotFound
-from lamina_kit.membus import MemoryBus
-from lamina_kit.retry import Retry, is_lost
+from lamina_kit.layer.owner_session import OwnerSession
 from lamina_kit.rng import Rng
-from lamina_kit.runpage import RunPage
-from lamina_kit.session import OwnerSession
+from lamina_kit.rpc.channel import Channel
+from lamina_kit.rpc.retry import Retry, is_lost
 
 T = TypeVar("T")
 _PIECE = 1 << 20

@@ -16,10 +16,10 @@ from lamina_container_runtime.engines.model.effects import RunResult, Spawn, Wai
 from lamina_container_runtime.engines.model.kernel.thread import Thread
 from lamina_container_runtime.io.lower import Lower
 from lamina_container_runtime.io.runs import Runs
-from lamina_kit import log, trace
 from lamina_kit.clock import Clock
 from lamina_kit.driver import drive
 from lamina_kit.effects import Effect, Sleep, Step
+from lamina_kit.telemetry import log, trace
 
 T = TypeVar("T")
 TRACED_EFFECTS = 400

@@ -12,7 +12,7 @@ from lamina.hardware.v1 import hardware_pb2
 from lamina_container_runtime.engines.model.effects import ContextRef, RunEnd, RunResult
 from lamina_container_runtime.io.lower import Lower
 from lamina_kit.errors import FailedPrecondition, Internal, Unavailable
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 _ENDS = {
     hardware_pb2.EXIT_REASON_BUDGET: RunEnd.BUDGET,

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from lamina_hardware.domain.counts import REASONS, Counts
+from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.errors import InvalidArgument
-from lamina_kit.runpage import ExitReason
 
 MAX_MILLICYCLES = 10**12
 FREQUENCY_HZ = 1_000_000_000

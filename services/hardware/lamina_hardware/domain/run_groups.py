@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
-from lamina_kit.pressure import Pressure
+from lamina_kit.telemetry.pressure import Pressure
 
 ROOT = ""
 DEFAULT_WEIGHT = 100

@@ -40,7 +40,7 @@ from typing import Any, Protocol
 from lamina_hardware.domain.contexts import Given
 from lamina_hardware.domain.pending import Pending
 from lamina_hardware.domain.tlb import TlbContent
-from lamina_kit.runpage import RunPage
+from lamina_kit.bus.run_page import RunPage
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class CoreRun:
 
 @dataclass(slots=True)
 class Stopped:  # not frozen: it is made at every exit
-    """How a core stopped: `reason` is a `lamina_kit.runpage.ExitReason`; `instructions` counts from the run's begin.
+    """How a core stopped: `reason` is an `ExitReason` of the run page; `instructions` counts from the run's begin.
 
     `paused` means that the core was only asked to stop for a moment: `reason` is then nothing, and the run goes on.
     `asleep` means so too, but that it goes on only when something wakes it; `access` is to be done before it does.

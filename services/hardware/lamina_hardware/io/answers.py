@@ -17,24 +17,24 @@ from lamina_hardware.io.control import (
 )
 from lamina_hardware.io.mode import linear_rip
 from lamina_hardware.io.native import Word, compiled, linked, load32, load64, store64, u64, word
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
 
 _0, _1, _2, _3, _8 = (u64(n) for n in (0, 1, 2, 3, 8))
 _32 = u64(32)
 _LOW = u64(0xFFFF_FFFF)
 
-PAGE_EXIT_DATA = u64(runpage.EXIT_OFFSET + 12 * 8)
+PAGE_EXIT_DATA = u64(run_page.EXIT_OFFSET + 12 * 8)
 """Word `io_data` of the exit record: where a holder puts what an INS reads."""
 
-PAGE_INPUT_WAITS = u64(runpage.ENGINE_OFFSET + 0x28)
+PAGE_INPUT_WAITS = u64(run_page.ENGINE_OFFSET + 0x28)
 """Word of the engine's own: 1 when the INS at RIP was reported, and takes the holder's answer when it runs again."""
 
-_PAGE_TSC = u64(runpage.TSC_OFFSET)
-_PAGE_CPUID = u64(runpage.CPUID_OFFSET)
-_PAGE_CPUID_COUNT = u64(runpage.CPUID_OFFSET - 8)
+_PAGE_TSC = u64(run_page.TSC_OFFSET)
+_PAGE_CPUID = u64(run_page.CPUID_OFFSET)
+_PAGE_CPUID_COUNT = u64(run_page.CPUID_OFFSET - 8)
 _RDTSC = u64(7)  # bit of the control table's first word
 _CPUID_ENTRY = u64(24)
-_CPUID_ENTRIES = u64(runpage.CPUID_ENTRIES)
+_CPUID_ENTRIES = u64(run_page.CPUID_ENTRIES)
 
 
 @compiled("uint64(uint64)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina_hardware.engines.interface import ApicAccess
-from lamina_kit.runpage import DIRTY_GPRS, RunPage
+from lamina_kit.bus.run_page import DIRTY_GPRS, RunPage
 
 TARGET_MSR = 16
 """As a target: the value goes to EDX:EAX; below it is the number of a general register."""

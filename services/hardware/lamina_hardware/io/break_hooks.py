@@ -51,7 +51,7 @@ from lamina_hardware.io.fill import flush_tlb
 from lamina_hardware.io.hooks import callback
 from lamina_hardware.io.mode import linear_rip
 from lamina_hardware.io.native import Word, call1, compiled, linked, load64, put, store64, u64, word
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
 
 _0, _1, _2, _4, _8, _16 = (u64(n) for n in (0, 1, 2, 4, 8, 16))
 _BYTE = u64(0xFF)
@@ -60,8 +60,8 @@ _NOWHERE = ~_0
 _DR6_HITS = u64(15)
 _DR7_DETECT = u64(1 << 13)
 _TYPE_WRITE = 17
-_EVENT = u64(runpage.TSC_OFFSET + 0x20)
-_EVENT_VALID, _EVENT_EXCEPTION = u64(runpage.EVENT_VALID), u64(runpage.EVENT_EXCEPTION)
+_EVENT = u64(run_page.TSC_OFFSET + 0x20)
+_EVENT_VALID, _EVENT_EXCEPTION = u64(run_page.EVENT_VALID), u64(run_page.EVENT_EXCEPTION)
 
 
 @compiled("uint64(uint64)")

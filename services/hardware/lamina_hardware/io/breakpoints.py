@@ -25,7 +25,7 @@ from lamina_hardware.io.control import (
     RUN_PAGE,
 )
 from lamina_hardware.io.native import Word, compiled, load64, put, u64, word
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
 
 _0, _1, _2, _3, _4, _8, _12 = (u64(n) for n in (0, 1, 2, 3, 4, 8, 12))
 _OFFSET, _PAGE = u64(4095), u64(4096)
@@ -33,7 +33,7 @@ _CR4_DE = u64(1 << 3)
 _ENABLED = u64(0xFF)  # in DR7: L and G of each
 _SIZES = u64(0x4821)  # bytes by LEN, four bits each: 1, 2, 8, 4
 _WRITES, _PORTS = _1, _2  # R/W of DR7
-PAGE_DR = u64(runpage.STATE_OFFSET + 0x10)
+PAGE_DR = u64(run_page.STATE_OFFSET + 0x10)
 PAGE_DR6, PAGE_DR7 = PAGE_DR + u64(32), PAGE_DR + u64(40)
 
 ARMED_CODE, ARMED_DATA, ARMED_PORTS = u64(0x00F), u64(0x0F0), u64(0xF00)

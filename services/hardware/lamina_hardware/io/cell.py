@@ -28,13 +28,13 @@ from lamina_hardware.io import unicorn_layout as layout
 from lamina_hardware.io.breakpoints import ARMED_DATA
 from lamina_hardware.io.emulator import Emulator
 from lamina_hardware.io.local_apic import InterruptedRun
-from lamina_kit import atomics, runpage
+from lamina_kit.bus import atomics, run_page
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import RunPage
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import RunPage
 
 _MANY_FRAMES = 64
-_EVENT = runpage.TSC_OFFSET + 0x20
+_EVENT = run_page.TSC_OFFSET + 0x20
 _FRAME = 0x000F_FFFF_FFFF_F000
 
 
@@ -115,7 +115,7 @@ class CoreCell:
         words[_FAILURES] = len(self._bus.failed_frames)
         words[_CONSUMED] = work.consumed
         words[_BUDGET] = budget = work.budget or control.NO_LIMIT
-        if ctypes.c_uint64.from_address(page + _EVENT).value & _EVENT_BITS == runpage.EVENT_VALID:
+        if ctypes.c_uint64.from_address(page + _EVENT).value & _EVENT_BITS == run_page.EVENT_VALID:
             self._ask(int(control.REQUEST_EVENT))
         words[_LIMIT] = budget  # before the look at REQUEST: who asks sets that first, and then this
         if words[_REQUEST]:
@@ -295,7 +295,7 @@ _RUN_PAGE, _EPTP, _EXCEPTIONS, _CPUID, _SYSCALL, _CONTROLS, _CONSUMED, _BUDGET, 
         control.HALTS,
     )
 )
-_EVENT_BITS = runpage.EVENT_VALID | runpage.EVENT_EXCEPTION
+_EVENT_BITS = run_page.EVENT_VALID | run_page.EVENT_EXCEPTION
 _OBSERVATION = int(control.OBSERVATION)
 _BREAKS, _BREAKS_WANTED, _ARMED_DATA = int(control.BREAKS), int(control.BREAKS_WANTED), int(ARMED_DATA)
 _REARM, _RAM_SIZE = int(outcome.REARM), int(control.RAM_SIZE)

@@ -56,10 +56,10 @@ from lamina_hardware.io.outcome import (
 )
 from lamina_hardware.io.registers import set_cr0, set_cr4
 from lamina_hardware.io.walk_steps import SET_BITS
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
 
 _0, _1, _2, _3, _4, _7, _8, _12, _15, _16 = (u64(n) for n in (0, 1, 2, 3, 4, 7, 8, 12, 15, 16))
-_PAGE_CR8 = u64(runpage.CONTROL_OFFSET + 0x20)
+_PAGE_CR8 = u64(run_page.CONTROL_OFFSET + 0x20)
 _APIC_TPR = u64(0x80)
 _PROTECTION = RAISES | u64(13)
 

@@ -56,10 +56,10 @@ from lamina_hardware.io.native import (
     u64,
     word,
 )
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
 
 _0, _1, _2, _3, _7, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 7, 8, 16))
-_POSTED = u64(runpage.POSTED_OFFSET)
+_POSTED = u64(run_page.POSTED_OFFSET)
 _MSR_MAP_BYTES = u64(MSR_MAP_BYTES)
 
 MSR_EXITS, MSR_SHADOW, MSR_REFUSED = u64(0), u64(1), u64(2)

@@ -23,8 +23,8 @@ from lamina_hardware.engines.interface import CoreEngine, CorePath
 from lamina_hardware.io import core_capabilities
 from lamina_hardware.io.kvm import abi
 from lamina_kit import numba_cache
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.membus import MemoryBus
 
 _FILE = "walker-selftest.json"
 _LIMIT_S = 300

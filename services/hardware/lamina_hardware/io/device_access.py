@@ -42,7 +42,7 @@ from lamina_hardware.io.outcome import (
     record,
     settle,
 )
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
 
 _0, _1, _2, _3, _4, _7, _8, _15 = (u64(n) for n in (0, 1, 2, 3, 4, 7, 8, 15))
 _16 = u64(16)
@@ -50,13 +50,13 @@ _BYTE = u64(0xFF)
 _OFFSET = u64(4095)
 _RSI, _RDI = u64(6 * 8), u64(7 * 8)
 
-PAGE_LOAD = u64(runpage.ENGINE_OFFSET + 0x30)
+PAGE_LOAD = u64(run_page.ENGINE_OFFSET + 0x30)
 """Word of the engine's own: a read of device memory that waits for its answer; 0: none does.
 
 Bit 0 valid, 1 sign-extended, 2 the second byte of the register · 8–11 register · 16–19 bytes read · 24–27 bytes filled.
 """
 _WENT_ON = u64(1 << 18)  # a posted write: done, and no exit
-_PAGE_KEPT = u64(runpage.ENGINE_OFFSET + 0x38)  # what the register held before
+_PAGE_KEPT = u64(run_page.ENGINE_OFFSET + 0x38)  # what the register held before
 
 
 @compiled("uint64(uint64, uint64)")

@@ -32,11 +32,11 @@ from lamina_hardware.io.core_threads import CoreThread
 from lamina_hardware.io.interrupt_controller import InterruptController
 from lamina_hardware.io.pace import Pace
 from lamina_hardware.io.stale import Stale
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import RunPage
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import RunPage
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual.loop import VirtualLoop
 
 Deliver = Callable[[Ended], None]
 Throttled = Callable[[RunGroup], None]

@@ -48,15 +48,15 @@ from lamina_hardware.io.outcome import (
     record,
 )
 from lamina_hardware.io.qualification import qualify
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
 
 _0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
 _BYTE = u64(0xFF)
-_EVENT = u64(runpage.TSC_OFFSET + 0x20)
-_EVENT_CODE = u64(runpage.TSC_OFFSET + 0x28)
-_EVENT_VALID = u64(runpage.EVENT_VALID)
-_EVENT_ERROR_CODE = u64(runpage.EVENT_ERROR_CODE)
-_EVENT_EXCEPTION = u64(runpage.EVENT_EXCEPTION)
+_EVENT = u64(run_page.TSC_OFFSET + 0x20)
+_EVENT_CODE = u64(run_page.TSC_OFFSET + 0x28)
+_EVENT_VALID = u64(run_page.EVENT_VALID)
+_EVENT_ERROR_CODE = u64(run_page.EVENT_ERROR_CODE)
+_EVENT_EXCEPTION = u64(run_page.EVENT_EXCEPTION)
 _INVALID_OPCODE, _PROTECTION, _PAGE = (u64(n) for n in (6, 13, 14))
 _WITH_CODE = u64(1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17 | 1 << 21)
 _OPCODE_INT3, _OPCODE_INTO, _OPCODE_INT1 = u64(0xCC), u64(0xCE), u64(0xF1)

@@ -99,15 +99,15 @@ from lamina_hardware.io.outcome import (
 )
 from lamina_hardware.io.registers import flags
 from lamina_hardware.io.sysenter import enter_sysenter
-from lamina_kit import runpage
-from lamina_kit.runpage import Activity
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import Activity
 
 _0, _1, _2, _3, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 8, 16))
 _BYTE = u64(0xFF)
 _OFFSET = u64(4095)
 _EFER_SCE = _1
 _DR6_SINGLE_STEP = u64(1 << 14)
-PAGE_ACTIVITY = u64(runpage.STATE_OFFSET + 8)
+PAGE_ACTIVITY = u64(run_page.STATE_OFFSET + 8)
 HALTED, WAIT_FOR_STARTUP = u64(int(Activity.HALTED)), u64(int(Activity.WAIT_FOR_STARTUP))
 _INVALID_OPCODE, _PROTECTION, _PAGE = (u64(n) for n in (6, 13, 14))
 _SOFTWARE = u64(0xFFFF_FFFF & ~(1 << 1 | 1 << 3 | 1 << 4))  # all but INT1, INT3 and INTO, which have opcodes

@@ -19,10 +19,10 @@ from lamina_hardware.io.native import (
     u64,
     word,
 )
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
 
 _0, _1, _2, _7, _8, _16, _24 = (u64(n) for n in (0, 1, 2, 7, 8, 16, 24))
-PAGE_FX = u64(runpage.FXSAVE_OFFSET)
+PAGE_FX = u64(run_page.FXSAVE_OFFSET)
 _REG_FPCW = u64(246)
 _REG_MXCSR = u64(249)
 _FX_MASK = u64(0xFFFF)

@@ -61,14 +61,14 @@ from lamina_hardware.io.outcome import (
     settle,
 )
 from lamina_hardware.io.registers import flags, set_flags
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
 
 _0, _1, _2, _3, _4, _5, _6, _7, _8, _9 = (u64(n) for n in range(10))
 _10, _11, _13, _14, _15, _16 = (u64(n) for n in (10, 11, 13, 14, 15, 16))
 _BYTE, _LOW = u64(0xFF), u64(0xFFFF_FFFF)
 _DEBUG, _UNDEFINED, _PROTECTION = RAISES | _1, RAISES | u64(6), RAISES | _13
-_PAGE_DR = u64(runpage.STATE_OFFSET + 0x10)
-_PAGE_XCR0 = u64(runpage.STATE_OFFSET + 0x40)
+_PAGE_DR = u64(run_page.STATE_OFFSET + 0x10)
+_PAGE_XCR0 = u64(run_page.STATE_OFFSET + 0x40)
 _CR4_DE, _CR4_OSXSAVE = _8, u64(1 << 18)
 _DR6_FIXED, _DR6_KNOWN, _DR7_FIXED, _DR7_KNOWN = u64(0xFFFF_0FF0), u64(0xE00F), u64(0x400), u64(0xFFFF_2FFF)
 _DR7_DETECT, _DR6_DETECTED = u64(1 << 13), u64(1 << 13)
@@ -76,11 +76,11 @@ _XCR0_KNOWN = _3
 _FLAG_TF, _FLAG_RF, _DR6_SINGLE_STEP = u64(1 << 8), u64(1 << 16), u64(1 << 14)
 _ARITHMETIC = u64(0x8D5)  # CF PF AF ZF SF OF
 
-PAGE_RETIRED = u64(runpage.ENGINE_OFFSET + 0x40)
+PAGE_RETIRED = u64(run_page.ENGINE_OFFSET + 0x40)
 """Word of the engine's own: instructions that the context retired before this slice."""
-_PAGE_LAST_PAUSE = u64(runpage.ENGINE_OFFSET + 0x48)
-_PAGE_FIRST_PAUSE = u64(runpage.ENGINE_OFFSET + 0x50)
-PAGE_RANDOM = u64(runpage.ENGINE_OFFSET + 0x58)
+_PAGE_LAST_PAUSE = u64(run_page.ENGINE_OFFSET + 0x48)
+_PAGE_FIRST_PAUSE = u64(run_page.ENGINE_OFFSET + 0x50)
+PAGE_RANDOM = u64(run_page.ENGINE_OFFSET + 0x58)
 """Word of the engine's own: state of the generator that answers RDRAND."""
 
 

@@ -24,11 +24,11 @@ from lamina_hardware.domain.interrupt_messages import destinations
 from lamina_hardware.engines.interface import ApicAccess
 from lamina_hardware.io.apic_answer import answer
 from lamina_hardware.io.reset import enter_real_mode, reset_after_init
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import BLOCKED_BY_NMI, EVENT_VALID, Activity, RunPage
 from lamina_kit.clock import Clock
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import BLOCKED_BY_NMI, EVENT_VALID, Activity, RunPage
-from lamina_kit.virtual import VirtualLoop
+from lamina_kit.virtual.loop import VirtualLoop
 
 _FLAG_IF = 1 << 9
 _EVENT_KIND = 7 << 8

@@ -22,7 +22,7 @@ from lamina_hardware.io import control, outcome
 from lamina_hardware.io.apic_answer import answer
 from lamina_hardware.io.control_table import exits_for_interrupts
 from lamina_hardware.io.reset import is_real, start_up
-from lamina_kit.runpage import (
+from lamina_kit.bus.run_page import (
     DIRTY_RIP,
     EVENT_EXCEPTION,
     EVENT_VALID,

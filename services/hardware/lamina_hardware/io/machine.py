@@ -94,7 +94,7 @@ from lamina_hardware.io.outcome import (
     record,
 )
 from lamina_hardware.io.registers import flags, load, store
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -109,12 +109,12 @@ _3, _8, _16 = u64(3), u64(8), u64(16)
 _BYTE = u64(0xFF)
 _FLAG_IF = u64(1 << 9)
 
-_EVENT = u64(runpage.TSC_OFFSET + 0x20)
-_EVENT_CODE = u64(runpage.TSC_OFFSET + 0x28)
-_EVENT_VALID = u64(runpage.EVENT_VALID)
-_EVENT_ERROR_CODE = u64(runpage.EVENT_ERROR_CODE)
+_EVENT = u64(run_page.TSC_OFFSET + 0x20)
+_EVENT_CODE = u64(run_page.TSC_OFFSET + 0x28)
+_EVENT_VALID = u64(run_page.EVENT_VALID)
+_EVENT_ERROR_CODE = u64(run_page.EVENT_ERROR_CODE)
 _EVENT_KIND = u64(7 << 8)
-_EVENT_NMI = u64(runpage.EVENT_NMI)
+_EVENT_NMI = u64(run_page.EVENT_NMI)
 _NMI_VECTOR = _2
 
 

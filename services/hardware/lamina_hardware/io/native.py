@@ -2,7 +2,7 @@
 
 A core's compiled functions work on addresses: the control block, RAM, the emulator's registers. These intrinsics turn
 into single machine instructions; nothing is checked here, so whoever computes an address has checked its bounds.
-Atomic forms live in `lamina_kit.atomics`.
+Atomic forms live in `lamina_kit.bus.atomics`.
 
 Functions of the emulator are called through addresses that stand in the control block, not through names, so compiled
 code can be cached on disk and loaded where the library lies elsewhere.
@@ -20,7 +20,7 @@ from numba import cfunc, njit, types
 from numba.extending import intrinsic as _untyped_intrinsic
 
 from lamina_hardware.io.machine_word import u64 as u64
-from lamina_kit import atomics  # chooses numba's cache before numba is imported
+from lamina_kit.bus import atomics  # chooses numba's cache before numba is imported
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from lamina_hardware.io.answers import retired
 from lamina_hardware.io.control import BLOCK_COUNT, BLOCK_SIZE, CONSUMED, RUN_PAGE
 from lamina_hardware.io.native import Word, compiled, put, store64, u64, word
-from lamina_kit import runpage
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import ExitReason
 
 _0, _1, _8, _16 = (u64(n) for n in (0, 1, 8, 16))
-_EXIT = u64(runpage.EXIT_OFFSET)
-_NO_REGISTER = u64(runpage.NO_REGISTER)
+_EXIT = u64(run_page.EXIT_OFFSET)
+_NO_REGISTER = u64(run_page.NO_REGISTER)
 
 # Words of the exit record, in the order of `runpage.ExitRecord`.
 (REASON, VECTOR, ERROR_CODE, ADDRESS, GPA, ACCESS, ACCESS_SIZE, ACCESS_VALUE, ACCESS_REGISTER, PORT, IO_SIZE,

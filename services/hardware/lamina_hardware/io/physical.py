@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lamina_kit.dma_area import DMA_BASE
-from lamina_kit.membus import MemoryBus
+from lamina_kit.bus.dma import DMA_BASE
+from lamina_kit.bus.memory import MemoryBus
 
 
 class HostPhysical:

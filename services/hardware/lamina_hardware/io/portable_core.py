@@ -19,8 +19,8 @@ from lamina_hardware.io import control, core_capabilities, emulator, exchange, h
 from lamina_hardware.io import unicorn_layout as at
 from lamina_hardware.io.cell import CoreCell
 from lamina_hardware.io.control_table import ControlTable
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.errors import Internal
-from lamina_kit.membus import MemoryBus
 
 _STUB = (1 << 46) + (1 << 20)
 """Physical and virtual address of the page with the code that goes to ring 3; far above any RAM."""

@@ -2,8 +2,8 @@
 
 `load` brings in the groups of registers that the holder marked dirty, or all of them when another context ran on this
 core before. `store` writes everything back after a run, so the page holds the whole truth and a context may go on at
-another core. Page offsets are those of `lamina_kit.runpage`; the engine's own part of the page keeps the few registers
-that the contract does not name (SYSENTER, CSTAR, PAT).
+another core. Page offsets are those of `lamina_kit.bus.run_page`; the engine's own part of the page keeps the few
+registers that the contract does not name (SYSENTER, CSTAR, PAT).
 """
 
 from __future__ import annotations
@@ -30,44 +30,44 @@ from lamina_hardware.io.native import (
     u64,
     word,
 )
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
 
 _0, _1, _2, _3, _7, _8, _16 = (u64(n) for n in (0, 1, 2, 3, 7, 8, 16))
 _24 = u64(24)
 
 PAGE_DIRTY = u64(0x008)
 PAGE_CPL = u64(0x010)
-PAGE_GPR = u64(runpage.GPR_OFFSET)
-PAGE_RIP = u64(runpage.RIP_OFFSET)
-PAGE_RFLAGS = u64(runpage.RIP_OFFSET + 8)
-PAGE_CR0 = u64(runpage.CONTROL_OFFSET)
-PAGE_CR2 = u64(runpage.CONTROL_OFFSET + 0x08)
-PAGE_CR3 = u64(runpage.CONTROL_OFFSET + 0x10)
-PAGE_CR4 = u64(runpage.CONTROL_OFFSET + 0x18)
-PAGE_EFER = u64(runpage.CONTROL_OFFSET + 0x28)
-PAGE_STAR = u64(runpage.CONTROL_OFFSET + 0x30)
-PAGE_LSTAR = u64(runpage.CONTROL_OFFSET + 0x38)
-PAGE_SFMASK = u64(runpage.CONTROL_OFFSET + 0x40)
-PAGE_KERNEL_GS = u64(runpage.CONTROL_OFFSET + 0x48)
-PAGE_GDTR = u64(runpage.TABLES_OFFSET)
-PAGE_IDTR = u64(runpage.TABLES_OFFSET + 0x10)
-PAGE_SEGMENTS = u64(runpage.SEGMENTS_OFFSET)
-PAGE_TSC_AUX = u64(runpage.TSC_OFFSET + 0x10)
-PAGE_ENGINE = u64(runpage.ENGINE_OFFSET)
-PAGE_SHADOW = u64(runpage.STATE_OFFSET)
-PAGE_PDPTES = u64(runpage.ENGINE_OFFSET + 0x60)
+PAGE_GPR = u64(run_page.GPR_OFFSET)
+PAGE_RIP = u64(run_page.RIP_OFFSET)
+PAGE_RFLAGS = u64(run_page.RIP_OFFSET + 8)
+PAGE_CR0 = u64(run_page.CONTROL_OFFSET)
+PAGE_CR2 = u64(run_page.CONTROL_OFFSET + 0x08)
+PAGE_CR3 = u64(run_page.CONTROL_OFFSET + 0x10)
+PAGE_CR4 = u64(run_page.CONTROL_OFFSET + 0x18)
+PAGE_EFER = u64(run_page.CONTROL_OFFSET + 0x28)
+PAGE_STAR = u64(run_page.CONTROL_OFFSET + 0x30)
+PAGE_LSTAR = u64(run_page.CONTROL_OFFSET + 0x38)
+PAGE_SFMASK = u64(run_page.CONTROL_OFFSET + 0x40)
+PAGE_KERNEL_GS = u64(run_page.CONTROL_OFFSET + 0x48)
+PAGE_GDTR = u64(run_page.TABLES_OFFSET)
+PAGE_IDTR = u64(run_page.TABLES_OFFSET + 0x10)
+PAGE_SEGMENTS = u64(run_page.SEGMENTS_OFFSET)
+PAGE_TSC_AUX = u64(run_page.TSC_OFFSET + 0x10)
+PAGE_ENGINE = u64(run_page.ENGINE_OFFSET)
+PAGE_SHADOW = u64(run_page.STATE_OFFSET)
+PAGE_PDPTES = u64(run_page.ENGINE_OFFSET + 0x60)
 """Words of the engine's own: the CR3 that the PDPTE registers were loaded for, with bit 0 set (0: not loaded); then
 the four of them."""
-_BLOCKED = u64(runpage.BLOCKED_BY_STI | runpage.BLOCKED_BY_MOV_SS)
-_BLOCKED_NMI = u64(runpage.BLOCKED_BY_NMI)
+_BLOCKED = u64(run_page.BLOCKED_BY_STI | run_page.BLOCKED_BY_MOV_SS)
+_BLOCKED_NMI = u64(run_page.BLOCKED_BY_NMI)
 
-DIRTY_GPRS = u64(runpage.DIRTY_GPRS)
-DIRTY_RIP = u64(runpage.DIRTY_RIP)
-DIRTY_CONTROL = u64(runpage.DIRTY_CONTROL)
-DIRTY_MSRS = u64(runpage.DIRTY_MSRS)
-DIRTY_SEGMENTS = u64(runpage.DIRTY_SEGMENTS)
-DIRTY_FPU = u64(runpage.DIRTY_FPU)
-DIRTY_ALL = u64(runpage.DIRTY_ALL)
+DIRTY_GPRS = u64(run_page.DIRTY_GPRS)
+DIRTY_RIP = u64(run_page.DIRTY_RIP)
+DIRTY_CONTROL = u64(run_page.DIRTY_CONTROL)
+DIRTY_MSRS = u64(run_page.DIRTY_MSRS)
+DIRTY_SEGMENTS = u64(run_page.DIRTY_SEGMENTS)
+DIRTY_FPU = u64(run_page.DIRTY_FPU)
+DIRTY_ALL = u64(run_page.DIRTY_ALL)
 
 # Registers of the public API, by number (unicorn.x86_const).
 _REG_EFLAGS = u64(253)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import struct
 
-from lamina_kit import runpage
-from lamina_kit.runpage import RunPage, Segment
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import RunPage, Segment
 
 CR0 = 0x8001_0033  # PG WP NE ET MP PE
 CR4 = 0x620  # OSXMMEXCPT OSFXSR PAE: SSE works
@@ -26,7 +26,7 @@ _PE, _PAGE_SHIFT, _SELECTOR_SHIFT = 1, 12, 8
 
 def reset_registers(view: memoryview, ring: int) -> None:
     """Writes the reset state of a context at `ring` (0 or 3) to its run page and marks it all as changed."""
-    view[:] = bytes(runpage.PAGE_BYTES)
+    view[:] = bytes(run_page.PAGE_BYTES)
     page = RunPage(view)
     page.cr0, page.cr4, page.efer, page.rflags, page.cpl = CR0, CR4, EFER, RFLAGS, ring
     page.dr6, page.dr7, page.xcr0 = DR6, DR7, XCR0
@@ -39,7 +39,7 @@ def reset_registers(view: memoryview, ring: int) -> None:
     page.set_segment("ldtr", Segment(0, 0, 0, _LDT))
     struct.pack_into("<H", page.fxsave, 0, 0x37F)
     struct.pack_into("<I", page.fxsave, 24, 0x1F80)
-    page.dirty = runpage.DIRTY_ALL
+    page.dirty = run_page.DIRTY_ALL
 
 
 def reset_after_init(view: memoryview, ring: int) -> None:
@@ -49,12 +49,12 @@ def reset_after_init(view: memoryview, ring: int) -> None:
     """
     page = RunPage(view)
     kept, clock = page.cpuid(), (page.tsc, page.tsc_offset, page.tsc_aux, page.tsc_answered)
-    posted = bytes(view[runpage.POSTED_OFFSET : runpage.ENGINE_OFFSET])
+    posted = bytes(view[run_page.POSTED_OFFSET : run_page.ENGINE_OFFSET])
     reset_registers(view, ring)
     page.set_cpuid(kept)
     page.tsc, page.tsc_offset, page.tsc_aux, page.tsc_answered = clock
-    view[runpage.POSTED_OFFSET : runpage.ENGINE_OFFSET] = posted
-    page.activity = runpage.Activity.WAIT_FOR_STARTUP
+    view[run_page.POSTED_OFFSET : run_page.ENGINE_OFFSET] = posted
+    page.activity = run_page.Activity.WAIT_FOR_STARTUP
 
 
 def enter_real_mode(page: RunPage) -> None:
@@ -66,7 +66,7 @@ def enter_real_mode(page: RunPage) -> None:
         page.set_segment(name, Segment(0, 0, _REAL_LIMIT, _REAL_DATA))
     page.set_segment("ldtr", Segment(0, 0, _REAL_LIMIT, _LDT))
     page.gdtr_limit = page.idtr_limit = _REAL_LIMIT
-    page.dirty = runpage.DIRTY_ALL
+    page.dirty = run_page.DIRTY_ALL
 
 
 def is_real(page: RunPage) -> bool:
@@ -78,4 +78,4 @@ def start_up(page: RunPage, vector: int) -> None:
     """Does what a start-up IPI does: the context goes on at the page that the vector names."""
     page.set_segment("cs", Segment(vector << _SELECTOR_SHIFT, vector << _PAGE_SHIFT, _REAL_LIMIT, _REAL_CODE))
     page.rip = 0
-    page.dirty |= runpage.DIRTY_RIP | runpage.DIRTY_SEGMENTS
+    page.dirty |= run_page.DIRTY_RIP | run_page.DIRTY_SEGMENTS

@@ -30,9 +30,9 @@ from lamina_hardware.io.control_table import ControlTable
 from lamina_hardware.io.emulator import Emulator
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.io.unicorn_core import UnicornCore, find_state
-from lamina_kit import runpage
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import ExitReason, RunPage, Segment
+from lamina_kit.bus import run_page
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import ExitReason, RunPage, Segment
 
 _TEXT, _DATA = 0x400000, 0x600000
 _ROOT, _TEXT_FRAME, _DATA_FRAME, _EPT = 0x1000, 0x10000, 0x11000, 0x8000
@@ -115,7 +115,7 @@ class Bench:
         budget: int = 0,
         controls: ControlTable | None = None,
         **registers: int,
-    ) -> runpage.ExitRecord:
+    ) -> run_page.ExitRecord:
         """Runs machine code from its begin, with these exit controls; returns the exit record."""
         self.core.drop_code(None)
         self.bus.write(_TEXT_FRAME, bytes.fromhex(code).ljust(64, b"\x90"))
@@ -256,9 +256,9 @@ def _interrupts(bench: Bench) -> None:
     table = struct.pack("<3Q", 0, 0x00AF9B00_0000FFFF, 0x00CF9300_0000FFFF)
     bench.bus.write(_DATA_FRAME + 0x800, table)
     registers: dict[str, Any] = {"gdtr_base": _DATA + 0x800, "gdtr_limit": 23, "rsp": _DATA + 0x700}
-    blocked: dict[str, Any] = {"interruptibility": runpage.BLOCKED_BY_NMI}
+    blocked: dict[str, Any] = {"interruptibility": run_page.BLOCKED_BY_NMI}
     record = bench.run("90f4", ring=0, **registers, **blocked)
-    _expect((record.reason, bench.page.interruptibility), (ExitReason.HLT, runpage.BLOCKED_BY_NMI), "an NMI's handler")
+    _expect((record.reason, bench.page.interruptibility), (ExitReason.HLT, run_page.BLOCKED_BY_NMI), "an NMI's handler")
     record = bench.run("4889e16a10516a026a08488d05030000005048cff4", ring=0, **registers, **blocked)
     _expect((record.reason, bench.page.interruptibility), (ExitReason.HLT, 0), "the end of an NMI's handler by IRETQ")
 

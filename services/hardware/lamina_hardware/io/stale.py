@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lamina_hardware.engines.interface import CoreEngine
-from lamina_kit.membus import ALL, MemoryBus
+from lamina_kit.bus.memory import ALL, MemoryBus
 
 
 @dataclass(slots=True)

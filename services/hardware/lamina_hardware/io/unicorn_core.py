@@ -19,8 +19,8 @@ from lamina_hardware.io.cell import CoreCell
 from lamina_hardware.io.control_table import MSR_MAP_BYTES, ControlTable
 from lamina_hardware.io.emulator import Emulator
 from lamina_hardware.io.tlb_view import read_tables
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.membus import MemoryBus
 
 _PRIVATE = 1 << 46
 """Physical address of the core's private pages: far above any RAM, so the walker never yields it."""

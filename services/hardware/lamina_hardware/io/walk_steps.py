@@ -66,7 +66,7 @@ from lamina_hardware.io.native import (
     u64,
     word,
 )
-from lamina_kit import membus
+from lamina_kit.bus import memory
 
 _0 = u64(0)
 _1 = u64(1)
@@ -79,7 +79,7 @@ _63 = u64(63)
 _INDEX = u64(511 << 3)
 _PAGE = u64(4096)
 _OFFSET = u64(4095)
-_FAILED = u64(membus.FAILED)
+_FAILED = u64(memory.FAILED)
 _FRAME = u64(0x000F_FFFF_FFFF_F000)
 
 _P, _RW, _US, _A, _D, _PS = (u64(1 << bit) for bit in (0, 1, 2, 5, 6, 7))

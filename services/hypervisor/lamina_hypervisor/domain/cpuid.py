@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lamina_hypervisor.domain.processor import MODELLED, Processor
-from lamina_kit.runpage import CpuidEntry
+from lamina_kit.bus.run_page import CpuidEntry
 
 VENDOR = b"LaminaVirt64"
 HYPERVISOR_VENDOR = b"LaminaLamina"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from lamina_kit.runpage import EXIT_OFFSET, ExitReason, ExitRecord, RunPage
+from lamina_kit.bus.run_page import EXIT_OFFSET, ExitReason, ExitRecord, RunPage
 
 
 @dataclass(frozen=True, slots=True)

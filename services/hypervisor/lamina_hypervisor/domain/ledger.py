@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 MAX_ROWS = 512
 """Rows of one VM; what would exceed them is counted under the qualifier `other`."""

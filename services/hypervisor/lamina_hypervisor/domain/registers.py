@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina_kit.runpage import RunPage
+from lamina_kit.bus.run_page import RunPage
 
 RSP = 4
 """Index of the stack pointer in `Registers.general`."""

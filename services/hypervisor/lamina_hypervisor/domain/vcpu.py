@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lamina_hypervisor.domain.msr import MsrFile
 from lamina_hypervisor.domain.registers import Registers, snapshot
 from lamina_hypervisor.domain.slices import SliceEnd, SliceTimer
-from lamina_kit.runpage import RunPage
+from lamina_kit.bus.run_page import RunPage
 
 
 class VcpuState(enum.Enum):

@@ -8,10 +8,10 @@ from typing import Any
 
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError
-from lamina_kit.events import EventLog
-from lamina_kit.retry import Retry, is_lost
+from lamina_kit.layer.owner_session import OwnerSession
 from lamina_kit.rng import Rng
-from lamina_kit.session import OwnerSession
+from lamina_kit.rpc.retry import Retry, is_lost
+from lamina_kit.telemetry.events import EventLog
 
 
 class Below:

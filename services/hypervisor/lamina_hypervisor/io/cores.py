@@ -19,10 +19,10 @@ from lamina_hypervisor.domain.processor import MODELLED, Processor
 from lamina_hypervisor.domain.vcpu import Context
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.io.below import Below
+from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.errors import AlreadyExists, Unavailable
 from lamina_kit.paging import PAGE_SIZE
-from lamina_kit.runpage import ExitReason
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 ROOT_GROUP = "hypervisor"
 """The run group under which all VMs' groups hang."""

@@ -24,7 +24,7 @@ from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.effects import Space
 from lamina_hypervisor.io.below import Below
 from lamina_kit.errors import LaminaError, Unavailable
-from lamina_kit.status import rpc_error
+from lamina_kit.rpc.status import rpc_error
 
 Deliver = Callable[[int, HoldMessage], Awaitable[None]]
 Lost = Callable[[LaminaError], None]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from lamina_hypervisor.domain.elf import Kernel
 from lamina_hypervisor.domain.vm import Verdict, Vm
 from lamina_hypervisor.engines.interface import Engine, Machine, serial_key, standing_key
-from lamina_kit import log, trace
 from lamina_kit.driver import Performer, drive
 from lamina_kit.errors import LaminaError
+from lamina_kit.telemetry import log, trace
 
 Ended = Callable[[Machine, list[LaminaError]], Awaitable[None]]
 

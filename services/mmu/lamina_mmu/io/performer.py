@@ -14,7 +14,7 @@ from lamina.hardware.v1 import hardware_pb2
 from lamina_kit.clock import Clock
 from lamina_kit.driver import Performer
 from lamina_kit.effects import WaitFor
-from lamina_kit.retry import Retry
+from lamina_kit.rpc.retry import Retry
 from lamina_mmu.domain.effects import Answer, Aside, Shootdown
 
 

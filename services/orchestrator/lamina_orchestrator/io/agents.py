@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from lamina_kit import log
 from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError, NotFound, Unavailable
+from lamina_kit.telemetry import log
 from lamina_orchestrator.domain.timestamps import SECOND
 from lamina_orchestrator.engines.interface import ContainerSeen, Input, NodeAnswers, NodeSilent
 from lamina_orchestrator.io.runtime import Runtime

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from lamina_kit.clock import Clock
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.state import LayerState
 from lamina_orchestrator.engines.interface import Engine, Stored
 from lamina_orchestrator.io.agents import Agents, Connector
 from lamina_orchestrator.io.runtime import Runtime

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lamina_kit.channel import Channel, check_target, connect
 from lamina_kit.clock import Clock
 from lamina_kit.errors import InvalidArgument
-from lamina_kit.fault_channel import FaultyChannel, Link
-from lamina_kit.security import PLAIN, Security, is_local
+from lamina_kit.faults.channel import FaultyChannel, Link
+from lamina_kit.rpc.channel import Channel, check_target, connect
+from lamina_kit.security.transport import PLAIN, Security, is_local
 from lamina_orchestrator.io.runtime import Runtime
 from lamina_orchestrator.io.runtime_client import RuntimeClient
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from lamina_kit import trace
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.state import LayerState
+from lamina_kit.telemetry import trace
 from lamina_orchestrator.domain.objects import Key
 
 

@@ -13,12 +13,12 @@ from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
 
-from lamina_kit.channel import Channel
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.retry import Retry
-from lamina_kit.session import REVISION
-from lamina_kit.status import rpc_error
+from lamina_kit.layer.owner_session import REVISION
+from lamina_kit.rpc.channel import Channel
+from lamina_kit.rpc.retry import Retry
+from lamina_kit.rpc.status import rpc_error
 from lamina_orchestrator.domain.containers import (
     CONTAINER_NAME,
     CREATED,

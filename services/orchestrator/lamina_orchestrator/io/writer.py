@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from lamina_kit import log, trace
 from lamina_kit.clock import Clock
 from lamina_kit.errors import Internal, LaminaError
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.state import LayerState
+from lamina_kit.telemetry import log, trace
 from lamina_orchestrator.domain.podsteps import WorkFailed
 from lamina_orchestrator.engines.interface import Connect, Disconnect, Engine, Input, Outgoing, RunStep, StepDone
 from lamina_orchestrator.io.agents import Agents, Connector

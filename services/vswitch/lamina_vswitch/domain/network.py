@@ -1,7 +1,8 @@
 """What users define of networks: modes, subnets, routers, DHCP and DNS settings, routes, reservations.
 
-Addresses are integers (`lamina_net.address`). A definition is immutable; a change makes a new one. Every default of the
-contract is filled in when a definition is made, so that the code behind it meets no zero that means something else.
+Addresses are integers (`lamina_net.packets.address`). A definition is immutable; a change makes a new one. Every
+default of the contract is filled in when a definition is made, so that the code behind it meets no zero that means
+something else.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import enum
 from dataclasses import dataclass, field
 
 from lamina_kit.names import Pattern
-from lamina_net.address import Subnet
+from lamina_net.packets.address import Subnet
 
 NETWORK_NAME = Pattern("hosts/{host}/networks/{network}")
 LEASE_NAME = Pattern("hosts/{host}/networks/{network}/leases/{lease}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, LaminaError, NotFound, ResourceExhausted
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.dhcp.lease import Taken
 from lamina_vswitch.domain.refusals import unknown
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from lamina_kit.clock import Clock
 from lamina_kit.rng import Rng
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.dns.message import HEADER_BYTES, Code, failure
 
 PATIENCE_NS = 2_000_000_000

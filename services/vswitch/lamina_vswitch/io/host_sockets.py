@@ -15,7 +15,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from lamina_net.address import format_address, parse_address
+from lamina_net.packets.address import format_address, parse_address
 from lamina_vswitch.domain.nat.host import (
     Accepted,
     Arrived,

@@ -30,8 +30,8 @@ from lamina.hardware.v1 import (
 from lamina.hardware.v1 import nics_pb2 as pb
 
 from lamina_kit.errors import LaminaError, Unavailable
-from lamina_kit.session import OwnerSession
-from lamina_kit.status import rpc_error
+from lamina_kit.layer.owner_session import OwnerSession
+from lamina_kit.rpc.status import rpc_error
 from lamina_vswitch.domain.nic import plan
 from lamina_vswitch.domain.nic.queue_pair import QueuePair
 from lamina_vswitch.domain.offload.spread import flow_hash

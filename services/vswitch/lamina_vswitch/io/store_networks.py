@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lamina_net.address import Subnet
+from lamina_net.packets.address import Subnet
 from lamina_vswitch.domain.definition import Origin
 from lamina_vswitch.domain.dhcp.lease import FOREVER, Lease, LeaseOrigin
 from lamina_vswitch.domain.dns.message import Type

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from lamina_kit.errors import DataLoss
-from lamina_net.address import Subnet
+from lamina_net.packets.address import Subnet
 from lamina_vswitch.domain.definition import Origin
 from lamina_vswitch.domain.overlay.definition import OverlayDefinition, RemoteDefinition
 from lamina_vswitch.domain.overlay.end import Learning, Way

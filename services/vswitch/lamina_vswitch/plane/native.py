@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic as _untyped_intrinsic
 
-from lamina_kit import atomics  # chooses numba's cache before a function is compiled
+from lamina_kit.bus import atomics  # chooses numba's cache before a function is compiled
 
 F = TypeVar("F", bound=Callable[..., Any])
 

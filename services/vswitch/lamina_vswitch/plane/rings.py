@@ -6,7 +6,7 @@ the slot before anything else is done with it.
 
 from __future__ import annotations
 
-from lamina_kit.atomics import fence
+from lamina_kit.bus.atomics import fence
 from lamina_vswitch.domain import ring_layout as layout
 from lamina_vswitch.plane import job
 from lamina_vswitch.plane.native import (

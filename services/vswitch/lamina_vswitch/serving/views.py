@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 
-from lamina_kit.service import Environment
+from lamina_kit.layer.service import Environment
 from lamina_vswitch import convert
 from lamina_vswitch.catalog import Catalog
 from lamina_vswitch.domain.definition import PortDefinition, PortGroupDefinition, SwitchDefinition

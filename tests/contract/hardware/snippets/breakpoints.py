@@ -14,7 +14,7 @@ from tests.contract.hardware.snippets.rings import ENTER_USER
 from tests.contract.hardware.snippets.snippet import TF, Snippet
 from tests.contract.hardware.snippets.system import trapping
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 RF = 1 << 16
 FIXED_6, FIXED_7 = 0xFFFF_0FF0, 0x400

@@ -8,7 +8,7 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from tests.contract.hardware.snippets.places import PAGE, SPARE
 from tests.contract.hardware.snippets.snippet import Snippet
 
-from lamina_kit.runpage import ExitReason, ExitRecord
+from lamina_kit.bus.run_page import ExitReason, ExitRecord
 
 IO, HLT = ExitReason.IO, ExitReason.HLT
 RETURN_9 = bytes.fromhex("b809000000c3")  # mov eax, 9; ret

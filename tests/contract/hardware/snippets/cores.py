@@ -16,9 +16,9 @@ from lamina_hardware.io.unicorn_core import UnicornCore
 from lamina_hardware.server import build
 from lamina_kit.clock import RealClock
 from lamina_kit.engines import engines_of
-from lamina_kit.layer import LayerState
+from lamina_kit.layer.service import Environment, local
+from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.service import Environment, local
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from tests.contract.hardware.snippets.preparations import no_gate, on_another_st
 from tests.contract.hardware.snippets.recorder import gate
 from tests.contract.hardware.snippets.snippet import Snippet
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 NOT_PRESENT_DATA = 0x00CF_1300_0000_FFFF
 

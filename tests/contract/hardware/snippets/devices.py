@@ -9,7 +9,7 @@ from tests.contract.hardware.snippets.checks import equal
 from tests.contract.hardware.snippets.places import KDATA, KERNEL, PAGE
 from tests.contract.hardware.snippets.snippet import DF, Snippet
 
-from lamina_kit.runpage import DIRTY_GPRS, DIRTY_RIP, EXIT_OFFSET, ExitReason, ExitRecord
+from lamina_kit.bus.run_page import DIRTY_GPRS, DIRTY_RIP, EXIT_OFFSET, ExitReason, ExitRecord
 
 DEVICE = 0xFE00_0000
 P, RW = 1, 2

@@ -9,7 +9,7 @@ from tests.contract.hardware.snippets.places import KERNEL, UTEXT
 from tests.contract.hardware.snippets.rings import ENTER_USER
 from tests.contract.hardware.snippets.snippet import Snippet
 
-from lamina_kit.runpage import (
+from lamina_kit.bus.run_page import (
     EVENT_ERROR_CODE,
     EVENT_EXCEPTION,
     EVENT_EXTERNAL,

@@ -13,7 +13,7 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from tests.contract.hardware.snippets import places, recorder
 from tests.contract.hardware.snippets.snippet import Snippet
 
-from lamina_kit.runpage import DIRTY_ALL, GPR_NAMES, SEGMENT_NAMES, ExitReason, ExitRecord
+from lamina_kit.bus.run_page import DIRTY_ALL, GPR_NAMES, SEGMENT_NAMES, ExitReason, ExitRecord
 
 CODE: dict[str, tuple[str, str, dict[str, int]]] = json.loads(Path(__file__).with_name("machine_code.json").read_text())
 """The programs, written by `assemble.py`: name, (digest of the source, machine code, labels)."""

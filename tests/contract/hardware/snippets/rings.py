@@ -10,7 +10,7 @@ from tests.contract.hardware.snippets.places import IDT, KDATA, KSTACK, PAGE, ST
 from tests.contract.hardware.snippets.recorder import gate
 from tests.contract.hardware.snippets.snippet import CF, OF, Snippet
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 STAR = 0x001B_0008_0000_0000  # SYSCALL: 0x08 and 0x10; SYSRET: 0x2b and 0x23
 ENTER_USER = """

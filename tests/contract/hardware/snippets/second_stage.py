@@ -10,7 +10,7 @@ from tests.contract.hardware.snippets.cores import ROOM
 from tests.contract.hardware.snippets.places import KDATA, PAGE
 from tests.contract.hardware.snippets.snippet import Snippet
 
-from lamina_kit.runpage import ExitReason, ExitRecord
+from lamina_kit.bus.run_page import ExitReason, ExitRecord
 
 P, RW = 1, 2
 VIOLATION, HLT, MISCONFIGURATION = ExitReason.EPT_VIOLATION, ExitReason.HLT, ExitReason.EPT_MISCONFIGURATION

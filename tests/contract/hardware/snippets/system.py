@@ -9,7 +9,7 @@ from tests.contract.hardware.snippets.checks import both, equal
 from tests.contract.hardware.snippets.places import GDT, IDT, KDATA, TSS
 from tests.contract.hardware.snippets.snippet import ZF, Snippet
 
-from lamina_kit.runpage import DIRTY_GPRS, CpuidEntry, ExitReason, ExitRecord, Segment
+from lamina_kit.bus.run_page import DIRTY_GPRS, CpuidEntry, ExitReason, ExitRecord, Segment
 
 HLT = ExitReason.HLT
 TRAP_HLT = pb.TRAPPED_INSTRUCTION_HLT

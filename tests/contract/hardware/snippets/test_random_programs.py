@@ -19,7 +19,7 @@ from tests.contract.hardware.snippets.machine import RW, US, P
 from tests.contract.hardware.snippets.places import KSTACK, LOG, USTACK
 from tests.contract.hardware.snippets.snippet import STATUS, Snippet
 
-from lamina_kit.runpage import DIRTY_ALL, GPR_NAMES, ExitReason, ExitRecord
+from lamina_kit.bus.run_page import DIRTY_ALL, GPR_NAMES, ExitReason, ExitRecord
 
 pytestmark = [
     pytest.mark.inside,

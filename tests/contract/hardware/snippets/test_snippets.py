@@ -23,7 +23,7 @@ from tests.contract.hardware.snippets.cores import (
 )
 from tests.contract.hardware.snippets.snippet import Snippet
 
-from lamina_kit.runpage import ExitReason
+from lamina_kit.bus.run_page import ExitReason
 
 pytestmark = [
     pytest.mark.inside,

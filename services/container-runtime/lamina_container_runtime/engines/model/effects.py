@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamina_container_runtime.domain.resources import Resources
+from lamina_kit.bus.run_page import RunPage
 from lamina_kit.effects import Effect, Step
-from lamina_kit.runpage import RunPage
 
 if TYPE_CHECKING:
     from lamina_container_runtime.domain.wait import Waiter

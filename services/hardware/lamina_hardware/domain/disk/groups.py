@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from lamina_hardware.domain.disk.counters import DiskCounters
 from lamina_hardware.domain.disk.transfer import Operation, Transfer
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
-from lamina_kit.pressure import Pressure
+from lamina_kit.telemetry.pressure import Pressure
 
 ROOT = ""
 MAX_GROUPS = 4096

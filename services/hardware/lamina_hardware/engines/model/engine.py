@@ -16,8 +16,8 @@ from lamina_hardware.domain.contexts import Context, ContextState, ContextTable,
 from lamina_hardware.domain.counts import Counts, EventAccount
 from lamina_hardware.domain.run_groups import RunGroup, RunGroups
 from lamina_hardware.engines.interface import CoreRun, Stopped
+from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.runpage import ExitReason
 
 _CANCELED = int(ExitReason.CANCELED)
 _BUDGET = int(ExitReason.BUDGET)

@@ -33,10 +33,10 @@ from lamina_hardware.io.kvm.quick import DONE, ERROR, Lane, step
 from lamina_hardware.io.kvm.situation import Situation
 from lamina_hardware.io.kvm.vcpu import SIGNAL, Vcpu
 from lamina_hardware.io.kvm.vm import KvmHost, Vm
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import ExitReason, ExitRecord, RunPage
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
 from lamina_kit.paging import PAGE_SIZE
-from lamina_kit.runpage import ExitReason, ExitRecord, RunPage
 
 CAPABILITIES = ("error-codes", "exit-controls", "halt-waits", "msr-exits", "nmi", "own-idt", "smap")
 
@@ -130,7 +130,7 @@ class KvmCore:
     def _prepare(self, vm: Vm, work: CoreRun, page: RunPage) -> Vcpu:
         """Has memory and registers in KVM as they are to be."""
         vcpu = vm.vcpus.get(work.context)
-        if vcpu is not None and page.dirty & runpage.DIRTY_CPUID and not vcpu.takes(page):
+        if vcpu is not None and page.dirty & run_page.DIRTY_CPUID and not vcpu.takes(page):
             vcpu.fetch(page)
             with vm.lock:
                 vm.release(work.context)
@@ -149,7 +149,7 @@ class KvmCore:
             with vm.lock:
                 vm.set_holes(work.context, holes)
         kept = vcpu.kept
-        if kept is not None and page.dirty & runpage.DIRTY_RIP and page.rip != kept.rip:
+        if kept is not None and page.dirty & run_page.DIRTY_RIP and page.rip != kept.rip:
             vcpu.kept = None
             vcpu.complete = vcpu.complete and not vcpu.unfinished
         return vcpu

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-from lamina_kit.runpage import CpuidEntry
+from lamina_kit.bus.run_page import CpuidEntry
 
 _ENTRY = struct.Struct("<7I12x")
 _SIGNIFICANT_INDEX = 1

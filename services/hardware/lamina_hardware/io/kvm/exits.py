@@ -19,8 +19,8 @@ from lamina_hardware.io.kvm.opcodes import length_of_outs, stores_first
 from lamina_hardware.io.kvm.refusal import refused
 from lamina_hardware.io.kvm.situation import Items, Kept, Situation
 from lamina_hardware.io.kvm.unreached import operand_unreached, shutdown, unreached
-from lamina_kit import runpage
-from lamina_kit.runpage import Activity, ExitReason, ExitRecord
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import Activity, ExitReason, ExitRecord
 
 _MSR_ERROR = 1
 _TRIES = 4
@@ -225,14 +225,14 @@ def _device(at: Situation, gpa: int, size: int, stored: bytes | None) -> Exit:
         value = int.from_bytes(stored, "little")
         vcpu.finish()
         return ExitRecord(
-            reason=ExitReason.MMIO, gpa=gpa, access=runpage.ACCESS_WRITE, access_size=size, access_value=value
+            reason=ExitReason.MMIO, gpa=gpa, access=run_page.ACCESS_WRITE, access_size=size, access_value=value
         )
     return _device_read(at, gpa, size)
 
 
 def _device_read(at: Situation, gpa: int, size: int) -> Exit:
     vcpu = at.vcpu
-    record = ExitRecord(reason=ExitReason.MMIO, gpa=gpa, access=runpage.ACCESS_READ)
+    record = ExitRecord(reason=ExitReason.MMIO, gpa=gpa, access=run_page.ACCESS_READ)
     before = vcpu.registers()
     byte = loads.mark(bytes(vcpu.bytes[abi.RUN_REGS : abi.RUN_REGS + 128]))
     vcpu.bytes[abi.RUN_BODY + 8 : abi.RUN_BODY + 16] = bytes([byte]) * 8

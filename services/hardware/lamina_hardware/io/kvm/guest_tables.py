@@ -16,8 +16,8 @@ from collections.abc import Container, Iterator
 from lamina_hardware.domain.walk import Access, Outcome
 from lamina_hardware.io.kvm.refusal import refused
 from lamina_hardware.io.kvm.slots import GuestMemory
+from lamina_kit.bus.run_page import ExitRecord, RunPage
 from lamina_kit.paging import ADDR_MASK, PAGE_SIZE, PRESENT, PS
-from lamina_kit.runpage import ExitRecord, RunPage
 
 _TABLE = struct.Struct("<512Q")
 _PAGE_SHIFT = 12

@@ -9,15 +9,15 @@ from __future__ import annotations
 from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_hardware.io.kvm import abi
 from lamina_hardware.io.kvm.situation import Situation
-from lamina_kit import runpage
-from lamina_kit.runpage import Activity, ExitReason, ExitRecord, RunPage
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import Activity, ExitReason, ExitRecord, RunPage
 
 _KIND = 7 << 8
 _IF = 1 << 9
 _CR4_MCE = 1 << 6
 _MACHINE_CHECK = 18
 _PAGE_SHIFT = 12
-_BLOCKED = runpage.BLOCKED_BY_STI | runpage.BLOCKED_BY_MOV_SS
+_BLOCKED = run_page.BLOCKED_BY_STI | run_page.BLOCKED_BY_MOV_SS
 
 
 def before_entry(work: CoreRun, page: RunPage) -> ExitRecord | Stopped | None:
@@ -30,18 +30,18 @@ def before_entry(work: CoreRun, page: RunPage) -> ExitRecord | Stopped | None:
         if page.activity == Activity.WAIT_FOR_STARTUP:
             page.activity = Activity.ACTIVE
             page.rip = vector << _PAGE_SHIFT
-            page.dirty |= runpage.DIRTY_RIP
+            page.dirty |= run_page.DIRTY_RIP
             return ExitRecord(reason=ExitReason.STARTUP, vector=vector)
     asleep = Stopped(0, work.consumed, paused=True, asleep=True)
     if page.activity == Activity.WAIT_FOR_STARTUP:
         return asleep
     if page.activity == Activity.SHUTDOWN:
         return ExitRecord(reason=ExitReason.SHUTDOWN)
-    if pending is not None and pending.machine_check and not page.event & runpage.EVENT_VALID:
+    if pending is not None and pending.machine_check and not page.event & run_page.EVENT_VALID:
         pending.machine_check = False
         if not page.cr4 & _CR4_MCE:
             return ExitRecord(reason=ExitReason.SHUTDOWN)
-        page.event = _MACHINE_CHECK | runpage.EVENT_EXCEPTION | runpage.EVENT_VALID
+        page.event = _MACHINE_CHECK | run_page.EVENT_EXCEPTION | run_page.EVENT_VALID
     if page.activity == Activity.HALTED:
         if not _wakes(work, page):
             return asleep
@@ -51,7 +51,7 @@ def before_entry(work: CoreRun, page: RunPage) -> ExitRecord | Stopped | None:
 
 def _wakes(work: CoreRun, page: RunPage) -> bool:
     may = bool(page.rflags & _IF)
-    if page.event & runpage.EVENT_VALID and (may or page.event & _KIND):
+    if page.event & run_page.EVENT_VALID and (may or page.event & _KIND):
         return True
     pending = work.interrupts
     return pending is not None and (pending.nmi or (may and pending.next_vector() != 0))
@@ -60,7 +60,7 @@ def _wakes(work: CoreRun, page: RunPage) -> bool:
 def prepare(at: Situation, work: CoreRun) -> None:
     """Loads what the holder changed, and has KVM deliver what waits, or tell when it can."""
     page, vcpu, pending = at.page, at.vcpu, work.interrupts
-    fresh = not vcpu.complete or bool(page.dirty & runpage.DIRTY_RIP)
+    fresh = not vcpu.complete or bool(page.dirty & run_page.DIRTY_RIP)
     vcpu.load(page)
     event = page.event
     interrupt: int | None = None
@@ -68,14 +68,14 @@ def prepare(at: Situation, work: CoreRun) -> None:
     nmi = waits = False
     may = bool(page.rflags & _IF) and not page.interruptibility & _BLOCKED if fresh else vcpu.takes_interrupts()
     free = fresh or not vcpu.is_delivering
-    if event & runpage.EVENT_VALID:
+    if event & run_page.EVENT_VALID:
         kind, vector = event & _KIND, event & 0xFF
         taken = True
-        if kind == runpage.EVENT_EXCEPTION:
-            exception = (vector, page.event_error_code if event & runpage.EVENT_ERROR_CODE else None)
-        elif kind == runpage.EVENT_NMI:
+        if kind == run_page.EVENT_EXCEPTION:
+            exception = (vector, page.event_error_code if event & run_page.EVENT_ERROR_CODE else None)
+        elif kind == run_page.EVENT_NMI:
             nmi = True
-        elif kind == runpage.EVENT_SOFTWARE or (may and free):
+        elif kind == run_page.EVENT_SOFTWARE or (may and free):
             interrupt = vector
         else:
             taken, waits = False, True

@@ -9,10 +9,10 @@ Source: Intel SDM vol. 2, MOV, MOVZX, MOVSX, MOVSXD; vol. 1, 3.4.1.1 (32-bit res
 
 from __future__ import annotations
 
-from lamina_kit import runpage
-from lamina_kit.runpage import RunPage
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import RunPage
 
-LOAD = (runpage.ENGINE_OFFSET + 0x30) >> 3
+LOAD = (run_page.ENGINE_OFFSET + 0x30) >> 3
 """Word of the run page: a read that waits for its answer; 0: none does.
 
 Bit 0 valid, 1 sign-extended, 2 the second byte of the register · 8–11 register · 16–19 bytes read · 24–27 bytes filled.
@@ -98,4 +98,4 @@ def complete(page: RunPage) -> None:
     page.words[LOAD] = 0
     register = word >> 8 & 15
     page.gpr[register] = filled(word, page.words[_KEPT], page.gpr[register])
-    page.dirty |= runpage.DIRTY_GPRS
+    page.dirty |= run_page.DIRTY_GPRS

@@ -41,8 +41,8 @@ from lamina_hardware.io.native import (
     u64,
     word,
 )
-from lamina_kit import runpage
-from lamina_kit.runpage import ExitReason, RunPage
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import ExitReason, RunPage
 
 if TYPE_CHECKING:
     from lamina_hardware.io.kvm.vcpu import Vcpu
@@ -81,22 +81,22 @@ _VM86 = u64(1 << 17)
 _MOST_ACCESSES = u64(abi.MOST_ACCESSES)
 
 _P_DIRTY, _P_CPL, _P_GPR, _P_RIP, _P_EXIT = (
-    u64(n) for n in (0x008, 0x010, runpage.GPR_OFFSET, runpage.RIP_OFFSET, runpage.EXIT_OFFSET)
+    u64(n) for n in (0x008, 0x010, run_page.GPR_OFFSET, run_page.RIP_OFFSET, run_page.EXIT_OFFSET)
 )
-_P_BLOCKED, _P_ACTIVITY, _P_DEBUG = (u64(runpage.STATE_OFFSET + n) for n in (0, 8, 16))
-_P_EVENT, _P_LOAD = u64(runpage.TSC_OFFSET + 0x20), u64(8 * loads.LOAD)
-_VALID = u64(runpage.EVENT_VALID)
+_P_BLOCKED, _P_ACTIVITY, _P_DEBUG = (u64(run_page.STATE_OFFSET + n) for n in (0, 8, 16))
+_P_EVENT, _P_LOAD = u64(run_page.TSC_OFFSET + 0x20), u64(8 * loads.LOAD)
+_VALID = u64(run_page.EVENT_VALID)
 _BY_STI, _BY_MOV_SS, _BY_NMI = (
-    u64(n) for n in (runpage.BLOCKED_BY_STI, runpage.BLOCKED_BY_MOV_SS, runpage.BLOCKED_BY_NMI)
+    u64(n) for n in (run_page.BLOCKED_BY_STI, run_page.BLOCKED_BY_MOV_SS, run_page.BLOCKED_BY_NMI)
 )
-_RIP_DIRTY, _TAKEN = u64(runpage.DIRTY_RIP), u64(runpage.DIRTY_GPRS | runpage.DIRTY_RIP)
+_RIP_DIRTY, _TAKEN = u64(run_page.DIRTY_RIP), u64(run_page.DIRTY_GPRS | run_page.DIRTY_RIP)
 # Places in the exit record, from its begin; the words between them are 0.
 _X_WORDS = u64(18)
 _X_GPA, _X_ACCESS, _X_SIZE, _X_VALUE, _X_REGISTER = (u64(8 * n) for n in range(4, 9))
 _X_PORT, _X_IO_SIZE, _X_DIRECTION, _X_DATA, _X_COUNT = (u64(8 * n) for n in (9, 10, 11, 12, 13))
 _X_RIP = u64(8 * 15)
-_IO, _MMIO, _NO_REGISTER = u64(ExitReason.IO), u64(ExitReason.MMIO), u64(runpage.NO_REGISTER)
-_WRITE = u64(runpage.ACCESS_WRITE)
+_IO, _MMIO, _NO_REGISTER = u64(ExitReason.IO), u64(ExitReason.MMIO), u64(run_page.NO_REGISTER)
+_WRITE = u64(run_page.ACCESS_WRITE)
 _BEHIND, _ALL_PORTS, _POSTED = (u64(n) for n in (_F_BEHIND, _F_ALL_PORTS, _F_POSTED))
 _DONE, _ENTERED, _OTHERS, _ITEM = (u64(n) for n in (DONE, ENTERED, OTHERS, ITEM))
 
@@ -163,7 +163,7 @@ class Lane:
             return
         work.kept = None
         if self._words[int(_STALE)]:
-            self.vcpu.stale = runpage.DIRTY_GPRS
+            self.vcpu.stale = run_page.DIRTY_GPRS
 
     def take(self, found: int) -> None:
         """Takes over what `step` says of a round beside general registers and the exit; makes it the usual one."""

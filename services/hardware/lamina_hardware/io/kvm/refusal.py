@@ -6,15 +6,19 @@ Source: Intel SDM vol. 3, table 28-7 (exit qualification for EPT violations).
 from __future__ import annotations
 
 from lamina_hardware.domain.walk import Access, Outcome, Walk
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import ExitReason, ExitRecord
 from lamina_kit.paging import EPT_R, EPT_W, EPT_X
-from lamina_kit.runpage import ExitReason, ExitRecord
 
 REFUSED = (Outcome.EPT_VIOLATION, Outcome.EPT_MISCONFIGURATION)
 """How a walk ends that the EPT refuses."""
 KIND = {Access.READ: 1, Access.WRITE: 2, Access.EXECUTE: 4}
 """Bits of the qualification that say which access it was."""
-_ACCESS = {Access.READ: runpage.ACCESS_READ, Access.WRITE: runpage.ACCESS_WRITE, Access.EXECUTE: runpage.ACCESS_EXECUTE}
+_ACCESS = {
+    Access.READ: run_page.ACCESS_READ,
+    Access.WRITE: run_page.ACCESS_WRITE,
+    Access.EXECUTE: run_page.ACCESS_EXECUTE,
+}
 _LINEAR, _FINAL = 1 << 7, 1 << 8
 
 

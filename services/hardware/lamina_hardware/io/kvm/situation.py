@@ -9,8 +9,8 @@ from lamina_hardware.domain.contexts import Given
 from lamina_hardware.domain.exit_controls import ExitControls
 from lamina_hardware.domain.walk import Access, Memory, Outcome, Walk, translate
 from lamina_hardware.io.kvm.operands import Registers
+from lamina_kit.bus.run_page import RunPage
 from lamina_kit.paging import PAGE_SIZE, PS
-from lamina_kit.runpage import RunPage
 
 if TYPE_CHECKING:
     from lamina_hardware.io.kvm.vcpu import Vcpu

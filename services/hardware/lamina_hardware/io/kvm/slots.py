@@ -26,8 +26,8 @@ from pathlib import Path
 
 from lamina_hardware.domain.walk import Access, Memory, Outcome, Walk, translate
 from lamina_hardware.io.kvm import abi
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.errors import ResourceExhausted
-from lamina_kit.membus import MemoryBus
 from lamina_kit.paging import ADDR_MASK, EPT_A, EPT_D, EPT_PS, EPT_R, EPT_W, EPT_X, PAGE_SIZE, span
 
 _GIB_SHIFT = 30

@@ -20,8 +20,8 @@ from lamina_hardware.io.kvm.opcodes import stores_first
 from lamina_hardware.io.kvm.operands import addresses
 from lamina_hardware.io.kvm.refusal import KIND, REFUSED, refused
 from lamina_hardware.io.kvm.situation import CODE_BYTES, Situation
+from lamina_kit.bus.run_page import ExitReason, ExitRecord
 from lamina_kit.paging import PAGE_SIZE
-from lamina_kit.runpage import ExitReason, ExitRecord
 
 _PAGE_FAULT = 14
 _VECTOR = abi.RUN_EVENTS + 1

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 
 from lamina_hardware.io.kvm import abi, cpuid
 from lamina_hardware.io.kvm.situation import Items, Kept
-from lamina_kit import runpage
+from lamina_kit.bus import run_page
+from lamina_kit.bus.run_page import RunPage, Segment
 from lamina_kit.errors import FailedPrecondition
-from lamina_kit.runpage import RunPage, Segment
 
 if TYPE_CHECKING:
     from lamina_hardware.engines.interface import CoreRun
@@ -40,18 +40,18 @@ _UNUSABLE = 1 << 16
 _TABLES_AT, _CONTROL_AT = 192, 224
 _CR2_AT = _CONTROL_AT + 8
 _SS_AT = 24 * 5
-_DEBUG_OFFSET, _DEBUG_BYTES = runpage.STATE_OFFSET + 0x10, 48
+_DEBUG_OFFSET, _DEBUG_BYTES = run_page.STATE_OFFSET + 0x10, 48
 _MSRS = (
-    (0xC000_0081, runpage.CONTROL_OFFSET + 0x30), (0xC000_0082, runpage.CONTROL_OFFSET + 0x38),
-    (0xC000_0084, runpage.CONTROL_OFFSET + 0x40), (0xC000_0102, runpage.CONTROL_OFFSET + 0x48),
-    (0xC000_0103, runpage.TSC_OFFSET + 0x10), (0x174, runpage.ENGINE_OFFSET), (0x175, runpage.ENGINE_OFFSET + 8),
-    (0x176, runpage.ENGINE_OFFSET + 0x10), (0xC000_0083, runpage.ENGINE_OFFSET + 0x18),
-    (0x277, runpage.ENGINE_OFFSET + 0x20),
+    (0xC000_0081, run_page.CONTROL_OFFSET + 0x30), (0xC000_0082, run_page.CONTROL_OFFSET + 0x38),
+    (0xC000_0084, run_page.CONTROL_OFFSET + 0x40), (0xC000_0102, run_page.CONTROL_OFFSET + 0x48),
+    (0xC000_0103, run_page.TSC_OFFSET + 0x10), (0x174, run_page.ENGINE_OFFSET), (0x175, run_page.ENGINE_OFFSET + 8),
+    (0x176, run_page.ENGINE_OFFSET + 0x10), (0xC000_0083, run_page.ENGINE_OFFSET + 0x18),
+    (0x277, run_page.ENGINE_OFFSET + 0x20),
 )  # fmt: skip
 """Registers that the page holds: number, and where. KVM's own of these are never passed on."""
 _XSTATE_AT = 512
 _EVENTS_VALID = 1 | 4  # NMI pending and the shadow are meant
-_LOADED_BY_SREGS = runpage.DIRTY_CONTROL | runpage.DIRTY_SEGMENTS
+_LOADED_BY_SREGS = run_page.DIRTY_CONTROL | run_page.DIRTY_SEGMENTS
 _RIP_WORD = (abi.RUN_REGS >> 3) + 16
 _FLAT = 0xFFFF_FFFF
 _IF = 1 << 9
@@ -134,7 +134,7 @@ class Vcpu:
     def put_registers(self, values: tuple[int, ...]) -> None:
         """Makes these the registers that go to the page; the next entry loads them from there."""
         abi.REGS.pack_into(self.bytes, abi.RUN_REGS, *values)
-        self.stale |= runpage.DIRTY_GPRS
+        self.stale |= run_page.DIRTY_GPRS
 
     def put_cr2(self, value: int) -> None:
         """Makes this CR2; the next entry loads it."""
@@ -200,26 +200,26 @@ class Vcpu:
                 self.finish()
             self.kept = self.items = self.answer = None
             self.asks = False
-            dirty = runpage.DIRTY_ALL
+            dirty = run_page.DIRTY_ALL
             self._sregs = self._events = self.debug = b""
             self.words[abi.RUN_DIRTY >> 3] = 0
             self.bytes[abi.RUN_EVENTS : abi.RUN_EVENTS + abi.EVENTS_BYTES] = bytes(abi.EVENTS_BYTES)
         dirty |= self.stale
         page.dirty = self.stale = 0
-        if dirty & runpage.DIRTY_CPUID or self.cpuid is None:
+        if dirty & run_page.DIRTY_CPUID or self.cpuid is None:
             self._load_cpuid(page)
-        if dirty & (runpage.DIRTY_GPRS | runpage.DIRTY_RIP):
-            rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, *high = _GPRS.unpack_from(page.view, runpage.GPR_OFFSET)
+        if dirty & (run_page.DIRTY_GPRS | run_page.DIRTY_RIP):
+            rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, *high = _GPRS.unpack_from(page.view, run_page.GPR_OFFSET)
             rflags = page.rflags | 2
             abi.REGS.pack_into(
                 self.bytes, abi.RUN_REGS, rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, *high, page.rip, rflags
             )
             self.words[abi.RUN_DIRTY >> 3] |= abi.SYNC_REGS
-        if dirty & (_LOADED_BY_SREGS | runpage.DIRTY_RIP):
+        if dirty & (_LOADED_BY_SREGS | run_page.DIRTY_RIP):
             self._load_sregs(page, dirty)
-        if dirty & runpage.DIRTY_MSRS:
+        if dirty & run_page.DIRTY_MSRS:
             self._load_msrs(page)
-        if dirty & runpage.DIRTY_FPU:
+        if dirty & run_page.DIRTY_FPU:
             self._load_fpu(page)
         if (debug := bytes(page.view[_DEBUG_OFFSET : _DEBUG_OFFSET + _DEBUG_BYTES])) != self.debug:
             self._load_debug(debug)
@@ -238,7 +238,7 @@ class Vcpu:
     def _load_sregs(self, page: RunPage, dirty: int) -> None:
         level = page.cpl & 3
         set_level = not page.segment("cs").attributes or (
-            not dirty & runpage.DIRTY_SEGMENTS and self._sregs and self._sregs[_SS_AT + 16] != level
+            not dirty & run_page.DIRTY_SEGMENTS and self._sregs and self._sregs[_SS_AT + 16] != level
         )
         if set_level:
             code, data = (0x33, 0x2B) if level == 3 else (0x08, 0x10)
@@ -273,7 +273,7 @@ class Vcpu:
     def _load_fpu(self, page: RunPage) -> None:
         area = bytearray(4096)
         fcntl.ioctl(self.file, abi.GET_XSAVE, area, True)
-        area[: runpage.FXSAVE_BYTES] = page.fxsave
+        area[: run_page.FXSAVE_BYTES] = page.fxsave
         area[464:512] = bytes(48)
         struct.pack_into("<Q", area, _XSTATE_AT, struct.unpack_from("<Q", area, _XSTATE_AT)[0] | 3)
         fcntl.ioctl(self.file, abi.SET_XSAVE, area, True)
@@ -288,8 +288,8 @@ class Vcpu:
         """Writes to the page what `kvm_run` has, and with `everything` also what costs a call."""
         rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, *high = abi.REGS.unpack_from(self.bytes, abi.RUN_REGS)
         rip, rflags = high[8], high[9]
-        _GPRS.pack_into(page.view, runpage.GPR_OFFSET, rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, *high[:8])
-        _PAIR.pack_into(page.view, runpage.RIP_OFFSET, rip, rflags)
+        _GPRS.pack_into(page.view, run_page.GPR_OFFSET, rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, *high[:8])
+        _PAIR.pack_into(page.view, run_page.RIP_OFFSET, rip, rflags)
         self.store_others(page)
         if everything:
             self.fetch(page)
@@ -312,7 +312,7 @@ class Vcpu:
         self.behind = False
         area = bytearray(4096)
         fcntl.ioctl(self.file, abi.GET_XSAVE, area, True)
-        page.fxsave[:] = area[: runpage.FXSAVE_BYTES]
+        page.fxsave[:] = area[: run_page.FXSAVE_BYTES]
         packed = bytearray(struct.pack("<II", len(_MSRS), 0))
         for number, _ in _MSRS:
             packed += struct.pack("<IIQ", number, 0, 0)
@@ -336,10 +336,11 @@ class Vcpu:
     def _store_events(self, page: RunPage) -> None:
         events = self._events = bytes(self.bytes[abi.RUN_EVENTS : abi.RUN_EVENTS + abi.EVENTS_BYTES])
         shadow, masked = events[11], events[14]
-        blocked = page.interruptibility & ~(runpage.BLOCKED_BY_STI | runpage.BLOCKED_BY_MOV_SS | runpage.BLOCKED_BY_NMI)
-        blocked |= runpage.BLOCKED_BY_MOV_SS if shadow & 1 else 0
-        blocked |= runpage.BLOCKED_BY_STI if shadow & 2 else 0
-        page.interruptibility = blocked | (runpage.BLOCKED_BY_NMI if masked else 0)
+        held = run_page.BLOCKED_BY_STI | run_page.BLOCKED_BY_MOV_SS | run_page.BLOCKED_BY_NMI
+        blocked = page.interruptibility & ~held
+        blocked |= run_page.BLOCKED_BY_MOV_SS if shadow & 1 else 0
+        blocked |= run_page.BLOCKED_BY_STI if shadow & 2 else 0
+        page.interruptibility = blocked | (run_page.BLOCKED_BY_NMI if masked else 0)
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -374,9 +375,9 @@ class Vcpu:
         if interrupt is not None:
             struct.pack_into("<BBB", events, 8, 1, interrupt, 0)
         blocked = page.interruptibility
-        shadow = (1 if blocked & runpage.BLOCKED_BY_MOV_SS else 0) | (2 if blocked & runpage.BLOCKED_BY_STI else 0)
+        shadow = (1 if blocked & run_page.BLOCKED_BY_MOV_SS else 0) | (2 if blocked & run_page.BLOCKED_BY_STI else 0)
         struct.pack_into("<B", events, 11, shadow)
-        struct.pack_into("<BB", events, 13, nmi or events[13], bool(blocked & runpage.BLOCKED_BY_NMI))
+        struct.pack_into("<BB", events, 13, nmi or events[13], bool(blocked & run_page.BLOCKED_BY_NMI))
         struct.pack_into("<I", events, 20, _EVENTS_VALID)
         self.bytes[abi.RUN_EVENTS : abi.RUN_EVENTS + abi.EVENTS_BYTES] = events
         self.words[abi.RUN_DIRTY >> 3] |= abi.SYNC_EVENTS

@@ -14,8 +14,8 @@ from lamina_hardware.io.kvm.quick import Lane
 from lamina_hardware.io.kvm.slots import GuestMemory
 from lamina_hardware.io.kvm.vcpu import Vcpu
 from lamina_hardware.io.kvm.watch import Watch
-from lamina_kit.membus import MemoryBus
-from lamina_kit.runpage import RunPage
+from lamina_kit.bus.memory import MemoryBus
+from lamina_kit.bus.run_page import RunPage
 
 
 class Vm:

@@ -14,7 +14,7 @@ from lamina_hypervisor.domain.registers import RSP, snapshot
 from lamina_hypervisor.domain.vcpu import Vcpu
 from lamina_hypervisor.domain.vm import Verdict
 from lamina_hypervisor.engines.model.machine import ModelMachine
-from lamina_kit.runpage import (
+from lamina_kit.bus.run_page import (
     DIRTY_CONTROL,
     DIRTY_GPRS,
     DIRTY_MSRS,

@@ -21,10 +21,10 @@ from lamina_hypervisor.domain.vm import Vm
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.model.machine import Host, ModelMachine, table_owner
 from lamina_hypervisor.engines.model.memory import receive
+from lamina_kit.bus.run_page import DIRTY_ALL, RunPage, Segment
 from lamina_kit.effects import Effect, Step
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
-from lamina_kit.runpage import DIRTY_ALL, RunPage, Segment
 
 FIRST_TABLES = 8
 """Table frames that a VM starts with: the root and enough for its first gigabyte's upper levels."""

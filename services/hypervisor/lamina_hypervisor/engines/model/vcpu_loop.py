@@ -20,10 +20,10 @@ from lamina_hypervisor.engines.interface import serial_key, standing_key
 from lamina_hypervisor.engines.model.dispatch import Dispatcher, Next
 from lamina_hypervisor.engines.model.machine import ModelMachine
 from lamina_hypervisor.engines.model.memory import fault_in
+from lamina_kit.bus.run_page import EVENT_EXTERNAL, EVENT_VALID, ExitReason
 from lamina_kit.clock import Clock
 from lamina_kit.effects import Step, WaitFor
 from lamina_kit.errors import LaminaError, ResourceExhausted
-from lamina_kit.runpage import EVENT_EXTERNAL, EVENT_VALID, ExitReason
 
 SERIAL_EVENT = boot.SERIAL_VECTOR | EVENT_EXTERNAL | EVENT_VALID
 """The serial port's interrupt, as a run page has it until the core delivers it."""

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lamina_kit.paging import PAGE_SHIFT
-from lamina_kit.pressure import Reading
-from lamina_mmu.domain.cgroups import flat, number, pressure
-from lamina_mmu.domain.group_events import GroupEventKind
+from lamina_kit.telemetry.pressure import Reading
+from lamina_mmu.domain.groups.events import GroupEventKind
+from lamina_mmu.domain.kernel.cgroups import flat, number, pressure
 
 Read = Callable[[str], str]
 """Returns the content of a file of one group; empty when the kernel has no such file."""

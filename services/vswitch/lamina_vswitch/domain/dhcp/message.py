@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lamina_net.refusal import Refusal
+from lamina_net.packets.refusal import Refusal
 
 SERVER_PORT = 67
 CLIENT_PORT = 68

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lamina_net.address import Subnet
+from lamina_net.packets.address import Subnet
 from lamina_vswitch.domain.dhcp.lease import NS_PER_SECOND, Lease, LeaseOrigin
 from lamina_vswitch.domain.dhcp.leases import LeaseBook
 from lamina_vswitch.domain.dhcp.message import BOOTREPLY, BOOTREQUEST, Kind, Message, Option, addresses, number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.dhcp.leases import LeaseBook
 from lamina_vswitch.domain.dns.message import Type
 from lamina_vswitch.domain.dns.name import REVERSE_ZONE, reverse

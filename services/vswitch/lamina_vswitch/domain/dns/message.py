@@ -13,7 +13,7 @@ import ipaddress
 import struct
 from typing import NamedTuple
 
-from lamina_net.refusal import Refusal
+from lamina_net.packets.refusal import Refusal
 from lamina_vswitch.domain.dns import name
 
 PORT = 53

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from lamina_net.refusal import Refusal
+from lamina_net.packets.refusal import Refusal
 
 MAX_NAME_BYTES = 253
 MAX_LABEL_BYTES = 63

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.dns.message import TYPE_ANY, Code, Query, Record, Reply, Type
 from lamina_vswitch.domain.dns.name import within
 from lamina_vswitch.domain.dns.zone import Zone

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from lamina_kit.rng import Rng
-from lamina_net import icmp
+from lamina_net.packets import icmp
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.outcome import IcmpError, Outcome, dropped
 from lamina_vswitch.domain.nat.packet import TCP, UDP, Kind, View, read

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from lamina_net import icmp, ipv4, udp
-from lamina_net.refusal import Refusal
+from lamina_net.packets import icmp, ipv4, udp
+from lamina_net.packets.refusal import Refusal
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.host import HostDatagrams, HostError, HostPort
 from lamina_vswitch.domain.nat.packet import View

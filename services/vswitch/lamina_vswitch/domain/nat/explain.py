@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Container
 
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.drop import EXPLANATION, DropReason
 from lamina_vswitch.domain.nat.balancer import Balancer
 from lamina_vswitch.domain.nat.gateway import SocketGateway

@@ -8,10 +8,10 @@ socket; what comes through it reaches the inside from the gateway's address.
 from __future__ import annotations
 
 from lamina_kit.rng import Rng
-from lamina_net import icmp, ipv4
-from lamina_net.checksum import is_right
-from lamina_net.reassembly import Reassembly
-from lamina_net.refusal import Refusal
+from lamina_net.ip.reassembly import Reassembly
+from lamina_net.packets import icmp, ipv4
+from lamina_net.packets.checksum import is_right
+from lamina_net.packets.refusal import Refusal
 from lamina_net.tcp.interface import IcmpKind
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.datagram_flow import EchoFlow, Flow, ForwardedDatagrams, UdpFlow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_net import icmp
+from lamina_net.packets import icmp
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.host import HostError
 

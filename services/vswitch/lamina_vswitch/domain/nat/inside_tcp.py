@@ -6,8 +6,8 @@ their way cuts them where a device does not take them. Segments that come in one
 
 from __future__ import annotations
 
-from lamina_net import icmp, ipv4
 from lamina_net.offload.long_packets import LongPacket, long_packet
+from lamina_net.packets import icmp, ipv4
 from lamina_net.tcp.config import SocketOptions, TcpConfig
 from lamina_net.tcp.interface import Endpoint as TcpEndpoint
 from lamina_net.tcp.interface import Event, EventKind, Handle, Packet, Refused

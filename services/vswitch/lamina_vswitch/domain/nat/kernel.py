@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lamina_net import icmp
-from lamina_net.address import Subnet, is_loopback, is_unicast
+from lamina_net.packets import icmp
+from lamina_net.packets.address import Subnet, is_loopback, is_unicast
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.forwards import ForwardDefinition
 from lamina_vswitch.domain.nat.host import HostError

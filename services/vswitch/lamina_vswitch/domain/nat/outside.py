@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from lamina_net import arp, ethernet, icmp, ipv4
-from lamina_net.address import BROADCAST_MAC, Subnet, is_unicast
-from lamina_net.limiter import RateLimiter
-from lamina_net.refusal import Refusal
+from lamina_net.packets import arp, ethernet, icmp, ipv4
+from lamina_net.packets.address import BROADCAST_MAC, Subnet, is_unicast
+from lamina_net.packets.refusal import Refusal
+from lamina_net.rate_limiter import RateLimiter
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.outcome import Outcome
 from lamina_vswitch.domain.nat.uplink import UplinkNat

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_net.address import LOOPBACK, Subnet, is_unicast
+from lamina_net.packets.address import LOOPBACK, Subnet, is_unicast
 from lamina_vswitch.domain.nat.table import Endpoint
 from lamina_vswitch.domain.network import NatSettings
 

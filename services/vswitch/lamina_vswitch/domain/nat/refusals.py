@@ -11,7 +11,7 @@ from lamina_kit.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.nat.host import HostError
 from lamina_vswitch.domain.nat.table import Endpoint
 from lamina_vswitch.domain.refusals import unknown

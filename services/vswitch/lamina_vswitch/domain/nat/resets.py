@@ -5,7 +5,7 @@ Source: RFC 9293, 3.5.2 and 3.5.3; RFC 5961, 3.2.
 
 from __future__ import annotations
 
-from lamina_net import ipv4
+from lamina_net.packets import ipv4
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import Segment
 from lamina_vswitch.domain.nat.packet import ACK, FIN, RST, SYN, View

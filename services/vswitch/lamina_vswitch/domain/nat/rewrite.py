@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from lamina_net.checksum import updated
+from lamina_net.packets.checksum import updated
 from lamina_vswitch.domain.nat.packet import ECHO_REQUEST, ICMP, TCP, UDP, FlowKey, Kind, View
 
 _SUM_AT = {TCP: 16, UDP: 6, ICMP: 2}

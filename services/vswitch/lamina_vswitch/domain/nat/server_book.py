@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.nat.servers import BACKENDS, SERVERS, Server, ServerDefinition, ServerKey
 
 

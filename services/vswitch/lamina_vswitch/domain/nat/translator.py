@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lamina_kit.rng import Rng
-from lamina_net import icmp, ipv4
-from lamina_net.address import Subnet
-from lamina_net.limiter import RateLimiter
-from lamina_net.refusal import Refusal
+from lamina_net.packets import icmp, ipv4
+from lamina_net.packets.address import Subnet
+from lamina_net.packets.refusal import Refusal
+from lamina_net.rate_limiter import RateLimiter
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.balancer import Balancer
 from lamina_vswitch.domain.nat.explain import explain

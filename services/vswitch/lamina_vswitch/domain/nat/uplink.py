@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.drop import EXPLANATION, DropReason
 from lamina_vswitch.domain.nat.forwards import Forwards
 from lamina_vswitch.domain.nat.outcome import Outcome, dropped

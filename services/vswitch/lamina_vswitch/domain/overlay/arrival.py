@@ -6,9 +6,9 @@ import enum
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.address import BROADCAST_MAC, is_unicast
-from lamina_net.refusal import Refusal
+from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.address import BROADCAST_MAC, is_unicast
+from lamina_net.packets.refusal import Refusal
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.frame import is_station
 from lamina_vswitch.domain.overlay import vxlan

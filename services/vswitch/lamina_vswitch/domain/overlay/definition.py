@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 from lamina_kit.names import Pattern
-from lamina_net.address import format_address
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.overlay.end import Learning, Way
 from lamina_vswitch.domain.overlay.remote_ends import MAX_ENDS
 from lamina_vswitch.domain.overlay.vxlan import OVERHEAD_BYTES

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lamina_net.address import Subnet
+from lamina_net.packets.address import Subnet
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.frame import HEADER_BYTES, Header, is_group, is_station, parse
 from lamina_vswitch.domain.overlay import vxlan

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lamina_net import ethernet
-from lamina_net.address import format_address
+from lamina_net.packets import ethernet
+from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.drop import EXPLANATION, DropReason
 from lamina_vswitch.domain.frame import format_mac
 from lamina_vswitch.domain.overlay.arrival import Kind

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import struct
 
-from lamina_net import arp, ethernet, ipv4, udp
-from lamina_net.neighbours import Neighbour
-from lamina_net.refusal import Refusal
+from lamina_net.ip.neighbours import Neighbour
+from lamina_net.packets import arp, ethernet, ipv4, udp
+from lamina_net.packets.refusal import Refusal
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.overlay import vxlan
 from lamina_vswitch.domain.overlay.arrival import Arrival, read

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lamina_net import ipv4, udp
-from lamina_net.refusal import Refusal
+from lamina_net.packets import ipv4, udp
+from lamina_net.packets.refusal import Refusal
 from lamina_vswitch.domain.frame import HEADER_BYTES as ETHERNET_BYTES
 from lamina_vswitch.domain.offload.spread import flow_hash
 

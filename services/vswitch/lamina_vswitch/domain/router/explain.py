@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.address import BROADCAST, format_address, is_loopback, is_multicast, is_unicast
-from lamina_net.checksum import checksum, pseudo_sum
-from lamina_net.refusal import Refusal
+from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.address import BROADCAST, format_address, is_loopback, is_multicast, is_unicast
+from lamina_net.packets.checksum import checksum, pseudo_sum
+from lamina_net.packets.refusal import Refusal
 from lamina_vswitch.domain.drop import EXPLANATION, DropReason
 from lamina_vswitch.domain.network import Mode
 from lamina_vswitch.domain.router.router import Router

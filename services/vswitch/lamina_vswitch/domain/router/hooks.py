@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from lamina_net import ipv4, udp
+from lamina_net.packets import ipv4, udp
 from lamina_vswitch.domain.drop import DropReason
 
 Dropped = Callable[[DropReason, bytes, int], None]

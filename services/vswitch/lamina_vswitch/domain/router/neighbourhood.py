@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lamina_net import arp, ethernet
-from lamina_net.arp import ArpPacket
-from lamina_net.neighbours import Neighbour, NeighbourTable, Outcome
+from lamina_net.ip.neighbours import Neighbour, NeighbourTable, Outcome
 from lamina_net.offload.long_packets import LongPacket
+from lamina_net.packets import arp, ethernet
+from lamina_net.packets.arp import ArpPacket
 from lamina_vswitch.domain.laden import long_frame
 
 MAX_NEIGHBOURS = 8192

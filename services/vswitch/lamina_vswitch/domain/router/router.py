@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from lamina_net import arp, ethernet, icmp, ipv4, udp
-from lamina_net.address import BROADCAST, BROADCAST_MAC, is_loopback, is_multicast, is_unicast
-from lamina_net.limiter import RateLimiter
+from lamina_net.ip.reassembly import Reassembly
+from lamina_net.ip.routes import Route, RouteTable
 from lamina_net.offload.long_packets import LongPacket, cut
-from lamina_net.reassembly import Reassembly
-from lamina_net.refusal import Refusal
-from lamina_net.routes import Route, RouteTable
+from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
+from lamina_net.packets.address import BROADCAST, BROADCAST_MAC, is_loopback, is_multicast, is_unicast
+from lamina_net.packets.refusal import Refusal
+from lamina_net.rate_limiter import RateLimiter
 from lamina_net.tcp.interface import Packet as Segment
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.laden import NEEDS_CHECKSUM, Offload, load_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lamina_net import udp
-from lamina_net.address import BROADCAST, BROADCAST_MAC
-from lamina_net.refusal import Refusal
+from lamina_net.packets import udp
+from lamina_net.packets.address import BROADCAST, BROADCAST_MAC
+from lamina_net.packets.refusal import Refusal
 from lamina_vswitch.domain.dhcp import message as dhcp
 from lamina_vswitch.domain.dhcp.server import DhcpServer
 from lamina_vswitch.domain.dns import message as dns

@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
-from lamina_net.address import Subnet
+from lamina_net.packets.address import Subnet
 from lamina_vswitch.domain.nat.kernel import Tracked
 from lamina_vswitch.domain.nat.packet import ECHO_REPLY, ICMP
 from lamina_vswitch.domain.nat.table import Endpoint

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
-from lamina_net.address import Subnet, format_address
+from lamina_net.packets.address import Subnet, format_address
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.forwards import ForwardDefinition
 from lamina_vswitch.domain.nat.host import HostError

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lamina_net.address import Subnet, format_address
+from lamina_net.packets.address import Subnet, format_address
 from lamina_vswitch.domain.drop import DropReason
 from lamina_vswitch.domain.nat.forwards import ForwardDefinition
 from lamina_vswitch.domain.nat.packet import TCP, UDP

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lamina_kit.errors import PermissionDenied
-from lamina_net.address import Subnet
+from lamina_net.packets.address import Subnet
 from lamina_vswitch.engines.linux import links, veth
 from lamina_vswitch.engines.linux.namespace import Namespace
 from lamina_vswitch.engines.linux.netlink import CREATE, EXCLUSIVE, Netlink, attribute

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Recorder(Protocol):
-    """Writes the layer's event log (`lamina_kit.events.EventLog.record`)."""
+    """Writes the layer's event log (`lamina_kit.telemetry.events.EventLog.record`)."""
 
     def __call__(self, object: str, event: str, *, cause: str = "", rule: str = "", **inputs: object) -> object:
         """Appends an event; with a rule, a decision."""

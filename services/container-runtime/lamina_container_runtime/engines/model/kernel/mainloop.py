@@ -35,9 +35,9 @@ from lamina_container_runtime.engines.model.kernel.signals import (
     SignalInfo,
 )
 from lamina_container_runtime.engines.model.syscalls.dispatch import dispatch
+from lamina_kit.bus.run_page import DIRTY_GPRS, DIRTY_RIP, ExitReason, ExitRecord, RunPage
 from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError
-from lamina_kit.runpage import DIRTY_GPRS, DIRTY_RIP, ExitReason, ExitRecord, RunPage
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.thread import Thread

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from lamina_kit.runpage import DIRTY_ALL, CpuidEntry, RunPage, Segment
+from lamina_kit.bus.run_page import DIRTY_ALL, CpuidEntry, RunPage, Segment
 
 USER_CS, USER_SS = 0x33, 0x2B
 _CODE = Segment(USER_CS, 0, 0xFFFFFFFF, 0xA0FB)

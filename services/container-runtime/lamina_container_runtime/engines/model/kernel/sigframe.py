@@ -35,9 +35,9 @@ from lamina_container_runtime.engines.model.kernel.signals import (
     default_action,
 )
 from lamina_container_runtime.engines.model.kernel.waiting import wait
+from lamina_kit.bus.run_page import DIRTY_FPU, DIRTY_GPRS, DIRTY_RIP, FXSAVE_BYTES, RunPage
 from lamina_kit.effects import Step
 from lamina_kit.paging import is_user
-from lamina_kit.runpage import DIRTY_FPU, DIRTY_GPRS, DIRTY_RIP, FXSAVE_BYTES, RunPage
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.thread import Thread

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lamina_container_runtime.domain.wait import Waiter, WaitQueue, Woken
 from lamina_container_runtime.engines.model.effects import ContextRef
 from lamina_container_runtime.engines.model.kernel.signals import Pending
-from lamina_kit.runpage import RunPage
+from lamina_kit.bus.run_page import RunPage
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.address_space import AddressSpace

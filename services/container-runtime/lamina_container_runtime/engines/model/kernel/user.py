@@ -26,7 +26,7 @@ PIECE = 1 << 20
 
 
 class Memory(Protocol):
-    """User memory by the root of its tables (`lamina_kit.usermem.UserMemory`)."""
+    """User memory by the root of its tables (`lamina_kit.bus.user_memory.UserMemory`)."""
 
     def read(self, root: int, va: int, n: int) -> bytes:
         """Returns bytes or raises `NeedFault`."""

@@ -27,9 +27,9 @@ from lamina_container_runtime.engines.model.syscalls import (
 )
 from lamina_container_runtime.engines.model.syscalls.numbers import NUMBERS, counted_as, name_of
 from lamina_container_runtime.engines.model.syscalls.registry import Call
+from lamina_kit.bus.run_page import DIRTY_GPRS
 from lamina_kit.effects import Step
 from lamina_kit.errors import AlreadyExists, InvalidArgument, LaminaError, NotFound, OutOfRange, ResourceExhausted
-from lamina_kit.runpage import DIRTY_GPRS
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.thread import Thread

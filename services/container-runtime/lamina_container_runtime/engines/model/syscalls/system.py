@@ -11,9 +11,9 @@ from lamina_container_runtime.engines.model.kernel.abi import Errno, signed, unp
 from lamina_container_runtime.engines.model.kernel.loader import STACK_BYTES
 from lamina_container_runtime.engines.model.kernel.proctext import RELEASE, VERSION
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
+from lamina_kit.bus.run_page import DIRTY_SEGMENTS
 from lamina_kit.effects import Step
 from lamina_kit.paging import is_user
-from lamina_kit.runpage import DIRTY_SEGMENTS
 
 if TYPE_CHECKING:
     from lamina_container_runtime.engines.model.kernel.thread import Thread

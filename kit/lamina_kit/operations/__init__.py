@@ -1,0 +1,1 @@
+"""How operators set and see a process: its section of the configuration, reload, metrics, export."""

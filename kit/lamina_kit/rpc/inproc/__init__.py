@@ -1,0 +1,1 @@
+"""gRPC inside one process: what makes generated code run without a socket."""

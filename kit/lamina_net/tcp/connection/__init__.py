@@ -1,0 +1,1 @@
+"""What one connection knows: its control block and the parts of it, without behaviour among them."""
