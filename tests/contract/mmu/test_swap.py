@@ -214,7 +214,7 @@ async def test_one_swap_file_has_one_mmu(tmp_path: Path, engine_name: str) -> No
         assert file.stat().st_size == 1024 * PAGE and file.stat().st_blocks == 0
         assert file.stat().st_mode & 0o777 == 0o600
         from lamina_kit.errors import FailedPrecondition
-        from lamina_mmu.io.swap_file import SwapFile
+        from lamina_mmu.io.swap.files import SwapFile
 
         with pytest.raises(FailedPrecondition, match="in use"):
             SwapFile(file, 4)

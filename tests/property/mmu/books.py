@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from lamina_mmu.domain.entry import HELD, frame_of, in_ram
-from lamina_mmu.domain.frames import Use
-from lamina_mmu.domain.swap import LOST
-from lamina_mmu.domain.vma import LOCKED
+from lamina_mmu.domain.frames.table import Use
+from lamina_mmu.domain.spaces.vma import LOCKED
+from lamina_mmu.domain.swap.areas import LOST
+from lamina_mmu.domain.tables.entry import HELD, frame_of, in_ram
 
 
 def check_books(m: Any) -> None:

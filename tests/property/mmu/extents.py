@@ -8,9 +8,9 @@ from tests.property.mmu.world import PAGE, Holder, Task, World
 
 from lamina_kit.errors import LaminaError
 from lamina_mmu.domain.hold import Age, ExtentRevocation, Grant, GrantExtent, Hold, PageBits, Revocation
-from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.session import NOBODY
-from lamina_mmu.domain.space import Kind
+from lamina_mmu.domain.spaces.map_spec import MapSpec
+from lamina_mmu.domain.spaces.space import Kind
 
 EXTENT = 2 << 20
 RW = 3

@@ -12,7 +12,7 @@ import numpy as np
 from lamina_mmu.replay.outcome import Curve, Explanation, Outcome, Result
 from lamina_mmu.replay.plan import Limits, PolicyPlan, ReplayPlan
 from lamina_mmu.replay.replay import Replay
-from lamina_mmu.replay.traces import NO_KINDS, NO_SIZES, Columns
+from lamina_mmu.replay.traces.accesses import NO_KINDS, NO_SIZES, Columns
 
 
 def plan(names: Sequence[str], frames: Sequence[int], **more: Any) -> ReplayPlan:

@@ -9,10 +9,10 @@ from tests.property.mmu.world import PAGE, Task, World
 
 from lamina_kit.errors import DataLoss, LaminaError
 from lamina_mmu.domain.effects import swap_area_key
-from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.session import NOBODY
-from lamina_mmu.domain.space import Kind
-from lamina_mmu.domain.swap_io import SwapTransfer
+from lamina_mmu.domain.spaces.map_spec import MapSpec
+from lamina_mmu.domain.spaces.space import Kind
+from lamina_mmu.domain.swap.transfers import SwapTransfer
 
 BASE = 0x1000_0000
 

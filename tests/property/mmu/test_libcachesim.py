@@ -18,7 +18,7 @@ from tests.property.mmu.replaying import plan, replayed, results
 from tests.property.mmu.traces import REAL, SIZES, TRACES
 
 from lamina_mmu.replay.plan import Format, PolicyPlan, ReplayPlan
-from lamina_mmu.replay.traces import Trace
+from lamina_mmu.replay.traces.accesses import Trace
 
 PEERS: dict[str, Any] = {
     "fifo": libcachesim.FIFO,

@@ -8,10 +8,10 @@ import pytest
 from tests.property.mmu.world import PAGE, Task, World
 
 from lamina_kit.errors import LaminaError
-from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.outcome import Outcome
 from lamina_mmu.domain.session import NOBODY
-from lamina_mmu.domain.space import Kind
+from lamina_mmu.domain.spaces.map_spec import MapSpec
+from lamina_mmu.domain.spaces.space import Kind
 from lamina_mmu.domain.supply import Demand, Keep, Supply
 
 AT, PAGES = 0x40_0000, 24

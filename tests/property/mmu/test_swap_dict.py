@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.property.mmu.world import PAGE, World
 
-from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.session import NOBODY
-from lamina_mmu.domain.space import Kind
+from lamina_mmu.domain.spaces.map_spec import MapSpec
+from lamina_mmu.domain.spaces.space import Kind
 
 BASE = 0x1000_0000
 

@@ -17,10 +17,10 @@ from tests.property.mmu.world import PAGE, BytesRam, DictSwap
 
 from lamina_kit.errors import LaminaError
 from lamina_mmu.domain.effects import Shootdown
-from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import NOBODY
-from lamina_mmu.domain.space import Kind
+from lamina_mmu.domain.spaces.map_spec import MapSpec
+from lamina_mmu.domain.spaces.space import Kind
 from lamina_mmu.engines.model.engine import ModelEngine
 
 BASE, PAGES, SEA = 0x1000_0000, 128, 32

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.property.mmu.world import PAGE, BytesRam
 
-from lamina_mmu.domain.entry import leaf
-from lamina_mmu.domain.four_level import FourLevelTable
+from lamina_mmu.domain.frames.rmap import ReverseMap
 from lamina_mmu.domain.policies.lru import Lru
-from lamina_mmu.domain.replacement import Replacement
-from lamina_mmu.domain.rmap import ReverseMap
-from lamina_mmu.domain.sparse import SparseTable
-from lamina_mmu.domain.table import entries, exchange
-from lamina_mmu.domain.vma import Vma
-from lamina_mmu.domain.vmas import CHOICE_TOP, GUARD_GAP, LOWEST, VmaList
+from lamina_mmu.domain.policies.replacement import Replacement
+from lamina_mmu.domain.spaces.vma import Vma
+from lamina_mmu.domain.spaces.vmas import CHOICE_TOP, GUARD_GAP, LOWEST, VmaList
+from lamina_mmu.domain.tables.entry import leaf
+from lamina_mmu.domain.tables.four_level import FourLevelTable
+from lamina_mmu.domain.tables.sparse import SparseTable
+from lamina_mmu.domain.tables.table import entries, exchange
 
 PAGES = st.sampled_from([0, 1, 511, 512, 513, 1 << 18, (1 << 18) + 1, 1 << 27, (1 << 27) + 600, (1 << 35) - 1])
 
@@ -164,7 +164,7 @@ CHANGE = st.tuples(
 @given(st.lists(CHANGE, max_size=60))
 def test_hints_never_change_what_is_chosen(changes: list[tuple[str, int, int, int]]) -> None:
     """After mapping, fixed or not, stacks, unmapping, growing and copying, a size goes where a full scan says."""
-    with patch("lamina_mmu.domain.vmas.GUARD_GAP", NEAR_GUARD):
+    with patch("lamina_mmu.domain.spaces.vmas.GUARD_GAP", NEAR_GUARD):
         check_choices(changes)
 
 

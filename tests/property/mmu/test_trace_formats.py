@@ -14,11 +14,11 @@ from tests.property.mmu.replaying import curves, plan, replayed, results
 from tests.property.mmu.traces import zipf
 
 from lamina_kit.errors import InvalidArgument, ResourceExhausted
-from lamina_mmu.replay.pages import PageNumbers
+from lamina_mmu.replay.memory.state import FIRST
 from lamina_mmu.replay.plan import Compression, CurvePlan, Format, Limits, PolicyPlan, ReplayPlan
-from lamina_mmu.replay.state import FIRST
-from lamina_mmu.replay.touches import touches
-from lamina_mmu.replay.traces import NO_KINDS, Columns, Trace
+from lamina_mmu.replay.traces.accesses import NO_KINDS, Columns, Trace
+from lamina_mmu.replay.traces.pages import PageNumbers
+from lamina_mmu.replay.traces.touches import touches
 
 Access = tuple[int, int, int]
 KINDS = {"r": 1, "w": 2, "x": 3, "READ": 1, "Write": 2, "execute": 3, "1": 1, "2": 2, "3": 3}

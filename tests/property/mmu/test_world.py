@@ -12,14 +12,14 @@ from tests.property.mmu.world import PAGE, Holder, Task, World
 
 from lamina_kit.errors import LaminaError
 from lamina_mmu.domain.effects import Shootdown
-from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.outcome import Outcome
 from lamina_mmu.domain.session import NOBODY
-from lamina_mmu.domain.space import Kind
-from lamina_mmu.domain.space_settings import HugePages
+from lamina_mmu.domain.spaces.map_spec import MapSpec
+from lamina_mmu.domain.spaces.settings import HugePages
+from lamina_mmu.domain.spaces.space import Kind
 from lamina_mmu.domain.views import SettingsChange
-from lamina_mmu.engines.model.compaction import compact
-from lamina_mmu.engines.model.moving import move, spare_like
+from lamina_mmu.engines.model.frames.compaction import compact
+from lamina_mmu.engines.model.withdrawal.migration import move, spare_like
 
 BASE = 0x40_0000
 PAGES = 24

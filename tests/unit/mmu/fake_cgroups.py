@@ -6,10 +6,10 @@ import errno
 from collections.abc import Callable
 from typing import Any
 
-from lamina_mmu.domain.cgroups import Cgroups
-from lamina_mmu.domain.kernel import Kernel
+from lamina_mmu.domain.kernel.cgroups import Cgroups
+from lamina_mmu.domain.kernel.port import Kernel
 from lamina_mmu.domain.ports import Ports
-from lamina_mmu.engines.linux.kernel_groups import KernelGroups
+from lamina_mmu.engines.linux.cgroups import KernelGroups
 
 FILES = {
     1: ("memory.limit_in_bytes", "memory.swappiness"),

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from lamina_mmu.domain.buddy import MAX_ORDER, Buddy
-from lamina_mmu.domain.frames import HOT_MOST, FrameTable, Use
+from lamina_mmu.domain.frames.buddy import MAX_ORDER, Buddy
+from lamina_mmu.domain.frames.table import HOT_MOST, FrameTable, Use
 
 
 def test_blocks_split_and_join() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_mmu.domain import vmas as module
-from lamina_mmu.domain.free_hints import MOST_HINTS, FreeHints
-from lamina_mmu.domain.vma import Vma
-from lamina_mmu.domain.vmas import CHOICE_TOP, VmaList
+from lamina_mmu.domain.spaces import vmas as module
+from lamina_mmu.domain.spaces.free_hints import MOST_HINTS, FreeHints
+from lamina_mmu.domain.spaces.vma import Vma
+from lamina_mmu.domain.spaces.vmas import CHOICE_TOP, VmaList
 
 PAGE = 4096
 

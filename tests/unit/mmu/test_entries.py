@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lamina_kit.paging import COW, NX, PRESENT, RW, US, decode
-from lamina_mmu.domain import entry as e
+from lamina_mmu.domain.tables import entry as e
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import pytest
 from tests.property.mmu.world import PAGE, DictSwap
 
 from lamina_kit.errors import AlreadyExists, DataLoss, FailedPrecondition, OutOfRange
-from lamina_mmu.domain.frames import FrameTable, Use
-from lamina_mmu.domain.group import GroupTree
+from lamina_mmu.domain.frames.rmap import ReverseMap
+from lamina_mmu.domain.frames.table import FrameTable, Use
+from lamina_mmu.domain.groups.group import GroupTree
 from lamina_mmu.domain.policies.lru import Lru
-from lamina_mmu.domain.replacement import Replacement
-from lamina_mmu.domain.rmap import ReverseMap
-from lamina_mmu.domain.swap import SwapArea
+from lamina_mmu.domain.policies.replacement import Replacement
+from lamina_mmu.domain.swap.areas import SwapArea
 
 
 def test_a_table_for_8_gib_costs_next_to_nothing() -> None:

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_kit.errors import OutOfRange, ResourceExhausted
-from lamina_mmu.domain.group import Group, GroupTree
-from lamina_mmu.domain.group_events import GroupEvent, GroupEventKind, GroupEvents
-from lamina_mmu.domain.protection import Allowance, effective
-from lamina_mmu.domain.shadows import REMEMBERED, Shadows
-from lamina_mmu.engines.model.protecting import LONGEST_NS, penalty_ns
+from lamina_mmu.domain.groups.events import GroupEvent, GroupEventKind, GroupEvents
+from lamina_mmu.domain.groups.group import Group, GroupTree
+from lamina_mmu.domain.groups.protection import Allowance, effective
+from lamina_mmu.domain.groups.shadows import REMEMBERED, Shadows
+from lamina_mmu.engines.model.groups.protection import LONGEST_NS, penalty_ns
 
 PAGE = 4096
 

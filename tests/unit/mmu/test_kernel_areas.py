@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from lamina_kit.errors import LaminaError
 from lamina_kit.paging import PAGE_SIZE
-from lamina_mmu.domain.cgroups import flat, hierarchies, number, pressure
-from lamina_mmu.domain.kernel_swap import areas, header, watermarks
+from lamina_mmu.domain.kernel.cgroups import flat, hierarchies, number, pressure
+from lamina_mmu.domain.kernel.swap import areas, header, watermarks
 from lamina_mmu.domain.ports import Ports
-from lamina_mmu.engines.linux.kernel_areas import KernelAreas
+from lamina_mmu.engines.linux.swap_areas import KernelAreas
 
 HEADING = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 ZONES = """Node 0, zone      DMA

@@ -10,7 +10,7 @@ from tests.unit.mmu.fake_cgroups import World
 
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted, Unimplemented
 from lamina_kit.paging import PAGE_SIZE
-from lamina_mmu.domain.group_events import GroupEventKind as Kind
+from lamina_mmu.domain.groups.events import GroupEventKind as Kind
 from lamina_mmu.domain.session import NOBODY
 from lamina_mmu.engines.linux.cgroup_files import Version1, Version2
 

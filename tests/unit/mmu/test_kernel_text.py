@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from lamina_mmu.domain.entry import READ, WRITE
-from lamina_mmu.domain.frames import Use
-from lamina_mmu.domain.kernel import Reply
-from lamina_mmu.domain.kernel_faults import Evidence, judge
-from lamina_mmu.domain.kernel_maps import Faults, at, hole, parse, parse_faults, parse_sizes, within
-from lamina_mmu.domain.kernel_pages import EXCLUSIVE, IN_RAM, IN_SWAP, frame_of, is_shared, slot_of, use_of
-from lamina_mmu.domain.labels import Labels
+from lamina_mmu.domain.frames.table import Use
+from lamina_mmu.domain.kernel.faults import Evidence, judge
+from lamina_mmu.domain.kernel.maps import Faults, at, hole, parse, parse_faults, parse_sizes, within
+from lamina_mmu.domain.kernel.pages import EXCLUSIVE, IN_RAM, IN_SWAP, frame_of, is_shared, slot_of, use_of
+from lamina_mmu.domain.kernel.port import Reply
 from lamina_mmu.domain.outcome import Outcome
-from lamina_mmu.io.linux import agent
+from lamina_mmu.domain.spaces.labels import Labels
+from lamina_mmu.domain.tables.entry import READ, WRITE
+from lamina_mmu.io.linux import program
 
 SMAPS = """\
 00400000-00402000 rw-s 00001000 00:01 2132      /memfd:lamina object: (deleted)
@@ -109,20 +109,20 @@ def test_labels_are_cut_and_moved_with_their_ranges() -> None:
 
 def test_the_agents_file_is_an_elf_program() -> None:
     """Two segments that do not overlap, the code at its entry."""
-    image = agent.program()
+    image = program.program()
     assert image.startswith(b"\x7fELF\2\1\1")
     (entry,) = struct.unpack_from("<Q", image, 24)
-    assert image[entry - agent.BASE :] == agent.CODE
-    assert entry + len(agent.CODE) <= agent.DATA < agent.END
+    assert image[entry - program.BASE :] == program.CODE
+    assert entry + len(program.CODE) <= program.DATA < program.END
 
 
 @pytest.mark.skipif(not (shutil.which("as") and shutil.which("objcopy")), reason="no assembler here")
 def test_the_agents_bytes_are_its_source(tmp_path: Path) -> None:
     """Assembling agent.S gives the bytes that are run, and the handler of signals is where they say."""
-    source = Path(agent.__file__).with_name("agent.S")
+    source = Path(program.__file__).with_name("agent.S")
     subprocess.run(["as", source, "-o", tmp_path / "agent.o"], check=True)
     subprocess.run(["objcopy", "-O", "binary", "-j", ".text", tmp_path / "agent.o", tmp_path / "agent.bin"], check=True)
-    assert (tmp_path / "agent.bin").read_bytes() == agent.CODE
+    assert (tmp_path / "agent.bin").read_bytes() == program.CODE
     symbols = subprocess.run(["nm", tmp_path / "agent.o"], check=True, capture_output=True, text=True).stdout
     caught = next(int(line.split()[0], 16) for line in symbols.splitlines() if line.endswith(" caught"))
-    assert agent.BASE + agent.HEADERS + caught == agent.CAUGHT
+    assert program.BASE + program.HEADERS + caught == program.CAUGHT

@@ -6,10 +6,10 @@ from typing import Any
 
 from tests.property.mmu.world import PAGE, Holder, Task, World
 
-from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.outcome import Outcome
 from lamina_mmu.domain.session import NOBODY
-from lamina_mmu.domain.space import Kind
+from lamina_mmu.domain.spaces.map_spec import MapSpec
+from lamina_mmu.domain.spaces.space import Kind
 
 BASE = 0x40_0000
 READ, WRITE = 1, 2

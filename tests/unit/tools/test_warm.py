@@ -48,8 +48,9 @@ def test_all_compiled_policies_of_replays_take_part() -> None:
     """The tree's own compiled modules are found, also those that never name numba."""
     sources = warm.own_sources()
     found = warm.compiled_modules(sources)
-    assert {"lamina_mmu.replay.lru", "lamina_mmu.replay.opt", "lamina_mmu.replay.text"} <= set(found)
-    assert {"lamina_hardware.io.walker", "lamina_hardware.io.fill"} <= set(found)
+    replay = {"lamina_mmu.replay.policies.lru", "lamina_mmu.replay.policies.opt", "lamina_mmu.replay.traces.text"}
+    assert replay <= set(found)
+    assert {"lamina_hardware.io.emulator.walks.walker", "lamina_hardware.io.emulator.tlb.fill"} <= set(found)
 
 
 def test_what_they_import_takes_part(sources: dict[str, Path]) -> None:

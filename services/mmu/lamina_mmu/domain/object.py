@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from lamina_kit.paging import PAGE_SHIFT, page_up
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.session import NOBODY, Session
-from lamina_mmu.domain.sparse import SparseTable
+from lamina_mmu.domain.tables.sparse import SparseTable
 
 
 @dataclass(slots=True)

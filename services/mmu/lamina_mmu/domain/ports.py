@@ -6,11 +6,11 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from lamina_mmu.domain.kernel import Kernel
+from lamina_mmu.domain.frames.ram import Ram
+from lamina_mmu.domain.kernel.port import Kernel
 from lamina_mmu.domain.policy import Policy
-from lamina_mmu.domain.ram import Ram
-from lamina_mmu.domain.swap import SwapStore
-from lamina_mmu.domain.swap_io import DiskStore
+from lamina_mmu.domain.swap.areas import SwapStore
+from lamina_mmu.domain.swap.transfers import DiskStore
 
 
 class Journal(Protocol):

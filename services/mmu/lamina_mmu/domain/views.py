@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lamina_mmu.domain.four_level import Visit
-from lamina_mmu.domain.frames import Use
+from lamina_mmu.domain.frames.table import Use
 from lamina_mmu.domain.handles import Handle
-from lamina_mmu.domain.pin import Run
-from lamina_mmu.domain.space import Kind
-from lamina_mmu.domain.space_settings import SpaceSettings
-from lamina_mmu.domain.swap import State
-from lamina_mmu.domain.vma import Vma
+from lamina_mmu.domain.spaces.pin import Run
+from lamina_mmu.domain.spaces.settings import SpaceSettings
+from lamina_mmu.domain.spaces.space import Kind
+from lamina_mmu.domain.spaces.vma import Vma
+from lamina_mmu.domain.swap.areas import State
+from lamina_mmu.domain.tables.four_level import Visit
 
 
 @dataclass(frozen=True, slots=True)

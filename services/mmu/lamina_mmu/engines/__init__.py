@@ -1,0 +1,1 @@
+"""What an engine of the MMU is; each subpackage is one."""

@@ -28,11 +28,11 @@ from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.hold import Hold, PageBits
-from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.outcome import FaultResult, ReclaimResult
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import Session
-from lamina_mmu.domain.space import Kind
+from lamina_mmu.domain.spaces.map_spec import MapSpec
+from lamina_mmu.domain.spaces.space import Kind
 from lamina_mmu.domain.views import (
     FrameView,
     MappingView,
@@ -41,7 +41,7 @@ from lamina_mmu.domain.views import (
     SpaceView,
     Translation,
 )
-from lamina_mmu.engines.group_interface import GroupEngine
+from lamina_mmu.engines.groups import GroupEngine
 from lamina_mmu.engines.ranges import RangeEngine
 from lamina_mmu.engines.stores import StoreEngine
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lamina_kit.effects import Step
-from lamina_mmu.domain.advice import Advice
 from lamina_mmu.domain.fault_feed import FaultWatch
 from lamina_mmu.domain.handles import Handle
-from lamina_mmu.domain.move import Move
 from lamina_mmu.domain.session import Session
+from lamina_mmu.domain.spaces.advice import Advice
+from lamina_mmu.domain.spaces.move import Move
 from lamina_mmu.domain.views import PinView, SettingsChange, SettingsView, SpaceStatistics
 
 

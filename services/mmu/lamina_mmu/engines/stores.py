@@ -14,7 +14,7 @@ from typing import Protocol
 
 from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError
-from lamina_mmu.domain.frames import Use
+from lamina_mmu.domain.frames.table import Use
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.supply import Supply

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from lamina_mmu.replay.distances import Distances
+from lamina_mmu.replay.memory.state import Array
 from lamina_mmu.replay.outcome import Curve, Outcome
-from lamina_mmu.replay.pages import PageNumbers, followed
 from lamina_mmu.replay.plan import CurvePlan, PolicyPlan, ReplayPlan
-from lamina_mmu.replay.policies import OPT
+from lamina_mmu.replay.policies.catalogue import OPT
 from lamina_mmu.replay.run import IdealRun, PolicyRun, log_of
-from lamina_mmu.replay.spool import Spool
-from lamina_mmu.replay.state import Array
+from lamina_mmu.replay.traces.pages import PageNumbers, followed
+from lamina_mmu.replay.traces.spool import Spool
 
 SIMULATED = 64
 """Most points of a curve that is simulated."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lamina_mmu.replay.native import I32, I64, U32, U64, Word, compiled, i64, ones, void
-from lamina_mmu.replay.state import FIRST, longer
+from lamina_mmu.replay.memory.native import I32, I64, U32, U64, Word, compiled, i64, ones, void
+from lamina_mmu.replay.memory.state import FIRST, longer
 
 GROUP_SHIFT = 9
 LEAST_SLOTS = 1 << 16

@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from lamina_kit.errors import ResourceExhausted
-from lamina_mmu.replay import opt
 from lamina_mmu.replay.curves import Curves
 from lamina_mmu.replay.explain import explanation
+from lamina_mmu.replay.memory.state import MAX_NODES, Array
 from lamina_mmu.replay.outcome import Outcome, Progress, Result
-from lamina_mmu.replay.pages import PageNumbers
 from lamina_mmu.replay.plan import Format, Limits, ReplayPlan
-from lamina_mmu.replay.policies import OPT
+from lamina_mmu.replay.policies import opt
+from lamina_mmu.replay.policies.catalogue import OPT
 from lamina_mmu.replay.run import IdealRun, PolicyRun, Run, log_of
-from lamina_mmu.replay.spool import BLOCK, Spool
-from lamina_mmu.replay.state import MAX_NODES, Array
-from lamina_mmu.replay.touches import touches
-from lamina_mmu.replay.traces import Columns, Trace
+from lamina_mmu.replay.traces.accesses import Columns, Trace
+from lamina_mmu.replay.traces.pages import PageNumbers
+from lamina_mmu.replay.traces.spool import BLOCK, Spool
+from lamina_mmu.replay.traces.touches import touches
 
 Steps = Iterator[Progress | None]
 """Work, a piece at a time; a report of progress when one is due."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lamina_mmu.replay import passes
-from lamina_mmu.replay.opt import Opt
+from lamina_mmu.replay.memory.state import EVICTIONS, LOG_COUNT, MISSES, WRITE_BACKS, Array, PolicyState
 from lamina_mmu.replay.plan import PolicyPlan, ReplayPlan
-from lamina_mmu.replay.policies import COMPILED, make_room, prepare
-from lamina_mmu.replay.state import EVICTIONS, LOG_COUNT, MISSES, WRITE_BACKS, Array, PolicyState
+from lamina_mmu.replay.policies import passes
+from lamina_mmu.replay.policies.catalogue import COMPILED, make_room, prepare
+from lamina_mmu.replay.policies.opt import Opt
 from lamina_mmu.replay.tlb import HITS, MISSES_OF, SECOND_HITS, Tlb
-from lamina_mmu.replay.traces import BATCH
+from lamina_mmu.replay.traces.accesses import BATCH
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from lamina_mmu.replay.native import AHEAD, I32, I64, ROWS, U32, U64, Word, compiled, i64, prefetch, void
-from lamina_mmu.replay.passes import FLUSH
+from lamina_mmu.replay.memory.native import AHEAD, I32, I64, ROWS, U32, U64, Word, compiled, i64, prefetch, void
 from lamina_mmu.replay.plan import TlbPlan
+from lamina_mmu.replay.policies.passes import FLUSH
 from lamina_mmu.replay.ways import drop, stride, touch
 
 HITS, SECOND_HITS, MISSES_OF, FILLED = range(4)

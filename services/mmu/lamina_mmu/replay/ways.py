@@ -12,7 +12,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from lamina_mmu.replay.native import I32_TYPE, I64_TYPE, Word, compiled, i64, intrinsic, set_word, void, word
+from lamina_mmu.replay.memory.native import I32_TYPE, I64_TYPE, Word, compiled, i64, intrinsic, set_word, void, word
 
 FEW, MANY = 4, 16
 """Ways that one comparison looks at: of a small set, of a piece of a larger one."""

@@ -9,7 +9,8 @@ from lamina.mmu.v1 import frames_pb2
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2_grpc as rpc
 
-from lamina_mmu import convert, convert_frames
+from lamina_mmu.convert import frames as convert_frames
+from lamina_mmu.convert import mmu
 from lamina_mmu.host import MmuHost
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -23,33 +24,33 @@ class FramesServicer(rpc.FramesServicer):
 
     async def GetMemory(self, request: pb.GetMemoryRequest, context: Context) -> pb.MemoryStatus:
         """Returns the state of memory."""
-        return convert.memory(self.host.engine.memory())
+        return mmu.memory(self.host.engine.memory())
 
     async def GetFrame(self, request: pb.GetFrameRequest, context: Context) -> pb.Frame:
         """Returns what a frame is used for."""
-        return convert.frame(self.host.engine.frame(request.frame), self.host.names)
+        return mmu.frame(self.host.engine.frame(request.frame), self.host.names)
 
     async def AllocateFrames(self, request: pb.AllocateFramesRequest, context: Context) -> pb.AllocateFramesResponse:
         """Allocates frames."""
-        convert.allocation(request)
+        mmu.allocation(request)
         host, owner = self.host, request.owner
-        group, session = convert.group_part(request.group, host.name, "group"), host.session(context)
+        group, session = mmu.group_part(request.group, host.name, "group"), host.session(context)
         step = host.engine.allocate_frames(request.count, owner, group, session, request.request_id)
         return pb.AllocateFramesResponse(frames=await host.drive(step))
 
     async def FreeFrames(self, request: pb.FreeFramesRequest, context: Context) -> pb.FreeFramesResponse:
         """Frees frames."""
-        convert.count(len(request.frames), "frames", convert.MAX_FRAMES)
+        mmu.count(len(request.frames), "frames", mmu.MAX_FRAMES)
         self.host.engine.free_frames(list(request.frames), request.owner)
         return pb.FreeFramesResponse()
 
     async def ListFrames(self, request: pb.ListFramesRequest, context: Context) -> pb.ListFramesResponse:
         """Lists frames by number."""
         host, use = self.host, convert_frames.use(request.use)
-        after, size = convert.page(request)
-        group = convert.group_part(request.group, host.name, "group") if request.group else None
+        after, size = mmu.page(request)
+        group = mmu.group_part(request.group, host.name, "group") if request.group else None
         found = host.engine.frames(use, group, after if request.page_token else -1, size + 1)
-        frames = [convert.frame(view, host.names) for view in found]
+        frames = [mmu.frame(view, host.names) for view in found]
         token = convert_frames.frame_token(frames, size)
         return pb.ListFramesResponse(frames=frames[:size], next_page_token=token)
 
@@ -72,7 +73,7 @@ class FramesServicer(rpc.FramesServicer):
     ) -> frames_pb2.AllocateExtentsResponse:
         """Allocates extents of huge pages."""
         order, host = convert_frames.extents(request), self.host
-        group, session = convert.group_part(request.group, host.name, "group"), host.session(context)
+        group, session = mmu.group_part(request.group, host.name, "group"), host.session(context)
         step = host.engine.allocate_extents(request.count, order, request.owner, group, session, request.request_id)
         return frames_pb2.AllocateExtentsResponse(first_frames=await host.drive(step), frames_each=1 << order)
 

@@ -10,10 +10,11 @@ from lamina.mmu.v1 import group_events_pb2 as events_pb
 from lamina.mmu.v1 import mmu_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2_grpc as rpc
 
-from lamina_mmu import convert, convert_groups
+from lamina_mmu.convert import groups as convert_groups
+from lamina_mmu.convert import mmu
 from lamina_mmu.domain.names import GROUP
-from lamina_mmu.group_stream import watch_groups
 from lamina_mmu.host import MmuHost
+from lamina_mmu.streams.groups import watch_groups
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -26,29 +27,29 @@ class GroupsServicer(rpc.GroupsServicer):
 
     async def CreateGroup(self, request: pb.CreateGroupRequest, context: Context) -> pb.Group:
         """Creates a group."""
-        host, name = self.host, convert.group_id(request)
-        parent = convert.group_part(request.group.parent, host.name, "group.parent")
-        limits, session = convert.limits(request.group, zero_is_none=True), host.session(context)
+        host, name = self.host, mmu.group_id(request)
+        parent = mmu.group_part(request.group.parent, host.name, "group.parent")
+        limits, session = mmu.limits(request.group, zero_is_none=True), host.session(context)
         view = await host.drive(host.engine.create_group(name, parent, limits, session, request.request_id))
-        return convert.group(view, host.names)
+        return mmu.group(view, host.names)
 
     async def GetGroup(self, request: pb.GetGroupRequest, context: Context) -> pb.Group:
         """Returns a group."""
-        return convert.group(self.host.engine.group(self._name(request)), self.host.names)
+        return mmu.group(self.host.engine.group(self._name(request)), self.host.names)
 
     async def ListGroups(self, request: pb.ListGroupsRequest, context: Context) -> pb.ListGroupsResponse:
         """Lists groups."""
-        after, size = convert.page(request)
+        after, size = mmu.page(request)
         found = self.host.engine.groups(after, size + 1)
         token = str(found[size - 1].number) if len(found) > size else ""
-        groups = [convert.group(view, self.host.names) for view in found[:size]]
+        groups = [mmu.group(view, self.host.names) for view in found[:size]]
         return pb.ListGroupsResponse(groups=groups, next_page_token=token)
 
     async def UpdateGroup(self, request: pb.UpdateGroupRequest, context: Context) -> pb.Group:
         """Changes a group's limits."""
-        limits = convert.limits(request, zero_is_none=False)
+        limits = mmu.limits(request, zero_is_none=False)
         view = await self.host.drive(self.host.engine.update_group(self._name(request), limits))
-        return convert.group(view, self.host.names)
+        return mmu.group(view, self.host.names)
 
     async def DeleteGroup(self, request: pb.DeleteGroupRequest, context: Context) -> pb.DeleteGroupResponse:
         """Deletes a group."""
@@ -82,4 +83,4 @@ class GroupsServicer(rpc.GroupsServicer):
             yield batch
 
     def _name(self, request: Any) -> str:
-        return convert.name_part(request.name, self.host.name, GROUP)
+        return mmu.name_part(request.name, self.host.name, GROUP)

@@ -9,10 +9,10 @@ import grpc
 from lamina.mmu.v1 import policies_pb2 as pb
 from lamina.mmu.v1 import policies_pb2_grpc as rpc
 
-from lamina_mmu import convert, convert_policies
+from lamina_mmu.convert import mmu, policies
 from lamina_mmu.domain.names import SPACE
 from lamina_mmu.host import MmuHost
-from lamina_mmu.plug_stream import PlugStream
+from lamina_mmu.streams.plug import PlugStream
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -26,7 +26,7 @@ class PoliciesServicer(rpc.PoliciesServicer):
     async def ListPolicies(self, request: pb.ListPoliciesRequest, context: Context) -> pb.ListPoliciesResponse:
         """Lists policies."""
         found = self.host.engine.policies()
-        return pb.ListPoliciesResponse(policies=[convert_policies.policy(view, self.host.names) for view in found])
+        return pb.ListPoliciesResponse(policies=[policies.policy(view, self.host.names) for view in found])
 
     async def Plug(
         self, request_iterator: AsyncIterator[pb.PlugRequest], context: Context
@@ -38,19 +38,19 @@ class PoliciesServicer(rpc.PoliciesServicer):
 
     async def ListCandidates(self, request: pb.ListCandidatesRequest, context: Context) -> pb.ListCandidatesResponse:
         """Lists the pages of a group, the first to go first."""
-        after, size = convert.page(request)
-        group = convert.group_part(request.group, self.host.name, "group")
+        after, size = mmu.page(request)
+        group = mmu.group_part(request.group, self.host.name, "group")
         policy, found = self.host.engine.candidates(group, after, size + 1)
         token = str(after + size) if len(found) > size else ""
-        shown = [convert_policies.candidate(one, self.host.names) for one in found[:size]]
+        shown = [policies.candidate(one, self.host.names) for one in found[:size]]
         return pb.ListCandidatesResponse(candidates=shown, next_page_token=token, policy=policy)
 
     async def ListEvictions(self, request: pb.ListEvictionsRequest, context: Context) -> pb.ListEvictionsResponse:
         """Lists evictions, newest first."""
-        before, size = convert.page(request)
-        group = convert.group_part(request.group, self.host.name, "group")
-        space = convert.name_part(request.space, self.host.name, SPACE, "space") if request.space else ""
+        before, size = mmu.page(request)
+        group = mmu.group_part(request.group, self.host.name, "group")
+        space = mmu.name_part(request.space, self.host.name, SPACE, "space") if request.space else ""
         found = self.host.engine.evictions(group, space, before, size + 1)
         token = str(found[size - 1].sequence) if len(found) > size else ""
-        shown = [convert_policies.eviction(one, self.host.names) for one in found[:size]]
+        shown = [policies.eviction(one, self.host.names) for one in found[:size]]
         return pb.ListEvictionsResponse(evictions=shown, next_page_token=token)

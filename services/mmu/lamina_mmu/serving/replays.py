@@ -59,7 +59,7 @@ class ReplayCall:
     async def responses(self) -> AsyncIterator[pb.ReplayResponse]:
         """Yields progress while the trace is read, then what came out."""
         replay = await self._open()
-        from lamina_mmu import convert_replay
+        from lamina_mmu.convert import replay as convert_replay
 
         reading = asyncio.get_running_loop().create_task(self._read(replay))
         reading.add_done_callback(lambda _: self._news.set())
@@ -94,7 +94,7 @@ class ReplayCall:
                 reason="REPLAY_NOT_OPENED",
                 next_step="Say first what to replay.",
             )
-        from lamina_mmu import convert_replay
+        from lamina_mmu.convert import replay as convert_replay
         from lamina_mmu.replay.replay import Replay
 
         return Replay(convert_replay.plan(request.open), self._folder, self._key)
@@ -111,7 +111,7 @@ class ReplayCall:
 
     def _batch(self, replay: Replay, request: pb.ReplayRequest, kind: str | None) -> Iterable[Progress | None]:
         """Returns the work that a message asks for."""
-        from lamina_mmu import convert_replay
+        from lamina_mmu.convert import replay as convert_replay
 
         if kind == "columns" and replay.takes_columns:
             return replay.columns(convert_replay.columns(request.columns))

@@ -1,0 +1,1 @@
+"""Page replacement: one algorithm a module, and what feeds them and records what they chose."""

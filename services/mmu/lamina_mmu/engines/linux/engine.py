@@ -1,6 +1,6 @@
 """The `linux` engine: spaces are processes of the kernel, objects its memory files, frames those of the machine.
 
-This file only routes. What the kernel is asked is in `domain/kernel.py`, how it is asked in `io/linux`; what its
+This file only routes. What the kernel is asked is in `domain/kernel/port.py`, how it is asked in `io/linux`; what its
 answers mean is decided in the modules beside this one (docs/adr/0030-spaces-are-processes.md).
 """
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import ClassVar
 
 from lamina_mmu.domain.ports import Ports, Settings
-from lamina_mmu.engines.linux.advising import AdviceCalls
+from lamina_mmu.engines.linux.advice import AdviceCalls
+from lamina_mmu.engines.linux.cgroups import KernelGroups
 from lamina_mmu.engines.linux.frames import FrameCalls
-from lamina_mmu.engines.linux.kernel_areas import KernelAreas
-from lamina_mmu.engines.linux.kernel_groups import KernelGroups
 from lamina_mmu.engines.linux.objects import ObjectCalls
 from lamina_mmu.engines.linux.pages import PageCalls
-from lamina_mmu.engines.linux.refusing import Refused
+from lamina_mmu.engines.linux.refusals import Refused
 from lamina_mmu.engines.linux.settings import SettingCalls
 from lamina_mmu.engines.linux.spaces import SpaceCalls
 from lamina_mmu.engines.linux.state import State
 from lamina_mmu.engines.linux.swap import SwapCalls
+from lamina_mmu.engines.linux.swap_areas import KernelAreas
 
 
 class LinuxEngine(SpaceCalls, SettingCalls, PageCalls, AdviceCalls, ObjectCalls, FrameCalls, SwapCalls, Refused):

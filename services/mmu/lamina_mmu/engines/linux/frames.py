@@ -5,14 +5,14 @@ from __future__ import annotations
 from lamina_kit.effects import Step
 from lamina_kit.errors import OutOfRange
 from lamina_kit.paging import PAGE_SHIFT
-from lamina_mmu.domain import kernel_pages as pages
 from lamina_mmu.domain.effects import Aside
-from lamina_mmu.domain.frames import Use
-from lamina_mmu.domain.kernel_maps import parse_sizes
+from lamina_mmu.domain.frames.table import Use
+from lamina_mmu.domain.kernel import pages
+from lamina_mmu.domain.kernel.maps import parse_sizes
 from lamina_mmu.domain.views import FragmentationView, FrameView, MemoryView
-from lamina_mmu.engines.linux import calling
+from lamina_mmu.engines.linux import agents
 from lamina_mmu.engines.linux.groups import GroupCalls
-from lamina_mmu.engines.linux.refusing import refuse
+from lamina_mmu.engines.linux.refusals import refuse
 
 ORDERS = 19
 HUGE_ORDER = 9
@@ -103,12 +103,12 @@ class FrameCalls(GroupCalls):
         found: list[tuple[int, int]] = []
         owner = ""
         for space in reversed(list(self.state.spaces)):
-            for region in calling.regions(self.state, space, sizes=True):
+            for region in agents.regions(self.state, space, sizes=True):
                 size = region.end - region.start >> PAGE_SHIFT
                 if not region.resident or size > MOST_SEARCHED:
                     continue
                 first = region.start >> PAGE_SHIFT
-                raw = calling.words(self.state, space, first, size)
+                raw = agents.words(self.state, space, first, size)
                 here = [(space.number, first + at) for at, word in enumerate(raw) if pages.frame_of(word) == frame]
                 if here and region.inode in self.state.inodes:
                     owner = self.state.names.object(self.state.inodes[region.inode])

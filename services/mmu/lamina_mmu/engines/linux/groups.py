@@ -1,4 +1,4 @@
-"""Memory groups of the `linux` engine: the calls on them. What is done with cgroups is in `kernel_groups.py`."""
+"""Memory groups of the `linux` engine: the calls on them. What is done with cgroups is in `cgroups.py`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from lamina_kit.effects import Step
 from lamina_kit.errors import FailedPrecondition, LaminaError
 from lamina_kit.paging import PAGE_SIZE
-from lamina_mmu.domain.cgroups import number
-from lamina_mmu.domain.decisions import Candidate, Eviction
-from lamina_mmu.domain.group import Group
-from lamina_mmu.domain.group_events import GroupEvent, GroupEventKind, Watch
-from lamina_mmu.domain.group_views import PolicyView, ProtectionView, StatisticsView
-from lamina_mmu.domain.plugged import Plug
+from lamina_mmu.domain.groups.events import GroupEvent, GroupEventKind, Watch
+from lamina_mmu.domain.groups.group import Group
+from lamina_mmu.domain.groups.views import PolicyView, ProtectionView, StatisticsView
+from lamina_mmu.domain.kernel.cgroups import number
+from lamina_mmu.domain.policies.decisions import Candidate, Eviction
+from lamina_mmu.domain.policies.plugged import Plug
 from lamina_mmu.domain.policy import Choice
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.views import GroupView
-from lamina_mmu.engines.linux.kernel_groups import KernelGroups
-from lamina_mmu.engines.linux.refusing import refuse
+from lamina_mmu.engines.linux.cgroups import KernelGroups
+from lamina_mmu.engines.linux.refusals import refuse
 from lamina_mmu.engines.linux.state import ROOT_GROUP, State
 
 _PROTECTION = ("min_bytes", "low_bytes", "high_bytes", "swap_high_bytes", "oom_group", "swappiness")

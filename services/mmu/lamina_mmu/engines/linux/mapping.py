@@ -9,19 +9,19 @@ from lamina_kit.checks import Checks
 from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError, NotFound
 from lamina_kit.paging import PAGE_SIZE, USER_END, page_up
-from lamina_mmu.domain.entry import EXECUTE, READ, WRITE
 from lamina_mmu.domain.handles import Handle
-from lamina_mmu.domain.heap import check_start
-from lamina_mmu.domain.kernel import AGENT_END, AGENT_START, SCRATCH
-from lamina_mmu.domain.kernel_maps import Region, within
-from lamina_mmu.domain.map_spec import MapSpec
-from lamina_mmu.domain.move import Move
-from lamina_mmu.domain.space_settings import HugePages
+from lamina_mmu.domain.kernel.maps import Region, within
+from lamina_mmu.domain.kernel.port import AGENT_END, AGENT_START, SCRATCH
+from lamina_mmu.domain.spaces.heap import check_start
+from lamina_mmu.domain.spaces.map_spec import MapSpec
+from lamina_mmu.domain.spaces.move import Move
+from lamina_mmu.domain.spaces.settings import HugePages
+from lamina_mmu.domain.spaces.vma import Vma
+from lamina_mmu.domain.spaces.vmas import MAX_MAPPINGS
+from lamina_mmu.domain.tables.entry import EXECUTE, READ, WRITE
 from lamina_mmu.domain.views import MappingView
-from lamina_mmu.domain.vma import Vma
-from lamina_mmu.domain.vmas import MAX_MAPPINGS
 from lamina_mmu.engines.interface import Key
-from lamina_mmu.engines.linux import calling
+from lamina_mmu.engines.linux import agents
 from lamina_mmu.engines.linux.groups import GroupCalls
 from lamina_mmu.engines.linux.state import KernelSpace
 
@@ -44,7 +44,7 @@ class MappingCalls(GroupCalls):
         """Maps a range."""
 
         def make() -> Step[int]:
-            space = calling.own(self.state, handle)
+            space = agents.own(self.state, handle)
             self._check_place(space, spec)
             if spec.grows_down:
                 address = yield from self._map_stack(space, spec)
@@ -57,43 +57,43 @@ class MappingCalls(GroupCalls):
 
     def _check_place(self, space: KernelSpace, spec: MapSpec) -> None:
         start, end = spec.address, spec.address + spec.size
-        if spec.fixed and (start < PAGE_SIZE or end > KERNEL_TOP or calling.covers_agent(start, end)):
-            raise calling.not_mappable(start, end)
+        if spec.fixed and (start < PAGE_SIZE or end > KERNEL_TOP or agents.covers_agent(start, end)):
+            raise agents.not_mappable(start, end)
 
     def _map(self, space: KernelSpace, spec: MapSpec) -> Step[int]:
         flags = MAP_NORESERVE | (MAP_SHARED if spec.shared else MAP_PRIVATE)
         if spec.fixed:
             flags |= MAP_FIXED if spec.replace else MAP_FIXED_NOREPLACE
-        hint = spec.address if spec.fixed or not calling.covers_agent(spec.address, spec.address + spec.size) else 0
+        hint = spec.address if spec.fixed or not agents.covers_agent(spec.address, spec.address + spec.size) else 0
         content = None
         if spec.object is None:
             flags |= MAP_ANONYMOUS
         else:
             content = self.state.objects.get(spec.object).content
         arguments = (hint, spec.size, _protection(spec.rights), flags, -1, spec.offset)
-        reply = yield from calling.call(self.state, space, calling.MMAP, arguments, content)
+        reply = yield from agents.call(self.state, space, agents.MMAP, arguments, content)
         if reply.result < 0:
             raise self._not_mapped(space, spec, reply.result)
         if space.settings.huge_pages == HugePages.ALWAYS and spec.object is None and not spec.shared:
-            yield from calling.call(self.state, space, calling.MADVISE, (reply.result, spec.size, MADV_HUGEPAGE))
+            yield from agents.call(self.state, space, agents.MADVISE, (reply.result, spec.size, MADV_HUGEPAGE))
         return reply.result
 
     def _map_stack(self, space: KernelSpace, spec: MapSpec) -> Step[int]:
         """Maps the last page of a stack, which the kernel grows down to the process's limit, set for this size."""
         if not spec.fixed:  # has the kernel find room, and gives it back: nobody else maps in this space
             place = yield from self._map(space, _plain(spec))
-            yield from calling.call(self.state, space, calling.MUNMAP, (place, spec.size))
+            yield from agents.call(self.state, space, agents.MUNMAP, (place, spec.size))
             spec = _plain(spec, place)
         end = spec.address + spec.size
-        taken = within(calling.regions(self.state, space), spec.address, end)
+        taken = within(agents.regions(self.state, space), spec.address, end)
         if taken and not spec.replace:
-            raise calling.in_use(spec.address, end)
+            raise agents.in_use(spec.address, end)
         if taken:
-            yield from calling.call(self.state, space, calling.MUNMAP, (spec.address, spec.size))
+            yield from agents.call(self.state, space, agents.MUNMAP, (spec.address, spec.size))
         self.state.kernel.processes.limit(space.pid, RLIMIT_STACK, spec.size)
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_GROWSDOWN | MAP_FIXED_NOREPLACE
         arguments = (end - PAGE_SIZE, PAGE_SIZE, _protection(spec.rights), flags, -1, 0)
-        reply = yield from calling.call(self.state, space, calling.MMAP, arguments)
+        reply = yield from agents.call(self.state, space, agents.MMAP, arguments)
         if reply.result < 0:
             raise self._not_mapped(space, spec, reply.result)
         return spec.address
@@ -102,37 +102,37 @@ class MappingCalls(GroupCalls):
         """Returns what a failed mmap means; ENOMEM means several things."""
         start, end = spec.address, spec.address + spec.size
         if -result == errno.EEXIST:
-            return calling.in_use(start, end)
+            return agents.in_use(start, end)
         if -result == errno.EAGAIN:
-            return calling.exhausted("LOCK_LIMIT", f"{spec.size} more bytes may not be locked.", "Raise the limit.")
+            return agents.exhausted("LOCK_LIMIT", f"{spec.size} more bytes may not be locked.", "Raise the limit.")
         if -result in (errno.EPERM, errno.EINVAL) and spec.fixed:
-            return calling.not_mappable(start, end)
+            return agents.not_mappable(start, end)
         if -result != errno.ENOMEM:
-            return calling.failed("map it", result)
+            return agents.failed("map it", result)
         return self._no_room(space, spec.size)
 
     def _no_room(self, space: KernelSpace, more: int) -> LaminaError:
-        found = calling.regions(self.state, space)
+        found = agents.regions(self.state, space)
         mapped, limit = sum(region.end - region.start for region in found), space.settings.mapped_max_bytes
         if limit is not None and mapped + more > limit:
             text = f"{mapped} bytes are mapped; {more} more would be beyond the limit of {limit}."
-            return calling.exhausted("MAPPED_LIMIT", text, "Unmap something, or raise mapped_max_bytes.")
+            return agents.exhausted("MAPPED_LIMIT", text, "Unmap something, or raise mapped_max_bytes.")
         if len(found) >= MAX_MAPPINGS - 2:
             text = f"The space has {len(found)} mappings; {MAX_MAPPINGS} is the limit."
-            return calling.exhausted("TOO_MANY_MAPPINGS", text, "Unmap something, or map larger ranges.")
+            return agents.exhausted("TOO_MANY_MAPPINGS", text, "Unmap something, or map larger ranges.")
         text = f"The space has no free range of {more} bytes, or the machine does not commit that much."
-        return calling.exhausted("ADDRESS_SPACE_FULL", text, "Unmap something, or map less at once.")
+        return agents.exhausted("ADDRESS_SPACE_FULL", text, "Unmap something, or map less at once.")
 
     def unmap_range(self, handle: Handle, start: int, end: int, request: str = "") -> Step[int]:
         """Unmaps a range; the agent itself is passed over."""
 
         def make() -> Step[int]:
-            space = calling.own(self.state, handle)
+            space = agents.own(self.state, handle)
             before = self._held(space)
             for low, high in ((start, min(end, AGENT_START)), (max(start, AGENT_END), min(end, KERNEL_TOP))):
                 if low >= high:
                     continue
-                reply = yield from calling.call(self.state, space, calling.MUNMAP, (low, high - low))
+                reply = yield from agents.call(self.state, space, agents.MUNMAP, (low, high - low))
                 if reply.result < 0:
                     raise self._no_room(space, 0)
                 space.labels.put(low, high, "")
@@ -142,19 +142,19 @@ class MappingCalls(GroupCalls):
 
     def _held(self, space: KernelSpace) -> int:
         """Returns the pages of a space in RAM and in swap."""
-        return sum(one.resident + one.swapped for one in calling.regions(self.state, space, sizes=True))
+        return sum(one.resident + one.swapped for one in agents.regions(self.state, space, sizes=True))
 
     def protect_range(self, handle: Handle, start: int, end: int, rights: int, request: str = "") -> Step[None]:
         """Changes the rights of a range that is mapped as a whole."""
 
         def make() -> Step[bool]:
-            space = calling.own(self.state, handle)
-            calling.check_mapped(self.state, space, start, end)
+            space = agents.own(self.state, handle)
+            agents.check_mapped(self.state, space, start, end)
             arguments = (start, end - start, _protection(rights))
-            reply = yield from calling.call(self.state, space, calling.MPROTECT, arguments)
+            reply = yield from agents.call(self.state, space, agents.MPROTECT, arguments)
             if reply.result < 0:
                 raise (
-                    self._no_room(space, 0) if -reply.result == errno.ENOMEM else calling.failed("do it", reply.result)
+                    self._no_room(space, 0) if -reply.result == errno.ENOMEM else agents.failed("do it", reply.result)
                 )
             return True
 
@@ -164,11 +164,11 @@ class MappingCalls(GroupCalls):
         """Resizes or moves a mapping."""
 
         def make() -> Step[int]:
-            space = calling.own(self.state, handle)
+            space = agents.own(self.state, handle)
             self._check_move(space, move)
             flags = (MREMAP_MAYMOVE if move.may_move else 0) | (MREMAP_FIXED if move.target is not None else 0)
             arguments = (move.address, move.old_size, move.new_size, flags, move.target or 0)
-            reply = yield from calling.call(self.state, space, calling.MREMAP, arguments)
+            reply = yield from agents.call(self.state, space, agents.MREMAP, arguments)
             if reply.result < 0:
                 raise self._not_moved(space, move, reply.result)
             label, size = space.labels.at(move.address), min(move.old_size, move.new_size)
@@ -182,7 +182,7 @@ class MappingCalls(GroupCalls):
 
     def _check_move(self, space: KernelSpace, move: Move) -> None:
         end = move.address + max(move.old_size, PAGE_SIZE)
-        inside = [one for one in within(calling.regions(self.state, space), move.address, end) if one.end >= end]
+        inside = [one for one in within(agents.regions(self.state, space), move.address, end) if one.end >= end]
         if not inside or inside[0].start > move.address:
             raise NotFound(
                 f"{move.address:#x}-{end:#x} is not within one mapping.",
@@ -192,25 +192,25 @@ class MappingCalls(GroupCalls):
         if move.target is None:
             return
         low, high = move.target, move.target + move.new_size
-        if low < PAGE_SIZE or high > KERNEL_TOP or calling.covers_agent(low, high):
-            raise calling.not_mappable(low, high)
+        if low < PAGE_SIZE or high > KERNEL_TOP or agents.covers_agent(low, high):
+            raise agents.not_mappable(low, high)
         with Checks() as check:
             check.that(low >= end or high <= move.address, "new_address", f"{low:#x} overlaps the range that moves")
 
     def _not_moved(self, space: KernelSpace, move: Move, result: int) -> LaminaError:
         if -result == errno.EAGAIN:
-            return calling.exhausted("LOCK_LIMIT", "The mapping is locked, and may not be larger.", "Raise the limit.")
+            return agents.exhausted("LOCK_LIMIT", "The mapping is locked, and may not be larger.", "Raise the limit.")
         if -result == errno.ENOMEM and not move.may_move:
-            return calling.in_use(move.address + move.old_size, move.address + move.new_size)
+            return agents.in_use(move.address + move.old_size, move.address + move.new_size)
         if -result == errno.ENOMEM:
             return self._no_room(space, max(move.new_size - move.old_size, 0))
-        return calling.failed("move it", result)
+        return agents.failed("move it", result)
 
     # ── heap ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def set_break(self, handle: Handle, start: int, end: int) -> Step[tuple[int, int]]:
         """Moves the kernel's own break, which begins where the first call says."""
-        space = calling.own(self.state, handle)
+        space = agents.own(self.state, handle)
         check_start(space.number, space.heap_start, start)
         begin = space.heap_start or start
         with Checks() as check:
@@ -218,9 +218,9 @@ class MappingCalls(GroupCalls):
             check.that(begin >= AGENT_END and max(begin, end) < KERNEL_TOP, "start", "is outside what a space may use")
         if not space.heap_start:
             yield from self._place_heap(space, begin)
-        now = (yield from calling.call(self.state, space, calling.BRK, (0,))).result
+        now = (yield from agents.call(self.state, space, agents.BRK, (0,))).result
         if end and end != now:
-            reached = (yield from calling.call(self.state, space, calling.BRK, (end,))).result
+            reached = (yield from agents.call(self.state, space, agents.BRK, (end,))).result
             if reached != end:
                 raise self._heap_stopped(space, page_up(now), page_up(end))
             now = end
@@ -231,17 +231,17 @@ class MappingCalls(GroupCalls):
         layout = MM_MAP.pack(*code, *data, begin, begin, AGENT_END - 16, *([AGENT_END - 16] * 4), 0, 0, -1)
         processes = self.state.kernel.processes
         if processes.write(space.pid, SCRATCH, layout) != len(layout):
-            raise calling.not_traceable(space.pid)
+            raise agents.not_traceable(space.pid)
         arguments = (PR_SET_MM, PR_SET_MM_MAP, SCRATCH, len(layout), 0)
-        reply = yield from calling.call(self.state, space, calling.PRCTL, arguments)
+        reply = yield from agents.call(self.state, space, agents.PRCTL, arguments)
         if reply.result < 0:
-            raise calling.failed("place the heap", reply.result)
+            raise agents.failed("place the heap", reply.result)
         space.heap_start = begin
 
     def _heap_stopped(self, space: KernelSpace, old: int, new: int) -> LaminaError:
-        taken = within(calling.regions(self.state, space), old, new + PAGE_SIZE)
+        taken = within(agents.regions(self.state, space), old, new + PAGE_SIZE)
         if taken:
-            return calling.in_use(old, new)
+            return agents.in_use(old, new)
         return self._no_room(space, new - old)
 
     # ── what is mapped ───────────────────────────────────────────────────────────────────────────────────────────
@@ -249,7 +249,7 @@ class MappingCalls(GroupCalls):
     def mappings(self, key: Key, after: int, count: int) -> list[MappingView]:
         """Returns mappings by address."""
         space = self.state.space(key)
-        found = [one for one in calling.regions(self.state, space, sizes=True) if one.start >= after]
+        found = [one for one in agents.regions(self.state, space, sizes=True) if one.start >= after]
         return [self.mapping_view(space, region) for region in found[:count]]
 
     def mapping_view(self, space: KernelSpace, region: Region) -> MappingView:

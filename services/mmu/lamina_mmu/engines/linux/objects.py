@@ -10,9 +10,9 @@ from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.views import ObjectView
 from lamina_mmu.engines.interface import Key
-from lamina_mmu.engines.linux import calling
+from lamina_mmu.engines.linux import agents
 from lamina_mmu.engines.linux.groups import GroupCalls
-from lamina_mmu.engines.linux.refusing import refuse
+from lamina_mmu.engines.linux.refusals import refuse
 from lamina_mmu.engines.linux.state import ROOT_GROUP, KernelObject
 
 
@@ -107,5 +107,5 @@ class ObjectCalls(GroupCalls):
 
     def _failed(self, result: int) -> LaminaError:
         if -result in (errno.ENOSPC, errno.ENOMEM):
-            return calling.no_memory("hold the object")
-        return calling.failed("do that with a memory file", result)
+            return agents.no_memory("hold the object")
+        return agents.failed("do that with a memory file", result)

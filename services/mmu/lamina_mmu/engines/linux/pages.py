@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from lamina_kit.effects import Step
 from lamina_kit.errors import FailedPrecondition, OutOfRange
 from lamina_kit.paging import PAGE_SHIFT, PAGE_SIZE, USER_END, page_down, page_up
-from lamina_mmu.domain import kernel_pages as pages
-from lamina_mmu.domain.advice import Advice
-from lamina_mmu.domain.entry import EXECUTE, WRITE
 from lamina_mmu.domain.fault_feed import FaultEvent, FaultWatch
 from lamina_mmu.domain.handles import Handle
-from lamina_mmu.domain.kernel import JUMP, TOUCH_READ, TOUCH_WRITE
-from lamina_mmu.domain.kernel_faults import Evidence, judge
-from lamina_mmu.domain.kernel_maps import Region, at, parse_sizes, within
+from lamina_mmu.domain.kernel import pages
+from lamina_mmu.domain.kernel.faults import Evidence, judge
+from lamina_mmu.domain.kernel.maps import Region, at, parse_sizes, within
+from lamina_mmu.domain.kernel.port import JUMP, TOUCH_READ, TOUCH_WRITE
 from lamina_mmu.domain.outcome import FaultResult, Outcome, ReclaimResult, Trail
+from lamina_mmu.domain.spaces.advice import Advice
+from lamina_mmu.domain.tables.entry import EXECUTE, WRITE
 from lamina_mmu.domain.views import Translation
 from lamina_mmu.engines.interface import Key
-from lamina_mmu.engines.linux import calling
-from lamina_mmu.engines.linux.advising import MADV
+from lamina_mmu.engines.linux import agents
+from lamina_mmu.engines.linux.advice import MADV
 from lamina_mmu.engines.linux.mapping import MappingCalls
-from lamina_mmu.engines.linux.refusing import refuse
+from lamina_mmu.engines.linux.refusals import refuse
 from lamina_mmu.engines.linux.state import KernelSpace
 
 PIECE = 8192
@@ -43,7 +43,7 @@ class PageCalls(MappingCalls):
 
     def fault(self, handle: Handle, address: int, access: int, told: bool = True) -> Step[FaultResult]:
         """Has the agent make the access, and says how it ended, with its steps if they are to be `told`."""
-        state, space = self.state, calling.own(self.state, handle)
+        state, space = self.state, agents.own(self.state, handle)
         begin, trail = state.ports.now_ns(), Trail(state.ports.now_ns)
         page, offset = address >> PAGE_SHIFT, address % PAGE_SIZE
         trail.add("access.attempted", f"page {page:#x}, offset {offset:#x}")
@@ -57,24 +57,24 @@ class PageCalls(MappingCalls):
 
     def _access(self, space: KernelSpace, address: int, access: int, trail: Trail) -> Step[FaultResult]:
         state = self.state
-        region = at(calling.regions(state, space), address)
+        region = at(agents.regions(state, space), address)
         trail.add("vma.found" if region else "vma.missing", f"{region.start:#x}-{region.end:#x}" if region else "")
-        if calling.covers_agent(address, address + 1):
+        if agents.covers_agent(address, address + 1):
             trail.add("access.refused", "the agent's own page")
             return FaultResult(Outcome.SEGMENTATION_FAULT)
         operation = TOUCH_WRITE if access == WRITE else TOUCH_READ
         if access == EXECUTE and not (region is not None and region.rights & EXECUTE):
             operation = JUMP  # the processor refuses the fetch; where it would not, a read brings the page in as well
-        before, counted = calling.word(state, space, address), calling.faults(state, space)
+        before, counted = agents.word(state, space, address), agents.faults(state, space)
         was_zero = self._is_zero_page(before)
         try:
-            reply = yield from calling.call(state, space, operation, (address,))
+            reply = yield from agents.call(state, space, operation, (address,))
         except FailedPrecondition:
             if not space.out_of_memory:
                 raise
             trail.add("access.refused", "the kernel ended the process")
             return FaultResult(Outcome.OUT_OF_MEMORY, limit_group=space.group, victim_space=space.number)
-        after, now = calling.word(state, space, address), calling.faults(state, space)
+        after, now = agents.word(state, space, address), agents.faults(state, space)
         evidence = Evidence(
             reply, region, before, after, now.minor - counted.minor, now.major - counted.major, was_zero
         )
@@ -127,17 +127,17 @@ class PageCalls(MappingCalls):
         """Has the agent fault the pages in, so that the faults are its own; what cannot be is found out afterwards."""
         if space.agent is not None and address + size <= USER_END:
             start, end = page_down(address), page_up(address + size)
-            yield from calling.call(self.state, space, calling.MADVISE, (start, end - start, MADV[advice]))
+            yield from agents.call(self.state, space, agents.MADVISE, (start, end - start, MADV[advice]))
 
     def _hidden(self, space: KernelSpace, address: int, size: int = 1) -> bool:
-        return space.agent is not None and calling.covers_agent(address, address + size)
+        return space.agent is not None and agents.covers_agent(address, address + size)
 
     def _checked(self, space: KernelSpace, address: int, found: bytes | int) -> bytes:
         """Returns bytes that the kernel gave; what it refuses as a whole is its address, or its process."""
         if not isinstance(found, int):
             return found
         if -found in (errno.ESRCH, errno.EPERM, errno.EACCES):
-            raise calling.refused_by_kernel(self.state, space, found)
+            raise agents.refused_by_kernel(self.state, space, found)
         return b""
 
     # ── where pages are ──────────────────────────────────────────────────────────────────────────────────────────
@@ -145,10 +145,10 @@ class PageCalls(MappingCalls):
     def translate(self, key: Key, address: int) -> Translation:
         """Explains an address. Tables cannot be seen from here."""
         state, space = self.state, self.state.space(key)
-        region = at(calling.regions(state, space, sizes=True), address)
+        region = at(agents.regions(state, space, sizes=True), address)
         if region is None:
             return Translation(address, None)
-        word = calling.word(state, space, address)
+        word = agents.word(state, space, address)
         frame = pages.frame_of(word)
         return Translation(
             address,
@@ -170,7 +170,7 @@ class PageCalls(MappingCalls):
         told = bytearray((behind - start) >> PAGE_SHIFT << 3)
         for region in found:
             low, high = max(start, region.start), min(behind, region.end)
-            raw = calling.words(state, space, low >> PAGE_SHIFT, (high - low) >> PAGE_SHIFT)
+            raw = agents.words(state, space, low >> PAGE_SHIFT, (high - low) >> PAGE_SHIFT)
             flags = self._flags([pages.frame_of(word) for word in raw])
             shown = [_told(word, flags.get(pages.frame_of(word), 0), region) for word in raw]
             struct.pack_into(f"<{len(shown)}Q", told, (low - start) >> PAGE_SHIFT << 3, *shown)
@@ -180,7 +180,7 @@ class PageCalls(MappingCalls):
         """Returns regions with their flags where some are locked; else without: the kernel walks all pages for them."""
         text = self.state.kernel.processes.text(space.pid, "status")
         is_locked = isinstance(text, str) and parse_sizes(text).get("VmLck", 0)
-        return calling.regions(self.state, space, sizes=bool(is_locked))
+        return agents.regions(self.state, space, sizes=bool(is_locked))
 
     def _flags(self, frames: Sequence[int]) -> dict[int, int]:
         """Returns the flags of frames, asked for in runs; none of those that the kernel keeps to itself."""
@@ -206,7 +206,7 @@ class PageCalls(MappingCalls):
             return ReclaimResult(taken, written)
         space, left = self.state.spaces.get(handle), pages
         resident, swapped = self._counts(space)
-        for region in calling.regions(self.state, space, sizes=True):
+        for region in agents.regions(self.state, space, sizes=True):
             if left <= 0:
                 break
             if region.resident and "lo" not in region.flags:
@@ -220,20 +220,20 @@ class PageCalls(MappingCalls):
         address = region.start
         while address < region.end and most > 0:
             count = min(CHUNK, (region.end - address) >> PAGE_SHIFT)
-            raw = calling.words(self.state, space, address >> PAGE_SHIFT, count)
+            raw = agents.words(self.state, space, address >> PAGE_SHIFT, count)
             chosen = [index for index, word in enumerate(raw) if pages_resident(word)][:most]
             runs = _runs(address, chosen)
             if runs:
-                result = yield from calling.advise(self.state, space, runs, MADV[Advice.PAGE_OUT])
+                result = yield from agents.advise(self.state, space, runs, MADV[Advice.PAGE_OUT])
                 if result == -errno.EPERM:
-                    raise calling.not_pageable(space.pid)
+                    raise agents.not_pageable(space.pid)
                 if result < 0:
-                    raise calling.refused_by_kernel(self.state, space, result)
+                    raise agents.refused_by_kernel(self.state, space, result)
             most -= len(chosen)
             address += count << PAGE_SHIFT
 
     def _counts(self, space: KernelSpace) -> tuple[int, int]:
-        found = calling.regions(self.state, space, sizes=True)
+        found = agents.regions(self.state, space, sizes=True)
         return sum(region.resident for region in found), sum(region.swapped for region in found)
 
     def reclaim_ahead(self) -> Step[None]:

@@ -7,13 +7,13 @@ from typing import Any
 
 from lamina_kit.effects import Step
 from lamina_mmu.domain.handles import Handle
-from lamina_mmu.domain.kernel import AGENT_END, AGENT_START
-from lamina_mmu.domain.space_settings import HugePages, LockFuture, SpaceSettings
+from lamina_mmu.domain.kernel.port import AGENT_END, AGENT_START
+from lamina_mmu.domain.spaces.settings import HugePages, LockFuture, SpaceSettings
 from lamina_mmu.domain.views import SettingsChange, SettingsView
 from lamina_mmu.engines.interface import Key
-from lamina_mmu.engines.linux import calling
+from lamina_mmu.engines.linux import agents
 from lamina_mmu.engines.linux.groups import GroupCalls
-from lamina_mmu.engines.linux.refusing import refuse
+from lamina_mmu.engines.linux.refusals import refuse
 from lamina_mmu.engines.linux.state import KernelSpace, State
 
 RLIMIT_AS, RLIMIT_MEMLOCK = 9, 8
@@ -57,7 +57,7 @@ class SettingCalls(GroupCalls):
             if fields.pop(name, getattr(now, name)) != getattr(now, name):
                 raise refuse(capability, f"set {name} of one space: it is the whole kernel's")
         if space.agent is None and (set(fields) - {"oom_score_adjust"}):
-            calling.own(state, handle)
+            agents.own(state, handle)
         group = None if change.group is None else self.group_of(change.group)
         for name, value in fields.items():
             yield from self._set(space, name, value)
@@ -79,7 +79,7 @@ class SettingCalls(GroupCalls):
         elif name == "oom_score_adjust":
             self._check(processes.put(space.pid, "oom_score_adj", str(value)), name)
         elif name == "huge_pages":
-            yield from self._do(space, calling.PRCTL, (PR_SET_THP_DISABLE, int(value == HugePages.NEVER)), name)
+            yield from self._do(space, agents.PRCTL, (PR_SET_THP_DISABLE, int(value == HugePages.NEVER)), name)
         elif name == "lock_future":
             yield from self._lock_future(space, value)
 
@@ -87,17 +87,17 @@ class SettingCalls(GroupCalls):
         """Locks what is mapped from now on; the kernel can only end that for all, so what is locked is locked anew."""
         if value != LockFuture.NO:
             flags = MCL_FUTURE | (MCL_ONFAULT if value == LockFuture.ON_FAULT else 0)
-            yield from self._do(space, calling.MLOCKALL, (flags,), "lock_future")
+            yield from self._do(space, agents.MLOCKALL, (flags,), "lock_future")
             return
-        locked = [one for one in calling.regions(self.state, space, sizes=True) if "lo" in one.flags]
-        yield from self._do(space, calling.MUNLOCKALL, (), "lock_future")
+        locked = [one for one in agents.regions(self.state, space, sizes=True) if "lo" in one.flags]
+        yield from self._do(space, agents.MUNLOCKALL, (), "lock_future")
         for region in locked:
-            yield from self._do(space, calling.MLOCK2, (region.start, region.end - region.start, 0), "lock_future")
+            yield from self._do(space, agents.MLOCK2, (region.start, region.end - region.start, 0), "lock_future")
 
     def _do(self, space: KernelSpace, operation: int, arguments: tuple[int, ...], name: str) -> Step[None]:
-        reply = yield from calling.call(self.state, space, operation, arguments)
+        reply = yield from agents.call(self.state, space, operation, arguments)
         self._check(reply.result, name)
 
     def _check(self, result: int, name: str) -> None:
         if result < 0:
-            raise calling.failed(f"set {name}", result)
+            raise agents.failed(f"set {name}", result)

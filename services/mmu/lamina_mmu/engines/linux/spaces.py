@@ -8,15 +8,15 @@ from lamina_kit.checks import Checks
 from lamina_kit.effects import Step, WaitFor
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound
 from lamina_mmu.domain.handles import Handle
-from lamina_mmu.domain.kernel import TOUCH_READ, Agent, exit_key
-from lamina_mmu.domain.kernel_maps import parse_sizes
+from lamina_mmu.domain.kernel.maps import parse_sizes
+from lamina_mmu.domain.kernel.port import TOUCH_READ, Agent, exit_key
 from lamina_mmu.domain.session import Session
-from lamina_mmu.domain.space import Kind
+from lamina_mmu.domain.spaces.space import Kind
 from lamina_mmu.domain.views import SpaceStatistics, SpaceView
 from lamina_mmu.engines.interface import Key
-from lamina_mmu.engines.linux import calling
+from lamina_mmu.engines.linux import agents
 from lamina_mmu.engines.linux.groups import GroupCalls
-from lamina_mmu.engines.linux.refusing import refuse
+from lamina_mmu.engines.linux.refusals import refuse
 from lamina_mmu.engines.linux.settings import settings_of
 from lamina_mmu.engines.linux.state import KernelSpace
 
@@ -42,7 +42,7 @@ class SpaceCalls(GroupCalls):
                 yield from self._settle(space)
                 space.settings = settings_of(self.state, space)
             except BaseException:
-                calling.ended(self.state, space, "it could not be made ready")
+                agents.ended(self.state, space, "it could not be made ready")
                 raise
             self._record(space, "space.created")
             return space.handle
@@ -55,8 +55,8 @@ class SpaceCalls(GroupCalls):
         name = self.group_of(group) if group else ""
 
         def make() -> Step[Handle]:
-            parent = calling.own(self.state, handle)
-            before = calling.faults(self.state, parent).minor
+            parent = agents.own(self.state, handle)
+            before = agents.faults(self.state, parent).minor
             agent = yield from self._fork(parent)
             made = KernelSpace(agent.pid, agent, name or parent.group, label, session)
             made.labels, made.settings, made.heap_start = parent.labels.copy(), parent.settings, parent.heap_start
@@ -67,7 +67,7 @@ class SpaceCalls(GroupCalls):
                 if name:
                     self.enter_group(child.pid, name)
             except BaseException:
-                calling.ended(self.state, child, "it could not be made ready")
+                agents.ended(self.state, child, "it could not be made ready")
                 raise
             self._record(child, "space.forked", parent=self.state.names.space(parent.number))
             return child.handle
@@ -79,11 +79,11 @@ class SpaceCalls(GroupCalls):
         processes, contents = self.state.kernel.processes, self.state.kernel.contents
         mine, its = processes.pair()
         try:
-            reply = yield from calling.call(self.state, parent, calling.CLONE, (CLONE_PARENT | SIGCHLD,), its)
+            reply = yield from agents.call(self.state, parent, agents.CLONE, (CLONE_PARENT | SIGCHLD,), its)
         finally:
             contents.close(its)
         if reply.result <= 0:
-            raise calling.no_memory(f"fork the space s-{parent.number}")
+            raise agents.no_memory(f"fork the space s-{parent.number}")
         assert parent.agent is not None, "it has forked just now"
         return processes.adopt(reply.result, mine, parent.agent)
 
@@ -98,24 +98,24 @@ class SpaceCalls(GroupCalls):
             space = KernelSpace(pid, None, name, label, session)
             self._check_new(pid)
             error = self.state.kernel.processes.watch(
-                pid, lambda: calling.ended(self.state, space, "its process ended")
+                pid, lambda: agents.ended(self.state, space, "its process ended")
             )
             if error:
                 raise (
                     _unknown(pid)
                     if -error in (errno.ESRCH, errno.EINVAL, errno.ENOENT)
-                    else calling.failed("watch it", error)
+                    else agents.failed("watch it", error)
                 )
             self.state.spaces.add(space)
             try:
                 self._check_attachable(pid)
-                if not calling.regions(self.state, space):
-                    raise calling.not_traceable(pid)
-                calling.words(self.state, space, 0x10, 1)
+                if not agents.regions(self.state, space):
+                    raise agents.not_traceable(pid)
+                agents.words(self.state, space, 0x10, 1)
                 if group:
                     self.enter_group(pid, name)
             except BaseException:
-                calling.ended(self.state, space, "it could not be attached to")
+                agents.ended(self.state, space, "it could not be attached to")
                 raise
             self._record(space, "space.attached")
             return space.handle
@@ -137,14 +137,14 @@ class SpaceCalls(GroupCalls):
         """Refuses what is no process; it is watched already, so what is looked at is the one that is attached to."""
         text = self.state.kernel.processes.text(pid, "status")
         if isinstance(text, int):
-            raise calling.not_traceable(pid) if -text in (errno.EPERM, errno.EACCES) else _unknown(pid)
+            raise agents.not_traceable(pid) if -text in (errno.EPERM, errno.EACCES) else _unknown(pid)
         if parse_sizes(text).get("Tgid") != pid or "\nState:\tZ" in text:
             raise _unknown(pid)
 
     def delete_space(self, handle: Handle) -> Step[None]:
         """Ends an agent; a process that was attached to is left alone."""
         space = self.state.spaces.get(handle)
-        calling.ended(self.state, space, "it was deleted")
+        agents.ended(self.state, space, "it was deleted")
         yield from self._wait_for_exit(space)
 
     def _wait_for_exit(self, space: KernelSpace) -> Step[None]:
@@ -169,8 +169,8 @@ class SpaceCalls(GroupCalls):
     def space_statistics(self, key: Key) -> SpaceStatistics:
         """Returns what a space uses, summed over its regions."""
         state, space = self.state, self.state.space(key)
-        found = calling.regions(state, space, sizes=True)
-        sizes, faults = self._status(space), calling.faults(state, space)
+        found = agents.regions(state, space, sizes=True)
+        sizes, faults = self._status(space), agents.faults(state, space)
 
         def pages(*names: str) -> int:
             return sum(region.sizes.get(name, 0) for region in found for name in names) // 4
@@ -208,7 +208,7 @@ class SpaceCalls(GroupCalls):
         """Ends the spaces, and deletes the objects and groups, that sessions of an owner made."""
         mine = [one for one in self.state.spaces if one.session.owner == owner and one.session.epoch <= epoch]
         for space in mine:
-            calling.ended(self.state, space, "its session expired")
+            agents.ended(self.state, space, "its session expired")
         for space in mine:
             yield from self._wait_for_exit(space)
         for entity in self.state.objects:
@@ -221,19 +221,19 @@ class SpaceCalls(GroupCalls):
 
     def _add(self, space: KernelSpace) -> KernelSpace:
         self.state.spaces.add(space)
-        self.state.kernel.processes.watch(space.pid, lambda: calling.ended(self.state, space, "its process died"))
+        self.state.kernel.processes.watch(space.pid, lambda: agents.ended(self.state, space, "its process died"))
         return space
 
     def _settle(self, space: KernelSpace, before: int = 0) -> Step[None]:
         """Has an agent fault in what it needs for itself. Faults beyond the `before` counted ones are its own."""
-        reply = yield from calling.call(self.state, space, TOUCH_READ, (0,))
+        reply = yield from agents.call(self.state, space, TOUCH_READ, (0,))
         if not reply.signal:
-            raise calling.failed("keep page 0 out of a space", -errno.EINVAL)
-        space.own_faults += calling.faults(self.state, space).minor - before
+            raise agents.failed("keep page 0 out of a space", -errno.EINVAL)
+        space.own_faults += agents.faults(self.state, space).minor - before
 
     def _space_view(self, space: KernelSpace) -> SpaceView:
-        found = calling.regions(self.state, space, sizes=True)
-        faults = calling.faults(self.state, space)
+        found = agents.regions(self.state, space, sizes=True)
+        faults = agents.faults(self.state, space)
         return SpaceView(
             space.number,
             space.handle,

@@ -10,13 +10,13 @@ from lamina_kit.effects import Step, WaitFor
 from lamina_mmu.domain.effects import request_key
 from lamina_mmu.domain.fault_feed import FaultFeed
 from lamina_mmu.domain.handles import Handle, HandleTable
-from lamina_mmu.domain.kernel import Agent, Kernel
-from lamina_mmu.domain.labels import Labels
+from lamina_mmu.domain.kernel.port import Agent, Kernel
 from lamina_mmu.domain.names import Names
 from lamina_mmu.domain.ports import Ports
 from lamina_mmu.domain.requests import RequestLog
 from lamina_mmu.domain.session import NOBODY, Session
-from lamina_mmu.domain.space_settings import SpaceSettings
+from lamina_mmu.domain.spaces.labels import Labels
+from lamina_mmu.domain.spaces.settings import SpaceSettings
 
 T = TypeVar("T")
 ROOT_GROUP = "root"

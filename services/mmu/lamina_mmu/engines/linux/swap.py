@@ -1,4 +1,4 @@
-"""Swap of the `linux` engine: the calls on areas and settings. What is done with them is in `kernel_areas.py`."""
+"""Swap of the `linux` engine: the calls on areas and settings. What is done with them is in `swap_areas.py`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import cast
 
 from lamina_kit.effects import Step
 from lamina_mmu.domain.views import SlotView, SwapAreaView, SwapCheck, SwapSettingsView
-from lamina_mmu.engines.linux.kernel_areas import KernelAreas, KernelDrain
-from lamina_mmu.engines.linux.refusing import refuse as refusal
+from lamina_mmu.engines.linux.refusals import refuse as refusal
 from lamina_mmu.engines.linux.state import State
+from lamina_mmu.engines.linux.swap_areas import KernelAreas, KernelDrain
 from lamina_mmu.engines.stores import Drain
 
 

@@ -13,12 +13,12 @@ from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError, Unimplemented
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.hold import Hold, PageBits
-from lamina_mmu.domain.map_spec import MapSpec
 from lamina_mmu.domain.object import MemoryObject
 from lamina_mmu.domain.outcome import FaultResult, ReclaimResult, Trail
 from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import Session
-from lamina_mmu.domain.space import Kind
+from lamina_mmu.domain.spaces.map_spec import MapSpec
+from lamina_mmu.domain.spaces.space import Kind
 from lamina_mmu.domain.views import (
     FrameView,
     MappingView,
@@ -28,25 +28,21 @@ from lamina_mmu.domain.views import (
     Translation,
 )
 from lamina_mmu.engines.interface import Key
-from lamina_mmu.engines.model import (
-    access,
-    allocation,
-    fork,
-    granting,
-    grouping,
-    holding,
-    mapping,
-    objects,
-    ownership,
-    show,
-    spaces,
-)
-from lamina_mmu.engines.model import translate as translating
-from lamina_mmu.engines.model.fault import fault
-from lamina_mmu.engines.model.group_calls import GroupCalls
-from lamina_mmu.engines.model.machine import Machine
-from lamina_mmu.engines.model.range_calls import RangeCalls
-from lamina_mmu.engines.model.stores import Stores
+from lamina_mmu.engines.model.calls import ownership
+from lamina_mmu.engines.model.calls.groups import GroupCalls
+from lamina_mmu.engines.model.calls.ranges import RangeCalls
+from lamina_mmu.engines.model.calls.stores import Stores
+from lamina_mmu.engines.model.faults import access
+from lamina_mmu.engines.model.faults.fault import fault
+from lamina_mmu.engines.model.frames import allocation
+from lamina_mmu.engines.model.groups import limits
+from lamina_mmu.engines.model.machine.state import Machine
+from lamina_mmu.engines.model.objects import objects
+from lamina_mmu.engines.model.ranges import mapping
+from lamina_mmu.engines.model.spaces import fork, grants, lifecycle
+from lamina_mmu.engines.model.views import resources
+from lamina_mmu.engines.model.views import translation as translating
+from lamina_mmu.engines.model.withdrawal import holders
 
 
 class ModelEngine(RangeCalls, Stores, GroupCalls):
@@ -77,7 +73,7 @@ class ModelEngine(RangeCalls, Stores, GroupCalls):
         m, payer = self.machine, self.machine.groups.named(group)
 
         def make() -> Step[Handle]:
-            return (yield from spaces.create_space(m, kind, payer, label, session)).handle
+            return (yield from lifecycle.create_space(m, kind, payer, label, session)).handle
 
         handle = yield from ownership.once(m, request, ("space", kind, group, label), make)
         return self.space(handle)
@@ -104,15 +100,15 @@ class ModelEngine(RangeCalls, Stores, GroupCalls):
 
     def delete_space(self, handle: Handle) -> Step[None]:
         """Takes everything back from a space, and frees it."""
-        yield from spaces.delete_space(self.machine, self.machine.spaces.get(handle))
+        yield from lifecycle.delete_space(self.machine, self.machine.spaces.get(handle))
 
     def space(self, key: Key) -> SpaceView:
         """Returns one space."""
-        return show.show_space(self.machine, self._space(key))
+        return resources.show_space(self.machine, self._space(key))
 
     def spaces(self, after: int, count: int) -> list[SpaceView]:
         """Returns spaces by number."""
-        return [show.show_space(self.machine, space) for space in self.machine.spaces.after(after, count)]
+        return [resources.show_space(self.machine, space) for space in self.machine.spaces.after(after, count)]
 
     def map_range(self, handle: Handle, spec: MapSpec, request: str = "") -> Step[int]:
         """Maps a range."""
@@ -149,33 +145,33 @@ class ModelEngine(RangeCalls, Stores, GroupCalls):
         """Pushes pages out of RAM."""
         m = self.machine
         space = m.spaces.get(handle) if handle is not None else None
-        return (yield from grouping.reclaim_on_demand(m, space, m.groups.named(group), pages))
+        return (yield from limits.reclaim_on_demand(m, space, m.groups.named(group), pages))
 
     def reclaim_ahead(self) -> Step[None]:
         """Brings free frames back above the high watermark."""
-        yield from grouping.reclaim_ahead(self.machine)
+        yield from limits.reclaim_ahead(self.machine)
 
     # ── holds ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def open_hold(self, handle: Handle, eptp: int, owner: str) -> Hold:
         """Opens a hold."""
-        return granting.open_hold(self.machine, handle, eptp, owner)
+        return grants.open_hold(self.machine, handle, eptp, owner)
 
     def want(self, hold: Hold, sequence: int, address: int, access: int) -> Step[None]:
         """Answers a want in the outbox."""
-        yield from granting.want(self.machine, hold, sequence, address, access)
+        yield from grants.want(self.machine, hold, sequence, address, access)
 
     def want_extent(self, hold: Hold, sequence: int, address: int, access: int, size: int, pinned: bool) -> Step[None]:
         """Answers a want of an extent in the outbox."""
-        yield from granting.want_extent(self.machine, hold, sequence, address, access, size, pinned)
+        yield from grants.want_extent(self.machine, hold, sequence, address, access, size, pinned)
 
     def acknowledge(self, hold: Hold, number: int, bits: Sequence[PageBits]) -> None:
         """Takes the answer to a revocation or an age."""
-        holding.acknowledge(self.machine, hold, number, bits)
+        holders.acknowledge(self.machine, hold, number, bits)
 
     def end_hold(self, hold: Hold, error: LaminaError | None) -> Step[None]:
         """Ends a hold."""
-        yield from holding.end_hold(self.machine, hold, error)
+        yield from holders.end_hold(self.machine, hold, error)
 
     # ── objects ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -200,21 +196,21 @@ class ModelEngine(RangeCalls, Stores, GroupCalls):
 
     def object(self, key: Key) -> ObjectView:
         """Returns one object."""
-        return show.show_object(self.machine, self._object(key))
+        return resources.show_object(self.machine, self._object(key))
 
     def objects(self, after: int, count: int) -> list[ObjectView]:
         """Returns objects by number."""
-        return [show.show_object(self.machine, entity) for entity in self.machine.objects.after(after, count)]
+        return [resources.show_object(self.machine, entity) for entity in self.machine.objects.after(after, count)]
 
     # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def memory(self) -> MemoryView:
         """Returns the state of the host's memory."""
-        return show.show_memory(self.machine)
+        return resources.show_memory(self.machine)
 
     def frame(self, frame: int) -> FrameView:
         """Returns what a frame is used for."""
-        return show.show_frame(self.machine, frame)
+        return resources.show_frame(self.machine, frame)
 
     def allocate_frames(
         self, count: int, owner: str, group: str, session: Session, request: str

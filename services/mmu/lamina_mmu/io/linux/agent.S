@@ -11,7 +11,7 @@
 # 0x1000 reads a byte, 0x1001 writes one that stays as it is, 0x1002 jumps. What an access raises becomes the reply.
 # When the service is gone the socket ends, and so does the agent.
 #
-# as agent.S -o agent.o && objcopy -O binary -j .text agent.o: these bytes are in agent.py, and a test compares them.
+# as agent.S -o agent.o && objcopy -O binary -j .text agent.o: these bytes are in io/linux/program.py, and a test compares them.
 
         .set DATA, 0x11000
         .set NUMBER, DATA               # the command

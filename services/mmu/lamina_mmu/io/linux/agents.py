@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from lamina_kit.errors import Unavailable
-from lamina_mmu.domain.kernel import AGENT_END, SCRATCH, Reply, reply_key
-from lamina_mmu.io.linux import agent as program
+from lamina_mmu.domain.kernel.port import AGENT_END, SCRATCH, Reply, reply_key
+from lamina_mmu.io.linux import program
 
 if TYPE_CHECKING:
     from lamina_mmu.io.linux.processes import KernelProcesses

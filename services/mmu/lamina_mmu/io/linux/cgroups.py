@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from lamina_mmu.domain.cgroups import Hierarchy, hierarchies, processes
+from lamina_mmu.domain.kernel.cgroups import Hierarchy, hierarchies, processes
 
 PREFIX = "lamina-"
 INNER = "_own"

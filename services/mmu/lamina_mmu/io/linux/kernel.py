@@ -1,4 +1,4 @@
-"""The kernel as the `linux` engine reaches it (`domain/kernel.py`)."""
+"""The kernel as the `linux` engine reaches it (`domain/kernel/port.py`)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import cast
 
-from lamina_mmu.domain.kernel import Kernel
-from lamina_mmu.domain.ram import Ram
-from lamina_mmu.domain.swap import SwapStore
+from lamina_mmu.domain.frames.ram import Ram
+from lamina_mmu.domain.kernel.port import Kernel
+from lamina_mmu.domain.swap.areas import SwapStore
 from lamina_mmu.io.linux.cgroups import open_cgroups
 from lamina_mmu.io.linux.contents import MemoryFiles
 from lamina_mmu.io.linux.memory import ProcMemory

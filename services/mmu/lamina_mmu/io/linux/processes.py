@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from lamina_kit.errors import ResourceExhausted
-from lamina_mmu.domain.kernel import Agent, exit_key
-from lamina_mmu.io.linux import agent as program
+from lamina_mmu.domain.kernel.port import Agent, exit_key
+from lamina_mmu.io.linux import program
 from lamina_mmu.io.linux.agents import KernelAgent, not_started, prepare
 from lamina_mmu.io.linux.calls import LIBC, IoVec, error_of, pieces_of
 

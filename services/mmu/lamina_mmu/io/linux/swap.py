@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lamina_kit.paging import PAGE_SIZE
-from lamina_mmu.domain.kernel_swap import areas, header, off_key
+from lamina_mmu.domain.kernel.swap import areas, header, off_key
 
 _PREFER = 0x8000
 """SWAP_FLAG_PREFER: the low 15 bits are the priority."""

@@ -1,0 +1,1 @@
+"""Between contract and domain: the only modules that know both, one for each part of the contract."""

@@ -1,0 +1,1 @@
+"""Memory groups: limits, charges, protection, and what happens to them."""

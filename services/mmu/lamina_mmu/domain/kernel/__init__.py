@@ -1,0 +1,1 @@
+"""The ports to the machine's own kernel, and the form of what its files say."""

@@ -1,0 +1,1 @@
+"""Address spaces: their mappings, their settings, and what a caller may ask of a range."""

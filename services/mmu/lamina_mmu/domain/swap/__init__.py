@@ -1,0 +1,1 @@
+"""Swap: areas of slots, their checksums, and transfers to disks."""

@@ -1,0 +1,1 @@
+"""Page tables: what an entry means, and where entries lie."""

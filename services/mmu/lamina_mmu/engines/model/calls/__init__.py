@@ -1,0 +1,1 @@
+"""The calls of the engine's interface, routed to the packages beside this one, and whose things are whose."""

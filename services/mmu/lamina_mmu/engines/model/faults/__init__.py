@@ -1,0 +1,1 @@
+"""Resolving a fault, and whatever makes faults ahead of accesses."""

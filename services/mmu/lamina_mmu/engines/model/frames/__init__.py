@@ -1,0 +1,1 @@
+"""Whole frames: allocated, in extents, compacted, taken out of use."""

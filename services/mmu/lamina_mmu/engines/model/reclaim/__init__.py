@@ -1,0 +1,1 @@
+"""Making room: which pages go, and how their bytes are saved first."""

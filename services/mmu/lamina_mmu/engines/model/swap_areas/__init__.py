@@ -1,0 +1,1 @@
+"""Swap areas as wholes: made, checked, drained, and the settings of swapping."""

@@ -1,0 +1,1 @@
+"""Taking pages from whoever has them: from cores by shootdown, from holders by revocation, from their frames."""

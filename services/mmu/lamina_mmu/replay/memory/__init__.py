@@ -1,0 +1,1 @@
+"""The memory of a replayed policy, and how compiled code reaches it."""
