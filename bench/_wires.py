@@ -211,7 +211,7 @@ def _process(*words: str) -> Iterator[None]:
 async def _kernel_switch(ports: list[str]) -> None:
     """Be a switch of the kernel with a device for each port, until the standard input ends."""
     from lamina_vswitch.domain.backend.definition import Veth
-    from lamina_vswitch.domain.definition import SwitchDefinition
+    from lamina_vswitch.domain.definitions.switches import SwitchDefinition
     from lamina_vswitch.engines.linux.engine import LinuxEngine
     from lamina_vswitch.io.backends.veth import VethBackend
 
@@ -236,7 +236,7 @@ async def _switch(taps: bool, ports: list[str], *, bypassed: bool = True) -> Non
     """Be a switch between interfaces of this namespace until the standard input ends."""
     from lamina_kit.rng import Rng
     from lamina_vswitch.domain.backend.definition import Packet, Tap
-    from lamina_vswitch.domain.definition import SwitchDefinition
+    from lamina_vswitch.domain.definitions.switches import SwitchDefinition
     from lamina_vswitch.engines.model.engine import ModelEngine
     from lamina_vswitch.io.backends.bypass import Bypass
     from lamina_vswitch.io.backends.packet import PacketBackend

@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=1000)
     parser.add_argument("--bytes", type=int, default=64)
     args = parser.parse_args()
-    from lamina_vswitch.plane import kernel_calls
+    from lamina_vswitch.plane.compiled import system_calls
 
     _wires.enter_namespace()
     a, b = (bytes.fromhex(_wires.STATIONS[end].replace(":", "")) for end in "ab")
@@ -52,7 +52,7 @@ def main() -> int:
             for side in SIDES if turn % 2 else reversed(SIDES):
                 file, began = senders[side].fileno(), time.process_time_ns()
                 for _ in range(BATCHES):
-                    kernel_calls.send(file, messages.ctypes.data, BATCH)
+                    system_calls.send(file, messages.ctypes.data, BATCH)
                 costs[side].append((time.process_time_ns() - began) / (BATCH * BATCHES))
         for side in SIDES:
             arrived = (ends[side].received("b", "b0") - before[side]) / (args.turns * BATCH * BATCHES)

@@ -23,7 +23,7 @@ from lamina_kit.layer.service import Environment, connect, local, serve
 from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
 from lamina_vswitch.config import VswitchConfig
-from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.server import build
 

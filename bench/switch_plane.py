@@ -31,10 +31,10 @@ import numpy as np
 
 from lamina_cli.drawing import chart, svg
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.ring_layout import Geometry
+from lamina_vswitch.domain.port.ring_layout import Geometry
 from lamina_vswitch.engines.interface import FrameSink
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.plane.bursts import Burst

@@ -31,7 +31,7 @@ _QDISC_BYPASS, _SOL_PACKET = 20, 263
 
 def send(interface: str, source: str, target: str, size: int, seconds: float) -> None:
     """Send as many frames as go."""
-    from lamina_vswitch.plane import kernel_calls
+    from lamina_vswitch.plane.compiled import system_calls
 
     frame = bytes.fromhex((target + source).replace(":", "")) + b"\x88\xb5" + bytes(size - 14)
     memory = np.frombuffer(bytearray(frame), np.uint8)
@@ -43,7 +43,7 @@ def send(interface: str, source: str, target: str, size: int, seconds: float) ->
         sender.bind((interface, 0))
         end = time.monotonic() + seconds
         while True:
-            kernel_calls.send(sender.fileno(), messages.ctypes.data, BATCH)
+            system_calls.send(sender.fileno(), messages.ctypes.data, BATCH)
             if time.monotonic() >= end:
                 return
 

@@ -53,10 +53,10 @@ ALLOWED: dict[str, str] = {
     f"{HARDWARE}/io/native.py: glob without sorted": "deletes stale files, in any order",
     "services/mmu/lamina_mmu/io/performer.py: asyncio.to_thread": "for engines on the kernel, in real time only",
     "services/vswitch/lamina_vswitch/io/backends/bypass.py: time.monotonic_ns": "the kernel stamps by it, in real time",
-    "services/vswitch/lamina_vswitch/plane_loading.py: asyncio.to_thread": "in real time only",
-    "services/vswitch/lamina_vswitch/translations.py: asyncio.to_thread": f"reads flows; {LINUX}",
-    "services/vswitch/lamina_vswitch/engines/linux/nat_machine.py: time.monotonic": f"waits for a lock; {LINUX}",
-    "services/vswitch/lamina_vswitch/engines/linux/nat_machine.py: time.sleep": f"waits for a lock; {LINUX}",
+    "services/vswitch/lamina_vswitch/plane/loading.py: asyncio.to_thread": "in real time only",
+    "services/vswitch/lamina_vswitch/nat/translations.py: asyncio.to_thread": f"reads flows; {LINUX}",
+    "services/vswitch/lamina_vswitch/engines/linux/nat/machine.py: time.monotonic": f"waits for a lock; {LINUX}",
+    "services/vswitch/lamina_vswitch/engines/linux/nat/machine.py: time.sleep": f"waits for a lock; {LINUX}",
     "services/hypervisor/lamina_hypervisor/io/images.py: glob without sorted": "deletes leftovers, in any order",
 }
 

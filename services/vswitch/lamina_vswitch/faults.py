@@ -14,9 +14,9 @@ from lamina_kit.faults.kinds import Breakage, FaultKind, Parameter
 from lamina_kit.faults.table import FaultTable
 from lamina_kit.rng import Rng
 from lamina_kit.telemetry.events import EventLog
-from lamina_vswitch.catalog import Catalog
-from lamina_vswitch.domain.definition import PORT_GROUP_NAME, PORT_NAME, PortDefinition, PortGroupDefinition
-from lamina_vswitch.domain.loss import MILLION, Loss
+from lamina_vswitch.domain.definitions.switches import PORT_GROUP_NAME, PORT_NAME, PortDefinition, PortGroupDefinition
+from lamina_vswitch.domain.port.loss import MILLION, Loss
+from lamina_vswitch.switches.catalog import Catalog
 
 MS = 1_000_000
 _LONGEST_NS = 3600 * 10**9

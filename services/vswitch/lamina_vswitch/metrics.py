@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from lamina_kit.clock import Clock
 from lamina_kit.telemetry.metrics import Family, by_label, counter, gauge, tally
-from lamina_vswitch.catalog import Catalog
+from lamina_vswitch.switches.catalog import Catalog
 
 STATES = ("up", "down", "detached")
 

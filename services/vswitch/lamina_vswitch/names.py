@@ -8,7 +8,8 @@ from lamina_kit.errors import InvalidArgument
 from lamina_kit.names import Pattern
 from lamina_net.packets.address import parse_address
 from lamina_vswitch.domain.backend.definition import BACKEND_NAME
-from lamina_vswitch.domain.definition import (
+from lamina_vswitch.domain.definitions.refusals import unknown
+from lamina_vswitch.domain.definitions.switches import (
     MAC_ENTRY_NAME,
     PORT_GROUP_NAME,
     PORT_GROUP_POLICY_NAME,
@@ -17,10 +18,9 @@ from lamina_vswitch.domain.definition import (
     SETTINGS_NAME,
     SWITCH_NAME,
 )
-from lamina_vswitch.domain.nat.forwards import PORT_FORWARD_NAME
-from lamina_vswitch.domain.network import LEASE_NAME, NETWORK_NAME, RESERVATION_NAME
+from lamina_vswitch.domain.nat.flows.forwards import PORT_FORWARD_NAME
+from lamina_vswitch.domain.network.definition import LEASE_NAME, NETWORK_NAME, RESERVATION_NAME
 from lamina_vswitch.domain.overlay.definition import REMOTE_ENDPOINT_NAME
-from lamina_vswitch.domain.refusals import unknown
 
 _MAC_ID = re.compile(r"[0-9a-f]{12}")
 _MAC_ENTRY_ID = re.compile(r"v(0|[1-9][0-9]{0,3})-([0-9a-f]{12})")

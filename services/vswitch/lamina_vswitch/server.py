@@ -22,34 +22,31 @@ from lamina_kit.engines import load_engine
 from lamina_kit.layer.owner_session import GRACE_NS, OwnerSession
 from lamina_kit.layer.service import Environment, Service
 from lamina_kit.telemetry.log import logger
-from lamina_vswitch.attach import Streams
-from lamina_vswitch.attach_ring import RingStreams
-from lamina_vswitch.backend_table import BackendTable
-from lamina_vswitch.catalog import Catalog, Limits
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engine_choice import check_clock
 from lamina_vswitch.engines.interface import SwitchEngine
 from lamina_vswitch.faults import VswitchFaults
-from lamina_vswitch.frame_paths import FramePaths
-from lamina_vswitch.holding import Holding
-from lamina_vswitch.io.nic_driver import HardwareBelow
-from lamina_vswitch.io.store import SqliteStore
-from lamina_vswitch.io.store_backends import BackendStore
-from lamina_vswitch.io.store_networks import NetworkStore
-from lamina_vswitch.io.store_overlays import OverlayStore
-from lamina_vswitch.io.store_policies import PolicyStore
-from lamina_vswitch.io.store_translations import TranslationStore
-from lamina_vswitch.io.store_uplinks import UplinkStore
-from lamina_vswitch.kernel_outsides import KernelOutsides, OutsidesByKind
+from lamina_vswitch.io.nic.driver import HardwareBelow
+from lamina_vswitch.io.store.backends import BackendStore
+from lamina_vswitch.io.store.definitions import SqliteStore
+from lamina_vswitch.io.store.networks import NetworkStore
+from lamina_vswitch.io.store.overlays import OverlayStore
+from lamina_vswitch.io.store.policies import PolicyStore
+from lamina_vswitch.io.store.translations import TranslationStore
+from lamina_vswitch.io.store.uplinks import UplinkStore
 from lamina_vswitch.metrics import defects, families
 from lamina_vswitch.names import Names
-from lamina_vswitch.nat_outsides import NatOutsides
-from lamina_vswitch.networks import Networks
-from lamina_vswitch.overlays import OverlayTable
-from lamina_vswitch.pacing import Pacer
-from lamina_vswitch.plane_loading import PlaneLoader
-from lamina_vswitch.policies import PolicyBook
+from lamina_vswitch.nat.kernel_outsides import KernelOutsides, OutsidesByKind
+from lamina_vswitch.nat.translations import Translations
+from lamina_vswitch.nat.uplink_outsides import NatOutsides
+from lamina_vswitch.networks.networks import Networks
+from lamina_vswitch.pacer import Pacer
+from lamina_vswitch.plane.loading import PlaneLoader
+from lamina_vswitch.ports.backends import BackendTable
+from lamina_vswitch.ports.holds import Holding
+from lamina_vswitch.ports.rings import RingStreams
+from lamina_vswitch.ports.streams import Streams
 from lamina_vswitch.serving.backends import BackendsServicer
 from lamina_vswitch.serving.captures import CapturesServicer
 from lamina_vswitch.serving.networks import NetworksServicer
@@ -61,10 +58,13 @@ from lamina_vswitch.serving.switches import SwitchesServicer
 from lamina_vswitch.serving.translations import TranslationsServicer
 from lamina_vswitch.serving.uplinks import UplinksServicer
 from lamina_vswitch.serving.views import Views
-from lamina_vswitch.translations import Translations
-from lamina_vswitch.uplink_nics import UplinkNics
-from lamina_vswitch.uplinks import UplinkTable
-from lamina_vswitch.watchers import Watchers
+from lamina_vswitch.switches.catalog import Catalog, Limits
+from lamina_vswitch.switches.policies import PolicyBook
+from lamina_vswitch.uplinks.nics import UplinkNics
+from lamina_vswitch.uplinks.overlays import OverlayTable
+from lamina_vswitch.uplinks.uplinks import UplinkTable
+from lamina_vswitch.watching.frame_paths import FramePaths
+from lamina_vswitch.watching.watchers import Watchers
 
 STORE_FILE = "vswitch.sqlite"
 RING_FOLDER = "rings"

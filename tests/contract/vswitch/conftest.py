@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lamina_kit.engines import engines_of
-from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.sampling import Notice
 
 SWITCH = "hosts/h1/switches/s1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain.loss import MILLION, Loss
+from lamina_vswitch.domain.port.loss import MILLION, Loss
 
 A = bytes.fromhex("020000000001")
 B = bytes.fromhex("020000000002")

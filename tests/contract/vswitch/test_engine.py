@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lamina_kit.errors import FailedPrecondition, ResourceExhausted
-from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 
 SWITCH = "hosts/h1/switches/s1"
 SECOND_NS = 1_000_000_000

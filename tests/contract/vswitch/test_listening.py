@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
+from lamina_vswitch.domain.port.receive_filter import Listening
 
 A, B = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 GROUP, OTHER = bytes.fromhex("01005e000005"), bytes.fromhex("01005e000006")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lamina_vswitch.domain.listening import Listening
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
+from lamina_vswitch.domain.port.receive_filter import Listening
 
 SECOND_NS = 1_000_000_000
 A, B, C = (bytes([2, 0, 0, 0, 0, number]) for number in (10, 11, 12))

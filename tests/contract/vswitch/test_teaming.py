@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from tests.contract.vswitch.conftest import SWITCH
 
+from lamina_vswitch.domain.frames.rarp import announcement
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.rarp import announcement
-from lamina_vswitch.domain.teaming import Balancing, Team
+from lamina_vswitch.domain.uplink.teaming import Balancing, Team
 
 BROADCAST = b"\xff" * 6
 U1, U2, U3 = 11, 12, 13

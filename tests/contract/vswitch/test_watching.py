@@ -9,11 +9,11 @@ import pytest
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain.capture.observer import Direction, accepted
 from lamina_vswitch.domain.capture.records import MAX_RECORDS
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.laden import laden
-from lamina_vswitch.domain.loss import MILLION, Loss
-from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.metadata import laden
+from lamina_vswitch.domain.offload.features import Takes
+from lamina_vswitch.domain.port.loss import MILLION, Loss
 
 A = bytes.fromhex("020000000001")
 B = bytes.fromhex("020000000002")

@@ -8,12 +8,12 @@ import pytest
 
 from lamina_vswitch.domain.capture.mirror import MirrorDefinition, Tap
 from lamina_vswitch.domain.capture.observer import Direction, accepted
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.laden import NEEDS_CHECKSUM, Offload, laden
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.metadata import NEEDS_CHECKSUM, Offload, laden
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.topology import Port
-from lamina_vswitch.domain.vlan_counters import vlan_of
+from lamina_vswitch.domain.switch.topology import Port
+from lamina_vswitch.domain.switch.vlan_counters import vlan_of
 
 A = bytes.fromhex("020000000001")
 B = bytes.fromhex("020000000002")

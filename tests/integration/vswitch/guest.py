@@ -11,9 +11,9 @@ from typing import Any
 from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
 from lamina_net.packets.address import BROADCAST, BROADCAST_MAC
 from lamina_net.packets.refusal import Refusal
-from lamina_vswitch.domain.dhcp import message as wire
-from lamina_vswitch.domain.dhcp.message import Kind, Option
-from lamina_vswitch.domain.dns import name as names
+from lamina_vswitch.domain.network.dhcp import message as wire
+from lamina_vswitch.domain.network.dhcp.message import Kind, Option
+from lamina_vswitch.domain.network.dns import name as names
 
 XID = 0x1234
 

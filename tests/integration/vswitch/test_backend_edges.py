@@ -18,7 +18,7 @@ from tests.integration.vswitch.ring_device import SWITCH, make_ports
 from tests.integration.vswitch.test_attach import BROADCAST, A, frame, reason_of
 from tests.offload_frames import packet
 
-from lamina_vswitch.domain.laden import NEEDS_CHECKSUM, TCP4, Offload, laden
+from lamina_vswitch.domain.frames.metadata import NEEDS_CHECKSUM, TCP4, Offload, laden
 
 real_time = pytest.mark.real_time("sockets of the machine")
 

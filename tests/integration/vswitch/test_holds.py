@@ -104,7 +104,7 @@ async def test_a_hold_is_bounded_and_can_be_raised(start: Any, device: Any) -> N
 
 async def test_the_bytes_of_all_holds_are_bounded(start: Any, monkeypatch: pytest.MonkeyPatch, device: Any) -> None:
     """A host that holds as much as it may refuses further holds, and drops what is too much for those that it has."""
-    monkeypatch.setattr("lamina_vswitch.engines.model.exits.MAX_HELD_BYTES", 600)
+    monkeypatch.setattr("lamina_vswitch.engines.model.egress.MAX_HELD_BYTES", 600)
     running = await start()
     ports = await make_ports(running, "a", "b", "c")
     a = await device(running.ports, ports[0].handle, completions=True).plug_in()

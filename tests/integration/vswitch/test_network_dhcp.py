@@ -12,7 +12,7 @@ from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, Netw
 
 from lamina_kit.errors import Unavailable
 from lamina_net.packets.address import format_address
-from lamina_vswitch.domain.dhcp.message import Kind, Option
+from lamina_vswitch.domain.network.dhcp.message import Kind, Option
 
 BASE = 0x0A000200
 ROUTER = BASE + 1

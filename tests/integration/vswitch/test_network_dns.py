@@ -16,7 +16,7 @@ from lamina_net.packets import ipv4
 from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint, Errno, Refused, Status
 from lamina_net.tcp.layer import TcpLayer
-from lamina_vswitch.domain.dns import name as names
+from lamina_vswitch.domain.network.dns import name as names
 
 pytestmark = pytest.mark.parametrize("start", ["local"], indirect=True)
 ROUTER = 0x0A000201

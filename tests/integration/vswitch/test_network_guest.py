@@ -10,7 +10,7 @@ from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, Netw
 
 from lamina_net.packets import ethernet, icmp, ipv4, udp
 from lamina_net.packets.address import BROADCAST, BROADCAST_MAC, format_address, parse_address
-from lamina_vswitch.domain.dhcp.message import Option
+from lamina_vswitch.domain.network.dhcp.message import Option
 
 
 @pytest.fixture

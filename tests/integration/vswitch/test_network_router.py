@@ -13,7 +13,7 @@ from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, Netw
 
 from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
 from lamina_net.packets.address import BROADCAST_MAC
-from lamina_vswitch.domain.router.router import Router
+from lamina_vswitch.domain.network.router.router import Router
 
 NAT = nets.Network.MODE_NAT
 ROUTER = 0x0A000201

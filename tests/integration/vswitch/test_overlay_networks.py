@@ -13,7 +13,7 @@ from lamina.vswitch.v1 import vswitch_pb2 as vs
 from tests.integration.vswitch.network_bench import LAN, SWITCH, NetworkBench
 
 from lamina_net.packets import icmp
-from lamina_vswitch.domain.dhcp.message import Option
+from lamina_vswitch.domain.network.dhcp.message import Option
 
 WAN = "hosts/h1/switches/wan"
 FAR = "hosts/h1/networks/far"

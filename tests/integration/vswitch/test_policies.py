@@ -15,7 +15,7 @@ from lamina.vswitch.v1 import vswitch_pb2 as pb
 
 from lamina_kit.rpc import status
 from lamina_vswitch.domain.policy.loops import LoopWatch
-from lamina_vswitch.domain.topology import ShutReason
+from lamina_vswitch.domain.switch.topology import ShutReason
 
 SWITCH = "hosts/h1/switches/s1"
 SETTINGS = f"{SWITCH}/settings"

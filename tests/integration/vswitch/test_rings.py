@@ -23,10 +23,10 @@ from tests.integration.vswitch.test_attach import BROADCAST, A, B, frame, reason
 from tests.offload_frames import packet
 
 from lamina_kit.layer.service import connect, serve
-from lamina_vswitch.domain import ring_layout as layout
-from lamina_vswitch.domain.ring_layout import Geometry, read_head
-from lamina_vswitch.io.attachment import Attachment
-from lamina_vswitch.io.ring_sinks import DeviceRing
+from lamina_vswitch.domain.port import ring_layout as layout
+from lamina_vswitch.domain.port.ring_layout import Geometry, read_head
+from lamina_vswitch.io.attachments.ring import DeviceRing
+from lamina_vswitch.io.attachments.stream import Attachment
 from lamina_vswitch.plane.bursts import Burst
 from lamina_vswitch.plane.memory_ring import MemoryRing
 

@@ -12,7 +12,7 @@ from lamina.vswitch.v1 import captures_pb2_grpc as rpc
 from lamina.vswitch.v1 import policies_pb2, vswitch_pb2
 
 from lamina_kit.rpc import status
-from lamina_vswitch.domain.topology import Shut, ShutReason
+from lamina_vswitch.domain.switch.topology import Shut, ShutReason
 
 SWITCH = "hosts/h1/switches/s1"
 PORTS = f"{SWITCH}/ports"

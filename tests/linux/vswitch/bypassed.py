@@ -15,8 +15,8 @@ from tests.linux.hardware.network import Network
 
 from lamina_kit.errors import LaminaError
 from lamina_vswitch.domain.backend.definition import Packet
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.ebpf import bypass_code as code
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.ebpf import bypass as code
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.io.backends.bypass import Bypass
 from lamina_vswitch.io.backends.device_state import DeviceState

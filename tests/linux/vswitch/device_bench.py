@@ -15,7 +15,7 @@ import pytest
 from tests.linux.hardware.network import Network, needs_network
 
 from lamina_vswitch.domain.backend.definition import Veth
-from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.linux.engine import LinuxEngine

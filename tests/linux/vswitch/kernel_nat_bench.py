@@ -23,7 +23,7 @@ from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.engines.linux.engine import LinuxEngine
-from lamina_vswitch.kernel_outsides import device_of
+from lamina_vswitch.nat.kernel_outsides import device_of
 from lamina_vswitch.server import build
 
 SWITCH = "hosts/h1/switches/lan"

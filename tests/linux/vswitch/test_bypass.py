@@ -12,10 +12,10 @@ from tests.linux.hardware.network import needs_network
 from tests.linux.vswitch.bypassed import BROADCAST, SLOTS, A, B, World, acquainted, frame, needs_bypass
 
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.loss import Loss
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.policy.settings import PolicyInForce
-from lamina_vswitch.ebpf import bypass_code as code
+from lamina_vswitch.domain.port.loss import Loss
+from lamina_vswitch.ebpf import bypass as code
 
 SIZES = (60, 200, 1014, 1015, 1200)
 

@@ -22,12 +22,12 @@ from lamina_kit.clock import RealClock
 from lamina_kit.layer.service import Environment, local
 from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_vswitch.backend_table import BackendTable
 from lamina_vswitch.config import VswitchConfig
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.offload.takes import ALL
-from lamina_vswitch.ebpf import bypass_code as code
-from lamina_vswitch.io.attachment import Attachment
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.offload.features import ALL
+from lamina_vswitch.ebpf import bypass as code
+from lamina_vswitch.io.attachments.stream import Attachment
+from lamina_vswitch.ports.backends import BackendTable
 from lamina_vswitch.server import build
 
 
@@ -152,7 +152,7 @@ def refused(program: int, index: int) -> int:
 HOLDER = """
 import sys
 from lamina_vswitch.ebpf import bypass_code as code, programs
-from lamina_vswitch.ebpf.instructions import assemble
+from lamina_vswitch.ebpf.assembler import assemble
 memory = programs.SharedMemory(code.MEMORY_BYTES)
 held = programs.load_first_classifier(assemble(code.redirector(memory.descriptor, 1)))
 link = programs.attach_alone(held, int(sys.argv[1]))

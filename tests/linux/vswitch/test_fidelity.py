@@ -18,14 +18,14 @@ from tests.contract.vswitch.conftest import SWITCH, Bench
 from tests.offload_frames import packet
 
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.laden import Offload, laden
-from lamina_vswitch.domain.listening import Listening
-from lamina_vswitch.domain.offload.takes import ALL
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.metadata import Offload, laden
+from lamina_vswitch.domain.offload.features import ALL
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
+from lamina_vswitch.domain.port.receive_filter import Listening
 from lamina_vswitch.engines.linux.engine import LinuxEngine
-from lamina_vswitch.engines.linux.links import RESERVED_MAC, index_of
+from lamina_vswitch.engines.linux.netlink.links import RESERVED_MAC, index_of
 from lamina_vswitch.engines.model.engine import ModelEngine
 
 pytestmark = pytest.mark.skipif(bool(LinuxEngine.missing()), reason="engine linux: " + "; ".join(LinuxEngine.missing()))
@@ -217,7 +217,7 @@ def test_nothing_is_left_on_the_machine(both: tuple[Bench, Bench]) -> None:
 
 def test_a_vlan_too_many_is_told(both: tuple[Bench, Bench], monkeypatch: pytest.MonkeyPatch) -> None:
     """A trunk's frame in a VLAN for which there can be no bridge any more is dropped as `KERNEL`; the others pass."""
-    monkeypatch.setattr("lamina_vswitch.engines.linux.kernel.MOST_BRIDGES", 2)
+    monkeypatch.setattr("lamina_vswitch.engines.linux.bridge.kernel.MOST_BRIDGES", 2)
     bench = both[1]
     for slot in (1, 2):
         bench.engine.set_policy(slot, 0, PolicyInForce(trunk=Trunk(((1, 4094),), 0)), 0)

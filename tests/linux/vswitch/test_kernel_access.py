@@ -14,10 +14,11 @@ from tests.linux.vswitch.test_kernel_watching import Ears
 
 from lamina_kit.errors import FailedPrecondition
 from lamina_vswitch.domain.backend.definition import Veth
-from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.policy.settings import Security, Shaping
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.engines.linux import classifiers, links
+from lamina_vswitch.engines.linux.bpf import classifiers
+from lamina_vswitch.engines.linux.netlink import links
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
 from lamina_vswitch.io.backends.veth import VethBackend
 

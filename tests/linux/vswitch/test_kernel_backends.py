@@ -18,12 +18,12 @@ from lamina_kit.errors import FailedPrecondition, NotFound
 from lamina_net.offload.headers import is_transport_sum_good, parse
 from lamina_vswitch.domain.backend.definition import BackendState, Packet, Tap
 from lamina_vswitch.domain.backend.vnet import to_kernel
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.laden import Offload, laden, load_of
-from lamina_vswitch.domain.offload.finish import finished
-from lamina_vswitch.domain.offload.takes import ALL, PLAIN
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.metadata import Offload, laden, load_of
+from lamina_vswitch.domain.offload.egress import finished
+from lamina_vswitch.domain.offload.features import ALL, PLAIN
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.io.attachment import Attachment
+from lamina_vswitch.io.attachments.stream import Attachment
 from lamina_vswitch.io.backends.backend import Backend
 from lamina_vswitch.io.backends.device_state import DeviceState
 from lamina_vswitch.io.backends.packet import PacketBackend

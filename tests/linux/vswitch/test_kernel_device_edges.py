@@ -14,12 +14,13 @@ from lamina_kit.errors import FailedPrecondition
 from lamina_vswitch.domain.backend.definition import Veth
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.teaming import Team
-from lamina_vswitch.ebpf.instructions import Program
-from lamina_vswitch.engines.linux import classifiers, kernel
-from lamina_vswitch.engines.linux.netlink import Netlink
-from lamina_vswitch.engines.linux.nft_rules import FilteredPort
-from lamina_vswitch.engines.linux.nft_table import NftTable
+from lamina_vswitch.domain.uplink.teaming import Team
+from lamina_vswitch.ebpf.assembler import Program
+from lamina_vswitch.engines.linux.bpf import classifiers
+from lamina_vswitch.engines.linux.bridge import kernel
+from lamina_vswitch.engines.linux.netlink.requests import Netlink
+from lamina_vswitch.engines.linux.nft.rules import FilteredPort
+from lamina_vswitch.engines.linux.nft.table import NftTable
 from lamina_vswitch.io.backends.veth import VethBackend
 
 

@@ -12,7 +12,7 @@ from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, C, D, Sin
 
 from lamina_kit.errors import FailedPrecondition
 from lamina_vswitch.domain.backend.definition import BackendState, Veth
-from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security, Shaping, StormControl
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.io.backends.veth import VethBackend

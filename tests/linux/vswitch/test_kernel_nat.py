@@ -32,9 +32,9 @@ from tests.linux.vswitch.kernel_nat_bench import (  # noqa: F401 (two are fixtur
     settings,
 )
 
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.engines.linux.kernel_nat import Look
-from lamina_vswitch.engines.linux.nat_rules import table_of
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.engines.linux.nat.network import Look
+from lamina_vswitch.engines.linux.nat.rules import table_of
 
 UDP, ICMP, TCP = translations_pb2.PROTOCOL_UDP, translations_pb2.PROTOCOL_ICMP, translations_pb2.PROTOCOL_TCP
 Entry = translations_pb2.NatEntry

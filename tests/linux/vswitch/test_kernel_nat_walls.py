@@ -32,9 +32,10 @@ from tests.linux.vswitch.kernel_nat_bench import (  # noqa: F401 (two are fixtur
 
 from lamina_net.packets import ethernet, ipv4, udp
 from lamina_net.packets.address import Subnet, parse_address
-from lamina_vswitch.engines.linux import conntrack, nat_machine
-from lamina_vswitch.engines.linux.nat_machine import GivenNamespace, NatMachine
-from lamina_vswitch.engines.linux.nat_rules import NatWanted
+from lamina_vswitch.engines.linux.nat import conntrack
+from lamina_vswitch.engines.linux.nat import machine as nat_machine
+from lamina_vswitch.engines.linux.nat.machine import GivenNamespace, NatMachine
+from lamina_vswitch.engines.linux.nat.rules import NatWanted
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
 
 UDP = translations_pb2.PROTOCOL_UDP

@@ -12,11 +12,11 @@ import pytest
 from tests.linux.vswitch.device_bench import ALL, SWITCH, A, B, Bench, C, D, frame, long_tcp, opened, tag
 
 from lamina_vswitch.domain.capture.observer import Direction
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.laden import load_of
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.metadata import load_of
 from lamina_vswitch.domain.policy.settings import Security, StormControl
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.topology import Port
+from lamina_vswitch.domain.switch.topology import Port
 
 SOME = 16_000
 STAMPS = 35  # SO_TIMESTAMPNS

@@ -22,9 +22,10 @@ from lamina_kit.rpc import status
 from lamina_kit.virtual.clock import VirtualClock
 from lamina_kit.virtual.loop import VirtualLoop
 from lamina_vswitch.config import VswitchConfig
-from lamina_vswitch.engines.linux import namespace, nft_table
+from lamina_vswitch.engines.linux import namespace
 from lamina_vswitch.engines.linux.engine import LinuxEngine
-from lamina_vswitch.engines.linux.netlink import Netlink
+from lamina_vswitch.engines.linux.netlink.requests import Netlink
+from lamina_vswitch.engines.linux.nft import table as nft_table
 from lamina_vswitch.server import build
 
 pytestmark = pytest.mark.skipif(bool(LinuxEngine.missing()), reason="engine linux: " + "; ".join(LinuxEngine.missing()))

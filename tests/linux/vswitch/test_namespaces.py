@@ -14,7 +14,7 @@ import pytest
 from tests.linux.hardware.network import Network, needs_network
 
 from lamina_vswitch.domain.backend.definition import Tap
-from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.tap import TapBackend

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from tests.linux.vswitch.open_vswitch import OpenVSwitch
 
-from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.engines.model.engine import ModelEngine

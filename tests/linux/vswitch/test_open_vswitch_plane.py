@@ -10,7 +10,7 @@ import pytest
 from tests.linux.vswitch.open_vswitch import OpenVSwitch
 from tests.linux.vswitch.test_open_vswitch import GROUPS, STATIONS, TYPES, PortRow, tag, topology
 
-from lamina_vswitch.domain.definition import SwitchDefinition
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.plane.bursts import Burst

@@ -17,9 +17,9 @@ from lamina_kit.clock import RealClock
 from lamina_kit.layer.service import Environment, local
 from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_vswitch import backend_table
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.plane.switching import Plane
+from lamina_vswitch.ports import backends
 from lamina_vswitch.server import build
 
 A = bytes.fromhex("020000000001")
@@ -50,13 +50,13 @@ async def test_a_backend_of_the_service_goes_by_the_plane(
     port = await ports.CreatePort(pb.CreatePortRequest(parent=switch.name, port_id="p"))
     wanted = backends_pb2.Backend(packet=backends_pb2.PacketBackend(interface="right"))
     stub = backends_pb2_grpc.BackendsStub(channel)
-    original = backend_table.BackendTable._open
+    original = backends.BackendTable._open
 
     def opening(table: Any, definition: Any, **options: Any) -> Any:
         opened.append(network.do(lambda: original(table, definition, **options)))
         return opened[-1]
 
-    monkeypatch.setattr(backend_table.BackendTable, "_open", opening)
+    monkeypatch.setattr(backends.BackendTable, "_open", opening)
     made = await stub.CreateBackend(backends_pb2.CreateBackendRequest(parent=port.name, backend=wanted))
     await eventually(lambda: opened[0].quick, "the plane is loaded")
     assert isinstance(opened[0]._fast[0], Plane)  # it was compiled when this file was imported: no clock runs for that

@@ -22,13 +22,13 @@ from lamina_vswitch.domain.capture.capture import Capture
 from lamina_vswitch.domain.capture.hub import Hub
 from lamina_vswitch.domain.capture.observer import Direction
 from lamina_vswitch.domain.capture.selection import Selection
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.laden import Offload, laden
-from lamina_vswitch.domain.offload.takes import ALL, PLAIN, Takes
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.metadata import Offload, laden
+from lamina_vswitch.domain.offload.features import ALL, PLAIN, Takes
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.io.attachment import Attachment
+from lamina_vswitch.io.attachments.stream import Attachment
 
 A, B, BROADCAST = bytes.fromhex("020000000001"), bytes.fromhex("020000000002"), b"\xff" * 6
 START_NS = 1_764_000_000_123_456_789

@@ -29,20 +29,20 @@ from lamina_net.ip.reassembly import MAX_BYTES, MAX_DATAGRAMS
 from lamina_net.offload import headers
 from lamina_net.packets import ethernet, ipv4, udp
 from lamina_net.packets.address import Subnet
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat.forwards import Forwards
-from lamina_vswitch.domain.nat.gateway import SocketGateway
-from lamina_vswitch.domain.nat.outcome import Outcome
-from lamina_vswitch.domain.nat.ports import SharedPorts
-from lamina_vswitch.domain.nat.reach import Reach
-from lamina_vswitch.domain.nat.table import Entry, Table
-from lamina_vswitch.domain.network import NatSettings
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.forwards import Forwards
+from lamina_vswitch.domain.nat.flows.ports import SharedPorts
+from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.packets.outcome import Outcome
+from lamina_vswitch.domain.nat.sockets.gateway import SocketGateway
+from lamina_vswitch.domain.nat.sockets.reach import Reach
+from lamina_vswitch.domain.network.definition import NatSettings
 from lamina_vswitch.domain.overlay import vxlan
 from lamina_vswitch.domain.overlay.end import Learning
 from lamina_vswitch.domain.policy.settings import LoopDetection, PolicyInForce, Security, StormControl
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.ring_layout import FIRST_SLOT, Geometry
+from lamina_vswitch.domain.port.ring_layout import FIRST_SLOT, Geometry
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.plane.memory_ring import MemoryRing
 

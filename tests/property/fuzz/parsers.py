@@ -17,8 +17,8 @@ from tests.property.fuzz.seeds import ELF, FRAMES, MANIFEST, PACKETS, PCAP, PCAP
 
 from lamina_container_runtime.domain import elf as program
 from lamina_container_runtime.domain import logline, oci_document
-from lamina_hardware import context_state
-from lamina_hardware.domain import apic_state
+from lamina_hardware.contexts import state as context_state
+from lamina_hardware.domain.apic import state as apic_state
 from lamina_hardware.domain.nic import descriptors
 from lamina_hypervisor.domain import elf as kernel
 from lamina_kit.errors import InvalidArgument, LaminaError
@@ -29,24 +29,25 @@ from lamina_net.packets.refusal import Refusal
 from lamina_net.tcp import segment
 from lamina_orchestrator.domain import manifest, quantity, selectors, timestamps
 from lamina_orchestrator.domain.kinds import KINDS
-from lamina_vswitch.domain import frame, ring_layout
 from lamina_vswitch.domain.backend import definition as backends
 from lamina_vswitch.domain.backend.address import SocketAddress, parse_address
 from lamina_vswitch.domain.backend.capture_reader import CaptureReader, Malformed
 from lamina_vswitch.domain.backend.deframer import LENGTH_BYTES, Deframer, framed
 from lamina_vswitch.domain.backend.vnet import LAYOUT, from_kernel, to_kernel
 from lamina_vswitch.domain.capture.expression import compile_filter
-from lamina_vswitch.domain.dhcp import message as dhcp
-from lamina_vswitch.domain.dns import message as dns
-from lamina_vswitch.domain.dns import name as names
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat import packet as nat
+from lamina_vswitch.domain.frames import header as frame
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.packets import packet as nat
+from lamina_vswitch.domain.network.dhcp import message as dhcp
+from lamina_vswitch.domain.network.dns import message as dns
+from lamina_vswitch.domain.network.dns import name as names
 from lamina_vswitch.domain.offload import columns
-from lamina_vswitch.domain.offload.entry import MOST_PIECES, admitted
-from lamina_vswitch.domain.offload.finish import finished
-from lamina_vswitch.domain.offload.takes import PLAIN
+from lamina_vswitch.domain.offload.egress import finished
+from lamina_vswitch.domain.offload.features import PLAIN
+from lamina_vswitch.domain.offload.ingress import MOST_PIECES, admitted
 from lamina_vswitch.domain.overlay import vxlan
 from lamina_vswitch.domain.policy import guards
+from lamina_vswitch.domain.port import ring_layout
 
 
 class Parser(NamedTuple):

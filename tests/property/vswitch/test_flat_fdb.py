@@ -7,8 +7,8 @@ from types import FunctionType
 import pytest
 
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain.fdb import Fdb, Learned
-from lamina_vswitch.plane import macs
+from lamina_vswitch.domain.switch.fdb import Fdb, Learned
+from lamina_vswitch.plane.compiled import mac_table
 from lamina_vswitch.plane.flat_fdb import SMALLEST, FlatFdb
 
 AGEING = 100
@@ -141,7 +141,7 @@ def test_the_heap_stays_bounded() -> None:
     for turn in range(5000):
         flat.learn(1, mac(turn % 3), 7, turn)
         flat.remove(1, mac(turn % 3))
-    assert flat._numbers[macs.PLACES >> 3] <= SMALLEST + 66
+    assert flat._numbers[mac_table.PLACES >> 3] <= SMALLEST + 66
 
 
 def test_a_flood_of_addresses_takes_no_more_than_the_limit_needs() -> None:

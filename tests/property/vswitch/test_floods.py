@@ -12,16 +12,16 @@ from lamina_kit.rng import Rng
 from lamina_net.packets import arp, ethernet, ipv4, udp
 from lamina_net.packets.address import BROADCAST, BROADCAST_MAC
 from lamina_net.tcp.segment import SYN
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.dhcp import message as dhcp
-from lamina_vswitch.domain.dhcp.lease import Pool
-from lamina_vswitch.domain.dhcp.leases import LeaseBook
-from lamina_vswitch.domain.dhcp.server import Advice, DhcpServer
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.network import DhcpSettings
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.network.definition import DhcpSettings
+from lamina_vswitch.domain.network.dhcp import message as dhcp
+from lamina_vswitch.domain.network.dhcp.lease import Pool
+from lamina_vswitch.domain.network.dhcp.lease_book import LeaseBook
+from lamina_vswitch.domain.network.dhcp.server import Advice, DhcpServer
+from lamina_vswitch.domain.network.router.neighbours import MAX_NEIGHBOURS
+from lamina_vswitch.domain.network.router.services import DhcpService
 from lamina_vswitch.domain.policy.settings import LoopDetection
-from lamina_vswitch.domain.router.neighbourhood import MAX_NEIGHBOURS
-from lamina_vswitch.domain.router.services import DhcpService
 from lamina_vswitch.engines.model.engine import ModelEngine
 
 assert SUBNET is not None

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.frame import Header, parse
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.header import Header, parse
 from lamina_vswitch.engines.model.engine import ModelEngine
 
 TAGGED = st.builds(lambda head, rest: head[:12].ljust(12, b"\0") + b"\x81\x00" + rest, st.binary(), st.binary())

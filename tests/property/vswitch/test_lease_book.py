@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_vswitch.domain.dhcp.lease import OFFER_NS, REST_NS, Lease, LeaseOrigin, Pool
-from lamina_vswitch.domain.dhcp.leases import LeaseBook
-from lamina_vswitch.domain.network import Reservation
+from lamina_vswitch.domain.network.definition import Reservation
+from lamina_vswitch.domain.network.dhcp.lease import OFFER_NS, REST_NS, Lease, LeaseOrigin, Pool
+from lamina_vswitch.domain.network.dhcp.lease_book import LeaseBook
 
 LOW, HIGH, OWN = 1, 9, 1
 FIRST, LAST, PER_PORT = 2, 8, 3

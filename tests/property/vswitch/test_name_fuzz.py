@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina_net.packets.refusal import Refusal
-from lamina_vswitch.domain.dhcp import message as dhcp
-from lamina_vswitch.domain.dns import message as dns
-from lamina_vswitch.domain.dns import name as names
+from lamina_vswitch.domain.network.dhcp import message as dhcp
+from lamina_vswitch.domain.network.dns import message as dns
+from lamina_vswitch.domain.network.dns import name as names
 
 LABELS = st.from_regex(r"[a-z0-9_]([-a-z0-9_]{0,8}[a-z0-9_])?", fullmatch=True)
 NAMES = st.lists(LABELS, min_size=1, max_size=6).map(".".join)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina_vswitch.domain.nat import listing
-from lamina_vswitch.domain.nat.listing import order
-from lamina_vswitch.domain.nat.packet import ICMP, TCP, UDP
-from lamina_vswitch.domain.nat.table import Entry, Table, Wanted
+from lamina_vswitch.domain.nat.flows import listing
+from lamina_vswitch.domain.nat.flows.listing import order
+from lamina_vswitch.domain.nat.flows.table import Entry, Table, Wanted
+from lamina_vswitch.domain.nat.packets.packet import ICMP, TCP, UDP
 
 STEPS = st.lists(
     st.one_of(

@@ -12,20 +12,20 @@ from lamina_kit.rng import Rng
 from lamina_net.packets import icmp, ipv4, udp
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, FIN, RST, SYN, Segment
-from lamina_vswitch.domain.nat.balancer import Balancer
-from lamina_vswitch.domain.nat.forwards import ForwardDefinition, Forwards
-from lamina_vswitch.domain.nat.gateway import SocketGateway
-from lamina_vswitch.domain.nat.host import HostError
-from lamina_vswitch.domain.nat.outcome import Outcome
-from lamina_vswitch.domain.nat.ports import PortPool, SharedPorts
-from lamina_vswitch.domain.nat.reach import Reach
-from lamina_vswitch.domain.nat.rewriter import Rewriter
-from lamina_vswitch.domain.nat.server_book import ServerChange
-from lamina_vswitch.domain.nat.servers import Backend, ServerDefinition
-from lamina_vswitch.domain.nat.splice import Splice
-from lamina_vswitch.domain.nat.table import Entry, Table
-from lamina_vswitch.domain.nat.uplink import UplinkNat
-from lamina_vswitch.domain.network import NatSettings
+from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition, Forwards
+from lamina_vswitch.domain.nat.flows.ports import PortPool, SharedPorts
+from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
+from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.outside.uplink import UplinkNat
+from lamina_vswitch.domain.nat.packets.outcome import Outcome
+from lamina_vswitch.domain.nat.servers.balancer import Balancer
+from lamina_vswitch.domain.nat.servers.book import ServerChange
+from lamina_vswitch.domain.nat.servers.definition import Backend, ServerDefinition
+from lamina_vswitch.domain.nat.sockets.gateway import SocketGateway
+from lamina_vswitch.domain.nat.sockets.host import HostError
+from lamina_vswitch.domain.nat.sockets.reach import Reach
+from lamina_vswitch.domain.nat.sockets.splice import Splice
+from lamina_vswitch.domain.network.definition import NatSettings
 
 NS = 1_000_000_000
 OUTSIDE = 0xC6336401

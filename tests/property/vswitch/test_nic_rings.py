@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina_hardware.domain.nic import descriptors as device
-from lamina_vswitch.domain.nic.descriptors import Work
-from lamina_vswitch.domain.nic.rings import ReceiveRing, TransmitRing
+from lamina_vswitch.domain.uplink.nic.descriptors import Work
+from lamina_vswitch.domain.uplink.nic.rings import ReceiveRing, TransmitRing
 
 ADDRESS = 1 << 45
 COUNT, BUFFER, ROOM = 8, 64, 4096

@@ -9,11 +9,11 @@ from tests.offload_frames import packet
 from lamina_net.offload.headers import is_transport_sum_good, parse
 from lamina_net.packets import ipv4, udp
 from lamina_net.tcp import segment as tcp
-from lamina_vswitch.domain.laden import LadenFrame, Offload, laden, load_of
+from lamina_vswitch.domain.frames.metadata import LadenFrame, Offload, laden, load_of
 from lamina_vswitch.domain.offload import columns
-from lamina_vswitch.domain.offload.entry import MOST_PIECES, admitted
-from lamina_vswitch.domain.offload.finish import finished
-from lamina_vswitch.domain.offload.takes import ALL, PLAIN, Takes
+from lamina_vswitch.domain.offload.egress import finished
+from lamina_vswitch.domain.offload.features import ALL, PLAIN, Takes
+from lamina_vswitch.domain.offload.ingress import MOST_PIECES, admitted
 
 FIN, PSH, CWR = 1, 8, 0x80
 TAGS = st.sampled_from([bytes.fromhex(tags) for tags in ("", "81000064", "88a80064", "88a8006481000007")])

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from lamina_net.packets import arp, ethernet, ipv4, udp
 from lamina_net.packets.address import BROADCAST_MAC, parse_subnet
 from lamina_net.rate_limiter import RateLimiter
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat.forwards import Forwards
-from lamina_vswitch.domain.nat.outside import OutsideAddress, OutsideStation, Sent
-from lamina_vswitch.domain.nat.ports import PortPool
-from lamina_vswitch.domain.nat.rewriter import Rewriter
-from lamina_vswitch.domain.nat.table import Table
-from lamina_vswitch.domain.nat.uplink import UplinkNat
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.forwards import Forwards
+from lamina_vswitch.domain.nat.flows.ports import PortPool
+from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
+from lamina_vswitch.domain.nat.flows.table import Table
+from lamina_vswitch.domain.nat.outside.station import OutsideAddress, OutsideStation, Sent
+from lamina_vswitch.domain.nat.outside.uplink import UplinkNat
 
 MAC, STRANGER = b"\2\0\0\0\0\1", b"\2\0\0\0\0\2"
 OWN, PEER, GUEST = 0xC000_0202, 0xC000_0209, 0x0A00_0207

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lamina_net.packets import arp, ethernet, ipv4
 from lamina_net.packets.address import BROADCAST_MAC, parse_subnet
-from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.overlay import vxlan
 from lamina_vswitch.domain.overlay.end import Learning, OverlayEnd, TunnelledEnd, Way
 from lamina_vswitch.domain.overlay.remote_ends import RemoteEnds

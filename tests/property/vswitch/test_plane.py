@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import pytest
 
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.loss import Loss
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
+from lamina_vswitch.domain.port.loss import Loss
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.interface import FrameSink
 from lamina_vswitch.engines.model.engine import ModelEngine

@@ -13,13 +13,13 @@ from tests.frame_sinks import Keeper
 
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain import ring_layout as layout
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.ring_layout import Geometry, read_head
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.port import ring_layout as layout
+from lamina_vswitch.domain.port.ring_layout import Geometry, read_head
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.plane import burst as compiled
 from lamina_vswitch.plane.bursts import Burst
+from lamina_vswitch.plane.compiled import burst as compiled
 from lamina_vswitch.plane.memory_ring import MemoryRing, RingSink
 from lamina_vswitch.plane.switching import Plane
 

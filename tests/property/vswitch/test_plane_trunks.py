@@ -12,8 +12,8 @@ from tests.property.vswitch import test_plane as plane_test
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.teaming import Balancing, Team
-from lamina_vswitch.domain.topology import Switch
+from lamina_vswitch.domain.switch.topology import Switch
+from lamina_vswitch.domain.uplink.teaming import Balancing, Team
 from lamina_vswitch.plane.bursts import Burst
 from lamina_vswitch.plane.switching import Plane
 

@@ -8,18 +8,18 @@ from hypothesis import strategies as st
 from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
 from lamina_net.packets.address import BROADCAST, BROADCAST_MAC, parse_subnet
 from lamina_net.tcp.segment import Segment, build
-from lamina_vswitch.domain.dhcp import message as dhcp
-from lamina_vswitch.domain.dhcp.lease import Lease, Pool
-from lamina_vswitch.domain.dhcp.leases import LeaseBook
-from lamina_vswitch.domain.dhcp.server import Advice, DhcpServer
-from lamina_vswitch.domain.dns.lease_names import NamesOfLeases
-from lamina_vswitch.domain.dns.responder import Responder
-from lamina_vswitch.domain.dns.zone import Zone
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.network import DhcpSettings, DnsSettings, Mode, NetworkDefinition
-from lamina_vswitch.domain.router.dns_stream import DnsStream
-from lamina_vswitch.domain.router.router import Router
-from lamina_vswitch.domain.router.services import DhcpService, DnsService
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.network.definition import DhcpSettings, DnsSettings, Mode, NetworkDefinition
+from lamina_vswitch.domain.network.dhcp import message as dhcp
+from lamina_vswitch.domain.network.dhcp.lease import Lease, Pool
+from lamina_vswitch.domain.network.dhcp.lease_book import LeaseBook
+from lamina_vswitch.domain.network.dhcp.server import Advice, DhcpServer
+from lamina_vswitch.domain.network.dns.lease_names import NamesOfLeases
+from lamina_vswitch.domain.network.dns.responder import Responder
+from lamina_vswitch.domain.network.dns.zone import Zone
+from lamina_vswitch.domain.network.router.dns_stream import DnsStream
+from lamina_vswitch.domain.network.router.router import Router
+from lamina_vswitch.domain.network.router.services import DhcpService, DnsService
 
 SUBNET = parse_subnet("10.0.2.0/24")
 assert SUBNET is not None

@@ -18,8 +18,8 @@ from tests.unit.net.test_stack_tcp import connecting, listening, transfer
 from lamina_kit.rng import Rng
 from lamina_net.ip.reassembly import MAX_DATAGRAMS
 from lamina_net.tcp.interface import Endpoint
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.policy.settings import LoopDetection, PolicyInForce, Security, StormControl
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.engines.model.engine import ModelEngine

@@ -17,17 +17,17 @@ from tests.unit.vswitch.played_host import PlayedHost
 from lamina_kit.rng import Rng
 from lamina_net.packets import ipv4
 from lamina_net.packets.address import parse_address
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat.forwards import ForwardDefinition, Forwards
-from lamina_vswitch.domain.nat.fragments import DATAGRAMS, DATAGRAMS_PER_ADDRESS, WAIT_NS
-from lamina_vswitch.domain.nat.gateway import SocketGateway
-from lamina_vswitch.domain.nat.outcome import Outcome
-from lamina_vswitch.domain.nat.ports import PortPool, SharedPorts
-from lamina_vswitch.domain.nat.reach import Reach
-from lamina_vswitch.domain.nat.rewriter import Rewriter
-from lamina_vswitch.domain.nat.table import Entry, Table
-from lamina_vswitch.domain.nat.uplink import UplinkNat
-from lamina_vswitch.domain.network import NatSettings
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition, Forwards
+from lamina_vswitch.domain.nat.flows.fragments import DATAGRAMS, DATAGRAMS_PER_ADDRESS, WAIT_NS
+from lamina_vswitch.domain.nat.flows.ports import PortPool, SharedPorts
+from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
+from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.outside.uplink import UplinkNat
+from lamina_vswitch.domain.nat.packets.outcome import Outcome
+from lamina_vswitch.domain.nat.sockets.gateway import SocketGateway
+from lamina_vswitch.domain.nat.sockets.reach import Reach
+from lamina_vswitch.domain.network.definition import NatSettings
 
 PACKETS = 600
 SEEDS = (1, 2)

@@ -9,13 +9,13 @@ import pytest
 from tests.frame_sinks import Keeper
 
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.forward import forward_known
-from lamina_vswitch.domain.offload.takes import ALL, Takes
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.offload.features import ALL, Takes
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
 from lamina_vswitch.domain.sampling import Notice
-from lamina_vswitch.domain.topology import Port, Switch
+from lamina_vswitch.domain.switch.forwarding import forward_known
+from lamina_vswitch.domain.switch.topology import Port, Switch
 from lamina_vswitch.engines.model import engine as engine_module
 from lamina_vswitch.engines.model.engine import ModelEngine
 

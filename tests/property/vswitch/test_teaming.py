@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_vswitch.domain.teaming import Balancing, Team, choose, in_use
+from lamina_vswitch.domain.uplink.teaming import Balancing, Team, choose, in_use
 
 UPLINKS = tuple(range(1, 7))
 KEYS = st.integers(0, 2**32 - 1)

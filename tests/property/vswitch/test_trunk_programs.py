@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.property.vswitch.bpf_machine import CUSTOMER, PROVIDER, Machine, Packet
 
-from lamina_vswitch.domain.admission import Admission, admit
-from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.tagging import form_at, in_form
-from lamina_vswitch.domain.topology import Port, Switch
-from lamina_vswitch.ebpf.instructions import assemble
-from lamina_vswitch.engines.linux.bpf_access import GO_ON, closed_gate, detour_gate, returner, stripper
-from lamina_vswitch.engines.linux.bpf_trunk import DROP, PASS, REASON_AT, VLANS, joiner, labeller, splitter, tags_of
+from lamina_vswitch.domain.switch.admission import Admission, admit
+from lamina_vswitch.domain.switch.tagging import form_at, in_form
+from lamina_vswitch.domain.switch.topology import Port, Switch
+from lamina_vswitch.ebpf.assembler import assemble
+from lamina_vswitch.engines.linux.bpf.access import GO_ON, closed_gate, detour_gate, returner, stripper
+from lamina_vswitch.engines.linux.bpf.trunk import DROP, PASS, REASON_AT, VLANS, joiner, labeller, splitter, tags_of
 
 LEGS, REFUSED, COUNTS = 5, 6, 7
 VLAN_NUMBERS = st.sampled_from([0, 7, 10, 11, 20])

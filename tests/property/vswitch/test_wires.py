@@ -17,12 +17,12 @@ from tests.property.vswitch import test_plane as plane_test
 from lamina_kit.rng import Rng
 from lamina_net.offload.headers import parse
 from lamina_vswitch.domain.backend.vnet import COMPLETE, LAYOUT, from_kernel, to_kernel
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.offload.entry import admitted
-from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.offload.features import Takes
+from lamina_vswitch.domain.offload.ingress import admitted
 from lamina_vswitch.engines.interface import FrameSink
-from lamina_vswitch.plane import job
-from lamina_vswitch.plane.lanes import TapLane, Wire
+from lamina_vswitch.plane.compiled import layout
+from lamina_vswitch.plane.kernel_ports import TapLane, Wire
 from lamina_vswitch.plane.switching import Plane
 
 KERNEL = Takes(checksum=True, tcp4=True, tcp6=True)
@@ -117,7 +117,7 @@ class World(plane_test.World):
             device.peer.send(each)
         found = device.lane.next(plane_test.MTU)
         assert [to_kernel(each) + each for each in found.frames()] == [to_kernel(each) + each for each in frames]
-        self.passed += int((found.places[:, 1] & job.CARRIED != 0).sum())
+        self.passed += int((found.places[:, 1] & layout.CARRIED != 0).sum())
         self.reference.engine.turned_away(slot, DropReason.OFFLOAD_INVALID, bad, self.now)
         dropped = self.reference.engine.transmit(slot, good, self.now)
         assert self.plane.transmit(slot, found, self.now) == dropped + len(bad)

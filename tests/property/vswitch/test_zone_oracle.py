@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_vswitch.domain.dns.message import Type
-from lamina_vswitch.domain.dns.zone import RecordSet, Zone
+from lamina_vswitch.domain.network.dns.message import Type
+from lamina_vswitch.domain.network.dns.zone import RecordSet, Zone
 
 NAMES = ["lab", "a.lab", "b.lab", "*.lab", "x.a.lab", "*.a.lab", "*.b.lab", "y.x.a.lab"]
 ASKED = [*NAMES, "c.lab", "z.a.lab", "z.b.lab", "z.x.a.lab", "other"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lamina_net.packets.address import LOOPBACK
-from lamina_vswitch.domain.nat.host import Accepted, Arrived, HostError
-from lamina_vswitch.domain.nat.table import Endpoint
+from lamina_vswitch.domain.nat.flows.table import Endpoint
+from lamina_vswitch.domain.nat.sockets.host import Accepted, Arrived, HostError
 
 
 @dataclass

@@ -8,7 +8,7 @@ from tests import pcapng_reader
 from lamina_vswitch.domain.capture.capture import MAX_PIECE_BYTES, Capture
 from lamina_vswitch.domain.capture.observer import Direction
 from lamina_vswitch.domain.capture.selection import BUFFER_BYTES, Selection
-from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
 
 SWITCH = "hosts/h1/switches/s1"
 A, B = f"{SWITCH}/ports/a", f"{SWITCH}/ports/b"

@@ -10,14 +10,14 @@ import pytest
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 
 from lamina_kit.errors import InvalidArgument, Unavailable
-from lamina_vswitch.catalog import Catalog, Limits
 from lamina_vswitch.config import VswitchConfig
-from lamina_vswitch.domain.definition import PortDefinition, SwitchDefinition
-from lamina_vswitch.domain.drop import EXPLANATION, DropReason
-from lamina_vswitch.domain.ring import MAX_BATCH_BYTES, FrameRing
+from lamina_vswitch.domain.definitions.switches import PortDefinition, SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import EXPLANATION, DropReason
+from lamina_vswitch.domain.port.queue import MAX_BATCH_BYTES, FrameRing
 from lamina_vswitch.domain.sampling import Sampler
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.io.store import SqliteStore
+from lamina_vswitch.io.store.definitions import SqliteStore
+from lamina_vswitch.switches.catalog import Catalog, Limits
 
 
 class RefusingEngine(ModelEngine):

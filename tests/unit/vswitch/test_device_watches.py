@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 from lamina_vswitch.domain.capture.observer import Direction
-from lamina_vswitch.engines.linux.device_watches import _taken
+from lamina_vswitch.engines.linux.devices.watches import _taken
 
 STAMP = (1, 35, struct.pack("=qq", 2, 3))
 FRAME = bytes(12) + b"\x88\xb5" + bytes(46)

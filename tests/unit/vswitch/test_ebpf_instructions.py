@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_vswitch.ebpf import instructions as bpf
+from lamina_vswitch.ebpf import assembler as bpf
 
 
 @pytest.mark.parametrize(

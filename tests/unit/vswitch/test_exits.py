@@ -7,13 +7,13 @@ from tests.frame_sinks import Keeper
 from tests.offload_frames import packet
 
 from lamina_net.offload.segments import with_sum
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.laden import NEEDS_CHECKSUM, Offload, laden
-from lamina_vswitch.domain.offload.takes import ALL
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.metadata import NEEDS_CHECKSUM, Offload, laden
+from lamina_vswitch.domain.offload.features import ALL
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Shaping
-from lamina_vswitch.domain.topology import Port
+from lamina_vswitch.domain.switch.topology import Port
+from lamina_vswitch.engines.model.egress import Exits
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.engines.model.exits import Exits
 
 SWITCH, NS = "hosts/h1/switches/s1", 10**9
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from lamina_vswitch.domain.fdb import Fdb, Learned
+from lamina_vswitch.domain.switch.fdb import Fdb, Learned
 
 A = bytes.fromhex("020000000001")
 B = bytes.fromhex("020000000002")

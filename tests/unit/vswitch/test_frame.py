@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.frame import (
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.header import (
     Header,
     format_mac,
     is_group,

@@ -14,8 +14,8 @@ from lamina_kit.rng import Rng
 from lamina_net.packets import ipv4, udp
 from lamina_net.packets.address import Subnet, parse_address
 from lamina_net.rate_limiter import RateLimiter
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat.kernel import (
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.outside.kernel import (
     DESTINATION_CHANGED,
     SEEN_REPLY,
     KernelTranslation,
@@ -24,13 +24,13 @@ from lamina_vswitch.domain.nat.kernel import (
     explain_kernel,
     leaving,
 )
-from lamina_vswitch.domain.nat.packet import ICMP, TCP, UDP
-from lamina_vswitch.domain.nat.tracking import SECOND_NS, State
+from lamina_vswitch.domain.nat.packets.packet import ICMP, TCP, UDP
+from lamina_vswitch.domain.nat.packets.tracking import SECOND_NS, State
 from lamina_vswitch.domain.nat.translator import NetworkTranslator
-from lamina_vswitch.domain.network import Mode, NatSettings, NetworkDefinition, Outside
-from lamina_vswitch.engines.linux.conntrack import may_be_of, read_flow
-from lamina_vswitch.engines.linux.nat_machine import _comment, _comment_in, _settings_of
-from lamina_vswitch.engines.linux.netlink import NESTED, attribute
+from lamina_vswitch.domain.network.definition import Mode, NatSettings, NetworkDefinition, Outside
+from lamina_vswitch.engines.linux.nat.conntrack import may_be_of, read_flow
+from lamina_vswitch.engines.linux.nat.machine import _comment, _comment_in, _settings_of
+from lamina_vswitch.engines.linux.netlink.requests import NESTED, attribute
 
 INSIDE = (Subnet(0x0A050000, 24),)
 GUEST, HOST, MACHINE, ROUTER = 0x0A050009, 0xC0000209, 0xC0000201, 0x0A050001

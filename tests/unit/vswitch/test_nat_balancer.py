@@ -11,14 +11,14 @@ from lamina_kit.rng import Rng
 from lamina_net.packets import icmp, ipv4, udp
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, RST, SYN, Segment
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat.balancer import Balancer
-from lamina_vswitch.domain.nat.outcome import Outcome
-from lamina_vswitch.domain.nat.ports import SharedPorts
-from lamina_vswitch.domain.nat.rewriter import Rewriter
-from lamina_vswitch.domain.nat.server_book import ServerChange
-from lamina_vswitch.domain.nat.servers import Backend, ServerDefinition
-from lamina_vswitch.domain.nat.table import Entry, Table
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.ports import SharedPorts
+from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
+from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.packets.outcome import Outcome
+from lamina_vswitch.domain.nat.servers.balancer import Balancer
+from lamina_vswitch.domain.nat.servers.book import ServerChange
+from lamina_vswitch.domain.nat.servers.definition import Backend, ServerDefinition
 
 NS = 1_000_000_000
 GATEWAY, CLIENT, VIP = 0x0A000201, 0x0A00020F, 0x0A600001

@@ -13,16 +13,16 @@ from lamina_net.tcp.config import TcpConfig
 from lamina_net.tcp.interface import Endpoint as TcpEndpoint
 from lamina_net.tcp.interface import EventKind, Refused
 from lamina_net.tcp.layer import TcpLayer
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat.forwards import ForwardDefinition, Forwards
-from lamina_vswitch.domain.nat.gateway import SocketGateway
-from lamina_vswitch.domain.nat.host import HostError
-from lamina_vswitch.domain.nat.outcome import Outcome
-from lamina_vswitch.domain.nat.ports import SharedPorts
-from lamina_vswitch.domain.nat.reach import Reach
-from lamina_vswitch.domain.nat.table import Endpoint, Entry, Table
-from lamina_vswitch.domain.nat.tracking import State
-from lamina_vswitch.domain.network import NatSettings
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition, Forwards
+from lamina_vswitch.domain.nat.flows.ports import SharedPorts
+from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry, Table
+from lamina_vswitch.domain.nat.packets.outcome import Outcome
+from lamina_vswitch.domain.nat.packets.tracking import State
+from lamina_vswitch.domain.nat.sockets.gateway import SocketGateway
+from lamina_vswitch.domain.nat.sockets.host import HostError
+from lamina_vswitch.domain.nat.sockets.reach import Reach
+from lamina_vswitch.domain.network.definition import NatSettings
 
 NS = 1_000_000_000
 GATEWAY, GUEST, PEER, ALIAS = 0x0A000201, 0x0A00020F, 0xC6336407, 0x0A000202

@@ -8,8 +8,8 @@ from tests.unit.vswitch.test_nat_gateway import GUEST, NS, PEER, Bench, udp_pack
 from lamina_net.packets import ipv4
 from lamina_net.packets.address import LOOPBACK
 from lamina_net.tcp.interface import Endpoint as TcpEndpoint
-from lamina_vswitch.domain.nat.forwards import ForwardDefinition
-from lamina_vswitch.domain.nat.host import HostError
+from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition
+from lamina_vswitch.domain.nat.sockets.host import HostError
 
 
 def test_a_peer_comes_to_a_forwarded_port_again_from_the_same_port() -> None:

@@ -9,14 +9,14 @@ from lamina_net.packets.address import parse_address
 from lamina_net.packets.checksum import is_right, pseudo_sum
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, FIN, RST, SYN, Segment
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat.forwards import ForwardDefinition, Forwards
-from lamina_vswitch.domain.nat.outcome import Outcome
-from lamina_vswitch.domain.nat.ports import PortPool
-from lamina_vswitch.domain.nat.rewriter import Rewriter
-from lamina_vswitch.domain.nat.table import Entry, Table
-from lamina_vswitch.domain.nat.tracking import State
-from lamina_vswitch.domain.nat.uplink import UplinkNat
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition, Forwards
+from lamina_vswitch.domain.nat.flows.ports import PortPool
+from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
+from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.outside.uplink import UplinkNat
+from lamina_vswitch.domain.nat.packets.outcome import Outcome
+from lamina_vswitch.domain.nat.packets.tracking import State
 
 NS = 1_000_000_000
 

@@ -7,8 +7,8 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_vswitch.engines.linux.neighbours import GONE, NEW, told
-from lamina_vswitch.engines.linux.netlink import NESTED, attribute, attributes, messages
+from lamina_vswitch.engines.linux.netlink.neighbours import GONE, NEW, told
+from lamina_vswitch.engines.linux.netlink.requests import NESTED, attribute, attributes, messages
 
 STATION = bytes.fromhex("020000000001")
 

@@ -6,9 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from lamina_vswitch.domain.nic import plan
-from lamina_vswitch.domain.nic.queue_pair import QueuePair
-from lamina_vswitch.io.nic_driver import HardwareBelow, NicDriver, NicWish
+from lamina_vswitch.domain.uplink.nic import plan
+from lamina_vswitch.domain.uplink.nic.queue_pair import QueuePair
+from lamina_vswitch.io.nic.driver import HardwareBelow, NicDriver, NicWish
 
 LONG = bytes(9014)
 

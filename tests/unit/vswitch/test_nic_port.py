@@ -12,8 +12,8 @@ from lamina_kit.clock import Clock
 from lamina_kit.errors import LaminaError, Unavailable
 from lamina_kit.virtual.clock import VirtualClock
 from lamina_kit.virtual.loop import VirtualLoop
-from lamina_vswitch.io.nic_driver import HardwareBelow, NicDriver, NicWish
-from lamina_vswitch.io.nic_port import NicPort
+from lamina_vswitch.io.nic.driver import HardwareBelow, NicDriver, NicWish
+from lamina_vswitch.io.nic.port import NicPort
 
 MS = 10**6
 FAULT = Unavailable("It stands.", reason="NIC_DMA_FAULT", next_step="None.")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from tests.unit.hardware.nic_world import packet
 
 from lamina_net.offload.headers import fill_transport_sum, is_transport_sum_good, parse
-from lamina_vswitch.domain.laden import NEEDS_CHECKSUM, TCP4, UDP, Offload, laden
-from lamina_vswitch.domain.nic import plan
-from lamina_vswitch.domain.nic.descriptors import Work
-from lamina_vswitch.domain.nic.work import prepared
+from lamina_vswitch.domain.frames.metadata import NEEDS_CHECKSUM, TCP4, UDP, Offload, laden
+from lamina_vswitch.domain.uplink.nic import plan
+from lamina_vswitch.domain.uplink.nic.descriptors import Work
+from lamina_vswitch.domain.uplink.nic.offloads import prepared
 
 
 def partial(payload: bytes = b"x" * 100, **fields: int) -> bytes:

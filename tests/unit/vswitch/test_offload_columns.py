@@ -7,12 +7,12 @@ import struct
 import pytest
 from tests.offload_frames import packet
 
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.frame import Header, parse
-from lamina_vswitch.domain.laden import LadenFrame, Offload, laden, load_of, with_tag, without_tag
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.header import Header, parse
+from lamina_vswitch.domain.frames.metadata import LadenFrame, Offload, laden, load_of, with_tag, without_tag
 from lamina_vswitch.domain.offload import columns
-from lamina_vswitch.domain.offload.entry import admitted
-from lamina_vswitch.domain.offload.spread import flow_hash
+from lamina_vswitch.domain.offload.flow_hash import flow_hash
+from lamina_vswitch.domain.offload.ingress import admitted
 
 HEADER = struct.Struct("<BBHHHHHHHI")
 PLAIN = bytes(60)

@@ -7,7 +7,7 @@ import pytest
 from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
 from lamina_net.packets.address import BROADCAST_MAC, parse_subnet
 from lamina_net.packets.refusal import Refusal
-from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.overlay import remote_ends, vxlan
 from lamina_vswitch.domain.overlay.end import Learning, OverlayEnd, TunnelledEnd, Way
 from lamina_vswitch.domain.overlay.remote_ends import RemoteEnds

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.io.tunnel_ports import SteppedPort
+from lamina_vswitch.io.ports.tunnels import SteppedPort
 from lamina_vswitch.io.wakeup import PAUSE_NS, Wakeup
-from lamina_vswitch.pacing import Pacer
+from lamina_vswitch.pacer import Pacer
 
 
 async def test_the_last_time_that_was_asked_for_counts(manual_clock: Any) -> None:

@@ -13,15 +13,15 @@ from typing import Any
 from tests.frame_sinks import Keeper
 
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain import ring_layout as layout
 from lamina_vswitch.domain.capture.observer import Direction
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.laden import LadenFrame
-from lamina_vswitch.domain.listening import Listening
-from lamina_vswitch.domain.offload.takes import ALL
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.metadata import LadenFrame
+from lamina_vswitch.domain.offload.features import ALL
+from lamina_vswitch.domain.port import ring_layout as layout
+from lamina_vswitch.domain.port.receive_filter import Listening
 from lamina_vswitch.domain.sampling import Notice
-from lamina_vswitch.domain.topology import Port
+from lamina_vswitch.domain.switch.topology import Port
 from lamina_vswitch.engines.interface import FrameSink
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.plane.bursts import Burst

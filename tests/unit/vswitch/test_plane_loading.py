@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from lamina_kit.rng import Rng
-from lamina_vswitch import plane_loading
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.plane import intake
-from lamina_vswitch.plane_loading import PlaneLoader, compile_apart, is_compiled
+from lamina_vswitch.plane import loading
+from lamina_vswitch.plane.compiled import intake
+from lamina_vswitch.plane.loading import PlaneLoader, compile_apart, is_compiled
 
 
 def test_the_cache_is_known_by_what_numba_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache is whole when it has the last function, and that is not older than a source."""
     compiled: Any = intake.read
     name = compiled._cache._cache_file._index_name
-    assert fnmatch(name, plane_loading._LAST)
+    assert fnmatch(name, loading._LAST)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert not is_compiled()
     (tmp_path / "plane_0").mkdir()
@@ -62,9 +62,9 @@ async def test_stopping_cancels_whoever_waits_for_the_plane(monkeypatch: pytest.
         began.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(plane_loading, "_MODULE", "lamina_vswitch.plane.never_loaded")
-    monkeypatch.setattr(plane_loading, "is_compiled", lambda: False)
-    monkeypatch.setattr(plane_loading, "compile_apart", compiling)
+    monkeypatch.setattr(loading, "_MODULE", "lamina_vswitch.plane.never_loaded")
+    monkeypatch.setattr(loading, "is_compiled", lambda: False)
+    monkeypatch.setattr(loading, "compile_apart", compiling)
     loader = PlaneLoader(ModelEngine(lambda notice: None), Rng("test"))
     waiting = [asyncio.create_task(loader.load()) for _ in range(2)]
     async with asyncio.timeout(20):

@@ -6,7 +6,8 @@ import mmap
 
 import pytest
 
-from lamina_vswitch.plane import macs, memory
+from lamina_vswitch.plane import memory
+from lamina_vswitch.plane.compiled import mac_table
 from lamina_vswitch.plane.flat_fdb import FlatFdb
 
 
@@ -33,5 +34,5 @@ def test_no_record_lies_across_two_lines() -> None:
     fdb = FlatFdb(100, 5000, 1)
     for number in range(5000):
         fdb.learn(1, b"\x02\0" + number.to_bytes(4, "big"), 1, 0)
-        assert fdb._numbers[macs.TABLE >> 3] % memory.LINE == 0
-        assert len(fdb._table) >= macs.EMPTIEST * (number + 1)
+        assert fdb._numbers[mac_table.TABLE >> 3] % memory.LINE == 0
+        assert len(fdb._table) >= mac_table.EMPTIEST * (number + 1)

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.laden import load_of
-from lamina_vswitch.domain.offload.spread import flow_hash
-from lamina_vswitch.domain.offload.takes import ALL, Takes
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.metadata import load_of
+from lamina_vswitch.domain.offload.features import ALL, Takes
+from lamina_vswitch.domain.offload.flow_hash import flow_hash
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.ring_layout import FIRST_SLOT, FRAME, Geometry
-from lamina_vswitch.domain.teaming import Balancing, Team, choose
+from lamina_vswitch.domain.port.ring_layout import FIRST_SLOT, FRAME, Geometry
+from lamina_vswitch.domain.uplink.teaming import Balancing, Team, choose
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.plane import job, vlans
+from lamina_vswitch.plane import vlans
 from lamina_vswitch.plane.bursts import Burst
+from lamina_vswitch.plane.compiled import layout
 from lamina_vswitch.plane.memory_ring import MemoryRing, RingSink
 from lamina_vswitch.plane.switching import Plane
 
@@ -149,7 +150,7 @@ def test_a_priority_tag_keeps_its_drop_bit_where_a_vlan_is_filled_in() -> None:
 
 def test_entries_of_trunks_are_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each trunk where frames enter has them; with more trunks than fit they are made anew."""
-    monkeypatch.setattr(vlans, "MOST_WORDS", 3 * job.KEYS)
+    monkeypatch.setattr(vlans, "MOST_WORDS", 3 * layout.KEYS)
     engine, plane, heard = bench()
     for slot in range(3, 9):
         engine.add_port(SWITCH, slot, f"{SWITCH}/ports/p{slot}", 0, True)
@@ -158,7 +159,7 @@ def test_entries_of_trunks_are_within_the_bound(monkeypatch: pytest.MonkeyPatch)
     for slot in range(3, 9):
         plane.transmit(slot, Burst.of([B + A + TAG + REST]), 0)
         kept = plane._rows._vlans[SWITCH]
-        assert sum(found.size for found in [*kept._entries.values(), *kept._blocks]) <= 4 * job.KEYS + (1 << 13)
+        assert sum(found.size for found in [*kept._entries.values(), *kept._blocks]) <= 4 * layout.KEYS + (1 << 13)
     assert heard.ring.waiting() == 6
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lamina_vswitch.domain.definition import PortDefinition
-from lamina_vswitch.domain.port_changes import MAX_CHANGES, PortChanges
+from lamina_vswitch.domain.definitions.switches import PortDefinition
+from lamina_vswitch.domain.port.changes import MAX_CHANGES, PortChanges
 
 
 def port(name: str, slot: int, generation: int = 1, group: str = "") -> PortDefinition:

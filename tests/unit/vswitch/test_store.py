@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from lamina_kit.errors import DataLoss, Unavailable
-from lamina_vswitch.domain.definition import (
+from lamina_vswitch.domain.definitions.switches import (
     Origin,
     PortDefinition,
     PortGroupDefinition,
     StaticEntry,
     SwitchDefinition,
 )
-from lamina_vswitch.io.store import SqliteStore
+from lamina_vswitch.io.store.definitions import SqliteStore
 
 SWITCH = SwitchDefinition("s1", 9000, 60, 16)
 GROUP = PortGroupDefinition("s1", "web", 100)
@@ -91,8 +91,8 @@ def test_starts_are_counted(tmp_path: Path) -> None:
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from lamina_vswitch.domain.definition import Origin, PortDefinition, SwitchDefinition
-from lamina_vswitch.io.store import SqliteStore
+from lamina_vswitch.domain.definitions.switches import Origin, PortDefinition, SwitchDefinition
+from lamina_vswitch.io.store.definitions import SqliteStore
 store = SqliteStore(Path(sys.argv[1]))
 store.open()
 store.add_switch(SwitchDefinition("s1"), Origin())

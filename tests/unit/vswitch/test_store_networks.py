@@ -7,11 +7,8 @@ import sys
 from pathlib import Path
 
 from lamina_net.packets.address import parse_subnet
-from lamina_vswitch.domain.definition import Origin, PortDefinition, SwitchDefinition
-from lamina_vswitch.domain.dhcp.lease import FOREVER, Lease, LeaseOrigin
-from lamina_vswitch.domain.dns.message import Type
-from lamina_vswitch.domain.dns.zone import Change, RecordSet
-from lamina_vswitch.domain.network import (
+from lamina_vswitch.domain.definitions.switches import Origin, PortDefinition, SwitchDefinition
+from lamina_vswitch.domain.network.definition import (
     DhcpSettings,
     DnsSettings,
     Mode,
@@ -20,8 +17,11 @@ from lamina_vswitch.domain.network import (
     Reservation,
     RouteDefinition,
 )
-from lamina_vswitch.io.store import SqliteStore
-from lamina_vswitch.io.store_networks import NetworkStore
+from lamina_vswitch.domain.network.dhcp.lease import FOREVER, Lease, LeaseOrigin
+from lamina_vswitch.domain.network.dns.message import Type
+from lamina_vswitch.domain.network.dns.zone import Change, RecordSet
+from lamina_vswitch.io.store.definitions import SqliteStore
+from lamina_vswitch.io.store.networks import NetworkStore
 
 SUBNET = parse_subnet("10.0.2.0/24")
 ALLOWED = parse_subnet("192.0.2.0/24")

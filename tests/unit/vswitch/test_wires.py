@@ -8,12 +8,12 @@ import socket
 from collections.abc import Sequence
 
 from lamina_vswitch.domain.backend.vnet import LAYOUT, to_kernel
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.io.backends.outlet import Outlet
 from lamina_vswitch.io.backends.port_end import PortEnd
-from lamina_vswitch.plane.lanes import TapLane, Wire
+from lamina_vswitch.io.backends.transmit_queue import Outlet
+from lamina_vswitch.plane.kernel_ports import TapLane, Wire
 from lamina_vswitch.plane.switching import Plane
 
 A, B = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")

@@ -1,0 +1,1 @@
+"""What carries frames: the interface, and an engine in each package."""

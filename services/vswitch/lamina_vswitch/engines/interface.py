@@ -23,7 +23,7 @@ Capabilities that an engine may name (the contract suite asks for them before it
 - `watching`      an observer, copies for mirrors, records of frames, counters of VLANs
 
 Preconditions. Slots and switch names that are passed to an engine exist in it, but for `add_*`, where they do not; the
-catalog sees to that. Values lie within the ranges of `domain/definition.py`. Frames may be any bytes at all.
+catalog sees to that. Values lie within the ranges of `domain/definitions/switches.py`. Frames may be any bytes at all.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from typing import ClassVar, Protocol, runtime_checkable
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain.capture.observer import Observer
 from lamina_vswitch.domain.capture.records import FrameRecord
-from lamina_vswitch.domain.counters import Counters
-from lamina_vswitch.domain.definition import (
+from lamina_vswitch.domain.definitions.switches import (
     Origin,
     PortDefinition,
     PortGroupDefinition,
     StaticEntry,
     SwitchDefinition,
 )
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.hold import Hold
-from lamina_vswitch.domain.listening import Listening
-from lamina_vswitch.domain.loss import Loss
-from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.offload.features import Takes
 from lamina_vswitch.domain.policy.settings import LoopDetection, PolicyInForce
+from lamina_vswitch.domain.port.counters import Counters
+from lamina_vswitch.domain.port.hold import Hold
+from lamina_vswitch.domain.port.loss import Loss
+from lamina_vswitch.domain.port.receive_filter import Listening
 from lamina_vswitch.domain.sampling import Notice
-from lamina_vswitch.domain.teaming import Team
-from lamina_vswitch.domain.topology import LeaseBook, Shut
-from lamina_vswitch.domain.trace import Trace
+from lamina_vswitch.domain.switch.topology import LeaseBook, Shut
+from lamina_vswitch.domain.switch.trace import Trace
+from lamina_vswitch.domain.uplink.teaming import Team
 
 
 class FrameSink(Protocol):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from lamina_kit.clock import Clock
 from lamina_kit.rng import Rng
 from lamina_net.packets.address import format_address
-from lamina_vswitch.domain.dns.message import HEADER_BYTES, Code, failure
+from lamina_vswitch.domain.network.dns.message import HEADER_BYTES, Code, failure
 
 PATIENCE_NS = 2_000_000_000
 MAX_OPEN = 64

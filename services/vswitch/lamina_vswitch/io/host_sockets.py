@@ -16,7 +16,8 @@ import struct
 from collections.abc import Callable
 
 from lamina_net.packets.address import format_address, parse_address
-from lamina_vswitch.domain.nat.host import (
+from lamina_vswitch.domain.nat.flows.table import Endpoint
+from lamina_vswitch.domain.nat.sockets.host import (
     Accepted,
     Arrived,
     DatagramUser,
@@ -24,7 +25,6 @@ from lamina_vswitch.domain.nat.host import (
     HostPort,
     StreamUser,
 )
-from lamina_vswitch.domain.nat.table import Endpoint
 
 READ_BYTES = 65536
 STREAM_BYTES = 1 << 18

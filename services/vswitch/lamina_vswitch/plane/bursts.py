@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lamina_vswitch.domain import ring_layout
 from lamina_vswitch.domain.offload.columns import with_header
-from lamina_vswitch.plane import job
+from lamina_vswitch.domain.port import ring_layout
+from lamina_vswitch.plane.compiled import layout
 
 
 class Burst:
@@ -58,8 +58,8 @@ class Burst:
 
 def _copy(address: int, length: int) -> bytes:
     """Return the frame at an address; one that is LADEN lies in a slot of a ring, behind its columns."""
-    frame = ctypes.string_at(address, length & (job.LADEN - 1))
-    if not length & job.LADEN:
+    frame = ctypes.string_at(address, length & (layout.LADEN - 1))
+    if not length & layout.LADEN:
         return frame
     slot = address - ring_layout.FRAME
     header = ctypes.string_at(slot + ring_layout.OFFLOAD, ring_layout.OFFLOAD_BYTES)

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from lamina_vswitch.domain.fdb import Entry, Fdb, Learned
-from lamina_vswitch.plane import macs, memory
+from lamina_vswitch.domain.switch.fdb import Entry, Fdb, Learned
+from lamina_vswitch.plane import memory
+from lamina_vswitch.plane.compiled import mac_table
 
 SMALLEST = 64
 _OUTCOMES = tuple(Learned)
-_VLAN_MASK = (1 << macs.MAC_SHIFT) - 1
+_VLAN_MASK = (1 << mac_table.MAC_SHIFT) - 1
 _ADDRESS_MASK = (1 << 48) - 1
-_FURTHEST = macs.ALWAYS - 1
+_FURTHEST = mac_table.ALWAYS - 1
 """Nanoseconds that a time may be after BASE, or before it."""
 _TABLE, _MASK, _SIZE, _LIMIT, _AGEING, _SECRET, _SERIAL, _VERSION, _HEAP, _PLACES, _MOVED, _BEHIND, _BASE, _ASIDE = (
-    range(macs.HEAD_WORDS)
+    range(mac_table.HEAD_WORDS)
 )
 
 
@@ -32,7 +33,7 @@ class FlatFdb(Fdb):
     """
 
     def __init__(self, ageing_ns: int, limit: int, secret: int) -> None:
-        self._words: Any = np.zeros(macs.HEAD_WORDS, np.int64)
+        self._words: Any = np.zeros(mac_table.HEAD_WORDS, np.int64)
         self._numbers = memoryview(self._words.data)
         self.head: int = self._words.ctypes.data
         self._numbers[_AGEING], self._numbers[_LIMIT] = ageing_ns, limit
@@ -40,7 +41,7 @@ class FlatFdb(Fdb):
         self._until_ns = 2 * _FURTHEST
         self._numbers[_SECRET] = secret - (1 << 64) if secret >= 1 << 63 else secret
         self._counts: Any = np.zeros(0, np.int64)
-        self._heap_rows: Any = np.zeros((0, macs.PLACE_WORDS), np.int64)
+        self._heap_rows: Any = np.zeros((0, mac_table.PLACE_WORDS), np.int64)
         self._take(SMALLEST)
 
     @classmethod
@@ -96,8 +97,8 @@ class FlatFdb(Fdb):
 
     def lookup(self, vlan: int, mac: bytes, now_ns: int) -> Entry | None:
         """Return the live entry of an address, or None."""
-        record = macs.find(self.head, _key(vlan, mac))
-        if not macs.alive(self.head, record, now_ns):
+        record = mac_table.find(self.head, _key(vlan, mac))
+        if not mac_table.alive(self.head, record, now_ns):
             return None
         place = self._place(record)
         return _entry(self._table[place].tolist(), self._aside[place].tolist(), self._numbers[_BASE])
@@ -106,8 +107,8 @@ class FlatFdb(Fdb):
         """Note that `mac` was seen as a source at `port`."""
         self.reach(port, now_ns)
         key = _key(vlan, mac)
-        outcome = macs.learn_at(self.head, macs.find(self.head, key), key, port, now_ns)
-        if outcome == macs.GROW:
+        outcome = mac_table.learn_at(self.head, mac_table.find(self.head, key), key, port, now_ns)
+        if outcome == mac_table.GROW:
             self.grow()
             return self.learn(vlan, mac, port, now_ns)
         return _OUTCOMES[outcome]
@@ -115,14 +116,14 @@ class FlatFdb(Fdb):
     def known_route(self, vlan: int, dst: bytes, src: bytes, port: int, now_ns: int) -> int:
         """Return the port of `dst` if both addresses are known and nothing about them is news, else 0."""
         self.reach(port, now_ns)
-        return int(macs.route(self.head, _key(vlan, src), _key(vlan, dst), port, now_ns))
+        return int(mac_table.route(self.head, _key(vlan, src), _key(vlan, dst), port, now_ns))
 
     def remove(self, vlan: int, mac: bytes) -> bool:
         """Forget one entry. Return whether there was one."""
-        record = macs.find(self.head, _key(vlan, mac))
+        record = mac_table.find(self.head, _key(vlan, mac))
         if not self._table[self._place(record), 0]:
             return False
-        macs.remove(self.head, record)
+        mac_table.remove(self.head, record)
         return True
 
     def flush(
@@ -139,27 +140,27 @@ class FlatFdb(Fdb):
         if port is not None:
             chosen &= _ports(rows) == port
         if not static:
-            chosen &= rows[:, 1] >> macs.TIME_SHIFT != macs.ALWAYS
-        doomed = (rows[chosen, 0] & macs.KEY_MASK).tolist()
+            chosen &= rows[:, 1] >> mac_table.TIME_SHIFT != mac_table.ALWAYS
+        doomed = (rows[chosen, 0] & mac_table.KEY_MASK).tolist()
         for key in doomed:
-            macs.remove(self.head, macs.find(self.head, key))
-        macs.pack(self.head)
+            mac_table.remove(self.head, mac_table.find(self.head, key))
+        mac_table.pack(self.head)
         return len(doomed)
 
     def count(self, now_ns: int) -> int:
         """Return how many entries are alive, taking back the places of the dead."""
-        return int(macs.count(self.head, now_ns))
+        return int(mac_table.count(self.head, now_ns))
 
     def entries(self, now_ns: int) -> Iterator[tuple[int, bytes, Entry]]:
         """Yield (vlan, mac, entry) of all live entries, ordered by VLAN, then by address."""
         places = np.flatnonzero(self._table[:, 0])
-        times, base = self._table[places, 1] >> macs.TIME_SHIFT, self._numbers[_BASE]
-        places = places[(times == macs.ALWAYS) | (now_ns - base - times < self.ageing_ns)]
+        times, base = self._table[places, 1] >> mac_table.TIME_SHIFT, self._numbers[_BASE]
+        places = places[(times == mac_table.ALWAYS) | (now_ns - base - times < self.ageing_ns)]
         vlans, addresses = _parts(self._table[places, 0])
         order = np.argsort(vlans << 48 | addresses)
         rows, aside = self._table[places[order]], self._aside[places[order]]
-        times = rows[:, 1] >> macs.TIME_SHIFT
-        static = times == macs.ALWAYS
+        times = rows[:, 1] >> mac_table.TIME_SHIFT
+        static = times == mac_table.ALWAYS
         seen = np.where(static, aside[:, 1], times + base)
         columns = (vlans[order], addresses[order], _ports(rows), seen, static, aside[:, 0])
         for vlan, address, *entry in zip(*(column.tolist() for column in columns), strict=True):
@@ -193,7 +194,7 @@ class FlatFdb(Fdb):
 
     def _insert(self, vlan: int, mac: bytes, port: int, now_ns: int, *, static: bool) -> None:
         self.reach(port, now_ns)
-        if macs.insert(self.head, _key(vlan, mac), port, now_ns, static) == macs.GROW:
+        if mac_table.insert(self.head, _key(vlan, mac), port, now_ns, static) == mac_table.GROW:
             self.grow()
             self._insert(vlan, mac, port, now_ns, static=static)
 
@@ -201,44 +202,44 @@ class FlatFdb(Fdb):
         """Forget the dead, and count times from another one: the oldest that can be of interest is as far as goes."""
         self.count(now_ns)
         base = now_ns - self.ageing_ns + _FURTHEST
-        macs.rebase(self.head, base)
+        mac_table.rebase(self.head, base)
         self._until_ns = base + _FURTHEST
 
     def _take(self, places: int) -> None:
         """Move everything into a table of that many places, and a heap that is large enough for it."""
-        table: Any = memory.words(places, macs.RECORD_WORDS)
-        aside: Any = memory.words(places, macs.ASIDE_WORDS)
-        heap: Any = memory.words(2 * places // macs.EMPTIEST + 128, macs.PLACE_WORDS)
+        table: Any = memory.words(places, mac_table.RECORD_WORDS)
+        aside: Any = memory.words(places, mac_table.ASIDE_WORDS)
+        heap: Any = memory.words(2 * places // mac_table.EMPTIEST + 128, mac_table.PLACE_WORDS)
         used = self._numbers[_PLACES]
         if used:
             heap[:used] = self._heap_rows[:used]
         if self._numbers[_TABLE]:
-            macs.rehash(self.head, table.ctypes.data, aside.ctypes.data, places - 1)
+            mac_table.rehash(self.head, table.ctypes.data, aside.ctypes.data, places - 1)
         self._numbers[_TABLE], self._numbers[_MASK] = table.ctypes.data, places - 1
         self._numbers[_ASIDE], self._numbers[_HEAP] = aside.ctypes.data, heap.ctypes.data
         self._table, self._aside, self._heap_rows = table, aside, heap
 
     def _place(self, record: int) -> int:
         """Return the number of the place of a record."""
-        return (record - self._numbers[_TABLE]) >> macs.RECORD_SHIFT
+        return (record - self._numbers[_TABLE]) >> mac_table.RECORD_SHIFT
 
 
 def _key(vlan: int, mac: bytes) -> int:
-    return int.from_bytes(mac, "little") << macs.MAC_SHIFT | vlan | macs.OCCUPIED
+    return int.from_bytes(mac, "little") << mac_table.MAC_SHIFT | vlan | mac_table.OCCUPIED
 
 
 def _parts(keys: Any) -> tuple[Any, Any]:
     """Return VLANs and addresses, as big-endian numbers, of first halves of records."""
-    return keys & _VLAN_MASK, ((keys >> macs.MAC_SHIFT & _ADDRESS_MASK) << 16).byteswap()
+    return keys & _VLAN_MASK, ((keys >> mac_table.MAC_SHIFT & _ADDRESS_MASK) << 16).byteswap()
 
 
 def _entry(row: list[int], aside: list[int], base: int) -> Entry:
     """Return the entry that a record and what is aside of it tell; `base` is the time from which records count."""
-    port = row[1] & macs.PORT_MASK | row[0] >> macs.UPPER_SHIFT & macs.UPPER_MASK
-    time = row[1] >> macs.TIME_SHIFT
-    return Entry(port, aside[1], True, aside[0]) if time == macs.ALWAYS else Entry(port, base + time, False, aside[0])
+    port = row[1] & mac_table.PORT_MASK | row[0] >> mac_table.UPPER_SHIFT & mac_table.UPPER_MASK
+    time = row[1] >> mac_table.TIME_SHIFT
+    return Entry(port, aside[1], True, aside[0]) if time == mac_table.ALWAYS else Entry(port, base + time, False, aside[0])
 
 
 def _ports(rows: Any) -> Any:
     """Return the slots of the ports of records."""
-    return rows[..., 1] & macs.PORT_MASK | rows[..., 0] >> macs.UPPER_SHIFT & macs.UPPER_MASK
+    return rows[..., 1] & mac_table.PORT_MASK | rows[..., 0] >> mac_table.UPPER_SHIFT & mac_table.UPPER_MASK

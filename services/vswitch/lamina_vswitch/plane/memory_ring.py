@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from lamina_kit.errors import InvalidArgument
-from lamina_vswitch.domain.ring_layout import Geometry
-from lamina_vswitch.plane import rings
+from lamina_vswitch.domain.port.ring_layout import Geometry
 from lamina_vswitch.plane.bursts import Burst
+from lamina_vswitch.plane.compiled import rings
 
 
 class MemoryRing:

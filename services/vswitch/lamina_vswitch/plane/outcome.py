@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from lamina_vswitch.domain.admission import Admission, admit
-from lamina_vswitch.domain.decision import Decision
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.forward import Forwarding, Move
-from lamina_vswitch.domain.frame import HEADER_BYTES, TPID_8021Q, untagged
-from lamina_vswitch.domain.tagging import Form, in_form
-from lamina_vswitch.domain.topology import Port, Switch
-from lamina_vswitch.plane import job, macs
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.header import HEADER_BYTES, TPID_8021Q, untagged
+from lamina_vswitch.domain.switch.admission import Admission, admit
+from lamina_vswitch.domain.switch.decision import Decision
+from lamina_vswitch.domain.switch.forwarding import Forwarding, Move
+from lamina_vswitch.domain.switch.tagging import Form, in_form
+from lamina_vswitch.domain.switch.topology import Port, Switch
 from lamina_vswitch.plane.bursts import Burst
+from lamina_vswitch.plane.compiled import layout, mac_table
 
 _HEAD = struct.Struct("<qq")
-_SLOT_MASK = (1 << job.FORM_SHIFT) - 1
+_SLOT_MASK = (1 << layout.FORM_SHIFT) - 1
 _VLAN_MASK = 0xFFF
-_FORMS = dict(enumerate(Form, start=job.AS_IT_CAME))
+_FORMS = dict(enumerate(Form, start=layout.AS_IT_CAME))
 
 
 def told(
@@ -34,29 +34,29 @@ def told(
     """
     result = Forwarding(decisions=decisions)
     words: list[int] = noted.tolist()
-    entries = outbox[: words[job.POSTED >> 3]]
-    is_lost = entries[:, 0] >> job.LOST_SHIFT & 1 != 0
+    entries = outbox[: words[layout.POSTED >> 3]]
+    is_lost = entries[:, 0] >> layout.LOST_SHIFT & 1 != 0
     lost: dict[int, list[bytes]] = {}
     if is_lost.any():
         _group(entries[is_lost], burst, result, lost)
         entries = entries[~is_lost]
     _deliveries(entries.tolist(), burst, result)
     for reason in DropReason:
-        dropped, first = _pair(words, job.DROPS, reason)
+        dropped, first = _pair(words, layout.DROPS, reason)
         if dropped and reason not in result.drops:
             result.drops[reason] = [burst.frame(first)] * dropped
     for outcome, frames in (
-        (macs.NEW, result.learned),
-        (macs.FULL, result.refused),
-        (macs.STATIC_ELSEWHERE, result.spoofed),
+        (mac_table.NEW, result.learned),
+        (mac_table.FULL, result.refused),
+        (mac_table.STATIC_ELSEWHERE, result.spoofed),
     ):
-        count, first = _pair(words, job.LEARNED, outcome)
+        count, first = _pair(words, layout.LEARNED, outcome)
         if count:
             frames.extend([burst.frame(first)] * count)
-    moved, first = _pair(words, job.LEARNED, macs.MOVED)
+    moved, first = _pair(words, layout.LEARNED, mac_table.MOVED)
     if moved:
-        mac, vlan = burst.frame(first)[6:12], words[job.MOVED_VLAN >> 3] or port.vlan
-        result.moves.extend([Move(mac, vlan, words[job.MOVED_FROM >> 3], port.slot)] * moved)
+        mac, vlan = burst.frame(first)[6:12], words[layout.MOVED_VLAN >> 3] or port.vlan
+        result.moves.extend([Move(mac, vlan, words[layout.MOVED_FROM >> 3], port.slot)] * moved)
     return result, lost
 
 
@@ -78,7 +78,7 @@ def _deliveries(entries: list[list[int]], burst: Burst, result: Forwarding) -> N
     """Note what Python delivers. Ports where a frame leaves in the same form get the same bytes."""
     leaving: dict[tuple[int, int], bytes] = {}
     for above, index, low, high in entries:
-        key = index, above >> job.FORM_SHIFT
+        key = index, above >> layout.FORM_SHIFT
         if key not in leaving:
             leaving[key] = _leaving(above, burst.frame(index), low, high)
         result.deliveries.setdefault(above & _SLOT_MASK, []).append(leaving[key])
@@ -92,7 +92,7 @@ def _group(entries: Any, burst: Burst, result: Forwarding, lost: dict[int, list[
         if above & _SLOT_MASK:
             frames = lost.setdefault(above & _SLOT_MASK, [])
         else:
-            frames = result.drops.setdefault(DropReason(above >> job.REASON_SHIFT), [])
+            frames = result.drops.setdefault(DropReason(above >> layout.REASON_SHIFT), [])
         frames.extend([_leaving(above, burst.frame(index), low, high)] * int(counts[at]))
 
 
@@ -102,13 +102,13 @@ def _leaving(above: int, frame: bytes, low: int, high: int) -> bytes:
     Who sent it may have changed it since then. Without a form it is as it came at a trunk, else without a tag.
     """
     head = _HEAD.pack(low, high)
-    form = above >> job.FORM_SHIFT & 0xF
-    has_tag = above >> job.TAG_SHIFT & 1 or (not form and head[12:HEADER_BYTES] == TPID_8021Q)
+    form = above >> layout.FORM_SHIFT & 0xF
+    has_tag = above >> layout.TAG_SHIFT & 1 or (not form and head[12:HEADER_BYTES] == TPID_8021Q)
     size = HEADER_BYTES + 2 if has_tag else HEADER_BYTES
     decided = head[:size] + frame[size:]
     if form:
-        return in_form(decided, _FORMS[form], above >> job.VLAN_SHIFT & _VLAN_MASK)
-    return decided if above >> job.LOST_SHIFT & 1 else untagged_frame(decided)
+        return in_form(decided, _FORMS[form], above >> layout.VLAN_SHIFT & _VLAN_MASK)
+    return decided if above >> layout.LOST_SHIFT & 1 else untagged_frame(decided)
 
 
 def _pair(words: list[int], pairs: int, number: int) -> tuple[int, int]:

@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from lamina_vswitch.domain.decision import Decision, decide
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.fdb import Learned
-from lamina_vswitch.domain.offload.entry import admitted
-from lamina_vswitch.domain.topology import Switch
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.offload.ingress import admitted
+from lamina_vswitch.domain.switch.decision import Decision, decide
+from lamina_vswitch.domain.switch.fdb import Learned
+from lamina_vswitch.domain.switch.topology import Switch
 from lamina_vswitch.engines.model.engine import ModelEngine
-from lamina_vswitch.plane import burst as compiled
-from lamina_vswitch.plane import job, memory, outcome, tagged_burst
+from lamina_vswitch.plane import memory, outcome
 from lamina_vswitch.plane.bursts import Burst
+from lamina_vswitch.plane.compiled import burst as compiled
+from lamina_vswitch.plane.compiled import layout, tagged_burst
 from lamina_vswitch.plane.flat_fdb import FlatFdb
-from lamina_vswitch.plane.lanes import Wire
+from lamina_vswitch.plane.kernel_ports import Wire
 from lamina_vswitch.plane.memory_ring import RingSink
-from lamina_vswitch.plane.rows import Rows
+from lamina_vswitch.plane.ports import Rows
 from lamina_vswitch.plane.vlans import SUMS
 
 OUTBOX = 1 << 14
@@ -42,17 +43,17 @@ class Plane:
         self._engine = engine
         self._secret = secret
         self._rows = Rows(engine)
-        self._job: Any = memory.words(1, job.JOB_BYTES // _WORD)[0]
+        self._job: Any = memory.words(1, layout.JOB_BYTES // _WORD)[0]
         self._decisions: dict[DropReason, Decision] = {}
         self._touched: Any = np.zeros((0, 4), np.int64)
         self._outbox_size = OUTBOX
-        self._looks: Any = memory.words(job.LOOKS_KEPT, 1 << (job.LOOK_SHIFT - 3))
+        self._looks: Any = memory.words(layout.LOOKS_KEPT, 1 << (layout.LOOK_SHIFT - 3))
         self._outbox: Any = np.zeros((OUTBOX, 4), np.int64)
         self._touched_at: int = self._touched.ctypes.data
         self._outbox_at: int = self._outbox.ctypes.data
         self._address: int = self._job.ctypes.data
         self._words = memoryview(self._job.data)
-        self._words[job.LOOKS >> 3] = self._looks.ctypes.data
+        self._words[layout.LOOKS >> 3] = self._looks.ctypes.data
 
     def connect(self, slot: int, wire: Wire) -> None:
         """Send frames that leave by a port into a wire from now on, where nothing but the plane has a say in them."""
@@ -81,23 +82,23 @@ class Plane:
         self._begin(switch, fdb, slot, burst, now_ns, first)
         while True:
             ended = run(self._address)
-            if ended == job.LARGER_TABLE:
+            if ended == layout.LARGER_TABLE:
                 fdb.grow()
                 continue
-            if ended == job.NEW_KEY:
+            if ended == layout.NEW_KEY:
                 self._make_entry(switch, slot)
                 continue
-            if ended == job.FIRST_DROP:
+            if ended == layout.FIRST_DROP:
                 self._explain(switch, slot, burst, now_ns)
                 continue
-            reached = self._words[job.FIRST >> 3]
+            reached = self._words[layout.FIRST >> 3]
             dropped += self._conclude(switch, slot, burst, first, now_ns)
             first = reached
-            if ended == job.SLOW:
+            if ended == layout.SLOW:
                 slow = _alike(burst, first)
                 dropped += self._slowly(switch, slot, list(map(burst.frame, slow)), now_ns)
                 first = slow.stop
-            if ended == job.DONE or first == len(burst):
+            if ended == layout.DONE or first == len(burst):
                 return dropped
             run = self._ready(switch, slot)
             if run is None:
@@ -112,10 +113,10 @@ class Plane:
 
     def _explain(self, switch: Switch, slot: int, burst: Burst, now_ns: int) -> None:
         """Keep the reference's decision about the frame that was dropped last: it has been learned from already."""
-        frame = burst.frame(self._words[job.FIRST >> 3] - 1)
+        frame = burst.frame(self._words[layout.FIRST >> 3] - 1)
         decision = decide(switch, switch.ports[slot], frame, now_ns)
         if decision.learned is not None:
-            decision = decision._replace(learned=_OUTCOMES[self._words[job.LAST_LEARNED >> 3]])
+            decision = decision._replace(learned=_OUTCOMES[self._words[layout.LAST_LEARNED >> 3]])
         if decision.drop is not None:
             self._decisions[decision.drop] = decision
 
@@ -132,7 +133,7 @@ class Plane:
         """Make the entry of a port for which a run waits."""
         vlans = self._rows.vlans(switch, slot)
         assert vlans is not None  # nothing has changed since the run began
-        self._words[job.ENTRIES >> 3] = vlans.make(switch, switch.ports[slot], self._words[job.WANTED >> 3])
+        self._words[layout.ENTRIES >> 3] = vlans.make(switch, switch.ports[slot], self._words[layout.WANTED >> 3])
 
     def _flat(self, switch: Switch, now_ns: int) -> FlatFdb:
         """Return the MAC table of a switch in flat memory, and move it there at the first time."""
@@ -143,47 +144,47 @@ class Plane:
     def _begin(self, switch: Switch, fdb: FlatFdb, slot: int, burst: Burst, now_ns: int, first: int) -> None:
         """Fill in a job that goes on at frame `first`."""
         if len(self._touched) < len(self._rows):
-            self._touched = np.zeros((len(self._rows), 1 << (job.REPORT_SHIFT - 3)), np.int64)
+            self._touched = np.zeros((len(self._rows), 1 << (layout.REPORT_SHIFT - 3)), np.int64)
             self._touched_at = self._touched.ctypes.data
         if self._outbox_size < 2 * len(self._rows):
             self._outbox_size = 2 * len(self._rows)
             self._outbox = np.zeros((self._outbox_size, 4), np.int64)
             self._outbox_at = self._outbox.ctypes.data
         words = self._words
-        words[job.HEAD >> 3], words[job.PORTS >> 3] = fdb.head, self._rows.address
-        words[job.SLOT >> 3], words[job.VLAN >> 3] = slot, switch.ports[slot].vlan
-        words[job.MTU >> 3], words[job.NOW >> 3] = switch.mtu_bytes, now_ns
-        words[job.BURST >> 3], words[job.COUNT >> 3] = burst.address, len(burst)
-        words[job.FIRST >> 3], words[job.LOOKED >> 3] = first, first
-        words[job.TOUCHED >> 3], words[job.OUTBOX >> 3] = self._touched_at, self._outbox_at
-        words[job.OUTBOX_SIZE >> 3], words[job.PRIVATE >> 3] = self._outbox_size, burst.private
+        words[layout.HEAD >> 3], words[layout.PORTS >> 3] = fdb.head, self._rows.address
+        words[layout.SLOT >> 3], words[layout.VLAN >> 3] = slot, switch.ports[slot].vlan
+        words[layout.MTU >> 3], words[layout.NOW >> 3] = switch.mtu_bytes, now_ns
+        words[layout.BURST >> 3], words[layout.COUNT >> 3] = burst.address, len(burst)
+        words[layout.FIRST >> 3], words[layout.LOOKED >> 3] = first, first
+        words[layout.TOUCHED >> 3], words[layout.OUTBOX >> 3] = self._touched_at, self._outbox_at
+        words[layout.OUTBOX_SIZE >> 3], words[layout.PRIVATE >> 3] = self._outbox_size, burst.private
         vlans = self._rows.vlans(switch, slot)
         if vlans is not None and not self._rows.decided_here(slot):
             port = switch.ports[slot]
             is_trunk, is_uplink = port.policy.trunk is not None, slot in switch.teams.uplinks
-            words[job.KIND >> 3] = is_trunk * job.TRUNK_PORT | is_uplink * job.UPLINK_PORT
-            words[job.ENTRIES >> 3], words[job.COUNTS >> 3] = vlans.entries(switch, port), vlans.counts
-            words[job.SUMS >> 3] = SUMS.ctypes.data
+            words[layout.KIND >> 3] = is_trunk * layout.TRUNK_PORT | is_uplink * layout.UPLINK_PORT
+            words[layout.ENTRIES >> 3], words[layout.COUNTS >> 3] = vlans.entries(switch, port), vlans.counts
+            words[layout.SUMS >> 3] = SUMS.ctypes.data
 
     def _conclude(self, switch: Switch, slot: int, burst: Burst, first: int, now_ns: int) -> int:
         """Count, deliver and report what a run did with the frames from `first` on; return how many it dropped."""
         words = self._words
         port = switch.ports[slot]
         counters = port.counters
-        counters.received_frames += words[job.FIRST >> 3] - first
-        counters.received_bytes += words[job.RECEIVED_BYTES >> 3]
-        counters.flooded_frames += words[job.FLOODED >> 3]
-        words[job.FLOODED >> 3] = words[job.RECEIVED_BYTES >> 3] = 0
+        counters.received_frames += words[layout.FIRST >> 3] - first
+        counters.received_bytes += words[layout.RECEIVED_BYTES >> 3]
+        counters.flooded_frames += words[layout.FLOODED >> 3]
+        words[layout.FLOODED >> 3] = words[layout.RECEIVED_BYTES >> 3] = 0
         if not port.first_mac:
-            port.first_mac = outcome.first_station(switch, port, burst, range(first, words[job.FIRST >> 3]), now_ns)
-        if words[job.TOUCHES >> 3]:
+            port.first_mac = outcome.first_station(switch, port, burst, range(first, words[layout.FIRST >> 3]), now_ns)
+        if words[layout.TOUCHES >> 3]:
             self._rings(switch, burst, now_ns)
-        if not words[job.NOTED >> 3] and not words[job.POSTED >> 3]:
+        if not words[layout.NOTED >> 3] and not words[layout.POSTED >> 3]:
             return 0
         result, lost = outcome.told(self._job, self._outbox, port, burst, self._decisions)
         self._decisions = {}
-        self._job[job.NOTED >> 3 :] = 0
-        words[job.POSTED >> 3] = 0
+        self._job[layout.NOTED >> 3 :] = 0
+        words[layout.POSTED >> 3] = 0
         for reason, frames in result.drops.items():
             counters.dropped(reason, len(frames))
         switch.mac_moves += len(result.moves)
@@ -195,18 +196,18 @@ class Plane:
 
     def _rings(self, switch: Switch, burst: Burst, now_ns: int) -> None:
         """Report what became of rings that were full, are broken, or have a consumer who sleeps, by slot."""
-        reports: list[list[int]] = self._touched[: self._words[job.TOUCHES >> 3]].tolist()
-        self._words[job.TOUCHES >> 3] = 0
+        reports: list[list[int]] = self._touched[: self._words[layout.TOUCHES >> 3]].tolist()
+        self._words[layout.TOUCHES >> 3] = 0
         reports.sort()
         for target, full, first_full, status in reports:
-            if status & job.LEFT:
+            if status & layout.LEFT:
                 self._left(switch, target, now_ns)
                 continue
             if full:
                 self._engine.overflowed(target, [outcome.untagged_frame(burst.frame(first_full))] * full, now_ns)
             sink = self._engine.sink_at(target) if status else None
             if isinstance(sink, RingSink):
-                (sink.corrupt if status & job.BROKE else sink.wake)()
+                (sink.corrupt if status & layout.BROKE else sink.wake)()
 
     def _left(self, switch: Switch, target: int, now_ns: int) -> None:
         """See to what the kernel did not take at a port with a wire: it waits, if it has room, or is lost."""
@@ -220,5 +221,5 @@ class Plane:
 def _alike(burst: Burst, first: int) -> range:
     """Return the numbers of the frames from one on that are not for the plane: they go to the reference together."""
     lengths = burst.places[first:, 1]
-    plain = np.flatnonzero(lengths < job.LADEN)
+    plain = np.flatnonzero(lengths < layout.LADEN)
     return range(first, max(first + 1, first + int(plain[0]) if len(plain) else len(burst)))

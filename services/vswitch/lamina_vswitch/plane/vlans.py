@@ -11,22 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from lamina_vswitch.domain.admission import Tag
-from lamina_vswitch.domain.counters import Counters
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.tagging import Form, form_at
-from lamina_vswitch.domain.teaming import Balancing, choose
-from lamina_vswitch.domain.topology import Port, Switch, usable
-from lamina_vswitch.plane import job, memory
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.port.counters import Counters
+from lamina_vswitch.domain.switch.admission import Tag
+from lamina_vswitch.domain.switch.tagging import Form, form_at
+from lamina_vswitch.domain.switch.topology import Port, Switch, usable
+from lamina_vswitch.domain.uplink.teaming import Balancing, choose
+from lamina_vswitch.plane import memory
+from lamina_vswitch.plane.compiled import layout
 
 MOST_WORDS = 1 << 20
 """Words of all that is kept for the VLANs of a switch, and a little more: eight megabytes."""
 _BLOCK_WORDS = 1 << 12
 """Words that are taken at once: an array for each entry would take more than what is in it."""
-_FORMS = {form: number for number, form in enumerate(Form, start=job.AS_IT_CAME)}
-_VLAN_MASK = job.PROVIDER_KEY - 1
-_HEAD = job.TARGETS >> 3
-_COUNTED = (job.VLAN_FLOODED >> 3) + 1
+_FORMS = {form: number for number, form in enumerate(Form, start=layout.AS_IT_CAME)}
+_VLAN_MASK = layout.PROVIDER_KEY - 1
+_HEAD = layout.TARGETS >> 3
+_COUNTED = (layout.VLAN_FLOODED >> 3) + 1
 
 
 def _sums() -> Any:
@@ -58,7 +59,7 @@ class Vlans:
         self._trunks: list[Port] = []
         self._access: dict[int, list[Port]] = {}
         self._nowhere: Any = np.zeros(0, np.int64)
-        self._counts: Any = memory.words(_VLAN_MASK + 1, 1 << (job.COUNTS_SHIFT - 3))
+        self._counts: Any = memory.words(_VLAN_MASK + 1, 1 << (layout.COUNTS_SHIFT - 3))
         self.counts: int = self._counts.ctypes.data
 
     def forget(self, switch: Switch) -> None:
@@ -79,7 +80,7 @@ class Vlans:
         found = self._entries.get(port.slot)
         if found is None:
             self._bound(switch)
-            found = self._entries[port.slot] = np.zeros(job.KEYS if port.policy.trunk is not None else 1, np.int64)
+            found = self._entries[port.slot] = np.zeros(layout.KEYS if port.policy.trunk is not None else 1, np.int64)
             self._words += len(found)
         address: int = found.ctypes.data
         return address
@@ -89,7 +90,7 @@ class Vlans:
         self._bound(switch)
         address = self.entries(switch, port)
         is_trunk = port.policy.trunk is not None
-        vlan, provider = (key & _VLAN_MASK, key >= job.PROVIDER_KEY) if is_trunk else (port.vlan, False)
+        vlan, provider = (key & _VLAN_MASK, key >= layout.PROVIDER_KEY) if is_trunk else (port.vlan, False)
         ways: tuple[int, ...] = ()
         balancing, here = 0, 0
         if port.carries(vlan, provider):
@@ -126,7 +127,7 @@ class Vlans:
     def _vlan(self, switch: Switch, port: Port, vlan: int, provider: bool) -> int:
         """Return the address of what holds for a VLAN at ports like this one."""
         uplinks = switch.teams.uplinks
-        kind = (port.slot if port.slot in uplinks else 0, vlan | provider * job.PROVIDER_KEY)
+        kind = (port.slot if port.slot in uplinks else 0, vlan | provider * layout.PROVIDER_KEY)
         if kind not in self._known:
             self._known[kind] = self._made(switch, port, vlan, provider)
         address: int = self._known[kind]
@@ -148,12 +149,12 @@ class Vlans:
             hearers, standby = [other.slot for other in carrying if other.slot not in uplinks], False
         heard = targets[hearers].tolist()
         head = [0] * _HEAD
-        head[job.HERE >> 3] = not any(other.policy.security.promiscuous for other in carrying)
-        head[job.FLOODS_HERE >> 3] = all(target > 0 for target in heard)
-        head[job.EXPOSES >> 3] = any(trunk.vlan == vlan for trunk in self._trunks)
-        head[job.STANDBY >> 3] = standby
-        head[job.HEARERS >> 3] = len(heard)
-        head[job.HEARD_BY >> 3] = self._keep(heard)
+        head[layout.HERE >> 3] = not any(other.policy.security.promiscuous for other in carrying)
+        head[layout.FLOODS_HERE >> 3] = all(target > 0 for target in heard)
+        head[layout.EXPOSES >> 3] = any(trunk.vlan == vlan for trunk in self._trunks)
+        head[layout.STANDBY >> 3] = standby
+        head[layout.HEARERS >> 3] = len(heard)
+        head[layout.HEARD_BY >> 3] = self._keep(heard)
         return self._keep(head + targets.tolist())
 
     def _target(self, target: Port, vlan: int, is_uplink: bool) -> int:
@@ -161,10 +162,10 @@ class Vlans:
         if not self._formed(target.slot):
             return 0
         kinds = ((Tag.NONE, None), (Tag.CUSTOMER, vlan), (Tag.CUSTOMER, 0), (Tag.PROVIDER, vlan))
-        found = target.slot | is_uplink * job.UPLINK_TARGET | (target.policy.trunk is not None) * job.TRUNK_TARGET
+        found = target.slot | is_uplink * layout.UPLINK_TARGET | (target.policy.trunk is not None) * layout.TRUNK_TARGET
         for number, (tag, tag_vid) in enumerate(kinds):
             form = _FORMS[form_at(target, vlan, tag, tag_vid)]
-            found |= form << (job.TARGET_FORM_SHIFT + job.FORM_BITS * number)
+            found |= form << (layout.TARGET_FORM_SHIFT + layout.FORM_BITS * number)
         return found
 
 

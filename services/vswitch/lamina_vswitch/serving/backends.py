@@ -8,9 +8,9 @@ from grpc import aio
 from lamina.vswitch.v1 import backends_pb2 as pb
 from lamina.vswitch.v1 import backends_pb2_grpc as rpc
 
-from lamina_vswitch import convert_backends
-from lamina_vswitch.backend_table import BackendTable
-from lamina_vswitch.domain.page import page
+from lamina_vswitch.convert import backends
+from lamina_vswitch.domain.definitions.pages import page
+from lamina_vswitch.ports.backends import BackendTable
 from lamina_vswitch.serving.views import Views
 
 Context = aio.ServicerContext[Any, Any]
@@ -25,18 +25,18 @@ class BackendsServicer(rpc.BackendsServicer):
 
     async def CreateBackend(self, request: pb.CreateBackendRequest, context: Context) -> pb.Backend:
         """Open a backend and plug it in."""
-        wanted = convert_backends.backend_definition(request, self._v.names)
-        return convert_backends.backend(self._table.create(wanted, request.request_id))
+        wanted = backends.backend_definition(request, self._v.names)
+        return backends.backend(self._table.create(wanted, request.request_id))
 
     async def GetBackend(self, request: pb.GetBackendRequest, context: Context) -> pb.Backend:
         """Return the backend of a port."""
-        return convert_backends.backend(self._table.get(*self._v.names.backend(request.name)))
+        return backends.backend(self._table.get(*self._v.names.backend(request.name)))
 
     async def ListBackends(self, request: pb.ListBackendsRequest, context: Context) -> pb.ListBackendsResponse:
         """List the backends of a switch."""
         found = self._table.list(self._v.names.switch(request.parent, "parent"))
         chosen, token = page(found, lambda each: each.definition.port, request.page_size, request.page_token)
-        return pb.ListBackendsResponse(backends=map(convert_backends.backend, chosen), next_page_token=token)
+        return pb.ListBackendsResponse(backends=map(backends.backend, chosen), next_page_token=token)
 
     async def DeleteBackend(self, request: pb.DeleteBackendRequest, context: Context) -> pb.DeleteBackendResponse:
         """Unplug a backend and close it."""

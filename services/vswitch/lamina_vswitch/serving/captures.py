@@ -11,15 +11,15 @@ from lamina.vswitch.v1 import captures_pb2 as pb
 from lamina.vswitch.v1 import captures_pb2_grpc as rpc
 from lamina.vswitch.v1 import policies_pb2, vswitch_pb2
 
-from lamina_vswitch import convert
-from lamina_vswitch import convert_captures as to
+from lamina_vswitch.convert import captures as to
+from lamina_vswitch.convert import switches
 from lamina_vswitch.domain.capture.mirror import MIRROR_NAME, MirrorDefinition
-from lamina_vswitch.domain.definition import PortDefinition
-from lamina_vswitch.domain.page import page
-from lamina_vswitch.domain.port_changes import Change
-from lamina_vswitch.frame_paths import FramePaths
+from lamina_vswitch.domain.definitions.pages import page
+from lamina_vswitch.domain.definitions.switches import PortDefinition
+from lamina_vswitch.domain.port.changes import Change
 from lamina_vswitch.serving.views import Views
-from lamina_vswitch.watchers import Watchers
+from lamina_vswitch.watching.frame_paths import FramePaths
+from lamina_vswitch.watching.watchers import Watchers
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -122,7 +122,7 @@ class CapturesServicer(rpc.CapturesServicer):
 
     def _counters(self, port: PortDefinition) -> vswitch_pb2.PortCounters:
         name = self._v.catalog.port_name(port.switch, port.port)
-        return convert.counters(name, self._v.engine.counters(port.slot))
+        return switches.counters(name, self._v.engine.counters(port.slot))
 
     def _change(self, change: Change) -> pb.PortChange:
         if not change.deleted:

@@ -8,15 +8,16 @@ from grpc import aio
 from lamina.vswitch.v1 import networks_pb2 as pb
 from lamina.vswitch.v1 import networks_pb2_grpc as rpc
 
-from lamina_vswitch import convert_addresses, convert_networks
-from lamina_vswitch.domain.dhcp.lease import Lease
-from lamina_vswitch.domain.network import NETWORK_NAME, address_key
-from lamina_vswitch.domain.page import page
+from lamina_vswitch.convert import addresses
+from lamina_vswitch.convert import networks as convert_networks
+from lamina_vswitch.domain.definitions.pages import page
+from lamina_vswitch.domain.network.definition import NETWORK_NAME, address_key
+from lamina_vswitch.domain.network.dhcp.lease import Lease
 from lamina_vswitch.names import Names
-from lamina_vswitch.network_addresses import Addresses
-from lamina_vswitch.network_records import Records
-from lamina_vswitch.network_state import NetworkState
-from lamina_vswitch.networks import Networks
+from lamina_vswitch.networks.addresses import Addresses
+from lamina_vswitch.networks.networks import Networks
+from lamina_vswitch.networks.records import Records
+from lamina_vswitch.networks.state import NetworkState
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -61,9 +62,9 @@ class NetworksServicer(rpc.NetworksServicer):
 
     async def AllocateAddress(self, request: pb.AllocateAddressRequest, context: Context) -> pb.Lease:
         """Take an address for a port."""
-        wanted = convert_addresses.allocation(request, self._names)
+        wanted = addresses.allocation(request, self._names)
         state = self._networks.state(wanted.network)
-        convert_addresses.bridge_needs_address(wanted, state.definition.routed)
+        addresses.bridge_needs_address(wanted, state.definition.routed)
         return self._lease(state, self._addresses.allocate(wanted))
 
     async def ListLeases(self, request: pb.ListLeasesRequest, context: Context) -> pb.ListLeasesResponse:
@@ -82,8 +83,8 @@ class NetworksServicer(rpc.NetworksServicer):
         """Reserve an address."""
         network = self._names.network(request.parent, "parent")
         self._networks.routed_state(network)
-        made = self._addresses.reserve(network, convert_addresses.reservation(request.reservation))
-        return convert_addresses.reservation_message(self._addresses.reservation_name(network, made.mac), made)
+        made = self._addresses.reserve(network, addresses.reservation(request.reservation))
+        return addresses.reservation_message(self._addresses.reservation_name(network, made.mac), made)
 
     async def ListReservations(
         self, request: pb.ListReservationsRequest, context: Context
@@ -93,7 +94,7 @@ class NetworksServicer(rpc.NetworksServicer):
         found = self._addresses.reservations(network)
         chosen, token = page(found, lambda each: address_key(each.address), request.page_size, request.page_token)
         made = [
-            convert_addresses.reservation_message(self._addresses.reservation_name(network, each.mac), each)
+            addresses.reservation_message(self._addresses.reservation_name(network, each.mac), each)
             for each in chosen
         ]
         return pb.ListReservationsResponse(reservations=made, next_page_token=token)
@@ -111,14 +112,14 @@ class NetworksServicer(rpc.NetworksServicer):
         self, request: pb.UpdateDnsRecordsRequest, context: Context
     ) -> pb.UpdateDnsRecordsResponse:
         """Change names."""
-        revision, count = self._records.update(convert_addresses.records_update(request, self._names))
+        revision, count = self._records.update(addresses.records_update(request, self._names))
         return pb.UpdateDnsRecordsResponse(revision=revision, record_count=count)
 
     async def ListDnsRecords(self, request: pb.ListDnsRecordsRequest, context: Context) -> pb.ListDnsRecordsResponse:
         """List names."""
         found = self._records.sets(self._names.network(request.parent, "parent"))
-        chosen, token = page(found, convert_addresses.record_key, request.page_size, request.page_token)
-        return pb.ListDnsRecordsResponse(dns_records=map(convert_addresses.record, chosen), next_page_token=token)
+        chosen, token = page(found, addresses.record_key, request.page_size, request.page_token)
+        return pb.ListDnsRecordsResponse(dns_records=map(addresses.record, chosen), next_page_token=token)
 
     # Neighbours
 
@@ -128,7 +129,7 @@ class NetworksServicer(rpc.NetworksServicer):
         router = state.router
         found = router.neighbours.neighbours(self._networks.clock.now_ns()) if router is not None else []
         chosen, token = page(found, lambda each: address_key(each.address), request.page_size, request.page_token)
-        return pb.ListNeighborsResponse(neighbors=map(convert_addresses.neighbor, chosen), next_page_token=token)
+        return pb.ListNeighborsResponse(neighbors=map(addresses.neighbor, chosen), next_page_token=token)
 
     # Messages
 
@@ -144,4 +145,4 @@ class NetworksServicer(rpc.NetworksServicer):
         definition = state.definition
         port = self._networks.catalog.port_name(definition.switch, found.port) if found.port else ""
         name = self._addresses.lease_name(definition.network, found.address)
-        return convert_addresses.lease(name, found, state, port)
+        return addresses.lease(name, found, state, port)

@@ -8,13 +8,13 @@ from grpc import aio
 from lamina.vswitch.v1 import overlays_pb2 as pb
 from lamina.vswitch.v1 import overlays_pb2_grpc as rpc
 
-from lamina_vswitch import convert_overlays as convert
-from lamina_vswitch.domain.network import address_key
+from lamina_vswitch.convert import overlays as convert
+from lamina_vswitch.domain.definitions.pages import page
+from lamina_vswitch.domain.network.definition import address_key
 from lamina_vswitch.domain.overlay.definition import OVERLAY_NAME
-from lamina_vswitch.domain.page import page
-from lamina_vswitch.domain.uplink import UPLINK_NAME
-from lamina_vswitch.overlays import Overlay, OverlayTable
+from lamina_vswitch.domain.uplink.definition import UPLINK_NAME
 from lamina_vswitch.serving.views import Views
+from lamina_vswitch.uplinks.overlays import Overlay, OverlayTable
 
 Context = aio.ServicerContext[Any, Any]
 

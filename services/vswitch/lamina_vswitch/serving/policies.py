@@ -8,8 +8,8 @@ from grpc import aio
 from lamina.vswitch.v1 import policies_pb2 as pb
 from lamina.vswitch.v1 import policies_pb2_grpc as rpc
 
-from lamina_vswitch import convert_policies as convert
-from lamina_vswitch.domain.definition import (
+from lamina_vswitch.convert import policies as convert
+from lamina_vswitch.domain.definitions.switches import (
     PORT_GROUP_POLICY_NAME,
     PORT_POLICY_NAME,
     SETTINGS_NAME,
@@ -17,8 +17,8 @@ from lamina_vswitch.domain.definition import (
     PortGroupDefinition,
     SwitchDefinition,
 )
-from lamina_vswitch.policies import PolicyBook
 from lamina_vswitch.serving.views import Views
+from lamina_vswitch.switches.policies import PolicyBook
 
 Context = aio.ServicerContext[Any, Any]
 

@@ -9,11 +9,11 @@ from grpc import aio
 from lamina.vswitch.v1 import rings_pb2 as pb
 from lamina.vswitch.v1 import rings_pb2_grpc as rpc
 
-from lamina_vswitch import convert_rings
-from lamina_vswitch.attach import Streams
-from lamina_vswitch.attach_ring import RingStreams
-from lamina_vswitch.convert_attach import DeviceForm
-from lamina_vswitch.holding import Holding
+from lamina_vswitch.convert import holds
+from lamina_vswitch.convert.streams import DeviceForm
+from lamina_vswitch.ports.holds import Holding
+from lamina_vswitch.ports.rings import RingStreams
+from lamina_vswitch.ports.streams import Streams
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -36,7 +36,7 @@ class PortRingsServicer(rpc.PortRingsServicer):
 
     async def QuiescePort(self, request: pb.QuiescePortRequest, context: Context) -> pb.QuiescePortResponse:
         """Hold what is for the device of a port."""
-        handle, hold_frames = request.handle, convert_rings.hold_frames(request)
+        handle, hold_frames = request.handle, holds.hold_frames(request)
         return pb.QuiescePortResponse(held_frames=self._holding.hold(handle.id, handle.generation, hold_frames))
 
     def TakeHeldFrames(

@@ -9,11 +9,11 @@ from grpc import aio
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
-from lamina_vswitch import convert
-from lamina_vswitch.attach import Streams
-from lamina_vswitch.convert_attach import PlainForm
-from lamina_vswitch.domain.definition import PortDefinition
-from lamina_vswitch.domain.page import page
+from lamina_vswitch.convert import switches
+from lamina_vswitch.convert.streams import PlainForm
+from lamina_vswitch.domain.definitions.pages import page
+from lamina_vswitch.domain.definitions.switches import PortDefinition
+from lamina_vswitch.ports.streams import Streams
 from lamina_vswitch.serving.views import Views
 
 Context = aio.ServicerContext[Any, Any]
@@ -29,7 +29,7 @@ class PortsServicer(rpc.PortsServicer):
     async def CreatePort(self, request: pb.CreatePortRequest, context: Context) -> pb.Port:
         """Create a port; it belongs to the caller's session if the call names one."""
         session = self._v.sessions.find(context)
-        wanted = convert.port_definition(request, session.owner if session else "", self._v.names)
+        wanted = switches.port_definition(request, session.owner if session else "", self._v.names)
         return self._v.port(self._v.catalog.create_port(wanted, request.request_id))
 
     async def GetPort(self, request: pb.GetPortRequest, context: Context) -> pb.Port:
@@ -45,7 +45,7 @@ class PortsServicer(rpc.PortsServicer):
     async def UpdatePort(self, request: pb.UpdatePortRequest, context: Context) -> pb.Port:
         """Change link or group of a port."""
         old = self._port(request.port.name, "port.name")
-        wanted = convert.changed_port(request, old, self._v.names)
+        wanted = switches.changed_port(request, old, self._v.names)
         return self._v.port(self._v.catalog.update_port(wanted, self._v.now_ns()))
 
     async def DeletePort(self, request: pb.DeletePortRequest, context: Context) -> pb.DeletePortResponse:
@@ -56,7 +56,7 @@ class PortsServicer(rpc.PortsServicer):
     async def GetPortCounters(self, request: pb.GetPortCountersRequest, context: Context) -> pb.PortCounters:
         """Return the counters of a port."""
         port = self._port(request.port, "port")
-        return convert.counters(request.port, self._v.engine.counters(port.slot))
+        return switches.counters(request.port, self._v.engine.counters(port.slot))
 
     def Attach(self, request_iterator: Any, context: Context) -> AsyncIterator[pb.AttachResponse]:
         """Carry frames both ways for as long as the stream lives; the kit closes the generator with the call."""
@@ -65,7 +65,7 @@ class PortsServicer(rpc.PortsServicer):
     async def TraceFrame(self, request: pb.TraceFrameRequest, context: Context) -> pb.TraceFrameResponse:
         """Return what would happen to a frame."""
         port = self._port(request.port, "port")
-        return convert.trace(self._v.engine.trace(port.slot, convert.traced_frame(request), self._v.now_ns()))
+        return switches.trace(self._v.engine.trace(port.slot, switches.traced_frame(request), self._v.now_ns()))
 
     def _port(self, name: str, field: str = "name") -> PortDefinition:
         return self._v.catalog.port(*self._v.names.port(name, field))

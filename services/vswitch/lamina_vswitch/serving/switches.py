@@ -8,11 +8,11 @@ from grpc import aio
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2_grpc as rpc
 
-from lamina_vswitch import convert
-from lamina_vswitch.domain.definition import mac_entry_key
-from lamina_vswitch.domain.page import page
-from lamina_vswitch.policies import PolicyBook
+from lamina_vswitch.convert import switches
+from lamina_vswitch.domain.definitions.pages import page
+from lamina_vswitch.domain.definitions.switches import mac_entry_key
 from lamina_vswitch.serving.views import Views
+from lamina_vswitch.switches.policies import PolicyBook
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -26,7 +26,7 @@ class SwitchesServicer(rpc.SwitchesServicer):
 
     async def CreateSwitch(self, request: pb.CreateSwitchRequest, context: Context) -> pb.Switch:
         """Create a switch."""
-        wanted = convert.switch_definition(request)
+        wanted = switches.switch_definition(request)
         return self._v.switch(self._v.catalog.create_switch(wanted, request.request_id))
 
     async def GetSwitch(self, request: pb.GetSwitchRequest, context: Context) -> pb.Switch:
@@ -47,7 +47,7 @@ class SwitchesServicer(rpc.SwitchesServicer):
 
     async def CreatePortGroup(self, request: pb.CreatePortGroupRequest, context: Context) -> pb.PortGroup:
         """Create a port group."""
-        wanted = convert.port_group_definition(request, self._v.names)
+        wanted = switches.port_group_definition(request, self._v.names)
         return self._v.group(self._v.catalog.create_port_group(wanted, request.request_id))
 
     async def GetPortGroup(self, request: pb.GetPortGroupRequest, context: Context) -> pb.PortGroup:
@@ -63,7 +63,7 @@ class SwitchesServicer(rpc.SwitchesServicer):
     async def UpdatePortGroup(self, request: pb.UpdatePortGroupRequest, context: Context) -> pb.PortGroup:
         """Change the VLAN of a port group."""
         old = self._v.catalog.port_group(*self._v.names.port_group(request.port_group.name, "port_group.name"))
-        wanted = convert.moved_group(request, old)
+        wanted = switches.moved_group(request, old)
         self._policies.move_group(wanted, self._v.now_ns())
         return self._v.group(wanted)
 
@@ -84,7 +84,7 @@ class SwitchesServicer(rpc.SwitchesServicer):
 
     async def CreateMacEntry(self, request: pb.CreateMacEntryRequest, context: Context) -> pb.MacEntry:
         """Create a static MAC entry."""
-        switch, mac, port = convert.static_entry(request, self._v.names)
+        switch, mac, port = switches.static_entry(request, self._v.names)
         return self._v.mac_entry(switch, self._v.macs.create_static(switch, mac, port, self._v.now_ns()))
 
     async def DeleteMacEntry(self, request: pb.DeleteMacEntryRequest, context: Context) -> pb.DeleteMacEntryResponse:
@@ -94,6 +94,6 @@ class SwitchesServicer(rpc.SwitchesServicer):
 
     async def FlushMacTable(self, request: pb.FlushMacTableRequest, context: Context) -> pb.FlushMacTableResponse:
         """Forget dynamic MAC entries."""
-        switch, vlan, port = convert.flush_scope(request, self._v.names)
+        switch, vlan, port = switches.flush_scope(request, self._v.names)
         flushed = self._v.macs.flush(switch, vlan, port, self._v.now_ns())
         return pb.FlushMacTableResponse(flushed_entries=flushed)

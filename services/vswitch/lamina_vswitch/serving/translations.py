@@ -8,11 +8,11 @@ from grpc import aio
 from lamina.vswitch.v1 import translations_pb2 as pb
 from lamina.vswitch.v1 import translations_pb2_grpc as rpc
 
-from lamina_vswitch import convert_translations as convert
-from lamina_vswitch.domain.nat.forwards import Forward
-from lamina_vswitch.domain.page import page
+from lamina_vswitch.convert import translations as convert
+from lamina_vswitch.domain.definitions.pages import page
+from lamina_vswitch.domain.nat.flows.forwards import Forward
 from lamina_vswitch.names import Names
-from lamina_vswitch.translations import Translations
+from lamina_vswitch.nat.translations import Translations
 
 Context = aio.ServicerContext[Any, Any]
 

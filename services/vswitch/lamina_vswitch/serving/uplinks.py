@@ -8,13 +8,13 @@ from grpc import aio
 from lamina.vswitch.v1 import uplinks_pb2 as pb
 from lamina.vswitch.v1 import uplinks_pb2_grpc as rpc
 
-from lamina_vswitch import convert_uplinks as convert
-from lamina_vswitch.domain.definition import PortGroupDefinition
-from lamina_vswitch.domain.page import page
-from lamina_vswitch.domain.uplink import TEAMING_POLICY_NAME, UPLINK_NAME, UplinkDefinition
+from lamina_vswitch.convert import uplinks as convert
+from lamina_vswitch.domain.definitions.pages import page
+from lamina_vswitch.domain.definitions.switches import PortGroupDefinition
+from lamina_vswitch.domain.uplink.definition import TEAMING_POLICY_NAME, UPLINK_NAME, UplinkDefinition
 from lamina_vswitch.serving.views import Views
-from lamina_vswitch.uplink_nics import UplinkNics
-from lamina_vswitch.uplinks import UplinkTable
+from lamina_vswitch.uplinks.nics import UplinkNics
+from lamina_vswitch.uplinks.uplinks import UplinkTable
 
 Context = aio.ServicerContext[Any, Any]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 
 from lamina_kit.layer.service import Environment
-from lamina_vswitch import convert
-from lamina_vswitch.catalog import Catalog
-from lamina_vswitch.domain.definition import PortDefinition, PortGroupDefinition, SwitchDefinition
+from lamina_vswitch.convert import switches
+from lamina_vswitch.domain.definitions.switches import PortDefinition, PortGroupDefinition, SwitchDefinition
 from lamina_vswitch.engines.interface import MacEntryView
-from lamina_vswitch.mac_table import MacTables
 from lamina_vswitch.names import Names
+from lamina_vswitch.switches.catalog import Catalog
+from lamina_vswitch.switches.mac_tables import MacTables
 
 
 class Views:
@@ -28,7 +28,7 @@ class Views:
         """Return a switch as a message."""
         name = self.catalog.switch_name(switch.switch)
         tally = self.engine.tally(name, self.now_ns())
-        return convert.switch(name, switch, tally, len(self.catalog.ports(switch.switch)))
+        return switches.switch(name, switch, tally, len(self.catalog.ports(switch.switch)))
 
     def group(self, group: PortGroupDefinition) -> pb.PortGroup:
         """Return a port group as a message."""
@@ -41,10 +41,10 @@ class Views:
         group = self.catalog.port_group_name(port.switch, port.port_group) if port.port_group else ""
         attached, linked = self.engine.attached(port.slot), self.engine.link(port.slot)
         shut = self.engine.shut(port.slot) is not None
-        return convert.port(name, port, group, self.catalog.vlan(port), attached, linked, shut)
+        return switches.port(name, port, group, self.catalog.vlan(port), attached, linked, shut)
 
     def mac_entry(self, switch: str, entry: MacEntryView) -> pb.MacEntry:
         """Return a MAC entry as a message."""
         port = self.catalog.port_in_slot(entry.slot)
         name = self.macs.entry_name(switch, entry.vlan, entry.mac)
-        return convert.mac_entry(name, entry, self.catalog.port_name(port.switch, port.port))
+        return switches.mac_entry(name, entry, self.catalog.port_name(port.switch, port.port))

@@ -1,0 +1,1 @@
+"""What plugs into a port from outside of the contract: its definition, and frames in foreign forms."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lamina_vswitch.domain.frame import MAX_FRAME_BYTES
+from lamina_vswitch.domain.frames.header import MAX_FRAME_BYTES
 
 LENGTH_BYTES = 4
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from lamina_net.offload.headers import parse
-from lamina_vswitch.domain.laden import DATA_VALID, NEEDS_CHECKSUM, Offload, laden, load_of
+from lamina_vswitch.domain.frames.metadata import DATA_VALID, NEEDS_CHECKSUM, Offload, laden, load_of
 
 LAYOUT = struct.Struct("<BBHHHH")
 """flags, kind of segments, bytes of headers, bytes of a segment, where the sum starts, where it stands from there."""

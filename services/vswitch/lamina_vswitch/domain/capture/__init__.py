@@ -1,0 +1,1 @@
+"""Who watches frames: filters, captures and mirrors, and the records that are kept of them."""

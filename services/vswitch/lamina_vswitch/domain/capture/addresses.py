@@ -9,9 +9,9 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
-from lamina_vswitch.domain.capture import packet_tests as tests
-from lamina_vswitch.domain.capture.packet_tests import Predicate
-from lamina_vswitch.domain.frame import parse_mac
+from lamina_vswitch.domain.capture import predicates as tests
+from lamina_vswitch.domain.capture.predicates import Predicate
+from lamina_vswitch.domain.frames.header import parse_mac
 
 MAC_AT = {"src": 6, "dst": 0}
 IPV4_AT = {"src": 12, "dst": 16}

@@ -15,7 +15,7 @@ from lamina_vswitch.domain.capture import pcapng
 from lamina_vswitch.domain.capture.expression import compile_filter
 from lamina_vswitch.domain.capture.observer import Direction
 from lamina_vswitch.domain.capture.selection import Selection
-from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
 
 MAX_PIECE_BYTES = 256 << 10
 APPLICATION = "lamina vswitch capture"

@@ -20,9 +20,9 @@ from functools import partial
 from typing import NamedTuple
 
 from lamina_kit.errors import InvalidArgument
-from lamina_vswitch.domain.capture import packet_tests as tests
+from lamina_vswitch.domain.capture import predicates as tests
 from lamina_vswitch.domain.capture.addresses import host_test, mac_test, network_test
-from lamina_vswitch.domain.capture.packet_tests import Predicate
+from lamina_vswitch.domain.capture.predicates import Predicate
 
 MAX_FILTER_BYTES = 4096
 MAX_DEPTH = 64

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from lamina_vswitch.domain.capture.capture import Capture
 from lamina_vswitch.domain.capture.mirror import Tap
 from lamina_vswitch.domain.capture.observer import Direction
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.topology import Port
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.switch.topology import Port
 
 
 class Hub:

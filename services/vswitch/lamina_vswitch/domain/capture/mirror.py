@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from lamina_kit.names import Pattern
 from lamina_vswitch.domain.capture.expression import compile_filter
 from lamina_vswitch.domain.capture.observer import Direction
-from lamina_vswitch.domain.topology import Port
-from lamina_vswitch.domain.vlan_counters import vlan_of
+from lamina_vswitch.domain.switch.topology import Port
+from lamina_vswitch.domain.switch.vlan_counters import vlan_of
 
 MIRROR_NAME = Pattern("hosts/{host}/switches/{switch}/mirrors/{mirror}")
 MAX_MIRRORS = 16

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.topology import Port
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.switch.topology import Port
 
 
 class Direction(enum.IntEnum):

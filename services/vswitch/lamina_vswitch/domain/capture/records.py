@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from lamina_vswitch.domain.admission import Rule
-from lamina_vswitch.domain.decision import Decision
-from lamina_vswitch.domain.drop import EXPLANATION, DropReason
+from lamina_vswitch.domain.frames.drop_reasons import EXPLANATION, DropReason
 from lamina_vswitch.domain.sampling import Sampler
-from lamina_vswitch.domain.trace import Step, Trace
+from lamina_vswitch.domain.switch.admission import Rule
+from lamina_vswitch.domain.switch.decision import Decision
+from lamina_vswitch.domain.switch.trace import Step, Trace
 
 MAX_RECORDS = 4096
 HEAD_BYTES = 128

@@ -10,15 +10,15 @@ import copy
 from collections.abc import Container
 
 from lamina_net.packets.address import format_address
-from lamina_vswitch.domain.drop import EXPLANATION, DropReason
-from lamina_vswitch.domain.nat.balancer import Balancer
-from lamina_vswitch.domain.nat.gateway import SocketGateway
-from lamina_vswitch.domain.nat.packet import ICMP, TCP, UDP, Kind, View, read
-from lamina_vswitch.domain.nat.rewrite import rewrite
-from lamina_vswitch.domain.nat.table import Endpoint, Entry, Table
-from lamina_vswitch.domain.nat.tracking import begins_flow
-from lamina_vswitch.domain.router.explain import Translation
-from lamina_vswitch.domain.trace import Step
+from lamina_vswitch.domain.frames.drop_reasons import EXPLANATION, DropReason
+from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry, Table
+from lamina_vswitch.domain.nat.packets.packet import ICMP, TCP, UDP, Kind, View, read
+from lamina_vswitch.domain.nat.packets.rewrite import rewrite
+from lamina_vswitch.domain.nat.packets.tracking import begins_flow
+from lamina_vswitch.domain.nat.servers.balancer import Balancer
+from lamina_vswitch.domain.nat.sockets.gateway import SocketGateway
+from lamina_vswitch.domain.network.router.explain import Translation
+from lamina_vswitch.domain.switch.trace import Step
 
 _NAMES = {ICMP: "ICMP", TCP: "TCP", UDP: "UDP"}
 

@@ -12,9 +12,9 @@ from lamina_kit.errors import (
     Unavailable,
 )
 from lamina_net.packets.address import format_address
-from lamina_vswitch.domain.nat.host import HostError
-from lamina_vswitch.domain.nat.table import Endpoint
-from lamina_vswitch.domain.refusals import unknown
+from lamina_vswitch.domain.definitions.refusals import unknown
+from lamina_vswitch.domain.nat.flows.table import Endpoint
+from lamina_vswitch.domain.nat.sockets.host import HostError
 
 
 def unknown_forward(name: str) -> NotFound:

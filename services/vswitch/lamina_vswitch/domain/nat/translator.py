@@ -1,6 +1,6 @@
 """The translator of one router: virtual servers, and the outside of a NAT network, over one table.
 
-What a router asks is in `domain/router/hooks.py`. A packet to a virtual server goes to the balancer; one to the router
+What a router asks is in `domain/network/router/hooks.py`. A packet to a virtual server goes to the balancer; one to the router
 itself belongs to a flow of the balancer or of the gateway, or to nobody here; one for the outside goes to it.
 """
 
@@ -13,23 +13,23 @@ from lamina_net.packets import icmp, ipv4
 from lamina_net.packets.address import Subnet
 from lamina_net.packets.refusal import Refusal
 from lamina_net.rate_limiter import RateLimiter
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.nat.balancer import Balancer
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.nat.explain import explain
-from lamina_vswitch.domain.nat.forwards import Forwards
-from lamina_vswitch.domain.nat.gateway import SocketGateway
-from lamina_vswitch.domain.nat.host import Host
-from lamina_vswitch.domain.nat.kernel import KernelTranslation, explain_kernel, leaving
-from lamina_vswitch.domain.nat.outcome import IcmpError, Outcome
-from lamina_vswitch.domain.nat.outcome import dropped as outcome_of_drop
-from lamina_vswitch.domain.nat.ports import PortPool, SharedPorts
-from lamina_vswitch.domain.nat.reach import Reach
-from lamina_vswitch.domain.nat.rewriter import Rewriter
-from lamina_vswitch.domain.nat.table import Entry, Table
-from lamina_vswitch.domain.nat.uplink import UplinkNat, explain_uplink
-from lamina_vswitch.domain.network import Mode, NetworkDefinition, Outside
-from lamina_vswitch.domain.router.explain import Translation
-from lamina_vswitch.domain.router.hooks import Dropped
+from lamina_vswitch.domain.nat.flows.forwards import Forwards
+from lamina_vswitch.domain.nat.flows.ports import PortPool, SharedPorts
+from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
+from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.outside.kernel import KernelTranslation, explain_kernel, leaving
+from lamina_vswitch.domain.nat.outside.uplink import UplinkNat, explain_uplink
+from lamina_vswitch.domain.nat.packets.outcome import IcmpError, Outcome
+from lamina_vswitch.domain.nat.packets.outcome import dropped as outcome_of_drop
+from lamina_vswitch.domain.nat.servers.balancer import Balancer
+from lamina_vswitch.domain.nat.sockets.gateway import SocketGateway
+from lamina_vswitch.domain.nat.sockets.host import Host
+from lamina_vswitch.domain.nat.sockets.reach import Reach
+from lamina_vswitch.domain.network.definition import Mode, NetworkDefinition, Outside
+from lamina_vswitch.domain.network.router.explain import Translation
+from lamina_vswitch.domain.network.router.hooks import Dropped
 
 
 class NetworkTranslator:
@@ -114,7 +114,7 @@ class NetworkTranslator:
         return self.balancer.answers_for(address) or (self.gateway is not None and self.gateway.reach.alias == address)
 
     def from_inside(self, packet: bytes, now_ns: int) -> Sequence[bytes] | DropReason | None:
-        """Take a packet of the network; see `domain/router/hooks.py`."""
+        """Take a packet of the network; see `domain/network/router/hooks.py`."""
         dst = int.from_bytes(packet[16:20], "big")
         if self.balancer.answers_for(dst):
             outcome = self.balancer.to_server(packet, now_ns)
@@ -131,7 +131,7 @@ class NetworkTranslator:
         return self._told(packet, outcome, now_ns)
 
     def unfinished(self, packet: bytes, segment_bytes: int, now_ns: int) -> Sequence[bytes] | None:
-        """Take a TCP packet that its guest did not finish; see `domain/router/hooks.py`."""
+        """Take a TCP packet that its guest did not finish; see `domain/network/router/hooks.py`."""
         return self.gateway.unfinished(packet, segment_bytes, now_ns) if self.gateway is not None else None
 
     def hold(self) -> None:

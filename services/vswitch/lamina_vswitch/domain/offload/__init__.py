@@ -1,0 +1,1 @@
+"""What devices leave to the switch or take from it: checked at ingress, finished at egress."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from lamina_vswitch.domain.laden import Offload, any_laden, laden, load_of, with_tag_within
+from lamina_vswitch.domain.frames.metadata import Offload, any_laden, laden, load_of, with_tag_within
 
 HEADER_BYTES = 20
 RECORD_BYTES = 32

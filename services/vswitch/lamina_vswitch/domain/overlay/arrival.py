@@ -9,8 +9,8 @@ from typing import NamedTuple
 from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
 from lamina_net.packets.address import BROADCAST_MAC, is_unicast
 from lamina_net.packets.refusal import Refusal
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.frame import is_station
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.header import is_station
 from lamina_vswitch.domain.overlay import vxlan
 from lamina_vswitch.domain.overlay.end import TunnelledEnd
 

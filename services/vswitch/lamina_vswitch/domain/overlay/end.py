@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lamina_net.packets.address import Subnet
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.frame import HEADER_BYTES, Header, is_group, is_station, parse
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.header import HEADER_BYTES, Header, is_group, is_station, parse
 from lamina_vswitch.domain.overlay import vxlan
 from lamina_vswitch.domain.overlay.remote_ends import RemoteEnds
 

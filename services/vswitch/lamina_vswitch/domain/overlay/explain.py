@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from lamina_net.packets import ethernet
 from lamina_net.packets.address import format_address
-from lamina_vswitch.domain.drop import EXPLANATION, DropReason
-from lamina_vswitch.domain.frame import format_mac
+from lamina_vswitch.domain.frames.drop_reasons import EXPLANATION, DropReason
+from lamina_vswitch.domain.frames.header import format_mac
 from lamina_vswitch.domain.overlay.arrival import Kind
 from lamina_vswitch.domain.overlay.end import TunnelledEnd
 from lamina_vswitch.domain.overlay.tunnel import Tunnel, datagram_of, hop_to
-from lamina_vswitch.domain.trace import Step
+from lamina_vswitch.domain.switch.trace import Step
 
 
 class Outwards(NamedTuple):

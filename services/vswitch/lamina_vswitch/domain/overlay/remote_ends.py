@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lamina_vswitch.domain.fdb import Fdb, Learned
+from lamina_vswitch.domain.switch.fdb import Fdb, Learned
 
 MAX_ENDS = 4096
 """Most remote ends of an overlay, told and learned."""

@@ -15,11 +15,11 @@ import struct
 from lamina_net.ip.neighbours import Neighbour
 from lamina_net.packets import arp, ethernet, ipv4, udp
 from lamina_net.packets.refusal import Refusal
-from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.network.router.neighbours import Neighbourhood
 from lamina_vswitch.domain.overlay import vxlan
 from lamina_vswitch.domain.overlay.arrival import Arrival, read
 from lamina_vswitch.domain.overlay.end import Dropped, TunnelledEnd, Way
-from lamina_vswitch.domain.router.neighbourhood import Neighbourhood
 
 _UDP = struct.Struct("!HHHH")
 

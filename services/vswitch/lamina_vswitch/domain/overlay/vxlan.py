@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from lamina_net.packets import ipv4, udp
 from lamina_net.packets.refusal import Refusal
-from lamina_vswitch.domain.frame import HEADER_BYTES as ETHERNET_BYTES
-from lamina_vswitch.domain.offload.spread import flow_hash
+from lamina_vswitch.domain.frames.header import HEADER_BYTES as ETHERNET_BYTES
+from lamina_vswitch.domain.offload.flow_hash import flow_hash
 
 PORT = 4789
 """UDP port that IANA gave to VXLAN."""

@@ -9,7 +9,7 @@ Source: RFC 2131, 4.1 (ports 67, 68); RFC 8415, 7.2 (546, 547); RFC 7113 (evasio
 
 from __future__ import annotations
 
-from lamina_vswitch.domain.frame import HEADER_BYTES, TAG_BYTES
+from lamina_vswitch.domain.frames.header import HEADER_BYTES, TAG_BYTES
 
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
 _TAGS = (0x8100, 0x88A8, 0x9100)

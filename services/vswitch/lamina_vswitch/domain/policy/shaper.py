@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from lamina_vswitch.domain.definition import DEFAULT_QUEUE_FRAMES
+from lamina_vswitch.domain.definitions.switches import DEFAULT_QUEUE_FRAMES
 from lamina_vswitch.domain.policy.bucket import TokenBucket
 from lamina_vswitch.domain.policy.settings import Shaping
 

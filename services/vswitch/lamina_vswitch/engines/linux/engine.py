@@ -15,26 +15,26 @@ from pathlib import Path
 from typing import ClassVar
 
 from lamina_kit.errors import LaminaError
-from lamina_vswitch.domain.admission import Tag
-from lamina_vswitch.domain.counters import Counters
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.fdb import Fdb
-from lamina_vswitch.domain.forward import Forwarding
-from lamina_vswitch.domain.offload.entry import admitted
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.offload.ingress import admitted
 from lamina_vswitch.domain.policy.in_kernel import check_kernel_keeps, teams_not_in_kernel
 from lamina_vswitch.domain.policy.settings import PolicyInForce
+from lamina_vswitch.domain.port.counters import Counters
 from lamina_vswitch.domain.sampling import Notice
-from lamina_vswitch.domain.tagging import form_at, in_form
+from lamina_vswitch.domain.switch.admission import Tag
+from lamina_vswitch.domain.switch.fdb import Fdb
+from lamina_vswitch.domain.switch.forwarding import Forwarding
+from lamina_vswitch.domain.switch.tagging import form_at, in_form
 from lamina_vswitch.engines.interface import MacEntryView, SwitchTally
-from lamina_vswitch.engines.linux import links
-from lamina_vswitch.engines.linux.bridges import Bridges
-from lamina_vswitch.engines.linux.crossing import Crossing, leaves_at
-from lamina_vswitch.engines.linux.device_ports import PluggedDevice
-from lamina_vswitch.engines.linux.kernel import Kernel
+from lamina_vswitch.engines.linux.bridge.bridges import Bridges
+from lamina_vswitch.engines.linux.bridge.crossing import Crossing, leaves_at
+from lamina_vswitch.engines.linux.bridge.kernel import Kernel
+from lamina_vswitch.engines.linux.bridge.taps import Tap
+from lamina_vswitch.engines.linux.devices.ports import PluggedDevice
+from lamina_vswitch.engines.linux.devices.seen_frames import tell_seen
+from lamina_vswitch.engines.linux.netlink import links
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
-from lamina_vswitch.engines.linux.seen_frames import tell_seen
-from lamina_vswitch.engines.linux.taps import Tap
 from lamina_vswitch.engines.model.engine import ModelEngine
 
 _SEEN_AT_ONCE = 64

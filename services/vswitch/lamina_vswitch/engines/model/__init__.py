@@ -1,0 +1,1 @@
+"""The switches of a host in this process: deterministic, and without privileges."""

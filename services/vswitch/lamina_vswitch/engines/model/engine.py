@@ -8,24 +8,24 @@ from typing import ClassVar
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain.capture.observer import Direction
-from lamina_vswitch.domain.decision import Decision
-from lamina_vswitch.domain.definition import SwitchDefinition
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.forward import Forwarding, forward, forward_known
-from lamina_vswitch.domain.laden import any_laden
-from lamina_vswitch.domain.listening import Listening
-from lamina_vswitch.domain.loss import Loss
-from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.definitions.switches import SwitchDefinition
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.metadata import any_laden
+from lamina_vswitch.domain.offload.features import Takes
 from lamina_vswitch.domain.policy.settings import LoopDetection, PolicyInForce
+from lamina_vswitch.domain.port.loss import Loss
+from lamina_vswitch.domain.port.receive_filter import Listening
 from lamina_vswitch.domain.sampling import Notice, Sampler
-from lamina_vswitch.domain.topology import LeaseBook, NoLeases, Port, Shut, Switch
+from lamina_vswitch.domain.switch.decision import Decision
+from lamina_vswitch.domain.switch.forwarding import Forwarding, forward, forward_known
+from lamina_vswitch.domain.switch.topology import LeaseBook, NoLeases, Port, Shut, Switch
 from lamina_vswitch.engines.interface import FrameSink
-from lamina_vswitch.engines.model.exits import Exits
-from lamina_vswitch.engines.model.held_ports import HeldPorts
+from lamina_vswitch.engines.model.egress import Exits
+from lamina_vswitch.engines.model.holds import HeldPorts
+from lamina_vswitch.engines.model.mac_tables import NS_PER_SECOND
 from lamina_vswitch.engines.model.notices import Notices
 from lamina_vswitch.engines.model.policing import Policing
-from lamina_vswitch.engines.model.tables import NS_PER_SECOND
-from lamina_vswitch.engines.model.uplink_ports import UplinkPorts
+from lamina_vswitch.engines.model.uplinks import UplinkPorts
 from lamina_vswitch.engines.model.watching import WatchedTables
 
 

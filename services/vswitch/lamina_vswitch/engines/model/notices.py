@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lamina_vswitch.domain.drop import EXPLANATION, DropReason
-from lamina_vswitch.domain.forward import Forwarding
-from lamina_vswitch.domain.frame import HEADER_BYTES, format_mac
+from lamina_vswitch.domain.frames.drop_reasons import EXPLANATION, DropReason
+from lamina_vswitch.domain.frames.header import HEADER_BYTES, format_mac
 from lamina_vswitch.domain.sampling import Notice, Sampler
-from lamina_vswitch.domain.topology import Port, Switch
+from lamina_vswitch.domain.switch.forwarding import Forwarding
+from lamina_vswitch.domain.switch.topology import Port, Switch
 
 
 class Notices:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain.agenda import Agenda, Task
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.forward import Forwarding, forward_released
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.policy.agenda import Agenda, Task
 from lamina_vswitch.domain.policy.loops import LoopWatch
 from lamina_vswitch.domain.policy.settings import LoopDetection, PolicyInForce
 from lamina_vswitch.domain.sampling import Notice
-from lamina_vswitch.domain.topology import Port, Shut, ShutReason, Switch
-from lamina_vswitch.domain.trace import refused_at
+from lamina_vswitch.domain.switch.forwarding import Forwarding, forward_released
+from lamina_vswitch.domain.switch.topology import Port, Shut, ShutReason, Switch
+from lamina_vswitch.domain.switch.trace import refused_at
 
 ENTER, LEAVE, PROBE, REOPEN = "enter", "leave", "probe", "reopen"
 _NOTHING_YET = -1

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 from lamina_vswitch.domain.capture.observer import Direction, Observer, accepted
 from lamina_vswitch.domain.capture.records import FrameRecord, RecordBook, is_sampled, lost_at, lost_behind
-from lamina_vswitch.domain.counters import Counters
-from lamina_vswitch.domain.decision import Decision, decide
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.forward import Forwarding
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.port.counters import Counters
 from lamina_vswitch.domain.sampling import PERIOD_NS
-from lamina_vswitch.domain.topology import Port, Switch
-from lamina_vswitch.domain.trace import Trace, tell, trace
-from lamina_vswitch.domain.vlan_counters import VlanCounters, vlan_of
-from lamina_vswitch.engines.model.tables import Tables
+from lamina_vswitch.domain.switch.decision import Decision, decide
+from lamina_vswitch.domain.switch.forwarding import Forwarding
+from lamina_vswitch.domain.switch.topology import Port, Switch
+from lamina_vswitch.domain.switch.trace import Trace, tell, trace
+from lamina_vswitch.domain.switch.vlan_counters import VlanCounters, vlan_of
+from lamina_vswitch.engines.model.mac_tables import Tables
 
 
 class Watching:

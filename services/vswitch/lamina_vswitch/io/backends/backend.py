@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lamina_vswitch.domain.backend.definition import BackendState
-from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.offload.features import Takes
 
 
 class Backend(Protocol):

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lamina_kit.errors import FailedPrecondition
-from lamina_vswitch.domain.forward import Move
-from lamina_vswitch.domain.frame import HEADER_BYTES
-from lamina_vswitch.domain.topology import Port, Switch
-from lamina_vswitch.ebpf import bypass_code as code
-from lamina_vswitch.ebpf.instructions import assemble
+from lamina_vswitch.domain.frames.header import HEADER_BYTES
+from lamina_vswitch.domain.switch.forwarding import Move
+from lamina_vswitch.domain.switch.topology import Port, Switch
+from lamina_vswitch.ebpf import bypass as code
+from lamina_vswitch.ebpf.assembler import assemble
 from lamina_vswitch.ebpf.programs import SharedMemory, attach_alone, load_first_classifier, load_socket_filter
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.io.backends.device_state import DeviceState

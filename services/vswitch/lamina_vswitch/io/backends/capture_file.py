@@ -13,7 +13,7 @@ from lamina_kit.errors import LaminaError
 from lamina_vswitch.domain.backend.capture_reader import CaptureReader, Malformed, Stamped
 from lamina_vswitch.domain.backend.definition import BackendState, CaptureFile
 from lamina_vswitch.domain.capture import pcapng
-from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.offload.features import Takes
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import refusal
 

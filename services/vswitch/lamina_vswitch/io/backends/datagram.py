@@ -13,11 +13,11 @@ from typing import Any
 from lamina_kit.errors import LaminaError
 from lamina_vswitch.domain.backend.address import SocketAddress
 from lamina_vswitch.domain.backend.definition import BackendState
-from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.offload.features import Takes
 from lamina_vswitch.io.backends.backend import sorted_out
-from lamina_vswitch.io.backends.outlet import MOST_AT_ONCE, Outlet
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import refusal
+from lamina_vswitch.io.backends.transmit_queue import MOST_AT_ONCE, Outlet
 
 _LONGEST = 65536
 """Bytes that are read of a datagram: one more than the longest frame, so that a longer one shows."""

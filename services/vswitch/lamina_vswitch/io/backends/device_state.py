@@ -9,7 +9,7 @@ import struct
 import sys
 
 from lamina_kit.errors import LaminaError
-from lamina_vswitch.engines.linux.netlink import Netlink, attributes
+from lamina_vswitch.engines.linux.netlink.requests import Netlink, attributes
 
 _NEW_LINK, _DELETE_LINK, _GET_LINK = 16, 17, 18
 _MESSAGE = struct.Struct("=BxHiII")

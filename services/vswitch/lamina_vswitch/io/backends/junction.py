@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lamina_vswitch.domain.topology import Switch
-from lamina_vswitch.ebpf import bypass_code as code
+from lamina_vswitch.domain.switch.topology import Switch
+from lamina_vswitch.ebpf import bypass as code
 from lamina_vswitch.io.backends.device_state import DeviceState
 
 if TYPE_CHECKING:

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING
 from lamina_kit.errors import LaminaError
 from lamina_vswitch.domain.backend.definition import BackendState, Packet
 from lamina_vswitch.domain.backend.vnet import to_kernel
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.offload.takes import Takes
-from lamina_vswitch.io.backends.outlet import MOST_AT_ONCE, Outlet
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.offload.features import Takes
 from lamina_vswitch.io.backends.packet_slots import SOL_PACKET, SlotRing
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import refusal
+from lamina_vswitch.io.backends.transmit_queue import MOST_AT_ONCE, Outlet
 
 if TYPE_CHECKING:
     from lamina_vswitch.io.backends.bypass import Bypass
     from lamina_vswitch.io.backends.junction import Junction
-    from lamina_vswitch.plane.lanes import PacketLane, Wire
+    from lamina_vswitch.plane.kernel_ports import PacketLane, Wire
     from lamina_vswitch.plane.switching import Plane
 
 _ETH_P_ALL = 3
@@ -94,7 +94,7 @@ class PacketBackend:
 
     def quicken(self, plane: Plane) -> None:
         """Go on by the plane, which is loaded now."""
-        from lamina_vswitch.plane.lanes import PacketLane, Wire
+        from lamina_vswitch.plane.kernel_ports import PacketLane, Wire
 
         ring, wire = self._ring, Wire(self._out.fileno(), is_socket=True, bare_file=self._bare.fileno())
         lane = PacketLane(self._in.fileno(), ring.memory, ring.slot_bytes, ring.slots, ring.next)

@@ -19,7 +19,7 @@ import socket
 import struct
 
 from lamina_vswitch.domain.backend.vnet import LAYOUT, from_kernel
-from lamina_vswitch.domain.frame import HEADER_BYTES, TAG_BYTES
+from lamina_vswitch.domain.frames.header import HEADER_BYTES, TAG_BYTES
 
 SOL_PACKET = 263
 _RX_RING, _STATISTICS, _COPY_THRESHOLD, _VERSION = 5, 6, 7, 10

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.offload.entry import admitted
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.offload.ingress import admitted
 from lamina_vswitch.engines.interface import SwitchEngine
 
 if TYPE_CHECKING:
     from lamina_vswitch.plane.bursts import Burst
-    from lamina_vswitch.plane.lanes import Wire
+    from lamina_vswitch.plane.kernel_ports import Wire
     from lamina_vswitch.plane.switching import Plane
 
 

@@ -12,8 +12,8 @@ from lamina_kit.clock import Clock
 from lamina_vswitch.domain.backend.address import SocketAddress
 from lamina_vswitch.domain.backend.definition import BackendState
 from lamina_vswitch.domain.backend.deframer import Deframer, framed
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.offload.features import Takes
 from lamina_vswitch.io.backends.datagram import bind, in_use
 from lamina_vswitch.io.backends.port_end import PortEnd
 

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 from lamina_vswitch.domain.backend.definition import BackendState, Tap
 from lamina_vswitch.domain.backend.vnet import LAYOUT, from_kernel, to_kernel
-from lamina_vswitch.domain.offload.spread import flow_hash
-from lamina_vswitch.domain.offload.takes import Takes
+from lamina_vswitch.domain.offload.features import Takes
+from lamina_vswitch.domain.offload.flow_hash import flow_hash
 from lamina_vswitch.io.backends.backend import sorted_out
-from lamina_vswitch.io.backends.outlet import MOST_AT_ONCE, Outlet
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import lacking, refusal
+from lamina_vswitch.io.backends.transmit_queue import MOST_AT_ONCE, Outlet
 
 if TYPE_CHECKING:
-    from lamina_vswitch.plane.lanes import TapLane, Wire
+    from lamina_vswitch.plane.kernel_ports import TapLane, Wire
     from lamina_vswitch.plane.switching import Plane
 
 _TUNSETIFF, _TUNSETOFFLOAD, _TUNSETCARRIER = 0x400454CA, 0x400454D0, 0x400454E2
@@ -77,7 +77,7 @@ class TapBackend:
 
     def quicken(self, plane: Plane) -> None:
         """Go on by the plane, which is loaded now. Where there are several queues, Python chooses among them."""
-        from lamina_vswitch.plane.lanes import TapLane, Wire
+        from lamina_vswitch.plane.kernel_ports import TapLane, Wire
 
         self._plane = plane
         self._lanes = {file: TapLane(file) for file in self._files}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lamina_vswitch.domain.backend.definition import BackendState, Veth
-from lamina_vswitch.domain.offload.takes import PLAIN, Takes
+from lamina_vswitch.domain.offload.features import PLAIN, Takes
 from lamina_vswitch.engines.interface import DeviceEngine, SwitchEngine
 from lamina_vswitch.io.backends.refusals import lacking
 

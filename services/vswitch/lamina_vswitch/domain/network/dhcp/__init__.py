@@ -1,0 +1,1 @@
+"""The addresses of a network: leases, and the protocol that gives them."""

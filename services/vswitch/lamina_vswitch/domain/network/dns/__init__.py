@@ -1,0 +1,1 @@
+"""The names of a network: zones, and the protocol that answers for them."""

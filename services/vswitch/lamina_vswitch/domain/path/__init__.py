@@ -1,0 +1,1 @@
+"""The way of one frame through all of a host, hop by hop."""

@@ -1,0 +1,1 @@
+"""One switch: who is where, and what becomes of each frame."""

@@ -1,0 +1,1 @@
+"""The ports that lead out of a switch: what users define of them, and how they share frames."""

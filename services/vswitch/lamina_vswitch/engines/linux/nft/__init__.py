@@ -1,0 +1,1 @@
+"""Policies as rules of nf_tables, and those rules in the kernel."""

@@ -1,0 +1,1 @@
+"""Definitions in SQLite: a module for each kind, all in one database."""
