@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lamina_net.address import Subnet
-from lamina_vswitch.domain.nat.forwards import ForwardDefinition
-from lamina_vswitch.domain.nat.packet import TCP, UDP
-from lamina_vswitch.engines.linux.nat_rules import NatWanted, ruleset
+from lamina_net.packets.address import Subnet
+from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition
+from lamina_vswitch.domain.nat.packets.packet import TCP, UDP
+from lamina_vswitch.engines.linux.nat.rules import NatWanted, ruleset
 
 PLAIN = NatWanted("lnat-00c0ffee", 0x0A050001, (Subnet(0x0A050000, 24),), 32768, 60999, 65536, 8192)
 FULL = replace(

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lamina_vswitch.domain.drop import DropReason
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security, Shaping, StormControl
-from lamina_vswitch.engines.linux.nft_rules import FilteredPort, changed, forgotten, made, unmade
+from lamina_vswitch.engines.linux.nft.rules import FilteredPort, changed, forgotten, made, unmade
 
 POLICIES = {
     "kept by others: isolation, rates": PolicyInForce(

@@ -9,8 +9,8 @@ from typing import Any
 from lamina_vswitch.domain.capture.capture import Capture
 from lamina_vswitch.domain.capture.observer import Direction
 from lamina_vswitch.domain.capture.selection import Selection
-from lamina_vswitch.domain.drop import DropReason
-from lamina_vswitch.domain.laden import laden
+from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.frames.metadata import laden
 
 SWITCH = "hosts/h1/switches/s1"
 FRAME = bytes.fromhex("ffffffffffff 020000000001 88b5") + b"hello"

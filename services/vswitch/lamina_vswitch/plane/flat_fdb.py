@@ -237,7 +237,9 @@ def _entry(row: list[int], aside: list[int], base: int) -> Entry:
     """Return the entry that a record and what is aside of it tell; `base` is the time from which records count."""
     port = row[1] & mac_table.PORT_MASK | row[0] >> mac_table.UPPER_SHIFT & mac_table.UPPER_MASK
     time = row[1] >> mac_table.TIME_SHIFT
-    return Entry(port, aside[1], True, aside[0]) if time == mac_table.ALWAYS else Entry(port, base + time, False, aside[0])
+    if time == mac_table.ALWAYS:
+        return Entry(port, aside[1], True, aside[0])
+    return Entry(port, base + time, False, aside[0])
 
 
 def _ports(rows: Any) -> Any:

@@ -1,7 +1,7 @@
 """The translator of one router: virtual servers, and the outside of a NAT network, over one table.
 
-What a router asks is in `domain/network/router/hooks.py`. A packet to a virtual server goes to the balancer; one to the router
-itself belongs to a flow of the balancer or of the gateway, or to nobody here; one for the outside goes to it.
+What a router asks is in `domain/network/router/hooks.py`. A packet to a virtual server goes to the balancer; one to the
+router itself belongs to a flow of the balancer or of the gateway, or to nobody here; one for the outside goes to it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The MAC table of the plane: open addressing over (address, VLAN), and a heap for ageing; all compiled.
 
-It is the table of `domain/switch/fdb.py` in flat memory, entry for entry: the same ageing in closed form, the same heap whose
-times are never later than the true ones, the same limit. What is needed for each frame is in records of 16 bytes, four
-of which share a cache line: the home of a record is a line, whose four keys are compared at once. Probing is linear,
-and a removal moves later records back, so that there are no gravestones, and the free places of a line are its last
-ones. The home of a record depends on a secret number: who sends frames cannot choose addresses that fall together.
+It is the table of `domain/switch/fdb.py` in flat memory, entry for entry: the same ageing in closed form, the same heap
+whose times are never later than the true ones, the same limit. What is needed for each frame is in records of 16 bytes,
+four of which share a cache line: the home of a record is a line, whose four keys are compared at once. Probing is
+linear, and a removal moves later records back, so that there are no gravestones, and the free places of a line are its
+last ones. The home of a record depends on a secret number: who sends frames cannot choose addresses that fall together.
 
     record   0  8  key: address (little-endian) · 4096 + VLAN, with bit 63 set; 0 when the place is free.
                    Bits 60 to 62 are no part of the key, but bits 14 to 16 of the port's slot

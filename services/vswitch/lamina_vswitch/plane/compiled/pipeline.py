@@ -138,7 +138,8 @@ def known_route(
         time = mac_table.seen(origin)
         lives = load64(origin) == source_entry and time > oldest and time != mac_table.ALWAYS
         reached = load64(known) != 0 and mac_table.seen(known) > oldest
-        if lives and reached and load64(origin + 8) & mac_table.PORT_MASK == fresh & mac_table.PORT_MASK and target & GROUP == 0:
+        stays = load64(origin + 8) & mac_table.PORT_MASK == fresh & mac_table.PORT_MASK
+        if lives and reached and stays and target & GROUP == 0:
             slot = mac_table.port_of(known)
             row = ports + (slot << layout.ROW_SHIFT)
             there = load64(row + layout.STATE) & _BOTH == _BOTH and load64(row + layout.ROW_VLAN) == vlan

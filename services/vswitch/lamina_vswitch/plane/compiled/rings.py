@@ -1,7 +1,7 @@
 """Rings in shared memory, compiled: one producer, one consumer, each of which takes the other for hostile.
 
-Layout: `domain/port/ring_layout.py`. An index is read once in a run and checked; a length is read once and checked against
-the slot before anything else is done with it.
+Layout: `domain/port/ring_layout.py`. An index is read once in a run and checked; a length is read once and checked
+against the slot before anything else is done with it.
 """
 
 from __future__ import annotations

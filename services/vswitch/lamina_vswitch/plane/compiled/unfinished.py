@@ -1,8 +1,8 @@
 """Frames that the kernel leaves unfinished, compiled: which of them pass to another device of the kernel as they are.
 
 Right before each frame from the kernel lies its header (`domain/backend/vnet.py`). What is certain to be in order by
-the rules of `domain/offload/ingress.py` is CARRIED: a sum that is missing, or TCP over IPv4 or IPv6 in segments, without
-a tag, options of IPv6 or fragments. Everything else is LADEN, and the reference looks at it.
+the rules of `domain/offload/ingress.py` is CARRIED: a sum that is missing, or TCP over IPv4 or IPv6 in segments,
+without a tag, options of IPv6 or fragments. Everything else is LADEN, and the reference looks at it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ the frame out at the port's device. An access port needs none of this (`engines/
 
 Between the two, the rest of a tag (priority and drop eligibility, and whether it was a provider's) travels in the mark
 of the packet, so that a frame which crosses from trunk to trunk keeps it. The number of its VLAN does too, for whoever
-watches the port: the *labeller* runs where copies of frames leave for this process (`engines/linux/devices/watches.py`).
+watches the port: the *labeller* runs where copies of frames leave for this process
+(`engines/linux/devices/watches.py`).
 
 Source: bpf-helpers(7) for the numbers of functions; `struct __sk_buff` of <linux/bpf.h> for the offsets.
 """

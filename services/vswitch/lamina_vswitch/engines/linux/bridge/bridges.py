@@ -1,8 +1,8 @@
 """One switch on the kernel: a bridge for each of its VLANs, a TAP for each port in each VLAN that the port carries.
 
-What a switch shall be is the `Switch` of `domain/switch/topology.py`; `settle` brings the kernel there, and asks for nothing
-that is so already. A trunk has a leg in every VLAN that has a bridge; a VLAN that only trunks carry gets its bridge
-with its first frame.
+What a switch shall be is the `Switch` of `domain/switch/topology.py`; `settle` brings the kernel there, and asks for
+nothing that is so already. A trunk has a leg in every VLAN that has a bridge; a VLAN that only trunks carry gets its
+bridge with its first frame.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Decisions of the kernel: what lets a frame in is decided here, what becomes of it then the kernel decides.
 
-The rules of `domain/switch/decision.py` are read beside, over the mirror of the kernel's table. They say in words why a frame
-goes where it goes, and whether the kernel did what they say; where it did something else, its word stands.
+The rules of `domain/switch/decision.py` are read beside, over the mirror of the kernel's table. They say in words why a
+frame goes where it goes, and whether the kernel did what they say; where it did something else, its word stands.
 """
 
 from __future__ import annotations

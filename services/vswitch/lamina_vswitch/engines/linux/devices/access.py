@@ -1,8 +1,8 @@
 """Access ports that are devices of the kernel: the device is itself a port of the bridge of its VLAN.
 
 A frame without a tag costs what it costs at any port of a bridge: nothing stands in its way but the rules of nf_tables,
-where there are any. See `engines/linux/bpf/access.py` for frames with a tag, and for the gate that stands before the bridge until the
-rules of the port hold, and while what comes in is shaped.
+where there are any. See `engines/linux/bpf/access.py` for frames with a tag, and for the gate that stands before the
+bridge until the rules of the port hold, and while what comes in is shaped.
 
 Whether frames pass the port follows the carrier of the device: the kernel makes a port of a bridge pass them again
 when a carrier comes, whatever was set before. So a port that shall take no part is no port of the bridge.

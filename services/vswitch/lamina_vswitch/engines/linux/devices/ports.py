@@ -1,8 +1,9 @@
 """Ports that are devices of the kernel: frames between two of them never come into this process.
 
 The device is one end of a pair. The other end is an interface of the machine, for a user to give an address to, or to
-move into the namespace of a container. What a policy says is rules of nf_tables at the port's legs (`engines/linux/nft/rules.py`) and
-token buckets (`rates.py`); tags are put on and taken off by programs (`engines/linux/bpf/trunk.py`).
+move into the namespace of a container. What a policy says is rules of nf_tables at the port's legs
+(`engines/linux/nft/rules.py`) and token buckets (`rates.py`); tags are put on and taken off by programs
+(`engines/linux/bpf/trunk.py`).
 
 Source: veth(4), packet(7); include/uapi/linux/if_link.h of Linux 6.18 (`struct rtnl_link_stats64`).
 """

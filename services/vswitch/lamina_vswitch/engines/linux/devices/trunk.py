@@ -1,7 +1,8 @@
 """The legs of trunks in the kernel: for each VLAN that a port carries a pair of devices, one end a port of its bridge.
 
-See `engines/linux/bpf/trunk.py` for what the programs do. The second end of a pair serves only to give the first one a carrier. Maps
-and programs live as long as the devices that they are attached to; this object keeps the maps to change them.
+See `engines/linux/bpf/trunk.py` for what the programs do. The second end of a pair serves only to give the first one a
+carrier. Maps and programs live as long as the devices that they are attached to; this object keeps the maps to change
+them.
 
 Source: veth(4); net/core/link_watch.c of Linux 6.18.
 """

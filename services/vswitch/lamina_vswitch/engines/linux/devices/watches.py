@@ -1,7 +1,7 @@
 """Watching ports that are devices of the kernel: frames that only the kernel has come here as copies.
 
     leg ── rules ──┬── bridge            what comes in: nf_tables copy a frame where its fate is known, the mark of the
-                   └── w ═ wx ─ socket   packet tells it; the labeller (`engines/linux/bpf/trunk.py`) writes the mark into a tag
+                   └── w ═ wx ─ socket   packet tells it; the labeller (`bpf/trunk.py`) writes the mark into a tag
     bridge ── leg ── d ─┬─ interface     what leaves: a packet socket at the port's device, behind its token bucket
                         └─ socket
 

@@ -166,7 +166,7 @@ def _filters(wanted: NatWanted) -> list[str]:
 
 
 def _reach(wanted: NatWanted) -> list[str]:
-    """Return which destinations a flow may have: as `domain/nat/sockets/reach.py` has it, but 127.0.0.0/8 is never one."""
+    """Return which destinations a flow may have: those of `domain/nat/sockets/reach.py`, but never 127.0.0.0/8."""
     forbidden = f"counter name {drops_counter(DropReason.NAT_DESTINATION_FORBIDDEN)} reject with icmp admin-prohibited"
     # A forwarded port of the network itself may be reached. Whatever else was rewritten by rules of the machine, as
     # ports of containers are, is judged by what the device named, and does not lead where nothing may.
