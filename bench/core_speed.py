@@ -21,8 +21,8 @@ from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.engines.interface import CoreEngine, CoreRun
-from lamina_hardware.io.core_path import choose
-from lamina_hardware.io.emulator import DATA_RIGHTS, Emulator
+from lamina_hardware.io.cores.path import choose
+from lamina_hardware.io.emulator.api import DATA_RIGHTS, Emulator
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.server import build
 from lamina_kit.bus.memory import MemoryBus

@@ -22,7 +22,7 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
 from lamina_hardware.config import HardwareConfig
-from lamina_hardware.domain.contexts import Handle
+from lamina_hardware.domain.contexts.context import Handle
 from lamina_hardware.engines.interface import CoreRun
 from lamina_hardware.server import build
 from lamina_kit.bus.memory import MemoryBus

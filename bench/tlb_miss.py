@@ -16,9 +16,9 @@ from pathlib import Path
 from unicorn import x86_const
 
 from lamina_hardware.engines.interface import CoreRun
-from lamina_hardware.io import emulator
-from lamina_hardware.io.core_path import choose
-from lamina_hardware.io.emulator import Emulator
+from lamina_hardware.io.cores.path import choose
+from lamina_hardware.io.emulator import api
+from lamina_hardware.io.emulator.api import Emulator
 from lamina_hardware.io.reset import reset_registers
 from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.bus.run_page import DIRTY_ALL, ExitReason, RunPage
@@ -80,9 +80,9 @@ class Peer:
         self.engine = Emulator()
         self.engine.map(0, RAM, bus.base)
         self.engine.write_msr(0xC000_0080, 0xD01)
-        self.engine.write(emulator.REG_CR4, 0x620)
+        self.engine.write(api.REG_CR4, 0x620)
         self.engine.write(x86_const.UC_X86_REG_CR3, ROOT)
-        self.engine.write(emulator.REG_CR0, 0x8001_0033)
+        self.engine.write(api.REG_CR0, 0x8001_0033)
 
     def run(self) -> None:
         """Runs the program at TEXT to its system call."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from lamina_hardware.domain.contexts import Handle
+from lamina_hardware.domain.contexts.context import Handle
 from lamina_hardware.domain.dirty_logs import DirtyLog, DirtyLogs, Piece
 from lamina_hardware.engines.interface import SharedState
-from lamina_hardware.requests import Requests
+from lamina_hardware.request_ids import Requests
 from lamina_kit.bus.memory import MemoryBus
 
 _AT_ONCE = 1 << 20

@@ -8,9 +8,9 @@ from typing import NoReturn
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.engines.interface import CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
-from lamina_hardware.io.core_path import choose
+from lamina_hardware.io.cores.path import choose
+from lamina_hardware.io.cores.time_slice import TimeSlice
 from lamina_hardware.io.kvm import abi
-from lamina_hardware.io.pace import Pace
 from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.errors import FailedPrecondition, Unimplemented
 
@@ -41,10 +41,10 @@ def choose_cores(engine: ModelEngine, wanted: str, state_dir: Path, bus: MemoryB
     return CorePath("none", _why_none(), (), _refuse)
 
 
-def pace_of(path: CorePath, config: HardwareConfig, mode: str) -> Pace:
+def time_slice_of(path: CorePath, config: HardwareConfig, mode: str) -> TimeSlice:
     """Returns how long grants of a core path last; `mode` is that of the stack's clock."""
     slowdown = PORTABLE_SLOWDOWN if path.name == "portable" else 1
-    return Pace(
+    return TimeSlice(
         config.inline_instructions // slowdown,
         config.slice_instructions // slowdown,
         config.threads and mode == "real",

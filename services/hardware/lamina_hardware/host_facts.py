@@ -7,11 +7,11 @@ from functools import partial
 
 from lamina.hardware.v1 import topology_pb2 as pb
 
-from lamina_hardware.devices import HostDevices
-from lamina_hardware.domain.devices import DeviceKind, DeviceState
+from lamina_hardware.devices.devices import HostDevices
+from lamina_hardware.devices.kernel import KernelDevice
+from lamina_hardware.domain.devices.device import DeviceKind, DeviceState
 from lamina_hardware.domain.host import cpus, facilities, memory, pci, processor
 from lamina_hardware.io.host_files import HostFiles
-from lamina_hardware.kernel_device import KernelDevice
 
 _MOST_CONFIGURATION = 4096
 _SEGMENTS = 0x10000

@@ -10,42 +10,43 @@ from lamina.common.v1 import handle_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import topology_pb2
 
-from lamina_hardware import convert, topology
-from lamina_hardware.changes import group_change, update_context
+from lamina_hardware import topology
 from lamina_hardware.config import HardwareConfig
-from lamina_hardware.control_state import ControlState
-from lamina_hardware.device_faults import DeviceFaults
-from lamina_hardware.devices import HostDevices
+from lamina_hardware.contexts.exit_controls import ControlState
+from lamina_hardware.contexts.posted_writes import PostedWrites
+from lamina_hardware.contexts.registers import RegisterAccess
+from lamina_hardware.contexts.updates import group_change, update_context
+from lamina_hardware.convert import cpu
+from lamina_hardware.devices.devices import HostDevices
+from lamina_hardware.devices.disk import DiskDevices
+from lamina_hardware.devices.disks import Disks
+from lamina_hardware.devices.dma_domains import HostDomains
+from lamina_hardware.devices.interrupt_routes import InterruptRoutes
+from lamina_hardware.devices.nics import HostNics
+from lamina_hardware.devices.wires import HostWires
 from lamina_hardware.dirty_logs import HostDirtyLogs
-from lamina_hardware.disk_devices import DiskDevices
-from lamina_hardware.disk_faults import DiskFaults
-from lamina_hardware.disks import Disks
-from lamina_hardware.dma_domains import HostDomains
-from lamina_hardware.domain.contexts import Context, Handle
-from lamina_hardware.domain.devices import Device
+from lamina_hardware.domain.contexts.context import Context, Handle
+from lamina_hardware.domain.contexts.run_groups import RunGroup
+from lamina_hardware.domain.devices.device import Device
 from lamina_hardware.domain.machine_events import CoreChange, DeviceChange, DeviceNews, MachineEvents, News
-from lamina_hardware.domain.run_groups import RunGroup
-from lamina_hardware.engine_cores import check_clock, check_cores, choose_cores, count_cores, pace_of
+from lamina_hardware.engine_cores import check_clock, check_cores, choose_cores, count_cores, time_slice_of
 from lamina_hardware.engines.interface import CoreEngine, CorePath
 from lamina_hardware.engines.model.engine import ModelEngine
-from lamina_hardware.faults import HardwareFaults
+from lamina_hardware.faults.devices import DeviceFaults
+from lamina_hardware.faults.disks import DiskFaults
+from lamina_hardware.faults.host import HardwareFaults
+from lamina_hardware.faults.nics import NicFaults
 from lamina_hardware.host_facts import HostFacts
-from lamina_hardware.interrupt_routes import InterruptRoutes
+from lamina_hardware.io.cores.dispatcher import Dispatcher
+from lamina_hardware.io.cores.lazy import LazyCore
 from lamina_hardware.io.disk_files import DiskFolder
-from lamina_hardware.io.dispatcher import Dispatcher
 from lamina_hardware.io.host_files import HostFiles
-from lamina_hardware.io.late_core import LateCore
+from lamina_hardware.io.register_file import seed
 from lamina_hardware.io.reset import reset_registers
 from lamina_hardware.memory import HostMemory
 from lamina_hardware.names import Names
-from lamina_hardware.nic_faults import NicFaults
-from lamina_hardware.nics import HostNics
 from lamina_hardware.performance import Performance
-from lamina_hardware.posted_writes import PostedWrites
-from lamina_hardware.register_file import seed
-from lamina_hardware.registers import RegisterAccess
-from lamina_hardware.requests import Requests
-from lamina_hardware.wires import HostWires
+from lamina_hardware.request_ids import Requests
 from lamina_kit.bus.file import Identity
 from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.bus.run_page import RunPage
@@ -85,8 +86,8 @@ class Machine:
         engine_class = load_engine("hardware", environment.layer.engine)
         check_clock(engine_class, environment.layer.engine, environment.clock.mode)
         self.engine: ModelEngine = engine_class(count_cores(engine_class, config.cores), config.run_pages)
-        self._below = HostFacts(HostFiles(Path(config.host_root)))
-        self.facts = self._below if self.engine.shows_host else None
+        self._real_host = HostFacts(HostFiles(Path(config.host_root)))
+        self.facts = self._real_host if self.engine.shows_host else None
         self._requests = Requests()
         self._running = False
         self.record = environment.layer.events.record
@@ -121,10 +122,10 @@ class Machine:
         self.path = choose_cores(self.engine, config.core_path, environment.state_dir, self.bus)
         self.path.shared.note = self._note_stuck
         layer.capabilities = self.path.capabilities
-        cores: list[CoreEngine] = [LateCore(self.path) for _ in range(self.engine.core_count)]
-        pace = pace_of(self.path, config, environment.clock.mode)
+        cores: list[CoreEngine] = [LazyCore(self.path) for _ in range(self.engine.core_count)]
+        time_slice = time_slice_of(self.path, config, environment.clock.mode)
         self.dispatcher = Dispatcher(
-            self.engine, cores, self.bus, environment.clock, pace, self._note_throttled, self._note_lost
+            self.engine, cores, self.bus, environment.clock, time_slice, self._note_throttled, self._note_lost
         )
         self.dispatcher.start()
         self.controls = ControlState(self.dispatcher, self.path.capabilities)
@@ -220,7 +221,7 @@ class Machine:
             memory_bytes=self._config.memory_bytes,
             core_path=self.path.name,
             core_path_reason=self.path.reason,
-            counters=convert.counters(self.engine.totals(self.dispatcher.counts)),
+            counters=cpu.counters(self.engine.totals(self.dispatcher.counts)),
             tsc_frequency_hz=self.path.shared.tsc_frequency_hz(),
         )
 
@@ -228,7 +229,7 @@ class Machine:
         """Returns what the machine consists of."""
         if self.facts is not None:
             return await self.facts.topology()
-        name = await self._below.processor() if self.engine.cores_of == "kvm" else ""
+        name = await self._real_host.processor() if self.engine.cores_of == "kvm" else ""
         cores, memory_bytes = self._config.cores, self._config.memory_bytes
         return topology.model(cores, memory_bytes, self.path, has_iommu=True, processor=name)
 
@@ -240,7 +241,7 @@ class Machine:
         """Returns the cores as messages."""
         arbiter = self.engine.arbiter
         return [
-            convert.core(n, run, arbiter.lost[n], self.dispatcher.counts(n), self.names)
+            cpu.core(n, run, arbiter.lost[n], self.dispatcher.counts(n), self.names)
             for n, run in enumerate(arbiter.running)
         ]
 
@@ -254,7 +255,7 @@ class Machine:
         known = self._requests.find("group", request.request_id)
         if isinstance(known, RunGroup) and known in self.engine.groups.entries():
             return known
-        wish = convert.run_group_wish(request, self.names, self.engine.core_count, owner, self.clock.now_ns())
+        wish = cpu.run_group_wish(request, self.names, self.engine.core_count, owner, self.clock.now_ns())
         group = self.engine.groups.create(wish)
         self.record(
             self.names.format_run_group(group.name),
@@ -277,7 +278,7 @@ class Machine:
         if isinstance(known, Context) and known in self.engine.contexts.entries():
             return known
         check_cores(self.engine)
-        wish = convert.context_wish(request.context, self.names, self.bus.size, owner)
+        wish = cpu.context_wish(request.context, self.names, self.bus.size, owner)
         self.controls.check_creation(exceptions=wish.exceptions, cpuid=wish.cpuid, syscall=wish.syscall, eptp=wish.eptp)
         made = self.engine.create_context(wish)
         view = self.bus.run_page(made.run_page)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lamina.hardware.v1 import hardware_pb2 as pb
 
-from lamina_hardware.domain.paging_mode import Controls
-from lamina_hardware.domain.walk import FOUR_LEVEL, Access, Memory, Walk, translate
+from lamina_hardware.domain.paging.mode import Controls
+from lamina_hardware.domain.paging.walk import FOUR_LEVEL, Access, Memory, Walk, translate
 from lamina_kit.bus.memory import FAILED, MemoryBus
 from lamina_kit.checks import Checks
 from lamina_kit.errors import DataLoss, OutOfRange

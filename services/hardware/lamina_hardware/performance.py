@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lamina_hardware.domain.contexts import Context
-from lamina_hardware.domain.costs import CostTable, Price
-from lamina_hardware.domain.counts import Counts
-from lamina_hardware.domain.tlb import TlbContent
-from lamina_hardware.io.observation import Accesses, Observation
+from lamina_hardware.domain.contexts.context import Context
+from lamina_hardware.domain.contexts.costs import CostTable, Price
+from lamina_hardware.domain.contexts.counts import Counts
+from lamina_hardware.domain.paging.tlb import TlbContent
+from lamina_hardware.io.emulator.observation.queue import Accesses, Observation
 from lamina_kit.errors import FailedPrecondition, OutOfRange, Unimplemented
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from lamina.hardware.v1 import (
 )
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
-from lamina_hardware import clock
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.machine import Machine
 from lamina_hardware.metrics import families
+from lamina_hardware.serving import clock
 from lamina_hardware.serving.cpu import CpuServicer
 from lamina_hardware.serving.devices import DevicesServicer
 from lamina_hardware.serving.disks import DisksServicer

@@ -14,9 +14,9 @@ from lamina.hardware.v1 import clock_pb2 as pb
 from lamina.hardware.v1 import clock_pb2_grpc as rpc
 from tests.contract import outside
 
-from lamina_hardware.clock import SERVICE_NAME
 from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build
+from lamina_hardware.serving.clock import SERVICE_NAME
 from lamina_kit.clock import RealClock
 from lamina_kit.clock_control import MAX_ADVANCE_NS, MAX_RATE_PERMILLE
 from lamina_kit.errors import LaminaError

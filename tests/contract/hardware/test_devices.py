@@ -21,8 +21,8 @@ from tests.contract.hardware.device_bench import (  # noqa: F401 (variant is a f
     variant,
 )
 
-from lamina_hardware.domain.devices import DeviceKind
-from lamina_hardware.domain.dma_engine import DmaEngine
+from lamina_hardware.domain.devices.device import DeviceKind
+from lamina_hardware.domain.devices.dma_engine import DmaEngine
 from lamina_kit.bus.dma import DMA_BASE
 
 pytestmark = pytest.mark.inside  # sessions, domains and the log of faults of a machine that nobody used before

@@ -12,7 +12,7 @@ from tests.contract.hardware.kvm_bench import variant
 from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_hardware.io.kvm import core as core_module
 from lamina_hardware.io.kvm.core import KvmCore
-from lamina_hardware.io.kvm.quick import DONE, step
+from lamina_hardware.io.kvm.fast_round import DONE, step
 from lamina_hardware.io.kvm.vm import KvmHost
 from lamina_hardware.io.reset import reset_registers
 from lamina_kit.bus.memory import MemoryBus

@@ -16,7 +16,7 @@ from tests.contract.hardware.snippets.cores import emulates
 
 from lamina_hardware.io.kvm import core
 from lamina_hardware.io.kvm.core import KvmCore
-from lamina_hardware.io.kvm.quick import DONE, ENTERED, step
+from lamina_hardware.io.kvm.fast_round import DONE, ENTERED, step
 from lamina_hardware.io.kvm.vm import KvmHost
 from lamina_kit.bus.run_page import ACCESS_READ, ACCESS_WRITE, DIRTY_GPRS, GPR_NAMES, ExitReason
 

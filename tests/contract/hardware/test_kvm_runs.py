@@ -13,7 +13,7 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from tests.contract.hardware.conftest import EPT_A, EPT_ALL, EPT_D, KERNEL_DATA, RW, P
 from tests.contract.hardware.kvm_bench import KERNEL_AT, NOTHING, bench, guest_of, variant
 
-from lamina_hardware.domain.exit_controls import KEPT_MSRS
+from lamina_hardware.domain.contexts.exit_controls import KEPT_MSRS
 from lamina_kit.bus.run_page import ACCESS_EXECUTE, ACCESS_READ, ACCESS_WRITE, DIRTY_GPRS, DIRTY_RIP, ExitReason
 from lamina_kit.paging import EPT_PS, PAGE_SIZE
 from lamina_kit.rpc import status

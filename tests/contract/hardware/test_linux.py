@@ -22,7 +22,7 @@ from tests.contract.hardware.conftest import power_on
 from tests.contract.hardware.device_bench import DMA0, Driver, Owner, Tables, reason
 from tests.unit.hardware.host_trees import PCI, two_sockets, write
 
-from lamina_hardware.domain.pci import PciIdentity, configuration
+from lamina_hardware.domain.devices.pci import PciIdentity, configuration
 from lamina_hardware.io.kvm import abi
 from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.engines import engines_of

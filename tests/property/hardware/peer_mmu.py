@@ -1,7 +1,7 @@
 """The emulator's own MMU as a peer of our walkers: one access at a time, with any tables and control bits.
 
 A tiny program makes the access at CPL 0 or 3 and ends in INT3; what the emulator raises is the outcome. Its translation
-is not ours: nothing of `lamina_hardware.io.walker` runs here.
+is not ours: nothing of `lamina_hardware.io.emulator.walks.walker` runs here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
-from lamina_hardware.io import emulator
-from lamina_hardware.io import unicorn_layout as at
+from lamina_hardware.io.emulator import api
+from lamina_hardware.io.emulator.state import unicorn_layout as at
 
 READ, WRITE, FETCH = 1, 2, 3
 _PROGRAMS_64 = {READ: "488b07cc", WRITE: "488937cc", FETCH: "ffe7"}
@@ -126,11 +126,11 @@ class PeerMmu:
 
     def _find_env(self) -> int:
         """Returns where the register file lies, as `unicorn_core.find_state` finds it."""
-        head = emulator.peek(self._engine.value or 0, 2000) or b""
+        head = api.peek(self._engine.value or 0, 2000) or b""
         for pointer in np.frombuffer(head, dtype=np.uint64).tolist():
             if pointer & 7 or not 0x10000 < pointer < 1 << 47:
                 continue
-            found = emulator.peek(pointer + at.ENV_POINTER_IN_CPU, 8)
+            found = api.peek(pointer + at.ENV_POINTER_IN_CPU, 8)
             if found is not None and int.from_bytes(found, "little") == pointer + at.ENV_IN_CPU:
                 return int(pointer) + at.ENV_IN_CPU
         raise AssertionError("the emulator's register file was not found")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lamina_hardware.domain.arbiter import Run
-from lamina_hardware.domain.contexts import Context, ContextState
-from lamina_hardware.domain.run_groups import ROOT, Change, RunGroup, Share
+from lamina_hardware.domain.contexts.arbiter import Run
+from lamina_hardware.domain.contexts.context import Context, ContextState
+from lamina_hardware.domain.contexts.run_groups import ROOT, Change, RunGroup, Share
 from lamina_hardware.engines.interface import Stopped
 from lamina_hardware.engines.model.engine import ContextWish, ModelEngine
 from lamina_kit.bus.run_page import ExitReason

@@ -8,11 +8,11 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina_hardware.domain import apic_page as at
-from lamina_hardware.domain.apic import NOTHING, REFUSED, Delivery, Ended, LocalApic, Message, Mode, Send
-from lamina_hardware.domain.apic_page import ApicPage, PostedInterrupts, Words, listed
-from lamina_hardware.domain.apic_timer import LEAST_PERIOD_NS, ApicTimer
-from lamina_hardware.domain.interrupt_messages import destinations, parse, problem
+from lamina_hardware.domain.apic import page as at
+from lamina_hardware.domain.apic.local_apic import NOTHING, REFUSED, Delivery, Ended, LocalApic, Message, Mode, Send
+from lamina_hardware.domain.apic.messages import destinations, parse, problem
+from lamina_hardware.domain.apic.page import ApicPage, PostedInterrupts, Words, listed
+from lamina_hardware.domain.apic.timer import LEAST_PERIOD_NS, ApicTimer
 
 PAGE, DESCRIPTOR = 0x1000, 0x2000
 SECOND = 1_000_000_000

@@ -6,10 +6,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.property.hardware.test_apic import make
 
-from lamina_hardware.domain import apic_page as at
-from lamina_hardware.domain import apic_state
-from lamina_hardware.domain.apic import LocalApic, Mode
-from lamina_hardware.domain.pending import Pending
+from lamina_hardware.domain.apic import page as at
+from lamina_hardware.domain.apic import state as apic_state
+from lamina_hardware.domain.apic.local_apic import LocalApic, Mode
+from lamina_hardware.domain.apic.pending import Pending
 
 WRITTEN = (
     at.TPR, at.EOI, at.LDR, at.DFR, at.SVR, at.ESR, at.ICR, at.ICR_HIGH, at.LVT_TIMER, at.LVT_LINT0, at.LVT_ERROR,

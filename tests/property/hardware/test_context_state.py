@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lamina.hardware.v1 import registers_pb2 as pb
 
-from lamina_hardware import context_state, register_checks, register_file
-from lamina_hardware.convert_registers import ALL_GROUPS, known_msrs, put_registers, registers
-from lamina_hardware.domain import register_rules as rules
-from lamina_hardware.domain.pending import Pending
+from lamina_hardware.contexts import register_checks
+from lamina_hardware.contexts import state as context_state
+from lamina_hardware.convert.registers import ALL_GROUPS, known_msrs, put_registers, registers
+from lamina_hardware.domain.apic.pending import Pending
+from lamina_hardware.domain.contexts import register_rules as rules
+from lamina_hardware.io import register_file
 from lamina_hardware.io.reset import reset_registers
 from lamina_kit.bus.run_page import CpuidEntry, RunPage
 from lamina_kit.errors import FailedPrecondition, InvalidArgument

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_hardware.domain.counts import COUNTERS, Counts, EventAccount
+from lamina_hardware.domain.contexts.counts import COUNTERS, Counts, EventAccount
 
 _CORES, _CONTEXTS = 2, 3
 

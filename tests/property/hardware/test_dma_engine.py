@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.hardware.io_world import PAGE, World
 
-from lamina_hardware.domain.dma_buffers import DmaBuffers
+from lamina_hardware.domain.devices.dma_buffers import DmaBuffers
 from lamina_kit.errors import LaminaError, ResourceExhausted
 
 FRAMES = 256

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.hardware.fake_physical import FakePhysical
 
-from lamina_hardware.domain.dma import DmaOutcome
-from lamina_hardware.domain.dma_tables import DmaTables, Mapping, runs
-from lamina_hardware.domain.second_stage import walk
+from lamina_hardware.domain.devices.dma import DmaOutcome
+from lamina_hardware.domain.iommu.second_stage import walk
+from lamina_hardware.domain.iommu.tables import DmaTables, Mapping, runs
 from lamina_kit.errors import AlreadyExists, ResourceExhausted
 from lamina_kit.paging import PAGE_SIZE, span
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina_hardware.domain.pending import Pending
+from lamina_hardware.domain.apic.pending import Pending
 from lamina_hardware.engines.interface import CoreRun
 from lamina_hardware.io.kvm.core import KvmCore
 from lamina_hardware.io.kvm.engine import KvmEngine

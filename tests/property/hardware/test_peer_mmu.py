@@ -17,7 +17,7 @@ import pytest
 from tests.property.hardware.peer_mmu import FETCH, READ, WRITE, PeerMmu, Seen
 from tests.property.hardware.test_walkers import Compiled
 
-from lamina_hardware.domain.paging_mode import (
+from lamina_hardware.domain.paging.mode import (
     CR0_PG,
     CR0_WP,
     CR4_PAE,
@@ -30,8 +30,8 @@ from lamina_hardware.domain.paging_mode import (
     PagingMode,
     controls_of,
 )
-from lamina_hardware.domain.walk import Access, Memory, Outcome, Walk, translate
-from lamina_hardware.io import control
+from lamina_hardware.domain.paging.walk import Access, Memory, Outcome, Walk, translate
+from lamina_hardware.io.emulator.state import control_block
 from lamina_kit.bus.memory import MemoryBus
 
 RAM = 64 << 20
@@ -214,15 +214,15 @@ def check(peers: Peers, maker: Maker, kinds: Counter[str], accesses: int) -> Non
             smap = cr4 & ~CR4_SMAP if ac and cpl < 3 else cr4
             outcome = peers.compiled.walk(maker.root, 0, va, ACCESSES[kind], cpl == 3, True, cr0, smap)
             assert outcome is found.outcome
-            assert outcome is not Outcome.TRANSLATED or peers.compiled.get(control.WALK_PA) == found.pa & ~0xFFF
+            assert outcome is not Outcome.TRANSLATED or peers.compiled.get(control_block.WALK_PA) == found.pa & ~0xFFF
         else:
             peers.compiled.set_legacy(cr0, cr4, efer)
             smap = cr4 & ~CR4_SMAP if ac and cpl < 3 else cr4
             outcome = peers.compiled.walk(maker.root, 0, va, ACCESSES[kind], cpl == 3, True, cr0, smap)
             assert outcome is found.outcome, (found, va, kind)
             if outcome is Outcome.PAGE_FAULT:
-                assert peers.compiled.get(control.FAULT_CODE) == found.error_code
-            assert outcome is not Outcome.TRANSLATED or peers.compiled.get(control.WALK_PA) == found.pa & ~0xFFF
+                assert peers.compiled.get(control_block.FAULT_CODE) == found.error_code
+            assert outcome is not Outcome.TRANSLATED or peers.compiled.get(control_block.WALK_PA) == found.pa & ~0xFFF
             for place, after in {step.entry_address: step.after for step in found.steps}.items():
                 assert peers.entry(place, maker.width) == after, (found, place)
         compare(peers, maker, found, (kind, va, cpl, ac), number * 2 + 0x1000)

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lamina_hardware.domain.paging_mode import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, Controls
-from lamina_hardware.domain.walk import Access, Memory, Outcome, translate
-from lamina_hardware.io import control, native, registers, unicorn_layout, walker
+from lamina_hardware.domain.paging.mode import CR0_WP, CR4_SMAP, CR4_SMEP, EFER_NXE, Controls
+from lamina_hardware.domain.paging.walk import Access, Memory, Outcome, translate
+from lamina_hardware.io import native
+from lamina_hardware.io.emulator.state import control_block, registers, unicorn_layout
+from lamina_hardware.io.emulator.walks import walker
 from lamina_kit.bus.memory import MemoryBus
 
 RAM = 8 << 20
@@ -34,22 +36,22 @@ class Compiled:
 
     def __init__(self, bus: MemoryBus) -> None:
         self.bus = bus
-        self.block = np.zeros(control.WORDS, dtype=np.uint64)
+        self.block = np.zeros(control_block.WORDS, dtype=np.uint64)
         self.registers = np.zeros(1024, dtype=np.uint64)
         self.page = np.zeros(512, dtype=np.uint64)
         self.set_efer(EFER_NXE)
         for index, value in (
-            (control.RAM_BASE, bus.base),
-            (control.RAM_SIZE, bus.size),
-            (control.STATE_BASE, bus.state_base),
-            (control.BUS_HEAD, bus.head_base),
-            (control.ENV, self.registers.ctypes.data),
-            (control.RUN_PAGE, self.page.ctypes.data),
+            (control_block.RAM_BASE, bus.base),
+            (control_block.RAM_SIZE, bus.size),
+            (control_block.STATE_BASE, bus.state_base),
+            (control_block.BUS_HEAD, bus.head_base),
+            (control_block.ENV, self.registers.ctypes.data),
+            (control_block.RUN_PAGE, self.page.ctypes.data),
         ):
             self.block[int(index)] = value
         for slot, address in native.LINKS.items():
             self.block[slot] = address
-        self._walk = _WALK(native.LINKS[int(control.L_WALK)])
+        self._walk = _WALK(native.LINKS[int(control_block.L_WALK)])
         assert walker.walk is not None
 
     def get(self, index: np.uint64) -> int:
@@ -60,10 +62,10 @@ class Compiled:
         self, root: int, eptp: int, va: int, access: Access, user: bool, effect: bool, cr0: int = CR0_WP, cr4: int = 0
     ) -> Outcome:
         """Walks; results are in the block."""
-        self.block[int(control.EPTP)] = eptp
+        self.block[int(control_block.EPTP)] = eptp
         kind = ACCESSES.index(access) + 1
         ended = self._walk(self.block.ctypes.data, root, va, kind, int(user), cr0, cr4, int(effect))
-        if ended == 2 and self.get(control.FAULT_MISCONFIGURED):
+        if ended == 2 and self.get(control_block.FAULT_MISCONFIGURED):
             return Outcome.EPT_MISCONFIGURATION
         return _OUTCOMES[ended]
 
@@ -145,15 +147,15 @@ def test_one_stage(compiled: Compiled, mapped: Pages, wanted: list[tuple[int, Ac
         page = va & ~0xFFF
         if outcome is Outcome.TRANSLATED:
             assert found.pa == pa
-            assert compiled.get(control.WALK_PA) == pa & ~0xFFF
+            assert compiled.get(control_block.WALK_PA) == pa & ~0xFFF
             dirty |= {page} if access is Access.WRITE else set()
             assert bool(bus.load64(entries[page]) & D) == (page in dirty)
             assert bus.load64(entries[page]) & A
-            allowed = compiled.get(control.WALK_RIGHTS)
+            allowed = compiled.get(control_block.WALK_RIGHTS)
             assert bool(allowed & 2) == (page in dirty and mapped[page][2])
             assert bool(allowed & 4) == (not mapped[page][4])
         else:
-            assert compiled.get(control.FAULT_CODE) == code
+            assert compiled.get(control_block.FAULT_CODE) == code
 
 
 def naive(mapped: Pages, va: int, access: Access, user: bool, end: int = RAM >> 12) -> tuple[Outcome, int, int]:
@@ -212,7 +214,7 @@ def test_two_stages(
         assert (found.outcome, found.error_code) == (outcome, code if outcome is Outcome.PAGE_FAULT else 0)
         assert compiled.walk(root, ept, va, access, user, False) is outcome
         if outcome is Outcome.TRANSLATED:
-            assert compiled.get(control.WALK_PA) == found.pa & ~0xFFF
+            assert compiled.get(control_block.WALK_PA) == found.pa & ~0xFFF
 
 
 @relaxed
@@ -244,10 +246,10 @@ def test_garbage_reaches_nothing(
             found = translate(memory, 0x1000, 0x2000 if two else 0, va, access, True)
             assert compiled.walk(0x1000, 0x2000 if two else 0, va, access, True, False) is found.outcome
             if found.outcome is Outcome.TRANSLATED:
-                assert compiled.get(control.WALK_PA) == found.pa & ~0xFFF
+                assert compiled.get(control_block.WALK_PA) == found.pa & ~0xFFF
                 assert found.pa < RAM
             if found.outcome is Outcome.PAGE_FAULT:
-                assert compiled.get(control.FAULT_CODE) == found.error_code
+                assert compiled.get(control_block.FAULT_CODE) == found.error_code
 
 
 entry_words = st.builds(
@@ -292,14 +294,14 @@ def test_controls_and_effects(
             found = translate(memory, 0x1000, eptp, va, access, user, controls)
             assert compiled.walk(0x1000, eptp, va, access, user, True, cr0, cr4) is found.outcome
             if found.outcome is Outcome.PAGE_FAULT:
-                assert compiled.get(control.FAULT_CODE) == found.error_code
+                assert compiled.get(control_block.FAULT_CODE) == found.error_code
             if found.outcome is Outcome.TRANSLATED:
-                assert compiled.get(control.WALK_PA) == found.pa & ~0xFFF
-                sizes = compiled.get(control.WALK_SHIFT), compiled.get(control.WALK_SECOND_SHIFT)
+                assert compiled.get(control_block.WALK_PA) == found.pa & ~0xFFF
+                sizes = compiled.get(control_block.WALK_SHIFT), compiled.get(control_block.WALK_SECOND_SHIFT)
                 assert 1 << min(sizes) == found.page_size
             stages = [step.table.startswith("EPT") for step in found.steps]
-            assert compiled.get(control.WALK_READS) == stages.count(False)
-            assert compiled.get(control.WALK_SECOND_READS) == stages.count(True)
+            assert compiled.get(control_block.WALK_READS) == stages.count(False)
+            assert compiled.get(control_block.WALK_SECOND_READS) == stages.count(True)
             foretold: dict[int, int] = {}
             for step in found.steps:  # a table that points at itself has its bits set more than once
                 foretold[step.entry_address] = foretold.get(step.entry_address, 0) | step.after

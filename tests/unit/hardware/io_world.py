@@ -9,14 +9,14 @@ from typing import Any
 
 from tests.unit.hardware.fake_physical import FakePhysical, FakeTimers
 
-from lamina_hardware.domain.devices import Device, DeviceKind, DeviceTable
-from lamina_hardware.domain.dma import DmaPort, DmaRefused, Transfer
-from lamina_hardware.domain.dma_buffers import DmaBuffers
-from lamina_hardware.domain.dma_domains import DmaDomain, DomainKind, DomainWish
-from lamina_hardware.domain.dma_engine import DmaEngine
-from lamina_hardware.domain.dma_tables import Mapping
-from lamina_hardware.domain.iommu import Iommu
-from lamina_hardware.domain.pci import PciIdentity
+from lamina_hardware.domain.devices.device import Device, DeviceKind, DeviceTable
+from lamina_hardware.domain.devices.dma import DmaPort, DmaRefused, Transfer
+from lamina_hardware.domain.devices.dma_buffers import DmaBuffers
+from lamina_hardware.domain.devices.dma_engine import DmaEngine
+from lamina_hardware.domain.devices.pci import PciIdentity
+from lamina_hardware.domain.iommu.domains import DmaDomain, DomainKind, DomainWish
+from lamina_hardware.domain.iommu.iommu import Iommu
+from lamina_hardware.domain.iommu.tables import Mapping
 from lamina_kit.bus.dma import DMA_BASE
 
 PAGE = 4096

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lamina_hardware.domain.dma import DmaOutcome, DmaRefused, PageNeeded
+from lamina_hardware.domain.devices.dma import DmaOutcome, DmaRefused, PageNeeded
 from lamina_hardware.domain.nic import descriptors
 from lamina_hardware.domain.nic.descriptors import TransmitContext, TransmitData
 from lamina_hardware.domain.nic.moderation import Moderation

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_hardware.domain.contexts import Context, ContextState, Handle
-from lamina_hardware.domain.run_groups import ROOT, RunGroup, Share
+from lamina_hardware.domain.contexts.context import Context, ContextState, Handle
+from lamina_hardware.domain.contexts.run_groups import ROOT, RunGroup, Share
 from lamina_hardware.engines.interface import Stopped
 from lamina_hardware.engines.model.engine import ContextWish, Ended, ModelEngine
 from lamina_kit.bus.run_page import ExitReason

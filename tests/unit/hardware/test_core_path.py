@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lamina_hardware.io import core_path
-from lamina_kit import numba_cache
+from lamina_hardware.io.cores import path
+from lamina_kit.bus import run_page
 
 
 def _ends(*outcomes: Any) -> Any:
@@ -31,35 +31,35 @@ def _done(last: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(autouse=True)
 def _own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
-    monkeypatch.setattr(core_path, "_cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(path, "_cache_folder", lambda: tmp_path / "cache")
 
 
 def test_a_self_test_that_came_to_an_end_is_not_repeated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What it found, good or bad, holds for the next start."""
     monkeypatch.setattr(subprocess, "run", _ends(_done("page faults differ", 1)))
-    first = core_path.examine(tmp_path)
+    first = path.examine(tmp_path)
     assert (first.passed, first.reason) == (False, "page faults differ")
-    assert core_path.examine(tmp_path) == first
+    assert path.examine(tmp_path) == first
 
 
 def test_a_self_test_that_took_too_long_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine that was busy once does not have the portable core for ever."""
     late = subprocess.TimeoutExpired("selftest", 300)
     monkeypatch.setattr(subprocess, "run", _ends(late, _done("ok")))
-    busy = core_path.examine(tmp_path)
+    busy = path.examine(tmp_path)
     assert not busy.passed and "did not end" in busy.reason
-    assert core_path.examine(tmp_path).passed
+    assert path.examine(tmp_path).passed
 
 
-@pytest.mark.parametrize("name", ["atomics.py", "runpage.py"])
+@pytest.mark.parametrize("name", path.COMPILED_IN)
 def test_a_verdict_ends_with_the_code_that_is_compiled_into_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A change there has compiled code forgotten: the self-test compiles it at the start, not the first run."""
-    for file in ("atomics.py", "runpage.py"):
+    for file in path.COMPILED_IN:
         (tmp_path / file).write_text("before")
-    monkeypatch.setattr(numba_cache, "__file__", str(tmp_path / "numba_cache.py"))
-    before = core_path.fingerprint()
-    assert core_path.fingerprint() == before
+    monkeypatch.setattr(run_page, "__file__", str(tmp_path / "run_page.py"))
+    before = path.fingerprint()
+    assert path.fingerprint() == before
     (tmp_path / name).write_text("changed")
-    assert core_path.fingerprint() != before
+    assert path.fingerprint() != before

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_hardware.domain.costs import Cost, CostTable, exit_event
-from lamina_hardware.domain.counts import COUNTERS, EVENTS, Counts
+from lamina_hardware.domain.contexts.costs import Cost, CostTable, exit_event
+from lamina_hardware.domain.contexts.counts import COUNTERS, EVENTS, Counts
 from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.errors import InvalidArgument
 

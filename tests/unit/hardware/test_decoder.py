@@ -7,7 +7,9 @@ import ctypes
 import numpy as np
 import pytest
 
-from lamina_hardware.io import control, decoder, native
+from lamina_hardware.io import native
+from lamina_hardware.io.emulator.code import decoder
+from lamina_hardware.io.emulator.state import control_block
 
 _DECODE = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_uint64, ctypes.c_uint64)
 
@@ -16,8 +18,8 @@ def decode(code: bytes) -> int:
     """Returns the packed description of an instruction."""
     assert decoder.decode is not None
     buffer = ctypes.create_string_buffer(code.ljust(32, b"\x90"), 32)
-    block = np.zeros(control.WORDS, dtype=np.uint64)
-    found: int = _DECODE(native.LINKS[int(control.L_DECODE)])(block.ctypes.data, ctypes.addressof(buffer))
+    block = np.zeros(control_block.WORDS, dtype=np.uint64)
+    found: int = _DECODE(native.LINKS[int(control_block.L_DECODE)])(block.ctypes.data, ctypes.addressof(buffer))
     return found
 
 

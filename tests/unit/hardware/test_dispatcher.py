@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from lamina_hardware.domain.counts import NOTHING
-from lamina_hardware.domain.tlb import EMPTY, TlbContent
+from lamina_hardware.domain.contexts.counts import NOTHING
+from lamina_hardware.domain.paging.tlb import EMPTY, TlbContent
 from lamina_hardware.engines.interface import CoreEngine, CoreRun, Stopped
 from lamina_hardware.engines.model.engine import ContextWish, Ended, ModelEngine
-from lamina_hardware.io.dispatcher import Dispatcher
-from lamina_hardware.io.pace import Pace
+from lamina_hardware.io.cores.dispatcher import Dispatcher
+from lamina_hardware.io.cores.time_slice import TimeSlice
 from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.clock import RealClock
@@ -94,7 +94,7 @@ class Rig:
         self.ends: list[Ended] = []
         engines: list[CoreEngine] = [*self.cores]
         self.dispatcher = Dispatcher(
-            self.engine, engines, bus, RealClock(), Pace(), lambda group: None,
+            self.engine, engines, bus, RealClock(), TimeSlice(), lambda group: None,
             lambda core, error: self.lost.append((core, str(error))),
         )  # fmt: skip
 

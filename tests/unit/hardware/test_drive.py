@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_hardware.domain.drive import Interrupts, Link, Outbox, Refused
+from lamina_hardware.domain.devices.drive import Interrupts, Link, Outbox, Refused
 
 
 def test_interrupts_merge_by_vector() -> None:

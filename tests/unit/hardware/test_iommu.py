@@ -7,11 +7,11 @@ from itertools import pairwise
 import pytest
 from tests.unit.hardware.io_world import PAGE, World, descriptor
 
-from lamina_hardware.domain.dma import DmaOutcome, DmaRefused, PageNeeded
-from lamina_hardware.domain.dma_domains import DomainKind, DomainWish
-from lamina_hardware.domain.dma_faults import KEPT
-from lamina_hardware.domain.dma_tables import Mapping
-from lamina_hardware.domain.iotlb import CAPACITY
+from lamina_hardware.domain.devices.dma import DmaOutcome, DmaRefused, PageNeeded
+from lamina_hardware.domain.iommu.domains import DomainKind, DomainWish
+from lamina_hardware.domain.iommu.faults import KEPT
+from lamina_hardware.domain.iommu.iotlb import CAPACITY
+from lamina_hardware.domain.iommu.tables import Mapping
 from lamina_kit.bus.dma import DMA_BASE
 from lamina_kit.errors import FailedPrecondition, LaminaError, ResourceExhausted
 from lamina_kit.paging import EPT_PS, EPT_R, EPT_W

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from lamina_hardware.domain.contexts import Context, Handle
-from lamina_hardware.posted_writes import Posted, PostedWrites
+from lamina_hardware.contexts.posted_writes import Posted, PostedWrites
+from lamina_hardware.domain.contexts.context import Context, Handle
 from lamina_kit.bus import run_page as runpage
 
 

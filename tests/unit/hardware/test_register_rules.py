@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lamina_hardware.domain import register_rules as rules
+from lamina_hardware.domain.contexts import register_rules as rules
 
 PG, PE, NW, CD, PAE, LME, LMA = 1 << 31, 1, 1 << 29, 1 << 30, 1 << 5, 1 << 8, 1 << 10
 

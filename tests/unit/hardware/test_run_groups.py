@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_hardware.domain.run_groups import MAX_DEPTH, MAX_GROUPS, ROOT, RunGroup, RunGroups, Share
+from lamina_hardware.domain.contexts.run_groups import MAX_DEPTH, MAX_GROUPS, ROOT, RunGroup, RunGroups, Share
 from lamina_kit.errors import AlreadyExists, FailedPrecondition, NotFound, ResourceExhausted
 
 MS = 1_000_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_hardware.domain.walk import Access, Memory, Outcome, translate
+from lamina_hardware.domain.paging.walk import Access, Memory, Outcome, translate
 
 P, RW, US, PS = 1, 2, 4, 1 << 7
 

@@ -1,0 +1,1 @@
+"""Rules of the machine without time and I/O: what is true of hardware whoever runs it."""

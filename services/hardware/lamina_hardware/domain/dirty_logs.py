@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from lamina_hardware.domain.contexts import Handle
+from lamina_hardware.domain.contexts.context import Handle
 from lamina_hardware.domain.slots import Slots
 from lamina_kit.errors import ResourceExhausted
 

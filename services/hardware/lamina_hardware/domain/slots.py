@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import Generic, TypeVar
 
-from lamina_hardware.domain.contexts import Handle
+from lamina_hardware.domain.contexts.context import Handle
 from lamina_kit.errors import FailedPrecondition
 
 T = TypeVar("T")

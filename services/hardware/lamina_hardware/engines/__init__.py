@@ -1,0 +1,1 @@
+"""Engines: what a core must be, and who decides what runs on it."""

@@ -37,9 +37,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from lamina_hardware.domain.contexts import Given
-from lamina_hardware.domain.pending import Pending
-from lamina_hardware.domain.tlb import TlbContent
+from lamina_hardware.domain.apic.pending import Pending
+from lamina_hardware.domain.contexts.context import Given
+from lamina_hardware.domain.paging.tlb import TlbContent
 from lamina_kit.bus.run_page import RunPage
 
 

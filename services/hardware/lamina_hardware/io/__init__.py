@@ -1,0 +1,1 @@
+"""Where the machine meets this one: files, sockets, threads and compiled code."""

@@ -14,15 +14,15 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lamina_hardware.domain import apic_state
-from lamina_hardware.domain.apic import Delivery, LocalApic, Message, Mode, Send, TimerChanged
-from lamina_hardware.domain.apic_page import ApicPage, PostedInterrupts, Words
-from lamina_hardware.domain.apic_state import ApicState
-from lamina_hardware.domain.apic_timer import ApicTimer
-from lamina_hardware.domain.contexts import Context, ContextState
-from lamina_hardware.domain.interrupt_messages import destinations
+from lamina_hardware.domain.apic import state as apic_state
+from lamina_hardware.domain.apic.local_apic import Delivery, LocalApic, Message, Mode, Send, TimerChanged
+from lamina_hardware.domain.apic.messages import destinations
+from lamina_hardware.domain.apic.page import ApicPage, PostedInterrupts, Words
+from lamina_hardware.domain.apic.state import ApicState
+from lamina_hardware.domain.apic.timer import ApicTimer
+from lamina_hardware.domain.contexts.context import Context, ContextState
 from lamina_hardware.engines.interface import ApicAccess
-from lamina_hardware.io.apic_answer import answer
+from lamina_hardware.io.apic_read import answer
 from lamina_hardware.io.reset import enter_real_mode, reset_after_init
 from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.bus.run_page import BLOCKED_BY_NMI, EVENT_VALID, Activity, RunPage

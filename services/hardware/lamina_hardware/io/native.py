@@ -39,14 +39,14 @@ def _forget_stale_code() -> None:
     if "NUMBA_CACHE_DIR" in os.environ:
         return
     here = Path(__file__).parent
-    sources = [*here.glob("*.py"), Path(atomics.__file__), Path(atomics.__file__).with_name("runpage.py")]
-    for folder in (here, here / "kvm"):
-        cache = folder / "__pycache__"
+    emulator = [*here.glob("*.py"), *here.glob("emulator/**/*.py"), *Path(atomics.__file__).parent.glob("*.py")]
+    newest = max(source.stat().st_mtime for source in emulator)
+    for cache in here.glob("**/__pycache__"):
         if not os.access(cache, os.W_OK):
             continue
-        newest = max(source.stat().st_mtime for source in (*sources, *folder.glob("*.py")))
+        newest_here = max([newest, *(source.stat().st_mtime for source in cache.parent.glob("*.py"))])
         for compiled_file in cache.glob("*.nb[ic]"):
-            if compiled_file.stat().st_mtime < newest:
+            if compiled_file.stat().st_mtime < newest_here:
                 compiled_file.unlink(missing_ok=True)
 
 

@@ -1,0 +1,1 @@
+"""Services and streams of the contract: whatever answers one caller."""

@@ -12,12 +12,13 @@ from lamina.hardware.v1 import exit_controls_pb2, registers_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
-from lamina_hardware import changes, convert, convert_controls
+from lamina_hardware.contexts import updates
+from lamina_hardware.contexts.posted_writes import Posted
+from lamina_hardware.convert import cpu, exit_controls
 from lamina_hardware.machine import Machine
-from lamina_hardware.paging import page
-from lamina_hardware.posted_writes import Posted
-from lamina_hardware.runs import RunStream
 from lamina_hardware.serving import walks
+from lamina_hardware.serving.pagination import page
+from lamina_hardware.serving.run_stream import RunStream
 from lamina_kit.checks import Checks
 
 Context = aio.ServicerContext[Any, Any]
@@ -37,17 +38,17 @@ class CpuServicer(rpc.CpuServicer):
     async def CreateRunGroup(self, request: pb.CreateRunGroupRequest, context: Context) -> pb.RunGroup:
         """Creates a run group."""
         group = self._m.create_run_group(request, self._m.owner(context))
-        return convert.run_group(group, self._m.names)
+        return cpu.run_group(group, self._m.names)
 
     async def GetRunGroup(self, request: pb.GetRunGroupRequest, context: Context) -> pb.RunGroup:
         """Returns a run group."""
-        return convert.run_group(self._m.find_run_group(request.name), self._m.names)
+        return cpu.run_group(self._m.find_run_group(request.name), self._m.names)
 
     async def ListRunGroups(self, request: pb.ListRunGroupsRequest, context: Context) -> pb.ListRunGroupsResponse:
         """Lists run groups."""
         found, token = page(self._m.engine.groups.entries(), lambda g: g.name, request.page_size, request.page_token)
         return pb.ListRunGroupsResponse(
-            run_groups=[convert.run_group(group, self._m.names) for group in found], next_page_token=token
+            run_groups=[cpu.run_group(group, self._m.names) for group in found], next_page_token=token
         )
 
     async def DeleteRunGroup(self, request: pb.DeleteRunGroupRequest, context: Context) -> pb.DeleteRunGroupResponse:
@@ -58,18 +59,18 @@ class CpuServicer(rpc.CpuServicer):
     async def CreateContext(self, request: pb.CreateContextRequest, context: Context) -> pb.Context:
         """Creates a context."""
         made = self._m.create_context(request, self._m.owner(context))
-        return convert.context(made, self._m.names)
+        return cpu.context(made, self._m.names)
 
     async def GetContext(self, request: pb.GetContextRequest, context: Context) -> pb.Context:
         """Returns a context."""
-        return convert.context(self._m.find_context(request.handle), self._m.names)
+        return cpu.context(self._m.find_context(request.handle), self._m.names)
 
     async def ListContexts(self, request: pb.ListContextsRequest, context: Context) -> pb.ListContextsResponse:
         """Lists contexts."""
         contexts = self._m.engine.contexts.entries()
         found, token = page(contexts, lambda c: f"{c.handle.id:08d}", request.page_size, request.page_token)
         return pb.ListContextsResponse(
-            contexts=[convert.context(entry, self._m.names) for entry in found], next_page_token=token
+            contexts=[cpu.context(entry, self._m.names) for entry in found], next_page_token=token
         )
 
     async def DeleteContext(self, request: pb.DeleteContextRequest, context: Context) -> pb.DeleteContextResponse:
@@ -91,32 +92,32 @@ class CpuServicer(rpc.CpuServicer):
     async def UpdateRunGroup(self, request: pb.UpdateRunGroupRequest, context: Context) -> pb.RunGroup:
         """Changes a run group."""
         group = await self._m.update_run_group(request.run_group, _paths(request.update_mask))
-        return convert.run_group(group, self._m.names)
+        return cpu.run_group(group, self._m.names)
 
     async def GetRunGroupUsage(self, request: pb.GetRunGroupUsageRequest, context: Context) -> pb.RunGroupUsage:
         """Returns what a run group used."""
         group = self._m.find_run_group(request.name)
-        return changes.usage(group, self._m.names.format_run_group(group.name), self._m.clock.now_ns())
+        return updates.usage(group, self._m.names.format_run_group(group.name), self._m.clock.now_ns())
 
     async def UpdateContext(self, request: pb.UpdateContextRequest, context: Context) -> pb.Context:
         """Changes a context."""
         found = self._m.find_context(request.context.handle)
         self._m.update_context(found, request.context, _paths(request.update_mask))
-        return convert.context(found, self._m.names)
+        return cpu.context(found, self._m.names)
 
     async def SetExitControls(
         self, request: exit_controls_pb2.SetExitControlsRequest, context: Context
     ) -> exit_controls_pb2.ExitControls:
         """Replaces what a context exits for."""
         found = self._m.find_context(request.handle)
-        await self._m.controls.set(found, convert_controls.exit_controls(request.controls))
-        return convert_controls.exit_controls_message(self._m.controls.get(found))
+        await self._m.controls.set(found, exit_controls.exit_controls(request.controls))
+        return exit_controls.exit_controls_message(self._m.controls.get(found))
 
     async def GetExitControls(
         self, request: exit_controls_pb2.GetExitControlsRequest, context: Context
     ) -> exit_controls_pb2.ExitControls:
         """Returns what a context exits for."""
-        return convert_controls.exit_controls_message(self._m.controls.get(self._m.find_context(request.handle)))
+        return exit_controls.exit_controls_message(self._m.controls.get(self._m.find_context(request.handle)))
 
     async def WatchPostedWrites(
         self, request: exit_controls_pb2.WatchPostedWritesRequest, context: Context

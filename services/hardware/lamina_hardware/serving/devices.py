@@ -10,9 +10,10 @@ from grpc import aio
 from lamina.hardware.v1 import devices_pb2 as pb
 from lamina.hardware.v1 import devices_pb2_grpc as rpc
 
-from lamina_hardware import convert, convert_devices
-from lamina_hardware.drives import Drive
-from lamina_hardware.paging import page
+from lamina_hardware.convert import cpu
+from lamina_hardware.convert import devices as convert_devices
+from lamina_hardware.devices.drives import Drive
+from lamina_hardware.serving.pagination import page
 from lamina_kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class DevicesServicer(rpc.DevicesServicer):
 
     async def FreeDmaBuffer(self, request: pb.FreeDmaBufferRequest, context: Context) -> pb.FreeDmaBufferResponse:
         """Takes DMA memory back."""
-        self._m.devices.free(convert.handle(request.handle))
+        self._m.devices.free(cpu.handle(request.handle))
         return pb.FreeDmaBufferResponse()
 
 

@@ -9,10 +9,10 @@ from grpc import aio
 from lamina.hardware.v1 import disks_pb2 as pb
 from lamina.hardware.v1 import disks_pb2_grpc as rpc
 
-from lamina_hardware import convert_disks as convert
-from lamina_hardware.disk_stream import DiskMemory, DiskStream
-from lamina_hardware.disks import Disks, changed
-from lamina_hardware.paging import page
+from lamina_hardware.convert import disks as convert
+from lamina_hardware.devices.disks import Disks, changed
+from lamina_hardware.serving.pagination import page
+from lamina_hardware.serving.transfer_stream import DiskMemory, DiskStream
 from lamina_kit.checks import Checks
 
 if TYPE_CHECKING:

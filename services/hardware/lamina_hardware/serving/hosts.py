@@ -10,7 +10,7 @@ from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 from lamina.hardware.v1 import topology_pb2
 
-from lamina_hardware.machine_watch import watch
+from lamina_hardware.serving.watch_stream import watch
 from lamina_kit.checks import Checks
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from grpc import aio
 from lamina.hardware.v1 import interrupts_pb2 as pb
 from lamina.hardware.v1 import interrupts_pb2_grpc as rpc
 
-from lamina_hardware import convert_interrupts as convert
-from lamina_hardware.domain import interrupt_messages
+from lamina_hardware.convert import interrupts as convert
+from lamina_hardware.domain.apic import messages
 from lamina_hardware.io.interrupt_controller import Result
-from lamina_hardware.paging import page
+from lamina_hardware.serving.pagination import page
 from lamina_kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class InterruptsServicer(rpc.InterruptsServicer):
     def _raise(self, one: pb.Interrupt, domain: str) -> Result:
         controller = self._m.dispatcher.interrupts
         if one.WhichOneof("destination") == "message":
-            return controller.send(domain, interrupt_messages.parse(one.message.address, one.message.data))
+            return controller.send(domain, messages.parse(one.message.address, one.message.data))
         try:
             found = self._m.find_context(one.context.handle)
         except FailedPrecondition:

@@ -10,9 +10,10 @@ from grpc import aio
 from lamina.hardware.v1 import iommu_pb2 as pb
 from lamina.hardware.v1 import iommu_pb2_grpc as rpc
 
-from lamina_hardware import convert, convert_iommu
-from lamina_hardware.domain.dma_domains import DmaDomain
-from lamina_hardware.paging import page
+from lamina_hardware.convert import cpu
+from lamina_hardware.convert import iommu as convert_iommu
+from lamina_hardware.domain.iommu.domains import DmaDomain
+from lamina_hardware.serving.pagination import page
 from lamina_kit.checks import Checks
 from lamina_kit.errors import FailedPrecondition
 
@@ -38,7 +39,7 @@ class IommuServicer(rpc.IommuServicer):
 
     async def GetDmaDomain(self, request: pb.GetDmaDomainRequest, context: Context) -> pb.DmaDomain:
         """Returns a domain."""
-        handle = convert.handle(request.handle) if request.HasField("handle") else None
+        handle = cpu.handle(request.handle) if request.HasField("handle") else None
         return self._domain(self._m.domains.find(handle, request.name))
 
     async def ListDmaDomains(self, request: pb.ListDmaDomainsRequest, context: Context) -> pb.ListDmaDomainsResponse:
@@ -49,12 +50,12 @@ class IommuServicer(rpc.IommuServicer):
 
     async def DeleteDmaDomain(self, request: pb.DeleteDmaDomainRequest, context: Context) -> pb.DeleteDmaDomainResponse:
         """Deletes a domain."""
-        self._m.domains.delete(convert.handle(request.handle))
+        self._m.domains.delete(cpu.handle(request.handle))
         return pb.DeleteDmaDomainResponse()
 
     async def AttachDevice(self, request: pb.AttachDeviceRequest, context: Context) -> pb.AttachDeviceResponse:
         """Attaches a device."""
-        group = self._m.domains.attach(convert.handle(request.handle), request.device, self._m.owner(context))
+        group = self._m.domains.attach(cpu.handle(request.handle), request.device, self._m.owner(context))
         return pb.AttachDeviceResponse(devices=[self._m.names.format_device(device.id) for device in group])
 
     async def DetachDevice(self, request: pb.DetachDeviceRequest, context: Context) -> pb.DetachDeviceResponse:
@@ -66,27 +67,27 @@ class IommuServicer(rpc.IommuServicer):
         """Takes table frames."""
         iommu = self._m.devices.iommu
         frames = convert_iommu.frames(request.frames)
-        iommu.add_frames(iommu.get(convert.handle(request.handle)), frames)
+        iommu.add_frames(iommu.get(cpu.handle(request.handle)), frames)
         return pb.AddTableFramesResponse()
 
     async def MapDma(self, request: pb.MapDmaRequest, context: Context) -> pb.MapDmaResponse:
         """Maps DMA addresses."""
         iommu = self._m.devices.iommu
         mappings = convert_iommu.mappings(request.mappings)
-        iommu.map(iommu.get(convert.handle(request.handle)), mappings)
+        iommu.map(iommu.get(cpu.handle(request.handle)), mappings)
         return pb.MapDmaResponse()
 
     async def UnmapDma(self, request: pb.UnmapDmaRequest, context: Context) -> pb.UnmapDmaResponse:
         """Unmaps DMA addresses."""
         iommu = self._m.devices.iommu
         ranges = convert_iommu.ranges(request.ranges)
-        return convert_iommu.unmapped(iommu.unmap(iommu.get(convert.handle(request.handle)), ranges))
+        return convert_iommu.unmapped(iommu.unmap(iommu.get(cpu.handle(request.handle)), ranges))
 
     async def InvalidateDma(self, request: pb.InvalidateDmaRequest, context: Context) -> pb.InvalidateDmaResponse:
         """Drops kept translations."""
         iommu = self._m.devices.iommu
         ranges = convert_iommu.ranges(request.ranges, at_least=0)
-        return pb.InvalidateDmaResponse(dropped=iommu.invalidate(iommu.get(convert.handle(request.handle)), ranges))
+        return pb.InvalidateDmaResponse(dropped=iommu.invalidate(iommu.get(cpu.handle(request.handle)), ranges))
 
     async def TranslateDma(self, request: pb.TranslateDmaRequest, context: Context) -> pb.TranslateDmaResponse:
         """Walks a domain's table."""
@@ -99,7 +100,7 @@ class IommuServicer(rpc.IommuServicer):
         with Checks() as check:
             check.that(subject is not None, "subject", "is neither a domain nor a device")
         if subject == "handle":
-            return self._m.devices.iommu.get(convert.handle(request.handle))
+            return self._m.devices.iommu.get(cpu.handle(request.handle))
         return self._m.devices.iommu.find(self._m.devices.find(request.device, "device").domain)
 
     async def ReadDma(self, request: pb.ReadDmaRequest, context: Context) -> pb.ReadDmaResponse:
@@ -171,7 +172,7 @@ class PageStream:
     async def _open(self) -> DmaDomain:
         async for request in self._requests:
             if request.WhichOneof("message") == "open":
-                domain = self._m.domains.serve_pages(convert.handle(request.open))
+                domain = self._m.domains.serve_pages(cpu.handle(request.open))
                 domain.requests.changed = self._wake.set
                 return domain
             break

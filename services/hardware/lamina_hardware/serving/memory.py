@@ -10,7 +10,7 @@ from lamina.hardware.v1 import dirty_log_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
 from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
-from lamina_hardware import convert, convert_dirty_log
+from lamina_hardware.convert import cpu, dirty_logs
 
 if TYPE_CHECKING:
     from lamina_hardware.machine import Machine
@@ -42,20 +42,20 @@ class MemoryServicer(rpc.MemoryServicer):
         self, request: dirty_log_pb2.StartDirtyLogRequest, context: Context
     ) -> dirty_log_pb2.DirtyLog:
         """Starts a log."""
-        ranges = convert_dirty_log.ranges(request.ranges, self._m.bus.size)
+        ranges = dirty_logs.ranges(request.ranges, self._m.bus.size)
         log = await self._m.dirty_logs.start(ranges, self._m.owner(context), request.request_id)
-        return convert_dirty_log.log(log)
+        return dirty_logs.log(log)
 
     async def ReadDirtyLog(
         self, request: dirty_log_pb2.ReadDirtyLogRequest, context: Context
     ) -> AsyncIterator[dirty_log_pb2.DirtyLogPiece]:
         """Reads a log."""
-        for piece in await self._m.dirty_logs.read(convert.handle(request.handle), clear=request.clear):
-            yield convert_dirty_log.piece(piece)
+        for piece in await self._m.dirty_logs.read(cpu.handle(request.handle), clear=request.clear):
+            yield dirty_logs.piece(piece)
 
     async def StopDirtyLog(
         self, request: dirty_log_pb2.StopDirtyLogRequest, context: Context
     ) -> dirty_log_pb2.StopDirtyLogResponse:
         """Ends a log."""
-        self._m.dirty_logs.stop(convert.handle(request.handle))
+        self._m.dirty_logs.stop(cpu.handle(request.handle))
         return dirty_log_pb2.StopDirtyLogResponse()

@@ -8,9 +8,9 @@ from grpc import aio
 from lamina.hardware.v1 import nics_pb2 as pb
 from lamina.hardware.v1 import nics_pb2_grpc as rpc
 
-from lamina_hardware import convert_nics as convert
-from lamina_hardware.nic_device import NicDevice
-from lamina_hardware.paging import page
+from lamina_hardware.convert import nics as convert
+from lamina_hardware.devices.nic import NicDevice
+from lamina_hardware.serving.pagination import page
 
 if TYPE_CHECKING:
     from lamina_hardware.machine import Machine

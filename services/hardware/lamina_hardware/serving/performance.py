@@ -10,12 +10,12 @@ from lamina.common.v1 import access_pb2
 from lamina.hardware.v1 import performance_pb2 as pb
 from lamina.hardware.v1 import performance_pb2_grpc as rpc
 
-from lamina_hardware import convert_performance as convert
-from lamina_hardware.domain.tlb import TlbContent, TlbSlot
-from lamina_hardware.domain.walk import Access
+from lamina_hardware.convert import performance as convert
+from lamina_hardware.domain.paging.tlb import TlbContent, TlbSlot
+from lamina_hardware.domain.paging.walk import Access
 from lamina_hardware.machine import Machine
-from lamina_hardware.paging import page
 from lamina_hardware.performance import Performance
+from lamina_hardware.serving.pagination import page
 from lamina_kit.checks import Checks
 
 SERVICE_NAME = "lamina.hardware.v1.Performance"

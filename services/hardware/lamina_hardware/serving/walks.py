@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from lamina.hardware.v1 import hardware_pb2 as pb
 
-from lamina_hardware import convert
-from lamina_hardware.domain.paging_mode import Controls, PagingMode, controls_of
-from lamina_hardware.domain.walk import Outcome
+from lamina_hardware.convert import cpu
+from lamina_hardware.domain.paging.mode import Controls, PagingMode, controls_of
+from lamina_hardware.domain.paging.walk import Outcome
 from lamina_hardware.memory import HostMemory
 from lamina_kit.checks import Checks
 
@@ -22,11 +22,11 @@ _MODES: dict[int, PagingMode] = {
 
 def translate(memory: HostMemory, request: pb.TranslateRequest) -> pb.TranslateResponse:
     """Walks for one address with four levels, CR0.WP and EFER.NXE; a misconfigured EPT entry is a violation here."""
-    wanted = convert.access(request.access)
+    wanted = cpu.access(request.access)
     found = memory.translate(request.root, request.eptp, request.address, wanted, request.user)
     if found.outcome is Outcome.EPT_MISCONFIGURATION:
         found.outcome = Outcome.EPT_VIOLATION
-    return convert.walk(found)
+    return cpu.walk(found)
 
 
 def walk_addresses(memory: HostMemory, request: pb.WalkAddressesRequest) -> pb.WalkAddressesResponse:
@@ -36,10 +36,10 @@ def walk_addresses(memory: HostMemory, request: pb.WalkAddressesRequest) -> pb.W
     `ADDRESS_OUTSIDE_RAM`.
     """
     controls = _controls(request)
-    wanted, user = convert.access(request.access), request.cpl == 3
+    wanted, user = cpu.access(request.access), request.cpl == 3
     return pb.WalkAddressesResponse(
         walks=[
-            convert.walk(memory.translate(request.root, request.eptp, address, wanted, user, controls))
+            cpu.walk(memory.translate(request.root, request.eptp, address, wanted, user, controls))
             for address in request.addresses
         ]
     )

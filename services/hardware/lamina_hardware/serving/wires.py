@@ -9,10 +9,10 @@ from grpc import aio
 from lamina.hardware.v1 import wires_pb2 as pb
 from lamina.hardware.v1 import wires_pb2_grpc as rpc
 
-from lamina_hardware import convert_wires as convert
-from lamina_hardware.captures import capture
-from lamina_hardware.paging import page
-from lamina_hardware.wires import Line
+from lamina_hardware.convert import wires as convert
+from lamina_hardware.devices.wires import Line
+from lamina_hardware.serving.captures import capture
+from lamina_hardware.serving.pagination import page
 from lamina_kit.checks import Checks
 
 if TYPE_CHECKING:

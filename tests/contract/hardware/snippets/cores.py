@@ -10,9 +10,9 @@ import pytest
 from tests.contract.hardware.conftest import Bench
 
 from lamina_hardware.config import HardwareConfig
+from lamina_hardware.io.emulator.portable_core import PortableCore
+from lamina_hardware.io.emulator.walker_core import UnicornCore
 from lamina_hardware.io.kvm.core import KvmCore
-from lamina_hardware.io.portable_core import PortableCore
-from lamina_hardware.io.unicorn_core import UnicornCore
 from lamina_hardware.server import build
 from lamina_kit.clock import RealClock
 from lamina_kit.engines import engines_of

@@ -1,0 +1,1 @@
+"""A disk: its content, cache, queue, and the groups that share it."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from lamina_hardware.domain.devices.pci import PciIdentity
 from lamina_hardware.domain.host.tree import Tree, number
-from lamina_hardware.domain.pci import PciIdentity
 
 MOST_DEVICES = 4096
 NO_GROUP = -1

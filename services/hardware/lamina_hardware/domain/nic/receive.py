@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import TYPE_CHECKING
 
-from lamina_hardware.domain.dma import DmaRefused, PageNeeded
+from lamina_hardware.domain.devices.dma import DmaRefused, PageNeeded
 from lamina_hardware.domain.nic import descriptors
 from lamina_hardware.domain.nic.coalescing import Joined
 from lamina_hardware.domain.nic.descriptors import PacketType, Status

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lamina_hardware.domain.dma import DmaRefused, PageNeeded
+from lamina_hardware.domain.devices.dma import DmaRefused, PageNeeded
 from lamina_hardware.domain.nic import descriptors
 from lamina_hardware.domain.nic.descriptors import Malformed, TransmitContext, TransmitData
 from lamina_hardware.domain.nic.ring import DESCRIPTOR_MALFORMED, RING_DMA_FAULT, Ring

@@ -1,0 +1,1 @@
+"""The model engine: contexts, run groups and arbiter as one, pure."""

@@ -1,4 +1,4 @@
-"""The model engine: contexts, run groups and arbitration over modelled cores. Pure; `io/dispatcher.py` drives it.
+"""The model engine: contexts, run groups and arbitration over modelled cores. Pure; `io/cores/dispatcher.py` drives it.
 
 The dispatcher asks for grants, lets cores run them, and reports how they stopped; this engine decides what that means:
 the run ends, or it waits again.
@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lamina_hardware.domain.arbiter import Arbiter, Grant, Run
-from lamina_hardware.domain.contexts import Context, ContextState, ContextTable, Handle, Named
-from lamina_hardware.domain.counts import Counts, EventAccount
-from lamina_hardware.domain.run_groups import RunGroup, RunGroups
+from lamina_hardware.domain.contexts.arbiter import Arbiter, Grant, Run
+from lamina_hardware.domain.contexts.context import Context, ContextState, ContextTable, Handle, Named
+from lamina_hardware.domain.contexts.counts import Counts, EventAccount
+from lamina_hardware.domain.contexts.run_groups import RunGroup, RunGroups
 from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.errors import FailedPrecondition

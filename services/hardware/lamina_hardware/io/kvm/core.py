@@ -20,17 +20,17 @@ import threading
 from collections.abc import Iterable, Sequence
 from threading import get_ident
 
-from lamina_hardware.domain.counts import NOTHING
-from lamina_hardware.domain.exit_controls import ExitControls
-from lamina_hardware.domain.tlb import EMPTY, TlbContent
+from lamina_hardware.domain.contexts.counts import NOTHING
+from lamina_hardware.domain.contexts.exit_controls import ExitControls
+from lamina_hardware.domain.paging.tlb import EMPTY, TlbContent
 from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_hardware.io.kvm import abi
+from lamina_hardware.io.kvm.device_reads import LOAD, complete
+from lamina_hardware.io.kvm.exit_context import Situation
 from lamina_hardware.io.kvm.exits import answer_input, handle, resume
+from lamina_hardware.io.kvm.fast_round import DONE, ERROR, Lane, step
 from lamina_hardware.io.kvm.guest_tables import table_that_is_gone
 from lamina_hardware.io.kvm.interrupts import before_entry, prepare
-from lamina_hardware.io.kvm.loads import LOAD, complete
-from lamina_hardware.io.kvm.quick import DONE, ERROR, Lane, step
-from lamina_hardware.io.kvm.situation import Situation
 from lamina_hardware.io.kvm.vcpu import SIGNAL, Vcpu
 from lamina_hardware.io.kvm.vm import KvmHost, Vm
 from lamina_kit.bus import run_page
@@ -68,9 +68,9 @@ class KvmCore:
     def run(self, work: CoreRun) -> Stopped:
         """See `CoreEngine.run`.
 
-        A context whose vCPU has all of it runs in one compiled call. This part is flat and touches little (`quick.py`
-        says why). A flag that stops the run is not cleared before: if it is there without a request, the entry fails at
-        once and `_run` clears it.
+        A context whose vCPU has all of it runs in one compiled call. This part is flat and touches little
+        (`fast_round.py` says why). A flag that stops the run is not cleared before: if it is there without a request,
+        the entry fails at once and `_run` clears it.
         """
         lane: Lane | None = work.kept
         if lane is None or work.interrupts is not None:

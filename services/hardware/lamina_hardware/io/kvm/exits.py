@@ -12,13 +12,13 @@ import errno
 import functools
 from dataclasses import replace
 
-from lamina_hardware.domain.exit_controls import KEPT_MSRS, ExitControls
-from lamina_hardware.domain.walk import Access, Outcome, Walk
-from lamina_hardware.io.kvm import abi, loads
+from lamina_hardware.domain.contexts.exit_controls import KEPT_MSRS, ExitControls
+from lamina_hardware.domain.paging.walk import Access, Outcome, Walk
+from lamina_hardware.io.kvm import abi, device_reads
+from lamina_hardware.io.kvm.ept_violation import refused
+from lamina_hardware.io.kvm.exit_context import Items, Kept, Situation
+from lamina_hardware.io.kvm.missing_memory import operand_unreached, shutdown, unreached
 from lamina_hardware.io.kvm.opcodes import length_of_outs, stores_first
-from lamina_hardware.io.kvm.refusal import refused
-from lamina_hardware.io.kvm.situation import Items, Kept, Situation
-from lamina_hardware.io.kvm.unreached import operand_unreached, shutdown, unreached
 from lamina_kit.bus import run_page
 from lamina_kit.bus.run_page import Activity, ExitReason, ExitRecord
 
@@ -234,7 +234,7 @@ def _device_read(at: Situation, gpa: int, size: int) -> Exit:
     vcpu = at.vcpu
     record = ExitRecord(reason=ExitReason.MMIO, gpa=gpa, access=run_page.ACCESS_READ)
     before = vcpu.registers()
-    byte = loads.mark(bytes(vcpu.bytes[abi.RUN_REGS : abi.RUN_REGS + 128]))
+    byte = device_reads.mark(bytes(vcpu.bytes[abi.RUN_REGS : abi.RUN_REGS + 128]))
     vcpu.bytes[abi.RUN_BODY + 8 : abi.RUN_BODY + 16] = bytes([byte]) * 8
     vcpu.finish()
     after = vcpu.registers()
@@ -243,14 +243,14 @@ def _device_read(at: Situation, gpa: int, size: int) -> Exit:
     if after[_RFLAGS] != before[_RFLAGS] or len(changed) != 1:
         return record
     kept = before[changed[0]]
-    found = loads.moves(size, byte, kept, after[changed[0]])
-    if not loads.is_sure(found):
-        found = loads.by_code(found, at.code())
+    found = device_reads.moves(size, byte, kept, after[changed[0]])
+    if not device_reads.is_sure(found):
+        found = device_reads.by_code(found, at.code())
     if not found:
         return record
     vcpu.put_registers((*before[:_RIP], after[_RIP], before[_RFLAGS]))
     register = _HARDWARE_ORDER[changed[0]]
-    loads.wait(at.page, found[0], register, kept)
+    device_reads.wait(at.page, found[0], register, kept)
     return replace(record, access_size=size, access_register=register)
 
 

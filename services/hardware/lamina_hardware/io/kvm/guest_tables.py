@@ -13,8 +13,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Container, Iterator
 
-from lamina_hardware.domain.walk import Access, Outcome
-from lamina_hardware.io.kvm.refusal import refused
+from lamina_hardware.domain.paging.walk import Access, Outcome
+from lamina_hardware.io.kvm.ept_violation import refused
 from lamina_hardware.io.kvm.slots import GuestMemory
 from lamina_kit.bus.run_page import ExitRecord, RunPage
 from lamina_kit.paging import ADDR_MASK, PAGE_SIZE, PRESENT, PS

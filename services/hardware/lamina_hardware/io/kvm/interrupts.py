@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_hardware.io.kvm import abi
-from lamina_hardware.io.kvm.situation import Situation
+from lamina_hardware.io.kvm.exit_context import Situation
 from lamina_kit.bus import run_page
 from lamina_kit.bus.run_page import Activity, ExitReason, ExitRecord, RunPage
 

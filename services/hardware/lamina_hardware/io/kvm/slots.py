@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamina_hardware.domain.walk import Access, Memory, Outcome, Walk, translate
+from lamina_hardware.domain.paging.walk import Access, Memory, Outcome, Walk, translate
 from lamina_hardware.io.kvm import abi
 from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.errors import ResourceExhausted

@@ -18,14 +18,14 @@ import struct
 from typing import TYPE_CHECKING
 
 from lamina_hardware.io.kvm import abi, cpuid
-from lamina_hardware.io.kvm.situation import Items, Kept
+from lamina_hardware.io.kvm.exit_context import Items, Kept
 from lamina_kit.bus import run_page
 from lamina_kit.bus.run_page import RunPage, Segment
 from lamina_kit.errors import FailedPrecondition
 
 if TYPE_CHECKING:
     from lamina_hardware.engines.interface import CoreRun
-    from lamina_hardware.io.kvm.quick import Lane
+    from lamina_hardware.io.kvm.fast_round import Lane
 
 SIGNAL = signal.SIGRTMIN + 3
 """What takes a thread out of KVM_RUN: blocked in every thread that runs vCPUs, let through by the kernel within."""

@@ -7,13 +7,13 @@ import os
 import threading
 from array import array
 
-from lamina_hardware.domain.exit_controls import KEPT_MSRS
+from lamina_hardware.domain.contexts.exit_controls import KEPT_MSRS
 from lamina_hardware.engines.interface import CoreRun, SharedState
 from lamina_hardware.io.kvm import abi
-from lamina_hardware.io.kvm.quick import Lane
+from lamina_hardware.io.kvm.fast_round import Lane
+from lamina_hardware.io.kvm.slice_timer import Watch
 from lamina_hardware.io.kvm.slots import GuestMemory
 from lamina_hardware.io.kvm.vcpu import Vcpu
-from lamina_hardware.io.kvm.watch import Watch
 from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.bus.run_page import RunPage
 

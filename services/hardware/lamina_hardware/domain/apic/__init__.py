@@ -1,0 +1,1 @@
+"""Interrupts: the local APIC, messages to it, and what waits to interrupt a context."""

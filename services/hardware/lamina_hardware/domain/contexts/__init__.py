@@ -1,0 +1,1 @@
+"""Contexts: what one is, what it exits for and counts, and who gets a core."""

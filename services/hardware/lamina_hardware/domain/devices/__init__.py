@@ -1,0 +1,1 @@
+"""What every device has: configuration space, driver, DMA; and the DMA engine, the first one."""

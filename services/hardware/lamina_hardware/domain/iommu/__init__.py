@@ -1,0 +1,1 @@
+"""The way of a DMA address to memory: domains, tables, and what is refused."""

@@ -1,0 +1,1 @@
+"""Translation as the manual says it: walks that explain, modes, and what a TLB holds."""

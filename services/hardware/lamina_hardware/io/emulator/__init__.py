@@ -1,0 +1,1 @@
+"""Cores that execute by emulation, compiled: one run from loading registers to its exit."""

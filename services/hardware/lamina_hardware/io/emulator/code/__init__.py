@@ -1,0 +1,1 @@
+"""The instructions of a guest as bytes: their lengths, fields and operands."""

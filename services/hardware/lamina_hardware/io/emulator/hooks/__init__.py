@@ -1,0 +1,1 @@
+"""What the emulator calls while it runs: callbacks that every emulated core needs."""

@@ -1,0 +1,1 @@
+"""What the portable core alone needs: all that it does without undocumented internals."""

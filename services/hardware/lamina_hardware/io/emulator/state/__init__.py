@@ -1,0 +1,1 @@
+"""The state of a core as compiled code has it: words at known places, and what they mean."""
