@@ -21,8 +21,8 @@ from tests.property.vswitch.test_overlay_oracle import Host, address
 from tests.property.vswitch.test_router_fuzz import DISCOVER, SECOND_NS, check, made
 from tests.unit.vswitch.played_host import PlayedHost
 
-from lamina_container_runtime.io.blobs import BlobStore
-from lamina_container_runtime.io.unpack import unpack
+from lamina_container_runtime.io.images.blobs import BlobStore
+from lamina_container_runtime.io.images.unpack import unpack
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.rng import Rng
 from lamina_net.ip.reassembly import MAX_BYTES, MAX_DATAGRAMS
@@ -31,9 +31,10 @@ from lamina_net.packets import ethernet, ipv4, udp
 from lamina_net.packets.address import Subnet
 from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.entry import Entry
 from lamina_vswitch.domain.nat.flows.forwards import Forwards
 from lamina_vswitch.domain.nat.flows.ports import SharedPorts
-from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.packets.outcome import Outcome
 from lamina_vswitch.domain.nat.sockets.gateway import SocketGateway
 from lamina_vswitch.domain.nat.sockets.reach import Reach

@@ -16,19 +16,21 @@ from tests.property.fuzz import machines
 from tests.property.fuzz.seeds import ELF, FRAMES, MANIFEST, PACKETS, PCAP, PCAPNG, QUESTION
 
 from lamina_container_runtime.domain import elf as program
-from lamina_container_runtime.domain import logline, oci_document
+from lamina_container_runtime.domain.containers import log_line
+from lamina_container_runtime.domain.images import oci_document
 from lamina_hardware.contexts import state as context_state
 from lamina_hardware.domain.apic import state as apic_state
 from lamina_hardware.domain.nic import descriptors
-from lamina_hypervisor.domain import elf as kernel
+from lamina_hypervisor.domain.boot import elf as kernel
 from lamina_kit.errors import InvalidArgument, LaminaError
 from lamina_kit.telemetry import trace
 from lamina_net.offload import headers
 from lamina_net.packets import address, arp, ethernet, icmp, ipv4, udp
 from lamina_net.packets.refusal import Refusal
 from lamina_net.tcp import segment
-from lamina_orchestrator.domain import manifest, quantity, selectors, timestamps
-from lamina_orchestrator.domain.kinds import KINDS
+from lamina_orchestrator.domain.kinds import quantity, timestamps
+from lamina_orchestrator.domain.kinds.kinds import KINDS
+from lamina_orchestrator.domain.objects import manifest, selectors
 from lamina_vswitch.domain.backend import definition as backends
 from lamina_vswitch.domain.backend.address import SocketAddress, parse_address
 from lamina_vswitch.domain.backend.capture_reader import CaptureReader, Malformed
@@ -310,7 +312,7 @@ def check_oci(data: bytes) -> None:
 
 def check_log_line(data: bytes) -> None:
     """Every line is an entry."""
-    assert logline.parse(data).stream in ("stdout", "stderr")
+    assert log_line.parse(data).stream in ("stdout", "stderr")
 
 
 def check_selectors(data: bytes) -> None:

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina_vswitch.domain.nat.flows import listing
+from lamina_vswitch.domain.nat.flows.entry import Entry, Wanted
 from lamina_vswitch.domain.nat.flows.listing import order
-from lamina_vswitch.domain.nat.flows.table import Entry, Table, Wanted
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.packets.packet import ICMP, TCP, UDP
 
 STEPS = st.lists(

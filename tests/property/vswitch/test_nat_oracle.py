@@ -12,10 +12,11 @@ from lamina_kit.rng import Rng
 from lamina_net.packets import icmp, ipv4, udp
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, FIN, RST, SYN, Segment
+from lamina_vswitch.domain.nat.flows.entry import Entry
 from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition, Forwards
 from lamina_vswitch.domain.nat.flows.ports import PortPool, SharedPorts
 from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
-from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.outside.uplink import UplinkNat
 from lamina_vswitch.domain.nat.packets.outcome import Outcome
 from lamina_vswitch.domain.nat.servers.balancer import Balancer

@@ -18,11 +18,12 @@ from lamina_kit.rng import Rng
 from lamina_net.packets import ipv4
 from lamina_net.packets.address import parse_address
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.entry import Entry
 from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition, Forwards
 from lamina_vswitch.domain.nat.flows.fragments import DATAGRAMS, DATAGRAMS_PER_ADDRESS, WAIT_NS
 from lamina_vswitch.domain.nat.flows.ports import PortPool, SharedPorts
 from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
-from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.outside.uplink import UplinkNat
 from lamina_vswitch.domain.nat.packets.outcome import Outcome
 from lamina_vswitch.domain.nat.sockets.gateway import SocketGateway

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lamina_net.packets.address import LOOPBACK
-from lamina_vswitch.domain.nat.flows.table import Endpoint
+from lamina_vswitch.domain.nat.flows.entry import Endpoint
 from lamina_vswitch.domain.nat.sockets.host import Accepted, Arrived, HostError
 
 

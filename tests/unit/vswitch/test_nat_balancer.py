@@ -12,9 +12,10 @@ from lamina_net.packets import icmp, ipv4, udp
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, RST, SYN, Segment
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.entry import Entry
 from lamina_vswitch.domain.nat.flows.ports import SharedPorts
 from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
-from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.packets.outcome import Outcome
 from lamina_vswitch.domain.nat.servers.balancer import Balancer
 from lamina_vswitch.domain.nat.servers.book import ServerChange

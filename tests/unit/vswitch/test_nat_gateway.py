@@ -14,9 +14,10 @@ from lamina_net.tcp.interface import Endpoint as TcpEndpoint
 from lamina_net.tcp.interface import EventKind, Refused
 from lamina_net.tcp.layer import TcpLayer
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry
 from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition, Forwards
 from lamina_vswitch.domain.nat.flows.ports import SharedPorts
-from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry, Table
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.packets.outcome import Outcome
 from lamina_vswitch.domain.nat.packets.tracking import State
 from lamina_vswitch.domain.nat.sockets.gateway import SocketGateway

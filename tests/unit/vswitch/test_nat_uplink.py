@@ -10,10 +10,11 @@ from lamina_net.packets.checksum import is_right, pseudo_sum
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import ACK, FIN, RST, SYN, Segment
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.entry import Entry
 from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition, Forwards
 from lamina_vswitch.domain.nat.flows.ports import PortPool
 from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
-from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.outside.uplink import UplinkNat
 from lamina_vswitch.domain.nat.packets.outcome import Outcome
 from lamina_vswitch.domain.nat.packets.tracking import State

@@ -9,10 +9,12 @@ from lamina_vswitch.convert.streams import offloads
 from lamina_vswitch.domain.backend.address import parse_address
 from lamina_vswitch.domain.backend.definition import (
     DEFAULT_RING_BYTES,
+    FAMILIES,
     INTERFACE_BYTES,
     QUEUES,
     RING_BYTES,
     BackendDefinition,
+    BackendView,
     CaptureFile,
     Datagram,
     Kind,
@@ -23,7 +25,6 @@ from lamina_vswitch.domain.backend.definition import (
 )
 from lamina_vswitch.domain.definitions.switches import DEFAULT_QUEUE_FRAMES, MAX_REQUEST_ID_BYTES, QUEUE_FRAMES
 from lamina_vswitch.names import Names
-from lamina_vswitch.ports.backends import FAMILIES, BackendView
 
 MAX_PATH_BYTES = 4095
 

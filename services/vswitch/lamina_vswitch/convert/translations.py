@@ -9,8 +9,8 @@ from lamina.vswitch.v1 import translations_pb2 as pb
 from lamina_kit.checks import Checks, shown
 from lamina_net.packets.address import LOOPBACK, format_address, is_unicast, parse_address
 from lamina_vswitch.domain.definitions.switches import MAX_REQUEST_ID_BYTES
+from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry
 from lamina_vswitch.domain.nat.flows.forwards import Forward, ForwardDefinition
-from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry
 from lamina_vswitch.domain.nat.packets.packet import ICMP, TCP, UDP
 from lamina_vswitch.domain.nat.servers.book import ServerChange
 from lamina_vswitch.domain.nat.servers.definition import Backend, Server, ServerDefinition, ServerKey

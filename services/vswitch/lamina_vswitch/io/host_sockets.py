@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 
 from lamina_net.packets.address import format_address, parse_address
-from lamina_vswitch.domain.nat.flows.table import Endpoint
+from lamina_vswitch.domain.nat.flows.entry import Endpoint
 from lamina_vswitch.domain.nat.sockets.host import (
     Accepted,
     Arrived,

@@ -19,9 +19,9 @@ from lamina_kit.rng import Rng
 from lamina_net.packets.address import format_address, is_loopback, parse_address
 from lamina_vswitch.domain.definitions.requests import RequestLedger
 from lamina_vswitch.domain.definitions.switches import Origin
+from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry
 from lamina_vswitch.domain.nat.flows.forwards import PORT_FORWARD_NAME, Forward, ForwardDefinition
 from lamina_vswitch.domain.nat.flows.listing import order
-from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry
 from lamina_vswitch.domain.nat.refusals import (
     forward_exists,
     not_loopback,

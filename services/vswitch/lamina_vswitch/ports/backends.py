@@ -10,8 +10,10 @@ from lamina_kit.errors import AlreadyExists, DataLoss, FailedPrecondition, Lamin
 from lamina_vswitch.domain.backend.address import SocketAddress, parse_address
 from lamina_vswitch.domain.backend.definition import (
     BACKEND_NAME,
+    FAMILIES,
     BackendDefinition,
     BackendState,
+    BackendView,
     CaptureFile,
     Datagram,
     Packet,
@@ -24,7 +26,7 @@ from lamina_vswitch.domain.backend.definition import (
 from lamina_vswitch.domain.definitions.refusals import port_attached, unknown
 from lamina_vswitch.domain.definitions.requests import RequestLedger
 from lamina_vswitch.domain.definitions.switches import Origin, PortDefinition
-from lamina_vswitch.domain.offload.features import PLAIN, Takes
+from lamina_vswitch.domain.offload.features import PLAIN
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.io.backends.backend import Backend
@@ -39,19 +41,6 @@ from lamina_vswitch.io.backends.veth import VethBackend
 from lamina_vswitch.io.store.backends import BackendStore
 from lamina_vswitch.plane.loading import PlaneLoader
 from lamina_vswitch.switches.catalog import Catalog
-
-FAMILIES = {Datagram: ("unix", "udp"), Stream: ("unix", "tcp")}
-
-
-@dataclass(frozen=True, slots=True)
-class BackendView:
-    """A backend as it is now; `definition` shows the address that the system chose."""
-
-    name: str
-    definition: BackendDefinition
-    state: BackendState
-    detail: str
-    takes: Takes
 
 
 @dataclass(slots=True)

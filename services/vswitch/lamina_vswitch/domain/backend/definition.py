@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from lamina_kit.names import Pattern
+from lamina_vswitch.domain.offload.features import Takes
 
 BACKEND_NAME = Pattern("hosts/{host}/switches/{switch}/ports/{port}/backend")
 
@@ -79,6 +80,9 @@ class Veth:
     up: bool = False
 
 
+FAMILIES = {Datagram: ("unix", "udp"), Stream: ("unix", "tcp")}
+"""Which addresses the sockets of a kind have."""
+
 Kind = Tap | Packet | Datagram | Stream | CaptureFile | Veth
 _KINDS: dict[str, type[Kind]] = {
     "tap": Tap,
@@ -98,6 +102,17 @@ class BackendDefinition:
     port: str
     kind: Kind
     queue_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class BackendView:
+    """A backend as it is now; `definition` shows the address that the system chose."""
+
+    name: str
+    definition: BackendDefinition
+    state: BackendState
+    detail: str
+    takes: Takes
 
 
 def kind_word(kind: Kind) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Container
 
 from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.frames.drop_reasons import EXPLANATION, DropReason
-from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry, Table
+from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.packets.packet import ICMP, TCP, UDP, Kind, View, read
 from lamina_vswitch.domain.nat.packets.rewrite import rewrite
 from lamina_vswitch.domain.nat.packets.tracking import begins_flow

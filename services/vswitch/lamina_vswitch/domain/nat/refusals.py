@@ -13,7 +13,7 @@ from lamina_kit.errors import (
 )
 from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.definitions.refusals import unknown
-from lamina_vswitch.domain.nat.flows.table import Endpoint
+from lamina_vswitch.domain.nat.flows.entry import Endpoint
 from lamina_vswitch.domain.nat.sockets.host import HostError
 
 

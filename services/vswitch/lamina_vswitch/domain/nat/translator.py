@@ -15,10 +15,11 @@ from lamina_net.packets.refusal import Refusal
 from lamina_net.rate_limiter import RateLimiter
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.nat.explain import explain
+from lamina_vswitch.domain.nat.flows.entry import Entry
 from lamina_vswitch.domain.nat.flows.forwards import Forwards
 from lamina_vswitch.domain.nat.flows.ports import PortPool, SharedPorts
 from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
-from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.outside.kernel import KernelTranslation, explain_kernel, leaving
 from lamina_vswitch.domain.nat.outside.uplink import UplinkNat, explain_uplink
 from lamina_vswitch.domain.nat.packets.outcome import IcmpError, Outcome

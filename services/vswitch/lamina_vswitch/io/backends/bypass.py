@@ -25,8 +25,8 @@ from lamina_vswitch.ebpf import bypass as code
 from lamina_vswitch.ebpf.assembler import assemble
 from lamina_vswitch.ebpf.programs import SharedMemory, attach_alone, load_first_classifier, load_socket_filter
 from lamina_vswitch.engines.model.engine import ModelEngine
+from lamina_vswitch.io.backends.bypass_member import COUNTED, Member
 from lamina_vswitch.io.backends.device_state import DeviceState
-from lamina_vswitch.io.backends.junction import COUNTED, Junction, Member
 
 _TICK_S, _TICK_NS = 1.0, 1_000_000_000
 _LEAST_AGEING_NS = 4 * _TICK_NS
@@ -69,7 +69,7 @@ class Bypass:
         self._stop_timer()
         self._memory.close()
 
-    def join(self, slot: int, index: int, now_ns: Callable[[], int]) -> Junction:
+    def join(self, slot: int, index: int, now_ns: Callable[[], int]) -> Member:
         """Let a port take part, whose device has an index in this thread's network namespace.
 
         Raises FailedPrecondition `BPF_REFUSED`, Unavailable `KERNEL_REFUSED`.
@@ -109,7 +109,7 @@ class Bypass:
         member.counted = self._counts(number)
         self._members[slot] = member
         self.left(switch)
-        return Junction(self, slot, member)
+        return member
 
     def leave(self, slot: int, member: Member) -> None:
         """Let a port take part no more; its socket is closed next. Idempotent."""

@@ -1,39 +1,13 @@
-"""One port at the bypass: what is kept of it, and what its backend may do there."""
+"""One port at the bypass: what its backend may do there."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from lamina_vswitch.domain.switch.topology import Switch
 from lamina_vswitch.ebpf import bypass as code
-from lamina_vswitch.io.backends.device_state import DeviceState
-
-if TYPE_CHECKING:
-    from lamina_vswitch.io.backends.bypass import Bypass
-
-COUNTED = (code.IN_FRAMES, code.IN_BYTES, code.OUT_FRAMES, code.OUT_BYTES, code.LOST)
-"""What processors count at a port, in the order of `Member.counted`."""
-
-
-@dataclass(slots=True)
-class Member:
-    """A port that takes part: its number in the programs, its device and whether frames wait at its way out.
-
-    `offset_ns` is the switch's time less the kernel's, `space` the network namespace, `hold` keeps the redirector.
-    """
-
-    switch: Switch
-    number: int
-    offset_ns: int
-    space: int
-    device: DeviceState
-    filter: int
-    hold: int
-    waits: bool = False
-    counted: list[int] = field(default_factory=lambda: [0] * len(COUNTED))
+from lamina_vswitch.io.backends.bypass import Bypass
+from lamina_vswitch.io.backends.bypass_member import Member
 
 
 class Junction:

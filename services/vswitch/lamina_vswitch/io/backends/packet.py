@@ -18,14 +18,14 @@ from lamina_vswitch.domain.backend.definition import BackendState, Packet
 from lamina_vswitch.domain.backend.vnet import to_kernel
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.offload.features import Takes
+from lamina_vswitch.io.backends.bypass import Bypass
+from lamina_vswitch.io.backends.junction import Junction
 from lamina_vswitch.io.backends.packet_slots import SOL_PACKET, SlotRing
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import refusal
 from lamina_vswitch.io.backends.transmit_queue import MOST_AT_ONCE, Outlet
 
 if TYPE_CHECKING:
-    from lamina_vswitch.io.backends.bypass import Bypass
-    from lamina_vswitch.io.backends.junction import Junction
     from lamina_vswitch.plane.kernel_ports import PacketLane, Wire
     from lamina_vswitch.plane.switching import Plane
 
@@ -245,7 +245,7 @@ def _joined(bypass: Bypass | None, end: PortEnd, number: int, taker: socket.sock
     if bypass is None:
         return None, ""
     try:
-        junction = bypass.join(end.slot, number, end.now_ns)
+        junction = Junction(bypass, end.slot, bypass.join(end.slot, number, end.now_ns))
     except LaminaError as error:
         return None, error.message
     except OSError as error:

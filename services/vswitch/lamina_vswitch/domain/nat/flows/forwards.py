@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lamina_kit.names import Pattern
-from lamina_vswitch.domain.nat.flows.table import Endpoint
+from lamina_vswitch.domain.nat.flows.entry import Endpoint
 
 PORT_FORWARD_NAME = Pattern("hosts/{host}/networks/{network}/portForwards/{port_forward}")
 

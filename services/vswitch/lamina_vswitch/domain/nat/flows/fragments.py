@@ -14,7 +14,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
-from lamina_vswitch.domain.nat.flows.table import Entry
+from lamina_vswitch.domain.nat.flows.entry import Entry
 from lamina_vswitch.domain.nat.packets.packet import View
 from lamina_vswitch.domain.nat.packets.tracking import SECOND_NS
 

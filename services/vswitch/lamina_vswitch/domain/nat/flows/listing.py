@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from lamina_vswitch.domain.nat.flows.entry import Entry
 from lamina_vswitch.domain.nat.packets.packet import ICMP, TCP, UDP
-
-if TYPE_CHECKING:
-    from lamina_vswitch.domain.nat.flows.table import Entry
 
 _PROTOCOL_ORDER = {TCP: 1, UDP: 2, ICMP: 3}
 """As the contract numbers them."""

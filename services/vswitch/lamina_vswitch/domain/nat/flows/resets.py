@@ -8,7 +8,7 @@ from __future__ import annotations
 from lamina_net.packets import ipv4
 from lamina_net.tcp import segment
 from lamina_net.tcp.segment import Segment
-from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry
+from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry
 from lamina_vswitch.domain.nat.packets.packet import ACK, FIN, RST, SYN, View
 
 

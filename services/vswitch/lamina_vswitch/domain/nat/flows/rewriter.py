@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.entry import Entry
 from lamina_vswitch.domain.nat.flows.fragments import Datagram, Fragments
-from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.packets.outcome import NOTHING, Outcome, dropped
 from lamina_vswitch.domain.nat.packets.packet import FlowKey, Kind, View, read_quoted
 from lamina_vswitch.domain.nat.packets.rewrite import rewrite, rewrite_error

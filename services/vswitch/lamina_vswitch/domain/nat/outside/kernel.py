@@ -15,8 +15,8 @@ from typing import Protocol
 from lamina_net.packets import icmp
 from lamina_net.packets.address import Subnet, is_loopback, is_unicast
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry, Flows
 from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition
-from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry, Flows
 from lamina_vswitch.domain.nat.packets.outcome import IcmpError, Outcome, dropped
 from lamina_vswitch.domain.nat.packets.packet import ICMP, TCP, UDP, read
 from lamina_vswitch.domain.nat.packets.tracking import SECOND_NS, State, Track, timeout_seconds

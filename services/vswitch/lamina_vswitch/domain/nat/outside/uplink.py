@@ -11,10 +11,11 @@ import copy
 
 from lamina_net.packets.address import format_address
 from lamina_vswitch.domain.frames.drop_reasons import EXPLANATION, DropReason
+from lamina_vswitch.domain.nat.flows.entry import Entry, Wanted
 from lamina_vswitch.domain.nat.flows.forwards import Forwards
 from lamina_vswitch.domain.nat.flows.ports import PortPool
 from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
-from lamina_vswitch.domain.nat.flows.table import Entry, Table, Wanted
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.packets.outcome import Outcome, dropped
 from lamina_vswitch.domain.nat.packets.packet import UDP, Kind, View, read
 from lamina_vswitch.domain.nat.packets.tracking import begins_flow

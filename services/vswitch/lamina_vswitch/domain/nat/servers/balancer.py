@@ -11,10 +11,10 @@ from collections import Counter
 from lamina_kit.rng import Rng
 from lamina_net.packets import icmp
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry, Wanted
 from lamina_vswitch.domain.nat.flows.ports import SharedPorts
 from lamina_vswitch.domain.nat.flows.resets import both_ends, refusal
 from lamina_vswitch.domain.nat.flows.rewriter import Rewriter
-from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry, Wanted
 from lamina_vswitch.domain.nat.packets.outcome import IcmpError, Outcome, dropped
 from lamina_vswitch.domain.nat.packets.packet import TCP, UDP, Kind, View, read
 from lamina_vswitch.domain.nat.packets.tracking import begins_flow

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from lamina_kit.rng import Rng
-from lamina_vswitch.domain.nat.flows.table import Endpoint
+from lamina_vswitch.domain.nat.flows.entry import Endpoint
 from lamina_vswitch.domain.nat.packets.tracking import SECOND_NS
 
 ServerKey = tuple[int, int, int]

@@ -8,7 +8,7 @@ from typing import Protocol
 from lamina_net.packets import icmp, ipv4, udp
 from lamina_net.packets.refusal import Refusal
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
-from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry
+from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry
 from lamina_vswitch.domain.nat.packets.packet import View
 from lamina_vswitch.domain.nat.sockets.host import HostDatagrams, HostError, HostPort
 

@@ -14,10 +14,11 @@ from lamina_net.packets.checksum import is_right
 from lamina_net.packets.refusal import Refusal
 from lamina_net.tcp.interface import IcmpKind
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry, Wanted
 from lamina_vswitch.domain.nat.flows.forwards import Forward, Forwards
 from lamina_vswitch.domain.nat.flows.ports import SharedPorts
 from lamina_vswitch.domain.nat.flows.resets import refusal
-from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry, Table, Wanted
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.packets.outcome import IcmpError, Outcome, dropped
 from lamina_vswitch.domain.nat.packets.packet import RST, SYN, TCP, UDP, FlowKey, Kind, View, read, read_quoted
 from lamina_vswitch.domain.nat.packets.tracking import begins_flow

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable
 from typing import Protocol
 
-from lamina_vswitch.domain.nat.flows.table import Endpoint
+from lamina_vswitch.domain.nat.flows.entry import Endpoint
 
 
 class HostError(enum.Enum):

@@ -12,8 +12,9 @@ from lamina_net.tcp.config import SocketOptions, TcpConfig
 from lamina_net.tcp.interface import Endpoint as TcpEndpoint
 from lamina_net.tcp.interface import Event, EventKind, Handle, Packet, Refused
 from lamina_net.tcp.layer import TcpLayer
+from lamina_vswitch.domain.nat.flows.entry import Entry
 from lamina_vswitch.domain.nat.flows.resets import refusal
-from lamina_vswitch.domain.nat.flows.table import Entry, Table
+from lamina_vswitch.domain.nat.flows.table import Table
 from lamina_vswitch.domain.nat.packets.packet import TCP, FlowKey, Kind, View, read
 from lamina_vswitch.domain.nat.sockets.datagrams import Flow
 from lamina_vswitch.domain.nat.sockets.failures import FAILURES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina_net.packets.address import LOOPBACK, Subnet, is_unicast
-from lamina_vswitch.domain.nat.flows.table import Endpoint
+from lamina_vswitch.domain.nat.flows.entry import Endpoint
 from lamina_vswitch.domain.network.definition import NatSettings
 
 _NAMED_ONLY = (Subnet(0x7F000000, 8), Subnet(0xA9FE0000, 16))

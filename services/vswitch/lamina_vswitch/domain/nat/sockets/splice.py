@@ -12,7 +12,7 @@ from typing import Protocol
 from lamina_net.tcp.interface import Event, EventKind, Handle, Refused
 from lamina_net.tcp.layer import TcpLayer
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
-from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry
+from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry
 from lamina_vswitch.domain.nat.packets.packet import RST, SYN, View
 from lamina_vswitch.domain.nat.sockets.host import HostError, HostStream
 

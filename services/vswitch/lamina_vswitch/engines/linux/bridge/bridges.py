@@ -14,6 +14,7 @@ from lamina_vswitch.domain.policy.settings import PolicyInForce
 from lamina_vswitch.domain.switch.topology import Port, Switch
 from lamina_vswitch.engines.linux.bpf.trunk import tags_of
 from lamina_vswitch.engines.linux.bridge.kernel import Kernel
+from lamina_vswitch.engines.linux.bridge.leg import Leg
 from lamina_vswitch.engines.linux.bridge.mac_table import KernelFdb
 from lamina_vswitch.engines.linux.bridge.taps import Tap
 from lamina_vswitch.engines.linux.netlink import links, neighbours
@@ -24,17 +25,6 @@ from lamina_vswitch.engines.linux.refusal import unless_gone
 NS_PER_SECOND = 1_000_000_000
 _TAG_BYTES = 4
 _NOWHERE, _SUNK = 0, -1
-
-
-@dataclass(slots=True)
-class Leg:
-    """A port in a VLAN: its TAP, none for a device of the kernel; index of what the bridge has, and what was set."""
-
-    slot: int
-    vlan: int
-    tap: Tap | None
-    index: int
-    settings: PortSettings
 
 
 @dataclass(slots=True)

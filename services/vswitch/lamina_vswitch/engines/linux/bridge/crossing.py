@@ -15,8 +15,9 @@ from lamina_vswitch.domain.switch.admission import Admission, Refusal, Rule, Tag
 from lamina_vswitch.domain.switch.decision import Decision, decide, let_in, look_up, refused, way_out
 from lamina_vswitch.domain.switch.fdb import Learned
 from lamina_vswitch.domain.switch.topology import Port, Switch
-from lamina_vswitch.engines.linux.bridge.bridges import Bridges, Leg
+from lamina_vswitch.engines.linux.bridge.bridges import Bridges
 from lamina_vswitch.engines.linux.bridge.kernel import Kernel, Stray
+from lamina_vswitch.engines.linux.bridge.leg import Leg
 from lamina_vswitch.engines.linux.netlink.links import RESERVED_MAC
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
 

@@ -10,18 +10,17 @@ import errno
 import resource
 import select
 from contextlib import ExitStack, closing, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from lamina_vswitch.domain.backend.vnet import LAYOUT
+from lamina_vswitch.engines.linux.bridge.leg import Leg
 from lamina_vswitch.engines.linux.bridge.taps import Tap, laden
 from lamina_vswitch.engines.linux.devices.ports import DevicePorts
 from lamina_vswitch.engines.linux.namespace import Namespace
 from lamina_vswitch.engines.linux.netlink import links, neighbours
+from lamina_vswitch.engines.linux.netlink.neighbours import Neighbour
 from lamina_vswitch.engines.linux.netlink.requests import Netlink
 from lamina_vswitch.engines.linux.refusal import KernelRefusal
-
-if TYPE_CHECKING:
-    from lamina_vswitch.engines.linux.bridge.bridges import Bridges, Leg
 
 MOST_BRIDGES = 1024
 """Bridges of a host; a trunk's device could else have one made for each VLAN that there is."""
@@ -41,6 +40,19 @@ class Stray(NamedTuple):
     frame: bytes
 
 
+class TableFollower(Protocol):
+    """Who has bridges and follows what the kernel tells of their tables: the `Bridges` of a switch."""
+
+    def look(self, now_ns: int) -> None:
+        """Read the tables anew: something of what the kernel told was lost."""
+
+    def heard(self, kind: int, vlan: int, slot: int, found: Neighbour, now_ns: int) -> None:
+        """Follow one change of the table of a VLAN, at the leg of a port."""
+
+    def limit(self) -> None:
+        """Let the kernel learn, or no more, after all that was told."""
+
+
 class Kernel:
     """What one engine has on the kernel. Raises Unavailable `KERNEL_REFUSED`."""
 
@@ -54,7 +66,7 @@ class Kernel:
             made.pop_all()
         self._ready = select.epoll()
         self._ready.register(self._ears.socket, select.EPOLLIN)
-        self.of_bridge: dict[int, tuple[Bridges, int]] = {}
+        self.of_bridge: dict[int, tuple[TableFollower, int]] = {}
         """Switch and VLAN of a bridge by its index."""
         self.strays: list[Stray] = []
         """Frames that wait to be handed on, in the order in which they came."""
@@ -164,7 +176,7 @@ class Kernel:
                 bridges.look(now_ns)
                 bridges.limit()
             return
-        touched: dict[Bridges, None] = {}
+        touched: dict[TableFollower, None] = {}
         for kind, found in neighbours.told(answers):
             leg, owner = self._by_index.get(found.port), self.of_bridge.get(found.bridge)
             if leg is not None and owner is not None:

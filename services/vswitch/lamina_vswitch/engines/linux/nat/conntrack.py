@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 
 from lamina_net.packets.address import Subnet
-from lamina_vswitch.domain.nat.flows.table import Endpoint
+from lamina_vswitch.domain.nat.flows.entry import Endpoint
 from lamina_vswitch.domain.nat.outside.kernel import Tracked
 from lamina_vswitch.domain.nat.packets.packet import ECHO_REPLY, ICMP
 from lamina_vswitch.engines.linux.netlink.requests import DUMP, NESTED, Netlink, attribute, attributes

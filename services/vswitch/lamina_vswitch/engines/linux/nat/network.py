@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from lamina_net.packets.address import Subnet, format_address
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
+from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry
 from lamina_vswitch.domain.nat.flows.forwards import ForwardDefinition
-from lamina_vswitch.domain.nat.flows.table import Endpoint, Entry
 from lamina_vswitch.domain.nat.outside.kernel import DESTINATION_CHANGED, Tracked, entry_of
 from lamina_vswitch.domain.nat.packets.packet import TCP, UDP
 from lamina_vswitch.domain.nat.sockets.host import HostError
