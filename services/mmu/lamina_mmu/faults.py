@@ -6,16 +6,13 @@ The kit serves them as `lamina.common.v1.Faults` (`kit/lamina_kit/faults/table.p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from lamina_kit.errors import NotFound
 from lamina_kit.faults.kinds import Breakage, FaultKind, Parameter
 from lamina_kit.faults.table import FaultTable
 from lamina_kit.names import Pattern
 from lamina_mmu.domain.names import SWAP_AREA
-
-if TYPE_CHECKING:
-    from lamina_mmu.host import MmuHost
+from lamina_mmu.host import MmuHost
 
 SWAP = Pattern("hosts/{host}/swap")
 _FULL = "Every free swap slot is taken: dirty pages stay in RAM, and a group at its limit runs out of memory."

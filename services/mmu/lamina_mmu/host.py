@@ -29,7 +29,6 @@ from lamina_mmu.domain.ports import Ports, Settings
 from lamina_mmu.domain.session import NOBODY, Session
 from lamina_mmu.engines.interface import MmuEngine
 from lamina_mmu.failing_memory import FailingMemory
-from lamina_mmu.faults import MmuFaults
 from lamina_mmu.io import policies
 from lamina_mmu.io.linux.kernel import NO_RAM, NO_SWAP, open_kernel
 from lamina_mmu.io.performer import kernel_performer, performer
@@ -65,7 +64,6 @@ class MmuHost:
         self._media: SwapFiles | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._started = self._keeps_zeroed = False
-        MmuFaults(self).register(environment.layer.faults)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -10,6 +10,7 @@ from lamina.mmu.v1 import policies_pb2_grpc, replay_pb2_grpc, swap_pb2_grpc
 
 from lamina_kit.layer.service import Environment, Service
 from lamina_mmu.config import MmuConfig
+from lamina_mmu.faults import MmuFaults
 from lamina_mmu.host import MmuHost
 from lamina_mmu.metrics import families
 from lamina_mmu.serving.frames import FramesServicer
@@ -42,6 +43,7 @@ class MmuService:
 
     def __init__(self, environment: Environment, config: MmuConfig) -> None:
         self.host = MmuHost(environment, config)
+        MmuFaults(self.host).register(environment.layer.faults)
         self.replays = ReplaysServicer(environment.state_dir / "replays", environment.rng)
         environment.layer.metrics.add(partial(families, self.host))
 

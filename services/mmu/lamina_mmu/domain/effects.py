@@ -98,7 +98,7 @@ def swap_area_key(index: int) -> tuple[str, int]:
 
 @dataclass(frozen=True)
 class OpenSwapDisk(Effect):
-    """Finds a disk of the machine for a new swap area. Result: a `domain.swap_io.DiskStore` of `slots` pages.
+    """Finds a disk of the machine for a new swap area. Result: a `domain.swap.transfers.DiskStore` of `slots` pages.
 
     DISK_UNKNOWN; SWAP_DEVICE_FULL when the disk is too small.
     """

@@ -1,4 +1,4 @@
-"""What to replay: policies, sizes, and what is wanted beside the counts. Pure; `convert_replay` checks it."""
+"""What to replay: policies, sizes, and what is wanted beside the counts. Pure; `convert.replay` checks it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _OWN_POLICY = "choose victims by policies of its own"
 
 
 class GroupCalls:
-    """Implements `engines.group_interface.GroupEngine`, and what spaces need of groups."""
+    """Implements `engines.groups.GroupEngine`, and what spaces need of groups."""
 
     state: State
     kernel_groups: KernelGroups

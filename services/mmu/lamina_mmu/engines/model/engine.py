@@ -1,7 +1,7 @@
 """The model engine: all of memory management, in Python, over page tables in RAM. Pure.
 
-This file only routes; the work is in the modules beside it. In reading order: `machine` (state and single changes),
-`fault`, `objects`, `swapping`, `reclaim`, `evict`, `withdraw`, `holding`, `granting`, `mapping`, `spaces`, `fork`.
+This file only routes; the work is in the packages beside it. From the bottom up: `machine` (state and single changes),
+`withdrawal`, `swap`, `reclaim`, then `objects`, `groups` and `frames`, `faults`, `ranges`, `spaces`, and `calls`.
 """
 
 from __future__ import annotations

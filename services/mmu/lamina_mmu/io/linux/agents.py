@@ -9,14 +9,10 @@ import select
 import socket
 import struct
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING
 
 from lamina_kit.errors import Unavailable
-from lamina_mmu.domain.kernel.port import AGENT_END, SCRATCH, Reply, reply_key
+from lamina_mmu.domain.kernel.port import AGENT_END, SCRATCH, Processes, Reply, reply_key
 from lamina_mmu.io.linux import program
-
-if TYPE_CHECKING:
-    from lamina_mmu.io.linux.processes import KernelProcesses
 
 COMMAND, REPLY = struct.Struct("<8Q"), struct.Struct("<Qqqqq")
 PATIENCE_MS = 1
@@ -36,7 +32,7 @@ U64 = (1 << 64) - 1
 
 
 class KernelAgent:
-    """Implements `domain.kernel.Agent` over a socket."""
+    """Implements `domain.kernel.port.Agent` over a socket."""
 
     def __init__(self, pid: int, end: socket.socket, wake: Callable[[Hashable, object], object]) -> None:
         self.pid = pid
@@ -114,7 +110,7 @@ class KernelAgent:
                 del self._replies[next(iter(self._replies))]
 
 
-def prepare(made: KernelAgent, processes: KernelProcesses) -> None:
+def prepare(made: KernelAgent, processes: Processes) -> None:
     """Makes a new process an empty space: handlers of signals, no privileges, nothing mapped but the agent.
 
     Without capabilities, so that limits hold for it.

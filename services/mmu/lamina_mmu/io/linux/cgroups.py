@@ -30,7 +30,7 @@ _CONTROLLERS, _SUBTREE = "cgroup.controllers", "cgroup.subtree_control"
 
 
 class NoCgroups:
-    """Implements `domain.cgroups.Cgroups` where there is none, or none that may be used: `why` says which."""
+    """Implements `domain.kernel.cgroups.Cgroups` where there is none, or none that may be used: `why` says which."""
 
     version = 0
 
@@ -66,7 +66,7 @@ class NoCgroups:
 
 
 class CgroupSubtree:
-    """Implements `domain.cgroups.Cgroups` below `top`, a directory that it made."""
+    """Implements `domain.kernel.cgroups.Cgroups` below `top`, a directory that it made."""
 
     why = ""
 

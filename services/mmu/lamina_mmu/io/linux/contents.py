@@ -1,4 +1,4 @@
-"""Memory files (memfd), which are what objects consist of: implements `domain.kernel.Contents`."""
+"""Memory files (memfd), which are what objects consist of: implements `domain.kernel.port.Contents`."""
 
 from __future__ import annotations
 

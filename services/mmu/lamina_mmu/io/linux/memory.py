@@ -1,4 +1,4 @@
-"""What /proc tells of the machine's memory: implements `domain.kernel.KernelMemory`."""
+"""What /proc tells of the machine's memory: implements `domain.kernel.port.KernelMemory`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes of the kernel: implements `domain.kernel.Processes`.
+"""Processes of the kernel: implements `domain.kernel.port.Processes`.
 
 Agents are started from a file in memory by posix_spawn, which copies nothing of this process; their forks are made
 children of this process (CLONE_PARENT), so that none is left behind. What is asked of them goes over a socket each.

@@ -33,7 +33,7 @@ _STOP_S = 30
 
 
 class SwapFolder:
-    """Implements `domain.kernel_swap.KernelSwap`. `wake` is told when an area is out of use, or could not be."""
+    """Implements `domain.kernel.swap.KernelSwap`. `wake` is told when an area is out of use, or could not be."""
 
     def __init__(self, folder: Path, wake: Callable[[Hashable, object], object], proc: Path = Path("/proc")) -> None:
         self._folder = folder.resolve()

@@ -28,7 +28,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], Any]
 
 
 class DiskArea:
-    """Implements `domain.swap_io.DiskStore` over the first `slots` pages of a disk.
+    """Implements `domain.swap.transfers.DiskStore` over the first `slots` pages of a disk.
 
     `fails_reads` and `fails_writes` make it fail, as faults that were injected do.
     """

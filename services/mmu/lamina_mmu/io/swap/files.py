@@ -18,7 +18,7 @@ INJECTED = OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 class SwapFile:
-    """Implements `domain.swap.SwapStore` over a file of `slots` pages.
+    """Implements `domain.swap.areas.SwapStore` over a file of `slots` pages.
 
     `fails_reads` and `fails_writes` make the disk under it fail, as EIO does: faults that were injected.
     """

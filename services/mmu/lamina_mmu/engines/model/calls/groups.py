@@ -26,7 +26,7 @@ from lamina_mmu.engines.model.views import resources
 
 
 class GroupCalls:
-    """Implements `engines.group_interface.GroupEngine` on a machine."""
+    """Implements `engines.groups.GroupEngine` on a machine."""
 
     machine: Machine
 

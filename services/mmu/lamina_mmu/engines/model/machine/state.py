@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from lamina_kit.paging import DIRTY as D_BIT
 from lamina_kit.paging import PAGE_SHIFT
-from lamina_mmu.domain.effects import PRESSURE, ZEROED
+from lamina_mmu.domain.effects import PRESSURE, ZEROED, supply_outbox_key
 from lamina_mmu.domain.fault_feed import FaultFeed
 from lamina_mmu.domain.frames.buddy import HUGE_ORDER
 from lamina_mmu.domain.frames.rmap import ReverseMap
@@ -36,6 +36,7 @@ from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.spaces.pin import Pin
 from lamina_mmu.domain.spaces.space import Space
 from lamina_mmu.domain.spaces.vma import LOCKED
+from lamina_mmu.domain.supply import Message as ToSupplier
 from lamina_mmu.domain.supply import Supply
 from lamina_mmu.domain.swap.areas import FIRST, LOST, SwapSpace
 from lamina_mmu.domain.tables.entry import frame_of, is_swap, slot_of
@@ -334,6 +335,11 @@ class Machine(PolicyChoice):
         """Says something to a holder."""
         hold.post(message)
         self.ports.wake(("outbox", hold.id), None)
+
+    def tell_supplier(self, supply: Supply, message: ToSupplier) -> None:
+        """Says something to a supplier."""
+        supply.post(message)
+        self.ports.wake(supply_outbox_key(supply.id), None)
 
     def add_hold(self, hold: Hold) -> None:
         """Registers a hold under a new id."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina_kit.effects import Step, WaitFor
-from lamina_kit.errors import DataLoss, OutOfRange, ResourceExhausted
+from lamina_kit.errors import DataLoss, OutOfRange
 from lamina_kit.paging import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PRESENT
 from lamina_mmu.domain.effects import frame_key
 from lamina_mmu.domain.frames.table import Use
@@ -16,7 +16,7 @@ from lamina_mmu.domain.swap.areas import PageLost
 from lamina_mmu.domain.tables.entry import frame_of, is_swap, is_transit, slot_of
 from lamina_mmu.engines.model.machine.state import Busy, Machine, Short
 from lamina_mmu.engines.model.objects.suppliers import demand
-from lamina_mmu.engines.model.reclaim.room import make_room, oom_victim
+from lamina_mmu.engines.model.reclaim.room import make_room, no_free_frame, oom_victim
 from lamina_mmu.engines.model.swap.pages import swap_in
 
 
@@ -114,14 +114,4 @@ def no_content(entity: MemoryObject, page: int, reason: str) -> DataLoss:
         reason="SUPPLY_FAILED",
         next_step="Look at whoever supplies the object; with its supplier back, repeat.",
         supplier_reason=reason,
-    )
-
-
-def no_free_frame(group: Group) -> ResourceExhausted:
-    """Returns the error of a call that could not get a frame."""
-    return ResourceExhausted(
-        f"Memory group {group.name} has no free frame, and nothing in it can be reclaimed.",
-        reason="NO_FREE_FRAME",
-        next_step="Raise the group's limit, add swap, or end something in the group.",
-        group=group.name,
     )

@@ -14,7 +14,7 @@ from lamina_mmu.domain.effects import Answer, frame_key, supply_answer_key, supp
 from lamina_mmu.domain.frames.table import Use
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.object import MemoryObject
-from lamina_mmu.domain.supply import SUPPLIED, Demand, Keep, Message, NoContent, Opened, Question, Refused, Supply
+from lamina_mmu.domain.supply import SUPPLIED, Demand, Keep, NoContent, Opened, Question, Refused, Supply
 from lamina_mmu.domain.tables.entry import transit
 from lamina_mmu.engines.model.machine.state import Busy, Machine
 
@@ -47,13 +47,7 @@ def add_objects(
         entity.keeps_writes, entity.readahead = keeps_writes, readahead
         supply.objects[entity.id] = entity.handle
         m.record(m.names.object(entity.number), "object.supplied", owner=supply.owner, keeps_writes=keeps_writes)
-    post(m, supply, Opened(len(supply.objects)))
-
-
-def post(m: Machine, supply: Supply, message: Message) -> None:
-    """Says something to a supplier."""
-    supply.post(message)
-    m.ports.wake(supply_outbox_key(supply.id), None)
+    m.tell_supplier(supply, Opened(len(supply.objects)))
 
 
 # ── demands ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -81,7 +75,7 @@ def demand(m: Machine, entity: MemoryObject, page: int) -> Busy:
     shown = tuple(frames) if supply.maps_memory else ()
     message = Demand(supply.next_sequence(), entity.handle, page, len(frames), shown)
     supply.asked[message.sequence] = Question(message, tuple(frames))
-    post(m, supply, message)
+    m.tell_supplier(supply, message)
     return Busy(frame_key(frames[0]))
 
 

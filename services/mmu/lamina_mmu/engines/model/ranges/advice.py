@@ -22,11 +22,11 @@ from lamina_mmu.domain.tables.entry import HELD, READ, WRITE, frame_of, in_ram, 
 from lamina_mmu.domain.tables.table import entries, exchange, update
 from lamina_mmu.engines.model.faults.populate import CHUNK, populate
 from lamina_mmu.engines.model.machine.state import Busy, Machine, Short
-from lamina_mmu.engines.model.objects.objects import no_free_frame, object_frame
+from lamina_mmu.engines.model.objects.objects import object_frame
 from lamina_mmu.engines.model.ranges.collapse import collapse
 from lamina_mmu.engines.model.ranges.mapping import drop_pages, frames_within, settled
 from lamina_mmu.engines.model.reclaim.eviction import evict
-from lamina_mmu.engines.model.reclaim.room import is_evictable, make_room, sample_frames
+from lamina_mmu.engines.model.reclaim.room import is_evictable, make_room, no_free_frame, sample_frames
 from lamina_mmu.engines.model.swap.pages import swap_in
 from lamina_mmu.engines.model.withdrawal.users import Taken, withdraw
 

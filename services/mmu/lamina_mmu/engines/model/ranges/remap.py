@@ -23,9 +23,8 @@ from lamina_mmu.domain.tables.four_level import FourLevelTable
 from lamina_mmu.domain.tables.table import entries, exchange
 from lamina_mmu.engines.model.faults.populate import fill
 from lamina_mmu.engines.model.machine.state import Machine, Short
-from lamina_mmu.engines.model.objects.objects import no_free_frame
 from lamina_mmu.engines.model.ranges.mapping import check_locked, check_mapped, settled, unlock_pages, unmap_range
-from lamina_mmu.engines.model.reclaim.room import make_room
+from lamina_mmu.engines.model.reclaim.room import make_room, no_free_frame
 from lamina_mmu.engines.model.withdrawal.users import Taken, withdraw
 
 

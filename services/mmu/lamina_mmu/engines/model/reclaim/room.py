@@ -17,6 +17,7 @@ from functools import partial
 from itertools import islice
 
 from lamina_kit.effects import Step, WaitFor
+from lamina_kit.errors import ResourceExhausted
 from lamina_kit.paging import ACCESSED, PAGE_SHIFT, USER_END
 from lamina_mmu.domain.effects import Shootdown, frame_key
 from lamina_mmu.domain.frames.table import BUSY, Use
@@ -231,7 +232,7 @@ def is_evictable(m: Machine, frame: int) -> bool:
     if home:
         entity = m.objects.slot(frames.owner[frame])
         if entity.supplier and entity.keeps_writes and may_be_dirty(m, frame):
-            return False  # its supplier keeps it first (`keeping.write_back`)
+            return False  # its supplier keeps it first (`write_back`)
     if m.swap_room(frames.group[frame]):
         return True
     slot = frames.slot[frame] - 1
@@ -333,3 +334,13 @@ def _dying(m: Machine, heaviest: Space, group: Group) -> tuple[int, ...]:
     members = {level.id for level in together.subtree()}
     others = [space.number for space in m.spaces if space.group in members and space is not heaviest]
     return (heaviest.number, *others)
+
+
+def no_free_frame(group: Group) -> ResourceExhausted:
+    """Returns the error of a call that could not get a frame."""
+    return ResourceExhausted(
+        f"Memory group {group.name} has no free frame, and nothing in it can be reclaimed.",
+        reason="NO_FREE_FRAME",
+        next_step="Raise the group's limit, add swap, or end something in the group.",
+        group=group.name,
+    )

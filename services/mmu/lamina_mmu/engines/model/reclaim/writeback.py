@@ -22,7 +22,6 @@ from lamina_mmu.domain.supply import MOST_PAGES, Keep, Question, Supply
 from lamina_mmu.domain.tables.entry import HELD, frame_of, is_swap, is_transit
 from lamina_mmu.domain.tables.table import entries
 from lamina_mmu.engines.model.machine.state import Machine
-from lamina_mmu.engines.model.objects.suppliers import post
 from lamina_mmu.engines.model.reclaim.eviction import may_be_dirty
 from lamina_mmu.engines.model.withdrawal.migration import is_movable, lift, put_down
 from lamina_mmu.engines.model.withdrawal.users import withdraw
@@ -115,7 +114,7 @@ def _ask(
             raise _failed(entity, "SUPPLIER_GONE")
         message = Keep(supply.next_sequence(), entity.handle, page, len(frames), shown, data)
         question = supply.asked[message.sequence] = Question(message, tuple(frames))
-        post(m, supply, message)
+        m.tell_supplier(supply, message)
         while question.kept is None:
             yield WaitFor(supply_answer_key(supply.id, message.sequence))
         if question.kept:

@@ -88,7 +88,7 @@ def swap_out(m: Machine, frame: int) -> int:
     if slot < 0:
         return -1
     if m.swap.area_of(slot).disk is not None:
-        m.forget_copy(frame)  # what goes to a disk was written before (`disk_swap.write_out`), or is not to go now
+        m.forget_copy(frame)  # what goes to a disk was written before (`disks.write_out`), or is not to go now
         return -1
     try:
         m.swap.write(slot, m.ram.view(frame << PAGE_SHIFT, PAGE_SIZE))
