@@ -78,11 +78,11 @@ class Running(Protocol):
 class RealStack:
     """A stack in real time."""
 
-    def __init__(self, args: argparse.Namespace, settings: Settings, state_dir: Path) -> None:
+    def __init__(self, args: argparse.Namespace, settings: Settings, state_dir: Path, security: Security) -> None:
         from lamina_cli.stack import Stack
 
         self._addresses = json.loads(args.addresses)
-        self._security = security_of(args)
+        self._security = security
         self._files = ExitStack()
         sink = self._files.enter_context(event_log(args.event_log))
         self._stack = Stack(settings, state_dir, sink)
@@ -114,14 +114,16 @@ class RealStack:
 class SteppedStack:
     """A stack on a clock that is not the machine's."""
 
-    def __init__(self, args: argparse.Namespace, settings: Settings, state_dir: Path, loop: VirtualLoop) -> None:
+    def __init__(
+        self, args: argparse.Namespace, settings: Settings, state_dir: Path, security: Security, loop: VirtualLoop
+    ) -> None:
         from lamina_cli import virtual_stack
         from lamina_cli.recording import Started
 
         plan = args.fault_plan.read_text() if args.fault_plan is not None else None
         self._args = args
         self._stack = virtual_stack.VirtualStack(Started(settings, args.seed, args.rate, plan), loop, state_dir)
-        self._stack.security = security_of(args)
+        self._stack.security = security
         self._stack.grace_s = args.grace
 
     async def open(self, progress: Callable[[str], None]) -> dict[str, str]:
@@ -167,8 +169,14 @@ async def run(args: argparse.Namespace, loop: VirtualLoop | None) -> int:
             clock=args.clock,
         )
         state_dir = home.stack_dir(args.stack) / "state"
-        stack = RealStack(args, settings, state_dir) if loop is None else SteppedStack(args, settings, state_dir, loop)
-        operations = operating.of_stack(settings, args, states, lambda: "" if states else "the stack starts")
+        security = security_of(args)
+        if loop is None:
+            stack = RealStack(args, settings, state_dir, security)
+        else:
+            stack = SteppedStack(args, settings, state_dir, security, loop)
+        operations = operating.of_stack(
+            settings, args, states, lambda: "" if states else "the stack starts", security.users
+        )
         await operations.start()
         targets = await stack.open(lambda layer: report(f"starting {layer}"))
     except Exception as problem:

@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit status: 0 done, 1 refused or failed, 2 misused, 130 interrupted."""
     # gRPC's own lines on standard error say less than our errors do; who wants them sets the variable.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    os.umask(0o077)  # state, logs, recordings and dumps are for their user alone (`security/private_folder.py`)
     words = list(sys.argv[1:] if argv is None else argv)
     args = build_parser(words).parse_args(words)
     try:

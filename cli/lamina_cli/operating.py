@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lamina_cli.stack import Settings
     from lamina_kit.layer.state import LayerState
     from lamina_kit.operations.operations import Configured, Operations
+    from lamina_kit.security.callers import Users
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,13 +67,20 @@ def configured(settings: Settings, flags: Mapping[str, Any]) -> Configured:
 
 
 def of_stack(
-    settings: Settings, args: argparse.Namespace, states: Sequence[LayerState], missing: Callable[[], str]
+    settings: Settings,
+    args: argparse.Namespace,
+    states: Sequence[LayerState],
+    missing: Callable[[], str],
+    users: Users,
 ) -> Operations:
-    """Returns the operations of a process that has all layers in it; `states` fills while they start."""
+    """Returns the operations of a process that has all layers in it; `states` fills while they start.
+
+    `users` are those who may call it.
+    """
     from lamina_kit.operations.operations import Operations, Shown
 
     read = partial(configured, settings, flags_of(args))
-    return Operations(read, Shown(lambda: states, missing, RealClock().wall_ns))
+    return Operations(read, Shown(lambda: states, missing, RealClock().wall_ns), users=users)
 
 
 def of_supervisor(settings: Settings, args: argparse.Namespace) -> Operations:

@@ -15,6 +15,7 @@ from lamina_cli.client import guarded
 from lamina_cli.layering import layers_of
 from lamina_cli.progress import Line
 from lamina_kit.errors import CLASSES, FailedPrecondition, Internal, InvalidArgument, LaminaError, Violation
+from lamina_kit.security.private_folder import make_private
 from lamina_kit.security.transport import TLS, Security, TlsFiles
 
 LAST_PORT = 65535
@@ -257,10 +258,10 @@ def start(words: list[str], log: Path, line: Line, module: str = "lamina_cli.dae
     """Starts the process of the stack, which runs `module`, and follows its report until it serves.
 
     Raises:
-        LaminaError: what the process reported.
+        LaminaError: what the process reported, or as `make_private` for the stack's folder.
         Internal: `STACK_DIED`, it ended without a report.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_private(log.parent)
     listen, speak = os.pipe()
     with log.open("ab") as sink:
         # The report goes to the descriptor that the daemon knows by number: the shell moves it there.

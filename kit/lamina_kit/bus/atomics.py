@@ -35,7 +35,7 @@ QUEUED = np.uint32(8)
 PIN_ONE = np.uint32(1 << 8)
 PIN_MASK = np.uint32(0xFFFF << 8)
 
-# Offsets in the header page of a memory bus, and the number of slots of its ring; the same as in membus.py.
+# Offsets in the header page of a memory bus, and the number of slots of its ring; the same as in memory.py.
 HEAD = np.uint64(128)
 TAIL = np.uint64(192)
 ALL = np.uint64(256)

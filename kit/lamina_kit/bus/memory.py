@@ -317,7 +317,7 @@ class MemoryBus:
         return [int(frame) for frame in out[:found]]
 
     def run_page(self, index: int) -> memoryview:
-        """Returns run page `index`, 4096 writable bytes beyond RAM; `runpage.RunPage` gives them their meaning."""
+        """Returns run page `index`, 4096 writable bytes beyond RAM; `run_page.RunPage` gives them their meaning."""
         if not 0 <= index < self.run_pages:
             raise OutOfRange(
                 f"Run page {index} does not exist; this bus has {self.run_pages}.", reason="RUN_PAGE_OUTSIDE"

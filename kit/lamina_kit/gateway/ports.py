@@ -22,8 +22,10 @@ from lamina_kit.gateway.outer_call import PortHandler
 from lamina_kit.layer.service import SERVER_OPTIONS, Served, Service, listen, register_all
 from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
+from lamina_kit.rpc.admission import Admission
 from lamina_kit.rpc.channel import check_target
 from lamina_kit.rpc.interceptor import Guard
+from lamina_kit.security.callers import Callers
 from lamina_kit.security.transport import PLAIN, Security
 from lamina_kit.telemetry.trace import Recorder, SpanRing
 
@@ -50,7 +52,8 @@ async def serve_port(
         security.encrypts(address)
     clock: Any = layer.clock
     clock.control = gateway.clock
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    admission = Admission(layer.layer, Callers(layer.layer, security.users, security.plain_network))
+    server = grpc.aio.server(interceptors=[admission], options=SERVER_OPTIONS)
     health_servicer = register_all(service, layer, _Sieve(server, (*BESIDE, *beside), layer.layer))
     server.add_generic_rpc_handlers((PortHandler(gateway, name or layer.layer),))
     return await listen(server, addresses, service.layer, health_servicer, security)

@@ -34,11 +34,13 @@ from lamina_kit.faults.service import FaultsServicer
 from lamina_kit.layer.state import SERVICE_NAME, LayerServicer, LayerState
 from lamina_kit.rng import Rng
 from lamina_kit.rpc import planned
+from lamina_kit.rpc.admission import Admission
 from lamina_kit.rpc.channel import OPTIONS, Channel, check_target, connect
-from lamina_kit.rpc.draining import Gate
 from lamina_kit.rpc.inproc.local import Latency, LocalChannel, LocalServer
 from lamina_kit.rpc.interceptor import Guard
+from lamina_kit.security.callers import Callers
 from lamina_kit.security.credentials import of_server
+from lamina_kit.security.private_folder import UMASK
 from lamina_kit.security.transport import PLAIN, Security, bare
 
 __all__ = ["Channel", "Environment", "Served", "Service", "connect", "local", "serve"]
@@ -110,7 +112,7 @@ class Served:
     health: health.aio.HealthServicer
     addresses: tuple[str, ...]
     ports: tuple[int, ...]
-    gate: Gate | None = None
+    admission: Admission | None = None
 
     async def set_serving(self, serving: bool) -> None:
         """Tells health watchers whether the layer serves, all of its services at once."""
@@ -129,14 +131,14 @@ class Served:
         Callers whose calls end so see UNAVAILABLE `SHUTTING_DOWN`.
         """
         await self.health.enter_graceful_shutdown()
-        if self.gate is not None:
-            await self.gate.shut(grace_s)
-        await self.server.stop(LAST_WORDS_S if self.gate is not None else grace_s)
+        if self.admission is not None:
+            await self.admission.shut(grace_s)
+        await self.server.stop(LAST_WORDS_S if self.admission is not None else grace_s)
 
     def hasten(self) -> None:
         """Ends the grace of a `stop` that waits."""
-        if self.gate is not None:
-            self.gate.hasten()
+        if self.admission is not None:
+            self.admission.hasten()
 
     async def wait(self) -> None:
         """Returns when the server has stopped."""
@@ -168,9 +170,9 @@ async def serve(
     for address in addresses:
         check_target(address)
         security.encrypts(address)
-    gate = Gate(service.layer)
+    admission = Admission(service.layer, Callers(service.layer, security.users, security.plain_network))
     server = grpc.aio.server(
-        interceptors=[gate, Guard(layer.recorder, calls=layer.calls)],
+        interceptors=[admission, Guard(layer.recorder, calls=layer.calls)],
         options=SERVER_OPTIONS,
     )
     health_servicer = register_all(service, layer, server)
@@ -178,7 +180,7 @@ async def serve(
         known: dict[str, Any] = vars(health_servicer)["_server_status"]
         known.update(dict.fromkeys(known, _NOT_SERVING))
     served = await listen(server, addresses, service.layer, health_servicer, security)
-    served.gate = gate
+    served.admission = admission
     return served
 
 
@@ -227,10 +229,13 @@ def _bind(server: grpc.aio.Server, address: str, layer: str, security: Security)
         address = f"unix:{path}"
     credentials = of_server(security.tls) if security.encrypts(address) and security.tls else None
     prefix, address = address[: -len(bare(address))], bare(address)
+    before = os.umask(UMASK)  # between its making and a chmod, others could open a socket
     try:
         port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     except RuntimeError as error:
         raise _unusable(address, layer) from error
+    finally:
+        os.umask(before)
     if address.startswith("unix:"):
         os.chmod(path, 0o600)
         return address

@@ -24,6 +24,7 @@ from lamina_kit.operations.metrics_server import MetricsServer
 from lamina_kit.operations.otlp_export import Exporter
 from lamina_kit.operations.reload import Change, Reloaded
 from lamina_kit.operations.settings import OperationsConfig, address, as_text, changed
+from lamina_kit.security.callers import Users
 from lamina_kit.telemetry import log
 from lamina_kit.telemetry.metrics import NS, Family, Labels, Sample, gauge, merged
 
@@ -57,10 +58,20 @@ class Place:
 
 
 class Operations:
-    """The operations of one process. `read` reads its configuration anew and raises when that is wrong."""
+    """The operations of one process. `read` reads its configuration anew and raises when that is wrong.
 
-    def __init__(self, read: Callable[[], Configured], shown: Shown, place: Place = Place()) -> None:  # noqa: B008 (frozen)
+    `users` are those who may call its servers: what is configured is written into it.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Configured],
+        shown: Shown,
+        place: Place = Place(),  # noqa: B008 (frozen)
+        users: Users | None = None,
+    ) -> None:
         self._read = read
+        self._users = users or Users()
         self._shown = shown
         self._place = place
         self.configured = read()
@@ -81,6 +92,7 @@ class Operations:
         """Applies the configuration. Raises `FailedPrecondition` `PORT_IN_USE` or `ADDRESS_UNUSABLE`."""
         config = self.configured.operations
         self._apply_logs(config)
+        self._users.allowed = config.uids()
         self._server = await self._serve(config)
         self._exporter = self._export(config)
         self._keep_pumping()
@@ -162,6 +174,7 @@ class Operations:
                 await _end(before)
         if any(name.startswith("log_") for name in names):
             self._apply_logs(new)
+        self._users.allowed = new.uids()
 
     async def _move_server(self, old: OperationsConfig, new: OperationsConfig) -> None:
         """Serves metrics where they are wanted now; the old endpoint goes on when the new one cannot be had."""

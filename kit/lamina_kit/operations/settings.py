@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from lamina_kit import config
 from lamina_kit.checks import Checks, shown
 from lamina_kit.errors import InvalidArgument
+from lamina_kit.security.callers import uid_of
 from lamina_kit.security.transport import is_loopback
 
 SECTION = "operations"
@@ -28,6 +29,7 @@ SHORT = {
     "log_format": "LAMINA_LOG_FORMAT",
     "metrics_listen": "LAMINA_METRICS_LISTEN",
     "metrics_remote": "LAMINA_METRICS_REMOTE",
+    "allow_users": "LAMINA_ALLOW_USERS",
 }
 """Short names of variables."""
 STANDARD = {
@@ -57,7 +59,8 @@ class OperationsConfig:
     is neither encrypted nor asks who is there. `otlp_endpoint` is the base URL of an OpenTelemetry collector, to which
     `/v1/traces` and `/v1/metrics` are added; the other two are whole URLs and stand above it. `otlp_headers` are
     KEY=VALUE, percent-encoded. `otlp_certificate` is the file of the authorities that a collector's certificate must be
-    from. `otlp_interval_ms` is the pause between two exports of metrics.
+    from. `otlp_interval_ms` is the pause between two exports of metrics. `allow_users` are the users
+    of this machine, by name or number, who may call beside the services' own user and root (`security/callers.py`).
     """
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -72,6 +75,7 @@ class OperationsConfig:
     otlp_compression: Literal["none", "gzip"] = "none"
     otlp_certificate: Path | None = None
     otlp_interval_ms: int = 60_000
+    allow_users: tuple[str, ...] = ()
 
     def endpoint(self, signal: str) -> str:
         """Returns the URL for `traces` or `metrics`; empty when they are not exported."""
@@ -81,6 +85,10 @@ class OperationsConfig:
     def headers(self) -> dict[str, str]:
         """Returns the headers of an export by their names."""
         return {key.strip(): unquote(value.strip()) for key, _, value in (h.partition("=") for h in self.otlp_headers)}
+
+    def uids(self) -> frozenset[int]:
+        """Returns the numbers of the users in `allow_users`."""
+        return frozenset(uid for name in self.allow_users if (uid := uid_of(name)) is not None)
 
     def shown(self, key: str) -> str:
         """Returns a value as text that may be shown."""
@@ -180,6 +188,8 @@ def _check(found: OperationsConfig) -> None:
             check.that(sound and header.isascii(), "otlp_headers", "has an entry that is not KEY=VALUE")
         if found.otlp_certificate is not None:
             check.that(found.otlp_certificate.is_file(), "otlp_certificate", "names no file")
+        for name in found.allow_users:
+            check.that(uid_of(name) is not None, "allow_users", f"{shown(name)} names no user of this machine")
     if found.metrics_listen:
         address(found.metrics_listen, found.metrics_remote)
 

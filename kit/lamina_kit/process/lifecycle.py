@@ -22,7 +22,7 @@ from lamina_kit.layer.service import Environment, Service
 from lamina_kit.layer.state import LayerState
 from lamina_kit.process.options import Options
 from lamina_kit.process.switchboard import Switchboard
-from lamina_kit.process.upstreams import Below
+from lamina_kit.process.upstreams import Upstreams
 from lamina_kit.rng import Rng
 from lamina_kit.rpc.channel import Channel
 from lamina_kit.rpc.inflight import shutting_down
@@ -70,7 +70,7 @@ class Role:
         return LayerState(self.layer, host, clock, rng.child("state"), engine=options.engine)
 
 
-class Lives:
+class Lifecycle:
     """Builds and runs the service of a role until `stop`.
 
     `board` stands for it at a server; `state` is that of its present start. `join` is told the time of the stack before
@@ -95,8 +95,8 @@ class Lives:
         self._channels = channels
         self._join = join
         self.state = state
-        self.below = Below(channels, options.upstreams, role.layer, state.host, state.clock, options.security())
-        self.board = Switchboard(self._waiting, self.below.explain)
+        self.upstreams = Upstreams(channels, options.upstreams, role.layer, state.host, state.clock, options.security())
+        self.board = Switchboard(self._waiting, self.upstreams.explain)
         self._log = log.logger(role.layer)
         self._stopping = asyncio.Event()
         self._reset = asyncio.Event()
@@ -119,12 +119,12 @@ class Lives:
 
         Raises what keeps the service from starting and no waiting mends.
         """
-        self.below.follow()
+        self.upstreams.follow()
         try:
             while await self._live(announce):
                 self._service = self._build()
         finally:
-            await self.below.stop()
+            await self.upstreams.stop()
 
     # ── one life ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -182,7 +182,7 @@ class Lives:
         self.board.refuse(self._waiting)
         try:
             async with asyncio.timeout(options.patience_s or None):
-                await self.below.ready(role.needs)
+                await self.upstreams.ready(role.needs)
         except TimeoutError:
             waiting = self._waiting()
             raise DeadlineExceeded(
@@ -191,10 +191,10 @@ class Lives:
                 next_step=waiting.next_step,
                 missing=waiting.metadata["missing"],
             ) from None
-        if role.calls and (now_ns := await self.below.time_ns(JOIN_S)) is not None:
+        if role.calls and (now_ns := await self.upstreams.time_ns(JOIN_S)) is not None:
             self._join(now_ns)
         if role.maps_bus and options.bus is not None:
-            answers = [self.below.answer(layer) for layer in role.needs]
+            answers = [self.upstreams.answer(layer) for layer in role.needs]
             boots = [str(answer.boot_id) for answer in answers if answer is not None]
             check_bus(options.bus, options.host, min(boots, key=len, default=""))
 
@@ -205,7 +205,7 @@ class Lives:
 
     async def _other_boot(self) -> None:
         """Returns when a layer below has come back with another boot; for a layer that needs none, never."""
-        layer, boot = await self.below.changed()
+        layer, boot = await self.upstreams.changed()
         self._log.warning("host.rebooted", below=layer, boot_id=boot)
         record, rule = self.state.events.record, "a layer below has another boot"
         record(f"hosts/{self._options.host}", "host.rebooted", rule=rule, below=layer, boot_id=boot)
@@ -227,7 +227,7 @@ class Lives:
     # ── what callers are told ────────────────────────────────────────────────────────────────────────────────────
 
     def _waiting(self) -> LaminaError:
-        return self.below.waiting_for(self._role.needs)
+        return self.upstreams.waiting_for(self._role.needs)
 
     def _over(self) -> LaminaError:
         layer = self._role.layer

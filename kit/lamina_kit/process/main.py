@@ -39,12 +39,14 @@ from lamina_kit.operations import settings
 from lamina_kit.operations.operations import Configured, Operations, Place, Shown
 from lamina_kit.operations.reload import HangUp
 from lamina_kit.process.clock import JoinedClock, end_time, ground_clock
-from lamina_kit.process.lifecycle import Lives, Role
+from lamina_kit.process.lifecycle import Lifecycle, Role
 from lamina_kit.process.options import Options, read
 from lamina_kit.process.parent import end_with
 from lamina_kit.process.state_lock import StateLock
 from lamina_kit.rng import Rng
 from lamina_kit.rpc.channel import Channel, connect
+from lamina_kit.security.callers import Users
+from lamina_kit.security.private_folder import UMASK
 from lamina_kit.telemetry import log
 
 __all__ = ["CANNOT_START", "DEFECT", "MISCONFIGURED", "STOPPED", "Role", "main"]
@@ -60,6 +62,7 @@ HASTE_LIMIT_S = 10
 def main(role: Role, words: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Runs the process of a layer. Returns its exit status."""
     environ = os.environ if environ is None else environ
+    os.umask(UMASK)
     try:
         options = read(role.layer, role.calls, sys.argv[1:] if words is None else words, environ, role.alone)
         role = role.of(options)
@@ -126,7 +129,7 @@ class Process:
         self._rng = rng
         self._log = log.logger(role.layer)
         self._stops = False
-        self._lives: Lives | None = None
+        self._lifecycle: Lifecycle | None = None
         self._look: Callable[[], None] = lambda: None
         self._configured = configured
 
@@ -138,22 +141,22 @@ class Process:
         security = options.security()
         channels = {layer: connect(target, security=security) for layer, target in options.upstreams.items()}
         served: Served | None = None
-        operations = self._operations(state)
+        operations = self._operations(state, security.users)
         try:
             await operations.start()
             operations.attach()
             self._look = operations.look
             HangUp(operations.reload, options.state_dir).install()
             through = self._planned(channels, state)
-            lives = self._lives = Lives(role, options, self._config, state, rng, through, self._clock.join)
+            lifecycle = self._lifecycle = Lifecycle(role, options, self._config, state, rng, through, self._clock.join)
             for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, self._told_to_stop, lives)
-            served = await serve(lives.board, options.listen, lives.state, serving=False, security=security)
+                asyncio.get_running_loop().add_signal_handler(number, self._told_to_stop, lifecycle)
+            served = await serve(lifecycle.board, options.listen, lifecycle.state, serving=False, security=security)
             for layer in channels:
                 await served.set_below(layer, False)
-            lives.below.on_change = served.set_below
+            lifecycle.upstreams.on_change = served.set_below
             self._log.info("process.serves", addresses=list(served.addresses), pid=os.getpid())
-            await lives.run(served.set_serving)
+            await lifecycle.run(served.set_serving)
         finally:
             if served is not None:
                 await served.stop(LAST_WORDS_S)
@@ -161,15 +164,15 @@ class Process:
                 await channel.close()
             await operations.stop()
 
-    def _operations(self, state: LayerState) -> Operations:
+    def _operations(self, state: LayerState, users: Users) -> Operations:
         """Returns logs, metrics and export of this process; `state` lends its records to every life."""
         layer = self._role.layer
 
         def missing() -> str:
-            return "" if self._lives is not None and self._lives.board.is_open else layer
+            return "" if self._lifecycle is not None and self._lifecycle.board.is_open else layer
 
         place = Place(layer, state.host, self._options.metrics_offset)
-        return Operations(self._configured, Shown(lambda: [state], missing, self._clock.wall_ns), place)
+        return Operations(self._configured, Shown(lambda: [state], missing, self._clock.wall_ns), place, users)
 
     def _planned(self, channels: Mapping[str, Channel], state: LayerState) -> dict[str, Channel]:
         """Returns the channels to the layers below with the faults that were planned for them."""
@@ -180,10 +183,10 @@ class Process:
         faulty = partial(planned, plan=plan, caller=self._role.layer, clock=self._clock, events=state.events)
         return {layer: cast("Channel", faulty(channel, layer=layer)) for layer, channel in channels.items()}
 
-    def _told_to_stop(self, lives: Lives) -> None:
+    def _told_to_stop(self, lifecycle: Lifecycle) -> None:
         """Begins to stop, or hastens; what has not stopped in time is ended by the kernel's alarm."""
         self._log.info("process.stops", pid=os.getpid(), hastened=self._stops)
         signal.alarm(HASTE_LIMIT_S if self._stops else STOP_LIMIT_S + self._options.grace_s)
         self._stops = True
         self._look()
-        lives.stop()
+        lifecycle.stop()

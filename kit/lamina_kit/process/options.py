@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from lamina_kit.checks import Checks, shown
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.rpc.channel import check_target
-from lamina_kit.security.transport import PLAIN, Security, TlsFiles
+from lamina_kit.security.transport import Security, TlsFiles
 from lamina_kit.telemetry.log import FORMATS, LEVELS
 
 PREFIX = "LAMINA_"
@@ -63,7 +63,7 @@ class Options:
 
     def security(self) -> Security:
         """Returns what this process has for talking beyond its host."""
-        return Security(self.tls, self.plain_network) if self.tls or self.plain_network else PLAIN
+        return Security(self.tls, self.plain_network)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lamina_kit.errors import FailedPrecondition
+from lamina_kit.security.private_folder import make_private
 
 LOCK_FILE = "lock"
 STARTS_FILE = "starts"
@@ -20,7 +21,8 @@ STARTS_FILE = "starts"
 class StateLock:
     """Holds `state_dir` for one process; a context manager.
 
-    Raises `FailedPrecondition` `STATE_DIR_IN_USE`, naming the pid that has it, or `STATE_DIR_UNUSABLE`.
+    Raises `FailedPrecondition` `STATE_DIR_IN_USE`, naming the pid that has it, `STATE_DIR_UNSAFE` where others can
+    write, or `STATE_DIR_UNUSABLE`.
     """
 
     def __init__(self, state_dir: Path, layer: str) -> None:
@@ -31,7 +33,7 @@ class StateLock:
     def __enter__(self) -> StateLock:
         path = self.state_dir / LOCK_FILE
         try:
-            self.state_dir.mkdir(parents=True, exist_ok=True)
+            make_private(self.state_dir)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise self._unusable(error) from error

@@ -53,7 +53,7 @@ def one_boot(boots: Sequence[str]) -> bool:
     )
 
 
-class Below:
+class Upstreams:
     """Follows the layers that one layer calls. `host` is the host that they must be of, empty for any."""
 
     def __init__(
@@ -190,7 +190,7 @@ class Below:
             except LaminaError as error:
                 self._note(layer, error)
             if self._answers.pop(layer, None) is not None:
-                self._log.warning("below.lost", below=layer, target=self._targets[layer])
+                self._log.warning("upstream.lost", upstream=layer, target=self._targets[layer])
             await self._tell(layer, False)
             await self._clock.sleep_ns(LOOK_NS)
 
@@ -202,7 +202,7 @@ class Below:
         self._check(layer, answer)
         self._answers[layer] = answer
         self._problems.pop(layer, None)
-        self._log.info("below.found", below=layer, boot_id=answer.boot_id, revision=answer.revision)
+        self._log.info("upstream.found", upstream=layer, boot_id=answer.boot_id, revision=answer.revision)
         await self._tell(layer, True)
 
     async def _until_lost(self, checker: Any) -> None:
@@ -237,7 +237,7 @@ class Below:
         found = await diagnose(target, self._security)
         if found is None:
             return error
-        self._log.warning("below.not_trusted", below=layer, reason=found.reason, message=found.message)
+        self._log.warning("upstream.not_trusted", upstream=layer, reason=found.reason, message=found.message)
         return Unavailable(found.message, reason=found.reason, next_step=found.next_step)
 
     def _note(self, layer: str, error: LaminaError) -> None:

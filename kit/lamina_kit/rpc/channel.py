@@ -2,8 +2,8 @@
 
 `connect("unix:/path")` or `connect("127.0.0.1:50052")` returns what generated stubs take; beyond the host it takes a
 certificate (`security/transport.py`). Its calls are those of `grpc.aio` itself, with what Lamina adds: the current
-trace in `traceparent`, a deadline on every unary call, 8 MiB messages, and a quick second attempt to connect when a service
-restarts.
+trace in `traceparent`, a deadline on every unary call, 8 MiB messages, and a quick second attempt to connect when a
+service restarts.
 """
 
 from __future__ import annotations

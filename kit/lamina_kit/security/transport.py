@@ -1,7 +1,7 @@
 """Which traffic is encrypted: none inside a host, all of it beyond.
 
     address                                 traffic
-    unix:/path · 127.0.0.0/8 · ::1 · localhost      plain: the kernel keeps others out
+    unix:/path · 127.0.0.0/8 · ::1 · localhost      plain: it does not leave this machine; `callers.py` asks who calls
     tls:HOST:PORT                           TLS with certificates on both sides, on any address
     HOST:PORT                               the same; plain only where the network is said to be private
 
@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina_kit.errors import FailedPrecondition
+from lamina_kit.security.callers import Users
 
 if TYPE_CHECKING:
     from lamina_kit.security.certificates import Material, Usage
@@ -69,6 +70,8 @@ class Security:
 
     tls: TlsFiles | None = None
     plain_network: bool = False
+    users: Users = field(default_factory=Users, compare=False)
+    """Who else of this machine may call its servers; a reload sets them anew."""
 
     def encrypts(self, address: str) -> bool:
         """Returns whether traffic of an address is encrypted.

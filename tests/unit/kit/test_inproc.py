@@ -18,8 +18,8 @@ from lamina_kit.errors import Unimplemented
 from lamina_kit.rng import Rng
 from lamina_kit.rpc.inproc.call import MAX_MESSAGE, LocalContext
 from lamina_kit.rpc.inproc.local import LocalChannel, LocalServer
-from lamina_kit.rpc.inproc.method import Route
 from lamina_kit.rpc.inproc.pipe import MAX_AHEAD, MAX_BYTES_AHEAD, Pipe
+from lamina_kit.rpc.inproc.route import Route
 from lamina_kit.virtual.latency import LEAST_NS, MOST_NS, drawn
 from lamina_kit.virtual.loop import VirtualLoop
 

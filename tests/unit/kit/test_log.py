@@ -106,7 +106,7 @@ def test_tracebacks_for_people_are_plain_and_show_no_values() -> None:
     """The same lines where rich is installed, which would show local variables, and it is not imported for them."""
     code = """
 import sys
-from lamina_kit import log
+from lamina_kit.telemetry import log
 assert "rich" not in sys.modules
 log.configure(stream=sys.stdout)
 try:

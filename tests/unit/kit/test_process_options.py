@@ -87,7 +87,7 @@ def test_beyond_the_host_only_with_certificates() -> None:
         assert read("mmu", ("hardware",), (*WORDS, *words, "--tls-dir", "/t"), {}).tls is not None
     private = read("mmu", ("hardware",), (*WORDS, "--listen", "0.0.0.0:1", "--plain-network"), {})
     assert private.security() == Security(plain_network=True)
-    assert read("mmu", ("hardware",), WORDS, {}).security() is PLAIN
+    assert read("mmu", ("hardware",), WORDS, {}).security() == PLAIN
 
 
 def test_certificates_are_a_folder_or_three_files() -> None:

@@ -18,8 +18,8 @@ import grpc
 from grpc.aio import EOF, AbortError, AioRpcError, Metadata, UsageError
 
 from lamina_kit.rpc.inproc.inline import Turn, is_next
-from lamina_kit.rpc.inproc.method import Route
 from lamina_kit.rpc.inproc.pipe import Pipe
+from lamina_kit.rpc.inproc.route import Route
 
 MAX_MESSAGE = 8 << 20
 """Largest message in bytes, in either direction, on sockets and in process."""

@@ -10,7 +10,7 @@ import grpc
 from grpc.aio import AbortError
 
 from lamina_kit.rpc.inproc.call import LocalContext
-from lamina_kit.rpc.inproc.method import Route
+from lamina_kit.rpc.inproc.route import Route
 
 _LOG = logging.getLogger(__name__)
 _INTERNAL = grpc.StatusCode.INTERNAL

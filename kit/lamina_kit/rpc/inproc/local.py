@@ -7,8 +7,8 @@
 Both ends behave as those of `grpc.aio` do, and one suite (`tests/contract/kit`) runs over both. Messages are serialized
 both ways, so nothing is aliased; each call runs in a task of its own with a context of its own, so nothing of the
 caller but its metadata reaches the handler, and a deadline or a cancellation does. Time is the running loop's, whatever
-loop that is; there are no threads. In real time a handler's first step runs where its call is awaited (`inline.py`). The
-pieces: `rpc/inproc/call.py` (state, handler's end), `client.py` (caller's end), `dispatch.py` (between them), `pipe.py`.
+loop that is; there are no threads. In real time a handler's first step runs where its call is awaited (`inline.py`).
+The pieces: `call.py` (state, handler's end), `client.py` (caller's end), `dispatch.py` (between them), `pipe.py`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from lamina_kit.rpc.inproc.call import MAX_MESSAGE, LocalContext, Pairs, pairs, 
 from lamina_kit.rpc.inproc.client import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
 from lamina_kit.rpc.inproc.dispatch import handle, until_done
 from lamina_kit.rpc.inproc.inline import Turn
-from lamina_kit.rpc.inproc.method import Route
 from lamina_kit.rpc.inproc.pipe import Pipe
+from lamina_kit.rpc.inproc.route import Route
 from lamina_kit.telemetry import trace
 
 Wrap = Callable[[str, Any], Any]

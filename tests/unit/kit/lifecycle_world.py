@@ -13,7 +13,7 @@ from lamina.hardware.v1 import hardware_pb2_grpc as rpc
 
 from lamina_kit.errors import Unavailable
 from lamina_kit.layer.service import Environment, register_all, set_serving
-from lamina_kit.process.lifecycle import Lives, Role
+from lamina_kit.process.lifecycle import Lifecycle, Role
 from lamina_kit.process.options import Options
 from lamina_kit.rng import Rng
 from lamina_kit.rpc.inproc.local import LocalChannel, LocalServer
@@ -73,18 +73,18 @@ class Layer:
         role = Role(name, Fake, SimpleNamespace, calls=needs, needs=needs)
         options = Options("h1", folder / name, (), upstreams=dict.fromkeys(below, "in process"))
         rng = Rng(f"{name} {len(world.log)}")
-        self.lives = Lives(role, options, world, role.state(options, clock, rng), rng, below)
-        self.server = LocalServer(Guard(self.lives.state.recorder).wrap)
-        self._health = register_all(self.lives.board, self.lives.state, self.server)
+        self.lifecycle = Lifecycle(role, options, world, role.state(options, clock, rng), rng, below)
+        self.server = LocalServer(Guard(self.lifecycle.state.recorder).wrap)
+        self._health = register_all(self.lifecycle.board, self.lifecycle.state, self.server)
         self.channel = LocalChannel(self.server)
         self.hosts: Any = rpc.HostsStub(self.channel)
         self.task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         await set_serving(self._health, False)
-        await self.lives.run(partial(set_serving, self._health))
+        await self.lifecycle.run(partial(set_serving, self._health))
 
     async def end(self) -> None:
         """Stops it in order."""
-        self.lives.stop()
+        self.lifecycle.stop()
         await self.task

@@ -19,7 +19,7 @@ from lamina_kit.rpc.inproc.local import LocalChannel, LocalServer
 from lamina_kit.virtual.loop import VirtualLoop
 
 pytestmark = pytest.mark.real_time("on a virtual loop calls take turns")
-VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("eager_variable", default="unset")
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("inline_variable", default="unset")
 CODECS = (StringValue.SerializeToString, StringValue.FromString)
 LONG_S = 30.0
 

@@ -25,7 +25,7 @@ from lamina_kit.rpc.status import rpc_error
 
 
 def _world() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lives_world", Path(__file__).with_name("lives_world.py"))
+    spec = importlib.util.spec_from_file_location("lifecycle_world", Path(__file__).with_name("lifecycle_world.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -51,7 +51,7 @@ class Stack:
 
     def reboot_ground(self) -> None:
         """Has the ground lose its power and get it back."""
-        self.ground.lives.reboot()
+        self.ground.lifecycle.reboot()
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def boot_of(layer: Any) -> str:
 
 def serves(layer: Any) -> Any:
     """Returns a condition: calls reach the layer."""
-    return lambda: layer.lives.board.is_open
+    return lambda: layer.lifecycle.board.is_open
 
 
 async def refusal(call: Any) -> Any:
@@ -108,7 +108,7 @@ async def test_another_boot_below_builds_the_layer_anew(stack: Stack, eventually
     second = await boot_of(stack.upper)
     assert second != first and lost == ["lost", second]
     assert stack.world.log.count("upper starts") == 2 and stack.world.log.count("upper stops") == 1
-    events = [entry.event for entry in stack.upper.lives.state.events.list("hosts/h1")]
+    events = [entry.event for entry in stack.upper.lifecycle.state.events.list("hosts/h1")]
     assert events == ["host.rebooted"]
     await session.close()
 
@@ -120,7 +120,7 @@ async def test_faults_end_with_the_life_that_they_broke(stack: Stack, eventually
     await eventually(serves(stack.upper), "the upper layer serves")
     names = []
     for boots in (1, 2):
-        state = stack.upper.lives.state
+        state = stack.upper.lifecycle.state
         state.faults.register(kind)
         names.append((await state.faults.inject(Wish("dim", "hosts/h1", duration_ns=10**9))).name)
         stack.reboot_ground()
@@ -135,13 +135,13 @@ async def test_a_short_absence_below_costs_nothing(stack: Stack, eventually: Any
     await eventually(serves(stack.upper), "the upper layer serves")
     boot = await boot_of(stack.upper)
     await stack.ground.server.stop(0)
-    await eventually(lambda: stack.upper.lives.below.missing() == ["ground"], "the absence is noticed")
+    await eventually(lambda: stack.upper.lifecycle.upstreams.missing() == ["ground"], "the absence is noticed")
     assert await boot_of(stack.upper) == boot
     told = await refusal(stack.upper.hosts.GetHost(pb.GetHostRequest(name="transport")))
     assert (told.reason, told.metadata["layer"]) == ("LAYER_MISSING", "ground")
     assert "ground" in told.message and "lamina status" in told.next_step
     await stack.ground.server.start()
-    await eventually(lambda: not stack.upper.lives.below.missing(), "the layer below is there again")
+    await eventually(lambda: not stack.upper.lifecycle.upstreams.missing(), "the layer below is there again")
     assert await boot_of(stack.upper) == boot
     assert stack.world.log.count("upper starts") == 1
 

@@ -118,8 +118,8 @@ import ctypes, sys
 libc = ctypes.CDLL(None)
 if libc.prctl(65, 1, 0, 0, 0):  # PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN
     sys.exit("this kernel refuses nobody")
-from lamina_kit import bus_code
-print(bus_code.loaded())
+from lamina_kit.bus import machine_code
+print(machine_code.loaded())
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from lamina_kit.errors import Unavailable
-from lamina_kit.rpc.draining import Gate
+from lamina_kit.rpc.admission import Admission
 from lamina_kit.rpc.inproc.local import LocalChannel, LocalServer
 from lamina_kit.rpc.status import rpc_error
 from lamina_kit.virtual.loop import VirtualLoop
@@ -45,13 +45,13 @@ class Slow(health_pb2_grpc.HealthServicer):
 
 
 class World:
-    """A server in this process behind a gate, and its stub."""
+    """A server in this process with a admission, and its stub."""
 
     def __init__(self) -> None:
         assert isinstance(asyncio.get_running_loop(), VirtualLoop), "the times of these tests are the loop's"
-        self.gate = Gate("mmu")
+        self.admission = Admission("mmu")
         self.service = Slow()
-        server = LocalServer(self.gate.wrap)
+        server = LocalServer(self.admission.wrap)
         health_pb2_grpc.add_HealthServicer_to_server(self.service, server)
         self.channel = LocalChannel(server)
         self.stub: Any = health_pb2_grpc.HealthStub(self.channel)
@@ -91,7 +91,7 @@ async def test_a_call_that_ends_in_the_grace_is_answered(world: World) -> None:
     call, loop = world.call(2), asyncio.get_running_loop()
     await asyncio.sleep(0)
     before = loop.time()
-    await world.gate.shut(GRACE_S)
+    await world.admission.shut(GRACE_S)
     assert 1.9 < loop.time() - before < 2.1
     assert (await call).status == SERVING
 
@@ -101,7 +101,7 @@ async def test_a_call_that_lasts_longer_is_ended_after_the_grace(world: World) -
     call, loop = world.call(60), asyncio.get_running_loop()
     await asyncio.sleep(0)
     before = loop.time()
-    await world.gate.shut(GRACE_S)
+    await world.admission.shut(GRACE_S)
     assert GRACE_S <= loop.time() - before < GRACE_S + 0.1
     await refused(call)
     assert world.service.cleaned == 1
@@ -111,7 +111,7 @@ async def test_streams_are_told_and_ended(world: World) -> None:
     """What a stream had said arrives, then the reason; nobody waits for an end that it does not have."""
     stream, loop = await world.watch(), asyncio.get_running_loop()
     before = loop.time()
-    await world.gate.shut(GRACE_S)
+    await world.admission.shut(GRACE_S)
     assert loop.time() - before < 0.1
 
     async def rest() -> None:
@@ -126,7 +126,7 @@ async def test_new_calls_are_refused_while_old_ones_end(world: World) -> None:
     """From the first moment of the grace on, streams and calls with one response alike."""
     old = world.call(2)
     await asyncio.sleep(0)
-    shut = asyncio.ensure_future(world.gate.shut(GRACE_S))
+    shut = asyncio.ensure_future(world.admission.shut(GRACE_S))
     await asyncio.sleep(0.5)
     await refused(world.call(0))
     await refused(world.stub.Watch(health_pb2.HealthCheckRequest()).read())
@@ -140,8 +140,8 @@ async def test_the_grace_can_be_cut_short(world: World) -> None:
     calls, loop = [world.call(60), world.call(70)], asyncio.get_running_loop()
     await asyncio.sleep(0)
     before = loop.time()
-    loop.call_later(1, world.gate.hasten)
-    await world.gate.shut(3600)
+    loop.call_later(1, world.admission.hasten)
+    await world.admission.shut(3600)
     assert loop.time() - before < 1.1
     for call in calls:
         await refused(call)
@@ -151,8 +151,8 @@ async def test_an_idle_server_shuts_at_once(world: World) -> None:
     """Nothing is waited for, however long the grace, and a second time neither."""
     loop = asyncio.get_running_loop()
     before = loop.time()
-    await world.gate.shut(3600)
-    await world.gate.shut(3600)
+    await world.admission.shut(3600)
+    await world.admission.shut(3600)
     assert loop.time() == before
 
 
@@ -166,5 +166,5 @@ async def test_a_caller_that_left_is_not_waited_for(world: World) -> None:
         await call
     loop = asyncio.get_running_loop()
     before = loop.time()
-    await world.gate.shut(GRACE_S)
+    await world.admission.shut(GRACE_S)
     assert loop.time() - before < 0.1
