@@ -13,15 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from lamina_kit.errors import LaminaError
-from lamina_vswitch.domain.definitions.refusals import (
-    exists,
-    in_use,
-    internal,
-    over_limit,
-    port_attached,
-    stale,
-    unknown,
-)
+from lamina_vswitch.domain.definitions import refusals
 from lamina_vswitch.domain.definitions.requests import RequestLedger
 from lamina_vswitch.domain.definitions.switches import (
     PORT_GROUP_NAME,
@@ -126,9 +118,9 @@ class Catalog:
             return self._switches[switch.switch]
         name = self.switch_name(switch.switch)
         if switch.switch in self._switches:
-            raise exists("switch", name)
+            raise refusals.exists("switch", name)
         if len(self._switches) >= self._limits.switches:
-            raise over_limit("switch", self._limits.switches)
+            raise refusals.over_limit("switch", self._limits.switches)
         self.store.add_switch(switch, origin)
         with _undone_by(lambda: self.store.remove_switch(switch.switch)):
             self.engine.add_switch(name, switch)
@@ -141,7 +133,7 @@ class Catalog:
         """Return a switch."""
         found = self._switches.get(switch)
         if found is None:
-            raise unknown("switch", self.switch_name(switch))
+            raise refusals.unknown("switch", self.switch_name(switch))
         return found
 
     def switches(self) -> list[SwitchDefinition]:
@@ -159,7 +151,7 @@ class Catalog:
         ports = self.ports(switch)
         users = len(ports) + sum(asked(switch) for asked in self.switch_users)
         if users and not force:
-            raise in_use("switch", self.switch_name(switch), users)
+            raise refusals.in_use("switch", self.switch_name(switch), users)
         self.store.remove_switch(switch)
         for port in ports:
             self._unplug(port, now_ns)
@@ -183,7 +175,7 @@ class Catalog:
         if self._requests.replayed("port_group", key, origin):
             return self._groups[key]
         if key in self._groups:
-            raise exists("port_group", self.port_group_name(*key))
+            raise refusals.exists("port_group", self.port_group_name(*key))
         self.store.add_port_group(group, origin)
         self._groups[key] = group
         self._requests.remember("port_group", key, origin)
@@ -194,7 +186,7 @@ class Catalog:
         """Return a port group."""
         found = self._groups.get((switch, port_group))
         if found is None:
-            raise unknown("port_group", self.port_group_name(switch, port_group))
+            raise refusals.unknown("port_group", self.port_group_name(switch, port_group))
         return found
 
     def port_groups(self, switch: str) -> list[PortGroupDefinition]:
@@ -211,7 +203,7 @@ class Catalog:
         group = self.port_group(switch, port_group)
         members = self.members(group)
         if members:
-            raise in_use("port_group", self.port_group_name(switch, port_group), members)
+            raise refusals.in_use("port_group", self.port_group_name(switch, port_group), members)
         self.store.remove_port_group(group)
         del self._groups[switch, port_group]
         self._requests.forget("port_group", (switch, port_group))
@@ -238,9 +230,9 @@ class Catalog:
         if self._requests.replayed("port", key, origin):
             return self._ports[key]
         if key in self._ports:
-            raise exists("port", self.port_name(*key))
+            raise refusals.exists("port", self.port_name(*key))
         if len(self._ports) >= self._limits.ports:
-            raise over_limit("port", self._limits.ports)
+            raise refusals.over_limit("port", self._limits.ports)
         slot, generation = self.store.claim_slot()
         port = replace(wanted, slot=slot, generation=generation)
         self.store.add_port(port, origin)
@@ -254,7 +246,7 @@ class Catalog:
         """Return a port."""
         found = self._ports.get((switch, port))
         if found is None:
-            raise unknown("port", self.port_name(switch, port))
+            raise refusals.unknown("port", self.port_name(switch, port))
         return found
 
     def find_port(self, switch: str, port: str) -> PortDefinition | None:
@@ -269,7 +261,7 @@ class Catalog:
         """Return the port of a handle."""
         port = self._slots.get(slot)
         if port is None or port.generation != generation:
-            raise stale(slot, generation)
+            raise refusals.stale(slot, generation)
         return port
 
     def vlan(self, port: PortDefinition) -> int:
@@ -292,7 +284,7 @@ class Catalog:
         """Give an existing port a new group or link."""
         old = self.port(port.switch, port.port)
         if self.is_internal(port) and port.port_group:
-            raise internal(self.port_name(port.switch, port.port))
+            raise refusals.internal(self.port_name(port.switch, port.port))
         vlan = self.vlan(port)
         if port == old:
             return old
@@ -309,7 +301,7 @@ class Catalog:
     def delete_port(self, port: PortDefinition, now_ns: int) -> None:
         """Delete a port with its MAC entries. Refused for an internal one, which goes with what it belongs to."""
         if self.is_internal(port):
-            raise internal(self.port_name(port.switch, port.port))
+            raise refusals.internal(self.port_name(port.switch, port.port))
         self.delete_internal_port(port, now_ns)
 
     def mtu_bytes(self, slot: int) -> int:
@@ -319,7 +311,7 @@ class Catalog:
     def attach(self, port: PortDefinition, sink: FrameSink, now_ns: int, takes: Takes | None = None) -> None:
         """Give a port a carrier. `takes` is what the device takes unfinished, None for nothing at all."""
         if self.reserved.get(port.slot, sink) is not sink:
-            raise port_attached(self.port_name(port.switch, port.port))
+            raise refusals.port_attached(self.port_name(port.switch, port.port))
         self.engine.attach(port.slot, sink, now_ns, takes)
         self._note(self.port_name(port.switch, port.port), "port.attached", slot=port.slot)
 
