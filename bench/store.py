@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from lamina_orchestrator.engines.interface import Write
-from lamina_orchestrator.io.sqlite_store import INSERT, PRAGMAS, SCHEMA, SqliteStore
+from lamina_orchestrator.io.store.sqlite import INSERT, PRAGMAS, SCHEMA, SqliteStore
 
 KEYS = 1000
 VALUE = '{"apiVersion":"v1","kind":"Pod","metadata":{"name":"hello"},"spec":' + '{"x":"y"}' * 90 + "}"

@@ -7,25 +7,31 @@ from collections.abc import Iterable, Sequence
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 
 from lamina_container_runtime import unserved
-from lamina_container_runtime.domain.container import (
+from lamina_container_runtime.domain.containers.container import (
     ContainerEvent,
     ContainerRecord,
     ContainerSpec,
     ContainerState,
     EventType,
 )
-from lamina_container_runtime.domain.image import ImageRecord
-from lamina_container_runtime.domain.logline import LogLine
-from lamina_container_runtime.domain.names import IMAGE, Names
-from lamina_container_runtime.domain.process_info import ProcessInfo, ProcessInfoState
-from lamina_container_runtime.domain.resources import (
+from lamina_container_runtime.domain.containers.log_line import LogLine
+from lamina_container_runtime.domain.containers.process_info import ProcessInfo, ProcessInfoState
+from lamina_container_runtime.domain.containers.resources import (
     DEFAULT_CPU_PERIOD_NS,
     DEFAULT_CPU_WEIGHT,
     DEFAULT_PIDS_LIMIT,
     MIN_MEMORY_LIMIT,
     Resources,
 )
-from lamina_container_runtime.domain.sandbox import Pairs, SandboxMetadata, SandboxRecord, SandboxSpec, SandboxState
+from lamina_container_runtime.domain.containers.sandbox import (
+    Pairs,
+    SandboxMetadata,
+    SandboxRecord,
+    SandboxSpec,
+    SandboxState,
+)
+from lamina_container_runtime.domain.images.image import ImageRecord
+from lamina_container_runtime.domain.names import IMAGE, Names
 from lamina_kit.checks import Checks
 
 _SANDBOX_STATES = {

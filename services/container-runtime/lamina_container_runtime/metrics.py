@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from lamina_container_runtime.domain.container import ContainerState
-from lamina_container_runtime.domain.sandbox import SandboxState
+from lamina_container_runtime.domain.containers.container import ContainerState
+from lamina_container_runtime.domain.containers.sandbox import SandboxState
 from lamina_kit.telemetry.metrics import Family, by_label, gauge, tally
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import IO
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 
 from lamina_container_runtime import convert
-from lamina_container_runtime.domain.container import ContainerRecord
+from lamina_container_runtime.domain.containers.container import ContainerRecord
+from lamina_container_runtime.domain.containers.sandbox import SandboxRecord
 from lamina_container_runtime.domain.names import Names
-from lamina_container_runtime.domain.sandbox import SandboxRecord
 from lamina_container_runtime.engines.interface import Engine
 from lamina_kit.checks import Checks
 from lamina_kit.errors import InvalidArgument, ResourceExhausted

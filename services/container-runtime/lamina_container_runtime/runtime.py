@@ -8,20 +8,20 @@ from collections.abc import AsyncIterator
 from typing import IO, Any, TypeVar
 
 from lamina_container_runtime.config import ContainerRuntimeConfig
-from lamina_container_runtime.domain.container import ContainerEvent, EventType
-from lamina_container_runtime.domain.image import ImageRecord
-from lamina_container_runtime.domain.logline import LogLine
+from lamina_container_runtime.domain.containers.container import ContainerEvent, EventType
+from lamina_container_runtime.domain.containers.log_line import LogLine
+from lamina_container_runtime.domain.images.image import ImageRecord
 from lamina_container_runtime.domain.names import Names
 from lamina_container_runtime.domain.wait import Waiter, WaitQueue
 from lamina_container_runtime.engines.interface import Engine, Ports
 from lamina_container_runtime.engines.model.effects import Wait
 from lamina_container_runtime.faults import RuntimeFaults
-from lamina_container_runtime.io.database import Database
-from lamina_container_runtime.io.host import Host, HostMemory
-from lamina_container_runtime.io.images import ImageStore
-from lamina_container_runtime.io.logs import LogStore
-from lamina_container_runtime.io.lower import Lower
-from lamina_container_runtime.io.performer import Performer
+from lamina_container_runtime.io.images.store import ImageStore
+from lamina_container_runtime.io.machine.clients import Lower
+from lamina_container_runtime.io.machine.performer import Performer
+from lamina_container_runtime.io.machine.sessions import Host, HostMemory
+from lamina_container_runtime.io.records.database import Database
+from lamina_container_runtime.io.records.logs import LogStore
 from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.effects import Step
 from lamina_kit.engines import load_engine

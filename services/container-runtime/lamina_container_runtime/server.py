@@ -12,7 +12,7 @@ from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
 
 from lamina_container_runtime import convert
 from lamina_container_runtime.config import ContainerRuntimeConfig
-from lamina_container_runtime.domain.paging import page
+from lamina_container_runtime.domain.pagination import page
 from lamina_container_runtime.metrics import families
 from lamina_container_runtime.requests import (
     image_key,

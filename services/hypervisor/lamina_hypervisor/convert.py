@@ -8,16 +8,16 @@ from lamina.hardware.v1 import hardware_pb2, registers_pb2
 from lamina.hypervisor.v1 import devices_pb2
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 
-from lamina_hypervisor.domain import boot
-from lamina_hypervisor.domain.addresses import Gpa
-from lamina_hypervisor.domain.ept import EptVisit
+from lamina_hypervisor.domain.boot import protocol
+from lamina_hypervisor.domain.exits.ledger import ExitLedger
+from lamina_hypervisor.domain.exits.time_slices import Slice, SliceEnd
 from lamina_hypervisor.domain.inventory import VCPU_NAME, VM_NAME, unknown_token
-from lamina_hypervisor.domain.ledger import ExitLedger
-from lamina_hypervisor.domain.registers import Registers
-from lamina_hypervisor.domain.slices import Slice, SliceEnd
-from lamina_hypervisor.domain.vcpu import Vcpu, VcpuState
+from lamina_hypervisor.domain.memory.addresses import Gpa
+from lamina_hypervisor.domain.memory.ept import EptVisit
+from lamina_hypervisor.domain.memory.translation import Access, GuestVisit, Outcome, Walk
+from lamina_hypervisor.domain.vcpus.registers import Registers
+from lamina_hypervisor.domain.vcpus.vcpu import Vcpu, VcpuState
 from lamina_hypervisor.domain.vm import WITHOUT_POWER, Definition, State, Vm
-from lamina_hypervisor.domain.walk import Access, GuestVisit, Outcome, Walk
 from lamina_hypervisor.engines.interface import Machine
 from lamina_hypervisor.unserved import SERIAL_ID, refuse_creation
 from lamina_kit import paging
@@ -78,9 +78,9 @@ def check_create(request: pb.CreateVirtualMachineRequest) -> None:
         given = bool(request.kernel) != bool(vm.kernel_digest)
         check.that(given, "kernel", "is to be given as bytes or as virtual_machine.kernel_digest, one of the two")
         check.range("virtual_machine.vcpu_count", vm.vcpu_count or 1, 1, 16)
-        check.range("virtual_machine.memory_bytes", vm.memory_bytes, 2 << 20, boot.MAX_MEMORY)
+        check.range("virtual_machine.memory_bytes", vm.memory_bytes, 2 << 20, protocol.MAX_MEMORY)
         check.aligned("virtual_machine.memory_bytes", vm.memory_bytes, paging.PAGE_SIZE)
-        check.max_bytes("virtual_machine.command_line", vm.command_line, boot.MAX_COMMAND_LINE)
+        check.max_bytes("virtual_machine.command_line", vm.command_line, protocol.MAX_COMMAND_LINE)
         printable = vm.command_line.isascii() and (vm.command_line.isprintable() or not vm.command_line)
         check.that(printable, "virtual_machine.command_line", "has characters that are not printable ASCII")
         check.range("virtual_machine.weight", vm.weight, 0, 10_000)
@@ -94,13 +94,13 @@ def _check_devices(check: Checks, devices: list[devices_pb2.Device]) -> None:
     for number, device in enumerate(devices):
         field = f"virtual_machine.devices[{number}]"
         if check.that(device.WhichOneof("device") == "serial", field, "is of no kind that is known"):
-            check.one_of(f"{field}.serial.port", device.serial.port, (0, boot.SERIAL_PORT))
+            check.one_of(f"{field}.serial.port", device.serial.port, (0, protocol.SERIAL_PORT))
 
 
 def definition(request: pb.CreateVirtualMachineRequest, digest: str) -> Definition:
     """Returns the definition that a checked request asks for."""
     vm = request.virtual_machine
-    ports = tuple(device.serial.port or boot.SERIAL_PORT for device in vm.devices) or (boot.SERIAL_PORT,)
+    ports = tuple(device.serial.port or protocol.SERIAL_PORT for device in vm.devices) or (protocol.SERIAL_PORT,)
     return Definition(
         vm_id=request.vm_id,
         vcpu_count=vm.vcpu_count or 1,

@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from lamina_hypervisor.domain import boot, elf
-from lamina_hypervisor.domain.addresses import Gpa, Gva
+from lamina_hypervisor.domain.boot import elf, protocol
+from lamina_hypervisor.domain.exits.time_slices import Slice, SliceLedger
 from lamina_hypervisor.domain.inventory import Inventory
-from lamina_hypervisor.domain.slices import Slice, SliceLedger
+from lamina_hypervisor.domain.memory.addresses import Gpa, Gva
+from lamina_hypervisor.domain.memory.translation import Access, Walk
 from lamina_hypervisor.domain.vm import WITH_MEMORY, WITHOUT_POWER, Definition, Event, State, Verdict, Vm
-from lamina_hypervisor.domain.walk import Access, Walk
 from lamina_hypervisor.engines.interface import Machine, serial_key
 from lamina_hypervisor.io.images import Images
 from lamina_hypervisor.io.runner import Runner
@@ -68,7 +68,7 @@ class Hypervisor:
     def create(self, definition: Definition, request_id: str) -> Vm:
         """Defines a VM; its kernel must be there and fit into its memory."""
         kernel = elf.parse_kernel(self.images.get(definition.kernel_digest))
-        elf.check_fits(kernel, boot.KERNEL_LOWEST, definition.memory_bytes)
+        elf.check_fits(kernel, protocol.KERNEL_LOWEST, definition.memory_bytes)
         vm, new = self.inventory.create(definition, request_id, self._clock.wall_ns())
         if new:
             self._store.save(vm)

@@ -12,18 +12,18 @@ from lamina.hypervisor.v1 import hypervisor_pb2_grpc
 
 from lamina_hypervisor import convert, unserved
 from lamina_hypervisor.config import HypervisorConfig
-from lamina_hypervisor.domain.addresses import Gva
+from lamina_hypervisor.domain.exits.time_slices import SliceLedger
 from lamina_hypervisor.domain.inventory import MAX_PAGE, Inventory
-from lamina_hypervisor.domain.slices import SliceLedger
+from lamina_hypervisor.domain.memory.addresses import Gva
 from lamina_hypervisor.domain.vm import WITHOUT_POWER, Verdict, Vm
 from lamina_hypervisor.faults import HypervisorFaults
 from lamina_hypervisor.hypervisor import Hypervisor
-from lamina_hypervisor.io.below import Below
 from lamina_hypervisor.io.cores import Cores
 from lamina_hypervisor.io.guest_memory import GuestMemory
 from lamina_hypervisor.io.images import MAX_BYTES, Images
 from lamina_hypervisor.io.performer import bind
 from lamina_hypervisor.io.runner import Runner
+from lamina_hypervisor.io.session_calls import Below
 from lamina_hypervisor.io.store import Store
 from lamina_hypervisor.metrics import families
 from lamina_kit.bus.memory import MemoryBus

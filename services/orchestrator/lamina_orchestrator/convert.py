@@ -7,11 +7,11 @@ from lamina.orchestrator.v1 import orchestrator_pb2 as pb
 
 from lamina_kit.checks import Checks
 from lamina_kit.errors import InvalidArgument, Unimplemented
-from lamina_orchestrator.domain.deletion import BACKGROUND_POLICY, FOREGROUND_POLICY, ORPHAN_POLICY
-from lamina_orchestrator.domain.kinds import Kind, kind_named
-from lamina_orchestrator.domain.objects import name_of, namespace_of, revision_of, uid_of
+from lamina_orchestrator.domain.controllers.deletion import BACKGROUND_POLICY, FOREGROUND_POLICY, ORPHAN_POLICY
+from lamina_orchestrator.domain.kinds.kinds import Kind, kind_named
+from lamina_orchestrator.domain.kinds.plain_object import name_of, namespace_of, revision_of, uid_of
 from lamina_orchestrator.engines.interface import Applied, Listing, Query, Stored, WatchEvent
-from lamina_orchestrator.io.runtime import STDERR, LogChunk
+from lamina_orchestrator.io.runtimes.runtime import STDERR, LogChunk
 
 MAX_PAGE = 10_000
 DEFAULT_PAGE = 500

@@ -11,8 +11,8 @@ from lamina_kit.faults.channel import Link
 from lamina_kit.faults.kinds import Breakage, FaultKind
 from lamina_kit.faults.table import FaultTable
 from lamina_kit.names import Pattern
-from lamina_orchestrator.io.agents import Agents
-from lamina_orchestrator.io.connector import ChannelConnector
+from lamina_orchestrator.io.runtimes.agents import Agents
+from lamina_orchestrator.io.runtimes.connector import ChannelConnector
 
 NODE = Pattern("nodes/{node}")
 

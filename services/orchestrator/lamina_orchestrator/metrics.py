@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lamina_kit.telemetry.metrics import Family, by_label, counter, tally
-from lamina_orchestrator.domain.kinds import KINDS, NODE, POD
-from lamina_orchestrator.domain.podstatus import FAILED, PENDING, RUNNING_PHASE, SUCCEEDED, is_ready, phase_of
+from lamina_orchestrator.domain.kinds.kinds import KINDS, NODE, POD
+from lamina_orchestrator.domain.pods.status import FAILED, PENDING, RUNNING_PHASE, SUCCEEDED, is_ready, phase_of
 from lamina_orchestrator.engines.interface import Engine, Store
 
 PHASES = (PENDING, RUNNING_PHASE, SUCCEEDED, FAILED)

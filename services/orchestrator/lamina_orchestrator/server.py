@@ -13,12 +13,12 @@ from lamina_orchestrator.config import OrchestratorConfig
 from lamina_orchestrator.engines.interface import Store
 from lamina_orchestrator.engines.model.engine import ModelEngine
 from lamina_orchestrator.faults import OrchestratorFaults
-from lamina_orchestrator.io.agents import Connector
 from lamina_orchestrator.io.cluster import Cluster
-from lamina_orchestrator.io.connector import ChannelConnector
 from lamina_orchestrator.io.journal import LayerJournal
-from lamina_orchestrator.io.memory_store import MemoryStore
-from lamina_orchestrator.io.sqlite_store import SqliteStore
+from lamina_orchestrator.io.runtimes.agents import Connector
+from lamina_orchestrator.io.runtimes.connector import ChannelConnector
+from lamina_orchestrator.io.store.memory import MemoryStore
+from lamina_orchestrator.io.store.sqlite import SqliteStore
 from lamina_orchestrator.metrics import families
 from lamina_orchestrator.servicers import Nodes, Objects, Pods
 

@@ -12,10 +12,10 @@ import pytest
 from lamina_kit.engines import engines_of
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
-from lamina_orchestrator.domain import kinds
-from lamina_orchestrator.domain.containers import EXITED, RUNNING, ContainerState, Image, SandboxState
-from lamina_orchestrator.domain.objects import Key
-from lamina_orchestrator.domain.runtime_effects import (
+from lamina_orchestrator.domain.kinds import kinds
+from lamina_orchestrator.domain.kinds.plain_object import Key
+from lamina_orchestrator.domain.pods.containers import EXITED, RUNNING, ContainerState, Image, SandboxState
+from lamina_orchestrator.domain.pods.effects import (
     CreateContainerCall,
     ResolveImage,
     RunSandboxCall,
@@ -33,7 +33,7 @@ from lamina_orchestrator.engines.interface import (
     RunStep,
     StepDone,
 )
-from lamina_orchestrator.io.memory_store import MemoryStore
+from lamina_orchestrator.io.store.memory import MemoryStore
 
 ENGINES = engines_of("orchestrator")
 HELLO = (Path(__file__).parents[3] / "examples" / "hello.yaml").read_text()

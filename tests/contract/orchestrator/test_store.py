@@ -10,8 +10,8 @@ import pytest
 
 from lamina_kit.errors import Aborted, DataLoss, FailedPrecondition, OutOfRange
 from lamina_orchestrator.engines.interface import Store, Write
-from lamina_orchestrator.io.memory_store import MemoryStore
-from lamina_orchestrator.io.sqlite_store import SqliteStore
+from lamina_orchestrator.io.store.memory import MemoryStore
+from lamina_orchestrator.io.store.sqlite import SqliteStore
 
 Make = Callable[[Path], Store]
 STORES: dict[str, Make] = {

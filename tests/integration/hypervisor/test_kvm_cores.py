@@ -14,8 +14,8 @@ from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2
 from tests.integration.hypervisor.lab import Lab
 
-from lamina_hypervisor.domain import cpuid
-from lamina_hypervisor.domain.processor import Processor
+from lamina_hypervisor.domain.vcpus import cpuid
+from lamina_hypervisor.domain.vcpus.processor import Processor
 from lamina_kit.engines import engines_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real_time("the cores are the host's processors")]

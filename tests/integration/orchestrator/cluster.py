@@ -19,8 +19,8 @@ from lamina_kit.layer.service import Environment, local
 from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
 from lamina_orchestrator.config import OrchestratorConfig
-from lamina_orchestrator.domain.containers import RUNNING, ContainerState
-from lamina_orchestrator.io.runtime import Runtime
+from lamina_orchestrator.domain.pods.containers import RUNNING, ContainerState
+from lamina_orchestrator.io.runtimes.runtime import Runtime
 from lamina_orchestrator.server import RUNTIME_CHANNEL, build
 
 SECOND = 10**9

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from lamina_kit.clock import Clock
 from lamina_kit.errors import FailedPrecondition, LaminaError, NotFound, OutOfRange, Unavailable
-from lamina_orchestrator.domain.containers import (
+from lamina_orchestrator.domain.pods.containers import (
     CREATED,
     EXITED,
     REMOVED,
@@ -23,7 +23,7 @@ from lamina_orchestrator.domain.containers import (
     SandboxSpec,
     SandboxState,
 )
-from lamina_orchestrator.io.runtime import STDOUT, LogChunk
+from lamina_orchestrator.io.runtimes.runtime import STDOUT, LogChunk
 
 
 @dataclass(frozen=True, slots=True)

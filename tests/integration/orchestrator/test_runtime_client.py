@@ -23,8 +23,8 @@ from lamina_kit.layer.service import Environment, local
 from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
 from lamina_orchestrator.config import OrchestratorConfig
-from lamina_orchestrator.io.connector import ChannelConnector
-from lamina_orchestrator.io.runtime_client import RuntimeClient
+from lamina_orchestrator.io.runtimes.client import RuntimeClient
+from lamina_orchestrator.io.runtimes.connector import ChannelConnector
 from lamina_orchestrator.server import build
 
 

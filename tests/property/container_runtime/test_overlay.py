@@ -7,8 +7,8 @@ import hashlib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina_container_runtime.domain import layer as layers
-from lamina_container_runtime.domain.layer import (
+from lamina_container_runtime.domain.images import layer as layers
+from lamina_container_runtime.domain.images.layer import (
     DIRECTORY,
     FILE,
     OPAQUE_MARK,
@@ -17,8 +17,8 @@ from lamina_container_runtime.domain.layer import (
     LayerEntry,
     LayerNode,
 )
-from lamina_container_runtime.engines.model.kernel import overlay
-from lamina_container_runtime.engines.model.kernel.inode import DirectoryInode, FileInode, Inode, SymlinkInode
+from lamina_container_runtime.engines.model.kernel.files import overlay
+from lamina_container_runtime.engines.model.kernel.files.inode import DirectoryInode, FileInode, Inode, SymlinkInode
 
 NAMES = st.sampled_from(["a", "b", "c"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)

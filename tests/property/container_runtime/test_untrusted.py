@@ -12,12 +12,14 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lamina_container_runtime.domain import digest as digests
-from lamina_container_runtime.domain import elf, logline, oci_document, reference
-from lamina_container_runtime.domain.logline import LogLine
-from lamina_container_runtime.io.archive import Archive
-from lamina_container_runtime.io.blobs import BlobStore
-from lamina_container_runtime.io.unpack import unpack
+from lamina_container_runtime.domain import elf
+from lamina_container_runtime.domain.containers import log_line
+from lamina_container_runtime.domain.containers.log_line import LogLine
+from lamina_container_runtime.domain.images import digest as digests
+from lamina_container_runtime.domain.images import oci_document, reference
+from lamina_container_runtime.io.images.archive import Archive
+from lamina_container_runtime.io.images.blobs import BlobStore
+from lamina_container_runtime.io.images.unpack import unpack
 from lamina_kit.errors import InvalidArgument, LaminaError
 from lamina_kit.oci import Config, File, build_image, build_layer
 from lamina_kit.paging import USER_END
@@ -141,9 +143,9 @@ def test_documents_of_any_shape_are_read_or_refused(value: object) -> None:
 def test_log_lines_come_back_as_they_were(time_ns: int, stream: str, data: bytes, partial: bool) -> None:
     """Any content without a newline survives the log."""
     line = LogLine(time_ns, stream, data.replace(b"\n", b""), partial)
-    text = logline.format(line)
+    text = log_line.format(line)
     assert text.endswith(b"\n")
-    assert logline.parse(text[:-1]) == line
+    assert log_line.parse(text[:-1]) == line
 
 
 @given(st.lists(st.binary(max_size=30), max_size=10))
@@ -152,6 +154,6 @@ def test_lines_put_together_are_what_was_written(pieces: list[bytes]) -> None:
     waiting, out = bytearray(), b""
     for piece in pieces:
         waiting += piece
-        for data, partial in logline.take_lines(waiting):
+        for data, partial in log_line.take_lines(waiting):
             out += data if partial else data + b"\n"
     assert out + bytes(waiting) == b"".join(pieces)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina_hypervisor.domain.addresses import Frame, Gpa
-from lamina_hypervisor.domain.ept import Ept
-from lamina_hypervisor.domain.holder import Granted, Holder
+from lamina_hypervisor.domain.memory.addresses import Frame, Gpa
+from lamina_hypervisor.domain.memory.ept import Ept
+from lamina_hypervisor.domain.memory.hold import Granted, Holder
 from lamina_kit.paging import ADDR_MASK, EPT_A, EPT_D, EPT_R, EPT_W, EPT_X
 
 PAGES = [Gpa(page << 12) for page in (0, 1, 5, 511, 512, 513, 1 << 18, (1 << 18) + 1, 1 << 27, (1 << 36) - 1)]

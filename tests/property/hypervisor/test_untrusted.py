@@ -7,12 +7,12 @@ import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina_hypervisor.domain.addresses import Frame, Gpa, Gva
-from lamina_hypervisor.domain.elf import parse_kernel
-from lamina_hypervisor.domain.ept import Ept
-from lamina_hypervisor.domain.ports import PortBus
-from lamina_hypervisor.domain.serial import Serial
-from lamina_hypervisor.domain.walk import Access, Outcome, walk
+from lamina_hypervisor.domain.boot.elf import parse_kernel
+from lamina_hypervisor.domain.devices.ports import PortBus
+from lamina_hypervisor.domain.devices.serial import Serial
+from lamina_hypervisor.domain.memory.addresses import Frame, Gpa, Gva
+from lamina_hypervisor.domain.memory.ept import Ept
+from lamina_hypervisor.domain.memory.translation import Access, Outcome, walk
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.paging import ADDR_MASK
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina_kit.errors import InvalidArgument
-from lamina_orchestrator.domain.admission import shaped
-from lamina_orchestrator.domain.kinds import DEPLOYMENT, POD
-from lamina_orchestrator.domain.manifest import parse_json, parse_manifest
-from lamina_orchestrator.domain.patch import merge_patch, three_way
-from lamina_orchestrator.domain.quantity import NANO, canonical_quantity, parse_quantity
-from lamina_orchestrator.domain.selectors import parse_field_selector, parse_label_selector
+from lamina_orchestrator.domain.admission.chain import shaped
+from lamina_orchestrator.domain.kinds.kinds import DEPLOYMENT, POD
+from lamina_orchestrator.domain.kinds.quantity import NANO, canonical_quantity, parse_quantity
+from lamina_orchestrator.domain.objects.manifest import parse_json, parse_manifest
+from lamina_orchestrator.domain.objects.patch import merge_patch, three_way
+from lamina_orchestrator.domain.objects.selectors import parse_field_selector, parse_label_selector
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(max_size=20),

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from lamina_kit.errors import LaminaError
 from lamina_orchestrator.engines.interface import Store, Write
-from lamina_orchestrator.io.memory_store import MemoryStore
-from lamina_orchestrator.io.sqlite_store import SqliteStore
+from lamina_orchestrator.io.store.memory import MemoryStore
+from lamina_orchestrator.io.store.sqlite import SqliteStore
 
 PATHS = ("a", "a/b", "ab", "b/x", "b/y")
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from lamina_container_runtime.domain import layer as layers
-from lamina_container_runtime.domain.layer import LayerEntry
+from lamina_container_runtime.domain.images import layer as layers
+from lamina_container_runtime.domain.images.layer import LayerEntry
 from lamina_container_runtime.domain.wait import Waiter, Woken
 from lamina_container_runtime.engines.model import effects
 from lamina_container_runtime.engines.model.effects import ContextRef, Handle, SpaceRef
 from lamina_container_runtime.engines.model.kernel import rootfs
 from lamina_container_runtime.engines.model.kernel.abi import U64, Errno
-from lamina_container_runtime.engines.model.kernel.address_space import AddressSpace
-from lamina_container_runtime.engines.model.kernel.container import KernelContainer
-from lamina_container_runtime.engines.model.kernel.credentials import Credentials
-from lamina_container_runtime.engines.model.kernel.devices import ConsoleFile, open_null
-from lamina_container_runtime.engines.model.kernel.fdtable import FdTable
+from lamina_container_runtime.engines.model.kernel.files.credentials import Credentials
+from lamina_container_runtime.engines.model.kernel.files.devices import ConsoleFile, open_null
+from lamina_container_runtime.engines.model.kernel.files.fd_table import FdTable
+from lamina_container_runtime.engines.model.kernel.files.resolve import View
 from lamina_container_runtime.engines.model.kernel.kernel import Kernel
-from lamina_container_runtime.engines.model.kernel.lifecycle import new_thread
-from lamina_container_runtime.engines.model.kernel.loader import STACK_BYTES, STACK_TOP
-from lamina_container_runtime.engines.model.kernel.pids import PidNamespace, PidsLimit
-from lamina_container_runtime.engines.model.kernel.process import Process
-from lamina_container_runtime.engines.model.kernel.resolve import View
-from lamina_container_runtime.engines.model.kernel.thread import Thread
+from lamina_container_runtime.engines.model.kernel.memory.address_space import AddressSpace
+from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
+from lamina_container_runtime.engines.model.kernel.processes.lifecycle import new_thread
+from lamina_container_runtime.engines.model.kernel.processes.loader import STACK_BYTES, STACK_TOP
+from lamina_container_runtime.engines.model.kernel.processes.pid_namespace import PidNamespace, PidsLimit
+from lamina_container_runtime.engines.model.kernel.processes.process import Process
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.syscalls.dispatch import TABLE
 from lamina_container_runtime.engines.model.syscalls.numbers import NUMBERS
 from lamina_kit.bus.run_page import RunPage

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_container_runtime.domain import layer as layers
-from lamina_container_runtime.domain.layer import DIRECTORY, FILE, HARDLINK, SYMLINK, LayerBuilder, LayerEntry
+from lamina_container_runtime.domain.images import layer as layers
+from lamina_container_runtime.domain.images.layer import DIRECTORY, FILE, HARDLINK, SYMLINK, LayerBuilder, LayerEntry
 from lamina_kit.errors import InvalidArgument
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_container_runtime.domain import logline, reference, user_spec
-from lamina_container_runtime.domain.image import command_of, environment_of
-from lamina_container_runtime.domain.logline import LogLine
-from lamina_container_runtime.domain.oci_document import RunConfig
-from lamina_container_runtime.domain.paging import page
-from lamina_container_runtime.domain.user_spec import UserIds
+from lamina_container_runtime.domain.containers import log_line, user_spec
+from lamina_container_runtime.domain.containers.log_line import LogLine
+from lamina_container_runtime.domain.containers.user_spec import UserIds
+from lamina_container_runtime.domain.images import reference
+from lamina_container_runtime.domain.images.image import command_of, environment_of
+from lamina_container_runtime.domain.images.oci_document import RunConfig
+from lamina_container_runtime.domain.pagination import page
 from lamina_kit.errors import InvalidArgument
 
 DIGEST = "sha256:" + "a" * 64
@@ -74,11 +75,11 @@ def test_unknown_users_are_refused(spec: str) -> None:
 def test_lines_are_taken_whole_and_overlong_ones_in_parts() -> None:
     """A line waits for its newline; 16 KiB of it are a part."""
     waiting = bytearray(b"one\ntwo")
-    assert list(logline.take_lines(waiting)) == [(b"one", False)]
-    waiting += b"\n" + b"x" * (logline.MAX_CONTENT + 5) + b"\nrest"
-    assert list(logline.take_lines(waiting)) == [
+    assert list(log_line.take_lines(waiting)) == [(b"one", False)]
+    waiting += b"\n" + b"x" * (log_line.MAX_CONTENT + 5) + b"\nrest"
+    assert list(log_line.take_lines(waiting)) == [
         (b"two", False),
-        (b"x" * logline.MAX_CONTENT, True),
+        (b"x" * log_line.MAX_CONTENT, True),
         (b"x" * 5, False),
     ]
     assert waiting == b"rest"
@@ -87,10 +88,10 @@ def test_lines_are_taken_whole_and_overlong_ones_in_parts() -> None:
 def test_log_lines_have_the_form_of_cri() -> None:
     """Time, stream, mark and content; a damaged line is content of standard output."""
     line = LogLine(1_767_225_600_000_000_007, "stderr", b"a b\r", True)
-    text = logline.format(line)
+    text = log_line.format(line)
     assert text == b"2026-01-01T00:00:00.000000007Z stderr P a b\r\n"
-    assert logline.parse(text[:-1]) == line
-    assert logline.parse(b"garbage") == LogLine(0, "stdout", b"garbage", False)
+    assert log_line.parse(text[:-1]) == line
+    assert log_line.parse(b"garbage") == LogLine(0, "stdout", b"garbage", False)
 
 
 def test_command_lines_follow_the_rules_of_pods() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.container_runtime.kernel_world import World
 
 from lamina_container_runtime.domain.wait import Waiter, Woken
-from lamina_container_runtime.engines.model.kernel.pipe import CAPACITY
+from lamina_container_runtime.engines.model.kernel.files.pipe import CAPACITY
 
 O_NONBLOCK = 0o4000
 POLLIN, POLLOUT, POLLERR, POLLHUP, POLLNVAL = 1, 4, 8, 16, 32

@@ -9,15 +9,15 @@ import pytest
 from tests.unit.container_runtime.elf_files import Part, program
 from tests.unit.container_runtime.kernel_world import World
 
-from lamina_container_runtime.domain.container import Exit
+from lamina_container_runtime.domain.containers.container import Exit
 from lamina_container_runtime.domain.wait import Woken
 from lamina_container_runtime.engines.model.containers import exit_of
 from lamina_container_runtime.engines.model.effects import Run
-from lamina_container_runtime.engines.model.kernel.container import Loss
-from lamina_container_runtime.engines.model.kernel.lifecycle import exit_thread
-from lamina_container_runtime.engines.model.kernel.mainloop import lose_thread, run_thread
-from lamina_container_runtime.engines.model.kernel.process import ProcessState
-from lamina_container_runtime.engines.model.kernel.registers import EFER, USER_CS
+from lamina_container_runtime.engines.model.kernel.main_loop import lose_thread, run_thread
+from lamina_container_runtime.engines.model.kernel.processes.container import Loss
+from lamina_container_runtime.engines.model.kernel.processes.lifecycle import exit_thread
+from lamina_container_runtime.engines.model.kernel.processes.process import ProcessState
+from lamina_container_runtime.engines.model.kernel.processes.registers import EFER, USER_CS
 from lamina_container_runtime.engines.model.syscalls.dispatch import dispatch
 from lamina_container_runtime.engines.model.syscalls.numbers import UNKNOWN, name_of
 from lamina_kit.effects import Sleep

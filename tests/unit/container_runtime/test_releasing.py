@@ -10,10 +10,10 @@ import pytest
 from tests.unit.container_runtime.kernel_world import World
 
 from lamina_container_runtime.engines.model import effects
-from lamina_container_runtime.engines.model.kernel.resolve import resolve
+from lamina_container_runtime.engines.model.kernel.files.resolve import resolve
 from lamina_container_runtime.engines.model.syscalls.dispatch import TABLE
+from lamina_container_runtime.engines.model.syscalls.files.preemption import PIECE
 from lamina_container_runtime.engines.model.syscalls.numbers import NUMBERS
-from lamina_container_runtime.engines.model.syscalls.turn import PIECE
 from lamina_kit.effects import Sleep
 
 O_RDWR, O_CREAT, O_PATH = 2, 0o100, 0o10000000

@@ -10,7 +10,7 @@ import pytest
 from lamina.common.v1 import handle_pb2
 
 from lamina_container_runtime.engines.model.effects import ContextRef
-from lamina_container_runtime.io.runs import Runs
+from lamina_container_runtime.io.machine.runs import Runs
 from lamina_kit.errors import Unavailable
 
 

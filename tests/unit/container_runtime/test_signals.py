@@ -8,7 +8,7 @@ import struct
 import pytest
 from tests.unit.container_runtime.kernel_world import World
 
-from lamina_container_runtime.engines.model.kernel.sigframe import before_user
+from lamina_container_runtime.engines.model.kernel.processes.signal_frame import before_user
 from lamina_container_runtime.engines.model.kernel.signals import Disposition, SignalInfo
 from lamina_kit.bus.run_page import DIRTY_ALL
 

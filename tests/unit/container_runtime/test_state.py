@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina_container_runtime.domain.container import (
+from lamina_container_runtime.domain.containers.container import (
     ContainerEvent,
     ContainerRecord,
     ContainerSpec,
@@ -16,12 +16,12 @@ from lamina_container_runtime.domain.container import (
     EventType,
     Exit,
 )
-from lamina_container_runtime.domain.sandbox import SandboxMetadata, SandboxRecord, SandboxSpec, SandboxState
-from lamina_container_runtime.engines.model.events import KEPT, Changes
-from lamina_container_runtime.io import codec
-from lamina_container_runtime.io.blobs import BlobStore
-from lamina_container_runtime.io.database import Database
-from lamina_container_runtime.io.logs import LogStore
+from lamina_container_runtime.domain.containers.sandbox import SandboxMetadata, SandboxRecord, SandboxSpec, SandboxState
+from lamina_container_runtime.engines.model.changes import KEPT, Changes
+from lamina_container_runtime.io.images.blobs import BlobStore
+from lamina_container_runtime.io.records import codec
+from lamina_container_runtime.io.records.database import Database
+from lamina_container_runtime.io.records.logs import LogStore
 from lamina_kit.errors import DataLoss, NotFound, OutOfRange
 
 SPEC = ContainerSpec("sb-1", "web", "hello", env=("A=1",), labels=(("app", "web"),))

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from lamina_hypervisor.domain.addresses import Frame
-from lamina_hypervisor.domain.elf import Kernel, parse_kernel
-from lamina_hypervisor.domain.exits import Ran
-from lamina_hypervisor.domain.holder import Granted, Opened
-from lamina_hypervisor.domain.processor import MODELLED
-from lamina_hypervisor.domain.slices import SliceLedger
-from lamina_hypervisor.domain.vcpu import Context
+from lamina_hypervisor.domain.boot.elf import Kernel, parse_kernel
+from lamina_hypervisor.domain.exits.exits import Ran
+from lamina_hypervisor.domain.exits.time_slices import SliceLedger
+from lamina_hypervisor.domain.memory.addresses import Frame
+from lamina_hypervisor.domain.memory.hold import Granted, Opened
+from lamina_hypervisor.domain.vcpus.processor import MODELLED
+from lamina_hypervisor.domain.vcpus.vcpu import Context
 from lamina_hypervisor.domain.vm import Definition, Vm
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.effects import Space
@@ -179,7 +179,7 @@ def leaving(reason: ExitReason, **words: int) -> Callable[[RunPage], Ran]:
     """Returns a run that ends for `reason`, with these fields of the exit record and of the registers."""
 
     def run(page: RunPage) -> Ran:
-        from lamina_hypervisor.domain import exits
+        from lamina_hypervisor.domain.exits import exits
 
         for name, value in words.items():
             index = getattr(exits, name.upper(), None)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lamina_hypervisor.domain.inventory import Inventory
-from lamina_hypervisor.domain.registers import Registers
+from lamina_hypervisor.domain.vcpus.registers import Registers
 from lamina_hypervisor.domain.vm import TRANSITIONS, Definition, Event, State, Verdict, Vm
 from lamina_hypervisor.io.images import Images, digest_of
 from lamina_hypervisor.io.store import Store

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lamina_hypervisor.domain.addresses import Gpa
-from lamina_hypervisor.domain.elf import check_fits, parse_kernel
+from lamina_hypervisor.domain.boot.elf import check_fits, parse_kernel
+from lamina_hypervisor.domain.memory.addresses import Gpa
 from lamina_kit.errors import InvalidArgument
 
 Make = Callable[..., bytes]

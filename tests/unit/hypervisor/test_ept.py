@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lamina_hypervisor.domain.addresses import Frame, Gpa
-from lamina_hypervisor.domain.ept import EPT_WRITE_BACK, Ept
+from lamina_hypervisor.domain.memory.addresses import Frame, Gpa
+from lamina_hypervisor.domain.memory.ept import EPT_WRITE_BACK, Ept
 from lamina_kit.errors import Internal, Unavailable
 from lamina_kit.paging import EPT_A, EPT_D, EPT_R, EPT_W, EPT_X
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lamina_hypervisor.domain.addresses import Frame, Gpa
-from lamina_hypervisor.domain.ept import Ept
-from lamina_hypervisor.domain.holder import Granted, Holder
+from lamina_hypervisor.domain.memory.addresses import Frame, Gpa
+from lamina_hypervisor.domain.memory.ept import Ept
+from lamina_hypervisor.domain.memory.hold import Granted, Holder
 from lamina_kit.errors import Internal
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tests.unit.hypervisor.conftest import run
 
-from lamina_hypervisor.domain import msr
-from lamina_hypervisor.domain.processor import Processor
+from lamina_hypervisor.domain.vcpus import msr
+from lamina_hypervisor.domain.vcpus.processor import Processor
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.model.machine import ModelMachine
 from lamina_kit.bus.run_page import ExitReason

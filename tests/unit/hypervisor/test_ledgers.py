@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lamina_hypervisor.domain.ledger import MAX_ROWS, ExitLedger
-from lamina_hypervisor.domain.slices import SLICE_NS, SliceEnd, SliceLedger, SliceTimer
+from lamina_hypervisor.domain.exits.ledger import MAX_ROWS, ExitLedger
+from lamina_hypervisor.domain.exits.time_slices import SLICE_NS, SliceEnd, SliceLedger, SliceTimer
 from lamina_kit.bus.run_page import ExitReason
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tests.unit.hypervisor.conftest import run
 
-from lamina_hypervisor.domain import msr
-from lamina_hypervisor.domain.addresses import Gpa
-from lamina_hypervisor.domain.holder import Age, Granted, Revocation
-from lamina_hypervisor.domain.slices import SliceEnd
-from lamina_hypervisor.domain.vcpu import VcpuState
+from lamina_hypervisor.domain.exits.time_slices import SliceEnd
+from lamina_hypervisor.domain.memory.addresses import Gpa
+from lamina_hypervisor.domain.memory.hold import Age, Granted, Revocation
+from lamina_hypervisor.domain.vcpus import msr
+from lamina_hypervisor.domain.vcpus.vcpu import VcpuState
 from lamina_hypervisor.domain.vm import Verdict
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.model.machine import ModelMachine

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_hypervisor.domain.ports import PortBus
-from lamina_hypervisor.domain.serial import Serial
+from lamina_hypervisor.domain.devices.ports import PortBus
+from lamina_hypervisor.domain.devices.serial import Serial
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from lamina_hypervisor.domain import cpuid, exits, msr
+from lamina_hypervisor.domain.exits import exits
+from lamina_hypervisor.domain.vcpus import cpuid, msr
 
 
 def text(*words: int) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_hypervisor.domain.serial import INPUT_LIMIT, Serial
-from lamina_hypervisor.domain.serial_log import PIECE, SerialLog
+from lamina_hypervisor.domain.devices.serial import INPUT_LIMIT, Serial
+from lamina_hypervisor.domain.devices.serial_log import PIECE, SerialLog
 from lamina_kit.errors import OutOfRange, ResourceExhausted
 
 THR, IER, IIR, LCR, MCR, LSR, MSR, SCR = 0, 1, 2, 3, 4, 5, 6, 7

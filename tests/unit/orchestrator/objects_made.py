@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamina_orchestrator.domain.admission import Admission, shaped
-from lamina_orchestrator.domain.kinds import DEPLOYMENT, NODE, POD, REPLICA_SET, Kind
-from lamina_orchestrator.domain.nodes import new_node
-from lamina_orchestrator.domain.objects import Object
-from lamina_orchestrator.domain.ownership import controller_reference
-from lamina_orchestrator.domain.timestamps import SECOND, rfc3339
+from lamina_orchestrator.domain.admission.chain import Admission, shaped
+from lamina_orchestrator.domain.controllers.nodes import new_node
+from lamina_orchestrator.domain.kinds.kinds import DEPLOYMENT, NODE, POD, REPLICA_SET, Kind
+from lamina_orchestrator.domain.kinds.plain_object import Object
+from lamina_orchestrator.domain.kinds.timestamps import SECOND, rfc3339
+from lamina_orchestrator.domain.objects.ownership import controller_reference
 
 START = 1_767_225_600 * SECOND
 _drawn = 0

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from tests.unit.orchestrator.objects_made import ADMISSION, START, deployment, template
 
-from lamina_orchestrator.domain import rollout
-from lamina_orchestrator.domain.actions import Action, Again, Create, Remove, Replace, SetStatus
-from lamina_orchestrator.domain.deployment import reconcile
-from lamina_orchestrator.domain.kinds import REPLICA_SET
-from lamina_orchestrator.domain.objects import Object, name_of, spec_of
-from lamina_orchestrator.domain.rollout import Bounds, Share
-from lamina_orchestrator.domain.timestamps import SECOND
+from lamina_orchestrator.domain.controllers import rollout
+from lamina_orchestrator.domain.controllers.deployment import reconcile
+from lamina_orchestrator.domain.controllers.rollout import Bounds, Share
+from lamina_orchestrator.domain.kinds.kinds import REPLICA_SET
+from lamina_orchestrator.domain.kinds.plain_object import Object, name_of, spec_of
+from lamina_orchestrator.domain.kinds.timestamps import SECOND
+from lamina_orchestrator.domain.objects.actions import Action, Again, Create, Remove, Replace, SetStatus
 
 
 class World:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lamina_kit.errors import InvalidArgument
-from lamina_orchestrator.domain.manifest import parse_json, parse_manifest
-from lamina_orchestrator.domain.yamltext import Decimal
+from lamina_orchestrator.domain.kinds.yaml_text import Decimal
+from lamina_orchestrator.domain.objects.manifest import parse_json, parse_manifest
 
 
 def test_documents_and_lists_are_objects() -> None:

@@ -11,8 +11,8 @@ from lamina_kit.faults.table import FaultState, FaultTable, Wish
 from lamina_kit.rng import Rng
 from lamina_kit.telemetry.events import EventLog
 from lamina_orchestrator.faults import OrchestratorFaults
-from lamina_orchestrator.io.agents import Agents
-from lamina_orchestrator.io.connector import ChannelConnector
+from lamina_orchestrator.io.runtimes.agents import Agents
+from lamina_orchestrator.io.runtimes.connector import ChannelConnector
 
 WISH = Wish("node-lost", "nodes/n")
 HERE, THERE = "unix:/nowhere/here.sock", "unix:/nowhere/there.sock"

@@ -6,12 +6,12 @@ from typing import Any
 
 from tests.unit.orchestrator.objects_made import START, deployment, made, node, pod, ready_node, replica_set, running
 
-from lamina_orchestrator.domain import deletion, garbage, namespaces, nodes
-from lamina_orchestrator.domain.actions import Again, Remove, Replace
-from lamina_orchestrator.domain.kinds import DEPLOYMENT, NAMESPACE, POD
-from lamina_orchestrator.domain.nodes import Heartbeat
-from lamina_orchestrator.domain.objects import name_of
-from lamina_orchestrator.domain.timestamps import SECOND, rfc3339
+from lamina_orchestrator.domain.controllers import deletion, garbage_collector, namespaces, nodes
+from lamina_orchestrator.domain.controllers.nodes import Heartbeat
+from lamina_orchestrator.domain.kinds.kinds import DEPLOYMENT, NAMESPACE, POD
+from lamina_orchestrator.domain.kinds.plain_object import name_of
+from lamina_orchestrator.domain.kinds.timestamps import SECOND, rfc3339
+from lamina_orchestrator.domain.objects.actions import Again, Remove, Replace
 
 
 def of(actions: list[Any], kind: type[Any]) -> list[Any]:
@@ -25,9 +25,9 @@ def test_dependents_go_with_their_last_owner() -> None:
     child = pod(owner=one)
     child["metadata"]["ownerReferences"].append({**child["metadata"]["ownerReferences"][0], "controller": False})
     child["metadata"]["ownerReferences"][1]["uid"] = two["metadata"]["uid"]
-    assert garbage.collect_dependent(child, lambda uid: True) == []
-    assert len(of(garbage.collect_dependent(child, lambda uid: False), Remove)) == 1
-    (kept,) = of(garbage.collect_dependent(child, lambda uid: uid == two["metadata"]["uid"]), Replace)
+    assert garbage_collector.collect_dependent(child, lambda uid: True) == []
+    assert len(of(garbage_collector.collect_dependent(child, lambda uid: False), Remove)) == 1
+    (kept,) = of(garbage_collector.collect_dependent(child, lambda uid: uid == two["metadata"]["uid"]), Replace)
     assert [owner["uid"] for owner in kept.obj["metadata"]["ownerReferences"]] == [two["metadata"]["uid"]]
 
 
@@ -37,12 +37,12 @@ def test_foreground_and_orphan_finalizers() -> None:
     child = pod(owner=owner)
     leaving = deletion.mark(DEPLOYMENT, owner, START, "foreground", None)
     assert leaving is not None
-    assert len(of(garbage.finalize_owner(leaving, [child]), Remove)) == 1
-    (freed,) = garbage.finalize_owner(leaving, [])
+    assert len(of(garbage_collector.finalize_owner(leaving, [child]), Remove)) == 1
+    (freed,) = garbage_collector.finalize_owner(leaving, [])
     assert isinstance(freed, Replace) and "finalizers" not in freed.obj["metadata"]
     orphaning = deletion.mark(DEPLOYMENT, owner, START, "orphan", None)
     assert orphaning is not None
-    released, done = garbage.finalize_owner(orphaning, [child])
+    released, done = garbage_collector.finalize_owner(orphaning, [child])
     assert isinstance(released, Replace) and "ownerReferences" not in released.obj["metadata"]
     assert isinstance(done, Replace) and "finalizers" not in done.obj["metadata"]
 

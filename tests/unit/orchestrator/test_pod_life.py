@@ -9,12 +9,21 @@ import pytest
 from tests.unit.orchestrator.objects_made import START, pod, running
 
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError, NotFound, Unavailable
-from lamina_orchestrator.domain.containers import CREATED, EXITED, REMOVED, RUNNING, ContainerState, Image, SandboxState
-from lamina_orchestrator.domain.objects import Object
-from lamina_orchestrator.domain.podrecord import PodRecord, Trouble, observe, rebuild
-from lamina_orchestrator.domain.podspec import requested, sandbox_spec
-from lamina_orchestrator.domain.podstatus import pod_status, qos_class
-from lamina_orchestrator.domain.podsteps import (
+from lamina_orchestrator.domain.kinds.plain_object import Object
+from lamina_orchestrator.domain.kinds.timestamps import SECOND
+from lamina_orchestrator.domain.pods.containers import (
+    CREATED,
+    EXITED,
+    REMOVED,
+    RUNNING,
+    ContainerState,
+    Image,
+    SandboxState,
+)
+from lamina_orchestrator.domain.pods.record import PodRecord, Trouble, observe, rebuild
+from lamina_orchestrator.domain.pods.spec import requested, sandbox_spec
+from lamina_orchestrator.domain.pods.status import pod_status, qos_class
+from lamina_orchestrator.domain.pods.steps import (
     ContainerFailed,
     ContainersStopped,
     SandboxRemoved,
@@ -22,7 +31,7 @@ from lamina_orchestrator.domain.podsteps import (
     WorkFailed,
     step_of,
 )
-from lamina_orchestrator.domain.podwork import (
+from lamina_orchestrator.domain.pods.work import (
     Gone,
     RemoveSandbox,
     RunSandbox,
@@ -34,7 +43,6 @@ from lamina_orchestrator.domain.podwork import (
     container_failed,
     next_work,
 )
-from lamina_orchestrator.domain.timestamps import SECOND
 
 READY = SandboxState("s0", "u", 0, True)
 

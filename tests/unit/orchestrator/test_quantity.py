@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_orchestrator.domain.quantity import canonical_quantity, millis, parse_quantity, units
+from lamina_orchestrator.domain.kinds.quantity import canonical_quantity, millis, parse_quantity, units
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from tests.unit.orchestrator.objects_made import made
 
 from lamina_kit.errors import InvalidArgument
 from lamina_orchestrator.config import OrchestratorConfig
-from lamina_orchestrator.domain.kinds import NAMESPACE, POD
-from lamina_orchestrator.domain.objects import Key
-from lamina_orchestrator.domain.selectors import FieldSelector, Selector
-from lamina_orchestrator.engines.model.feed import FeedCursor, Filter
-from lamina_orchestrator.engines.model.ledger import Ledger
-from lamina_orchestrator.engines.model.queue import Item, WorkQueue
-from lamina_orchestrator.io.memory_store import MemoryStore
+from lamina_orchestrator.domain.kinds.kinds import NAMESPACE, POD
+from lamina_orchestrator.domain.kinds.plain_object import Key
+from lamina_orchestrator.domain.objects.selectors import FieldSelector, Selector
+from lamina_orchestrator.engines.model.control.queue import Item, WorkQueue
+from lamina_orchestrator.engines.model.state.feed import FeedCursor, Filter
+from lamina_orchestrator.engines.model.state.ledger import Ledger
+from lamina_orchestrator.io.store.memory import MemoryStore
 
 A, B = Key("pods", "n", "a"), Key("pods", "n", "b")
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from tests.unit.orchestrator.objects_made import START, pod, replica_set, running
 
-from lamina_orchestrator.domain.actions import Again, Create, Remove, Replace, SetStatus
-from lamina_orchestrator.domain.objects import Object, name_of
-from lamina_orchestrator.domain.ownership import TRACEPARENT, is_controlled_by
-from lamina_orchestrator.domain.replicaset import reconcile, victims
-from lamina_orchestrator.domain.timestamps import SECOND
+from lamina_orchestrator.domain.controllers.replica_set import reconcile, victims
+from lamina_orchestrator.domain.kinds.plain_object import Object, name_of
+from lamina_orchestrator.domain.kinds.timestamps import SECOND
+from lamina_orchestrator.domain.objects.actions import Again, Create, Remove, Replace, SetStatus
+from lamina_orchestrator.domain.objects.ownership import TRACEPARENT, is_controlled_by
 
 
 def of(actions: list[Any], kind: type[Any]) -> list[Any]:

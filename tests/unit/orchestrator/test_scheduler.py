@@ -6,9 +6,9 @@ from typing import Any
 
 from tests.unit.orchestrator.objects_made import node, pod, replica_set, running
 
-from lamina_orchestrator.domain.nodetable import NodeTable
-from lamina_orchestrator.domain.objects import Object
-from lamina_orchestrator.domain.scheduler import Placement, Unschedulable, refusal, schedule
+from lamina_orchestrator.domain.kinds.plain_object import Object
+from lamina_orchestrator.domain.scheduling.node_table import NodeTable
+from lamina_orchestrator.domain.scheduling.scheduler import Placement, Unschedulable, refusal, schedule
 
 
 def table(*nodes: Object, pods: tuple[Object, ...] = ()) -> NodeTable:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lamina_kit.errors import InvalidArgument
-from lamina_orchestrator.domain.kinds import EVENT, NODE, POD
-from lamina_orchestrator.domain.selectors import label_selector, parse_field_selector, parse_label_selector
+from lamina_orchestrator.domain.kinds.kinds import EVENT, NODE, POD
+from lamina_orchestrator.domain.objects.selectors import label_selector, parse_field_selector, parse_label_selector
 
 LABELS = {"app": "hello", "tier": "web"}
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from lamina_orchestrator.domain.backoff import Backoff, after_tries
-from lamina_orchestrator.domain.lease import renewed_at
-from lamina_orchestrator.domain.naming import generated_name, is_label, is_subdomain, template_hash, uid
-from lamina_orchestrator.domain.objects import Key, canonical, parse_path
-from lamina_orchestrator.domain.patch import merge_patch, three_way
-from lamina_orchestrator.domain.taints import seconds_tolerated, tolerates
-from lamina_orchestrator.domain.timestamps import SECOND, parse_time, rfc3339, rfc3339_micro
+from lamina_orchestrator.domain.controllers.node_lease import renewed_at
+from lamina_orchestrator.domain.kinds.plain_object import Key, canonical, parse_path
+from lamina_orchestrator.domain.kinds.timestamps import SECOND, parse_time, rfc3339, rfc3339_micro
+from lamina_orchestrator.domain.objects.names import generated_name, is_label, is_subdomain, template_hash, uid
+from lamina_orchestrator.domain.objects.patch import merge_patch, three_way
+from lamina_orchestrator.domain.pods.backoff import Backoff, after_tries
+from lamina_orchestrator.domain.scheduling.taints import seconds_tolerated, tolerates
 
 RFC_7386 = [
     ({"a": "b"}, {"a": "c"}, {"a": "c"}),

@@ -8,8 +8,8 @@ import pytest
 from tests.unit.orchestrator.objects_made import deployment, made, pod, template
 
 from lamina_kit.errors import Aborted, InvalidArgument
-from lamina_orchestrator.domain.admission import shaped, update
-from lamina_orchestrator.domain.kinds import DEPLOYMENT, NODE, POD, kind_named
+from lamina_orchestrator.domain.admission.chain import shaped, update
+from lamina_orchestrator.domain.kinds.kinds import DEPLOYMENT, NODE, POD, kind_named
 
 
 def violations(kind: Any, **parts: Any) -> list[str]:

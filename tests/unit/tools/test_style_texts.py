@@ -29,7 +29,11 @@ RIGHT = [
     (texts.nothing_is_unfinished, "tests/contract/kit/conftest.py", "raise NotImplementedError"),
     (texts.no_place_of_one_machine, PAGE, "upperdir=/var/x/work/main and /workers/main"),
     (texts.no_registry, PAGE, "the image docker.io/library/busybox:1.36"),
-    (texts.no_registry, "services/container-runtime/lamina_container_runtime/domain/reference.py", '"docker.io"'),
+    (
+        texts.no_registry,
+        "services/container-runtime/lamina_container_runtime/domain/images/reference.py",
+        '"docker.io"',
+    ),
     (texts.no_author, PAGE, "AIP style; MAIN; the AIs of nobody"),
 ]
 

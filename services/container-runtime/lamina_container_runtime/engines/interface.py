@@ -25,11 +25,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from lamina_container_runtime.domain.container import ContainerEvent, ContainerRecord, ContainerSpec
-from lamina_container_runtime.domain.image import ImageRecord
-from lamina_container_runtime.domain.layer import LayerNode
-from lamina_container_runtime.domain.process_info import ProcessInfo
-from lamina_container_runtime.domain.sandbox import SandboxRecord, SandboxSpec
+from lamina_container_runtime.domain.containers.container import ContainerEvent, ContainerRecord, ContainerSpec
+from lamina_container_runtime.domain.containers.process_info import ProcessInfo
+from lamina_container_runtime.domain.containers.sandbox import SandboxRecord, SandboxSpec
+from lamina_container_runtime.domain.images.image import ImageRecord
+from lamina_container_runtime.domain.images.layer import LayerNode
 from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_kit.clock import Clock
 from lamina_kit.effects import Step

@@ -1,0 +1,1 @@
+"""What touches the world for this layer: files, databases and the calls to the layers below."""

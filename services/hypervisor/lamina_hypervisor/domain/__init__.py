@@ -1,0 +1,1 @@
+"""Pure types and rules of virtual machines that hold for every engine."""

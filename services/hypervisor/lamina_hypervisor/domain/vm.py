@@ -15,7 +15,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from lamina_hypervisor.domain.registers import Registers
+from lamina_hypervisor.domain.vcpus.registers import Registers
 from lamina_kit.errors import FailedPrecondition
 
 

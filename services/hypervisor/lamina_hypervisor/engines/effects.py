@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lamina_hypervisor.domain.addresses import Frame, Gpa, Hpa
-from lamina_hypervisor.domain.ept import PageBits
-from lamina_hypervisor.domain.holder import HoldMessage
-from lamina_hypervisor.domain.vcpu import Context
+from lamina_hypervisor.domain.memory.addresses import Frame, Gpa, Hpa
+from lamina_hypervisor.domain.memory.ept import PageBits
+from lamina_hypervisor.domain.memory.hold import HoldMessage
+from lamina_hypervisor.domain.vcpus.vcpu import Context
 from lamina_kit.effects import Effect, Step
 
 

@@ -22,14 +22,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Protocol
 
-from lamina_hypervisor.domain.addresses import Gpa, Gva
-from lamina_hypervisor.domain.elf import Kernel
-from lamina_hypervisor.domain.ledger import ExitLedger
-from lamina_hypervisor.domain.serial import Serial
-from lamina_hypervisor.domain.serial_log import SerialLog
-from lamina_hypervisor.domain.vcpu import Vcpu
+from lamina_hypervisor.domain.boot.elf import Kernel
+from lamina_hypervisor.domain.devices.serial import Serial
+from lamina_hypervisor.domain.devices.serial_log import SerialLog
+from lamina_hypervisor.domain.exits.ledger import ExitLedger
+from lamina_hypervisor.domain.memory.addresses import Gpa, Gva
+from lamina_hypervisor.domain.memory.translation import Access, Walk
+from lamina_hypervisor.domain.vcpus.vcpu import Vcpu
 from lamina_hypervisor.domain.vm import Verdict, Vm
-from lamina_hypervisor.domain.walk import Access, Walk
 from lamina_hypervisor.engines.effects import Space
 from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError

@@ -14,11 +14,11 @@ import grpc
 from lamina.common.v1 import handle_pb2
 from lamina.hardware.v1 import hardware_pb2, hardware_pb2_grpc
 
-from lamina_hypervisor.domain.exits import Ran
-from lamina_hypervisor.domain.processor import MODELLED, Processor
-from lamina_hypervisor.domain.vcpu import Context
+from lamina_hypervisor.domain.exits.exits import Ran
+from lamina_hypervisor.domain.vcpus.processor import MODELLED, Processor
+from lamina_hypervisor.domain.vcpus.vcpu import Context
 from lamina_hypervisor.engines import effects
-from lamina_hypervisor.io.below import Below
+from lamina_hypervisor.io.session_calls import Below
 from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.errors import AlreadyExists, Unavailable
 from lamina_kit.paging import PAGE_SIZE

@@ -16,13 +16,13 @@ import grpc
 from lamina.common.v1 import access_pb2, handle_pb2
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 
-from lamina_hypervisor.domain import exits
-from lamina_hypervisor.domain.addresses import Frame, Gpa
-from lamina_hypervisor.domain.ept import PageBits
-from lamina_hypervisor.domain.holder import Age, Granted, HoldMessage, Opened, Refused, Revocation
+from lamina_hypervisor.domain.exits import exits
+from lamina_hypervisor.domain.memory.addresses import Frame, Gpa
+from lamina_hypervisor.domain.memory.ept import PageBits
+from lamina_hypervisor.domain.memory.hold import Age, Granted, HoldMessage, Opened, Refused, Revocation
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.effects import Space
-from lamina_hypervisor.io.below import Below
+from lamina_hypervisor.io.session_calls import Below
 from lamina_kit.errors import LaminaError, Unavailable
 from lamina_kit.rpc.status import rpc_error
 

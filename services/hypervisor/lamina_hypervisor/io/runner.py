@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from lamina_hypervisor.domain.elf import Kernel
+from lamina_hypervisor.domain.boot.elf import Kernel
 from lamina_hypervisor.domain.vm import Verdict, Vm
 from lamina_hypervisor.engines.interface import Engine, Machine, serial_key, standing_key
 from lamina_kit.driver import Performer, drive

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from lamina_hypervisor.domain.registers import Registers
+from lamina_hypervisor.domain.vcpus.registers import Registers
 from lamina_hypervisor.domain.vm import Definition, State, Verdict, Vm
 from lamina_kit.errors import DataLoss, Unavailable
 

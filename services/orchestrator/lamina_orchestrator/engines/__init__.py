@@ -1,0 +1,1 @@
+"""Who is the control plane: the interface of an engine, and one package for each engine."""

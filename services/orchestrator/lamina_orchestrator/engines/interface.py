@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from lamina_kit.effects import Step
-from lamina_orchestrator.domain.containers import ContainerState, SandboxState
-from lamina_orchestrator.domain.kinds import Kind
-from lamina_orchestrator.domain.objects import Key, Object
-from lamina_orchestrator.domain.podsteps import Outcome
+from lamina_orchestrator.domain.kinds.kinds import Kind
+from lamina_orchestrator.domain.kinds.plain_object import Key, Object
+from lamina_orchestrator.domain.pods.containers import ContainerState, SandboxState
+from lamina_orchestrator.domain.pods.steps import Outcome
 
 # ── the store ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from lamina_kit.clock import Clock
 from lamina_kit.layer.state import LayerState
 from lamina_orchestrator.engines.interface import Engine, Stored
-from lamina_orchestrator.io.agents import Agents, Connector
-from lamina_orchestrator.io.runtime import Runtime
+from lamina_orchestrator.io.runtimes.agents import Agents, Connector
+from lamina_orchestrator.io.runtimes.runtime import Runtime
 from lamina_orchestrator.io.writer import Writer
 
 

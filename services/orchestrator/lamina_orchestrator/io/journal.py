@@ -7,7 +7,7 @@ from typing import Any
 
 from lamina_kit.layer.state import LayerState
 from lamina_kit.telemetry import trace
-from lamina_orchestrator.domain.objects import Key
+from lamina_orchestrator.domain.kinds.plain_object import Key
 
 
 class LayerJournal:

@@ -9,9 +9,8 @@ from typing import Any
 from lamina_kit.driver import drive
 from lamina_kit.effects import Effect, Step
 from lamina_kit.errors import Internal, NotFound
-from lamina_orchestrator.domain.containers import ContainerState
-from lamina_orchestrator.domain.podsteps import Outcome
-from lamina_orchestrator.domain.runtime_effects import (
+from lamina_orchestrator.domain.pods.containers import ContainerState
+from lamina_orchestrator.domain.pods.effects import (
     CreateContainerCall,
     RemoveContainerCall,
     RemoveSandboxCall,
@@ -21,7 +20,8 @@ from lamina_orchestrator.domain.runtime_effects import (
     StopContainersCall,
     StopSandboxCall,
 )
-from lamina_orchestrator.io.runtime import Runtime
+from lamina_orchestrator.domain.pods.steps import Outcome
+from lamina_orchestrator.io.runtimes.runtime import Runtime
 
 RuntimeOf = Callable[[str], Runtime]
 _Handler = Callable[[Runtime, Any], Awaitable[Any]]

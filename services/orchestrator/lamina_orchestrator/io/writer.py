@@ -13,10 +13,10 @@ from lamina_kit.clock import Clock
 from lamina_kit.errors import Internal, LaminaError
 from lamina_kit.layer.state import LayerState
 from lamina_kit.telemetry import log, trace
-from lamina_orchestrator.domain.podsteps import WorkFailed
+from lamina_orchestrator.domain.pods.steps import WorkFailed
 from lamina_orchestrator.engines.interface import Connect, Disconnect, Engine, Input, Outgoing, RunStep, StepDone
-from lamina_orchestrator.io.agents import Agents, Connector
 from lamina_orchestrator.io.performer import Performer
+from lamina_orchestrator.io.runtimes.agents import Agents, Connector
 
 
 class Writer:

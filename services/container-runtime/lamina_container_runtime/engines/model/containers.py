@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from lamina_container_runtime.domain import container as states
-from lamina_container_runtime.domain import user_spec
-from lamina_container_runtime.domain.container import ContainerRecord, ContainerSpec, ContainerState, EventType, Exit
-from lamina_container_runtime.domain.image import command_of, environment_of
-from lamina_container_runtime.domain.making import Making
-from lamina_container_runtime.domain.sandbox import SandboxRecord
-from lamina_container_runtime.domain.user_spec import UserIds
+from lamina_container_runtime.domain.containers import container as states
+from lamina_container_runtime.domain.containers import user_spec
+from lamina_container_runtime.domain.containers.container import (
+    ContainerRecord,
+    ContainerSpec,
+    ContainerState,
+    EventType,
+    Exit,
+)
+from lamina_container_runtime.domain.containers.sandbox import SandboxRecord
+from lamina_container_runtime.domain.containers.user_spec import UserIds
+from lamina_container_runtime.domain.creation import Making
+from lamina_container_runtime.domain.images.image import command_of, environment_of
 from lamina_container_runtime.domain.wait import Waiter, WaitQueue, Woken
 from lamina_container_runtime.engines.interface import Logs, Ports
+from lamina_container_runtime.engines.model.changes import Changes
 from lamina_container_runtime.engines.model.effects import CreateGroups, DeleteGroups, Wait
-from lamina_container_runtime.engines.model.events import Changes
-from lamina_container_runtime.engines.model.kernel import execution, rootfs
+from lamina_container_runtime.engines.model.kernel import rootfs
 from lamina_container_runtime.engines.model.kernel.abi import SIGKILL, SIGTERM, Errno, signal_name, signal_number
-from lamina_container_runtime.engines.model.kernel.container import KernelContainer, Loss
-from lamina_container_runtime.engines.model.kernel.credentials import Credentials
-from lamina_container_runtime.engines.model.kernel.execution import Command
-from lamina_container_runtime.engines.model.kernel.inode import DirectoryInode, FileInode
+from lamina_container_runtime.engines.model.kernel.files.credentials import Credentials
+from lamina_container_runtime.engines.model.kernel.files.inode import DirectoryInode, FileInode
+from lamina_container_runtime.engines.model.kernel.files.resolve import View, resolve
 from lamina_container_runtime.engines.model.kernel.kernel import Kernel
-from lamina_container_runtime.engines.model.kernel.pids import PidNamespace
-from lamina_container_runtime.engines.model.kernel.resolve import View, resolve
+from lamina_container_runtime.engines.model.kernel.processes import execution
+from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer, Loss
+from lamina_container_runtime.engines.model.kernel.processes.execution import Command
+from lamina_container_runtime.engines.model.kernel.processes.pid_namespace import PidNamespace
 from lamina_container_runtime.engines.model.sandboxes import Sandboxes, request_id_reused
 from lamina_kit.effects import Step
 from lamina_kit.errors import (

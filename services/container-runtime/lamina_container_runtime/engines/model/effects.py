@@ -1,7 +1,7 @@
 """What the container kernel and the engine ask the shell to do in the middle of a step.
 
-The shell (`io/performer.py`) performs each one with calls to the hardware and the MMU; tests perform them on fakes. An
-effect that fails raises a `LaminaError` at its yield.
+The shell (`io/machine/performer.py`) performs each one with calls to the hardware and the MMU; tests perform them on
+fakes. An effect that fails raises a `LaminaError` at its yield.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lamina_container_runtime.domain.resources import Resources
+from lamina_container_runtime.domain.containers.resources import Resources
 from lamina_kit.bus.run_page import RunPage
 from lamina_kit.effects import Effect, Step
 
 if TYPE_CHECKING:
     from lamina_container_runtime.domain.wait import Waiter
-    from lamina_container_runtime.engines.model.kernel.thread import Thread
+    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from lamina_container_runtime.domain import container as states
-from lamina_container_runtime.domain.container import ContainerEvent, ContainerRecord, ContainerSpec, ContainerState
-from lamina_container_runtime.domain.process_info import ProcessInfo
-from lamina_container_runtime.domain.sandbox import SandboxRecord, SandboxSpec, SandboxState
+from lamina_container_runtime.domain.containers import container as states
+from lamina_container_runtime.domain.containers.container import (
+    ContainerEvent,
+    ContainerRecord,
+    ContainerSpec,
+    ContainerState,
+)
+from lamina_container_runtime.domain.containers.process_info import ProcessInfo
+from lamina_container_runtime.domain.containers.sandbox import SandboxRecord, SandboxSpec, SandboxState
 from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.interface import Ports
 from lamina_container_runtime.engines.model.containers import Containers

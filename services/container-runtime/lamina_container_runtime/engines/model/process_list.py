@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lamina_container_runtime.domain.process_info import ProcessInfo, ProcessInfoState
-from lamina_container_runtime.engines.model.kernel.container import KernelContainer
-from lamina_container_runtime.engines.model.kernel.process import Process, ProcessState
-from lamina_container_runtime.engines.model.kernel.proctext import state_letter
+from lamina_container_runtime.domain.containers.process_info import ProcessInfo, ProcessInfoState
+from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
+from lamina_container_runtime.engines.model.kernel.processes.process import Process, ProcessState
+from lamina_container_runtime.engines.model.kernel.procfs.texts import state_letter
 from lamina_container_runtime.engines.model.syscalls.numbers import name_of
 
 _STATES = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lamina_container_runtime.domain.making import Making
-from lamina_container_runtime.domain.sandbox import SandboxRecord, SandboxSpec, SandboxState
+from lamina_container_runtime.domain.containers.sandbox import SandboxRecord, SandboxSpec, SandboxState
+from lamina_container_runtime.domain.creation import Making
 from lamina_container_runtime.engines.interface import Ports
 from lamina_container_runtime.engines.model.effects import CreateGroups, DeleteGroups, Wait
-from lamina_container_runtime.engines.model.kernel.pids import PidsLimit
+from lamina_container_runtime.engines.model.kernel.processes.pid_namespace import PidsLimit
 from lamina_kit.effects import Step
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-from lamina_hypervisor.domain import boot, cpuid, exits, msr
-from lamina_hypervisor.domain.registers import RSP, snapshot
-from lamina_hypervisor.domain.vcpu import Vcpu
+from lamina_hypervisor.domain.boot import protocol
+from lamina_hypervisor.domain.exits import exits
+from lamina_hypervisor.domain.vcpus import cpuid, msr
+from lamina_hypervisor.domain.vcpus.registers import RSP, snapshot
+from lamina_hypervisor.domain.vcpus.vcpu import Vcpu
 from lamina_hypervisor.domain.vm import Verdict
 from lamina_hypervisor.engines.model.machine import ModelMachine
 from lamina_kit.bus.run_page import (
@@ -226,9 +228,9 @@ def _read_msr(vcpu: Vcpu, number: int, ticks: int) -> int | None:
 def _write_msr(vcpu: Vcpu, number: int, value: int) -> bool:
     page: RunPage = vcpu.page
     if number == msr.EFER:
-        if value & ~boot.EFER:
+        if value & ~protocol.EFER:
             return False
-        page.efer = value | boot.EFER & _LONG_MODE
+        page.efer = value | protocol.EFER & _LONG_MODE
         page.dirty |= DIRTY_CONTROL
         return True
     if number not in _MSR_WORDS:

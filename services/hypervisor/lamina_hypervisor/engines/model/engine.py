@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lamina_hypervisor.domain.elf import Kernel
-from lamina_hypervisor.domain.slices import SliceLedger
-from lamina_hypervisor.domain.vcpu import VcpuState
+from lamina_hypervisor.domain.boot.elf import Kernel
+from lamina_hypervisor.domain.exits.time_slices import SliceLedger
+from lamina_hypervisor.domain.vcpus.vcpu import VcpuState
 from lamina_hypervisor.domain.vm import Vm
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.interface import standing_key

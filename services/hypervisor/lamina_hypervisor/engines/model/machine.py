@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from lamina_hypervisor.domain.addresses import Gpa, Gva
-from lamina_hypervisor.domain.ept import Ept, TableMemory
-from lamina_hypervisor.domain.holder import Holder
-from lamina_hypervisor.domain.ledger import ExitLedger
-from lamina_hypervisor.domain.ports import PortBus
-from lamina_hypervisor.domain.processor import Processor
-from lamina_hypervisor.domain.serial import Serial
-from lamina_hypervisor.domain.serial_log import SerialLog
-from lamina_hypervisor.domain.vcpu import Vcpu
+from lamina_hypervisor.domain.devices.ports import PortBus
+from lamina_hypervisor.domain.devices.serial import Serial
+from lamina_hypervisor.domain.devices.serial_log import SerialLog
+from lamina_hypervisor.domain.exits.ledger import ExitLedger
+from lamina_hypervisor.domain.memory.addresses import Gpa, Gva
+from lamina_hypervisor.domain.memory.ept import Ept, TableMemory
+from lamina_hypervisor.domain.memory.hold import Holder
+from lamina_hypervisor.domain.memory.translation import Access, Walk, walk
+from lamina_hypervisor.domain.vcpus.processor import Processor
+from lamina_hypervisor.domain.vcpus.vcpu import Vcpu
 from lamina_hypervisor.domain.vm import Verdict, Vm
-from lamina_hypervisor.domain.walk import Access, Walk, walk
 from lamina_hypervisor.engines.effects import Space
 from lamina_kit.rng import Rng
 

@@ -9,12 +9,12 @@ MMU: needs a frame ──▶ Revocation ──▶ EPT entry cleared by CAS ─�
 
 from __future__ import annotations
 
-from lamina_hypervisor.domain import exits
-from lamina_hypervisor.domain.addresses import Frame, Gpa, Hpa, page_of
-from lamina_hypervisor.domain.ept import PageBits
-from lamina_hypervisor.domain.holder import Age, Granted, HoldMessage, Revocation
-from lamina_hypervisor.domain.slices import SliceEnd
-from lamina_hypervisor.domain.vcpu import Vcpu, VcpuState
+from lamina_hypervisor.domain.exits import exits
+from lamina_hypervisor.domain.exits.time_slices import SliceEnd
+from lamina_hypervisor.domain.memory.addresses import Frame, Gpa, Hpa, page_of
+from lamina_hypervisor.domain.memory.ept import PageBits
+from lamina_hypervisor.domain.memory.hold import Age, Granted, HoldMessage, Revocation
+from lamina_hypervisor.domain.vcpus.vcpu import Vcpu, VcpuState
 from lamina_hypervisor.domain.vm import Verdict
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.model.machine import ModelMachine

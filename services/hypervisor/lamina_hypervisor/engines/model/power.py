@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from lamina_hypervisor.domain import boot, cpuid
-from lamina_hypervisor.domain.addresses import Frame, Gpa, Hpa
-from lamina_hypervisor.domain.elf import Kernel
-from lamina_hypervisor.domain.ept import Ept
-from lamina_hypervisor.domain.processor import Processor
-from lamina_hypervisor.domain.slices import SliceLedger, SliceTimer
-from lamina_hypervisor.domain.vcpu import Context, Vcpu
+from lamina_hypervisor.domain.boot import protocol
+from lamina_hypervisor.domain.boot.elf import Kernel
+from lamina_hypervisor.domain.exits.time_slices import SliceLedger, SliceTimer
+from lamina_hypervisor.domain.memory.addresses import Frame, Gpa, Hpa
+from lamina_hypervisor.domain.memory.ept import Ept
+from lamina_hypervisor.domain.vcpus import cpuid
+from lamina_hypervisor.domain.vcpus.processor import Processor
+from lamina_hypervisor.domain.vcpus.vcpu import Context, Vcpu
 from lamina_hypervisor.domain.vm import Vm
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.model.machine import Host, ModelMachine, table_owner
@@ -90,7 +91,7 @@ def _make_ram(machine: ModelMachine, kernel: Kernel) -> Step[None]:
     yield effects.OpenHold(machine.name, machine.space, Hpa(machine.eptp), partial(receive, machine))
     machine.holding = True
     size, count, hz = definition.memory_bytes, definition.vcpu_count, machine.processor.tsc_hz
-    for piece in boot.pieces(kernel, size, count, definition.command_line, hz):
+    for piece in protocol.pieces(kernel, size, count, definition.command_line, hz):
         for at in range(0, len(piece.data), WRITE_BYTES):
             yield effects.WriteRam(machine.space, Gpa(piece.gpa + at), piece.data[at : at + WRITE_BYTES])
 
@@ -105,24 +106,25 @@ def _make_vcpus(machine: ModelMachine, slices: SliceLedger, kernel: Kernel) -> S
         )
         page = RunPage(machine.host.run_page(context.run_page))
         page.set_cpuid(cpuid.table(number, definition.vcpu_count, processor))
-        set_start(page, boot.registers(kernel, number), number)
+        set_start(page, protocol.registers(kernel, number), number)
         machine.vcpus.append(Vcpu(number, context, page, SliceTimer(slices, machine.name, number)))
 
 
-def set_start(page: RunPage, start: boot.BootRegisters, number: int) -> None:
+def set_start(page: RunPage, start: protocol.BootRegisters, number: int) -> None:
     """Writes the registers of the boot protocol into a run page."""
     for register in range(16):
         page.gpr[register] = 0
     page.rip, page.rsp, page.rdi, page.rsi = start.rip, start.rsp, start.rdi, start.rsi
-    page.rflags, page.cpl = boot.RFLAGS, 0
-    page.cr0, page.cr2, page.cr3, page.cr4, page.cr8, page.efer = boot.CR0, 0, boot.PML4, boot.CR4, 0, boot.EFER
+    page.rflags, page.cpl = protocol.RFLAGS, 0
+    page.cr0, page.cr2, page.cr3, page.cr4, page.cr8 = protocol.CR0, 0, protocol.PML4, protocol.CR4, 0
+    page.efer = protocol.EFER
     page.star = page.lstar = page.sfmask = page.kernel_gs_base = 0
-    page.gdtr_base, page.gdtr_limit, page.idtr_base, page.idtr_limit = boot.GDT, 23, 0, 0
-    page.set_segment("cs", Segment(boot.CODE_SELECTOR, 0, _FLAT, boot.CODE_ATTRIBUTES))
+    page.gdtr_base, page.gdtr_limit, page.idtr_base, page.idtr_limit = protocol.GDT, 23, 0, 0
+    page.set_segment("cs", Segment(protocol.CODE_SELECTOR, 0, _FLAT, protocol.CODE_ATTRIBUTES))
     for name in ("ss", "ds", "es", "fs", "gs"):
-        page.set_segment(name, Segment(boot.DATA_SELECTOR, 0, _FLAT, boot.DATA_ATTRIBUTES))
-    page.set_segment("ldtr", Segment(0, 0, 0, boot.UNUSABLE))
-    page.set_segment("tr", Segment(0, 0, 0xFFFF, boot.BUSY_TSS))
+        page.set_segment(name, Segment(protocol.DATA_SELECTOR, 0, _FLAT, protocol.DATA_ATTRIBUTES))
+    page.set_segment("ldtr", Segment(0, 0, 0, protocol.UNUSABLE))
+    page.set_segment("tr", Segment(0, 0, 0xFFFF, protocol.BUSY_TSS))
     page.fxsave[:] = bytes(len(page.fxsave))
     page.fxsave[0:2] = (0x037F).to_bytes(2, "little")
     page.fxsave[24:32] = (0x0000_FFFF_0000_1F80).to_bytes(8, "little")

@@ -9,11 +9,12 @@
 
 from __future__ import annotations
 
-from lamina_hypervisor.domain import boot, exits
-from lamina_hypervisor.domain.addresses import Gpa
-from lamina_hypervisor.domain.exits import Ran
-from lamina_hypervisor.domain.slices import SliceEnd
-from lamina_hypervisor.domain.vcpu import Vcpu, VcpuState
+from lamina_hypervisor.domain.boot import protocol
+from lamina_hypervisor.domain.exits import exits
+from lamina_hypervisor.domain.exits.exits import Ran
+from lamina_hypervisor.domain.exits.time_slices import SliceEnd
+from lamina_hypervisor.domain.memory.addresses import Gpa
+from lamina_hypervisor.domain.vcpus.vcpu import Vcpu, VcpuState
 from lamina_hypervisor.domain.vm import Verdict
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.interface import serial_key, standing_key
@@ -25,7 +26,7 @@ from lamina_kit.clock import Clock
 from lamina_kit.effects import Step, WaitFor
 from lamina_kit.errors import LaminaError, ResourceExhausted
 
-SERIAL_EVENT = boot.SERIAL_VECTOR | EVENT_EXTERNAL | EVENT_VALID
+SERIAL_EVENT = protocol.SERIAL_VECTOR | EVENT_EXTERNAL | EVENT_VALID
 """The serial port's interrupt, as a run page has it until the core delivers it."""
 
 

@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 
 from lamina_kit.errors import ResourceExhausted
 from lamina_kit.rng import Rng
-from lamina_orchestrator.domain import kinds, namespaces
-from lamina_orchestrator.domain.admission import Admission, shaped
-from lamina_orchestrator.domain.kinds import DEPLOYMENT, EVENT, NAMESPACE, NODE, REPLICA_SET, Kind
-from lamina_orchestrator.domain.nodes import ADDRESS, capacity, new_node
-from lamina_orchestrator.domain.objects import (
+from lamina_orchestrator.domain.admission.chain import Admission, shaped
+from lamina_orchestrator.domain.controllers import namespaces
+from lamina_orchestrator.domain.controllers.nodes import ADDRESS, capacity, new_node
+from lamina_orchestrator.domain.kinds import kinds
+from lamina_orchestrator.domain.kinds.kinds import DEPLOYMENT, EVENT, NAMESPACE, NODE, REPLICA_SET, Kind
+from lamina_orchestrator.domain.kinds.plain_object import (
     Key,
     Object,
     evolve,
@@ -42,20 +43,20 @@ from lamina_orchestrator.engines.interface import (
     Store,
     Stored,
 )
-from lamina_orchestrator.engines.model.applier import Applier
-from lamina_orchestrator.engines.model.causes import Causes
-from lamina_orchestrator.engines.model.controllers import Controllers
-from lamina_orchestrator.engines.model.dispatch import UID, Dispatch, pod_item
-from lamina_orchestrator.engines.model.executor import Executor
-from lamina_orchestrator.engines.model.feed import FeedCursor, Noticed
-from lamina_orchestrator.engines.model.ledger import Ledger
-from lamina_orchestrator.engines.model.nodelinks import NodeLinks
-from lamina_orchestrator.engines.model.podworkers import PodWorkers
-from lamina_orchestrator.engines.model.queries import Queries
-from lamina_orchestrator.engines.model.queue import Item, WorkQueue
-from lamina_orchestrator.engines.model.recorder import EventRecorder
-from lamina_orchestrator.engines.model.registry import Registry, stored
-from lamina_orchestrator.engines.model.scheduling import Scheduling
+from lamina_orchestrator.engines.model.api.applier import Applier
+from lamina_orchestrator.engines.model.api.queries import Queries
+from lamina_orchestrator.engines.model.api.registry import Registry, stored
+from lamina_orchestrator.engines.model.control.causes import Causes
+from lamina_orchestrator.engines.model.control.controllers import Controllers
+from lamina_orchestrator.engines.model.control.dispatch import UID, Dispatch, pod_item
+from lamina_orchestrator.engines.model.control.executor import Executor
+from lamina_orchestrator.engines.model.control.queue import Item, WorkQueue
+from lamina_orchestrator.engines.model.control.recorder import EventRecorder
+from lamina_orchestrator.engines.model.nodes.binding import Scheduling
+from lamina_orchestrator.engines.model.nodes.links import NodeLinks
+from lamina_orchestrator.engines.model.nodes.pod_workers import PodWorkers
+from lamina_orchestrator.engines.model.state.feed import FeedCursor, Noticed
+from lamina_orchestrator.engines.model.state.ledger import Ledger
 
 PLACE = "place"
 """The controller that chooses a node for a pod."""

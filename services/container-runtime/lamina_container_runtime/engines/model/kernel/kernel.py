@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lamina_container_runtime.engines.model.effects import FaultResult, Spawn
 from lamina_container_runtime.engines.model.kernel.abi import SIGKILL
-from lamina_container_runtime.engines.model.kernel.futex import Futexes
-from lamina_container_runtime.engines.model.kernel.mainloop import lose_thread, run_thread
-from lamina_container_runtime.engines.model.kernel.objects import Objects
-from lamina_container_runtime.engines.model.kernel.user import Memory
+from lamina_container_runtime.engines.model.kernel.main_loop import lose_thread, run_thread
+from lamina_container_runtime.engines.model.kernel.memory.futex import Futexes
+from lamina_container_runtime.engines.model.kernel.memory.objects import Objects
+from lamina_container_runtime.engines.model.kernel.memory.user import Memory
 from lamina_kit.clock import Clock
 from lamina_kit.rng import Rng
 
 if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.container import KernelContainer
-    from lamina_container_runtime.engines.model.kernel.process import Process
-    from lamina_container_runtime.engines.model.kernel.thread import Thread
+    from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
+    from lamina_container_runtime.engines.model.kernel.processes.process import Process
+    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 
 class Recorder(Protocol):

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lamina_container_runtime.domain.layer import LayerNode
-from lamina_container_runtime.engines.model.kernel import devices, overlay
-from lamina_container_runtime.engines.model.kernel.inode import (
+from lamina_container_runtime.domain.images.layer import LayerNode
+from lamina_container_runtime.engines.model.kernel.files import devices, overlay
+from lamina_container_runtime.engines.model.kernel.files.inode import (
     DeviceInode,
     DirectoryInode,
     FileInode,
@@ -22,11 +22,11 @@ from lamina_container_runtime.engines.model.kernel.inode import (
     Inode,
     SymlinkInode,
 )
-from lamina_container_runtime.engines.model.kernel.procfs import make_proc
-from lamina_container_runtime.engines.model.kernel.resolve import mount_on
+from lamina_container_runtime.engines.model.kernel.files.resolve import mount_on
+from lamina_container_runtime.engines.model.kernel.procfs.tree import make_proc
 
 if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.container import KernelContainer
+    from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
 
 DEV_BYTES = 64 << 20
 _LINKS = (

@@ -11,7 +11,7 @@ from lamina_container_runtime.engines.model.kernel.abi import Interrupted
 from lamina_kit.effects import Step
 
 if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.thread import Thread
+    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 
 def wait(

@@ -11,31 +11,29 @@ import errno
 from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import U64, Errno, Interrupted
-from lamina_container_runtime.engines.model.syscalls import (
+from lamina_container_runtime.engines.model.syscalls import memory, system
+from lamina_container_runtime.engines.model.syscalls.files import (
     descriptors,
-    identity,
-    memory,
+    directories,
     metadata,
-    names,
     opening,
     polling,
-    processes,
-    reading,
-    signalling,
-    system,
-    timing,
+    read_write,
 )
 from lamina_container_runtime.engines.model.syscalls.numbers import NUMBERS, counted_as, name_of
+from lamina_container_runtime.engines.model.syscalls.processes import identity, lifecycle, signals, timing
 from lamina_container_runtime.engines.model.syscalls.registry import Call
 from lamina_kit.bus.run_page import DIRTY_GPRS
 from lamina_kit.effects import Step
 from lamina_kit.errors import AlreadyExists, InvalidArgument, LaminaError, NotFound, OutOfRange, ResourceExhausted
 
 if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.thread import Thread
+    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 _MODULES = (
-    descriptors, identity, memory, metadata, names, opening, polling, processes, reading, signalling, system, timing,
+    descriptors, directories, metadata, opening, polling, read_write,
+    identity, lifecycle, signals, timing,
+    memory, system,
 )  # fmt: skip
 TABLE: dict[int, Call] = {NUMBERS[name]: call for module in _MODULES for name, call in module.CALLS.table.items()}
 """The system calls that this kernel has, by number; every other one is ENOSYS."""

@@ -6,17 +6,17 @@ import errno
 import struct
 from typing import TYPE_CHECKING
 
-from lamina_container_runtime.engines.model.kernel import user
 from lamina_container_runtime.engines.model.kernel.abi import Errno, signed, unpack_timespec
-from lamina_container_runtime.engines.model.kernel.loader import STACK_BYTES
-from lamina_container_runtime.engines.model.kernel.proctext import RELEASE, VERSION
+from lamina_container_runtime.engines.model.kernel.memory import user
+from lamina_container_runtime.engines.model.kernel.processes.loader import STACK_BYTES
+from lamina_container_runtime.engines.model.kernel.procfs.texts import RELEASE, VERSION
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.bus.run_page import DIRTY_SEGMENTS
 from lamina_kit.effects import Step
 from lamina_kit.paging import is_user
 
 if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.thread import Thread
+    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _INFINITY = 2**64 - 1

@@ -1,0 +1,1 @@
+"""What runs: threads, processes, containers, and how they begin, are signalled and end."""

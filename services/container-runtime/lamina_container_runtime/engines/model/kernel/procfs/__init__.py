@@ -1,0 +1,1 @@
+"""/proc: the other objects of the kernel as files and texts."""

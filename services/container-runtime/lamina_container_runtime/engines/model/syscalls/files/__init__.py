@@ -1,0 +1,1 @@
+"""The system calls whose arguments are paths or descriptors."""

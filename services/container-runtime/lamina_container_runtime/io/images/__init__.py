@@ -1,0 +1,1 @@
+"""Images on disk: reading archives, unpacking layers, the store of blobs."""

@@ -1,0 +1,1 @@
+"""How a guest begins: its kernel image, and what it finds in memory and registers at its first instruction."""

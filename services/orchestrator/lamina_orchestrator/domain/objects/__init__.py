@@ -1,0 +1,1 @@
+"""What is done with objects of any kind: naming, selecting, owning, patching, reading manifests."""

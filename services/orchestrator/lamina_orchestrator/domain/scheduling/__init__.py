@@ -1,0 +1,1 @@
+"""Which node a pod gets: filters, scores, and what is known of nodes for them."""

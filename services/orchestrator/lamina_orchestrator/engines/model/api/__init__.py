@@ -1,0 +1,1 @@
+"""What callers ask for: reads, writes through admission, whole manifests."""

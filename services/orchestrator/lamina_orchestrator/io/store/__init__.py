@@ -1,0 +1,1 @@
+"""Where objects are kept: one behaviour, on disk or in memory."""
