@@ -150,7 +150,7 @@ class Machine:
         layer.sessions.on_expired(lambda owner, epoch: self._free_owned(owner))
         host, path = self.names.format_host(), self.path
         layer.events.record(host, "core_path.chosen", rule=path.name, reason=path.reason, cores=self.engine.core_count)
-        self.performance = Performance(self)
+        self.performance = Performance(self.engine, self.dispatcher, self.path)
         self._started_ns = environment.clock.now_ns()
         self._running = True
 

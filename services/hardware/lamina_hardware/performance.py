@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,11 @@ from lamina_hardware.domain.contexts.context import Context
 from lamina_hardware.domain.contexts.costs import CostTable, Price
 from lamina_hardware.domain.contexts.counts import Counts
 from lamina_hardware.domain.paging.tlb import TlbContent
+from lamina_hardware.engines.interface import CorePath
+from lamina_hardware.engines.model.engine import ModelEngine
+from lamina_hardware.io.cores.dispatcher import Dispatcher
 from lamina_hardware.io.emulator.observation.queue import Accesses, Observation
 from lamina_kit.errors import FailedPrecondition, OutOfRange, Unimplemented
-
-if TYPE_CHECKING:
-    from lamina_hardware.machine import Machine
 
 MAX_QUEUED = 1 << 20
 """Accesses that wait for a watcher; what comes beyond is lost, and counted."""
@@ -84,8 +83,8 @@ class Watcher:
 class Performance:
     """The performance counters of one machine."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._m = machine
+    def __init__(self, engine: ModelEngine, dispatcher: Dispatcher, path: CorePath) -> None:
+        self._engine, self._dispatcher, self._path = engine, dispatcher, path
         self.costs = CostTable()
         self._watchers: dict[int, list[Watcher]] = {}
 
@@ -96,7 +95,7 @@ class Performance:
     def of_core(self, core: int) -> tuple[Counts, Price]:
         """Returns what a core counted and spent. Raises `OutOfRange` `CORE_UNKNOWN`."""
         self.check_core(core)
-        counts = self._m.dispatcher.counts(core)
+        counts = self._dispatcher.counts(core)
         return counts, self.costs.price(f"core {core}", counts)
 
     def of_machine(self) -> tuple[Counts, Price]:
@@ -112,7 +111,7 @@ class Performance:
     @property
     def core_count(self) -> int:
         """Number of cores."""
-        return len(self._m.engine.core_counts)
+        return len(self._engine.core_counts)
 
     def check_core(self, core: int) -> None:
         """Raises `OutOfRange` `CORE_UNKNOWN` for a core that the machine does not have."""
@@ -126,10 +125,10 @@ class Performance:
 
     def subjects(self) -> Iterator[tuple[str, Counts]]:
         """Yields all that count, for a change of the cost table."""
-        for context in self._m.engine.contexts.entries():
+        for context in self._engine.contexts.entries():
             yield f"context {context.key}", context.counts
         for core in range(self.core_count):
-            yield f"core {core}", self._m.dispatcher.counts(core)
+            yield f"core {core}", self._dispatcher.counts(core)
 
     async def observe(self, context: Context, entries: int, ways: int) -> None:
         """Observes a context with a TLB of that shape (`entries` 0: no longer), from its next instruction on.
@@ -147,7 +146,7 @@ class Performance:
         elif isinstance(now, Observation):
             observation.receivers = now.receivers
         context.observer = observation
-        await self._m.dispatcher.interrupt(context)
+        await self._dispatcher.interrupt(context)
 
     @contextmanager
     def watch(self, context: Context, kinds: list[int], batch_size: int) -> Iterator[Watcher]:
@@ -182,13 +181,13 @@ class Performance:
         """Returns what a core's TLB holds. Raises `OutOfRange` `CORE_UNKNOWN`, `Unimplemented`."""
         self.check_core(core)
         self.require("tlb-entries")
-        return await self._m.dispatcher.tlb(core)
+        return await self._dispatcher.tlb(core)
 
     def require(self, capability: str) -> None:
         """Raises `Unimplemented` `OBSERVATION_NOT_SUPPORTED` when this machine's cores do not have a capability."""
-        if capability not in self._m.path.capabilities:
+        if capability not in self._path.capabilities:
             raise Unimplemented(
-                f"The cores of this host ({self._m.path.name}) do not have the capability {capability}.",
+                f"The cores of this host ({self._path.name}) do not have the capability {capability}.",
                 reason="OBSERVATION_NOT_SUPPORTED",
                 next_step="Use a host whose capabilities in the handshake name it.",
             )

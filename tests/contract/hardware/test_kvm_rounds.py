@@ -17,7 +17,6 @@ from tests.contract.hardware.snippets.cores import emulates
 from lamina_hardware.io.kvm import core
 from lamina_hardware.io.kvm.core import KvmCore
 from lamina_hardware.io.kvm.fast_round import DONE, ENTERED, step
-from lamina_hardware.io.kvm.vm import KvmHost
 from lamina_kit.bus.run_page import ACCESS_READ, ACCESS_WRITE, DIRTY_GPRS, GPR_NAMES, ExitReason
 
 pytestmark = pytest.mark.real_time("the cores are processors of the host")
@@ -132,7 +131,7 @@ async def test_registers_survive_rounds(bench: Any, monkeypatch: Any, seed: int,
     monkeypatch.setattr(KvmCore, "pause", paused)
     monkeypatch.setattr(core, "step", seen)
     if not quick:
-        monkeypatch.setattr(KvmHost, "arm", lambda *_: None)
+        monkeypatch.setattr(core, "arm", lambda *_: None)
     program = accesses(rng)
     code = [access.code() for access in program]
     jump = b"\xe9" + (-sum(map(len, code)) - 5).to_bytes(4, "little", signed=True)

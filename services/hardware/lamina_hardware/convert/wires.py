@@ -6,7 +6,6 @@ import ipaddress
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lamina.hardware.v1 import wires_pb2 as pb
 
@@ -19,9 +18,6 @@ from lamina_hardware.io.media.packet import PacketMedium
 from lamina_hardware.names import Names
 from lamina_kit.checks import Checks
 from lamina_kit.errors import FailedPrecondition
-
-if TYPE_CHECKING:
-    from lamina_hardware.machine import Machine
 
 LEAST_RATE, MOST_RATE = 1_000, 10**12
 MOST_DELAY_NS = 10_000_000_000
@@ -154,13 +150,6 @@ def open_medium(asked: object, state_dir: Path, mode: str) -> Medium | None:
         return TapMedium(asked.interface)
     assert isinstance(asked, pb.PacketMedium)
     return PacketMedium(asked.interface)
-
-
-def make(machine: Machine, name: str, quality: Quality, asked: object) -> Line:
-    """Opens what carries a wire, and makes it. Raises as `open_medium` does."""
-    medium = open_medium(asked, machine.state_dir, getattr(machine.clock, "mode", "real"))
-    fabric = "" if medium is not None else getattr(asked, "fabric", "") or name
-    return machine.wires.create(name, quality, asked, fabric, medium)
 
 
 def _address(text: str) -> tuple[str, int] | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
+from lamina_hardware.devices.devices import HostDevices
 from lamina_hardware.devices.kernel import refuse_fault
 from lamina_hardware.domain.devices.device import Device, DeviceState
 from lamina_hardware.names import DEVICE
@@ -12,16 +13,21 @@ from lamina_kit.errors import FailedPrecondition
 from lamina_kit.faults.kinds import Breakage, FaultKind, Parameter
 from lamina_kit.faults.table import FaultTable
 
-if TYPE_CHECKING:
-    from lamina_hardware.machine import Machine
-
 MAX_TRANSFERS = 1 << 20
+
+
+class MachineWithDevices(Protocol):
+    """What faults of devices need of a machine."""
+
+    devices: HostDevices
+    record: Callable[..., Any]
+    """Notes what happened to an object, as `EventLog.record` does."""
 
 
 class DeviceFaults:
     """Breaks the devices of one machine."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: MachineWithDevices) -> None:
         self._machine = machine
         self._out: dict[str, Device] = {}
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+from lamina_hardware.devices.disks import Disks
 from lamina_hardware.domain.disk.disk import MOST_BYTES, Breakage, Disk
 from lamina_hardware.domain.disk.transfer import Result
-from lamina_hardware.names import DISK
+from lamina_hardware.names import DISK, Names
 from lamina_kit.errors import FailedPrecondition
 from lamina_kit.faults import kinds
 from lamina_kit.faults.kinds import FaultKind, Parameter
 from lamina_kit.faults.table import FaultTable
 
-if TYPE_CHECKING:
-    from lamina_hardware.machine import Machine
-
 _MOST_SECTORS = 4096
+
+
+class MachineWithDisks(Protocol):
+    """What faults of disks need of a machine."""
+
+    disks: Disks
+    names: Names
+    record: Callable[..., Any]
+    """Notes what happened to an object, as `EventLog.record` does."""
 
 
 class DiskFaults:
     """Breaks the disks of one machine."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: MachineWithDisks) -> None:
         self._machine = machine
 
     def register(self, table: FaultTable) -> None:

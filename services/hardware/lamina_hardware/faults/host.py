@@ -5,26 +5,40 @@ The kit serves them as `lamina.common.v1.Faults` (`kit/lamina_kit/faults/table.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-from lamina_hardware.domain.machine_events import CoreChange, MemoryFailure
-from lamina_hardware.names import CORE, HOST
+from lamina_hardware.domain.machine_events import CoreChange, MemoryFailure, News
+from lamina_hardware.engines.model.engine import ModelEngine
+from lamina_hardware.io.cores.dispatcher import Dispatcher
+from lamina_hardware.names import CORE, HOST, Names
+from lamina_kit.bus.memory import MemoryBus
 from lamina_kit.errors import FailedPrecondition, NotFound
 from lamina_kit.faults.kinds import Breakage, FaultKind, Parameter
 from lamina_kit.faults.table import FaultTable
-
-if TYPE_CHECKING:
-    from lamina_hardware.machine import Machine
 
 _WORD = 8
 _FRAME_SHIFT = 12
 
 
+class MachineWithCores(Protocol):
+    """What faults of cores and memory need of a machine."""
+
+    engine: ModelEngine
+    dispatcher: Dispatcher
+    bus: MemoryBus
+    names: Names
+    record: Callable[..., Any]
+    """Notes what happened to an object, as `EventLog.record` does."""
+
+    def note(self, news: News) -> None:
+        """Tells those that watch the machine what happened to it."""
+
+
 class HardwareFaults:
     """Breaks one machine. `memory_bytes` bounds the addresses of bits."""
 
-    def __init__(self, machine: Machine, cores: int, memory_bytes: int) -> None:
+    def __init__(self, machine: MachineWithCores, cores: int, memory_bytes: int) -> None:
         self._machine = machine
         self._cores = cores
         self._memory_bytes = memory_bytes

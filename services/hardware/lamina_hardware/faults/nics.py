@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-from lamina_hardware.names import NIC
+from lamina_hardware.devices.nics import HostNics
+from lamina_hardware.names import NIC, Names
 from lamina_kit.faults.kinds import Breakage, FaultKind
 from lamina_kit.faults.table import FaultTable
 
-if TYPE_CHECKING:
-    from lamina_hardware.machine import Machine
+
+class MachineWithNics(Protocol):
+    """What faults of NICs need of a machine."""
+
+    nics: HostNics
+    names: Names
+    record: Callable[..., Any]
+    """Notes what happened to an object, as `EventLog.record` does."""
 
 
 class NicFaults:
     """Breaks the NICs of one machine."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: MachineWithNics) -> None:
         self._machine = machine
 
     def register(self, table: FaultTable) -> None:

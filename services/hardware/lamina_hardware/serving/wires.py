@@ -11,6 +11,7 @@ from lamina.hardware.v1 import wires_pb2_grpc as rpc
 
 from lamina_hardware.convert import wires as convert
 from lamina_hardware.devices.wires import Line
+from lamina_hardware.domain.wire import Quality
 from lamina_hardware.serving.captures import capture
 from lamina_hardware.serving.pagination import page
 from lamina_kit.checks import Checks
@@ -33,11 +34,9 @@ class WiresServicer(rpc.WiresServicer):
         with Checks() as check:
             check.identifier("wire_id", request.wire_id)
         quality, asked = convert.quality(request.wire), convert.medium_of(request.wire)
-
-        def make() -> Line:
-            return convert.make(self._m, request.wire_id, quality, asked)
-
-        line = self._m.wires.create_once(request.request_id, request.wire_id, make)
+        line = self._m.wires.create_once(
+            request.request_id, request.wire_id, lambda: self._make(request.wire_id, quality, asked)
+        )
         return convert.wire(line, self._m.names)
 
     async def GetWire(self, request: pb.GetWireRequest, context: Context) -> pb.Wire:
@@ -84,6 +83,13 @@ class WiresServicer(rpc.WiresServicer):
                 check.range("snap_bytes", request.snap_bytes, _LEAST_SNAP, _MOST_SNAP)
         async for batch in capture(self._m.wires, line, request.snap_bytes):
             yield batch
+
+    def _make(self, name: str, quality: Quality, asked: object) -> Line:
+        """Opens what carries a wire, and makes it."""
+        mode = getattr(self._m.clock, "mode", "real")
+        medium = convert.open_medium(asked, self._m.state_dir, mode)
+        fabric = "" if medium is not None else getattr(asked, "fabric", "") or name
+        return self._m.wires.create(name, quality, asked, fabric, medium)
 
     def _line(self, name: str, field: str = "name") -> Line:
         return self._m.wires.get(self._m.names.wire(name, field))

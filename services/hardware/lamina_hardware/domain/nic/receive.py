@@ -6,10 +6,10 @@ import operator
 from collections import deque
 from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING
 
 from lamina_hardware.domain.devices.dma import DmaRefused, PageNeeded
 from lamina_hardware.domain.nic import descriptors
+from lamina_hardware.domain.nic.adapter import Adapter
 from lamina_hardware.domain.nic.coalescing import Joined
 from lamina_hardware.domain.nic.descriptors import PacketType, Status
 from lamina_hardware.domain.nic.ring import RING_DMA_FAULT, Ring
@@ -28,11 +28,8 @@ from lamina_net.offload.headers import (
 MOST_PARKED = 256
 """Frames that wait for a page of memory; more are dropped."""
 
-if TYPE_CHECKING:
-    from lamina_hardware.domain.nic.nic import Nic
 
-
-def receive(nic: Nic, frames: Sequence[bytes]) -> None:
+def receive(nic: Adapter, frames: Sequence[bytes]) -> None:
     """Takes frames that arrive at the same instant, in order. What cannot be received is counted by reason."""
     touched: dict[int, int] = {}
     for frame in frames:
@@ -61,18 +58,18 @@ def receive(nic: Nic, frames: Sequence[bytes]) -> None:
             nic.notify(ring, placed)
 
 
-def flush(nic: Nic, ring: Ring) -> int:
+def flush(nic: Adapter, ring: Ring) -> int:
     """Delivers what the queue's coalescing holds back; returns how many frames were placed."""
     return sum(deliver(nic, ring, joined) for joined in ring.coalescer.flush())
 
 
-def _refuse(nic: Nic, frame: bytes) -> Drop | None:
+def _refuse(nic: Adapter, frame: bytes) -> Drop | None:
     if not nic.is_link_up:
         return Drop.LINK_DOWN
     return nic.settings.refuse(frame)
 
 
-def deliver(nic: Nic, ring: Ring, joined: Joined) -> bool:
+def deliver(nic: Adapter, ring: Ring, joined: Joined) -> bool:
     """Writes one frame into a ring; returns whether it is there. A refused address stops the ring."""
     if ring.stop_reason:
         nic.counters.drop(Drop.DMA_FAULT if ring.stop_reason == RING_DMA_FAULT else Drop.NOT_DRIVEN, joined.count)
@@ -88,14 +85,14 @@ def deliver(nic: Nic, ring: Ring, joined: Joined) -> bool:
         return False
 
 
-def _park(nic: Nic, ring: Ring, joined: Joined) -> None:
+def _park(nic: Adapter, ring: Ring, joined: Joined) -> None:
     if len(ring.parked) < MOST_PARKED:
         ring.parked.append(joined)
     else:
         nic.counters.drop(Drop.NO_DESCRIPTOR, joined.count)
 
 
-def _unpark(nic: Nic, ring: Ring) -> None:
+def _unpark(nic: Adapter, ring: Ring) -> None:
     """Delivers what waited, in order; it may have to wait again."""
     if nic.rings.get(ring.number) is not ring:
         return
@@ -105,7 +102,7 @@ def _unpark(nic: Nic, ring: Ring) -> None:
         nic.notify(ring, placed)
 
 
-def _write(nic: Nic, ring: Ring, joined: Joined) -> bool:
+def _write(nic: Adapter, ring: Ring, joined: Joined) -> bool:
     frame, tag, status = joined.frame, 0, Status(0)
     headers = joined.headers
     if nic.settings.offloads.receive_checksum:
@@ -147,7 +144,7 @@ def _write(nic: Nic, ring: Ring, joined: Joined) -> bool:
     return True
 
 
-def _place(nic: Nic, ring: Ring, frame: bytes, written: list[bytes]) -> bool:
+def _place(nic: Adapter, ring: Ring, frame: bytes, written: list[bytes]) -> bool:
     """Moves the bytes: descriptors read, buffers written, descriptors written back, the last of a frame at the end."""
     ports, count, size = nic.ports, len(written), ring.buffer_bytes
     try:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from lamina_hardware.domain.devices.dma import DmaRefused, PageNeeded
 from lamina_hardware.domain.nic import descriptors
+from lamina_hardware.domain.nic.adapter import Adapter
 from lamina_hardware.domain.nic.descriptors import Malformed, TransmitContext, TransmitData
 from lamina_hardware.domain.nic.ring import DESCRIPTOR_MALFORMED, RING_DMA_FAULT, Ring
 from lamina_hardware.domain.nic.segmentation import MOST_BYTES, prepare
 from lamina_hardware.domain.nic.settings import LEAST_FRAME
 from lamina_net.offload.headers import ETHERNET_BYTES, TAG_BYTES
-
-if TYPE_CHECKING:
-    from lamina_hardware.domain.nic.nic import Nic
 
 MOST_AT_ONCE = 256
 """Descriptors that one step takes; the rest waits for the next, so that other work goes on in between."""
@@ -39,7 +36,7 @@ class _Send:
     size: int = 0
 
 
-def transmit(nic: Nic, ring: Ring) -> None:
+def transmit(nic: Adapter, ring: Ring) -> None:
     """Sends what stands in a ring, at most `MOST_AT_ONCE` descriptors and whole frames only; then asks to go on."""
     if ring.stop_reason or ring.is_waiting or not nic.is_link_up:
         return
@@ -65,12 +62,12 @@ def transmit(nic: Nic, ring: Ring) -> None:
         nic.ports.call_at(nic.ports.now_ns(), lambda: nic.resume(ring))
 
 
-def _unblock(nic: Nic, ring: Ring) -> None:
+def _unblock(nic: Adapter, ring: Ring) -> None:
     ring.is_waiting = False
     nic.resume(ring)
 
 
-def _send_all(nic: Nic, ring: Ring, count: int) -> None:
+def _send_all(nic: Adapter, ring: Ring, count: int) -> None:
     """Sends the whole frames of `count` descriptors; the head moves behind each frame that has left.
 
     Stops early where a step has sent enough.
@@ -105,7 +102,7 @@ def _send_all(nic: Nic, ring: Ring, count: int) -> None:
         raise Malformed(f"a frame of more than {count} descriptors")
 
 
-def _gather(nic: Nic, ring: Ring, send: _Send, read: TransmitData) -> bool:
+def _gather(nic: Adapter, ring: Ring, send: _Send, read: TransmitData) -> bool:
     """Adds a buffer to a frame; returns whether the frame is whole. Raises `Malformed` for one that grows too big."""
     send.first = send.first or read
     send.size += read.size
@@ -117,7 +114,7 @@ def _gather(nic: Nic, ring: Ring, send: _Send, read: TransmitData) -> bool:
     return read.is_last
 
 
-def _put(nic: Nic, ring: Ring, send: _Send) -> None:
+def _put(nic: Adapter, ring: Ring, send: _Send) -> None:
     data, offers = send.first, nic.settings.offloads
     assert data is not None
     if send.size < ETHERNET_BYTES:
@@ -144,7 +141,7 @@ def _put(nic: Nic, ring: Ring, send: _Send) -> None:
     nic.ports.send(frames)
 
 
-def _report(nic: Nic, ring: Ring, places: list[int]) -> None:
+def _report(nic: Adapter, ring: Ring, places: list[int]) -> None:
     """Writes "done" into the descriptors of a frame that has left."""
     for place in places:
         nic.ports.write(place + 12, _DONE, ring.number)

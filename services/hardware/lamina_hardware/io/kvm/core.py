@@ -26,7 +26,7 @@ from lamina_hardware.domain.paging.tlb import EMPTY, TlbContent
 from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_hardware.io.kvm import abi
 from lamina_hardware.io.kvm.device_reads import LOAD, complete
-from lamina_hardware.io.kvm.exit_context import Situation
+from lamina_hardware.io.kvm.exit_state import ExitState
 from lamina_hardware.io.kvm.exits import answer_input, handle, resume
 from lamina_hardware.io.kvm.fast_round import DONE, ERROR, Lane, step
 from lamina_hardware.io.kvm.guest_tables import table_that_is_gone
@@ -96,7 +96,7 @@ class KvmCore:
         vcpu = lane.vcpu
         vcpu.disarm()
         vcpu.entered = vcpu.is_newer = True
-        return self._run(Situation(lane.vm, vcpu, lane.page, work.given, work.hlt), work, left & ERROR)
+        return self._run(ExitState(lane.vm, vcpu, lane.page, work.given, work.hlt), work, left & ERROR)
 
     def _whole(self, work: CoreRun) -> Stopped:
         """Runs a context, looking at everything."""
@@ -120,7 +120,7 @@ class KvmCore:
             self._host.note(work.context, str(error))
             return self._leave(work, page, ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=_number(error)))
         vcpu.disarm()
-        at = Situation(vm, vcpu, page, work.given, work.hlt)
+        at = ExitState(vm, vcpu, page, work.given, work.hlt)
         if (gone := table_that_is_gone(vm.memory, page)) is not None:
             return self._leave(work, page, gone, at)
         again = answer_input(at) if vcpu.complete and (vcpu.asks or vcpu.items) else None
@@ -154,7 +154,7 @@ class KvmCore:
             vcpu.complete = vcpu.complete and not vcpu.unfinished
         return vcpu
 
-    def _run(self, at: Situation, work: CoreRun, entered: int | None = None) -> Stopped:
+    def _run(self, at: ExitState, work: CoreRun, entered: int | None = None) -> Stopped:
         """Runs until an exit leaves; `entered` is the error's number of an entry that was made already, 0 for none."""
         vcpu, page = at.vcpu, at.page
         left: ExitRecord | None = None
@@ -189,12 +189,12 @@ class KvmCore:
             self._vcpu = None
         return self._stop(at, work, left)
 
-    def _stop(self, at: Situation, work: CoreRun, left: ExitRecord | None) -> Stopped:
+    def _stop(self, at: ExitState, work: CoreRun, left: ExitRecord | None) -> Stopped:
         """Brings everything to the page; returns how the run stopped."""
         if at.vcpu.is_newer:
             at.vcpu.store(at.page, everything=left is None or left.reason not in _QUICK)
         if left is None or left.reason in _QUICK:
-            self._host.arm(at.vm, at.vcpu, at.page, work)
+            arm(at.vm, at.vcpu, at.page, work)
         if left is not None:
             return self._leave(work, at.page, left, at)
         if self._request & _CANCEL:
@@ -203,7 +203,7 @@ class KvmCore:
         at.page.leave(_NOTHING, work.consumed)
         return Stopped(0, work.consumed, paused=True, asleep=at.asleep)
 
-    def _leave(self, work: CoreRun, page: RunPage, record: ExitRecord, at: Situation | None = None) -> Stopped:
+    def _leave(self, work: CoreRun, page: RunPage, record: ExitRecord, at: ExitState | None = None) -> Stopped:
         """Writes the exit record."""
         if at is not None:
             if at.told:
@@ -295,3 +295,13 @@ def _holes(controls: ExitControls | None) -> tuple[tuple[int, int], ...]:
         return ()
     bells = dict.fromkeys(entry.gpa & ~(PAGE_SIZE - 1) for entry in controls.posted if entry.gpa is not None)
     return tuple(sorted((*controls.devices, *((gpa, PAGE_SIZE) for gpa in bells))))
+
+
+def arm(vm: Vm, vcpu: Vcpu, page: RunPage, work: CoreRun) -> None:
+    """Lets a context's next run be one call, if nothing but registers of the page can be new by then."""
+    if not vcpu.is_plain or work.consumed or (work.given is not None and work.given.controls.interrupt_window):
+        return
+    lane = vcpu.lane
+    if lane is None or not lane.serves(work):
+        lane = vcpu.lane = Lane(vm, vcpu, page, work)
+    lane.arm(work)

@@ -16,9 +16,10 @@ from lamina_hardware.domain.contexts.exit_controls import KEPT_MSRS, ExitControl
 from lamina_hardware.domain.paging.walk import Access, Outcome, Walk
 from lamina_hardware.io.kvm import abi, device_reads
 from lamina_hardware.io.kvm.ept_violation import refused
-from lamina_hardware.io.kvm.exit_context import Items, Kept, Situation
+from lamina_hardware.io.kvm.exit_state import ExitState
 from lamina_hardware.io.kvm.missing_memory import operand_unreached, shutdown, unreached
 from lamina_hardware.io.kvm.opcodes import length_of_outs, stores_first
+from lamina_hardware.io.kvm.unfinished import Items, Kept
 from lamina_kit.bus import run_page
 from lamina_kit.bus.run_page import Activity, ExitReason, ExitRecord
 
@@ -34,7 +35,7 @@ Exit = ExitRecord | None
 """What leaves the core, or None: it goes on."""
 
 
-def handle(at: Situation, error: int) -> Exit:
+def handle(at: ExitState, error: int) -> Exit:
     """Handles the exit that `kvm_run` has; `error` is the number of KVM_RUN's error, 0 for none."""
     reason = at.vcpu.reason
     if error == errno.EFAULT and reason == abi.EXIT_MEMORY_FAULT:
@@ -61,7 +62,7 @@ def handle(at: Situation, error: int) -> Exit:
     return _failed(at, reason, f"KVM leaves with reason {reason}")
 
 
-def resume(at: Situation) -> Exit:
+def resume(at: ExitState) -> Exit:
     """Makes the access that the EPT refused at the last exit, or is refused again."""
     kept = at.vcpu.kept
     if kept is None:
@@ -75,7 +76,7 @@ def resume(at: Situation) -> Exit:
     return None
 
 
-def _halt(at: Situation) -> Exit:
+def _halt(at: ExitState) -> Exit:
     """Handles HLT. One with an interrupt that may be taken ends at once: KVM may tell of HLT first."""
     if at.waits and at.vcpu.takes_interrupts():
         return None
@@ -89,7 +90,7 @@ def _halt(at: Situation) -> Exit:
 # ── ports ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _io(at: Situation) -> Exit:
+def _io(at: ExitState) -> Exit:
     vcpu = at.vcpu
     direction, size, port, count, place = abi.IO_BODY.unpack_from(vcpu.bytes, abi.RUN_BODY)
     if not direction:
@@ -106,7 +107,7 @@ def _io(at: Situation) -> Exit:
     return _output(port, size, data)
 
 
-def _end_outs(at: Situation) -> None:
+def _end_outs(at: ExitState) -> None:
     """Has RIP behind a REP OUTS without items left: KVM's emulator leaves it on the instruction, to find that out."""
     vcpu = at.vcpu
     if length := length_of_outs(at.code()):
@@ -122,7 +123,7 @@ def _output(port: int, size: int, data: int) -> ExitRecord:
     return ExitRecord(reason=ExitReason.IO, port=port, io_size=size, io_direction=1, io_data=data, io_count=1)
 
 
-def _input(at: Situation, port: int, size: int, count: int, place: int) -> Exit:
+def _input(at: ExitState, port: int, size: int, count: int, place: int) -> Exit:
     """Handles IN and INS: RIP goes behind an IN; an INS exits on itself and takes its answer when it runs again."""
     vcpu = at.vcpu
     vcpu.unfinished = True
@@ -151,7 +152,7 @@ def _input(at: Situation, port: int, size: int, count: int, place: int) -> Exit:
     return record
 
 
-def answer_input(at: Situation) -> Exit:
+def answer_input(at: ExitState) -> Exit:
     """Takes the holder's answer to an INS; returns the exit of the next item of those that KVM asked for at once."""
     vcpu, data = at.vcpu, at.page.load_exit().io_data
     if vcpu.asks:
@@ -175,7 +176,7 @@ def _port_exits(controls: ExitControls | None, port: int, size: int) -> bool:
     return any(first < port + size and port < first + count for first, count in controls.ports)
 
 
-def _posted(at: Situation, is_port: bool, where: int, size: int, value: int) -> bool:
+def _posted(at: ExitState, is_port: bool, where: int, size: int, value: int) -> bool:
     """Counts a write to a doorbell in the run page; returns whether it is one."""
     for entry in at.controls.posted if at.controls is not None else ():
         place = entry.port if is_port else entry.gpa
@@ -188,7 +189,7 @@ def _posted(at: Situation, is_port: bool, where: int, size: int, value: int) -> 
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _mmio(at: Situation) -> Exit:
+def _mmio(at: ExitState) -> Exit:
     gpa, data, size, writes = abi.MMIO_BODY.unpack_from(at.vcpu.bytes, abi.RUN_BODY)
     at.vcpu.unfinished = True
     stored = data[:size] if writes else None
@@ -205,7 +206,7 @@ def _mmio(at: Situation) -> Exit:
     return None
 
 
-def _access(at: Situation, walk: Walk, size: int, data: bytes | None) -> None:
+def _access(at: ExitState, walk: Walk, size: int, data: bytes | None) -> None:
     """Makes an access that KVM handed over, in RAM, and maps the page for those that follow."""
     bus = at.vm.memory.bus
     with at.vm.lock:
@@ -218,7 +219,7 @@ def _access(at: Situation, walk: Walk, size: int, data: bytes | None) -> None:
         at.vcpu.bytes[place : place + size] = bus.read(walk.pa, size)
 
 
-def _device(at: Situation, gpa: int, size: int, stored: bytes | None) -> Exit:
+def _device(at: ExitState, gpa: int, size: int, stored: bytes | None) -> Exit:
     """Tells an access to a device. What a read fills is seen by what a mark as its answer changes."""
     vcpu = at.vcpu
     if stored is not None:
@@ -230,7 +231,7 @@ def _device(at: Situation, gpa: int, size: int, stored: bytes | None) -> Exit:
     return _device_read(at, gpa, size)
 
 
-def _device_read(at: Situation, gpa: int, size: int) -> Exit:
+def _device_read(at: ExitState, gpa: int, size: int) -> Exit:
     vcpu = at.vcpu
     record = ExitRecord(reason=ExitReason.MMIO, gpa=gpa, access=run_page.ACCESS_READ)
     before = vcpu.registers()
@@ -254,7 +255,7 @@ def _device_read(at: Situation, gpa: int, size: int) -> Exit:
     return replace(record, access_size=size, access_register=register)
 
 
-def _memory_fault(at: Situation) -> Exit:
+def _memory_fault(at: ExitState) -> Exit:
     """Handles a page that is not mapped, or not for this access; nothing of the instruction was done."""
     _, gpa, _ = abi.MEMORY_BODY.unpack_from(at.vcpu.bytes, abi.RUN_BODY)
     at.tries += 1
@@ -278,7 +279,7 @@ def _memory_fault(at: Situation) -> Exit:
     return None
 
 
-def _internal(at: Situation) -> Exit:
+def _internal(at: ExitState) -> Exit:
     """Handles what KVM could not emulate: what is not mapped yet, or what the EPT refuses; else it is an end."""
     suberror = abi.INTERNAL_BODY.unpack_from(at.vcpu.bytes, abi.RUN_BODY)[0]
     if (found := unreached(at)) is not None:
@@ -296,7 +297,7 @@ def _internal(at: Situation) -> Exit:
 # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _msr(at: Situation, *, write: bool) -> Exit:
+def _msr(at: ExitState, *, write: bool) -> Exit:
     """Handles a model-specific register that the page does not hold: an exit, a shadow register, or #GP."""
     vcpu, controls = at.vcpu, at.controls
     _, _, number, value = abi.MSR_BODY.unpack_from(vcpu.bytes, abi.RUN_BODY)
@@ -315,7 +316,7 @@ def _msr(at: Situation, *, write: bool) -> Exit:
     return ExitRecord(reason=ExitReason.MSR, io_direction=int(write), io_data=value if write else 0)
 
 
-def _shadow(at: Situation, number: int, value: int, write: bool) -> Exit:
+def _shadow(at: ExitState, number: int, value: int, write: bool) -> Exit:
     """Reads or writes a shadow register; one that is not there raises #GP."""
     shadows = dict(at.given.shadows) if at.given is not None else {}
     error = _MSR_ERROR
@@ -329,7 +330,7 @@ def _shadow(at: Situation, number: int, value: int, write: bool) -> Exit:
     return None
 
 
-def _failed(at: Situation, number: int, what: str) -> ExitRecord:
+def _failed(at: ExitState, number: int, what: str) -> ExitRecord:
     """Tells that KVM cannot go on with a context, with the bytes at RIP."""
     at.told = f"{what}; at RIP {at.vcpu.rip:#x} are the bytes {at.code().hex(' ') or 'of no memory'}"
     return ExitRecord(reason=ExitReason.ENTRY_FAILED, qualification=number & _LOW32)

@@ -6,7 +6,7 @@
 
 A call from Python costs as much as the exit itself, so what happens a hundred thousand times a second makes one. It
 does what `Vcpu.load`, `exits.handle` and `Vcpu.store` do, for a vCPU that has everything else of its context already:
-`KvmHost.arm` says so, by a `Lane` in `CoreRun.kept`. Behind an exit the processor's caches and branch predictions are
+`core.arm` says so, by a `Lane` in `CoreRun.kept`. Behind an exit the processor's caches and branch predictions are
 cold, so what is looked at in Python before and after costs several times what it does elsewhere: the checks are here,
 words that stay the same from round to round stay in the block, and a result is a small number. Reads of devices are not
 here, nor runs that bring their answer: which register they fill, and how, `device_reads.py` says. Works on addresses: a
@@ -20,12 +20,14 @@ from __future__ import annotations
 import ctypes
 from array import array
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 import numba
 
 from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_hardware.io.kvm import abi, device_reads
+from lamina_hardware.io.kvm.vcpu import Vcpu
+from lamina_hardware.io.kvm.vm import Vm
 from lamina_hardware.io.native import (
     Word,
     call1,
@@ -43,10 +45,6 @@ from lamina_hardware.io.native import (
 )
 from lamina_kit.bus import run_page
 from lamina_kit.bus.run_page import ExitReason, RunPage
-
-if TYPE_CHECKING:
-    from lamina_hardware.io.kvm.vcpu import Vcpu
-    from lamina_hardware.io.kvm.vm import Vm
 
 F = TypeVar("F", bound=Callable[..., object])
 

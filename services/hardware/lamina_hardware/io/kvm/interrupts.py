@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lamina_hardware.engines.interface import CoreRun, Stopped
 from lamina_hardware.io.kvm import abi
-from lamina_hardware.io.kvm.exit_context import Situation
+from lamina_hardware.io.kvm.exit_state import ExitState
 from lamina_kit.bus import run_page
 from lamina_kit.bus.run_page import Activity, ExitReason, ExitRecord, RunPage
 
@@ -57,7 +57,7 @@ def _wakes(work: CoreRun, page: RunPage) -> bool:
     return pending is not None and (pending.nmi or (may and pending.next_vector() != 0))
 
 
-def prepare(at: Situation, work: CoreRun) -> None:
+def prepare(at: ExitState, work: CoreRun) -> None:
     """Loads what the holder changed, and has KVM deliver what waits, or tell when it can."""
     page, vcpu, pending = at.page, at.vcpu, work.interrupts
     fresh = not vcpu.complete or bool(page.dirty & run_page.DIRTY_RIP)

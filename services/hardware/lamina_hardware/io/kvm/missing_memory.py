@@ -17,7 +17,7 @@ from dataclasses import replace
 from lamina_hardware.domain.paging.walk import Access, Outcome, Walk
 from lamina_hardware.io.kvm import abi
 from lamina_hardware.io.kvm.ept_violation import KIND, REFUSED, refused
-from lamina_hardware.io.kvm.exit_context import CODE_BYTES, Situation
+from lamina_hardware.io.kvm.exit_state import CODE_BYTES, ExitState
 from lamina_hardware.io.kvm.opcodes import stores_first
 from lamina_hardware.io.kvm.operands import addresses
 from lamina_kit.bus.run_page import ExitReason, ExitRecord
@@ -35,7 +35,7 @@ _MOST_BYTES = 16
 _WHOLE = (1 << 64) - 1
 
 
-def shutdown(at: Situation) -> ExitRecord:
+def shutdown(at: ExitState) -> ExitRecord:
     """Returns the exit of a triple fault: SHUTDOWN, or an access that the EPT refuses.
 
     A refusal leaves CR2 as it was: as the page has it, unless the run was stopped between the fault and its delivery.
@@ -47,7 +47,7 @@ def shutdown(at: Situation) -> ExitRecord:
     return found
 
 
-def unreached(at: Situation) -> ExitRecord | None:
+def unreached(at: ExitState) -> ExitRecord | None:
     """Returns the exit for the first page that is refused of what the instruction and its exception need, or None."""
     rip = at.vcpu.rip
     for place in (rip, rip + CODE_BYTES - 1 & -PAGE_SIZE):
@@ -61,7 +61,7 @@ def unreached(at: Situation) -> ExitRecord | None:
     return next((_of_table(walk) for walk in _delivery(at) if walk.outcome in REFUSED), None)
 
 
-def operand_unreached(at: Situation) -> ExitRecord | None:
+def operand_unreached(at: ExitState) -> ExitRecord | None:
     """Returns the exit for an operand of the instruction that is refused, or None.
 
     An instruction that only stores is told as a store, any other as a read first, and then as a store.
@@ -84,7 +84,7 @@ def _of_table(walk: Walk) -> ExitRecord:
     return replace(found, qualification=found.qualification | KIND[Access.READ])
 
 
-def _delivery(at: Situation) -> Iterator[Walk]:
+def _delivery(at: ExitState) -> Iterator[Walk]:
     """Yields the walks of what delivers the exception: gate, code segment, stack of the TSS, stack."""
     gate_at = at.vcpu.sregs_word(_IDT) + _GATE_BYTES * at.vcpu.bytes[_VECTOR]
     yield at.system_walk(gate_at)

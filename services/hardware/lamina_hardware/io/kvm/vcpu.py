@@ -15,17 +15,14 @@ import mmap
 import os
 import signal
 import struct
-from typing import TYPE_CHECKING
 
+from lamina_hardware.engines.interface import CoreRun
 from lamina_hardware.io.kvm import abi, cpuid
-from lamina_hardware.io.kvm.exit_context import Items, Kept
+from lamina_hardware.io.kvm.lane import FastLane
+from lamina_hardware.io.kvm.unfinished import Items, Kept
 from lamina_kit.bus import run_page
 from lamina_kit.bus.run_page import RunPage, Segment
 from lamina_kit.errors import FailedPrecondition
-
-if TYPE_CHECKING:
-    from lamina_hardware.engines.interface import CoreRun
-    from lamina_hardware.io.kvm.fast_round import Lane
 
 SIGNAL = signal.SIGRTMIN + 3
 """What takes a thread out of KVM_RUN: blocked in every thread that runs vCPUs, let through by the kernel within."""
@@ -92,11 +89,11 @@ class Vcpu:
         """That answer, until KVM asks for it."""
         self.out_is_behind = False
         """Whether RIP is behind OUT when KVM leaves with it, as it is where KVM emulates; learnt at the first."""
-        self.lane: Lane | None = None
-        """The block of addresses by which `quick.step` runs it, once it had a run page."""
+        self.lane: FastLane | None = None
+        """The block of addresses by which `fast_round.step` runs it, once it had a run page."""
         self.work: CoreRun | None = None
         self.turns = self.thread = 0
-        """What it runs, or ran last; how many runs it had that were not one call of `quick.step`; who ran the last."""
+        """What it runs, or ran last; how many runs it had that `fast_round.step` did not make; who ran the last."""
         self.plain_out = -1
         """RIP behind the last OUT with RCX 0 that was no string."""
         self.settled_cr2 = 0
@@ -118,7 +115,7 @@ class Vcpu:
         return self.turns + (0 if self.lane is None else self.lane.turns)
 
     def disarm(self) -> None:
-        """Lets its next run be none of `quick.step`."""
+        """Lets its next run be none of `fast_round.step`."""
         if self.lane is not None:
             self.lane.disarm()
 

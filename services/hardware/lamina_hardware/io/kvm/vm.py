@@ -8,9 +8,8 @@ import threading
 from array import array
 
 from lamina_hardware.domain.contexts.exit_controls import KEPT_MSRS
-from lamina_hardware.engines.interface import CoreRun, SharedState
+from lamina_hardware.engines.interface import SharedState
 from lamina_hardware.io.kvm import abi
-from lamina_hardware.io.kvm.fast_round import Lane
 from lamina_hardware.io.kvm.slice_timer import Watch
 from lamina_hardware.io.kvm.slots import GuestMemory
 from lamina_hardware.io.kvm.vcpu import Vcpu
@@ -138,15 +137,6 @@ class KvmHost(SharedState):
                 found.memory.log(self._logging)
             self._at[context] = found
             return found
-
-    def arm(self, vm: Vm, vcpu: Vcpu, page: RunPage, work: CoreRun) -> None:
-        """Lets a context's next run be one call, if nothing but registers of the page can be new by then."""
-        if not vcpu.is_plain or work.consumed or (work.given is not None and work.given.controls.interrupt_window):
-            return
-        lane = vcpu.lane
-        if lane is None or not lane.serves(work):
-            lane = vcpu.lane = Lane(vm, vcpu, page, work)
-        lane.arm(work)
 
     def forget(self, context: int) -> None:
         """Forgets a context; a VM without any goes."""

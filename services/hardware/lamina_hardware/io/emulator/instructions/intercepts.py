@@ -48,10 +48,10 @@ from lamina_hardware.io.emulator.instructions.exit_record import (
     SHUTDOWN,
     TIMESTAMP,
     WBINVD,
-    XSETBV,
     record,
     settle,
 )
+from lamina_hardware.io.emulator.instructions.extended_state import extended_state
 from lamina_hardware.io.emulator.state import unicorn_layout as at
 from lamina_hardware.io.emulator.state.control_block import (
     BEGAN,
@@ -83,11 +83,9 @@ _10, _11, _13, _14, _15, _16 = (u64(n) for n in (10, 11, 13, 14, 15, 16))
 _BYTE, _LOW = u64(0xFF), u64(0xFFFF_FFFF)
 _DEBUG, _UNDEFINED, _PROTECTION = RAISES | _1, RAISES | u64(6), RAISES | _13
 _PAGE_DR = u64(run_page.STATE_OFFSET + 0x10)
-_PAGE_XCR0 = u64(run_page.STATE_OFFSET + 0x40)
-_CR4_DE, _CR4_OSXSAVE = _8, u64(1 << 18)
+_CR4_DE = _8
 _DR6_FIXED, _DR6_KNOWN, _DR7_FIXED, _DR7_KNOWN = u64(0xFFFF_0FF0), u64(0xE00F), u64(0x400), u64(0xFFFF_2FFF)
 _DR7_DETECT, _DR6_DETECTED = u64(1 << 13), u64(1 << 13)
-_XCR0_KNOWN = _3
 _FLAG_TF, _FLAG_RF, _DR6_SINGLE_STEP = u64(1 << 8), u64(1 << 16), u64(1 << 14)
 _ARITHMETIC = u64(0x8D5)  # CF PF AF ZF SF OF
 
@@ -319,33 +317,6 @@ def _random(block: int, found: int, modrm: int) -> Word:
 
 
 @compiled("uint64(uint64, uint64)")
-def _extended_state(block: int, modrm: int) -> Word:
-    """Does XGETBV and XSETBV."""
-    env = word(block, ENV)
-    place = word(block, RUN_PAGE) + _PAGE_XCR0
-    number = load64(env + at.REGS + _8) & _LOW
-    if load64(env + at.CR4) & _CR4_OSXSAVE == _0:
-        return _UNDEFINED
-    if modrm == u64(0xD0):
-        if number != _0:
-            return _PROTECTION
-        store64(env + at.REGS, load64(place) & _LOW)
-        store64(env + at.REGS + _16, load64(place) >> u64(32))
-        return GO_ON
-    value = load64(env + at.REGS) & _LOW | load64(env + at.REGS + _16) << u64(32)
-    if load32(env + at.HFLAGS) & at.HF_CPL != _0:
-        return _PROTECTION
-    if traps(block, _11, _0) != _0:
-        record(block, IO_DIRECTION, _1)
-        record(block, IO_DATA, value)
-        return XSETBV
-    if number != _0 or value & _1 == _0 or value & ~_XCR0_KNOWN != _0:
-        return _PROTECTION
-    store64(place, value)
-    return GO_ON
-
-
-@compiled("uint64(uint64, uint64)")
 def _invalidate(block: int, found: int) -> Word:
     """Does INVPCID: whatever its kind, this core's TLB is emptied."""
     env = word(block, ENV)
@@ -377,7 +348,7 @@ def _system(block: int, found: int, modrm: int) -> Word:
         kernel = load32(env + at.HFLAGS) & at.HF_CPL == _0
         return MWAIT if kernel and traps(block, _10, _0) != _0 else _UNDEFINED
     if modrm == u64(0xD0) or modrm == u64(0xD1):
-        return _extended_state(block, modrm)
+        return extended_state(block, modrm)
     return _UNDEFINED
 
 

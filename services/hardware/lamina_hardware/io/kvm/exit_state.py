@@ -1,20 +1,17 @@
-"""What the handling of an exit knows: whose it is, and what of an earlier access is still to be done."""
+"""What the handling of an exit knows: whose it is, and what its instruction and its tables say."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lamina_hardware.domain.contexts.context import Given
 from lamina_hardware.domain.contexts.exit_controls import ExitControls
 from lamina_hardware.domain.paging.walk import Access, Memory, Outcome, Walk, translate
 from lamina_hardware.io.kvm.operands import Registers
+from lamina_hardware.io.kvm.vcpu import Vcpu
+from lamina_hardware.io.kvm.vm import Vm
 from lamina_kit.bus.run_page import RunPage
 from lamina_kit.paging import PAGE_SIZE, PS
-
-if TYPE_CHECKING:
-    from lamina_hardware.io.kvm.vcpu import Vcpu
-    from lamina_hardware.io.kvm.vm import Vm
 
 CODE_BYTES = 15
 """The most bytes that an instruction has."""
@@ -26,27 +23,7 @@ _CR2, _CR3 = 224 + 8, 224 + 16
 
 
 @dataclass(slots=True)
-class Kept:
-    """An access that the EPT refused, `rip` where the context stood. `data` is what a store stores, None for a read."""
-
-    gpa: int
-    size: int
-    data: bytes | None
-    rip: int
-
-
-@dataclass(slots=True)
-class Items:
-    """Items of an INS that KVM asked for at once: where they go in `kvm_run`, their size, how many, how many are."""
-
-    place: int
-    size: int
-    count: int
-    done: int = 0
-
-
-@dataclass(slots=True)
-class Situation:
+class ExitState:
     """What an exit is about: the VM and vCPU, the context's run page and controls (None: those implied).
 
     `waits`: an interrupt waits to be taken; `asleep`: the context sleeps; `told`: why KVM cannot go on with it.
