@@ -102,6 +102,74 @@ async def test_a_docker_archive_brings_its_tags(stack: Stack) -> None:
     assert list(image.references) == ["docker.io/library/old:1", "docker.io/library/old:2"]
 
 
+def tagged(tag: str, name: str = "") -> bytes:
+    """Returns an OCI layout as skopeo writes it: `org.opencontainers.image.ref.name` is `tag`, often a tag alone."""
+    annotations = {"org.opencontainers.image.ref.name": tag} | ({"io.containerd.image.name": name} if name else {})
+
+    def annotate(member: str, data: bytes) -> bytes:
+        if member != "index.json":
+            return data
+        index = json.loads(data)
+        index["manifests"][0]["annotations"] = annotations
+        return json.dumps(index).encode()
+
+    return rewrite(layout(), annotate)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "references"),
+    [
+        ("web", ["docker.io/library/web:1.2"]),
+        ("registry.example:5000/me/web", ["registry.example:5000/me/web:1.2"]),
+        ("web:1.2", ["docker.io/library/web:1.2"]),
+        ("web:stable", ["docker.io/library/web:1.2", "docker.io/library/web:stable"]),
+    ],
+)
+async def test_a_tag_alone_is_one_of_the_name_that_is_given(stack: Stack, wanted: str, references: list[str]) -> None:
+    """A layout whose reference is a tag gives that tag to the name of the import; nothing is named like the tag."""
+    image = await stack.import_image(tagged("1.2"), wanted)
+    assert list(image.references) == references
+
+
+async def test_a_tag_alone_needs_a_name(stack: Stack) -> None:
+    """Without a name a tag alone is refused, with the annotation and the field that would help; no image is left."""
+    error = await refused(stack, tagged("1.2"))
+    assert (error.reason, [violation.field for violation in error.violations]) == (
+        "REFERENCE_MALFORMED",
+        ["start.reference"],
+    )
+    assert "'1.2'" in str(error) and "org.opencontainers.image.ref.name" in str(error)
+    assert list((await stack.images.ListImages(pb.ListImagesRequest())).images) == []
+
+
+@pytest.mark.parametrize(
+    ("archive", "references"),
+    [
+        (tagged("1.2", name="docker.io/me/web:1.2"), ["docker.io/me/web:1.2"]),
+        (tagged("me/web"), ["docker.io/me/web:latest"]),
+        (tagged("web:1.2"), ["docker.io/library/web:1.2"]),
+    ],
+)
+async def test_a_full_reference_of_a_layout_needs_no_name(stack: Stack, archive: bytes, references: list[str]) -> None:
+    """A layout that says its name, by either annotation, is imported under it."""
+    assert list((await stack.import_image(archive)).references) == references
+
+
+async def test_an_index_in_an_index_hands_its_tag_down(stack: Stack) -> None:
+    """A tag on an index of platforms is one of the image below it, whatever tag alone that has of its own."""
+    members: dict[str, bytes] = {}
+    rewrite(tagged("inner"), lambda member, data: members.setdefault(member, data))
+    inner = members["index.json"]
+    nested = {
+        "mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest_of(inner), "size": len(inner),
+        "annotations": {"org.opencontainers.image.ref.name": "1.2"},
+    }  # fmt: skip
+    members[f"blobs/sha256/{digest_of(inner)[7:]}"] = inner
+    members["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [nested]}).encode()
+    archive = build_layer([File(member, data) for member, data in members.items()])
+    assert list((await stack.import_image(archive, "web")).references) == ["docker.io/library/web:1.2"]
+
+
 async def test_wrong_digests_are_refused_with_both(stack: Stack) -> None:
     """A blob that is not what its name says is refused, naming the digest expected and the digest found."""
     archive = rewrite(layout(), lambda name, data: data.replace(b"welcome", b"WELCOME"))

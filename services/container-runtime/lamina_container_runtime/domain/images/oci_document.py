@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina_container_runtime.domain.images import digest as digests
+from lamina_container_runtime.domain.images import reference as references
 from lamina_kit.checks import shown
 from lamina_kit.errors import InvalidArgument
 
@@ -29,13 +30,17 @@ _INDEX_TYPES = (
 
 @dataclass(frozen=True)
 class Descriptor:
-    """Names a blob. `platform` is `os/architecture` or empty; `reference` the name that an index gives it."""
+    """Names a blob. `platform` is `os/architecture` or empty; `reference` the name that an index gives it.
+
+    `tag` is set instead where the index gives a tag alone: one of a name that is said elsewhere.
+    """
 
     digest: str
     size: int
     media_type: str
     platform: str = ""
     reference: str = ""
+    tag: str = ""
 
     @property
     def is_index(self) -> bool:
@@ -151,13 +156,16 @@ def _descriptor(value: object, where: str) -> Descriptor:
         raise _malformed(where, f"has the size {shown(size)}")
     platform = _object(fields.get("platform") or {}, f"{where} platform")
     annotations = _object(fields.get("annotations") or {}, f"{where} annotations")
-    reference = annotations.get(NAME_ANNOTATION) or annotations.get(REFERENCE_ANNOTATION) or ""
+    full = _text(annotations.get(NAME_ANNOTATION) or "", f"{where} annotations")
+    name = full or _text(annotations.get(REFERENCE_ANNOTATION) or "", f"{where} annotations")
+    tag = name if not full and references.is_tag(name) else ""
     return Descriptor(
         digests.check(fields.get("digest"), where),
         size,
         _text(fields.get("mediaType") or "", f"{where} mediaType"),
         f"{platform.get('os')}/{platform.get('architecture')}" if platform else "",
-        _text(reference, f"{where} annotations"),
+        "" if tag else name,
+        tag,
     )
 
 

@@ -44,6 +44,34 @@ def normalise(reference: str, field: str = "reference") -> str:
     return f"{registry}/{path}:{tag or 'latest'}"
 
 
+def is_tag(text: str) -> bool:
+    """Returns whether a text is a tag alone, as `org.opencontainers.image.ref.name` often is: `1.2`, `latest`."""
+    return _TAG.fullmatch(text) is not None
+
+
+def tagged(reference: str, tag: str) -> list[str]:
+    """Returns the full references that a name asked for comes to when the image itself brings a tag alone.
+
+    The tag is one of that name; `reference` itself is another only when it says its own tag or digest:
+
+        hello, 1.2        → docker.io/library/hello:1.2
+        hello:mine, 1.2   → docker.io/library/hello:1.2, docker.io/library/hello:mine
+
+    `InvalidArgument` `REFERENCE_MALFORMED` without a name.
+    """
+    if not reference:
+        raise InvalidArgument(
+            f"The image has no name, only the tag {shown(tag)} (annotation org.opencontainers.image.ref.name).",
+            reason="REFERENCE_MALFORMED",
+            next_step="Say the name that it is a tag of: `--name NAME`, or `start.reference` of the call.",
+            violations=[Violation("start.reference", "is empty, and the archive says only a tag")],
+        )
+    full = normalise(reference)
+    bare, own = _split_tag(reference.partition("@")[0])
+    found = [normalise(f"{bare}:{tag}")]
+    return [*found, full] if own is not None or "@" in reference else found
+
+
 def _split_tag(name: str) -> tuple[str, str | None]:
     head, colon, tail = name.rpartition(":")
     return (head, tail) if colon and "/" not in tail else (name, None)

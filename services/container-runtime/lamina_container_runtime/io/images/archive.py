@@ -14,6 +14,7 @@ from typing import IO
 
 from lamina_container_runtime.domain.images import digest as digests
 from lamina_container_runtime.domain.images import oci_document as oci
+from lamina_container_runtime.domain.images import reference as references
 from lamina_container_runtime.domain.images.oci_document import Descriptor, ImageSettings
 from lamina_container_runtime.io.images.blobs import BlobStore, BlobWriter
 from lamina_container_runtime.io.images.unpack import MAX_LAYER_BYTES, plain_stream
@@ -28,7 +29,10 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class FoundImage:
-    """One image of an archive, its blobs in the store. `layers` are (digest as stored, digest of the plain tar)."""
+    """One image of an archive, its blobs in the store. `layers` are (digest as stored, digest of the plain tar).
+
+    `tag` is one that the archive says without a name; `references` are empty then.
+    """
 
     manifest_digest: str
     config: Descriptor
@@ -36,6 +40,13 @@ class FoundImage:
     layers: tuple[tuple[str, str], ...]
     size_bytes: int
     references: tuple[str, ...]
+    tag: str = ""
+
+    def names(self, wanted: str) -> list[str]:
+        """Returns the full references of the image, of which `wanted` (or nothing) was asked for by the caller."""
+        if self.tag:
+            return references.tagged(wanted, self.tag)
+        return [references.normalise(name) for name in (*self.references, wanted) if name]
 
 
 class Archive:
@@ -86,7 +97,7 @@ class Archive:
                 if depth >= _MAX_DEPTH:
                     raise _malformed("index.json", f"nests more than {_MAX_DEPTH} indexes")
                 inner = oci.parse_index(data, f"the index {descriptor.digest}")
-                named = tuple(replace(item, reference=item.reference or descriptor.reference) for item in inner)
+                named = tuple(_named_by(item, descriptor) for item in inner)
                 yield from self._oci_images(named, depth + 1)
                 continue
             found = self._oci_image(descriptor, data)
@@ -108,8 +119,8 @@ class Archive:
             self._copy(_blob_name(layer.digest), layer.digest, layer.size)
         pairs = tuple((layer.digest, diff) for layer, diff in zip(manifest.layers, settings.diff_ids, strict=True))
         size = len(config) + sum(layer.size for layer in manifest.layers)
-        references = (descriptor.reference,) if descriptor.reference else ()
-        return FoundImage(descriptor.digest, manifest.config, settings, pairs, size, references)
+        named = (descriptor.reference,) if descriptor.reference else ()
+        return FoundImage(descriptor.digest, manifest.config, settings, pairs, size, named, descriptor.tag)
 
     def _docker_images(self) -> Iterator[FoundImage]:
         for image in oci.parse_docker_manifest(self._read("manifest.json")):
@@ -181,6 +192,12 @@ class Archive:
             writer.drop()
             raise
         return writer.keep()
+
+
+def _named_by(inner: Descriptor, outer: Descriptor) -> Descriptor:
+    """Returns a descriptor of a nested index with the name of that index where it has none; a tag alone is less."""
+    reference = inner.reference or outer.reference
+    return replace(inner, reference=reference, tag="" if reference else outer.tag or inner.tag)
 
 
 def _pieces(file: IO[bytes], name: str) -> Iterator[bytes]:

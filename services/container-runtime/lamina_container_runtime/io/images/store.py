@@ -50,26 +50,28 @@ class ImageStore:
         `reference` is to name the only one. The long half of an import: it touches files alone, so that it may run on
         a thread of its own, one at a time and not beside `delete`, which would collect what no image has yet.
         """
-        wanted = bool(reference and references.normalise(reference))
+        if reference:
+            references.normalise(reference)
         archive = Archive(file, self._blobs)
         try:
             found = list(archive.images())
         finally:
             archive.close()
-        if wanted and len(found) > 1:
+        if reference and len(found) > 1:
             raise InvalidArgument(
                 f"The archive holds {len(found)} images; one reference, {reference}, cannot name them all.",
                 reason="REFERENCE_AMBIGUOUS",
                 next_step="Import it without a reference, or export one image.",
             )
         for image in found:
+            image.names(reference)
+        for image in found:
             self._unpack_layers(image)
         return found
 
     def record(self, found: Sequence[FoundImage], reference: str, now_ns: int) -> list[ImageRecord]:
         """Makes unpacked images known; `reference` names the only one beside the names in the archive."""
-        wanted = references.normalise(reference) if reference else ""
-        return [self._add(image, wanted, now_ns) for image in found]
+        return [self._add(image, image.names(reference), now_ns) for image in found]
 
     def all(self) -> list[ImageRecord]:
         """Returns all images in the order of their ids."""
@@ -125,11 +127,8 @@ class ImageStore:
                 return record
         raise self._unknown(shown_as)
 
-    def _add(self, found: FoundImage, wanted: str, now_ns: int) -> ImageRecord:
+    def _add(self, found: FoundImage, names: Sequence[str], now_ns: int) -> ImageRecord:
         image_id = digests.hex_part(found.config.digest)
-        names = [references.normalise(name) for name in found.references if name]
-        if wanted:
-            names.append(wanted)
         for other in self.all():
             if other.image_id != image_id and any(name in other.references for name in names):
                 self._put(replace(other, references=tuple(item for item in other.references if item not in names)))
