@@ -9,8 +9,8 @@ from typing import Any
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
 
-from lamina_cli.compiler import compile_static
-from lamina_kit.oci import Config, File, build_image
+from lamina_cli.guests.compiler import compile_static
+from lamina_cli.guests.oci import Config, File, build_image
 
 LONG_S = 300.0
 SOURCE = r"""

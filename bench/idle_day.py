@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVarTuple
 
-from lamina_cli.stack import Settings, private_stack
+from lamina_cli.stack.embedded import Settings, private_stack
 from lamina_kit.telemetry.log import configure
 from lamina_kit.virtual.loop import VirtualLoop
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from _containers import Containers, compiled  # type: ignore[import-not-found]  # it lies beside this script
 
-from lamina_cli.stack import private_stack
+from lamina_cli.stack.embedded import private_stack
 
 PAGE = 4096
 AIM_US = 60.0

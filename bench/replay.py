@@ -26,7 +26,7 @@ import numpy as np
 from lamina.mmu.v1 import replay_pb2 as pb
 from lamina.mmu.v1 import replay_pb2_grpc as rpc
 
-from lamina_cli.alone import alone
+from lamina_cli.stack.single_layer import alone
 from lamina_mmu.domain.policies.catalogue import OWN
 from lamina_mmu.replay.outcome import Curve, Outcome, Result
 from lamina_mmu.replay.plan import CurvePlan, Format, PolicyPlan, ReplayPlan, TlbPlan

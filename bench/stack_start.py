@@ -26,7 +26,7 @@ BARE = "import grpc.aio, google.protobuf.message"
 
 STACK = """
 import asyncio, resource
-from lamina_cli.stack import private_stack
+from lamina_cli.stack.embedded import private_stack
 
 def resident_mb():
     with open("/proc/self/statm") as file:

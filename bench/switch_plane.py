@@ -29,7 +29,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from lamina_cli.drawing import chart, svg
+from lamina_cli.output.drawing import chart, svg
 from lamina_kit.rng import Rng
 from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.policy.settings import PolicyInForce

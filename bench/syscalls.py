@@ -19,7 +19,7 @@ from pathlib import Path
 
 from _containers import Containers, compiled  # type: ignore[import-not-found]  # it lies beside this script
 
-from lamina_cli.stack import private_stack
+from lamina_cli.stack.embedded import private_stack
 
 WORK = {"system calls": ("s", 20_000), "page faults": ("f", 4_000), "fork + wait": ("p", 100), "start + exit": ("n", 1)}
 

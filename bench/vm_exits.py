@@ -28,9 +28,9 @@ from typing import Any
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 from lamina.hypervisor.v1 import hypervisor_pb2_grpc
 
-from lamina_cli import guest_kernel
-from lamina_cli.assets import asset
-from lamina_cli.stack import Settings, Stack, private_stack
+from lamina_cli.guests import kernel as guest_kernel
+from lamina_cli.guests.assets import asset
+from lamina_cli.stack.embedded import Settings, Stack, private_stack
 from lamina_kit.engines import SETS, engines_of
 
 AIM_EXIT_US = 15.0

@@ -12,33 +12,34 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 
 COMMANDS = (
-    ("demo", "tell the whole story in one private stack, each line a check"),
-    ("up", "start a stack in the background and serve its six ports"),
-    ("serve", "serve one layer in the foreground, with its own flags"),
-    ("down", "stop the stack"),
-    ("status", "show what is up: process, engines, health, ports"),
-    ("reload", "have the stack read its configuration anew, and show what changed"),
-    ("clock", "show, set and advance the stack's clock"),
-    ("replay", "replay what was logged of a stack in virtual time"),
-    ("apply", "apply a Kubernetes manifest"),
-    ("get", "list objects of a kind, or show one"),
-    ("logs", "print a pod's output"),
-    ("scale", "change the number of replicas"),
-    ("delete", "delete an object"),
-    ("image", "import, list and delete container images"),
-    ("hardware", "cores, RAM, contexts, run groups"),
-    ("mmu", "spaces, page tables, frames, swap, memory groups"),
+    ("stack.demo", "tell the whole story in one private stack, each line a check"),
+    ("stack.up", "start a stack in the background and serve its six ports"),
+    ("stack.serve", "serve one layer in the foreground, with its own flags"),
+    ("stack.down", "stop the stack"),
+    ("stack.status", "show what is up: process, engines, health, ports"),
+    ("stack.reload", "have the stack read its configuration anew, and show what changed"),
+    ("stack.clock", "show, set and advance the stack's clock"),
+    ("stack.replay", "replay what was logged of a stack in virtual time"),
+    ("cluster.apply", "apply a Kubernetes manifest"),
+    ("cluster.get", "list objects of a kind, or show one"),
+    ("cluster.logs", "print a pod's output"),
+    ("cluster.scale", "change the number of replicas"),
+    ("cluster.delete", "delete an object"),
+    ("runtime.image", "import, list and delete container images"),
+    ("hardware.hardware", "cores, RAM, contexts, run groups"),
+    ("mmu.mmu", "spaces, page tables, frames, swap, memory groups"),
     ("hypervisor", "virtual machines, their consoles and exits"),
-    ("vswitch", "switches, ports, MAC tables"),
-    ("runtime", "containers and processes; run a program of yours"),
-    ("orchestrator", "nodes and objects of the cluster"),
-    ("fault", "break things of a layer on purpose, and mend them"),
-    ("ca", "make certificates for traffic beyond the host"),
-    ("doctor", "tell what this machine can run, and what is missing"),
-    ("trace", "print a recorded trace as a tree"),
-    ("explain", "tell why a layer did what it did to an object"),
+    ("vswitch.vswitch", "switches, ports, MAC tables"),
+    ("runtime.runtime", "containers and processes; run a program of yours"),
+    ("cluster.orchestrator", "nodes and objects of the cluster"),
+    ("stack.fault", "break things of a layer on purpose, and mend them"),
+    ("stack.ca", "make certificates for traffic beyond the host"),
+    ("stack.doctor", "tell what this machine can run, and what is missing"),
+    ("stack.trace", "print a recorded trace as a tree"),
+    ("stack.explain", "tell why a layer did what it did to an object"),
 )
-"""Every word and what it does, in the order of the help text. The module of a word has its name."""
+"""The module of every word, in `commands/`, and what the word does, in the order of the help text. A word is the last
+part of its module's name."""
 
 
 def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -51,11 +52,12 @@ def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lamina {metadata.version('lamina')}")
     subparsers = parser.add_subparsers(metavar="WORD", required=True)
     wanted = next((word for word in words if not word.startswith("-")), "")
-    for word, text in COMMANDS:
+    for module, text in COMMANDS:
+        word = module.rpartition(".")[2]
         sub = subparsers.add_parser(word, help=text, description=text[0].upper() + text[1:] + ".")
         if word == wanted:
             sub.set_defaults(word=word)
-            import_module(f"lamina_cli.commands.{word}").configure(sub)
+            import_module(f"lamina_cli.commands.{module}").configure(sub)
     return parser
 
 

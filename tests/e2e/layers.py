@@ -16,7 +16,7 @@ from typing import Any
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-from lamina_cli.home import PORTS
+from lamina_cli.client.home import PORTS
 from lamina_kit.process.probe import probe
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_cli.assets import asset
+from lamina_cli.guests.assets import asset
 
 GRACE_S = 3
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.simulation.scenario import Report, simulate
 from tests.simulation.seeds import command
 
-from lamina_cli import virtual_run
+from lamina_cli.stack import virtual_run
 
 
 def main() -> int:

@@ -13,12 +13,12 @@ from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2, vswitch_pb2_grpc
 
-from lamina_cli.commands.hypervisor import kernel_bytes, upload
-from lamina_cli.commands.image import send
 from lamina_cli.demo import cluster, pods
 from lamina_cli.demo.frames import ALICE, BOB, BROADCAST, Plug, frame
 from lamina_cli.demo.guest import PROMPT, until_prompt
 from lamina_cli.demo.images import build
+from lamina_cli.guests.images import send
+from lamina_cli.guests.kernel import kernel_bytes, upload
 from lamina_kit.errors import LaminaError
 from lamina_kit.rng import Rng
 

@@ -15,7 +15,7 @@ from tests.simulation import invariants
 from tests.simulation.actors import Frames, Guest, Pages, Workload
 from tests.simulation.scenario import SETTLE_SECONDS, SIZES, World, check, users_of
 
-from lamina_cli.stack import Settings
+from lamina_cli.stack.embedded import Settings
 from lamina_kit.paging import PRESENT
 from lamina_kit.rng import Rng
 

@@ -12,9 +12,9 @@ from typing import Any
 from tests.simulation import invariants, trouble
 from tests.simulation.actors import FAILURES, Frames, Guest, Pages, Workload
 
-from lamina_cli import virtual_run
-from lamina_cli.home import LAYERS
-from lamina_cli.stack import Settings, Stack
+from lamina_cli.client.home import LAYERS
+from lamina_cli.stack import virtual_run
+from lamina_cli.stack.embedded import Settings, Stack
 from lamina_kit.rng import Rng
 from lamina_kit.telemetry.events import EventRecord
 

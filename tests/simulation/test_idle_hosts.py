@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from lamina_cli.demo.cluster import is_ready
-from lamina_cli.objects import body
-from lamina_cli.stack import Settings, Stack, private_stack
+from lamina_cli.output.objects import body
+from lamina_cli.stack.embedded import Settings, Stack, private_stack
 from lamina_kit.virtual.loop import VirtualLoop
 
 DAY_S = 86_400

@@ -18,8 +18,8 @@ from tests.simulation import invariants
 from tests.simulation.actors import PAGE, Frames, Pages
 from tests.simulation.calm import HOST, Calm, calm
 
-from lamina_cli import virtual_run
 from lamina_cli.demo import cluster
+from lamina_cli.stack import virtual_run
 from lamina_kit.layer.owner_session import OwnerSession
 from lamina_kit.layer.sessions import SessionState
 from lamina_kit.paging import DIRTY, PRESENT

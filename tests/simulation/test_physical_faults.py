@@ -13,9 +13,9 @@ from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from tests.simulation.actors import Frames
 from tests.simulation.calm import HOST, Calm, calm
 
-from lamina_cli import virtual_run
 from lamina_cli.demo.cluster import is_ready
-from lamina_cli.objects import body
+from lamina_cli.output.objects import body
+from lamina_cli.stack import virtual_run
 from lamina_kit.rpc.status import rpc_error
 
 NODE = f"nodes/{HOST}"

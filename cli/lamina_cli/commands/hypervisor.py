@@ -6,20 +6,17 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from lamina_cli import output, parse, walks
-from lamina_cli.assets import asset
-from lamina_cli.client import Client, Work, command
-from lamina_cli.files import read_bytes
-from lamina_cli.paging import collect
-from lamina_cli.words import last, word
+from lamina_cli.client.client import Client, Work, command
+from lamina_cli.client.paging import collect
+from lamina_cli.guests.kernel import kernel_bytes, upload
+from lamina_cli.input import parse
+from lamina_cli.output import printing, walks
+from lamina_cli.output.enum_words import last, word
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from lamina.hypervisor.v1 import hypervisor_pb2
     from lamina.hypervisor.v1.hypervisor_pb2_grpc import VirtualMachinesStub
 
-CHUNK = 1 << 20
 DEFAULT_MEMORY = 64 << 20
 
 
@@ -70,7 +67,7 @@ def _machines(client: Client) -> VirtualMachinesStub:
 
 async def name_of(client: Client, vm: str) -> str:
     """Returns the full name of a virtual machine."""
-    from lamina_cli.resource_names import full_name
+    from lamina_cli.client.resource_names import full_name
 
     return await full_name(client, "vms", vm, "hypervisor")
 
@@ -86,8 +83,8 @@ def row(vm: hypervisor_pb2.VirtualMachine) -> tuple[object, ...]:
         last(vm.name),
         word(hypervisor_pb2.VirtualMachine.State, vm.state),
         vm.vcpu_count,
-        output.size(vm.memory_bytes),
-        output.size(vm.mapped_pages * 4096),
+        printing.size(vm.memory_bytes),
+        printing.size(vm.mapped_pages * 4096),
         ": ".join(filter(None, (vm.stop_reason, vm.stop_detail))) or "-",
     )
 
@@ -97,31 +94,7 @@ async def machines(client: Client, args: argparse.Namespace) -> None:
     from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 
     listed = await collect(_machines(client).ListVirtualMachines, pb.ListVirtualMachinesRequest(), "virtual_machines")
-    output.show(listed, HEADERS, row, form=args.output)
-
-
-def kernel_bytes(path: str | None) -> bytes:
-    """Returns a kernel's bytes; without a path, our guest kernel is compiled.
-
-    Raises:
-        NotFound: `FILE_UNREADABLE`.
-    """
-    if path is None:
-        from lamina_cli import guest_kernel
-
-        return guest_kernel.compile(asset("guests/kernel"))
-    return read_bytes("kernel", path, "give a 64-bit ELF kernel, or leave --kernel away for our own")
-
-
-async def upload(stub: VirtualMachinesStub, kernel: bytes) -> str:
-    """Sends a kernel in pieces. Returns its digest."""
-    from lamina.hypervisor.v1 import hypervisor_pb2 as pb
-
-    async def pieces() -> AsyncIterator[hypervisor_pb2.UploadImageRequest]:
-        for start in range(0, max(len(kernel), 1), CHUNK):
-            yield pb.UploadImageRequest(data=kernel[start : start + CHUNK])
-
-    return (await stub.UploadImage(pieces())).digest
+    printing.show(listed, HEADERS, row, form=args.output)
 
 
 async def create_machine(client: Client, args: argparse.Namespace) -> None:
@@ -151,7 +124,7 @@ def power(verb: str) -> Work:
 
         request = getattr(pb, f"{verb}VirtualMachineRequest")(name=await name_of(client, args.vm))
         vm = await getattr(_machines(client), f"{verb}VirtualMachine")(request)
-        output.show([vm], HEADERS, row, form=args.output, one=True)
+        printing.show([vm], HEADERS, row, form=args.output, one=True)
 
     return work
 
@@ -172,9 +145,9 @@ async def exits(client: Client, args: argparse.Namespace) -> None:
 
     ledger = await _machines(client).GetExitLedger(pb.GetExitLedgerRequest(name=await name_of(client, args.vm)))
     if args.output == "json":
-        output.as_json(ledger)
+        printing.as_json(ledger)
         return
-    output.table(
+    printing.table(
         ("VCPU", "REASON", "WHAT", "COUNT", "HOST TIME"),
         (
             (
@@ -182,14 +155,14 @@ async def exits(client: Client, args: argparse.Namespace) -> None:
                 word(hardware_pb2.ExitReason, item.reason),
                 item.qualifier or "-",
                 f"{item.count:,}",
-                output.duration(item.host_time_ns),
+                printing.duration(item.host_time_ns),
             )
             for item in ledger.rows
         ),
     )
     print(
         f"{ledger.total_exits:,} exits in {ledger.instructions:,} instructions, "
-        f"{output.duration(ledger.total_host_time_ns)} in the hypervisor; "
+        f"{printing.duration(ledger.total_host_time_ns)} in the hypervisor; "
         f"{ledger.serial_output_bytes:,} bytes written to the serial port"
     )
 
@@ -199,7 +172,7 @@ async def vcpus(client: Client, args: argparse.Namespace) -> None:
     from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 
     found = await _machines(client).ListVcpus(pb.ListVcpusRequest(name=await name_of(client, args.vm)))
-    output.show(
+    printing.show(
         found.vcpus,
         ("VCPU", "STATE", "CORE", "RIP", "CR3", "SLICES", "EXITS", "RUN", "STEAL", "HALT"),
         lambda item: (
@@ -210,9 +183,9 @@ async def vcpus(client: Client, args: argparse.Namespace) -> None:
             f"{item.registers.control.cr3:#x}",
             item.slices,
             f"{item.exits:,}",
-            output.duration(item.run_time_ns),
-            output.duration(item.steal_time_ns),
-            output.duration(item.halt_time_ns),
+            printing.duration(item.run_time_ns),
+            printing.duration(item.steal_time_ns),
+            printing.duration(item.halt_time_ns),
         ),
         form=args.output,
     )
@@ -223,7 +196,7 @@ async def pages(client: Client, args: argparse.Namespace) -> None:
     from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 
     request = pb.ListGuestPagesRequest(name=await name_of(client, args.vm))
-    output.show(
+    printing.show(
         await collect(_machines(client).ListGuestPages, request, "pages"),
         ("GPA", "FRAME", "EPT ENTRY", "BITS"),
         lambda item: (
@@ -261,7 +234,7 @@ async def translate(client: Client, args: argparse.Namespace) -> int:
     request = pb.TranslateAddressRequest(name=await name_of(client, args.vm), vcpu=args.vcpu, address=args.address)
     found = await _machines(client).TranslateAddress(request)
     if args.output == "json":
-        output.as_json(found)
+        printing.as_json(found)
     else:
         print_walk(found)
     return 0 if found.outcome == pb.TranslateAddressResponse.OUTCOME_TRANSLATED else 1

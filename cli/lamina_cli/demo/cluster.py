@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from lamina_cli.client import Client
-from lamina_cli.objects import body
+from lamina_cli.client.client import Client
+from lamina_cli.output.objects import body
 from lamina_kit.errors import DeadlineExceeded
 
 PATIENCE_SECONDS = 30.0

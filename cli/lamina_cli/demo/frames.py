@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
-from lamina_cli.client import Client
+from lamina_cli.client.client import Client
 from lamina_cli.demo.host import SWITCH
 from lamina_cli.demo.story import Story
-from lamina_cli.words import last, word
+from lamina_cli.output.enum_words import last, word
 
 if TYPE_CHECKING:
     from lamina.vswitch.v1 import vswitch_pb2

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from lamina_cli import output
-from lamina_cli.client import Client
+from lamina_cli.client.client import Client
 from lamina_cli.demo.story import Story
-from lamina_cli.words import word
+from lamina_cli.output import printing
+from lamina_cli.output.enum_words import word
 
 VM = "demo"
 MEMORY = 64 << 20
@@ -23,7 +23,7 @@ async def machine(story: Story, client: Client) -> None:
     from lamina.hypervisor.v1 import hypervisor_pb2 as pb
     from lamina.hypervisor.v1 import hypervisor_pb2_grpc as services
 
-    from lamina_cli.commands.hypervisor import kernel_bytes, upload
+    from lamina_cli.guests.kernel import kernel_bytes, upload
 
     story.chapter("A virtual machine boots the guest kernel")
     stub = client.stub("hypervisor", services.VirtualMachinesStub)
@@ -80,7 +80,7 @@ async def ledger(story: Story, stub: Any, name: str) -> None:
                 word(hardware_pb2.ExitReason, item.reason),
                 item.qualifier or "-",
                 item.count,
-                output.duration(item.host_time_ns),
+                printing.duration(item.host_time_ns),
             )
             for item in found.rows
         ),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lamina_cli import output
-from lamina_cli.client import Client
+from lamina_cli.client.client import Client
+from lamina_cli.client.home import LAYERS
 from lamina_cli.demo.story import Story
-from lamina_cli.home import LAYERS
-from lamina_cli.words import last
+from lamina_cli.output import printing
+from lamina_cli.output.enum_words import last
 
 CORES = 4
 MEMORY = 8 << 30
@@ -33,9 +33,9 @@ async def stack(story: Story, client: Client) -> None:
     story.equal("each runs its model engine", {item.engine for item in answers}, {"model"})
     host = await client.stub("hardware", hardware_pb2_grpc.HostsStub).GetHost(hardware_pb2.GetHostRequest())
     story.check(
-        f"the host has {CORES} cores and {output.size(MEMORY)} of RAM",
+        f"the host has {CORES} cores and {printing.size(MEMORY)} of RAM",
         (host.core_count, host.memory_bytes) == (CORES, MEMORY),
-        f"{host.core_count} cores, {output.size(host.memory_bytes)}",
+        f"{host.core_count} cores, {printing.size(host.memory_bytes)}",
     )
     switches = client.stub("vswitch", vswitch_pb2_grpc.SwitchesStub)
     await switches.CreateSwitch(vswitch_pb2.CreateSwitchRequest(switch_id=SWITCH))

@@ -8,7 +8,7 @@ import json
 import tarfile
 from dataclasses import dataclass
 
-from lamina_cli.client import Client
+from lamina_cli.client.client import Client
 from lamina_cli.demo.story import Story
 
 PROGRAMS = ("hello", "counter")
@@ -33,8 +33,8 @@ class Built:
 
 def build(name: str) -> Built:
     """Compiles `guests/NAME.c` and packs it."""
-    from lamina_cli.commands.image import one_program
-    from lamina_cli.guests import compile_program
+    from lamina_cli.guests.images import one_program
+    from lamina_cli.guests.programs import compile_program
 
     elf = compile_program(name)
     reference = REFERENCE.format(name=name)
@@ -45,7 +45,7 @@ async def images(story: Story, client: Client) -> dict[str, Built]:
     """Builds and imports the programs. Returns them by name."""
     from lamina.container_runtime.v1 import container_runtime_pb2_grpc as services
 
-    from lamina_cli.commands.image import HEADERS, row, send
+    from lamina_cli.guests.images import HEADERS, row, send
 
     story.chapter("C programs become static ELF files, and those become OCI images")
     built = {name: build(name) for name in PROGRAMS}  # inline: a thread would end at a moment of its own

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from lamina_cli import objects, output
-from lamina_cli.client import Client, recorder
+from lamina_cli.client.client import Client, recorder
+from lamina_cli.client.paging import collect
 from lamina_cli.demo import cluster
 from lamina_cli.demo.images import Built
 from lamina_cli.demo.story import Story
-from lamina_cli.paging import collect
-from lamina_cli.words import last
+from lamina_cli.output import objects, printing
+from lamina_cli.output.enum_words import last
 from lamina_kit.errors import NotFound
 
 DEPLOYMENT = "hello"
@@ -114,7 +114,7 @@ async def show_processes(story: Story, client: Client) -> None:
                 pod,
                 name,
                 f"{space.root_address:#x}",
-                output.size(space.resident_pages << FRAME_SHIFT),
+                printing.size(space.resident_pages << FRAME_SHIFT),
                 space.table_frames,
                 space.minor_faults,
                 space.cow_faults,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from lamina_cli import output
+from lamina_cli.output import printing
 
 INDENT = "   "
 
@@ -34,7 +34,7 @@ class Story:
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Prints a table, indented."""
-        output.table(headers, rows, out=_Indented(self._out))  # type: ignore[arg-type]
+        printing.table(headers, rows, out=_Indented(self._out))  # type: ignore[arg-type]
 
     def check(self, claim: str, holds: bool, otherwise: str = "") -> bool:
         """Prints a claim with its verdict. `otherwise` says what was found when it does not hold. Returns `holds`."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from lamina_cli import output
-from lamina_cli.client import Client
+from lamina_cli.client.client import Client
 from lamina_cli.demo.story import Story
-from lamina_cli.words import last, word
+from lamina_cli.output import printing
+from lamina_cli.output.enum_words import last, word
 
 PAGE = 4096
 PAGES = 64
@@ -69,7 +69,7 @@ async def story_of_first_page(story: Story, spaces: Any, handle: Any) -> None:
     start = fault.steps[0].time_ns if fault.steps else 0
     story.table(
         ("STEP", "AFTER", "DETAIL"),
-        ((step.step, output.duration(step.time_ns - start), step.detail) for step in fault.steps),
+        ((step.step, printing.duration(step.time_ns - start), step.detail) for step in fault.steps),
     )
     story.check(
         "touching it is a major fault: it is read back from the swap area",
@@ -93,9 +93,9 @@ async def verdict(story: Story, client: Client, space: Any, group: Any) -> None:
     story.equal(f"all {PAGES} pages come back with every byte intact", intact, PAGES)
     usage = await client.stub("mmu", services.GroupsStub).GetGroup(pb.GetGroupRequest(name=group.name))
     story.check(
-        f"the group {last(group.name)} never held more than its limit of {output.size(LIMIT_PAGES * PAGE)}",
+        f"the group {last(group.name)} never held more than its limit of {printing.size(LIMIT_PAGES * PAGE)}",
         0 < usage.peak_bytes <= LIMIT_PAGES * PAGE,
-        output.size(usage.peak_bytes),
+        printing.size(usage.peak_bytes),
     )
     memory = await client.stub("mmu", services.FramesStub).GetMemory(pb.GetMemoryRequest())
     story.show(

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from lamina_cli import home
-from lamina_cli.client import Client, client_of
+from lamina_cli.client import home
+from lamina_cli.client.client import Client, client_of
 from lamina_cli.demo import cluster, guest, pods
 from lamina_cli.demo.host import SWITCH
-from lamina_cli.stack import Progress, Settings, Sink, private_stack
-from lamina_cli.words import last
+from lamina_cli.output.enum_words import last
+from lamina_cli.stack.embedded import Progress, Settings, Sink, private_stack
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, LaminaError, Unavailable
 from lamina_kit.rpc import status
 
@@ -41,7 +41,7 @@ async def opened(name: str, settings: Settings, progress: Progress, sink: Sink |
             next_step="Leave --event-log away; each layer of a split stack has its own ListEvents.",
         )
     if name == SPLIT:
-        from lamina_cli.split import private_split
+        from lamina_cli.stack.split import private_split
 
         async with private_split(settings, progress) as split, split.client() as client:
             yield client

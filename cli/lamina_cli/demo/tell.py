@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from lamina_cli import span_tree
-from lamina_cli.client import Client, recorder
+from lamina_cli.client import span_tree
+from lamina_cli.client.client import Client, recorder
 from lamina_cli.demo import frames, guest, host, images, pods, swapping
 from lamina_cli.demo.story import Story
 from lamina_kit.telemetry import trace

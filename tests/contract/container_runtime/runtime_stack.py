@@ -16,7 +16,8 @@ from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
 from lamina.mmu.v1 import mmu_pb2_grpc
 from tests.virtual_time import clock_of_loop
 
-from lamina_cli.guests import compile_program
+from lamina_cli.guests.oci import Config, File, build_image
+from lamina_cli.guests.programs import compile_program
 from lamina_container_runtime.config import ContainerRuntimeConfig
 from lamina_container_runtime.server import ContainerRuntimeService
 from lamina_container_runtime.server import build as build_runtime
@@ -24,7 +25,6 @@ from lamina_hardware.config import HardwareConfig
 from lamina_hardware.server import build as build_hardware
 from lamina_kit.layer.service import Environment, Served, Service, local, serve
 from lamina_kit.layer.state import LayerState
-from lamina_kit.oci import Config, File, build_image
 from lamina_kit.rng import Rng
 from lamina_kit.rpc.channel import Channel, connect
 from lamina_mmu.config import MmuConfig

@@ -14,8 +14,8 @@ import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from tests.contract.container_runtime.runtime_stack import Stack, compile_test_program, image_of
 
+from lamina_cli.guests.oci import Config, File, build_image, build_layer, digest_of
 from lamina_kit.errors import LaminaError
-from lamina_kit.oci import Config, File, build_image, build_layer, digest_of
 from lamina_kit.rpc.status import rpc_error
 
 MOTD = File("etc/motd", b"welcome\n")

@@ -9,7 +9,7 @@ from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from lamina.mmu.v1 import mmu_pb2
 from tests.contract.container_runtime.runtime_stack import Stack, compile_test_program, image_of
 
-from lamina_kit.oci import Config, File, build_image
+from lamina_cli.guests.oci import Config, File, build_image
 
 RESIDENT = mmu_pb2.TranslateResponse.RESIDENCY_RAM
 FAULTS = (

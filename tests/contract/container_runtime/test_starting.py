@@ -9,7 +9,7 @@ import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from tests.contract.container_runtime.runtime_stack import Stack, compile_test_program, image_of
 
-from lamina_kit.oci import File
+from lamina_cli.guests.oci import File
 from lamina_kit.rpc.status import rpc_error
 
 WRITER = compile_test_program("writer")

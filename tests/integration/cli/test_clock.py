@@ -15,8 +15,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from lamina_cli.assets import asset
 from lamina_cli.demo import images
+from lamina_cli.guests.assets import asset
 from lamina_kit.gateway.log import canonical
 from lamina_kit.rpc.channel import connect
 from lamina_kit.rpc.status import rpc_error

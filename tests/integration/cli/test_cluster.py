@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.integration import manifests
 
-from lamina_cli.assets import asset
 from lamina_cli.demo import images
+from lamina_cli.guests.assets import asset
 
 READY_TRIES = 200
 

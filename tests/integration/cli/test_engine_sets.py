@@ -6,8 +6,8 @@ import pytest
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 from lamina.hypervisor.v1 import hypervisor_pb2_grpc as services
 
-from lamina_cli.layering import CALLS, layers_of
-from lamina_cli.stack import Settings, private_stack
+from lamina_cli.layers import CALLS, layers_of
+from lamina_cli.stack.embedded import Settings, private_stack
 from lamina_kit.engines import SETS, engines_of
 
 

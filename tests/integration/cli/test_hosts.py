@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lamina_cli.commands.up import addresses
+from lamina_cli.commands.stack.up import addresses
 from lamina_kit.errors import InvalidArgument
 
 MANIFEST = "examples/hello.yaml"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.integration.cli.conftest import Lamina
 
-from lamina_cli.assets import asset
+from lamina_cli.guests.assets import asset
 
 
 def test_a_stack_replays_as_this_process_does(up: Lamina) -> None:

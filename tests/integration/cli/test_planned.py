@@ -9,8 +9,8 @@ import grpc
 import pytest
 from google.protobuf.message_factory import GetMessageClass
 
-from lamina_cli.home import LAYERS
-from lamina_cli.stack import Stack, private_stack
+from lamina_cli.client.home import LAYERS
+from lamina_cli.stack.embedded import Stack, private_stack
 from lamina_kit.rpc import planned
 from lamina_kit.rpc.channel import connect
 from lamina_kit.rpc.status import rpc_error

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from lamina_cli import home
-from lamina_cli.assets import asset
+from lamina_cli.client import home
+from lamina_cli.guests.assets import asset
 
 SERVICES = {
     "hardware": "lamina.hardware.v1.Cpu",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.contract.container_runtime.runtime_stack import Stack
 
-from lamina_kit.oci import Config, File, build_image
+from lamina_cli.guests.oci import Config, File, build_image
 
 BUSYBOX = shutil.which("busybox")
 STATIC = BUSYBOX is not None and b"/ld-linux" not in Path(BUSYBOX).read_bytes()[:4096]

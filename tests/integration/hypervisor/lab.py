@@ -14,8 +14,8 @@ from lamina.hypervisor.v1 import hypervisor_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2_grpc
 from tests.virtual_time import clock_of_loop
 
-from lamina_cli.guest_kernel import compile as compile_kernel
-from lamina_cli.stack import builder
+from lamina_cli.guests.kernel import compile as compile_kernel
+from lamina_cli.stack.embedded import builder
 from lamina_hardware.config import HardwareConfig
 from lamina_hypervisor.config import HypervisorConfig
 from lamina_kit.layer.service import Environment, Service, local

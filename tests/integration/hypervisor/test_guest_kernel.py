@@ -184,7 +184,7 @@ async def test_the_guest_powers_itself_off(lab: Any) -> None:
 
 async def test_the_kernel_s_text_is_what_runs(lab: Any, tmp_path: Path) -> None:
     """Change a string in the sources, and the guest says the new one."""
-    from lamina_cli.guest_kernel import compile as compile_kernel
+    from lamina_cli.guests.kernel import compile as compile_kernel
 
     source = Path(__file__).parents[3] / "guests" / "kernel"
     for file in source.iterdir():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lamina_cli.stack import Settings, Stack
-from lamina_cli.virtual_run import run
+from lamina_cli.stack.embedded import Settings, Stack
+from lamina_cli.stack.virtual_run import run
 from lamina_kit.operations.metrics_text import render
 from lamina_kit.telemetry.metrics import merged
 

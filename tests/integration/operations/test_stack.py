@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import pytest
 
-from lamina_cli import home
-from lamina_cli.layering import CALLS
+from lamina_cli.client import home
+from lamina_cli.layers import CALLS
 
 
 class Eventually(Protocol):

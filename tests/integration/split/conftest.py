@@ -19,9 +19,9 @@ from lamina.hypervisor.v1 import hypervisor_pb2, hypervisor_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 from lamina.vswitch.v1 import vswitch_pb2, vswitch_pb2_grpc
 
-from lamina_cli.client import Client
-from lamina_cli.split import SplitStack
-from lamina_cli.stack import Settings
+from lamina_cli.client.client import Client
+from lamina_cli.stack.embedded import Settings
+from lamina_cli.stack.split import SplitStack
 from lamina_kit.rpc.status import rpc_error
 
 MEMORY = 256 << 20

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from lamina_cli import backoff, home
-from lamina_cli.child import Child, Command
+from lamina_cli.client import home
+from lamina_cli.stack import backoff
+from lamina_cli.stack.child import Child, Command
 from lamina_kit.errors import LaminaError
 
 Make = Callable[[str], Child]

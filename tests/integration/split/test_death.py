@@ -15,7 +15,7 @@ import pytest
 from lamina.hypervisor.v1 import hypervisor_pb2 as pb
 from tests.simulation.invariants import Inventory, inventory, no_orphans, pods_and_sandboxes
 
-from lamina_cli.layering import CALLS
+from lamina_cli.layers import CALLS
 from lamina_kit.rng import Rng
 
 

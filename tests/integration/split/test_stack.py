@@ -17,10 +17,10 @@ import pytest
 from tests.integration import manifests
 from tests.ports import take
 
-from lamina_cli import home
-from lamina_cli.home import LAYERS
-from lamina_cli.split import SplitStack
-from lamina_cli.stack import Settings
+from lamina_cli.client import home
+from lamina_cli.client.home import LAYERS
+from lamina_cli.stack.embedded import Settings
+from lamina_cli.stack.split import SplitStack
 from lamina_kit.layer.owner_session import REVISION
 from lamina_kit.rpc.channel import MAX_UNIX_PATH
 

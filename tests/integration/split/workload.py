@@ -15,12 +15,12 @@ from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 from lamina.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from tests.integration.manifests import hello
 
-from lamina_cli.client import Client
-from lamina_cli.commands.hypervisor import kernel_bytes, upload
-from lamina_cli.commands.image import send
+from lamina_cli.client.client import Client
 from lamina_cli.demo.cluster import is_ready
 from lamina_cli.demo.images import build
-from lamina_cli.objects import body
+from lamina_cli.guests.images import send
+from lamina_cli.guests.kernel import kernel_bytes, upload
+from lamina_cli.output.objects import body
 from lamina_kit.layer.owner_session import REVISION
 from lamina_kit.rng import Rng
 from lamina_kit.rpc.status import rpc_error

@@ -12,6 +12,7 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lamina_cli.guests.oci import Config, File, build_image, build_layer
 from lamina_container_runtime.domain import elf
 from lamina_container_runtime.domain.containers import log_line
 from lamina_container_runtime.domain.containers.log_line import LogLine
@@ -21,7 +22,6 @@ from lamina_container_runtime.io.images.archive import Archive
 from lamina_container_runtime.io.images.blobs import BlobStore
 from lamina_container_runtime.io.images.unpack import unpack
 from lamina_kit.errors import InvalidArgument, LaminaError
-from lamina_kit.oci import Config, File, build_image, build_layer
 from lamina_kit.paging import USER_END
 
 MINIMAL = bytes.fromhex(

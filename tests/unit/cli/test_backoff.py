@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_cli.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_DEATHS, STEADY_S, Backoff
+from lamina_cli.stack.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_DEATHS, STEADY_S, Backoff
 
 
 def test_pauses_double_up_to_a_limit() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from lamina.hardware.v1 import clock_pb2 as pb
 
-from lamina_cli.commands import clock
+from lamina_cli.commands.stack import clock
 
 HOUR = 3600 * 10**9
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from lamina_cli import doctor_kernel, doctor_tools
-from lamina_cli.commands import doctor
-from lamina_cli.machine import Finding, Machine
+from lamina_cli.commands.stack import doctor
+from lamina_cli.doctor import kernel, tools
+from lamina_cli.doctor.machine import Finding, Machine
 from lamina_hardware.io.kvm import abi
 
 V3 = "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3 avx avx2 bmi1 bmi2 f16c fma abm movbe xsave"
@@ -83,13 +83,13 @@ class Fake(Machine):
 )
 def test_processors(tmp_path: Path, flags: str, level: str, where: str) -> None:
     """A level counts only with all those below it."""
-    found = doctor_kernel.processor(Fake(tmp_path, {"/proc/cpuinfo": cpuinfo(flags)}))
+    found = kernel.processor(Fake(tmp_path, {"/proc/cpuinfo": cpuinfo(flags)}))
     assert found.state == "ok" and f", {level}, {where}" in found.found and found.found.startswith("2 × Some Processor")
 
 
 def test_another_architecture(tmp_path: Path) -> None:
     """Without the flags of x86 the model engines are what is left."""
-    found = doctor_kernel.processor(Fake(tmp_path, {"/proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 50\n"}))
+    found = kernel.processor(Fake(tmp_path, {"/proc/cpuinfo": "processor\t: 0\nBogoMIPS\t: 50\n"}))
     assert found.state == "limited" and "model" in found.next_step
 
 
@@ -108,7 +108,7 @@ def test_kinds_of_kvm(tmp_path: Path, flags: str, device: bool, state: str, told
     """Absent, of either vendor, nested, and modelled by the kernel."""
     files = {"/proc/cpuinfo": cpuinfo(flags), "/sys/module/kvm_intel/parameters/nested": "Y\n"}
     files |= {"/sys/module/kvm_amd/parameters/nested": "0\n"} | ({"/dev/kvm": ""} if device else {})
-    found = doctor_kernel.kvm(Fake(tmp_path, files))
+    found = kernel.kvm(Fake(tmp_path, files))
     assert found.state == state and told in found.found and step in found.next_step
 
 
@@ -116,10 +116,10 @@ def test_kvm_that_cannot_be_used(tmp_path: Path) -> None:
     """A device without the right to it, and one that answers otherwise than KVM does."""
     machine = Fake(tmp_path, {"/proc/cpuinfo": cpuinfo("vmx"), "/dev/kvm": ""})
     machine.cannot_open = {"/dev/kvm": "Permission denied"}
-    found = doctor_kernel.kvm(machine)
+    found = kernel.kvm(machine)
     assert found.state == "limited" and "Permission denied" in found.found and "usermod" in found.next_step
     machine.cannot_open, machine.api = {}, -1
-    assert "API version -1" in doctor_kernel.kvm(machine).found
+    assert "API version -1" in kernel.kvm(machine).found
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_layouts_of_cgroups(
     files = {"/proc/self/mountinfo": mounts, "/proc/self/cgroup": own}
     machine = Fake(tmp_path, files | {f"/sys/fs/cgroup{folder}/cgroup.controllers": controllers})
     machine.may_write = may_write
-    found = doctor_kernel.cgroups(machine)
+    found = kernel.cgroups(machine)
     assert found.state == state and told in found.found
     assert bool(found.next_step) is (state != "ok")
 
@@ -166,24 +166,24 @@ def test_layouts_of_cgroups(
 def test_namespaces(tmp_path: Path, settings: dict[str, str], state: str, told: str) -> None:
     """Each of the three ways in which distributions keep user namespaces from users is seen."""
     files = {f"/proc/self/ns/{name}": "" for name in NAMESPACES} | settings
-    found = doctor_kernel.namespaces(Fake(tmp_path, files))
+    found = kernel.namespaces(Fake(tmp_path, files))
     assert found.state == state and told in found.found
 
 
 def test_a_kernel_without_namespaces(tmp_path: Path) -> None:
     """What is lacking is named."""
-    found = doctor_kernel.namespaces(Fake(tmp_path, {f"/proc/self/ns/{name}": "" for name in NAMESPACES[:-2]}))
+    found = kernel.namespaces(Fake(tmp_path, {f"/proc/self/ns/{name}": "" for name in NAMESPACES[:-2]}))
     assert found.state == "missing" and "user, uts" in found.found
 
 
 def test_overlayfs_and_tap(tmp_path: Path) -> None:
     """Both are there, or what loads them is said."""
     bare = Fake(tmp_path / "bare", {"/proc/filesystems": "nodev\tproc\n\text4\nnodev\toverlayx\n"})
-    assert doctor_kernel.overlayfs(bare).state == "missing" and "modprobe" in doctor_kernel.tap(bare).next_step
+    assert kernel.overlayfs(bare).state == "missing" and "modprobe" in kernel.tap(bare).next_step
     full = Fake(tmp_path / "full", {"/proc/filesystems": "nodev\tproc\nnodev\toverlay\n", "/dev/net/tun": ""})
-    assert (doctor_kernel.overlayfs(full).state, doctor_kernel.tap(full).state) == ("ok", "ok")
+    assert (kernel.overlayfs(full).state, kernel.tap(full).state) == ("ok", "ok")
     full.cannot_open = {"/dev/net/tun": "Operation not permitted"}
-    assert doctor_kernel.tap(full).state == "limited"
+    assert kernel.tap(full).state == "limited"
 
 
 VERSIONS = json.dumps({"Client": {"Version": "26.1"}, "Server": {"Version": "26.1"}})
@@ -214,7 +214,7 @@ def test_docker(tmp_path: Path, installed: dict[str, tuple[int, str]], state: st
     """Absent, silent, without a daemon, in part and whole."""
     machine = Fake(tmp_path, {})
     machine.installed = installed
-    found = doctor_tools.docker(machine)
+    found = tools.docker(machine)
     assert found.state == state and told in found.found
 
 
@@ -222,10 +222,10 @@ def test_tools_of_others(tmp_path: Path) -> None:
     """A tool tells its version in its first line; one that fails is limited; one that is absent says how to get it."""
     machine = Fake(tmp_path, {})
     machine.installed = {"tshark --version": (0, "TShark 4.4\nmore"), "qemu-img --version": (127, "no libfoo")}
-    assert doctor_tools.tool(machine, "tshark").found == "TShark 4.4"
-    assert doctor_tools.tool(machine, "qemu-img").state == "limited"
-    for name in doctor_tools.TOOLS:
-        found = doctor_tools.tool(Fake(tmp_path, {}), name)
+    assert tools.tool(machine, "tshark").found == "TShark 4.4"
+    assert tools.tool(machine, "qemu-img").state == "limited"
+    for name in tools.TOOLS:
+        found = tools.tool(Fake(tmp_path, {}), name)
         assert found.state == "missing" and "install" in found.next_step and found.purpose
 
 
@@ -233,14 +233,14 @@ def test_who_has_the_ports(tmp_path: Path) -> None:
     """Another program is named with its process, a stack of ours by its name, another user's process as that."""
     line = "   0: 0100007F:C384 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 777 1 0 100\n"
     machine = Fake(tmp_path, {"/proc/net/tcp": "header\n" + line, "/proc/42/comm": "nginx\n"})
-    assert doctor_tools.ports(machine, {}).found == "free"
+    assert tools.ports(machine, {}).found == "free"
     machine.taken = (50052,)
-    assert "another user" in doctor_tools.ports(machine, {}).found
+    assert "another user" in tools.ports(machine, {}).found
     (tmp_path / "proc/42/fd").mkdir()
     os.symlink("socket:[777]", tmp_path / "proc/42/fd/5")
-    found = doctor_tools.ports(machine, {})
+    found = tools.ports(machine, {})
     assert found.state == "limited" and "50052 by nginx (process 42)" in found.found and "--port" in found.next_step
-    ours = doctor_tools.ports(machine, {42: "default"})
+    ours = tools.ports(machine, {42: "default"})
     assert ours.state == "ok" and "stack default" in ours.found
 
 
@@ -248,14 +248,14 @@ def test_limits_and_room(tmp_path: Path) -> None:
     """Little shared memory and few files limit; without a limit there is none."""
     machine = Fake(tmp_path, {"/dev/shm/x": ""})
     machine.may_write = ("/dev/shm",)
-    assert doctor_tools.shared_memory(machine).state == "ok"
+    assert tools.shared_memory(machine).state == "ok"
     machine.space = (64 << 20, 64 << 20)
-    small = doctor_tools.shared_memory(machine)
+    small = tools.shared_memory(machine)
     assert small.state == "limited" and "64 MiB" in small.found and "--shm-size" in small.next_step
     machine.limits = (256, 4096)
-    assert doctor_tools.open_files(machine).state == "limited" and "256" in doctor_tools.open_files(machine).found
+    assert tools.open_files(machine).state == "limited" and "256" in tools.open_files(machine).found
     machine.limits = (-1, -1)
-    assert doctor_tools.open_files(machine).state == "ok"
+    assert tools.open_files(machine).state == "ok"
 
 
 def test_folders(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_folders(tmp_path: Path) -> None:
     machine.may_write = ("/data/me",)
 
     def look(path: str) -> Finding:
-        return doctor_tools.folder(machine, "state folder", Path(path), "state", "Choose another.", required=True)
+        return tools.folder(machine, "state folder", Path(path), "state", "Choose another.", required=True)
 
     assert look("/data/me/.local/state/lamina").state == "ok"
     assert look("/data/me/file/lamina").state == "missing"

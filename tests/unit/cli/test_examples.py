@@ -8,8 +8,9 @@ import shlex
 import pytest
 
 from lamina_cli import main
-from lamina_cli.commands import hardware_examples, vswitch_examples
-from lamina_cli.verbs import Verbs
+from lamina_cli.commands.hardware import examples as hardware_examples
+from lamina_cli.commands.vswitch import examples as vswitch_examples
+from lamina_cli.input.verbs import Verbs
 
 WORDS = {"vswitch": vswitch_examples.EXAMPLES, "hardware": hardware_examples.EXAMPLES}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lamina_cli.assets import asset
-from lamina_cli.guests import compile_program
+from lamina_cli.guests.assets import asset
+from lamina_cli.guests.programs import compile_program
 from lamina_kit.errors import InvalidArgument, NotFound
 
 

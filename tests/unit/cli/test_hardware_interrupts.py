@@ -9,8 +9,8 @@ import pytest
 from lamina.common.v1 import handle_pb2
 from lamina.hardware.v1 import hardware_pb2, interrupts_pb2
 
-from lamina_cli.client import Client
-from lamina_cli.commands.hardware_interrupts import apics, routes
+from lamina_cli.client.client import Client
+from lamina_cli.commands.hardware.interrupts import apics, routes
 from lamina_kit.errors import NotFound
 
 

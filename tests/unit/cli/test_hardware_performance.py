@@ -10,9 +10,9 @@ import pytest
 from lamina.common.v1 import access_pb2, handle_pb2
 from lamina.hardware.v1 import hardware_pb2, performance_pb2, topology_pb2
 
-from lamina_cli.client import Client
-from lamina_cli.commands.hardware_machine import topology
-from lamina_cli.commands.hardware_performance import counters, tlb, walk
+from lamina_cli.client.client import Client
+from lamina_cli.commands.hardware.machine import topology
+from lamina_cli.commands.hardware.performance import counters, tlb, walk
 
 COUNTERS = performance_pb2.PerformanceCounters(
     instructions=12345,

@@ -10,8 +10,8 @@ import pytest
 from lamina.common.v1 import handle_pb2
 from lamina.hardware.v1 import exit_controls_pb2, hardware_pb2, registers_pb2
 
-from lamina_cli.client import Client
-from lamina_cli.commands.hardware_registers import controls, registers
+from lamina_cli.client.client import Client
+from lamina_cli.commands.hardware.registers import controls, registers
 from lamina_kit.errors import NotFound
 
 REGISTERS = registers_pb2.Registers(

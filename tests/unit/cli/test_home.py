@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina_cli import home
+from lamina_cli.client import home
 from lamina_kit.errors import DataLoss, FailedPrecondition, InvalidArgument
 
 

@@ -12,7 +12,8 @@ from lamina_cli import main
 
 def test_every_word_has_a_module() -> None:
     """Each command's parser can be built."""
-    for word, _ in main.COMMANDS:
+    for module, _ in main.COMMANDS:
+        word = module.rpartition(".")[2]
         parser = main.build_parser([word])
         assert word in parser.format_help()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lamina_cli.commands.mmu_spaces import page
+from lamina_cli.commands.mmu.spaces import page
 
 
 def test_a_word_says_where_a_page_is_and_its_bits() -> None:

@@ -16,13 +16,12 @@ import numpy as np
 import pytest
 import zstandard
 
-from lamina_cli import trace_files
-from lamina_cli.assets import asset
-from lamina_cli.commands import mmu_replay
-from lamina_cli.drawing import chart, png, svg
-from lamina_cli.drawing.glyphs import GLYPHS
+from lamina_cli.commands.mmu import replay, trace_files
+from lamina_cli.commands.mmu.trace_files import Source
+from lamina_cli.guests.assets import asset
 from lamina_cli.main import main
-from lamina_cli.trace_files import Source
+from lamina_cli.output.drawing import chart, png, svg
+from lamina_cli.output.drawing.glyphs import GLYPHS
 
 BELADY = [1, 2, 3, 4, 1, 2, 5, 1, 2, 3, 4, 5]
 RAW = b"".join((page * 4096).to_bytes(8, "little") for page in BELADY)
@@ -157,20 +156,20 @@ def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_tlbs_are_short_to_write(text: str, levels: tuple[int, ...]) -> None:
     """Ways that are left out are the usual ones, or the most below them that divide the entries."""
-    assert mmu_replay.tlb(text) == levels
+    assert replay.tlb(text) == levels
 
 
 @pytest.mark.parametrize("text", ["0", "0:4", "-1", "0,1536"])
 def test_a_tlb_has_entries(text: str) -> None:
     """No entries are not taken for the usual ones."""
     with pytest.raises(argparse.ArgumentTypeError):
-        mmu_replay.tlb(text)
+        replay.tlb(text)
 
 
 def test_three_levels_are_too_many() -> None:
     """A TLB has two."""
     with pytest.raises(argparse.ArgumentTypeError):
-        mmu_replay.tlb("1,2,3")
+        replay.tlb("1,2,3")
 
 
 def test_a_head_that_is_not_compressed_so_is_seen_as_addresses() -> None:

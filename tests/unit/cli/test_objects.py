@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lamina_cli import objects
+from lamina_cli.output import objects
 from lamina_kit.errors import InvalidArgument
 
 

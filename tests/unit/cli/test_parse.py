@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from lamina_cli import parse
+from lamina_cli.input import parse
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from lamina_cli import recording, virtual_stack
-from lamina_cli.home import LAYERS
+from lamina_cli.client.home import LAYERS
 from lamina_cli.main import main
-from lamina_cli.stack import Settings
+from lamina_cli.stack import recording, virtual_stack
+from lamina_cli.stack.embedded import Settings
 from lamina_kit.errors import DataLoss, FailedPrecondition
 from lamina_kit.gateway.gateway import Gateway
 from lamina_kit.gateway.log import Header

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lamina_cli import home, remains
+from lamina_cli.client import home
+from lamina_cli.stack import leftovers
 from lamina_kit.errors import FailedPrecondition
 
 
@@ -32,19 +33,19 @@ def test_nothing_is_waited_for_where_nothing_is_left(sleeper: subprocess.Popen[b
     ticks = home.start_ticks(sleeper.pid)
     other = {"pid": sleeper.pid, "start_ticks": ticks - 1}
     never = {"pid": 0, "start_ticks": -1}
-    assert remains.left(record(mmu=other, vswitch=never)) == []
+    assert leftovers.left(record(mmu=other, vswitch=never)) == []
     sleeper.kill()
     sleeper.wait()
-    remains.wait_out(record(mmu={"pid": sleeper.pid, "start_ticks": ticks}))
-    remains.wait_out(None)
+    leftovers.wait_out(record(mmu={"pid": sleeper.pid, "start_ticks": ticks}))
+    leftovers.wait_out(None)
 
 
 def test_what_does_not_end_is_named(sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """After the wait the processes and what ends them are told."""
-    monkeypatch.setattr(remains, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(leftovers, "PATIENCE_SECONDS", 0.0)
     own = {"pid": sleeper.pid, "start_ticks": home.start_ticks(sleeper.pid)}
     with pytest.raises(FailedPrecondition) as caught:
-        remains.wait_out(record(mmu=own))
+        leftovers.wait_out(record(mmu=own))
     assert caught.value.reason == "STACK_STILL_STOPS"
     assert f"kill -9 {sleeper.pid}" in caught.value.next_step
 
@@ -52,4 +53,4 @@ def test_what_does_not_end_is_named(sleeper: subprocess.Popen[bytes], monkeypatc
 def test_a_process_is_known_by_more_than_its_number() -> None:
     """The test's own process is left of a record that names it with its start."""
     own = {"pid": os.getpid(), "start_ticks": home.start_ticks(os.getpid())}
-    assert remains.left(record(mmu=own)) == [os.getpid()]
+    assert leftovers.left(record(mmu=own)) == [os.getpid()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lamina.common.v1 import layer_pb2
 
-from lamina_cli import span_tree
+from lamina_cli.client import span_tree
 
 
 def make_span(span_id: str, parent: str, layer: str, name: str, start: int = 0) -> layer_pb2.Span:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lamina_cli import home
-from lamina_cli.commands.status import known_process, missing
+from lamina_cli.client import home
+from lamina_cli.commands.stack.status import known_process, missing
 
 SAID = "Port 50052 is in use."
 

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from lamina_cli import home
+from lamina_cli.client import home
 from lamina_cli.demo.target import COMPOSE, SPLIT, opened, published
-from lamina_cli.stack import Settings
+from lamina_cli.stack.embedded import Settings
 from lamina_kit.errors import InvalidArgument, Unavailable
 
 

@@ -6,8 +6,8 @@ import argparse
 
 import pytest
 
-from lamina_cli.commands import vswitch_frames
-from lamina_cli.commands.vswitch_frames import frame_bytes, frame_of
+from lamina_cli.commands.vswitch import frames
+from lamina_cli.commands.vswitch.frames import frame_bytes, frame_of
 from lamina_kit.errors import InvalidArgument
 from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
 from lamina_net.packets.address import BROADCAST_MAC
@@ -30,7 +30,7 @@ def made(*words: str) -> ethernet.Frame:
 def typed(*words: str) -> bytes:
     """Returns the bytes of a command line."""
     parser = argparse.ArgumentParser()
-    vswitch_frames.configure(parser)
+    frames.configure(parser)
     return frame_of(parser.parse_args(words))
 
 

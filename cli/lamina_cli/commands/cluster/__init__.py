@@ -1,0 +1,1 @@
+"""Words about objects of the cluster, which go to the orchestrator."""

@@ -1,0 +1,1 @@
+"""The verbs of `lamina hardware`, a module a kind of part."""

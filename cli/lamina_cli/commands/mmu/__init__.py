@@ -1,0 +1,1 @@
+"""The verbs of `lamina mmu`, a module a kind of object, and the files and tables of replays."""

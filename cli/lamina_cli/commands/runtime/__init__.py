@@ -1,0 +1,1 @@
+"""Words about containers and images, which go to the container runtime."""

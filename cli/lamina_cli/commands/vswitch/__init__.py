@@ -1,0 +1,1 @@
+"""The verbs of `lamina vswitch`, a module a kind of object."""

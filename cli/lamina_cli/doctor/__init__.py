@@ -1,0 +1,1 @@
+"""What `lamina doctor` looks at on this machine, and the questions that it asks."""

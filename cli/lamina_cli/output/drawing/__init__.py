@@ -1,0 +1,1 @@
+"""Charts as primitives on a canvas, and the formats that they are drawn in."""
