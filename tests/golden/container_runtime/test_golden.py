@@ -6,13 +6,13 @@ import hashlib
 import struct
 from pathlib import Path
 
+from lamina_cli.guests.oci import Config, File, build_image
 from lamina_container_runtime.domain.elf import Program, Segment
 from lamina_container_runtime.engines.model.kernel.files.credentials import Credentials
 from lamina_container_runtime.engines.model.kernel.files.inode import FileInode, FileSystem
 from lamina_container_runtime.engines.model.kernel.processes.loader import Executable, stack_image
 from lamina_container_runtime.engines.model.kernel.processes.registers import start, user_cpuid
 from lamina_kit.bus.run_page import GPR_NAMES, SEGMENT_NAMES, RunPage
-from lamina_kit.oci import Config, File, build_image
 
 FOLDER = Path(__file__).parent
 
