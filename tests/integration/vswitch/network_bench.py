@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
-import pytest
 from lamina.vswitch.v1 import networks_pb2 as nets
 from lamina.vswitch.v1 import networks_pb2_grpc as nets_rpc
 from lamina.vswitch.v1 import vswitch_pb2 as pb
 from tests.integration.vswitch.guest import Guest
-
-from lamina_kit.rpc import status
 
 SWITCH = "hosts/h1/switches/s1"
 LAN = "hosts/h1/networks/lan"
@@ -64,10 +60,3 @@ class NetworkBench:
         """Return the drops of a port by reason."""
         counters = await self.running.ports.GetPortCounters(pb.GetPortCountersRequest(port=port))
         return {pb.DropReason.Name(drop.reason).removeprefix("DROP_REASON_"): drop.frames for drop in counters.drops}
-
-
-async def refusal(call: Any) -> tuple[str, str]:
-    """Return code and reason with which a call fails."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value.code().name, status.rpc_error(caught.value).reason

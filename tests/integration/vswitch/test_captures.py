@@ -11,8 +11,7 @@ from lamina.vswitch.v1 import captures_pb2 as pb
 from lamina.vswitch.v1 import captures_pb2_grpc as rpc
 from lamina.vswitch.v1 import vswitch_pb2
 from tests import pcapng_reader
-
-from lamina_kit.rpc import status
+from tests.integration.vswitch.refusals import refusal
 
 A = bytes.fromhex("020000000001")
 B = bytes.fromhex("020000000002")
@@ -76,14 +75,6 @@ async def lan(start: Any, device: Any) -> Any:
         port = await running.ports.CreatePort(vswitch_pb2.CreatePortRequest(parent=SWITCH, port_id=name))
         devices.append(await device(running.ports, port.handle).plug_in())
     return running, *devices
-
-
-async def reason_of(call: Any) -> tuple[str, str]:
-    """Return with which code and reason a call fails."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async with asyncio.timeout(10):
-            await call
-    return caught.value.code().name, status.rpc_error(caught.value).reason
 
 
 async def test_a_capture_is_a_file_from_its_first_message(lan: Any, manual_clock: Any) -> None:
@@ -196,7 +187,7 @@ async def test_what_a_capture_cannot_be_is_refused(lan: Any) -> None:
     ]
     for options, expected in wrong:
         request = pb.CaptureFramesRequest(**{"switch": SWITCH, **options})
-        assert await reason_of(rpc.CapturesStub(running.channel).CaptureFrames(request).read()) == expected, options
+        assert await refusal(rpc.CapturesStub(running.channel).CaptureFrames(request).read()) == expected, options
 
 
 async def test_the_65th_capture_is_refused_until_another_ends(lan: Any, eventually: Any) -> None:
@@ -205,7 +196,7 @@ async def test_the_65th_capture_is_refused_until_another_ends(lan: Any, eventual
     readers = [Reader(running) for _ in range(64)]
     for reader in readers:
         await reader.more()
-    assert await reason_of(Reader(running).more()) == ("RESOURCE_EXHAUSTED", "CAPTURE_LIMIT")
+    assert await refusal(Reader(running).more()) == ("RESOURCE_EXHAUSTED", "CAPTURE_LIMIT")
     readers[0].call.cancel()
     captures = running.service._watchers.captures
     await eventually(lambda: len(captures._running) == 63, "the capture is gone")
@@ -235,10 +226,10 @@ async def test_a_capture_ends_with_its_switch_and_with_the_service(lan: Any) -> 
     await b.receive(1)
     delete = vswitch_pb2.DeleteSwitchRequest(name=SWITCH, force=True)
     await running.switches.DeleteSwitch(delete)
-    assert await reason_of(reader.rest()) == ("ABORTED", "SWITCH_DELETED")
+    assert await refusal(reader.rest()) == ("ABORTED", "SWITCH_DELETED")
     assert len(reader.file().packets) == 2 and len(reader.file().statistics) == 2
     await running.switches.CreateSwitch(vswitch_pb2.CreateSwitchRequest(switch_id="s1"))
     reader = Reader(running)
     await reader.more()
     running.service._watchers.stop()
-    assert await reason_of(reader.rest()) == ("UNAVAILABLE", "SERVICE_STOPPING")
+    assert await refusal(reader.rest()) == ("UNAVAILABLE", "SERVICE_STOPPING")

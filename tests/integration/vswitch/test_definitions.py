@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from lamina.common.v1 import layer_pb2
 from lamina.vswitch.v1 import vswitch_pb2 as pb
+from tests.integration.vswitch.refusals import refusal
 
 from lamina_kit.clock import RealClock
 from lamina_kit.layer.owner_session import OwnerSession
 from lamina_kit.layer.service import local
 from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.rpc import status
 from lamina_vswitch.config import VswitchConfig
 
 SWITCH = "hosts/h1/switches/s1"
@@ -36,13 +35,6 @@ async def make(running: Any) -> None:
     await running.ports.CreatePort(
         pb.CreatePortRequest(parent=SWITCH, port_id="p1", port=pb.Port(port_group=GROUP), request_id="one")
     )
-
-
-async def refusal(call: Any) -> tuple[str, str]:
-    """Return code and reason with which a call fails."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value.code().name, status.rpc_error(caught.value).reason
 
 
 async def test_a_switch_lives(start: Any) -> None:

@@ -11,7 +11,8 @@ from lamina.vswitch.v1 import captures_pb2 as pb
 from lamina.vswitch.v1 import captures_pb2_grpc as rpc
 from lamina.vswitch.v1 import networks_pb2 as nets
 from lamina.vswitch.v1 import vswitch_pb2
-from tests.integration.vswitch.network_bench import LAN, SWITCH, NetworkBench, refusal
+from tests.integration.vswitch.network_bench import LAN, SWITCH, NetworkBench
+from tests.integration.vswitch.refusals import refusal
 
 from lamina_net.packets import arp, ethernet, icmp, ipv4, udp
 from lamina_net.packets.address import BROADCAST, BROADCAST_MAC

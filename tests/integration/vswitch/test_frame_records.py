@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-import grpc
 import pytest
 from lamina.vswitch.v1 import captures_pb2 as pb
 from lamina.vswitch.v1 import captures_pb2_grpc as rpc
 from lamina.vswitch.v1 import vswitch_pb2
-
-from lamina_kit.rpc import status
+from tests.integration.vswitch.refusals import refusal
 
 A = bytes.fromhex("020000000001")
 B = bytes.fromhex("020000000002")
@@ -48,14 +45,6 @@ async def send(device: Any, *frames: bytes) -> None:
     device.send(frames)
     while not (await device.next()).completion.frames:
         pass
-
-
-async def reason_of(call: Any) -> tuple[str, str]:
-    """Return with which code and reason a call fails."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async with asyncio.timeout(10):
-            await call
-    return caught.value.code().name, status.rpc_error(caught.value).reason
 
 
 async def test_records_tell_the_rules_of_frames_that_passed(lan: Any, manual_clock: Any) -> None:
@@ -113,7 +102,7 @@ async def test_bad_questions_about_records_are_refused(lan: Any) -> None:
     ]
     for fields, expected in wrong:
         request = pb.ListFrameRecordsRequest(**{"parent": SWITCH, **fields})
-        assert await reason_of(captures.ListFrameRecords(request)) == expected, fields
+        assert await refusal(captures.ListFrameRecords(request)) == expected, fields
 
 
 async def test_counters_of_all_ports_and_of_all_vlans(lan: Any) -> None:
@@ -146,4 +135,4 @@ async def test_counters_of_all_ports_and_of_all_vlans(lan: Any) -> None:
         )
         assert len(answer.ports) + len(answer.vlans) == 1 and not answer.next_page_token
         unknown = pb.ListCountersRequest(parent="hosts/h1/switches/zz", by_vlan=by_vlan)
-        assert await reason_of(captures.ListCounters(unknown)) == ("NOT_FOUND", "SWITCH_UNKNOWN")
+        assert await refusal(captures.ListCounters(unknown)) == ("NOT_FOUND", "SWITCH_UNKNOWN")

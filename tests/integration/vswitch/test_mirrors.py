@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-import grpc
 import pytest
 from lamina.vswitch.v1 import captures_pb2 as pb
 from lamina.vswitch.v1 import captures_pb2_grpc as rpc
 from lamina.vswitch.v1 import vswitch_pb2
-
-from lamina_kit.rpc import status
+from tests.integration.vswitch.refusals import refusal
 
 A = bytes.fromhex("020000000001")
 B = bytes.fromhex("020000000002")
@@ -69,14 +66,6 @@ class Lan:
 async def lan(start: Any, device: Any) -> Lan:
     """Returns the switch of this file."""
     return await Lan(await start()).fill(device)
-
-
-async def reason_of(call: Any) -> tuple[str, str]:
-    """Return with which code and reason a call fails."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async with asyncio.timeout(10):
-            await call
-    return caught.value.code().name, status.rpc_error(caught.value).reason
 
 
 async def test_copies_go_beside_the_frames(lan: Lan) -> None:
@@ -154,10 +143,10 @@ async def test_mirrors_survive_a_restart_and_go_with_their_ports(lan: Lan, start
     assert list(found.source_ports) == [f"{PORTS}/a"]
     await again.running.ports.DeletePort(vswitch_pb2.DeletePortRequest(name=f"{PORTS}/m"))
     unknown = ("NOT_FOUND", "MIRROR_UNKNOWN")
-    assert await reason_of(again.stub.GetMirror(pb.GetMirrorRequest(name=made.name))) == unknown
+    assert await refusal(again.stub.GetMirror(pb.GetMirrorRequest(name=made.name))) == unknown
     await again.running.stop()
     third = Lan(await start())
-    assert await reason_of(third.stub.GetMirror(pb.GetMirrorRequest(name=made.name))) == unknown
+    assert await refusal(third.stub.GetMirror(pb.GetMirrorRequest(name=made.name))) == unknown
 
 
 async def test_a_port_that_joins_a_source_group_is_mirrored(lan: Lan) -> None:
@@ -206,10 +195,10 @@ async def test_what_a_mirror_cannot_be_is_refused(lan: Lan) -> None:
         ({"source_ports": [a], "filter": "("}, ("INVALID_ARGUMENT", "FILTER_MALFORMED")),
     ]
     for fields, expected in wrong:
-        assert await reason_of(lan.mirror(**{"name": "second", **fields})) == expected, fields
+        assert await refusal(lan.mirror(**{"name": "second", **fields})) == expected, fields
     names = pb.GetMirrorRequest(name=f"{SWITCH}/mirrors/none"), pb.DeleteMirrorRequest(name=f"{SWITCH}/mirrors/none")
     for call in (lan.stub.GetMirror(names[0]), lan.stub.DeleteMirror(names[1])):
-        assert await reason_of(call) == ("NOT_FOUND", "MIRROR_UNKNOWN")
+        assert await refusal(call) == ("NOT_FOUND", "MIRROR_UNKNOWN")
 
 
 async def test_mirrors_are_listed_in_pages_and_at_most_16(lan: Lan) -> None:
@@ -217,7 +206,7 @@ async def test_mirrors_are_listed_in_pages_and_at_most_16(lan: Lan) -> None:
     for number in range(16):
         await lan.mirror(f"m{number:02}", source_ports=[f"{PORTS}/a"])
     limit = ("RESOURCE_EXHAUSTED", "MIRROR_LIMIT")
-    assert await reason_of(lan.mirror("one-more", source_ports=[f"{PORTS}/a"])) == limit
+    assert await refusal(lan.mirror("one-more", source_ports=[f"{PORTS}/a"])) == limit
     names, token = [], ""
     while True:
         request = pb.ListMirrorsRequest(parent=SWITCH, page_size=7, page_token=token)
@@ -228,9 +217,9 @@ async def test_mirrors_are_listed_in_pages_and_at_most_16(lan: Lan) -> None:
             break
     assert names == [f"m{number:02}" for number in range(16)]
     unknown = pb.ListMirrorsRequest(parent="hosts/h1/switches/zz")
-    assert await reason_of(lan.stub.ListMirrors(unknown)) == ("NOT_FOUND", "SWITCH_UNKNOWN")
+    assert await refusal(lan.stub.ListMirrors(unknown)) == ("NOT_FOUND", "SWITCH_UNKNOWN")
     bad = pb.ListMirrorsRequest(parent=SWITCH, page_token="!")
-    assert await reason_of(lan.stub.ListMirrors(bad)) == ("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")
+    assert await refusal(lan.stub.ListMirrors(bad)) == ("INVALID_ARGUMENT", "PAGE_TOKEN_INVALID")
 
 
 async def test_a_loop_of_others_is_no_reason_against_a_mirror(lan: Lan) -> None:

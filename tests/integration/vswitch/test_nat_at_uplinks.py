@@ -13,7 +13,7 @@ from lamina.vswitch.v1 import uplinks_pb2
 from lamina.vswitch.v1 import vswitch_pb2 as vs
 from tests.integration.vswitch.conftest import Starter
 from tests.integration.vswitch.outside_bench import FAR, NAT, OUTSIDE, PEER, U1, OutsideBench, address
-from tests.integration.vswitch.uplink_bench import refusal
+from tests.integration.vswitch.refusals import refusal
 from tests.virtual_time import clock_of_loop
 
 from lamina_net.packets import icmp, ipv4, udp

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from lamina.vswitch.v1 import networks_pb2 as nets
 from lamina.vswitch.v1 import vswitch_pb2 as pb
-from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench, refusal
+from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench
+from tests.integration.vswitch.refusals import refusal
 
 A, AAAA, CNAME, SRV, PTR = (
     nets.DnsRecord.TYPE_A,

@@ -8,7 +8,8 @@ import pytest
 from lamina.vswitch.v1 import networks_pb2 as nets
 from lamina.vswitch.v1 import policies_pb2, policies_pb2_grpc, uplinks_pb2
 from lamina.vswitch.v1 import vswitch_pb2 as pb
-from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench, refusal
+from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench
+from tests.integration.vswitch.refusals import refusal
 
 from lamina_kit.errors import Unavailable
 from lamina_net.packets.address import format_address

@@ -8,7 +8,8 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from lamina.vswitch.v1 import networks_pb2 as nets
 from lamina.vswitch.v1 import vswitch_pb2 as pb
-from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench, refusal
+from tests.integration.vswitch.network_bench import LAN, SECOND_NS, SWITCH, NetworkBench
+from tests.integration.vswitch.refusals import refusal
 
 from lamina_vswitch.config import VswitchConfig
 

@@ -17,9 +17,10 @@ from lamina.vswitch.v1 import vswitch_pb2 as vs
 from tests.integration.vswitch.conftest import Starter
 from tests.integration.vswitch.nic_world import Hardware, NicBench
 from tests.integration.vswitch.outside_bench import OUTSIDE, OutsideBench
+from tests.integration.vswitch.refusals import refusal
 from tests.integration.vswitch.ring_device import RingDevice
 from tests.integration.vswitch.test_devices import HEADER
-from tests.integration.vswitch.uplink_bench import BROADCAST, frame, mac, refusal
+from tests.integration.vswitch.uplink_bench import BROADCAST, frame, mac
 from tests.offload_frames import packet
 from tests.virtual_time import clock_of_loop
 

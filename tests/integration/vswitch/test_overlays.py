@@ -13,7 +13,8 @@ from lamina.vswitch.v1 import networks_pb2, networks_pb2_grpc, uplinks_pb2, upli
 from lamina.vswitch.v1 import overlays_pb2 as pb
 from lamina.vswitch.v1 import overlays_pb2_grpc as rpc
 from lamina.vswitch.v1 import vswitch_pb2 as vs
-from tests.integration.vswitch.uplink_bench import BROADCAST, frame, mac, refusal
+from tests.integration.vswitch.refusals import refusal
+from tests.integration.vswitch.uplink_bench import BROADCAST, frame, mac
 
 from lamina_vswitch.domain.overlay.tunnel import Tunnel
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from lamina.common.v1 import layer_pb2
@@ -12,8 +11,8 @@ from lamina.vswitch.v1 import networks_pb2 as nets
 from lamina.vswitch.v1 import networks_pb2_grpc, policies_pb2_grpc, uplinks_pb2
 from lamina.vswitch.v1 import policies_pb2 as pol
 from lamina.vswitch.v1 import vswitch_pb2 as pb
+from tests.integration.vswitch.refusals import refusal
 
-from lamina_kit.rpc import status
 from lamina_vswitch.domain.policy.loops import LoopWatch
 from lamina_vswitch.domain.switch.topology import ShutReason
 
@@ -44,13 +43,6 @@ async def make(running: Any, vlan: int = 0) -> Any:
         port = pb.Port(port_group=GROUP)
         await running.ports.CreatePort(pb.CreatePortRequest(parent=SWITCH, port_id=name, port=port))
     return stub(running)
-
-
-async def refusal(call: Any) -> tuple[str, str]:
-    """Return code and reason with which a call fails."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value.code().name, status.rpc_error(caught.value).reason
 
 
 async def set_group(policies: Any, paths: list[str] | None = None, **parts: Any) -> Any:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from lamina.vswitch.v1 import translations_pb2 as pb
 from tests.integration.vswitch.nat_bench import LOOPBACK, NatBench
-from tests.integration.vswitch.network_bench import LAN, refusal
+from tests.integration.vswitch.network_bench import LAN
+from tests.integration.vswitch.refusals import refusal
 
 from lamina_kit.clock import RealClock
 from lamina_net.packets import ipv4, udp

@@ -10,7 +10,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from lamina.vswitch.v1 import networks_pb2, networks_pb2_grpc
 from lamina.vswitch.v1 import uplinks_pb2 as pb
 from lamina.vswitch.v1 import vswitch_pb2 as vs
-from tests.integration.vswitch.uplink_bench import BROADCAST, SWITCH, UplinkBench, frame, mac, refusal
+from tests.integration.vswitch.refusals import refusal
+from tests.integration.vswitch.uplink_bench import BROADCAST, SWITCH, UplinkBench, frame, mac
 
 GROUP = f"{SWITCH}/portGroups/g"
 FAILOVER = pb.TeamingPolicy.BALANCING_FAILOVER

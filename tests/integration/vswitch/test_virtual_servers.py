@@ -9,7 +9,8 @@ from lamina.vswitch.v1 import networks_pb2 as nets
 from lamina.vswitch.v1 import translations_pb2 as pb
 from lamina.vswitch.v1 import translations_pb2_grpc as rpc
 from tests.integration.vswitch.guest import Guest
-from tests.integration.vswitch.network_bench import LAN, NetworkBench, refusal
+from tests.integration.vswitch.network_bench import LAN, NetworkBench
+from tests.integration.vswitch.refusals import refusal
 
 from lamina_net.packets import icmp, ipv4, udp
 from lamina_net.packets.address import parse_address

@@ -10,8 +10,8 @@ import pytest
 from lamina.vswitch.v1 import captures_pb2 as pb
 from lamina.vswitch.v1 import captures_pb2_grpc as rpc
 from lamina.vswitch.v1 import policies_pb2, vswitch_pb2
+from tests.integration.vswitch.refusals import refusal
 
-from lamina_kit.rpc import status
 from lamina_vswitch.domain.switch.topology import Shut, ShutReason
 
 SWITCH = "hosts/h1/switches/s1"
@@ -68,14 +68,6 @@ async def running(start: Any) -> Any:
     return running
 
 
-async def reason_of(call: Any) -> tuple[str, str]:
-    """Return with which code and reason a call fails."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async with asyncio.timeout(10):
-            await call
-    return caught.value.code().name, status.rpc_error(caught.value).reason
-
-
 async def test_every_change_comes_after_what_was_so(running: Any, device: Any) -> None:
     """A port's making, carrier, link, loss of carrier and end are told, each with the port as it is then."""
     port = await make_port(running, "a")
@@ -120,13 +112,13 @@ async def test_a_stream_ends_with_its_switch_and_with_the_service(running: Any) 
     await watch.initial()
     await running.switches.DeleteSwitch(vswitch_pb2.DeleteSwitchRequest(name=SWITCH, force=True))
     assert await watch.next() == [("a", "gone")]
-    assert await reason_of(watch.message()) == ("ABORTED", "SWITCH_DELETED")
-    assert await reason_of(Watch(running).message()) == ("NOT_FOUND", "SWITCH_UNKNOWN")
+    assert await refusal(watch.message()) == ("ABORTED", "SWITCH_DELETED")
+    assert await refusal(Watch(running).message()) == ("NOT_FOUND", "SWITCH_UNKNOWN")
     await running.switches.CreateSwitch(vswitch_pb2.CreateSwitchRequest(switch_id="s1"))
     watch = Watch(running)
     await watch.initial()
     running.service._watchers.stop()
-    assert await reason_of(watch.message()) == ("UNAVAILABLE", "SERVICE_STOPPING")
+    assert await refusal(watch.message()) == ("UNAVAILABLE", "SERVICE_STOPPING")
 
 
 async def test_a_shut_and_a_held_port_are_told_with_the_reason(running: Any, device: Any) -> None:

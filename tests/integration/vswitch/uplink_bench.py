@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
-import pytest
 from lamina.vswitch.v1 import policies_pb2, policies_pb2_grpc
 from lamina.vswitch.v1 import uplinks_pb2 as pb
 from lamina.vswitch.v1 import uplinks_pb2_grpc as rpc
 from lamina.vswitch.v1 import vswitch_pb2 as vs
-
-from lamina_kit.rpc import status
 
 SWITCH = "hosts/h1/switches/s1"
 BROADCAST = b"\xff" * 6
@@ -118,10 +114,3 @@ class UplinkBench:
         found = await self.running.ports.GetPortCounters(request)
         drops = {vs.DropReason.Name(each.reason).removeprefix("DROP_REASON_"): each.frames for each in found.drops}
         return found.received_frames, found.sent_frames, drops
-
-
-async def refusal(call: Any) -> tuple[str, str]:
-    """Return code and reason with which a call fails."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value.code().name, status.rpc_error(caught.value).reason

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
+from tests.property.vswitch import oracle
+from tests.property.vswitch import test_switch_oracle as switches
 
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
 
-
-def _sibling(name: str) -> ModuleType:
-    """Load a module that lies beside this one; test folders are not packages."""
-    spec = importlib.util.spec_from_file_location(f"vswitch_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-switches = _sibling("test_switch_oracle")
-
 RANGES = st.sampled_from([(), ((10, 10),), ((5, 25),), ((20, 20), (30, 40)), ((0, 9),)])
 
 
-class PoliciesAgainstOracle(switches.SwitchAgainstOracle):  # type: ignore[misc,name-defined]
+class PoliciesAgainstOracle(switches.SwitchAgainstOracle):
     """Lets other policies hold at any time."""
 
     @rule(slot=switches.SLOT, ranges=RANGES, native=switches.VLAN, provider=st.booleans(), listens=st.booleans())
@@ -40,14 +24,14 @@ class PoliciesAgainstOracle(switches.SwitchAgainstOracle):  # type: ignore[misc,
         """Make a port a trunk, of which VLAN 0 is a part only as the native one."""
         policy = PolicyInForce(Trunk(ranges, native, provider), Security(promiscuous=listens))
         tagged = {vlan for first, last in ranges or ((0, 4094),) for vlan in range(first, last + 1)} - {0}
-        self.let(slot, native, policy, switches.oracle.NaiveTrunk(tagged, provider))
+        self.let(slot, native, policy, oracle.NaiveTrunk(tagged, provider))
 
     @rule(slot=switches.SLOT, vlan=switches.VLAN, isolated=st.booleans(), listens=st.booleans())
     def make_access(self, slot: int, vlan: int, isolated: bool, listens: bool) -> None:
         """Make a port an access port, isolated or promiscuous perhaps."""
         self.let(slot, vlan, PolicyInForce(None, Security(promiscuous=listens), isolated=isolated), None)
 
-    def let(self, slot: int, vlan: int, policy: PolicyInForce, trunk: object) -> None:
+    def let(self, slot: int, vlan: int, policy: PolicyInForce, trunk: oracle.NaiveTrunk | None) -> None:
         """Let a policy hold for both; entries of VLANs that the port left go."""
         port = self.naive.ports[slot]
         port.vlan, port.trunk = vlan, trunk

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.frame_sinks import Keeper
+from tests.property.vswitch import oracle
 
 from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.engines.model.engine import ModelEngine
-
-
-def _sibling(name: str) -> ModuleType:
-    """Load a module that lies beside this one; test folders are not packages."""
-    spec = importlib.util.spec_from_file_location(f"vswitch_{name}", Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-oracle = _sibling("oracle")
 
 SWITCH = "hosts/h1/switches/s1"
 PORTS = 5

@@ -44,7 +44,7 @@ def allocation(request: pb.AllocateAddressRequest, names: Names) -> AllocationRe
     network = names.network(request.parent, "parent")
     switch, port = names.port(request.port, "port")
     with Checks() as check:
-        address = _address(check, "address", request.address) if request.address else 0
+        address = ipv4_address(check, "address", request.address) if request.address else 0
         mac = _mac(check, "mac_address", request.mac_address) if request.mac_address else b""
         _check_label(check, "host_name", request.host_name)
     return AllocationRequest(network, switch, port, address, mac, request.host_name)
@@ -60,7 +60,7 @@ def reservation(message: pb.Reservation) -> Reservation:
     """Return the reservation that a message asks for."""
     with Checks() as check:
         mac = _mac(check, "reservation.mac_address", message.mac_address)
-        address = _address(check, "reservation.address", message.address)
+        address = ipv4_address(check, "reservation.address", message.address)
         _check_label(check, "reservation.host_name", message.host_name)
     return Reservation(mac, address, message.host_name)
 
@@ -126,7 +126,8 @@ def _check_label(check: Checks, field: str, text: str) -> None:
     check.that(not text or is_label(text), field, f"is {shown(text)}, not a DNS label in lower case")
 
 
-def _address(check: Checks, field: str, text: str) -> int:
+def ipv4_address(check: Checks, field: str, text: str) -> int:
+    """Return the address that a field has, 0 with a complaint where it has none."""
     address = parse_address(text)
     check.that(address is not None, field, f"is {shown(text)}, not an address such as 10.0.2.15")
     return address or 0

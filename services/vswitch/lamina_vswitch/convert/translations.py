@@ -6,8 +6,9 @@ from collections import Counter
 
 from lamina.vswitch.v1 import translations_pb2 as pb
 
-from lamina_kit.checks import Checks, shown
-from lamina_net.packets.address import LOOPBACK, format_address, is_unicast, parse_address
+from lamina_kit.checks import Checks
+from lamina_net.packets.address import LOOPBACK, format_address, is_unicast
+from lamina_vswitch.convert.addresses import ipv4_address
 from lamina_vswitch.domain.definitions.switches import MAX_REQUEST_ID_BYTES
 from lamina_vswitch.domain.nat.flows.entry import Endpoint, Entry
 from lamina_vswitch.domain.nat.flows.forwards import Forward, ForwardDefinition
@@ -33,7 +34,7 @@ _WITH_PORTS = (pb.PROTOCOL_TCP, pb.PROTOCOL_UDP)
 def entries_wanted(inside_address: str, protocol: pb.Protocol.ValueType) -> tuple[int | None, int | None]:
     """Return address and protocol number of the entries that a request names; None: all."""
     with Checks() as check:
-        inside = _address(check, "inside_address", inside_address) if inside_address else None
+        inside = ipv4_address(check, "inside_address", inside_address) if inside_address else None
         check.one_of("protocol", protocol, (pb.PROTOCOL_UNSPECIFIED, *_PROTOCOLS))
     return inside, _PROTOCOLS.get(protocol)
 
@@ -47,7 +48,7 @@ def forward_definition(request: pb.CreatePortForwardRequest, names: Names) -> Fo
         protocol = _protocol(check, "port_forward.protocol", wanted.protocol)
         outside = LOOPBACK
         if wanted.outside_address:
-            outside = _address(check, "port_forward.outside_address", wanted.outside_address)
+            outside = ipv4_address(check, "port_forward.outside_address", wanted.outside_address)
         check.range("port_forward.outside_port", wanted.outside_port, 0, 65535)
         inside = _host(check, "port_forward.inside_address", wanted.inside_address)
         check.range("port_forward.inside_port", wanted.inside_port, *PORT)
@@ -126,16 +127,10 @@ def _protocol(check: Checks, field: str, protocol: pb.Protocol.ValueType) -> int
 
 def _host(check: Checks, field: str, text: str) -> int:
     """Return an address that one host can have."""
-    address = _address(check, field, text)
+    address = ipv4_address(check, field, text)
     if address:
         check.that(is_unicast(address), field, f"is {text}, which is not one host's")
     return address
-
-
-def _address(check: Checks, field: str, text: str) -> int:
-    address = parse_address(text)
-    check.that(address is not None, field, f"is {shown(text)}, not an address such as 10.0.2.15")
-    return address or 0
 
 
 # Responses

@@ -104,6 +104,12 @@ copy16, copy32, copy64 = _copier(2), _copier(4), _copier(8)
 """Copy 16, 32 or 64 bytes from the second address to the first; neither has to be aligned."""
 
 
+@compiled(i64(i64))
+def load_big16(address: Word) -> Word:
+    """Returns two bytes in the order of the network."""
+    return load8(address) << 8 | load8(address + 1)
+
+
 @_intrinsic
 def store_line(typing: Any, address: Any, value: Any) -> Any:
     """Stores a number, and 56 bytes of zeros behind it, at an address."""

@@ -6,7 +6,7 @@ What lies behind the head of a frame is read where it lies: who rewrites it mean
 from __future__ import annotations
 
 from lamina_vswitch.plane.compiled import layout, mac_table
-from lamina_vswitch.plane.compiled.intrinsics import Word, compiled, i64, load8, load16, load64
+from lamina_vswitch.plane.compiled.intrinsics import Word, compiled, i64, load8, load16, load64, load_big16
 from lamina_vswitch.plane.compiled.pipeline import HEADER_BYTES, TAG_BYTES, TPID
 from lamina_vswitch.plane.compiled.tags import TPID_PROVIDER
 
@@ -41,11 +41,6 @@ def source_of(one: Word) -> Word:
     return (load64(one + layout.SOURCE) >> mac_table.MAC_SHIFT) & _ADDRESS
 
 
-@compiled(i64(i64))
-def _big16(address: Word) -> Word:
-    return load8(address) << 8 | load8(address + 1)
-
-
 @compiled(i64(i64, i64, i64, i64))
 def _has_ports(frame: Word, start: Word, end: Word, protocol: Word) -> Word:
     """Returns 1 when a whole header of TCP or UDP lies at `start` of a packet that ends at `end`."""
@@ -54,7 +49,7 @@ def _has_ports(frame: Word, start: Word, end: Word, protocol: Word) -> Word:
         size = (load8(frame + start + 12) >> 4) * 4
         return 1 if size >= 20 and size <= room else 0
     if protocol == _UDP and room >= 8:
-        length = _big16(frame + start + 4)
+        length = load_big16(frame + start + 4)
         return 1 if length >= 8 and length <= room else 0
     return 0
 
@@ -77,12 +72,12 @@ def flow_hash(sums: Word, one: Word, frame: Word, length: Word) -> Word:
         kind, l3, tags = load16(frame + l3 + 2), l3 + TAG_BYTES, tags + 1
     found = -1
     if kind == _IP4 and length >= l3 + _IP4_BYTES and load8(frame + l3) >> 4 == 4:
-        header, total = (load8(frame + l3) & 15) * 4, _big16(frame + l3 + 2)
+        header, total = (load8(frame + l3) & 15) * 4, load_big16(frame + l3 + 2)
         if header >= _IP4_BYTES and total >= header and l3 + total <= length:
-            start = 0 if _big16(frame + l3 + 6) & 0x3FFF else l3 + header
+            start = 0 if load_big16(frame + l3 + 6) & 0x3FFF else l3 + header
             found = _packet_sum(sums, frame, l3 + 12, 8, start, l3 + total, load8(frame + l3 + 9))
     elif kind == _IP6 and length >= l3 + _IP6_BYTES and load8(frame + l3) >> 4 == 6:
-        end = l3 + _IP6_BYTES + _big16(frame + l3 + 4)
+        end = l3 + _IP6_BYTES + load_big16(frame + l3 + 4)
         if end <= length:
             found = _packet_sum(sums, frame, l3 + 8, 32, l3 + _IP6_BYTES, end, load8(frame + l3 + 6))
     if found < 0:

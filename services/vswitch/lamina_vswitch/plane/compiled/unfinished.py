@@ -10,7 +10,7 @@ from __future__ import annotations
 from lamina_vswitch.domain.frames.metadata import ECN, NEEDS_CHECKSUM, TCP4, TCP6
 from lamina_vswitch.domain.offload.ingress import MOST_PIECES
 from lamina_vswitch.plane.compiled import layout
-from lamina_vswitch.plane.compiled.intrinsics import Word, compiled, i64, load8, load16, store16, store64
+from lamina_vswitch.plane.compiled.intrinsics import Word, compiled, i64, load8, load16, load_big16, store16, store64
 from lamina_vswitch.plane.compiled.pipeline import HEADER_BYTES, TPID
 
 HEAD_BYTES = 10
@@ -20,19 +20,14 @@ _IP4, _IP6, _TCP = 0x0008, 0xDD86, 6  # types of frames as little-endian numbers
 _IP6_BYTES, _LEAST_TCP = 40, 20
 
 
-@compiled(i64(i64))
-def _big16(address: Word) -> Word:
-    return load8(address) << 8 | load8(address + 1)
-
-
 @compiled(i64(i64, i64))
 def _transport4(frame: Word, length: Word) -> Word:
     """Returns where TCP begins in a whole packet of IPv4 that fills the frame, 0 when it is no such packet."""
     if length < HEADER_BYTES + 20 or load16(frame + 12) != _IP4 or load8(frame + 14) >> 4 != 4:
         return 0
     size = (load8(frame + 14) & 15) * 4
-    is_fragment = _big16(frame + 20) & 0x3FFF != 0
-    if size < 20 or is_fragment or load8(frame + 23) != _TCP or _big16(frame + 16) != length - HEADER_BYTES:
+    is_fragment = load_big16(frame + 20) & 0x3FFF != 0
+    if size < 20 or is_fragment or load8(frame + 23) != _TCP or load_big16(frame + 16) != length - HEADER_BYTES:
         return 0
     return HEADER_BYTES + size
 
@@ -43,7 +38,7 @@ def _transport6(frame: Word, length: Word) -> Word:
     start = HEADER_BYTES + _IP6_BYTES
     if length < start or load16(frame + 12) != _IP6 or load8(frame + 14) >> 4 != 6:
         return 0
-    return start if load8(frame + 20) == _TCP and _big16(frame + 18) == length - start else 0
+    return start if load8(frame + 20) == _TCP and load_big16(frame + 18) == length - start else 0
 
 
 @compiled(i64(i64, i64, i64, i64, i64))
