@@ -6,14 +6,11 @@ The kit serves it as `lamina.common.v1.Faults` (`kit/lamina_kit/faults/table.py`
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.domain.names import CONTAINER
+from lamina_container_runtime.runtime import Runtime
 from lamina_kit.faults.kinds import Breakage, FaultKind
 from lamina_kit.faults.table import FaultTable
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.runtime import Runtime
 
 SIGKILL = 9
 

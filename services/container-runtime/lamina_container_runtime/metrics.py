@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.domain.containers.container import ContainerState
 from lamina_container_runtime.domain.containers.sandbox import SandboxState
+from lamina_container_runtime.runtime import Runtime
 from lamina_kit.telemetry.metrics import Family, by_label, gauge, tally
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.runtime import Runtime
 
 
 def families(runtime: Runtime) -> Iterable[Family]:

@@ -15,9 +15,8 @@ from lamina_container_runtime.domain.names import Names
 from lamina_container_runtime.domain.wait import Waiter, WaitQueue
 from lamina_container_runtime.engines.interface import Engine, Ports
 from lamina_container_runtime.engines.model.effects import Wait
-from lamina_container_runtime.faults import RuntimeFaults
 from lamina_container_runtime.io.images.store import ImageStore
-from lamina_container_runtime.io.machine.clients import Lower
+from lamina_container_runtime.io.machine.clients import Clients
 from lamina_container_runtime.io.machine.performer import Performer
 from lamina_container_runtime.io.machine.sessions import Host, HostMemory
 from lamina_container_runtime.io.records.database import Database
@@ -52,9 +51,8 @@ class Runtime:
         self._importing = asyncio.Lock()
         self._host: Host | None = None
         self._database: Database | None = None
-        self._lower: Lower | None = None
+        self._clients: Clients | None = None
         self._running = False
-        RuntimeFaults(self).register(environment.layer.faults)
 
     @property
     def is_running(self) -> bool:
@@ -70,29 +68,29 @@ class Runtime:
         epoch = database.next_epoch()
         host = self._host = Host(environment, database.put_epoch)
         bus = await host.open(epoch)
-        lower = self._lower = Lower(
+        clients = self._clients = Clients(
             host.hardware, host.mmu, host.sessions, bus, environment.layer.events.record,
             self.clock, environment.rng.child(f"requests/{epoch}"),
         )  # fmt: skip
         memory = HostMemory(bus)
-        self.performer = Performer(lower, self.clock, environment.layer.recorder)
+        self.performer = Performer(clients, self.clock, environment.layer.recorder)
         self.images = ImageStore(folder / "images", database)
         self.logs = LogStore(folder / "logs", self.clock.wall_ns, self._log_full)
         self.engine = self._engine_class(self._ports(database, memory, epoch))
-        described = await lower.host()
+        described = await clients.host()
         self.engine.describe_host(described.memory_bytes, described.core_count)
         self._running = True
         await self.performer.drive(self.engine.recover())
         host.holds = self.engine.holds
-        host.on_reboot = lambda bus, lost: self._rebooted(bus, lost, lower, memory)
+        host.on_reboot = lambda bus, lost: self._rebooted(bus, lost, clients, memory)
 
     async def stop(self) -> None:
         """Ends all containers' tasks and closes everything. Idempotent."""
         if self._running:
             self._running = False
             await self.performer.stop()
-            if self._lower is not None:
-                await self._lower.close()
+            if self._clients is not None:
+                await self._clients.close()
             self.logs.close_all()
             self.images.close()
         if self._host is not None:
@@ -205,8 +203,8 @@ class Runtime:
             max_sandboxes=self._config.max_sandboxes,
         )
 
-    def _rebooted(self, bus: MemoryBus, memory_lost: bool, lower: Lower, memory: HostMemory) -> None:
-        lower.use(bus)
+    def _rebooted(self, bus: MemoryBus, memory_lost: bool, clients: Clients, memory: HostMemory) -> None:
+        clients.use(bus)
         memory.use(bus)
         self.engine.host_rebooted(memory_lost)
 

@@ -13,6 +13,7 @@ from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
 from lamina_container_runtime import convert
 from lamina_container_runtime.config import ContainerRuntimeConfig
 from lamina_container_runtime.domain.pagination import page
+from lamina_container_runtime.faults import RuntimeFaults
 from lamina_container_runtime.metrics import families
 from lamina_container_runtime.requests import (
     image_key,
@@ -45,6 +46,7 @@ class ContainerRuntimeService:
 
     def __init__(self, environment: Environment, config: ContainerRuntimeConfig) -> None:
         self.runtime = Runtime(environment, config)
+        RuntimeFaults(self.runtime).register(environment.layer.faults)
         environment.layer.metrics.add(partial(families, self.runtime))
 
     def register(self, server: aio.Server) -> None:

@@ -12,19 +12,20 @@ from lamina_container_runtime.engines.model import effects
 from lamina_container_runtime.engines.model.effects import ContextRef, Handle, SpaceRef
 from lamina_container_runtime.engines.model.kernel import rootfs
 from lamina_container_runtime.engines.model.kernel.abi import U64, Errno
+from lamina_container_runtime.engines.model.kernel.files.console import ConsoleFile
 from lamina_container_runtime.engines.model.kernel.files.credentials import Credentials
-from lamina_container_runtime.engines.model.kernel.files.devices import ConsoleFile, open_null
+from lamina_container_runtime.engines.model.kernel.files.devices import open_null
 from lamina_container_runtime.engines.model.kernel.files.fd_table import FdTable
 from lamina_container_runtime.engines.model.kernel.files.resolve import View
 from lamina_container_runtime.engines.model.kernel.kernel import Kernel
+from lamina_container_runtime.engines.model.kernel.main_loop import MainLoop
 from lamina_container_runtime.engines.model.kernel.memory.address_space import AddressSpace
-from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
 from lamina_container_runtime.engines.model.kernel.processes.lifecycle import new_thread
 from lamina_container_runtime.engines.model.kernel.processes.loader import STACK_BYTES, STACK_TOP
 from lamina_container_runtime.engines.model.kernel.processes.pid_namespace import PidNamespace, PidsLimit
-from lamina_container_runtime.engines.model.kernel.processes.process import Process
+from lamina_container_runtime.engines.model.kernel.processes.process import Container, Process
 from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
-from lamina_container_runtime.engines.model.syscalls.dispatch import TABLE
+from lamina_container_runtime.engines.model.syscalls.dispatch import TABLE, dispatch
 from lamina_container_runtime.engines.model.syscalls.numbers import NUMBERS
 from lamina_kit.bus.run_page import RunPage
 from lamina_kit.effects import NeedFault, Step
@@ -116,7 +117,7 @@ class World:
     def __init__(self, files: dict[str, bytes] | None = None, uid: int = 0) -> None:
         self.clock = StillClock()
         self.memory = DictMemory()
-        self.kicked: list[Thread] = []
+        self.kicked: list[ContextRef] = []
         self.events: list[tuple[str, str, dict[str, object]]] = []
         self.written: dict[str, bytes] = {"stdout": b"", "stderr": b""}
         self.spawned: list[Step[None]] = []
@@ -134,8 +135,8 @@ class World:
             for path, data in (files or {}).items()
         ]
         root = rootfs.make_root([layers.build(entries)], Contents(blobs), self.clock.wall_ns, 1 << 20)
-        self.container = KernelContainer(
-            self.kernel, "c-1", "box", PidNamespace(PidsLimit(8)), root, self, "memory/c-1", "run/c-1"
+        self.container = Container(
+            self.kernel, "c-1", "box", PidNamespace[Process](PidsLimit(8)), root, self, "memory/c-1", "run/c-1"
         )
         rootfs.furnish(self.container)
         self.kernel.containers["c-1"] = self.container
@@ -145,13 +146,20 @@ class World:
             self.container, pid, None, AddressSpace(self._space(), "d"), FdTable(), View(root, root, who)
         )
         self.process.view.viewer = self.process
-        self.process.fds.put(0, open_null(self.container))
-        self.process.fds.put(1, ConsoleFile(self.container, "stdout", 1))
-        self.process.fds.put(2, ConsoleFile(self.container, "stderr", 1))
+        self.process.fds.put(0, open_null(root.fs))
+        self.process.fds.put(1, ConsoleFile(root.fs, self, "stdout", 1))
+        self.process.fds.put(2, ConsoleFile(root.fs, self, "stderr", 1))
         self.container.init = self.process
         self.container.pids.add(self.process)
-        self.thread = new_thread(self.process, pid, self._context())
+        self.loop = MainLoop(dispatch)
+        self.thread = new_thread(self.process, pid, self._context(), self.loop)
         self._top = SCRATCH
+
+    def first_thread(self, pid: int) -> Thread:
+        """Returns the first thread of a process."""
+        thread = self.container.pids.processes[pid].threads[pid]
+        assert isinstance(thread, Thread)
+        return thread
 
     def write(self, stream: str, data: bytes) -> None:
         """Takes console output."""

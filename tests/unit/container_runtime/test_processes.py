@@ -13,7 +13,6 @@ from lamina_container_runtime.domain.containers.container import Exit
 from lamina_container_runtime.domain.wait import Woken
 from lamina_container_runtime.engines.model.containers import exit_of
 from lamina_container_runtime.engines.model.effects import Run
-from lamina_container_runtime.engines.model.kernel.main_loop import lose_thread, run_thread
 from lamina_container_runtime.engines.model.kernel.processes.container import Loss
 from lamina_container_runtime.engines.model.kernel.processes.lifecycle import exit_thread
 from lamina_container_runtime.engines.model.kernel.processes.process import ProcessState
@@ -37,7 +36,7 @@ def end(world: World, pid: int, status: int) -> None:
     """Lets a child end with an exit status."""
     child = world.container.pids.processes[pid]
     child.exit_group(status)
-    world.drive(exit_thread(child.threads[pid]))
+    world.drive(exit_thread(world.first_thread(pid)))
 
 
 def test_a_fork_is_a_copy_that_returns_zero() -> None:
@@ -47,7 +46,7 @@ def test_a_fork_is_a_copy_that_returns_zero() -> None:
     address = world.put(b"shared")
     pid = fork(world)
     child = world.container.pids.processes[pid]
-    thread = child.threads[pid]
+    thread = world.first_thread(pid)
     assert (thread.page.rax, thread.page.rbx, thread.page.cr3) == (0, 77, child.memory.root)
     assert child.memory.root != world.process.memory.root
     assert child.fds.get(1) is world.process.fds.get(1)
@@ -112,7 +111,7 @@ def test_the_end_of_process_1_is_the_end_of_all() -> None:
         yield
 
     world.container.on_exit = on_exit
-    world.on_wait = lambda waiter: world.drive(exit_thread(world.container.pids.processes[pid].threads[pid]))
+    world.on_wait = lambda waiter: world.drive(exit_thread(world.first_thread(pid)))
     world.process.exit_group(3 << 8)
     world.drive(exit_thread(world.thread))
     assert ended == [3 << 8]
@@ -247,7 +246,7 @@ def test_a_thread_that_the_kernel_lost_ends_its_container() -> None:
         yield
 
     world.container.on_exit = on_exit
-    spawn = world.kernel.spawn(world.thread)
+    spawn = world.thread.spawn()
     assert spawn.cleanup is not None
     world.drive(spawn.cleanup())
     assert (ended, world.container.lost, world.container.pids.processes) == ([9], Loss.KERNEL_DEFECT, {})
@@ -257,10 +256,10 @@ def test_a_lost_process_leaves_the_exit_of_the_first_one_alone() -> None:
     """A defect under another process, or a process 1 that ends already, leaves the exit as it was."""
     world = World()
     child = world.container.pids.processes[fork(world)]
-    world.drive(lose_thread(child.threads[child.pid]))
+    world.drive(world.loop.lose(world.first_thread(child.pid)))
     assert (child.state, child.exit_status, world.container.lost) == (ProcessState.ZOMBIE, 9, None)
     world.process.exit_group(3 << 8)
-    world.drive(lose_thread(world.thread))
+    world.drive(world.loop.lose(world.thread))
     assert (world.process.exit_status, world.container.lost) == (3 << 8, None)
     assert exit_of(world.container, 3 << 8) == Exit(3, "Error")
 
@@ -280,7 +279,7 @@ def test_a_layer_that_fails_under_a_child_kills_only_that() -> None:
     """An error of a layer below in a thread's run ends its process; the container goes on."""
     world = World()
     child = world.container.pids.processes[fork(world)]
-    step = run_thread(child.threads[child.pid])
+    step = world.loop.run(world.first_thread(child.pid))
     effect = next(step)
     while not isinstance(effect, Run):
         effect = step.send(world.perform(effect))

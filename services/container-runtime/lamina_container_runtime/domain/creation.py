@@ -12,7 +12,7 @@ from lamina_kit.effects import Effect, Step
 Wait = Callable[[Waiter, int | None], Effect]
 
 
-class Making:
+class Creations:
     """The ids of what is being made. `wait` makes the effect by which a step waits."""
 
     def __init__(self, wait: Any) -> None:

@@ -92,7 +92,7 @@ class Logs(Protocol):
 
 @dataclass(frozen=True)
 class Ports:
-    """What an engine has from outside. `memory` is user memory by root table, `kick` stops a thread on a core."""
+    """What an engine has from outside. `memory` is user memory by root table, `kick` stops a context on a core."""
 
     host: str
     clock: Clock

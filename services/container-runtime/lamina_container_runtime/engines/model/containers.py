@@ -15,7 +15,7 @@ from lamina_container_runtime.domain.containers.container import (
 )
 from lamina_container_runtime.domain.containers.sandbox import SandboxRecord
 from lamina_container_runtime.domain.containers.user_spec import UserIds
-from lamina_container_runtime.domain.creation import Making
+from lamina_container_runtime.domain.creation import Creations
 from lamina_container_runtime.domain.images.image import command_of, environment_of
 from lamina_container_runtime.domain.wait import Waiter, WaitQueue, Woken
 from lamina_container_runtime.engines.interface import Logs, Ports
@@ -28,9 +28,11 @@ from lamina_container_runtime.engines.model.kernel.files.inode import DirectoryI
 from lamina_container_runtime.engines.model.kernel.files.resolve import View, resolve
 from lamina_container_runtime.engines.model.kernel.kernel import Kernel
 from lamina_container_runtime.engines.model.kernel.processes import execution
-from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer, Loss
+from lamina_container_runtime.engines.model.kernel.processes.container import Loss
 from lamina_container_runtime.engines.model.kernel.processes.execution import Command
 from lamina_container_runtime.engines.model.kernel.processes.pid_namespace import PidNamespace
+from lamina_container_runtime.engines.model.kernel.processes.process import Container, Process
+from lamina_container_runtime.engines.model.kernel.processes.thread import Loop
 from lamina_container_runtime.engines.model.sandboxes import Sandboxes, request_id_reused
 from lamina_kit.effects import Step
 from lamina_kit.errors import (
@@ -51,7 +53,7 @@ class Live:
     root: DirectoryInode
     command: Command
     ended: WaitQueue = field(default_factory=WaitQueue)
-    kernel: KernelContainer | None = None
+    kernel: Container | None = None
     starting: bool = False
 
 
@@ -70,14 +72,15 @@ class ContainerConsole:
 class Containers:
     """The containers by id."""
 
-    def __init__(self, ports: Ports, kernel: Kernel, sandboxes: Sandboxes) -> None:
+    def __init__(self, ports: Ports, kernel: Kernel, loop: Loop, sandboxes: Sandboxes) -> None:
         self._ports = ports
         self._kernel = kernel
+        self._loop = loop
         self._sandboxes = sandboxes
         self._rng = ports.rng.child("containers")
         self._records = {record.container_id: record for record in ports.repository.containers()}
         self._live: dict[str, Live] = {}
-        self._making = Making(Wait)
+        self._creations = Creations(Wait)
         repository = ports.repository
         self.changes = Changes(repository.events(), repository.revision(), repository.put_container)
 
@@ -86,9 +89,9 @@ class Containers:
         while (known := self._made_by(request_id)) is not None:
             if known.spec != spec:
                 raise request_id_reused(request_id, f"container {known.container_id}")
-            if known.container_id not in self._making:
+            if known.container_id not in self._creations:
                 return known
-            yield from self._making.until_made(known.container_id)
+            yield from self._creations.until_made(known.container_id)
         sandbox = self._sandboxes.ready(spec.sandbox_id)
         self._check_free(spec)
         image = self._ports.images.resolve(spec.image)
@@ -111,7 +114,7 @@ class Containers:
             container_id, spec, image.image_id, ContainerState.CREATED, clock.wall_ns(), request_id=request_id
         )
         self._records[container_id] = record
-        with self._making.of(container_id):
+        with self._creations.of(container_id):
             try:
                 run_group, memory_group = yield CreateGroups(
                     container_id, sandbox.run_group, sandbox.memory_group, spec.resources
@@ -129,7 +132,7 @@ class Containers:
 
     def start(self, container_id: str) -> Step[ContainerRecord]:
         """Starts a created container. One whose program cannot be loaded has exited, with 127 or 126."""
-        yield from self._making.until_made(container_id)
+        yield from self._creations.until_made(container_id)
         record = self.get(container_id)
         states.check_transition(record, ContainerState.RUNNING)
         sandbox = self._sandboxes.ready(record.spec.sandbox_id)
@@ -144,7 +147,7 @@ class Containers:
         container = self._kernel_container(record, sandbox, live)
         try:
             with self._kernel.span("container.exec", program=live.command.argv[0]):
-                yield from execution.start(container, live.command)
+                yield from execution.start(container, live.command, self._loop)
         except LaminaError as error:
             code = 127 if error.reason == "PROGRAM_NOT_FOUND" else 126
             self.finish(record, Exit(code, states.START_ERROR, error.message))
@@ -156,7 +159,7 @@ class Containers:
 
     def stop(self, container_id: str, grace_ns: int) -> Step[ContainerRecord]:
         """Stops a container and returns it once it has exited."""
-        yield from self._making.until_made(container_id)
+        yield from self._creations.until_made(container_id)
         record = self.get(container_id)
         live = self._live.get(container_id)
         if record.state is ContainerState.CREATED and not (live and live.starting):
@@ -196,7 +199,7 @@ class Containers:
 
     def remove(self, container_id: str) -> Step[None]:
         """Removes a container, killing it first; one that is gone is passed over."""
-        yield from self._making.until_made(container_id)
+        yield from self._creations.until_made(container_id)
         if container_id not in self._records:
             return
         yield from self.stop(container_id, 0)
@@ -248,12 +251,12 @@ class Containers:
         """Returns the containers of a sandbox in the order of their ids."""
         return [record for record in self.all() if record.spec.sandbox_id == sandbox_id]
 
-    def _kernel_container(self, record: ContainerRecord, sandbox: SandboxRecord, live: Live) -> KernelContainer:
-        container = KernelContainer(
+    def _kernel_container(self, record: ContainerRecord, sandbox: SandboxRecord, live: Live) -> Container:
+        container = Container(
             kernel=self._kernel,
             container_id=record.container_id,
             hostname=sandbox.hostname,
-            pids=PidNamespace(self._sandboxes.limit(sandbox)),
+            pids=PidNamespace[Process](self._sandboxes.limit(sandbox)),
             root=live.root,
             console=ContainerConsole(self._ports.logs, record.container_id),
             memory_group=record.memory_group,
@@ -265,7 +268,7 @@ class Containers:
         rootfs.furnish(container)
         return container
 
-    def _exited(self, container: KernelContainer, status: int) -> Step[None]:
+    def _exited(self, container: Container, status: int) -> Step[None]:
         """Is run by the kernel when the last process of a container is gone."""
         record = self._records.get(container.container_id)
         if record is not None:
@@ -310,6 +313,11 @@ class Containers:
     def _user_of(self, root: DirectoryInode, spec: str) -> UserIds:
         return user_spec.resolve(spec, _text_of(root, "/etc/passwd"), _text_of(root, "/etc/group"))
 
+    def running(self, container_id: str) -> Container | None:
+        """Returns what the kernel has of a container that was started; None when it has nothing."""
+        live = self._live.get(container_id)
+        return live.kernel if live is not None else None
+
     def _fresh_id(self) -> str:
         while True:
             found = self._rng.id("c")
@@ -317,7 +325,7 @@ class Containers:
                 return found
 
 
-def exit_of(container: KernelContainer, status: int) -> Exit:
+def exit_of(container: Container, status: int) -> Exit:
     """Returns how a container ended, from the exit status of its first process."""
     signal = status & 0x7F
     code = 128 + signal if signal else status >> 8

@@ -9,15 +9,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lamina_container_runtime.domain.containers.resources import Resources
+from lamina_container_runtime.domain.wait import Waiter
 from lamina_kit.bus.run_page import RunPage
 from lamina_kit.effects import Effect, Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.domain.wait import Waiter
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 
 @dataclass(frozen=True)
@@ -102,11 +99,22 @@ class RunResult:  # not frozen: it is made at every exit
     run_time_ns: int = 0
 
 
+class Runnable(Protocol):
+    """What a run needs of a thread: its context, whose process it is of, and a note that it is on a core."""
+
+    context: ContextRef
+    on_core: bool
+
+    @property
+    def pid(self) -> int:
+        """Number of its process."""
+
+
 @dataclass(slots=True)
 class Run(Effect):  # not frozen: it is made at every exit
     """Runs a thread until it exits. Result: `RunResult`."""
 
-    thread: Thread
+    thread: Runnable
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.interface import Ports
 from lamina_container_runtime.engines.model.containers import Containers
 from lamina_container_runtime.engines.model.kernel.kernel import Kernel
+from lamina_container_runtime.engines.model.kernel.main_loop import MainLoop
 from lamina_container_runtime.engines.model.process_list import list_processes
 from lamina_container_runtime.engines.model.sandboxes import Sandboxes
+from lamina_container_runtime.engines.model.syscalls.dispatch import dispatch
 from lamina_kit.effects import Step
 
 
@@ -54,7 +56,7 @@ class ModelEngine:
             ports.span,
         )
         self._sandboxes = Sandboxes(ports)
-        self._containers = Containers(ports, self.kernel, self._sandboxes)
+        self._containers = Containers(ports, self.kernel, MainLoop(dispatch), self._sandboxes)
 
     def describe_host(self, memory_bytes: int, cores: int) -> None:
         """Tells what programs see of the host."""
@@ -99,7 +101,7 @@ class ModelEngine:
 
     def stop_sandbox(self, sandbox_id: str) -> Step[SandboxRecord]:
         """Kills what runs in a sandbox and makes it not ready."""
-        yield from self._sandboxes.making.until_made(sandbox_id)
+        yield from self._sandboxes.creations.until_made(sandbox_id)
         record = self._sandboxes.set_not_ready(self._sandboxes.get(sandbox_id))
         for container in self._containers.in_sandbox(sandbox_id):
             yield from self._containers.stop(container.container_id, 0)
@@ -107,7 +109,7 @@ class ModelEngine:
 
     def remove_sandbox(self, sandbox_id: str) -> Step[None]:
         """Removes a sandbox with its containers."""
-        yield from self._sandboxes.making.until_made(sandbox_id)
+        yield from self._sandboxes.creations.until_made(sandbox_id)
         if self._sandboxes.find(sandbox_id) is None:
             return
         yield from self.stop_sandbox(sandbox_id)
@@ -159,7 +161,7 @@ class ModelEngine:
         """Returns the processes of containers."""
         found: list[ProcessInfo] = []
         for container_id in sorted(container_ids):
-            running = self.kernel.containers.get(container_id)
+            running = self._containers.running(container_id)
             if running is not None:
                 found.extend(list_processes(running))
         return found

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lamina_container_runtime.domain.containers.process_info import ProcessInfo, ProcessInfoState
-from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
-from lamina_container_runtime.engines.model.kernel.processes.process import Process, ProcessState
-from lamina_container_runtime.engines.model.kernel.procfs.texts import state_letter
+from lamina_container_runtime.engines.model.kernel.processes.process import Container, Process, ProcessState
+from lamina_container_runtime.engines.model.kernel.procfs.process_texts import state_letter
 from lamina_container_runtime.engines.model.syscalls.numbers import name_of
 
 _STATES = {
@@ -18,13 +17,13 @@ _STATES = {
 }
 
 
-def list_processes(container: KernelContainer) -> Iterator[ProcessInfo]:
+def list_processes(container: Container) -> Iterator[ProcessInfo]:
     """Yields the processes in the order of their numbers."""
     for process in container.pids.ordered():
         yield _info(container, process)
 
 
-def _info(container: KernelContainer, process: Process) -> ProcessInfo:
+def _info(container: Container, process: Process) -> ProcessInfo:
     first = next((process.threads[tid] for tid in sorted(process.threads)), None)
     counts = sorted(
         (name_of(number), count, process.unsupported.get(number, 0)) for number, count in process.syscall_counts.items()

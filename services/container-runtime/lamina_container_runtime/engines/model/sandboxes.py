@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lamina_container_runtime.domain.containers.sandbox import SandboxRecord, SandboxSpec, SandboxState
-from lamina_container_runtime.domain.creation import Making
+from lamina_container_runtime.domain.creation import Creations
 from lamina_container_runtime.engines.interface import Ports
 from lamina_container_runtime.engines.model.effects import CreateGroups, DeleteGroups, Wait
 from lamina_container_runtime.engines.model.kernel.processes.pid_namespace import PidsLimit
@@ -21,14 +21,14 @@ class Sandboxes:
         self._rng = ports.rng.child("sandboxes")
         self._records = {record.sandbox_id: record for record in ports.repository.sandboxes()}
         self._limits: dict[str, PidsLimit] = {}
-        self.making = Making(Wait)
+        self.creations = Creations(Wait)
 
     def run(self, spec: SandboxSpec, request_id: str) -> Step[SandboxRecord]:
         """Creates a sandbox and makes it ready; a repeated request returns what it made."""
         while (known := self._made_by(request_id)) is not None:
-            if known.sandbox_id not in self.making:
+            if known.sandbox_id not in self.creations:
                 return self._same(known, spec)
-            yield from self.making.until_made(known.sandbox_id)
+            yield from self.creations.until_made(known.sandbox_id)
         if len(self._records) >= self._ports.max_sandboxes:
             raise ResourceExhausted(
                 f"The host has {len(self._records)} sandboxes, as many as it may have.",
@@ -39,7 +39,7 @@ class Sandboxes:
         now = self._ports.clock.wall_ns()
         record = SandboxRecord(sandbox_id, spec, SandboxState.NOT_READY, now, request_id=request_id)
         self._records[sandbox_id] = record
-        with self.making.of(sandbox_id):
+        with self.creations.of(sandbox_id):
             try:
                 run_group, memory_group = yield CreateGroups(sandbox_id, "", "", spec.resources)
             except BaseException:

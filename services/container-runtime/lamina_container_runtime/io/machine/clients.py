@@ -51,7 +51,7 @@ _RESOLVED = FaultResult(FaultOutcome.RESOLVED)
 _RESOLVED_MAJOR = FaultResult(FaultOutcome.RESOLVED, major=True)
 
 
-class Lower:
+class Clients:
     """The two layers below, as this runtime calls them. `record` writes the event log."""
 
     def __init__(

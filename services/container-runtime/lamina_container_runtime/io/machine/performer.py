@@ -1,6 +1,6 @@
 """Performs the effects of the engine's steps: the shell around the pure kernel.
 
-Each thread of a container is one task that drives one endless step (`mainloop.run_thread`). Tasks meet only in wait
+Each thread of a container is one task that drives one endless step (`MainLoop.run`). Tasks meet only in wait
 queues, whose waiters resume them.
 """
 
@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 
 from lamina_container_runtime.domain.wait import Woken
 from lamina_container_runtime.engines.model import effects
-from lamina_container_runtime.engines.model.effects import RunResult, Spawn, Wait
-from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
-from lamina_container_runtime.io.machine.clients import Lower
+from lamina_container_runtime.engines.model.effects import ContextRef, RunResult, Spawn, Wait
+from lamina_container_runtime.io.machine.clients import Clients
 from lamina_container_runtime.io.machine.runs import Runs
 from lamina_kit.clock import Clock
 from lamina_kit.driver import drive
@@ -29,11 +28,11 @@ TRACED_EFFECTS = 400
 class Performer:
     """Performs effects with calls to the layers below."""
 
-    def __init__(self, lower: Lower, clock: Clock, recorder: trace.Recorder) -> None:
-        self._lower = lower
+    def __init__(self, clients: Clients, clock: Clock, recorder: trace.Recorder) -> None:
+        self._clients = clients
         self._clock = clock
         self._recorder = recorder
-        self._runs = Runs(lower)
+        self._runs = Runs(clients)
         self._log = log.logger("container-runtime")
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._count = 0
@@ -42,20 +41,20 @@ class Performer:
             Wait: self._wait,
             Spawn: self._spawn,
             effects.Run: self._run,
-            effects.FaultIn: lower.fault_in,
-            effects.CreateSpace: lower.create_space,
-            effects.ForkSpace: lower.fork_space,
-            effects.DeleteSpace: lower.delete_space,
-            effects.MapRange: lower.map_range,
-            effects.UnmapRange: lower.unmap_range,
-            effects.ProtectRange: lower.protect_range,
-            effects.ListMappings: lower.list_mappings,
-            effects.CreateObject: lower.create_object,
-            effects.DeleteObject: lower.delete_object,
-            effects.CreateContext: lower.create_context,
+            effects.FaultIn: clients.fault_in,
+            effects.CreateSpace: clients.create_space,
+            effects.ForkSpace: clients.fork_space,
+            effects.DeleteSpace: clients.delete_space,
+            effects.MapRange: clients.map_range,
+            effects.UnmapRange: clients.unmap_range,
+            effects.ProtectRange: clients.protect_range,
+            effects.ListMappings: clients.list_mappings,
+            effects.CreateObject: clients.create_object,
+            effects.DeleteObject: clients.delete_object,
+            effects.CreateContext: clients.create_context,
             effects.DeleteContext: self._delete_context,
-            effects.CreateGroups: lower.create_groups,
-            effects.DeleteGroups: lower.delete_groups,
+            effects.CreateGroups: clients.create_groups,
+            effects.DeleteGroups: clients.delete_groups,
         }
 
     def __call__(self, effect: Effect) -> Awaitable[Any]:
@@ -73,9 +72,9 @@ class Performer:
         """Runs a step that only waits, and ends it with its caller."""
         return await drive(step, self)
 
-    def kick(self, thread: Thread) -> None:
-        """Stops a thread that is on a core, without waiting for it."""
-        self._start(self._lower.kick(thread.context), "kick")
+    def kick(self, context: ContextRef) -> None:
+        """Stops a context that is on a core, without waiting for it."""
+        self._start(self._clients.kick(context), "kick")
 
     async def stop(self) -> None:
         """Ends all tasks, newest first, and waits for them."""
@@ -133,14 +132,14 @@ class Performer:
         try:
             if not trace.is_sampled():  # as at almost every exit
                 return await self._runs.run(thread.context)
-            with trace.span("core.run", context=thread.context.name, pid=thread.process.pid):
+            with trace.span("core.run", context=thread.context.name, pid=thread.pid):
                 return await self._runs.run(thread.context)
         finally:
             thread.on_core = False
 
     async def _delete_context(self, effect: effects.DeleteContext) -> None:
         self._runs.close(effect.context)
-        await self._lower.delete_context(effect)
+        await self._clients.delete_context(effect)
 
     async def _sleep(self, effect: Sleep) -> None:
         await self._clock.sleep_ns(effect.ns)

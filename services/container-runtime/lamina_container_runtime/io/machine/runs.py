@@ -10,7 +10,7 @@ from lamina.common.v1 import handle_pb2
 from lamina.hardware.v1 import hardware_pb2
 
 from lamina_container_runtime.engines.model.effects import ContextRef, RunEnd, RunResult
-from lamina_container_runtime.io.machine.clients import Lower
+from lamina_container_runtime.io.machine.clients import Clients
 from lamina_kit.errors import FailedPrecondition, Internal, Unavailable
 from lamina_kit.rpc.status import rpc_error
 
@@ -23,8 +23,8 @@ _ENDS = {
 class Runs:
     """The open streams, by the context's handle."""
 
-    def __init__(self, lower: Lower) -> None:
-        self._lower = lower
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
         self._streams: dict[int, Any] = {}
         self._requests: dict[int, hardware_pb2.RunRequest] = {}
 
@@ -36,7 +36,7 @@ class Runs:
         key = context.handle.id
         stream = self._streams.get(key)
         if stream is None:
-            stream = self._lower.cpu.Run(metadata=self._lower.hardware_metadata)
+            stream = self._clients.cpu.Run(metadata=self._clients.hardware_metadata)
             self._streams[key] = stream
             handle = handle_pb2.Handle(id=context.handle.id, generation=context.handle.generation)
             self._requests[key] = hardware_pb2.RunRequest(handle=handle)

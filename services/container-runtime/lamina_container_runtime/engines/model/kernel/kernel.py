@@ -9,21 +9,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-from lamina_container_runtime.engines.model.effects import FaultResult, Spawn
+from lamina_container_runtime.domain.wait import WaitQueue
+from lamina_container_runtime.engines.model.effects import ContextRef, FaultResult
 from lamina_container_runtime.engines.model.kernel.abi import SIGKILL
-from lamina_container_runtime.engines.model.kernel.main_loop import lose_thread, run_thread
 from lamina_container_runtime.engines.model.kernel.memory.futex import Futexes
 from lamina_container_runtime.engines.model.kernel.memory.objects import Objects
 from lamina_container_runtime.engines.model.kernel.memory.user import Memory
 from lamina_kit.clock import Clock
 from lamina_kit.rng import Rng
 
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
-    from lamina_container_runtime.engines.model.kernel.processes.process import Process
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
+
+class Victim(Protocol):
+    """A process, as the kernel knows one that it may have to kill for memory."""
+
+    pid: int
+    name: str
+    ended: WaitQueue
+
+    @property
+    def container(self) -> Resident:
+        """Its container."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet."""
+
+    def exit_group(self, status: int) -> None:
+        """Makes all its threads end."""
+
+
+class Resident(Protocol):
+    """A running container, as the kernel keeps it."""
+
+    container_id: str
+    oom_killed: bool
+
+    def process_of_space(self, name: str) -> Victim | None:
+        """Returns the process that lives in an address space, by its resource name."""
 
 
 class Recorder(Protocol):
@@ -40,7 +64,7 @@ def _no_span(name: str, **attributes: object) -> AbstractContextManager[object]:
 class Kernel:
     """What all containers of this runtime share.
 
-    `kick` stops a thread that is on a core, without waiting; `name_of` gives the resource name of a container, for
+    `kick` stops a context that is on a core, without waiting; `name_of` gives the resource name of a container, for
     events; `span` times a piece of work when its trace is sampled. `total_memory` (bytes) and `cores` are what programs
     are told of the host.
     """
@@ -50,7 +74,7 @@ class Kernel:
         clock: Clock,
         rng: Rng,
         memory: Memory,
-        kick: Callable[[Thread], None],
+        kick: Callable[[ContextRef], None],
         record: Recorder,
         name_of: Callable[[str], str],
         span: Callable[..., AbstractContextManager[object]] = _no_span,
@@ -64,29 +88,19 @@ class Kernel:
         self.span = span
         self.total_memory = 8 << 30
         self.cores = 1
-        self.containers: dict[str, KernelContainer] = {}
+        self.containers: dict[str, Resident] = {}
         self.objects = Objects()
         self.futexes = Futexes()
 
-    def spawn(self, thread: Thread) -> Spawn:
-        """Returns the effect that lets a new thread run."""
-        label = f"{thread.process.container.container_id} tid {thread.tid}"
-        return Spawn(run_thread(thread), label, lambda: lose_thread(thread))
-
-    def note(self, process: Process, event: str, **inputs: Any) -> None:
-        """Records what happened to a process, at its container."""
-        name = self.name_of(process.container.container_id)
-        self.record(name, f"process.{event}", pid=process.pid, program=process.name, **inputs)
-
-    def out_of_memory(self, thread: Thread, result: FaultResult) -> Process:
+    def out_of_memory(self, faulting: Victim, result: FaultResult) -> Victim:
         """Kills the process that the MMU names, or the one that faulted, and returns it."""
-        victim = self.process_of_space(result.victim) or thread.process
+        victim = self._process_of_space(result.victim) or faulting
         container = victim.container
         container.oom_killed = True
         self.record(
             self.name_of(container.container_id),
             "process.oom_killed",
-            rule="mmu.victim" if victim is not thread.process else "faulting process",
+            rule="mmu.victim" if victim is not faulting else "faulting process",
             pid=victim.pid,
             program=victim.name,
             group=result.group,
@@ -95,12 +109,8 @@ class Kernel:
         victim.exit_group(SIGKILL)
         return victim
 
-    def process_of_space(self, name: str) -> Process | None:
-        """Returns the process that lives in an address space, by its resource name."""
+    def _process_of_space(self, name: str) -> Victim | None:
         if not name:
             return None
-        for _, container in sorted(self.containers.items()):
-            for process in container.pids.ordered():
-                if process.threads and process.memory.space.name == name:
-                    return process
-        return None
+        found = (container.process_of_space(name) for _, container in sorted(self.containers.items()))
+        return next((process for process in found if process is not None), None)

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from lamina_container_runtime.engines.model.effects import Access, Run, RunEnd, RunResult
 from lamina_container_runtime.engines.model.kernel.abi import (
@@ -26,6 +26,7 @@ from lamina_container_runtime.engines.model.kernel.processes.container import Lo
 from lamina_container_runtime.engines.model.kernel.processes.lifecycle import exit_thread
 from lamina_container_runtime.engines.model.kernel.processes.registers import user_cpuid
 from lamina_container_runtime.engines.model.kernel.processes.signal_frame import before_user
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.kernel.signals import (
     FPE_INTDIV,
     ILL_ILLOPN,
@@ -34,13 +35,9 @@ from lamina_container_runtime.engines.model.kernel.signals import (
     SI_KERNEL,
     SignalInfo,
 )
-from lamina_container_runtime.engines.model.syscalls.dispatch import dispatch
 from lamina_kit.bus.run_page import DIRTY_GPRS, DIRTY_RIP, ExitReason, ExitRecord, RunPage
 from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 _EXCEPTIONS = {
     0: (SIGFPE, FPE_INTDIV),
@@ -66,66 +63,70 @@ _PRESENT = 1 << 0
 _CARRY = 1
 
 
-def run_thread(thread: Thread) -> Step[None]:
-    """Runs a thread to its end. What the layers below refuse for good kills its process, and is recorded."""
-    run = Run(thread)
-    try:
-        while thread.undisturbed or (yield from before_user(thread)):
-            result: RunResult = yield run
-            thread.process.instructions += result.instructions
-            thread.process.run_time_ns += result.run_time_ns
-            if result.end is RunEnd.EXIT:
-                yield from _answer(thread)
-    except LaminaError as error:
-        kernel = thread.kernel
-        kernel.record(
-            kernel.name_of(thread.process.container.container_id),
-            "process.lost",
-            pid=thread.process.pid,
-            reason=error.reason,
-            message=error.message,
-        )
-        thread.process.lose(Loss.LAYER_FAILED)
-    except Interrupted:
-        thread.process.exit_group(SIGKILL)
-    yield from exit_thread(thread)
+class MainLoop:
+    """Runs threads; `dispatch` performs the system call that a thread asks for."""
 
+    def __init__(self, dispatch: Callable[[Thread], Step[None]]) -> None:
+        self._dispatch = dispatch
 
-def lose_thread(thread: Thread) -> Step[None]:
-    """Ends a thread whose step failed by a defect of the kernel, and its process with it."""
-    thread.process.lose(Loss.KERNEL_DEFECT)
-    if thread.tid in thread.process.threads:
+    def run(self, thread: Thread) -> Step[None]:
+        """Runs a thread to its end. What the layers below refuse for good kills its process, and is recorded."""
+        run = Run(thread)
+        try:
+            while thread.undisturbed or (yield from before_user(thread)):
+                result: RunResult = yield run
+                thread.process.instructions += result.instructions
+                thread.process.run_time_ns += result.run_time_ns
+                if result.end is RunEnd.EXIT:
+                    yield from self._answer(thread)
+        except LaminaError as error:
+            kernel = thread.kernel
+            kernel.record(
+                kernel.name_of(thread.process.container.container_id),
+                "process.lost",
+                pid=thread.process.pid,
+                reason=error.reason,
+                message=error.message,
+            )
+            thread.process.lose(Loss.LAYER_FAILED)
+        except Interrupted:
+            thread.process.exit_group(SIGKILL)
         yield from exit_thread(thread)
 
+    def lose(self, thread: Thread) -> Step[None]:
+        """Ends a thread whose step failed by a defect of the kernel, and its process with it."""
+        thread.process.lose(Loss.KERNEL_DEFECT)
+        if thread.tid in thread.process.threads:
+            yield from exit_thread(thread)
 
-def _answer(thread: Thread) -> Step[None]:
-    page = thread.page
-    reason = page.exit_reason
-    if reason == _SYSCALL:
-        yield from dispatch(thread)
-        return
-    if reason == _PAGE_FAULT:
-        code, address = page.exit_error_code, page.exit_address
-        access = Access.WRITE if code & _WRITE else Access.READ
-        if code & _FETCH:
-            access = Access.EXECUTE
-        if not (yield from user.resolve_fault(thread, thread.memory, address, access)) and not thread.must_die:
-            _segmentation_fault(thread, code, address)
-        return
-    record = page.load_exit()
-    if reason == ExitReason.EXCEPTION:
-        signal, code = _EXCEPTIONS.get(record.vector, (SIGSEGV, SI_KERNEL))
-        address = page.rip if code in (FPE_INTDIV, ILL_ILLOPN) else record.address
-        thread.process.force_signal(thread, SignalInfo(signal, code, address=address))
-    elif reason == ExitReason.CPUID:
-        _cpuid(page, record)
-    elif reason == ExitReason.TIMESTAMP:
-        _timestamp(thread, page, record)
-    elif reason == ExitReason.RANDOM:
-        _random(thread, page, record)
-    else:
-        # I/O, HLT, MSR, VMCALL and control registers are privileged: at ring 3 they raise #GP.
-        thread.process.force_signal(thread, SignalInfo(SIGSEGV, SI_KERNEL))
+    def _answer(self, thread: Thread) -> Step[None]:
+        page = thread.page
+        reason = page.exit_reason
+        if reason == _SYSCALL:
+            yield from self._dispatch(thread)
+            return
+        if reason == _PAGE_FAULT:
+            code, address = page.exit_error_code, page.exit_address
+            access = Access.WRITE if code & _WRITE else Access.READ
+            if code & _FETCH:
+                access = Access.EXECUTE
+            if not (yield from user.resolve_fault(thread, thread.memory, address, access)) and not thread.must_die:
+                _segmentation_fault(thread, code, address)
+            return
+        record = page.load_exit()
+        if reason == ExitReason.EXCEPTION:
+            signal, code = _EXCEPTIONS.get(record.vector, (SIGSEGV, SI_KERNEL))
+            address = page.rip if code in (FPE_INTDIV, ILL_ILLOPN) else record.address
+            thread.process.force_signal(thread, SignalInfo(signal, code, address=address))
+        elif reason == ExitReason.CPUID:
+            _cpuid(page, record)
+        elif reason == ExitReason.TIMESTAMP:
+            _timestamp(thread, page, record)
+        elif reason == ExitReason.RANDOM:
+            _random(thread, page, record)
+        else:
+            # I/O, HLT, MSR, VMCALL and control registers are privileged: at ring 3 they raise #GP.
+            thread.process.force_signal(thread, SignalInfo(SIGSEGV, SI_KERNEL))
 
 
 def _segmentation_fault(thread: Thread, error_code: int, address: int) -> None:

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.domain.images.layer import LayerNode
 from lamina_container_runtime.engines.model.kernel.files import devices, overlay
@@ -23,10 +22,8 @@ from lamina_container_runtime.engines.model.kernel.files.inode import (
     SymlinkInode,
 )
 from lamina_container_runtime.engines.model.kernel.files.resolve import mount_on
+from lamina_container_runtime.engines.model.kernel.processes.process import Container
 from lamina_container_runtime.engines.model.kernel.procfs.tree import make_proc
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
 
 DEV_BYTES = 64 << 20
 _LINKS = (
@@ -44,7 +41,7 @@ def make_root(
     return overlay.mount(layers, contents, now, upper_bytes)
 
 
-def furnish(container: KernelContainer) -> None:
+def furnish(container: Container) -> None:
     """Mounts what every container has and writes the files that name its host."""
     root, now = container.root, container.kernel.clock.wall_ns
     mount_on(_directory(root, "proc", 0o555), make_proc(FileSystem("proc", 0x2B, now, read_only=True), container))

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lamina_container_runtime.domain.wait import Waiter, WaitQueue, Woken
 from lamina_container_runtime.engines.model.effects import Wait
 from lamina_container_runtime.engines.model.kernel.abi import Interrupted
 from lamina_kit.effects import Step
 
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
+
+class Sleeper(Protocol):
+    """What a wait asks of the thread that waits."""
+
+    must_die: bool
+
+    def signal_pending(self) -> bool:
+        """Returns whether something must be done before it goes on in user mode."""
+
+    def begin_wait(self, waiter: Waiter, channel: str, killable_only: bool) -> None:
+        """Notes what it waits for."""
+
+    def end_wait(self) -> None:
+        """Notes that it goes on."""
 
 
 def wait(
-    thread: Thread,
+    thread: Sleeper,
     queues: Sequence[WaitQueue],
     channel: str,
     timeout_ns: int | None = None,

@@ -8,9 +8,9 @@ that returns None has set all registers itself.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import U64, Errno, Interrupted
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.syscalls import memory, system
 from lamina_container_runtime.engines.model.syscalls.files import (
     descriptors,
@@ -26,9 +26,6 @@ from lamina_container_runtime.engines.model.syscalls.registry import Call
 from lamina_kit.bus.run_page import DIRTY_GPRS
 from lamina_kit.effects import Step
 from lamina_kit.errors import AlreadyExists, InvalidArgument, LaminaError, NotFound, OutOfRange, ResourceExhausted
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 _MODULES = (
     descriptors, directories, metadata, opening, polling, read_write,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.effects import (
     CreateObject,
@@ -29,13 +28,11 @@ from lamina_container_runtime.engines.model.kernel.abi import (
     signed,
 )
 from lamina_container_runtime.engines.model.kernel.files.open_file import OpenFile, RegularFile
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError
 from lamina_kit.paging import PAGE_MASK, is_user, page_up
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _PROT_ALL = PROT_READ | PROT_WRITE | PROT_EXEC

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import Errno, signed, unpack_timespec
 from lamina_container_runtime.engines.model.kernel.memory import user
 from lamina_container_runtime.engines.model.kernel.processes.loader import STACK_BYTES
-from lamina_container_runtime.engines.model.kernel.procfs.texts import RELEASE, VERSION
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
+from lamina_container_runtime.engines.model.kernel.procfs.system_texts import RELEASE, VERSION
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.bus.run_page import DIRTY_SEGMENTS
 from lamina_kit.effects import Step
 from lamina_kit.paging import is_user
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _INFINITY = 2**64 - 1

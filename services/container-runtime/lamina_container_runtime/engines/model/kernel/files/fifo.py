@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import O_ACCMODE, O_RDWR, O_WRONLY, S_IFIFO, Errno
 from lamina_container_runtime.engines.model.kernel.files.inode import FileSystem, Inode
-from lamina_container_runtime.engines.model.kernel.files.open_file import OpenFile
+from lamina_container_runtime.engines.model.kernel.files.open_file import Caller, OpenFile
 from lamina_container_runtime.engines.model.kernel.files.pipe import Pipe, PipeReader, PipeWriter
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 
 class FifoInode(Inode):
@@ -31,7 +27,7 @@ def make_pipe(fs: FileSystem, flags: int) -> tuple[PipeReader, PipeWriter]:
     return PipeReader(inode.pipe, inode, flags, path), PipeWriter(inode.pipe, inode, flags, path)
 
 
-def open_fifo(thread: Thread, inode: FifoInode, flags: int, path: str, nonblocking: bool) -> Step[OpenFile]:
+def open_fifo(thread: Caller, inode: FifoInode, flags: int, path: str, nonblocking: bool) -> Step[OpenFile]:
     """Opens one end, waiting until somebody has the other; ENXIO for a writer that will not wait for a reader."""
     pipe = inode.pipe
     access = flags & O_ACCMODE
@@ -48,7 +44,7 @@ def open_fifo(thread: Thread, inode: FifoInode, flags: int, path: str, nonblocki
     return reader
 
 
-def _meet(thread: Thread, end: PipeReader | PipeWriter, pipe: Pipe, nonblocking: bool) -> Step[None]:
+def _meet(thread: Caller, end: PipeReader | PipeWriter, pipe: Pipe, nonblocking: bool) -> Step[None]:
     writes = isinstance(end, PipeWriter)
     try:
         while not nonblocking and (pipe.readers if writes else pipe.writers) == 0:
@@ -65,7 +61,7 @@ class DuplexPipe(PipeReader):
         super().__init__(pipe, inode, flags, path)
         self._writer = PipeWriter(pipe, inode, flags, path)
 
-    def write(self, thread: Thread, data: bytes) -> Step[int]:
+    def write(self, thread: Caller, data: bytes) -> Step[int]:
         """Writes as the writing end does."""
         return (yield from self._writer.write(thread, data))
 

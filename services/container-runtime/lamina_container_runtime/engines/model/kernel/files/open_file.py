@@ -7,7 +7,7 @@ refused with the error that Linux gives.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.abi import (
@@ -22,13 +22,18 @@ from lamina_container_runtime.engines.model.kernel.abi import (
     Errno,
 )
 from lamina_container_runtime.engines.model.kernel.files.inode import DirectoryInode, FileInode, Inode
+from lamina_container_runtime.engines.model.kernel.waiting import Sleeper
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 SEEK_SET, SEEK_CUR, SEEK_END, SEEK_DATA, SEEK_HOLE = range(5)
 READY = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM
+
+
+class Caller(Sleeper, Protocol):
+    """The thread that reads or writes, as an open file knows it."""
+
+    def signal_process(self, signal: int) -> None:
+        """Sends a signal to its process."""
 
 
 class OpenFile:
@@ -56,12 +61,12 @@ class OpenFile:
         """Whether a read or write that would wait fails with EAGAIN."""
         return bool(self.flags & O_NONBLOCK)
 
-    def read(self, thread: Thread, count: int) -> Step[bytes]:
+    def read(self, thread: Caller, count: int) -> Step[bytes]:
         """Reads at the position and moves it."""
         raise Errno(errno.EINVAL)
         yield
 
-    def write(self, thread: Thread, data: bytes) -> Step[int]:
+    def write(self, thread: Caller, data: bytes) -> Step[int]:
         """Writes at the position and moves it; returns how many bytes were taken."""
         raise Errno(errno.EINVAL)
         yield
@@ -115,14 +120,14 @@ class RegularFile(OpenFile):
         super().__init__(inode, flags, path)
         self.file = inode
 
-    def read(self, thread: Thread, count: int) -> Step[bytes]:
+    def read(self, thread: Caller, count: int) -> Step[bytes]:
         """Reads at the position and moves it."""
         data = self.file.read(self.position, count)
         self.position += len(data)
         return data
         yield
 
-    def write(self, thread: Thread, data: bytes) -> Step[int]:
+    def write(self, thread: Caller, data: bytes) -> Step[int]:
         """Writes at the position, or at the end with O_APPEND, and moves it."""
         if self.flags & O_APPEND:
             self.position = self.file.size
@@ -173,16 +178,16 @@ class Directory(OpenFile):
         self.directory = inode
         self._names: list[tuple[str, int, int]] | None = None
 
-    def read(self, thread: Thread, count: int) -> Step[bytes]:
+    def read(self, thread: Caller, count: int) -> Step[bytes]:
         """Refuses: EISDIR."""
         raise Errno(errno.EISDIR)
         yield
 
-    def names(self, thread: Thread, parent: DirectoryInode) -> list[tuple[str, int, int]]:
-        """Returns (name, inode number, type bits) of all entries, `.` and `..` first."""
+    def names(self, viewer: object, parent: DirectoryInode) -> list[tuple[str, int, int]]:
+        """Returns (name, inode number, type bits) of all entries as a process sees them, `.` and `..` first."""
         if self._names is None or self.position == 0:
             listed = [(".", self.directory.ino, self.directory.kind), ("..", parent.ino, parent.kind)]
-            for name, inode in self.directory.list(thread.process):
+            for name, inode in self.directory.list(viewer):
                 listed.append((name, inode.ino, inode.kind))
             self._names = listed
         return self._names
@@ -206,7 +211,7 @@ class Snapshot(OpenFile):
         super().__init__(inode, flags, path)
         self.data = data
 
-    def read(self, thread: Thread, count: int) -> Step[bytes]:
+    def read(self, thread: Caller, count: int) -> Step[bytes]:
         """Reads at the position and moves it."""
         data = self.data[self.position : self.position + count]
         self.position += len(data)
@@ -229,12 +234,12 @@ class Snapshot(OpenFile):
 class PathOnly(OpenFile):
     """A descriptor opened with O_PATH: it names a place and can be used for nothing else."""
 
-    def read(self, thread: Thread, count: int) -> Step[bytes]:
+    def read(self, thread: Caller, count: int) -> Step[bytes]:
         """Refuses: EBADF."""
         raise Errno(errno.EBADF)
         yield
 
-    def write(self, thread: Thread, data: bytes) -> Step[int]:
+    def write(self, thread: Caller, data: bytes) -> Step[int]:
         """Refuses: EBADF."""
         raise Errno(errno.EBADF)
         yield

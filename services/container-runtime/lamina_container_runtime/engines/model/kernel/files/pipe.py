@@ -9,7 +9,6 @@ Writes of at most PIPE_BUF (4096) bytes are not mixed with others. Source: pipe(
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.abi import (
@@ -25,12 +24,9 @@ from lamina_container_runtime.engines.model.kernel.abi import (
     Errno,
 )
 from lamina_container_runtime.engines.model.kernel.files.inode import Inode
-from lamina_container_runtime.engines.model.kernel.files.open_file import OpenFile
+from lamina_container_runtime.engines.model.kernel.files.open_file import Caller, OpenFile
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CAPACITY = 65536
 
@@ -60,7 +56,7 @@ class PipeReader(OpenFile):
         pipe.readers += 1
         pipe.can_write.wake()
 
-    def read(self, thread: Thread, count: int) -> Step[bytes]:
+    def read(self, thread: Caller, count: int) -> Step[bytes]:
         """Returns what is there, at most `count` bytes; waits while the pipe is empty and somebody may write."""
         if count == 0:
             return b""
@@ -76,7 +72,7 @@ class PipeReader(OpenFile):
         pipe.can_write.wake()
         return data
 
-    def write(self, thread: Thread, data: bytes) -> Step[int]:
+    def write(self, thread: Caller, data: bytes) -> Step[int]:
         """Refuses: EBADF."""
         raise Errno(errno.EBADF)
         yield
@@ -106,7 +102,7 @@ class PipeWriter(OpenFile):
         pipe.writers += 1
         pipe.can_read.wake()
 
-    def write(self, thread: Thread, data: bytes) -> Step[int]:
+    def write(self, thread: Caller, data: bytes) -> Step[int]:
         """Puts all of `data` in, waiting for room; EPIPE and SIGPIPE when nobody reads.
 
         A signal in the middle of a write gives what was taken so far.
@@ -115,7 +111,7 @@ class PipeWriter(OpenFile):
         done = 0
         while done < len(data) or not data:
             if pipe.readers == 0:
-                thread.process.send_signal(SIGPIPE)
+                thread.signal_process(SIGPIPE)
                 raise Errno(errno.EPIPE)
             if not data:
                 return 0

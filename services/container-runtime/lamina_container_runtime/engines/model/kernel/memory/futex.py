@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.abi import Errno
 from lamina_container_runtime.engines.model.kernel.memory import user
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 Key = tuple[str, int]
 
@@ -27,7 +23,7 @@ class Futexes:
     def __init__(self) -> None:
         self._queues: dict[Key, list[tuple[WaitQueue, int]]] = {}
 
-    def wait(self, thread: Thread, address: int, expected: int, bits: int, timeout_ns: int | None) -> Step[int]:
+    def wait(self, thread: user.Toucher, address: int, expected: int, bits: int, timeout_ns: int | None) -> Step[int]:
         """Waits while the word at `address` is `expected`: EAGAIN when it is not, ETIMEDOUT."""
         word = yield from user.read(thread, address, 4)
         if struct.unpack("<I", word)[0] != expected & 0xFFFFFFFF:

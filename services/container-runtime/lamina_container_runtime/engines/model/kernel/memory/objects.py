@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lamina_container_runtime.domain.elf import Segment
 from lamina_container_runtime.domain.wait import Waiter, WaitQueue
@@ -21,11 +21,14 @@ from lamina_container_runtime.engines.model.kernel.files.overlay import OverlayF
 from lamina_kit.effects import Step
 from lamina_kit.paging import PAGE_SIZE, page_down, page_up
 
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
-    from lamina_container_runtime.engines.model.kernel.processes.loader import Executable
-
 MAX_BYTES = 256 << 20
+
+
+class Payer(Protocol):
+    """The container that an object is made for, as far as objects know it."""
+
+    container_id: str
+    memory_group: str
 
 
 class Objects:
@@ -46,20 +49,17 @@ class Objects:
         self._kept.clear()
         self._bytes = 0
 
-    def segment(
-        self, container: KernelContainer, executable: Executable, number: int, segment: Segment
-    ) -> Step[ObjectRef]:
-        """Returns the object with the file part of a segment."""
-        file = executable.file
+    def segment(self, container: Payer, file: FileInode, path: str, number: int, segment: Segment) -> Step[ObjectRef]:
+        """Returns the object with the file part of a program's segment of that number."""
         start = page_down(segment.offset)
         lead = segment.offset - start
         size = page_up(lead + segment.file_size)
         end = segment.offset + segment.file_size if segment.mem_size > segment.file_size else start + size
         key = (*content_key(container, file), "segment", number)
         group = _payer(container, file)
-        return (yield from self._get(key, file, start, end - start, size, group, executable.path))
+        return (yield from self._get(key, file, start, end - start, size, group, path))
 
-    def pages(self, container: KernelContainer, file: FileInode, path: str, offset: int, size: int) -> Step[ObjectRef]:
+    def pages(self, container: Payer, file: FileInode, path: str, offset: int, size: int) -> Step[ObjectRef]:
         """Returns an object with `size` bytes of a file from `offset` (page aligned), for a private mapping of it.
 
         It ends with the file's last page: what a mapping has behind that is a fault. It has one page at least.
@@ -91,7 +91,7 @@ class Objects:
             yield DeleteObject(old)
         return made
 
-    def forget_container(self, container: KernelContainer) -> Step[None]:
+    def forget_container(self, container: Payer) -> Step[None]:
         """Deletes the objects of files of a container's upper layer."""
         mine = [key for key in self._kept if isinstance(key, tuple) and key[0] == container.container_id]
         for key in mine:
@@ -100,12 +100,12 @@ class Objects:
             yield DeleteObject(memory_object)
 
 
-def _payer(container: KernelContainer, file: FileInode) -> str:
+def _payer(container: Payer, file: FileInode) -> str:
     """Returns the memory group that an object of a file is charged to; none for a layer's file, which all share."""
     return "" if content_key(container, file)[0] == "" else container.memory_group
 
 
-def content_key(container: KernelContainer, file: FileInode) -> tuple[Hashable, ...]:
+def content_key(container: Payer, file: FileInode) -> tuple[Hashable, ...]:
     """Returns what identifies the bytes of a file: a digest, or container, inode and version."""
     if isinstance(file, OverlayFile) and file.data is None:
         return ("", file.digest)

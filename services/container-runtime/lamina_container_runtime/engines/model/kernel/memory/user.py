@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.effects import Access, FaultIn, FaultOutcome, FaultResult
 from lamina_container_runtime.engines.model.kernel.abi import Errno
-from lamina_container_runtime.engines.model.kernel.processes.process import ProcessState
-from lamina_container_runtime.engines.model.kernel.waiting import wait
+from lamina_container_runtime.engines.model.kernel.memory.address_space import AddressSpace
+from lamina_container_runtime.engines.model.kernel.waiting import Sleeper, wait
 from lamina_kit.effects import NeedFault, Step
 from lamina_kit.errors import InvalidArgument, OutOfRange
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.kernel import Kernel
-    from lamina_container_runtime.engines.model.kernel.memory.address_space import AddressSpace
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 PIECE = 1 << 20
 """Most bytes of one copy; larger ones are done in pieces."""
@@ -38,7 +34,25 @@ class Memory(Protocol):
         """Returns the bytes before a zero byte or raises `NeedFault`."""
 
 
-def read(thread: Thread, va: int, count: int) -> Step[bytes]:
+class Toucher(Sleeper, Protocol):
+    """The thread whose memory is read or written, as copies and faults know it."""
+
+    @property
+    def memory(self) -> AddressSpace:
+        """The address space of its process."""
+
+    @property
+    def user_memory(self) -> Memory:
+        """The memory that all address spaces are in."""
+
+    def count_fault(self, major: bool) -> None:
+        """Counts a fault that made an access possible."""
+
+    def out_of_memory(self, result: FaultResult) -> WaitQueue | None:
+        """Has a process killed; returns what is woken when that has ended, None when it has."""
+
+
+def read(thread: Toucher, va: int, count: int) -> Step[bytes]:
     """Returns `count` bytes at `va`; EFAULT."""
     if count <= PIECE:
         return (yield from _read_piece(thread, thread.memory, va, count))
@@ -48,8 +62,8 @@ def read(thread: Thread, va: int, count: int) -> Step[bytes]:
     return b"".join(parts)
 
 
-def _read_piece(thread: Thread, space: AddressSpace, va: int, count: int) -> Step[bytes]:
-    memory = thread.kernel.memory
+def _read_piece(thread: Toucher, space: AddressSpace, va: int, count: int) -> Step[bytes]:
+    memory = thread.user_memory
     while True:
         try:
             return memory.read(space.root, va, count)
@@ -59,10 +73,10 @@ def _read_piece(thread: Thread, space: AddressSpace, va: int, count: int) -> Ste
             raise Errno(errno.EFAULT) from None
 
 
-def write(thread: Thread, va: int, data: bytes) -> Step[None]:
+def write(thread: Toucher, va: int, data: bytes) -> Step[None]:
     """Stores bytes at `va`; EFAULT."""
     space = thread.memory
-    memory = thread.kernel.memory
+    memory = thread.user_memory
     for offset in range(0, len(data), PIECE):
         piece = data[offset : offset + PIECE]
         while True:
@@ -75,11 +89,11 @@ def write(thread: Thread, va: int, data: bytes) -> Step[None]:
                 raise Errno(errno.EFAULT) from None
 
 
-def fill(kernel: Kernel, space: AddressSpace, va: int, data: bytes) -> Step[None]:
+def fill(memory: Memory, space: AddressSpace, va: int, data: bytes) -> Step[None]:
     """Stores the first bytes of a space that no thread runs in yet; ENOMEM when there is no memory for them."""
     while True:
         try:
-            kernel.memory.write(space.root, va, data)
+            memory.write(space.root, va, data)
             return
         except NeedFault as fault:
             result = yield FaultIn(space.space, fault.va, Access.WRITE)
@@ -87,9 +101,9 @@ def fill(kernel: Kernel, space: AddressSpace, va: int, data: bytes) -> Step[None
                 raise Errno(errno.ENOMEM) from None
 
 
-def cstring(thread: Thread, va: int, limit: int = 4096) -> Step[str]:
+def cstring(thread: Toucher, va: int, limit: int = 4096) -> Step[str]:
     """Returns the text at `va`; EFAULT, or ENAMETOOLONG when it has `limit` bytes or more."""
-    memory = thread.kernel.memory
+    memory = thread.user_memory
     space = thread.memory
     while True:
         try:
@@ -102,13 +116,13 @@ def cstring(thread: Thread, va: int, limit: int = 4096) -> Step[str]:
             raise Errno(errno.ENAMETOOLONG) from None
 
 
-def words(thread: Thread, va: int, count: int) -> Step[tuple[int, ...]]:
+def words(thread: Toucher, va: int, count: int) -> Step[tuple[int, ...]]:
     """Returns `count` 64-bit words at `va`; EFAULT."""
     data = yield from read(thread, va, 8 * count)
     return struct.unpack(f"<{count}Q", data)
 
 
-def vector(thread: Thread, va: int, budget: int) -> Step[tuple[list[bytes], int]]:
+def vector(thread: Toucher, va: int, budget: int) -> Step[tuple[list[bytes], int]]:
     """Returns the strings of a null-terminated vector of pointers and the bytes left of `budget`.
 
     E2BIG when they pass the budget, EFAULT. A null vector is an empty one, as Linux has it for execve.
@@ -130,14 +144,14 @@ def vector(thread: Thread, va: int, budget: int) -> Step[tuple[list[bytes], int]
     return found, budget
 
 
-def fault_in(thread: Thread, space: AddressSpace, fault: NeedFault) -> Step[None]:
+def fault_in(thread: Toucher, space: AddressSpace, fault: NeedFault) -> Step[None]:
     """Makes one access possible; EFAULT when it is not allowed or no memory can be had (the thread is killed then)."""
     access = Access.WRITE if fault.write else Access.READ
     if not (yield from resolve_fault(thread, space, fault.va, access)):
         raise Errno(errno.EFAULT)
 
 
-def resolve_fault(thread: Thread, space: AddressSpace, va: int, access: Access) -> Step[bool]:
+def resolve_fault(thread: Toucher, space: AddressSpace, va: int, access: Access) -> Step[bool]:
     """Asks the MMU for a page. Returns False when the access is not allowed, or the thread dies of lack of memory.
 
     Without memory the process that the MMU names is killed, and the fault is tried again when it has ended.
@@ -145,13 +159,12 @@ def resolve_fault(thread: Thread, space: AddressSpace, va: int, access: Access) 
     while True:
         result: FaultResult = yield FaultIn(space.space, va, access)
         if result.outcome is FaultOutcome.RESOLVED:
-            thread.process.major_faults += result.major
-            thread.process.minor_faults += not result.major
+            thread.count_fault(result.major)
             return True
         if result.outcome is FaultOutcome.REFUSED:
             return False
-        victim = thread.kernel.out_of_memory(thread, result)
+        ended = thread.out_of_memory(result)
         if thread.must_die:
             return False
-        if victim.state is ProcessState.ALIVE:
-            yield from wait(thread, (victim.ended,), "memory", killable_only=True)
+        if ended is not None:
+            yield from wait(thread, (ended,), "memory", killable_only=True)

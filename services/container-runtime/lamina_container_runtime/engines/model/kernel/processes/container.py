@@ -5,22 +5,23 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Generic, Protocol, TypeVar
 
+from lamina_container_runtime.engines.model.kernel.files.console import Console
 from lamina_container_runtime.engines.model.kernel.files.inode import DirectoryInode
+from lamina_container_runtime.engines.model.kernel.kernel import Kernel, Victim
 from lamina_container_runtime.engines.model.kernel.processes.pid_namespace import PidNamespace
 from lamina_kit.effects import Step
 
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.kernel import Kernel
-    from lamina_container_runtime.engines.model.kernel.processes.process import Process
+
+class Inhabitant(Victim, Protocol):
+    """A process, as its container knows it."""
+
+    def lives_in(self, space: str) -> bool:
+        """Returns whether it runs in the address space of that resource name."""
 
 
-class Console(Protocol):
-    """Where standard output and standard error go."""
-
-    def write(self, stream: str, data: bytes) -> None:
-        """Takes bytes of `stdout` or `stderr`."""
+P = TypeVar("P", bound=Inhabitant)
 
 
 class Loss(enum.Enum):
@@ -31,7 +32,7 @@ class Loss(enum.Enum):
 
 
 @dataclass
-class KernelContainer:
+class KernelContainer(Generic[P]):
     """One running container.
 
     `hostname` is the UTS namespace, `pids` the PID namespace, `root` the mount namespace. `memory_group` and
@@ -41,7 +42,7 @@ class KernelContainer:
     kernel: Kernel
     container_id: str
     hostname: str
-    pids: PidNamespace
+    pids: PidNamespace[P]
     root: DirectoryInode
     console: Console
     memory_group: str
@@ -49,7 +50,7 @@ class KernelContainer:
     memory_limit: int = 0
     killable: bool = False
     """Whether process 1 gets signals that it has no handler for."""
-    init: Process | None = None
+    init: P | None = None
     oom_killed: bool = False
     lost: Loss | None = None
     """What took process 1 away, when it was neither its own exit nor a signal."""
@@ -62,3 +63,7 @@ class KernelContainer:
         """Returns a fresh coherence domain."""
         self.domains += 1
         return f"{self.container_id}-{self.domains}"
+
+    def process_of_space(self, name: str) -> P | None:
+        """Returns the process that lives in an address space, by its resource name."""
+        return next((process for process in self.pids.ordered() if process.lives_in(name)), None)

@@ -5,26 +5,23 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.effects import ContextRef, CreateContext, DeleteContext, DeleteSpace
 from lamina_container_runtime.engines.model.kernel.abi import O_WRONLY, Errno
+from lamina_container_runtime.engines.model.kernel.files.console import ConsoleFile
 from lamina_container_runtime.engines.model.kernel.files.credentials import Credentials
-from lamina_container_runtime.engines.model.kernel.files.devices import ConsoleFile, open_null
+from lamina_container_runtime.engines.model.kernel.files.devices import open_null
 from lamina_container_runtime.engines.model.kernel.files.fd_table import FdTable
 from lamina_container_runtime.engines.model.kernel.files.inode import DirectoryInode
 from lamina_container_runtime.engines.model.kernel.files.resolve import View, resolve
 from lamina_container_runtime.engines.model.kernel.processes import registers
 from lamina_container_runtime.engines.model.kernel.processes.lifecycle import label_of, new_thread, release_memory
 from lamina_container_runtime.engines.model.kernel.processes.loader import Executable, Loaded, find_executable, load
-from lamina_container_runtime.engines.model.kernel.processes.process import Process
-from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
+from lamina_container_runtime.engines.model.kernel.processes.process import Container, Process
+from lamina_container_runtime.engines.model.kernel.processes.thread import Loop, Thread
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.effects import Step
 from lamina_kit.errors import InvalidArgument, LaminaError, NotFound, ResourceExhausted
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ class Command:
     who: Credentials
 
 
-def start(container: KernelContainer, command: Command) -> Step[Process]:
-    """Starts process 1 of a container and lets it run.
+def start(container: Container, command: Command, loop: Loop) -> Step[Process]:
+    """Starts process 1 of a container and lets it run in the main loop.
 
     Errors: `NotFound` `PROGRAM_NOT_FOUND`; `InvalidArgument` `PROGRAM_NOT_EXECUTABLE` or an ELF_ reason; what the
     layers below raise. Nothing is left behind then.
@@ -71,10 +68,10 @@ def start(container: KernelContainer, command: Command) -> Step[Process]:
     container.init = process
     container.pids.add(process)
     kernel.containers[container.container_id] = container
-    thread = new_thread(process, pid, context)
+    thread = new_thread(process, pid, context, loop)
     registers.start(thread.page, loaded.memory.root, loaded.entry, loaded.stack)
-    kernel.note(process, "started", space=loaded.memory.space.name)
-    yield kernel.spawn(thread)
+    process.note("started", space=loaded.memory.space.name)
+    yield thread.spawn()
     return process
 
 
@@ -114,7 +111,7 @@ def _find(view: View, command: Command) -> Executable:
     )
 
 
-def _first_pid(container: KernelContainer) -> int:
+def _first_pid(container: Container) -> int:
     try:
         return container.pids.allocate()
     except Errno as error:
@@ -139,10 +136,10 @@ def _refused(name: str, error: Errno) -> LaminaError:
     )
 
 
-def _open_standard(container: KernelContainer, process: Process) -> None:
-    process.fds.put(0, open_null(container))
+def _open_standard(container: Container, process: Process) -> None:
+    process.fds.put(0, open_null(container.root.fs))
     for fd, stream in ((1, "stdout"), (2, "stderr")):
-        process.fds.put(fd, ConsoleFile(container, stream, O_WRONLY))
+        process.fds.put(fd, ConsoleFile(container.root.fs, container.console, stream, O_WRONLY))
 
 
 def execve(thread: Thread, path: str, argv: Sequence[bytes], environment: Sequence[bytes]) -> Step[None]:
@@ -169,7 +166,7 @@ def execve(thread: Thread, path: str, argv: Sequence[bytes], environment: Sequen
         return
     yield from _enter(thread, loaded)
     _note_program(process, executable, environment)
-    thread.kernel.note(process, "executed", space=loaded.memory.space.name)
+    process.note("executed", space=loaded.memory.space.name)
     process.fds = _private_fds(process)
     process.fds.close_on_exec()
     process.handlers = process.handlers.for_exec()

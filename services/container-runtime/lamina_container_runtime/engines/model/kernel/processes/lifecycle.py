@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import struct
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.domain.wait import Waiter
 from lamina_container_runtime.engines.model.effects import (
@@ -41,8 +40,8 @@ from lamina_container_runtime.engines.model.kernel.files.resolve import View
 from lamina_container_runtime.engines.model.kernel.memory import user
 from lamina_container_runtime.engines.model.kernel.memory.address_space import AddressSpace
 from lamina_container_runtime.engines.model.kernel.processes import registers
-from lamina_container_runtime.engines.model.kernel.processes.process import Process, ProcessState
-from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
+from lamina_container_runtime.engines.model.kernel.processes.process import Container, Process, ProcessState
+from lamina_container_runtime.engines.model.kernel.processes.thread import Loop, Thread
 from lamina_container_runtime.engines.model.kernel.signals import (
     CLD_EXITED,
     CLD_KILLED,
@@ -54,18 +53,15 @@ from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.effects import Step
 from lamina_kit.errors import LaminaError
 
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
 
-
-def label_of(container: KernelContainer, pid: int) -> str:
+def label_of(container: Container, pid: int) -> str:
     """Returns the label of a process's space and context, for people."""
     return f"{container.hostname} {container.container_id} pid {pid}"[:127]
 
 
-def new_thread(process: Process, tid: int, context: ContextRef) -> Thread:
+def new_thread(process: Process, tid: int, context: ContextRef, loop: Loop) -> Thread:
     """Enters a thread into its process."""
-    thread = Thread(process, tid, context)
+    thread = Thread(process, tid, context, loop)
     process.threads[tid] = thread
     return thread
 
@@ -96,8 +92,8 @@ def clone(parent: Thread, flags: int, stack: int, parent_tid: int, child_tid: in
     yield from _store_tid(thread, child_tid if flags & CLONE_CHILD_SETTID else 0, tid)
     released = thread.vfork_released
     if process is not parent.process:
-        parent.kernel.note(process, "forked", parent=parent.process.pid, space=process.memory.space.name)
-    yield parent.kernel.spawn(thread)
+        process.note("forked", parent=parent.process.pid, space=process.memory.space.name)
+    yield thread.spawn()
     if flags & CLONE_VFORK and thread.process.state is ProcessState.ALIVE and not thread.process.exec_done:
         try:
             yield from wait(parent, (released,), "vfork", killable_only=True)
@@ -148,7 +144,7 @@ def _clone_thread(parent: Thread, process: Process, tid: int) -> Step[Thread]:
     registers.copy(parent.page, context.page)
     context.page.rax = 0
     context.page.cr3 = process.memory.root
-    thread = new_thread(process, tid, context)
+    thread = new_thread(process, tid, context, parent.loop)
     thread.blocked = parent.blocked
     if process is not parent.process:
         thread.alternate_stack = parent.alternate_stack
@@ -197,7 +193,7 @@ def exit_thread(thread: Thread) -> Step[None]:
 
 def _exit_process(process: Process, last: Thread) -> Step[None]:
     status = process.group_exit if process.group_exit is not None else 0
-    last.kernel.note(process, "exited", code=status >> 8, signal=status & 0x7F, instructions=process.instructions)
+    process.note("exited", code=status >> 8, signal=status & 0x7F, instructions=process.instructions)
     release_fds(process)
     process.run_from(None)
     yield from release_memory(process.memory)

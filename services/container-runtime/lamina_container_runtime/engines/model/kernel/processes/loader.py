@@ -22,7 +22,6 @@ import errno
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.domain import elf
 from lamina_container_runtime.engines.model.effects import CreateSpace, DeleteSpace, MapRange, SpaceRef
@@ -37,16 +36,14 @@ from lamina_container_runtime.engines.model.kernel.files import credentials
 from lamina_container_runtime.engines.model.kernel.files.credentials import Credentials
 from lamina_container_runtime.engines.model.kernel.files.inode import FileInode
 from lamina_container_runtime.engines.model.kernel.files.resolve import View, location_of, resolve
+from lamina_container_runtime.engines.model.kernel.kernel import Kernel
 from lamina_container_runtime.engines.model.kernel.memory import user
 from lamina_container_runtime.engines.model.kernel.memory.address_space import AddressSpace
+from lamina_container_runtime.engines.model.kernel.processes.process import Container
 from lamina_container_runtime.engines.model.kernel.processes.registers import HWCAP
 from lamina_kit.effects import Step
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.paging import PAGE_SIZE
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.kernel import Kernel
-    from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
 
 STACK_TOP = 0x7FFF_FFFF_F000
 STACK_BYTES = 8 << 20
@@ -115,7 +112,7 @@ def _shebang(head: bytes) -> tuple[bytes, ...]:
 
 def load(
     kernel: Kernel,
-    container: KernelContainer,
+    container: Container,
     executable: Executable,
     environment: Sequence[bytes],
     who: Credentials,
@@ -137,7 +134,7 @@ def load(
 
 def _load(
     kernel: Kernel,
-    container: KernelContainer,
+    container: Container,
     executable: Executable,
     environment: Sequence[bytes],
     who: Credentials,
@@ -157,7 +154,7 @@ def _load(
 
 
 def _map_segments(
-    kernel: Kernel, container: KernelContainer, memory: AddressSpace, executable: Executable, bias: int
+    kernel: Kernel, container: Container, memory: AddressSpace, executable: Executable, bias: int
 ) -> Step[None]:
     for number, segment in enumerate(executable.program.segments):
         protection = (
@@ -167,7 +164,9 @@ def _map_segments(
         )
         start, middle, end = segment.start + bias, segment.file_end + bias, segment.end + bias
         if segment.file_size:
-            memory_object = yield from kernel.objects.segment(container, executable, number, segment)
+            memory_object = yield from kernel.objects.segment(
+                container, executable.file, executable.path, number, segment
+            )
             yield MapRange(
                 memory.space,
                 start,
@@ -202,7 +201,7 @@ def _make_stack(
         label="[stack]",
     )
     image, stack = stack_image(executable, environment, who, bias, kernel.rng.bytes(16))
-    yield from user.fill(kernel, memory, stack, image)
+    yield from user.fill(kernel.memory, memory, stack, image)
     return stack
 
 

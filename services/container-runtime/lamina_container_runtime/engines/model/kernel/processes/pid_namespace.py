@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.abi import Errno
 
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.process import Process
-
 PID_MAX = 32768
+
+
+class Numbered(Protocol):
+    """What is in a namespace: something with a number."""
+
+    pid: int
+
+
+P = TypeVar("P", bound=Numbered)
 
 
 @dataclass
@@ -39,13 +45,13 @@ class PidsLimit:
 
 
 @dataclass
-class PidNamespace:
+class PidNamespace(Generic[P]):
     """Processes by number. `dying` is set when process 1 ended: no new ones are made then."""
 
     limit: PidsLimit
     last: int = 0
     dying: bool = False
-    processes: dict[int, Process] = field(default_factory=dict)
+    processes: dict[int, P] = field(default_factory=dict)
     threads: dict[int, None] = field(default_factory=dict)
     emptied: WaitQueue = field(default_factory=WaitQueue)
 
@@ -67,15 +73,15 @@ class PidNamespace:
         if self.threads.pop(number, 0) is None:
             self.limit.release()
 
-    def add(self, process: Process) -> None:
+    def add(self, process: P) -> None:
         """Enters a process."""
         self.processes[process.pid] = process
 
-    def remove(self, process: Process) -> None:
+    def remove(self, process: P) -> None:
         """Takes a process out that was waited for."""
         self.processes.pop(process.pid, None)
         self.emptied.wake()
 
-    def ordered(self) -> list[Process]:
+    def ordered(self) -> list[P]:
         """Returns the processes in the order of their numbers."""
         return [self.processes[pid] for pid in sorted(self.processes)]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, TypeAlias
 
 from lamina_container_runtime.domain.wait import WaitQueue
+from lamina_container_runtime.engines.model.effects import ContextRef
 from lamina_container_runtime.engines.model.kernel.abi import SIGCHLD, SIGCONT, SIGKILL, SIGSTOP
 from lamina_container_runtime.engines.model.kernel.files.fd_table import FdTable
 from lamina_container_runtime.engines.model.kernel.files.inode import Inode
 from lamina_container_runtime.engines.model.kernel.files.resolve import View
+from lamina_container_runtime.engines.model.kernel.kernel import Kernel
 from lamina_container_runtime.engines.model.kernel.memory.address_space import AddressSpace
+from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer, Loss
 from lamina_container_runtime.engines.model.kernel.signals import (
     CLD_CONTINUED,
     CLD_STOPPED,
@@ -24,10 +27,25 @@ from lamina_container_runtime.engines.model.kernel.signals import (
     SignalInfo,
 )
 
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.kernel import Kernel
-    from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer, Loss
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
+
+class Member(Protocol):
+    """A thread, as its process knows it."""
+
+    tid: int
+    context: ContextRef
+    blocked: int
+    pending: Pending
+    wait_channel: str
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for something."""
+
+    def notify(self) -> None:
+        """Makes it look at its signals."""
+
+    def die(self) -> None:
+        """Makes it end as soon as it can."""
 
 
 class ProcessState(enum.Enum):
@@ -43,7 +61,7 @@ class Process:
 
     def __init__(
         self,
-        container: KernelContainer,
+        container: KernelContainer[Process],
         pid: int,
         parent: Process | None,
         memory: AddressSpace,
@@ -57,7 +75,7 @@ class Process:
         self.fds = fds
         self.view = view
         self.children: dict[int, Process] = {}
-        self.threads: dict[int, Thread] = {}
+        self.threads: dict[int, Member] = {}
         self.group: int = parent.group if parent else pid
         self.session: int = parent.session if parent else pid
         self.umask: int = parent.umask if parent else 0o022
@@ -105,6 +123,11 @@ class Process:
         return self.container.kernel
 
     @property
+    def alive(self) -> bool:
+        """Whether its last thread has not ended yet."""
+        return self.state is ProcessState.ALIVE
+
+    @property
     def is_init(self) -> bool:
         """Whether it is process 1 of its namespace."""
         return self.container.init is self
@@ -118,6 +141,15 @@ class Process:
     def uid(self) -> int:
         """Its user id."""
         return self.view.who.uid
+
+    def lives_in(self, space: str) -> bool:
+        """Returns whether it runs in the address space of that resource name."""
+        return bool(self.threads) and self.memory.space.name == space
+
+    def note(self, event: str, **inputs: Any) -> None:
+        """Records what happened to it, at its container."""
+        name = self.kernel.name_of(self.container.container_id)
+        self.kernel.record(name, f"process.{event}", pid=self.pid, program=self.name, **inputs)
 
     def send_signal(self, signal: int, info: SignalInfo | None = None, *, outside: bool = False) -> None:
         """Sends a signal to the process; `outside` means from outside its PID namespace."""
@@ -133,7 +165,7 @@ class Process:
         self.pending.add(info or SignalInfo(signal, SI_KERNEL))
         self._notify_one(signal)
 
-    def send_to_thread(self, thread: Thread, info: SignalInfo) -> None:
+    def send_to_thread(self, thread: Member, info: SignalInfo) -> None:
         """Sends a signal to one thread, as tgkill(2) does."""
         if info.signal in (SIGKILL, SIGSTOP):
             self.send_signal(info.signal, info)
@@ -144,7 +176,7 @@ class Process:
         if not thread.blocked >> (info.signal - 1) & 1:
             thread.notify()
 
-    def force_signal(self, thread: Thread, info: SignalInfo) -> None:
+    def force_signal(self, thread: Member, info: SignalInfo) -> None:
         """Sends a signal for a fault of the thread itself: blocked, ignored or meant for process 1, it kills."""
         blocked = thread.blocked >> (info.signal - 1) & 1
         if blocked or self.handlers.get(info.signal).handler <= 1:
@@ -222,3 +254,7 @@ class Process:
         if not parent.handlers.get(SIGCHLD).flags & SA_NOCLDSTOP:
             parent.send_signal(SIGCHLD, SignalInfo(SIGCHLD, code, self.pid, self.uid, status))
         parent.changed.wake()
+
+
+Container: TypeAlias = KernelContainer[Process]
+"""A container of such processes: what all above this module mean by one."""

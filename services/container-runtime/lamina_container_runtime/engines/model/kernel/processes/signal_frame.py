@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import SIGCONT, SIGKILL, Errno
 from lamina_container_runtime.engines.model.kernel.memory import user
 from lamina_container_runtime.engines.model.kernel.processes.registers import USER_CS, USER_RFLAGS, USER_SS
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.kernel.signals import (
     SA_NODEFER,
     SA_ONSTACK,
@@ -38,9 +38,6 @@ from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_kit.bus.run_page import DIRTY_FPU, DIRTY_GPRS, DIRTY_RIP, FXSAVE_BYTES, RunPage
 from lamina_kit.effects import Step
 from lamina_kit.paging import is_user
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 _GPR_ORDER = (8, 9, 10, 11, 12, 13, 14, 15, 7, 6, 5, 3, 2, 0, 1, 4)
 """Order of the general registers in sigcontext: r8 to r15, di, si, bp, bx, dx, ax, cx, sp."""

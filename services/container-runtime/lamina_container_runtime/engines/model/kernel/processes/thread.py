@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from lamina_container_runtime.domain.wait import Waiter, WaitQueue, Woken
-from lamina_container_runtime.engines.model.effects import ContextRef
+from lamina_container_runtime.engines.model.effects import ContextRef, FaultResult, Spawn
+from lamina_container_runtime.engines.model.kernel.kernel import Kernel
+from lamina_container_runtime.engines.model.kernel.memory.address_space import AddressSpace
+from lamina_container_runtime.engines.model.kernel.memory.user import Memory
+from lamina_container_runtime.engines.model.kernel.processes.process import Process
 from lamina_container_runtime.engines.model.kernel.signals import Pending
 from lamina_kit.bus.run_page import RunPage
+from lamina_kit.effects import Step
 
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.kernel import Kernel
-    from lamina_container_runtime.engines.model.kernel.memory.address_space import AddressSpace
-    from lamina_container_runtime.engines.model.kernel.processes.process import Process
+
+class Loop(Protocol):
+    """The main loop that a thread lives in, and those that it clones."""
+
+    def run(self, thread: Thread) -> Step[None]:
+        """Runs a thread to its end."""
+
+    def lose(self, thread: Thread) -> Step[None]:
+        """Ends a thread whose step failed by a defect of the kernel."""
 
 
 class Thread:
     """One thread of a process. `tid` equals the process id for the first one."""
 
-    def __init__(self, process: Process, tid: int, context: ContextRef) -> None:
+    def __init__(self, process: Process, tid: int, context: ContextRef, loop: Loop) -> None:
         self.process = process
+        self.loop = loop
         self.tid = tid
         self.context = context
         self.blocked = 0
@@ -48,6 +59,16 @@ class Thread:
     def memory(self) -> AddressSpace:
         """The address space of its process."""
         return self.process.memory
+
+    @property
+    def user_memory(self) -> Memory:
+        """The memory that all address spaces are in."""
+        return self.process.kernel.memory
+
+    @property
+    def pid(self) -> int:
+        """Number of its process."""
+        return self.process.pid
 
     @property
     def page(self) -> RunPage:
@@ -96,9 +117,28 @@ class Thread:
             if self.must_die or not self._killable_only:
                 self._waiter.fire(Woken.SIGNAL)
         elif self.on_core:
-            self.kernel.kick(self)
+            self.kernel.kick(self.context)
 
     def die(self) -> None:
         """Makes it end as soon as it can."""
         self.must_die = True
         self.notify()
+
+    def spawn(self) -> Spawn:
+        """Returns the effect that lets it run, once it has been made."""
+        label = f"{self.process.container.container_id} tid {self.tid}"
+        return Spawn(self.loop.run(self), label, lambda: self.loop.lose(self))
+
+    def signal_process(self, signal: int) -> None:
+        """Sends a signal to its process."""
+        self.process.send_signal(signal)
+
+    def count_fault(self, major: bool) -> None:
+        """Counts a fault that made an access possible."""
+        self.process.major_faults += major
+        self.process.minor_faults += not major
+
+    def out_of_memory(self, result: FaultResult) -> WaitQueue | None:
+        """Has a process killed; returns what is woken when that has ended, None when it has."""
+        victim = self.kernel.out_of_memory(self.process, result)
+        return victim.ended if victim.alive else None

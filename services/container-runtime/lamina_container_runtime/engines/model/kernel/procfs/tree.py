@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import S_IFREG, Errno
 from lamina_container_runtime.engines.model.kernel.files.inode import DirectoryInode, FileSystem, Inode, SymlinkInode
 from lamina_container_runtime.engines.model.kernel.files.resolve import MagicLink, path_of
-from lamina_container_runtime.engines.model.kernel.processes.process import Process, ProcessState
-from lamina_container_runtime.engines.model.kernel.procfs import texts
+from lamina_container_runtime.engines.model.kernel.processes.process import Container, Process, ProcessState
+from lamina_container_runtime.engines.model.kernel.procfs import process_texts, system_texts
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
 
 Content = Callable[[], Step[bytes]]
 
@@ -55,7 +51,7 @@ class ProcDirectory(DirectoryInode):
 class ProcRoot(ProcDirectory):
     """The root: fixed files, and one directory for each process of the namespace."""
 
-    def __init__(self, fs: FileSystem, container: KernelContainer) -> None:
+    def __init__(self, fs: FileSystem, container: Container) -> None:
         super().__init__(fs)
         self.container = container
         self._directories: dict[Process, ProcessDirectory] = {}
@@ -94,7 +90,7 @@ class ProcessDirectory(ProcDirectory):
     def __init__(self, fs: FileSystem, process: Process) -> None:
         super().__init__(fs)
         self.uid, self.gid = process.view.who.uid, process.view.who.gid
-        for name, text in texts.PROCESS_FILES.items():
+        for name, text in process_texts.PROCESS_FILES.items():
             self.put(name, ProcFile(fs, _process_content(process, text)))
         self.put("exe", LinkTo(fs, lambda: process.memory.executable, lambda: process.executable_inode))
         self.put("cwd", LinkTo(fs, lambda: path_of(process.view.cwd, process.view.root), lambda: process.view.cwd))
@@ -103,7 +99,7 @@ class ProcessDirectory(ProcDirectory):
         self.put("fd", descriptors)
 
 
-def _process_content(process: Process, text: texts.ProcessText) -> Content:
+def _process_content(process: Process, text: process_texts.ProcessText) -> Content:
     return lambda: text(process)
 
 
@@ -153,21 +149,21 @@ class FdDirectory(ProcDirectory):
                 yield str(fd), link
 
 
-def make_proc(fs: FileSystem, container: KernelContainer) -> ProcRoot:
+def make_proc(fs: FileSystem, container: Container) -> ProcRoot:
     """Returns the root of /proc for a container."""
     root = ProcRoot(fs, container)
-    for name, text in texts.SYSTEM_FILES.items():
+    for name, text in system_texts.SYSTEM_FILES.items():
         root.put(name, ProcFile(fs, _system_content(container, text)))
     root.put("mounts", SymlinkInode(fs, "self/mounts"))
     sys, kernel = ProcDirectory(fs), ProcDirectory(fs)
     root.put("sys", sys)
     sys.put("kernel", kernel)
-    for name, text in texts.KERNEL_FILES.items():
+    for name, text in system_texts.KERNEL_FILES.items():
         kernel.put(name, ProcFile(fs, _system_content(container, text)))
     return root
 
 
-def _system_content(container: KernelContainer, text: texts.SystemText) -> Content:
+def _system_content(container: Container, text: system_texts.SystemText) -> Content:
     def content() -> Step[bytes]:
         return text(container).encode()
         yield

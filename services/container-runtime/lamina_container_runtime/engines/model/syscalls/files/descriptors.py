@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import O_APPEND, O_CLOEXEC, O_NONBLOCK, Errno, signed
 from lamina_container_runtime.engines.model.kernel.files.fifo import make_pipe
 from lamina_container_runtime.engines.model.kernel.files.open_file import RegularFile
 from lamina_container_runtime.engines.model.kernel.files.pipe import CAPACITY, PipeReader, PipeWriter
 from lamina_container_runtime.engines.model.kernel.memory import user
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _F_DUPFD, _F_GETFD, _F_SETFD, _F_GETFL, _F_SETFL = range(5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import (
     AT_EMPTY_PATH,
@@ -17,12 +16,10 @@ from lamina_container_runtime.engines.model.kernel.files import credentials
 from lamina_container_runtime.engines.model.kernel.files.inode import DirectoryInode, Inode, SymlinkInode
 from lamina_container_runtime.engines.model.kernel.files.resolve import Found, path_of, resolve
 from lamina_container_runtime.engines.model.kernel.memory import user
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.syscalls.files import paths
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _CWD = AT_FDCWD & 0xFFFFFFFF

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import (
     AT_EMPTY_PATH,
@@ -18,12 +17,10 @@ from lamina_container_runtime.engines.model.kernel.abi import (
 from lamina_container_runtime.engines.model.kernel.files import credentials
 from lamina_container_runtime.engines.model.kernel.files.inode import Inode, SymlinkInode
 from lamina_container_runtime.engines.model.kernel.memory import user
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.syscalls.files import paths
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _CWD = AT_FDCWD & 0xFFFFFFFF

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import (
     AT_FDCWD,
@@ -29,7 +28,8 @@ from lamina_container_runtime.engines.model.kernel.abi import (
     Errno,
 )
 from lamina_container_runtime.engines.model.kernel.files import credentials
-from lamina_container_runtime.engines.model.kernel.files.devices import ConsoleFile, ConsoleInode, open_device
+from lamina_container_runtime.engines.model.kernel.files.console import ConsoleFile, ConsoleInode
+from lamina_container_runtime.engines.model.kernel.files.devices import open_device
 from lamina_container_runtime.engines.model.kernel.files.fifo import FifoInode, open_fifo
 from lamina_container_runtime.engines.model.kernel.files.inode import (
     DeviceInode,
@@ -46,13 +46,11 @@ from lamina_container_runtime.engines.model.kernel.files.open_file import (
     Snapshot,
 )
 from lamina_container_runtime.engines.model.kernel.files.resolve import Found, location_of
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.kernel.procfs.tree import ProcFile
 from lamina_container_runtime.engines.model.syscalls.files import paths
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _CWD = AT_FDCWD & 0xFFFFFFFF
@@ -141,13 +139,13 @@ def open_inode(thread: Thread, found: Found, flags: int, *, checked: bool) -> St
     if isinstance(inode, ProcFile):
         return Snapshot(inode, kept, path, (yield from inode.content()))
     if isinstance(inode, ConsoleInode):
-        return ConsoleFile(thread.process.container, inode.stream, kept)
+        return ConsoleFile(inode.fs, thread.process.container.console, inode.stream, kept)
     if isinstance(inode, FifoInode):
         return (yield from open_fifo(thread, inode, kept & ~O_DIRECTORY, path, bool(flags & O_NONBLOCK)))
     if isinstance(inode, DeviceInode):
         if inode.kind != S_IFCHR:
             raise Errno(errno.ENXIO)
-        return open_device(inode, kept, path)
+        return open_device(inode, kept, path, thread.kernel.rng)
     if not isinstance(inode, FileInode):
         raise Errno(errno.ENXIO)
     if flags & O_TRUNC and writes and inode.size:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import (
     AT_EMPTY_PATH,
@@ -18,10 +17,8 @@ from lamina_container_runtime.engines.model.kernel.files import credentials
 from lamina_container_runtime.engines.model.kernel.files.inode import DirectoryInode, Inode
 from lamina_container_runtime.engines.model.kernel.files.resolve import Found, resolve
 from lamina_container_runtime.engines.model.kernel.memory import user
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 
 def path_at(thread: Thread, address: int) -> Step[str]:

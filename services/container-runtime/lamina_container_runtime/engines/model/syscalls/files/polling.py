@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.domain.wait import WaitQueue
 from lamina_container_runtime.engines.model.kernel.abi import (
@@ -22,13 +21,11 @@ from lamina_container_runtime.engines.model.kernel.abi import (
     unpack_timespec,
 )
 from lamina_container_runtime.engines.model.kernel.memory import user
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.kernel.signals import UNBLOCKABLE
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _ALWAYS = POLLERR | POLLHUP | POLLNVAL

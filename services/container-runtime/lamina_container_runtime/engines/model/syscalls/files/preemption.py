@@ -1,18 +1,14 @@
-"""Turns: a call that copies much lets other threads run in between.
+"""Preemption: a call that copies much lets other threads take a turn in between.
 
 A step holds the event loop until it yields, and a copy between resident pages and a file yields nothing by itself.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lamina_container_runtime.engines.model.kernel.abi import signed
 from lamina_container_runtime.engines.model.kernel.files.open_file import OpenFile
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_kit.effects import Sleep, Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 PIECE = 1 << 20
 """Most bytes that are copied at once."""

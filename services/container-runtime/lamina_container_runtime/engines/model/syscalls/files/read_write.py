@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import (
     DT_OF,
@@ -20,13 +19,11 @@ from lamina_container_runtime.engines.model.kernel.files.inode import DirectoryI
 from lamina_container_runtime.engines.model.kernel.files.open_file import Directory, OpenFile
 from lamina_container_runtime.engines.model.kernel.files.resolve import parent_of, resolve
 from lamina_container_runtime.engines.model.kernel.memory import user
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.syscalls.files import paths
 from lamina_container_runtime.engines.model.syscalls.files.preemption import PIECE, Turn
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _MAX_VECTORS = 1024
@@ -237,7 +234,7 @@ def getdents64(thread: Thread, fd: int, buffer: int, count: int) -> Step[int]:
         raise Errno(errno.ENOTDIR)
     if file.directory.removed:
         raise Errno(errno.ENOENT)
-    names = file.names(thread, parent_of(file.directory, thread.process.view.root))
+    names = file.names(thread.process, parent_of(file.directory, thread.process.view.root))
     out = bytearray()
     position = file.position
     while position < len(names):

@@ -5,15 +5,12 @@ from __future__ import annotations
 import errno
 import struct
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import Errno, signed
 from lamina_container_runtime.engines.model.kernel.memory import user
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _MAX_GROUPS = 65536

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import CLONE_VFORK, CLONE_VM, SIGCHLD, Errno, signed
 from lamina_container_runtime.engines.model.kernel.memory import user
@@ -13,6 +12,7 @@ from lamina_container_runtime.engines.model.kernel.processes.lifecycle import cl
 from lamina_container_runtime.engines.model.kernel.processes.lifecycle import reap
 from lamina_container_runtime.engines.model.kernel.processes.loader import MAX_ARGUMENTS
 from lamina_container_runtime.engines.model.kernel.processes.process import Process, ProcessState
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.kernel.signals import (
     CLD_CONTINUED,
     CLD_EXITED,
@@ -24,9 +24,6 @@ from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_container_runtime.engines.model.syscalls.files import paths
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _WNOHANG, _WUNTRACED, _WEXITED, _WCONTINUED, _WNOWAIT = 1, 2, 4, 8, 0x01000000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import (
     SIGKILL,
@@ -17,13 +16,11 @@ from lamina_container_runtime.engines.model.kernel.memory import user
 from lamina_container_runtime.engines.model.kernel.processes.alarm import arm, time_left
 from lamina_container_runtime.engines.model.kernel.processes.process import Process, ProcessState
 from lamina_container_runtime.engines.model.kernel.processes.signal_frame import sigreturn
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.kernel.signals import SI_TKILL, UNBLOCKABLE, Disposition, SignalInfo
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _SIG_BLOCK, _SIG_UNBLOCK, _SIG_SETMASK = range(3)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.kernel.abi import Errno, Interrupted, pack_timespec, signed, unpack_timespec
 from lamina_container_runtime.engines.model.kernel.memory import user
+from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 from lamina_container_runtime.engines.model.kernel.waiting import wait
 from lamina_container_runtime.engines.model.syscalls.registry import Calls
 from lamina_kit.effects import Step
-
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.thread import Thread
 
 CALLS = Calls()
 _REALTIME, _MONOTONIC, _PROCESS_CPU, _THREAD_CPU = 0, 1, 2, 3

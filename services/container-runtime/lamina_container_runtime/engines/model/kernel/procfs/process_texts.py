@@ -1,9 +1,8 @@
-"""The texts of /proc, as proc(5) describes them."""
+"""The texts of /proc about one process, as proc(5) describes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from lamina_container_runtime.engines.model.effects import ListMappings, MappingInfo
 from lamina_container_runtime.engines.model.kernel.abi import PROT_EXEC, PROT_READ, PROT_WRITE
@@ -11,15 +10,8 @@ from lamina_container_runtime.engines.model.kernel.processes.process import Proc
 from lamina_kit.effects import Step
 from lamina_kit.paging import PAGE_SIZE
 
-if TYPE_CHECKING:
-    from lamina_container_runtime.engines.model.kernel.processes.container import KernelContainer
-
 ProcessText = Callable[[Process], Step[bytes]]
-SystemText = Callable[["KernelContainer"], str]
-RELEASE = "6.1.0-lamina"
-VERSION = "#1 SMP Lamina container kernel"
-_TICK_NS = 10_000_000
-_FLAGS = "fpu tsc pae cx8 sep pge cmov pat clflush mmx fxsr sse sse2 pni ssse3 cx16 sse4_1 sse4_2 popcnt syscall nx lm"
+TICK_NS = 10_000_000
 
 
 def state_letter(process: Process) -> str:
@@ -75,8 +67,8 @@ def _stat(process: Process) -> Step[bytes]:
     start = max(0, process.start_time_ns - process.kernel.clock.wall_ns() + process.kernel.clock.now_ns())
     fields = [
         process.pid, f"({process.name})", state_letter(process), parent, process.group, process.session, 0, -1, 0,
-        process.minor_faults, 0, process.major_faults, 0, process.run_time_ns // _TICK_NS, 0, 0, 0,
-        20 + process.nice, process.nice, max(1, len(process.threads)), 0, start // _TICK_NS,
+        process.minor_faults, 0, process.major_faults, 0, process.run_time_ns // TICK_NS, 0, 0, 0,
+        20 + process.nice, process.nice, max(1, len(process.threads)), 0, start // TICK_NS,
         pages * PAGE_SIZE, resident, 2**64 - 1, *(0,) * 13, 17, 0, 0, 0, 0, 0, 0, *(0,) * 8,
     ]  # fmt: skip
     return (" ".join(str(field) for field in fields) + "\n").encode()
@@ -145,46 +137,3 @@ PROCESS_FILES: dict[str, ProcessText] = {
     "status": _status,
 }
 """Names below /proc/PID."""
-
-
-def _cpuinfo(container: KernelContainer) -> str:
-    return "".join(
-        f"processor\t: {number}\nvendor_id\t: LaminaModel \ncpu family\t: 6\nmodel\t\t: 107\n"
-        f"model name\t: Lamina modelled x86-64 core\nflags\t\t: {_FLAGS}\n\n"
-        for number in range(container.kernel.cores)
-    )
-
-
-def _meminfo(container: KernelContainer) -> str:
-    total = min(container.memory_limit or container.kernel.total_memory, container.kernel.total_memory) // 1024
-    return f"MemTotal:       {total:8d} kB\nMemFree:        {total:8d} kB\nMemAvailable:   {total:8d} kB\n"
-
-
-def _uptime(container: KernelContainer) -> str:
-    hundredths = container.kernel.clock.now_ns() // _TICK_NS
-    return f"{hundredths // 100}.{hundredths % 100:02d} 0.00\n"
-
-
-def _loadavg(container: KernelContainer) -> str:
-    running = sum(state_letter(process) == "R" for process in container.pids.ordered())
-    return f"0.00 0.00 0.00 {running}/{len(container.pids.threads)} {container.pids.last}\n"
-
-
-SYSTEM_FILES: dict[str, SystemText] = {
-    "cpuinfo": _cpuinfo,
-    "filesystems": lambda container: "nodev\tproc\nnodev\ttmpfs\nnodev\toverlay\n",
-    "loadavg": _loadavg,
-    "meminfo": _meminfo,
-    "stat": lambda container: f"cpu  0 0 0 0 0 0 0 0 0 0\nprocesses {container.pids.last}\n",
-    "uptime": _uptime,
-    "version": lambda container: f"Linux version {RELEASE} {VERSION}\n",
-}
-"""Names below /proc."""
-
-KERNEL_FILES: dict[str, SystemText] = {
-    "hostname": lambda container: f"{container.hostname}\n",
-    "osrelease": lambda container: f"{RELEASE}\n",
-    "ostype": lambda container: "Linux\n",
-    "pid_max": lambda container: "32768\n",
-}
-"""Names below /proc/sys/kernel."""
