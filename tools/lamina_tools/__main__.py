@@ -1,11 +1,18 @@
-"""Runs one of the words that `./run` keeps to itself: `python -m lamina_tools test|check|gen|bench|fuzz …`."""
+"""Runs one of the words that `./run` keeps to itself: `python -m lamina_tools test|check|gen|bench|fuzz|mutate …`."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-WORDS = {"test": "testing", "check": "checks", "gen": "generate", "bench": "bench", "fuzz": "fuzz"}
+WORDS = {
+    "test": "testing",
+    "check": "checks",
+    "gen": "generate",
+    "bench": "bench",
+    "fuzz": "fuzz",
+    "mutate": "mutation.command",
+}
 
 
 def main(arguments: list[str]) -> int:
