@@ -64,6 +64,12 @@ class Role:
             return self
         return replace(self, calls=tuple(options.upstreams), needs=(), makes_bus=False, maps_bus=False)
 
+    def placed(self, options: Options) -> Options:
+        """Returns the options with a place for the host's RAM where this layer makes it and nobody says where."""
+        if not self.makes_bus or options.bus is not None:
+            return options
+        return replace(options, bus=options.state_dir / f"{options.host}.ram")
+
     def state(self, options: Options, clock: Clock, rng: Rng) -> LayerState:
         """Returns the state of the layer before its first start."""
         host = options.host if self.per_host else ""

@@ -66,6 +66,7 @@ def main(role: Role, words: Sequence[str] | None = None, environ: Mapping[str, s
     try:
         options = read(role.layer, role.calls, sys.argv[1:] if words is None else words, environ, role.alone)
         role = role.of(options)
+        options = role.placed(options)
         configured = partial(_configuration, role, options, environ)
         found = configured()
     except LaminaError as error:

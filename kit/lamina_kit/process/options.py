@@ -89,7 +89,9 @@ def parser(layer: str, calls: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", metavar="NAME", help="name of the host (default h1)")
     parser.add_argument("--state-dir", metavar="DIR", help="folder of this process alone; made when missing")
-    parser.add_argument("--bus", metavar="PATH", help="the host's memory bus; the hardware layer makes it")
+    parser.add_argument(
+        "--bus", metavar="PATH", help="the host's memory bus; hardware makes it, by default in its state folder"
+    )
     parser.add_argument(
         "--listen", action="append", metavar="ADDRESS", help="unix:/PATH or HOST:PORT; may be given several times"
     )

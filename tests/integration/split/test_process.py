@@ -52,6 +52,14 @@ class Processes:
         self._running.append(made)
         return made
 
+    def serve(self, layer: str) -> subprocess.Popen[str]:
+        """Starts a layer as `lamina serve LAYER` does with its two flags that nothing stands in for."""
+        command = [sys.executable, "-m", "lamina_cli.main", "serve", layer, "--state-dir", f"{self.folder}/{layer}"]
+        command += ["--listen", self.socket(layer)]
+        made = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **SMALL})
+        self._running.append(made)
+        return made
+
     def refused(self, layer: str, *words: str, state: str = "") -> tuple[int, str]:
         """Runs a layer's process that has to end by itself. Returns its status and its last words."""
         process = self.start(layer, *words, state=state)
@@ -118,6 +126,37 @@ async def test_a_process_serves_until_it_is_told_to_stop(processes: Processes, h
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == STOPPED
     assert not (processes.folder / "ram").exists() and not (processes.folder / "hardware.sock").exists()
+
+
+async def test_hardware_alone_makes_its_bus_in_its_state_folder(processes: Processes, holds: Any) -> None:
+    """Without `--bus` the layer that calls nobody serves all the same; its RAM goes with it, its state folder stays."""
+    process = processes.serve("hardware")
+    await holds(lambda: serves(processes.socket("hardware")), bool, "hardware serves")
+    (bus,) = (processes.folder / "hardware").glob("*.ram")
+    with MemoryBus.open(bus) as memory:
+        assert memory.size == 64 << 20
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == STOPPED
+    assert not bus.exists() and bus.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("layer", "below"),
+    [
+        ("mmu", ("hardware",)),
+        ("vswitch", ("hardware",)),
+        ("hypervisor", ("mmu", "vswitch", "hardware")),
+        ("container-runtime", ("mmu", "vswitch", "hardware")),
+        ("orchestrator", ("container-runtime", "hypervisor", "vswitch")),
+    ],
+)
+def test_every_other_layer_alone_says_which_it_calls(processes: Processes, layer: str, below: tuple[str, ...]) -> None:
+    """A layer that is started without those below it ends at once, and names the flag of each."""
+    process = processes.serve(layer)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == MISCONFIGURED and "Traceback" not in said
+    for name in below:
+        assert f"upstream {name} is missing" in said
 
 
 async def test_a_seeded_process_that_was_killed_has_another_boot(processes: Processes, holds: Any) -> None:
