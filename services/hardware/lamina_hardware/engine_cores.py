@@ -35,7 +35,7 @@ def count_cores(engine: type[ModelEngine], wanted: int) -> int:
 
 
 def choose_cores(engine: ModelEngine, wanted: str, state_dir: Path, bus: MemoryBus) -> CorePath:
-    """Returns the cores of an engine. Raises as `core_path.choose` does."""
+    """Returns the cores of an engine. Raises as `io.cores.path.choose` does."""
     if engine.core_count:
         return choose(wanted, state_dir, bus, cores_of=engine.cores_of)
     return CorePath("none", _why_none(), (), _refuse)

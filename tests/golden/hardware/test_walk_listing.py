@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lamina_hardware.domain.walk import Access, Memory, Walk, translate
+from lamina_hardware.domain.paging.walk import Access, Memory, Walk, translate
 
 HERE = Path(__file__).parent
 

@@ -125,7 +125,7 @@ class PeerMmu:
         assert uclib.uc_ctl(self._engine, ctypes.c_int(what | unicorn_const.UC_CTL_IO_WRITE << 30)) == 0
 
     def _find_env(self) -> int:
-        """Returns where the register file lies, as `unicorn_core.find_state` finds it."""
+        """Returns where the register file lies, as `walker_core.find_state` finds it."""
         head = api.peek(self._engine.value or 0, 2000) or b""
         for pointer in np.frombuffer(head, dtype=np.uint64).tolist():
             if pointer & 7 or not 0x10000 < pointer < 1 << 47:

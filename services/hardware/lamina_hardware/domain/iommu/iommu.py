@@ -5,9 +5,9 @@
                      └─ none: refused
 
 A device without a domain reaches nothing. Everything that changes what a device reaches (unmap, detach, invalidate,
-delete) drops kept translations in the same step; as a transfer is one step too (`devices.py`), none that used an old
-translation is under way when the step is done. What a refusal leaves: an entry of the fault log, counters, and a call
-of `told`.
+delete) drops kept translations in the same step; as a transfer is one step too (`devices/device.py`), none that used an
+old translation is under way when the step is done. What a refusal leaves: an entry of the fault log, counters, and a
+call of `told`.
 """
 
 from __future__ import annotations

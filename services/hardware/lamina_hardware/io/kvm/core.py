@@ -41,7 +41,7 @@ from lamina_kit.paging import PAGE_SIZE
 CAPABILITIES = ("error-codes", "exit-controls", "halt-waits", "msr-exits", "nmi", "own-idt", "smap")
 
 _CANCEL, _PAUSE = 1, 2
-_QUICK = frozenset((ExitReason.IO, ExitReason.MMIO))
+_ACCESSES = frozenset((ExitReason.IO, ExitReason.MMIO))
 """Exits after which FPU, model-specific and debug registers stay in the vCPU until someone asks."""
 _OPEN = (abi.EXIT_IRQ_WINDOW, abi.EXIT_HLT)
 """Exits after which an interrupt may be taken."""
@@ -192,8 +192,8 @@ class KvmCore:
     def _stop(self, at: ExitState, work: CoreRun, left: ExitRecord | None) -> Stopped:
         """Brings everything to the page; returns how the run stopped."""
         if at.vcpu.is_newer:
-            at.vcpu.store(at.page, everything=left is None or left.reason not in _QUICK)
-        if left is None or left.reason in _QUICK:
+            at.vcpu.store(at.page, everything=left is None or left.reason not in _ACCESSES)
+        if left is None or left.reason in _ACCESSES:
             arm(at.vm, at.vcpu, at.page, work)
         if left is not None:
             return self._leave(work, at.page, left, at)
@@ -208,7 +208,7 @@ class KvmCore:
         if at is not None:
             if at.told:
                 self._host.note(work.context, at.told)
-            if record.reason not in _QUICK:
+            if record.reason not in _ACCESSES:
                 at.vm.changed = True  # who handles it may change what the EPT says
         page.leave(record, work.consumed)
         self._request = 0
@@ -236,7 +236,7 @@ class KvmCore:
             signal.pthread_kill(vcpu.thread, SIGNAL)
 
     def slice_now(self) -> tuple[object, int, int] | None:
-        """See `watch.Sliced`."""
+        """See `slice_timer.Sliced`."""
         vcpu = self._vcpu
         if vcpu is None or vcpu.work is None or not vcpu.work.budget:
             return None

@@ -2,7 +2,7 @@
 
 It is the hottest code there is: one call for each few instructions of a guest. numba would wrap it into a second call
 with bookkeeping that costs more than the work, so this one function is put together by hand. It does only what is
-common; everything else is `hooks.on_block`, which it leaves to:
+common; everything else is `walker.on_block`, which it leaves to:
 
     found = jump_cache[hash(pc)]                       the block that the emulator has just looked up
     if found and found.pc == pc and found.size == size and found was not cut short

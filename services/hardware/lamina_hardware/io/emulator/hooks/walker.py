@@ -1,7 +1,7 @@
 """What the emulator calls while it runs: TLB fills, blocks, and the instructions that exit; compiled.
 
 Every function gets the address of its core's control block as user data. Those that end a run note why in the block
-and stop the emulator; `machine.py` reads it.
+and stop the emulator; `run.py` reads it.
 
 A block is charged when it is entered, by the number of its instructions; one that does not fit into the budget is not
 entered and not charged, except as the first of a run. The number comes from the emulator's own table of translated
