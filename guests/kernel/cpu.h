@@ -1,4 +1,4 @@
-/* Single instructions of the processor, and calls to the hypervisor. */
+/* What the processor can do and C cannot say: single instructions here, longer ways in cpu.S. */
 
 #ifndef CPU_H
 #define CPU_H
@@ -62,35 +62,11 @@ static inline int exchange(volatile int *place, int value)
     return value;
 }
 
-/*
- * Calls of the hypervisor: number in rax, argument in rbx, result in rax. CPUID says how they are made: by VMCALL where
- * that reaches our hypervisor, and by a write to a port everywhere.
- */
-#define CALL_POWER_OFF 0
-#define CALL_YIELD 1
-#define CALL_WAKE 2
+/* In cpu.S: loads the GDT, the IDT and the task register. */
+void load_tables(const void *gdt, const void *idt, long task_selector);
 
-#define HYPERVISOR_LEAF 0x40000001
-#define VMCALL_ANSWERED 1
-
-extern u32 call_port; /* 0: by VMCALL */
-
-/* Finds out how the hypervisor is called; each vCPU does so before its first call. */
-static inline void calls_open(void)
-{
-    u32 a, b, c, d;
-    cpuid(HYPERVISOR_LEAF, &a, &b, &c, &d);
-    call_port = d & VMCALL_ANSWERED ? 0 : c;
-}
-
-static inline long hypercall(long number, long argument)
-{
-    long result;
-    if (call_port)
-        __asm__ volatile("outl %%eax, %3" : "=a"(result) : "a"(number), "b"(argument), "d"((u16)call_port) : "memory");
-    else
-        __asm__ volatile(".byte 0x0f, 0x01, 0xc1" /* vmcall */ : "=a"(result) : "a"(number), "b"(argument) : "memory");
-    return result;
-}
+/* In cpu.S: goes to ring 3 with interrupts on, and returns when leave_user is called. */
+void enter_user(long rip, long rsp);
+void leave_user(void);
 
 #endif

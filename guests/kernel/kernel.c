@@ -2,56 +2,19 @@
  * A small kernel for the hypervisor's own tests and for people who want to see one whole.
  *
  * It takes over its vCPU (descriptor tables, page tables, interrupts), says what it found, lets a program run at ring 3,
- * and then answers commands on the serial port. Reading order: boot.S, kernel.c, paging.c, trap.c, serial.c, vcpus.c,
- * shell.c, user.S.
+ * and then answers commands on the serial port. Reading order: boot.S, kernel.c, then from the lowest up: cpu.h, cpu.S,
+ * hypercall.c, memory.c, serial.c, panic.c, paging.c, trap.S, trap.c, user.S, vcpus.c, shell.c. A file includes only
+ * headers of files that stand before it.
  */
 
 #include "boot.h"
 #include "cpu.h"
+#include "hypercall.h"
 #include "paging.h"
-#include "panic.h"
 #include "serial.h"
 #include "shell.h"
 #include "trap.h"
 #include "vcpus.h"
-
-/* The compiler calls these for large initializers and copies. */
-void *memset(void *to, int value, u64 count)
-{
-    u8 *at = to;
-    while (count--)
-        *at++ = value;
-    return to;
-}
-
-void *memcpy(void *to, const void *from, u64 count)
-{
-    u8 *at = to;
-    const u8 *source = from;
-    while (count--)
-        *at++ = *source++;
-    return to;
-}
-
-void *memmove(void *to, const void *from, u64 count)
-{
-    u8 *at = to;
-    const u8 *source = from;
-    if (at <= source)
-        return memcpy(to, from, count);
-    while (count--)
-        at[count] = source[count];
-    return to;
-}
-
-void panic(const char *why)
-{
-    print("\npanic: ");
-    print(why);
-    print("\n");
-    vcpus_stop();
-    stop_vcpu();
-}
 
 /* Prints the twelve characters that a CPUID leaf returns in three registers, in the order given. */
 static void print_vendor(const char *name, u32 first, u32 second, u32 third)

@@ -5,4 +5,7 @@
 
 void panic(const char *why);
 
+/* Has `last` called when the kernel panics, after the reason was printed: who is there by then stops what it started. */
+void at_panic(void (*last)(void));
+
 #endif

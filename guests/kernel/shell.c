@@ -2,6 +2,7 @@
 
 #include "shell.h"
 #include "cpu.h"
+#include "hypercall.h"
 #include "paging.h"
 #include "serial.h"
 #include "trap.h"

@@ -52,10 +52,6 @@ extern u8 trap_10[], trap_11[], trap_12[], trap_13[], trap_14[], trap_16[], trap
 extern u8 trap_36[], trap_128[];
 extern u8 user_start[], user_end[];
 
-void load_tables(const void *gdt, const void *idt, long task_selector);
-void enter_user(long rip, long rsp);
-void leave_user(void);
-
 static void set_gate(int vector, u8 *handler, int ring)
 {
     u64 address = (u64)handler;

@@ -2,14 +2,14 @@
 
 #include "vcpus.h"
 #include "cpu.h"
+#include "hypercall.h"
 #include "paging.h"
+#include "panic.h"
 #include "serial.h"
 #include "trap.h"
 
 #define MAX_VCPUS 16
 #define STOP (~0UL)
-
-u32 call_port;
 
 static int vcpus = 1;
 static volatile int open_for_all;
@@ -53,6 +53,7 @@ void secondary_main(int number)
 void vcpus_open(int count)
 {
     vcpus = count;
+    at_panic(vcpus_stop);
     open_for_all = 1;
     for (int number = 1; number < count; number++)
         while (!ready[number])
