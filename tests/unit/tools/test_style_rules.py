@@ -12,6 +12,7 @@ from lamina_tools.style.source import Rule, Source
 PURE = "services/mmu/lamina_mmu/domain/x.py"
 SERVER = "services/mmu/lamina_mmu/server.py"
 MODULE = "kit/lamina_kit/x.py"
+INIT = "kit/lamina_kit/__init__.py"
 TEST = "tests/unit/mmu/test_x.py"
 LONG_BODY = "def f():\n" + "    x = 1\n" * 61
 SHORT_RPC = "class S(mmu_pb2_grpc.SpacesServicer):\n    async def GetSpace(self, r, c):\n" + "        x = 1\n" * 10
@@ -19,7 +20,13 @@ LONG_RPC = SHORT_RPC + "        x = 1\n"
 HANDLER = "try:\n    f()\nexcept {}:\n    {}\n"
 
 FOUND = [
-    (modules.init_is_empty, "kit/lamina_kit/__init__.py", "from x import y\n"),
+    (modules.init_says_what_lives_here, INIT, "from x import y\n"),
+    (modules.init_says_what_lives_here, INIT, ""),
+    (modules.init_says_what_lives_here, INIT, '"""What lives here."""\nfrom x import y\n'),
+    (modules.init_says_what_lives_here, INIT, '"""What lives here"""\n'),
+    (modules.init_says_what_lives_here, INIT, '"""What lives here. And more."""\n'),
+    (modules.init_says_what_lives_here, INIT, '"""What lives\nhere."""\n'),
+    (modules.init_says_what_lives_here, INIT, '# A remark.\n"""What lives here."""\n'),
     (modules.module_is_short, MODULE, "x = 1\n" * 401),
     (modules.functions_are_short, MODULE, LONG_BODY),
     (modules.name_says_something, "kit/lamina_kit/utils.py", ""),
@@ -55,11 +62,12 @@ FOUND = [
 ]
 
 RIGHT = [
-    (modules.init_is_empty, "kit/lamina_kit/__init__.py", ""),
+    (modules.init_says_what_lives_here, INIT, '"""Calls: what lives here, and lamina.toml."""\n'),
+    (modules.init_says_what_lives_here, MODULE, "x = 1\n"),
     (modules.module_is_short, MODULE, '"""Doc.\n\nLonger than 400 lines\nbecause tables.\n"""\n' + "x = 1\n" * 401),
     (modules.functions_are_short, MODULE, 'def f():\n    """' + "x\n" * 80 + '"""\n    return 1\n'),
     (modules.name_says_something, "kit/lamina_kit/bus/memory.py", ""),
-    (modules.annotations_are_postponed, "kit/lamina_kit/__init__.py", ""),
+    (modules.annotations_are_postponed, INIT, '"""What lives here."""\n'),
     (modules.public_things_are_documented, MODULE, '"""Doc."""\ndef _f():\n    return 1\n'),
     (modules.nothing_is_swallowed, MODULE, HANDLER.format("OSError as error", "log(error)")),
     (modules.nothing_is_swallowed, MODULE, HANDLER.format("BaseException as error", "step.throw(error)")),

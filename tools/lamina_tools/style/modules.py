@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from lamina_tools.style.source import Source, body_lines, body_without_docstring, calls, dotted
@@ -10,13 +11,24 @@ from lamina_tools.style.source import Source, body_lines, body_without_docstring
 MODULE_LINES = 400
 FUNCTION_LINES = 60
 EXCUSE = f"Longer than {MODULE_LINES} lines because"
+SENTENCE = re.compile(r"[\w`/](?:(?![.!?] )[^\n])+\.")
+"""One sentence: it ends with the first full stop that is followed by nothing or a space."""
+
 SHAPELESS = frozenset({"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"})
 
 
-def init_is_empty(source: Source) -> Iterator[str]:
-    """A package's `__init__.py` is empty: import-linter does not see what comes in through a parent."""
-    if source.path.name == "__init__.py" and source.text.strip():
-        yield source.finding(1, "an __init__.py is empty; import from modules")
+def init_says_what_lives_here(source: Source) -> Iterator[str]:
+    """A package's `__init__.py` is one sentence, the rule that decides which line lives there, and holds no code.
+
+    Code would be no way in: the import rules do not see what comes through a parent.
+    """
+    if source.path.name != "__init__.py":
+        return
+    sentence = ast.get_docstring(source.tree)
+    if sentence is None or len(source.tree.body) > 1:
+        yield source.finding(1, "an __init__.py holds one docstring and nothing else; import from modules")
+    elif source.text != f'"""{sentence}"""\n' or not SENTENCE.fullmatch(sentence):
+        yield source.finding(1, "an __init__.py is one sentence on one line: which lines live in this package")
 
 
 def module_is_short(source: Source) -> Iterator[str]:
@@ -42,8 +54,8 @@ def name_says_something(source: Source) -> Iterator[str]:
 
 
 def annotations_are_postponed(source: Source) -> Iterator[str]:
-    """Every module starts with `from __future__ import annotations`."""
-    if source.text.strip() and not any(
+    """Every module starts with `from __future__ import annotations`; an `__init__.py` has nothing to annotate."""
+    if source.path.name != "__init__.py" and not any(
         isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in source.tree.body
     ):
         yield source.finding(1, "begins without `from __future__ import annotations`")
@@ -51,8 +63,6 @@ def annotations_are_postponed(source: Source) -> Iterator[str]:
 
 def public_things_are_documented(source: Source) -> Iterator[str]:
     """Every module, and every public class and function of it, has a docstring."""
-    if not source.text.strip():
-        return
     if ast.get_docstring(source.tree) is None:
         yield source.finding(1, "the module has no docstring")
     for node in source.tree.body:
@@ -119,7 +129,7 @@ def _is_shell(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 RULES = (
-    init_is_empty,
+    init_says_what_lives_here,
     module_is_short,
     functions_are_short,
     name_says_something,

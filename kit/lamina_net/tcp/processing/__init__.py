@@ -1,1 +1,1 @@
-"""What happens to a connection, an event at a time: segments, calls, timers. Source: RFC 9293, 3.10."""
+"""What happens to a connection, an event at a time: segments, calls, timers (RFC 9293, 3.10)."""
