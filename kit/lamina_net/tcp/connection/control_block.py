@@ -12,13 +12,12 @@ from lamina_net.tcp.config import SocketOptions, TcpConfig
 from lamina_net.tcp.connection.bytequeue import ByteQueue
 from lamina_net.tcp.connection.congestion import NewReno, controller
 from lamina_net.tcp.connection.flight import Flight
+from lamina_net.tcp.connection.loss import Marking, Recovery
 from lamina_net.tcp.connection.receive import Receiver
 from lamina_net.tcp.connection.retransmission import RoundTrip
 from lamina_net.tcp.counters import Repairs
 from lamina_net.tcp.identity import FourTuple
 from lamina_net.tcp.interface import Endpoint, Errno, Event, EventKind, Handle, Packet
-from lamina_net.tcp.processing.ecn import Marking
-from lamina_net.tcp.processing.recovery import Recovery
 from lamina_net.tcp.states import State
 
 DEFAULT_MSS = 536

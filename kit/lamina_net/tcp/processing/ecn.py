@@ -10,34 +10,14 @@ Source: RFC 3168, 6.1; RFC 8311, 4.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lamina_net.tcp.config import Ecn
+from lamina_net.tcp.connection.control_block import Connection
 from lamina_net.tcp.segment import ACK, CWR, ECE, Segment
 from lamina_net.tcp.states import State
-
-if TYPE_CHECKING:
-    from lamina_net.tcp.connection.control_block import Connection
 
 ECT_0 = 0b10
 CE = 0b11
 """Both bits of ECN in the byte of DSCP and ECN. Source: RFC 3168, 5."""
-
-
-class Marking:
-    """What one connection knows about marks. `is_on`: both ends take part."""
-
-    __slots__ = ("asked", "echo", "is_on", "point", "reduced")
-
-    def __init__(self) -> None:
-        self.is_on = False
-        self.asked = False
-        self.echo = False
-        """A mark came: every ACK says so until the peer has slowed down."""
-        self.reduced = False
-        """We have slowed down: the next new bytes say so."""
-        self.point = 0
-        """What was sent below it, was sent before we slowed down: further echoes tell nothing new."""
 
 
 def syn_flags(conn: Connection) -> int:

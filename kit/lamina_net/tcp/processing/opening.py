@@ -8,9 +8,9 @@ from __future__ import annotations
 from lamina_net.tcp.config import Congestion
 from lamina_net.tcp.connection.congestion import controller
 from lamina_net.tcp.connection.control_block import DEFAULT_MSS, Connection
+from lamina_net.tcp.connection.loss import Recovery
 from lamina_net.tcp.interface import Errno, EventKind
 from lamina_net.tcp.processing import ecn, output
-from lamina_net.tcp.processing.recovery import Recovery
 from lamina_net.tcp.segment import ACK, RST, SYN, Segment
 from lamina_net.tcp.sequence import MASK, unwrap
 from lamina_net.tcp.states import State

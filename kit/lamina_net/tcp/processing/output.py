@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from lamina_net.tcp.connection.control_block import Connection, Outbox
 from lamina_net.tcp.connection.flight import Sent
+from lamina_net.tcp.connection.loss import Doubt
 from lamina_net.tcp.identity import FourTuple
 from lamina_net.tcp.interface import Packet
 from lamina_net.tcp.processing import ecn
-from lamina_net.tcp.processing.recovery import Doubt, believe
+from lamina_net.tcp.processing.recovery import believe
 from lamina_net.tcp.segment import ACK, FIN, NO_OPTIONS, PSH, RST, SYN, URG, Options, Segment, build
 from lamina_net.tcp.sequence import MASK
 from lamina_net.tcp.states import State

@@ -1,10 +1,8 @@
 """What to do about loss: fast recovery, and recovery after a timeout.
 
-    OPEN ── a record is lost ──> FAST ── everything up to `point` acknowledged ──> OPEN
-      └──── timeout ──> LOSS <── timeout ──┘   └── everything up to `point` acknowledged ──> OPEN
-
-FAST: the window is cut once; lost records go out as the pipe allows (RFC 6675, 5); without SACK each partial
-acknowledgment says that the next record is lost too (RFC 6582, 3.2). LOSS: all is lost, slow start (RFC 5681, 3.1).
+The phases are those of `connection/loss.py`. FAST: the window is cut once; lost records go out as the pipe allows (RFC
+6675, 5); without SACK each partial acknowledgment says that the next record is lost too (RFC 6582, 3.2). LOSS: all is
+lost, slow start (RFC 5681, 3.1).
 
 A timeout is doubted at first (F-RTO, RFC 5682, 2.1): only the first record goes again; an acknowledgment of part of the
 rest lets two new segments go; one more says that what was never sent again arrives, so nothing was lost, and all is as
@@ -13,56 +11,11 @@ before. An acknowledgment that brings nothing, or of all at once, ends the doubt
 
 from __future__ import annotations
 
-import enum
-from typing import TYPE_CHECKING
-
+from lamina_net.tcp.connection.control_block import Connection
+from lamina_net.tcp.connection.loss import Doubt, Phase
 from lamina_net.tcp.connection.reordering import DUPLICATES
 from lamina_net.tcp.processing import ecn
 from lamina_net.tcp.states import State
-
-if TYPE_CHECKING:
-    from lamina_net.tcp.connection.control_block import Connection
-
-
-class Phase(enum.IntEnum):
-    """What a sender is busy with."""
-
-    OPEN = 0
-    FAST = 1
-    LOSS = 2
-
-
-class Doubt(enum.IntEnum):
-    """Whether a timeout may have been none, and which acknowledgment after it will tell. Source: RFC 5682, 2.1."""
-
-    NONE = 0
-    FIRST = 1
-    SECOND = 2
-
-
-class Recovery:
-    """The phase of a sender, and when it ends."""
-
-    __slots__ = (
-        "at_once", "before", "doubt", "duplicates", "phase", "point", "stalled", "tail", "tail_again",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.phase = Phase.OPEN
-        self.point = 0
-        """The number that ends the phase; afterwards, the last one that did (RFC 6582's `recover`)."""
-        self.duplicates = 0
-        self.at_once = False
-        """The next lost record goes whatever the window says (RFC 6675, 5, step 4.3; RFC 6582, 3.2, step 2)."""
-        self.doubt = Doubt.NONE
-        self.before: tuple[int, ...] = ()
-        """The congestion control before a timeout that is doubted."""
-        self.tail = 0
-        """What was sent when a tail probe went whose answer is awaited, 0 for none; see `tail`."""
-        self.tail_again = False
-        """Whether that probe carried what had been sent before."""
-        self.stalled = False
-        """A timeout passed and nothing was acknowledged since: another one leaves the threshold (RFC 5681, 3.1)."""
 
 
 def on_acknowledgment(conn: Connection, acked: int, duplicate: bool, news: bool, now_ns: int) -> None:

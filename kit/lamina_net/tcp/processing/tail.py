@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from lamina_net.tcp.config import MILLISECOND
 from lamina_net.tcp.connection.control_block import Connection
+from lamina_net.tcp.connection.loss import Phase
 from lamina_net.tcp.processing import ecn, output, recovery
-from lamina_net.tcp.processing.recovery import Phase
 from lamina_net.tcp.states import State
 
 _LEAST_NS = 2 * MILLISECOND
