@@ -108,11 +108,18 @@ def test_an_unknown_word_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_measurements_are_scripts(tmp_path: Path) -> None:
-    """Each script in bench/ is a measurement; those with an underscore are shared code."""
-    (tmp_path / "bench").mkdir()
+    """Each script below bench/ is a measurement; those with an underscore are shared code."""
+    folder = tmp_path / "bench" / "network"
+    folder.mkdir(parents=True)
     for name in ("core.py", "_timing.py", "calls.py", "README.md"):
-        (tmp_path / "bench" / name).touch()
-    assert bench.available(tmp_path) == ["calls", "core"]
+        (folder / name).touch()
+    assert list(bench.available(tmp_path).items()) == [("calls", folder / "calls.py"), ("core", folder / "core.py")]
+
+
+def test_measurements_have_names_of_their_own() -> None:
+    """No two measurements share a name, whatever folders they lie in."""
+    scripts = [path for path in (tree.ROOT / "bench").rglob("*.py") if not path.name.startswith("_")]
+    assert len(bench.available()) == len(scripts) > 0
 
 
 def test_an_unknown_measurement_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """From an exit to the restart: what a core, its dispatcher and the `Cpu.Run` stream each take of it, interleaved.
 
-    python bench/cpu_run.py [--exits 20000] [--rounds 7]
+    python bench/machine/cpu_run.py [--exits 20000] [--rounds 7]
 
 A program makes system calls, and one touches pages that are not there; the holder answers at once: it maps the page by
 one store, and asks again. The same is done three times: with the core alone, through the dispatcher, which arbitrates

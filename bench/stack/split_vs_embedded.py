@@ -1,6 +1,6 @@
 """The demo on six processes against the demo in one: seconds a step, the ratio, and what each service holds in memory.
 
-    python bench/split_vs_embedded.py [--runs 3]
+    python bench/stack/split_vs_embedded.py [--runs 3]
 
 Both are the same program, `lamina demo --target …`; a step is a chapter, from its title to the next one's, and *start*
 is from the command to the first title. Runs are interleaved after one of each that is not counted; medians are printed,

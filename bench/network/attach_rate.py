@@ -1,6 +1,6 @@
 """Frames a second between two devices at a switch, by every way to attach, in one interleaved run.
 
-    python bench/attach_rate.py [--seconds 1]
+    python bench/network/attach_rate.py [--seconds 1]
 
 A sender puts batches of 1024 frames of 64 bytes into one port, a receiver takes them at another, one process for all.
 `Attach` is plain; `AttachDevice` has four queues, or 60 KB of TCP in each frame, which pass uncut or are cut at the

@@ -1,6 +1,6 @@
 """TCP between two namespaces: through TAP devices of our switch, through those of Open vSwitch, and a Linux bridge.
 
-    python bench/tap_tcp.py [--seconds 3] [--rounds 5] [--tso]
+    python bench/network/tap_tcp.py [--seconds 3] [--rounds 5] [--tso]
 
 One stream of iperf3, from one namespace to the other. The bridge joins veths, as it has no TAP devices of its own.
 `--tso` lets Open vSwitch pass segments uncut, which it does not do by default. Sides take turns; the machine is shared,

@@ -1,6 +1,6 @@
 """System calls, page faults, forks and starts of containers: in Lamina and natively, interleaved in one run.
 
-    python bench/syscalls.py [--rounds 5]
+    python bench/containers/syscalls.py [--rounds 5]
 
 The same static program runs on this machine's kernel and in a container of the modelled stack. The ratio says what one
 system call through the modelled core, the container kernel and back costs beside a real one; start is create, start and

@@ -1,6 +1,6 @@
 """What a simulated day of a stack costs in which nothing happens: loop events and seconds of the machine.
 
-    python bench/idle_day.py [--hosts 10] [--days 1] [--who]
+    python bench/stack/idle_day.py [--hosts 10] [--days 1] [--who]
 
 Nothing is asked of the stack during the day. What still happens is periodic work; `--who` names the coroutines and
 callbacks that ran, most frequent first. The aim for ten idle hosts: under 10 s and under

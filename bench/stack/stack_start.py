@@ -1,6 +1,6 @@
 """Start of the embedded stack: time until it answers, memory it holds, and how long the whole demo takes.
 
-    python bench/stack_start.py [--runs 5]
+    python bench/stack/stack_start.py [--runs 5]
 
 The peer in the same run is what every Python gRPC program pays before its first line: an interpreter that imports gRPC
 and protobuf. Aims: ready in under 2 s, under 250 MB, the demo in under 20 s, all after the first run: bytecode is kept,

@@ -1,6 +1,6 @@
 """What an event of virtual time costs: a timer and the wakeup of the task that waited for it.
 
-    python bench/virtual_loop.py [--tasks 100] [--sleeps 200] [--rounds 7]
+    python bench/stack/virtual_loop.py [--tasks 100] [--sleeps 200] [--rounds 7]
 
 Side by side in one run: the kit's loop with `VirtualClock.sleep_ns` and with `asyncio.sleep`, and asyncio's own loop
 whose selector jumps instead of waiting. Absolute figures depend on the machine and on what else runs there; the ratio

@@ -1,6 +1,6 @@
 """Page fault to restart: a guest program touches pages on a modelled core, against a userfaultfd of this machine.
 
-    python bench/page_fault.py [--pages 4000] [--rounds 5]
+    python bench/containers/page_fault.py [--pages 4000] [--rounds 5]
 
 Ours: the instruction faults, the core's run exits, the container kernel asks the MMU (`Spaces.Fault`), the page is
 zeroed and mapped, the run goes on with the same instruction; embedded, unsampled. What the container takes without the

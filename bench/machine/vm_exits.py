@@ -1,6 +1,6 @@
 """VM exits per second through the hypervisor, and boot time to the prompt, beside bare Unicorn in the same run.
 
-    python bench/vm_exits.py [--exits 20000] [--rounds 5]
+    python bench/machine/vm_exits.py [--exits 20000] [--rounds 5]
 
 The guest sends bytes to its serial port in a loop of three instructions. Embedded, each is one exit: core, hardware
 layer, `Cpu.Run` stream, hypervisor, serial device, ledger, and back. The peer is the same loop on a bare emulator whose

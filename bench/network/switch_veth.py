@@ -1,7 +1,7 @@
 """Frames a second between two veths: our switch at packet sockets, the same without its bypass (`plane`), as devices
 of the kernel (`linux`), a Linux bridge, Open vSwitch in userspace; one run.
 
-    python bench/switch_veth.py [--seconds 2] [--rounds 5] [--bytes 64]
+    python bench/network/switch_veth.py [--seconds 2] [--rounds 5] [--bytes 64]
 
 A sender that does nothing else puts frames of 64 bytes into one veth; what arrives behind the other one is counted by
 its interface. Sides take turns; the machine is shared, so only ratios of a round mean much. Needs root, and the program

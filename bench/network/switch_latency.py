@@ -1,6 +1,6 @@
 """Round trips through a switch, one at a time: p50 and p99 of ours, Open vSwitch and a Linux bridge, in one run.
 
-    python bench/switch_latency.py [--pings 2000] [--rounds 3]
+    python bench/network/switch_latency.py [--pings 2000] [--rounds 3]
 
 `ping` from one namespace to the other, as fast as answers come, so that a kernel answers and the switch is crossed
 twice. *veth*: the switch is at veths. *tap*: ours and Open vSwitch have TAP devices. *attach*: a frame between two

@@ -1,6 +1,6 @@
 """Frames a second through the compiled plane, against the Python reference and against bare copies, in one run.
 
-    python bench/switch_plane.py [--rounds 7] [--plot FILE.svg]
+    python bench/network/switch_plane.py [--rounds 7] [--plot FILE.svg]
 
 Sixteen ports of one VLAN in a port group, each with a ring in the contract's layout. A burst is 2048 frames between
 random stations: parsed, learned from, looked up, counted and copied into the rings of their receivers, who empty them

@@ -1,6 +1,6 @@
 """An in-process call beside the same call over a UNIX socket, interleaved in one run.
 
-    python bench/inproc_call.py [--calls 4000] [--rounds 7]
+    python bench/stack/inproc_call.py [--calls 4000] [--rounds 7]
 
 Both go through the same generated stub and servicer, the same interceptor, a deadline of 5 s and one metadata pair, and
 are unsampled. The absolute figures depend on the machine and on what else runs there; the ratios are what counts: to

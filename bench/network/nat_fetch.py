@@ -1,6 +1,6 @@
 """A modelled guest fetches a file from a server on this machine through NAT: MB a second, and MB a CPU second.
 
-    python bench/nat_fetch.py [--megabytes 50] [--rounds 3]
+    python bench/network/nat_fetch.py [--megabytes 50] [--rounds 3]
 
 Guest, switch, router and gateway are this process; the server is another one. The guest takes long frames and leaves
 sums to its device, or does neither. Beside it: the same fetch by the kernel's loopback, and, as root where it is

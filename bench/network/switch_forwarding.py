@@ -1,6 +1,6 @@
 """Frames a second through the model engine's switch, against a naive dict switch, in one interleaved run.
 
-    python bench/switch_forwarding.py [--seconds 0.3]
+    python bench/network/switch_forwarding.py [--seconds 0.3]
 
 The baseline is what one writes first: a dict from address to port, one frame at a time, no VLANs, no bounds, no ageing,
 no counters, no reasons. Both put the same bytes objects into the same lists. The machine is shared, so only the ratios

@@ -3,7 +3,7 @@
 Both write the same rows, one transaction each, into a table of the same shape. What the store adds is the check of the
 expected revision, the map of what is live, and its errors. Aim: at least 0.7 of bare SQLite.
 
-    python bench/store.py [--puts 20000] [--rounds 5]
+    python bench/stack/store.py [--puts 20000] [--rounds 5]
 """
 
 from __future__ import annotations

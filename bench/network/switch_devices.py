@@ -1,6 +1,6 @@
 """What a frame costs the kernel between two devices: ports of the engine `linux` beside a plain Linux bridge.
 
-    python bench/switch_devices.py [--turns 1000] [--bytes 64]
+    python bench/network/switch_devices.py [--turns 1000] [--bytes 64]
 
 Both are there at once and take turns of some hundred frames, in one process that sends and does nothing else. On such
 short turns the kernel does all the work of a frame in the call that sends it, so the processor time of this process is

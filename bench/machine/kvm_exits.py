@@ -1,6 +1,6 @@
 """Exits of KVM for a port, beside a C loop in the same run: `./run bench kvm_exits`.
 
-    python bench/kvm_exits.py [--exits 20000] [--rounds 7]
+    python bench/machine/kvm_exits.py [--exits 20000] [--rounds 7]
 
 The guest writes to a port for ever, in 64-bit mode at ring 0. The peer is a loop in C that does KVM_RUN and looks at
 the exit, compiled with `cc` when there is one. Ours: the engine's core alone; `Cpu.Run` on the in-process channel; and

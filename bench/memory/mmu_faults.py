@@ -1,6 +1,6 @@
 """Page faults a second through the embedded MMU, against the kernel's own, in one interleaved run.
 
-    python bench/mmu_faults.py [--pages 2000] [--rounds 5]
+    python bench/memory/mmu_faults.py [--pages 2000] [--rounds 5]
 
 Each round touches the same number of pages once: through `Spaces.Fault` over the in-process channel (first touch, copy
 after a fork, return from swap), and, as the measure of the machine, in a fresh anonymous mmap of this process, one byte

@@ -1,6 +1,6 @@
 """A call over loopback whose caller is asked after, beside the same call without, interleaved in one run.
 
-    python bench/caller_check.py [--calls 2000] [--rounds 15]
+    python bench/stack/caller_check.py [--calls 2000] [--rounds 15]
 
 Two servers of the common services of a layer, by the same code; one knows no rule of callers. The aim is at most 2 % of
 a call. The differences of single rounds are larger than what is measured, so the median of all pairs counts, and the

@@ -1,6 +1,6 @@
 """Replays against libCacheSim, on one trace, in turns: run by `./run bench replay`.
 
-    python bench/replay.py [--accesses 10000000] [--rounds 3]
+    python bench/memory/replay.py [--accesses 10000000] [--rounds 3]
 
 The trace is 10 million accesses that follow Zipf's law (power 1.0) over a million pages, scattered. libCacheSim's LRU
 is tuned: its hash table is made for the pages (hashpower 20), it reads its own binary format from the page cache, and
