@@ -8,7 +8,7 @@ import pytest
 
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.port.receive_filter import Listening
+from lamina_vswitch.domain.port.receive_filter import ReceiveFilter
 
 SECOND_NS = 1_000_000_000
 A, B, C = (bytes([2, 0, 0, 0, 0, number]) for number in (10, 11, 12))
@@ -139,7 +139,7 @@ def test_forged_sources_are_dropped(bench: Any) -> None:
     let(made, 1, security=Security(reject_forged_transmits=True), mac=B)
     assert made.reached(1, frame(ALL, A)) == {}
     assert list(made.reached(1, frame(ALL, B))) == [2]
-    made.engine.listen(1, Listening(C))
+    made.engine.listen(1, ReceiveFilter(C))
     assert made.reached(1, frame(ALL, B)) == {}
     told = made.engine.trace(1, frame(ALL, B), 0)
     assert "is not 02:00:00:00:00:0c" in told.steps[-2].detail
@@ -153,7 +153,7 @@ def test_a_device_with_a_changed_address_gets_nothing(bench: Any) -> None:
     made.port(1)
     made.port(2)
     let(made, 2, security=Security(reject_mac_changes=True), mac=B)
-    made.engine.listen(2, Listening(C))
+    made.engine.listen(2, ReceiveFilter(C))
     told = made.engine.trace(1, frame(ALL, A), 0)
     assert (told.decision.drop.name, told.outputs, told.steps[-1].rule) == (
         "MAC_CHANGED",
@@ -162,7 +162,7 @@ def test_a_device_with_a_changed_address_gets_nothing(bench: Any) -> None:
     )
     assert made.reached(1, frame(ALL, A)) == {}
     assert (made.drops(1), made.drops(2)) == ({}, {"MAC_CHANGED": 1})
-    made.engine.listen(2, Listening(B))
+    made.engine.listen(2, ReceiveFilter(B))
     assert list(made.reached(1, frame(ALL, A))) == [2]
 
 

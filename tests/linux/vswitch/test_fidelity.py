@@ -23,7 +23,7 @@ from lamina_vswitch.domain.frames.metadata import Offload, laden
 from lamina_vswitch.domain.offload.features import ALL
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Security
 from lamina_vswitch.domain.policy.trunk import Trunk
-from lamina_vswitch.domain.port.receive_filter import Listening
+from lamina_vswitch.domain.port.receive_filter import ReceiveFilter
 from lamina_vswitch.engines.linux.engine import LinuxEngine
 from lamina_vswitch.engines.linux.netlink.links import RESERVED_MAC, index_of
 from lamina_vswitch.engines.model.engine import ModelEngine
@@ -200,7 +200,7 @@ def test_the_rules_are_read_over_the_kernel_s_table(both: tuple[Bench, Bench]) -
     """A trace and what then happens are the same, and both engines tell the same steps."""
     for bench in both:
         bench.engine.set_vlan(3, 7, 0)
-        bench.engine.listen(2, Listening(STATIONS[1]))
+        bench.engine.listen(2, ReceiveFilter(STATIONS[1]))
         bench.reached(2, ALL_STATIONS + STATIONS[1] + b"\x08\0" + bytes(46))
     asked = STATIONS[1] + STATIONS[0] + b"\x08\0" + bytes(46)
     model, kernel = (bench.engine.trace(1, asked, 0) for bench in both)

@@ -13,7 +13,7 @@ from lamina_kit.errors import InvalidArgument, Unavailable
 from lamina_vswitch.config import VswitchConfig
 from lamina_vswitch.domain.definitions.switches import PortDefinition, SwitchDefinition
 from lamina_vswitch.domain.frames.drop_reasons import EXPLANATION, DropReason
-from lamina_vswitch.domain.port.queue import MAX_BATCH_BYTES, FrameRing
+from lamina_vswitch.domain.port.queue import MAX_BATCH_BYTES, FrameQueue
 from lamina_vswitch.domain.sampling import Sampler
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.io.store.definitions import SqliteStore
@@ -107,7 +107,7 @@ def test_limits_of_the_configuration_are_checked() -> None:
 
 def test_a_ring_is_bounded_and_says_what_it_refused() -> None:
     """The first frames stay, the rest is counted once, and draining makes room."""
-    ring = FrameRing(3)
+    ring = FrameQueue(3)
     assert ring.push([b"1", b"2"]) == 2
     assert ring.push([b"3", b"4", b"5"]) == 1
     assert ring.drain() == ([b"1", b"2", b"3"], 2)
@@ -117,7 +117,7 @@ def test_a_ring_is_bounded_and_says_what_it_refused() -> None:
 
 def test_a_batch_fits_a_message() -> None:
     """However long the frames, a batch stays below the largest message, and nothing is lost or reordered."""
-    ring = FrameRing(8192)
+    ring = FrameQueue(8192)
     frames = [bytes([number % 256]) * 9018 for number in range(1000)]
     assert ring.push(frames) == 1000
     drained: list[bytes] = []

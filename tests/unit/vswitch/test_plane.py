@@ -19,7 +19,7 @@ from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.frames.metadata import LadenFrame
 from lamina_vswitch.domain.offload.features import ALL
 from lamina_vswitch.domain.port import ring_layout as layout
-from lamina_vswitch.domain.port.receive_filter import Listening
+from lamina_vswitch.domain.port.receive_filter import ReceiveFilter
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.switch.topology import Port
 from lamina_vswitch.engines.interface import FrameSink
@@ -210,7 +210,7 @@ def test_holds_and_filters_of_receivers_are_obeyed() -> None:
     bench = Bench()
     group = bytes.fromhex("01005e000001")
     bench.send(1, group + A + REST)
-    bench.engine.listen(2, Listening(B))
+    bench.engine.listen(2, ReceiveFilter(B))
     bench.send(1, group + A + REST, ALL_STATIONS + A + REST)
     assert bench.rings[1].pop() == [group + A + REST, ALL_STATIONS + A + REST]
     bench.engine.quiesce(2, 8, 0)

@@ -12,7 +12,7 @@ from lamina_vswitch.domain.definitions.switches import SwitchDefinition
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.engines.model.engine import ModelEngine
 from lamina_vswitch.io.backends.port_end import PortEnd
-from lamina_vswitch.io.backends.transmit_queue import Outlet
+from lamina_vswitch.io.backends.transmit_queue import TransmitQueue
 from lamina_vswitch.plane.kernel_ports import TapLane, Wire
 from lamina_vswitch.plane.switching import Plane
 
@@ -29,13 +29,13 @@ class Sink:
         for each in (self.peer, self.end):
             each.setblocking(False)
         file, port = self.end.fileno(), PortEnd(engine, slot, lambda: 1500, lambda: 0)
-        self.outlet = Outlet(file, WAIT, lambda frame: os.writev(file, (to_kernel(frame), frame)), port.lost)
+        self.queue = TransmitQueue(file, WAIT, lambda frame: os.writev(file, (to_kernel(frame), frame)), port.lost)
         self.lane, self.wire = TapLane(file), Wire(file, is_socket=True)
-        self.outlet.use(self.wire)
+        self.queue.use(self.wire)
 
     def deliver(self, frames: Sequence[bytes]) -> int:
         """Send frames or have them wait."""
-        return self.outlet.put_all(frames)
+        return self.queue.put_all(frames)
 
     def link_changed(self, up: bool) -> None:
         """Ignore the link."""
@@ -45,7 +45,7 @@ class Sink:
 
     def close(self) -> None:
         """Close both ends."""
-        self.outlet.withdraw()
+        self.queue.withdraw()
         self.peer.close()
         self.end.close()
 
@@ -82,7 +82,7 @@ async def test_what_does_not_fit_waits_and_keeps_its_order() -> None:
     assert sent > 2 * WAIT
     heard: list[int] = []
     async with asyncio.timeout(20):
-        while not heard or second.outlet.waits:
+        while not heard or second.queue.waits:
             try:
                 heard.append(int.from_bytes(second.peer.recv(100)[-4:], "big"))
             except BlockingIOError:

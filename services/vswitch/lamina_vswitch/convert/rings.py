@@ -13,7 +13,7 @@ from lamina_vswitch.convert.streams import device_state, message_invalid, offloa
 from lamina_vswitch.convert.switches import link
 from lamina_vswitch.domain.backend.address import MAX_PATH_BYTES
 from lamina_vswitch.domain.offload.features import ALL, Takes
-from lamina_vswitch.domain.port.receive_filter import Listening
+from lamina_vswitch.domain.port.receive_filter import ReceiveFilter
 from lamina_vswitch.domain.port.ring_layout import QUEUES, SLOT_ALIGNMENT, SLOT_BYTES, SLOTS, Geometry
 
 DEFAULT_SLOTS = 1024
@@ -56,7 +56,7 @@ def ring_opening(request: pb.AttachRingRequest) -> RingOpening:
     return RingOpening(wanted.handle.id, wanted.handle.generation, geometry, takes, path)
 
 
-def ring_state(request: pb.AttachRingRequest) -> Listening:
+def ring_state(request: pb.AttachRingRequest) -> ReceiveFilter:
     """Return what a later message says."""
     if request.WhichOneof("message") != "state":
         raise message_invalid("A message of AttachRing after the first is not a state.")

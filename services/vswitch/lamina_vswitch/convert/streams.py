@@ -17,7 +17,7 @@ from lamina_vswitch.domain.frames.header import is_group, is_station, parse_mac
 from lamina_vswitch.domain.offload import columns
 from lamina_vswitch.domain.offload.features import ALL, Takes
 from lamina_vswitch.domain.port.queue import MAX_BATCH_BYTES, MAX_BATCH_FRAMES
-from lamina_vswitch.domain.port.receive_filter import MOST_GROUPS, Listening
+from lamina_vswitch.domain.port.receive_filter import MOST_GROUPS, ReceiveFilter
 from lamina_vswitch.io.attachments.stream import Outgoing
 
 MAX_QUEUES = 16
@@ -44,7 +44,7 @@ class Taken:
     """What a later message brings: frames, or what the device listens to."""
 
     frames: list[bytes]
-    listening: Listening | None = None
+    listening: ReceiveFilter | None = None
 
 
 class StreamForm(Protocol[Request, Response]):
@@ -168,7 +168,7 @@ def device_batch(frames: list[bytes], queue: int = 0, lost: int = 0) -> rings_pb
     return batch
 
 
-def device_state(state: rings_pb2.DeviceState) -> Listening:
+def device_state(state: rings_pb2.DeviceState) -> ReceiveFilter:
     """Return what a device listens to."""
     mac = parse_mac(state.mac_address)
     groups = [parse_mac(text) for text in state.multicast_addresses[: MOST_GROUPS + 1]]
@@ -180,7 +180,7 @@ def device_state(state: rings_pb2.DeviceState) -> Listening:
             what = f"state.multicast_addresses[{number}]"
             check.that(group is not None and is_group(group), what, "is not a group address such as 01:00:5e:00:00:01")
     wanted = frozenset(group for group in groups if group is not None)
-    return Listening(mac or b"", wanted, state.all_multicasts, state.promiscuous)
+    return ReceiveFilter(mac or b"", wanted, state.all_multicasts, state.promiscuous)
 
 
 def takes_of(wanted: backends_pb2.Offloads, *, records: bool = False) -> Takes:

@@ -48,7 +48,7 @@ from lamina_vswitch.domain.policy.settings import LoopDetection, PolicyInForce
 from lamina_vswitch.domain.port.counters import Counters
 from lamina_vswitch.domain.port.hold import Hold
 from lamina_vswitch.domain.port.loss import Loss
-from lamina_vswitch.domain.port.receive_filter import Listening
+from lamina_vswitch.domain.port.receive_filter import ReceiveFilter
 from lamina_vswitch.domain.sampling import Notice
 from lamina_vswitch.domain.switch.topology import LeaseBook, Shut
 from lamina_vswitch.domain.switch.trace import Trace
@@ -230,7 +230,7 @@ class SwitchEngine(Protocol):
     def turned_away(self, slot: int, reason: DropReason, frames: Sequence[bytes], now_ns: int) -> None:
         """Count frames of the device behind a port that its transport found bad, as received and as dropped."""
 
-    def listen(self, slot: int, listening: Listening) -> None:
+    def listen(self, slot: int, listening: ReceiveFilter) -> None:
         """Note what the device at a port listens to, until it is detached."""
 
     def quiesce(self, slot: int, hold_frames: int, now_ns: int) -> int:

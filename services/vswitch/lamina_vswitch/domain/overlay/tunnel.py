@@ -16,7 +16,7 @@ from lamina_net.ip.neighbours import Neighbour
 from lamina_net.packets import arp, ethernet, ipv4, udp
 from lamina_net.packets.refusal import Refusal
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
-from lamina_vswitch.domain.network.router.neighbours import Neighbourhood
+from lamina_vswitch.domain.network.router.neighbours import Neighbours
 from lamina_vswitch.domain.overlay import vxlan
 from lamina_vswitch.domain.overlay.arrival import Arrival, read
 from lamina_vswitch.domain.overlay.end import Dropped, TunnelledEnd, Way
@@ -32,7 +32,7 @@ class Tunnel:
         self.address = address
         self._ends: dict[tuple[int, int], TunnelledEnd] = {}
         self._dropped = dropped
-        self._neighbours = Neighbourhood(mac, self._unreachable)
+        self._neighbours = Neighbours(mac, self._unreachable)
         self._identification = 0
 
     @property

@@ -11,7 +11,7 @@ MAX_BATCH_BYTES = 4 << 20
 longer than its share, but never longer than a message."""
 
 
-class FrameRing:
+class FrameQueue:
     """Frames in order, at most `capacity`. What does not fit is refused at the tail, and counted."""
 
     def __init__(self, capacity: int) -> None:

@@ -11,7 +11,7 @@ BROADCAST = b"\xff" * 6
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class ReceiveFilter:
     """Six bytes of address that the device uses, the multicast addresses that it wants, whether it wants all of them,
     and whether it asks to see everything, which the security policy decides."""
 

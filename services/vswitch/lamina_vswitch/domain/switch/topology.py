@@ -13,7 +13,7 @@ from lamina_vswitch.domain.policy.settings import PolicyInForce, Shaping
 from lamina_vswitch.domain.policy.shaper import Shaper
 from lamina_vswitch.domain.policy.storm import StormMeter
 from lamina_vswitch.domain.port.counters import Counters
-from lamina_vswitch.domain.port.receive_filter import Listening
+from lamina_vswitch.domain.port.receive_filter import ReceiveFilter
 from lamina_vswitch.domain.switch.fdb import Fdb
 from lamina_vswitch.domain.uplink.teaming import Balancing, Teams, choose
 
@@ -89,7 +89,7 @@ class Port:
     attached: bool = False
     broken: bool = False
     held: bool = False
-    listening: Listening | None = None
+    listening: ReceiveFilter | None = None
     copies_only: bool = False
     record_due_ns: int = 0
     counters: Counters = field(default_factory=Counters)

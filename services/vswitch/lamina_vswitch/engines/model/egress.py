@@ -14,7 +14,7 @@ from lamina_vswitch.domain.frames.metadata import any_laden, with_tag_within
 from lamina_vswitch.domain.offload.egress import finished
 from lamina_vswitch.domain.offload.features import PLAIN, Takes
 from lamina_vswitch.domain.port.hold import Hold
-from lamina_vswitch.domain.port.receive_filter import Listening
+from lamina_vswitch.domain.port.receive_filter import ReceiveFilter
 from lamina_vswitch.domain.switch.topology import Port
 from lamina_vswitch.engines.interface import FrameSink, QueueingSink
 
@@ -24,7 +24,7 @@ MAX_HELD_BYTES = 256 << 20
 """Bytes of all frames that the ports of a host hold together."""
 
 
-class Exits:
+class Egress:
     """Holds, filters and abilities of the ports of a host. `drop` counts frames at a port and tells of them."""
 
     def __init__(self, drop: Drop) -> None:
@@ -130,7 +130,7 @@ class Exits:
         return MAX_HELD_BYTES - sum(hold.size_bytes for hold in self._holds.values())
 
 
-def _sees_everything(port: Port, listening: Listening) -> bool:
+def _sees_everything(port: Port, listening: ReceiveFilter) -> bool:
     """Tell whether a device gets what it did not ask for: copies of a mirror, or all if it and its policy want that."""
     return port.copies_only or (listening.promiscuous and port.policy.security.promiscuous)
 

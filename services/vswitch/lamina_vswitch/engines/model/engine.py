@@ -14,13 +14,13 @@ from lamina_vswitch.domain.frames.metadata import any_laden
 from lamina_vswitch.domain.offload.features import Takes
 from lamina_vswitch.domain.policy.settings import LoopDetection, PolicyInForce
 from lamina_vswitch.domain.port.loss import Loss
-from lamina_vswitch.domain.port.receive_filter import Listening
+from lamina_vswitch.domain.port.receive_filter import ReceiveFilter
 from lamina_vswitch.domain.sampling import Notice, Sampler
 from lamina_vswitch.domain.switch.decision import Decision
 from lamina_vswitch.domain.switch.forwarding import Forwarding, forward, forward_known
 from lamina_vswitch.domain.switch.topology import LeaseBook, NoLeases, Port, Shut, Switch
 from lamina_vswitch.engines.interface import FrameSink
-from lamina_vswitch.engines.model.egress import Exits
+from lamina_vswitch.engines.model.egress import Egress
 from lamina_vswitch.engines.model.holds import HeldPorts
 from lamina_vswitch.engines.model.mac_tables import NS_PER_SECOND
 from lamina_vswitch.engines.model.notices import Notices
@@ -47,7 +47,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         super().__init__()
         self._sinks: dict[int, FrameSink] = {}
         self._loss: dict[int, Loss] = {}
-        self._exits = Exits(self.drop)
+        self._egress = Egress(self.drop)
         self._leases: LeaseBook = NoLeases()
         self._sampler = Sampler()
         self._notice = notice
@@ -94,9 +94,9 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         switch = self._switch_of.pop(slot)
         switch.remove_port(slot, now_ns)
         self._loss.pop(slot, None)
-        self._exits.removed(slot)
+        self._egress.removed(slot)
         self._policing.removed(slot)
-        self._exits.settle(self._policing.keeps_frames)
+        self._egress.settle(self._policing.keeps_frames)
         sink = self._sinks.pop(slot, None)
         if sink is not None:
             sink.removed()
@@ -145,7 +145,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
                 port=self._port(slot).name,
             )
         self._sinks[slot] = sink
-        self._exits.attached(slot, takes)
+        self._egress.attached(slot, takes)
         self._switch_of[slot].set_attached(slot, True, now_ns)
         self.shifted(self._switch_of[slot], now_ns)
 
@@ -154,11 +154,11 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         if self._sinks.get(slot) is not sink:
             return False
         del self._sinks[slot]
-        self._exits.detached(slot)
+        self._egress.detached(slot)
         self._port(slot).listening = None
         self._switch_of[slot].set_attached(slot, False, now_ns)
         self._policing.went_down(self._port(slot), now_ns)
-        self._exits.settle(self._policing.keeps_frames)
+        self._egress.settle(self._policing.keeps_frames)
         self.shifted(self._switch_of[slot], now_ns)
         return True
 
@@ -171,8 +171,8 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
             target = forward_known(switch, port, frames[0], now_ns)
             if target:
                 receiver = switch.ports[target]
-                exits = self.deliver if self._exits.busy or not receiver.plain else self.put
-                exits(receiver, list(frames), now_ns)
+                send = self.deliver if self._egress.busy or not receiver.plain else self.put
+                send(receiver, list(frames), now_ns)
                 return 0
         lost = 0
         if port.policy.trunk is not None:
@@ -184,7 +184,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
             lost = len(gone)
         if now_ns >= port.record_due_ns and frames:
             self._watching.entering(switch, port, frames, now_ns)
-        if self._exits.busy:
+        if self._egress.busy:
             self._watching.traced(switch, port, frames, now_ns)
         result = forward(switch, port, frames, now_ns)
         if self._watching.observer is not None:
@@ -206,8 +206,8 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         if port.slot in self._loss:
             frames, gone = self._loss[port.slot].split(frames)
             self._lose(port, Direction.EGRESS, gone, now_ns)
-        given = self._exits.wanted(port, frames) if self._exits.busy else frames
-        frames = self._exits.ready(port, given, now_ns) if self._exits.busy else frames
+        given = self._egress.wanted(port, frames) if self._egress.busy else frames
+        frames = self._egress.ready(port, given, now_ns) if self._egress.busy else frames
         if frames:
             self.put(port, frames, now_ns, given)
 
@@ -216,7 +216,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         any were; the first `counted` were in the queue before."""
         taken = self._sinks[port.slot].deliver(frames)
         if taken < len(frames):
-            lost = (self._exits.traceable(port, given) if any_laden(given) else frames)[taken:]
+            lost = (self._egress.traceable(port, given) if any_laden(given) else frames)[taken:]
             frames = frames[:taken]
             self.overflowed(port.slot, lost, now_ns)
         new = frames[counted:] if counted else frames
@@ -256,11 +256,11 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
                 self._watching.of_trunks(self._switch_of[slot]).received(port, frames)
             self.drop(port, reason, frames, now_ns, Direction.INGRESS)
 
-    def listen(self, slot: int, listening: Listening) -> None:
+    def listen(self, slot: int, listening: ReceiveFilter) -> None:
         """Note what the device at a port listens to."""
         self._port(slot).listening = listening
         self._switch_of[slot].changed()
-        self._exits.filtered(slot)
+        self._egress.filtered(slot)
 
     def _lose(self, port: Port, direction: Direction, frames: list[bytes], now_ns: int) -> None:
         if frames:
@@ -305,7 +305,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
         if not was_trunk and (port.vlan != vlan or policy.trunk is not None):
             self._watching.leave_vlan(switch, port, self.counters(slot))
         self._policing.set_policy(slot, vlan, policy, now_ns)
-        self._exits.settle(self._policing.keeps_frames)
+        self._egress.settle(self._policing.keeps_frames)
         if was_trunk and policy.trunk is None:
             self._watching.enter_vlan(switch, port, self.counters(slot))
 
@@ -330,7 +330,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
     def advance(self, now_ns: int) -> None:
         """Do what is due by now: frames that leave shapers, probes, ports that are tried again."""
         self._policing.advance(self._switches, now_ns)
-        self._exits.settle(self._policing.keeps_frames)
+        self._egress.settle(self._policing.keeps_frames)
 
     @property
     def timer(self) -> Callable[[int | None], None]:
@@ -353,7 +353,7 @@ class ModelEngine(WatchedTables, UplinkPorts, HeldPorts):
 
     def direct(self, slot: int, *, tags: bool = False) -> bool:
         """Return whether plain frames, and such with `tags`, pass between queue and pipeline of a port as they are."""
-        return slot not in self._loss and self._port(slot).listening is None and self._exits.untouched(slot, tags)
+        return slot not in self._loss and self._port(slot).listening is None and self._egress.untouched(slot, tags)
 
     def record(self, slot: int, frames: Iterable[bytes], now_ns: int) -> None:
         """Record what will become of the first one that passes of frames that are about to enter at a port."""

@@ -10,14 +10,14 @@ from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.port.hold import Hold
 from lamina_vswitch.domain.switch.topology import Port, Switch
 from lamina_vswitch.engines.interface import FrameSink
-from lamina_vswitch.engines.model.egress import Exits
+from lamina_vswitch.engines.model.egress import Egress
 from lamina_vswitch.engines.model.policing import Policing
 
 
 class HeldPorts(ABC):
-    """Stands on the engine's ports, their sinks and their exits."""
+    """Stands on the engine's ports, their sinks and their egress."""
 
-    _exits: Exits
+    _egress: Egress
     _policing: Policing
     _sinks: dict[int, FrameSink]
     _switch_of: dict[int, Switch]
@@ -44,29 +44,29 @@ class HeldPorts(ABC):
 
     def quiesce(self, slot: int, hold_frames: int, now_ns: int) -> int:
         """Hold what is for the device of a port; return how many frames had been in its queue."""
-        held = self._exits.quiesce(self._switch_of[slot].ports[slot], self._sinks.get(slot), hold_frames, now_ns)
+        held = self._egress.quiesce(self._switch_of[slot].ports[slot], self._sinks.get(slot), hold_frames, now_ns)
         self._set_held(slot, True, now_ns)
         return held
 
     def hold(self, slot: int) -> Hold | None:
         """Return the hold of a port."""
-        return self._exits.hold(slot)
+        return self._egress.hold(slot)
 
     def give(self, slot: int, frames: Sequence[bytes], now_ns: int, withdrawn: int = 0) -> tuple[int, int]:
         """Deliver frames past a hold; return how many they became, and how many the device took."""
         port = self._switch_of[slot].ports[slot]
-        before = self._exits.finished(port, list(frames[:withdrawn]))
-        pieces = before + self._exits.finished(port, list(frames[withdrawn:]))
+        before = self._egress.finished(port, list(frames[:withdrawn]))
+        pieces = before + self._egress.finished(port, list(frames[withdrawn:]))
         return len(pieces), self.put(port, pieces, now_ns, frames, len(before))
 
     def release(self, slot: int, now_ns: int) -> int:
         """End a hold; what it still holds is dropped. Return how many frames that were."""
-        hold = self._exits.hold(slot)
+        hold = self._egress.hold(slot)
         left = 0
         while hold is not None and (frames := hold.take()):
             left += len(frames)
             self.drop(self._switch_of[slot].ports[slot], DropReason.DISCARDED, frames, now_ns)
-        self._exits.unhold(slot)
+        self._egress.unhold(slot)
         self._set_held(slot, False, now_ns)
         self._policing.went_down(self._switch_of[slot].ports[slot], now_ns)
         return left

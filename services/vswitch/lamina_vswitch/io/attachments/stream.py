@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lamina_kit.errors import Aborted
 from lamina_vswitch.domain.offload.flow_hash import flow_hash
-from lamina_vswitch.domain.port.queue import FrameRing
+from lamina_vswitch.domain.port.queue import FrameQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Attachment:
         self.closed = False
         self._port_name = port_name
         self._completions = completions
-        self._rings = [FrameRing(capacity) for _ in range(queues)]
+        self._rings = [FrameQueue(capacity) for _ in range(queues)]
         self._wake = asyncio.Event()
         self._link_up: bool | None = None
         self._done = (0, 0, 0)

@@ -17,7 +17,7 @@ from lamina_vswitch.domain.offload.features import Takes
 from lamina_vswitch.io.backends.backend import sorted_out
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import refusal
-from lamina_vswitch.io.backends.transmit_queue import MOST_AT_ONCE, Outlet
+from lamina_vswitch.io.backends.transmit_queue import MOST_AT_ONCE, TransmitQueue
 
 _LONGEST = 65536
 """Bytes that are read of a datagram: one more than the longest frame, so that a longer one shows."""
@@ -39,7 +39,7 @@ class DatagramBackend:
         self._socket = _bound(local)
         self.local = local if self._path else SocketAddress("udp", *self._socket.getsockname()[:2])
         watched = self._path is None
-        self._outlet = Outlet(self._socket.fileno(), capacity, self._send, end.lost, watched=watched)
+        self._transmit_queue = TransmitQueue(self._socket.fileno(), capacity, self._send, end.lost, watched=watched)
 
     def start(self) -> None:
         """Begin to bring frames."""
@@ -51,7 +51,7 @@ class DatagramBackend:
             return
         self._end.close()
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
-        self._outlet.withdraw()
+        self._transmit_queue.withdraw()
         self._socket.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
@@ -63,12 +63,12 @@ class DatagramBackend:
         taken: list[bytes] = []
         lost: list[bytes] = []
         for frame in frames:
-            (taken if self._outlet.put(frame) else lost).append(frame)
+            (taken if self._transmit_queue.put(frame) else lost).append(frame)
         return sorted_out(frames, taken, lost)
 
     def withdraw(self) -> list[bytes]:
         """Return what waits."""
-        return self._outlet.withdraw()
+        return self._transmit_queue.withdraw()
 
     def link_changed(self, up: bool) -> None:
         """Do nothing: a datagram socket has no link to show."""

@@ -23,7 +23,7 @@ from lamina_vswitch.io.backends.junction import Junction
 from lamina_vswitch.io.backends.packet_slots import SOL_PACKET, SlotRing
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import refusal
-from lamina_vswitch.io.backends.transmit_queue import MOST_AT_ONCE, Outlet
+from lamina_vswitch.io.backends.transmit_queue import MOST_AT_ONCE, TransmitQueue
 
 if TYPE_CHECKING:
     from lamina_vswitch.plane.kernel_ports import PacketLane, Wire
@@ -66,7 +66,7 @@ class PacketBackend:
             except OSError as error:
                 raise refusal(what, error, "CAP_NET_RAW") from error
             opened.pop_all()
-        self._outlet = Outlet(self._out.fileno(), capacity, self._send, end.lost, waiting=self._waits)
+        self._transmit_queue = TransmitQueue(self._out.fileno(), capacity, self._send, end.lost, waiting=self._waits)
         self._telling: asyncio.TimerHandle | None = None
         self._many = min(self._ring.slots // 2, _MANY)
         self._fast: tuple[Plane, PacketLane, Wire] | None = None
@@ -99,7 +99,7 @@ class PacketBackend:
         ring, wire = self._ring, Wire(self._out.fileno(), is_socket=True, bare_file=self._bare.fileno())
         lane = PacketLane(self._in.fileno(), ring.memory, ring.slot_bytes, ring.slots, ring.next)
         self._fast = plane, lane, wire
-        self._outlet.use(wire)
+        self._transmit_queue.use(wire)
         self._end.connect(plane, wire)
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class PacketBackend:
             self._junction.close()
         self._end.close()
         asyncio.get_running_loop().remove_reader(self._in.fileno())
-        self._outlet.withdraw()
+        self._transmit_queue.withdraw()
         if self._fast is not None:
             plane, lane, wire = self._fast
             self._end.disconnect(plane, wire)
@@ -125,11 +125,11 @@ class PacketBackend:
 
     def deliver(self, frames: Sequence[bytes]) -> int:
         """Send frames by the interface."""
-        return self._outlet.put_all(frames)
+        return self._transmit_queue.put_all(frames)
 
     def withdraw(self) -> list[bytes]:
         """Return what waits."""
-        return self._outlet.withdraw()
+        return self._transmit_queue.withdraw()
 
     def link_changed(self, up: bool) -> None:
         """Do nothing: the interface's carrier is its cable's."""

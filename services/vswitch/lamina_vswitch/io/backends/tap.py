@@ -23,7 +23,7 @@ from lamina_vswitch.domain.offload.flow_hash import flow_hash
 from lamina_vswitch.io.backends.backend import sorted_out
 from lamina_vswitch.io.backends.port_end import PortEnd
 from lamina_vswitch.io.backends.refusals import lacking, refusal
-from lamina_vswitch.io.backends.transmit_queue import MOST_AT_ONCE, Outlet
+from lamina_vswitch.io.backends.transmit_queue import MOST_AT_ONCE, TransmitQueue
 
 if TYPE_CHECKING:
     from lamina_vswitch.plane.kernel_ports import TapLane, Wire
@@ -59,7 +59,7 @@ class TapBackend:
         except BaseException:
             self._shut()
             raise
-        self._outlets = [Outlet(file, capacity, _writer(file), end.lost) for file in self._files]
+        self._transmit_queues = [TransmitQueue(file, capacity, _writer(file), end.lost) for file in self._files]
         self._plane: Plane | None = None
         self._lanes: dict[int, TapLane] = {}
         self._wire: Wire | None = None
@@ -81,9 +81,9 @@ class TapBackend:
 
         self._plane = plane
         self._lanes = {file: TapLane(file) for file in self._files}
-        for file, outlet in zip(self._files, self._outlets, strict=True):
+        for file, queue in zip(self._files, self._transmit_queues, strict=True):
             wire = Wire(file, is_socket=False)
-            outlet.use(wire)
+            queue.use(wire)
             if len(self._files) == 1:
                 self._wire = wire
                 self._end.connect(plane, wire)
@@ -94,25 +94,25 @@ class TapBackend:
         if self._plane is not None and self._wire is not None:
             self._end.disconnect(self._plane, self._wire)
         self._stop_reading()
-        for outlet in self._outlets:
-            outlet.withdraw()
+        for queue in self._transmit_queues:
+            queue.withdraw()
         self._shut()
 
     def deliver(self, frames: Sequence[bytes]) -> int:
         """Give frames to the kernel, each flow by one queue."""
-        outlets = self._outlets
-        if len(outlets) == 1:
-            return outlets[0].put_all(frames)
+        queues = self._transmit_queues
+        if len(queues) == 1:
+            return queues[0].put_all(frames)
         taken: list[bytes] = []
         lost: list[bytes] = []
         for frame in frames:
-            outlet = outlets[flow_hash(frame) % len(outlets)]
-            (taken if outlet.put(frame) else lost).append(frame)
+            queue = queues[flow_hash(frame) % len(queues)]
+            (taken if queue.put(frame) else lost).append(frame)
         return sorted_out(frames, taken, lost)
 
     def withdraw(self) -> list[bytes]:
         """Return what waits."""
-        return [frame for outlet in self._outlets for frame in outlet.withdraw()]
+        return [frame for queue in self._transmit_queues for frame in queue.withdraw()]
 
     def link_changed(self, up: bool) -> None:
         """Show the link to the kernel as the carrier of the device."""

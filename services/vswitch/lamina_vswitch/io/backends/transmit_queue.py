@@ -27,7 +27,7 @@ class Batches(Protocol):
         """Learn whether frames wait, so that none passes them."""
 
 
-class Outlet:
+class TransmitQueue:
     """At most `capacity` frames wait. `write` sends one frame or raises `OSError`; `lost` is told of those that failed.
 
     `watched` says whether the kernel tells when there is room again; `waiting` is told whether frames wait.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from lamina_kit.clock import Clock
 from lamina_vswitch.domain.network.router.router import Router
-from lamina_vswitch.domain.port.queue import FrameRing
+from lamina_vswitch.domain.port.queue import FrameQueue
 from lamina_vswitch.engines.interface import SwitchEngine
 from lamina_vswitch.io.wakeup import Wakeup
 
@@ -34,7 +34,7 @@ class RouterPort:
         self.slot = slot
         self._clock = clock
         self.failed = failed
-        self._ring = FrameRing(QUEUE_FRAMES)
+        self._queue = FrameQueue(QUEUE_FRAMES)
         self._frames: deque[bytes] = deque()
         self._packets: deque[bytes] = deque()
         self._step: asyncio.Handle | None = None
@@ -45,7 +45,7 @@ class RouterPort:
 
     def deliver(self, frames: Sequence[bytes]) -> int:
         """Take frames for the router; return how many fitted."""
-        taken = self._ring.push(frames)
+        taken = self._queue.push(frames)
         self._soon()
         return taken
 
@@ -94,7 +94,7 @@ class RouterPort:
         now_ns = self._clock.now_ns()
         answers: list[bytes] = []
         if not self._frames:
-            self._frames.extend(self._ring.drain()[0])
+            self._frames.extend(self._queue.drain()[0])
         self._router.hold()
         for _ in range(min(STEP_FRAMES, len(self._frames))):
             answers += self._one(self._router.receive, self._frames.popleft(), now_ns)
@@ -102,7 +102,7 @@ class RouterPort:
         for packet in packets:
             answers += self._one(self._router.from_peer, packet, now_ns)
         self.send(answers + self._router.release(now_ns))
-        if self._frames or len(self._ring):
+        if self._frames or len(self._queue):
             self._soon()
 
     def _one(self, take: Callable[[bytes, int], list[bytes]], data: bytes, now_ns: int) -> list[bytes]:

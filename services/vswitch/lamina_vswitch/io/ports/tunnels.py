@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from lamina_kit.clock import Clock
 from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.overlay.tunnel import Tunnel
-from lamina_vswitch.domain.port.queue import FrameRing
+from lamina_vswitch.domain.port.queue import FrameQueue
 from lamina_vswitch.engines.interface import SwitchEngine
 from lamina_vswitch.io.wakeup import Wakeup
 
@@ -41,14 +41,14 @@ class SteppedPort:
         self._clock = clock
         self._work = work
         self._failed = failed
-        self._ring = FrameRing(QUEUE_FRAMES)
+        self._queue = FrameQueue(QUEUE_FRAMES)
         self._frames: deque[bytes] = deque()
         self._step: asyncio.Handle | None = None
         self.closed = False
 
     def deliver(self, frames: Sequence[bytes]) -> int:
         """Take frames; return how many fitted."""
-        taken = self._ring.push(frames)
+        taken = self._queue.push(frames)
         self._soon()
         return taken
 
@@ -84,13 +84,13 @@ class SteppedPort:
         self._step = None
         now_ns = self._clock.now_ns()
         if not self._frames:
-            self._frames.extend(self._ring.drain()[0])
+            self._frames.extend(self._queue.drain()[0])
         for _ in range(min(STEP_FRAMES, len(self._frames))):
             try:
                 self._work(self._frames.popleft(), now_ns)
             except Exception as error:
                 self._failed(error)
-        if self._frames or len(self._ring):
+        if self._frames or len(self._queue):
             self._soon()
 
 

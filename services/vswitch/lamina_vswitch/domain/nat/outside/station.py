@@ -20,7 +20,7 @@ from lamina_vswitch.domain.frames.drop_reasons import DropReason
 from lamina_vswitch.domain.nat.outside.uplink import UplinkNat
 from lamina_vswitch.domain.nat.packets.outcome import Outcome
 from lamina_vswitch.domain.network.router.hooks import Dropped
-from lamina_vswitch.domain.network.router.neighbours import Neighbourhood
+from lamina_vswitch.domain.network.router.neighbours import Neighbours
 
 
 class OutsideAddress(NamedTuple):
@@ -47,7 +47,7 @@ class OutsideStation:
     ) -> None:  # fmt: skip
         self.mac, self.place, self.nat = mac, place, nat
         self._mtu_bytes, self._errors, self._dropped = mtu_bytes, errors, dropped
-        self._neighbours = Neighbourhood(mac, self._unreachable)
+        self._neighbours = Neighbours(mac, self._unreachable)
         self._told: list[bytes] = []
 
     @property

@@ -16,7 +16,7 @@ Unreachable = Callable[[bytes, int], list[bytes]]
 """Called with a packet that could not be delivered and the time; returns the frames that this brings about."""
 
 
-class Neighbourhood:
+class Neighbours:
     """The ARP table of a router with this MAC address."""
 
     def __init__(self, mac: bytes, unreachable: Unreachable) -> None:

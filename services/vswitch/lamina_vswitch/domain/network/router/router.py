@@ -28,7 +28,7 @@ from lamina_vswitch.domain.frames.metadata import NEEDS_CHECKSUM, Offload, load_
 from lamina_vswitch.domain.network.definition import Mode, NetworkDefinition
 from lamina_vswitch.domain.network.router.dns_stream import DnsStream
 from lamina_vswitch.domain.network.router.hooks import Arrival, Dropped, ToNetwork, Translator, UdpService
-from lamina_vswitch.domain.network.router.neighbours import Neighbourhood
+from lamina_vswitch.domain.network.router.neighbours import Neighbours
 from lamina_vswitch.domain.offload.egress import finished
 from lamina_vswitch.domain.offload.features import PLAIN
 
@@ -62,7 +62,7 @@ class Router:
         self.errors = RateLimiter(ERRORS_PER_SECOND, ERRORS_PER_SECOND)
         """What ICMP errors are taken from, a translator's too."""
         self._reassembly = Reassembly()
-        self._neighbours = Neighbourhood(self.mac, self._unreachable)
+        self._neighbours = Neighbours(self.mac, self._unreachable)
         self._identification = 0
         self.configure(definition)
 
@@ -168,7 +168,7 @@ class Router:
         return min((each for each in due if each is not None), default=None)
 
     @property
-    def neighbours(self) -> Neighbourhood:
+    def neighbours(self) -> Neighbours:
         """The ARP table."""
         return self._neighbours
 

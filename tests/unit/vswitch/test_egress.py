@@ -12,7 +12,7 @@ from lamina_vswitch.domain.frames.metadata import NEEDS_CHECKSUM, Offload, laden
 from lamina_vswitch.domain.offload.features import ALL
 from lamina_vswitch.domain.policy.settings import PolicyInForce, Shaping
 from lamina_vswitch.domain.switch.topology import Port
-from lamina_vswitch.engines.model.egress import Exits
+from lamina_vswitch.engines.model.egress import Egress
 from lamina_vswitch.engines.model.engine import ModelEngine
 
 SWITCH, NS = "hosts/h1/switches/s1", 10**9
@@ -31,19 +31,19 @@ def engine_with(ports: int) -> tuple[ModelEngine, list[Keeper]]:
 
 def test_nothing_is_paid_once_abilities_filters_and_holds_are_gone() -> None:
     """Each alone keeps a host busy; a hold that outlives its device does too."""
-    exits = Exits(lambda *what: None)
+    egress = Egress(lambda *what: None)
     port = Port(1, "p1", 0, True)
     for begin, end in (
-        (lambda: exits.attached(1, ALL), lambda: exits.detached(1)),
-        (lambda: exits.filtered(1), lambda: exits.removed(1)),
-        (lambda: exits.quiesce(port, None, 5, 0), lambda: exits.unhold(1)),
+        (lambda: egress.attached(1, ALL), lambda: egress.detached(1)),
+        (lambda: egress.filtered(1), lambda: egress.removed(1)),
+        (lambda: egress.quiesce(port, None, 5, 0), lambda: egress.unhold(1)),
     ):
-        assert not exits.busy
+        assert not egress.busy
         begin()
-        assert exits.busy
+        assert egress.busy
         end()
-        exits.settle(lambda: False)
-    assert not exits.busy
+        egress.settle(lambda: False)
+    assert not egress.busy
 
 
 @pytest.mark.parametrize("in_time", [True, False])
@@ -62,4 +62,4 @@ def test_a_frame_left_unfinished_in_a_shaper_is_finished_later(in_time: bool) ->
         engine.set_policy(2, 0, PolicyInForce(), 3)
     assert [type(one) for one in sinks[1].frames] == [bytes] * 20
     assert set(sinks[1].frames) == {with_sum(bytes(frame), 34, 6)}
-    assert not engine._exits.busy
+    assert not engine._egress.busy
