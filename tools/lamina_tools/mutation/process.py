@@ -42,7 +42,7 @@ def pytest(
     """
     common = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "lamina_tools.mutation.profile"]
     common += ["--hypothesis-profile", "mutation", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
-    paths = [scratch / "site", *(ROOT / folder for folder in SOURCE_ROOTS)]
+    paths = [scratch / "site", Path(hook.__file__).resolve().parents[2], *(ROOT / folder for folder in SOURCE_ROOTS)]
     inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", *common, f"--basetemp={scratch / 'tmp'}", *arguments],
