@@ -23,7 +23,7 @@ from lamina_hypervisor.io.guest_memory import GuestMemory
 from lamina_hypervisor.io.images import MAX_BYTES, Images
 from lamina_hypervisor.io.performer import bind
 from lamina_hypervisor.io.runner import Runner
-from lamina_hypervisor.io.session_calls import Below
+from lamina_hypervisor.io.session_calls import SessionCalls
 from lamina_hypervisor.io.store import Store
 from lamina_hypervisor.metrics import families
 from lamina_kit.bus.memory import MemoryBus
@@ -180,7 +180,7 @@ class HypervisorService:
         environment.layer.metrics.add(partial(families, self._hypervisor.inventory))
         self._bus: MemoryBus | None = None
         self._sessions: list[OwnerSession] = []
-        self._below: list[Below] = []
+        self._calls: list[SessionCalls] = []
         self._cores: Cores | None = None
         self._memory: GuestMemory | None = None
 
@@ -202,8 +202,8 @@ class HypervisorService:
         mmu = await self._session("mmu", epoch)
         environment.layer.boot_id = mmu.handshake.boot_id
         self._bus = _open_bus(environment)
-        self._cores = Cores(environment.channels["hardware"], self._below_of(hardware, f"hardware/{epoch}"))
-        self._memory = GuestMemory(environment.channels["mmu"], self._below_of(mmu, f"mmu/{epoch}"))
+        self._cores = Cores(environment.channels["hardware"], self._calls_in(hardware, f"hardware/{epoch}"))
+        self._memory = GuestMemory(environment.channels["mmu"], self._calls_in(mmu, f"mmu/{epoch}"))
         engine_class = load_engine(self.layer, self._config.engine)
         engine = engine_class(self._bus, environment.clock, environment.rng, self._slices)
         environment.layer.engine, environment.layer.capabilities = engine.name, engine.capabilities
@@ -225,8 +225,8 @@ class HypervisorService:
                 await self._cores.close()
             except LaminaError as error:
                 self._environment.layer.events.record(SERVICE, "cores.close-failed", cause=error.reason)
-        for below in self._below:
-            await below.close()
+        for calls in self._calls:
+            await calls.close()
         for session in self._sessions:
             await session.close(free=True)
         self._sessions.clear()
@@ -234,11 +234,11 @@ class HypervisorService:
         if bus is not None:
             bus.close()
 
-    def _below_of(self, session: OwnerSession, label: str) -> Below:
+    def _calls_in(self, session: OwnerSession, label: str) -> SessionCalls:
         environment = self._environment
         rng = environment.rng.child(f"requests/{label}")
-        self._below.append(Below(session, environment.clock, rng, environment.layer.events))
-        return self._below[-1]
+        self._calls.append(SessionCalls(session, environment.clock, rng, environment.layer.events))
+        return self._calls[-1]
 
     async def _session(self, layer: str, epoch: int) -> OwnerSession:
         environment = self._environment

@@ -18,7 +18,7 @@ from lamina_hypervisor.domain.exits.exits import Ran
 from lamina_hypervisor.domain.vcpus.processor import MODELLED, Processor
 from lamina_hypervisor.domain.vcpus.vcpu import Context
 from lamina_hypervisor.engines import effects
-from lamina_hypervisor.io.session_calls import Below
+from lamina_hypervisor.io.session_calls import SessionCalls
 from lamina_kit.bus.run_page import ExitReason
 from lamina_kit.errors import AlreadyExists, Unavailable
 from lamina_kit.paging import PAGE_SIZE
@@ -44,11 +44,11 @@ class _Line:
 class Cores:
     """Performs the core effects of the engine. Calls name the session, so that the hardware cleans up after us."""
 
-    def __init__(self, channel: grpc.aio.Channel, below: Below) -> None:
+    def __init__(self, channel: grpc.aio.Channel, calls: SessionCalls) -> None:
         self._stub = hardware_pb2_grpc.CpuStub(channel)
         self._hosts = hardware_pb2_grpc.HostsStub(channel)
-        self._below = below
-        self._session = below.session
+        self._calls = calls
+        self._session = calls.session
         self._lines: dict[tuple[int, int], _Line] = {}
         self._root = ""
         self._groups = 0
@@ -58,7 +58,7 @@ class Cores:
         group = hardware_pb2.RunGroup(weight=100)
         request = hardware_pb2.CreateRunGroupRequest(run_group_id=ROOT_GROUP, run_group=group)
         try:
-            self._root = (await self._below.make(self._stub.CreateRunGroup, request, self._unmake_group)).name
+            self._root = (await self._calls.make(self._stub.CreateRunGroup, request, self._unmake_group)).name
         except AlreadyExists:
             listed = await self._call(self._stub.ListRunGroups, hardware_pb2.ListRunGroupsRequest(page_size=1000))
             self._root = next(g.name for g in listed.run_groups if g.name.endswith(f"/runGroups/{ROOT_GROUP}"))
@@ -76,12 +76,12 @@ class Cores:
         group_id = f"{effect.vm_id[:36]}-{self._session.epoch}-{self._groups}"
         group = hardware_pb2.RunGroup(parent=self._root, weight=effect.weight)
         request = hardware_pb2.CreateRunGroupRequest(run_group_id=group_id, run_group=group)
-        return str((await self._below.make(self._stub.CreateRunGroup, request, self._unmake_group)).name)
+        return str((await self._calls.make(self._stub.CreateRunGroup, request, self._unmake_group)).name)
 
     async def delete_run_group(self, effect: effects.DeleteRunGroup) -> None:
         """Deletes a VM's run group."""
         request = hardware_pb2.DeleteRunGroupRequest(name=effect.name)
-        await self._below.delete(effect.name, self._stub.DeleteRunGroup, request)
+        await self._calls.delete(effect.name, self._stub.DeleteRunGroup, request)
 
     async def create_context(self, effect: effects.CreateContext) -> Context:
         """Makes an execution context that delivers exceptions and SYSCALL inside the guest."""
@@ -93,7 +93,7 @@ class Cores:
             label=effect.label,
         )
         request = hardware_pb2.CreateContextRequest(context=context)
-        made = await self._below.make(self._stub.CreateContext, request, self._unmake_context)
+        made = await self._calls.make(self._stub.CreateContext, request, self._unmake_context)
         return Context(made.handle.id, made.handle.generation, made.run_page)
 
     async def delete_context(self, effect: effects.DeleteContext) -> None:
@@ -102,7 +102,7 @@ class Cores:
         if line is not None:
             line.call.cancel()
         request = hardware_pb2.DeleteContextRequest(handle=_handle(effect.context))
-        await self._below.delete(f"context {effect.context.id}", self._stub.DeleteContext, request)
+        await self._calls.delete(f"context {effect.context.id}", self._stub.DeleteContext, request)
 
     async def run(self, effect: effects.Run) -> Ran:
         """Runs a context until it exits."""
@@ -156,7 +156,7 @@ class Cores:
         return line
 
     async def _call(self, method: Any, request: Any) -> Any:
-        return await self._below.call(method, request)
+        return await self._calls.call(method, request)
 
     def _unmake_group(self, made: hardware_pb2.RunGroup) -> Any:
         return self._stub.DeleteRunGroup(hardware_pb2.DeleteRunGroupRequest(name=made.name))

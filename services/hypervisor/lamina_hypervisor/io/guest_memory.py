@@ -22,7 +22,7 @@ from lamina_hypervisor.domain.memory.ept import PageBits
 from lamina_hypervisor.domain.memory.hold import Age, Granted, HoldMessage, Opened, Refused, Revocation
 from lamina_hypervisor.engines import effects
 from lamina_hypervisor.engines.effects import Space
-from lamina_hypervisor.io.session_calls import Below
+from lamina_hypervisor.io.session_calls import SessionCalls
 from lamina_kit.errors import LaminaError, Unavailable
 from lamina_kit.rpc.status import rpc_error
 
@@ -39,11 +39,11 @@ _ACCESS = {
 class GuestMemory:
     """Performs the memory effects of the engine."""
 
-    def __init__(self, channel: grpc.aio.Channel, below: Below) -> None:
+    def __init__(self, channel: grpc.aio.Channel, calls: SessionCalls) -> None:
         self._spaces = mmu_pb2_grpc.SpacesStub(channel)
         self._frames = mmu_pb2_grpc.FramesStub(channel)
-        self._below = below
-        self._session = below.session
+        self._calls = calls
+        self._session = calls.session
         self._holds: dict[str, Hold] = {}
 
     async def create_space(self, effect: effects.CreateSpace) -> Space:
@@ -51,10 +51,10 @@ class GuestMemory:
         kind = mmu_pb2.Space.KIND_GUEST_RAM
         space = mmu_pb2.Space(kind=kind, group=effect.group, label=effect.label)
         request = mmu_pb2.CreateSpaceRequest(space=space)
-        made = await self._below.make(self._spaces.CreateSpace, request, self._unmake_space)
+        made = await self._calls.make(self._spaces.CreateSpace, request, self._unmake_space)
         result = Space(made.handle.id, made.handle.generation, made.name)
         try:
-            await self._below.call_once(self._spaces.MapRange, _map_request(result, effect))
+            await self._calls.call_once(self._spaces.MapRange, _map_request(result, effect))
         except LaminaError:
             await self.delete_space(effects.DeleteSpace(result))
             raise
@@ -63,14 +63,14 @@ class GuestMemory:
     async def delete_space(self, effect: effects.DeleteSpace) -> None:
         """Frees guest RAM."""
         request = mmu_pb2.DeleteSpaceRequest(handle=_handle(effect.space))
-        await self._below.delete(effect.space.name, self._spaces.DeleteSpace, request)
+        await self._calls.delete(effect.space.name, self._spaces.DeleteSpace, request)
 
     async def write_ram(self, effect: effects.WriteRam) -> None:
         """Writes bytes to guest RAM."""
         request = mmu_pb2.WriteSpaceRequest(
             handle=_handle(effect.space), address=effect.gpa, data=effect.data, force=True
         )
-        await self._below.call(self._spaces.WriteSpace, request)
+        await self._calls.call(self._spaces.WriteSpace, request)
 
     async def allocate_tables(self, effect: effects.AllocateTables) -> list[Frame]:
         """Allocates zeroed frames for tables."""
@@ -79,13 +79,13 @@ class GuestMemory:
         def give_back(answer: mmu_pb2.AllocateFramesResponse) -> Any:
             return self._frames.FreeFrames(mmu_pb2.FreeFramesRequest(frames=answer.frames, owner=effect.owner))
 
-        answer = await self._below.make(self._frames.AllocateFrames, request, give_back)
+        answer = await self._calls.make(self._frames.AllocateFrames, request, give_back)
         return [Frame(frame) for frame in answer.frames]
 
     async def free_tables(self, effect: effects.FreeTables) -> None:
         """Gives frames back."""
         request = mmu_pb2.FreeFramesRequest(frames=effect.frames, owner=effect.owner)
-        await self._below.delete(effect.owner, self._frames.FreeFrames, request)
+        await self._calls.delete(effect.owner, self._frames.FreeFrames, request)
 
     async def open_hold(self, effect: effects.OpenHold, deliver: Deliver, lost: Lost) -> None:
         """Opens a VM's hold; returns once the MMU has confirmed it."""

@@ -14,7 +14,7 @@ from lamina_kit.rpc.retry import Retry, is_lost
 from lamina_kit.telemetry.events import EventLog
 
 
-class Below:
+class SessionCalls:
     """One layer below, with the session that owns what is made there."""
 
     def __init__(self, session: OwnerSession, clock: Clock, rng: Rng, events: EventLog) -> None:

@@ -1,6 +1,6 @@
 """The port to a node's container runtime.
 
-`runtime_client` implements it over the contract lamina.container_runtime.v1. Implementations raise errors of
+`client.py` implements it over the contract lamina.container_runtime.v1. Implementations raise errors of
 `lamina_kit.errors`; `Unavailable` when the runtime cannot be reached.
 """
 

@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from lamina_orchestrator.domain.controllers import (
-    deployment,
-    garbage_collector,
-    namespaces,
-    nodes,
-)
-from lamina_orchestrator.domain.controllers import (
-    replica_set as replicaset,
-)
+from lamina_orchestrator.domain.controllers import deployment, garbage_collector, namespaces, nodes, replica_set
 from lamina_orchestrator.domain.kinds import kinds
 from lamina_orchestrator.domain.kinds.kinds import DEPLOYMENT, NODE, POD, REPLICA_SET
 from lamina_orchestrator.domain.kinds.plain_object import Key, Object, annotations_of, name_of, namespace_of, uid_of
@@ -90,8 +82,8 @@ class Controllers:
             candidates = self._cache.candidates(REPLICA_SET, obj)
             return deployment.reconcile(obj, candidates, now_ns, is_taken, self._has_pods)
 
-    def _has_pods(self, replica_set: Object) -> bool:
-        owned = self._cache.owned(uid_of(replica_set))
+    def _has_pods(self, owner: Object) -> bool:
+        owned = self._cache.owned(uid_of(owner))
         return any(found["kind"] == POD.name and phase_of(found) not in TERMINAL for found in owned)
 
     def _replica_set(self, key: Key, now_ns: int) -> list[Action]:
@@ -99,7 +91,7 @@ class Controllers:
         if obj is None:
             return []
         with self._span(obj, "replicaset.reconcile"):
-            return replicaset.reconcile(obj, self._cache.candidates(POD, obj), now_ns)
+            return replica_set.reconcile(obj, self._cache.candidates(POD, obj), now_ns)
 
     def _namespace(self, key: Key, now_ns: int) -> list[Action]:
         obj = self._cache.get(key)
