@@ -151,7 +151,7 @@ def refused(program: int, index: int) -> int:
 
 HOLDER = """
 import sys
-from lamina_vswitch.ebpf import bypass_code as code, programs
+from lamina_vswitch.ebpf import bypass as code, programs
 from lamina_vswitch.ebpf.assembler import assemble
 memory = programs.SharedMemory(code.MEMORY_BYTES)
 held = programs.load_first_classifier(assemble(code.redirector(memory.descriptor, 1)))
