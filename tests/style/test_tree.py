@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,18 +77,39 @@ def test_source_roots_agree(project: dict[str, dict[str, object]]) -> None:
     assert sorted(tool["mypy"]["mypy_path"]) == expected
 
 
-def test_import_rules_cover_every_layer() -> None:
-    """Every import contract that lists layers lists all six."""
+def import_contracts() -> list[dict[str, Any]]:
+    """Returns the contracts about imports."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    assert isinstance(contracts, list)
+    return contracts
+
+
+LISTS = ("modules", "containers", "ancestors", "source_modules", "forbidden_modules")
+"""Where a contract about imports names what it is about."""
+
+
+def test_import_rules_cover_every_layer() -> None:
+    """Every import contract that is about more than one layer is about all six."""
     packages = {layer.package for layer in LAYERS}
-    for contract in contracts:
-        listed = [
-            *contract.get("modules", []),
-            *contract.get("containers", []),
-            *contract.get("source_modules", []),
-            *contract.get("forbidden_modules", []),
-        ]
-        assert packages <= {name.partition(".")[0] for name in listed}, contract["id"]
+    for contract in import_contracts():
+        listed = {name.partition(".")[0] for key in LISTS for name in contract.get(key, [])}
+        assert len(listed & packages) <= 1 or packages <= listed, contract["id"]
+
+
+def test_everything_is_held_to_no_circles() -> None:
+    """The contract against circles is about every package on the import path, and leaves no import out."""
+    (circles,) = [contract for contract in import_contracts() if contract["type"] == "acyclic_siblings"]
+    packages = {path.parent.name for root in SOURCE_ROOTS for path in (ROOT / root).glob("*/__init__.py")}
+    assert set(circles["ancestors"]) == packages
+    assert circles.keys() == {"id", "name", "type", "ancestors"}
+    assert "exclude_type_checking_imports" not in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("package", ["lamina_kit", "lamina_net", "lamina_cli", *(layer.package for layer in LAYERS)])
+def test_every_room_says_who_stands_above_whom(package: str) -> None:
+    """Each part at the root of a room has its place in a contract of the room's own."""
+    found = [contract for contract in import_contracts() if contract.get("containers") == [package]]
+    assert [(contract["type"], contract["exhaustive"]) for contract in found] == [("layers", True)]
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
