@@ -6,30 +6,23 @@ hardware layer), which do more by themselves.
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 from tests.contract import outside
+from tests.integration.hypervisor.lab import Lab, make_kernel
 
 from lamina_kit.engines import engines_of
-
-_LAB_PATH = Path(__file__).parents[2] / "integration" / "hypervisor" / "lab.py"
-_FILE = importlib.util.spec_from_file_location("hypervisor_lab", _LAB_PATH)
-assert _FILE is not None and _FILE.loader is not None
-_LAB = importlib.util.module_from_spec(_FILE)
-_FILE.loader.exec_module(_LAB)
 
 
 @pytest.fixture
 def kernel_of() -> Callable[[bytes], bytes]:
     """Makes kernels of a few instructions."""
-    return _LAB.make_kernel  # type: ignore[no-any-return]
+    return make_kernel
 
 
 VARIANTS = {name: (name, "model") for name in engines_of("hypervisor")} | {"kvm": ("model", "kvm")}
@@ -37,7 +30,7 @@ VARIANTS = {name: (name, "model") for name in engines_of("hypervisor")} | {"kvm"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(VARIANTS))
-async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
     """A running host with one engine over one kind of cores; what cannot run here is skipped with its reasons."""
     engine, cores = VARIANTS[request.param]
     reasons = engines_of("hypervisor")[engine].missing() + engines_of("hardware")[cores].missing()
@@ -46,7 +39,7 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     if cores != "model" and outside.targets():
         pytest.skip("services that run elsewhere have the cores that they have")
     folder = Path(tempfile.mkdtemp(prefix="lamina-hv-"))
-    made = _LAB.Lab(folder)
+    made = Lab(folder)
     try:
         if outside.targets():
             made.channels = outside.channels()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import struct
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +42,7 @@ class Lab:
         self.rng = Rng(7)
         self.services: dict[str, Service] = {}
         self.states: dict[str, LayerState] = {}
-        self.channels: dict[str, LocalChannel] = {}
+        self.channels: dict[str, Any] = {}
         self.kernel = b""
         self._made = 0
 
@@ -166,3 +170,16 @@ def make_kernel(code: bytes) -> bytes:
         "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01" + bytes(9), 2, 62, 1, 0x100000, 64, 0, 0, 64, 56, 1, 0, 0, 0
     )
     return header + struct.pack("<IIQQQQQQ", 1, 7, start, 0x100000, 0x100000, len(code), len(code), 0x1000) + code
+
+
+@asynccontextmanager
+async def running_lab() -> AsyncIterator[Lab]:
+    """A host that runs, in a folder of its own, with the engines `model`."""
+    folder = Path(tempfile.mkdtemp(prefix="lamina-hv-"))
+    made = Lab(folder)
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.stop()
+        shutil.rmtree(folder)
