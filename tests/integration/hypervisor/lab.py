@@ -25,7 +25,6 @@ from lamina_hypervisor.config import HypervisorConfig
 from lamina_kit.layer.service import Environment, Service, local
 from lamina_kit.layer.state import LayerState
 from lamina_kit.rng import Rng
-from lamina_kit.rpc.inproc.local import LocalChannel
 from lamina_mmu.config import MmuConfig
 
 ROOT = Path(__file__).parents[3]
