@@ -371,3 +371,10 @@ def test_json_tells_the_same() -> None:
         "kind": "number", "file": "a.py", "line": 1, "old": "x = 1", "new": "x = 2",
         "result": "killed", "by": A, "tests": 2, "seconds": 0.5,
     }  # fmt: skip
+
+
+def test_numbers_are_changed_when_that_is_asked_for() -> None:
+    """Without `numbers` a sample changes what decides and computes, and no number."""
+    texts = [(Path("a.py"), b"LIMIT = 4096\n\ndef f(a):\n    return a + LIMIT\n")]
+    assert [m.kind for m in sample.chosen(texts, 9, Random(1), numbers=False)] == ["operator"]
+    assert sorted(m.kind for m in sample.chosen(texts, 9, Random(1))) == ["number", "operator"]

@@ -69,7 +69,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 def test_a_room_is_tried(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Changes that tests notice are killed by them, others survive, and the checkout stays as it is."""
-    assert command.main(["tiny", "--count", "9", "--processes", "1", "-o", "json"]) == 1
+    assert command.main(["tiny", "--count", "9", "--processes", "1", "--numbers", "-o", "json"]) == 1
     told = capsys.readouterr()
     found = {made["line"]: (made["result"], made["by"].rpartition("::")[2]) for made in json.loads(told.out)["mutants"]}
     assert found == {

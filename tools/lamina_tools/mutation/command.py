@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     room = ROOMS[options.room]
     start = time.monotonic()
-    mutants = sample(room, options.count, options.seed)
+    mutants = sample(room, options.count, options.seed, options.numbers)
     tell(start, f"{len(mutants)} mutants of {room.name}; first its tests are recorded, unless this state's were before")
     try:
         recording = recorded(room, options.processes)
@@ -54,6 +54,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("room", choices=sorted(ROOMS), help="whose code is changed, and whose tests are run")
     parser.add_argument("--count", type=int, default=20, help="how many changes, each alone; 20")
     parser.add_argument("--seed", type=int, default=1, help="which changes; 1")
+    parser.add_argument("--numbers", action="store_true", help="change whole numbers by one, too")
     parser.add_argument("--seconds", type=float, default=120, help="of tests against one change, at most; 120")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="at once; one a core")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")

@@ -11,16 +11,22 @@ from lamina_tools.mutation.rooms import Room
 from lamina_tools.tree import ROOT
 
 
-def sample(room: Room, count: int, seed: int) -> list[Mutant]:
-    """Returns so many mutants of a room, or fewer when it has no more lines; the same for the same text and seed."""
-    return chosen([(path, (ROOT / path).read_bytes()) for path in room.sources()], count, Random(f"{room.name} {seed}"))
+def sample(room: Room, count: int, seed: int, numbers: bool = False) -> list[Mutant]:
+    """Returns so many mutants of a room, or fewer when it has no more lines; the same for the same text and seed.
+
+    Numbers are changed only when that is asked for: of many (a bound of 4096 or of 4097) nobody promised which it is.
+    """
+    texts = [(path, (ROOT / path).read_bytes()) for path in room.sources()]
+    return chosen(texts, count, Random(f"{room.name} {seed}"), numbers)
 
 
-def chosen(texts: Sequence[tuple[Path, bytes]], count: int, rng: Random) -> list[Mutant]:
+def chosen(texts: Sequence[tuple[Path, bytes]], count: int, rng: Random, numbers: bool = True) -> list[Mutant]:
     """Returns so many mutants of some files, in the order in which they were drawn."""
     lines: dict[tuple[Path, int], list[Place]] = {}
     for path, text in texts:
         for place in places(text):
+            if place.kind == "number" and not numbers:
+                continue
             lines.setdefault((path, place.line), []).append(place)
     drawn: list[Mutant] = []
     by_path = dict(texts)

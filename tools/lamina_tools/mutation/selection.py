@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamina_tools.mutation.mutants import Place
 from lamina_tools.mutation.recording import IMPORTED
+
+FEW = 4
+"""Of one test with many parameters so many run before any other's are continued: seeds and sizes resemble each other."""
 
 Lines = Callable[[Path], dict[int, set[str]]]
 """Who executed each line of a file."""
@@ -31,7 +35,7 @@ def select(
 
     Those that executed the line are near. Where the line is executed by an import, or by machine code that nobody can
     watch (`compiled`), those follow that executed any line of the file, then those that executed any line of a file
-    that imports it (`importers`).
+    that imports it (`importers`). Of tests with many parameters a few come first, the rest when all others had a turn.
     """
     found = lines(path)
     near = executed(place, found)
@@ -40,6 +44,8 @@ def select(
         groups.append(everyone(found))
         groups.append(everyone(*(lines(importer) for importer in importers)))
     ordered: dict[str, None] = {}
+    for group in groups:
+        ordered |= dict.fromkeys(few_of_each(by_file(group - ordered.keys(), seconds)))
     for group in groups:
         ordered |= dict.fromkeys(by_file(group - ordered.keys(), seconds))
     taken = within(ordered, seconds, most_s)
@@ -65,6 +71,17 @@ def by_file(tests: Iterable[str], seconds: Mapping[str, float]) -> list[str]:
         files.setdefault(test.partition("::")[0], []).append(test)
     quickest = sorted(files, key=lambda file: (sum(seconds[test] for test in files[file]), file))
     return [test for file in quickest for test in files[file]]
+
+
+def few_of_each(tests: Iterable[str]) -> list[str]:
+    """Returns the first `FEW` of every test with parameters, in the same order."""
+    count: Counter[str] = Counter()
+    taken: list[str] = []
+    for test in tests:
+        name = test.partition("[")[0]
+        count[name] += 1
+        taken += [test] if count[name] <= FEW else []
+    return taken
 
 
 def within(tests: Iterable[str], seconds: Mapping[str, float], most_s: float) -> tuple[str, ...]:
