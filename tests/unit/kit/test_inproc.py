@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -112,10 +111,8 @@ def test_deadlines_are_the_loop_s_own_time() -> None:
         await asyncio.sleep(0)
         return day.value, caught.value.code(), handlers.cancelled
 
-    start = time.perf_counter()
     assert loop.run(work()) == ("86400", grpc.StatusCode.DEADLINE_EXCEEDED, ["86400"])
     assert loop.now_ns == 86_430 * 10**9
-    assert time.perf_counter() - start < 10
 
 
 async def test_the_caller_s_context_does_not_leak() -> None:
@@ -337,13 +334,13 @@ async def test_a_reader_that_gives_up_loses_no_message() -> None:
 
 
 def test_importing_the_kit_is_quick() -> None:
-    """`import lamina_kit` takes no time, and its pure modules load neither gRPC nor numba nor protobuf."""
+    """`import lamina_kit` loads nothing else, and its pure modules load neither gRPC nor numba nor protobuf."""
     code = (
-        "import sys, time; start = time.process_time(); import lamina_kit; took = time.process_time() - start;"
+        "import sys; before = set(sys.modules); import lamina_kit; more = set(sys.modules) - before - {'lamina_kit'};"
         "import lamina_kit.errors, lamina_kit.names, lamina_kit.checks, lamina_kit.effects, lamina_kit.bus.run_page;"
         "import lamina_kit.paging, lamina_kit.rng, lamina_kit.clock, lamina_kit.engines, lamina_kit.config;"
         "heavy = {'grpc', 'numba', 'numpy', 'google.protobuf', 'structlog'} & set(sys.modules);"
-        "raise SystemExit(f'{took} {heavy}' if heavy or took > 0.05 else 0)"
+        "raise SystemExit(f'{more} {heavy}' if heavy or more else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
