@@ -20,12 +20,11 @@ from lamina_kit.clock import Clock, RealClock
 from lamina_kit.virtual.clock import VirtualClock
 from lamina_kit.virtual.loop import VirtualLoop
 
-VIRTUAL = ("unit/kit",)
+VIRTUAL = ("unit/kit", "contract/orchestrator")
 """Folders whose async tests run in virtual time."""
 
 BOTH = (
-    "contract/hardware", "contract/mmu", "contract/hypervisor", "contract/container_runtime",
-    "integration/vswitch", "integration/orchestrator",
+    "contract/hardware", "contract/mmu", "contract/hypervisor", "contract/container_runtime", "integration/vswitch",
 )  # fmt: skip
 """Folders whose async tests run once on each clock."""
 

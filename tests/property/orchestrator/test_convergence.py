@@ -10,7 +10,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lamina.orchestrator.v1 import orchestrator_pb2 as pb
-from tests.integration.orchestrator.cluster import HELLO, Cluster, started
+from tests.contract.orchestrator.cluster import HELLO, Cluster, started
 
 from lamina_kit.errors import Unavailable
 

@@ -11,8 +11,8 @@ from typing import Any
 from lamina.common.v1 import layer_pb2, layer_pb2_grpc
 from lamina.orchestrator.v1 import orchestrator_pb2 as pb
 from lamina.orchestrator.v1 import orchestrator_pb2_grpc as rpc
-from tests.integration.orchestrator.fake_runtime import FakeRuntime, Profile
-from tests.integration.orchestrator.stepped_clock import SteppedClock
+from tests.contract.orchestrator.fake_runtime import FakeRuntime, Profile
+from tests.contract.orchestrator.stepped_clock import SteppedClock
 
 from lamina_kit.errors import InvalidArgument
 from lamina_kit.layer.service import Environment, local

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import pytest
 from lamina.orchestrator.v1 import orchestrator_pb2 as pb
-from tests.integration.orchestrator.cluster import HELLO, Cluster, phases, pod_manifest, started
+from tests.contract.orchestrator.cluster import HELLO, Cluster, phases, pod_manifest, started
 
 from lamina_kit.rpc.status import rpc_error
 

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 from lamina.container_runtime.v1 import container_runtime_pb2 as pb
 from lamina.container_runtime.v1 import container_runtime_pb2_grpc as rpc
-from tests.integration.orchestrator.fake_runtime import FakeRuntime
+from tests.contract.orchestrator.fake_runtime import FakeRuntime
 
 from lamina_orchestrator.domain.pods.containers import (
     CREATED,

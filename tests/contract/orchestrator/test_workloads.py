@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from lamina.orchestrator.v1 import orchestrator_pb2 as pb
-from tests.integration.orchestrator.cluster import (
+from tests.contract.orchestrator.cluster import (
     HELLO,
     IMAGE,
     Cluster,

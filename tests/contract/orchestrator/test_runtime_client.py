@@ -13,10 +13,10 @@ import pytest
 from lamina.container_runtime.v1 import container_runtime_pb2 as runtime_pb
 from lamina.orchestrator.v1 import orchestrator_pb2 as pb
 from lamina.orchestrator.v1 import orchestrator_pb2_grpc as rpc
-from tests.integration.orchestrator.cluster import IMAGE, SECOND, pod_manifest
-from tests.integration.orchestrator.fake_runtime import FakeRuntime, Profile
-from tests.integration.orchestrator.fake_service import FakeService
-from tests.integration.orchestrator.stepped_clock import SteppedClock
+from tests.contract.orchestrator.cluster import IMAGE, SECOND, pod_manifest
+from tests.contract.orchestrator.fake_runtime import FakeRuntime, Profile
+from tests.contract.orchestrator.fake_service import FakeService
+from tests.contract.orchestrator.stepped_clock import SteppedClock
 
 from lamina_kit.errors import FailedPrecondition, InvalidArgument, NotFound
 from lamina_kit.layer.service import Environment, local

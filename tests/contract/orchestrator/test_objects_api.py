@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from lamina.orchestrator.v1 import orchestrator_pb2 as pb
-from tests.integration.orchestrator.cluster import HELLO, Cluster, pod_manifest, started
+from tests.contract.orchestrator.cluster import HELLO, Cluster, pod_manifest, started
 
 from lamina_kit.errors import LaminaError
 from lamina_kit.rpc.status import rpc_error
