@@ -1,1 +1,1 @@
-"""The `lamina` command, the one program that knows all layers: here, its words and the order of the layers."""
+"""The `lamina` command, the only program that knows all layers: here, its entry and the order of the layers."""

@@ -1,1 +1,1 @@
-"""What all services share and what knows no layer: here, the words that everything else speaks."""
+"""What all services share, and nothing of any one layer: here, the words that the packages have in common."""

@@ -1,1 +1,1 @@
-"""A host's TCP/IP, driven from outside: here, the stack that joins the parts, and its shell on asyncio."""
+"""TCP/IP of one host without I/O of its own: here, the stack that joins the packages, and its use on asyncio."""

@@ -1,1 +1,1 @@
-"""What those who change Lamina run, one word of `./run` a module: tests, checks, generation; it is not shipped."""
+"""What those who change Lamina run by `./run`: tests, checks, generation; not shipped."""

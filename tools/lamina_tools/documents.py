@@ -1,4 +1,4 @@
-"""The generated documents: the RPC reference, what is planned, and the index of decisions."""
+"""The generated documents: the RPC reference, what is planned, the index of decisions, and the rooms of the house."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from lamina_tools import contracts, planned_table, rpc_reference
+from lamina_tools import contracts, house, planned_table, rpc_reference
 
 RPC_INDEX = Path("docs/rpc.md")
 RPC_FOLDER = Path("docs/rpc")
 ADR_FOLDER = Path("docs/adr")
 ADR_INDEX = ADR_FOLDER / "README.md"
 PLANNED = Path("docs/planned.md")
-SINGLE = (RPC_INDEX, ADR_INDEX, PLANNED)
+SINGLE = (RPC_INDEX, ADR_INDEX, PLANNED, house.PAGE)
 """Generated documents, or documents with a generated part, outside the folder that is generated as a whole."""
 
 BEGIN, END = "<!-- generated: ./run gen -->", "<!-- end of the generated part -->"
@@ -72,5 +72,6 @@ def generated(root: Path, image: FileDescriptorSet) -> dict[Path, str]:
         RPC_INDEX: rpc_reference.index(packages),
         ADR_INDEX: adr_index(root),
         PLANNED: planned_table.page(packages),
+        house.PAGE: house.page(root),
     }
     return {**single, **pages}

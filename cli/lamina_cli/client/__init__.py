@@ -1,1 +1,1 @@
-"""How a command finds a stack that is up and calls its layers: channels, pages, names, recorded traces."""
+"""How a command reaches a running stack: its state folder, channels, pages of lists, resource names, traces."""

@@ -1,1 +1,1 @@
-"""The words of the command line, by layer: each module adds its flags and does one call after another."""
+"""The words of the command line, in packages by layer: each module parses its flags and makes calls."""

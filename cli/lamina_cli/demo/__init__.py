@@ -1,1 +1,1 @@
-"""The story that `lamina demo` tells: a module a chapter, each claim a check that can fail."""
+"""`lamina demo`: a module a chapter, each claim of the story a check that can fail."""

@@ -1,1 +1,1 @@
-"""What `lamina doctor` looks at on this machine, and the questions that it asks."""
+"""`lamina doctor`: what this machine has of what the engines need."""

@@ -1,1 +1,1 @@
-"""Programs of guests: their sources, the compiler, and what is made of them and sent to the layers."""
+"""Guest programs and kernels: sources, compiler, images, and how they come into a stack."""

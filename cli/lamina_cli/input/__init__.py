@@ -1,1 +1,1 @@
-"""What people type, read and checked before anything is called: values, files, the verbs of a word."""
+"""What people type, parsed and checked before anything is called: values, files, verbs."""

@@ -1,1 +1,1 @@
-"""What people and programs are shown: tables, JSON, errors, progress, and how single values look."""
+"""What is printed: tables, JSON, progress, and single values."""

@@ -1,1 +1,1 @@
-"""Stacks as processes: composing the layers, starting and stopping them, keeping them up, recording runs."""
+"""Stacks as processes: layers composed, started, supervised, stopped, and recorded."""

@@ -1,1 +1,1 @@
-"""The host's RAM as one file that services map: its layout, its pages, and access to its words."""
+"""The memory bus, one file that is the host's RAM and that services map: its layout, pages and words."""

@@ -1,1 +1,1 @@
-"""What can break on purpose: faults of a layer's parts, and plans of faults of the calls between layers."""
+"""Fault injection: plans of what breaks, in a layer's parts or in calls between layers."""

@@ -1,1 +1,1 @@
-"""Where the outside meets a stack on another clock: what enters is ordered, logged and can be replayed."""
+"""Where callers outside meet a stack in virtual time: calls in an order that is logged and replayed."""

@@ -1,1 +1,1 @@
-"""What every layer is to the others: its service, its state, and the sessions of those who own objects in it."""
+"""What every layer serves and keeps: its common service, its state, sessions and who owns what in them."""

@@ -1,1 +1,1 @@
-"""How operators set and see a process: its section of the configuration, reload, metrics, export."""
+"""What operators set and read of a process: its configuration, reload, metrics, export of traces."""

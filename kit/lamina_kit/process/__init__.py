@@ -1,1 +1,1 @@
-"""One service as a process: its flags, lock and clock, and its life from start to stop and through reboots."""
+"""One service as a process: its flags, lock and clock, its start, its stop, and its reboots."""

@@ -1,1 +1,1 @@
-"""One call between layers: its channel, what runs around its handler, its errors, and how it ends."""
+"""One call between layers: channels, interceptors, retries, deadlines, status."""

@@ -1,1 +1,1 @@
-"""Who may talk to whom and how that is proved: certificates, credentials, and where TLS is needed."""
+"""Who may call whom, and how that is proved: the caller's user, certificates, TLS, private files."""

@@ -1,1 +1,1 @@
-"""What a layer records of itself while it works: log lines, spans, events, numbers, pressure."""
+"""What a layer records while it works: log lines, spans, events, metrics, pressure."""

@@ -1,1 +1,1 @@
-"""The link and internet layers of a host: interfaces, neighbours, routes, fragments."""
+"""The link and internet layers: interfaces, neighbours, routes, fragments."""

@@ -1,1 +1,1 @@
-"""Segments cut and merged as network cards do: what only saves work and changes nothing on the wire."""
+"""Segmentation and receive offload: long packets cut and merged, with the same bytes on the wire."""

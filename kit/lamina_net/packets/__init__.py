@@ -1,1 +1,1 @@
-"""The formats on the wire: each module parses one header without raising and builds it with right sums."""
+"""Packet formats: a module parses and builds one header, and refuses what is malformed."""

@@ -1,1 +1,1 @@
-"""What users of the stack call: a handle for each socket, one module a family."""
+"""Sockets, which users of the stack call: a module for each protocol."""

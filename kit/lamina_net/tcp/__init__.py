@@ -1,1 +1,1 @@
-"""TCP as its user sees it, and what connections share: segments, tables, settings, secrets."""
+"""TCP as its user sees it, and what connections share: the table, segments, sequence numbers, cookies."""

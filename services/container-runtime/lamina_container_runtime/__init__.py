@@ -1,1 +1,1 @@
-"""Images, sandboxes and containers of one host as a service: here, the service, its settings and its runtime."""
+"""Images, sandboxes and containers of one host: the service, its settings, and the runtime behind it."""

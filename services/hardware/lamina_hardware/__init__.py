@@ -1,1 +1,1 @@
-"""The machine: cores, memory, devices, disks and wires of one host, and who uses them."""
+"""The machine of one host: cores, interrupts, DMA, disks, NICs and wires, and the sessions that use them."""

@@ -1,1 +1,1 @@
-"""The virtual machines of one host as a service: here, the service, its settings and its faults."""
+"""The virtual machines of one host: the service, its settings, and the hypervisor that drives an engine."""

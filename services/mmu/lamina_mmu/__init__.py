@@ -1,1 +1,1 @@
-"""The memory of one host as a service: entry point, configuration, and the shell that drives an engine."""
+"""The memory of one host: the service, its settings, and the host that drives an engine."""

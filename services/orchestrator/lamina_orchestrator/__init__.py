@@ -1,1 +1,1 @@
-"""A cluster of hosts as a service: here, the service, its settings and its faults."""
+"""A cluster of hosts: the service, its settings and its faults."""

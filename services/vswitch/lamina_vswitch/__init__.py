@@ -1,1 +1,1 @@
-"""The virtual switches of a host: here, the service, its settings and its names."""
+"""The virtual switches of a host: the service, its settings and its names."""

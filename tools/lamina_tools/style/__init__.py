@@ -1,1 +1,1 @@
-"""The rules of the house as functions: each yields the lines of a file, or of the tree, that break it."""
+"""The rules of the house: each yields the lines of a file, or the folders of the tree, that break it."""

@@ -1,1 +1,1 @@
-"""Words about objects of the cluster, which go to the orchestrator."""
+"""Words about Kubernetes objects, which call the orchestrator."""

@@ -1,1 +1,1 @@
-"""The verbs of `lamina hardware`, a module a kind of part."""
+"""Words below `lamina hardware`, a module for each kind of part."""

@@ -1,1 +1,1 @@
-"""The verbs of `lamina mmu`, a module a kind of object, and the files and tables of replays."""
+"""Words below `lamina mmu`, a module for each kind of object, and replays with their tables."""

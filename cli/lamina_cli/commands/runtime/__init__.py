@@ -1,1 +1,1 @@
-"""Words about containers and images, which go to the container runtime."""
+"""Words about containers and images, which call the container runtime."""

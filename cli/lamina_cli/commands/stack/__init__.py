@@ -1,1 +1,1 @@
-"""Words about a stack as a whole: up, down, its clock, faults and traces, and this machine."""
+"""Words about a stack as a whole: up, down, status, its clock, faults, traces and replay."""

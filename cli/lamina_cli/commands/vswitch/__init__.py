@@ -1,1 +1,1 @@
-"""The verbs of `lamina vswitch`, a module a kind of object."""
+"""Words below `lamina vswitch`, a module for each kind of object."""

@@ -1,1 +1,1 @@
-"""Charts as primitives on a canvas, and the formats that they are drawn in."""
+"""Charts: drawn once, written as SVG or PNG."""

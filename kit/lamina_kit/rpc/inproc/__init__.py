@@ -1,1 +1,1 @@
-"""gRPC inside one process: what makes generated code run without a socket."""
+"""gRPC inside one process: generated stubs and servicers joined without a socket."""

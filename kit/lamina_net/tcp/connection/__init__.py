@@ -1,1 +1,1 @@
-"""What one connection knows: its control block and the parts of it, without behaviour among them."""
+"""The state of one connection: its control block and the parts of it, such as congestion and reordering."""

@@ -1,1 +1,1 @@
-"""Pure types and rules that hold for every engine: what is kept of images, sandboxes and containers."""
+"""Images, sandboxes and containers as types and algorithms, pure, for every engine."""

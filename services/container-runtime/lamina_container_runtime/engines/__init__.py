@@ -1,1 +1,1 @@
-"""Who runs containers: the interface of an engine, and one package for each engine."""
+"""What an engine of the container runtime must do, and a package for each engine."""

@@ -1,1 +1,1 @@
-"""What touches the world for this layer: files, databases and the calls to the layers below."""
+"""What touches the world: calls to the layers below, images on disk, the database, logs."""

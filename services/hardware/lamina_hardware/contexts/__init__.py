@@ -1,1 +1,1 @@
-"""Contexts between their runs: whatever a call reads, changes or saves of one."""
+"""A context between two runs: its registers, controls and interrupts as calls read and change them."""

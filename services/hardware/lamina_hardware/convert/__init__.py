@@ -1,1 +1,1 @@
-"""Contract to domain and back: whatever knows both a message and a type of the domain."""
+"""Between contract and domain: the only code that knows both a message and a type of the domain."""

@@ -1,1 +1,1 @@
-"""Devices in the host: whatever ties a model of one to memory, drivers, clock and files."""
+"""Devices at work in a host: a device of the domain joined to memory, its driver, the clock and files."""

@@ -1,1 +1,1 @@
-"""Rules of the machine without time and I/O: what is true of hardware whoever runs it."""
+"""Hardware as types and algorithms, pure: what is true of it whatever executes it."""

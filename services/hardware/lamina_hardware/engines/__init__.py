@@ -1,1 +1,1 @@
-"""Engines: what a core must be, and who decides what runs on it."""
+"""What an engine of the hardware must do, and a package for each engine."""

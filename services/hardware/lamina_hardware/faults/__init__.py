@@ -1,1 +1,1 @@
-"""What can break by a plan: the kinds of faults of the layer, by what they break."""
+"""Faults that a plan can ask for: what breaks in devices, disks, NICs and the host, and for how long."""

@@ -1,1 +1,1 @@
-"""Where the machine meets this one: files, sockets, threads and compiled code."""
+"""What touches the real machine: compiled cores, KVM, files, sockets, threads."""

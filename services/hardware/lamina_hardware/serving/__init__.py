@@ -1,1 +1,1 @@
-"""Services and streams of the contract: whatever answers one caller."""
+"""The gRPC services and their streams: each parses, calls the machine and converts, for one caller."""

@@ -1,1 +1,1 @@
-"""Pure types and rules of virtual machines that hold for every engine."""
+"""Virtual machines as types and algorithms, pure, for every engine."""

@@ -1,1 +1,1 @@
-"""Who runs virtual machines: the interface of an engine, its effects, and one package for each engine."""
+"""What an engine of the hypervisor must do, the effects it asks for, and a package for each engine."""

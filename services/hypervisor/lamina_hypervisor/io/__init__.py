@@ -1,1 +1,1 @@
-"""What touches the world for this layer: files, databases, tasks and the calls to the layers below."""
+"""What touches the world: calls to the layers below, image files, the database, tasks that run vCPUs."""

@@ -1,1 +1,1 @@
-"""Between contract and domain: the only modules that know both, one for each part of the contract."""
+"""Between contract and domain: the only code that knows both, a module for each part of the contract."""

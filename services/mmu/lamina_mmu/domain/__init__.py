@@ -1,1 +1,1 @@
-"""Types and algorithms of memory, pure: what spaces, objects, holds and engines have in common lies here."""
+"""Memory as types and algorithms, pure: what engines, services and replays have in common."""

@@ -1,1 +1,1 @@
-"""What an engine of the MMU is; each subpackage is one."""
+"""What an engine of the MMU must do, and a package for each engine."""

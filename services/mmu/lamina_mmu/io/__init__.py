@@ -1,1 +1,1 @@
-"""Files, sockets and threads of the MMU: what fills the ports of the domain."""
+"""What touches the real machine: the kernel's files and calls, media of swap, plugins, threads."""

@@ -1,1 +1,1 @@
-"""Replays of recorded accesses: what is asked, its passes, and what comes out."""
+"""Replays of a recorded trace: what is asked, the passes over it, curves and results."""

@@ -1,1 +1,1 @@
-"""One servicer for each service of the contract: parses, drives a step of the engine, answers."""
+"""The gRPC services, one a module: each parses, drives a step of the engine, and converts."""

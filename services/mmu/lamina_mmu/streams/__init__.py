@@ -1,1 +1,1 @@
-"""Calls that stay open, one module each: what the peer says goes to the engine, what the engine asks goes out."""
+"""Streams that stay open, with holders of frames, suppliers of content, plugged-in policies, watchers of groups."""

@@ -1,1 +1,1 @@
-"""Pure types and rules of Kubernetes objects and of those who work on them."""
+"""Kubernetes objects and the algorithms over them, pure: no store, no clock."""

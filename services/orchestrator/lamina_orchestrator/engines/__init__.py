@@ -1,1 +1,1 @@
-"""Who is the control plane: the interface of an engine, and one package for each engine."""
+"""What an engine of the orchestrator must do, and a package for each engine."""

@@ -1,1 +1,1 @@
-"""What touches the world for this layer: stores, streams to runtimes, tasks."""
+"""What touches the world: the store, streams to the container runtimes, tasks."""

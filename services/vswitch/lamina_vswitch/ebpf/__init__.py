@@ -1,1 +1,1 @@
-"""eBPF without a compiler: an assembler, programs in the kernel, and the code of the bypass."""
+"""eBPF without a compiler: an assembler, loading of programs, and the program of the bypass."""

@@ -1,1 +1,1 @@
-"""What carries frames: the interface, and an engine in each package."""
+"""What an engine of the switch must do, and a package for each engine."""

@@ -1,1 +1,1 @@
-"""Sockets, files, timers and devices of the machine; what happens with the frames is decided elsewhere."""
+"""What touches the real machine: sockets, files, devices, timers; what becomes of a frame is decided elsewhere."""

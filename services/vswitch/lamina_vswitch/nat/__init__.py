@@ -1,1 +1,1 @@
-"""Translation at work on a host: tables, port forwards and virtual servers, and the outsides of networks."""
+"""Translations of a host at work: their definitions and state, port forwards, outsides."""

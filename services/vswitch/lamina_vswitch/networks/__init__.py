@@ -1,1 +1,1 @@
-"""The networks of a host: their definitions, addresses and names, and each one at work."""
+"""Networks of a host at work: their definitions, addresses and records."""

@@ -1,1 +1,1 @@
-"""Frames in memory, switched in bursts: Python that keeps the flat tables and runs the compiled code."""
+"""The data plane for frames in memory: bursts, flat tables, and the compiled code that switches them."""

@@ -1,1 +1,1 @@
-"""What is plugged into the ports of a host: streams, rings and backends, and ports that hold their frames."""
+"""Ports of a host at work: the streams, rings and backends that are attached, and held frames."""

@@ -1,1 +1,1 @@
-"""The gRPC services: a method parses, calls and converts; what it does is elsewhere."""
+"""The gRPC services, one a module: each parses, calls and converts."""

@@ -1,1 +1,1 @@
-"""The switches of a host: what is defined of them, kept equal here, in the store and in the engine."""
+"""Switches of a host at work: one catalog kept equal in memory, in the store and in the engine."""

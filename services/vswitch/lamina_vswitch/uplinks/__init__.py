@@ -1,1 +1,1 @@
-"""The ways out of a host: uplinks, the NICs that they drive, overlays and their tunnels."""
+"""Uplinks of a host at work: the NICs that they drive, overlays and their tunnels."""

@@ -1,1 +1,1 @@
-"""What people watch of the switches: captures, mirrors, changes of ports, and the ways of frames."""
+"""What callers watch: captures, mirrors, changes of ports, paths of frames."""

@@ -1,1 +1,1 @@
-"""A sandbox and a container as records: what was asked for, the states they go through, what is told of them."""
+"""Sandboxes and containers as records: specification, state, exit, log lines, processes."""

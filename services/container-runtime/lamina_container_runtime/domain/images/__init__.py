@@ -1,1 +1,1 @@
-"""An image as data: its name, its digest, its documents, its layers as trees of changes."""
+"""Images as data: references, digests, OCI documents, and layers as trees of changes."""

@@ -1,1 +1,1 @@
-"""The engine that runs containers on the modelled cores and memory; pure, what it needs of other layers are effects."""
+"""Containers run by a kernel of our own on contexts and memory of the layers below, pure."""

@@ -1,1 +1,1 @@
-"""Images on disk: reading archives, unpacking layers, the store of blobs."""
+"""Images on disk: archives read, layers unpacked, blobs stored by digest."""

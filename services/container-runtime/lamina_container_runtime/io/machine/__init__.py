@@ -1,1 +1,1 @@
-"""The hardware and the MMU as this layer uses them: sessions, calls, runs, and who performs effects with them."""
+"""The hardware and the MMU as this layer calls them: sessions, streams of runs, effects performed."""

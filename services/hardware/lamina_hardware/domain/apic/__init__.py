@@ -1,1 +1,1 @@
-"""Interrupts: the local APIC, messages to it, and what waits to interrupt a context."""
+"""The local APIC: its registers and timer, messages to it, and interrupts that are pending."""

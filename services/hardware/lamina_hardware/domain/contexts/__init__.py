@@ -1,1 +1,1 @@
-"""Contexts: what one is, what it exits for and counts, and who gets a core."""
+"""A context of execution: what it is, what it exits for, what it counts, and which one gets a core."""

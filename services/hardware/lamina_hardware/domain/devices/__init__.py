@@ -1,1 +1,1 @@
-"""What every device has: configuration space, driver, DMA; and the DMA engine, the first one."""
+"""What every device has: PCI configuration space, a driver, DMA; and the first device, a DMA engine."""

@@ -1,1 +1,1 @@
-"""A disk: its content, cache, queue, and the groups that share it."""
+"""A disk: its sectors, write cache, queue and transfers, and the groups that share its bandwidth."""

@@ -1,1 +1,1 @@
-"""The real machine as /proc and /sys tell it: whatever reads facts out of texts."""
+"""What /proc and /sys say of the real machine, parsed: processors, memory, PCI, facilities."""

@@ -1,1 +1,1 @@
-"""The way of a DMA address to memory: domains, tables, and what is refused."""
+"""The IOMMU: how a DMA address becomes a physical one, what caches that, and what is refused."""

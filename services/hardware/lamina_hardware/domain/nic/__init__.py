@@ -1,1 +1,1 @@
-"""A NIC: rings, and what is done to a frame on its way in and out."""
+"""A NIC: descriptor rings, and what it does to a frame that it sends or receives."""

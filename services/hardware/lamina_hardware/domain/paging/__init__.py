@@ -1,1 +1,1 @@
-"""Translation as the manual says it: walks that explain, modes, and what a TLB holds."""
+"""Page walks and TLBs as the manual describes them, to explain a translation, not to make it fast."""

@@ -1,1 +1,1 @@
-"""The engine whose host is the real one: what differs from the model engine."""
+"""The engine that tells of the real machine: what differs from the model engine."""

@@ -1,1 +1,1 @@
-"""The model engine: contexts, run groups and arbiter as one, pure."""
+"""The engine whose machine is modelled: contexts, run groups and the arbiter of cores, pure."""

@@ -1,1 +1,1 @@
-"""Which cores a host has, and when each runs: the same for every kind of core."""
+"""The cores of a host, of whatever kind: which there are, when each runs, who is interrupted."""

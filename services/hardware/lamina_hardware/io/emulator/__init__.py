@@ -1,1 +1,1 @@
-"""Cores that execute by emulation, compiled: one run from loading registers to its exit."""
+"""Emulated cores: a run from the registers that are loaded to the exit that ends it."""

@@ -1,1 +1,1 @@
-"""Cores that are processors of this machine: whatever talks to /dev/kvm or explains its exits."""
+"""Cores that are processors of this machine: whatever speaks to /dev/kvm or interprets its exits."""

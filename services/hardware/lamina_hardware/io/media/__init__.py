@@ -1,1 +1,1 @@
-"""What carries the frames of a wire out of this process: sockets and devices of the kernel."""
+"""What carries the frames of a wire beyond this process: datagram sockets, TAPs and packet rings."""

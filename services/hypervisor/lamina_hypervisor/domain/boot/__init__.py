@@ -1,1 +1,1 @@
-"""How a guest begins: its kernel image, and what it finds in memory and registers at its first instruction."""
+"""How a guest starts: its kernel image (ELF), and memory and registers at its first instruction."""

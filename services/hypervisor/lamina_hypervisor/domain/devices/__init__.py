@@ -1,1 +1,1 @@
-"""What a guest reaches by I/O: who answers a port, and the devices behind it."""
+"""Devices of a guest and the I/O ports that they answer."""

@@ -1,1 +1,1 @@
-"""Why a vCPU left its core: the particulars of an exit, and the books that are kept of exits and slices."""
+"""VM exits: why a vCPU left its core, what is counted of exits and time slices."""

@@ -1,1 +1,1 @@
-"""Guest memory: the kinds of address, the extended page table, its translations and the hold of its frames."""
+"""Guest memory: kinds of address, the extended page table (EPT), translation, the hold on frames."""

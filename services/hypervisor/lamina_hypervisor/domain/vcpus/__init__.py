@@ -1,1 +1,1 @@
-"""One virtual processor: its registers, its features as the guest reads them, its state."""
+"""One vCPU: its registers, its CPUID and MSRs, its state."""

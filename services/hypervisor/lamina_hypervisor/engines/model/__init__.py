@@ -1,1 +1,1 @@
-"""The engine that runs VMs on the modelled cores and memory; pure, what it needs of other layers are effects."""
+"""VMs run on contexts of the hardware and memory of the MMU, pure: calls below are effects."""

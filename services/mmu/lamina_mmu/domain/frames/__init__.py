@@ -1,1 +1,1 @@
-"""Page frames of RAM: which are free, what each is used for, who maps it."""
+"""Page frames: which are free, what each is used for, and which entries map it."""

@@ -1,1 +1,1 @@
-"""Memory groups: limits, charges, protection, and what happens to them."""
+"""Memory groups: their limits, charges and protection, and what is reported of them."""

@@ -1,1 +1,1 @@
-"""The ports to the machine's own kernel, and the form of what its files say."""
+"""The port to the kernel of this machine, and the formats of its files in /proc and /sys."""

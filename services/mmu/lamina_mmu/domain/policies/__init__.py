@@ -1,1 +1,1 @@
-"""Page replacement: one algorithm a module, and what feeds them and records what they chose."""
+"""Page replacement: an algorithm a module, and the record of what each chose."""

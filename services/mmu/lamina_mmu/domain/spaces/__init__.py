@@ -1,1 +1,1 @@
-"""Address spaces: their mappings, their settings, and what a caller may ask of a range."""
+"""Address spaces: their mappings (VMAs), their settings, and what may be asked of a range."""

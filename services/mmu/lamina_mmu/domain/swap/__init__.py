@@ -1,1 +1,1 @@
-"""Swap: areas of slots, their checksums, and transfers to disks."""
+"""Swap: areas and their slots, checksums of pages, transfers to and from disks."""

@@ -1,1 +1,1 @@
-"""Page tables: what an entry means, and where entries lie."""
+"""Page tables: what the bits of an entry mean, and where entries lie."""

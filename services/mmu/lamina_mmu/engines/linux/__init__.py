@@ -1,1 +1,1 @@
-"""The kernel as an engine: spaces are processes, groups are cgroups, objects are memory files."""
+"""The kernel of this machine as engine: spaces are processes, groups are cgroups, objects are memfds."""

@@ -1,1 +1,1 @@
-"""All of memory management in Python over page tables in RAM, pure; the engine routes to the packages here."""
+"""Memory management over page tables in the host's RAM, pure; the engine joins the packages."""

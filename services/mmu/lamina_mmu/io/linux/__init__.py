@@ -1,1 +1,1 @@
-"""System calls and files of the kernel behind the ports of the linux engine."""
+"""System calls and files of the kernel, behind the ports that the linux engine asks."""

@@ -1,1 +1,1 @@
-"""What swap areas of the model engine lie on: sparse files, and disks of the machine."""
+"""What swap areas lie on: sparse files, and disks of the hardware below."""

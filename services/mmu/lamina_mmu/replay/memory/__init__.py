@@ -1,1 +1,1 @@
-"""The memory of a replayed policy, and how compiled code reaches it."""
+"""The memory that compiled policies work in: its lists, its state, its layout."""

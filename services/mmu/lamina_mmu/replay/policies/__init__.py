@@ -1,1 +1,1 @@
-"""Replacement policies, compiled: one a module, and the pass that runs any of them."""
+"""Replacement policies compiled for replays, one a module, and the pass that runs any of them."""

@@ -1,1 +1,1 @@
-"""A trace on its way in: bytes become accesses, touches of pages, small numbers, and a spool on disk."""
+"""A trace as it is read: bytes inflated, parsed into accesses and pages, and spooled to disk."""

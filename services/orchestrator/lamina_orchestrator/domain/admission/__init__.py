@@ -1,1 +1,1 @@
-"""What an object passes before it is stored: defaults, validation, and what only the system writes."""
+"""What happens to an object before it is stored: defaults, validation, fields that callers may not set."""

@@ -1,1 +1,1 @@
-"""Controllers: each looks at the objects of one kind and returns the actions that it wants."""
+"""Controllers: each compares what is wanted with what is, and returns the actions that are missing."""

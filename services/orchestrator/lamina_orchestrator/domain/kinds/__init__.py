@@ -1,1 +1,1 @@
-"""What an object is: plain data, the kinds that are served, their schemas and the types of their fields."""
+"""Kinds of objects: their schemas, and the types of their fields, such as quantities and timestamps."""

@@ -1,1 +1,1 @@
-"""What is done with objects of any kind: naming, selecting, owning, patching, reading manifests."""
+"""What can be done with an object of any kind: name, select, own, patch, read from a manifest."""

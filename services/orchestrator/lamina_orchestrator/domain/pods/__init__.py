@@ -1,1 +1,1 @@
-"""A pod on its node: from its spec to work for a container runtime, and from what that tells to its status."""
+"""A pod on its node: the steps from its spec to running containers, and its status from theirs."""

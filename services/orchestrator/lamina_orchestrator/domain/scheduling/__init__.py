@@ -1,1 +1,1 @@
-"""Which node a pod gets: filters, scores, and what is known of nodes for them."""
+"""Scheduling: which node a pod gets, by filters and scores over the table of nodes."""

@@ -1,1 +1,1 @@
-"""Container runtimes of nodes: the port, its client, who connects, and the stream of each node."""
+"""The container runtimes of nodes: the port, its client over gRPC, connecting and watching them."""

@@ -1,1 +1,1 @@
-"""Where objects are kept: one behaviour, on disk or in memory."""
+"""Stores of objects with one behaviour: SQLite, and memory."""

@@ -1,1 +1,1 @@
-"""What plugs into a port from outside of the contract: its definition, and frames in foreign forms."""
+"""What plugs into a port: its definition, and frames in the forms of foreign devices and files."""

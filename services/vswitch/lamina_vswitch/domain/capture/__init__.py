@@ -1,1 +1,1 @@
-"""Who watches frames: filters, captures and mirrors, and the records that are kept of them."""
+"""Captures and mirrors: which frames they select, and the records that they keep."""

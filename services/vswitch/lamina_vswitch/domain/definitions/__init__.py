@@ -1,1 +1,1 @@
-"""What users define of switches, groups and ports, and what holds for the catalog of that."""
+"""Definitions of switches, groups and ports as users make them, and why one is refused."""

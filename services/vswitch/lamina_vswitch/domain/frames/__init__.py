@@ -1,1 +1,1 @@
-"""One Ethernet frame: its head, what it carries beside its bytes, and why it goes nowhere."""
+"""One Ethernet frame: its header, its metadata, and the reasons to drop it."""

@@ -1,1 +1,1 @@
-"""Translation of addresses and ports for one network: here, what joins its parts."""
+"""Network address translation for one network; its parts are the packages, the translator joins them."""

@@ -1,1 +1,1 @@
-"""One network on a VLAN: what users define of it, and what knows IP there."""
+"""One IP network on a VLAN: its definition, with DHCP, DNS and a router as packages."""

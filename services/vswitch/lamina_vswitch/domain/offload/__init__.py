@@ -1,1 +1,1 @@
-"""What devices leave to the switch or take from it: checked at ingress, finished at egress."""
+"""Offloads between devices and the switch: checksums and segments checked at ingress, finished at egress."""

@@ -1,1 +1,1 @@
-"""VLANs that span hosts: VXLAN, the ends of overlays, and the tunnels that they share."""
+"""Overlays, VLANs that span hosts: VXLAN, the remote ends, and the tunnels that they share."""

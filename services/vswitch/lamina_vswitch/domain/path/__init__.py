@@ -1,1 +1,1 @@
-"""The way of one frame through all of a host, hop by hop."""
+"""The path of a frame through all switches and networks of a host, explained hop by hop."""

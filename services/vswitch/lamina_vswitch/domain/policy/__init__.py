@@ -1,1 +1,1 @@
-"""What a port, a group or a switch allows and limits, and the algorithms that keep to it."""
+"""What a port, a group or a switch allows and limits: guards, shapers, storm control, loop detection."""

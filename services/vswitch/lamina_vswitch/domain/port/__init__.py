@@ -1,1 +1,1 @@
-"""One port and the device behind it: queues, counters, filters and holds; nothing of the switch."""
+"""One port: its queues, counters, receive filter and hold; nothing of its switch."""

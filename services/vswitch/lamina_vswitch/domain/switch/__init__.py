@@ -1,1 +1,1 @@
-"""One switch: who is where, and what becomes of each frame."""
+"""One switch: admission, learning and forwarding of frames, by VLAN and MAC table."""

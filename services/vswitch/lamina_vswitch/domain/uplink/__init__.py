@@ -1,1 +1,1 @@
-"""The ports that lead out of a switch: what users define of them, and how they share frames."""
+"""Ports that lead out of a host: their definition, and how a team shares frames among them."""

@@ -1,1 +1,1 @@
-"""The kernel of this machine as switch: here, the engine, its namespace, and what the kernel refuses."""
+"""The kernel of this machine as switch: bridges, rules and programs in a namespace of its own."""

@@ -1,1 +1,1 @@
-"""The switches of a host in this process: deterministic, and without privileges."""
+"""The switches of a host in this process, pure: frames in, forwarding, frames out."""

@@ -1,1 +1,1 @@
-"""Devices that are attached by a call: what waits between the engine and a stream or a ring."""
+"""Devices attached by a caller's stream or ring, between the engine and that caller."""

@@ -1,1 +1,1 @@
-"""Devices at ports in this process: each is a sink for frames, and reads what comes in."""
+"""Backends that this process opens: TAP, veth, packet and datagram sockets, capture files, the bypass."""

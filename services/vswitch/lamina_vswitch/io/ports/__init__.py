@@ -1,1 +1,1 @@
-"""Ports whose other end is in this process: routers, tunnels, outsides, and their timers."""
+"""Ports whose other end is in this process: routers, tunnels and outsides."""

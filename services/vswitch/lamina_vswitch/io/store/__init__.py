@@ -1,1 +1,1 @@
-"""Definitions in SQLite: a module for each kind, all in one database."""
+"""Definitions in SQLite, a module for each kind, in one database."""

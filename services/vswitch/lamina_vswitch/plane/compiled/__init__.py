@@ -1,1 +1,1 @@
-"""What numba compiles: functions over addresses and words, which call each other and nothing else."""
+"""What numba compiles: functions over addresses and words, which know no Python object."""

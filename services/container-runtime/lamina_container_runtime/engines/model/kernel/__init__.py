@@ -1,1 +1,1 @@
-"""The container kernel: objects that system calls work on, the tables below them, and the main loop of threads."""
+"""The container kernel: objects that system calls work on, and the main loop that runs threads."""

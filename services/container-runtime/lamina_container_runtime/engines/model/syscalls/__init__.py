@@ -1,1 +1,1 @@
-"""System calls: from an exit to a function of the thread that calls, over the kernel's objects."""
+"""System calls: from their number to a function over the kernel's objects."""

@@ -1,1 +1,1 @@
-"""The instructions of a guest as bytes: their lengths, fields and operands."""
+"""Machine code of a guest, decoded: lengths, prefixes, operands."""

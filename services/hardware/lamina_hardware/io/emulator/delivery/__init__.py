@@ -1,1 +1,1 @@
-"""Events on their way to a handler: what goes through the tables of a guest to its kernel."""
+"""Exceptions and interrupts on their way through the guest's tables to its handler."""

@@ -1,1 +1,1 @@
-"""What the emulator calls while it runs: callbacks that every emulated core needs."""
+"""Callbacks of the emulator that every emulated core needs: blocks, page walks, breakpoints."""

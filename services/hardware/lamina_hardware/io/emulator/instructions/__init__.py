@@ -1,1 +1,1 @@
-"""Instructions that a core does instead of the emulator, and the record if they exit."""
+"""Instructions that the core executes in place of the emulator, and the exits that they cause."""

@@ -1,1 +1,1 @@
-"""Observed contexts: each access they make, and the TLB that is counted for them."""
+"""Contexts whose every access is observed: hooks, the queue of accesses, the TLB counted for them."""

@@ -1,1 +1,1 @@
-"""What the portable core alone needs: all that it does without undocumented internals."""
+"""What only the core without undocumented internals of the emulator needs."""

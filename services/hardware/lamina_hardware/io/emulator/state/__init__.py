@@ -1,1 +1,1 @@
-"""The state of a core as compiled code has it: words at known places, and what they mean."""
+"""The state of a core in memory that compiled code shares: where each word lies and what it means."""

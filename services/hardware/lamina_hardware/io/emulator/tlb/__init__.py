@@ -1,1 +1,1 @@
-"""What fills the TLB of the emulator, and what goes to memory as through it."""
+"""The emulator's TLB: how it is filled, viewed, and used for accesses to guest memory."""

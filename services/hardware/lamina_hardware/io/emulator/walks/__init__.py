@@ -1,1 +1,1 @@
-"""Page walks, compiled: from an address to a physical one or to the error code."""
+"""Page walks, compiled: from a virtual address to a physical one or to an error code."""

@@ -1,1 +1,1 @@
-"""The calls of the engine's interface, routed to the packages beside this one, and whose things are whose."""
+"""The calls of the engine's interface: each checks who owns what, and goes to one of the other packages."""

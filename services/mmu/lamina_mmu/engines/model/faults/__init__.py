@@ -1,1 +1,1 @@
-"""Resolving a fault, and whatever makes faults ahead of accesses."""
+"""Page faults resolved, and pages mapped before they fault: fault-around, populate, huge pages."""

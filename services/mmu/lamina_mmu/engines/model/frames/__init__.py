@@ -1,1 +1,1 @@
-"""Whole frames: allocated, in extents, compacted, taken out of use."""
+"""Frames given and taken: allocation, contiguous extents, compaction, offlining."""

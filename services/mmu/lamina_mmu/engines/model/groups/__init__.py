@@ -1,1 +1,1 @@
-"""Memory groups of the model engine: limits, what goes beyond them, and their views."""
+"""Memory groups at work: charging, limits and protection."""

@@ -1,1 +1,1 @@
-"""All state of the model engine, and the indivisible changes that operations are made of."""
+"""The engine's whole state, and the indivisible changes of it that operations are made of."""

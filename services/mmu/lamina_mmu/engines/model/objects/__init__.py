@@ -1,1 +1,1 @@
-"""Memory objects: their content, and the suppliers that have the bytes behind it."""
+"""Memory objects: their content, and the suppliers from which missing pages come."""

@@ -1,1 +1,1 @@
-"""What a process does with its ranges: one module for each system call that Linux has for it."""
+"""Operations on a range of a space, a module for each: mmap, mremap, mlock, madvise, msync, brk."""

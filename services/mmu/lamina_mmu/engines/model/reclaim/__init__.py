@@ -1,1 +1,1 @@
-"""Making room: which pages go, and how their bytes are saved first."""
+"""Reclaim: which pages are evicted, and how their content is written back first."""

@@ -1,1 +1,1 @@
-"""Spaces as wholes: made, forked, charged, and the frames that their holders are granted."""
+"""Whole spaces: created, forked, charged, ended, and the frames that holders are granted in them."""

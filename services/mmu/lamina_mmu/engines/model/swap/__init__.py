@@ -1,1 +1,1 @@
-"""One page between its frame and its slot, whatever its area lies on."""
+"""One page between its frame and its swap slot, whatever the area lies on."""

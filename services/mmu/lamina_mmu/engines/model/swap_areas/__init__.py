@@ -1,1 +1,1 @@
-"""Swap areas as wholes: made, checked, drained, and the settings of swapping."""
+"""Whole swap areas: added, checked, drained, removed, and the settings of swapping."""

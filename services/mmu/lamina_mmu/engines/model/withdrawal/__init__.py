@@ -1,1 +1,1 @@
-"""Taking pages from whoever has them: from cores by shootdown, from holders by revocation, from their frames."""
+"""Taking a page away from its users: TLB shootdown, revocation from holders, migration to another frame."""

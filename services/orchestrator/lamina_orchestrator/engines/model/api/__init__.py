@@ -1,1 +1,1 @@
-"""What callers ask for: reads, writes through admission, whole manifests."""
+"""Calls on objects: reads, writes through admission, and manifests applied."""

@@ -1,1 +1,1 @@
-"""The control loop: from a change to the controllers that must look, to their actions carried out."""
+"""The control loop: changes wake controllers, and the actions that they return are executed and recorded."""

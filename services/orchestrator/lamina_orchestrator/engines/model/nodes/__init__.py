@@ -1,1 +1,1 @@
-"""What is done with nodes: whether they answer, which pods are bound to them, the work on those pods."""
+"""Nodes: links to their runtimes, pods bound to them, and the workers of those pods."""

@@ -1,1 +1,1 @@
-"""The objects themselves: the one place of writing, the cache with its indices, the feed of watchers."""
+"""The state of the cluster: the ledger that alone writes it, its cache, the feed of watchers."""

@@ -1,1 +1,1 @@
-"""The translation table: which flows there are, whose ports are taken, and packets on their way through."""
+"""The connection table: its flows, the ports they take, and packets rewritten by them."""

@@ -1,1 +1,1 @@
-"""The outside of a network as an address or a kernel: packets leave it rewritten, or as they are."""
+"""Outsides that carry packets: a station at an uplink, or a kernel that routes them on."""

@@ -1,1 +1,1 @@
-"""One packet as translation reads and rewrites it; nothing here knows the table."""
+"""One packet as translation parses, tracks and rewrites it, without the table."""

@@ -1,1 +1,1 @@
-"""Virtual servers: addresses that stand for several backends, and which one a flow gets."""
+"""Virtual servers: an address for several backends, and which backend a flow gets."""

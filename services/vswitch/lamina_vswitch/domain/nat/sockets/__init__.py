@@ -1,1 +1,1 @@
-"""The outside of a network as sockets of the host: flows end here and begin again there."""
+"""Outsides that are sockets of this process: a flow ends in one, and a second carries it on."""

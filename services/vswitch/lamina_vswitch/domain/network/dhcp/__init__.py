@@ -1,1 +1,1 @@
-"""The addresses of a network: leases, and the protocol that gives them."""
+"""DHCP: the leases of a network, and the protocol that gives and renews them."""

@@ -1,1 +1,1 @@
-"""The names of a network: zones, and the protocol that answers for them."""
+"""DNS: the zone of a network, and the responder that answers from it."""

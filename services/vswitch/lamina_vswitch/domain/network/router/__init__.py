@@ -1,1 +1,1 @@
-"""The router of a network: from frames to packets, its ways and its own services."""
+"""The router of a network: ARP, routes, and the services at its own address."""

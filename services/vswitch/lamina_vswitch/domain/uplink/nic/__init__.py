@@ -1,1 +1,1 @@
-"""A NIC of the host as its driver sees it: descriptors and rings in memory for DMA."""
+"""A NIC of the hardware as its driver sees it: descriptors and rings in DMA memory."""

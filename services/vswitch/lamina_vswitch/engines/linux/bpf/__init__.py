@@ -1,1 +1,1 @@
-"""Programs of eBPF that take tags off and put them on, and how they come to a device."""
+"""eBPF programs that tag and untag frames at a device, and how they are attached."""

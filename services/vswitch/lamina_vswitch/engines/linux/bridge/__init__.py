@@ -1,1 +1,1 @@
-"""One switch as bridges and TAPs, and the one way of a frame through them."""
+"""One switch as a kernel bridge with TAPs, and how a frame crosses it."""

@@ -1,1 +1,1 @@
-"""Ports that are devices of the kernel: frames between two of them never come here."""
+"""Ports that are kernel devices: frames between two of them never come to this process."""

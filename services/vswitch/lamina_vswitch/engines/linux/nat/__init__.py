@@ -1,1 +1,1 @@
-"""One network that the kernel translates: its rules, its device, and what is tracked."""
+"""A network that the kernel translates: its rules, its TUN device, its conntrack table."""

@@ -1,1 +1,1 @@
-"""Requests to the kernel about devices: one kind of object a module, and no policy."""
+"""Netlink requests, a kind of object a module; what to ask for is decided by others."""

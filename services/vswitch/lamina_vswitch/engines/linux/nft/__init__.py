@@ -1,1 +1,1 @@
-"""Policies as rules of nf_tables, and those rules in the kernel."""
+"""Policies as programs of nftables, and the table that holds them in the kernel."""

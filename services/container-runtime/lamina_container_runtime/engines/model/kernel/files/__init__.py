@@ -1,1 +1,1 @@
-"""What a path or a descriptor leads to: inodes, open files, pipes, devices; knows no process."""
+"""What paths and descriptors lead to: inodes, the overlay, open files, pipes, devices."""

@@ -1,1 +1,1 @@
-"""User memory as the kernel sees it: address spaces, copies to and from them, futexes, objects of file contents."""
+"""User memory: address spaces, copies from and to it, file contents as memory objects, futexes."""

@@ -1,1 +1,1 @@
-"""What runs: threads, processes, containers, and how they begin, are signalled and end."""
+"""Processes and threads: how they begin, run, are signalled and end, and their PID namespaces."""

@@ -1,1 +1,1 @@
-"""/proc: the other objects of the kernel as files and texts."""
+"""/proc: processes and the system as files of text."""

@@ -1,1 +1,1 @@
-"""The system calls whose arguments are paths or descriptors."""
+"""System calls on paths and descriptors."""

@@ -1,1 +1,1 @@
-"""The system calls about processes, who they are, their signals and their time."""
+"""System calls about processes, their identity, signals and timers."""
