@@ -1,1 +1,1 @@
-"""`./run mutate`: one-place changes of a room's code, and whether its tests notice."""
+"""`./run mutate`: a room's code changed in one place at a time, and whether its tests notice."""
