@@ -37,11 +37,23 @@ def test_a_folder_that_runs_in_virtual_time_has_async_tests(folder: str) -> None
     assert async_tests(folder)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+OWN_CLOCK = ("orchestrator",)
+"""Layers whose suite moves a clock of its own: on which loop it does so makes no difference."""
+
+
+@pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer not in OWN_CLOCK])
 def test_each_layer_has_a_suite_on_both_clocks(layer: str) -> None:
     """What a layer promises is tested in real and in virtual time."""
     both = [folder for folder in virtual_time.BOTH if folder.partition("/")[2] == layer]
     assert sum(len(async_tests(folder)) for folder in both) >= 10
+
+
+@pytest.mark.parametrize("layer", OWN_CLOCK)
+def test_a_suite_with_a_clock_of_its_own_runs_once(layer: str) -> None:
+    """Such a suite has its clock beside it, and is not run twice."""
+    assert (ROOT / "tests/contract" / layer / "stepped_clock.py").exists()
+    assert f"contract/{layer}" in virtual_time.VIRTUAL
+    assert len(async_tests(f"contract/{layer}")) >= 10
 
 
 def test_whoever_needs_real_time_says_why() -> None:
