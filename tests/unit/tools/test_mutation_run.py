@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,3 +186,40 @@ def test_a_run_is_stopped_as_a_whole() -> None:
     assert running.stdout.read() == b"", "the child holds its output open"
     state = Path(f"/proc/{child}/stat")
     assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("most_s", "hung"), [((1, 60), False), ((60, 5), True)], ids=["one test", "all"])
+def test_what_hangs_is_ended(tree: Path, most_s: tuple[float, float], hung: bool) -> None:
+    """A test that takes longer than it may fails by its name; a run that takes longer is stopped."""
+    (tree / "tests/unit/tiny/test_numbers.py").write_text("import time\ndef test_hangs(): time.sleep(60)\n")
+    tests = ["tests/unit/tiny/test_numbers.py::test_hangs"]
+    with process.Scratch() as scratch:
+        assert trial.run(tests, {}, scratch, most_s, []) == ((None, []) if hung else (1, tests))
+
+
+def test_an_interrupted_search_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was started is ended and what waits is not begun, for neither hears of the interruption."""
+    began: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(Unsound):
+        """Trials of which the first is interrupted while it runs."""
+
+        def try_one(self, mutant: Mutant) -> Verdict:
+            """Starts something that takes long."""
+            began.append(subprocess.Popen(["sleep", "60"], start_new_session=True))
+            monkeypatch.setattr(process, "_running", set(began))
+            ready.set()
+            began[-1].wait()
+            return super().try_one(mutant)
+
+    def interrupted(running: object) -> Iterator[Any]:
+        ready.wait(30)
+        raise KeyboardInterrupt
+        yield
+
+    ready = threading.Event()
+    monkeypatch.setattr(command, "as_completed", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command.try_all(Interrupted(), [tiny_mutant(7, "<=")] * 9, 1, 0.0)
+    assert [child.returncode for child in began] == [-signal.SIGKILL]

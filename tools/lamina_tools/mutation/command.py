@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
-from lamina_tools.mutation import report
+from lamina_tools.mutation import process, report
 from lamina_tools.mutation.mutants import Mutant
 from lamina_tools.mutation.recording import NotRecorded, recorded
 from lamina_tools.mutation.rooms import ROOMS
@@ -32,6 +33,19 @@ ENOUGH = 85
 def main(arguments: Sequence[str]) -> int:
     """Runs `./run mutate`."""
     options = _options(arguments)
+    before = signal.signal(signal.SIGTERM, _interrupted)
+    try:
+        return _mutate(options)
+    finally:
+        process.stop_all()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _mutate(options: argparse.Namespace) -> int:
     room = ROOMS[options.room]
     start = time.monotonic()
     mutants = sample(room, options.count, options.seed, options.numbers)
@@ -94,9 +108,14 @@ def _in_parallel(trials: Trials, mutants: dict[int, Mutant], processes: int, sta
     found: dict[int, Verdict] = {}
     with ThreadPoolExecutor(processes) as pool:
         running = {pool.submit(timed, mutant): number for number, mutant in mutants.items()}
-        for done in as_completed(running):
-            verdict = found[running[done]] = done.result()
-            left = (time.monotonic() - began) / len(found) * (len(mutants) - len(found))
-            said = f"{verdict.mutant.where} {report.told(verdict)}"
-            tell(start, f"{len(found)} of {len(mutants)}, about {left:.0f} s left: {said}")
+        try:
+            for done in as_completed(running):
+                verdict = found[running[done]] = done.result()
+                left = (time.monotonic() - began) / len(found) * (len(mutants) - len(found))
+                said = f"{verdict.mutant.where} {report.told(verdict)}"
+                tell(start, f"{len(found)} of {len(mutants)}, about {left:.0f} s left: {said}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            process.stop_all()
+            raise
     return found

@@ -19,6 +19,8 @@ from lamina_tools.tree import ROOT, SOURCE_ROOTS
 MOST_BYTES = 8 << 30
 """Memory of its own that a process may have: a mutant that never ends would take all there is."""
 
+_running: set[subprocess.Popen[bytes]] = set()
+
 
 class Scratch:
     """A folder for one run, with what starts the hook in it; it goes at the end."""
@@ -40,26 +42,38 @@ def pytest(
     Generated input is the same in every run, is not made smaller when it fails, and is not kept: a run of a mutant
     leaves nothing behind that a later one would try first.
     """
-    common = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "lamina_tools.mutation.profile"]
-    common += ["--hypothesis-profile", "mutation", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
-    paths = [scratch / "site", Path(hook.__file__).resolve().parents[2], *(ROOT / folder for folder in SOURCE_ROOTS)]
-    inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    return subprocess.Popen(
-        [sys.executable, "-m", "pytest", *common, f"--basetemp={scratch / 'tmp'}", *arguments],
+    started = subprocess.Popen(
+        command(arguments, scratch),
         cwd=ROOT,
-        env={
-            **os.environ,
-            "GRPC_ENABLE_FORK_SUPPORT": "0",
-            "HYPOTHESIS_STORAGE_DIRECTORY": str(scratch / "hypothesis"),
-            **environment,
-            "PYTHONPATH": os.pathsep.join([*map(str, paths), *inherited]),
-        },
+        env=environment_of(environment, scratch),
         stdin=subprocess.DEVNULL,
         stdout=told,
         stderr=subprocess.STDOUT,
         start_new_session=True,
         preexec_fn=_bound,
     )
+    _running.add(started)
+    return started
+
+
+def command(arguments: Sequence[str], scratch: Path) -> list[str]:
+    """Returns how pytest is called."""
+    common = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "lamina_tools.mutation.profile"]
+    common += ["--hypothesis-profile", "mutation", "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml")]
+    return [sys.executable, "-m", "pytest", *common, f"--basetemp={scratch / 'tmp'}", *arguments]
+
+
+def environment_of(more: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """Returns the environment: this checkout's code first on the import path, behind what starts the hook."""
+    paths = [scratch / "site", Path(hook.__file__).resolve().parents[2], *(ROOT / folder for folder in SOURCE_ROOTS)]
+    inherited = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return {
+        **os.environ,
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(scratch / "hypothesis"),
+        **more,
+        "PYTHONPATH": os.pathsep.join([*map(str, paths), *inherited]),
+    }
 
 
 def _bound() -> None:
@@ -74,3 +88,10 @@ def stop(running: subprocess.Popen[bytes]) -> None:
         return
     finally:
         running.wait()
+        _running.discard(running)
+
+
+def stop_all() -> None:
+    """Ends every run, for one who was interrupted: a signal to us does not reach them in their sessions."""
+    for running in list(_running):
+        stop(running)

@@ -102,6 +102,8 @@ def record(room: Room, folder: Path, processes: int) -> None:
     arguments = ["-p", "lamina_tools.mutation.recorder", "-p", "lamina_tools.outcomes", "--outcomes", str(report)]
     arguments += [f"--timeout={LONGEST_S}", "-n", str(processes if processes > 1 else 0), "--dist", "loadfile"]
     with process.Scratch() as scratch, (folder / "told").open("w") as told:
-        process.pytest([*arguments, *map(str, room.tests)], environment, scratch, told).wait()
+        running = process.pytest([*arguments, *map(str, room.tests)], environment, scratch, told)
+        running.wait()
+        process.stop(running)
     if not outcomes.read(report):
         raise NotRecorded(f"no test of {room.name} ran: {(folder / 'told').read_text()[-2000:]}")

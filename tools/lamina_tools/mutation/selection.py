@@ -11,7 +11,7 @@ from lamina_tools.mutation.mutants import Place
 from lamina_tools.mutation.recording import IMPORTED
 
 FEW = 4
-"""Of one test with many parameters so many run before any other's are continued: seeds and sizes resemble each other."""
+"""Of a test with many parameters so many run before any other's are continued: seeds and sizes resemble each other."""
 
 Lines = Callable[[Path], dict[int, set[str]]]
 """Who executed each line of a file."""

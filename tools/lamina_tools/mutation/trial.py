@@ -21,6 +21,11 @@ KILLED, SURVIVED = "killed", "SURVIVED"
 COMPILING_S = 300
 """Time that a run may take longer when functions are compiled in it."""
 
+SLOWER = 5
+"""So many times as long as it took when it was recorded a test may take before it counts as one that hangs; and as many
+seconds more, for what it shares with others, and for a machine that does something else:"""
+MORE_S = 30
+
 NO_TESTS = 5
 """pytest's exit status when it found no test to run."""
 
@@ -84,7 +89,6 @@ class Trials:
         selection = self.select(mutant)
         if not selection.tests:
             return Verdict(mutant, SURVIVED, "no test executes this line", 0)
-        longest = sum(self._recording.seconds[test] for test in selection.tests)
         stale = self.stale(mutant)
         with process.Scratch() as scratch:
             text = scratch / "mutant.py"
@@ -94,9 +98,8 @@ class Trials:
             if stale and cache:
                 machine_code.copy_without(Path(cache), stale, self._sources, scratch / "numba")
                 environment["NUMBA_CACHE_DIR"] = str(scratch / "numba")
-            most_s = 5 * longest + 60 + (COMPILING_S if stale else 0)
-            status, failed = run(selection.tests, environment, scratch, most_s, ["-x"])
-            result, by = judge(status, failed, selection, (scratch / hook.SEEN).exists(), most_s)
+            status, failed = self._run(selection.tests, environment, scratch, COMPILING_S if stale else 0, ["-x"])
+            result, by = judge(status, failed, selection, (scratch / hook.SEEN).exists())
             return Verdict(mutant, result, by, len(selection.tests))
 
     def confirm(self, verdicts: Sequence[Verdict]) -> list[str]:
@@ -104,23 +107,34 @@ class Trials:
         tests = tuple(dict.fromkeys(v.by for v in verdicts if v.by in self._recording.seconds))
         if not tests:
             return []
-        longest = sum(self._recording.seconds[test] for test in tests)
         with process.Scratch() as scratch:
-            return [test for test in run(tests, {}, scratch, 5 * longest + 60, [])[1] if test in tests]
+            return [test for test in self._run(tests, {}, scratch, 0, [])[1] if test in tests]
+
+    def _run(
+        self, tests: Sequence[str], environment: dict[str, str], scratch: Path, compiling_s: float, more: Sequence[str]
+    ) -> tuple[int | None, list[str]]:
+        """Runs tests, each and all within their time."""
+        took = [self._recording.seconds[test] for test in tests]
+        each_s, all_s = (SLOWER * seconds + MORE_S + compiling_s for seconds in (max(took), sum(took)))
+        return run(tests, environment, scratch, (each_s, all_s + MORE_S), more)
 
 
 def run(
-    tests: Sequence[str], environment: dict[str, str], scratch: Path, most_s: float, more: Sequence[str]
+    tests: Sequence[str], environment: dict[str, str], scratch: Path, most_s: tuple[float, float], more: Sequence[str]
 ) -> tuple[int | None, list[str]]:
-    """Runs tests; returns pytest's status, None when it took longer than `most_s`, and the tests that failed."""
+    """Runs tests; returns pytest's status, None when it had to be stopped, and the tests that failed.
+
+    A test that takes longer than the first of `most_s` fails; all that take longer than the second are stopped.
+    """
+    each_s, all_s = most_s
     wanted = scratch / "wanted.json"
     wanted.write_text(json.dumps(tests))
     files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
     arguments = ["-p", "lamina_tools.mutation.chosen", "--chosen", str(wanted), "-n", "0", *more, *files]
     with (scratch / "told").open("w") as told:
-        running = process.pytest([f"--timeout={most_s:.0f}", *arguments], environment, scratch, told)
+        running = process.pytest([f"--timeout={each_s:.0f}", *arguments], environment, scratch, told)
         try:
-            status: int | None = running.wait(most_s)
+            status: int | None = running.wait(all_s)
         except subprocess.TimeoutExpired:
             status = None
         finally:
@@ -129,14 +143,12 @@ def run(
     return status, failed.read_text().splitlines() if failed.exists() else []
 
 
-def judge(
-    status: int | None, failed: Sequence[str], selection: Selection, seen: bool, most_s: float
-) -> tuple[str, str]:
+def judge(status: int | None, failed: Sequence[str], selection: Selection, seen: bool) -> tuple[str, str]:
     """Returns what became of a mutant, and by what."""
     if failed:
         return KILLED, failed[0]
     if status is None:
-        return KILLED, f"nothing had ended after {most_s:.0f} s"
+        return KILLED, "it had to be stopped: it hung"
     if status not in (0, NO_TESTS):
         return KILLED, f"pytest ended with status {status}"
     left_out = f"; {selection.left_out} more were left out for their time" if selection.left_out else ""
