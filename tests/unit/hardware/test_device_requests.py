@@ -27,10 +27,10 @@ NAMES = Names("h1")
 
 
 def _doorbell(count: int, **more: int) -> devices_pb2.Doorbell:
-    made = devices_pb2.Doorbell()
+    found = devices_pb2.Doorbell()
     for n in range(count):
-        made.queues.add(queue=more.get("queue", n), tail=more.get("tail", 0))
-    return made
+        found.queues.add(queue=more.get("queue", n), tail=more.get("tail", 0))
+    return found
 
 
 def test_drivers() -> None:
@@ -271,8 +271,8 @@ def test_disks() -> None:
          ("disk.rate_bytes_per_second", {"rate_bytes_per_second": limits.MOST_RATE + 1}),
          ("disk.queue_depth", {"queue_depth": limits.MOST_DEPTH + 1}), ("disk.queue_depth", {"queue_depth": -1})],
     )  # fmt: skip
-    made = disks.wish(disks_pb2.Disk(size_bytes=1 << 20))
-    assert (made.sector, made.latency_ns, made.depth) == (4096, None, 32)
+    wish = disks.wish(disks_pb2.Disk(size_bytes=1 << 20))
+    assert (wish.sector, wish.latency_ns, wish.depth) == (4096, None, 32)
 
 
 def test_io_groups() -> None:
@@ -310,10 +310,10 @@ def _inline(size: int) -> Any:
 
 
 def _memory(*sizes: int) -> Any:
-    made = disks_pb2.ScatterList()
+    found = disks_pb2.ScatterList()
     for size in sizes:
-        made.pieces.add(size_bytes=size)
-    return made
+        found.pieces.add(size_bytes=size)
+    return found
 
 
 def test_transfers() -> None:
