@@ -19,7 +19,7 @@ from lamina.vswitch.v1 import vswitch_pb2, vswitch_pb2_grpc
 from tests.property.mmu.books import check_books
 
 from lamina_cli.client.home import LAYERS
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_cli.demo.cluster import is_ready
 from lamina_cli.output.objects import body
 from lamina_kit.layer.sessions import SessionState

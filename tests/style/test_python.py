@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from lamina_tools.style import layers, modules, tests_of_ours
+from lamina_tools.style import layers, modules, tests
 from lamina_tools.style.source import Rule, Source, apply
 from lamina_tools.style.verdict import expect_none
 from lamina_tools.tree import CODE_AREAS, ROOT, python_files
@@ -18,7 +18,7 @@ def sources(area: str) -> tuple[Source, ...]:
     return tuple(source for path in python_files(ROOT, area) if (source := Source.read(ROOT, path)))
 
 
-@pytest.mark.parametrize("rule", [*modules.RULES, *layers.RULES, *tests_of_ours.RULES], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", [*modules.RULES, *layers.RULES, *tests.RULES], ids=lambda rule: rule.__name__)
 @pytest.mark.parametrize("area", CODE_AREAS)
 def test_code_follows_the_rules(area: str, rule: Rule) -> None:
     """No file of a folder breaks a rule of the house."""

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from lamina_cli.client.client import Client, Work, command
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_cli.guests.kernel import kernel_bytes, upload
 from lamina_cli.input import parse
 from lamina_cli.output import printing, walks

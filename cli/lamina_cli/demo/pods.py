@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina_cli.client.client import Client, recorder
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_cli.demo import cluster
 from lamina_cli.demo.images import Built
 from lamina_cli.demo.story import Story

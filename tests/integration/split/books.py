@@ -12,7 +12,7 @@ from lamina.hypervisor.v1 import hypervisor_pb2, hypervisor_pb2_grpc
 from lamina.mmu.v1 import mmu_pb2, mmu_pb2_grpc
 
 from lamina_cli.client.client import Client
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_kit import paging
 from lamina_kit.bus.memory import MemoryBus
 

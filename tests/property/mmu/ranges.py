@@ -9,7 +9,7 @@ from tests.property.mmu.world import PAGE, Task, World
 from lamina_kit.errors import LaminaError
 from lamina_mmu.domain.session import NOBODY
 from lamina_mmu.domain.spaces.advice import Advice
-from lamina_mmu.domain.spaces.move import Move
+from lamina_mmu.domain.spaces.remap_spec import Move
 
 RW = 3
 HARMLESS = (

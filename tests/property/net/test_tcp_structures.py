@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina_net.tcp.connection.bytequeue import ByteQueue
+from lamina_net.tcp.connection.byte_queue import ByteQueue
 from lamina_net.tcp.connection.flight import Flight, Sent
 from lamina_net.tcp.connection.ranges import Ranges
 from lamina_net.tcp.sequence import MASK, unwrap

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lamina_cli.client import home
-from lamina_cli.stack import leftovers
+from lamina_cli.stack import orphans
 from lamina_kit.errors import FailedPrecondition
 
 
@@ -33,19 +33,19 @@ def test_nothing_is_waited_for_where_nothing_is_left(sleeper: subprocess.Popen[b
     ticks = home.start_ticks(sleeper.pid)
     other = {"pid": sleeper.pid, "start_ticks": ticks - 1}
     never = {"pid": 0, "start_ticks": -1}
-    assert leftovers.left(record(mmu=other, vswitch=never)) == []
+    assert orphans.left(record(mmu=other, vswitch=never)) == []
     sleeper.kill()
     sleeper.wait()
-    leftovers.wait_out(record(mmu={"pid": sleeper.pid, "start_ticks": ticks}))
-    leftovers.wait_out(None)
+    orphans.wait_out(record(mmu={"pid": sleeper.pid, "start_ticks": ticks}))
+    orphans.wait_out(None)
 
 
 def test_what_does_not_end_is_named(sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """After the wait the processes and what ends them are told."""
-    monkeypatch.setattr(leftovers, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(orphans, "PATIENCE_SECONDS", 0.0)
     own = {"pid": sleeper.pid, "start_ticks": home.start_ticks(sleeper.pid)}
     with pytest.raises(FailedPrecondition) as caught:
-        leftovers.wait_out(record(mmu=own))
+        orphans.wait_out(record(mmu=own))
     assert caught.value.reason == "STACK_STILL_STOPS"
     assert f"kill -9 {sleeper.pid}" in caught.value.next_step
 
@@ -53,4 +53,4 @@ def test_what_does_not_end_is_named(sleeper: subprocess.Popen[bytes], monkeypatc
 def test_a_process_is_known_by_more_than_its_number() -> None:
     """The test's own process is left of a record that names it with its start."""
     own = {"pid": os.getpid(), "start_ticks": home.start_ticks(os.getpid())}
-    assert leftovers.left(record(mmu=own)) == [os.getpid()]
+    assert orphans.left(record(mmu=own)) == [os.getpid()]

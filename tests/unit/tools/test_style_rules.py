@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lamina_tools.style import layers, modules, tests_of_ours
+from lamina_tools.style import layers, modules, tests
 from lamina_tools.style.source import Rule, Source
 
 PURE = "services/mmu/lamina_mmu/domain/x.py"
@@ -49,16 +49,16 @@ FOUND = [
     (layers.errors_are_the_kit_s, SERVER, "raise RuntimeError('x')\n"),
     (layers.errors_are_the_kit_s, PURE, "raise ValueError\n"),
     (layers.reasons_are_upper_snake, SERVER, "raise errors.NotFound('x', reason='space-unknown')\n"),
-    (tests_of_ours.tests_are_documented, TEST, "def test_x():\n    assert f()\n"),
-    (tests_of_ours.tests_are_documented, TEST, 'def test_x():\n    """Two.\n\n    Parts."""\n'),
-    (tests_of_ours.tests_can_fail, TEST, "def test_x():\n    f()\n"),
-    (tests_of_ours.tests_can_fail, TEST, "def test_x():\n    assert True\n"),
-    (tests_of_ours.tests_do_not_sleep, TEST, "time.sleep(1)\n"),
-    (tests_of_ours.tests_do_not_sleep, TEST, "async def f():\n    await asyncio.sleep(0.1)\n"),
-    (tests_of_ours.skips_say_why, TEST, "@pytest.mark.skip\ndef test_x():\n    assert f()\n"),
-    (tests_of_ours.tests_do_not_sleep, "tests/simulation/test_x.py", "time.sleep(1)\n"),
-    (tests_of_ours.skips_say_why, TEST, "pytest.skip()\n"),
-    (tests_of_ours.skips_say_why, TEST, "@pytest.mark.xfail(strict=True)\ndef test_x():\n    assert f()\n"),
+    (tests.tests_are_documented, TEST, "def test_x():\n    assert f()\n"),
+    (tests.tests_are_documented, TEST, 'def test_x():\n    """Two.\n\n    Parts."""\n'),
+    (tests.tests_can_fail, TEST, "def test_x():\n    f()\n"),
+    (tests.tests_can_fail, TEST, "def test_x():\n    assert True\n"),
+    (tests.tests_do_not_sleep, TEST, "time.sleep(1)\n"),
+    (tests.tests_do_not_sleep, TEST, "async def f():\n    await asyncio.sleep(0.1)\n"),
+    (tests.skips_say_why, TEST, "@pytest.mark.skip\ndef test_x():\n    assert f()\n"),
+    (tests.tests_do_not_sleep, "tests/simulation/test_x.py", "time.sleep(1)\n"),
+    (tests.skips_say_why, TEST, "pytest.skip()\n"),
+    (tests.skips_say_why, TEST, "@pytest.mark.xfail(strict=True)\ndef test_x():\n    assert f()\n"),
 ]
 
 RIGHT = [
@@ -81,14 +81,14 @@ RIGHT = [
     (layers.errors_are_the_kit_s, PURE, '"""Raises ValueError for text that is no quantity."""\nraise ValueError\n'),
     (layers.errors_are_the_kit_s, "cli/lamina_cli/x.py", "raise ValueError\n"),
     (layers.reasons_are_upper_snake, SERVER, "raise errors.NotFound('x', reason='SPACE_UNKNOWN_2')\n"),
-    (tests_of_ours.tests_are_documented, TEST, 'def test_x():\n    """One sentence\n    on two lines."""\n'),
-    (tests_of_ours.tests_can_fail, TEST, "def test_x():\n    with pytest.raises(ValueError):\n        f()\n"),
-    (tests_of_ours.tests_can_fail, TEST, "def test_x():\n    check_space(f())\n"),
-    (tests_of_ours.tests_can_fail, TEST, "def same(x):\n    assert x\ndef test_x():\n    same(f())\n"),
-    (tests_of_ours.tests_do_not_sleep, TEST, "async def f():\n    await asyncio.sleep(0)\n"),
-    (tests_of_ours.tests_do_not_sleep, "tests/simulation/test_x.py", "async def f():\n    await asyncio.sleep(1)\n"),
-    (tests_of_ours.skips_say_why, TEST, "pytest.skip('needs root')\n"),
-    (tests_of_ours.skips_say_why, TEST, "@pytest.mark.skipif(x, reason='y')\ndef test_x():\n    assert f()\n"),
+    (tests.tests_are_documented, TEST, 'def test_x():\n    """One sentence\n    on two lines."""\n'),
+    (tests.tests_can_fail, TEST, "def test_x():\n    with pytest.raises(ValueError):\n        f()\n"),
+    (tests.tests_can_fail, TEST, "def test_x():\n    check_space(f())\n"),
+    (tests.tests_can_fail, TEST, "def same(x):\n    assert x\ndef test_x():\n    same(f())\n"),
+    (tests.tests_do_not_sleep, TEST, "async def f():\n    await asyncio.sleep(0)\n"),
+    (tests.tests_do_not_sleep, "tests/simulation/test_x.py", "async def f():\n    await asyncio.sleep(1)\n"),
+    (tests.skips_say_why, TEST, "pytest.skip('needs root')\n"),
+    (tests.skips_say_why, TEST, "@pytest.mark.skipif(x, reason='y')\ndef test_x():\n    assert f()\n"),
 ]
 
 
@@ -113,6 +113,6 @@ def test_rules_leave_alone(rule: Rule, path: str, text: str) -> None:
 
 def test_every_rule_is_shown_finding_something() -> None:
     """No rule is without a case that it finds and one that it leaves alone."""
-    rules = {*modules.RULES, *layers.RULES, *tests_of_ours.RULES}
+    rules = {*modules.RULES, *layers.RULES, *tests.RULES}
     assert {rule for rule, _, _ in FOUND} == rules
     assert {rule for rule, _, _ in RIGHT} == rules

@@ -8,7 +8,7 @@ from typing import Any
 
 from lamina_cli.client import home
 from lamina_cli.client.client import Client, command
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_cli.output import objects, printing
 
 

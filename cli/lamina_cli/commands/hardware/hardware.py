@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli.client.client import Client, command
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_cli.commands.hardware import devices, disks, interrupts, machine, nics, performance, registers, wires
 from lamina_cli.commands.hardware.examples import EXAMPLES
 from lamina_cli.input import parse

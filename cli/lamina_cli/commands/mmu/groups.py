@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli.client.client import Client, command
-from lamina_cli.client.paging import first
+from lamina_cli.client.pagination import first
 from lamina_cli.client.resource_names import full_name
 from lamina_cli.input import parse
 from lamina_cli.output import printing

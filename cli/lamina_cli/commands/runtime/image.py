@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from lamina_cli.client.client import Client, command
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_cli.guests.images import HEADERS, one_program, row, send
 from lamina_cli.input.files import read_bytes, readable
 from lamina_cli.output import printing

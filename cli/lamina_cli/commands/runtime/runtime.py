@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from lamina_cli.client.client import Client, command
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_cli.commands.runtime import program
 from lamina_cli.commands.runtime.image import images
 from lamina_cli.input import parse

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamina_cli.client.client import Client, command
 from lamina_cli.client.home import LAYERS
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_cli.output import printing
 from lamina_cli.output.enum_words import last, word
 from lamina_kit.errors import NotFound

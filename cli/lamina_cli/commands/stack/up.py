@@ -16,7 +16,7 @@ from lamina_cli.input import parse
 from lamina_cli.layers import layers_of
 from lamina_cli.output import printing
 from lamina_cli.output.progress import Line
-from lamina_cli.stack import fault_plans, leftovers, operations
+from lamina_cli.stack import fault_plans, operations, orphans
 from lamina_kit.errors import CLASSES, FailedPrecondition, Internal, InvalidArgument, LaminaError, Violation
 from lamina_kit.security.private_folder import make_private
 from lamina_kit.security.transport import TLS, Security, TlsFiles
@@ -135,7 +135,7 @@ def up(args: argparse.Namespace) -> int:
             next_step=f"stop it with `lamina down{home.option(args.stack)}`, or start another one "
             "with --stack NAME --port PORT",
         )
-    leftovers.wait_out(record)
+    orphans.wait_out(record)
     overrides = {}
     if args.cores is not None:
         overrides["LAMINA_HARDWARE_CORES"] = str(args.cores)

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli.client.client import Client, command
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_cli.commands.vswitch.names import port_name, switch_name
 from lamina_cli.input import parse
 from lamina_cli.output import printing

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli.client.client import Client, command
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_cli.commands.vswitch.names import in_switch, part_name, switch_name, vlan_ranges
 from lamina_cli.input import parse
 from lamina_cli.output import printing

@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from lamina_cli.client.client import Client, command
-from lamina_cli.client.paging import collect
+from lamina_cli.client.pagination import collect
 from lamina_cli.commands.vswitch import frames
 from lamina_cli.commands.vswitch.capture import DIRECTIONS
 from lamina_cli.commands.vswitch.names import in_switch, part_name, port_name, switch_name

@@ -9,7 +9,7 @@ Source: RFC 9293, 3.3.1.
 from __future__ import annotations
 
 from lamina_net.tcp.config import SocketOptions, TcpConfig
-from lamina_net.tcp.connection.bytequeue import ByteQueue
+from lamina_net.tcp.connection.byte_queue import ByteQueue
 from lamina_net.tcp.connection.congestion import NewReno, controller
 from lamina_net.tcp.connection.flight import Flight
 from lamina_net.tcp.connection.loss import Marking, Recovery

@@ -12,7 +12,7 @@ Source: RFC 9293, 3.8.6 and 3.10.7.4; RFC 2018 for SACK, RFC 2883 for its block 
 from __future__ import annotations
 
 from lamina_net.tcp.config import TcpConfig
-from lamina_net.tcp.connection.bytequeue import ByteQueue
+from lamina_net.tcp.connection.byte_queue import ByteQueue
 from lamina_net.tcp.connection.ranges import Ranges
 
 _MOST_BLOCKS = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lamina_net.tcp.connection.control_block import Connection
 from lamina_net.tcp.interface import EventKind
-from lamina_net.tcp.processing import ecn, recovery, tail
+from lamina_net.tcp.processing import ecn, recovery, tail_loss_probe
 from lamina_net.tcp.processing.output import stamp_of
 from lamina_net.tcp.segment import ECE, FIN, Segment
 from lamina_net.tcp.sequence import unwrap
@@ -45,7 +45,7 @@ def take_acknowledgment(conn: Connection, segment: Segment, sequence: int, ackno
             ecn.take_echo(conn, max(0, acked), now_ns)
         recovery.on_acknowledgment(conn, max(0, acked), duplicate, news, now_ns)
     if conn.recovery.tail:
-        tail.answered(conn, duplicate and not segment.options.sack, twice, now_ns)
+        tail_loss_probe.answered(conn, duplicate and not segment.options.sack, twice, now_ns)
 
 
 def _take_window(conn: Connection, segment: Segment, sequence: int, acknowledged: int) -> None:

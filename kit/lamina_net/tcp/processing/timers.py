@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lamina_net.tcp.connection.control_block import Connection
 from lamina_net.tcp.interface import Errno
-from lamina_net.tcp.processing import output, recovery, tail
+from lamina_net.tcp.processing import output, recovery, tail_loss_probe
 from lamina_net.tcp.segment import ACK
 from lamina_net.tcp.states import State
 
@@ -21,7 +21,7 @@ def fire(conn: Connection, now_ns: int) -> None:
     if conn.early_at and now_ns >= conn.early_at:
         conn.early_at = 0
         if now_ns - conn.progress_ns < _limit(conn):
-            tail.fire(conn, now_ns)  # first, as a probe takes the place of a timeout
+            tail_loss_probe.fire(conn, now_ns)  # first, as a probe takes the place of a timeout
         elif conn.flight.queue:
             conn.retransmit_at = now_ns  # the user's patience is at its end, which may have been cut short
     if conn.retransmit_at and now_ns >= conn.retransmit_at:
@@ -50,7 +50,7 @@ def settle(conn: Connection, now_ns: int) -> None:
     if not conn.retransmit_at and (conn.flight.queue or _waits_for_window(conn)):
         conn.retransmit_at = now_ns + _patience(conn, now_ns)
     if conn.selective_ack and conn.flight.queue and (not conn.early_at or conn.flight.overtaken_at):
-        tail.arm(conn)
+        tail_loss_probe.arm(conn)
     if conn.options.keepalive and not conn.keepalive_at and conn.state >= State.ESTABLISHED:
         conn.keepalive_at = now_ns + conn.config.keepalive_idle_ns
 

@@ -16,7 +16,7 @@ from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.names import Names
 from lamina_mmu.domain.outcome import FaultResult
 from lamina_mmu.domain.spaces.advice import Advice
-from lamina_mmu.domain.spaces.move import Move
+from lamina_mmu.domain.spaces.remap_spec import Move
 from lamina_mmu.domain.spaces.settings import HugePages, LockFuture
 from lamina_mmu.domain.tables.entry import EXECUTE, READ, WRITE
 from lamina_mmu.domain.views import PinView, SettingsChange, SettingsView, SpaceStatistics

@@ -10,7 +10,7 @@ from lamina_mmu.domain.fault_feed import FaultWatch
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.spaces.advice import Advice
-from lamina_mmu.domain.spaces.move import Move
+from lamina_mmu.domain.spaces.remap_spec import Move
 from lamina_mmu.domain.views import PinView, SettingsChange, SettingsView, SpaceStatistics
 
 

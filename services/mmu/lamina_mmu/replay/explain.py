@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lamina_mmu.replay.memory.state import Array
 from lamina_mmu.replay.outcome import Eviction, Explanation
+from lamina_mmu.replay.policies.eviction_reasons import words
 from lamina_mmu.replay.policies.opt import ACCESS, BEST, BEST_NEXT, CAME, INCOMING, LAST_USE, NEXT_USE, PAGE, VALUE, WHY
-from lamina_mmu.replay.policies.reasons import words
 
 
 def explanation(policy: str, frames: int, judged: Array, page_of: Array) -> Explanation:

@@ -12,7 +12,7 @@ from lamina.mmu.v1 import policies_pb2_grpc as rpc
 from lamina_mmu.convert import mmu, policies
 from lamina_mmu.domain.names import SPACE
 from lamina_mmu.host import MmuHost
-from lamina_mmu.streams.plug import PlugStream
+from lamina_mmu.streams.plugged_policy import PlugStream
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -14,7 +14,7 @@ from lamina_mmu.domain.kernel.maps import Region, within
 from lamina_mmu.domain.kernel.port import AGENT_END, AGENT_START, SCRATCH
 from lamina_mmu.domain.spaces.heap import check_start
 from lamina_mmu.domain.spaces.map_spec import MapSpec
-from lamina_mmu.domain.spaces.move import Move
+from lamina_mmu.domain.spaces.remap_spec import Move
 from lamina_mmu.domain.spaces.settings import HugePages
 from lamina_mmu.domain.spaces.vma import Vma
 from lamina_mmu.domain.spaces.vmas import MAX_MAPPINGS

@@ -10,7 +10,7 @@ from __future__ import annotations
 from lamina_mmu.replay.memory.lists import enter, mark, queue_of, take, take_tail
 from lamina_mmu.replay.memory.native import Word, add_num, compiled, i64, num, real, set_num, set_real, void
 from lamina_mmu.replay.memory.state import COMING, COUNT_A, COUNT_B, COUNT_C, COUNT_D, FRAMES, REASON, TARGET, VALUE
-from lamina_mmu.replay.policies.reasons import T1_ABOVE_TARGET, T1_WITHOUT_GHOSTS, T2_OLDEST
+from lamina_mmu.replay.policies.eviction_reasons import T1_ABOVE_TARGET, T1_WITHOUT_GHOSTS, T2_OLDEST
 
 T1, T2, B1, B2 = 1, 2, 3, 4
 ONCE, OFTEN, GHOST_ONCE, GHOST_OFTEN = COUNT_A, COUNT_B, COUNT_C, COUNT_D

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lamina_mmu.replay.memory.lists import put_head, take_tail
 from lamina_mmu.replay.memory.native import Word, compiled, i64, set_num, void
 from lamina_mmu.replay.memory.state import REASON
-from lamina_mmu.replay.policies.reasons import OLDEST_ARRIVAL
+from lamina_mmu.replay.policies.eviction_reasons import OLDEST_ARRIVAL
 
 
 @compiled(void(i64, i64))

@@ -20,7 +20,7 @@ from lamina_mmu.replay.memory.state import (
     PolicyState,
     longer,
 )
-from lamina_mmu.replay.policies.reasons import LEAST_FREQUENT
+from lamina_mmu.replay.policies.eviction_reasons import LEAST_FREQUENT
 
 # The ring has three words a bucket: its count of uses, its youngest page, how many pages it has. Bucket 0 is none; free
 # buckets form a chain by their first word from COUNT_B on; COUNT_A are those that were ever used.

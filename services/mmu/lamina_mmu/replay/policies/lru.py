@@ -44,7 +44,7 @@ from lamina_mmu.replay.memory.state import (
     USED,
     WRITE_BACKS,
 )
-from lamina_mmu.replay.policies.reasons import LEAST_RECENT
+from lamina_mmu.replay.policies.eviction_reasons import LEAST_RECENT
 from lamina_mmu.replay.policies.ring import pack
 
 

@@ -55,7 +55,7 @@ from lamina_mmu.replay.memory.state import (
     WRITE_BACKS,
 )
 from lamina_mmu.replay.policies import marks
-from lamina_mmu.replay.policies.reasons import LEAST_RECENT
+from lamina_mmu.replay.policies.eviction_reasons import LEAST_RECENT
 from lamina_mmu.replay.policies.ring import pack
 
 _NEW = COUNT_A

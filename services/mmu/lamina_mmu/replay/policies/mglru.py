@@ -11,7 +11,7 @@ from __future__ import annotations
 from lamina_mmu.replay.memory.lists import clear_flags, put_head, take, take_tail
 from lamina_mmu.replay.memory.native import Word, compiled, get, i64, num, set_num, void
 from lamina_mmu.replay.memory.state import ABOVE, COUNT_A, COUNT_B, FLAGS, LIMIT_A, LISTS, REASON, REFERENCED, VALUE
-from lamina_mmu.replay.policies.reasons import OLDEST_GENERATION
+from lamina_mmu.replay.policies.eviction_reasons import OLDEST_GENERATION
 
 OLDEST, YOUNGEST = COUNT_A, COUNT_B
 """Numbers of generations, from 0; generation g is list g modulo `LISTS`."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from lamina_mmu.replay.memory.native import I32, I64, ROWS, U8, U32, Word, compiled, i64, void
 from lamina_mmu.replay.memory.state import Array
+from lamina_mmu.replay.policies.eviction_reasons import FARTHEST_USE
 from lamina_mmu.replay.policies.passes import FLUSH
-from lamina_mmu.replay.policies.reasons import FARTHEST_USE
 
 NEVER = 1 << 62
 """Keys from half of this on are those of pages that are never used again."""

@@ -25,7 +25,7 @@ from lamina_mmu.replay.memory.state import (
     REASON,
     VALUE,
 )
-from lamina_mmu.replay.policies.reasons import MAIN_UNUSED, SMALL_UNUSED
+from lamina_mmu.replay.policies.eviction_reasons import MAIN_UNUSED, SMALL_UNUSED
 from lamina_mmu.replay.policies.two_q import remember
 
 SMALL, MAIN, GHOST = 1, 2, 3

@@ -9,7 +9,7 @@ from __future__ import annotations
 from lamina_mmu.replay.memory.lists import put_head, take
 from lamina_mmu.replay.memory.native import Word, compiled, get, i64, num, put, set_num, void
 from lamina_mmu.replay.memory.state import ABOVE, HAND, OWN, REASON, VALUE
-from lamina_mmu.replay.policies.reasons import NOT_VISITED
+from lamina_mmu.replay.policies.eviction_reasons import NOT_VISITED
 
 
 @compiled(void(i64, i64))

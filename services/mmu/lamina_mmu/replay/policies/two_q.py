@@ -10,7 +10,7 @@ from __future__ import annotations
 from lamina_mmu.replay.memory.lists import enter, mark, put_head, queue_of, take, take_tail
 from lamina_mmu.replay.memory.native import Word, add_num, compiled, get, i64, num, set_num, void
 from lamina_mmu.replay.memory.state import ABOVE, COUNT_A, COUNT_C, LIMIT_A, LIMIT_C, REASON, VALUE
-from lamina_mmu.replay.policies.reasons import A1IN_FULL, AM_OLDEST
+from lamina_mmu.replay.policies.eviction_reasons import A1IN_FULL, AM_OLDEST
 
 IN, MAIN, OUT = 1, 2, 3
 

@@ -21,7 +21,7 @@ from lamina_mmu.engines.model.groups import protection as protecting
 from lamina_mmu.engines.model.groups import views
 from lamina_mmu.engines.model.machine import accounting
 from lamina_mmu.engines.model.machine.state import Machine
-from lamina_mmu.engines.model.reclaim import plugs
+from lamina_mmu.engines.model.reclaim import plugged_policies
 from lamina_mmu.engines.model.views import resources
 
 
@@ -139,12 +139,12 @@ class GroupCalls:
 
     def open_plug(self, name: str, summary: str, source: str, owner: str) -> Plug:
         """Plugs a policy in."""
-        return plugs.open_plug(self.machine, name, summary, source, owner)
+        return plugged_policies.open_plug(self.machine, name, summary, source, owner)
 
     def take_answer(self, plug: Plug, sequence: int, victims: Sequence[Choice]) -> None:
         """Takes an answer of a plugged policy."""
-        plugs.take_answer(self.machine, plug, sequence, victims)
+        plugged_policies.take_answer(self.machine, plug, sequence, victims)
 
     def close_plug(self, plug: Plug, error: LaminaError | None) -> None:
         """Unplugs a policy."""
-        plugs.close_plug(self.machine, plug, error)
+        plugged_policies.close_plug(self.machine, plug, error)

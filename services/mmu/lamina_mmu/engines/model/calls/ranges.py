@@ -10,8 +10,8 @@ from lamina_mmu.domain.fault_feed import FaultWatch
 from lamina_mmu.domain.handles import Handle
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.spaces.advice import Advice
-from lamina_mmu.domain.spaces.move import Move
 from lamina_mmu.domain.spaces.pin import Pin
+from lamina_mmu.domain.spaces.remap_spec import Move
 from lamina_mmu.domain.spaces.space import Space
 from lamina_mmu.domain.views import PinView, SettingsChange, SettingsView, SpaceStatistics
 from lamina_mmu.engines.model.calls import ownership

@@ -46,7 +46,7 @@ from lamina_mmu.engines.model.machine.accounting import lost, note_fault, waitin
 from lamina_mmu.engines.model.machine.state import Busy, Machine, Short
 from lamina_mmu.engines.model.machine.tables import brought_up, build_tables
 from lamina_mmu.engines.model.objects.objects import object_frame
-from lamina_mmu.engines.model.reclaim.room import make_room, oom_victim
+from lamina_mmu.engines.model.reclaim.victims import make_room, oom_victim
 from lamina_mmu.engines.model.swap.pages import swap_in
 from lamina_mmu.engines.model.withdrawal.users import Taken, withdraw
 

@@ -10,7 +10,7 @@ from lamina_mmu.domain.frames.table import Use
 from lamina_mmu.domain.groups.group import Group
 from lamina_mmu.domain.session import Session
 from lamina_mmu.engines.model.machine.state import Machine, Short
-from lamina_mmu.engines.model.reclaim.room import make_room, no_free_frame
+from lamina_mmu.engines.model.reclaim.victims import make_room, no_free_frame
 
 
 def allocate_frames(m: Machine, count: int, owner: str, group: Group, session: Session) -> Step[tuple[int, ...]]:

@@ -11,7 +11,7 @@ from lamina_mmu.domain.groups.group import Group
 from lamina_mmu.domain.session import Session
 from lamina_mmu.engines.model.frames.compaction import compact
 from lamina_mmu.engines.model.machine.state import Machine
-from lamina_mmu.engines.model.reclaim.room import make_room
+from lamina_mmu.engines.model.reclaim.victims import make_room
 
 ZEROED_AT_ONCE = 4096
 """Frames that are zeroed before others get their turn (16 MiB, some milliseconds)."""

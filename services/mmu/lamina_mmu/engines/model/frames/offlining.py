@@ -22,7 +22,7 @@ from lamina_mmu.domain.tables.entry import swapped
 from lamina_mmu.domain.tables.table import exchange
 from lamina_mmu.engines.model.machine.accounting import tell
 from lamina_mmu.engines.model.machine.state import Machine
-from lamina_mmu.engines.model.reclaim.room import make_room
+from lamina_mmu.engines.model.reclaim.victims import make_room
 from lamina_mmu.engines.model.withdrawal.migration import (
     Lifted,
     is_movable,

@@ -13,7 +13,7 @@ from lamina_mmu.domain.outcome import ReclaimResult
 from lamina_mmu.domain.session import Session
 from lamina_mmu.domain.spaces.space import Space
 from lamina_mmu.engines.model.machine.state import Machine
-from lamina_mmu.engines.model.reclaim.room import BATCH, reclaim_group, reclaim_space
+from lamina_mmu.engines.model.reclaim.victims import BATCH, reclaim_group, reclaim_space
 
 CHUNK = 256
 """Most pages pushed out without a yield, so that others are not kept waiting."""

@@ -15,7 +15,7 @@ from lamina_mmu.domain.spaces.space import Space
 from lamina_mmu.domain.tables.entry import in_ram
 from lamina_mmu.engines.model.machine.accounting import tell, waiting
 from lamina_mmu.engines.model.machine.state import Machine
-from lamina_mmu.engines.model.reclaim.room import reclaim_group
+from lamina_mmu.engines.model.reclaim.victims import reclaim_group
 
 LIMITS = ("min_bytes", "low_bytes", "high_bytes", "swap_high_bytes")
 """Settings that the root group cannot have."""

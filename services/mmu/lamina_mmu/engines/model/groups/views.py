@@ -16,7 +16,7 @@ from lamina_mmu.domain.tables.entry import in_ram
 from lamina_mmu.domain.tables.table import entries
 from lamina_mmu.engines.model.machine.state import Machine
 from lamina_mmu.engines.model.reclaim.eviction import candidate
-from lamina_mmu.engines.model.reclaim.room import is_evictable
+from lamina_mmu.engines.model.reclaim.victims import is_evictable
 from lamina_mmu.engines.model.reclaim.writeback import is_changed
 from lamina_mmu.engines.model.views.statistics import statistics
 

@@ -16,7 +16,7 @@ from lamina_mmu.domain.swap.areas import PageLost
 from lamina_mmu.domain.tables.entry import frame_of, is_swap, is_transit, slot_of
 from lamina_mmu.engines.model.machine.state import Busy, Machine, Short
 from lamina_mmu.engines.model.objects.suppliers import demand
-from lamina_mmu.engines.model.reclaim.room import make_room, no_free_frame, oom_victim
+from lamina_mmu.engines.model.reclaim.victims import make_room, no_free_frame, oom_victim
 from lamina_mmu.engines.model.swap.pages import swap_in
 
 

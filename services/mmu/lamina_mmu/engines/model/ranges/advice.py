@@ -26,7 +26,7 @@ from lamina_mmu.engines.model.objects.objects import object_frame
 from lamina_mmu.engines.model.ranges.collapse import collapse
 from lamina_mmu.engines.model.ranges.mapping import drop_pages, frames_within, settled
 from lamina_mmu.engines.model.reclaim.eviction import evict
-from lamina_mmu.engines.model.reclaim.room import is_evictable, make_room, no_free_frame, sample_frames
+from lamina_mmu.engines.model.reclaim.victims import is_evictable, make_room, no_free_frame, sample_frames
 from lamina_mmu.engines.model.swap.pages import swap_in
 from lamina_mmu.engines.model.withdrawal.users import Taken, withdraw
 

@@ -15,7 +15,7 @@ from lamina_kit.errors import AlreadyExists, LaminaError, NotFound
 from lamina_kit.paging import PAGE_SHIFT, PAGE_SIZE, USER_END
 from lamina_mmu.domain.frames.table import Use
 from lamina_mmu.domain.handles import Handle
-from lamina_mmu.domain.spaces.move import Move
+from lamina_mmu.domain.spaces.remap_spec import Move
 from lamina_mmu.domain.spaces.space import Kind, Space
 from lamina_mmu.domain.spaces.vma import LOCKED, ON_FAULT, Vma
 from lamina_mmu.domain.tables.entry import HELD, frame_of, is_swap
@@ -24,7 +24,7 @@ from lamina_mmu.domain.tables.table import entries, exchange
 from lamina_mmu.engines.model.faults.populate import fill
 from lamina_mmu.engines.model.machine.state import Machine, Short
 from lamina_mmu.engines.model.ranges.mapping import check_locked, check_mapped, settled, unlock_pages, unmap_range
-from lamina_mmu.engines.model.reclaim.room import make_room, no_free_frame
+from lamina_mmu.engines.model.reclaim.victims import make_room, no_free_frame
 from lamina_mmu.engines.model.withdrawal.users import Taken, withdraw
 
 

@@ -14,7 +14,7 @@ from lamina_mmu.domain.tables.sparse import SparseTable
 from lamina_mmu.engines.model.machine.accounting import note_space_gone
 from lamina_mmu.engines.model.machine.state import Machine, Short
 from lamina_mmu.engines.model.ranges.mapping import clear, transit_within, unlock_pages
-from lamina_mmu.engines.model.reclaim.room import make_room, no_free_frame
+from lamina_mmu.engines.model.reclaim.victims import make_room, no_free_frame
 from lamina_mmu.engines.model.withdrawal.holders import end_hold
 
 

@@ -22,7 +22,7 @@ from lamina_mmu.domain.swap.areas import State, SwapArea
 from lamina_mmu.domain.tables.entry import leaf, swapped
 from lamina_mmu.domain.tables.table import exchange
 from lamina_mmu.engines.model.machine.state import Busy, Machine, Short
-from lamina_mmu.engines.model.reclaim.room import make_room, no_free_frame
+from lamina_mmu.engines.model.reclaim.victims import make_room, no_free_frame
 from lamina_mmu.engines.model.swap.pages import swap_in
 from lamina_mmu.engines.model.swap_areas.areas import User, area_named, names_slot, remove_area, table_of, users
 

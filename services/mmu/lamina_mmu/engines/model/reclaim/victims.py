@@ -36,7 +36,7 @@ from lamina_mmu.domain.tables.table import entries
 from lamina_mmu.engines.model.machine.accounting import note_scanned, tell
 from lamina_mmu.engines.model.machine.state import Machine
 from lamina_mmu.engines.model.reclaim.eviction import evict, may_be_dirty
-from lamina_mmu.engines.model.reclaim.plugs import ask
+from lamina_mmu.engines.model.reclaim.plugged_policies import ask
 from lamina_mmu.engines.model.reclaim.writeback import write_back
 from lamina_mmu.engines.model.withdrawal.holders import sample
 from lamina_mmu.engines.model.withdrawal.users import ranges_of
