@@ -8,7 +8,7 @@ from typing import Any
 from tests.contract.hardware.snippets.checks import equal
 from tests.contract.hardware.snippets.places import IDT, KDATA, KSTACK, PAGE, STUBS, TSS, UDATA, USTACK, UTEXT
 from tests.contract.hardware.snippets.recorder import gate
-from tests.contract.hardware.snippets.snippet import CF, OF, Snippet
+from tests.contract.hardware.snippets.snippet import AF, CF, OF, Snippet
 
 from lamina_kit.bus.run_page import ExitReason
 
@@ -122,7 +122,7 @@ SNIPPETS = (
         """,
         start={"gs_base": 0x1000},
         registers={"gs_base": KDATA, "kernel_gs_base": 0x1000},
-        undefined=OF,
+        undefined=OF | AF,
     ),
     Snippet(
         "segment_bases",
@@ -140,7 +140,7 @@ SNIPPETS = (
         hlt
         """,
         registers={"rbx": 0x77, "rdi": 0x77, "fs_base": KDATA},
-        undefined=OF,
+        undefined=OF | AF,
     ),
     _faults_at_ring_3("user_halts", "HLT at ring 3 is #GP(0).", "hlt"),
     _faults_at_ring_3("user_closes_interrupts", "CLI at ring 3 with IOPL 0 is #GP(0).", "cli"),
