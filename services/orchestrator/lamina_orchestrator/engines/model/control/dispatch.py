@@ -73,7 +73,7 @@ class Dispatch:
             self._node(change)
         elif resource in (REPLICA_SET.resource, DEPLOYMENT.resource, kinds.NAMESPACE.resource) and not change.deleted:
             self._queue.add(resource, key)
-        elif resource == kinds.EVENT.resource:
+        elif resource == kinds.EVENT.resource and not change.deleted:
             self._queue.add_at("events", _EVENTS_SWEEP, sweep_after(self._now()))
         self._owners(change)
         self._lifecycle(change)
