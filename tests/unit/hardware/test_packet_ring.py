@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import socket
 import struct
@@ -218,3 +219,121 @@ def test_nonsense_of_the_kernel_is_lost() -> None:
     raw = packet(4, socket.IPPROTO_UDP, b"data")
     assert found._finished(Arrived(raw, len(raw), struct.pack("=BBHHHH", 1, 0, 0, 0, 60000, 6), b"", False)) == []
     assert found.lost == 1
+
+
+class End:
+    """A socket of which a test says what the kernel has against it."""
+
+    def __init__(self) -> None:
+        self.file = 5
+        self.sent: list[bytes] = []
+        self.refused: set[bytes] = set()
+        self.error = self.dropped = 0
+
+    def fileno(self) -> int:
+        """Returns its file, -1 when it is closed."""
+        return self.file
+
+    def close(self) -> None:
+        """Closes it."""
+        self.file = -1
+
+    def send(self, frame: bytes) -> None:
+        """Sends."""
+        if frame in self.refused:
+            raise OSError(errno.ENOBUFS, "full")
+        self.sent.append(frame)
+
+    def getsockopt(self, level: int, option: int, size: int = 0) -> Any:
+        """Returns the error, or what the ring had no room for; both are so since they were read last."""
+        if size:
+            dropped, self.dropped = self.dropped, 0
+            return struct.pack("=II", 99, dropped)
+        error, self.error = self.error, 0
+        return error
+
+
+class Loop:
+    """Whom the loop calls for which file."""
+
+    def __init__(self) -> None:
+        self.readers: dict[int, tuple[Any, ...]] = {}
+
+    def add_reader(self, file: int, *call: Any) -> None:
+        """Begins to call."""
+        self.readers[file] = call
+
+    def remove_reader(self, file: int) -> None:
+        """Ends it."""
+        del self.readers[file]
+
+    def turn(self) -> None:
+        """Calls all."""
+        for call, *given in list(self.readers.values()):
+            call(*given)
+
+
+class Frames:
+    """A ring of frames that are taken at once."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.closed = 0
+
+    def take(self, most: int, finish: object) -> tuple[list[bytes], int]:
+        """Takes all."""
+        taken, self.frames = self.frames, []
+        return taken, len(taken)
+
+    def close(self) -> None:
+        """Counts."""
+        self.closed += 1
+
+
+def opened() -> tuple[PacketMedium, End, Frames, Loop]:
+    """Returns a medium with its parts."""
+    made: Any = medium()
+    made._end, made._out, made._received = End(), End(), Frames()
+    return made, made._end, made._received, Loop()
+
+
+def test_a_medium_hears_until_it_is_closed() -> None:
+    """What comes in is delivered, what does not go out and what the ring dropped is lost; closing twice is once."""
+    found, end, ring, loop = opened()
+    heard: list[bytes] = []
+    where: Any = loop
+    found.attach(where, heard.extend)
+    ring.frames = [b"one", b"two"]
+    loop.turn()
+    assert heard == [b"one", b"two"]
+    out: Any = found._out
+    out.refused = {b"b"}
+    found.send([b"a", b"b", b"c"])
+    assert (out.sent, found.lost) == ([b"a", b"c"], 1)
+    end.dropped = 4
+    assert (found.lost, found.lost) == (5, 5)
+    end.dropped = 2
+    found.close()
+    found.close()
+    assert (loop.readers, ring.closed, end.file, out.file, found.lost) == ({}, 1, -1, -1, 7)
+
+
+def test_a_medium_that_nobody_listens_to_is_closed_too() -> None:
+    """Without a loop there is no reader to take away."""
+    found, end, ring, _ = opened()
+    found.close()
+    assert (end.file, ring.closed, found.lost) == (-1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost", "goes_on"), [(0, 0, True), (errno.ENETDOWN, 1, True), (errno.ENODEV, 1, False)]
+)
+def test_an_error_of_the_socket_is_taken(error: int, lost: int, goes_on: bool) -> None:
+    """It is counted once; an interface that is gone is listened to no more."""
+    found, end, _, loop = opened()
+    where: Any = loop
+    found.attach(where, lambda frames: None)
+    end.error = error
+    loop.turn()
+    loop.turn()
+    assert (found.lost, bool(loop.readers)) == (lost, goes_on)
