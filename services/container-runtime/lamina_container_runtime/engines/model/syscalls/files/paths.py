@@ -27,7 +27,12 @@ def path_at(thread: Thread, address: int) -> Step[str]:
 
 
 def start_of(thread: Thread, directory: int, path: str) -> DirectoryInode | None:
-    """Returns where a path of an …at call starts; None for the working directory. EBADF, ENOTDIR."""
+    """Returns where a path of an …at call starts; None for the working directory. EBADF, ENOTDIR.
+
+    An empty path is ENOENT before the descriptor is looked at.
+    """
+    if not path:
+        raise Errno(errno.ENOENT)
     fd = signed(directory, 32)
     if fd == AT_FDCWD or path.startswith("/"):
         return None
