@@ -23,7 +23,9 @@ AT = 0x40_0000
 async def extents(stack: Stack, count: int = 1, size: int = HUGE, owner: str = "vm a", **fields: Any) -> list[int]:
     """Allocates extents; returns their first frames."""
     request = frames_pb2.AllocateExtentsRequest(count=count, extent_bytes=size, owner=owner, **fields)
-    return list((await stack.frames.AllocateExtents(request)).first_frames)
+    answer = await stack.frames.AllocateExtents(request)
+    assert answer.frames_each == size // PAGE
+    return list(answer.first_frames)
 
 
 async def fragmentation(stack: Stack) -> frames_pb2.Fragmentation:

@@ -171,6 +171,15 @@ async def test_a_watch_ends_with_its_group(stack: Stack) -> None:
     )
 
 
+@pytest.mark.inside
+async def test_a_watch_that_its_reader_left_is_forgotten(stack: Stack, eventually: Any) -> None:
+    """What the service keeps for a reader goes with the call."""
+    watches = stack.machine.group_events.watches
+    async with Watcher(stack), Watcher(stack):
+        assert len(watches) == 2
+    await eventually(lambda: not watches, "both watches are forgotten")
+
+
 async def test_bad_watches_are_refused(stack: Stack) -> None:
     """Kinds, pressure and position are bounded."""
     for wrong in ({"kinds": [10]}, {"pressure_ppm": 1_000_001}, {"after_sequence": -1}, {"groups": ["web"]}):

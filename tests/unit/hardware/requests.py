@@ -24,7 +24,7 @@ def made(message: Any, usual: dict[str, Any], fields: dict[str, Any]) -> Any:
     return message(**usual | fields)
 
 
-def each(
+def check_each(
     make: Callable[..., Any], take: Callable[[Any], object], good: list[dict[str, Any]], bad: list[tuple[str, Any]]
 ) -> None:
     """Checks that each good message is taken, and that of each bad one exactly the named field is refused."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from lamina.hardware.v1 import devices_pb2, disks_pb2, iommu_pb2, nics_pb2, wires_pb2
-from tests.unit.hardware.requests import each, made, wrong
+from tests.unit.hardware.requests import check_each, made, wrong
 
 from lamina_hardware.convert import devices, disks, iommu, nics, wires
 from lamina_hardware.devices.nic import RECEIVE_QUEUES, TRANSMIT_QUEUES, VECTORS
@@ -40,14 +40,14 @@ def test_drivers() -> None:
     assert wrong(lambda: devices.doorbell(_doorbell(MAX_QUEUES + 1))) == ["doorbell.queues"]
     assert wrong(lambda: devices.doorbell(_doorbell(2, queue=3))) == ["doorbell.queues"]
     assert wrong(lambda: devices.doorbell(_doorbell(1, tail=65_536))) == ["doorbell.queues.tail"]
-    each(
+    check_each(
         devices_pb2.VectorMask,
         lambda message: devices.mask(message, 4),
         [{"masked": [0, 3], "unmasked": [1]}, {"masked": [0] * MAX_VECTORS}],
         [("mask.masked", {"masked": [4]}), ("mask.unmasked", {"unmasked": [-1]}),
          ("mask.unmasked", {"unmasked": [0] * (MAX_VECTORS + 1)})],
     )  # fmt: skip
-    each(
+    check_each(
         lambda **fields: made(devices_pb2.AllocateDmaBufferRequest, {"owner": "o", "size_bytes": PAGE}, fields),
         devices.check_allocation,
         [{}, {"size_bytes": 256 << 20, "owner": "o" * 127}],
@@ -63,7 +63,7 @@ KIND = iommu_pb2.DmaDomain
 
 def test_dma_domains() -> None:
     """A table starts on a page; an identity domain has neither a table nor pages to ask for."""
-    each(
+    check_each(
         KIND,
         lambda message: iommu.domain_wish(message, "me"),
         [{}, {"label": "x" * 127, "root_address": PAGE, "page_requests": True}, {"kind": KIND.KIND_IDENTITY}],
@@ -82,7 +82,7 @@ def _mapping(**fields: Any) -> list[iommu_pb2.DmaMapping]:
 def test_dma_mappings() -> None:
     """Whole pages to 1 TiB within the width of DMA addresses, readable or writable, apart from each other."""
     end = 1 << IOVA_BITS
-    each(
+    check_each(
         _mapping,
         iommu.mappings,
         [{}, {"read": False, "write": True}, {"iova": end - PAGE}, {"size_bytes": 1 << 40}],
@@ -102,7 +102,7 @@ def test_dma_ranges_frames_and_transfers() -> None:
     piece = iommu_pb2.DmaRange
     assert iommu.ranges([piece(iova=end - PAGE, size_bytes=1 << 62)]) == [(end - PAGE, end)]
     assert iommu.ranges([piece(iova=2 * end, size_bytes=PAGE)]) == [(end, end)]
-    each(
+    check_each(
         lambda **fields: [made(piece, {"iova": 0, "size_bytes": PAGE}, fields)],
         iommu.ranges,
         [{}],
@@ -124,7 +124,7 @@ def test_dma_ranges_frames_and_transfers() -> None:
 
 def test_wires() -> None:
     """Rates, delays, loss and queues have the bounds of the contract; 0 is as fast as it goes, or the default."""
-    each(
+    check_each(
         wires_pb2.Wire,
         wires.quality,
         [{}, {"rate_bits_per_second": 1_000}, {"rate_bits_per_second": 10**12}, {"delay_ns": 10**10},
@@ -149,7 +149,7 @@ UDP, UNIX = wires_pb2.UdpMedium, wires_pb2.UnixMedium
 
 def test_media_of_wires() -> None:
     """Addresses, paths and names of interfaces that a medium can have, and those that it cannot."""
-    each(
+    check_each(
         wires_pb2.Wire,
         wires.medium_of,
         [{}, {"fabric": wires_pb2.FabricMedium(fabric="f")}, {"udp": UDP(remote="127.0.0.1:65535")},
@@ -182,7 +182,7 @@ def _spreading(**fields: Any) -> nics_pb2.Nic:
 
 def test_settings_of_nics() -> None:
     """Addresses, MTU, VLANs and spreading within their bounds; a mask names what may be changed."""
-    each(
+    check_each(
         nics_pb2.Nic,
         _nic("mac_address"),
         [{"mac_address": "02:00:00:00:00:fF"}],
@@ -190,25 +190,25 @@ def test_settings_of_nics() -> None:
          for text in ("", "02:00:00:00:00", "02:00:00:00:00:0g", "02:00:00:00:00:000", "01:00:00:00:00:01",
                       "02-00-00-00-00-01")],
     )  # fmt: skip
-    each(
+    check_each(
         nics_pb2.Nic,
         _nic("mtu_bytes"),
         [{"mtu_bytes": 68}, {"mtu_bytes": 9000}],
         [("nic.mtu_bytes", {"mtu_bytes": 67}), ("nic.mtu_bytes", {"mtu_bytes": 9001})],
     )
-    each(
+    check_each(
         nics_pb2.Nic,
         _nic("vlan_filter"),
         [{"vlan_filter": [1, 4094]}, {"vlan_filter": [1] * 4094}, {}],
         [("nic.vlan_filter", {"vlan_filter": given}) for given in ([0], [4095], [1] * 4095)],
     )
-    each(
+    check_each(
         nics_pb2.Nic,
         _nic("receive_addresses"),
         [{"receive_addresses": ["01:00:5e:00:00:01"] * 128}],
         [("nic.receive_addresses", {"receive_addresses": given}) for given in (["x"], ["02:00:00:00:00:01"] * 129)],
     )
-    each(
+    check_each(
         _spreading,
         _nic("receive_side_scaling"),
         [{}, {"table": [RECEIVE_QUEUES - 1] * 128}, {"enabled": False, "key": b"", "table": []}],
@@ -230,7 +230,7 @@ def _queue(**fields: int) -> list[nics_pb2.Queue]:
 def test_queues_of_nics() -> None:
     """Rings, buffers, vectors and moderation within the datasheet's bounds, each queue once."""
     most = RECEIVE_QUEUES + TRANSMIT_QUEUES
-    each(
+    check_each(
         _queue,
         nics.queues,
         [{}, {"number": most - 2}, {"number": 1, "buffer_bytes": 0}, {"descriptors": rings.MOST_DESCRIPTORS},
@@ -257,7 +257,7 @@ def test_queues_of_nics() -> None:
 
 def test_disks() -> None:
     """Sizes in sectors, and speeds, within the bounds of the contract."""
-    each(
+    check_each(
         lambda **fields: made(disks_pb2.Disk, {"size_bytes": 1 << 20}, fields),
         disks.wish,
         [{}, {"sector_bytes": 512, "size_bytes": limits.LEAST_BYTES}, {"size_bytes": limits.MOST_BYTES},
@@ -279,7 +279,7 @@ def test_io_groups() -> None:
     """Weights to the most, at most 64 limits, each disk once, none below 0."""
     limit = disks_pb2.IoGroup.IoLimit
     names = [f"hosts/h1/disks/d{n}" for n in range(65)]
-    each(
+    check_each(
         disks_pb2.IoGroup,
         lambda message: disks.group_wish(message, NAMES),
         [{}, {"weight": MOST_WEIGHT}, {"limits": [limit(disk=name) for name in names[:64]]},
@@ -319,7 +319,7 @@ def _memory(*sizes: int) -> Any:
 def test_transfers() -> None:
     """Whole sectors to 16 MiB, 1 MiB inline; a flush moves nothing, discards have no place, pieces are all bytes."""
     mib = 1 << 20
-    each(
+    check_each(
         lambda **fields: made(OP, {"operation": READ, "size_bytes": 4096, "metered": METERED}, fields),
         lambda request: disks.check_transfer(request, {7}, 4096),
         [{}, {"size_bytes": 16 * mib}, {"size_bytes": mib, "inline": _inline(0)},

@@ -10,7 +10,7 @@ import pytest
 from lamina.common.v1 import access_pb2
 from lamina.hardware.v1 import dirty_log_pb2, performance_pb2
 from lamina.hardware.v1 import hardware_pb2 as pb
-from tests.unit.hardware.requests import each, wrong
+from tests.unit.hardware.requests import check_each, wrong
 
 from lamina_hardware.contexts import updates
 from lamina_hardware.convert import cpu, iommu, performance
@@ -28,7 +28,7 @@ NAMES = Names("h1")
 
 def test_contexts() -> None:
     """Texts of 256 bytes, all 32 exceptions, and an EPT in RAM on a page are the most that a context may have."""
-    each(
+    check_each(
         pb.Context,
         lambda message: cpu.context_wish(message, NAMES, RAM, "me"),
         [{}, {"label": "x" * 256, "coherence_domain": "x" * 256, "eptp": RAM - PAGE},
@@ -61,7 +61,7 @@ def _changing(*paths: str) -> Callable[[pb.Context], list[str]]:
 
 def test_changes_of_contexts() -> None:
     """A change has the bounds of a new context, and the fields that it does not name stay as they are."""
-    each(
+    check_each(
         pb.Context,
         _changing("label", "coherence_domain", "eptp"),
         [{"label": "x" * 256, "coherence_domain": "x" * 256, "eptp": RAM - PAGE}],
@@ -96,8 +96,8 @@ def test_run_groups() -> None:
         return cpu.run_group_wish(request, NAMES, 2, "me", 7)
 
     old = RunGroup("g", "", Share(), quota_ns=5, period_ns=1_000_000)
-    each(pb.RunGroup, create, GROUPS_GOOD, GROUPS_BAD)
-    each(pb.RunGroup, lambda message: updates.group_change(message, (), old, 2), GROUPS_GOOD, GROUPS_BAD)
+    check_each(pb.RunGroup, create, GROUPS_GOOD, GROUPS_BAD)
+    check_each(pb.RunGroup, lambda message: updates.group_change(message, (), old, 2), GROUPS_GOOD, GROUPS_BAD)
     many = pb.RunGroup(cores=[0] * 4097)
     assert wrong(lambda: updates.group_change(many, ("cores",), old, 2)) == ["run_group.cores"]
     assert wrong(lambda: updates.group_change(pb.RunGroup(), ("name",), old, 2)) == ["update_mask"]

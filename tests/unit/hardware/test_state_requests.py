@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from lamina.hardware.v1 import interrupts_pb2, registers_pb2
-from tests.unit.hardware.requests import each, made, wrong
+from tests.unit.hardware.requests import check_each, made, wrong
 
 from lamina_hardware.contexts import register_checks
 from lamina_hardware.convert import interrupts
@@ -55,7 +55,7 @@ def test_local_apics() -> None:
     alone: Context = engine.create_context(ContextWish("", "", 0, 0, False, True, "", "me"))
     guest: Context = engine.create_context(ContextWish("", "", PAGE, 0, False, True, "", "me"))
     base = {"mode": apic.MODE_X2APIC, "page_address": PAGE, "descriptor_address": 2 * PAGE}
-    each(
+    check_each(
         lambda **fields: made(apic, base, fields),
         lambda message: interrupts.apic_wish(message, alone, RAM),
         [{}, {"mode": apic.MODE_NONE}, {"mode": apic.MODE_XAPIC, "apic_id": 254}, {"apic_id": 65535},

@@ -63,3 +63,32 @@ def test_hints_are_bounded() -> None:
     assert all(hints.top(size) >= (1 << 30) - size for size in range(1, 1000))
     hints.freed(500, 1 << 30)
     assert hints.top(500) == 1 << 30 and hints.top(999) == (1 << 30) - 999
+
+
+def test_hints_of_a_part_are_forgotten_with_its_upper_edge() -> None:
+    """A hint whose top is the upper edge goes, one at the lower edge stays; a copy is not touched."""
+    hints = FreeHints(1 << 30)
+    for size, top in ((1, 500), (2, 400), (3, 300), (4, 200)):
+        hints.learn(size, top)
+    copy = hints.copy()
+    hints.forget_between(200, 400)
+    assert [hints.top(size) for size in (0, 1, 2, 3, 4, 9)] == [1 << 30, 500, 500, 500, 200, 200]
+    assert [copy.top(size) for size in (1, 2, 3, 4)] == [500, 400, 300, 200]
+    copy.forget()
+    assert copy.top(4) == 1 << 30 and hints.top(4) == 200
+
+
+def test_a_search_teaches_larger_ones_and_no_smaller_ones() -> None:
+    """A lower top for less makes a hint for more at the same height needless; one for less is not moved."""
+    hints = FreeHints(1000)
+    hints.learn(4, 500)
+    hints.learn(8, 600)
+    assert hints.top(8) == 500, "less fits no higher than that"
+    hints.learn(2, 400)
+    assert [hints.top(size) for size in (1, 2, 4, 8)] == [1000, 400, 400, 400]
+    hints.learn(2, 300)
+    assert hints.top(2) == 300
+    hints.freed(1, 900)
+    assert hints.top(2) == 300, "a gap that is too small raises nothing"
+    hints.freed(2, 900)
+    assert hints.top(2) == 900
